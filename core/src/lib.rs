@@ -1,0 +1,21 @@
+//! The core of Skeg: every decision of a container orchestrator that speaks the Kubernetes API, as pure state machines.
+//!
+//! The contract, which nothing in this crate bends: no clock, no IO, no ambient randomness, no hash order. Time and
+//! randomness come in as arguments; effects leave as values. See [`machine`] for the contract of each machine, and
+//! `ARCHITECTURE.md` for the map.
+
+pub mod agent;
+pub mod api;
+pub mod apiserver;
+pub mod client;
+pub mod controllers;
+pub mod limits;
+pub mod machine;
+pub mod object;
+pub mod random;
+pub mod scheduler;
+pub mod store;
+
+pub use machine::{Deadline, Machine, Mono, Now, Wall};
+pub use object::{Kind, Object, ObjectKey, Revision};
+pub use random::Rng;

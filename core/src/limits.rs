@@ -1,0 +1,38 @@
+//! Every bound of the core in one place: queues, histories, retries, sizes, intervals.
+//!
+//! Where Kubernetes has a default, the value is Kubernetes' own and the flag or constant is named.
+
+use std::time::Duration;
+
+/// How long a client waits for a reply before it treats the outcome as unknown.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a watch that asked for bookmarks gets one (apiserver `bookmarkFrequency`).
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How many events per kind the watch cache keeps for clients that resume.
+pub const WATCH_CACHE_EVENTS: usize = 10_000;
+/// How often old revisions are compacted away (`--etcd-compaction-interval`).
+pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+/// First back-off of a work queue's key (client-go `ItemExponentialFailureRateLimiter`).
+pub const QUEUE_BACKOFF_BASE: Duration = Duration::from_millis(5);
+/// Longest back-off of a work queue's key. client-go says 1000 s; a cluster that has healed should not wait that long.
+pub const QUEUE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// First back-off of a reflector (client-go).
+pub const RELIST_BACKOFF_BASE: Duration = Duration::from_millis(800);
+/// Longest back-off of a reflector (client-go).
+pub const RELIST_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// `--leader-elect-lease-duration`.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// `--leader-elect-renew-deadline`.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// `--leader-elect-retry-period`.
+pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// First batch of a slow start (controller_utils `SlowStartInitialBatchSize`).
+pub const SLOW_START_INITIAL: usize = 1;
+/// Most children that a controller makes or deletes in one pass (`BurstReplicas`).
+pub const BURST_REPLICAS: usize = 500;
+/// Kubelet `nodeLeaseDurationSeconds`; renewed every quarter of it.
+pub const NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
+/// Kubelet `nodeStatusReportFrequency`.
+pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
+/// How long an Event object lives (`--event-ttl`).
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);

@@ -1,0 +1,75 @@
+//! Objects that no machine reads as a type: held as JSON, checked against the built-in type where there is one.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Kind, ObjectMeta, Revision, put_revision, take_revision};
+
+/// An object of a kind without a typed form inside Skeg.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dynamic {
+    /// Its kind.
+    pub kind: Kind,
+    /// Revision of the last change; zero if not stored.
+    pub rv: Revision,
+    /// Metadata, without the resource version.
+    pub meta: Arc<ObjectMeta>,
+    /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
+    pub body: Arc<Map<String, Value>>,
+    /// The `status` field, if there is one.
+    pub status: Option<Arc<Value>>,
+}
+
+impl Dynamic {
+    /// From JSON of the given kind.
+    pub fn from_json(kind: Kind, value: Value) -> Result<Dynamic, String> {
+        let Value::Object(mut body) = value else { return Err("expected an object".to_owned()) };
+        body.remove("apiVersion");
+        body.remove("kind");
+        let meta = body.remove("metadata").unwrap_or_else(|| Value::Object(Map::new()));
+        let mut meta: ObjectMeta =
+            serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
+        let rv = take_revision(&mut meta);
+        let status = body.remove("status").map(Arc::new);
+        Ok(Dynamic { kind, rv, meta: Arc::new(meta), body: Arc::new(body), status })
+    }
+
+    /// As JSON with everything in it.
+    pub fn to_json(&self) -> Value {
+        let mut meta = (*self.meta).clone();
+        put_revision(&mut meta, self.rv);
+        let mut all = Map::new();
+        let info = self.kind.info();
+        all.insert("apiVersion".to_owned(), Value::String(info.api_version()));
+        all.insert("kind".to_owned(), Value::String(info.kind.to_owned()));
+        all.insert("metadata".to_owned(), serde_json::to_value(meta).expect("metadata serialises"));
+        for (k, v) in self.body.iter() {
+            all.insert(k.clone(), v.clone());
+        }
+        if let Some(status) = &self.status {
+            all.insert("status".to_owned(), (**status).clone());
+        }
+        Value::Object(all)
+    }
+
+    /// Equal bodies.
+    pub fn same_spec(&self, other: &Dynamic) -> bool {
+        Arc::ptr_eq(&self.body, &other.body) || self.body == other.body
+    }
+
+    /// Equal statuses.
+    pub fn same_status(&self, other: &Dynamic) -> bool {
+        self.status == other.status
+    }
+
+    /// Shares the status of another object.
+    pub fn take_status(&mut self, from: &Dynamic) {
+        self.status.clone_from(&from.status);
+    }
+
+    /// Shares the body of another object.
+    pub fn take_spec(&mut self, from: &Dynamic) {
+        self.body = Arc::clone(&from.body);
+    }
+}

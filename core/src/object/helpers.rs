@@ -1,0 +1,93 @@
+//! Small readings of objects that many machines share: owners, pod phases, conditions, int-or-percent.
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod};
+
+/// The owner that manages an object, if any (`controller: true`).
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
+}
+
+/// Whether `meta` is managed by the owner with this UID.
+pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
+    controller_of(meta).is_some_and(|o| o.uid == uid)
+}
+
+/// Scales an int-or-percent against a total, as `intstr.GetScaledValueFromIntOrPercent`. `None` if it is neither a
+/// number nor a percentage.
+pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
+    match value {
+        IntOrString::Int(n) => Some(*n),
+        IntOrString::String(s) => {
+            let percent: i64 = s.strip_suffix('%')?.parse().ok()?;
+            let product = percent * i64::from(total);
+            let scaled = if round_up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
+            i32::try_from(scaled).ok()
+        }
+    }
+}
+
+/// `status.phase`, `Pending` where unset.
+pub fn pod_phase(pod: &Pod) -> &str {
+    pod.status.phase.as_deref().unwrap_or("Pending")
+}
+
+/// Whether the pod has run to its end.
+pub fn is_pod_terminal(pod: &Pod) -> bool {
+    matches!(pod_phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether the pod counts as alive for a controller: not at its end and not being deleted.
+pub fn is_pod_active(pod: &Pod) -> bool {
+    !is_pod_terminal(pod) && pod.meta.deletion_timestamp.is_none()
+}
+
+/// A pod's condition by type.
+pub fn pod_condition<'a>(status: &'a core_v1::PodStatus, type_: &str) -> Option<&'a core_v1::PodCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == type_)
+}
+
+/// Whether the pod's `Ready` condition is true.
+pub fn is_pod_ready(pod: &Pod) -> bool {
+    pod_condition(&pod.status, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// A node's condition by type.
+pub fn node_condition<'a>(status: &'a core_v1::NodeStatus, type_: &str) -> Option<&'a core_v1::NodeCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == type_)
+}
+
+/// Whether the node's `Ready` condition is true.
+pub fn is_node_ready(node: &Node) -> bool {
+    node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// The well-known label of a node's zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// The well-known label of a node's region.
+pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// The well-known label of a node's host name.
+pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+/// Taint of a node whose kubelet says it is not ready.
+pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Taint of a node that has not been heard of.
+pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Taint of a cordoned node.
+pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// Namespace of the nodes' heartbeat leases.
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+
+#[cfg(test)]
+mod tests {
+    use super::{IntOrString, scaled};
+
+    #[test]
+    fn percentages_round_as_asked() {
+        let quarter = IntOrString::String("25%".to_owned());
+        assert_eq!(scaled(&quarter, 10, true), Some(3));
+        assert_eq!(scaled(&quarter, 10, false), Some(2));
+        assert_eq!(scaled(&IntOrString::Int(4), 10, false), Some(4));
+        assert_eq!(scaled(&IntOrString::String("many".to_owned()), 10, false), None);
+    }
+}

@@ -1,0 +1,448 @@
+//! The object model: Kubernetes' types at every edge, shared parts inside.
+//!
+//! An object is held as [`Obj`]: revision, metadata, spec and status apart, each part behind its own `Arc`, so that a
+//! renewal of a lease or a change of a status copies one part and a watch event copies none. The resource version is
+//! a number beside the metadata, never inside (`ObjectMeta::resource_version` is `None` here), so a write that changes
+//! only the revision shares everything. `creation_timestamp`, `uid` and the rest stay in the metadata.
+//!
+//! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
+//! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
+
+mod dynamic;
+mod field_error;
+mod helpers;
+mod key;
+mod kind;
+mod pod;
+mod quantity;
+mod selector;
+mod template;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
+use k8s_openapi::api::{discovery::v1 as discovery_v1, policy::v1 as policy_v1};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, OwnerReference, Time};
+pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+pub use dynamic::Dynamic;
+pub use field_error::{ErrorKind, FieldError};
+pub use helpers::*;
+pub use key::ObjectKey;
+pub use kind::{Kind, KindInfo};
+pub use pod::BoundPodSpec;
+pub use quantity::{Milli, QuantityError};
+pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
+pub use template::{HasTemplate, Templated};
+
+/// A revision of the store, which is what `resourceVersion` shows. Zero: not stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Debug for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A built-in kind that the machines read as a type.
+pub trait Resource: Sized + 'static {
+    /// Its row in the registry.
+    const KIND: Kind;
+    /// Its spec, as held inside.
+    type Spec: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
+    /// Its status, as held inside; `()` where there is none.
+    type Status: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
+
+    /// Takes a whole object apart.
+    fn split(self) -> (ObjectMeta, Self::Spec, Self::Status);
+    /// Puts a whole object together.
+    fn join(meta: ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Self;
+    /// The typed object within an [`Object`], if it is of this kind.
+    fn from_object(object: &Object) -> Option<&Obj<Self>>;
+    /// The typed object within an [`Object`], for changing it.
+    fn from_object_mut(object: &mut Object) -> Option<&mut Obj<Self>>;
+    /// Wraps a typed object.
+    fn into_object(obj: Obj<Self>) -> Object;
+}
+
+/// A typed object in shared parts. A clone copies three counters.
+pub struct Obj<R: Resource> {
+    /// Revision of the last change; zero if not stored.
+    pub rv: Revision,
+    /// Metadata, without the resource version.
+    pub meta: Arc<ObjectMeta>,
+    /// What is wanted.
+    pub spec: Arc<R::Spec>,
+    /// What is.
+    pub status: Arc<R::Status>,
+}
+
+impl<R: Resource> Clone for Obj<R> {
+    fn clone(&self) -> Self {
+        Obj {
+            rv: self.rv,
+            meta: Arc::clone(&self.meta),
+            spec: Arc::clone(&self.spec),
+            status: Arc::clone(&self.status),
+        }
+    }
+}
+
+impl<R: Resource> std::fmt::Debug for Obj<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.key(), self.rv)
+    }
+}
+
+impl<R: Resource> PartialEq for Obj<R> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rv == other.rv && self.meta == other.meta && self.spec == other.spec && self.status == other.status
+    }
+}
+
+impl<R: Resource> Obj<R> {
+    /// Builds one that is not stored yet.
+    pub fn new(meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
+        Obj { rv: Revision(0), meta: Arc::new(meta), spec: Arc::new(spec), status: Arc::new(status) }
+    }
+
+    /// From the whole k8s-openapi type.
+    pub fn from_whole(whole: R) -> Self {
+        let (mut meta, spec, status) = whole.split();
+        let rv = take_revision(&mut meta);
+        Obj { rv, meta: Arc::new(meta), spec: Arc::new(spec), status: Arc::new(status) }
+    }
+
+    /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.
+    pub fn to_whole(&self) -> R {
+        let mut meta = (*self.meta).clone();
+        put_revision(&mut meta, self.rv);
+        R::join(meta, &self.spec, &self.status)
+    }
+
+    /// Name of the object; allocates.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(R::KIND, self.namespace(), self.name())
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or("")
+    }
+
+    /// `metadata.namespace`.
+    pub fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or("")
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or("")
+    }
+
+    /// Metadata for writing (copied if shared).
+    pub fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Arc::make_mut(&mut self.meta)
+    }
+
+    /// Spec for writing (copied if shared).
+    pub fn spec_mut(&mut self) -> &mut R::Spec {
+        Arc::make_mut(&mut self.spec)
+    }
+
+    /// Status for writing (copied if shared).
+    pub fn status_mut(&mut self) -> &mut R::Status {
+        Arc::make_mut(&mut self.status)
+    }
+}
+
+fn take_revision(meta: &mut ObjectMeta) -> Revision {
+    Revision(meta.resource_version.take().and_then(|v| v.parse().ok()).unwrap_or(0))
+}
+
+fn put_revision(meta: &mut ObjectMeta, rv: Revision) {
+    meta.resource_version = (rv.0 != 0).then(|| rv.0.to_string());
+}
+
+macro_rules! typed_kinds {
+    ($($variant:ident $whole:ty, $konst:ident;)*) => {
+        $(#[doc = concat!("`", stringify!($variant), "` in shared parts.")]
+          pub type $variant = Obj<$whole>;)*
+
+        /// Any object: one of the typed kinds, or a dynamic one. A clone copies counters.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Object { $($variant($variant),)* Dynamic(Dynamic) }
+
+        impl Object {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self { $(Object::$variant(_) => Kind::$konst,)* Object::Dynamic(d) => d.kind }
+            }
+            /// Revision of its last change.
+            pub fn rv(&self) -> Revision {
+                match self { $(Object::$variant(o) => o.rv,)* Object::Dynamic(d) => d.rv }
+            }
+            /// Sets the revision, as the store does at commit.
+            pub fn set_rv(&mut self, rv: Revision) {
+                match self { $(Object::$variant(o) => o.rv = rv,)* Object::Dynamic(d) => d.rv = rv }
+            }
+            /// Metadata, without the resource version.
+            pub fn meta(&self) -> &Arc<ObjectMeta> {
+                match self { $(Object::$variant(o) => &o.meta,)* Object::Dynamic(d) => &d.meta }
+            }
+            /// Metadata for writing (copied if shared).
+            pub fn meta_mut(&mut self) -> &mut ObjectMeta {
+                match self { $(Object::$variant(o) => Arc::make_mut(&mut o.meta),)* Object::Dynamic(d) => Arc::make_mut(&mut d.meta) }
+            }
+            /// The same spec, held in the same place or equal.
+            pub fn same_spec(&self, other: &Object) -> bool {
+                match (self, other) {
+                    $((Object::$variant(a), Object::$variant(b)) => Arc::ptr_eq(&a.spec, &b.spec) || a.spec == b.spec,)*
+                    (Object::Dynamic(a), Object::Dynamic(b)) => a.same_spec(b),
+                    _ => false,
+                }
+            }
+            /// The same status, held in the same place or equal.
+            pub fn same_status(&self, other: &Object) -> bool {
+                match (self, other) {
+                    $((Object::$variant(a), Object::$variant(b)) => Arc::ptr_eq(&a.status, &b.status) || a.status == b.status,)*
+                    (Object::Dynamic(a), Object::Dynamic(b)) => a.same_status(b),
+                    _ => false,
+                }
+            }
+            /// Takes the status of `from`, an object of the same kind (shared, not copied).
+            pub fn take_status(&mut self, from: &Object) {
+                match (self, from) {
+                    $((Object::$variant(a), Object::$variant(b)) => a.status = Arc::clone(&b.status),)*
+                    (Object::Dynamic(a), Object::Dynamic(b)) => a.take_status(b),
+                    (a, b) => panic!("take_status between {:?} and {:?}", a.kind(), b.kind()),
+                }
+            }
+            /// Takes everything but metadata and status from `from`, an object of the same kind.
+            pub fn take_spec(&mut self, from: &Object) {
+                match (self, from) {
+                    $((Object::$variant(a), Object::$variant(b)) => a.spec = Arc::clone(&b.spec),)*
+                    (Object::Dynamic(a), Object::Dynamic(b)) => a.take_spec(b),
+                    (a, b) => panic!("take_spec between {:?} and {:?}", a.kind(), b.kind()),
+                }
+            }
+            /// As JSON with `apiVersion`, `kind` and resource version: what a client sees. Copies everything.
+            pub fn to_json(&self) -> Value {
+                match self {
+                    $(Object::$variant(o) => serde_json::to_value(o.to_whole()).expect("k8s-openapi types serialise"),)*
+                    Object::Dynamic(d) => d.to_json(),
+                }
+            }
+            /// From JSON that names its `apiVersion` and `kind`, lenient as the wire is: unknown fields are dropped
+            /// from typed kinds. See `crate::object::decode` for strict reading of manifests.
+            pub fn from_json(value: Value) -> Result<Object, String> {
+                let api_version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("");
+                let kind_name = value.get("kind").and_then(Value::as_str).unwrap_or("");
+                let kind = Kind::by_api_version(api_version, kind_name)
+                    .ok_or_else(|| format!("no matches for kind {kind_name:?} in version {api_version:?}"))?;
+                match kind {
+                    $(Kind::$konst => {
+                        let whole: $whole = serde_path_to_error::deserialize(value)
+                            .map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
+                        Ok(Object::$variant(Obj::from_whole(whole)))
+                    })*
+                    _ => Dynamic::from_json(kind, value).map(Object::Dynamic),
+                }
+            }
+        }
+
+        $(impl From<$variant> for Object {
+            fn from(o: $variant) -> Object { Object::$variant(o) }
+        })*
+    };
+}
+
+macro_rules! resource {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty, |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
+        impl Resource for $whole {
+            const KIND: Kind = Kind::$konst;
+            type Spec = $spec;
+            type Status = $status;
+            #[allow(unused_mut)]
+            fn split(self) -> (ObjectMeta, $spec, $status) {
+                let mut $w = self;
+                $split
+            }
+            fn join($meta: ObjectMeta, $s: &$spec, $st: &$status) -> Self {
+                $join
+            }
+            fn from_object(object: &Object) -> Option<&Obj<Self>> {
+                match object {
+                    Object::$variant(o) => Some(o),
+                    _ => None,
+                }
+            }
+            fn from_object_mut(object: &mut Object) -> Option<&mut Obj<Self>> {
+                match object {
+                    Object::$variant(o) => Some(o),
+                    _ => None,
+                }
+            }
+            fn into_object(obj: Obj<Self>) -> Object {
+                Object::$variant(obj)
+            }
+        }
+    };
+}
+
+/// A kind with optional spec and status of k8s-openapi's own types.
+macro_rules! spec_and_status {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
+        resource!($variant $whole, $konst, $spec, $status,
+            |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
+            |meta, spec, status| Self {
+                metadata: meta,
+                spec: Some(spec.clone()),
+                status: (*status != Default::default()).then(|| status.clone()),
+            });
+    };
+}
+
+/// A kind whose whole type, with empty metadata, stands as its spec.
+macro_rules! flat {
+    ($variant:ident $whole:ty, $konst:ident) => {
+        resource!($variant $whole, $konst, $whole, (),
+            |w| { let meta = std::mem::take(&mut w.metadata); (meta, w, ()) },
+            |meta, spec, _status| { let mut w = spec.clone(); w.metadata = meta; w });
+    };
+}
+
+/// A kind whose spec holds a pod template, which is shared.
+macro_rules! templated {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
+        resource!($variant $whole, $konst, Templated<$spec>, $status,
+            |w| (w.metadata, Templated::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
+            |meta, spec, status| Self {
+                metadata: meta,
+                spec: Some(spec.to_whole()),
+                status: (*status != Default::default()).then(|| status.clone()),
+            });
+    };
+}
+
+typed_kinds! {
+    Pod core_v1::Pod, POD;
+    Node core_v1::Node, NODE;
+    Lease coordination_v1::Lease, LEASE;
+    Namespace core_v1::Namespace, NAMESPACE;
+    Service core_v1::Service, SERVICE;
+    Endpoints core_v1::Endpoints, ENDPOINTS;
+    EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE;
+    Event core_v1::Event, EVENT;
+    ServiceAccount core_v1::ServiceAccount, SERVICE_ACCOUNT;
+    ReplicationController core_v1::ReplicationController, REPLICATION_CONTROLLER;
+    ReplicaSet apps_v1::ReplicaSet, REPLICA_SET;
+    Deployment apps_v1::Deployment, DEPLOYMENT;
+    PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
+}
+
+resource!(Pod core_v1::Pod, POD, BoundPodSpec, core_v1::PodStatus,
+    |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
+    |meta, spec, status| Self {
+        metadata: meta,
+        spec: Some(spec.to_whole()),
+        status: (*status != Default::default()).then(|| status.clone()),
+    });
+spec_and_status!(Node core_v1::Node, NODE, core_v1::NodeSpec, core_v1::NodeStatus);
+spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
+spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
+spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET, policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
+resource!(Lease coordination_v1::Lease, LEASE, coordination_v1::LeaseSpec, (),
+    |w| (w.metadata, w.spec.unwrap_or_default(), ()),
+    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.clone()) });
+flat!(Endpoints core_v1::Endpoints, ENDPOINTS);
+flat!(EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE);
+flat!(Event core_v1::Event, EVENT);
+flat!(ServiceAccount core_v1::ServiceAccount, SERVICE_ACCOUNT);
+templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CONTROLLER, core_v1::ReplicationControllerSpec, core_v1::ReplicationControllerStatus);
+templated!(ReplicaSet apps_v1::ReplicaSet, REPLICA_SET, apps_v1::ReplicaSetSpec, apps_v1::ReplicaSetStatus);
+templated!(Deployment apps_v1::Deployment, DEPLOYMENT, apps_v1::DeploymentSpec, apps_v1::DeploymentStatus);
+
+impl Object {
+    /// Its name; allocates.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.kind(), self.namespace(), self.name())
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or("")
+    }
+
+    /// `metadata.namespace`.
+    pub fn namespace(&self) -> &str {
+        self.meta().namespace.as_deref().unwrap_or("")
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        self.meta().uid.as_deref().unwrap_or("")
+    }
+
+    /// `metadata.labels`.
+    pub fn labels(&self) -> Option<&Labels> {
+        self.meta().labels.as_ref()
+    }
+
+    /// Whether deletion has been asked for.
+    pub fn is_deleting(&self) -> bool {
+        self.meta().deletion_timestamp.is_some()
+    }
+
+    /// The typed object within, if it is of kind `R`.
+    pub fn get<R: Resource>(&self) -> Option<&Obj<R>> {
+        R::from_object(self)
+    }
+
+    /// The typed object within, for changing it, if it is of kind `R`.
+    pub fn get_mut<R: Resource>(&mut self) -> Option<&mut Obj<R>> {
+        R::from_object_mut(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Object, Revision};
+    use serde_json::json;
+
+    #[test]
+    fn what_came_in_goes_out() {
+        for value in [
+            json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"d","resourceVersion":"7"},
+                   "spec":{"nodeName":"n1","containers":[{"name":"c","image":"i"}]},"status":{"phase":"Running"}}),
+            json!({"apiVersion":"apps/v1","kind":"ReplicaSet","metadata":{"name":"r","namespace":"d"},
+                   "spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},
+                   "spec":{"containers":[{"name":"c"}]}}}}),
+            json!({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}),
+            json!({"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"s","generation":2},
+                   "spec":{"serviceName":"x","selector":{},"template":{}},"status":{"replicas":1}}),
+        ] {
+            let object = Object::from_json(value.clone()).unwrap();
+            assert_eq!(object.to_json(), value);
+        }
+    }
+
+    #[test]
+    fn a_clone_shares_and_a_revision_does_not_copy() {
+        let value = json!({"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"l"},"spec":{}});
+        let a = Object::from_json(value).unwrap();
+        let mut b = a.clone();
+        b.set_rv(Revision(9));
+        assert!(std::sync::Arc::ptr_eq(a.meta(), b.meta()));
+        assert_eq!(b.to_json()["metadata"]["resourceVersion"], "9");
+    }
+}

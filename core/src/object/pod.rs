@@ -1,0 +1,45 @@
+//! A pod's spec: one shared [`PodSpec`] for all pods of a template, and the node beside it.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodSpec;
+
+/// A pod's spec with its node kept apart, so that binding a pod copies nothing of the template.
+///
+/// Dereferences to the shared [`PodSpec`], whose own `node_name` is always `None`: read [`node`](Self::node).
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct BoundPodSpec {
+    /// Everything but the node's name.
+    pub shared: Arc<PodSpec>,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+}
+
+impl BoundPodSpec {
+    /// Takes `nodeName` out of a whole spec.
+    pub fn new(mut spec: PodSpec) -> BoundPodSpec {
+        let node = spec.node_name.take().filter(|n| !n.is_empty()).map(Arc::from);
+        BoundPodSpec { shared: Arc::new(spec), node }
+    }
+
+    /// As the whole spec, `nodeName` included. Copies everything.
+    pub fn to_whole(&self) -> PodSpec {
+        let mut spec = (*self.shared).clone();
+        spec.node_name = self.node.as_deref().map(str::to_owned);
+        spec
+    }
+}
+
+impl Deref for BoundPodSpec {
+    type Target = PodSpec;
+    fn deref(&self) -> &PodSpec {
+        &self.shared
+    }
+}
+
+impl PartialEq<PodSpec> for BoundPodSpec {
+    fn eq(&self, other: &PodSpec) -> bool {
+        *self.shared == *other
+    }
+}

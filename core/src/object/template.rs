@@ -1,0 +1,108 @@
+//! Specs that hold a pod template: the template's pod spec is shared between a Deployment, its ReplicaSets and all
+//! their pods, so that a hundred pods of a template weigh one pod spec.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// A spec type with a pod template somewhere inside.
+pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
+    /// The template, made if absent.
+    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec;
+    /// The template's metadata.
+    fn template_meta(&self) -> Option<&ObjectMeta>;
+}
+
+impl HasTemplate for apps_v1::DeploymentSpec {
+    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
+        &mut self.template
+    }
+    fn template_meta(&self) -> Option<&ObjectMeta> {
+        self.template.metadata.as_ref()
+    }
+}
+
+impl HasTemplate for apps_v1::ReplicaSetSpec {
+    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
+        self.template.get_or_insert_with(Default::default)
+    }
+    fn template_meta(&self) -> Option<&ObjectMeta> {
+        self.template.as_ref().and_then(|t| t.metadata.as_ref())
+    }
+}
+
+impl HasTemplate for core_v1::ReplicationControllerSpec {
+    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
+        self.template.get_or_insert_with(Default::default)
+    }
+    fn template_meta(&self) -> Option<&ObjectMeta> {
+        self.template.as_ref().and_then(|t| t.metadata.as_ref())
+    }
+}
+
+/// A spec whose template's pod spec is held apart. Dereferences to the spec, whose `template.spec` is always `None`;
+/// the pod spec is [`pod`](Self::pod), the template's labels and annotations are `template_meta()`.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Templated<S> {
+    /// Everything but the template's pod spec.
+    pub fields: S,
+    /// `spec.template.spec`.
+    pub pod: Arc<core_v1::PodSpec>,
+    /// Whether `spec.template.spec` was given at all.
+    has_pod: bool,
+}
+
+impl<S: HasTemplate> Templated<S> {
+    /// Takes the pod spec out of a whole spec.
+    pub fn new(mut fields: S) -> Templated<S> {
+        let pod = fields.template_mut().spec.take();
+        let has_pod = pod.is_some();
+        Templated { fields, pod: Arc::new(pod.unwrap_or_default()), has_pod }
+    }
+
+    /// Shares an existing pod spec.
+    pub fn with_pod(mut fields: S, pod: Arc<core_v1::PodSpec>) -> Templated<S> {
+        fields.template_mut().spec = None;
+        Templated { fields, pod, has_pod: true }
+    }
+
+    /// As the whole spec. Copies everything.
+    pub fn to_whole(&self) -> S {
+        let mut fields = self.fields.clone();
+        if self.has_pod {
+            fields.template_mut().spec = Some((*self.pod).clone());
+        }
+        fields
+    }
+
+    /// Labels and annotations of the template.
+    pub fn template_meta(&self) -> Option<&ObjectMeta> {
+        self.fields.template_meta()
+    }
+
+    /// Pod spec for writing (copied if shared).
+    pub fn pod_mut(&mut self) -> &mut core_v1::PodSpec {
+        self.has_pod = true;
+        Arc::make_mut(&mut self.pod)
+    }
+
+    /// Whether two specs have equal templates (metadata and pod spec); shared pod specs are equal at once.
+    pub fn same_template<T: HasTemplate>(&self, other: &Templated<T>) -> bool {
+        (Arc::ptr_eq(&self.pod, &other.pod) || self.pod == other.pod) && self.template_meta() == other.template_meta()
+    }
+}
+
+impl<S> Deref for Templated<S> {
+    type Target = S;
+    fn deref(&self) -> &S {
+        &self.fields
+    }
+}
+
+impl<S> DerefMut for Templated<S> {
+    fn deref_mut(&mut self) -> &mut S {
+        &mut self.fields
+    }
+}
