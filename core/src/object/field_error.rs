@@ -66,7 +66,12 @@ pub struct FieldError {
 impl FieldError {
     /// The value is not allowed.
     pub fn invalid(field: impl Into<String>, value: impl fmt::Debug, detail: impl Into<String>) -> FieldError {
-        FieldError { kind: ErrorKind::Invalid, field: field.into(), value: Some(format!("{value:?}")), detail: detail.into() }
+        FieldError {
+            kind: ErrorKind::Invalid,
+            field: field.into(),
+            value: Some(format!("{value:?}")),
+            detail: detail.into(),
+        }
     }
 
     /// A value must be given.
@@ -76,7 +81,12 @@ impl FieldError {
 
     /// The value occurs twice.
     pub fn duplicate(field: impl Into<String>, value: impl fmt::Debug) -> FieldError {
-        FieldError { kind: ErrorKind::Duplicate, field: field.into(), value: Some(format!("{value:?}")), detail: String::new() }
+        FieldError {
+            kind: ErrorKind::Duplicate,
+            field: field.into(),
+            value: Some(format!("{value:?}")),
+            detail: String::new(),
+        }
     }
 
     /// The field may not be set, or not be changed.
@@ -97,12 +107,22 @@ impl FieldError {
 
     /// What is referred to is not there.
     pub fn not_found(field: impl Into<String>, value: impl fmt::Debug) -> FieldError {
-        FieldError { kind: ErrorKind::NotFound, field: field.into(), value: Some(format!("{value:?}")), detail: String::new() }
+        FieldError {
+            kind: ErrorKind::NotFound,
+            field: field.into(),
+            value: Some(format!("{value:?}")),
+            detail: String::new(),
+        }
     }
 
     /// The text is too long.
     pub fn too_long(field: impl Into<String>, max: usize) -> FieldError {
-        FieldError { kind: ErrorKind::TooLong, field: field.into(), value: None, detail: format!("may not be more than {max} bytes") }
+        FieldError {
+            kind: ErrorKind::TooLong,
+            field: field.into(),
+            value: None,
+            detail: format!("may not be more than {max} bytes"),
+        }
     }
 
     /// The message without the field's path, as in `StatusCause.message`.

@@ -325,10 +325,10 @@ macro_rules! flat {
 macro_rules! templated {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
         resource!($variant $whole, $konst, Templated<$spec>, $status,
-            |w| (w.metadata, Templated::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
+            |w| (w.metadata, Templated::new(Option::from(w.spec).unwrap_or_default()), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
-                spec: Some(spec.to_whole()),
+                spec: spec.to_whole().into(),
                 status: (*status != Default::default()).then(|| status.clone()),
             });
     };
@@ -351,12 +351,12 @@ typed_kinds! {
 }
 
 resource!(Pod core_v1::Pod, POD, BoundPodSpec, core_v1::PodStatus,
-    |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
-    |meta, spec, status| Self {
-        metadata: meta,
-        spec: Some(spec.to_whole()),
-        status: (*status != Default::default()).then(|| status.clone()),
-    });
+|w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
+|meta, spec, status| Self {
+    metadata: meta,
+    spec: Some(spec.to_whole()),
+    status: (*status != Default::default()).then(|| status.clone()),
+});
 spec_and_status!(Node core_v1::Node, NODE, core_v1::NodeSpec, core_v1::NodeStatus);
 spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
 spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);

@@ -113,7 +113,9 @@ impl Selector {
                 if text.trim().is_empty() {
                     continue;
                 }
-                return Err(SelectorError(format!("unable to parse requirement: found '', expected: identifier in {text:?}")));
+                return Err(SelectorError(format!(
+                    "unable to parse requirement: found '', expected: identifier in {text:?}"
+                )));
             }
             requirements.push(parse_requirement(part)?);
         }
@@ -162,7 +164,10 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
     }
     for (op, above) in [('>', true), ('<', false)] {
         if let Some((key, value)) = part.split_once(op) {
-            let bound = value.trim().parse::<i64>().map_err(|_| bad("for 'Gt', 'Lt' operators, the value must be an integer"))?;
+            let bound = value
+                .trim()
+                .parse::<i64>()
+                .map_err(|_| bad("for 'Gt', 'Lt' operators, the value must be an integer"))?;
             let key = label_key(key.trim())?;
             return Ok(if above { Requirement::Gt(key, bound) } else { Requirement::Lt(key, bound) });
         }
@@ -172,7 +177,11 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
 
 fn label_key(key: &str) -> Result<String, SelectorError> {
     let ok = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    if ok { Ok(key.to_owned()) } else { Err(SelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}"))) }
+    if ok {
+        Ok(key.to_owned())
+    } else {
+        Err(SelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}")))
+    }
 }
 
 impl fmt::Display for Selector {
@@ -226,9 +235,9 @@ impl FieldSelector {
             let found = [("!=", false), ("==", true), ("=", true)]
                 .into_iter()
                 .find_map(|(op, equal)| part.split_once(op).map(|(k, v)| (k.to_owned(), v.to_owned(), equal)));
-            terms.push(found.ok_or_else(|| {
-                SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'"))
-            })?);
+            terms.push(
+                found.ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")))?,
+            );
         }
         Ok(FieldSelector { terms })
     }

@@ -1,0 +1,252 @@
+//! `metav1.Status`: how the API says that something went wrong. Texts are Kubernetes' own
+//! (apimachinery `pkg/api/errors`).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::object::{FieldError, Kind};
+
+/// Machine-readable reason, named as on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Reason {
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    NotAcceptable,
+    UnsupportedMediaType,
+    AlreadyExists,
+    Conflict,
+    Gone,
+    Expired,
+    Invalid,
+    TooManyRequests,
+    Timeout,
+    ServerTimeout,
+    ServiceUnavailable,
+    InternalError,
+    RequestEntityTooLarge,
+}
+
+impl Reason {
+    /// The HTTP status code.
+    pub fn code(self) -> u16 {
+        match self {
+            Reason::BadRequest => 400,
+            Reason::Unauthorized => 401,
+            Reason::Forbidden => 403,
+            Reason::NotFound => 404,
+            Reason::MethodNotAllowed => 405,
+            Reason::NotAcceptable => 406,
+            Reason::AlreadyExists | Reason::Conflict => 409,
+            Reason::Gone | Reason::Expired => 410,
+            Reason::RequestEntityTooLarge => 413,
+            Reason::UnsupportedMediaType => 415,
+            Reason::Invalid => 422,
+            Reason::TooManyRequests => 429,
+            Reason::InternalError => 500,
+            Reason::ServiceUnavailable => 503,
+            Reason::Timeout | Reason::ServerTimeout => 504,
+        }
+    }
+}
+
+/// One cause of a failure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cause {
+    /// `FieldValueInvalid`, `UnexpectedServerResponse`, `DisruptionBudget`, …
+    pub reason: String,
+    /// Human-readable.
+    pub message: String,
+    /// Path of the field, where there is one.
+    pub field: String,
+}
+
+/// What the failure was about.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Details {
+    /// Name of the object.
+    pub name: String,
+    /// API group.
+    pub group: String,
+    /// Kind or resource, as Kubernetes puts it there.
+    pub kind: String,
+    /// Causes, one a field.
+    pub causes: Vec<Cause>,
+    /// When to try again.
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// A failure as the API reports it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Machine-readable reason; the HTTP code follows from it.
+    pub reason: Reason,
+    /// Human-readable message.
+    pub message: String,
+    /// What it was about.
+    pub details: Option<Box<Details>>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+impl Status {
+    fn about(reason: Reason, kind: Kind, name: &str, message: String) -> Status {
+        let info = kind.info();
+        let details = Details {
+            name: name.to_owned(),
+            group: info.group.to_owned(),
+            kind: info.plural.to_owned(),
+            ..Details::default()
+        };
+        Status { reason, message, details: Some(Box::new(details)) }
+    }
+
+    fn bare(reason: Reason, message: impl Into<String>) -> Status {
+        Status { reason, message: message.into(), details: None }
+    }
+
+    /// 404 for an object.
+    pub fn not_found(kind: Kind, name: &str) -> Status {
+        Status::about(Reason::NotFound, kind, name, format!("{} {name:?} not found", kind.info().qualified()))
+    }
+
+    /// 409 for a create.
+    pub fn already_exists(kind: Kind, name: &str) -> Status {
+        Status::about(Reason::AlreadyExists, kind, name, format!("{} {name:?} already exists", kind.info().qualified()))
+    }
+
+    /// 409 for an update against another revision.
+    pub fn conflict(kind: Kind, name: &str, why: &str) -> Status {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.info().qualified());
+        Status::about(Reason::Conflict, kind, name, message)
+    }
+
+    /// 409 because the resource version is not the stored one.
+    pub fn stale(kind: Kind, name: &str) -> Status {
+        Status::conflict(
+            kind,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// 409 because the leadership that the write relied on is lost.
+    pub fn fenced(kind: Kind, name: &str, lease: &str) -> Status {
+        Status::conflict(kind, name, &format!("leadership of lease {lease:?} was lost"))
+    }
+
+    /// Whether this is [`fenced`](Self::fenced).
+    pub fn is_fenced(&self) -> bool {
+        self.reason == Reason::Conflict && self.message.ends_with("was lost")
+    }
+
+    /// 422 with a cause for each field.
+    pub fn invalid(kind: Kind, name: &str, errors: &[FieldError]) -> Status {
+        let info = kind.info();
+        let gk = if info.group.is_empty() { info.kind.to_owned() } else { format!("{}.{}", info.kind, info.group) };
+        let list = match errors {
+            [one] => one.to_string(),
+            many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let mut s = Status::about(Reason::Invalid, kind, name, format!("{gk} {name:?} is invalid: {list}"));
+        if let Some(d) = &mut s.details {
+            d.kind = info.kind.to_owned();
+            d.causes = errors
+                .iter()
+                .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.field.clone() })
+                .collect();
+        }
+        s
+    }
+
+    /// 403.
+    pub fn forbidden(kind: Kind, name: &str, why: &str) -> Status {
+        let message = if name.is_empty() {
+            format!("{} is forbidden: {why}", kind.info().qualified())
+        } else {
+            format!("{} {name:?} is forbidden: {why}", kind.info().qualified())
+        };
+        Status::about(Reason::Forbidden, kind, name, message)
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Status {
+        Status::bare(Reason::BadRequest, message)
+    }
+
+    /// 405.
+    pub fn method_not_allowed(kind: Kind, verb: &str) -> Status {
+        let message = format!("{verb} is not supported on resources of kind {:?}", kind.info().qualified());
+        Status::about(Reason::MethodNotAllowed, kind, "", message)
+    }
+
+    /// 410: a revision is gone by compaction; list again.
+    pub fn expired(message: impl Into<String>) -> Status {
+        Status::bare(Reason::Expired, message)
+    }
+
+    /// 429.
+    pub fn too_many_requests(message: impl Into<String>, retry_after: Duration) -> Status {
+        let mut s = Status::bare(Reason::TooManyRequests, message);
+        let retry_after_seconds = Some(retry_after.as_secs() as u32);
+        s.details = Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
+        s
+    }
+
+    /// 504: it may or may not have happened.
+    pub fn timeout(message: impl Into<String>) -> Status {
+        Status::bare(Reason::Timeout, message)
+    }
+
+    /// 503: nothing was done.
+    pub fn unavailable(message: impl Into<String>) -> Status {
+        Status::bare(Reason::ServiceUnavailable, message)
+    }
+
+    /// 500.
+    pub fn internal(message: impl Into<String>) -> Status {
+        Status::bare(Reason::InternalError, format!("Internal error occurred: {}", message.into()))
+    }
+
+    /// Whether the write may have been carried out all the same.
+    pub fn is_unknown_outcome(&self) -> bool {
+        matches!(self.reason, Reason::Timeout | Reason::ServerTimeout)
+    }
+
+    /// As the wire has it.
+    pub fn to_json(&self) -> Value {
+        let mut v = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": format!("{:?}", self.reason), "code": self.reason.code(),
+        });
+        if let Some(d) = &self.details {
+            let mut details = serde_json::Map::new();
+            for (k, text) in [("name", &d.name), ("group", &d.group), ("kind", &d.kind)] {
+                if !text.is_empty() {
+                    details.insert(k.to_owned(), json!(text));
+                }
+            }
+            if !d.causes.is_empty() {
+                let causes =
+                    d.causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
+                details.insert("causes".to_owned(), causes.collect());
+            }
+            if let Some(s) = d.retry_after_seconds {
+                details.insert("retryAfterSeconds".to_owned(), json!(s));
+            }
+            v["details"] = Value::Object(details);
+        }
+        v
+    }
+}

@@ -1,0 +1,5 @@
+//! The store in memory.
+
+/// An MVCC store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {}

@@ -1,0 +1,182 @@
+//! The store: an MVCC keyspace with etcd's semantics, behind one set of messages.
+//!
+//! What comes in: [`StoreRequest`]s, each with an id of the asker's. What goes out: one [`StoreReply`] for each, and
+//! batches of [`StoreEvent`]s for each watch. What never happens: a reply that depends on anything but the requests
+//! before it. In memory here ([`memory`]); embedded and etcd are drivers that speak the same messages, so whoever
+//! talks to a store treats it as asynchronous from the first day.
+//!
+//! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
+
+mod memory;
+
+use std::sync::Arc;
+
+pub use memory::MemoryStore;
+
+use crate::object::{Object, ObjectKey, Revision};
+
+/// Name of an etcd lease (a key's time to live; not the Kubernetes kind).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct LeaseId(pub u64);
+
+/// Names a watch of one client of the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct WatchId(pub u64);
+
+/// What is kept under a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// An API object. Its `rv` is set to the revision of the commit.
+    Object(Object),
+    /// A marker that says nothing but its revisions (fences, allocation ranges).
+    Mark(Arc<str>),
+}
+
+/// A key of the store: an object's key, or the fence of an election's Lease.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum StoreKey {
+    /// An API object.
+    Object(ObjectKey),
+    /// Its revision is the epoch of the holder of this Lease; see [`Fence`](crate::api::Fence).
+    Fence(ObjectKey),
+    /// Server-private state: allocation of cluster IPs and node ports.
+    Private(Arc<str>),
+}
+
+/// A key with its value and revisions, as etcd's `KeyValue`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: StoreKey,
+    /// The value.
+    pub value: Stored,
+    /// Revision of the put that created the key.
+    pub create_revision: Revision,
+    /// Revision of the last put.
+    pub mod_revision: Revision,
+    /// Puts since creation; 1 at first.
+    pub version: u64,
+    /// Lease that the key lives by.
+    pub lease: Option<LeaseId>,
+}
+
+/// A condition of a transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Compare {
+    /// The key's `mod_revision` equals this; zero: the key is absent.
+    ModRevision(StoreKey, Revision),
+    /// The key's `create_revision` equals this; zero: the key is absent.
+    CreateRevision(StoreKey, Revision),
+    /// The key's `version` equals this; zero: the key is absent.
+    Version(StoreKey, u64),
+}
+
+/// An operation of a transaction.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Op {
+    /// Writes a key.
+    Put { key: StoreKey, value: Stored, lease: Option<LeaseId> },
+    /// Removes a key.
+    Delete { key: StoreKey },
+    /// Reads a key.
+    Get { key: StoreKey },
+}
+
+/// If all compares hold, `success` is carried out at one revision; otherwise `failure`.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Txn {
+    /// Conditions.
+    pub compare: Vec<Compare>,
+    /// Done if they hold.
+    pub success: Vec<Op>,
+    /// Done if they don't.
+    pub failure: Vec<Op>,
+}
+
+/// What is asked of the store.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum StoreRequest {
+    /// A transaction.
+    Txn(Txn),
+    /// Reads `start..end` in order, at a revision (or the newest), at most `limit` (zero: all).
+    Range { start: StoreKey, end: StoreKey, at: Option<Revision>, limit: usize },
+    /// Watches `start..end` from a revision on (zero: from now).
+    Watch { watch: WatchId, start: StoreKey, end: StoreKey, from: Revision },
+    /// Ends a watch.
+    CancelWatch { watch: WatchId },
+    /// Forgets everything before a revision.
+    Compact { at: Revision },
+    /// Grants a lease of so many seconds.
+    LeaseGrant { ttl_seconds: u64 },
+    /// Keeps a lease alive for another TTL.
+    LeaseKeepAlive { lease: LeaseId },
+    /// Ends a lease and deletes its keys.
+    LeaseRevoke { lease: LeaseId },
+    /// Asks for a progress notice on all watches of the asker.
+    Progress,
+}
+
+/// The store's answer. Every answer tells the store's revision.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum StoreReply {
+    /// Of a transaction: whether the compares held, and what each operation read (`Put` and `Delete` answer the
+    /// previous value).
+    Txn { revision: Revision, succeeded: bool, results: Vec<Option<KeyValue>> },
+    /// Of a range: the keys in order, whether there are more, and how many match in all.
+    Range { revision: Revision, kvs: Vec<KeyValue>, more: bool, count: u64 },
+    /// The watch stands; its events begin after this.
+    Watching { revision: Revision, watch: WatchId },
+    /// The watch has ended. With `compacted`: because it asked for a revision older than that.
+    WatchCanceled { watch: WatchId, compacted: Option<Revision> },
+    /// Compacted.
+    Compacted { revision: Revision },
+    /// Granted or kept alive.
+    Lease { revision: Revision, lease: LeaseId, ttl_seconds: u64 },
+    /// Revoked.
+    Revoked { revision: Revision },
+    /// Refused.
+    Error(StoreError),
+}
+
+/// Why the store refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum StoreError {
+    /// The revision has been compacted away (`ErrCompacted`): "mvcc: required revision has been compacted".
+    Compacted { oldest: Revision },
+    /// The revision is in the future (`ErrFutureRev`).
+    FutureRevision { newest: Revision },
+    /// No such lease (`ErrLeaseNotFound`).
+    LeaseNotFound,
+    /// The store can't be reached or has no quorum; the outcome is unknown.
+    Unavailable,
+}
+
+/// A change, as a watch sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreEvent {
+    /// The key.
+    pub key: StoreKey,
+    /// What is there now; none: deleted.
+    pub value: Option<KeyValue>,
+    /// What was there before, if anything.
+    pub previous: Option<KeyValue>,
+    /// Revision of the change.
+    pub revision: Revision,
+}
+
+/// From the store to one of its clients.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum FromStore {
+    /// Answers the request of this id.
+    Reply(u64, StoreReply),
+    /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
+    /// progress notice that nothing up to `revision` is missing.
+    Events { watch: WatchId, revision: Revision, events: Arc<Vec<StoreEvent>> },
+    /// The connection broke: requests in flight have an unknown outcome, watches are gone.
+    Disconnected,
+}

@@ -1,0 +1,3 @@
+//! The `skeg` command.
+
+fn main() {}

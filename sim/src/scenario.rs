@@ -1,0 +1,271 @@
+//! What is simulated: the shape of the cluster, what is applied to it, what happens to it, what is expected.
+//!
+//! These are plain values. Reading them from files, with errors that name file, line and field, is `files`' job.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skeg_core::Object;
+use skeg_core::api::Patch;
+use skeg_core::object::{ObjectKey, Selector};
+
+/// A whole run, but for its seed.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// For reports.
+    pub name: String,
+    /// Shape of the cluster.
+    pub cluster: Cluster,
+    /// Behaviour of images; the longest matching prefix wins, then `ImageProfile::default`.
+    pub images: BTreeMap<String, ImageProfile>,
+    /// What happens when, in order of `at`.
+    pub timeline: Vec<Step>,
+    /// What must hold, beside the invariants.
+    pub expectations: Vec<Expectation>,
+    /// How heavily faults are drawn by seed.
+    pub faults: FaultLevel,
+    /// Virtual time with faults; then every fault is healed.
+    pub duration: Duration,
+    /// Virtual time after `duration` within which the cluster must have reached its declared state and kept it.
+    pub settle: Duration,
+    /// End as soon as everything has converged after the timeline's last step, rather than at `duration`.
+    pub stop_when_converged: bool,
+}
+
+/// Shape of the cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Groups of equal nodes.
+    pub pools: Vec<NodePool>,
+    /// Zones that nodes are spread over, round robin: `zone-a`, `zone-b`, …
+    pub zones: usize,
+    /// API servers over one store.
+    pub api_servers: usize,
+    /// Replicas of the controller manager and of the scheduler (one leads).
+    pub control_replicas: usize,
+    /// Whether each node has a service proxy (and the cluster DNS); off for pure capacity runs.
+    pub proxies: bool,
+    /// Latency of links, one way: from, to.
+    pub latency: (Duration, Duration),
+    /// Latency of a store's commit: from, to.
+    pub store_latency: (Duration, Duration),
+    /// Whether Event objects are recorded.
+    pub record_events: bool,
+}
+
+/// A group of equal nodes.
+#[derive(Clone, Debug)]
+pub struct NodePool {
+    /// Nodes are called `<name>-0`, `<name>-1`, …
+    pub name: String,
+    /// How many.
+    pub count: usize,
+    /// Capacity by resource, as Kubernetes quantities: `cpu: "4"`, `memory: 32Gi`, `pods: "110"`, `nvidia.com/gpu: "1"`.
+    pub capacity: BTreeMap<String, String>,
+    /// Labels beside the well-known ones.
+    pub labels: BTreeMap<String, String>,
+    /// `key=value:Effect`.
+    pub taints: Vec<String>,
+    /// Zone of all nodes of the pool; otherwise they are spread.
+    pub zone: Option<String>,
+}
+
+/// How containers of an image behave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageProfile {
+    /// Size in bytes; with the pull bandwidth it gives the pull time.
+    pub bytes: u64,
+    /// From start to running: from, to.
+    pub start: (Duration, Duration),
+    /// From running until probes succeed (readiness and startup): from, to.
+    pub ready: (Duration, Duration),
+    /// Exits by itself after this long with this code.
+    pub exit: Option<(Duration, i32)>,
+    /// Crashes in one start of so many; zero: never.
+    pub crash_one_in: u64,
+    /// The pull fails always.
+    pub pull_fails: bool,
+    /// Readiness never succeeds.
+    pub never_ready: bool,
+    /// Time from SIGTERM to exit.
+    pub stop: Duration,
+    /// CPU in thousandths of a core that it uses.
+    pub cpu_milli: u64,
+    /// Memory in bytes that it uses.
+    pub memory_bytes: u64,
+}
+
+impl Default for ImageProfile {
+    fn default() -> Self {
+        ImageProfile {
+            bytes: 100 << 20,
+            start: (Duration::from_millis(200), Duration::from_millis(800)),
+            ready: (Duration::from_millis(500), Duration::from_secs(2)),
+            exit: None,
+            crash_one_in: 0,
+            pull_fails: false,
+            never_ready: false,
+            stop: Duration::from_millis(500),
+            cpu_milli: 50,
+            memory_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Something that happens at a moment of virtual time.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// When, since the start of the run.
+    pub at: Duration,
+    /// What.
+    pub action: Action,
+}
+
+/// What a step does. The first group is a user at the API; the second is fate.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Action {
+    /// Creates objects, or updates those that exist (as `kubectl apply` of a full manifest).
+    Apply(Vec<Object>),
+    Delete(ObjectKey),
+    Scale {
+        key: ObjectKey,
+        replicas: i32,
+    },
+    SetImage {
+        key: ObjectKey,
+        container: String,
+        image: String,
+    },
+    Patch {
+        key: ObjectKey,
+        patch: Patch,
+    },
+    /// `kubectl rollout undo`, to a revision or to the one before.
+    Rollback {
+        key: ObjectKey,
+        to_revision: Option<i64>,
+    },
+    Pause {
+        key: ObjectKey,
+        paused: bool,
+    },
+    Restart {
+        key: ObjectKey,
+    },
+    /// The classic `kubectl rolling-update OLD -f NEW`: a new ReplicationController grows while the old one shrinks.
+    RollingUpdate {
+        old: ObjectKey,
+        new: Box<Object>,
+        interval: Duration,
+        rollback_after: Option<Duration>,
+    },
+    Cordon {
+        nodes: NodeSet,
+        cordoned: bool,
+    },
+    Drain {
+        nodes: NodeSet,
+    },
+
+    /// Nodes lose power; `disk_lost`: what was on them is gone as well.
+    Kill {
+        nodes: NodeSet,
+        disk_lost: bool,
+    },
+    /// Killed nodes come back.
+    Start {
+        nodes: NodeSet,
+    },
+    /// The agent process restarts; containers live on.
+    RestartAgent {
+        nodes: NodeSet,
+    },
+    /// Links between two groups break; `one_way`: only from `from` to `to`.
+    Partition {
+        from: NodeSet,
+        to: NodeSet,
+        one_way: bool,
+    },
+    /// Every partition, slow link and lossy link is mended.
+    Heal,
+    /// Links of these nodes get slow and lossy.
+    Degrade {
+        nodes: NodeSet,
+        extra_latency: Duration,
+        loss_percent: u64,
+    },
+    /// The wall clock of these nodes (or `control` processes) jumps.
+    ClockJump {
+        nodes: NodeSet,
+        by_seconds: i64,
+    },
+    RestartApiServer {
+        index: Option<usize>,
+        down_for: Duration,
+    },
+    /// The leading controller manager and scheduler crash and come back after this long.
+    ChangeLeader {
+        down_for: Duration,
+    },
+    /// The store is compacted now, so that lagging watchers get 410.
+    Compact,
+    /// Watch caches of an API server lag by this much until healed.
+    Lag {
+        index: usize,
+        by: Duration,
+    },
+    /// The store stalls for this long.
+    StallStore {
+        for_: Duration,
+    },
+    /// Containers crash: every one of the pods that match.
+    CrashPods {
+        namespace: String,
+        selector: Selector,
+    },
+}
+
+/// Which nodes an action is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeSet {
+    /// Every node.
+    All,
+    /// By name.
+    Names(Vec<String>),
+    /// All of a zone.
+    Zone(String),
+    /// By labels.
+    Labels(Selector),
+    /// So many, drawn by the seed.
+    Random(usize),
+    /// The machines of the control plane (store, API servers, controllers, scheduler).
+    ControlPlane,
+}
+
+/// How heavily faults are drawn by seed during `duration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultLevel {
+    /// None.
+    None,
+    /// A few mishaps: a node now and then, slow pulls, dropped connections.
+    Light,
+    /// Everything, all the time.
+    Heavy,
+}
+
+/// What must hold, beside the invariants.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Expectation {
+    /// At the end of the run (or by `by`), so many replicas of a workload are ready.
+    Ready { key: ObjectKey, replicas: i32, by: Option<Duration> },
+    /// Available replicas never fall below this from the moment they first reached it.
+    NeverBelow { key: ObjectKey, replicas: i32 },
+    /// A rollout is complete by then.
+    RolledOut { key: ObjectKey, by: Duration },
+    /// The workload runs this image at the end.
+    Image { key: ObjectKey, image: String },
+    /// So many pods are pending at the end.
+    Pending { namespace: String, count: usize },
+}
