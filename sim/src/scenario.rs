@@ -60,6 +60,8 @@ pub struct NodePool {
     pub name: String,
     /// How many.
     pub count: usize,
+    /// Names of the nodes, one each, where they are not to be numbered; otherwise empty.
+    pub names: Vec<String>,
     /// Capacity by resource, as Kubernetes quantities: `cpu: "4"`, `memory: 32Gi`, `pods: "110"`, `nvidia.com/gpu: "1"`.
     pub capacity: BTreeMap<String, String>,
     /// Labels beside the well-known ones.
