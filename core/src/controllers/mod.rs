@@ -4,6 +4,7 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+pub mod deployment;
 mod plan;
 
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
