@@ -111,11 +111,15 @@ impl Elector {
         if self.held.take().is_some() {
             self.must_read = true;
             self.next_at = now.mono;
+            if let Some(written) = &mut self.written {
+                written.acquiring = false;
+            }
         }
     }
 
     /// Takes a message from the server; messages of other parts are ignored.
     pub fn handle(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
+        self.lapse(now);
         match input {
             FromServer::Reply(id, result) => {
                 let Some(flight) = self.in_flight.filter(|f| f.id == *id) else { return };
@@ -138,10 +142,7 @@ impl Elector {
 
     /// Tries to acquire, or renews, if due.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
-        if self.held.as_ref().is_some_and(|h| h.renewed + limits::RENEW_DEADLINE <= now.mono) {
-            self.held = None;
-            self.must_read = true;
-        }
+        self.lapse(now);
         if self.in_flight.is_some_and(|f| f.sent + ELECTION_REQUEST_TIMEOUT <= now.mono) {
             self.in_flight = None;
             self.must_read = true;
@@ -169,6 +170,20 @@ impl Elector {
         let lose = self.held.as_ref();
         let lose = lose.map(|h| Deadline { at: h.renewed + limits::RENEW_DEADLINE, why: "leadership runs out" });
         Deadline::earlier(Some(act), lose)
+    }
+
+    /// Ends a leadership that could not be renewed in time. A late reply does not revive it: whoever saw it end has
+    /// forgotten what it knew, and must be able to tell the next one by its epoch.
+    fn lapse(&mut self, now: Now) {
+        if self.held.as_ref().is_some_and(|h| h.renewed + limits::RENEW_DEADLINE <= now.mono) {
+            self.held = None;
+            self.must_read = true;
+        }
+    }
+
+    /// Whether it has tried to become the leader and knows how that ended.
+    pub fn has_tried(&self) -> bool {
+        self.held.is_some() || self.observed.is_some()
     }
 
     fn send(&mut self, now: Now, ask: Ask, call: Call, out: &mut Vec<ToServer>) {

@@ -136,14 +136,18 @@ impl Informer {
         })
     }
 
-    /// Lists again, from the store itself: its owner has reason to believe that the view misses something.
-    pub fn relist(&mut self, now: Now, out: &mut Vec<ToServer>) {
+    /// Lists again, not older than `rv` (`None`: as fresh as the store): its owner knows that the view misses
+    /// something. Takes effect at the next `handle_timeout`.
+    pub fn relist(&mut self, now: Now, rv: Option<Revision>, out: &mut Vec<ToServer>) {
+        let fresher = |asked: Option<Revision>| asked.is_none() || (rv.is_some() && asked >= rv);
         match self.state {
-            State::Listing { rv: None, .. } | State::Waiting { next: Next::List(None), .. } => return,
+            State::Listing { rv: asked, .. } | State::Waiting { next: Next::List(asked), .. } if fresher(asked) => {
+                return;
+            }
             State::Watching { id, .. } => out.push(ToServer::Cancel(id)),
             State::Waiting { .. } | State::Listing { .. } => {}
         }
-        self.state = State::Waiting { at: now.mono, next: Next::List(None) };
+        self.state = State::Waiting { at: now.mono, next: Next::List(rv) };
     }
 
     fn go(&mut self, now: Now, next: Next, view: &View, out: &mut Vec<ToServer>) {
@@ -502,7 +506,7 @@ mod tests {
     #[test]
     fn an_owner_can_ask_for_a_relist() {
         let (mut b, id) = Bench::synced();
-        b.informer.relist(b.now, &mut b.out);
+        b.informer.relist(b.now, None, &mut b.out);
         assert!(matches!(b.out.pop(), Some(ToServer::Cancel(c)) if c == id));
         b.wake(Duration::ZERO);
         b.expect_list(None);
