@@ -6,5 +6,6 @@
 
 pub mod deployment;
 mod plan;
+pub mod replica_set;
 
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
