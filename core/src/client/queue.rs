@@ -160,7 +160,9 @@ mod tests {
     #[test]
     fn a_key_is_in_it_once_and_comes_again_if_added_meanwhile() {
         let mut q = Queue::new();
-        ["a", "b", "a"].map(|n| q.add(key(n)));
+        for n in ["a", "b", "a"] {
+            q.add(key(n));
+        }
         assert_eq!(drain(&mut q), ["a", "b"]);
         q.add(key("a"));
         assert!(q.is_empty());

@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::journal::{Journal, Verdict};
 use super::{Change, Informer, InformerConfig, Queue, Recorder, View, Views};
 use crate::api::{
-    Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response, Status,
-    ToServer, WriteOptions,
+    Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
+    Status, ToServer, WriteOptions,
 };
 use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::limits;
@@ -542,10 +542,7 @@ impl Runner {
             }
             (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
             // The same write again is refused (it carries its revision or its name) or changes nothing.
-            (
-                Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. },
-                _,
-            ) => {}
+            (Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. }, _) => {}
         }
     }
 

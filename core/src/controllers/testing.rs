@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
-use crate::api::{
-    Call, FromServer, Patch, Precondition, ReqId, Response, Status, Subresource, ToServer, WatchEvent,
-};
+use crate::api::{Call, FromServer, Patch, Precondition, ReqId, Response, Status, Subresource, ToServer, WatchEvent};
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision, is_pod_active, is_pod_ready};
 use crate::random::Rng;
