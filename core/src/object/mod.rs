@@ -15,6 +15,7 @@ mod key;
 mod kind;
 mod pod;
 mod quantity;
+mod resources;
 mod selector;
 mod template;
 
@@ -33,6 +34,7 @@ pub use key::ObjectKey;
 pub use kind::{Kind, KindInfo};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
+pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
 pub use template::{HasTemplate, Templated};
 
