@@ -36,3 +36,9 @@ pub const NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// How soon a decision is tried again that a view which is behind forbade.
+pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
+/// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
+pub const MAX_ENDPOINTS_PER_OBJECT: usize = 1000;
+/// Most endpoints in one EndpointSlice (`--max-endpoints-per-slice`).
+pub const MAX_ENDPOINTS_PER_SLICE: usize = 100;

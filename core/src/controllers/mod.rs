@@ -4,6 +4,13 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod cluster;
+mod endpoint_slice;
+mod endpoints;
 mod plan;
+mod service_backends;
+#[cfg(test)]
+mod testing;
 
+pub use cluster::cluster_controllers;
 pub use plan::{Controller, EventNote, Plan, Watched, Write};

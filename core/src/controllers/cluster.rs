@@ -1,0 +1,10 @@
+//! The controllers of the cluster itself: what keeps services, nodes, namespaces and garbage in order.
+
+use super::Controller;
+use super::endpoint_slice::EndpointSliceController;
+use super::endpoints::EndpointsController;
+
+/// One of each, new.
+pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
+    vec![Box::new(EndpointsController), Box::new(EndpointSliceController)]
+}
