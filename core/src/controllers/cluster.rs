@@ -3,8 +3,9 @@
 use super::Controller;
 use super::endpoint_slice::EndpointSliceController;
 use super::endpoints::EndpointsController;
+use super::node_lifecycle::NodeLifecycleController;
 
 /// One of each, new.
 pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
-    vec![Box::new(EndpointsController), Box::new(EndpointSliceController)]
+    vec![Box::new(EndpointsController), Box::new(EndpointSliceController), Box::<NodeLifecycleController>::default()]
 }

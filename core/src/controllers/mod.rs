@@ -7,6 +7,7 @@
 mod cluster;
 mod endpoint_slice;
 mod endpoints;
+mod node_lifecycle;
 mod plan;
 mod service_backends;
 #[cfg(test)]
