@@ -60,3 +60,9 @@ pub const SECONDARY_EVICTION_INTERVAL: Duration = Duration::from_secs(100);
 pub const LARGE_ZONE_NODES: usize = 50;
 /// Share of nodes not ready that makes a zone partially disrupted, in per cent (`--unhealthy-zone-threshold` 0.55).
 pub const UNHEALTHY_ZONE_PERCENT: usize = 55;
+/// How long pods of a node that does not exist are left alone (podgc `quarantineTime`).
+pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
+/// Finished pods that are kept (`--terminated-pod-gc-threshold`).
+pub const TERMINATED_PODS: usize = 12_500;
+/// Longest time after which garbage that may yet be owned is looked at again.
+pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);

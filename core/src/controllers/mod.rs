@@ -7,8 +7,10 @@
 mod cluster;
 mod endpoint_slice;
 mod endpoints;
+mod garbage_collector;
 mod node_lifecycle;
 mod plan;
+mod pod_gc;
 mod service_backends;
 #[cfg(test)]
 mod testing;
