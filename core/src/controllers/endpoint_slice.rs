@@ -396,7 +396,7 @@ mod tests {
     use super::{EndpointSliceController, Write};
     use crate::client::Change;
     use crate::controllers::Controller;
-    use crate::controllers::testing::{Fake, at, node, pod, service, with};
+    use crate::controllers::fake_cluster::{Fake, at, node, pod, service, with};
     use crate::object::{Kind, Object, ObjectKey};
     use k8s_openapi::api::discovery::v1 as discovery_v1;
     use proptest::prelude::{Strategy, any, proptest};

@@ -239,7 +239,7 @@ fn truncate(subsets: &mut Vec<EndpointSubset>, max: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{EndpointsController, OVER_CAPACITY};
-    use crate::controllers::testing::{Fake, at, object, pod, service, with};
+    use crate::controllers::fake_cluster::{Fake, at, object, pod, service, with};
     use crate::object::{Kind, Object, ObjectKey};
     use serde_json::{Value, json};
 

@@ -309,7 +309,7 @@ mod tests {
     use super::{GarbageCollector, WATCHED, Write};
     use crate::client::Change;
     use crate::controllers::Controller;
-    use crate::controllers::testing::{Fake, at, object, with};
+    use crate::controllers::fake_cluster::{Fake, at, object, with};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use proptest::prelude::{any, proptest};
     use serde_json::{Value, json};

@@ -13,7 +13,7 @@ mod plan;
 mod pod_gc;
 mod service_backends;
 #[cfg(test)]
-mod testing;
+mod fake_cluster;
 
 pub use cluster::cluster_controllers;
 pub use plan::{Controller, EventNote, Plan, Watched, Write};

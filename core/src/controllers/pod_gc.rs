@@ -198,7 +198,7 @@ mod tests {
     use super::PodGcController;
     use crate::client::Change;
     use crate::controllers::Controller;
-    use crate::controllers::testing::{Fake, at, node, pod, with};
+    use crate::controllers::fake_cluster::{Fake, at, node, pod, with};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use serde_json::json;
 

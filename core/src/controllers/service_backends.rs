@@ -180,7 +180,7 @@ pub(super) fn target_ref(pod: &Pod) -> ObjectReference {
 mod tests {
     use super::{Family, can_back, families, pod_address, services_of_pod, target_port};
     use crate::client::{Change, Views};
-    use crate::controllers::testing::{pod, service, with};
+    use crate::controllers::fake_cluster::{pod, service, with};
     use crate::object::{Kind, Object, ObjectKey};
     use k8s_openapi::api::core::v1 as core_v1;
     use serde_json::json;

@@ -148,7 +148,7 @@ fn set_unknown(condition: &mut NodeCondition, reason: &str, message: &str, wall:
 #[cfg(test)]
 mod tests {
     use super::{NodeState, conditions_unknown};
-    use crate::controllers::testing::{at, node, with};
+    use crate::controllers::fake_cluster::{at, node, with};
     use crate::object::{Object, Revision};
     use k8s_openapi::api::core::v1 as core_v1;
     use serde_json::json;

@@ -86,7 +86,7 @@ pub(super) fn desired(node: &Node, no_execute: bool, now: &Time) -> Option<Vec<T
 #[cfg(test)]
 mod tests {
     use super::desired;
-    use crate::controllers::testing::{at, node, with};
+    use crate::controllers::fake_cluster::{at, node, with};
     use k8s_openapi::api::core::v1 as core_v1;
     use serde_json::{Value, json};
 

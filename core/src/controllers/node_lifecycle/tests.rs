@@ -1,6 +1,6 @@
 use super::{NodeLifecycleController, Write};
 use crate::client::Change;
-use crate::controllers::testing::{Fake, at, node, object, pod, with};
+use crate::controllers::fake_cluster::{Fake, at, node, object, pod, with};
 use crate::controllers::{Controller, Plan};
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
