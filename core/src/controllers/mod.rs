@@ -5,15 +5,32 @@
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
 mod cluster;
+pub mod deployment;
 mod endpoint_slice;
 mod endpoints;
+#[cfg(test)]
+mod fake_cluster;
 mod garbage_collector;
+mod manager;
 mod node_lifecycle;
 mod plan;
 mod pod_gc;
+pub mod replica_set;
 mod service_backends;
 #[cfg(test)]
-mod fake_cluster;
+pub(crate) mod testing;
 
 pub use cluster::cluster_controllers;
+pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
+
+/// Every controller, in the order in which the manager runs them.
+pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
+    let mut all: Vec<Box<dyn Controller>> = vec![
+        Box::new(deployment::DeploymentController::default()),
+        Box::new(replica_set::ReplicaSetController::replica_sets()),
+        Box::new(replica_set::ReplicaSetController::replication_controllers()),
+    ];
+    all.extend(cluster_controllers());
+    all
+}
