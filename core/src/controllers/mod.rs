@@ -4,10 +4,13 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod claim;
 pub mod deployment;
 mod manager;
 mod plan;
 pub mod replica_set;
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
