@@ -4,7 +4,10 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod claim;
 mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 pub mod deployment;
 mod endpoint_slice;
 mod endpoints;
