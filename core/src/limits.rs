@@ -62,3 +62,33 @@ pub const GONE_PODS: usize = 64;
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// How soon a decision is tried again that a view which is behind forbade.
+pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
+/// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
+pub const MAX_ENDPOINTS_PER_OBJECT: usize = 1000;
+/// Most endpoints in one EndpointSlice (`--max-endpoints-per-slice`).
+pub const MAX_ENDPOINTS_PER_SLICE: usize = 100;
+/// How often the node lifecycle controller looks at the heartbeats (`--node-monitor-period`).
+pub const NODE_MONITOR_PERIOD: Duration = Duration::from_secs(5);
+/// Silence after which a node's conditions become Unknown (`--node-monitor-grace-period`).
+pub const NODE_MONITOR_GRACE: Duration = Duration::from_secs(40);
+/// The same for a node that has never posted its status (`--node-startup-grace-period`).
+pub const NODE_STARTUP_GRACE: Duration = Duration::from_secs(60);
+/// No node is declared silent while nothing at all was heard of any lease for this long: the fault may be ours.
+pub const LEASE_VIEW_QUIET: Duration = Duration::from_secs(20);
+/// After so long without any news of leases, longer than bookmarks are apart, every node's silence is counted anew.
+pub const LEASE_VIEW_BLIND: Duration = Duration::from_secs(75);
+/// One node a zone gets NoExecute taints each such interval (`--node-eviction-rate` 0.1).
+pub const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
+/// The same in a large zone that is partially disrupted (`--secondary-node-eviction-rate` 0.01).
+pub const SECONDARY_EVICTION_INTERVAL: Duration = Duration::from_secs(100);
+/// A zone of more nodes is large (`--large-cluster-size-threshold`).
+pub const LARGE_ZONE_NODES: usize = 50;
+/// Share of nodes not ready that makes a zone partially disrupted, in per cent (`--unhealthy-zone-threshold` 0.55).
+pub const UNHEALTHY_ZONE_PERCENT: usize = 55;
+/// How long pods of a node that does not exist are left alone (podgc `quarantineTime`).
+pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
+/// Finished pods that are kept (`--terminated-pod-gc-threshold`).
+pub const TERMINATED_PODS: usize = 12_500;
+/// Longest time after which garbage that may yet be owned is looked at again.
+pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
