@@ -332,6 +332,6 @@ mod tests {
         assert_eq!(shape, [(vec!["a".to_owned(), "c".to_owned()], "4"), (vec!["b".to_owned()], "8")]);
         assert_eq!(pools[0].taints, ["gpu=yes:NoSchedule"]);
         assert_eq!((pools[0].zone.as_deref(), pools[0].capacity["pods"].as_str()), (Some("z"), "110"));
-        assert_eq!(node_pool(&json!({"kind": "Node", "metadata": {"name": "x"}})), None);
+        assert!(node_pool(&json!({"kind": "Node", "metadata": {"name": "x"}})).is_none());
     }
 }

@@ -15,6 +15,9 @@ pub mod scenario;
 pub mod tree;
 pub mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -102,6 +105,7 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
         }
     }
     let loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
+    problems.sort();
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 

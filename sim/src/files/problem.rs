@@ -58,6 +58,17 @@ impl Problems {
         }
     }
 
+    /// Puts the problems of each file in the order of its lines; files stay as they are.
+    pub fn sort(&mut self) {
+        let mut files: Vec<String> = Vec::new();
+        for p in &self.list {
+            if !files.contains(&p.file) {
+                files.push(p.file.clone());
+            }
+        }
+        self.list.sort_by_key(|p| (files.iter().position(|f| *f == p.file), p.line));
+    }
+
     /// A problem of a whole file.
     pub fn file(file: &str, message: impl Into<String>) -> Problem {
         Problem { file: file.to_owned(), document: 0, line: 0, field: String::new(), message: message.into() }
