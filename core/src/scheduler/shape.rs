@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::cache::{ResourceId, ResourceNames};
 use crate::limits;
-use crate::object::{BoundPodSpec, ObjectMeta, Requirement};
+use crate::object::{BoundPodSpec, ObjectMeta, Requirement, is_restartable_init};
 
 /// CPU that a container without a request is taken to ask for when nodes are scored, in thousandths.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -229,7 +229,7 @@ impl Shape {
         let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let preferred = preferred.into_iter().flatten();
         let preferred = preferred.map(|p| (i64::from(p.weight.max(0)), Term::new(&p.preference)));
-        let init = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
+        let init = spec.init_containers.iter().flatten().filter(|c| is_restartable_init(c));
         let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
         let mut ports: Vec<_> = ports.filter_map(HostPort::new).collect();
         ports.sort_unstable();
@@ -278,10 +278,6 @@ fn only(terms: &[Term]) -> Option<Vec<String>> {
     Some(all)
 }
 
-fn is_sidecar(c: &core_v1::Container) -> bool {
-    c.restart_policy.as_deref() == Some("Always")
-}
-
 type Amounts = BTreeMap<ResourceId, i64>;
 
 fn add(to: &mut Amounts, from: &Amounts) {
@@ -319,7 +315,7 @@ fn pod_requests(spec: &PodSpec, defaults: &Amounts, resources: &mut ResourceName
     let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
     for c in spec.init_containers.iter().flatten() {
         let mut asked = of(c);
-        if is_sidecar(c) {
+        if is_restartable_init(c) {
             add(&mut total, &asked);
             add(&mut sidecars, &asked);
             raise(&mut peak, &sidecars);
