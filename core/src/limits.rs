@@ -62,6 +62,20 @@ pub const GONE_PODS: usize = 64;
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// First back-off of a pod that could not be scheduled (`podInitialBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// Longest back-off of a pod that could not be scheduled (`podMaxBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a pod is left unschedulable without any event (`podMaxInUnschedulablePodsDuration`).
+pub const SCHEDULER_UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+/// Most requests of the scheduler that are on their way at once.
+pub const SCHEDULER_IN_FLIGHT: usize = 2_000;
+/// How many pod shapes keep a table of filtered and scored nodes; the least recently used one goes first.
+pub const SCHEDULER_TABLES: usize = 128;
+/// How many pod specs and unused shapes are remembered before they are swept.
+pub const SCHEDULER_SHAPES: usize = 4_096;
+/// How many node changes are kept for tables to catch up by, at least.
+pub const SCHEDULER_CHANGES: usize = 4_096;
 /// How soon a decision is tried again that a view which is behind forbade.
 pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
 /// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
