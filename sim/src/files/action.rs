@@ -54,7 +54,8 @@ pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Ac
         }
         [one] => one,
         [..] => {
-            step.of.fail(format!("Forbidden: a step has one action, found {}; make several steps", given.join(" and ")));
+            step.of
+                .fail(format!("Forbidden: a step has one action, found {}; make several steps", given.join(" and ")));
             return None;
         }
     };
@@ -178,12 +179,7 @@ fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) 
     })
 }
 
-fn optional<'a, T>(
-    f: &Fields<'a>,
-    key: &'static str,
-    default: T,
-    read: impl Fn(&Field<'a>) -> Option<T>,
-) -> Option<T> {
+fn optional<'a, T>(f: &Fields<'a>, key: &'static str, default: T, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<T> {
     match f.get(key) {
         Some(field) => read(&field),
         None => Some(default),
@@ -329,7 +325,8 @@ pub fn expectation(field: &Field<'_>) -> Option<Expectation> {
         return None;
     };
     let Some(name) = KINDS.into_iter().find(|k| *k == name) else {
-        let near = nearest(name, &KINDS).map_or(format!("one of {}", KINDS.join(", ")), |n| format!("did you mean {n:?}?"));
+        let near =
+            nearest(name, &KINDS).map_or(format!("one of {}", KINDS.join(", ")), |n| format!("did you mean {n:?}?"));
         field.fail(format!("unknown field {name:?}; {near}"));
         return None;
     };

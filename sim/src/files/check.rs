@@ -18,7 +18,11 @@ pub fn object(value: Value) -> Result<Object, Vec<Wrong>> {
     let mut defaulted = object.clone();
     defaults::apply(&mut defaulted);
     let invalid = validation::create(&defaulted);
-    if invalid.is_empty() { Ok(object) } else { Err(invalid.into_iter().map(|e| (e.field.clone(), e.body())).collect()) }
+    if invalid.is_empty() {
+        Ok(object)
+    } else {
+        Err(invalid.into_iter().map(|e| (e.field.clone(), e.body())).collect())
+    }
 }
 
 fn unreadable(error: decode::DecodeError) -> Wrong {

@@ -351,7 +351,10 @@ mod tests {
         };
         check("- 1\n", "error: f.yaml, document 1, line 1: expected an object with apiVersion, kind and metadata");
         check("a: 1\n", "document 1, line 1: Object 'apiVersion' is missing");
-        check("apiVersion: v1\nkind: Podd\n", "line 2: kind: no matches for kind \"Podd\" in version \"v1\"; did you mean");
+        check(
+            "apiVersion: v1\nkind: Podd\n",
+            "line 2: kind: no matches for kind \"Podd\" in version \"v1\"; did you mean",
+        );
         check(
             "apiVersion: extensions/v1beta1\nkind: Deployment\n",
             "no matches for kind \"Deployment\" in version \"extensions/v1beta1\"; write apiVersion: apps/v1",

@@ -153,9 +153,10 @@ fn read_named(
             Some(path) => {
                 let full = Path::new(&scenario.file).parent().unwrap_or(Path::new("")).join(path);
                 let full = full.to_string_lossy().into_owned();
-                match source.directory(&full).map_or_else(|| source.read(&full).map(|b| vec![(full.clone(), b)]), |files| {
-                    files.into_iter().map(|f| source.read(&f).map(|b| (f, b))).collect()
-                }) {
+                match source.directory(&full).map_or_else(
+                    || source.read(&full).map(|b| vec![(full.clone(), b)]),
+                    |files| files.into_iter().map(|f| source.read(&f).map(|b| (f, b))).collect(),
+                ) {
                     Ok(files) => {
                         let mut documents = Vec::new();
                         for (file, bytes) in files {
@@ -208,7 +209,10 @@ fn assemble(
     if let Some(duration) = options.duration {
         if let (Some(last), Some(document)) = (given.timeline.last().filter(|s| s.at > duration), document) {
             let (at, end) = (duration::format(last.at), duration::format(duration));
-            problems.push(document.problem("spec.timeline", format!("the step at {at} is after the end of the run (--for {end})")));
+            problems.push(
+                document
+                    .problem("spec.timeline", format!("the step at {at} is after the end of the run (--for {end})")),
+            );
         }
         given.stop_when_converged.get_or_insert(false);
         given.duration = Some(duration);
@@ -315,7 +319,9 @@ fn warnings(objects: &[Object]) -> Vec<String> {
         let names: Vec<String> = objects
             .iter()
             .filter(|o| o.kind() == kind)
-            .map(|o| format!("{}/{}", o.meta().namespace.as_deref().unwrap_or(""), o.meta().name.as_deref().unwrap_or("")))
+            .map(|o| {
+                format!("{}/{}", o.meta().namespace.as_deref().unwrap_or(""), o.meta().name.as_deref().unwrap_or(""))
+            })
             .collect();
         match names.len() {
             0 => {}

@@ -10,9 +10,7 @@ use super::action;
 use super::fields::{Field, Fields, Reader, nearest};
 use super::problem::Problems;
 use super::yaml::Document;
-use crate::scenario::{
-    Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step,
-};
+use crate::scenario::{Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step};
 
 /// `apiVersion` of scenarios.
 pub const API_VERSION: &str = "skeg.dev/v1alpha1";
@@ -318,9 +316,8 @@ impl Places {
         zones.extend(given.pools.iter().filter_map(|p| p.zone.clone()));
         let total: usize = given.pools.iter().map(|p| p.count).sum();
         // The command line may give another number of nodes to the one pool; names are then checked by the run.
-        let nodes = (total > 0).then(|| {
-            given.pools.iter().flat_map(|p| (0..p.count).map(|i| format!("{}-{i}", p.name))).collect()
-        });
+        let nodes = (total > 0)
+            .then(|| given.pools.iter().flat_map(|p| (0..p.count).map(|i| format!("{}-{i}", p.name))).collect());
         Places {
             zones,
             nodes,
@@ -333,15 +330,16 @@ impl Places {
         match set {
             NodeSet::Zone(zone) if !self.zones.contains(zone) => {
                 let zones: Vec<&str> = self.zones.iter().map(String::as_str).collect();
-                let near = nearest(zone, &zones).map_or(format!("zones are {}", zones.join(", ")), |z| {
-                    format!("did you mean {z:?}?")
-                });
+                let near = nearest(zone, &zones)
+                    .map_or(format!("zones are {}", zones.join(", ")), |z| format!("did you mean {z:?}?"));
                 field.fail(format!("Not found: zone {zone:?}; {near}"));
             }
             NodeSet::Names(names) => {
                 for name in names {
                     if self.nodes.as_ref().is_some_and(|nodes| !nodes.contains(name)) {
-                        field.fail(format!("Not found: node {name:?}; nodes are named after their pool: pool-0, pool-1"));
+                        field.fail(format!(
+                            "Not found: node {name:?}; nodes are named after their pool: pool-0, pool-1"
+                        ));
                     }
                 }
             }
@@ -378,7 +376,9 @@ fn read_timeline(
         if let (Some(at), Some(end)) = (at, given.duration) {
             if at > end {
                 let (at, end) = (super::duration::format(at), super::duration::format(end));
-                field.fail(format!("Invalid value: {at:?}: the step is after the end of the run ({end}); lengthen spec.duration"));
+                field.fail(format!(
+                    "Invalid value: {at:?}: the step is after the end of the run ({end}); lengthen spec.duration"
+                ));
             }
         }
         if let (Some(at), Some(action)) = (at, action) {

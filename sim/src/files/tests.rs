@@ -90,7 +90,10 @@ fn what_contradicts_or_is_unknown_is_refused() {
     refused("  duraton: 5m\n", "d/s.yaml, document 1, line 6: spec.duraton: unknown field \"duraton\"");
     refused("  duration: 0s\n", "line 6: spec.duration: Invalid value: \"0s\": must be longer than 0s");
     refused("  duration: soon\n", "must be of type duration; a duration is written like 90s, 5m or 2h30m");
-    refused("  faults: some\n", "spec.faults: Unsupported value: \"some\": supported values: \"heavy\", \"light\", \"none\"");
+    refused(
+        "  faults: some\n",
+        "spec.faults: Unsupported value: \"some\": supported values: \"heavy\", \"light\", \"none\"",
+    );
     refused("  cluster:\n    pools: []\n", "spec.cluster.pools: Invalid value: a cluster needs at least one pool");
     refused(
         "  cluster:\n    pools:\n    - {name: a, count: 1}\n    - {name: a, count: 0}\n",
@@ -127,12 +130,16 @@ fn what_contradicts_or_is_unknown_is_refused() {
         "  manifests: [app.yaml]\n  duration: 5m\n  settle: 1m\n  expect:\n  - rolledOut: {target: deployment/shop/web, by: 9m}\n",
         "Invalid value: \"9m\": is after the end of the run (6m)",
     );
-    refused("  manifests: [app.yaml, app.yaml]\n", "Deployment shop/web is given at d/app.yaml, document 1, line 1 already");
+    refused(
+        "  manifests: [app.yaml, app.yaml]\n",
+        "Deployment shop/web is given at d/app.yaml, document 1, line 1 already",
+    );
 }
 
 #[test]
 fn what_is_wrong_is_collected_over_all_documents() {
-    let text = format!("{APP}---\nkind: X\n---\n{}---\na: [\n", APP.replace("replicas", "replcas").replace("web", "w2"));
+    let text =
+        format!("{APP}---\nkind: X\n---\n{}---\na: [\n", APP.replace("replicas", "replcas").replace("web", "w2"));
     let problems = load_files(&[("a.yaml", &text)], &LoadOptions::default()).map(|l| l.scenario).unwrap_err();
     let documents: Vec<usize> = problems.list.iter().map(|p| p.document).collect();
     assert_eq!(documents, [2, 3, 4], "{problems}");

@@ -273,7 +273,7 @@ impl<'de> Deserialize<'de> for Key {
                 Ok(Key(v.to_string()))
             }
             fn visit_str<E: de::Error>(self, v: &str) -> Result<Key, E> {
-                        Ok(Key(v.to_owned()))
+                Ok(Key(v.to_owned()))
             }
         }
         deserializer.deserialize_any(KeyVisitor)

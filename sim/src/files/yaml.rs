@@ -89,13 +89,7 @@ fn parse_here(file: &str, bytes: &[u8], problems: &mut Problems) -> Vec<Document
             }
             Err((line, message)) => {
                 let line = if line == 0 { 0 } else { lines_before + line };
-                problems.push(Problem {
-                    file: file.to_owned(),
-                    document: number,
-                    line,
-                    field: String::new(),
-                    message,
-                });
+                problems.push(Problem { file: file.to_owned(), document: number, line, field: String::new(), message });
             }
         }
     }
@@ -114,7 +108,8 @@ fn split(text: &str) -> Vec<(u64, &str)> {
     let (mut start, mut start_line, mut content, mut directive) = (0, 0u64, false, false);
     let (mut offset, mut line_number) = (0, 0u64);
     for line in text.split_inclusive('\n') {
-        let marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']));
+        let marker =
+            line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']));
         if let Some(rest) = marker {
             if content {
                 pieces.push((start_line, &text[start..offset]));
@@ -228,7 +223,8 @@ mod tests {
 
     #[test]
     fn documents_are_told_apart() {
-        let text = "# a licence\n---\n# nothing\n---\na: 1\n---\n\n--- # note\nb: |\n  ---\n  x\n...\n%YAML 1.2\n---\nc: 3\n";
+        let text =
+            "# a licence\n---\n# nothing\n---\na: 1\n---\n\n--- # note\nb: |\n  ---\n  x\n...\n%YAML 1.2\n---\nc: 3\n";
         assert_eq!(values(text), [json!({"a": 1}), json!({"b": "---\nx\n"}), json!({"c": 3})]);
         let lines: Vec<u64> = split(text).iter().map(|(l, _)| *l).collect();
         assert_eq!(lines.len(), 3);
@@ -247,7 +243,10 @@ mod tests {
     #[test]
     fn anchors_and_merges_work_in_bounds() {
         let text = "base: &b {x: 1, z: 2}\nuse:\n  <<: *b\n  z: 3\nagain: *b\n";
-        assert_eq!(values(text), [json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}, "again": {"x": 1, "z": 2}})]);
+        assert_eq!(
+            values(text),
+            [json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}, "again": {"x": 1, "z": 2}})]
+        );
     }
 
     #[test]

@@ -151,9 +151,10 @@ fn tables(out: &mut String, o: &Outcome) {
     table(out, "Not converged", &["What", "Why"], not);
     let expectations = o.expectations.iter().map(|e| vec![mark(e.met, "met", "unmet"), e.what.clone(), e.seen.clone()]);
     table(out, "Expectations", &["", "Expectation", "Seen"], expectations.collect());
-    let workloads = o.workloads.iter().map(|w| {
-        vec![w.kind.clone(), w.namespace.clone(), w.name.clone(), format!("{}/{}", w.ready, w.desired)]
-    });
+    let workloads = o
+        .workloads
+        .iter()
+        .map(|w| vec![w.kind.clone(), w.namespace.clone(), w.name.clone(), format!("{}/{}", w.ready, w.desired)]);
     table(out, "Workloads", &["Kind", "Namespace", "Name", "#Ready"], workloads.collect());
     let rollouts = o.rollouts.iter().map(|r| {
         let took = r.finished.map_or("not finished".to_owned(), |f| seconds(f - r.started));
@@ -165,9 +166,9 @@ fn tables(out: &mut String, o: &Outcome) {
     let pending = pending_by_reason(&o.pending);
     let pending = pending.iter().map(|(why, n, pod)| vec![n.to_string(), (*pod).to_owned(), (*why).to_owned()]);
     table(out, "Pending pods", &["#Pods", "For example", "Why"], pending.collect());
-    let history = happenings(o).into_iter().map(|(at, what, fault)| {
-        vec![seconds(at), if fault { "fault" } else { "user" }.to_owned(), what.to_owned()]
-    });
+    let history = happenings(o)
+        .into_iter()
+        .map(|(at, what, fault)| vec![seconds(at), if fault { "fault" } else { "user" }.to_owned(), what.to_owned()]);
     table(out, "What happened", &["#At", "By", "What"], history.collect());
     let mut events: Vec<_> = o.event_reasons.iter().collect();
     events.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));

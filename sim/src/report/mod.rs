@@ -7,6 +7,9 @@ mod plot;
 mod table;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use html::page;
 pub use text::text;
 

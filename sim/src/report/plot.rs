@@ -59,11 +59,8 @@ impl Plot {
         let _ = write!(out, "<figure><figcaption>{}</figcaption>", escape(&self.title));
         let end = self.times.last().copied().unwrap_or(0.0).max(1e-9);
         let top = self.top();
-        let _ = write!(
-            out,
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-            escape(&self.title)
-        );
+        let _ =
+            write!(out, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(&self.title));
         self.axes(&mut out, end, top);
         self.draw_curves(&mut out, end, top);
         self.draw_marks(&mut out, end);
@@ -195,11 +192,7 @@ fn nice_ceiling(v: f64) -> f64 {
 }
 
 fn short(v: f64) -> String {
-    if v >= 10_000.0 {
-        format!("{}k", trim(v / 1000.0))
-    } else {
-        trim(v)
-    }
+    if v >= 10_000.0 { format!("{}k", trim(v / 1000.0)) } else { trim(v) }
 }
 
 fn trim(v: f64) -> String {
