@@ -61,7 +61,7 @@ pub enum Sim {
     Run(RunArgs),
     /// Run a recorded trace again and compare every event.
     Replay(ReplayArgs),
-    /// Show the first event where two recorded runs part.
+    /// Show the first event where two recorded runs part; exit code 1 if they do.
     Diff(DiffArgs),
 }
 

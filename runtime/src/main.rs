@@ -27,6 +27,8 @@ use cli::{Cli, Command, Sim};
 pub enum Exit {
     /// All went well.
     Well = 0,
+    /// Two recorded runs are not the same.
+    Differs = 1,
     /// Bad input or bad usage.
     BadInput = 2,
     /// An invariant was broken.
@@ -39,7 +41,7 @@ impl Exit {
     /// The graver of two: a broken invariant over what has not converged, bad input over both.
     pub fn worse(self, other: Exit) -> Exit {
         let gravity = |e| match e {
-            Exit::Well => 0,
+            Exit::Well | Exit::Differs => 0,
             Exit::NotConverged => 1,
             Exit::Broken => 2,
             Exit::BadInput => 3,

@@ -8,6 +8,7 @@ use serde_json::json;
 use skeg_sim::outcome::Outcome;
 
 use crate::cli::{Output, RunArgs};
+use crate::disk::Disk;
 use crate::progress::Progress;
 use crate::run::{exit_of, load, summary};
 use crate::{Exit, drive, machine};
@@ -25,7 +26,7 @@ struct SeedResult {
 /// Runs every seed, prints each that fails as it ends, and a summary. The order of lines follows the threads; the
 /// results themselves do not.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
-    let loaded = load(args)?;
+    let loaded = load(args, &Disk)?;
     let seeds = args.seeds.clone().expect("called with --seeds");
     let jobs = args.jobs.map_or_else(machine::cpus, |n| n as usize);
     let progress = Progress::of_runs(seeds.end - seeds.start, args.quiet);
