@@ -13,6 +13,7 @@ pub mod dns;
 pub mod limits;
 pub mod machine;
 pub mod object;
+pub mod patch;
 pub mod proxy;
 pub mod random;
 pub mod scheduler;

@@ -38,10 +38,44 @@ pub const SLOW_START_INITIAL: usize = 1;
 pub const BURST_REPLICAS: usize = 500;
 /// Kubelet `nodeLeaseDurationSeconds`; renewed every quarter of it.
 pub const NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
+/// How often the kubelet looks whether the node's status changed (`nodeStatusUpdateFrequency`).
+pub const NODE_STATUS_UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
+/// Most images that a node's status names (`nodeStatusMaxImages`).
+pub const NODE_STATUS_MAX_IMAGES: usize = 50;
+/// First back-off of a crashing container and of a failing image pull (kubelet `backOffPeriod`).
+pub const CONTAINER_BACKOFF_BASE: Duration = Duration::from_secs(10);
+/// Longest back-off of a crashing container and of a failing image pull (kubelet `MaxContainerBackOff`).
+pub const CONTAINER_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How long a command to the container runtime may take (`runtimeRequestTimeout`).
+pub const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an image pull may take before it counts as failed.
+pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How often the agent compares what it knows with the runtime's list (kubelet, evented PLEG's relist period).
+pub const RUNTIME_RELIST_INTERVAL: Duration = Duration::from_secs(300);
+/// Shortest time between SIGTERM and SIGKILL (kubelet `minimumGracePeriodInSeconds`).
+pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+/// Longest pause before a failed request of the node agent is sent again (kubelet's node registration).
+pub const AGENT_RETRY_MAX: Duration = Duration::from_secs(7);
+/// How many UIDs of pods that are gone the agent remembers, so that a stale list does not revive them.
+pub const GONE_PODS: usize = 64;
 /// Kubelet `nodeStatusReportFrequency`.
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// First back-off of a pod that could not be scheduled (`podInitialBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// Longest back-off of a pod that could not be scheduled (`podMaxBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a pod is left unschedulable without any event (`podMaxInUnschedulablePodsDuration`).
+pub const SCHEDULER_UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+/// Most requests of the scheduler that are on their way at once.
+pub const SCHEDULER_IN_FLIGHT: usize = 2_000;
+/// How many pod shapes keep a table of filtered and scored nodes; the least recently used one goes first.
+pub const SCHEDULER_TABLES: usize = 128;
+/// How many pod specs and unused shapes are remembered before they are swept.
+pub const SCHEDULER_SHAPES: usize = 4_096;
+/// How many node changes are kept for tables to catch up by, at least.
+pub const SCHEDULER_CHANGES: usize = 4_096;
 /// How soon a decision is tried again that a view which is behind forbade.
 pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
 /// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
