@@ -114,9 +114,8 @@ impl Journal {
     /// Takes a name that an earlier create of the same sort may have taken.
     pub(super) fn reuse(&mut self, key: &ObjectKey, kind: Kind, ns: &str, generate_name: &str) -> Option<ObjectKey> {
         let creates = &mut self.entries.get_mut(key)?.creates;
-        let fits = |u: &Uncertain| {
-            u.child.kind == kind && u.child.namespace() == ns && &*u.generate_name == generate_name
-        };
+        let fits =
+            |u: &Uncertain| u.child.kind == kind && u.child.namespace() == ns && &*u.generate_name == generate_name;
         let at = creates.iter().position(fits)?;
         Some(creates.remove(at).child)
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::journal::{Journal, Verdict};
 use super::{Change, Informer, InformerConfig, Queue, Recorder, View, Views};
 use crate::api::{
-    Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response, Status,
-    ToServer, WriteOptions,
+    Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
+    Status, ToServer, WriteOptions,
 };
 use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::limits;

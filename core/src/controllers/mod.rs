@@ -5,12 +5,13 @@
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
 mod claim;
+#[cfg(test)]
+mod cluster_tests;
 pub mod deployment;
 mod manager;
 mod plan;
 pub mod replica_set;
-#[cfg(test)]
-mod cluster_tests;
+pub mod rolling_update;
 #[cfg(test)]
 pub(crate) mod testing;
 

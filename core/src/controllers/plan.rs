@@ -46,13 +46,7 @@ pub trait Controller: Send {
 
     /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
     /// in an event (`FailedCreate`).
-    fn failed(
-        &mut self,
-        _views: &Views,
-        _key: &ObjectKey,
-        _write: &Write,
-        _error: &Status,
-    ) -> Option<EventNote> {
+    fn failed(&mut self, _views: &Views, _key: &ObjectKey, _write: &Write, _error: &Status) -> Option<EventNote> {
         None
     }
 }
