@@ -173,12 +173,7 @@ impl<'a> Sync<'a> {
         if self.claim() {
             return self.plan;
         }
-        if self.d.spec.paused == Some(true) {
-            if !self.sync_revision(false) {
-                self.scale();
-            }
-            self.sync_status();
-        } else if self.is_scaling_event() {
+        if self.d.spec.paused == Some(true) || self.is_scaling_event() {
             if !self.sync_revision(false) {
                 self.scale();
             }

@@ -390,10 +390,10 @@ impl Machine for RollingUpdate {
     fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
         match input {
             FromServer::Reply(id, result) => {
-                if let Some(flight) = self.in_flight.take_if(|f| f.id == id) {
-                    if self.state == UpdateState::Running {
-                        self.take(now, flight.ask, &result, out);
-                    }
+                if let Some(flight) = self.in_flight.take_if(|f| f.id == id)
+                    && self.state == UpdateState::Running
+                {
+                    self.take(now, flight.ask, &result, out);
                 }
             }
             FromServer::Disconnected => {
