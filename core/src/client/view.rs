@@ -109,6 +109,12 @@ impl View {
         map.get(value).into_iter().flatten().filter_map(|key| self.objects.get(key))
     }
 
+    /// How many objects are under `value` of an index. Panics if the index is not maintained.
+    pub fn indexed_len(&self, index: Index, value: &str) -> usize {
+        let (_, map) = self.indexes.iter().find(|(i, _)| *i == index).expect("an index is declared before it is used");
+        map.get(value).map_or(0, BTreeSet::len)
+    }
+
     /// Takes in an object; answers what was there before.
     pub fn upsert(&mut self, key: ObjectKey, object: Object) -> Option<Object> {
         let old = self.objects.get(&key).cloned();
