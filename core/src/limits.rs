@@ -92,3 +92,11 @@ pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
 pub const TERMINATED_PODS: usize = 12_500;
 /// Longest time after which garbage that may yet be owned is looked at again.
 pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
+/// How long a namespace is left to finish between two looks at what is left in it.
+pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
+/// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).
+pub const DISRUPTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often Events that are too old are looked for.
+pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// Most Events that one sweep deletes at a time.
+pub const EVENT_SWEEP_BATCH: usize = 500;
