@@ -419,8 +419,10 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::{Index, View, Views};
-    use crate::object::{Kind, Object, Pod};
+    use crate::object::{Kind, Object, ObjectKey, Pod};
     use serde_json::json;
 
     fn pod(name: &str, node: &str) -> Object {
@@ -440,6 +442,29 @@ mod tests {
         assert_eq!(view.indexed(Index::Label, "d/app=a").count(), 1);
         view.remove(&key);
         assert_eq!(view.indexed(Index::Node, "n1").count(), 0);
+    }
+
+    #[test]
+    fn agrees_with_a_plain_map() {
+        let mut rng = crate::random::Rng::from_seed(5);
+        let mut view = View::new(Kind::POD, &[Index::Node, Index::Label]);
+        let mut plain: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+        for _ in 0..3000 {
+            let object = pod(&format!("p{}", rng.below(40)), ["", "n1", "n2"][rng.below(3) as usize]);
+            let key = object.key();
+            if rng.chance(1, 3) {
+                assert_eq!(view.remove(&key), plain.remove(&key));
+            } else {
+                assert_eq!(view.upsert(key.clone(), object.clone()), plain.insert(key.clone(), object));
+            }
+            assert!(view.iter().eq(plain.iter()) && view.len() == plain.len());
+            assert_eq!(view.get(&key), plain.get(&key));
+            for node in ["", "n1", "n2"] {
+                let on = |o: &&Object| matches!(o, Object::Pod(p) if p.spec.node.as_deref().unwrap_or("") == node);
+                assert!(view.indexed(Index::Node, node).eq(plain.values().filter(on)));
+            }
+            assert!(view.namespace("d").eq(plain.values()) && view.indexed(Index::Label, "d/app=a").eq(plain.values()));
+        }
     }
 
     #[test]
