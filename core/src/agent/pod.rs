@@ -425,8 +425,9 @@ impl PodState {
     /// Takes in the completion of a command of this pod.
     pub(super) fn completed(&mut self, op: OpId, event: RuntimeEvent, ctx: &mut Ctx<'_>) {
         let Some(at) = self.ops.iter().position(|o| o.id == op) else {
-            // It was given up, or belongs to a pod that had this slot before; only a probe's end says nothing.
-            ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. });
+            // It was given up, or belongs to a pod that had this slot before. The end of a probe or of a stop says
+            // nothing that an exit has not said.
+            ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. } | RuntimeEvent::Stopped { .. });
             return;
         };
         let what = self.ops.swap_remove(at).what;
@@ -698,7 +699,7 @@ impl PodState {
     pub(super) fn exited(&mut self, i: usize, exit: Exit, ctx: &mut Ctx<'_>) {
         let index = i as u16;
         self.ops.retain(|o| match o.what {
-            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) => j != index,
+            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) | What::Stop(j) => j != index,
             _ => true,
         });
         let c = &mut self.containers[i];
@@ -713,7 +714,8 @@ impl PodState {
         c.probes = None;
         c.waiting = None;
         c.retry_at = None;
-        self.write.dirty = true;
+        // A pod that stops tells its end as a whole, as the kubelet's SyncTerminatingPod.
+        self.write.dirty |= self.stop.is_none();
         if let Some(id) = older.filter(|_| self.sandbox_life == SandboxLife::Ready) {
             self.remove_container(id, ctx);
         }

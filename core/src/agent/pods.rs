@@ -18,7 +18,7 @@ use crate::api::{ReqId, Response, Status};
 use crate::client::{Change, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Object, Pod, pod_phase};
+use crate::object::{Object, Pod, Revision, pod_phase};
 
 /// Pause between two questions for the list while something stays unclear.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Pods {
             let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
             let pod = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
             if let Some(old) = old.filter(|o| pod.is_none_or(|p| p.uid() != o.uid())) {
-                self.removed(old.uid(), now, out);
+                self.removed(old.uid(), view.revision(), now, out);
             }
             let Some(pod) = pod else { continue };
             match self.by_uid.get(pod.uid()) {
@@ -118,11 +118,16 @@ impl Pods {
         }
     }
 
-    fn removed(&mut self, uid: &str, now: Now, out: &mut Vec<Out>) {
+    fn removed(&mut self, uid: &str, revision: Revision, now: Now, out: &mut Vec<Out>) {
         let Some(slot) = self.by_uid.get(uid).copied() else { return };
         self.with(slot, now, out, |state, ctx| {
             state.in_view = false;
-            state.vanished(ctx.now.mono);
+            if revision < state.pod.rv {
+                // A view that has gone back in time knows nothing of a pod that is newer: ask.
+                state.write.read_again();
+            } else {
+                state.vanished(ctx.now.mono);
+            }
         });
     }
 
@@ -280,7 +285,7 @@ impl Pods {
                 let slot = (op.0 >> OP_BITS) as u32;
                 if self.slots.get(slot as usize).is_some_and(Option::is_some) {
                     self.with(slot, now, out, |state, ctx| state.completed(op, event, ctx));
-                } else if !matches!(event, RuntimeEvent::Probed { .. }) {
+                } else if !matches!(event, RuntimeEvent::Probed { .. } | RuntimeEvent::Stopped { .. }) {
                     self.shared.wants_list = true;
                     self.ask_if_in_doubt(now, out);
                 }

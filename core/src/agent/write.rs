@@ -62,6 +62,12 @@ impl StatusWrite {
         }
     }
 
+    /// What is known of the pod may be wrong: it is read before anything else.
+    pub(super) fn read_again(&mut self) {
+        self.stale = true;
+        self.deleted = false;
+    }
+
     /// The request in flight.
     pub(super) fn request_in_flight(&self) -> Option<ReqId> {
         self.in_flight.as_ref().map(|(id, ..)| *id)
