@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::Out;
 use super::admission::{Amounts, Rejection, Room};
+use super::adopt::Found;
 use super::backoff::{Backoff, go_duration};
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
@@ -319,6 +320,10 @@ pub(super) struct PodState {
     pub(super) finished: bool,
     /// `deletionGracePeriodSeconds` that the stop goes by.
     pub(super) deletion_grace: Option<i64>,
+    /// Only the runtime knows it so far; nothing is done before the API has said whether it has such a pod.
+    pub(super) unverified: Option<Box<Found>>,
+    /// The API has it after all: to be begun anew as this pod.
+    pub(super) verified: Option<Box<Pod>>,
     /// Another pod of the same name is still on the node and must go first.
     pub(super) has_predecessor: bool,
     /// When `activeDeadlineSeconds` is over.
@@ -364,6 +369,8 @@ impl PodState {
             stop: None,
             finished: false,
             deletion_grace: None,
+            unverified: None,
+            verified: None,
             has_predecessor: false,
             active_until: None,
             suspect: false,
@@ -372,8 +379,12 @@ impl PodState {
         }
     }
 
-    /// A pod that only the runtime knows: `path` is `namespace/name`.
-    pub(super) fn orphan(slot: u32, uid: &str, path: &str, container_names: &[Arc<str>]) -> PodState {
+    /// A pod that only the runtime knows.
+    pub(super) fn orphan(slot: u32, uid: &str, found: Found) -> PodState {
+        let path = found.sandboxes.first().map_or(uid, |s| &*s.pod);
+        let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
+        names.sort();
+        names.dedup();
         let (namespace, name) = path.split_once('/').unwrap_or(("", path));
         let meta = ObjectMeta {
             name: Some(name.to_owned()),
@@ -382,8 +393,10 @@ impl PodState {
             ..ObjectMeta::default()
         };
         let mut state = PodState::new(slot, Pod::new(meta, Default::default(), Default::default()));
-        state.containers = container_names.iter().enumerate().map(|(i, n)| Container::new(n, Role::Main, i)).collect();
-        (state.in_api, state.in_view) = (false, false);
+        state.containers = names.iter().enumerate().map(|(i, n)| Container::new(n, Role::Main, i)).collect();
+        state.in_view = false;
+        state.write.read_again();
+        state.unverified = Some(Box::new(found));
         state
     }
 

@@ -126,7 +126,7 @@ impl Pods {
                 // A view that has gone back in time knows nothing of a pod that is newer: ask.
                 state.write.read_again();
             } else {
-                state.vanished(ctx.now.mono);
+                state.vanished(ctx);
             }
         });
     }
@@ -194,19 +194,13 @@ impl Pods {
         *place = Some(state);
     }
 
-    /// Pods that the runtime has and the API has not: they are stopped and removed.
+    /// Pods that the runtime has and the view has not. The view may be old, so the API is asked before they are
+    /// stopped and removed.
     fn add_orphans(&mut self, found: BTreeMap<Arc<str>, Found>, now: Now, out: &mut Vec<Out>) {
         for (uid, found) in found {
             let slot = self.slot();
-            let path = found.sandboxes.first().map_or_else(|| Arc::clone(&uid), |s| Arc::clone(&s.pod));
-            let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
-            names.sort();
-            names.dedup();
-            self.place(Box::new(PodState::orphan(slot, &uid, &path, &names)));
-            self.with(slot, now, out, |state, ctx| {
-                state.reconcile(found, ctx);
-                state.vanished(ctx.now.mono);
-            });
+            self.place(Box::new(PodState::orphan(slot, &uid, found)));
+            self.with(slot, now, out, |_, _| {});
         }
     }
 
@@ -216,7 +210,13 @@ impl Pods {
         let mut ctx = Ctx { now, shared: &mut self.shared, out };
         f(&mut state, &mut ctx);
         state.sync(&mut ctx);
-        if state.is_gone() {
+        if let Some(pod) = state.verified.take() {
+            let found = state.unverified.take().map(|f| *f).unwrap_or_default();
+            self.release(&state);
+            self.add(*pod, found, now, out);
+            // What was found may have changed while the API was asked.
+            self.shared.wants_list = true;
+        } else if state.is_gone() {
             self.forget(*state, now, out);
         } else {
             self.set_timer(&mut state, now);
@@ -240,7 +240,8 @@ impl Pods {
         }
     }
 
-    fn forget(&mut self, state: PodState, now: Now, out: &mut Vec<Out>) {
+    /// Takes a pod out of every table.
+    fn release(&mut self, state: &PodState) {
         if let Some((at, _)) = state.deadline {
             self.timers.remove(&(at, state.slot));
         }
@@ -249,6 +250,10 @@ impl Pods {
         }
         self.by_uid.remove(&state.uid);
         self.free.push(state.slot);
+    }
+
+    fn forget(&mut self, state: PodState, now: Now, out: &mut Vec<Out>) {
+        self.release(&state);
         if self.gone.len() == GONE_PODS {
             self.gone.pop_front();
         }

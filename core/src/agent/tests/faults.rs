@@ -6,10 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Due, World, container, describe, exec, ready_world, with};
+use super::{Due, LOSABLE, World, container, describe, exec, ready_world, with};
 use crate::agent::pod::{Container, PodState};
 use crate::agent::{In, NodeAgent, RuntimeEvent};
-use crate::api::FromServer;
+use crate::api::{FromServer, Status};
 use crate::object::{Kind, Object, ObjectKey};
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ enum Fault {
     LoseCommand(u8),
     KillSandbox(u8),
     Crash(u8),
+    /// The view goes back in time: the list comes from a server that lags by so many changes.
+    Rewind(u8),
     Wait(u8),
 }
 
@@ -37,6 +39,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         2 => any::<u8>().prop_map(Fault::LoseCommand),
         1 => any::<u8>().prop_map(Fault::KillSandbox),
         2 => any::<u8>().prop_map(Fault::Crash),
+        1 => any::<u8>().prop_map(Fault::Rewind),
         8 => any::<u8>().prop_map(Fault::Wait),
     ]
 }
@@ -89,8 +92,7 @@ impl World {
             }
             Fault::LoseWrite(carried_out) => self.api.lose.push(*carried_out),
             Fault::LoseCommand(n) => {
-                let names = ["RunSandbox", "CreateContainer", "StartContainer", "StopContainer"];
-                *self.runtime.lose.entry(names[usize::from(*n) % names.len()]).or_default() += 1;
+                *self.runtime.lose.entry(LOSABLE[usize::from(*n) % LOSABLE.len()]).or_default() += 1;
             }
             Fault::KillSandbox(n) => self.kill_sandbox(*n),
             Fault::Crash(n) => {
@@ -99,8 +101,17 @@ impl World {
                     self.exit(id, 1);
                 }
             }
+            Fault::Rewind(changes) => self.rewind(usize::from(*changes % 16)),
             Fault::Wait(tenths) => self.run_for(f64::from(*tenths) / 10.0),
         }
+    }
+
+    /// The watch expires, and the next list shows the pods as they were so many changes ago.
+    fn rewind(&mut self, changes: usize) {
+        let Some(id) = self.api.watch.take() else { return };
+        self.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(FromServer::Watch(..)))));
+        self.later(Duration::ZERO, Due::Input(In::Api(FromServer::Reply(id, Err(Status::expired("too old"))))));
+        self.api.list_behind = changes;
     }
 
     fn kill_sandbox(&mut self, n: u8) {
@@ -151,7 +162,7 @@ proptest! {
         }
         world.api.lose.clear();
         world.runtime.lose.clear();
-        world.run_for(1000.0);
+        world.run_for(3000.0);
         world.assert_settled();
     }
 }

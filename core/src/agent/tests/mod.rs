@@ -54,6 +54,8 @@ struct FakeApi {
     revision: u64,
     watch: Option<ReqId>,
     history: Vec<WatchEvent>,
+    /// By how many changes the next list is behind.
+    list_behind: usize,
     /// The next writes are carried out (true) or not, and their replies lost.
     lose: Vec<bool>,
     events: Vec<String>,
@@ -76,6 +78,34 @@ struct World {
     api: FakeApi,
     runtime: FakeRuntime,
     transcript: Vec<String>,
+    /// The completion of the command at hand is lost.
+    mute: bool,
+}
+
+/// Commands whose completion can be lost.
+const LOSABLE: [&str; 8] = [
+    "List",
+    "PullImage",
+    "RunSandbox",
+    "StopSandbox",
+    "RemoveSandbox",
+    "CreateContainer",
+    "StartContainer",
+    "StopContainer",
+];
+
+fn command_name(command: &RuntimeCommand) -> &'static str {
+    match command {
+        RuntimeCommand::List { .. } => LOSABLE[0],
+        RuntimeCommand::PullImage { .. } => LOSABLE[1],
+        RuntimeCommand::RunSandbox { .. } => LOSABLE[2],
+        RuntimeCommand::StopSandbox { .. } => LOSABLE[3],
+        RuntimeCommand::RemoveSandbox { .. } => LOSABLE[4],
+        RuntimeCommand::CreateContainer { .. } => LOSABLE[5],
+        RuntimeCommand::StartContainer { .. } => LOSABLE[6],
+        RuntimeCommand::StopContainer { .. } => LOSABLE[7],
+        RuntimeCommand::RemoveContainer { .. } | RuntimeCommand::Probe { .. } | RuntimeCommand::Stats { .. } => "",
+    }
 }
 
 fn dead_sandbox() -> RuntimeError {
@@ -117,6 +147,7 @@ impl World {
             api: FakeApi::default(),
             runtime,
             transcript: Vec::new(),
+            mute: false,
         }
     }
 
@@ -130,7 +161,9 @@ impl World {
     }
 
     fn tell(&mut self, after: Duration, event: RuntimeEvent) {
-        self.later(after + LATENCY, Due::Input(In::Runtime(event)));
+        if !self.mute {
+            self.later(after + LATENCY, Due::Input(In::Runtime(event)));
+        }
     }
 
     fn run_for(&mut self, duration: f64) {
@@ -198,6 +231,12 @@ impl World {
     }
 
     fn command(&mut self, command: RuntimeCommand) {
+        self.mute = self.loses(command_name(&command));
+        self.carry_out(command);
+        self.mute = false;
+    }
+
+    fn carry_out(&mut self, command: RuntimeCommand) {
         match command {
             RuntimeCommand::List { op } => self.list(op),
             RuntimeCommand::PullImage { op, image } => {
@@ -217,9 +256,7 @@ impl World {
                 let ip = format!("10.1.0.{}", self.runtime.made).into();
                 let info = SandboxInfo { id: id.clone(), pod_uid, pod, ip, ready: true };
                 self.runtime.sandboxes.insert(id, info.clone());
-                if !self.loses("RunSandbox") {
-                    self.tell(seconds(0.1), RuntimeEvent::SandboxRunning { op, result: Ok(info) });
-                }
+                self.tell(seconds(0.1), RuntimeEvent::SandboxRunning { op, result: Ok(info) });
             }
             RuntimeCommand::StopSandbox { op, sandbox } => {
                 let mut running = self.runtime.containers.values().filter(|c| c.spec.sandbox == sandbox);
@@ -248,9 +285,7 @@ impl World {
                 let id = ContainerId(format!("c{}", self.runtime.made).into());
                 let state = ContainerState::Created;
                 self.runtime.containers.insert(id.clone(), FakeContainer { spec, state, since: self.now });
-                if !self.loses("CreateContainer") {
-                    self.tell(Duration::ZERO, RuntimeEvent::Created { op, result: Ok(id) });
-                }
+                self.tell(Duration::ZERO, RuntimeEvent::Created { op, result: Ok(id) });
             }
             RuntimeCommand::StartContainer { op, container } => self.start(op, &container),
             RuntimeCommand::StopContainer { op, container, grace_seconds } => self.stop(op, container, grace_seconds),
@@ -289,9 +324,7 @@ impl World {
         let since = self.now + seconds(0.2);
         let c = self.runtime.containers.get_mut(id).unwrap();
         (c.state, c.since) = (ContainerState::Running { started_at }, since);
-        if !self.loses("StartContainer") {
-            self.tell(seconds(0.2), RuntimeEvent::Started { op, result: Ok(()) });
-        }
+        self.tell(seconds(0.2), RuntimeEvent::Started { op, result: Ok(()) });
         if let Some((after, code)) = behaviour.exit {
             self.later(seconds(0.2) + after, Due::Exit(id.clone(), spec.attempt, code));
         }
@@ -305,9 +338,7 @@ impl World {
         let grace = Duration::from_secs(u64::from(grace_seconds));
         let code = if wanted > grace { 137 } else { 143 };
         self.later(wanted.min(grace), Due::Stop(id, code));
-        if !self.loses("StopContainer") {
-            self.tell(wanted.min(grace), RuntimeEvent::Stopped { op, result: Ok(()) });
-        }
+        self.tell(wanted.min(grace), RuntimeEvent::Stopped { op, result: Ok(()) });
     }
 
     fn probe(&mut self, op: OpId, id: &ContainerId, action: &ProbeAction) {
@@ -341,8 +372,7 @@ impl World {
         }
         let result = match request.call {
             Call::List { kind, .. } => {
-                let items = self.api.objects.values().filter(|o| o.kind() == kind).cloned().collect();
-                let rv = Revision(self.api.revision);
+                let (items, rv) = self.list_pods(kind);
                 Ok(Response::List { items: Arc::new(items), rv, continue_from: None, remaining: None })
             }
             Call::Watch { options, .. } => {
@@ -383,6 +413,23 @@ impl World {
         if lost.is_none() {
             self.later(LATENCY, Due::Input(In::Api(FromServer::Reply(id, result))));
         }
+    }
+
+    /// The pods, perhaps as they were some changes ago.
+    fn list_pods(&mut self, kind: Kind) -> (Vec<Object>, Revision) {
+        assert_eq!(kind, Kind::POD);
+        let behind = std::mem::take(&mut self.api.list_behind);
+        let upto = self.api.history.len().saturating_sub(behind);
+        let mut pods = BTreeMap::new();
+        for event in &self.api.history[..upto] {
+            match event {
+                WatchEvent::Added(o) | WatchEvent::Modified(o) => drop(pods.insert(o.key(), o.clone())),
+                WatchEvent::Deleted(o) => drop(pods.remove(&o.key())),
+                WatchEvent::Bookmark { .. } => {}
+            }
+        }
+        let rv = upto.checked_sub(1).map_or(Revision(0), |at| self.api.history[at].rv());
+        (pods.into_values().collect(), rv)
     }
 
     fn create(&mut self, mut object: Object) -> Result<Response, Status> {
