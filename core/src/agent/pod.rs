@@ -657,6 +657,8 @@ impl PodState {
         c.retry_at = Some(ctx.now.mono + delay);
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
         self.event(ctx, true, "Failed", || format!("Error: {}", e.message));
+        // The sandbox may have died, and its end may have been told before its beginning.
+        self.doubt(ctx);
     }
 
     fn container_started(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
