@@ -221,6 +221,16 @@ pub enum Action {
     StallStore {
         for_: Duration,
     },
+    /// Connections of these nodes (or of the control plane) to the API die: requests in flight are lost before they are
+    /// carried out, or their replies after.
+    DropConnections {
+        nodes: NodeSet,
+    },
+    /// Container runtimes of these nodes fail, or are slow, one time in so many; zero: never.
+    RuntimeTrouble {
+        nodes: NodeSet,
+        one_in: u64,
+    },
     /// Containers crash: every one of the pods that match.
     CrashPods {
         namespace: String,
