@@ -39,6 +39,13 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the metadata of an object that is to be created, whose spec is known to be well.
+pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::create(object, &mut errors);
+    errors
+}
+
 /// What is wrong with an update of an object. A name, UID or time stamp that the update leaves out is not changed by it.
 pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
