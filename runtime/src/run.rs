@@ -9,6 +9,7 @@ use skeg_sim::report;
 
 use crate::cli::{Output, RunArgs};
 use crate::disk::explain;
+use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::{Exit, drive, machine, trace};
 
@@ -23,10 +24,13 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let started = Instant::now();
     let outcome = match &args.trace {
         Some(path) => trace::record(path, args, &recording, scenario, &progress),
-        None => drive::run(scenario, args.seed, &progress),
+        None => Ok(drive::run(scenario, args.seed, &progress)),
     };
     progress.finish();
-    let mut outcome = outcome?;
+    let mut outcome = match outcome? {
+        Ok(outcome) => outcome,
+        Err(crash) => return Ok(crashed(&crash, args)),
+    };
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     if let Some(path) = &args.report {
@@ -37,6 +41,12 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
         println!("\nrun it again: {}", args.replay_command(args.seed));
     }
     Ok(exit_of(&outcome))
+}
+
+/// A panic is a bug of ours: told as such, with how to see it again.
+fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
+    eprintln!("error: {crash}\nThis is a bug of skeg. See it again: {}", args.replay_command(args.seed));
+    Exit::Broken
 }
 
 /// Reads the files; what is left out or will not work is said on standard error.

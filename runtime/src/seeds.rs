@@ -9,6 +9,7 @@ use skeg_sim::outcome::Outcome;
 
 use crate::cli::{Output, RunArgs};
 use crate::disk::Disk;
+use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::run::{exit_of, load, summary};
 use crate::{Exit, drive, machine};
@@ -55,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
 }
 
 fn collect(
-    receiver: mpsc::Receiver<(u64, Result<Outcome, String>)>,
+    receiver: mpsc::Receiver<(u64, Result<Outcome, Crash>)>,
     args: &RunArgs,
     progress: &Progress,
 ) -> Vec<SeedResult> {
@@ -75,7 +76,7 @@ fn collect(
                 seed,
                 exit: Exit::Broken,
                 hash: String::new(),
-                line: format!("seed {seed}: panicked: {why}"),
+                line: format!("seed {seed}: {why}"),
                 simulated_seconds: 0.0,
                 events: 0,
             },

@@ -18,6 +18,7 @@ use skeg_sim::scenario::{FaultLevel, Scenario};
 
 use crate::cli::{DiffArgs, ReplayArgs, RunArgs};
 use crate::disk::Disk;
+use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::run::{exit_of, file_error, print};
 use crate::{Exit, drive, machine};
@@ -130,7 +131,7 @@ pub fn record(
     recording: &Recording,
     scenario: &Scenario,
     progress: &Progress,
-) -> Result<Outcome, String> {
+) -> Result<Result<Outcome, Crash>, String> {
     let file = File::create(path).map_err(|e| file_error(path, &e))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let header = serde_json::to_string(&Header::of(args, recording)).expect("a header is plain data");
@@ -144,7 +145,7 @@ pub fn record(
     if let Some(e) = failed.or_else(|| out.flush().err()) {
         return Err(file_error(path, &e));
     }
-    outcome
+    Ok(outcome)
 }
 
 fn event_line(n: u64, at: u64, hash: u64, what: &str) -> String {
@@ -224,7 +225,14 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
             parting = Some(Parting { before, first: Some(first), second: None });
         }
     }
-    let mut outcome = outcome?;
+    let mut outcome = match outcome {
+        Ok(outcome) => outcome,
+        // What was recorded may well be a crash; then it is the same one.
+        Err(crash) => {
+            eprintln!("error: {crash}");
+            return Ok(Exit::Broken);
+        }
+    };
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     print(&outcome, args.output, false);
