@@ -1,5 +1,6 @@
 //! `skeg sim run`: one run.
 
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     }
     print(&outcome, args.output, args.quiet);
     if exit_of(&outcome) != Exit::Well && args.output == Output::Text {
-        println!("\nrun it again: {}", args.replay_command(args.seed));
+        emit(&format!("\nrun it again: {}\n", args.replay_command(args.seed)));
     }
     Ok(exit_of(&outcome))
 }
@@ -61,10 +62,20 @@ pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
 
 /// Prints an outcome.
 pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string(outcome).expect("an outcome is plain data")),
-        Output::Text if quiet => println!("{}", summary(outcome)),
-        Output::Text => print!("{}", report::text(outcome, machine::colour())),
+    emit(&match output {
+        Output::Json => serde_json::to_string(outcome).expect("an outcome is plain data") + "\n",
+        Output::Text if quiet => summary(outcome) + "\n",
+        Output::Text => report::text(outcome, machine::colour()),
+    });
+}
+
+/// Writes to standard output. Whoever stopped reading (`| head`) has what they want; the exit code still tells the rest.
+pub fn emit(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => eprintln!("error: standard output: {}", explain(&e)),
+        Ok(()) | Err(_) => {}
     }
 }
 

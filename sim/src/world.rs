@@ -245,6 +245,7 @@ impl World {
             // A wake-up that has been moved is no event.
             let p = &self.processes[process as usize];
             if p.life != life || p.armed != at {
+                self.current.clear();
                 return true;
             }
         }
