@@ -69,7 +69,7 @@ pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
     });
 }
 
-/// Writes to standard output. Whoever stopped reading (`| head`) has what they want; the exit code still tells the rest.
+/// Writes to standard output. Whoever stopped reading (`| head`) has what they want; the exit code tells the rest.
 pub fn emit(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
