@@ -14,7 +14,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event_ttl;
 #[cfg(test)]
-mod fake_cluster;
+pub(crate) mod fake_cluster;
 mod garbage_collector;
 mod manager;
 mod namespace;
