@@ -122,3 +122,5 @@ pub const AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
 pub const DNS_ALIASES: usize = 8;
 /// Time to live of the cluster DNS's records, in seconds (as kubeadm configures CoreDNS).
 pub const DNS_TTL: u32 = 30;
+/// How many completed pod specs an API server remembers, so that pods of one template go on sharing one spec.
+pub const COMPLETED_SPECS: usize = 1024;

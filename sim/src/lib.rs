@@ -5,11 +5,13 @@
 
 pub mod converge;
 pub mod fault;
+pub mod files;
 pub mod heap;
 pub mod invariant;
 pub mod net;
 pub mod outcome;
 pub mod process;
+pub mod report;
 pub mod run;
 pub mod runtime;
 pub mod scenario;

@@ -22,6 +22,7 @@ mod node_lifecycle;
 mod plan;
 mod pod_gc;
 pub mod replica_set;
+pub mod rolling_update;
 mod service_account;
 mod service_backends;
 #[cfg(test)]
