@@ -9,6 +9,7 @@
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
 pub mod decode;
+pub mod defaults;
 mod dynamic;
 mod field_error;
 mod helpers;
@@ -19,6 +20,7 @@ mod quantity;
 mod resources;
 mod selector;
 mod template;
+pub mod validation;
 
 use std::sync::Arc;
 
