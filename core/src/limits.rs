@@ -106,3 +106,21 @@ pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
 pub const TERMINATED_PODS: usize = 12_500;
 /// Longest time after which garbage that may yet be owned is looked at again.
 pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
+/// How long a namespace is left to finish between two looks at what is left in it.
+pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
+/// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).
+pub const DISRUPTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often Events that are too old are looked for.
+pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// Most Events that one sweep deletes at a time.
+pub const EVENT_SWEEP_BATCH: usize = 500;
+/// Least time between two syncs of a service proxy's table (kube-proxy `minSyncPeriod`).
+pub const PROXY_MIN_SYNC: Duration = Duration::from_secs(1);
+/// `service.spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given (three hours).
+pub const AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
+/// Most aliases that one lookup of the cluster DNS follows.
+pub const DNS_ALIASES: usize = 8;
+/// Time to live of the cluster DNS's records, in seconds (as kubeadm configures CoreDNS).
+pub const DNS_TTL: u32 = 30;
+/// How many completed pod specs an API server remembers, so that pods of one template go on sharing one spec.
+pub const COMPLETED_SPECS: usize = 1024;

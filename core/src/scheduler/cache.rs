@@ -176,7 +176,11 @@ impl Nodes {
     /// Whether a port of the node is taken.
     pub fn is_port_taken(&self, wanted: &HostPort, slot: Slot) -> bool {
         let ports = &self.ports[slot as usize];
-        !ports.is_empty() && ports.range(wanted.any_address()..).take_while(|(p, _)| p.same_socket(wanted)).any(|(p, _)| p.conflicts(wanted))
+        !ports.is_empty()
+            && ports
+                .range(wanted.any_address()..)
+                .take_while(|(p, _)| p.same_socket(wanted))
+                .any(|(p, _)| p.conflicts(wanted))
     }
 
     /// Counts changes of what a node itself says: labels, taints, whether it is there.

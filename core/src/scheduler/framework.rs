@@ -227,8 +227,12 @@ mod tests {
         assert!(NORMALIZED_SCORES.iter().all(|s| s.reads() == Reads::Node && s.normalize() != Normalize::No));
         assert!(SCORES.iter().all(|s| s.normalize() == Normalize::No));
         let weights: Vec<_> = NORMALIZED_SCORES.iter().chain(&SCORES).map(|s| (s.name(), s.weight())).collect();
-        let expect =
-            [("TaintToleration", 3), ("NodeAffinity", 2), ("NodeResourcesFit", 1), ("NodeResourcesBalancedAllocation", 1)];
+        let expect = [
+            ("TaintToleration", 3),
+            ("NodeAffinity", 2),
+            ("NodeResourcesFit", 1),
+            ("NodeResourcesBalancedAllocation", 1),
+        ];
         assert_eq!(weights, expect);
     }
 

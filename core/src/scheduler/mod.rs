@@ -30,8 +30,8 @@ use cache::{Nodes, Slot};
 use filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use framework::{Events, QueueingHint, Rejection, queueing_hint};
 pub use process::{SchedulerConfig, SchedulerProcess};
-use queue::{PodId, Queue};
 pub use queue::QueueCounts;
+use queue::{PodId, Queue};
 use shape::{Shape, ShapeId, Shapes};
 use table::{Rejections, Table, scan};
 

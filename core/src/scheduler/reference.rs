@@ -103,8 +103,7 @@ impl World {
         }
         let labels = node.meta.labels.clone().unwrap_or_default();
         let selected = pod.spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
-        let required =
-            affinity(pod).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        let required = affinity(pod).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         if !selected || required.is_some_and(|s| !s.node_selector_terms.iter().any(|t| term(node, t))) {
             return one("node(s) didn't match Pod's node affinity/selector");
         }
@@ -223,7 +222,8 @@ impl World {
         for t in &required.node_selector_terms {
             let mut sets = t.match_fields.iter().flatten().filter(|r| r.operator == "In");
             let first: BTreeSet<String> = sets.next()?.values.clone().unwrap().into_iter().collect();
-            let both = sets.fold(first, |a, r| a.into_iter().filter(|n| r.values.as_ref().unwrap().contains(n)).collect());
+            let both =
+                sets.fold(first, |a, r| a.into_iter().filter(|n| r.values.as_ref().unwrap().contains(n)).collect());
             all.extend(both);
         }
         Some(all)
@@ -253,13 +253,20 @@ fn node_body() -> impl Strategy<Value = Value> {
     let taint = (pick(&["a", "b"]), pick(&["", "x"]), pick(&["NoSchedule", "PreferNoSchedule", "NoExecute"]));
     let taints = prop::collection::vec(taint, 0..3);
     let labels = prop::collection::btree_map(pick(&["zone", "disk", "n"]), pick(&["1", "2", "30"]), 0..3);
-    let size = (pick(&["500m", "1", "4"]), pick(&["1Gi", "2Gi", "0"]), pick(&["2", "3", "110"]), pick(&["0", "1", "2"]));
+    let size =
+        (pick(&["500m", "1", "4"]), pick(&["1Gi", "2Gi", "0"]), pick(&["2", "3", "110"]), pick(&["0", "1", "2"]));
     (prop::bool::weighted(0.1), prop::bool::weighted(0.4), taints, labels, size).prop_map(
         |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu))| {
             let taints: Vec<_> = taints
                 .iter()
                 .filter(|_| tainted)
-                .map(|(k, v, e)| if v.is_empty() { json!({"key": k, "effect": e}) } else { json!({"key": k, "value": v, "effect": e}) })
+                .map(|(k, v, e)| {
+                    if v.is_empty() {
+                        json!({"key": k, "effect": e})
+                    } else {
+                        json!({"key": k, "value": v, "effect": e})
+                    }
+                })
                 .collect();
             json!({"labels": labels, "spec": {"unschedulable": cordoned, "taints": taints}, "status": {"allocatable": {
                 "cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "10Gi", "example.com/gpu": gpu}}})
@@ -336,19 +343,21 @@ fn pod_spec() -> impl Strategy<Value = Value> {
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     // Few different specs, so that shapes are shared and their tables are used again.
-    (prop::collection::vec(pod_spec(), 1..5), prop::collection::vec(node_body(), 1..4)).prop_flat_map(|(specs, bodies)| {
-        let spec = move || prop::sample::select(specs.clone());
-        let one = prop_oneof![
-            4 => (0..8u8, prop::sample::select(bodies)).prop_map(|(n, b)| Move::PutNode(n, b)),
-            1 => (0..8u8).prop_map(Move::RemoveNode),
-            8 => spec().prop_map(Move::AddPod),
-            2 => any::<u8>().prop_map(Move::RemovePod),
-            3 => any::<u8>().prop_map(Move::Confirm),
-            1 => any::<u8>().prop_map(Move::Forget),
-            1 => (0..8u8, spec()).prop_map(|(n, s)| Move::Foreign(n, s)),
-        ];
-        prop::collection::vec(one, 1..80)
-    })
+    (prop::collection::vec(pod_spec(), 1..5), prop::collection::vec(node_body(), 1..4)).prop_flat_map(
+        |(specs, bodies)| {
+            let spec = move || prop::sample::select(specs.clone());
+            let one = prop_oneof![
+                4 => (0..8u8, prop::sample::select(bodies)).prop_map(|(n, b)| Move::PutNode(n, b)),
+                1 => (0..8u8).prop_map(Move::RemoveNode),
+                8 => spec().prop_map(Move::AddPod),
+                2 => any::<u8>().prop_map(Move::RemovePod),
+                3 => any::<u8>().prop_map(Move::Confirm),
+                1 => any::<u8>().prop_map(Move::Forget),
+                1 => (0..8u8, spec()).prop_map(|(n, s)| Move::Foreign(n, s)),
+            ];
+            prop::collection::vec(one, 1..80)
+        },
+    )
 }
 
 fn node(n: u8, body: &Value) -> Node {
@@ -384,7 +393,8 @@ fn play(moves: &[Move]) {
     let mut now = Now { mono: Mono(0), wall: Wall(0) };
     for (i, m) in moves.iter().enumerate() {
         let nth = |world: &World, n: u8, on: bool| {
-            let of: Vec<_> = world.pods.iter().filter(|(_, (_, at))| at.is_some() == on).map(|(k, _)| k.clone()).collect();
+            let of: Vec<_> =
+                world.pods.iter().filter(|(_, (_, at))| at.is_some() == on).map(|(k, _)| k.clone()).collect();
             if of.is_empty() { None } else { Some(of[usize::from(n) % of.len()].clone()) }
         };
         match m {
@@ -462,7 +472,11 @@ fn check_counts(s: &Scheduler, world: &World) {
     for name in world.nodes.keys() {
         let slot = s.nodes().slot(name).unwrap();
         for (r, text) in [(ResourceId::CPU, "cpu"), (ResourceId::MEMORY, "memory")] {
-            assert_eq!(s.nodes().requested(r, slot), world.on(name).map(|p| asked(p, text)).sum::<i64>(), "{name} {text}");
+            assert_eq!(
+                s.nodes().requested(r, slot),
+                world.on(name).map(|p| asked(p, text)).sum::<i64>(),
+                "{name} {text}"
+            );
         }
         assert_eq!(s.nodes().requested(ResourceId::PODS, slot), world.on(name).count() as i64);
     }

@@ -460,11 +460,14 @@ mod tests {
     #[test]
     fn requests_as_kubernetes_sums_them() {
         check_requests(json!({"containers": [{"name": "c"}]}), 0, 0, [100, 200 << 20]);
-        check_requests(json!({"containers": [container("100m", "1Mi"), container("1", "1Mi")]}), 1100, 2 << 20, [
+        check_requests(
+            json!({"containers": [container("100m", "1Mi"), container("1", "1Mi")]}),
             1100,
             2 << 20,
-        ]);
-        let init = json!({"containers": [container("2", "1")], "initContainers": [container("3", "1"), container("1", "5")]});
+            [1100, 2 << 20],
+        );
+        let init =
+            json!({"containers": [container("2", "1")], "initContainers": [container("3", "1"), container("1", "5")]});
         check_requests(init, 3000, 5, [3000, 5]);
         let side = json!({"containers": [container("1", "1")],
             "initContainers": [sidecar("2", "1"), container("2", "9"), sidecar("1", "1")]});
@@ -480,8 +483,10 @@ mod tests {
     fn what_does_not_matter_is_not_in_the_shape() {
         let a = shape(json!({"containers": [container("1", "1")], "priority": 5, "tolerations": [
             {"key": "a", "operator": "Exists"}, {"key": "b", "value": "c", "effect": "NoExecute", "tolerationSeconds": 3}]}));
-        let b = shape(json!({"containers": [{"name": "x", "image": "i", "resources": {"requests": {"cpu": "1000m", "memory": "1"}}}],
-            "tolerations": [{"key": "b", "operator": "Equal", "value": "c", "effect": "NoExecute"}, {"key": "a", "operator": "Exists"}]}));
+        let b = shape(
+            json!({"containers": [{"name": "x", "image": "i", "resources": {"requests": {"cpu": "1000m", "memory": "1"}}}],
+            "tolerations": [{"key": "b", "operator": "Equal", "value": "c", "effect": "NoExecute"}, {"key": "a", "operator": "Exists"}]}),
+        );
         assert_eq!(a, b);
         assert_ne!(a, shape(json!({"containers": [container("2", "1")]})));
     }

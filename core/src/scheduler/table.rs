@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::cache::{Nodes, Slot};
-use super::framework::{
-    NORMALIZED, Reads, Rejection, filter, normalized_score, plain_score, raw_scores,
-};
+use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, plain_score, raw_scores};
 use super::shape::Shape;
 
 /// The best score within a subtree, and how many nodes have it.

@@ -87,7 +87,7 @@ impl MemoryStore {
     }
 
     /// Keys as they stand, in order.
-    pub fn range(&self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &KeyValue> {
+    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
         self.current.range(start.clone()..end.clone()).map(|(_, kv)| kv)
     }
 

@@ -37,7 +37,8 @@ impl ScorePlugin for BalancedAllocation {
     }
 
     fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
-        let [cpu, memory] = [ResourceId::CPU, ResourceId::MEMORY].map(|r| (shape.request(r), nodes.allocatable(r, slot)));
+        let [cpu, memory] =
+            [ResourceId::CPU, ResourceId::MEMORY].map(|r| (shape.request(r), nodes.allocatable(r, slot)));
         if cpu.0 == 0 && memory.0 == 0 {
             return 0;
         }

@@ -1,3 +1,0 @@
-//! Benchmarks.
-
-pub mod schedule;
