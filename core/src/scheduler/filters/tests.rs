@@ -54,8 +54,16 @@ fn node_unschedulable() {
     let no = "*node(s) were unschedulable";
     check(false, json!([]), &[]);
     check(true, json!([]), &[no]);
-    check(true, json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}]), &[]);
-    check(true, json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoExecute"}]), &[no]);
+    check(
+        true,
+        json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}]),
+        &[],
+    );
+    check(
+        true,
+        json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoExecute"}]),
+        &[no],
+    );
     check(true, json!([{"operator": "Exists"}]), &[]);
 }
 
@@ -114,7 +122,8 @@ fn node_affinity() {
             {"nodeSelectorTerms": terms}}}})
     };
     let one = |key: &str, operator: &str, values: &[&str]| {
-        json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}])
+        let expression = json!({"key": key, "operator": operator, "values": values});
+        json!([{"matchExpressions": [expression]}])
     };
     for (key, operator, values, ok) in [
         ("zone", "In", &["a", "b"][..], true),
@@ -136,7 +145,8 @@ fn node_affinity() {
         check(required(one(key, operator, values)), ok);
     }
     let field = |operator: &str, name: &str| {
-        json!([{"matchFields": [{"key": "metadata.name", "operator": operator, "values": [name]}]}])
+        let field = json!({"key": "metadata.name", "operator": operator, "values": [name]});
+        json!([{"matchFields": [field]}])
     };
     check(required(field("In", "n")), true);
     check(required(field("In", "m")), false);
@@ -159,7 +169,11 @@ fn node_ports() {
         }
         json!({"containers": [{"name": "c", "ports": [p]}]})
     };
-    let held = [pod(80, "TCP", "10.0.0.1"), pod(81, "", ""), json!({"containers": [{"name": "c", "ports": [{"containerPort": 82}]}]})];
+    let held = [
+        pod(80, "TCP", "10.0.0.1"),
+        pod(81, "", ""),
+        json!({"containers": [{"name": "c", "ports": [{"containerPort": 82}]}]}),
+    ];
     for (port, protocol, ip, ok) in [
         (80, "TCP", "10.0.0.1", false),
         (80, "TCP", "10.0.0.2", true),
@@ -216,11 +230,18 @@ fn node_resources_fit() {
 
 #[test]
 fn odd_quantities_are_survived() {
-    let huge = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1E", "memory": "999999999999999999E", "x": "-5", "pods": "9"}}}]});
+    let requests = json!({"cpu": "1E", "memory": "99E", "x": "-5", "pods": "9"});
+    let huge = json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
     let node = json!({"status": {"allocatable": {"cpu": "-1", "memory": "7E", "pods": "0"}}});
     let mut nodes = nodes(&node, &[huge.clone(), huge.clone()]);
     let shape = shape(&huge, &mut nodes);
-    check_shape("NodeResourcesFit", &nodes, &shape, &["*Insufficient cpu", "*Insufficient memory", "*Too many pods"], "huge");
+    check_shape(
+        "NodeResourcesFit",
+        &nodes,
+        &shape,
+        &["*Insufficient cpu", "*Insufficient memory", "*Too many pods"],
+        "huge",
+    );
 }
 
 #[test]

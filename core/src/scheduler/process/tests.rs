@@ -75,8 +75,7 @@ impl Cluster {
     }
 
     fn process(&mut self, identity: &str, leader_elect: bool) -> SchedulerProcess {
-        let config =
-            SchedulerConfig { identity: identity.into(), leader_elect, ..SchedulerConfig::default() };
+        let config = SchedulerConfig { identity: identity.into(), leader_elect, ..SchedulerConfig::default() };
         SchedulerProcess::new(config, Rng::from_seed(self.rng.next_u64()))
     }
 
@@ -90,27 +89,27 @@ impl Cluster {
         if self.api.poll_timeout().is_some_and(|d| d.at <= self.now.mono) {
             self.api.handle_timeout(self.now, &mut out);
         }
-        self.from_api(out);
+        self.take_api(out);
         let mut out = Vec::new();
         if self.store.poll_timeout().is_some_and(|d| d.at <= self.now.mono) {
             self.store.handle_timeout(self.now, &mut out);
         }
-        self.from_store(out);
+        self.take_store(out);
     }
 
-    fn to_api(&mut self, input: apiserver::In) {
+    fn ask_api(&mut self, input: apiserver::In) {
         let mut out = Vec::new();
         self.api.handle(self.now, input, &mut out);
-        self.from_api(out);
+        self.take_api(out);
     }
 
-    fn from_api(&mut self, out: Vec<apiserver::Out>) {
+    fn take_api(&mut self, out: Vec<apiserver::Out>) {
         for message in out {
             match message {
                 apiserver::Out::Store(id, request) => {
                     let mut out = Vec::new();
                     self.store.handle(self.now, store::In::Request(StoreClient(1), id, request), &mut out);
-                    self.from_store(out);
+                    self.take_store(out);
                 }
                 apiserver::Out::Client(USER, FromServer::Reply(_, result)) => {
                     self.replies += 1;
@@ -128,9 +127,9 @@ impl Cluster {
         }
     }
 
-    fn from_store(&mut self, out: Vec<store::Out>) {
+    fn take_store(&mut self, out: Vec<store::Out>) {
         for message in out {
-            self.to_api(apiserver::In::Store(message.msg));
+            self.ask_api(apiserver::In::Store(message.msg));
         }
     }
 
@@ -149,7 +148,7 @@ impl Cluster {
         let before = self.replies;
         let request = Request::new(&Arc::from("user"), call);
         self.count += 1;
-        self.to_api(apiserver::In::Client(USER, ToServer::Request(ReqId(self.count), request)));
+        self.ask_api(apiserver::In::Client(USER, ToServer::Request(ReqId(self.count), request)));
         assert_eq!(self.replies, before + 1, "the store answers at once, and so does the server");
     }
 
@@ -204,7 +203,7 @@ impl Cluster {
         let mut out = Vec::new();
         self.lines[index].process.handle(now, FromServer::Disconnected, &mut out);
         self.send(index, out);
-        self.to_api(apiserver::In::Closed(old));
+        self.ask_api(apiserver::In::Closed(old));
     }
 
     fn crash(&mut self, index: usize, identity: &str, leader_elect: bool) {
@@ -213,7 +212,7 @@ impl Cluster {
         self.lines[index].conn = self.conn();
         self.lines[index].down.clear();
         self.lines[index].process = process;
-        self.to_api(apiserver::In::Closed(old));
+        self.ask_api(apiserver::In::Closed(old));
     }
 
     fn send(&mut self, index: usize, out: Vec<ToServer>) {
@@ -256,7 +255,7 @@ impl Cluster {
         let now = self.now;
         while let Some(entry) = self.lines[index].up.first_entry().filter(|e| e.key().0 <= now.mono) {
             let (conn, message) = entry.remove();
-            self.to_api(apiserver::In::Client(conn, message));
+            self.ask_api(apiserver::In::Client(conn, message));
         }
         let line = &mut self.lines[index];
         let mut out = Vec::new();
@@ -385,7 +384,8 @@ fn a_bind_that_never_arrived_is_sent_again() {
     c.run(Duration::from_secs(1));
     c.pod("p", "1");
     let has_bind = |c: &Cluster| {
-        let is = |m: &(ConnId, ToServer)| matches!(&m.1, ToServer::Request(_, r) if matches!(r.call, Call::Bind { .. }));
+        let is =
+            |m: &(ConnId, ToServer)| matches!(&m.1, ToServer::Request(_, r) if matches!(r.call, Call::Bind { .. }));
         c.lines[0].up.values().any(is)
     };
     while !has_bind(&c) {
@@ -422,7 +422,7 @@ fn a_new_leader_counts_what_the_old_one_bound() {
 /// Two candidates over bad lines, one of which crashes now and then; nodes and pods come and go. Then all is well.
 fn play(seed: u64) {
     let mut c = Cluster::new(seed);
-    c.stall = Duration::from_secs(if seed % 2 == 0 { 15 } else { 1 });
+    c.stall = Duration::from_secs(if seed.is_multiple_of(2) { 15 } else { 1 });
     (0..4).for_each(|i| c.node(&format!("n{i}"), "2"));
     c.start("a", true);
     c.start("b", true);
@@ -452,7 +452,9 @@ fn play(seed: u64) {
     c.check_counts(leaders[0]);
     // Whoever waits does so because nothing fits.
     let mut free: BTreeMap<String, i64> = (0..4).map(|i| (format!("n{i}"), 2000)).collect();
-    let cpu = |p: &Pod| Milli::of(&p.spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"]).milli();
+    let cpu = |p: &Pod| {
+        Milli::of(&p.spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"]).milli()
+    };
     for pod in c.pods() {
         if let Some(node) = &pod.spec.node {
             *free.get_mut(&**node).unwrap() -= cpu(pod);

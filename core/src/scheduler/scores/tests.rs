@@ -36,7 +36,12 @@ fn has(cpu: &str, memory: &str) -> Value {
 fn least_allocated() {
     let check = |node: Value, used: Value, spec: Value, expect| check("NodeResourcesFit", node, used, spec, expect);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "1", "memory": "1000"})), 75);
-    check(has("4", "4000"), asks(json!({"cpu": "2", "memory": "1000"})), asks(json!({"cpu": "1", "memory": "1000"})), (25 + 50) / 2);
+    check(
+        has("4", "4000"),
+        asks(json!({"cpu": "2", "memory": "1000"})),
+        asks(json!({"cpu": "1", "memory": "1000"})),
+        (25 + 50) / 2,
+    );
     // (99 * 100 / 100 + 2 * 100 / 3) / 2 = (99 + 66) / 2
     check(has("10", "3"), Value::Null, asks(json!({"cpu": "100m", "memory": "1"})), 82);
     check(has("1", "1000"), asks(json!({"cpu": "1", "memory": "0"})), asks(json!({"cpu": "1", "memory": "0"})), 50);
@@ -48,8 +53,9 @@ fn least_allocated() {
 
 #[test]
 fn balanced_allocation() {
-    let check =
-        |node: Value, used: Value, spec: Value, expect| check("NodeResourcesBalancedAllocation", node, used, spec, expect);
+    let check = |node: Value, used: Value, spec: Value, expect| {
+        check("NodeResourcesBalancedAllocation", node, used, spec, expect)
+    };
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "1", "memory": "1000"})), 100);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "4"})), 50);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "9"})), 50);
