@@ -132,3 +132,6 @@ fn replication_controller(rc: &mut ReplicationController) {
         rc.spec_mut().selector = Some(labels);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,3 +286,6 @@ fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError
         errors.push(FieldError::invalid(at, &q.0, "must be an integer"));
     }
 }
+
+#[cfg(test)]
+mod tests;
