@@ -36,5 +36,7 @@ pub const NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
-/// How many completed pod specs an API server remembers, so that pods of one template go on sharing one spec.
-pub const COMPLETED_SPECS: usize = 1024;
+/// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
+pub const JSON_PATCH_OPERATIONS: usize = 10_000;
+/// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).
+pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{SpecMemo, apply, apply_shared};
+use super::apply;
 use crate::object::{Object, decode};
 
 fn read(value: &Value) -> Object {
@@ -286,18 +286,6 @@ fn what_is_complete_is_not_copied() {
         assert!(same && Arc::ptr_eq(once.meta(), twice.meta()), "{value}");
         assert_eq!(once, twice);
     }
-}
-
-#[test]
-fn pods_of_one_template_share_their_completed_spec() {
-    let Object::Pod(first) = read(&pod(json!({"containers": [{"name": "c", "image": "i"}]}))) else { panic!() };
-    let mut memo = SpecMemo::default();
-    let (mut a, mut b) = (Object::Pod(first.clone()), Object::Pod(first));
-    apply_shared(&mut a, &mut memo);
-    apply_shared(&mut b, &mut memo);
-    let (Object::Pod(a), Object::Pod(b)) = (a, b) else { panic!() };
-    assert!(Arc::ptr_eq(&a.spec.shared, &b.spec.shared));
-    assert_eq!(a.spec.enable_service_links, Some(true));
 }
 
 /// Specs with every field that has defaults present, absent or empty, as chance has it.

@@ -39,6 +39,13 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the metadata of an object that is to be created, where the rest is known to be right.
+pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::create(object, &mut errors);
+    errors
+}
+
 /// What is wrong with an update of an object. A name, UID or time stamp that the update leaves out is not changed by it.
 pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -288,4 +295,4 @@ fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
