@@ -1,10 +1,12 @@
 //! Convergence: whether the cluster has reached the state that was declared, and if not, why not.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1 as core_v1;
 
 use skeg_core::object::{
-    Kind, Object, ObjectKey, Pod, Selector, controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_condition,
-    pod_phase,
+    Kind, Object, ObjectKey, Pod, Revision, Selector, controller_of, is_node_ready, is_pod_ready, is_pod_terminal,
+    pod_condition, pod_phase,
 };
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
@@ -248,21 +250,25 @@ pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
         .collect()
 }
 
-/// Compares every API server's cache with the store; a difference in words.
-pub fn stale_cache(world: &World) -> Option<String> {
+/// Compares every API server's cache with the store as it was at a revision; a difference in words. Objects that have
+/// changed since are left out: they may be on their way.
+pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
+    let changed: BTreeSet<&StoreKey> = world.store.changes_after(judged).map(|e| &e.key).collect();
     for api in world.api_servers() {
         for kind in Kind::all() {
-            let mut truth = objects(&world.store, kind);
-            let mut cached = api.cached(kind);
-            loop {
-                match (truth.next(), cached.next()) {
-                    (None, None) => break,
-                    (Some(t), Some((_, c))) if t.rv() == c.rv() && t.uid() == c.uid() => {}
-                    (t, c) => {
-                        let (t, c) = (t.map(|o| (o.key(), o.rv())), c.map(|(k, o)| (k.clone(), o.rv())));
-                        return Some(format!("{}: the store has {t:?}, the cache {c:?}", api.name()));
-                    }
-                }
+            let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));
+            let truth: BTreeMap<ObjectKey, Revision> =
+                objects(&world.store, kind).map(|o| (o.key(), o.rv())).filter(|(k, _)| settled(k)).collect();
+            let cached: BTreeMap<ObjectKey, Revision> =
+                api.cached(kind).map(|(k, o)| (k.clone(), o.rv())).filter(|(k, _)| settled(k)).collect();
+            if truth == cached {
+                continue;
+            }
+            let differs = |key: &&ObjectKey| truth.get(*key) != cached.get(*key);
+            let key = truth.keys().chain(cached.keys()).find(differs);
+            if let Some(key) = key {
+                let (t, c) = (truth.get(key), cached.get(key));
+                return Some(format!("{}: the store has {key} at {t:?}, the cache at {c:?}", api.name()));
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::world::World;
 
 /// How long the declared state must be kept.
 const HOLD: Duration = Duration::from_secs(30);
+/// How long changes may be on their way to the caches that are judged at the end.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often convergence is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Most samples of a run.
@@ -243,7 +245,10 @@ impl Run<'_> {
             let what = not_converged.first().map_or(String::new(), |n| format!("{}: {}", n.what, n.why));
             self.world.checkers.broken("converged-and-kept", at, what);
         } else {
-            if let Some(what) = converge::stale_cache(&self.world) {
+            // What was on its way to a cache at the moment of judgement is given the time to arrive.
+            let judged = self.world.store.revision();
+            self.until(self.world.now + nanos(GRACE), Duration::MAX, &mut Silent);
+            if let Some(what) = converge::stale_cache(&self.world, judged) {
                 self.world.checkers.broken("caches-at-rest-equal-store", at, what);
             }
             if let Some(what) = converge::wrong_endpoints(&self.world.store) {

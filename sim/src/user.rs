@@ -10,6 +10,7 @@ use skeg_core::api::{
     Call, DeleteOptions, FromServer, ListOptions, Patch, Precondition, Propagation, Reason, ReqId, ReqIds, Request,
     Response, Status, Subresource, ToServer, WriteOptions,
 };
+use skeg_core::controllers::rolling_update::{RollingUpdate, RollingUpdateConfig, UpdateState};
 use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
@@ -58,12 +59,17 @@ pub struct User {
     in_flight: Option<(ReqId, Mono)>,
     wake: Mono,
     done: Vec<Done>,
+    /// Rolling updates of ReplicationControllers, each with the moment of its rollback.
+    updates: Vec<(RollingUpdate, Option<Mono>)>,
+    rng: Rng,
 }
 
 impl User {
     /// A client with nothing to do.
-    pub fn new(_rng: Rng) -> User {
+    pub fn new(rng: Rng) -> User {
         User {
+            updates: Vec::new(),
+            rng,
             user: Arc::from("kubernetes-admin"),
             ids: ReqIds::new(1),
             tasks: VecDeque::new(),
@@ -74,7 +80,7 @@ impl User {
     }
 
     /// Adds an action; those of fate are not for a user.
-    pub fn act(&mut self, action: &Action, nodes: &[String]) {
+    pub fn act(&mut self, now: Now, action: &Action, nodes: &[String]) {
         let call = |c: Call| Task::Call(Box::new(c));
         match action {
             Action::Apply(objects) => {
@@ -122,7 +128,32 @@ impl User {
                     self.push(pods_of(node));
                 }
             }
+            Action::RollingUpdate { old, new, interval, rollback_after } => {
+                let Object::ReplicationController(new) = &**new else {
+                    let error = Some(format!("{} cannot be rolling-updated", new.kind()));
+                    self.done.push(Done { what: format!("rolling-update {old}"), error });
+                    return;
+                };
+                let mut config = RollingUpdateConfig::new(old.namespace(), old.name(), new.clone());
+                config.update_period = *interval;
+                // Parts of this client's connection: 1 is the user's own.
+                let part = 2 + self.updates.len() as u16;
+                let update = RollingUpdate::new(config, part, Rng::from_seed(self.rng.next_u64()));
+                self.updates.push((update, rollback_after.map(|after| now.mono + after)));
+            }
             other => panic!("not a user's action: {other:?}"),
+        }
+    }
+
+    /// Takes down what the rolling updates say, and turns round those whose time has come.
+    fn tend_updates(&mut self, now: Now) {
+        for (update, rollback_at) in &mut self.updates {
+            if rollback_at.is_some_and(|at| at <= now.mono) {
+                *rollback_at = None;
+                update.rollback(now);
+            }
+            let messages = update.take_messages();
+            self.done.extend(messages.into_iter().map(|what| Done { what, error: None }));
         }
     }
 
@@ -136,7 +167,8 @@ impl User {
 
     /// Whether everything is done.
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty()
+        let ended = |u: &RollingUpdate| matches!(u.state(), UpdateState::Done | UpdateState::Failed(_));
+        self.tasks.is_empty() && self.updates.iter().all(|(u, rollback_at)| ended(u) && rollback_at.is_none())
     }
 
     /// What was done since the last call.
@@ -334,6 +366,10 @@ impl Machine for User {
     type Out = ToServer;
 
     fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        for (update, _) in &mut self.updates {
+            update.handle(now, input.clone(), out);
+        }
+        self.tend_updates(now);
         match input {
             FromServer::Reply(id, result) if self.in_flight.is_some_and(|(f, _)| f == id) => {
                 self.answer(now, &result, out);
@@ -348,6 +384,10 @@ impl Machine for User {
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        for (update, _) in &mut self.updates {
+            update.handle_timeout(now, out);
+        }
+        self.tend_updates(now);
         if self.in_flight.is_some_and(|(_, until)| until <= now.mono) {
             self.retry(now, Duration::ZERO);
         }
@@ -361,10 +401,15 @@ impl Machine for User {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        match self.in_flight {
+        let mut next = match self.in_flight {
             Some((_, until)) => Some(Deadline { at: until, why: "give up a request" }),
             None if self.tasks.is_empty() => None,
             None => Some(Deadline { at: self.wake, why: "next call" }),
+        };
+        for (update, rollback_at) in &self.updates {
+            next = Deadline::earlier(next, update.poll_timeout());
+            next = Deadline::earlier(next, rollback_at.map(|at| Deadline { at, why: "roll back" }));
         }
+        next
     }
 }

@@ -761,8 +761,9 @@ impl World {
             };
             self.checkers.user_acts(&action);
             let user = self.user;
+            let now = self.clock(self.processes[user as usize].host);
             if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {
-                u.act(&action, &nodes);
+                u.act(now, &action, &nodes);
             }
             self.arm(user);
         } else {
