@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Patch, Propagation, Subresource};
+use crate::api::{Patch, Propagation, Status, Subresource};
 use crate::client::{Change, Index, Views};
+use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 
@@ -32,15 +33,21 @@ pub trait Controller: Send {
     /// decision and for state that dies with the process (rate limiters, last-seen times).
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan;
 
-    /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
-    /// in an event (`FailedCreate`).
-    fn failed(
+    /// Something that this controller asked for was done; it may note it in an event (`SuccessfulCreate`). `object` is
+    /// what the server answered: of a create, the child with the name that the runner chose.
+    fn succeeded(
         &mut self,
         _views: &Views,
         _key: &ObjectKey,
         _write: &Write,
-        _error: &crate::api::Status,
+        _object: Option<&Object>,
     ) -> Option<EventNote> {
+        None
+    }
+
+    /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
+    /// in an event (`FailedCreate`).
+    fn failed(&mut self, _views: &Views, _key: &ObjectKey, _write: &Write, _error: &Status) -> Option<EventNote> {
         None
     }
 }
@@ -55,6 +62,8 @@ pub struct Plan {
     pub events: Vec<EventNote>,
     /// Come back after this long whatever happens.
     pub requeue_after: Option<Duration>,
+    /// Other keys of this controller to reconcile now, whether or not the writes succeed.
+    pub wake: Vec<ObjectKey>,
 }
 
 impl Plan {
@@ -90,6 +99,17 @@ pub enum Write {
     },
     /// Deletes every object of a kind in a namespace.
     DeleteCollection { kind: Kind, namespace: Arc<str> },
+    /// Writes nothing: lists one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit` 1), and
+    /// fails with [`Write::not_empty`] if there is any, which ends the plan.
+    ExpectEmpty { kind: Kind, namespace: Arc<str> },
+}
+
+impl Write {
+    /// The failure of [`Write::ExpectEmpty`] where `count` objects are left: not yet, ask again.
+    pub fn not_empty(kind: Kind, _namespace: &str, count: u64) -> Status {
+        let message = format!("{}. has {count} resource instances", kind.info().qualified());
+        Status::too_many_requests(message, limits::NAMESPACE_RETRY)
+    }
 }
 
 /// An Event to record on an object.

@@ -11,7 +11,7 @@ mod memory;
 
 use std::sync::Arc;
 
-pub use memory::MemoryStore;
+pub use memory::{In, MemoryStore, Out, StoreClient};
 
 use crate::object::{Object, ObjectKey, Revision};
 
