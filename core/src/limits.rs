@@ -62,10 +62,6 @@ pub const GONE_PODS: usize = 64;
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
-/// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
-pub const JSON_PATCH_OPERATIONS: usize = 10_000;
-/// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).
-pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;
 /// First back-off of a pod that could not be scheduled (`podInitialBackoffSeconds`).
 pub const SCHEDULER_BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// Longest back-off of a pod that could not be scheduled (`podMaxBackoffSeconds`).
@@ -126,3 +122,7 @@ pub const AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
 pub const DNS_ALIASES: usize = 8;
 /// Time to live of the cluster DNS's records, in seconds (as kubeadm configures CoreDNS).
 pub const DNS_TTL: u32 = 30;
+/// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
+pub const JSON_PATCH_OPERATIONS: usize = 10_000;
+/// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).
+pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;

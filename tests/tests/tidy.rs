@@ -70,9 +70,10 @@ fn reach(file: &Path, seen: &mut BTreeSet<PathBuf>) {
     };
     for line in text.lines() {
         let line = line.trim();
-        let declared = line.strip_suffix(';').and_then(|l| l.rsplit_once("mod ")).filter(|(before, _)| {
-            before.is_empty() || before.starts_with("pub")
-        });
+        let declared = line
+            .strip_suffix(';')
+            .and_then(|l| l.rsplit_once("mod "))
+            .filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
         let Some((_, name)) = declared else { continue };
         for candidate in [dir.join(format!("{name}.rs")), dir.join(name).join("mod.rs")] {
             if candidate.is_file() {
@@ -149,9 +150,8 @@ fn nothing_is_left_to_do() {
 fn the_map_names_what_is_there() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("there is a map");
     let words: BTreeSet<&str> = map.split(|c: char| c.is_whitespace() || "`(),;|".contains(c)).collect();
-    let is_path = |w: &&&str| {
-        CRATES.iter().any(|c| w.starts_with(&format!("{c}/"))) && !w.contains(['*', '<', '…', '{'])
-    };
+    let is_path =
+        |w: &&&str| CRATES.iter().any(|c| w.starts_with(&format!("{c}/"))) && !w.contains(['*', '<', '…', '{']);
     let missing = words.iter().filter(is_path).filter(|w| !root().join(w.trim_end_matches(['.', ':'])).exists());
     fail_if_any("paths in ARCHITECTURE.md exist", missing.map(|w| (*w).to_owned()).collect());
     let modules = |c: &str| {
