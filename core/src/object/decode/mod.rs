@@ -249,6 +249,15 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_cannot_be_absent_is_gos_zero() {
+        let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+            "status": {"currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1,
+                       "disruptedPods": {"p": null}}});
+        let json = strict(budget).unwrap().to_json();
+        assert_eq!(json["status"]["disruptedPods"]["p"], "0001-01-01T00:00:00Z");
+    }
+
+    #[test]
     fn string_data_becomes_data() {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
             "data": {"a": "b2xk", "b": "aw=="}, "stringData": {"a": "new"}});

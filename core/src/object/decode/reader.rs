@@ -241,6 +241,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fail> {
+        if matches!(name, "Time" | "MicroTime") && self.value.is_null() {
+            // Go's zero time, where a time cannot be absent.
+            let zero = "0001-01-01T00:00:00Z".to_owned();
+            return visitor.visit_newtype_struct::<StringDeserializer<Fail>>(zero.into_deserializer());
+        }
         if name != "Quantity" {
             return visitor.visit_newtype_struct(self);
         }
