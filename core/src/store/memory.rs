@@ -1,5 +1,471 @@
-//! The store in memory.
+//! The store in memory: etcd's semantics for simulations, tests and benchmarks.
+//!
+//! What comes in: requests of the store's clients ([`In`]). What goes out: replies and watch events ([`Out`]), a reply
+//! before the events of the change that it reports. What never happens: a revision with no change, a change without a
+//! revision, or a watch that sees half of a revision.
+//!
+//! The newest state is one ordered map per kind. Of the past it keeps only what each change replaced, from the last
+//! compaction on; an old revision is the newest state with the later changes taken back. Time only ends leases.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored, Txn,
+    WatchId,
+};
+use crate::machine::{Deadline, Machine, Mono, Now};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+
+/// Names a client of the store: one connection of one API server. A reconnect is another client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct StoreClient(pub u32);
+
+/// What the store can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum In {
+    /// A client asks, with an id that the reply will carry.
+    Request(StoreClient, u64, StoreRequest),
+    /// A client's connection broke; its watches end.
+    Closed(StoreClient),
+}
+
+/// What the store says, and to whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Out {
+    /// The client.
+    pub to: StoreClient,
+    /// The message.
+    pub msg: FromStore,
+}
+
+/// What a change replaced, so that the change can be taken back.
+#[derive(Debug)]
+struct Undo {
+    key: StoreKey,
+    previous: Option<KeyValue>,
+    revision: Revision,
+}
+
+#[derive(Debug)]
+struct Watch {
+    start: StoreKey,
+    end: StoreKey,
+    from: Revision,
+}
+
+impl Watch {
+    fn covers(&self, key: &StoreKey) -> bool {
+        *key >= self.start && *key < self.end
+    }
+}
+
+#[derive(Debug)]
+struct Lease {
+    ttl: Duration,
+    expires: Mono,
+    keys: BTreeSet<StoreKey>,
+}
 
 /// An MVCC store in memory.
-#[derive(Debug, Default)]
-pub struct MemoryStore {}
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// The newest state, by [`shard`]: comparing keys of one kind is what a write costs.
+    shards: BTreeMap<u32, BTreeMap<StoreKey, KeyValue>>,
+    /// Changes at and after `compacted`, oldest first.
+    log: VecDeque<Undo>,
+    revision: Revision,
+    compacted: Revision,
+    watches: BTreeMap<(StoreClient, WatchId), Watch>,
+    leases: BTreeMap<LeaseId, Lease>,
+    expiries: BTreeSet<(Mono, LeaseId)>,
+    next_lease: u64,
+}
+
+impl Default for MemoryStore {
+    fn default() -> MemoryStore {
+        MemoryStore::new()
+    }
+}
+
+fn shard(key: &StoreKey) -> u32 {
+    match key {
+        StoreKey::Object(k) => u32::from(k.kind.0),
+        StoreKey::Fence(_) => 1 << 16,
+        StoreKey::Private(_) => 1 << 17,
+    }
+}
+
+impl MemoryStore {
+    /// An empty store. Its revision is 1, as etcd's is.
+    pub fn new() -> MemoryStore {
+        MemoryStore {
+            shards: BTreeMap::new(),
+            log: VecDeque::new(),
+            revision: Revision(1),
+            compacted: Revision(0),
+            watches: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            next_lease: 1,
+        }
+    }
+
+    /// Revision of the newest change.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The oldest revision that can still be read.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// How many changes are kept for reading and watching old revisions.
+    pub fn history_len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The newest value of a key.
+    pub fn get(&self, key: &StoreKey) -> Option<&KeyValue> {
+        self.shards.get(&shard(key))?.get(key)
+    }
+
+    /// The newest state of an object.
+    pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        match &self.get(&StoreKey::Object(key.clone()))?.value {
+            Stored::Object(o) => Some(o),
+            Stored::Mark(_) => None,
+        }
+    }
+
+    /// The newest values of `start..end`, in order.
+    pub fn range<'a>(&'a self, start: &'a StoreKey, end: &'a StoreKey) -> impl Iterator<Item = &'a KeyValue> {
+        let empty = start >= end;
+        let shards = (!empty).then(|| self.shards.range(shard(start)..=shard(end)));
+        shards.into_iter().flatten().flat_map(move |(_, m)| m.range::<StoreKey, _>(start..end)).map(|(_, kv)| kv)
+    }
+
+    /// The newest state of every object of a kind, in order of their keys.
+    pub fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.shards.get(&u32::from(kind.0)).into_iter().flatten().filter_map(|(key, kv)| match (key, &kv.value) {
+            (StoreKey::Object(k), Stored::Object(o)) => Some((k, o)),
+            _ => None,
+        })
+    }
+
+    fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
+        let mut changes = Vec::new();
+        let mut history = None;
+        let reply = match request {
+            StoreRequest::Txn(txn) => self.txn(txn, &mut changes),
+            StoreRequest::Range { start, end, at, limit } => self.read_range(&start, &end, at, limit),
+            StoreRequest::Watch { watch, start, end, from: revision } => {
+                let reply = self.watch(from, watch, start, end, revision);
+                history = matches!(reply, StoreReply::Watching { .. }).then_some(watch);
+                reply
+            }
+            StoreRequest::CancelWatch { watch } => {
+                self.watches.remove(&(from, watch));
+                StoreReply::WatchCanceled { watch, compacted: None }
+            }
+            StoreRequest::Compact { at } => self.compact(at),
+            StoreRequest::LeaseGrant { ttl_seconds } => self.grant(now, ttl_seconds),
+            StoreRequest::LeaseKeepAlive { lease } => self.keep_alive(now, lease),
+            StoreRequest::LeaseRevoke { lease } => {
+                if self.revoke(lease, &mut changes) {
+                    StoreReply::Revoked { revision: self.revision }
+                } else {
+                    StoreReply::Error(StoreError::LeaseNotFound)
+                }
+            }
+            StoreRequest::Progress => return self.progress(from, out),
+        };
+        out.push(Out { to: from, msg: FromStore::Reply(id, reply) });
+        if let Some(watch) = history {
+            self.replay(from, watch, out);
+        }
+        self.publish(changes, out);
+    }
+
+    fn txn(&mut self, txn: Txn, changes: &mut Vec<StoreEvent>) -> StoreReply {
+        let succeeded = txn.compare.iter().all(|c| self.holds(c));
+        let ops = if succeeded { txn.success } else { txn.failure };
+        for op in &ops {
+            if let Op::Put { lease: Some(lease), .. } = op
+                && !self.leases.contains_key(lease)
+            {
+                return StoreReply::Error(StoreError::LeaseNotFound);
+            }
+        }
+        let revision = Revision(self.revision.0 + 1);
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            let previous = match op {
+                Op::Get { key } => self.get(&key).cloned(),
+                Op::Put { key, value, lease } => self.put(revision, key, value, lease, changes),
+                Op::Delete { key } => self.delete(revision, &key, changes),
+            };
+            results.push(previous);
+        }
+        if !changes.is_empty() {
+            self.revision = revision;
+        }
+        StoreReply::Txn { revision: self.revision, succeeded, results }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        match compare {
+            Compare::ModRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *want,
+            Compare::CreateRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.create_revision) == *want,
+            Compare::Version(key, want) => self.get(key).map_or(0, |kv| kv.version) == *want,
+        }
+    }
+
+    fn put(
+        &mut self,
+        revision: Revision,
+        key: StoreKey,
+        mut value: Stored,
+        lease: Option<LeaseId>,
+        changes: &mut Vec<StoreEvent>,
+    ) -> Option<KeyValue> {
+        if let Stored::Object(o) = &mut value {
+            o.set_rv(revision);
+        }
+        let shard = self.shards.entry(shard(&key)).or_default();
+        let mut new = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease };
+        let previous = match shard.get_mut(&new.key) {
+            Some(old) => {
+                new.key = old.key.clone();
+                new.create_revision = old.create_revision;
+                new.version = old.version + 1;
+                Some(std::mem::replace(old, new.clone()))
+            }
+            None => {
+                shard.insert(new.key.clone(), new.clone());
+                None
+            }
+        };
+        let old_lease = previous.as_ref().and_then(|kv| kv.lease);
+        if old_lease != lease {
+            self.detach(old_lease, &new.key);
+            if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
+                lease.keys.insert(new.key.clone());
+            }
+        }
+        self.record(revision, new.key.clone(), Some(new), previous.clone(), changes);
+        previous
+    }
+
+    fn delete(&mut self, revision: Revision, key: &StoreKey, changes: &mut Vec<StoreEvent>) -> Option<KeyValue> {
+        let previous = self.shards.get_mut(&shard(key))?.remove(key)?;
+        self.detach(previous.lease, key);
+        self.record(revision, previous.key.clone(), None, Some(previous.clone()), changes);
+        Some(previous)
+    }
+
+    fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
+        if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
+            lease.keys.remove(key);
+        }
+    }
+
+    fn record(
+        &mut self,
+        revision: Revision,
+        key: StoreKey,
+        value: Option<KeyValue>,
+        previous: Option<KeyValue>,
+        changes: &mut Vec<StoreEvent>,
+    ) {
+        // etcd refuses such a transaction; whoever sends one has a bug.
+        assert!(changes.iter().all(|c| c.key != key), "duplicate key given in txn request: {key:?}");
+        self.log.push_back(Undo { key: key.clone(), previous: previous.clone(), revision });
+        changes.push(StoreEvent { key, value, previous, revision });
+    }
+
+    /// The state of `start..end` as it was at `at`, in terms of what differs from the newest state.
+    fn differences(&self, start: &StoreKey, end: &StoreKey, at: Revision) -> BTreeMap<&StoreKey, Option<&KeyValue>> {
+        let later = self.log.iter().rev().take_while(|u| u.revision > at);
+        later.filter(|u| u.key >= *start && u.key < *end).map(|u| (&u.key, u.previous.as_ref())).collect()
+    }
+
+    fn read_range(&self, start: &StoreKey, end: &StoreKey, at: Option<Revision>, limit: usize) -> StoreReply {
+        let at = at.filter(|r| r.0 != 0).unwrap_or(self.revision);
+        if at > self.revision {
+            return StoreReply::Error(StoreError::FutureRevision { newest: self.revision });
+        }
+        if at < self.compacted {
+            return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
+        }
+        let mut past = self.differences(start, end, at).into_iter().peekable();
+        let mut present = self.range(start, end).peekable();
+        let (mut kvs, mut count) = (Vec::new(), 0u64);
+        loop {
+            // Where both know a key, the past decides; a key that was not there then is skipped.
+            let order = match (past.peek(), present.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some(kv)) => (*key).cmp(&kv.key),
+            };
+            let new = if order.is_ge() { present.next() } else { None };
+            let kv = if order.is_le() { past.next().and_then(|(_, old)| old) } else { new };
+            if let Some(kv) = kv {
+                count += 1;
+                if limit == 0 || kvs.len() < limit {
+                    kvs.push(kv.clone());
+                }
+            }
+        }
+        let more = count > kvs.len() as u64;
+        StoreReply::Range { revision: self.revision, kvs, more, count }
+    }
+
+    fn watch(
+        &mut self,
+        client: StoreClient,
+        watch: WatchId,
+        start: StoreKey,
+        end: StoreKey,
+        from: Revision,
+    ) -> StoreReply {
+        let from = if from.0 == 0 { Revision(self.revision.0 + 1) } else { from };
+        if from < self.compacted {
+            return StoreReply::WatchCanceled { watch, compacted: Some(self.compacted) };
+        }
+        self.watches.insert((client, watch), Watch { start, end, from });
+        StoreReply::Watching { revision: Revision(from.0 - 1), watch }
+    }
+
+    /// Sends what a new watch has missed. Only `previous` values are kept, so the value of a change is found from the
+    /// newest state backwards: it is what the next change of the key replaced.
+    fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
+        let watch = &self.watches[&(client, id)];
+        let mut after: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
+        let mut events: Vec<StoreEvent> = Vec::new();
+        for undo in self.log.iter().rev().take_while(|u| u.revision >= watch.from) {
+            if watch.covers(&undo.key) {
+                let value = after.insert(&undo.key, undo.previous.as_ref()).unwrap_or_else(|| self.get(&undo.key));
+                events.push(StoreEvent {
+                    key: undo.key.clone(),
+                    value: value.cloned(),
+                    previous: undo.previous.clone(),
+                    revision: undo.revision,
+                });
+            }
+        }
+        events.reverse();
+        for batch in events.chunk_by(|a, b| a.revision == b.revision) {
+            let (revision, events) = (batch[0].revision, Arc::new(batch.to_vec()));
+            out.push(Out { to: client, msg: FromStore::Events { watch: id, revision, events } });
+        }
+    }
+
+    fn publish(&self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {
+        let Some(first) = changes.first() else { return };
+        let revision = first.revision;
+        let all = Arc::new(changes);
+        for ((client, id), watch) in &self.watches {
+            if revision < watch.from {
+                continue;
+            }
+            let covered = all.iter().filter(|e| watch.covers(&e.key)).count();
+            let events = match covered {
+                0 => continue,
+                n if n == all.len() => Arc::clone(&all),
+                _ => Arc::new(all.iter().filter(|e| watch.covers(&e.key)).cloned().collect()),
+            };
+            out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
+        }
+    }
+
+    fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
+        let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
+        let none = Arc::new(Vec::new());
+        for ((to, watch), _) in watches {
+            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Arc::clone(&none) };
+            out.push(Out { to: *to, msg });
+        }
+    }
+
+    fn compact(&mut self, at: Revision) -> StoreReply {
+        if at > self.revision {
+            return StoreReply::Error(StoreError::FutureRevision { newest: self.revision });
+        }
+        if at <= self.compacted {
+            return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
+        }
+        self.compacted = at;
+        while self.log.front().is_some_and(|u| u.revision < at) {
+            self.log.pop_front();
+        }
+        if self.log.capacity() > 4 * self.log.len().max(1024) {
+            self.log.shrink_to_fit();
+        }
+        StoreReply::Compacted { revision: self.revision }
+    }
+
+    fn grant(&mut self, now: Now, ttl_seconds: u64) -> StoreReply {
+        let ttl_seconds = ttl_seconds.max(1);
+        let ttl = Duration::from_secs(ttl_seconds);
+        let lease = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        let expires = now.mono + ttl;
+        self.leases.insert(lease, Lease { ttl, expires, keys: BTreeSet::new() });
+        self.expiries.insert((expires, lease));
+        StoreReply::Lease { revision: self.revision, lease, ttl_seconds }
+    }
+
+    fn keep_alive(&mut self, now: Now, id: LeaseId) -> StoreReply {
+        let Some(lease) = self.leases.get_mut(&id) else { return StoreReply::Error(StoreError::LeaseNotFound) };
+        self.expiries.remove(&(lease.expires, id));
+        lease.expires = now.mono + lease.ttl;
+        self.expiries.insert((lease.expires, id));
+        StoreReply::Lease { revision: self.revision, lease: id, ttl_seconds: lease.ttl.as_secs() }
+    }
+
+    /// Ends a lease; all its keys go at one revision.
+    fn revoke(&mut self, id: LeaseId, changes: &mut Vec<StoreEvent>) -> bool {
+        let Some(lease) = self.leases.remove(&id) else { return false };
+        self.expiries.remove(&(lease.expires, id));
+        let revision = Revision(self.revision.0 + 1);
+        for key in &lease.keys {
+            self.delete(revision, key, changes);
+        }
+        if !changes.is_empty() {
+            self.revision = revision;
+        }
+        true
+    }
+}
+
+impl Machine for MemoryStore {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        match input {
+            In::Request(from, id, request) => self.request(now, from, id, request, out),
+            In::Closed(client) => self.watches.retain(|(c, _), _| *c != client),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        while let Some((at, lease)) = self.expiries.first().copied()
+            && at <= now.mono
+        {
+            let mut changes = Vec::new();
+            let known = self.revoke(lease, &mut changes);
+            assert!(known, "an expiry names a lease");
+            self.publish(changes, out);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.expiries.first().map(|(at, _)| Deadline { at: *at, why: "lease expires" })
+    }
+}

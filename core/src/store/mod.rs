@@ -8,10 +8,12 @@
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 
 use std::sync::Arc;
 
-pub use memory::MemoryStore;
+pub use memory::{In, MemoryStore, Out, StoreClient};
 
 use crate::object::{Object, ObjectKey, Revision};
 
