@@ -16,6 +16,12 @@ pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 pub const QUEUE_BACKOFF_BASE: Duration = Duration::from_millis(5);
 /// Longest back-off of a work queue's key. client-go says 1000 s; a cluster that has healed should not wait that long.
 pub const QUEUE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Keys that one controller works on at a time (kube-controller-manager's `--concurrent-*-syncs` are 5 to 20).
+pub const CONTROLLER_WORKERS: usize = 32;
+/// How long a controller waits for its own writes to show up in its view before it lists again.
+pub const OWN_WRITES_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a new leader waits for its views to reach its term by themselves before it lists again.
+pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// First back-off of a reflector (client-go).
 pub const RELIST_BACKOFF_BASE: Duration = Duration::from_millis(800);
 /// Longest back-off of a reflector (client-go).

@@ -2,10 +2,15 @@
 
 mod election;
 mod informer;
+mod journal;
+mod queue;
 mod recorder;
+mod runner;
 mod view;
 
 pub use election::Elector;
 pub use informer::{Informer, InformerConfig};
+pub use queue::Queue;
 pub use recorder::Recorder;
+pub use runner::{Mandate, Runner};
 pub use view::{Change, Index, View, Views};

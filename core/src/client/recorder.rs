@@ -1,48 +1,537 @@
-//! Recording of Events, correlated as client-go's `EventCorrelator`: equal ones are counted, floods are dropped.
+//! Recording of Events, correlated as client-go's `EventCorrelator`: equal ones are counted, similar ones are
+//! aggregated, floods are dropped.
+//!
+//! Events are a courtesy: what cannot be written after one retry is dropped, and no queue here grows without bound.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::api::{FromServer, ReqIds, ToServer};
-use crate::machine::{Deadline, Now};
-use crate::object::Object;
-use crate::random::Rng;
+use k8s_openapi::api::core::v1::{Event as WholeEvent, EventSource, ObjectReference};
+use serde_json::json;
+
+use crate::api::{
+    Call, FromServer, Patch, Precondition, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer,
+    WriteOptions,
+};
+use crate::limits;
+use crate::machine::{Deadline, Mono, Now, Wall};
+use crate::object::{Event, Object, ObjectMeta};
+use crate::random::{Rng, mix, mix_bytes};
+
+/// Entries of each of the correlator's caches (client-go `maxLruCacheEntries`).
+const CACHE_ENTRIES: usize = 4096;
+/// Events of one object that may come at once (client-go `defaultSpamBurst`).
+const SPAM_BURST: u32 = 25;
+/// Time after which one more may come (client-go `defaultSpamQPS`: one in five minutes).
+const SPAM_REFILL: Duration = Duration::from_secs(300);
+/// Different messages of one reason from which on they are aggregated (client-go `defaultAggregateMaxEvents`).
+const AGGREGATE_MESSAGES: usize = 10;
+/// Time within which they count as similar (client-go `defaultAggregateIntervalInSeconds`).
+const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
+/// Writes on their way or waiting for a retry (client-go `maxQueuedEvents`).
+const MAX_PENDING: usize = 1000;
+/// Time before the one retry (client-go `defaultSleepDuration`).
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// A least-recently-used cache, by the hash of its key.
+#[derive(Debug)]
+struct Lru<V> {
+    entries: BTreeMap<u64, (u64, V)>,
+    by_use: BTreeMap<u64, u64>,
+    clock: u64,
+}
+
+impl<V> Lru<V> {
+    fn new() -> Lru<V> {
+        Lru { entries: BTreeMap::new(), by_use: BTreeMap::new(), clock: 0 }
+    }
+
+    /// The entry of a key, made if absent; it is now the most recently used.
+    fn touch(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
+        self.clock += 1;
+        let clock = self.clock;
+        let entry = self.entries.entry(key).or_insert_with(|| (0, make()));
+        self.by_use.remove(&entry.0);
+        self.by_use.insert(clock, key);
+        entry.0 = clock;
+        if self.entries.len() > CACHE_ENTRIES {
+            let (_, oldest) = self.by_use.pop_first().expect("every entry has been used once");
+            self.entries.remove(&oldest);
+        }
+        &mut self.entries.get_mut(&key).expect("it was just put there, as the newest").1
+    }
+
+    fn peek_mut(&mut self, key: u64) -> Option<&mut V> {
+        self.entries.get_mut(&key).map(|(_, v)| v)
+    }
+}
+
+/// The tokens that an object has left for its events.
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    since: Mono,
+}
+
+/// The messages that came for one reason.
+#[derive(Debug)]
+struct Similar {
+    messages: BTreeSet<u64>,
+    last: Mono,
+}
+
+/// An Event as this recorder believes it to stand in the cluster.
+#[derive(Debug)]
+struct Logged {
+    event: Event,
+    /// Whether it has been created, as far as is known.
+    created: bool,
+    /// A write of it is on its way, or waits for its retry.
+    busy: bool,
+    /// It was counted up while busy.
+    dirty: bool,
+    count: i32,
+}
+
+#[derive(Debug)]
+struct Sent {
+    log: u64,
+    until: Mono,
+    create: bool,
+    retried: bool,
+}
 
 /// Records Events of one component.
 #[derive(Debug)]
 pub struct Recorder {
     component: Arc<str>,
+    host: Arc<str>,
+    enabled: bool,
     ids: ReqIds,
     rng: Rng,
+    spam: Lru<Bucket>,
+    similar: Lru<Similar>,
+    logged: Lru<Logged>,
+    sent: BTreeMap<ReqId, Sent>,
+    retries: VecDeque<(Mono, u64)>,
 }
 
 impl Recorder {
     /// For a component (`kubelet`, `default-scheduler`) on a host (may be empty). With `enabled` false it does nothing.
     pub fn new(component: Arc<str>, host: Arc<str>, enabled: bool, part: u16, rng: Rng) -> Recorder {
-        let _ = (host, enabled);
-        Recorder { component, ids: ReqIds::new(part), rng }
+        Recorder {
+            component,
+            host,
+            enabled,
+            ids: ReqIds::new(part),
+            rng,
+            spam: Lru::new(),
+            similar: Lru::new(),
+            logged: Lru::new(),
+            sent: BTreeMap::new(),
+            retries: VecDeque::new(),
+        }
+    }
+
+    /// Whether it records at all; a caller may save itself the making of a message.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
     }
 
     /// Records that something happened to `about`.
     pub fn record(
         &mut self,
-        _now: Now,
-        _about: &Object,
-        _warning: bool,
-        _reason: &str,
-        _message: &str,
-        _out: &mut Vec<ToServer>,
+        now: Now,
+        about: &Object,
+        warning: bool,
+        reason: &str,
+        message: &str,
+        out: &mut Vec<ToServer>,
     ) {
-        let _ = (&self.component, &mut self.ids, &mut self.rng);
+        if !self.enabled || self.sent.len() + self.retries.len() >= MAX_PENDING {
+            return;
+        }
+        let object = mix_bytes(mix(1, u64::from(about.kind().0)), about.uid().as_bytes());
+        let object = mix_bytes(mix_bytes(object, about.namespace().as_bytes()), about.name().as_bytes());
+        let class = mix_bytes(mix(object, u64::from(warning)), reason.as_bytes());
+        let single = mix_bytes(class, message.as_bytes());
+        let combined = self.is_combined(now, class, single);
+        let log = if combined { class } else { single };
+        // The bucket is asked last, as client-go does: what is dropped still counts as similar.
+        if !self.take_token(now, object) {
+            return;
+        }
+        self.log(now, log, about, warning, reason, message, combined);
+        self.write(now, log, out);
     }
 
     /// Takes a message from the server; messages of other parts are ignored.
-    pub fn handle(&mut self, _now: Now, _input: &FromServer, _out: &mut Vec<ToServer>) {}
+    pub fn handle(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
+        match input {
+            FromServer::Reply(id, result) => {
+                if let Some(sent) = self.sent.remove(id) {
+                    self.take_reply(now, sent, result, out);
+                }
+            }
+            FromServer::Disconnected => {
+                let lost = std::mem::take(&mut self.sent);
+                lost.into_values().for_each(|sent| self.retry(now, &sent));
+            }
+            FromServer::Watch(..) => {}
+        }
+    }
 
-    /// Forgets what is old.
-    pub fn handle_timeout(&mut self, _now: Now, _out: &mut Vec<ToServer>) {}
+    /// Tries again what was lost, and gives up what was lost twice.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        while let Some(entry) = self.sent.first_entry() {
+            if entry.get().until > now.mono {
+                break;
+            }
+            let sent = entry.remove();
+            self.retry(now, &sent);
+        }
+        while self.retries.front().is_some_and(|(at, _)| *at <= now.mono) {
+            let (_, log) = self.retries.pop_front().expect("it was there in the line above");
+            self.send(now, log, true, out);
+        }
+    }
 
     /// When it next wants to act.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        let sent = self.sent.first_key_value().map(|(_, s)| Deadline { at: s.until, why: "event write timed out" });
+        let retry = self.retries.front().map(|(at, _)| Deadline { at: *at, why: "retry event write" });
+        Deadline::earlier(sent, retry)
+    }
+
+    fn take_token(&mut self, now: Now, object: u64) -> bool {
+        let bucket = self.spam.touch(object, || Bucket { tokens: SPAM_BURST, since: now.mono });
+        let refilled = (now.mono - bucket.since).as_nanos() / SPAM_REFILL.as_nanos();
+        if refilled > 0 {
+            let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
+            bucket.tokens = bucket.tokens.saturating_add(refilled).min(SPAM_BURST);
+            bucket.since = bucket.since + SPAM_REFILL.saturating_mul(refilled);
+        }
+        let some = bucket.tokens > 0;
+        bucket.tokens -= u32::from(some);
+        some
+    }
+
+    /// Whether so many different messages came for this reason that they are now combined.
+    fn is_combined(&mut self, now: Now, class: u64, message: u64) -> bool {
+        let similar = self.similar.touch(class, || Similar { messages: BTreeSet::new(), last: now.mono });
+        if now.mono - similar.last > AGGREGATE_INTERVAL {
+            similar.messages.clear();
+        }
+        similar.messages.insert(message);
+        similar.last = now.mono;
+        let combined = similar.messages.len() >= AGGREGATE_MESSAGES;
+        if combined {
+            similar.messages.pop_first();
+        }
+        combined
+    }
+
+    /// Counts the event up, or begins it.
+    fn log(&mut self, now: Now, log: u64, about: &Object, warning: bool, reason: &str, message: &str, combined: bool) {
+        let (component, host, rng) = (&self.component, &self.host, &mut self.rng);
+        let entry = self.logged.touch(log, || Logged {
+            event: new_event(now.wall, about, warning, reason, message, combined, component, host, rng),
+            created: false,
+            busy: false,
+            dirty: false,
+            count: 0,
+        });
+        entry.count = entry.count.saturating_add(1);
+        if entry.count > 1 {
+            let count = entry.count;
+            let spec = entry.event.spec_mut();
+            spec.count = Some(count);
+            spec.last_timestamp = Some(now.wall.to_time());
+            if combined {
+                spec.message = Some(combined_message(message));
+            }
+        }
+    }
+
+    /// Sends the entry as it stands, or later if a write of it is on its way.
+    fn write(&mut self, now: Now, log: u64, out: &mut Vec<ToServer>) {
+        let entry = self.logged.peek_mut(log).expect("it has just been logged");
+        if entry.busy {
+            entry.dirty = true;
+        } else {
+            self.send(now, log, false, out);
+        }
+    }
+
+    fn send(&mut self, now: Now, log: u64, retried: bool, out: &mut Vec<ToServer>) {
+        let Some(entry) = self.logged.peek_mut(log) else { return };
+        entry.busy = true;
+        entry.dirty = false;
+        let create = !entry.created;
+        let options = WriteOptions::default();
+        let call = if create {
+            Call::Create { object: Object::Event(entry.event.clone()), options }
+        } else {
+            let spec = &entry.event.spec;
+            let body = json!({
+                "count": entry.count, "lastTimestamp": spec.last_timestamp, "message": spec.message,
+            });
+            let key = entry.event.key();
+            let precondition = Precondition::default();
+            Call::Patch { key, patch: Patch::Merge(body), subresource: Subresource::None, precondition, options }
+        };
+        let id = self.ids.next();
+        out.push(ToServer::Request(id, Request::new(&self.component, call)));
+        self.sent.insert(id, Sent { log, until: now.mono + limits::REQUEST_TIMEOUT, create, retried });
+    }
+
+    fn take_reply(&mut self, now: Now, sent: Sent, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        let created = match result {
+            Ok(_) => true,
+            // A create that was tried before: it had been carried out.
+            Err(s) if sent.create && s.reason == Reason::AlreadyExists => true,
+            // The Event has outlived its time to live; it begins anew.
+            Err(s) if !sent.create && s.reason == Reason::NotFound => {
+                if let Some(entry) = self.logged.peek_mut(sent.log) {
+                    entry.created = false;
+                    rename(&mut entry.event, now.wall, &mut self.rng);
+                    self.send(now, sent.log, sent.retried, out);
+                }
+                return;
+            }
+            Err(s) if is_transient(s) => return self.retry(now, &sent),
+            Err(_) => false,
+        };
+        let Some(entry) = self.logged.peek_mut(sent.log) else { return };
+        entry.created |= created;
+        entry.busy = false;
+        if entry.dirty && created {
+            self.send(now, sent.log, false, out);
+        }
+    }
+
+    fn retry(&mut self, now: Now, sent: &Sent) {
+        if !sent.retried {
+            self.retries.push_back((now.mono + RETRY_AFTER, sent.log));
+        } else if let Some(entry) = self.logged.peek_mut(sent.log) {
+            entry.busy = false;
+        }
+    }
+}
+
+fn is_transient(status: &Status) -> bool {
+    use Reason as R;
+    matches!(
+        status.reason,
+        R::Timeout | R::ServerTimeout | R::ServiceUnavailable | R::TooManyRequests | R::InternalError | R::Conflict
+    )
+}
+
+fn combined_message(message: &str) -> String {
+    format!("(combined from similar events): {message}")
+}
+
+/// Names an Event as client-go does: object and nanoseconds in hexadecimal. A clock here shows microseconds, so that
+/// the rest is drawn, and two recorders don't meet.
+fn rename(event: &mut Event, wall: Wall, rng: &mut Rng) {
+    let about = event.spec.involved_object.name.as_deref().unwrap_or("");
+    let name = format!("{about}.{:x}", wall.0.saturating_mul(1000).saturating_add(rng.below(1000) as i64));
+    event.meta_mut().name = Some(name);
+}
+
+fn new_event(
+    wall: Wall,
+    about: &Object,
+    warning: bool,
+    reason: &str,
+    message: &str,
+    combined: bool,
+    component: &str,
+    host: &str,
+    rng: &mut Rng,
+) -> Event {
+    let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+    let info = about.kind().info();
+    let namespace = if about.namespace().is_empty() { "default" } else { about.namespace() };
+    let whole = WholeEvent {
+        involved_object: ObjectReference {
+            api_version: Some(info.api_version()),
+            kind: Some(info.kind.to_owned()),
+            name: text(about.name()),
+            namespace: text(about.namespace()),
+            uid: text(about.uid()),
+            resource_version: (about.rv().0 != 0).then(|| about.rv().to_string()),
+            field_path: None,
+        },
+        type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: text(reason),
+        message: Some(if combined { combined_message(message) } else { message.to_owned() }),
+        source: Some(EventSource { component: text(component), host: text(host) }),
+        reporting_component: text(component),
+        reporting_instance: text(host),
+        first_timestamp: Some(wall.to_time()),
+        last_timestamp: Some(wall.to_time()),
+        count: Some(1),
+        ..WholeEvent::default()
+    };
+    let meta = ObjectMeta { namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+    let mut event = Event::new(meta, whole, ());
+    rename(&mut event, wall, rng);
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::{MAX_PENDING, Recorder, SPAM_BURST};
+    use crate::api::{Call, FromServer, Patch, Response, Status, ToServer};
+    use crate::limits;
+    use crate::machine::{Mono, Now, Wall};
+    use crate::object::{Kind, Object, ObjectKey};
+    use crate::random::Rng;
+
+    #[derive(Default)]
+    struct Cluster {
+        events: BTreeMap<ObjectKey, Value>,
+    }
+
+    impl Cluster {
+        /// Carries out what was sent; with `deaf`, no reply comes back.
+        fn serve(&mut self, now: Now, r: &mut Recorder, mut out: Vec<ToServer>, deaf: bool) {
+            while let Some(message) = out.pop() {
+                let ToServer::Request(id, request) = message else { panic!() };
+                let reply = match request.call {
+                    Call::Create { object: Object::Event(e), .. } => {
+                        let known = self.events.insert(e.key(), Object::Event(e.clone()).to_json());
+                        match known {
+                            Some(_) => Err(Status::already_exists(Kind::EVENT, e.name())),
+                            None => Ok(Response::Object(Object::Event(e))),
+                        }
+                    }
+                    Call::Patch { key, patch: Patch::Merge(body), .. } => match self.events.get_mut(&key) {
+                        Some(event) => {
+                            json_patch::merge(event, &body);
+                            Ok(Response::Object(Object::from_json(event.clone()).unwrap()))
+                        }
+                        None => Err(Status::not_found(Kind::EVENT, key.name())),
+                    },
+                    other => panic!("{other:?}"),
+                };
+                if !deaf {
+                    r.handle(now, &FromServer::Reply(id, reply), &mut out);
+                }
+            }
+        }
+
+        fn counts(&self) -> Vec<(String, i64)> {
+            let read = |e: &Value| (e["message"].as_str().unwrap().to_owned(), e["count"].as_i64().unwrap());
+            self.events.values().map(read).collect()
+        }
+    }
+
+    fn pod() -> Object {
+        Object::from_json(json!({"apiVersion":"v1","kind":"Pod",
+            "metadata":{"name":"p","namespace":"d","uid":"u1","resourceVersion":"7"},"spec":{"containers":[]}}))
+        .unwrap()
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Mono(seconds * 1_000_000_000), wall: Wall(1_000_000 * seconds as i64) }
+    }
+
+    fn recorder() -> Recorder {
+        Recorder::new("kubelet".into(), "n1".into(), true, 4, Rng::from_seed(3))
+    }
+
+    #[test]
+    fn repeats_are_counted() {
+        let (mut r, mut c) = (recorder(), Cluster::default());
+        for second in 0..3 {
+            let mut out = Vec::new();
+            r.record(at(second), &pod(), true, "BackOff", "again", &mut out);
+            c.serve(at(second), &mut r, out, false);
+        }
+        assert_eq!(c.counts(), [("again".to_owned(), 3)]);
+        let event = c.events.values().next().unwrap();
+        assert_eq!(event["involvedObject"]["uid"], "u1");
+        assert_eq!(event["source"], json!({"component": "kubelet", "host": "n1"}));
+        assert_eq!(event["firstTimestamp"], "1970-01-01T00:00:00Z");
+        assert_eq!(event["lastTimestamp"], "1970-01-01T00:00:02Z");
+        assert!(event["metadata"]["name"].as_str().unwrap().starts_with("p."));
+    }
+
+    #[test]
+    fn what_comes_while_a_write_is_on_its_way_follows_it() {
+        let (mut r, mut c) = (recorder(), Cluster::default());
+        let mut out = Vec::new();
+        (0..5).for_each(|_| r.record(at(1), &pod(), false, "Pulled", "x", &mut out));
+        assert_eq!(out.len(), 1);
+        c.serve(at(1), &mut r, out, false);
+        assert_eq!(c.counts(), [("x".to_owned(), 5)]);
+    }
+
+    #[test]
+    fn floods_are_dropped_and_similar_ones_combined() {
+        let (mut r, mut c) = (recorder(), Cluster::default());
+        for i in 0..100 {
+            let mut out = Vec::new();
+            r.record(at(1), &pod(), false, "Odd", &format!("number {i}"), &mut out);
+            c.serve(at(1), &mut r, out, false);
+        }
+        assert_eq!(c.events.len(), 10);
+        let total: i64 = c.counts().iter().map(|(_, n)| n).sum();
+        assert_eq!(total, i64::from(SPAM_BURST));
+        let combined: Vec<_> = c.counts().into_iter().filter(|(m, _)| m.starts_with("(combined from")).collect();
+        assert_eq!(combined.len(), 1);
+        assert_eq!(combined[0].1, 16);
+    }
+
+    #[test]
+    fn a_lost_reply_is_retried_once_under_the_same_name() {
+        let (mut r, mut c) = (recorder(), Cluster::default());
+        let mut out = Vec::new();
+        r.record(at(1), &pod(), false, "Killing", "x", &mut out);
+        c.serve(at(1), &mut r, out, true);
+        let mut now = at(1);
+        for _ in 0..2 {
+            now.mono = r.poll_timeout().unwrap().at;
+            let mut out = Vec::new();
+            r.handle_timeout(now, &mut out);
+            c.serve(now, &mut r, out, false);
+        }
+        assert_eq!(c.counts(), [("x".to_owned(), 1)]);
+        assert!(r.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn what_is_lost_twice_is_dropped_and_nothing_piles_up() {
+        let mut r = recorder();
+        let mut out = Vec::new();
+        for i in 0..2 * MAX_PENDING {
+            let mut o = pod();
+            o.meta_mut().uid = Some(format!("u{i}"));
+            r.record(at(1), &o, false, "Odd", "x", &mut out);
+        }
+        assert_eq!(out.len(), MAX_PENDING);
+        let mut now = at(1) + limits::REQUEST_TIMEOUT;
+        for _ in 0..8 {
+            r.handle_timeout(now, &mut out);
+            now = now + Duration::from_secs(10);
+        }
+        assert_eq!(out.len(), 2 * MAX_PENDING);
+        assert!(r.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn a_disabled_recorder_says_nothing() {
+        let mut r = Recorder::new("x".into(), "".into(), false, 4, Rng::from_seed(3));
+        let mut out = Vec::new();
+        r.record(at(1), &pod(), false, "Odd", "x", &mut out);
+        assert!(out.is_empty() && r.poll_timeout().is_none());
     }
 }

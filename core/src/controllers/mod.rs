@@ -4,6 +4,21 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+pub mod deployment;
+mod manager;
 mod plan;
+pub mod replica_set;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
+
+/// Every controller, in the order in which the manager runs them.
+pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(deployment::DeploymentController::default()),
+        Box::new(replica_set::ReplicaSetController::replica_sets()),
+        Box::new(replica_set::ReplicaSetController::replication_controllers()),
+    ]
+}

@@ -32,6 +32,18 @@ pub trait Controller: Send {
     /// decision and for state that dies with the process (rate limiters, last-seen times).
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan;
 
+    /// Something that this controller asked for was done; it may note it in an event (`SuccessfulCreate`). `object` is
+    /// what the server answered: of a create, the child with the name that the runner chose.
+    fn succeeded(
+        &mut self,
+        _views: &Views,
+        _key: &ObjectKey,
+        _write: &Write,
+        _object: Option<&Object>,
+    ) -> Option<EventNote> {
+        None
+    }
+
     /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
     /// in an event (`FailedCreate`).
     fn failed(

@@ -1,0 +1,270 @@
+//! What a runner remembers of its own writes: which it must see before it decides again (read-your-writes), and of
+//! which it does not know the outcome.
+//!
+//! - A write that was answered has a revision; the key waits until the view of that kind has reached it.
+//! - A delete that found nothing has none; the key waits until the view does not show the object either.
+//! - A create of unknown outcome leaves its name; the next create of the key uses it first, so that the child cannot
+//!   come twice.
+//! - A delete of unknown outcome is sent again before the key decides anew, so that no second child is picked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Views;
+use crate::controllers::Write;
+use crate::limits;
+use crate::machine::Mono;
+use crate::object::{Kind, ObjectKey, Revision};
+
+/// A generated name that may have been taken.
+#[derive(Debug)]
+struct Uncertain {
+    generate_name: Arc<str>,
+    child: ObjectKey,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    revisions: Vec<(Kind, Revision)>,
+    gone: Vec<(ObjectKey, Arc<str>)>,
+    creates: Vec<Uncertain>,
+    deletes: Vec<Write>,
+    /// Since when the key waits, if it does.
+    parked: Option<Mono>,
+}
+
+impl Entry {
+    /// Drops what the views show by now.
+    fn settle(&mut self, views: &Views) {
+        self.revisions.retain(|(kind, rv)| views.view(*kind).revision() < *rv);
+        self.gone.retain(|(key, uid)| views.view(key.kind).get(key).is_some_and(|o| o.uid() == &**uid));
+        self.creates.retain(|u| !watches(views, u.child.kind) || views.view(u.child.kind).get(&u.child).is_none());
+    }
+
+    fn waits(&self) -> bool {
+        !self.revisions.is_empty() || !self.gone.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.waits() && self.creates.is_empty() && self.deletes.is_empty()
+    }
+}
+
+/// Whether a reader watches a kind at all.
+fn watches(views: &Views, kind: Kind) -> bool {
+    views.iter().any(|v| v.kind() == kind)
+}
+
+/// What may be done with a key.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Decide by the views.
+    Go,
+    /// The views don't show its own writes yet; the journal will name the key when they do.
+    Wait,
+    /// First find out what became of these deletes.
+    Resolve(Vec<Write>),
+}
+
+/// The memory of one runner, by key.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// Keys that wait for a revision of a kind.
+    by_revision: BTreeMap<Kind, BTreeSet<(Revision, ObjectKey)>>,
+    /// Keys that wait for an object to be gone.
+    by_gone: BTreeMap<ObjectKey, Vec<ObjectKey>>,
+    /// When the patience with a waiting key ends.
+    patience: BTreeSet<(Mono, ObjectKey)>,
+}
+
+impl Journal {
+    /// A write of `key` was carried out at this revision.
+    pub(super) fn wrote(&mut self, views: &Views, key: &ObjectKey, kind: Kind, rv: Revision) {
+        if !watches(views, kind) || views.view(kind).revision() >= rv {
+            return;
+        }
+        let revisions = &mut self.entries.entry(key.clone()).or_default().revisions;
+        match revisions.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, known)) => *known = (*known).max(rv),
+            None => revisions.push((kind, rv)),
+        }
+    }
+
+    /// A delete of `key` found that the object is no more.
+    pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Arc<str>) {
+        if watches(views, child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
+            self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Arc::clone(uid)));
+        }
+    }
+
+    /// A create of `key` under a generated name may have been carried out.
+    pub(super) fn uncertain_create(&mut self, key: &ObjectKey, generate_name: &str, child: ObjectKey) {
+        let creates = &mut self.entries.entry(key.clone()).or_default().creates;
+        if creates.iter().all(|u| u.child != child) {
+            creates.push(Uncertain { generate_name: Arc::from(generate_name), child });
+        }
+    }
+
+    /// A delete of `key` may have been carried out.
+    pub(super) fn uncertain_delete(&mut self, key: &ObjectKey, write: Write) {
+        self.entries.entry(key.clone()).or_default().deletes.push(write);
+    }
+
+    /// Takes a name that an earlier create of the same sort may have taken.
+    pub(super) fn reuse(&mut self, key: &ObjectKey, kind: Kind, ns: &str, generate_name: &str) -> Option<ObjectKey> {
+        let creates = &mut self.entries.get_mut(key)?.creates;
+        let fits =
+            |u: &Uncertain| u.child.kind == kind && u.child.namespace() == ns && &*u.generate_name == generate_name;
+        let at = creates.iter().position(fits)?;
+        Some(creates.remove(at).child)
+    }
+
+    /// Whether a key may be decided on. A key that must wait is named by [`reached`](Self::reached) or
+    /// [`changed`](Self::changed) later.
+    pub(super) fn judge(&mut self, now: Mono, views: &Views, key: &ObjectKey) -> Verdict {
+        let Some(entry) = self.entries.get_mut(key) else { return Verdict::Go };
+        entry.settle(views);
+        if entry.waits() {
+            for (kind, rv) in &entry.revisions {
+                self.by_revision.entry(*kind).or_default().insert((*rv, key.clone()));
+            }
+            for (child, _) in &entry.gone {
+                let waiting = self.by_gone.entry(child.clone()).or_default();
+                if !waiting.contains(key) {
+                    waiting.push(key.clone());
+                }
+            }
+            if entry.parked.is_none() {
+                entry.parked = Some(now);
+                self.patience.insert((now + limits::OWN_WRITES_PATIENCE, key.clone()));
+            }
+            return Verdict::Wait;
+        }
+        if let Some(since) = entry.parked.take() {
+            self.patience.remove(&(since + limits::OWN_WRITES_PATIENCE, key.clone()));
+        }
+        let deletes = std::mem::take(&mut entry.deletes);
+        if entry.is_empty() {
+            self.entries.remove(key);
+        }
+        if deletes.is_empty() { Verdict::Go } else { Verdict::Resolve(deletes) }
+    }
+
+    /// The view of a kind has reached a revision: the keys that waited for it.
+    pub(super) fn reached(&mut self, kind: Kind, rv: Revision, mut wake: impl FnMut(ObjectKey)) {
+        let Some(waiting) = self.by_revision.get_mut(&kind) else { return };
+        while waiting.first().is_some_and(|(wanted, _)| *wanted <= rv) {
+            wake(waiting.pop_first().expect("it was there in the line above").1);
+        }
+    }
+
+    /// An object has changed in the view: the keys that waited for its end.
+    pub(super) fn changed(&mut self, child: &ObjectKey, wake: impl FnMut(ObjectKey)) {
+        if !self.by_gone.is_empty() {
+            self.by_gone.remove(child).into_iter().flatten().for_each(wake);
+        }
+    }
+
+    /// When the patience with the key that waits longest ends.
+    pub(super) fn next_at(&self) -> Option<Mono> {
+        self.patience.first().map(|(at, _)| *at)
+    }
+
+    /// The kinds whose views have not shown a write for too long; patience begins anew.
+    pub(super) fn overdue(&mut self, now: Mono) -> BTreeSet<Kind> {
+        let mut kinds = BTreeSet::new();
+        while self.patience.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.patience.pop_first().expect("it was there in the line above");
+            let entry = self.entries.get_mut(&key).expect("a key that waits has an entry");
+            entry.parked = Some(now);
+            kinds.extend(entry.revisions.iter().map(|(k, _)| *k));
+            kinds.extend(entry.gone.iter().map(|(c, _)| c.kind));
+            self.patience.insert((now + limits::OWN_WRITES_PATIENCE, key));
+        }
+        kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{Journal, Verdict};
+    use crate::client::Views;
+    use crate::limits;
+    use crate::machine::Mono;
+    use crate::object::{Kind, Object, ObjectKey, Revision};
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(Kind::REPLICA_SET, "d", name)
+    }
+
+    fn pod(name: &str, uid: &str) -> Object {
+        Object::from_json(json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":name,"namespace":"d","uid":uid},
+            "spec":{"containers":[]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn waits_for_revisions_and_names_the_key_once() {
+        let mut views = Views::of(&[Kind::POD], []);
+        let mut j = Journal::default();
+        j.wrote(&views, &key("a"), Kind::POD, Revision(7));
+        j.wrote(&views, &key("a"), Kind::POD, Revision(5));
+        j.wrote(&views, &key("a"), Kind::EVENT, Revision(9));
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Wait));
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("b")), Verdict::Go));
+        let mut woken = Vec::new();
+        j.reached(Kind::POD, Revision(6), |k| woken.push(k));
+        assert!(woken.is_empty());
+        views.view_mut(Kind::POD).set_revision(Revision(7));
+        j.reached(Kind::POD, Revision(7), |k| woken.push(k));
+        assert_eq!(woken, [key("a")]);
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Go));
+        assert!(j.entries.is_empty() && j.next_at().is_none());
+    }
+
+    #[test]
+    fn waits_for_the_end_of_what_is_gone() {
+        let mut views = Views::of(&[Kind::POD], [pod("p", "1")]);
+        let child = pod("p", "1").key();
+        let mut j = Journal::default();
+        j.found_gone(&views, &key("a"), &child, &"1".into());
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Wait));
+        views.view_mut(Kind::POD).upsert(child.clone(), pod("p", "2"));
+        let mut woken = Vec::new();
+        j.changed(&child, |k| woken.push(k));
+        assert_eq!(woken, [key("a")]);
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Go));
+    }
+
+    #[test]
+    fn names_are_used_again_unless_they_have_shown_up() {
+        let mut views = Views::of(&[Kind::POD], []);
+        let mut j = Journal::default();
+        for name in ["r-1", "r-2"] {
+            j.uncertain_create(&key("a"), "r-", ObjectKey::new(Kind::POD, "d", name));
+        }
+        views.view_mut(Kind::POD).upsert(pod("r-1", "1").key(), pod("r-1", "1"));
+        assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Go));
+        assert!(j.reuse(&key("a"), Kind::POD, "d", "other-").is_none());
+        assert!(j.reuse(&key("b"), Kind::POD, "d", "r-").is_none());
+        assert_eq!(j.reuse(&key("a"), Kind::POD, "d", "r-").unwrap().name(), "r-2");
+        assert!(j.reuse(&key("a"), Kind::POD, "d", "r-").is_none());
+    }
+
+    #[test]
+    fn patience_ends_and_begins_anew() {
+        let views = Views::of(&[Kind::POD], []);
+        let mut j = Journal::default();
+        j.wrote(&views, &key("a"), Kind::POD, Revision(7));
+        j.judge(Mono::ZERO, &views, &key("a"));
+        let due = j.next_at().unwrap();
+        assert!(j.overdue(Mono::ZERO + Duration::from_secs(1)).is_empty());
+        assert_eq!(j.overdue(due).into_iter().collect::<Vec<_>>(), [Kind::POD]);
+        assert_eq!(j.next_at(), Some(due + limits::OWN_WRITES_PATIENCE));
+    }
+}

@@ -1,0 +1,601 @@
+//! The generic runner of a controller: its own informers and views, its queue, its writes.
+//!
+//! What comes in: messages of the server, each with the mandate that its owner holds at that moment. What goes out:
+//! requests. What never happens: a write without a mandate; a decision by a view that does not show the key's own
+//! earlier writes, or that is older than the leadership it is made under; two workers on one key; a second name for
+//! a child whose first creation may have gone through.
+//!
+//! Call order: `handle` for each message of one of its parts, and for `Disconnected`; `handle_timeout` at
+//! `poll_timeout`; both with the mandate of the moment. `reset` when leadership has been lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::journal::{Journal, Verdict};
+use super::{Change, Informer, InformerConfig, Queue, Recorder, View, Views};
+use crate::api::{
+    Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
+    Status, ToServer, WriteOptions,
+};
+use crate::controllers::{Controller, EventNote, Plan, Write};
+use crate::limits;
+use crate::machine::{Deadline, Mono, Now};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector, controller_of};
+use crate::random::Rng;
+
+/// Letters of a generated name's suffix (apiserver `names.randomLength`).
+const SUFFIX_LETTERS: usize = 5;
+/// Longest generated base name, so that a whole name is at most 63 letters (apiserver `maxGeneratedNameLength`).
+const MAX_BASE_LETTERS: usize = 63 - SUFFIX_LETTERS;
+
+/// Leave to write. Whoever holds none reads only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mandate {
+    /// Proof of leadership for every write; `None` where there is no election.
+    pub fence: Option<Fence>,
+}
+
+impl Mandate {
+    /// The revision at which this leadership began; zero where there is no election.
+    fn term(&self) -> Revision {
+        self.fence.as_ref().map_or(Revision(0), |f| f.epoch)
+    }
+}
+
+/// What a request in flight is about.
+#[derive(Debug)]
+enum Stage {
+    /// The write itself. For a create: the name that was sent, if the runner chose it, and whether it was sent before.
+    Write { child: Option<ObjectKey>, reused: bool },
+    /// A read of a child that exists already, under a name that was sent before.
+    Confirm { child: ObjectKey },
+}
+
+#[derive(Debug)]
+struct Sent {
+    key: ObjectKey,
+    index: usize,
+    stage: Stage,
+    until: Mono,
+}
+
+/// A plan that is being carried out.
+#[derive(Debug)]
+struct Execution {
+    writes: Vec<Write>,
+    /// The first write that has not been sent.
+    next: usize,
+    outstanding: usize,
+    /// How many creates the next batch of a slow start has.
+    batch: usize,
+    failed: bool,
+    /// The server asked for at least this much patience.
+    retry_after: Duration,
+    events: Vec<EventNote>,
+    requeue_after: Option<Duration>,
+    /// It repeats earlier deletes; the key is to be decided on afterwards.
+    resolving: bool,
+}
+
+/// Runs one controller over a connection that it may share with others.
+pub struct Runner {
+    controller: Box<dyn Controller>,
+    user: Arc<str>,
+    first_part: u16,
+    informers: Vec<Informer>,
+    views: Views,
+    recorder: Recorder,
+    ids: ReqIds,
+    rng: Rng,
+    queue: Queue,
+    running: BTreeMap<ObjectKey, Execution>,
+    requests: BTreeMap<ReqId, Sent>,
+    journal: Journal,
+    /// The leadership that the state above belongs to.
+    term: Option<Revision>,
+    /// While set, views are behind the beginning of the term; then they are listed again.
+    catch_up: Option<Mono>,
+    deposed: bool,
+    changes: Vec<Change>,
+    keys: Vec<ObjectKey>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner")
+            .field("controller", &self.controller.name())
+            .field("term", &self.term)
+            .field("queued", &self.queue.len())
+            .field("running", &self.running.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// A runner whose parts are `first_part .. first_part + parts()`.
+    pub fn new(controller: Box<dyn Controller>, record_events: bool, first_part: u16, mut rng: Rng) -> Runner {
+        let user: Arc<str> = Arc::from(controller.name());
+        let mut fork = |n: u64| Rng::from_seed(crate::random::mix(rng.next_u64(), n));
+        let watched = controller.watches();
+        let informers = watched.iter().zip(first_part + 2..).map(|(w, part)| {
+            let config = InformerConfig {
+                kind: w.kind,
+                namespace: Arc::from(""),
+                labels: Selector::everything(),
+                fields: FieldSelector::everything(),
+                user: Arc::clone(&user),
+            };
+            Informer::new(config, part, fork(u64::from(part)))
+        });
+        let informers = informers.collect();
+        let views = Views::new(watched.iter().map(|w| View::new(w.kind, w.indexes)).collect());
+        let recorder = Recorder::new(Arc::clone(&user), Arc::from(""), record_events, first_part + 1, fork(1));
+        let ids = ReqIds::new(first_part);
+        let rng = fork(0);
+        Runner {
+            controller,
+            user,
+            first_part,
+            informers,
+            views,
+            recorder,
+            ids,
+            rng,
+            queue: Queue::new(),
+            running: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            journal: Journal::default(),
+            term: None,
+            catch_up: None,
+            deposed: false,
+            changes: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// How many parts of the connection it takes: writes, events, and one for each informer.
+    pub fn parts(&self) -> u16 {
+        2 + self.informers.len() as u16
+    }
+
+    /// Name of the controller.
+    pub fn name(&self) -> &'static str {
+        self.controller.name()
+    }
+
+    /// What the controller sees; for checkers and for explanations of what has not converged.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Whether nothing is queued, in flight or waiting for its own writes.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.running.is_empty() && self.journal.next_at().is_none()
+    }
+
+    /// Whether the server has refused a write for its fence since this was last asked.
+    pub fn take_deposed(&mut self) -> bool {
+        std::mem::take(&mut self.deposed)
+    }
+
+    /// Takes a message from the server.
+    pub fn handle(&mut self, now: Now, input: &FromServer, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        self.check_term(now, mandate);
+        match input {
+            FromServer::Reply(id, result) => match id.part().checked_sub(self.first_part) {
+                Some(0) => self.take_reply(now, *id, result, mandate, out),
+                Some(1) => self.recorder.handle(now, input, out),
+                Some(n) => self.take_news(now, usize::from(n) - 2, input, out),
+                None => {}
+            },
+            FromServer::Watch(id, _) => {
+                if let Some(n) = id.part().checked_sub(self.first_part + 2) {
+                    self.take_news(now, usize::from(n), input, out);
+                }
+            }
+            FromServer::Disconnected => {
+                (0..self.informers.len()).for_each(|i| self.take_news(now, i, input, out));
+                self.recorder.handle(now, input, out);
+                let lost = std::mem::take(&mut self.requests);
+                lost.into_values().for_each(|sent| self.unknown_outcome(now, sent));
+            }
+        }
+        self.pump(now, mandate, out);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        self.check_term(now, mandate);
+        for informer in &mut self.informers {
+            if informer.poll_timeout().is_some_and(|d| d.at <= now.mono) {
+                informer.handle_timeout(now, self.views.view_mut(informer.kind()), out);
+            }
+        }
+        self.recorder.handle_timeout(now, out);
+        while let Some(entry) = self.requests.first_entry() {
+            if entry.get().until > now.mono {
+                break;
+            }
+            let sent = entry.remove();
+            self.unknown_outcome(now, sent);
+        }
+        for kind in self.journal.overdue(now.mono) {
+            self.relist(now, kind, None, out);
+        }
+        self.queue.advance(now.mono);
+        self.pump(now, mandate, out);
+    }
+
+    /// When it next wants to act.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let at = |at: Option<Mono>, why| at.map(|at| Deadline { at, why });
+        let own = [
+            self.recorder.poll_timeout(),
+            at(self.requests.first_key_value().map(|(_, s)| s.until), "write timed out"),
+            at(self.queue.next_at(), "key is due"),
+            at(self.journal.next_at(), "own writes don't show"),
+            at(self.catch_up, "views are behind the term"),
+        ];
+        let informers = self.informers.iter().map(Informer::poll_timeout);
+        own.into_iter().chain(informers).fold(None, Deadline::earlier)
+    }
+
+    /// Forgets everything that a leader knows and begins again with a new controller, as a new process would.
+    /// What the informers have learnt stays.
+    pub fn reset(&mut self, controller: Box<dyn Controller>) {
+        assert_eq!(self.controller.name(), controller.name(), "a controller is replaced by its like");
+        self.controller = controller;
+        self.term = None;
+        self.catch_up = None;
+        self.running.clear();
+        self.requests.clear();
+        self.journal = Journal::default();
+        self.queue = Queue::new();
+        let mut keys = Vec::new();
+        for view in self.views.iter() {
+            for (key, object) in view.iter() {
+                let change = Change { key: key.clone(), old: None, new: Some(object.clone()) };
+                self.controller.keys(&change, &self.views, &mut keys);
+            }
+        }
+        keys.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    /// Asserts that the state is of the mandate's term, or begins the term.
+    fn check_term(&mut self, now: Now, mandate: Option<&Mandate>) {
+        let Some(mandate) = mandate else { return };
+        match self.term {
+            Some(term) => assert_eq!(term, mandate.term(), "a runner is reset between two terms"),
+            None => {
+                self.term = Some(mandate.term());
+                self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
+            }
+        }
+    }
+
+    fn relist(&mut self, now: Now, kind: Kind, rv: Option<Revision>, out: &mut Vec<ToServer>) {
+        let view = self.views.view_mut(kind);
+        for informer in self.informers.iter_mut().filter(|i| i.kind() == kind) {
+            informer.relist(now, rv, out);
+            informer.handle_timeout(now, view, out);
+        }
+    }
+
+    /// Hands a message to an informer, and queues the keys that its changes concern.
+    fn take_news(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
+        let Some(informer) = self.informers.get_mut(index) else { return };
+        let kind = informer.kind();
+        informer.handle(now, input, self.views.view_mut(kind), out, &mut self.changes);
+        let queue = &mut self.queue;
+        for change in self.changes.drain(..) {
+            self.controller.keys(&change, &self.views, &mut self.keys);
+            self.keys.drain(..).for_each(|key| queue.add(key));
+            self.journal.changed(&change.key, |key| queue.add(key));
+        }
+        self.journal.reached(kind, self.views.view(kind).revision(), |key| queue.add(key));
+    }
+
+    /// Works on queued keys, as many at a time as there are workers.
+    fn pump(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        let Some(mandate) = mandate else { return };
+        if !self.views.is_synced() || !self.is_caught_up(now, mandate, out) {
+            return;
+        }
+        while self.running.len() < limits::CONTROLLER_WORKERS {
+            let Some(key) = self.queue.pop() else { break };
+            self.work(now, key, mandate, out);
+        }
+    }
+
+    /// Whether the views show everything that was written before this term. What an earlier leader wrote is fenced
+    /// off from then on, so that a view at the term's revision misses nothing of it.
+    fn is_caught_up(&mut self, now: Now, mandate: &Mandate, out: &mut Vec<ToServer>) -> bool {
+        let Some(until) = self.catch_up else { return true };
+        let term = mandate.term();
+        let behind: Vec<Kind> = self.views.iter().filter(|v| v.revision() < term).map(View::kind).collect();
+        if behind.is_empty() {
+            self.catch_up = None;
+            return true;
+        }
+        if until <= now.mono {
+            self.catch_up = Some(now.mono + limits::OWN_WRITES_PATIENCE);
+            behind.into_iter().for_each(|kind| self.relist(now, kind, Some(term), out));
+        }
+        false
+    }
+
+    fn work(&mut self, now: Now, key: ObjectKey, mandate: &Mandate, out: &mut Vec<ToServer>) {
+        let (plan, resolving) = match self.journal.judge(now.mono, &self.views, &key) {
+            Verdict::Wait => {
+                self.queue.done(&key);
+                return;
+            }
+            Verdict::Resolve(writes) => (Plan { writes, ..Plan::default() }, true),
+            Verdict::Go => (self.controller.reconcile(&self.views, &key, now), false),
+        };
+        let execution = Execution {
+            writes: plan.writes,
+            next: 0,
+            outstanding: 0,
+            batch: limits::SLOW_START_INITIAL,
+            failed: false,
+            retry_after: Duration::ZERO,
+            events: plan.events,
+            requeue_after: plan.requeue_after,
+            resolving,
+        };
+        let known = self.running.insert(key.clone(), execution);
+        assert!(known.is_none(), "a key is worked on by one worker at a time");
+        self.proceed(now, &key, Some(mandate), out);
+    }
+
+    /// Sends the next group of writes, or ends the execution.
+    fn proceed(&mut self, now: Now, key: &ObjectKey, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        let execution = self.running.get_mut(key).expect("whoever proceeds is running");
+        if execution.outstanding > 0 {
+            return;
+        }
+        if execution.failed || execution.next == execution.writes.len() {
+            self.finish(now, key, out);
+            return;
+        }
+        let Some(mandate) = mandate else {
+            // Not a leader any more; the owner will reset this runner.
+            return;
+        };
+        let group = next_group(execution);
+        for index in group {
+            self.send(now, key, index, mandate, out);
+        }
+    }
+
+    fn send(&mut self, now: Now, key: &ObjectKey, index: usize, mandate: &Mandate, out: &mut Vec<ToServer>) {
+        let execution = self.running.get(key).expect("whoever sends is running");
+        let write = execution.writes[index].clone();
+        let (call, stage) = self.call(key, write);
+        self.transmit(now, key.clone(), index, stage, call, mandate, out);
+    }
+
+    fn transmit(
+        &mut self,
+        now: Now,
+        key: ObjectKey,
+        index: usize,
+        stage: Stage,
+        call: Call,
+        mandate: &Mandate,
+        out: &mut Vec<ToServer>,
+    ) {
+        let id = self.ids.next();
+        let request = Request { user: Arc::clone(&self.user), fence: mandate.fence.clone(), call };
+        out.push(ToServer::Request(id, request));
+        self.running.get_mut(&key).expect("whoever sends is running").outstanding += 1;
+        self.requests.insert(id, Sent { key, index, stage, until: now.mono + limits::REQUEST_TIMEOUT });
+    }
+
+    /// The call of a write; a child without a name gets one here.
+    fn call(&mut self, key: &ObjectKey, write: Write) -> (Call, Stage) {
+        let options = WriteOptions::default();
+        let mut stage = Stage::Write { child: None, reused: false };
+        let call = match write {
+            Write::Create(mut object) => {
+                if object.name().is_empty() {
+                    let (child, reused) = self.choose_name(key, &object);
+                    object.meta_mut().name = Some(child.name().to_owned());
+                    stage = Stage::Write { child: Some(child), reused };
+                }
+                Call::Create { object, options }
+            }
+            Write::Update(object, subresource) => Call::Update { object, subresource, options },
+            Write::Patch { key, uid, rv, patch, subresource } => {
+                let precondition = Precondition { uid: Some(uid), rv };
+                Call::Patch { key, patch, subresource, precondition, options }
+            }
+            Write::Delete { key, uid, rv, grace_seconds, propagation } => {
+                let precondition = Precondition { uid: Some(uid), rv };
+                let options = DeleteOptions { precondition, grace_seconds, propagation, dry_run: false };
+                Call::Delete { key, options }
+            }
+            Write::DeleteCollection { kind, namespace } => {
+                let (list, options) = (ListOptions::default(), DeleteOptions::default());
+                Call::DeleteCollection { kind, namespace, list, options }
+            }
+        };
+        (call, stage)
+    }
+
+    fn choose_name(&mut self, key: &ObjectKey, object: &Object) -> (ObjectKey, bool) {
+        let base = object.meta().generate_name.as_deref().unwrap_or("");
+        if let Some(child) = self.journal.reuse(key, object.kind(), object.namespace(), base) {
+            return (child, true);
+        }
+        let cut = base.char_indices().nth(MAX_BASE_LETTERS).map_or(base.len(), |(i, _)| i);
+        let name = format!("{}{}", &base[..cut], self.rng.name_suffix(SUFFIX_LETTERS));
+        (ObjectKey::new(object.kind(), object.namespace(), &name), false)
+    }
+
+    fn take_reply(
+        &mut self,
+        now: Now,
+        id: ReqId,
+        result: &Result<Response, Status>,
+        mandate: Option<&Mandate>,
+        out: &mut Vec<ToServer>,
+    ) {
+        let Some(sent) = self.requests.remove(&id) else { return };
+        if matches!(result, Err(status) if status.is_unknown_outcome()) {
+            self.unknown_outcome(now, sent);
+            return;
+        }
+        let Sent { key, index, stage, .. } = sent;
+        self.running.get_mut(&key).expect("a request belongs to a running execution").outstanding -= 1;
+        match (stage, result) {
+            (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, out),
+            (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
+                match mandate {
+                    Some(mandate) => {
+                        let call = Call::Get { key: child.clone(), rv: None };
+                        self.transmit(now, key, index, Stage::Confirm { child }, call, mandate, out);
+                        return;
+                    }
+                    None => self.remember(&key, index, Some(child)),
+                }
+            }
+            (Stage::Write { .. }, Err(status)) => self.failed(now, &key, index, status, out),
+            (Stage::Confirm { .. }, Ok(response)) if self.is_own_child(&key, index, response) => {
+                self.succeeded(now, &key, index, response, out);
+            }
+            // Somebody else's, by chance: the next try has another name.
+            (Stage::Confirm { .. }, Ok(_)) => self.remember(&key, index, None),
+            (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
+        }
+        self.proceed(now, &key, mandate, out);
+    }
+
+    /// Whether what stands under a reused name is what this key wanted to create.
+    fn is_own_child(&self, key: &ObjectKey, index: usize, response: &Response) -> bool {
+        let (Write::Create(wanted), Response::Object(found)) = (&self.running[key].writes[index], response) else {
+            return false;
+        };
+        let owner = |o: &Object| controller_of(o.meta()).map(|r| r.uid.clone());
+        wanted.meta().generate_name == found.meta().generate_name && owner(wanted) == owner(found)
+    }
+
+    fn succeeded(&mut self, now: Now, key: &ObjectKey, index: usize, response: &Response, out: &mut Vec<ToServer>) {
+        let write = &self.running[key].writes[index];
+        let (object, rv) = match response {
+            Response::Object(object) => (Some(object), object.rv()),
+            Response::Scale { rv, .. } | Response::List { rv, .. } | Response::Done { rv } => (None, *rv),
+        };
+        self.journal.wrote(&self.views, key, write_kind(write), rv);
+        if let Some(note) = self.controller.succeeded(&self.views, key, write, object) {
+            self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+        }
+    }
+
+    fn failed(&mut self, now: Now, key: &ObjectKey, index: usize, status: &Status, out: &mut Vec<ToServer>) {
+        let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
+        let write = &execution.writes[index];
+        match (write, status.reason) {
+            (Write::Delete { key: child, uid, .. }, Reason::NotFound) => {
+                self.journal.found_gone(&self.views, key, child, uid);
+            }
+            (_, Reason::Conflict) => {
+                execution.failed = true;
+                self.deposed |= status.is_fenced();
+            }
+            _ => {
+                execution.failed = true;
+                execution.retry_after = execution.retry_after.max(retry_after(status));
+                if let Some(note) = self.controller.failed(&self.views, key, write, status) {
+                    self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+                }
+            }
+        }
+    }
+
+    /// A reply is lost: the request may have been carried out, or not, or be so yet.
+    fn unknown_outcome(&mut self, now: Now, sent: Sent) {
+        let Sent { key, index, stage, .. } = sent;
+        let execution = self.running.get_mut(&key).expect("a request belongs to a running execution");
+        execution.outstanding -= 1;
+        execution.failed = true;
+        let child = match stage {
+            Stage::Write { child, .. } => child,
+            Stage::Confirm { child } => Some(child),
+        };
+        self.remember(&key, index, child);
+        if self.running[&key].outstanding == 0 {
+            self.finish(now, &key, &mut Vec::new());
+        }
+    }
+
+    /// Ends the execution for a write of unknown outcome, and notes it in the journal.
+    fn remember(&mut self, key: &ObjectKey, index: usize, child: Option<ObjectKey>) {
+        let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
+        execution.failed = true;
+        match (&execution.writes[index], child) {
+            (Write::Create(object), Some(child)) => {
+                let base = object.meta().generate_name.as_deref().unwrap_or("");
+                self.journal.uncertain_create(key, base, child);
+            }
+            (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
+            // The same write again is refused (it carries its revision or its name) or changes nothing.
+            (Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. }, _) => {}
+        }
+    }
+
+    fn finish(&mut self, now: Now, key: &ObjectKey, out: &mut Vec<ToServer>) {
+        let execution = self.running.remove(key).expect("what ends has been running");
+        if execution.failed {
+            self.queue.retry(now.mono, key.clone(), execution.retry_after);
+        } else {
+            for note in &execution.events {
+                self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+            }
+            self.queue.forget(key);
+            if execution.resolving {
+                self.queue.add(key.clone());
+            }
+        }
+        if let Some(after) = execution.requeue_after {
+            self.queue.add_after(now.mono, key.clone(), after);
+        }
+        self.queue.done(key);
+    }
+}
+
+/// The writes that go out together: a batch of creates, a run of deletes, or one of anything else.
+fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
+    let start = execution.next;
+    let rest = &execution.writes[start..];
+    let run = |same: fn(&Write) -> bool| rest.iter().take_while(|w| same(w)).count();
+    let count = match &rest[0] {
+        Write::Create(_) => {
+            let count = run(|w| matches!(w, Write::Create(_))).min(execution.batch);
+            execution.batch *= 2;
+            count
+        }
+        Write::Delete { .. } => run(|w| matches!(w, Write::Delete { .. })).min(limits::BURST_REPLICAS),
+        Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } => 1,
+    };
+    if !matches!(rest[0], Write::Create(_)) {
+        execution.batch = limits::SLOW_START_INITIAL;
+    }
+    execution.next += count;
+    start..start + count
+}
+
+fn write_kind(write: &Write) -> Kind {
+    match write {
+        Write::Create(object) | Write::Update(object, _) => object.kind(),
+        Write::Patch { key, .. } | Write::Delete { key, .. } => key.kind,
+        Write::DeleteCollection { kind, .. } => *kind,
+    }
+}
+
+fn retry_after(status: &Status) -> Duration {
+    let seconds = status.details.as_ref().and_then(|d| d.retry_after_seconds).unwrap_or(0);
+    Duration::from_secs(u64::from(seconds))
+}

@@ -1,0 +1,192 @@
+//! Revisions: which ReplicaSet has the Deployment's template, its hash, and the annotations that number rollouts.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1 as apps_v1;
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::{
+    DESIRED_REPLICAS, MAX_REPLICAS, POD_TEMPLATE_HASH, REVISION, REVISION_HISTORY, Sync, scaling, size, wanted,
+};
+use crate::api::Subresource;
+use crate::controllers::Write;
+use crate::object::{Deployment, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated};
+
+/// Revision that an object's annotation tells; zero where it tells none.
+pub(super) fn revision(meta: &ObjectMeta) -> i64 {
+    meta.annotations.as_ref().and_then(|a| a.get(REVISION)?.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a ReplicaSet has this template, but for the hash label.
+pub(super) fn same_template(d: &Deployment, rs: &ReplicaSet) -> bool {
+    if !(std::sync::Arc::ptr_eq(&d.spec.pod, &rs.spec.pod) || d.spec.pod == rs.spec.pod) {
+        return false;
+    }
+    let (Some(a), Some(b)) = (d.spec.template_meta(), rs.spec.template_meta()) else {
+        return d.spec.template_meta().is_none() && rs.spec.template_meta().is_none();
+    };
+    let none = BTreeMap::new();
+    let labels = |m: &ObjectMeta| -> Vec<(String, String)> {
+        let all = m.labels.as_ref().unwrap_or(&none).iter();
+        all.filter(|(k, _)| *k != POD_TEMPLATE_HASH).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let annotations = |m: &ObjectMeta| m.annotations.clone().unwrap_or_default();
+    labels(a) == labels(b) && annotations(a) == annotations(b)
+}
+
+/// The ReplicaSet with the Deployment's template: the oldest of several, so that all agree.
+pub(super) fn find_new(d: &Deployment, all: &[&ReplicaSet]) -> Option<usize> {
+    all.iter().position(|rs| same_template(d, rs))
+}
+
+/// Hash of a pod template and a collision count, as the label shows it: FNV-1a over the template's JSON, in letters
+/// that spell no words. Equal templates give equal hashes; the value itself is nobody's interface.
+pub(super) fn template_hash(d: &Deployment) -> String {
+    let template =
+        core_v1::PodTemplateSpec { metadata: d.spec.template_meta().cloned(), spec: Some((*d.spec.pod).clone()) };
+    let text = serde_json::to_vec(&template).expect("a pod template serialises");
+    let mut hash: u32 = 0x811c_9dc5;
+    let collisions = d.status.collision_count.unwrap_or(0);
+    for byte in text.iter().copied().chain(collisions.to_le_bytes().into_iter().filter(|_| collisions != 0)) {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    hash.to_string().bytes().map(|b| LETTERS[usize::from(b) % LETTERS.len()] as char).collect()
+}
+
+/// Annotations that a ReplicaSet takes over from its Deployment.
+fn inherited(d: &Deployment) -> impl Iterator<Item = (&String, &String)> {
+    const OWN: &[&str] = &[
+        "kubectl.kubernetes.io/last-applied-configuration",
+        REVISION,
+        REVISION_HISTORY,
+        DESIRED_REPLICAS,
+        MAX_REPLICAS,
+        "deprecated.deployment.rollback.to",
+    ];
+    d.meta.annotations.iter().flatten().filter(|(k, _)| !OWN.contains(&k.as_str()))
+}
+
+impl Sync<'_> {
+    /// Numbers the newest ReplicaSet, and makes it if it is absent and `create` says so. True if the plan now holds a
+    /// write to it or to the Deployment's own metadata, so that whatever else is due waits for the views.
+    pub(super) fn sync_revision(&mut self, create: bool) -> bool {
+        let oldest = self.old().map(|rs| revision(&rs.meta)).max().unwrap_or(0);
+        let next = oldest + 1;
+        match self.new_rs() {
+            Some(new) => self.number(new, next),
+            None if create => {
+                self.create(next);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn number(&mut self, new: &ReplicaSet, next: i64) -> bool {
+        let mut copy = new.clone();
+        let mut changed = false;
+        let current = revision(&new.meta);
+        if current < next {
+            changed = true;
+            let annotations = copy.meta_mut().annotations.get_or_insert_with(Default::default);
+            annotations.insert(REVISION.to_owned(), next.to_string());
+            if current > 0 {
+                let history = annotations.entry(REVISION_HISTORY.to_owned()).or_default();
+                *history = if history.is_empty() { current.to_string() } else { format!("{history},{current}") };
+            }
+        }
+        for (k, v) in inherited(self.d) {
+            if copy.meta.annotations.as_ref().and_then(|a| a.get(k)) != Some(v) {
+                changed = true;
+                copy.meta_mut().annotations.get_or_insert_with(Default::default).insert(k.clone(), v.clone());
+            }
+        }
+        if copy.spec.min_ready_seconds.unwrap_or(0) != self.d.spec.min_ready_seconds.unwrap_or(0) {
+            changed = true;
+            copy.spec_mut().min_ready_seconds = self.d.spec.min_ready_seconds;
+        }
+        if changed {
+            self.plan.writes.push(Write::Update(Object::from(copy), Subresource::None));
+            return true;
+        }
+        self.note_revision(current)
+    }
+
+    /// Writes the revision into the Deployment's own annotation. True if that was needed.
+    fn note_revision(&mut self, number: i64) -> bool {
+        if number == 0 || revision(&self.d.meta) == number {
+            return false;
+        }
+        let mut copy = self.d.clone();
+        let annotations = copy.meta_mut().annotations.get_or_insert_with(Default::default);
+        annotations.insert(REVISION.to_owned(), number.to_string());
+        self.plan.writes.push(Write::Update(Object::from(copy), Subresource::None));
+        true
+    }
+
+    fn create(&mut self, number: i64) {
+        let d = self.d;
+        let hash = template_hash(d);
+        let name = format!("{}-{hash}", d.name());
+        if self.views.named::<apps_v1::ReplicaSet>(d.namespace(), &name).is_some() {
+            // Somebody else's ReplicaSet has this name: count the collision, which changes the hash.
+            let mut copy = d.clone();
+            let status = copy.status_mut();
+            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+            self.plan.writes.push(Write::Update(Object::from(copy), Subresource::Status));
+            return;
+        }
+        let total: i32 = self.all.iter().map(|rs| size(rs)).sum();
+        let replicas = scaling::new_size(d, total, 0);
+        let rs = self.replica_set(name.clone(), &hash, number, replicas);
+        self.plan.writes.push(Write::Create(Object::from(rs)));
+        if replicas > 0 {
+            self.event(false, "ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
+        }
+    }
+
+    fn replica_set(&self, name: String, hash: &str, number: i64, replicas: i32) -> ReplicaSet {
+        let d = self.d;
+        let with_hash = |labels: Option<&BTreeMap<String, String>>| {
+            let mut labels = labels.cloned().unwrap_or_default();
+            labels.insert(POD_TEMPLATE_HASH.to_owned(), hash.to_owned());
+            Some(labels)
+        };
+        let template_meta = d.spec.template_meta().cloned().unwrap_or_default();
+        let labels = with_hash(template_meta.labels.as_ref());
+        let selector = LabelSelector {
+            match_labels: with_hash(d.spec.selector.match_labels.as_ref()),
+            match_expressions: d.spec.selector.match_expressions.clone(),
+        };
+        let mut annotations: BTreeMap<String, String> = inherited(d).map(|(k, v)| (k.clone(), v.clone())).collect();
+        annotations.insert(REVISION.to_owned(), number.to_string());
+        annotations.insert(DESIRED_REPLICAS.to_owned(), wanted(d).to_string());
+        annotations.insert(MAX_REPLICAS.to_owned(), (wanted(d) + scaling::max_surge(d)).to_string());
+        let meta = ObjectMeta {
+            name: Some(name),
+            namespace: d.meta.namespace.clone(),
+            labels: labels.clone(),
+            annotations: Some(annotations),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                kind: "Deployment".to_owned(),
+                name: d.name().to_owned(),
+                uid: d.uid().to_owned(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        };
+        let fields = apps_v1::ReplicaSetSpec {
+            replicas: Some(replicas),
+            min_ready_seconds: d.spec.min_ready_seconds,
+            selector,
+            template: Some(core_v1::PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels, ..template_meta }),
+                spec: None,
+            }),
+        };
+        ReplicaSet::new(meta, Templated::with_pod(fields, d.spec.pod.clone()), Default::default())
+    }
+}

@@ -1,0 +1,40 @@
+//! `kubectl rollout undo`: back to an earlier template.
+
+use serde_json::json;
+
+use super::{POD_TEMPLATE_HASH, revisions};
+use crate::api::Patch;
+use crate::object::{Deployment, ReplicaSet, is_controlled_by};
+
+/// The patch that takes a Deployment back to `to_revision`, or (none or zero) to the one before the newest. The
+/// error texts are kubectl's.
+pub fn rollback_patch<'a>(
+    d: &Deployment,
+    replica_sets: impl Iterator<Item = &'a ReplicaSet>,
+    to_revision: Option<i64>,
+) -> Result<Patch, String> {
+    if d.spec.paused == Some(true) {
+        return Err(format!(
+            "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume deployment/{}' and try again",
+            d.name()
+        ));
+    }
+    let mut owned: Vec<&ReplicaSet> = replica_sets.filter(|rs| is_controlled_by(&rs.meta, d.uid())).collect();
+    owned.sort_by_key(|rs| revisions::revision(&rs.meta));
+    let target = match to_revision.filter(|r| *r != 0) {
+        Some(r) => owned
+            .iter()
+            .find(|rs| revisions::revision(&rs.meta) == r)
+            .ok_or_else(|| format!("unable to find specified revision {r} in history"))?,
+        None => {
+            let previous = owned.len().checked_sub(2).and_then(|i| owned.get(i));
+            previous.ok_or_else(|| format!("no rollout history found for deployment {:?}", d.name()))?
+        }
+    };
+    let mut meta = target.spec.template_meta().cloned().unwrap_or_default();
+    if let Some(labels) = &mut meta.labels {
+        labels.remove(POD_TEMPLATE_HASH);
+    }
+    let template = json!({"metadata": meta, "spec": *target.spec.pod});
+    Ok(Patch::Json(json!([{"op": "replace", "path": "/spec/template", "value": template}])))
+}

@@ -1,0 +1,223 @@
+//! The controller manager: one process that runs every controller, under one election, over one connection.
+//!
+//! What comes in: messages of the server. What goes out: requests. What never happens: a controller's write without
+//! the leadership of the moment; a controller that goes on with what it knew in an earlier term.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Controller;
+use crate::api::{FromServer, ToServer};
+use crate::client::{Elector, Mandate, Runner};
+use crate::machine::{Deadline, Machine, Mono, Now};
+use crate::object::{Kind, ObjectKey, Revision};
+use crate::random::{Rng, mix};
+
+/// Part of the connection that the elector has; the runners have blocks after it.
+const ELECTOR_PART: u16 = 1;
+/// The informers start when the election has had its first answer, so that a leader's first lists are of its term;
+/// they don't wait longer than this.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a controller manager is set up.
+#[derive(Clone, Debug)]
+pub struct ManagerConfig {
+    /// `--leader-elect` identity; unique among the replicas.
+    pub identity: Arc<str>,
+    /// `--leader-elect`. Without, the manager acts at once and its writes carry no fence.
+    pub leader_elect: bool,
+    /// Whether controllers record Events.
+    pub record_events: bool,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> ManagerConfig {
+        ManagerConfig { identity: Arc::from("kube-controller-manager"), leader_elect: true, record_events: true }
+    }
+}
+
+/// Who takes the messages of a part.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Nobody,
+    Elector,
+    Runner(usize),
+}
+
+type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>> + Send>;
+
+/// Runs every controller. See the module's documentation.
+pub struct ControllerManager {
+    make: MakeControllers,
+    elector: Option<Elector>,
+    runners: Vec<Runner>,
+    routes: Vec<Route>,
+    /// Each runner's deadline as of its last step; a step of one runner moves no other's.
+    deadlines: Vec<Option<Deadline>>,
+    started: bool,
+    /// When the informers start at the latest; known from the first step on.
+    start_by: Option<Mono>,
+    /// The term that the runners' state belongs to.
+    term: Option<Revision>,
+}
+
+impl std::fmt::Debug for ControllerManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControllerManager").field("elector", &self.elector).field("runners", &self.runners).finish()
+    }
+}
+
+impl ControllerManager {
+    /// A manager of all controllers.
+    pub fn new(config: ManagerConfig, rng: Rng) -> ControllerManager {
+        let all = config.clone();
+        ControllerManager::with_controllers(config, Box::new(move || super::all(&all)), rng)
+    }
+
+    /// A manager of these controllers; `make` is called again when leadership was lost, for new ones that know nothing.
+    pub fn with_controllers(config: ManagerConfig, make: MakeControllers, mut rng: Rng) -> ControllerManager {
+        let mut fork = |n: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(n)));
+        let elector = config.leader_elect.then(|| {
+            let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-controller-manager");
+            let user = Arc::from("kube-controller-manager");
+            Elector::new(lease, Arc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
+        });
+        let mut routes = vec![Route::Nobody, Route::Elector];
+        let mut runners = Vec::new();
+        for (index, controller) in make().into_iter().enumerate() {
+            let first = routes.len() as u16;
+            let runner = Runner::new(controller, config.record_events, first, fork(first));
+            routes.extend((0..runner.parts()).map(|_| Route::Runner(index)));
+            runners.push(runner);
+        }
+        let deadlines = vec![None; runners.len()];
+        ControllerManager { make, elector, runners, routes, deadlines, started: false, start_by: None, term: None }
+    }
+
+    /// Whether its controllers may act at this moment.
+    pub fn is_leader(&self, now: Now) -> bool {
+        self.mandate(now).is_some()
+    }
+
+    /// The runners, one a controller; for checkers and for explanations of what has not converged.
+    pub fn runners(&self) -> &[Runner] {
+        &self.runners
+    }
+
+    fn mandate(&self, now: Now) -> Option<Mandate> {
+        match &self.elector {
+            Some(elector) => elector.fence(now).map(|fence| Mandate { fence: Some(fence) }),
+            None => Some(Mandate { fence: None }),
+        }
+    }
+
+    /// The mandate of the moment, with every runner's state brought into its term.
+    fn settle(&mut self, now: Now, out: &mut Vec<ToServer>) -> Option<Mandate> {
+        let mandate = self.mandate(now);
+        let term = mandate.as_ref().map(|m| m.fence.as_ref().map_or(Revision(0), |f| f.epoch));
+        if term == self.term {
+            return mandate;
+        }
+        if self.term.is_some() {
+            for (runner, controller) in self.runners.iter_mut().zip((self.make)()) {
+                runner.reset(controller);
+            }
+        }
+        self.term = term;
+        if self.started {
+            self.step_all(now, mandate.as_ref(), out);
+        }
+        mandate
+    }
+
+    fn step_all(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        for (runner, deadline) in self.runners.iter_mut().zip(&mut self.deadlines) {
+            runner.handle_timeout(now, mandate, out);
+            *deadline = runner.poll_timeout();
+        }
+    }
+
+    /// After a step of a runner: notes its deadline, and steps down if the server said so.
+    fn after(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
+        self.deadlines[index] = self.runners[index].poll_timeout();
+        if self.runners[index].take_deposed()
+            && let Some(elector) = &mut self.elector
+        {
+            elector.deposed(now);
+            self.settle(now, out);
+        }
+    }
+
+    fn start_if_due(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if self.started {
+            return;
+        }
+        let start_by = *self.start_by.get_or_insert(now.mono + START_PATIENCE);
+        if self.elector.as_ref().is_none_or(Elector::has_tried) || start_by <= now.mono {
+            self.started = true;
+            let mandate = self.settle(now, out);
+            self.step_all(now, mandate.as_ref(), out);
+        }
+    }
+
+    fn tell(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
+        let mandate = self.settle(now, out);
+        self.runners[index].handle(now, input, mandate.as_ref(), out);
+        self.after(now, index, out);
+    }
+}
+
+impl Machine for ControllerManager {
+    type In = FromServer;
+    type Out = ToServer;
+
+    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        let route = match &input {
+            FromServer::Reply(id, _) | FromServer::Watch(id, _) => {
+                self.routes.get(usize::from(id.part())).copied().unwrap_or(Route::Nobody)
+            }
+            FromServer::Disconnected => {
+                if let Some(elector) = &mut self.elector {
+                    elector.handle(now, &input, out);
+                }
+                if self.started {
+                    (0..self.runners.len()).for_each(|index| self.tell(now, index, &input, out));
+                }
+                return;
+            }
+        };
+        match route {
+            Route::Nobody => {}
+            Route::Elector => {
+                if let Some(elector) = &mut self.elector {
+                    elector.handle(now, &input, out);
+                }
+                self.start_if_due(now, out);
+                self.settle(now, out);
+            }
+            Route::Runner(index) => self.tell(now, index, &input, out),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if let Some(elector) = &mut self.elector {
+            elector.handle_timeout(now, out);
+        }
+        self.start_if_due(now, out);
+        let mut mandate = self.settle(now, out);
+        for index in 0..self.runners.len() {
+            if self.deadlines[index].is_some_and(|d| d.at <= now.mono) {
+                self.runners[index].handle_timeout(now, mandate.as_ref(), out);
+                self.after(now, index, out);
+                mandate = self.settle(now, out);
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        let elector = self.elector.as_ref().and_then(Elector::poll_timeout);
+        let start_by = self.start_by.unwrap_or(Mono::ZERO);
+        let start = (!self.started).then_some(Deadline { at: start_by, why: "start informers" });
+        self.deadlines.iter().fold(Deadline::earlier(elector, start), |a, b| Deadline::earlier(a, *b))
+    }
+}

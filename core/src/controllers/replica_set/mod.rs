@@ -1,0 +1,262 @@
+//! The ReplicaSet and ReplicationController controllers: so many pods of a template, no more and no fewer.
+//!
+//! One logic serves both kinds through [`Set`]. What comes in: a set and the pods that it manages or may adopt. What
+//! goes out: pods to create and delete, owner references to patch, a status. What never happens: a pod of another
+//! owner is touched, or a pod is created under a name that was not chosen before.
+//!
+//! Source: upstream's `pkg/controller/replicaset` (which also serves ReplicationControllers by conversion).
+
+mod ranking;
+mod set;
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+use serde_json::json;
+
+use crate::api::{Patch, Status, Subresource};
+use crate::client::{Change, Index, Views};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::limits;
+use crate::machine::Now;
+use crate::object::{
+    BoundPodSpec, Kind, Object, ObjectKey, ObjectMeta, OwnerReference, Pod, controller_of, is_pod_active,
+};
+
+use set::Set;
+
+/// What the last failure of a write was, for the `ReplicaFailure` condition.
+#[derive(Clone, Debug, PartialEq)]
+struct Failure {
+    reason: &'static str,
+    message: String,
+}
+
+/// Controller of one of the two kinds.
+#[derive(Debug)]
+pub struct ReplicaSetController {
+    kind: Kind,
+    failures: BTreeMap<ObjectKey, Failure>,
+}
+
+impl ReplicaSetController {
+    /// For ReplicaSets.
+    pub fn replica_sets() -> ReplicaSetController {
+        ReplicaSetController { kind: Kind::REPLICA_SET, failures: BTreeMap::new() }
+    }
+
+    /// For ReplicationControllers.
+    pub fn replication_controllers() -> ReplicaSetController {
+        ReplicaSetController { kind: Kind::REPLICATION_CONTROLLER, failures: BTreeMap::new() }
+    }
+}
+
+impl Controller for ReplicaSetController {
+    fn name(&self) -> &'static str {
+        if self.kind == Kind::REPLICA_SET { "replicaset-controller" } else { "replication-controller" }
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        if self.kind == Kind::REPLICA_SET {
+            &[
+                Watched { kind: Kind::REPLICA_SET, indexes: &[Index::Controller] },
+                Watched { kind: Kind::POD, indexes: &[Index::Controller] },
+            ]
+        } else {
+            &[
+                Watched { kind: Kind::REPLICATION_CONTROLLER, indexes: &[] },
+                Watched { kind: Kind::POD, indexes: &[Index::Controller] },
+            ]
+        }
+    }
+
+    fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+        if change.key.kind == self.kind {
+            keys.push(change.key.clone());
+            return;
+        }
+        let kind_name = self.kind.info().kind;
+        let mut orphan = false;
+        for object in change.old.iter().chain(change.new.iter()) {
+            match controller_of(object.meta()) {
+                Some(owner) if owner.kind == kind_name => {
+                    let key = ObjectKey::new(self.kind, object.namespace(), &owner.name);
+                    if !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+                Some(_) => {}
+                None => orphan = true,
+            }
+        }
+        let adoptable = change.new.as_ref().filter(|o| orphan && controller_of(o.meta()).is_none() && !o.is_deleting());
+        if let Some(pod) = adoptable.filter(|o| o.labels().is_some_and(|l| !l.is_empty())) {
+            for object in views.view(self.kind).namespace(pod.namespace()) {
+                if Set::of(object).is_some_and(|s| s.selector.matches(pod.labels())) {
+                    keys.push(object.key());
+                }
+            }
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let object = views.view(self.kind).get(key);
+        let Some((object, set)) = object.and_then(|o| Set::of(o).map(|s| (o, s))) else {
+            self.failures.remove(key);
+            return Plan::nothing();
+        };
+        let failure = self.failures.remove(key);
+        let mut sync = Sync { views, object, set, now, plan: Plan::nothing() };
+        if object.is_deleting() {
+            sync.status(failure);
+            return sync.plan;
+        }
+        if !sync.claim() {
+            sync.status(failure);
+            sync.manage();
+        }
+        sync.plan
+    }
+
+    fn succeeded(
+        &mut self,
+        views: &Views,
+        key: &ObjectKey,
+        write: &Write,
+        object: Option<&Object>,
+    ) -> Option<EventNote> {
+        let about = views.view(self.kind).get(key)?.clone();
+        let (reason, message) = match write {
+            Write::Create(_) => ("SuccessfulCreate", format!("Created pod: {}", object?.name())),
+            Write::Delete { key: pod, .. } => ("SuccessfulDelete", format!("Deleted pod: {}", pod.name())),
+            _ => return None,
+        };
+        Some(EventNote { about, warning: false, reason, message })
+    }
+
+    fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
+        let about = views.view(self.kind).get(key)?.clone();
+        let (condition, reason, message) = match write {
+            Write::Create(_) => ("FailedCreate", "FailedCreate", format!("Error creating: {error}")),
+            Write::Delete { .. } => ("FailedDelete", "FailedDelete", format!("Error deleting: {error}")),
+            _ => return None,
+        };
+        self.failures.insert(key.clone(), Failure { reason: condition, message: error.to_string() });
+        Some(EventNote { about, warning: true, reason, message })
+    }
+}
+
+/// One reconciliation of one set.
+struct Sync<'a> {
+    views: &'a Views,
+    object: &'a Object,
+    set: Set<'a>,
+    now: Now,
+    plan: Plan,
+}
+
+impl<'a> Sync<'a> {
+    /// Pods that count: managed by this set, alive.
+    fn active(&self) -> Vec<&'a Pod> {
+        self.views.controlled_by::<core_v1::Pod>(self.object.uid()).filter(|p| is_pod_active(p)).collect()
+    }
+
+    /// Adopts orphans that match and releases pods that no longer do. True if there was something to do.
+    fn claim(&mut self) -> bool {
+        for pod in self.views.orphans::<core_v1::Pod>(self.object.namespace()) {
+            if is_pod_active(pod) && self.set.selector.matches(pod.meta.labels.as_ref()) {
+                let owner = serde_json::to_value(self.owner_reference()).expect("an owner reference serialises");
+                self.patch_owner(pod, json!({"metadata": {"uid": pod.uid(), "ownerReferences": [owner]}}));
+            }
+        }
+        for pod in self.views.controlled_by::<core_v1::Pod>(self.object.uid()) {
+            if !self.set.selector.matches(pod.meta.labels.as_ref()) && is_pod_active(pod) {
+                let drop = json!({"$patch": "delete", "uid": self.object.uid()});
+                self.patch_owner(pod, json!({"metadata": {"uid": pod.uid(), "ownerReferences": [drop]}}));
+            }
+        }
+        !self.plan.writes.is_empty()
+    }
+
+    fn patch_owner(&mut self, pod: &Pod, body: serde_json::Value) {
+        self.plan.writes.push(Write::Patch {
+            key: pod.key(),
+            uid: pod.uid().into(),
+            rv: None,
+            patch: Patch::Strategic(body),
+            subresource: Subresource::None,
+        });
+    }
+
+    fn owner_reference(&self) -> OwnerReference {
+        let info = self.object.kind().info();
+        OwnerReference {
+            api_version: info.api_version(),
+            kind: info.kind.to_owned(),
+            name: self.object.name().to_owned(),
+            uid: self.object.uid().to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    /// Creates or deletes pods until there are as many as wanted, at most `BURST_REPLICAS` in one pass.
+    fn manage(&mut self) {
+        let active = self.active();
+        let wanted = usize::try_from(self.set.replicas).unwrap_or(0);
+        if active.len() < wanted {
+            let missing = (wanted - active.len()).min(limits::BURST_REPLICAS);
+            let pod = Object::from(self.pod());
+            // The metadata and spec are shared by all creations; the runner gives each its name.
+            self.plan.writes.extend((0..missing).map(|_| Write::Create(pod.clone())));
+        } else if active.len() > wanted {
+            let surplus = (active.len() - wanted).min(limits::BURST_REPLICAS);
+            let mut ranked = ranking::to_delete(active, self.related(), self.now);
+            ranked.truncate(surplus);
+            self.plan.writes.extend(ranked.into_iter().map(|pod| Write::Delete {
+                key: pod.key(),
+                uid: pod.uid().into(),
+                rv: None,
+                grace_seconds: None,
+                propagation: None,
+            }));
+        }
+    }
+
+    /// Active pods of this set and of the sets with the same owner, per node: crowded nodes lose pods first.
+    fn related(&self) -> BTreeMap<&'a str, usize> {
+        let mut uids = vec![self.object.uid()];
+        if let Some(owner) = controller_of(self.object.meta()).filter(|_| self.object.kind() == Kind::REPLICA_SET) {
+            let siblings = self.views.controlled_by::<apps_v1::ReplicaSet>(&owner.uid).map(|rs| rs.uid());
+            uids.extend(siblings.filter(|uid| *uid != self.object.uid()));
+        }
+        let mut per_node = BTreeMap::new();
+        for uid in uids {
+            for pod in self.views.controlled_by::<core_v1::Pod>(uid).filter(|p| is_pod_active(p)) {
+                if let Some(node) = pod.spec.node.as_deref() {
+                    *per_node.entry(node).or_insert(0) += 1;
+                }
+            }
+        }
+        per_node
+    }
+
+    fn pod(&self) -> Pod {
+        let template = self.set.template_meta.cloned().unwrap_or_default();
+        let meta = ObjectMeta {
+            generate_name: Some(format!("{}-", self.object.name())),
+            namespace: self.object.meta().namespace.clone(),
+            labels: template.labels,
+            annotations: template.annotations,
+            finalizers: template.finalizers,
+            owner_references: Some(vec![self.owner_reference()]),
+            ..ObjectMeta::default()
+        };
+        let spec = BoundPodSpec { shared: std::sync::Arc::clone(self.set.pod), node: None };
+        Pod::new(meta, spec, core_v1::PodStatus::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Which pods go first when a set shrinks (`ActivePodsWithRanks`).
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::machine::{Now, Wall};
+use crate::object::{Pod, is_pod_ready, pod_condition, pod_phase};
+
+/// Annotation by which a pod says what its deletion costs; the cheaper go first (KEP-2255).
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+struct Rank<'a> {
+    pod: &'a Pod,
+    unassigned: bool,
+    phase: u8,
+    ready: bool,
+    cost: i32,
+    crowd: usize,
+    ready_since: Option<i64>,
+    restarts: i32,
+    created: Option<Wall>,
+}
+
+/// The pods in the order in which they are to be deleted.
+pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, per_node: BTreeMap<&str, usize>, now: Now) -> Vec<&'a Pod> {
+    let mut ranks: Vec<Rank<'a>> = pods.into_iter().map(|pod| rank(pod, &per_node)).collect();
+    ranks.sort_by(|a, b| compare(a, b, now));
+    ranks.into_iter().map(|r| r.pod).collect()
+}
+
+fn rank<'a>(pod: &'a Pod, per_node: &BTreeMap<&str, usize>) -> Rank<'a> {
+    let node = pod.spec.node.as_deref();
+    let ready = is_pod_ready(pod);
+    let since = pod_condition(&pod.status, "Ready").and_then(|c| c.last_transition_time.as_ref());
+    let annotations = pod.meta.annotations.as_ref();
+    Rank {
+        pod,
+        unassigned: node.is_none(),
+        phase: match pod_phase(pod) {
+            "Pending" => 0,
+            "Unknown" => 1,
+            _ => 2,
+        },
+        ready,
+        cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or(0),
+        crowd: node.and_then(|n| per_node.get(n).copied()).unwrap_or(0),
+        ready_since: since.filter(|_| ready).map(|t| Wall::from_time(t).0),
+        restarts: pod.status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
+        created: pod.meta.creation_timestamp.as_ref().map(Wall::from_time),
+    }
+}
+
+/// Time since a moment in powers of two, so that pods of about the same age count as equal (LogarithmicScaleDown).
+fn age_class(since: Option<Wall>, now: Now) -> u32 {
+    let age = since.map_or(Duration::MAX, |t| now.wall.since(t));
+    u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1).ilog2()
+}
+
+fn compare(a: &Rank<'_>, b: &Rank<'_>, now: Now) -> Ordering {
+    b.unassigned
+        .cmp(&a.unassigned)
+        .then(a.phase.cmp(&b.phase))
+        .then(a.ready.cmp(&b.ready))
+        .then(a.cost.cmp(&b.cost))
+        .then(b.crowd.cmp(&a.crowd))
+        .then_with(|| age_class(a.ready_since.map(Wall), now).cmp(&age_class(b.ready_since.map(Wall), now)))
+        .then(b.restarts.cmp(&a.restarts))
+        .then_with(|| age_class(a.created, now).cmp(&age_class(b.created, now)))
+        .then_with(|| a.pod.uid().cmp(b.pod.uid()))
+}

@@ -1,0 +1,146 @@
+//! Status of a set: counts of pods, and the condition ReplicaFailure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+
+use super::{Failure, Sync};
+use crate::api::Subresource;
+use crate::controllers::Write;
+use crate::machine::Wall;
+use crate::object::{Labels, Object, Pod, Time, is_pod_ready, is_pod_terminal, pod_condition};
+
+#[derive(Default, PartialEq, Debug)]
+struct Counts {
+    replicas: i32,
+    labeled: i32,
+    ready: i32,
+    available: i32,
+    terminating: i32,
+}
+
+impl Sync<'_> {
+    /// Writes the status if it changed, and comes back when a ready pod will have been ready for long enough.
+    pub(super) fn status(&mut self, failure: Option<Failure>) {
+        let counts = self.counts();
+        let mut copy = self.object.clone();
+        let generation = self.object.meta().generation;
+        let time = self.now.wall.to_time();
+        match &mut copy {
+            Object::ReplicaSet(rs) => {
+                let old = rs.status.conditions.as_deref().unwrap_or(&[]);
+                let conditions = rs_conditions(old, failure, time);
+                let new = apps_v1::ReplicaSetStatus {
+                    replicas: counts.replicas,
+                    fully_labeled_replicas: some(counts.labeled),
+                    ready_replicas: some(counts.ready),
+                    available_replicas: some(counts.available),
+                    terminating_replicas: some(counts.terminating),
+                    observed_generation: generation,
+                    conditions,
+                };
+                if *rs.status == new {
+                    return;
+                }
+                *rs.status_mut() = new;
+            }
+            Object::ReplicationController(rc) => {
+                let old = rc.status.conditions.as_deref().unwrap_or(&[]);
+                let conditions = rc_conditions(old, failure, time);
+                let new = core_v1::ReplicationControllerStatus {
+                    replicas: counts.replicas,
+                    fully_labeled_replicas: some(counts.labeled),
+                    ready_replicas: some(counts.ready),
+                    available_replicas: some(counts.available),
+                    observed_generation: generation,
+                    conditions,
+                };
+                if *rc.status == new {
+                    return;
+                }
+                *rc.status_mut() = new;
+            }
+            other => unreachable!("a set is a ReplicaSet or a ReplicationController, not {:?}", other.kind()),
+        }
+        self.plan.writes.push(Write::Update(copy, Subresource::Status));
+    }
+
+    fn counts(&mut self) -> Counts {
+        let mut counts = Counts::default();
+        let template = self.set.template_meta.and_then(|m| m.labels.as_ref());
+        for pod in self.views.controlled_by::<core_v1::Pod>(self.object.uid()) {
+            if is_pod_terminal(pod) {
+                continue;
+            }
+            if pod.meta.deletion_timestamp.is_some() {
+                counts.terminating += 1;
+                continue;
+            }
+            counts.replicas += 1;
+            counts.labeled += i32::from(has_labels(pod, template));
+            if is_pod_ready(pod) {
+                counts.ready += 1;
+                match self.until_available(pod) {
+                    None => counts.available += 1,
+                    Some(left) => self.plan.requeue(left),
+                }
+            }
+        }
+        counts
+    }
+
+    /// Time until a ready pod counts as available; none if it does already.
+    fn until_available(&self, pod: &Pod) -> Option<Duration> {
+        let min = Duration::from_secs(u64::try_from(self.set.min_ready_seconds).unwrap_or(0));
+        if min.is_zero() {
+            return None;
+        }
+        let since = pod_condition(&pod.status, "Ready").and_then(|c| c.last_transition_time.as_ref());
+        let ready_for = since.map_or(Duration::ZERO, |t| self.now.wall.since(Wall::from_time(t)));
+        // Times in objects are whole seconds: one more makes sure that the moment has passed.
+        (ready_for < min).then(|| min - ready_for + Duration::from_secs(1))
+    }
+}
+
+fn some(n: i32) -> Option<i32> {
+    (n != 0).then_some(n)
+}
+
+fn has_labels(pod: &Pod, template: Option<&Labels>) -> bool {
+    let labels = pod.meta.labels.as_ref();
+    template.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
+}
+
+macro_rules! failure_conditions {
+    ($name:ident, $condition:ty) => {
+        /// The conditions with ReplicaFailure set or removed; its transition time moves only when it comes.
+        fn $name(old: &[$condition], failure: Option<Failure>, now: Time) -> Option<Vec<$condition>> {
+            let is_failure = |c: &&$condition| Option::<&String>::from(&c.type_).is_some_and(|t| t == "ReplicaFailure");
+            let mut all: Vec<$condition> = old.iter().filter(|c| !is_failure(c)).cloned().collect();
+            if let Some(failure) = failure {
+                let since = old.iter().find(is_failure).and_then(|c| c.last_transition_time.clone());
+                all.push(<$condition>::from(FailureCondition { failure, since: since.unwrap_or(now) }));
+            }
+            (!all.is_empty()).then_some(all)
+        }
+        impl From<FailureCondition> for $condition {
+            fn from(c: FailureCondition) -> Self {
+                Self {
+                    type_: "ReplicaFailure".to_owned().into(),
+                    status: "True".to_owned().into(),
+                    reason: Some(c.failure.reason.to_owned()),
+                    message: Some(c.failure.message),
+                    last_transition_time: Some(c.since),
+                }
+            }
+        }
+    };
+}
+
+struct FailureCondition {
+    failure: Failure,
+    since: Time,
+}
+
+failure_conditions!(rs_conditions, apps_v1::ReplicaSetCondition);
+failure_conditions!(rc_conditions, core_v1::ReplicationControllerCondition);
