@@ -5,10 +5,51 @@
 //! memory; a write that is not a transaction on the revision it was decided by.
 //!
 //! Path of a write: decode → admit → default → validate → transact → reply. Several servers run over one store; each
-//! keeps a watch cache of its own, which may be behind.
+//! keeps a watch cache of its own, which may be behind. Writes are decided on the cache and checked by the store: a
+//! transaction that fails brings the newest values back, and a refusal that rests on a cached value is given only once
+//! the store has confirmed the value.
+//!
+//! One watch covers the whole store, so that the cache is the state of the store at one revision, for all kinds.
 
-use crate::api::{FromServer, ToServer};
-use crate::store::{FromStore, StoreRequest};
+mod admission;
+mod cache;
+mod collection;
+mod create;
+mod delete;
+mod event_lease;
+mod eviction;
+mod fields;
+mod housekeeping;
+mod list;
+mod namespace;
+mod pod;
+mod scale;
+mod service_ip;
+mod store_link;
+mod update;
+mod watch;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
+use crate::limits;
+use crate::machine::{Deadline, Machine, Mono, Now};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::random::Rng;
+use crate::store::{FromStore, StoreReply, StoreRequest};
+
+use cache::Cache;
+use list::{Page, Read, ReadKind};
+use watch::Watchers;
+use write::{Origin, Write};
+
+pub use service_ip::Cidr;
 
 /// Names a client's connection. A reconnect is another connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -32,4 +73,244 @@ pub enum Out {
     Client(ConnId, FromServer),
     /// To the store, with an id that its reply will carry.
     Store(u64, StoreRequest),
+}
+
+/// How an API server is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name, for traces.
+    pub name: Arc<str>,
+    /// `--service-cluster-ip-range`.
+    pub service_cidr: Cidr,
+    /// `--service-node-port-range`.
+    pub node_port_range: RangeInclusive<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            name: Arc::from("kube-apiserver"),
+            service_cidr: Cidr::new([10, 96, 0, 0].into(), 12),
+            node_port_range: 30000..=32767,
+        }
+    }
+}
+
+/// What a request to the store was for.
+#[derive(Debug)]
+enum Job {
+    /// Fills the cache.
+    Load,
+    /// Starts the watch of this id.
+    Watch,
+    /// The commit of a write, with the answer if it succeeds.
+    Commit(Box<Write>, Response),
+    /// Fresh values for a write.
+    Look(Box<Write>),
+    /// The store's revision, for a consistent read.
+    Revision(Box<Read>),
+    /// One object, straight from the store.
+    Get(ConnId, ReqId, ObjectKey),
+    /// A page of a list, straight from the store.
+    Page(Box<Page>),
+    /// Whether it falls to this server to compact.
+    CompactTurn,
+    /// A lease for the next events.
+    EventLease,
+    /// Nothing depends on the answer.
+    Forget,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    sent: Mono,
+    job: Job,
+}
+
+/// An API server. See the module's documentation.
+#[derive(Debug)]
+pub struct ApiServer {
+    config: Config,
+    rng: Rng,
+    cache: Cache,
+    watchers: Watchers,
+    link: store_link::Link,
+    inflight: BTreeMap<u64, InFlight>,
+    next_id: u64,
+    waits: list::Waits,
+    memo: admission::Memo,
+    event_lease: event_lease::EventLease,
+    collections: BTreeMap<u64, collection::Collection>,
+    compaction: housekeeping::Compaction,
+    next_tick: Mono,
+}
+
+impl ApiServer {
+    /// A server that knows nothing yet; the first `handle_timeout` connects it to the store.
+    pub fn new(config: Config, rng: Rng) -> ApiServer {
+        ApiServer {
+            config,
+            rng,
+            cache: Cache::default(),
+            watchers: Watchers::default(),
+            link: store_link::Link::new(),
+            inflight: BTreeMap::new(),
+            next_id: 1,
+            waits: list::Waits::default(),
+            memo: admission::Memo::default(),
+            event_lease: event_lease::EventLease::default(),
+            collections: BTreeMap::new(),
+            compaction: housekeeping::Compaction::default(),
+            next_tick: Mono::ZERO,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    /// The revision that its watch cache has reached; zero before it is loaded.
+    pub fn revision(&self) -> Revision {
+        self.cache.revision()
+    }
+
+    /// Whether it answers: its cache is loaded and its watch of the store stands.
+    pub fn is_ready(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// What its watch cache holds of a kind, in order of the keys.
+    pub fn cached(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.cache.objects(kind)
+    }
+
+    /// How many watches it serves.
+    pub fn watch_count(&self) -> usize {
+        self.watchers.len()
+    }
+
+    fn request(&mut self, now: Now, conn: ConnId, id: ReqId, request: Request, out: &mut Vec<Out>) {
+        if !self.link.is_up() {
+            return reply(conn, id, Err(unavailable()), out);
+        }
+        match request.call {
+            Call::Get { key, rv } => self.read(now, Read { conn, id, what: ReadKind::Get { key, rv } }, out),
+            Call::List { kind, namespace, options } => {
+                self.read(now, Read { conn, id, what: ReadKind::List { kind, namespace, options } }, out);
+            }
+            Call::Watch { kind, namespace, options } => {
+                self.read(now, Read { conn, id, what: ReadKind::Watch { kind, namespace, options } }, out);
+            }
+            Call::DeleteCollection { .. } => self.delete_collection(now, conn, id, request, out),
+            Call::GetScale { .. }
+            | Call::Create { .. }
+            | Call::Update { .. }
+            | Call::Patch { .. }
+            | Call::Delete { .. }
+            | Call::Bind { .. }
+            | Call::Evict { .. }
+            | Call::SetScale { .. } => self.write(now, Write::new(Origin::Client(conn, id), request), out),
+        }
+    }
+
+    fn ask_store(&mut self, now: Now, job: Job, request: StoreRequest, out: &mut Vec<Out>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.inflight.insert(id, InFlight { sent: now.mono, job });
+        out.push(Out::Store(id, request));
+        id
+    }
+
+    fn store_says(&mut self, now: Now, message: FromStore, out: &mut Vec<Out>) {
+        self.link.heard(now);
+        match message {
+            FromStore::Reply(id, answer) => {
+                // An unknown id answers a request that has been given up.
+                if let Some(InFlight { job, .. }) = self.inflight.remove(&id) {
+                    self.store_answers(now, id, job, answer, out);
+                }
+            }
+            FromStore::Events { watch, revision, events } => {
+                if self.link.watches(watch) && revision > self.cache.revision() {
+                    self.advance(now, revision, &events, out);
+                }
+            }
+            FromStore::Disconnected => self.lose_store(now, out),
+        }
+    }
+
+    fn store_answers(&mut self, now: Now, id: u64, job: Job, answer: StoreReply, out: &mut Vec<Out>) {
+        match job {
+            Job::Load => self.loaded(now, answer, out),
+            Job::Watch => self.watching(now, id, answer, out),
+            Job::Commit(write, response) => self.committed(now, write, response, answer, out),
+            Job::Look(write) => self.looked(now, write, answer, out),
+            Job::Revision(read) => self.revision_known(now, *read, answer, out),
+            Job::Get(conn, id, key) => list::got(conn, id, &key, answer, out),
+            Job::Page(page) => self.page_read(now, *page, answer, out),
+            Job::CompactTurn => self.compact(now, answer, out),
+            Job::EventLease => self.event_lease_granted(now, answer, out),
+            Job::Forget => {}
+        }
+    }
+
+    /// A job whose answer will not come.
+    fn give_up(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
+        match job {
+            Job::Commit(write, _) => self.answer(now, *write, Err(unknown_outcome()), out),
+            Job::Look(write) => self.answer(now, *write, Err(unavailable()), out),
+            Job::Revision(read) => reply(read.conn, read.id, Err(unavailable()), out),
+            Job::Get(conn, id, _) => reply(conn, id, Err(unavailable()), out),
+            Job::Page(page) => reply(page.conn, page.id, Err(unavailable()), out),
+            Job::EventLease => self.event_lease_failed(now, &unavailable(), out),
+            Job::Load | Job::Watch | Job::CompactTurn | Job::Forget => {}
+        }
+    }
+}
+
+fn reply(conn: ConnId, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
+    out.push(Out::Client(conn, FromServer::Reply(id, result)));
+}
+
+fn unavailable() -> Status {
+    Status::unavailable("the server is currently unable to handle the request")
+}
+
+fn unknown_outcome() -> Status {
+    Status::timeout("Timeout: request did not complete within the allotted timeout")
+}
+
+impl Machine for ApiServer {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        match input {
+            In::Client(conn, ToServer::Request(id, request)) => self.request(now, conn, id, request, out),
+            In::Client(conn, ToServer::Cancel(id)) => {
+                self.watchers.cancel(conn, id);
+                self.waits.cancel(conn, id);
+            }
+            In::Closed(conn) => {
+                self.watchers.close(conn);
+                self.waits.close(conn);
+            }
+            In::Store(message) => self.store_says(now, message, out),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        if self.link.is_due(now) {
+            self.connect(now, out);
+        }
+        if now.mono >= self.next_tick {
+            self.next_tick = now.mono + limits::HOUSEKEEPING_INTERVAL;
+            self.housekeep(now, out);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        Deadline::earlier(self.link.deadline(), Some(Deadline { at: self.next_tick, why: "housekeeping" }))
+    }
 }

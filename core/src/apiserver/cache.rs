@@ -1,0 +1,214 @@
+//! The watch cache: the store's state at one revision, and the recent events of each kind.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::service_ip::Addresses;
+use crate::limits;
+use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
+
+/// One recent event, shared with the batch in which it came.
+#[derive(Debug)]
+pub(super) struct Recent {
+    batch: Arc<Vec<StoreEvent>>,
+    index: u32,
+}
+
+impl Recent {
+    pub(super) fn event(&self) -> &StoreEvent {
+        &self.batch[self.index as usize]
+    }
+}
+
+#[derive(Debug, Default)]
+struct KindCache {
+    objects: BTreeMap<ObjectKey, Object>,
+    recent: VecDeque<Recent>,
+    /// Every event after this revision is among the recent ones.
+    floor: Revision,
+    /// Revision of the last event.
+    last: Revision,
+}
+
+/// The state of the store at a revision, as this server knows it.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    revision: Revision,
+    kinds: Vec<KindCache>,
+    /// Revisions of the private keys.
+    marks: BTreeMap<Arc<str>, Revision>,
+    pods_by_node: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    addresses: Addresses,
+}
+
+impl Cache {
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.kind(key.kind)?.objects.get(key)
+    }
+
+    /// An object with the cache's own copy of its key.
+    pub(super) fn entry(&self, key: &ObjectKey) -> Option<(&ObjectKey, &Object)> {
+        self.kind(key.kind)?.objects.get_key_value(key)
+    }
+
+    pub(super) fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.kind(kind).into_iter().flat_map(|k| &k.objects)
+    }
+
+    /// The objects of a kind in a namespace (empty: in all), in order.
+    pub(super) fn range(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let range = ObjectKey::range_start(kind, namespace)..ObjectKey::range_end(kind, namespace);
+        self.kind(kind).into_iter().flat_map(move |k| k.objects.range(range.clone()))
+    }
+
+    /// The pods of a node, in order.
+    pub(super) fn pods_of_node(&self, node: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let keys = self.pods_by_node.get(node).into_iter().flatten();
+        keys.filter_map(|k| self.get(k).map(|o| (k, o)))
+    }
+
+    /// Revision of a private key, zero if it is absent.
+    pub(super) fn mark(&self, name: &str) -> Revision {
+        self.marks.get(name).copied().unwrap_or_default()
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Revision of the last event of a kind.
+    pub(super) fn last_event(&self, kind: Kind) -> Revision {
+        self.kind(kind).map_or(Revision(0), |k| k.last)
+    }
+
+    /// The events of a kind after a revision; `Err` with the oldest revision that can be resumed from.
+    pub(super) fn events_after(&self, kind: Kind, rv: Revision) -> Result<impl Iterator<Item = &StoreEvent>, Revision> {
+        let cache = self.kind(kind);
+        let floor = cache.map_or(self.revision, |k| k.floor);
+        if rv < floor {
+            return Err(floor);
+        }
+        let recent = cache.map(|k| k.recent.range(k.recent.partition_point(|r| r.event().revision <= rv)..));
+        Ok(recent.into_iter().flatten().map(Recent::event))
+    }
+
+    /// Begins anew with what the store has.
+    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<KeyValue>) {
+        *self = Cache { revision, ..Cache::default() };
+        self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
+        for kv in kvs {
+            match (kv.key, kv.value) {
+                (StoreKey::Object(key), Stored::Object(object)) => {
+                    self.kind_mut(key.kind).last = revision;
+                    self.replace(&key, None, Some(object));
+                }
+                (StoreKey::Private(name), _) => {
+                    self.marks.insert(name, kv.mod_revision);
+                }
+                (StoreKey::Fence(_) | StoreKey::Object(_), _) => {}
+            }
+        }
+    }
+
+    /// The store has reached this revision.
+    pub(super) fn advance(&mut self, revision: Revision) {
+        assert!(revision >= self.revision, "the cache went back from {:?} to {revision:?}", self.revision);
+        self.revision = revision;
+    }
+
+    /// Takes one event of a batch.
+    pub(super) fn apply(&mut self, batch: &Arc<Vec<StoreEvent>>, index: usize) {
+        let event = &batch[index];
+        match &event.key {
+            StoreKey::Object(key) => {
+                let old = event.previous.as_ref().and_then(object_of);
+                self.replace(key, old, event.value.as_ref().and_then(object_of).cloned());
+                let recent = Recent { batch: Arc::clone(batch), index: index as u32 };
+                self.kind_mut(key.kind).remember(recent);
+            }
+            StoreKey::Private(name) => match &event.value {
+                Some(kv) => drop(self.marks.insert(Arc::clone(name), kv.mod_revision)),
+                None => drop(self.marks.remove(name)),
+            },
+            StoreKey::Fence(_) => {}
+        }
+    }
+
+    fn replace(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<Object>) {
+        match key.kind {
+            Kind::POD => self.index_pod(key, old, new.as_ref()),
+            Kind::SERVICE => self.addresses.replace(key, old, new.as_ref()),
+            _ => {}
+        }
+        let objects = &mut self.kind_mut(key.kind).objects;
+        match new {
+            Some(new) => match objects.get_mut(key) {
+                Some(slot) => *slot = new,
+                None => drop(objects.insert(key.clone(), new)),
+            },
+            None => drop(objects.remove(key)),
+        }
+    }
+
+    fn index_pod(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) {
+        let (old, new) = (old.and_then(node_of), new.and_then(node_of));
+        if old == new {
+            return;
+        }
+        if let Some(node) = old
+            && let Some(pods) = self.pods_by_node.get_mut(node)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.pods_by_node.remove(node);
+            }
+        }
+        if let Some(node) = new {
+            self.pods_by_node.entry(Arc::clone(node)).or_default().insert(key.clone());
+        }
+    }
+
+    fn kind(&self, kind: Kind) -> Option<&KindCache> {
+        self.kinds.get(usize::from(kind.0))
+    }
+
+    fn kind_mut(&mut self, kind: Kind) -> &mut KindCache {
+        &mut self.kinds[usize::from(kind.0)]
+    }
+}
+
+impl KindCache {
+    fn remember(&mut self, recent: Recent) {
+        self.last = recent.event().revision;
+        self.recent.push_back(recent);
+        while self.recent.len() > limits::WATCH_CACHE_EVENTS {
+            // All events of a revision go together: half a revision can't be resumed from.
+            let gone = self.recent.pop_front().expect("a ring over its bound is not empty").event().revision;
+            self.floor = gone;
+            while self.recent.front().is_some_and(|r| r.event().revision == gone) {
+                self.recent.pop_front();
+            }
+        }
+    }
+}
+
+/// The object of a value, if it is one.
+pub(super) fn object_of(kv: &KeyValue) -> Option<&Object> {
+    match &kv.value {
+        Stored::Object(o) => Some(o),
+        Stored::Mark(_) => None,
+    }
+}
+
+/// The node that a pod is bound to.
+pub(super) fn node_of(object: &Object) -> Option<&Arc<str>> {
+    match object {
+        Object::Pod(pod) => pod.spec.node.as_ref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,277 @@
+//! Watches of clients, indexed so that an event costs what it concerns: watchers of all of a kind, of a namespace, of
+//! a name, and of the pods of a node each stand where only their events look.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::cache::{Cache, node_of, object_of};
+use super::{ConnId, Out, fields, reply};
+use crate::api::{FromServer, ReqId, Status, WatchEvent, WatchOptions};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
+use crate::store::StoreEvent;
+
+/// Where a watcher stands in the index of its kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Place {
+    All,
+    Namespace(Arc<str>),
+    Name(Arc<str>),
+    Node(Arc<str>),
+}
+
+#[derive(Debug)]
+struct Watcher {
+    conn: ConnId,
+    id: ReqId,
+    kind: Kind,
+    namespace: Arc<str>,
+    labels: Selector,
+    fields: FieldSelector,
+    place: Place,
+    /// Nothing but the index decides.
+    plain: bool,
+    /// Revision that the watcher has reached; older events are none of its business.
+    sent: Revision,
+    serial: u64,
+}
+
+impl Watcher {
+    fn matches(&self, object: &Object) -> bool {
+        (self.namespace.is_empty() || object.namespace() == &*self.namespace)
+            && self.labels.matches(object.meta().labels.as_ref())
+            && fields::matches(object, &self.fields)
+    }
+
+    /// What an event is to this watcher: objects enter and leave its selection.
+    fn see(&self, event: &StoreEvent) -> Option<WatchEvent> {
+        let old = event.previous.as_ref().and_then(object_of);
+        let new = event.value.as_ref().and_then(object_of);
+        let (had, has) =
+            if self.plain { (old, new) } else { (old.filter(|o| self.matches(o)), new.filter(|o| self.matches(o))) };
+        match (had, has) {
+            (None, None) => None,
+            (None, Some(new)) => Some(WatchEvent::Added(new.clone())),
+            (Some(_), Some(new)) => Some(WatchEvent::Modified(new.clone())),
+            (Some(old), None) => {
+                let mut last = old.clone();
+                last.set_rv(event.revision);
+                Some(WatchEvent::Deleted(last))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct KindIndex {
+    all: Vec<u32>,
+    by_namespace: BTreeMap<Arc<str>, Vec<u32>>,
+    by_name: BTreeMap<Arc<str>, Vec<u32>>,
+    by_node: BTreeMap<Arc<str>, Vec<u32>>,
+}
+
+impl KindIndex {
+    fn add(&mut self, place: &Place, slot: u32) {
+        match place {
+            Place::All => &mut self.all,
+            Place::Namespace(ns) => self.by_namespace.entry(Arc::clone(ns)).or_default(),
+            Place::Name(name) => self.by_name.entry(Arc::clone(name)).or_default(),
+            Place::Node(node) => self.by_node.entry(Arc::clone(node)).or_default(),
+        }
+        .push(slot);
+    }
+
+    fn remove(&mut self, place: &Place, slot: u32) {
+        let (map, key) = match place {
+            Place::All => return self.all.retain(|s| *s != slot),
+            Place::Namespace(ns) => (&mut self.by_namespace, ns),
+            Place::Name(name) => (&mut self.by_name, name),
+            Place::Node(node) => (&mut self.by_node, node),
+        };
+        let slots = map.get_mut(key).expect("a watcher is in its index");
+        slots.retain(|s| *s != slot);
+        if slots.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// All watches of a server.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    slots: Vec<Option<Watcher>>,
+    free: Vec<u32>,
+    by_request: BTreeMap<(ConnId, ReqId), u32>,
+    kinds: Vec<KindIndex>,
+    /// Who gets a bookmark when, in order of time: `(due, slot, serial)`.
+    bookmarks: VecDeque<(Mono, u32, u64)>,
+    next_serial: u64,
+    /// Scratch: the slots that an event may concern.
+    concerned: Vec<u32>,
+}
+
+impl Watchers {
+    pub(super) fn len(&self) -> usize {
+        self.by_request.len()
+    }
+
+    /// Starts a watch: what it has missed goes out at once. The cache has reached what the watch asked for.
+    pub(super) fn start(
+        &mut self,
+        now: Now,
+        cache: &Cache,
+        conn: ConnId,
+        id: ReqId,
+        kind: Kind,
+        namespace: Arc<str>,
+        options: WatchOptions,
+        out: &mut Vec<Out>,
+    ) {
+        let WatchOptions { labels, fields, rv, bookmarks, send_initial_events } = options;
+        let place = match (fields.required("spec.nodeName"), fields.required("metadata.name")) {
+            (Some(node), _) if kind == Kind::POD => Place::Node(Arc::from(node)),
+            (_, Some(name)) => Place::Name(Arc::from(name)),
+            _ if !namespace.is_empty() => Place::Namespace(Arc::clone(&namespace)),
+            _ => Place::All,
+        };
+        let plain =
+            labels.is_everything() && fields.terms.is_empty() && matches!(place, Place::All | Place::Namespace(_));
+        let mut watcher =
+            Watcher { conn, id, kind, namespace, labels, fields, place, plain, sent: rv, serial: self.next_serial };
+        let first = out.len();
+        if rv.0 == 0 || send_initial_events {
+            watcher.send_everything(cache, out);
+            watcher.sent = cache.revision();
+            if send_initial_events {
+                let rv = cache.revision();
+                out.push(Out::Client(conn, FromServer::Watch(id, WatchEvent::Bookmark { rv, initial_events_end: true })));
+            }
+        } else {
+            match cache.events_after(kind, rv) {
+                Err(oldest) => {
+                    let text = format!("too old resource version: {rv} ({oldest})");
+                    return reply(conn, id, Err(Status::expired(text)), out);
+                }
+                Ok(events) => {
+                    let seen = events.filter_map(|e| watcher.see(e));
+                    out.extend(seen.map(|e| Out::Client(conn, FromServer::Watch(id, e))));
+                    watcher.sent = if out.len() > first { cache.revision() } else { rv };
+                }
+            }
+        }
+        self.register(now, watcher, bookmarks);
+    }
+
+    fn register(&mut self, now: Now, watcher: Watcher, bookmarks: bool) {
+        self.cancel(watcher.conn, watcher.id);
+        self.next_serial += 1;
+        let kind = usize::from(watcher.kind.0);
+        if self.kinds.len() <= kind {
+            self.kinds.resize_with(kind + 1, KindIndex::default);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        if bookmarks {
+            self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, watcher.serial));
+        }
+        self.kinds[kind].add(&watcher.place, slot);
+        self.by_request.insert((watcher.conn, watcher.id), slot);
+        self.slots[slot as usize] = Some(watcher);
+    }
+
+    /// Ends a watch without a word; unknown ones are ignored.
+    pub(super) fn cancel(&mut self, conn: ConnId, id: ReqId) {
+        let Some(slot) = self.by_request.remove(&(conn, id)) else { return };
+        let watcher = self.slots[slot as usize].take().expect("an indexed slot is taken");
+        self.kinds[usize::from(watcher.kind.0)].remove(&watcher.place, slot);
+        self.free.push(slot);
+    }
+
+    /// Ends the watches of a connection.
+    pub(super) fn close(&mut self, conn: ConnId) {
+        let range = (conn, ReqId(0))..=(conn, ReqId(u64::MAX));
+        let ids: Vec<ReqId> = self.by_request.range(range).map(|((_, id), _)| *id).collect();
+        for id in ids {
+            self.cancel(conn, id);
+        }
+    }
+
+    /// Ends every watch: the server has lost the thread, and clients must list again.
+    pub(super) fn end_all(&mut self, out: &mut Vec<Out>) {
+        for ((conn, id), _) in std::mem::take(&mut self.by_request) {
+            reply(conn, id, Err(Status::expired("the watch cache was loaded anew; list again")), out);
+        }
+        let next_serial = self.next_serial;
+        *self = Watchers { next_serial, ..Watchers::default() };
+    }
+
+    /// Sends an event to those whom it concerns.
+    pub(super) fn dispatch(&mut self, key: &ObjectKey, event: &StoreEvent, out: &mut Vec<Out>) {
+        let Some(index) = self.kinds.get(usize::from(key.kind.0)) else { return };
+        let concerned = &mut self.concerned;
+        concerned.clear();
+        concerned.extend_from_slice(&index.all);
+        if !index.by_namespace.is_empty() {
+            concerned.extend(index.by_namespace.get(key.namespace()).into_iter().flatten());
+        }
+        if !index.by_name.is_empty() {
+            concerned.extend(index.by_name.get(key.name()).into_iter().flatten());
+        }
+        if !index.by_node.is_empty() {
+            let node = |kv: &Option<_>| kv.as_ref().and_then(object_of).map(|o| node_of(o).map_or("", |n| n));
+            let (old, new) = (node(&event.previous), node(&event.value));
+            concerned.extend(old.and_then(|n| index.by_node.get(n)).into_iter().flatten());
+            if new != old {
+                concerned.extend(new.and_then(|n| index.by_node.get(n)).into_iter().flatten());
+            }
+        }
+        for slot in concerned.iter() {
+            let watcher = self.slots[*slot as usize].as_mut().expect("an indexed slot is taken");
+            if event.revision <= watcher.sent {
+                continue;
+            }
+            if let Some(seen) = watcher.see(event) {
+                // Two events of one revision are both to be sent, so only the revision before counts as done.
+                watcher.sent = Revision(event.revision.0 - 1);
+                out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, seen)));
+            }
+        }
+    }
+
+    /// Sends the bookmarks that are due, save where nothing has happened since the watcher last heard.
+    pub(super) fn send_bookmarks(&mut self, now: Now, cache: &Cache, out: &mut Vec<Out>) {
+        while let Some((due, slot, serial)) = self.bookmarks.front().copied()
+            && due <= now.mono
+        {
+            self.bookmarks.pop_front();
+            let Some(watcher) = self.slots[slot as usize].as_mut().filter(|w| w.serial == serial) else { continue };
+            self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, serial));
+            if cache.last_event(watcher.kind).0 > watcher.sent.0 + 1 {
+                let rv = cache.revision();
+                watcher.sent = rv;
+                let event = WatchEvent::Bookmark { rv, initial_events_end: false };
+                out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, event)));
+            }
+        }
+    }
+}
+
+impl Watcher {
+    fn send_everything(&self, cache: &Cache, out: &mut Vec<Out>) {
+        let mut send = |object: &Object| {
+            if self.plain || self.matches(object) {
+                out.push(Out::Client(self.conn, FromServer::Watch(self.id, WatchEvent::Added(object.clone()))));
+            }
+        };
+        match &self.place {
+            Place::Node(node) if !node.is_empty() => cache.pods_of_node(node).for_each(|(_, o)| send(o)),
+            Place::Name(name) if !self.namespace.is_empty() || !self.kind.info().namespaced => {
+                cache.get(&ObjectKey::new(self.kind, &self.namespace, name)).into_iter().for_each(send);
+            }
+            _ => cache.range(self.kind, &self.namespace).for_each(|(_, o)| send(o)),
+        }
+    }
+}

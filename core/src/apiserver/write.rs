@@ -1,0 +1,250 @@
+//! The path of every write: decide on what is known, commit what was decided, decide anew where that has changed.
+//!
+//! A decision reads the cache, or what the store has said since (`fresh`). It may answer at once, ask for fresh values
+//! before it refuses, commit a transaction that compares whatever it was decided by, or wait for the cache.
+
+use super::cache::object_of;
+use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
+use crate::api::{Call, ReqId, Request, Response, Status};
+use crate::limits;
+use crate::machine::Now;
+use crate::object::{Object, ObjectKey, Revision};
+use crate::random::Rng;
+use crate::store::{Compare, KeyValue, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
+
+/// Who wants the answer of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Client(ConnId, ReqId),
+    /// One of many deletes; the key of its collection.
+    Collection(u64),
+    /// The server itself.
+    Bootstrap,
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) origin: Origin,
+    pub(super) request: Request,
+    /// What the store has said of keys that matter, newer than the cache was at the time.
+    pub(super) fresh: Vec<(StoreKey, Option<KeyValue>)>,
+    attempts: u32,
+    /// The object of a create as it was admitted, so that another attempt need not admit it again.
+    pub(super) admitted: Option<Object>,
+    /// Generated names that were taken.
+    pub(super) names_tried: u32,
+}
+
+impl Write {
+    pub(super) fn new(origin: Origin, request: Request) -> Write {
+        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0 }
+    }
+
+    fn take_fresh(&mut self, key: StoreKey, value: Option<KeyValue>) {
+        match self.fresh.iter_mut().find(|(k, _)| *k == key) {
+            Some(slot) => slot.1 = value,
+            None => self.fresh.push((key, value)),
+        }
+    }
+}
+
+/// What is to become of a write.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// The answer, whatever else the store may know.
+    Answer(Result<Response, Status>),
+    /// The answer if these keys are what the cache says.
+    AnswerIf(Vec<StoreKey>, Result<Response, Status>),
+    /// To be committed.
+    Commit(Commit),
+    /// To be decided once the cache has got there.
+    Await(Revision),
+    /// To be decided once there is a lease for events.
+    AwaitEventLease,
+}
+
+/// A transaction, and the answer if it succeeds (its revision is filled in).
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) compare: Vec<Compare>,
+    pub(super) ops: Vec<Op>,
+    pub(super) response: Response,
+}
+
+impl Decision {
+    pub(super) fn refuse(status: Status) -> Decision {
+        Decision::Answer(Err(status))
+    }
+
+    /// Refused if the object is as the cache has it.
+    pub(super) fn refuse_if(key: &ObjectKey, status: Status) -> Decision {
+        Decision::AnswerIf(vec![StoreKey::Object(key.clone())], Err(status))
+    }
+}
+
+impl Commit {
+    /// Puts `new` in the place of `old`.
+    pub(super) fn replace(key: &ObjectKey, old: &Object, new: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
+            response: Response::Object(new.clone()),
+            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
+        }
+    }
+
+    /// Removes `old`; the answer is `last`, its last state.
+    pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
+            ops: vec![Op::Delete { key }],
+            response: Response::Object(last),
+        }
+    }
+}
+
+/// What a decision may look at.
+pub(super) struct Deciding<'a> {
+    pub(super) now: Now,
+    pub(super) cache: &'a super::Cache,
+    pub(super) config: &'a super::Config,
+    pub(super) rng: &'a mut Rng,
+    pub(super) memo: &'a mut admission::Memo,
+    pub(super) event_lease: &'a super::event_lease::EventLease,
+}
+
+impl Deciding<'_> {
+    /// The newest state of an object that is known to this write.
+    pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
+        let fresh = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
+        match fresh {
+            Some((_, value)) => value.as_ref().and_then(object_of).cloned(),
+            None => self.cache.get(key).cloned(),
+        }
+    }
+
+    fn decide(&mut self, write: &mut Write) -> Decision {
+        match &write.request.call {
+            Call::Create { .. } => self.create(write),
+            Call::Update { .. } => self.update(write),
+            Call::Patch { .. } => self.patch(write),
+            Call::Delete { .. } => self.delete(write),
+            Call::Bind { .. } => self.bind(write),
+            Call::Evict { .. } => self.evict(write),
+            Call::GetScale { .. } => self.get_scale(write),
+            Call::SetScale { .. } => self.set_scale(write),
+            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::DeleteCollection { .. } => {
+                unreachable!("not a single write")
+            }
+        }
+    }
+}
+
+impl ApiServer {
+    /// Decides a write, and does what was decided.
+    pub(super) fn write(&mut self, now: Now, mut write: Write, out: &mut Vec<Out>) {
+        write.attempts += 1;
+        if write.attempts > limits::WRITE_ATTEMPTS {
+            let status = Status::too_many_requests("too much contention; try again", std::time::Duration::from_secs(1));
+            return self.answer(now, write, Err(status), out);
+        }
+        let mut deciding = Deciding {
+            now,
+            cache: &self.cache,
+            config: &self.config,
+            rng: &mut self.rng,
+            memo: &mut self.memo,
+            event_lease: &self.event_lease,
+        };
+        match deciding.decide(&mut write) {
+            Decision::Answer(result) => self.answer(now, write, result, out),
+            Decision::AnswerIf(mut keys, result) => {
+                keys.retain(|key| !write.fresh.iter().any(|(k, _)| k == key));
+                if keys.is_empty() {
+                    self.answer(now, write, result, out);
+                } else {
+                    self.look(now, write, keys, out);
+                }
+            }
+            Decision::Commit(commit) => self.commit(now, write, commit, out),
+            Decision::Await(revision) => {
+                write.fresh.clear();
+                self.waits.add_write(now, revision, Box::new(write));
+            }
+            Decision::AwaitEventLease => self.await_event_lease(now, write, out),
+        }
+    }
+
+    fn look(&mut self, now: Now, write: Write, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
+        let success = keys.into_iter().map(|key| Op::Get { key }).collect::<Vec<_>>();
+        // The answer carries no keys of what is absent, so the question is kept.
+        let mut write = write;
+        let first = write.fresh.len();
+        write.fresh.extend(success.iter().map(|op| match op {
+            Op::Get { key } => (key.clone(), None),
+            Op::Put { .. } | Op::Delete { .. } => unreachable!("a look only reads"),
+        }));
+        assert!(write.fresh.len() > first, "a look has something to look for");
+        let txn = Txn { success, ..Txn::default() };
+        self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(txn), out);
+    }
+
+    pub(super) fn looked(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
+        match answer {
+            StoreReply::Txn { results, .. } => {
+                let first = write.fresh.len() - results.len();
+                for (slot, value) in write.fresh[first..].iter_mut().zip(results) {
+                    slot.1 = value;
+                }
+                self.write(now, *write, out);
+            }
+            _ => self.answer(now, *write, Err(unavailable()), out),
+        }
+    }
+
+    fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
+        let Commit { mut compare, ops, response } = commit;
+        if is_dry_run(&write.request.call) {
+            return self.answer(now, write, Ok(response), out);
+        }
+        if let Some(fence) = &write.request.fence {
+            compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
+        }
+        let failure = compare.iter().map(|c| Op::Get { key: compared(c).clone() }).collect();
+        let txn = Txn { compare, success: ops, failure };
+        self.ask_store(now, Job::Commit(Box::new(write), response), StoreRequest::Txn(txn), out);
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        now: Now,
+        mut write: Box<Write>,
+        response: Response,
+        answer: StoreReply,
+        out: &mut Vec<Out>,
+    ) {
+        match answer {
+            StoreReply::Txn { revision, succeeded: true, .. } => {
+                self.answer(now, *write, Ok(at_revision(response, revision)), out);
+            }
+            StoreReply::Txn { results, compared, .. } => todo_compared(&mut write, results, compared),
+            StoreReply::Error(StoreError::LeaseNotFound) => {
+                self.event_lease.forget();
+                self.write(now, *write, out);
+            }
+            _ => self.answer(now, *write, Err(unknown_outcome()), out),
+        }
+    }
+
+    /// The write is over.
+    pub(super) fn answer(&mut self, now: Now, write: Write, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        match write.origin {
+            Origin::Client(conn, id) => reply(conn, id, result, out),
+            Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
+            // What is missing is noticed and made again by the next housekeeping.
+            Origin::Bootstrap => {}
+        }
+    }
+}
