@@ -12,6 +12,7 @@ pub mod controllers;
 pub mod limits;
 pub mod machine;
 pub mod object;
+pub mod patch;
 pub mod random;
 pub mod scheduler;
 pub mod store;

@@ -38,10 +38,60 @@ pub const SLOW_START_INITIAL: usize = 1;
 pub const BURST_REPLICAS: usize = 500;
 /// Kubelet `nodeLeaseDurationSeconds`; renewed every quarter of it.
 pub const NODE_LEASE_DURATION: Duration = Duration::from_secs(40);
+/// How often the kubelet looks whether the node's status changed (`nodeStatusUpdateFrequency`).
+pub const NODE_STATUS_UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
+/// Most images that a node's status names (`nodeStatusMaxImages`).
+pub const NODE_STATUS_MAX_IMAGES: usize = 50;
+/// First back-off of a crashing container and of a failing image pull (kubelet `backOffPeriod`).
+pub const CONTAINER_BACKOFF_BASE: Duration = Duration::from_secs(10);
+/// Longest back-off of a crashing container and of a failing image pull (kubelet `MaxContainerBackOff`).
+pub const CONTAINER_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How long a command to the container runtime may take (`runtimeRequestTimeout`).
+pub const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an image pull may take before it counts as failed.
+pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How often the agent compares what it knows with the runtime's list (kubelet, evented PLEG's relist period).
+pub const RUNTIME_RELIST_INTERVAL: Duration = Duration::from_secs(300);
+/// Shortest time between SIGTERM and SIGKILL (kubelet `minimumGracePeriodInSeconds`).
+pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+/// Longest pause before a failed request of the node agent is sent again (kubelet's node registration).
+pub const AGENT_RETRY_MAX: Duration = Duration::from_secs(7);
+/// How many UIDs of pods that are gone the agent remembers, so that a stale list does not revive them.
+pub const GONE_PODS: usize = 64;
 /// Kubelet `nodeStatusReportFrequency`.
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// How soon a decision is tried again that a view which is behind forbade.
+pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
+/// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
+pub const MAX_ENDPOINTS_PER_OBJECT: usize = 1000;
+/// Most endpoints in one EndpointSlice (`--max-endpoints-per-slice`).
+pub const MAX_ENDPOINTS_PER_SLICE: usize = 100;
+/// How often the node lifecycle controller looks at the heartbeats (`--node-monitor-period`).
+pub const NODE_MONITOR_PERIOD: Duration = Duration::from_secs(5);
+/// Silence after which a node's conditions become Unknown (`--node-monitor-grace-period`).
+pub const NODE_MONITOR_GRACE: Duration = Duration::from_secs(40);
+/// The same for a node that has never posted its status (`--node-startup-grace-period`).
+pub const NODE_STARTUP_GRACE: Duration = Duration::from_secs(60);
+/// No node is declared silent while nothing at all was heard of any lease for this long: the fault may be ours.
+pub const LEASE_VIEW_QUIET: Duration = Duration::from_secs(20);
+/// After so long without any news of leases, longer than bookmarks are apart, every node's silence is counted anew.
+pub const LEASE_VIEW_BLIND: Duration = Duration::from_secs(75);
+/// One node a zone gets NoExecute taints each such interval (`--node-eviction-rate` 0.1).
+pub const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
+/// The same in a large zone that is partially disrupted (`--secondary-node-eviction-rate` 0.01).
+pub const SECONDARY_EVICTION_INTERVAL: Duration = Duration::from_secs(100);
+/// A zone of more nodes is large (`--large-cluster-size-threshold`).
+pub const LARGE_ZONE_NODES: usize = 50;
+/// Share of nodes not ready that makes a zone partially disrupted, in per cent (`--unhealthy-zone-threshold` 0.55).
+pub const UNHEALTHY_ZONE_PERCENT: usize = 55;
+/// How long pods of a node that does not exist are left alone (podgc `quarantineTime`).
+pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
+/// Finished pods that are kept (`--terminated-pod-gc-threshold`).
+pub const TERMINATED_PODS: usize = 12_500;
+/// Longest time after which garbage that may yet be owned is looked at again.
+pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
 /// How long the API server waits for the store before it treats the outcome as unknown.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the API server hears nothing from the store before it asks whether the watch still lives.

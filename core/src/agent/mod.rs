@@ -1,8 +1,342 @@
 //! The node agent machine: Kubernetes' kubelet, as decisions over a container-runtime port.
+//!
+//! What comes in: the API server's replies and watch events, the container runtime's completions and events. What goes
+//! out: requests to the API server, commands to the runtime. What never happens: a container is started before the
+//! runtime has said what already runs; a pod is killed as unknown before the view of the API is complete; a pod's
+//! terminal phase is left again.
+//!
+//! Files: `node` and `lease` keep the Node and its heartbeat; `pods` is the table of pods; `pod` takes in what the
+//! runtime says of one pod, `sync` decides what is next, `lifecycle` ends containers and pods, `probe` and `images` do
+//! what their names say, `adopt` rebuilds a pod from the runtime's list; `status` makes a pod's status and `write`
+//! brings it to the API.
 
+mod admission;
+mod adopt;
+mod backoff;
+mod images;
+mod lease;
+mod lifecycle;
+mod node;
+mod pod;
+mod pods;
+mod probe;
 mod runtime;
+mod status;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod write;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer};
+use crate::client::{Informer, InformerConfig, Recorder, View};
+use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
+use crate::machine::{Deadline, Machine, Mono, Now};
+use crate::object::{FieldSelector, Kind, Selector};
+use crate::random::Rng;
+
+use admission::Room;
+use images::Images;
+use lease::{Heartbeat, NodeLease};
+use node::{Facts, NodeKeeper};
+use pod::Shared;
+use pods::Pods;
 pub use runtime::{
     ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ImageInfo, OpId, ProbeAction,
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
+
+/// Parts of the agent as API client; replies find back by them.
+const INFORMER: u16 = 1;
+const NODE: u16 = 2;
+const PODS: u16 = 3;
+const RECORDER: u16 = 4;
+const LEASE: u16 = 5;
+
+/// How a node is to present itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// Name of the Node.
+    pub node_name: Arc<str>,
+    /// Labels beside the kubelet's own (host name, os, arch): zone, region, pool, …
+    pub labels: BTreeMap<String, String>,
+    /// Taints that the Node is registered with; see [`AgentConfig::parse_taint`].
+    pub taints: Vec<core_v1::Taint>,
+    /// Capacity by resource, as quantities. `pods` is 110 unless given.
+    pub capacity: BTreeMap<String, String>,
+    /// What of the capacity is kept for the system, so that it is not allocatable.
+    pub reserved: BTreeMap<String, String>,
+    /// Address of the node.
+    pub host_ip: Arc<str>,
+    /// `spec.providerID`.
+    pub provider_id: Option<Arc<str>>,
+    /// Whether Events are recorded.
+    pub record_events: bool,
+    /// Most images that the Node's status names; zero: none.
+    pub status_max_images: usize,
+    /// How often the runtime is asked for its list without need; zero: never.
+    pub relist_interval: Duration,
+    /// `kubernetes.io/os`.
+    pub os: Arc<str>,
+    /// `kubernetes.io/arch`.
+    pub arch: Arc<str>,
+    /// `status.nodeInfo.osImage`.
+    pub os_image: Arc<str>,
+    /// `status.nodeInfo.kernelVersion`.
+    pub kernel_version: Arc<str>,
+    /// `status.nodeInfo.containerRuntimeVersion`, `name://version`; the name is also the scheme of container ids.
+    pub runtime_version: Arc<str>,
+}
+
+impl Default for AgentConfig {
+    fn default() -> AgentConfig {
+        AgentConfig {
+            node_name: Arc::from("node"),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            host_ip: Arc::from("127.0.0.1"),
+            provider_id: None,
+            record_events: true,
+            status_max_images: NODE_STATUS_MAX_IMAGES,
+            relist_interval: RUNTIME_RELIST_INTERVAL,
+            os: Arc::from("linux"),
+            arch: Arc::from("amd64"),
+            os_image: Arc::from("Skeg"),
+            kernel_version: Arc::from("6.12.0"),
+            runtime_version: Arc::from("containerd://2.1.0"),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Parses `key=value:Effect`, `key:Effect` as kubectl and `--register-with-taints` write them.
+    pub fn parse_taint(text: &str) -> Result<core_v1::Taint, String> {
+        let invalid = |why: &str| format!("invalid taint spec: {text}, {why}");
+        let (name, effect) = text.rsplit_once(':').ok_or_else(|| invalid("expected key=value:effect"))?;
+        if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+            return Err(invalid("unsupported taint effect"));
+        }
+        let (key, value) = name.split_once('=').map_or((name, None), |(k, v)| (k, Some(v)));
+        if key.is_empty() {
+            return Err(invalid("the key must not be empty"));
+        }
+        Ok(core_v1::Taint {
+            key: key.to_owned(),
+            value: value.filter(|v| !v.is_empty()).map(str::to_owned),
+            effect: effect.to_owned(),
+            time_added: None,
+        })
+    }
+}
+
+/// What the agent can be told.
+#[derive(Debug)]
+pub enum In {
+    /// By the API server.
+    Api(FromServer),
+    /// By the container runtime.
+    Runtime(RuntimeEvent),
+}
+
+/// What the agent asks for.
+#[derive(Debug)]
+pub enum Out {
+    /// Of the API server.
+    Api(ToServer),
+    /// Of the container runtime.
+    Runtime(RuntimeCommand),
+}
+
+/// The agent of one node. See the module's documentation for the contract.
+#[derive(Debug)]
+pub struct NodeAgent {
+    informer: Informer,
+    view: View,
+    node: NodeKeeper,
+    lease: NodeLease,
+    pods: Pods,
+    rng: Rng,
+    begun: bool,
+    max_images: usize,
+}
+
+/// A stream of its own for a part of the agent.
+fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(rng.next_u64())
+}
+
+impl NodeAgent {
+    /// An agent that knows nothing yet.
+    pub fn new(config: AgentConfig, mut rng: Rng) -> NodeAgent {
+        let name = Arc::clone(&config.node_name);
+        let user: Arc<str> = Arc::from(format!("system:node:{name}"));
+        let informer = Informer::new(
+            InformerConfig {
+                kind: Kind::POD,
+                namespace: Arc::from(""),
+                labels: Selector::everything(),
+                fields: FieldSelector::equal("spec.nodeName", &name),
+                user: Arc::clone(&user),
+            },
+            INFORMER,
+            fork(&mut rng),
+        );
+        let scheme = config.runtime_version.split_once("://").map_or("containerd", |(scheme, _)| scheme);
+        let shared = Shared {
+            host_ip: Arc::clone(&config.host_ip),
+            runtime_name: Arc::from(scheme),
+            user: Arc::clone(&user),
+            record_events: config.record_events,
+            recorder: Recorder::new(
+                Arc::from("kubelet"),
+                Arc::clone(&name),
+                config.record_events,
+                RECORDER,
+                fork(&mut rng),
+            ),
+            rng: fork(&mut rng),
+            ids: ReqIds::new(PODS),
+            requests: BTreeMap::new(),
+            images: Images::default(),
+            room: Room::new(&config.allocatable()),
+            node_labels: config.node_labels(),
+            containers: BTreeMap::new(),
+            last_op: 0,
+            wants_list: false,
+            node_name: Arc::clone(&name),
+        };
+        NodeAgent {
+            informer,
+            view: View::new(Kind::POD, &[]),
+            lease: NodeLease::new(name, Arc::clone(&user), LEASE),
+            pods: Pods::new(shared, config.relist_interval),
+            rng: fork(&mut rng),
+            begun: false,
+            max_images: config.status_max_images,
+            node: NodeKeeper::new(Arc::new(config), user, NODE),
+        }
+    }
+
+    /// How many pods the agent cares for, those that are on their way out included.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {
+        match message {
+            FromServer::Reply(id, result) => match id.part() {
+                LEASE => {
+                    if self.lease.replied(now, id, result, &mut self.rng) == Heartbeat::Check {
+                        self.node.check(now);
+                    }
+                    self.beat(now, out);
+                }
+                NODE => self.node_replied(now, id, result, out),
+                PODS => self.pods.replied(now, id, result, out),
+                RECORDER => self.to_recorder(now, &FromServer::Reply(id, result), out),
+                _ => self.to_informer(now, &FromServer::Reply(id, result), out),
+            },
+            FromServer::Watch(..) => self.to_informer(now, &message, out),
+            FromServer::Disconnected => {
+                self.to_informer(now, &message, out);
+                self.to_recorder(now, &message, out);
+                self.node.disconnected(now, &mut self.rng);
+                self.lease.disconnected(now, &mut self.rng);
+                self.pods.disconnected(now, out);
+            }
+        }
+    }
+
+    fn node_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        if self.node.replied(now, id, result, &mut self.rng) {
+            self.lease.begin(now);
+            let labels = self.node.node().and_then(|n| n.meta.labels.as_ref());
+            if let Some(labels) = labels.filter(|l| **l != self.pods.shared.node_labels) {
+                self.pods.shared.node_labels = labels.clone();
+            }
+        }
+        self.beat(now, out);
+    }
+
+    /// Does what the Node and its Lease want done now.
+    fn beat(&mut self, now: Now, out: &mut Vec<Out>) {
+        let (pods, max_images) = (&self.pods, self.max_images);
+        let facts = || Facts { runtime_is_up: pods.runtime_is_up(), images: pods.shared.images.status(max_images) };
+        self.node.handle_timeout(now, facts, &mut self.rng, out);
+        self.lease.handle_timeout(now, self.node.node(), &mut self.rng, out);
+    }
+
+    fn to_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+        let (mut requests, mut changes) = (Vec::new(), Vec::new());
+        self.informer.handle(now, message, &mut self.view, &mut requests, &mut changes);
+        out.extend(requests.into_iter().map(Out::Api));
+        self.pods.view_changed(now, &self.view, changes, out);
+    }
+
+    fn to_recorder(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+        let mut requests = Vec::new();
+        self.pods.shared.recorder.handle(now, message, &mut requests);
+        out.extend(requests.into_iter().map(Out::Api));
+    }
+
+    fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
+        let was_up = self.pods.runtime_is_up();
+        self.pods.runtime_event(now, &self.view, event, out);
+        if !was_up && self.pods.runtime_is_up() {
+            self.node.runtime_is_up(now, &mut self.rng);
+        }
+        if self.pods.shared.images.take_changed() && self.max_images > 0 {
+            self.node.changed(now);
+        }
+    }
+}
+
+impl Machine for NodeAgent {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        match input {
+            In::Api(message) => self.handle_api(now, message, out),
+            In::Runtime(event) => self.handle_runtime(now, event, out),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        if !self.begun {
+            self.begun = true;
+            self.node.begin(now, &mut self.rng);
+        }
+        let due = |d: Option<Deadline>| d.is_some_and(|d| d.at <= now.mono);
+        self.beat(now, out);
+        if due(self.informer.poll_timeout()) {
+            let mut requests = Vec::new();
+            self.informer.handle_timeout(now, &mut self.view, &mut requests);
+            out.extend(requests.into_iter().map(Out::Api));
+        }
+        if due(self.pods.poll_timeout()) {
+            self.pods.handle_timeout(now, out);
+        }
+        if due(self.pods.shared.recorder.poll_timeout()) {
+            let mut requests = Vec::new();
+            self.pods.shared.recorder.handle_timeout(now, &mut requests);
+            out.extend(requests.into_iter().map(Out::Api));
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        if !self.begun {
+            return Some(Deadline { at: Mono::ZERO, why: "start the agent" });
+        }
+        let node = Deadline::earlier(self.lease.poll_timeout(), self.node.poll_timeout());
+        let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
+        Deadline::earlier(Deadline::earlier(node, self.informer.poll_timeout()), pods)
+    }
+}

@@ -21,9 +21,20 @@ use crate::store::{Op, StoreError, StoreKey, StoreReply, StoreRequest, Txn};
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub(super) enum ReadKind {
-    Get { key: ObjectKey, rv: Option<Revision> },
-    List { kind: Kind, namespace: Arc<str>, options: ListOptions },
-    Watch { kind: Kind, namespace: Arc<str>, options: WatchOptions },
+    Get {
+        key: ObjectKey,
+        rv: Option<Revision>,
+    },
+    List {
+        kind: Kind,
+        namespace: Arc<str>,
+        options: ListOptions,
+    },
+    Watch {
+        kind: Kind,
+        namespace: Arc<str>,
+        options: WatchOptions,
+    },
     /// The victims of a collection are chosen.
     Victims(Box<collection::Victims>),
 }
@@ -232,8 +243,7 @@ impl ApiServer {
             return self.ask_page(now, page, after(&last), out);
         }
         let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(object_of);
-        let continue_from =
-            last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
+        let continue_from = last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
         let remaining = continue_from.as_ref().filter(|_| unfiltered).map(|_| left);
         let items = Arc::new(page.items);
         reply(page.conn, page.id, Ok(Response::List { items, rv, continue_from, remaining }), out);
@@ -340,8 +350,11 @@ fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Re
 /// 504 for a revision that the cache has not reached.
 fn too_large(wanted: Revision, reached: Revision) -> Status {
     let message = format!("Timeout: Too large resource version: {wanted}, current: {reached}");
-    let cause =
-        Cause { reason: "ResourceVersionTooLarge".to_owned(), message: "Too large resource version".to_owned(), field: String::new() };
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
     let details = Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() };
     Status { details: Some(Box::new(details)), ..Status::timeout(message) }
 }
@@ -352,9 +365,7 @@ fn page_error(page: &Page, error: &StoreError) -> Status {
             "The provided continue parameter is too old to display a consistent list result. You must start a new \
              list without the continue parameter.",
         ),
-        StoreError::Compacted { .. } => {
-            Status::expired("The resourceVersion for the provided list is too old.")
-        }
+        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { newest } => too_large(page.at.unwrap_or_default(), *newest),
         StoreError::LeaseNotFound | StoreError::Unavailable => unavailable(),
     }

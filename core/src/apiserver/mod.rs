@@ -34,7 +34,6 @@ mod write;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
@@ -48,8 +47,6 @@ use cache::Cache;
 use list::{Page, Read, ReadKind};
 use watch::Watchers;
 use write::{Origin, Write};
-
-pub use service_ip::Cidr;
 
 /// Names a client's connection. A reconnect is another connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -80,18 +77,18 @@ pub enum Out {
 pub struct Config {
     /// Its name, for traces.
     pub name: Arc<str>,
-    /// `--service-cluster-ip-range`.
-    pub service_cidr: Cidr,
-    /// `--service-node-port-range`.
-    pub node_port_range: RangeInclusive<u16>,
+    /// `--service-cluster-ip-range`: network and length of its prefix.
+    pub service_cidr: ([u8; 4], u8),
+    /// `--service-node-port-range`, both ends included.
+    pub node_port_range: (u16, u16),
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config {
             name: Arc::from("kube-apiserver"),
-            service_cidr: Cidr::new([10, 96, 0, 0].into(), 12),
-            node_port_range: 30000..=32767,
+            service_cidr: ([10, 96, 0, 0], 12),
+            node_port_range: (30000, 32767),
         }
     }
 }
@@ -166,7 +163,7 @@ impl ApiServer {
     }
 
     /// Its name.
-    pub fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &str {
         &self.config.name
     }
 
@@ -185,9 +182,9 @@ impl ApiServer {
         self.cache.objects(kind)
     }
 
-    /// How many watches it serves.
-    pub fn watch_count(&self) -> usize {
-        self.watchers.len()
+    /// How many watches of a kind it serves.
+    pub fn watches(&self, kind: Kind) -> usize {
+        self.watchers.count(kind)
     }
 
     fn request(&mut self, now: Now, conn: ConnId, id: ReqId, request: Request, out: &mut Vec<Out>) {
@@ -264,7 +261,8 @@ impl ApiServer {
             Job::Get(conn, id, _) => reply(conn, id, Err(unavailable()), out),
             Job::Page(page) => reply(page.conn, page.id, Err(unavailable()), out),
             Job::EventLease => self.event_lease_failed(now, &unavailable(), out),
-            Job::Load | Job::Watch | Job::CompactTurn | Job::Forget => {}
+            Job::Load | Job::Watch => self.connecting_failed(now),
+            Job::CompactTurn | Job::Forget => {}
         }
     }
 }

@@ -130,6 +130,13 @@ impl ApiServer {
         self.link.watch = None;
     }
 
+    /// The reply that would have connected this server is lost.
+    pub(super) fn connecting_failed(&mut self, now: Now) {
+        if self.link.state == State::Connecting {
+            self.retry_later(now);
+        }
+    }
+
     /// The connection broke: what was in flight has an unknown outcome. The watch is resumed where it broke off.
     pub(super) fn lose_store(&mut self, now: Now, out: &mut Vec<Out>) {
         self.retry_later(now);

@@ -10,7 +10,7 @@ use crate::api::{FromServer, ReqId, Status, WatchEvent, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
-use crate::store::StoreEvent;
+use crate::store::{KeyValue, StoreEvent};
 
 /// Where a watcher stands in the index of its kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,8 +32,10 @@ struct Watcher {
     place: Place,
     /// Nothing but the index decides.
     plain: bool,
-    /// Revision that the watcher has reached; older events are none of its business.
-    sent: Revision,
+    /// Events up to here were there before the watch.
+    floor: Revision,
+    /// Revision that the client knows to have reached.
+    told: Revision,
     serial: u64,
 }
 
@@ -112,8 +114,9 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    pub(super) fn len(&self) -> usize {
-        self.by_request.len()
+    /// How many watches of a kind there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.slots.iter().flatten().filter(|w| w.kind == kind).count()
     }
 
     /// Starts a watch: what it has missed goes out at once. The cache has reached what the watch asked for.
@@ -137,15 +140,28 @@ impl Watchers {
         };
         let plain =
             labels.is_everything() && fields.terms.is_empty() && matches!(place, Place::All | Place::Namespace(_));
-        let mut watcher =
-            Watcher { conn, id, kind, namespace, labels, fields, place, plain, sent: rv, serial: self.next_serial };
-        let first = out.len();
+        let mut watcher = Watcher {
+            conn,
+            id,
+            kind,
+            namespace,
+            labels,
+            fields,
+            place,
+            plain,
+            floor: rv,
+            told: rv,
+            serial: self.next_serial,
+        };
         if rv.0 == 0 || send_initial_events {
             watcher.send_everything(cache, out);
-            watcher.sent = cache.revision();
+            let rv = cache.revision();
+            (watcher.floor, watcher.told) = (rv, rv);
             if send_initial_events {
-                let rv = cache.revision();
-                out.push(Out::Client(conn, FromServer::Watch(id, WatchEvent::Bookmark { rv, initial_events_end: true })));
+                out.push(Out::Client(
+                    conn,
+                    FromServer::Watch(id, WatchEvent::Bookmark { rv, initial_events_end: true }),
+                ));
             }
         } else {
             match cache.events_after(kind, rv) {
@@ -154,9 +170,14 @@ impl Watchers {
                     return reply(conn, id, Err(Status::expired(text)), out);
                 }
                 Ok(events) => {
-                    let seen = events.filter_map(|e| watcher.see(e));
-                    out.extend(seen.map(|e| Out::Client(conn, FromServer::Watch(id, e))));
-                    watcher.sent = if out.len() > first { cache.revision() } else { rv };
+                    for event in events {
+                        if let Some(seen) = watcher.see(event) {
+                            watcher.told = event.revision;
+                            out.push(Out::Client(conn, FromServer::Watch(id, seen)));
+                        }
+                    }
+                    // What the client has seen elsewhere may be ahead of this cache.
+                    watcher.floor = rv.max(cache.revision());
                 }
             }
         }
@@ -221,8 +242,7 @@ impl Watchers {
             concerned.extend(index.by_name.get(key.name()).into_iter().flatten());
         }
         if !index.by_node.is_empty() {
-            let node = |kv: &Option<_>| kv.as_ref().and_then(object_of).map(|o| node_of(o).map_or("", |n| n));
-            let (old, new) = (node(&event.previous), node(&event.value));
+            let (old, new) = (node_name(event.previous.as_ref()), node_name(event.value.as_ref()));
             concerned.extend(old.and_then(|n| index.by_node.get(n)).into_iter().flatten());
             if new != old {
                 concerned.extend(new.and_then(|n| index.by_node.get(n)).into_iter().flatten());
@@ -230,12 +250,11 @@ impl Watchers {
         }
         for slot in concerned.iter() {
             let watcher = self.slots[*slot as usize].as_mut().expect("an indexed slot is taken");
-            if event.revision <= watcher.sent {
+            if event.revision <= watcher.floor {
                 continue;
             }
             if let Some(seen) = watcher.see(event) {
-                // Two events of one revision are both to be sent, so only the revision before counts as done.
-                watcher.sent = Revision(event.revision.0 - 1);
+                watcher.told = event.revision;
                 out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, seen)));
             }
         }
@@ -249,14 +268,20 @@ impl Watchers {
             self.bookmarks.pop_front();
             let Some(watcher) = self.slots[slot as usize].as_mut().filter(|w| w.serial == serial) else { continue };
             self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, serial));
-            if cache.last_event(watcher.kind).0 > watcher.sent.0 + 1 {
+            if cache.last_event(watcher.kind) > watcher.told {
                 let rv = cache.revision();
-                watcher.sent = rv;
+                watcher.told = rv;
                 let event = WatchEvent::Bookmark { rv, initial_events_end: false };
                 out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, event)));
             }
         }
     }
+}
+
+/// The node of a pod, empty for one that has none.
+fn node_name(kv: Option<&KeyValue>) -> Option<&str> {
+    let object = object_of(kv?)?;
+    Some(node_of(object).map_or("", |n| n))
 }
 
 impl Watcher {

@@ -3,14 +3,16 @@
 //! A decision reads the cache, or what the store has said since (`fresh`). It may answer at once, ask for fresh values
 //! before it refuses, commit a transaction that compares whatever it was decided by, or wait for the cache.
 
+use std::sync::Arc;
+
 use super::cache::object_of;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
 use crate::api::{Call, ReqId, Request, Response, Status};
 use crate::limits;
 use crate::machine::Now;
-use crate::object::{Object, ObjectKey, Revision};
+use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::Rng;
-use crate::store::{Compare, KeyValue, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
+use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
 /// Who wants the answer of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,11 +36,13 @@ pub(super) struct Write {
     pub(super) admitted: Option<Object>,
     /// Generated names that were taken.
     pub(super) names_tried: u32,
+    /// The keys that the transaction under way compares, in order.
+    compared: Vec<StoreKey>,
 }
 
 impl Write {
     pub(super) fn new(origin: Origin, request: Request) -> Write {
-        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0 }
+        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, compared: Vec::new() }
     }
 
     fn take_fresh(&mut self, key: StoreKey, value: Option<KeyValue>) {
@@ -84,7 +88,7 @@ impl Decision {
 }
 
 impl Commit {
-    /// Puts `new` in the place of `old`.
+    /// Puts `new` in the place of `old`; see [`also_fence`](Self::also_fence) for Leases.
     pub(super) fn replace(key: &ObjectKey, old: &Object, new: Object) -> Commit {
         let key = StoreKey::Object(key.clone());
         Commit {
@@ -92,6 +96,42 @@ impl Commit {
             response: Response::Object(new.clone()),
             ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
         }
+    }
+
+    /// Puts a new object.
+    pub(super) fn create(key: &ObjectKey, new: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), Revision(0))],
+            response: Response::Object(new.clone()),
+            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
+        }
+    }
+
+    /// Lets what is put live by a lease of the store.
+    pub(super) fn live_by(mut self, id: LeaseId) -> Commit {
+        for op in &mut self.ops {
+            if let Op::Put { lease, .. } = op {
+                *lease = Some(id);
+            }
+        }
+        self
+    }
+
+    /// A Lease that changes hands moves its fence in the same transaction; see [`Fence`](crate::api::Fence).
+    pub(super) fn also_fence(mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) -> Commit {
+        if key.kind == Kind::LEASE {
+            let fence = StoreKey::Fence(key.clone());
+            match new {
+                None => self.ops.push(Op::Delete { key: fence }),
+                Some(new) if !same_holder(old, new) => {
+                    let name = holder(new).map_or("", |(name, _)| name);
+                    self.ops.push(Op::Put { key: fence, value: Stored::Mark(Arc::from(name)), lease: None });
+                }
+                Some(_) => {}
+            }
+        }
+        self
     }
 
     /// Removes `old`; the answer is `last`, its last state.
@@ -204,7 +244,7 @@ impl ApiServer {
         }
     }
 
-    fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
+    fn commit(&mut self, now: Now, mut write: Write, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut compare, ops, response } = commit;
         if is_dry_run(&write.request.call) {
             return self.answer(now, write, Ok(response), out);
@@ -212,7 +252,8 @@ impl ApiServer {
         if let Some(fence) = &write.request.fence {
             compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
         }
-        let failure = compare.iter().map(|c| Op::Get { key: compared(c).clone() }).collect();
+        write.compared = compare.iter().map(|c| compared(c).clone()).collect();
+        let failure = write.compared.iter().map(|key| Op::Get { key: key.clone() }).collect();
         let txn = Txn { compare, success: ops, failure };
         self.ask_store(now, Job::Commit(Box::new(write), response), StoreRequest::Txn(txn), out);
     }
@@ -229,7 +270,14 @@ impl ApiServer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
                 self.answer(now, *write, Ok(at_revision(response, revision)), out);
             }
-            StoreReply::Txn { results, compared, .. } => todo_compared(&mut write, results, compared),
+            StoreReply::Txn { results, .. } => {
+                let compared = std::mem::take(&mut write.compared);
+                compared.into_iter().zip(results).for_each(|(key, value)| write.take_fresh(key, value));
+                match fenced_off(&write) {
+                    Some(status) => self.answer(now, *write, Err(status), out),
+                    None => self.write(now, *write, out),
+                }
+            }
             StoreReply::Error(StoreError::LeaseNotFound) => {
                 self.event_lease.forget();
                 self.write(now, *write, out);
@@ -247,4 +295,74 @@ impl ApiServer {
             Origin::Bootstrap => {}
         }
     }
+}
+
+fn compared(compare: &Compare) -> &StoreKey {
+    match compare {
+        Compare::ModRevision(key, _) | Compare::CreateRevision(key, _) | Compare::Version(key, _) => key,
+    }
+}
+
+fn at_revision(response: Response, revision: Revision) -> Response {
+    match response {
+        Response::Object(mut object) => {
+            object.set_rv(revision);
+            Response::Object(object)
+        }
+        Response::Done { .. } => Response::Done { rv: revision },
+        Response::Scale { key, replicas, current, selector, .. } => {
+            Response::Scale { key, replicas, current, selector, rv: revision }
+        }
+        Response::List { .. } => unreachable!("a write answers no list"),
+    }
+}
+
+/// The refusal of a write whose leader has lost the lead, by what the store has said.
+fn fenced_off(write: &Write) -> Option<Status> {
+    let fence = write.request.fence.as_ref()?;
+    let at = |k: &StoreKey| matches!(k, StoreKey::Fence(lease) if *lease == fence.lease);
+    let (_, stands) = write.fresh.iter().find(|(k, _)| at(k))?;
+    let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
+    let key = about(&write.request.call);
+    (epoch != fence.epoch).then(|| Status::fenced(key.kind, key.name(), fence.lease.path()))
+}
+
+/// The object that a write is about.
+fn about(call: &Call) -> ObjectKey {
+    match call {
+        Call::Create { object, .. } | Call::Update { object, .. } => object.key(),
+        Call::Patch { key, .. }
+        | Call::Delete { key, .. }
+        | Call::GetScale { key }
+        | Call::SetScale { key, .. }
+        | Call::Get { key, .. } => key.clone(),
+        Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.clone(),
+        Call::List { kind, namespace, .. }
+        | Call::Watch { kind, namespace, .. }
+        | Call::DeleteCollection { kind, namespace, .. } => ObjectKey::range_start(*kind, namespace),
+    }
+}
+
+fn is_dry_run(call: &Call) -> bool {
+    match call {
+        Call::Create { options, .. }
+        | Call::Update { options, .. }
+        | Call::Patch { options, .. }
+        | Call::SetScale { options, .. } => options.dry_run,
+        Call::Delete { options, .. } | Call::Evict { options, .. } | Call::DeleteCollection { options, .. } => {
+            options.dry_run
+        }
+        Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::Bind { .. } | Call::GetScale { .. } => false,
+    }
+}
+
+fn holder(object: &Object) -> Option<(&str, Option<i32>)> {
+    match object {
+        Object::Lease(l) => Some((l.spec.holder_identity.as_deref().unwrap_or(""), l.spec.lease_transitions)),
+        _ => None,
+    }
+}
+
+fn same_holder(old: Option<&Object>, new: &Object) -> bool {
+    old.and_then(holder) == holder(new)
 }

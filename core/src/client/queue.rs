@@ -160,9 +160,7 @@ mod tests {
     #[test]
     fn a_key_is_in_it_once_and_comes_again_if_added_meanwhile() {
         let mut q = Queue::new();
-        for n in ["a", "b", "a"] {
-            q.add(key(n));
-        }
+        ["a", "b", "a"].into_iter().for_each(|n| q.add(key(n)));
         assert_eq!(drain(&mut q), ["a", "b"]);
         q.add(key("a"));
         assert!(q.is_empty());

@@ -224,6 +224,10 @@ impl Runner {
             self.relist(now, kind, None, out);
         }
         self.queue.advance(now.mono);
+        // The first lists are still to come, or there is nothing to catch up for.
+        if self.catch_up.is_some_and(|at| at <= now.mono) && (mandate.is_none() || !self.views.is_synced()) {
+            self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
+        }
         self.pump(now, mandate, out);
     }
 
@@ -334,6 +338,7 @@ impl Runner {
             Verdict::Resolve(writes) => (Plan { writes, ..Plan::default() }, true),
             Verdict::Go => (self.controller.reconcile(&self.views, &key, now), false),
         };
+        plan.wake.into_iter().for_each(|woken| self.queue.add(woken));
         let execution = Execution {
             writes: plan.writes,
             next: 0,
@@ -421,6 +426,10 @@ impl Runner {
                 let (list, options) = (ListOptions::default(), DeleteOptions::default());
                 Call::DeleteCollection { kind, namespace, list, options }
             }
+            Write::ExpectEmpty { kind, namespace } => {
+                let options = ListOptions { limit: 1, ..ListOptions::default() };
+                Call::List { kind, namespace, options }
+            }
         };
         (call, stage)
     }
@@ -451,6 +460,9 @@ impl Runner {
         let Sent { key, index, stage, .. } = sent;
         self.running.get_mut(&key).expect("a request belongs to a running execution").outstanding -= 1;
         match (stage, result) {
+            (Stage::Write { .. }, Ok(Response::List { items, remaining, .. })) => {
+                self.expect_empty(now, &key, index, items.len() as u64 + remaining.unwrap_or(0), out);
+            }
             (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, out),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
                 match mandate {
@@ -471,6 +483,17 @@ impl Runner {
             (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
         }
         self.proceed(now, &key, mandate, out);
+    }
+
+    /// The answer to a [`Write::ExpectEmpty`].
+    fn expect_empty(&mut self, now: Now, key: &ObjectKey, index: usize, count: u64, out: &mut Vec<ToServer>) {
+        let Write::ExpectEmpty { kind, namespace } = &self.running[key].writes[index] else {
+            panic!("only an expectation is answered by a list");
+        };
+        if count > 0 {
+            let status = Write::not_empty(*kind, namespace, count);
+            self.failed(now, key, index, &status, out);
+        }
     }
 
     /// Whether what stands under a reused name is what this key wanted to create.
@@ -542,7 +565,14 @@ impl Runner {
             }
             (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
             // The same write again is refused (it carries its revision or its name) or changes nothing.
-            (Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. }, _) => {}
+            (
+                Write::Create(_)
+                | Write::Update(..)
+                | Write::Patch { .. }
+                | Write::DeleteCollection { .. }
+                | Write::ExpectEmpty { .. },
+                _,
+            ) => {}
         }
     }
 
@@ -578,7 +608,7 @@ fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
             count
         }
         Write::Delete { .. } => run(|w| matches!(w, Write::Delete { .. })).min(limits::BURST_REPLICAS),
-        Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } => 1,
+        Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => 1,
     };
     if !matches!(rest[0], Write::Create(_)) {
         execution.batch = limits::SLOW_START_INITIAL;
@@ -591,7 +621,7 @@ fn write_kind(write: &Write) -> Kind {
     match write {
         Write::Create(object) | Write::Update(object, _) => object.kind(),
         Write::Patch { key, .. } | Write::Delete { key, .. } => key.kind,
-        Write::DeleteCollection { kind, .. } => *kind,
+        Write::DeleteCollection { kind, .. } | Write::ExpectEmpty { kind, .. } => *kind,
     }
 }
 

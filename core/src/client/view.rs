@@ -19,6 +19,9 @@ pub enum Index {
     Node,
     /// By each label, as `namespace/key=value`.
     Label,
+    /// Services by the first pair of `spec.selector`, as `namespace/key=value`: which may select an object is asked
+    /// by each of its labels.
+    Selector,
 }
 
 /// A change that a view has just taken in.
@@ -106,6 +109,12 @@ impl View {
         map.get(value).into_iter().flatten().filter_map(|key| self.objects.get(key))
     }
 
+    /// How many objects are under `value` of an index. Panics if the index is not maintained.
+    pub fn indexed_len(&self, index: Index, value: &str) -> usize {
+        let (_, map) = self.indexes.iter().find(|(i, _)| *i == index).expect("an index is declared before it is used");
+        map.get(value).map_or(0, BTreeSet::len)
+    }
+
     /// Takes in an object; answers what was there before.
     pub fn upsert(&mut self, key: ObjectKey, object: Object) -> Option<Object> {
         let old = self.objects.get(&key).cloned();
@@ -168,6 +177,13 @@ fn each_value(index: Index, object: &Object, mut f: impl FnMut(&str)) {
                 f(&format!("{}/{k}={v}", object.namespace()));
             }
         }
+        Index::Selector => {
+            if let Object::Service(service) = object
+                && let Some((k, v)) = service.spec.selector.iter().flatten().next()
+            {
+                f(&format!("{}/{k}={v}", service.namespace()));
+            }
+        }
     }
 }
 
@@ -185,7 +201,7 @@ impl Views {
 
     /// For tests: views of these objects, with every index.
     pub fn of(kinds: &[Kind], objects: impl IntoIterator<Item = Object>) -> Views {
-        let all = [Index::Controller, Index::Owner, Index::Node, Index::Label];
+        let all = [Index::Controller, Index::Owner, Index::Node, Index::Label, Index::Selector];
         let mut views = Views::new(kinds.iter().map(|k| View::new(*k, &all)).collect());
         for view in &mut views.views {
             view.set_synced(true);

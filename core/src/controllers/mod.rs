@@ -4,21 +4,36 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod claim;
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 pub mod deployment;
+mod endpoint_slice;
+mod endpoints;
+#[cfg(test)]
+mod fake_cluster;
+mod garbage_collector;
 mod manager;
+mod node_lifecycle;
 mod plan;
+mod pod_gc;
 pub mod replica_set;
+mod service_backends;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
 
 /// Every controller, in the order in which the manager runs them.
 pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
-    vec![
+    let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::DeploymentController::default()),
         Box::new(replica_set::ReplicaSetController::replica_sets()),
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
-    ]
+    ];
+    all.extend(cluster_controllers());
+    all
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Patch, Propagation, Subresource};
+use crate::api::{Patch, Propagation, Status, Subresource};
 use crate::client::{Change, Index, Views};
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -46,13 +46,7 @@ pub trait Controller: Send {
 
     /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
     /// in an event (`FailedCreate`).
-    fn failed(
-        &mut self,
-        _views: &Views,
-        _key: &ObjectKey,
-        _write: &Write,
-        _error: &crate::api::Status,
-    ) -> Option<EventNote> {
+    fn failed(&mut self, _views: &Views, _key: &ObjectKey, _write: &Write, _error: &Status) -> Option<EventNote> {
         None
     }
 }
@@ -67,6 +61,8 @@ pub struct Plan {
     pub events: Vec<EventNote>,
     /// Come back after this long whatever happens.
     pub requeue_after: Option<Duration>,
+    /// Other keys of this controller to reconcile now, whether or not the writes succeed.
+    pub wake: Vec<ObjectKey>,
 }
 
 impl Plan {
@@ -102,6 +98,17 @@ pub enum Write {
     },
     /// Deletes every object of a kind in a namespace.
     DeleteCollection { kind: Kind, namespace: Arc<str> },
+    /// Writes nothing: lists one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit` 1), and
+    /// fails with [`Write::not_empty`] if there is any, which ends the plan.
+    ExpectEmpty { kind: Kind, namespace: Arc<str> },
+}
+
+impl Write {
+    /// The failure of [`Write::ExpectEmpty`] where `count` objects are left.
+    pub fn not_empty(kind: Kind, namespace: &str, count: u64) -> Status {
+        let why = format!("{}. has {count} resource instances", kind.info().qualified());
+        Status::conflict(Kind::NAMESPACE, namespace, &why)
+    }
 }
 
 /// An Event to record on an object.

@@ -8,6 +8,8 @@
 //! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
+pub mod decode;
+pub mod defaults;
 mod dynamic;
 mod field_error;
 mod helpers;
@@ -15,8 +17,10 @@ mod key;
 mod kind;
 mod pod;
 mod quantity;
+mod resources;
 mod selector;
 mod template;
+pub mod validation;
 
 use std::sync::Arc;
 
@@ -33,6 +37,7 @@ pub use key::ObjectKey;
 pub use kind::{Kind, KindInfo};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
+pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
 pub use template::{HasTemplate, Templated};
 
@@ -242,22 +247,6 @@ macro_rules! typed_kinds {
                     Object::Dynamic(d) => d.to_json(),
                 }
             }
-            /// From JSON that names its `apiVersion` and `kind`, lenient as the wire is: unknown fields are dropped
-            /// from typed kinds. See `crate::object::decode` for strict reading of manifests.
-            pub fn from_json(value: Value) -> Result<Object, String> {
-                let api_version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("");
-                let kind_name = value.get("kind").and_then(Value::as_str).unwrap_or("");
-                let kind = Kind::by_api_version(api_version, kind_name)
-                    .ok_or_else(|| format!("no matches for kind {kind_name:?} in version {api_version:?}"))?;
-                match kind {
-                    $(Kind::$konst => {
-                        let whole: $whole = serde_path_to_error::deserialize(value)
-                            .map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
-                        Ok(Object::$variant(Obj::from_whole(whole)))
-                    })*
-                    _ => Dynamic::from_json(kind, value).map(Object::Dynamic),
-                }
-            }
         }
 
         $(impl From<$variant> for Object {
@@ -373,6 +362,12 @@ templated!(ReplicaSet apps_v1::ReplicaSet, REPLICA_SET, apps_v1::ReplicaSetSpec,
 templated!(Deployment apps_v1::Deployment, DEPLOYMENT, apps_v1::DeploymentSpec, apps_v1::DeploymentStatus);
 
 impl Object {
+    /// From JSON that names its `apiVersion` and `kind`, lenient as the wire is: unknown fields are dropped. See
+    /// [`decode`] for strict reading of manifests.
+    pub fn from_json(value: Value) -> Result<Object, String> {
+        decode::lenient(value).map_err(|errors| errors.first().map(ToString::to_string).unwrap_or_default())
+    }
+
     /// Its name; allocates.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.kind(), self.namespace(), self.name())

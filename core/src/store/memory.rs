@@ -181,7 +181,10 @@ impl MemoryStore {
                     StoreReply::Error(StoreError::LeaseNotFound)
                 }
             }
-            StoreRequest::Progress => return self.progress(from, out),
+            StoreRequest::Progress => {
+                self.progress(from, out);
+                StoreReply::Txn { revision: self.revision, succeeded: true, results: Vec::new() }
+            }
         };
         out.push(Out { to: from, msg: FromStore::Reply(id, reply) });
         if let Some(watch) = history {

@@ -273,7 +273,8 @@ fn revoking_deletes_and_progress_tells() {
     store.handle(at(0), In::Request(CLIENT, 1, StoreRequest::Progress), &mut out);
     let events = Arc::new(Vec::new());
     let msg = FromStore::Events { watch: WatchId(4), revision: Revision(3), events };
-    assert_eq!(out, [Out { to: CLIENT, msg }]);
+    let reply = FromStore::Reply(1, StoreReply::Txn { revision: Revision(3), succeeded: true, results: Vec::new() });
+    assert_eq!(out, [Out { to: CLIENT, msg }, Out { to: CLIENT, msg: reply }]);
 }
 
 type Snapshot = BTreeMap<StoreKey, KeyValue>;

@@ -116,7 +116,7 @@ pub enum StoreRequest {
     LeaseKeepAlive { lease: LeaseId },
     /// Ends a lease and deletes its keys.
     LeaseRevoke { lease: LeaseId },
-    /// Asks for a progress notice on all watches of the asker.
+    /// Asks for a progress notice on all watches of the asker; answered as an empty transaction.
     Progress,
 }
 

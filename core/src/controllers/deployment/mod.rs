@@ -15,12 +15,12 @@ mod rolling;
 mod scaling;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
-use serde_json::json;
 
 pub use rollback::rollback_patch;
 
-use crate::api::{Patch, Subresource};
+use crate::api::Subresource;
 use crate::client::{Change, Index, Views};
+use crate::controllers::claim::claim;
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::machine::Now;
 use crate::object::{Deployment, Kind, Object, ObjectKey, ReplicaSet, Selector, controller_of};
@@ -202,30 +202,10 @@ impl<'a> Sync<'a> {
 
     /// Adopts matching orphans and releases what no longer matches. True if there was something to do.
     fn claim(&mut self) -> bool {
-        for rs in self.views.orphans::<apps_v1::ReplicaSet>(self.d.namespace()) {
-            if self.selector.matches(rs.meta.labels.as_ref()) && rs.meta.deletion_timestamp.is_none() {
-                let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": self.d.name(),
-                    "uid": self.d.uid(), "controller": true, "blockOwnerDeletion": true});
-                self.patch_owner(rs, json!({"metadata": {"uid": rs.uid(), "ownerReferences": [owner]}}));
-            }
-        }
-        for rs in self.all.clone() {
-            if !self.selector.matches(rs.meta.labels.as_ref()) {
-                let drop = json!({"$patch": "delete", "uid": self.d.uid()});
-                self.patch_owner(rs, json!({"metadata": {"uid": rs.uid(), "ownerReferences": [drop]}}));
-            }
-        }
+        let orphans = self.views.orphans::<apps_v1::ReplicaSet>(self.d.namespace());
+        let candidates = self.all.iter().copied().chain(orphans);
+        self.plan.writes.extend(claim(&Object::from(self.d.clone()), &self.selector, candidates));
         !self.plan.writes.is_empty()
-    }
-
-    fn patch_owner(&mut self, rs: &ReplicaSet, body: serde_json::Value) {
-        self.plan.writes.push(Write::Patch {
-            key: rs.key(),
-            uid: rs.uid().into(),
-            rv: None,
-            patch: Patch::Strategic(body),
-            subresource: Subresource::None,
-        });
     }
 
     /// Whether `spec.replicas` changed since the ReplicaSets were last scaled.

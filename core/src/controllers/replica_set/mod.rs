@@ -13,15 +13,15 @@ mod status;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
-use serde_json::json;
 
-use crate::api::{Patch, Status, Subresource};
+use crate::api::Status;
 use crate::client::{Change, Index, Views};
+use crate::controllers::claim::{claim, controller_ref};
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
-    BoundPodSpec, Kind, Object, ObjectKey, ObjectMeta, OwnerReference, Pod, controller_of, is_pod_active,
+    BoundPodSpec, Kind, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_condition, pod_phase,
 };
 
 use set::Set;
@@ -76,6 +76,9 @@ impl Controller for ReplicaSetController {
             keys.push(change.key.clone());
             return;
         }
+        if !pod_matters(change) {
+            return;
+        }
         let kind_name = self.kind.info().kind;
         let mut orphan = false;
         for object in change.old.iter().chain(change.new.iter()) {
@@ -106,7 +109,7 @@ impl Controller for ReplicaSetController {
             self.failures.remove(key);
             return Plan::nothing();
         };
-        let failure = self.failures.remove(key);
+        let failure = self.failures.get(key).cloned();
         let mut sync = Sync { views, object, set, now, plan: Plan::nothing() };
         if object.is_deleting() {
             sync.status(failure);
@@ -114,7 +117,10 @@ impl Controller for ReplicaSetController {
         }
         if !sync.claim() {
             sync.status(failure);
-            sync.manage();
+            // It stands until there are as many pods as there should be.
+            if sync.manage() == 0 {
+                self.failures.remove(key);
+            }
         }
         sync.plan
     }
@@ -138,6 +144,8 @@ impl Controller for ReplicaSetController {
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(self.kind).get(key)?.clone();
         let (condition, reason, message) = match write {
+            // Everything in the namespace is on its way out; that is no news of this set.
+            Write::Create(_) if is_namespace_terminating(error) => return None,
             Write::Create(_) => ("FailedCreate", "FailedCreate", format!("Error creating: {error}")),
             Write::Delete { .. } => ("FailedDelete", "FailedDelete", format!("Error deleting: {error}")),
             _ => return None,
@@ -164,45 +172,19 @@ impl<'a> Sync<'a> {
 
     /// Adopts orphans that match and releases pods that no longer do. True if there was something to do.
     fn claim(&mut self) -> bool {
-        for pod in self.views.orphans::<core_v1::Pod>(self.object.namespace()) {
-            if is_pod_active(pod) && self.set.selector.matches(pod.meta.labels.as_ref()) {
-                let owner = serde_json::to_value(self.owner_reference()).expect("an owner reference serialises");
-                self.patch_owner(pod, json!({"metadata": {"uid": pod.uid(), "ownerReferences": [owner]}}));
-            }
-        }
-        for pod in self.views.controlled_by::<core_v1::Pod>(self.object.uid()) {
-            if !self.set.selector.matches(pod.meta.labels.as_ref()) && is_pod_active(pod) {
-                let drop = json!({"$patch": "delete", "uid": self.object.uid()});
-                self.patch_owner(pod, json!({"metadata": {"uid": pod.uid(), "ownerReferences": [drop]}}));
-            }
-        }
+        let candidates = self
+            .views
+            .controlled_by::<core_v1::Pod>(self.object.uid())
+            .chain(self.views.orphans::<core_v1::Pod>(self.object.namespace()));
+        let writes = claim(self.object, &self.set.selector, candidates.filter(|p| is_pod_active(p)));
+        self.plan.writes.extend(writes);
         !self.plan.writes.is_empty()
     }
 
-    fn patch_owner(&mut self, pod: &Pod, body: serde_json::Value) {
-        self.plan.writes.push(Write::Patch {
-            key: pod.key(),
-            uid: pod.uid().into(),
-            rv: None,
-            patch: Patch::Strategic(body),
-            subresource: Subresource::None,
-        });
-    }
-
-    fn owner_reference(&self) -> OwnerReference {
-        let info = self.object.kind().info();
-        OwnerReference {
-            api_version: info.api_version(),
-            kind: info.kind.to_owned(),
-            name: self.object.name().to_owned(),
-            uid: self.object.uid().to_owned(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }
-    }
-
-    /// Creates or deletes pods until there are as many as wanted, at most `BURST_REPLICAS` in one pass.
-    fn manage(&mut self) {
+    /// Creates or deletes pods until there are as many as wanted, at most `BURST_REPLICAS` in one pass. Answers how
+    /// many writes that takes.
+    fn manage(&mut self) -> usize {
+        let before = self.plan.writes.len();
         let active = self.active();
         let wanted = usize::try_from(self.set.replicas).unwrap_or(0);
         if active.len() < wanted {
@@ -222,6 +204,12 @@ impl<'a> Sync<'a> {
                 propagation: None,
             }));
         }
+        self.plan.writes.len() - before
+    }
+
+    /// Whether there are as many pods as there should be.
+    fn is_complete(&self) -> bool {
+        self.active().len() == usize::try_from(self.set.replicas).unwrap_or(0)
     }
 
     /// Active pods of this set and of the sets with the same owner, per node: crowded nodes lose pods first.
@@ -250,12 +238,26 @@ impl<'a> Sync<'a> {
             labels: template.labels,
             annotations: template.annotations,
             finalizers: template.finalizers,
-            owner_references: Some(vec![self.owner_reference()]),
+            owner_references: Some(vec![controller_ref(self.object)]),
             ..ObjectMeta::default()
         };
         let spec = BoundPodSpec { shared: std::sync::Arc::clone(self.set.pod), node: None };
         Pod::new(meta, spec, core_v1::PodStatus::default())
     }
+}
+
+/// Whether a change of a pod can change what its set decides or reports.
+fn pod_matters(change: &Change) -> bool {
+    let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new) else { return true };
+    let ready = |p: &Pod| {
+        let condition = pod_condition(&p.status, "Ready");
+        condition.map(|c| (c.status == "True", c.last_transition_time.clone()))
+    };
+    old.meta != new.meta || pod_phase(old) != pod_phase(new) || ready(old) != ready(new)
+}
+
+fn is_namespace_terminating(error: &Status) -> bool {
+    error.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ impl Sync<'_> {
         let mut copy = self.object.clone();
         let generation = self.object.meta().generation;
         let time = self.now.wall.to_time();
+        let failure = match failure {
+            Some(failure) => Verdict::Failed(failure),
+            None if self.is_complete() || self.object.is_deleting() => Verdict::Fine,
+            None => Verdict::Unknown,
+        };
         match &mut copy {
             Object::ReplicaSet(rs) => {
                 let old = rs.status.conditions.as_deref().unwrap_or(&[]);
@@ -113,14 +118,20 @@ fn has_labels(pod: &Pod, template: Option<&Labels>) -> bool {
 
 macro_rules! failure_conditions {
     ($name:ident, $condition:ty) => {
-        /// The conditions with ReplicaFailure set or removed; its transition time moves only when it comes.
-        fn $name(old: &[$condition], failure: Option<Failure>, now: Time) -> Option<Vec<$condition>> {
+        /// The conditions with ReplicaFailure set or removed. One of the same reason stays as it is: its message may
+        /// name a pod whose name was only tried.
+        fn $name(old: &[$condition], verdict: Verdict, now: Time) -> Option<Vec<$condition>> {
             let is_failure = |c: &&$condition| Option::<&String>::from(&c.type_).is_some_and(|t| t == "ReplicaFailure");
-            let mut all: Vec<$condition> = old.iter().filter(|c| !is_failure(c)).cloned().collect();
-            if let Some(failure) = failure {
-                let since = old.iter().find(is_failure).and_then(|c| c.last_transition_time.clone());
-                all.push(<$condition>::from(FailureCondition { failure, since: since.unwrap_or(now) }));
-            }
+            let known = old.iter().find(is_failure);
+            let failure = match verdict {
+                Verdict::Unknown => known.cloned(),
+                Verdict::Fine => None,
+                Verdict::Failed(failure) => match known {
+                    Some(known) if known.reason.as_deref() == Some(failure.reason) => Some(known.clone()),
+                    Some(_) | None => Some(<$condition>::from(FailureCondition { failure, since: now })),
+                },
+            };
+            let all: Vec<$condition> = old.iter().filter(|c| !is_failure(c)).cloned().chain(failure).collect();
             (!all.is_empty()).then_some(all)
         }
         impl From<FailureCondition> for $condition {
@@ -135,6 +146,15 @@ macro_rules! failure_conditions {
             }
         }
     };
+}
+
+/// What is known of failures to create or delete pods.
+enum Verdict {
+    /// There are as many pods as there should be.
+    Fine,
+    /// Pods are missing or superfluous, and no failure is known: what the condition says still holds.
+    Unknown,
+    Failed(Failure),
 }
 
 struct FailureCondition {

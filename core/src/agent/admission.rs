@@ -1,0 +1,389 @@
+//! Admission of a pod on the node: what the kubelet's predicates (`pkg/kubelet/lifecycle/predicate.go`) check again
+//! when a bound pod arrives: resources, node affinity, host ports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::object::{Labels, Milli, Requirement};
+
+/// Amounts by resource. CPU is in thousandths, everything else in whole units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amounts {
+    /// Thousandths of a core.
+    pub(super) cpu: i64,
+    /// Bytes.
+    pub(super) memory: i64,
+    /// Whatever else: `ephemeral-storage`, `nvidia.com/gpu`, …; few, in order of name.
+    pub(super) others: Vec<(Arc<str>, i64)>,
+}
+
+impl Amounts {
+    fn of(map: Option<&BTreeMap<String, Quantity>>) -> Amounts {
+        let mut a = Amounts::default();
+        for (name, quantity) in map.into_iter().flatten() {
+            a.add_one(name, quantity);
+        }
+        a
+    }
+
+    fn add_one(&mut self, name: &str, quantity: &Quantity) {
+        match name {
+            "cpu" => self.cpu += Milli::of(quantity).milli(),
+            "memory" => self.memory += Milli::of(quantity).value(),
+            "pods" => {}
+            _ => *self.other(name) += Milli::of(quantity).value(),
+        }
+    }
+
+    fn other(&mut self, name: &str) -> &mut i64 {
+        let at = match self.others.binary_search_by(|(n, _)| (**n).cmp(name)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.others.insert(at, (Arc::from(name), 0));
+                at
+            }
+        };
+        &mut self.others[at].1
+    }
+
+    fn get(&self, name: &str) -> i64 {
+        self.others.binary_search_by(|(n, _)| (**n).cmp(name)).map_or(0, |at| self.others[at].1)
+    }
+
+    /// Adds `times` (1 or -1) the other.
+    pub(super) fn add(&mut self, other: &Amounts, times: i64) {
+        self.cpu += other.cpu * times;
+        self.memory += other.memory * times;
+        for (name, amount) in &other.others {
+            *self.other(name) += amount * times;
+        }
+    }
+
+    fn max(&mut self, other: &Amounts) {
+        self.cpu = self.cpu.max(other.cpu);
+        self.memory = self.memory.max(other.memory);
+        for (name, amount) in &other.others {
+            let mine = self.other(name);
+            *mine = (*mine).max(*amount);
+        }
+    }
+}
+
+/// What a container asks for: its requests, and its limits for resources without a request.
+fn container_requests(c: &core_v1::Container) -> Amounts {
+    let Some(r) = &c.resources else { return Amounts::default() };
+    let mut a = Amounts::of(r.requests.as_ref());
+    for (name, quantity) in r.limits.iter().flatten() {
+        if r.requests.as_ref().is_none_or(|q| !q.contains_key(name)) {
+            a.add_one(name, quantity);
+        }
+    }
+    a
+}
+
+/// What a pod asks for, as `resourcehelper.PodRequests`: the larger of the containers' sum (with all sidecars) and of
+/// each init container's (with the sidecars before it), or the pod-level requests; plus the overhead.
+pub(super) fn pod_requests(spec: &core_v1::PodSpec) -> Amounts {
+    let mut total = Amounts::default();
+    for c in &spec.containers {
+        total.add(&container_requests(c), 1);
+    }
+    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
+    for c in spec.init_containers.iter().flatten() {
+        let mut own = container_requests(c);
+        if c.restart_policy.as_deref() == Some("Always") {
+            sidecars.add(&own, 1);
+            own = sidecars.clone();
+        } else {
+            own.add(&sidecars, 1);
+        }
+        peak.max(&own);
+    }
+    total.add(&sidecars, 1);
+    total.max(&peak);
+    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        let pod_level = Amounts::of(Some(whole));
+        for name in whole.keys() {
+            match name.as_str() {
+                "cpu" => total.cpu = pod_level.cpu,
+                "memory" => total.memory = pod_level.memory,
+                _ => *total.other(name) = pod_level.get(name),
+            }
+        }
+    }
+    total.add(&Amounts::of(spec.overhead.as_ref()), 1);
+    total
+}
+
+/// `status.qosClass`, as `v1qos.ComputePodQOS`.
+pub(super) fn qos_class(spec: &core_v1::PodSpec) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    let of = |m: Option<&BTreeMap<String, Quantity>>, name: &str| {
+        m.and_then(|m| m.get(name)).map(Milli::of).filter(|q| *q != Milli::ZERO)
+    };
+    let mut look = |r: Option<&core_v1::ResourceRequirements>| {
+        for name in ["cpu", "memory"] {
+            let limit = of(r.and_then(|r| r.limits.as_ref()), name);
+            let request = of(r.and_then(|r| r.requests.as_ref()), name);
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|q| Some(q) == limit);
+        }
+    };
+    match &spec.resources {
+        Some(whole) if whole.requests.is_some() || whole.limits.is_some() => look(Some(whole)),
+        _ => {
+            spec.containers.iter().chain(spec.init_containers.iter().flatten()).for_each(|c| look(c.resources.as_ref()))
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// Why a pod was turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rejection {
+    /// `OutOfcpu`, `NodeAffinity`, `NodePorts`.
+    pub(super) reason: String,
+    /// The kubelet's words.
+    pub(super) message: String,
+}
+
+/// What the node offers, and what its pods take of it.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Allocatable resources.
+    pub(super) allocatable: Amounts,
+    /// Most pods.
+    pub(super) max_pods: i64,
+    /// Requests of the admitted pods that have not ended.
+    pub(super) used: Amounts,
+    /// How many those are.
+    pub(super) pods: i64,
+    /// Host ports in use: protocol, address, port.
+    ports: Vec<HostPort>,
+}
+
+type HostPort = (String, String, i32);
+
+fn host_ports(spec: &core_v1::PodSpec) -> impl Iterator<Item = HostPort> + '_ {
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always")));
+    containers.flat_map(|c| c.ports.iter().flatten()).filter_map(|p| {
+        let port = p.host_port.filter(|p| *p > 0)?;
+        let ip = p.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+        Some((p.protocol.as_deref().unwrap_or("TCP").to_owned(), ip.to_owned(), port))
+    })
+}
+
+fn ports_clash(a: &HostPort, b: &HostPort) -> bool {
+    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || a.1 == "0.0.0.0" || b.1 == "0.0.0.0")
+}
+
+impl Room {
+    /// From allocatable quantities.
+    pub(super) fn new(allocatable: &BTreeMap<String, Quantity>) -> Room {
+        let max_pods = allocatable.get("pods").map_or(i64::MAX, |q| Milli::of(q).value());
+        Room { allocatable: Amounts::of(Some(allocatable)), max_pods, ..Room::default() }
+    }
+
+    /// Whether a pod may run here beside those that do.
+    pub(super) fn check(
+        &self,
+        spec: &core_v1::PodSpec,
+        asks: &Amounts,
+        node_name: &str,
+        labels: Option<&Labels>,
+    ) -> Result<(), Rejection> {
+        if self.pods + 1 > self.max_pods {
+            return Err(out_of("pods", 1, self.pods, self.max_pods));
+        }
+        let mut needs = vec![
+            ("cpu", asks.cpu, self.used.cpu, self.allocatable.cpu),
+            ("memory", asks.memory, self.used.memory, self.allocatable.memory),
+        ];
+        needs.extend(asks.others.iter().map(|(n, q)| (&**n, *q, self.used.get(n), self.allocatable.get(n))));
+        for (name, requested, used, capacity) in needs {
+            if requested > 0 && requested > capacity - used {
+                return Err(out_of(name, requested, used, capacity));
+            }
+        }
+        if !matches_node(spec, node_name, labels) {
+            return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        }
+        if host_ports(spec).any(|p| self.ports.iter().any(|q| ports_clash(&p, q))) {
+            return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+        }
+        Ok(())
+    }
+
+    /// A pod takes its place.
+    pub(super) fn take(&mut self, spec: &core_v1::PodSpec, asks: &Amounts) {
+        self.used.add(asks, 1);
+        self.pods += 1;
+        self.ports.extend(host_ports(spec));
+    }
+
+    /// A pod leaves its place.
+    pub(super) fn leave(&mut self, spec: &core_v1::PodSpec, asks: &Amounts) {
+        self.used.add(asks, -1);
+        self.pods -= 1;
+        assert!(self.pods >= 0, "a pod leaves once");
+        for port in host_ports(spec) {
+            if let Some(at) = self.ports.iter().position(|p| *p == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+    }
+}
+
+fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
+    Rejection {
+        reason: format!("OutOf{name}"),
+        message: format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    }
+}
+
+fn predicate(name: &str, why: &str) -> Rejection {
+    Rejection { reason: name.to_owned(), message: format!("Predicate {name} failed: {why}") }
+}
+
+/// `nodeSelector` and required node affinity, as component-helpers' `GetRequiredNodeAffinity`.
+fn matches_node(spec: &core_v1::PodSpec, node_name: &str, labels: Option<&Labels>) -> bool {
+    let has = |k: &String, v: &String| labels.is_some_and(|l| l.get(k) == Some(v));
+    if !spec.node_selector.iter().flatten().all(|(k, v)| has(k, v)) {
+        return false;
+    }
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
+    let Some(required) = required else { return true };
+    required.node_selector_terms.iter().any(|term| term_matches(term, node_name, labels))
+}
+
+fn term_matches(term: &core_v1::NodeSelectorTerm, node_name: &str, labels: Option<&Labels>) -> bool {
+    let (expressions, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
+    if expressions.is_none_or(<[_]>::is_empty) && fields.is_none_or(<[_]>::is_empty) {
+        return false;
+    }
+    let name = Labels::from([("metadata.name".to_owned(), node_name.to_owned())]);
+    let all = |list: Option<&[core_v1::NodeSelectorRequirement]>, labels: Option<&Labels>| {
+        list.into_iter().flatten().all(|r| requirement(r).is_some_and(|r| r.matches(labels)))
+    };
+    all(expressions, labels) && all(fields, Some(&name))
+}
+
+fn requirement(r: &core_v1::NodeSelectorRequirement) -> Option<Requirement> {
+    let (key, values) = (r.key.clone(), r.values.clone().unwrap_or_default());
+    let bound = || values.first().and_then(|v| v.parse().ok());
+    Some(match r.operator.as_str() {
+        "In" => Requirement::In(key, values),
+        "NotIn" => Requirement::NotIn(key, values),
+        "Exists" => Requirement::Exists(key),
+        "DoesNotExist" => Requirement::Absent(key),
+        "Gt" => Requirement::Gt(key, bound()?),
+        "Lt" => Requirement::Lt(key, bound()?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Room, pod_requests, qos_class};
+    use k8s_openapi::api::core::v1::PodSpec;
+    use serde_json::{Value, json};
+
+    fn spec(v: Value) -> PodSpec {
+        serde_json::from_value(v).unwrap()
+    }
+
+    fn room() -> Room {
+        Room::new(&serde_json::from_value(json!({"cpu": "4", "memory": "8Gi", "pods": "2", "x.io/gpu": "1"})).unwrap())
+    }
+
+    fn asks(cpu: &str) -> Value {
+        json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]})
+    }
+
+    fn check(room: &Room, pod: Value, expect: Result<(), (&str, &str)>) {
+        let pod = spec(pod);
+        let labels = [("disk".to_owned(), "ssd".to_owned())].into();
+        let got = room.check(&pod, &pod_requests(&pod), "n1", Some(&labels)).map_err(|r| (r.reason, r.message));
+        assert_eq!(got, expect.map_err(|(r, m)| (r.to_owned(), m.to_owned())));
+    }
+
+    #[test]
+    fn rejects_in_the_kubelets_words() {
+        let mut room = room();
+        check(&room, asks("4"), Ok(()));
+        let full = spec(asks("4"));
+        room.take(&full, &pod_requests(&full));
+        let words = "Node didn't have enough resource: cpu, requested: 100, used: 4000, capacity: 4000";
+        check(&room, asks("100m"), Err(("OutOfcpu", words)));
+        check(&room, json!({"containers": []}), Ok(()));
+        let empty = spec(json!({"containers": []}));
+        room.take(&empty, &pod_requests(&empty));
+        let words = "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2";
+        check(&room, json!({"containers": []}), Err(("OutOfpods", words)));
+        room.leave(&full, &pod_requests(&full));
+        check(&room, asks("4"), Ok(()));
+        let words = "Node didn't have enough resource: x.io/gpu, requested: 2, used: 0, capacity: 1";
+        let gpu = json!({"containers": [{"name": "c", "resources": {"limits": {"x.io/gpu": 2}}}]});
+        check(&room, gpu, Err(("OutOfx.io/gpu", words)));
+    }
+
+    #[test]
+    fn node_affinity_and_ports() {
+        let mut room = room();
+        let words = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        let select = |k: &str, v: &str| json!({"containers": [], "nodeSelector": {k: v}});
+        check(&room, select("disk", "ssd"), Ok(()));
+        check(&room, select("disk", "hdd"), Err(("NodeAffinity", words)));
+        let by_name = |name: &str| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]}}}})
+        };
+        check(&room, by_name("n1"), Ok(()));
+        check(&room, by_name("n2"), Err(("NodeAffinity", words)));
+        let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]});
+        let holder = spec(port.clone());
+        room.take(&holder, &pod_requests(&holder));
+        let words = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        check(&room, port, Err(("NodePorts", words)));
+    }
+
+    #[test]
+    fn requests_count_init_containers_and_sidecars() {
+        let container = |cpu: &str, policy: Value| json!({"name": "c", "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
+        for (init, main, expect) in [
+            (vec![], vec!["100m", "200m"], 300),
+            (vec![("1", Value::Null)], vec!["100m"], 1000),
+            (vec![("50m", json!("Always")), ("1", Value::Null)], vec!["100m"], 1050),
+            (vec![("1", Value::Null), ("50m", json!("Always"))], vec!["1"], 1050),
+        ] {
+            let init: Vec<_> = init.into_iter().map(|(c, p)| container(c, p)).collect();
+            let main: Vec<_> = main.into_iter().map(|c| container(c, Value::Null)).collect();
+            assert_eq!(pod_requests(&spec(json!({"initContainers": init, "containers": main}))).cpu, expect);
+        }
+    }
+
+    #[test]
+    fn qos() {
+        let of = |r: Value| qos_class(&spec(json!({"containers": [{"name": "c", "resources": r}]})));
+        assert_eq!(of(json!({})), "BestEffort");
+        assert_eq!(of(json!({"requests": {"cpu": "1"}})), "Burstable");
+        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})), "Burstable");
+    }
+}

@@ -1,0 +1,223 @@
+//! Rebuilding what the agent knows of a pod from the runtime's list: after a restart of the agent, after a command
+//! whose outcome is unknown, and now and then to be sure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::pod::{Container, Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, What, exit_of, unknown_exit};
+use super::runtime::{ContainerInfo, ContainerState, SandboxInfo};
+use crate::machine::{Now, Wall};
+
+/// What a list shows of one pod.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) sandboxes: Vec<SandboxInfo>,
+    pub(super) containers: Vec<ContainerInfo>,
+}
+
+/// Sorts a list by pods.
+pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> BTreeMap<Arc<str>, Found> {
+    let mut pods: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+    for s in sandboxes {
+        pods.entry(Arc::clone(&s.pod_uid)).or_default().sandboxes.push(s);
+    }
+    for c in containers {
+        pods.entry(Arc::clone(&c.pod_uid)).or_default().containers.push(c);
+    }
+    pods
+}
+
+impl PodState {
+    /// A pod that this agent sees for the first time takes over what an earlier agent left running.
+    pub(super) fn adopt(&mut self, found: Found, ctx: &mut Ctx<'_>) {
+        let before = Arc::clone(&self.pod.status);
+        let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
+        self.reconcile(found, ctx);
+        for i in 0..self.containers.len() {
+            let name = Arc::clone(&self.containers[i].name);
+            let role = self.containers[i].role;
+            let list = if role == Role::Main { &before.container_statuses } else { &before.init_container_statuses };
+            let Some(old) = list.iter().flatten().find(|s| s.name == *name) else { continue };
+            let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
+            remember(&mut self.containers[i], old, ctx.now);
+            // A sandbox that is gone takes its init containers' work with it, unless nothing is to run again.
+            if fresh && policy != "Never" {
+                if let Life::Exited(e) = &mut self.containers[i].life {
+                    e.stale = true;
+                }
+            }
+        }
+    }
+
+    /// Makes the pod's state what the list shows. Only for pods without commands in flight (but for probes).
+    pub(super) fn reconcile(&mut self, found: Found, ctx: &mut Ctx<'_>) {
+        self.suspect = false;
+        self.reconcile_sandbox(found.sandboxes, ctx);
+        let mut seen: Vec<Option<ContainerInfo>> = self.containers.iter().map(|_| None).collect();
+        for info in found.containers {
+            if self.sandbox.as_ref() != Some(&info.sandbox) {
+                continue;
+            }
+            let Some(i) = self.containers.iter().position(|c| *c.name == *info.name) else { continue };
+            if seen[i].as_ref().is_none_or(|s| s.attempt < info.attempt) {
+                seen[i] = Some(info);
+            }
+        }
+        let any_main = self.containers.iter().zip(&seen).any(|(c, s)| c.role == Role::Main && s.is_some());
+        self.initialized |= any_main && self.sandbox_life == SandboxLife::Ready;
+        for (i, info) in seen.into_iter().enumerate() {
+            self.reconcile_container(i, info, ctx);
+        }
+        self.write.dirty = true;
+    }
+
+    fn reconcile_sandbox(&mut self, sandboxes: Vec<SandboxInfo>, ctx: &mut Ctx<'_>) {
+        let ours = sandboxes.iter().position(|s| Some(&s.id) == self.sandbox.as_ref());
+        let chosen = ours.or_else(|| sandboxes.iter().position(|s| s.ready)).or(sandboxes.len().checked_sub(1));
+        let mut strays = sandboxes;
+        let chosen = chosen.map(|at| strays.remove(at));
+        self.strays = strays.into_iter().map(|s| (s.id, !s.ready)).collect();
+        let Some(chosen) = chosen else {
+            if self.sandbox.is_some() || self.sandbox_life != SandboxLife::None {
+                self.forget_sandbox(ctx);
+            }
+            return;
+        };
+        if self.sandbox.as_ref() != Some(&chosen.id) {
+            self.lose_containers(ctx);
+            self.sandbox = Some(chosen.id);
+            self.sandbox_life = if chosen.ready { SandboxLife::Ready } else { SandboxLife::Dead };
+            self.ip = (!chosen.ip.is_empty()).then_some(chosen.ip);
+            return;
+        }
+        match (self.sandbox_life, chosen.ready) {
+            (SandboxLife::Ready, false) => self.sandbox_gone(ctx),
+            (SandboxLife::Stopped | SandboxLife::Removing | SandboxLife::Stopping, true) => {
+                self.sandbox_life = SandboxLife::Dead;
+            }
+            (SandboxLife::None | SandboxLife::Creating, ready) => {
+                self.sandbox_life = if ready { SandboxLife::Ready } else { SandboxLife::Dead };
+            }
+            (SandboxLife::Stopping | SandboxLife::Removing, false) => self.sandbox_life = SandboxLife::Stopped,
+            (SandboxLife::Ready, true) | (SandboxLife::Dead, _) | (SandboxLife::Stopped, false) => {}
+        }
+    }
+
+    fn reconcile_container(&mut self, i: usize, info: Option<ContainerInfo>, ctx: &mut Ctx<'_>) {
+        let known = self.containers[i].id().cloned();
+        let Some(info) = info else {
+            if let Some(id) = known {
+                let exit = unknown_exit(Some(id), &self.containers[i], ctx.now);
+                self.exited(i, exit, ctx);
+            } else if self.containers[i].life == Life::Creating {
+                self.containers[i].life = Life::Waiting;
+            }
+            return;
+        };
+        let is_known = known.as_ref() == Some(&info.id);
+        let is_past = self.containers[i].exit().is_some_and(|e| e.id.as_ref() == Some(&info.id));
+        if is_past || self.containers[i].life == Life::Pulling {
+            return;
+        }
+        if let (Some(old), false) = (known, is_known) {
+            let exit = unknown_exit(Some(old), &self.containers[i], ctx.now);
+            self.exited(i, exit, ctx);
+        }
+        let c = &mut self.containers[i];
+        c.runs = c.runs.max(info.attempt + 1);
+        match info.state {
+            ContainerState::Created => {
+                // Whether its start was asked for is unknown: begin anew.
+                ctx.shared.containers.insert(info.id.clone(), (self.slot, i as u16));
+                c.life = Life::Starting(info.id);
+                c.runs -= 1;
+                self.drop_container(i, ctx);
+            }
+            ContainerState::Running { started_at } => self.found_running(i, info.id, started_at, is_known, ctx),
+            exited @ ContainerState::Exited { .. } => {
+                let Some(exit) = exit_of(&info.id, exited, ctx.now.mono) else { return };
+                let was_up = c.is_up();
+                if !was_up && c.last.as_ref().is_some_and(|l| l.id.as_ref() == Some(&info.id)) {
+                    return;
+                }
+                self.exited(i, exit, ctx);
+            }
+        }
+    }
+
+    fn found_running(
+        &mut self,
+        i: usize,
+        id: super::runtime::ContainerId,
+        started_at: Wall,
+        is_known: bool,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let c = &mut self.containers[i];
+        if is_known && matches!(c.life, Life::Running(..)) {
+            return;
+        }
+        if !is_known {
+            ctx.shared.containers.insert(id.clone(), (self.slot, i as u16));
+        }
+        c.life = Life::Starting(id);
+        c.stop = Stop::No;
+        if !self.has_op(&What::PostStart(i as u16)) {
+            self.now_running(i, started_at, ctx);
+        }
+    }
+}
+
+/// What the API's status says of a container that the list said less about.
+fn remember(c: &mut Container, old: &core_v1::ContainerStatus, now: Now) {
+    let restarts = u32::try_from(old.restart_count).unwrap_or(0);
+    let ended = |t: &core_v1::ContainerStateTerminated| Exit {
+        id: None,
+        code: t.exit_code,
+        reason: Arc::from(t.reason.as_deref().unwrap_or("")),
+        message: Arc::from(t.message.as_deref().unwrap_or("")),
+        started_at: t.started_at.as_ref().map(Wall::from_time),
+        finished_at: t.finished_at.as_ref().map_or(Wall(0), Wall::from_time),
+        seen: now.mono,
+        stale: false,
+    };
+    let last = old.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| Box::new(ended(t)));
+    match &c.life {
+        Life::Running(..) => {
+            c.runs = c.runs.max(restarts + 1);
+            c.last = c.last.take().or(last);
+            // An agent's restart must not make a ready container unready, nor run its startup probe again.
+            if old.started == Some(true) && restarts + 1 == c.runs {
+                c.started = true;
+                if let Some(p) = &mut c.probes {
+                    p.skip_startup();
+                }
+                c.ready = old.ready || c.probes.as_ref().is_none_or(|p| !p.has(super::probe::ProbeKind::Readiness));
+            }
+        }
+        Life::Exited(_) => {
+            c.runs = c.runs.max(restarts + 1);
+            c.last = c.last.take().or(last);
+        }
+        Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_) => {
+            let state = old.state.as_ref();
+            if let Some(t) = state.and_then(|s| s.terminated.as_ref()) {
+                c.runs = c.runs.max(restarts + 1);
+                c.life = Life::Exited(Box::new(ended(t)));
+                c.last = last;
+            } else if let Some(r) = state.and_then(|s| s.running.as_ref()) {
+                c.runs = c.runs.max(restarts + 1);
+                let mut exit = unknown_exit(None, c, now);
+                exit.started_at = r.started_at.as_ref().map(Wall::from_time);
+                c.life = Life::Exited(Box::new(exit));
+                c.last = last;
+            } else if last.is_some() {
+                // It waited for another run.
+                c.runs = c.runs.max(restarts + 1);
+                c.life = last.map_or(Life::Waiting, Life::Exited);
+            }
+        }
+    }
+}

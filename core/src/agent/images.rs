@@ -1,0 +1,175 @@
+//! Images on the node: what is present, what is being pulled, and what a container's pull policy asks for.
+//!
+//! Containers that want the same image at the same time share one pull.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::runtime::{ImageInfo, OpId};
+use crate::limits::{IMAGE_PULL_TIMEOUT, NODE_STATUS_MAX_IMAGES};
+use crate::machine::Mono;
+
+/// What the pull policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pull {
+    /// The image is there and may be used.
+    Present,
+    /// It must be pulled first.
+    Needed,
+    /// It is not there and may not be pulled.
+    Forbidden,
+}
+
+/// A container that waits for an image: slot of its pod, index of the container.
+pub(super) type Waiter = (u32, u16);
+
+#[derive(Debug)]
+struct Pulling {
+    op: OpId,
+    since: Mono,
+    waiters: Vec<Waiter>,
+}
+
+/// The images of one node.
+#[derive(Debug, Default)]
+pub(super) struct Images {
+    present: BTreeMap<Arc<str>, u64>,
+    pulling: BTreeMap<Arc<str>, Pulling>,
+    changed: bool,
+}
+
+/// A pull that has ended (or run out of time): for whom, and how long it took.
+pub(super) struct EndedPull {
+    /// Who waits.
+    pub(super) waiters: Vec<Waiter>,
+    /// When it was begun.
+    pub(super) since: Mono,
+}
+
+impl Images {
+    /// Takes in what a list shows.
+    pub(super) fn listed(&mut self, images: Vec<ImageInfo>) {
+        let listed: BTreeMap<_, _> = images.into_iter().map(|i| (i.image, i.bytes)).collect();
+        self.changed |= listed != self.present;
+        self.present = listed;
+    }
+
+    /// What to do about a container's image.
+    pub(super) fn decide(&self, container: &core_v1::Container) -> Pull {
+        let image = container.image.as_deref().unwrap_or("");
+        let present = self.present.contains_key(image);
+        match (pull_policy(container), present) {
+            ("Never", false) => Pull::Forbidden,
+            ("Never" | "IfNotPresent", true) => Pull::Present,
+            _ => Pull::Needed,
+        }
+    }
+
+    /// Waits for an image; `start` names the command if the pull has to be begun, and is then answered.
+    pub(super) fn wait(
+        &mut self,
+        image: &str,
+        waiter: Waiter,
+        now: Mono,
+        op: impl FnOnce() -> OpId,
+    ) -> Option<(OpId, Arc<str>)> {
+        if let Some(pull) = self.pulling.get_mut(image) {
+            pull.waiters.push(waiter);
+            return None;
+        }
+        let (name, op): (Arc<str>, _) = (Arc::from(image), op());
+        self.pulling.insert(Arc::clone(&name), Pulling { op, since: now, waiters: vec![waiter] });
+        Some((op, name))
+    }
+
+    /// A pull has ended.
+    pub(super) fn ended(&mut self, op: OpId, info: Option<&ImageInfo>) -> Option<EndedPull> {
+        let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Arc::clone(name))?;
+        let pull = self.pulling.remove(&name)?;
+        if let Some(info) = info {
+            self.changed |= self.present.insert(name, info.bytes) != Some(info.bytes);
+        }
+        Some(EndedPull { waiters: pull.waiters, since: pull.since })
+    }
+
+    /// When the oldest pull runs out of time.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.pulling.values().map(|p| p.since + IMAGE_PULL_TIMEOUT).min()
+    }
+
+    /// A pull that has run out of time.
+    pub(super) fn overdue(&self, now: Mono) -> Option<OpId> {
+        self.pulling.values().find(|p| p.since + IMAGE_PULL_TIMEOUT <= now).map(|p| p.op)
+    }
+
+    /// Whether the list changed since last asked.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// As `node.status.images` has it: the largest first.
+    pub(super) fn status(&self, limit: usize) -> Vec<core_v1::ContainerImage> {
+        let mut all: Vec<_> = self.present.iter().collect();
+        all.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        let limit = limit.min(NODE_STATUS_MAX_IMAGES);
+        let one = |(name, bytes): (&Arc<str>, &u64)| core_v1::ContainerImage {
+            names: Some(vec![name.to_string()]),
+            size_bytes: Some(i64::try_from(*bytes).unwrap_or(i64::MAX)),
+        };
+        all.into_iter().take(limit).map(one).collect()
+    }
+}
+
+/// `imagePullPolicy`, with Kubernetes' default: `Always` for `:latest` or no tag, else `IfNotPresent`.
+fn pull_policy(container: &core_v1::Container) -> &str {
+    match container.image_pull_policy.as_deref() {
+        Some(policy) if !policy.is_empty() => policy,
+        _ => {
+            let image = container.image.as_deref().unwrap_or("");
+            let last = image.rsplit('/').next().unwrap_or(image);
+            let latest = !last.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+            if latest { "Always" } else { "IfNotPresent" }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Images, Pull};
+    use crate::agent::runtime::{ImageInfo, OpId};
+    use crate::machine::Mono;
+    use k8s_openapi::api::core::v1::Container;
+
+    #[test]
+    fn policies() {
+        let mut images = Images::default();
+        images.listed(vec![ImageInfo { image: "r:5/a:1".into(), bytes: 7 }, ImageInfo { image: "a".into(), bytes: 9 }]);
+        for (image, policy, expect) in [
+            ("r:5/a:1", "", Pull::Present),
+            ("r:5/a:1", "Always", Pull::Needed),
+            ("a", "", Pull::Needed),
+            ("a", "IfNotPresent", Pull::Present),
+            ("b:1", "", Pull::Needed),
+            ("b:1", "Never", Pull::Forbidden),
+            ("a", "Never", Pull::Present),
+        ] {
+            let image_pull_policy = (!policy.is_empty()).then(|| policy.to_owned());
+            let c = Container { image: Some(image.to_owned()), image_pull_policy, ..Container::default() };
+            assert_eq!(images.decide(&c), expect, "{image} {policy}");
+        }
+        assert_eq!(images.status(50)[0].size_bytes, Some(9), "the largest first");
+    }
+
+    #[test]
+    fn pulls_of_one_image_are_shared() {
+        let mut images = Images::default();
+        assert!(images.wait("a:1", (0, 0), Mono(5), || OpId(1)).is_some());
+        assert!(images.wait("a:1", (1, 0), Mono(6), || OpId(2)).is_none());
+        let info = ImageInfo { image: "a:1".into(), bytes: 1 };
+        assert_eq!(images.ended(OpId(1), Some(&info)).unwrap().waiters, [(0, 0), (1, 0)]);
+        assert!(images.take_changed() && !images.take_changed());
+        assert!(images.ended(OpId(1), Some(&info)).is_none());
+    }
+}

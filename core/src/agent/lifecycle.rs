@@ -1,0 +1,272 @@
+//! The end of containers and pods: hooks, grace periods, and the order in which sidecars stop
+//! (kubelet `killPod`, `killContainer` and `terminationOrdering`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::pod::{Ctx, Life, PodState, PodStop, Role, SandboxLife, Stop, StopReason, What, container_spec};
+use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use crate::limits::{CONTAINER_BACKOFF_BASE, MINIMUM_GRACE};
+use crate::machine::Mono;
+
+/// How long the exit of a stopped container may be in coming before the runtime is asked.
+const EXIT_OVERDUE: Duration = Duration::from_secs(5);
+/// How long a postStart hook may take. The kubelet knows no bound; a lost answer must not hold a pod for ever.
+const POST_START_TIMEOUT: Duration = Duration::from_secs(600);
+
+fn whole_seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+impl PodState {
+    /// Begins the stop of the pod, or hastens it.
+    pub(super) fn begin_pod_stop(&mut self, reason: StopReason, grace_seconds: i64, now: Mono) {
+        // The kubelet gives at least a second.
+        let until = now + whole_seconds(grace_seconds.max(1));
+        self.write.dirty = true;
+        match &mut self.stop {
+            Some(stop) => {
+                if stop.reason == StopReason::Completed || stop.reason == StopReason::DeadlineExceeded {
+                    // Its outcome stands; only grace may get shorter.
+                } else {
+                    stop.reason = reason;
+                }
+                if until < stop.until {
+                    stop.until = until;
+                    self.hasten(until);
+                }
+            }
+            None => {
+                self.stop = Some(PodStop { reason, until });
+                self.containers.iter_mut().filter_map(|c| c.probes.as_mut()).for_each(|p| p.stop());
+            }
+        }
+    }
+
+    /// Grace got shorter: whoever waits, waits less, and whoever was told is told again.
+    fn hasten(&mut self, until: Mono) {
+        for c in &mut self.containers {
+            c.stop = match c.stop {
+                Stop::Hook(at) => Stop::Hook(at.min(until)),
+                Stop::Turn(at) => Stop::Turn(at.min(until)),
+                Stop::Told => Stop::Again(Mono::ZERO),
+                stop @ (Stop::No | Stop::Stopped(_) | Stop::Again(_)) => stop,
+            };
+        }
+    }
+
+    /// Begins the stop of one container that runs: its preStop hook first.
+    pub(super) fn begin_stop(&mut self, i: usize, until: Mono, why: impl FnOnce() -> String, ctx: &mut Ctx<'_>) {
+        let c = &self.containers[i];
+        let Life::Running(id, _) = &c.life else { return };
+        if c.stop != Stop::No {
+            return;
+        }
+        let container = id.clone();
+        self.event(ctx, false, "Killing", why);
+        let hook = container_spec(&self.pod, &self.containers[i])
+            .and_then(|s| s.lifecycle.as_ref())
+            .and_then(|l| l.pre_stop.clone());
+        match hook {
+            Some(hook) if until > ctx.now.mono => {
+                self.containers[i].stop = Stop::Hook(until);
+                let grace = until.since(ctx.now.mono);
+                self.hook(What::PreStop(i as u16), container, hook, grace, ctx);
+            }
+            _ => self.containers[i].stop = Stop::Turn(until),
+        }
+    }
+
+    fn hook(
+        &mut self,
+        what: What,
+        container: super::runtime::ContainerId,
+        handler: core_v1::LifecycleHandler,
+        timeout: Duration,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let action = ProbeAction::Hook(Arc::new(handler));
+        let timeout_seconds = u32::try_from(timeout.as_secs().max(1)).unwrap_or(u32::MAX);
+        self.command(ctx, what, timeout, |op| RuntimeCommand::Probe { op, container, action, timeout_seconds });
+    }
+
+    /// A container has started: its postStart hook runs before it counts as running.
+    pub(super) fn run_post_start(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        let hook = container_spec(&self.pod, &self.containers[i])
+            .and_then(|s| s.lifecycle.as_ref())
+            .and_then(|l| l.post_start.clone());
+        match (hook, self.containers[i].id().cloned()) {
+            (Some(hook), Some(id)) if self.stop.is_none() => {
+                self.hook(What::PostStart(i as u16), id, hook, POST_START_TIMEOUT, ctx);
+            }
+            _ => self.now_running(i, ctx.now.wall, ctx),
+        }
+    }
+
+    /// A postStart hook has ended. A container whose hook fails is killed.
+    pub(super) fn post_start_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        let i = usize::from(i);
+        if !matches!(self.containers[i].life, Life::Starting(_)) {
+            return;
+        }
+        self.now_running(i, ctx.now.wall, ctx);
+        if let Err(e) = result {
+            self.event(ctx, true, "FailedPostStartHook", || format!("PostStartHook failed: {}", e.message));
+            let grace = self.pod.spec.termination_grace_period_seconds.unwrap_or(30);
+            let until = ctx.now.mono + whole_seconds(grace);
+            self.containers[i].started = false;
+            self.containers[i].ready = false;
+            self.begin_stop(i, until, || "FailedPostStartHook".to_owned(), ctx);
+        }
+    }
+
+    /// A preStop hook has ended; failed or not, the container is stopped.
+    pub(super) fn pre_stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        if let Err(e) = result {
+            self.event(ctx, true, "FailedPreStopHook", || format!("PreStopHook failed: {}", e.message));
+        }
+        let c = &mut self.containers[usize::from(i)];
+        if let Stop::Hook(until) = c.stop {
+            c.stop = Stop::Turn(until);
+        }
+    }
+
+    /// The runtime has stopped a container, or could not.
+    pub(super) fn stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        let c = &mut self.containers[usize::from(i)];
+        if c.stop != Stop::Told || !c.is_up() {
+            return;
+        }
+        match result {
+            // Its exit is told by an event of its own.
+            Ok(()) => c.stop = Stop::Stopped(ctx.now.mono + EXIT_OVERDUE),
+            Err(e) => {
+                c.stop = Stop::Again(ctx.now.mono + CONTAINER_BACKOFF_BASE);
+                self.event(ctx, true, "FailedKillPod", || format!("error killing pod: {}", e.message));
+                self.doubt(ctx);
+            }
+        }
+    }
+
+    /// Takes every container that is being stopped one step further, if it is time.
+    pub(super) fn advance_stops(&mut self, ctx: &mut Ctx<'_>) {
+        for i in 0..self.containers.len() {
+            let now = ctx.now.mono;
+            match self.containers[i].stop {
+                Stop::Hook(until) if until <= now => self.tell(i, until, ctx),
+                Stop::Turn(until) if until <= now || self.is_its_turn(i) => self.tell(i, until, ctx),
+                Stop::Again(at) if at <= now => {
+                    let until = self.stop.map_or(now, |s| s.until);
+                    self.tell(i, until, ctx);
+                }
+                Stop::Stopped(overdue) if overdue <= now => {
+                    self.containers[i].stop = Stop::Again(now + CONTAINER_BACKOFF_BASE);
+                    self.doubt(ctx);
+                }
+                Stop::No | Stop::Hook(_) | Stop::Turn(_) | Stop::Told | Stop::Stopped(_) | Stop::Again(_) => {}
+            }
+        }
+    }
+
+    /// Sidecars of a pod that stops wait for the main containers and for the sidecars after them (KEP-753).
+    fn is_its_turn(&self, i: usize) -> bool {
+        if self.stop.is_none() || self.containers[i].role != Role::Sidecar {
+            return true;
+        }
+        !self.containers.iter().enumerate().any(|(j, c)| c.is_up() && (c.role != Role::Sidecar || j > i))
+    }
+
+    fn tell(&mut self, i: usize, until: Mono, ctx: &mut Ctx<'_>) {
+        let Some(container) = self.containers[i].id().cloned() else { return };
+        self.ops.retain(|o| o.what != What::PreStop(i as u16));
+        self.containers[i].stop = Stop::Told;
+        let grace = until.since(ctx.now.mono).max(MINIMUM_GRACE);
+        // Rounded up, so that a hook that took no time leaves the whole grace.
+        let grace_seconds = u32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        self.command(ctx, What::Stop(i as u16), grace, |op| RuntimeCommand::StopContainer {
+            op,
+            container,
+            grace_seconds,
+        });
+    }
+
+    /// Takes a pod that stops one step further: containers, sandbox, and then whatever is left of it.
+    pub(super) fn advance_pod_stop(&mut self, stop: PodStop, ctx: &mut Ctx<'_>) {
+        for i in 0..self.containers.len() {
+            match self.containers[i].life {
+                Life::Pulling => self.containers[i].life = Life::Waiting,
+                // The hook may never end; the container runs all the same.
+                Life::Starting(_) if !self.has_op(&What::Start(i as u16)) => {
+                    self.ops.retain(|o| o.what != What::PostStart(i as u16));
+                    self.now_running(i, ctx.now.wall, ctx);
+                }
+                Life::Waiting | Life::Creating | Life::Starting(_) | Life::Running(..) | Life::Exited(_) => {}
+            }
+            let name = Arc::clone(&self.containers[i].name);
+            self.begin_stop(i, stop.until, || format!("Stopping container {name}"), ctx);
+        }
+        self.advance_stops(ctx);
+        let busy = |life: &Life| matches!(life, Life::Creating | Life::Starting(_) | Life::Running(..));
+        if self.containers.iter().any(|c| busy(&c.life)) {
+            return;
+        }
+        match self.sandbox_life {
+            SandboxLife::Ready | SandboxLife::Dead => self.stop_sandbox(ctx),
+            SandboxLife::Creating | SandboxLife::Stopping | SandboxLife::Removing => {}
+            SandboxLife::None | SandboxLife::Stopped => {
+                if !self.finished {
+                    self.finished = true;
+                    self.write.dirty = true;
+                }
+            }
+        }
+    }
+
+    /// Stops the sandbox, unless that failed a moment ago.
+    pub(super) fn stop_sandbox(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            self.sandbox_life = SandboxLife::None;
+            return;
+        };
+        if self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+            return;
+        }
+        self.sandbox_life = SandboxLife::Stopping;
+        self.command(ctx, What::StopSandbox, Duration::ZERO, |op| RuntimeCommand::StopSandbox { op, sandbox });
+    }
+
+    /// Removes the stopped sandbox, unless that failed a moment ago.
+    pub(super) fn remove_sandbox(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            self.sandbox_life = SandboxLife::None;
+            return;
+        };
+        if self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+            return;
+        }
+        self.sandbox_life = SandboxLife::Removing;
+        self.command(ctx, What::RemoveSandbox, Duration::ZERO, |op| RuntimeCommand::RemoveSandbox { op, sandbox });
+    }
+
+    /// Clears away one sandbox of an earlier life.
+    pub(super) fn clear_strays(&mut self, ctx: &mut Ctx<'_>) {
+        let busy = self.ops.iter().any(|o| matches!(o.what, What::StopStray(_) | What::RemoveStray(_)));
+        if busy || self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+            return;
+        }
+        let Some((sandbox, stopped)) = self.strays.first().cloned() else { return };
+        if stopped {
+            self.command(ctx, What::RemoveStray(sandbox.clone()), Duration::ZERO, |op| RuntimeCommand::RemoveSandbox {
+                op,
+                sandbox,
+            });
+        } else {
+            self.command(ctx, What::StopStray(sandbox.clone()), Duration::ZERO, |op| RuntimeCommand::StopSandbox {
+                op,
+                sandbox,
+            });
+        }
+    }
+}

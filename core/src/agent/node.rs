@@ -1,0 +1,392 @@
+//! The Node object: registration, adoption of an existing one, and its status
+//! (`kubelet_node_status.go`, `nodestatus/setters.go`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::backoff::Retry;
+use super::{AgentConfig, Out};
+use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer, WriteOptions};
+use crate::limits::{NODE_STATUS_INTERVAL, NODE_STATUS_UPDATE_FREQUENCY, REQUEST_TIMEOUT};
+use crate::machine::{Deadline, Mono, Now};
+use crate::object::{
+    HOSTNAME_LABEL, Kind, Labels, Milli, Node, Object, ObjectKey, ObjectMeta, Revision, node_condition,
+};
+use crate::random::Rng;
+
+/// How often the agent reads its own Node, to see whether it is gone or someone else wrote its status.
+const NODE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long registration waits for the container runtime's first answer.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
+/// The version that the node says its kubelet has.
+const KUBELET_VERSION: &str = concat!("v1.37.0+skeg-", env!("CARGO_PKG_VERSION"));
+
+/// What is to be done about the Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// It must be created.
+    Register,
+    /// It must be read.
+    Read,
+    /// Its labels must be made ours.
+    Adopt,
+    /// Its status must be written.
+    Status,
+    /// Nothing until the next check.
+    Nothing,
+}
+
+/// Keeps the node's object.
+#[derive(Debug)]
+pub(super) struct NodeKeeper {
+    config: Arc<AgentConfig>,
+    user: Arc<str>,
+    ids: ReqIds,
+    /// As the API last answered.
+    node: Option<Node>,
+    need: Need,
+    in_flight: Option<(ReqId, Mono, Need)>,
+    next: Option<Mono>,
+    /// When the status must be reported, changed or not.
+    report_at: Mono,
+    /// The status has changed; to be reported then.
+    changed_at: Option<Mono>,
+    reported: Option<Revision>,
+    retry: Retry,
+}
+
+/// What the status tells beside the configuration.
+pub(super) struct Facts {
+    /// Whether the container runtime answers.
+    pub(super) runtime_is_up: bool,
+    /// Images that are present.
+    pub(super) images: Vec<core_v1::ContainerImage>,
+}
+
+impl NodeKeeper {
+    pub(super) fn new(config: Arc<AgentConfig>, user: Arc<str>, part: u16) -> NodeKeeper {
+        NodeKeeper {
+            config,
+            user,
+            ids: ReqIds::new(part),
+            node: None,
+            need: Need::Register,
+            in_flight: None,
+            next: None,
+            report_at: Mono::ZERO,
+            changed_at: None,
+            reported: None,
+            retry: Retry::default(),
+        }
+    }
+
+    /// The process has started: registration follows soon, spread by chance.
+    pub(super) fn begin(&mut self, now: Now, rng: &mut Rng) {
+        self.next = Some(now.mono + RUNTIME_PATIENCE + rng.duration(Duration::ZERO, Duration::from_millis(500)));
+    }
+
+    /// The container runtime has answered: no more reason to wait.
+    pub(super) fn runtime_is_up(&mut self, now: Now, rng: &mut Rng) {
+        if self.node.is_none() && self.in_flight.is_none() && self.need == Need::Register {
+            let soon = now.mono + rng.duration(Duration::ZERO, Duration::from_millis(500));
+            self.next = Some(self.next.map_or(soon, |at| at.min(soon)));
+        } else {
+            self.changed(now);
+        }
+    }
+
+    /// The status has changed: it is reported at the next beat of the kubelet's status loop.
+    pub(super) fn changed(&mut self, now: Now) {
+        if self.node.is_some() && self.changed_at.is_none() {
+            self.changed_at = Some(now.mono + NODE_STATUS_UPDATE_FREQUENCY);
+        }
+    }
+
+    /// Something hints that the Node is gone or its status overwritten: look at once.
+    pub(super) fn check(&mut self, now: Now) {
+        if self.need == Need::Nothing {
+            self.need = Need::Read;
+            self.next = Some(now.mono);
+        }
+    }
+
+    /// The node as the API last answered.
+    pub(super) fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// Sends what is due.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Now,
+        facts: impl FnOnce() -> Facts,
+        rng: &mut Rng,
+        out: &mut Vec<Out>,
+    ) {
+        if self.in_flight.is_some_and(|(_, at, _)| at <= now.mono) {
+            self.in_flight = None;
+            self.unknown(now, rng);
+        }
+        if self.in_flight.is_some() || !self.is_due(now.mono) {
+            return;
+        }
+        if self.need == Need::Nothing {
+            let report = self.report_at <= now.mono || self.changed_at.is_some_and(|at| at <= now.mono);
+            self.need = if report { Need::Status } else { Need::Read };
+        }
+        let name = &self.config.node_name;
+        let options = WriteOptions::default();
+        let call = match (self.need, &self.node) {
+            (Need::Register, _) | (Need::Adopt | Need::Status, None) => {
+                self.need = Need::Register;
+                Call::Create { object: Object::Node(self.fresh(&facts(), now)), options }
+            }
+            (Need::Read | Need::Nothing, _) => Call::Get { key: ObjectKey::new(Kind::NODE, "", name), rv: None },
+            (Need::Adopt, Some(node)) => {
+                let object = Object::Node(self.adopted(node));
+                Call::Update { object, subresource: Subresource::None, options }
+            }
+            (Need::Status, Some(node)) => {
+                let mut node = node.clone();
+                node.status = Arc::new(self.status(&facts(), now));
+                self.changed_at = None;
+                Call::Update { object: Object::Node(node), subresource: Subresource::Status, options }
+            }
+        };
+        let id = self.ids.next();
+        self.in_flight = Some((id, now.mono + REQUEST_TIMEOUT, self.need));
+        self.next = None;
+        out.push(Out::Api(ToServer::Request(id, Request::new(&self.user, call))));
+    }
+
+    fn is_due(&self, now: Mono) -> bool {
+        self.poll_timeout().is_some_and(|d| d.at <= now)
+    }
+
+    /// Whether a request was carried out is unknown: read before anything else.
+    fn unknown(&mut self, now: Now, rng: &mut Rng) {
+        if self.node.is_some() {
+            self.need = Need::Read;
+        }
+        self.next = Some(now.mono + self.retry.next(rng));
+    }
+
+    /// Takes in a reply; answers whether the node is registered by it.
+    pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, rng: &mut Rng) -> bool {
+        let Some((_, _, asked)) = self.in_flight.take_if(|(i, ..)| *i == id) else { return false };
+        match result {
+            Ok(Response::Object(Object::Node(node))) => {
+                self.retry.reset();
+                let first = self.node.is_none();
+                self.answered(asked, node, first, now, rng);
+                return true;
+            }
+            Err(status) if status.reason == Reason::AlreadyExists || status.reason == Reason::Conflict => {
+                self.need = Need::Read;
+                self.next = Some(now.mono);
+            }
+            Err(status) if status.reason == Reason::NotFound => {
+                self.node = None;
+                self.need = Need::Register;
+                self.next = Some(now.mono + self.retry.next(rng));
+            }
+            Ok(_) | Err(_) => self.next = Some(now.mono + self.retry.next(rng)),
+        }
+        false
+    }
+
+    fn answered(&mut self, asked: Need, node: Node, first: bool, now: Now, rng: &mut Rng) {
+        if self.node.as_ref().is_some_and(|n| n.rv > node.rv && n.uid() == node.uid()) {
+            // A stale read says nothing.
+            return self.rest(now, rng);
+        }
+        let wrong_labels =
+            self.config.node_labels().iter().any(|(k, v)| node.meta.labels.as_ref().and_then(|l| l.get(k)) != Some(v));
+        let ready = node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True");
+        let ours = node.status.capacity.as_ref() == Some(&self.config.quantities());
+        self.need = match asked {
+            Need::Status => {
+                self.report_at = now.mono + rng.jitter(NODE_STATUS_INTERVAL, 4);
+                self.reported = Some(node.rv);
+                Need::Nothing
+            }
+            _ if wrong_labels => Need::Adopt,
+            Need::Register if ready && ours => {
+                // Created with its status: reports spread over the interval from here on.
+                self.report_at = now.mono + rng.duration(NODE_STATUS_INTERVAL / 2, NODE_STATUS_INTERVAL);
+                Need::Nothing
+            }
+            Need::Read if !first && ready && ours && self.changed_at.is_none() => Need::Nothing,
+            Need::Register | Need::Read | Need::Adopt | Need::Nothing => Need::Status,
+        };
+        self.node = Some(node);
+        if self.need == Need::Nothing { self.rest(now, rng) } else { self.next = Some(now.mono) }
+    }
+
+    fn rest(&mut self, now: Now, rng: &mut Rng) {
+        self.need = Need::Nothing;
+        self.next = Some(now.mono + rng.jitter(NODE_CHECK_INTERVAL, 10));
+    }
+
+    /// The connection broke.
+    pub(super) fn disconnected(&mut self, now: Now, rng: &mut Rng) {
+        if self.in_flight.take().is_some() {
+            self.unknown(now, rng);
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        if let Some((_, at, _)) = self.in_flight {
+            return Some(Deadline { at, why: "request of the node is overdue" });
+        }
+        let next = self.next?;
+        let why = match self.need {
+            Need::Register => "register the node",
+            Need::Read => "read the node",
+            Need::Adopt => "adopt the node",
+            Need::Status => "report the node's status",
+            Need::Nothing => {
+                let report = self.changed_at.map_or(self.report_at, |at| at.min(self.report_at));
+                let check = Deadline { at: next, why: "look at the node" };
+                let report = Deadline { at: report, why: "report the node's status" };
+                return Deadline::earlier(Some(report), Some(check));
+            }
+        };
+        Some(Deadline { at: next, why })
+    }
+
+    fn fresh(&self, facts: &Facts, now: Now) -> Node {
+        let annotations = [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())];
+        let meta = ObjectMeta {
+            name: Some(self.config.node_name.to_string()),
+            labels: Some(self.config.node_labels()),
+            annotations: Some(BTreeMap::from(annotations)),
+            ..ObjectMeta::default()
+        };
+        let taints = &self.config.taints;
+        let spec = core_v1::NodeSpec {
+            provider_id: self.config.provider_id.as_deref().map(str::to_owned),
+            taints: (!taints.is_empty()).then(|| taints.clone()),
+            ..core_v1::NodeSpec::default()
+        };
+        Node::new(meta, spec, self.status(facts, now))
+    }
+
+    /// An existing Node with our labels; whatever else others set stays.
+    fn adopted(&self, node: &Node) -> Node {
+        let mut node = node.clone();
+        node.meta_mut().labels.get_or_insert_default().extend(self.config.node_labels());
+        if node.spec.provider_id.is_none() && self.config.provider_id.is_some() {
+            node.spec_mut().provider_id = self.config.provider_id.as_deref().map(str::to_owned);
+        }
+        node
+    }
+
+    fn status(&self, facts: &Facts, now: Now) -> core_v1::NodeStatus {
+        let old = self.node.as_ref().map(|n| &*n.status);
+        let config = &self.config;
+        let address =
+            |type_: &str, address: &str| core_v1::NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
+        let port = core_v1::DaemonEndpoint { port: 10250 };
+        core_v1::NodeStatus {
+            capacity: Some(config.quantities()),
+            allocatable: Some(config.allocatable()),
+            addresses: Some(vec![address("InternalIP", &config.host_ip), address("Hostname", &config.node_name)]),
+            conditions: Some(conditions(old, facts.runtime_is_up, now)),
+            node_info: Some(config.node_info()),
+            images: (!facts.images.is_empty()).then(|| facts.images.clone()),
+            daemon_endpoints: Some(core_v1::NodeDaemonEndpoints { kubelet_endpoint: Some(port) }),
+            volumes_attached: old.and_then(|s| s.volumes_attached.clone()),
+            volumes_in_use: old.and_then(|s| s.volumes_in_use.clone()),
+            ..core_v1::NodeStatus::default()
+        }
+    }
+}
+
+/// The conditions in the kubelet's words; those of others are kept.
+fn conditions(old: Option<&core_v1::NodeStatus>, runtime_is_up: bool, now: Now) -> Vec<core_v1::NodeCondition> {
+    let ready = if runtime_is_up {
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+    } else {
+        ("Ready", "False", "KubeletNotReady", "container runtime is down")
+    };
+    let own = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ready,
+    ];
+    let foreign = old.into_iter().flat_map(|s| s.conditions.iter().flatten());
+    let foreign = foreign.filter(|c| own.iter().all(|o| o.0 != c.type_)).cloned();
+    let time = now.wall.to_time();
+    let make = |(type_, status, reason, message): (&str, &str, &str, &str)| {
+        let same = old.and_then(|s| node_condition(s, type_)).filter(|c| c.status == status);
+        core_v1::NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(time.clone()),
+            last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(time.clone())),
+        }
+    };
+    foreign.chain(own.into_iter().map(make)).collect()
+}
+
+impl AgentConfig {
+    /// All labels of the node: the kubelet's own, and the configured ones.
+    pub(super) fn node_labels(&self) -> Labels {
+        let own = [
+            (HOSTNAME_LABEL, &*self.node_name),
+            ("kubernetes.io/os", &*self.os),
+            ("kubernetes.io/arch", &*self.arch),
+            ("beta.kubernetes.io/os", &*self.os),
+            ("beta.kubernetes.io/arch", &*self.arch),
+        ];
+        let mut labels: Labels = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        labels.extend(self.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+        labels
+    }
+
+    /// Capacity, with the kubelet's default of 110 pods.
+    pub(super) fn quantities(&self) -> BTreeMap<String, Quantity> {
+        let mut all: BTreeMap<_, _> = self.capacity.iter().map(|(k, v)| (k.clone(), Quantity(v.clone()))).collect();
+        all.entry("pods".to_owned()).or_insert_with(|| Quantity("110".to_owned()));
+        all
+    }
+
+    /// Capacity less what is reserved for the system.
+    pub(super) fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let mut all = self.quantities();
+        for (name, reserved) in &self.reserved {
+            let Some(quantity) = all.get_mut(name) else { continue };
+            let left = Milli(Milli::of(quantity).0 - Milli::parse(reserved).unwrap_or_default().0).max(Milli::ZERO);
+            let binary = matches!(name.as_str(), "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+            quantity.0 = if binary { left.to_binary() } else { left.to_decimal() };
+        }
+        all
+    }
+
+    fn node_info(&self) -> core_v1::NodeSystemInfo {
+        // The same machine keeps its ids, whichever process describes it.
+        let mut ids = Rng::stream(0, &self.node_name, 0);
+        core_v1::NodeSystemInfo {
+            architecture: self.arch.to_string(),
+            operating_system: self.os.to_string(),
+            os_image: self.os_image.to_string(),
+            kernel_version: self.kernel_version.to_string(),
+            container_runtime_version: self.runtime_version.to_string(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            kube_proxy_version: String::new(),
+            machine_id: ids.uuid().replace('-', ""),
+            system_uuid: ids.uuid(),
+            boot_id: ids.uuid(),
+            ..core_v1::NodeSystemInfo::default()
+        }
+    }
+}

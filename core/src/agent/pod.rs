@@ -1,0 +1,758 @@
+//! One pod on the node: what the agent knows of its sandbox and containers, and how the runtime's answers change it.
+//!
+//! What is to be done next is decided in `sync`, `lifecycle` and `probe`; this file only takes in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::Out;
+use super::admission::{Amounts, Rejection, Room};
+use super::backoff::{Backoff, go_duration};
+use super::images::Images;
+use super::probe::{ProbeKind, Probes};
+use super::runtime::{
+    ContainerId, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+};
+use super::write::StatusWrite;
+use crate::api::{ReqId, ReqIds};
+use crate::client::Recorder;
+use crate::limits::{CONTAINER_BACKOFF_BASE, RUNTIME_REQUEST_TIMEOUT};
+use crate::machine::{Mono, Now, Wall};
+use crate::object::{Labels, Object, ObjectMeta, Pod};
+use crate::random::Rng;
+
+/// What all pods of a node share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) node_name: Arc<str>,
+    pub(super) host_ip: Arc<str>,
+    pub(super) runtime_name: Arc<str>,
+    pub(super) user: Arc<str>,
+    pub(super) record_events: bool,
+    pub(super) recorder: Recorder,
+    pub(super) rng: Rng,
+    pub(super) ids: ReqIds,
+    /// Requests in flight, by pod's slot.
+    pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
+    pub(super) images: Images,
+    pub(super) room: Room,
+    /// Labels of the node, as far as known.
+    pub(super) node_labels: Labels,
+    /// Which container of which pod an id names.
+    pub(super) containers: std::collections::BTreeMap<ContainerId, (u32, u16)>,
+    /// Number of the last command.
+    pub(super) last_op: u64,
+    /// Something is unclear: the runtime must be asked for its list.
+    pub(super) wants_list: bool,
+}
+
+impl Shared {
+    /// Names the next command of a pod's slot.
+    pub(super) fn op(&mut self, slot: u32) -> OpId {
+        self.last_op += 1;
+        OpId(u64::from(slot) << OP_BITS | self.last_op)
+    }
+}
+
+/// How many bits of an [`OpId`] number the commands; the rest name the pod's slot.
+pub(super) const OP_BITS: u32 = 40;
+/// The slot of commands that belong to no pod.
+pub(super) const NODE_SLOT: u32 = (1 << 24) - 1;
+
+/// The surroundings of one step.
+pub(super) struct Ctx<'a> {
+    pub(super) now: Now,
+    pub(super) shared: &'a mut Shared,
+    pub(super) out: &'a mut Vec<Out>,
+}
+
+/// How a container stands to the others of its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Runs to its end before the next is begun.
+    Init,
+    /// Init container with `restartPolicy: Always`; runs beside the main containers (KEP-753).
+    Sidecar,
+    /// One of `spec.containers`.
+    Main,
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Exit {
+    pub(super) id: Option<ContainerId>,
+    pub(super) code: i32,
+    pub(super) reason: Arc<str>,
+    pub(super) message: Arc<str>,
+    pub(super) started_at: Option<Wall>,
+    pub(super) finished_at: Wall,
+    /// When the agent learned of it.
+    pub(super) seen: Mono,
+    /// It was in a sandbox that is no more.
+    pub(super) stale: bool,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Life {
+    /// Not made.
+    Waiting,
+    /// Waits for its image.
+    Pulling,
+    /// Is being made.
+    Creating,
+    /// Is being started, or its postStart hook runs.
+    Starting(ContainerId),
+    /// Runs.
+    Running(ContainerId, Wall),
+    /// Has ended.
+    Exited(Box<Exit>),
+}
+
+/// Where a running container is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Not to be stopped.
+    No,
+    /// Its preStop hook runs; grace ends then.
+    Hook(Mono),
+    /// It waits for those that must stop before it; grace ends then.
+    Turn(Mono),
+    /// The runtime has been told.
+    Told,
+    /// The runtime says that it has stopped; its exit should follow before then.
+    Stopped(Mono),
+    /// The runtime could not stop it; again then.
+    Again(Mono),
+}
+
+/// Why a container waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Waiting {
+    pub(super) reason: Arc<str>,
+    pub(super) message: String,
+}
+
+/// One container of a pod.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+    /// Index in `init_containers` or `containers`.
+    pub(super) index: u16,
+    /// How many times it was made; `restartCount` is one less.
+    pub(super) runs: u32,
+    pub(super) life: Life,
+    pub(super) last: Option<Box<Exit>>,
+    pub(super) waiting: Option<Box<Waiting>>,
+    pub(super) crash: Backoff,
+    pub(super) pull: Backoff,
+    /// Not to be begun before.
+    pub(super) retry_at: Option<Mono>,
+    pub(super) stop: Stop,
+    /// To be restarted whatever the policy says, since its spec changed.
+    pub(super) force_restart: bool,
+    /// The startup probe (if any) and the postStart hook (if any) have succeeded.
+    pub(super) started: bool,
+    /// The readiness probe (if any) succeeds.
+    pub(super) ready: bool,
+    pub(super) probes: Option<Box<Probes>>,
+}
+
+impl Container {
+    fn new(name: &str, role: Role, index: usize) -> Container {
+        Container {
+            name: Arc::from(name),
+            role,
+            index: index as u16,
+            runs: 0,
+            life: Life::Waiting,
+            last: None,
+            waiting: None,
+            crash: Backoff::default(),
+            pull: Backoff::default(),
+            retry_at: None,
+            stop: Stop::No,
+            force_restart: false,
+            started: false,
+            ready: false,
+            probes: None,
+        }
+    }
+
+    /// Its id, while it is up.
+    pub(super) fn id(&self) -> Option<&ContainerId> {
+        match &self.life {
+            Life::Starting(id) | Life::Running(id, _) => Some(id),
+            Life::Waiting | Life::Pulling | Life::Creating | Life::Exited(_) => None,
+        }
+    }
+
+    /// Whether it may have processes.
+    pub(super) fn is_up(&self) -> bool {
+        self.id().is_some()
+    }
+
+    /// The run that has ended, if none has begun since.
+    pub(super) fn exit(&self) -> Option<&Exit> {
+        match &self.life {
+            Life::Exited(e) => Some(e),
+            Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_) | Life::Running(..) => None,
+        }
+    }
+
+    /// Says why it waits; answers whether that is news.
+    pub(super) fn wait_for(&mut self, reason: &str, message: String) -> bool {
+        if self.waiting.as_ref().is_some_and(|w| &*w.reason == reason && w.message == message) {
+            return false;
+        }
+        self.waiting = Some(Box::new(Waiting { reason: Arc::from(reason), message }));
+        true
+    }
+}
+
+/// Spec of a container, if the pod is known to have it.
+pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core_v1::Container> {
+    match c.role {
+        Role::Main => pod.spec.containers.get(usize::from(c.index)),
+        Role::Init | Role::Sidecar => pod.spec.init_containers.as_ref()?.get(usize::from(c.index)),
+    }
+}
+
+/// State of the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SandboxLife {
+    /// There is none; not to be made before.
+    None,
+    /// It is being made.
+    Creating,
+    /// It runs.
+    Ready,
+    /// It has died and must be cleared away.
+    Dead,
+    /// It is being stopped.
+    Stopping,
+    /// It has stopped.
+    Stopped,
+    /// It is being removed.
+    Removing,
+}
+
+/// What a command in flight is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum What {
+    RunSandbox,
+    StopSandbox,
+    RemoveSandbox,
+    StopStray(SandboxId),
+    RemoveStray(SandboxId),
+    Create(u16),
+    Start(u16),
+    PostStart(u16),
+    PreStop(u16),
+    Stop(u16),
+    Probe(u16, ProbeKind),
+    RemoveContainer,
+}
+
+/// A command in flight.
+#[derive(Clone, Debug)]
+pub(super) struct Op {
+    pub(super) id: OpId,
+    pub(super) what: What,
+    pub(super) deadline: Mono,
+}
+
+/// Why a pod must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopReason {
+    /// Its containers have done what they had to.
+    Completed,
+    /// It was turned away on arrival.
+    Rejected,
+    /// `activeDeadlineSeconds` is over.
+    DeadlineExceeded,
+    /// Its deletion was asked for.
+    Deleted,
+    /// The API has no such pod.
+    Removed,
+}
+
+/// The stop of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PodStop {
+    pub(super) reason: StopReason,
+    /// When grace ends.
+    pub(super) until: Mono,
+}
+
+/// One pod on the node.
+#[derive(Debug)]
+pub(super) struct PodState {
+    pub(super) slot: u32,
+    /// As the API has it, in the newest form that the agent has seen.
+    pub(super) pod: Pod,
+    pub(super) uid: Arc<str>,
+    /// Whether the API still has it.
+    pub(super) in_api: bool,
+    /// Whether it still stands in the agent's view.
+    pub(super) in_view: bool,
+    pub(super) admitted: bool,
+    pub(super) rejection: Option<Box<Rejection>>,
+    /// What it takes of the node, while it does.
+    pub(super) asks: Option<Box<Amounts>>,
+    pub(super) sandbox: Option<SandboxId>,
+    pub(super) sandbox_life: SandboxLife,
+    pub(super) sandbox_retry: Option<Mono>,
+    pub(super) ip: Option<Arc<str>>,
+    /// Sandboxes of earlier lives that must go: id, whether stopped.
+    pub(super) strays: Vec<(SandboxId, bool)>,
+    /// Init containers first, then main containers, in order of the spec.
+    pub(super) containers: Vec<Container>,
+    /// A main container was begun in this sandbox.
+    pub(super) initialized: bool,
+    pub(super) ops: Vec<Op>,
+    pub(super) stop: Option<PodStop>,
+    /// Stopped for good: nothing runs any more.
+    pub(super) finished: bool,
+    /// `deletionGracePeriodSeconds` that the stop goes by.
+    pub(super) deletion_grace: Option<i64>,
+    /// Another pod of the same name is still on the node and must go first.
+    pub(super) has_predecessor: bool,
+    /// When `activeDeadlineSeconds` is over.
+    pub(super) active_until: Option<Mono>,
+    /// The outcome of a command is unknown: nothing is done before the runtime has been asked.
+    pub(super) suspect: bool,
+    /// Number of the last command or event that changed something.
+    pub(super) touched: u64,
+    pub(super) write: StatusWrite,
+    /// What the agent's timer table says.
+    pub(super) deadline: Option<(Mono, &'static str)>,
+}
+
+impl PodState {
+    /// A pod of the API.
+    pub(super) fn new(slot: u32, pod: Pod) -> PodState {
+        let mut containers = Vec::with_capacity(pod.spec.containers.len());
+        for (i, c) in pod.spec.init_containers.iter().flatten().enumerate() {
+            let role = if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+            containers.push(Container::new(&c.name, role, i));
+        }
+        for (i, c) in pod.spec.containers.iter().enumerate() {
+            containers.push(Container::new(&c.name, Role::Main, i));
+        }
+        PodState {
+            slot,
+            uid: Arc::from(pod.uid()),
+            write: StatusWrite::new(&pod),
+            pod,
+            in_api: true,
+            in_view: true,
+            admitted: false,
+            rejection: None,
+            asks: None,
+            sandbox: None,
+            sandbox_life: SandboxLife::None,
+            sandbox_retry: None,
+            ip: None,
+            strays: Vec::new(),
+            containers,
+            initialized: false,
+            ops: Vec::new(),
+            stop: None,
+            finished: false,
+            deletion_grace: None,
+            has_predecessor: false,
+            active_until: None,
+            suspect: false,
+            touched: 0,
+            deadline: None,
+        }
+    }
+
+    /// A pod that only the runtime knows: `path` is `namespace/name`.
+    pub(super) fn orphan(slot: u32, uid: &str, path: &str, container_names: &[Arc<str>]) -> PodState {
+        let (namespace, name) = path.split_once('/').unwrap_or(("", path));
+        let meta = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let mut state = PodState::new(slot, Pod::new(meta, Default::default(), Default::default()));
+        state.containers = container_names.iter().enumerate().map(|(i, n)| Container::new(n, Role::Main, i)).collect();
+        (state.in_api, state.in_view) = (false, false);
+        state
+    }
+
+    /// `name_namespace(uid)`, as the kubelet's `format.Pod`.
+    pub(super) fn format(&self) -> String {
+        format!("{}_{}({})", self.pod.name(), self.pod.namespace(), self.uid)
+    }
+
+    /// Sends a command whose completion comes back to this pod.
+    pub(super) fn command(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        what: What,
+        extra: Duration,
+        make: impl FnOnce(OpId) -> RuntimeCommand,
+    ) {
+        let id = ctx.shared.op(self.slot);
+        self.touched = ctx.shared.last_op;
+        self.ops.push(Op { id, what, deadline: ctx.now.mono + RUNTIME_REQUEST_TIMEOUT + extra });
+        ctx.out.push(Out::Runtime(make(id)));
+    }
+
+    /// Whether a command for this is in flight.
+    pub(super) fn has_op(&self, what: &What) -> bool {
+        self.ops.iter().any(|o| o.what == *what)
+    }
+
+    /// Records an event about the pod; the message is made only if events are recorded.
+    pub(super) fn event(&self, ctx: &mut Ctx<'_>, warning: bool, reason: &str, message: impl FnOnce() -> String) {
+        if !ctx.shared.record_events || !self.in_api {
+            return;
+        }
+        let mut requests = Vec::new();
+        let about = Object::Pod(self.pod.clone());
+        ctx.shared.recorder.record(ctx.now, &about, warning, reason, &message(), &mut requests);
+        ctx.out.extend(requests.into_iter().map(Out::Api));
+    }
+
+    /// Takes in the completion of a command of this pod.
+    pub(super) fn completed(&mut self, op: OpId, event: RuntimeEvent, ctx: &mut Ctx<'_>) {
+        let Some(at) = self.ops.iter().position(|o| o.id == op) else {
+            // It was given up, or belongs to a pod that had this slot before; only a probe's end says nothing.
+            ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. });
+            return;
+        };
+        let what = self.ops.swap_remove(at).what;
+        if !matches!(what, What::Probe(..)) {
+            self.touched = ctx.shared.last_op;
+        }
+        match (what, event) {
+            (What::RunSandbox, RuntimeEvent::SandboxRunning { result, .. }) => self.sandbox_running(result, ctx),
+            (What::StopSandbox, RuntimeEvent::SandboxStopped { result, .. }) => self.sandbox_stopped(result, ctx),
+            (What::RemoveSandbox, RuntimeEvent::SandboxRemoved { result, .. }) => self.sandbox_removed(result, ctx),
+            (What::StopStray(id), RuntimeEvent::SandboxStopped { result, .. }) => self.stray(&id, result, false, ctx),
+            (What::RemoveStray(id), RuntimeEvent::SandboxRemoved { result, .. }) => self.stray(&id, result, true, ctx),
+            (What::Create(i), RuntimeEvent::Created { result, .. }) => self.created(i, result, ctx),
+            (What::Start(i), RuntimeEvent::Started { result, .. }) => self.container_started(i, result, ctx),
+            (What::PostStart(i), RuntimeEvent::Probed { result, .. }) => self.post_start_ended(i, result, ctx),
+            (What::PreStop(i), RuntimeEvent::Probed { result, .. }) => self.pre_stop_ended(i, result, ctx),
+            (What::Stop(i), RuntimeEvent::Stopped { result, .. }) => self.stop_ended(i, result, ctx),
+            (What::Probe(i, kind), RuntimeEvent::Probed { result, .. }) => self.probed(i, kind, result, ctx),
+            // A dead container that could not be removed goes with its sandbox.
+            (What::RemoveContainer, RuntimeEvent::Removed { .. }) => {}
+            // An answer of another kind than the question: ask what is.
+            (_, _) => self.doubt(ctx),
+        }
+    }
+
+    /// The outcome of a command is unknown.
+    pub(super) fn doubt(&mut self, ctx: &mut Ctx<'_>) {
+        self.suspect = true;
+        ctx.shared.wants_list = true;
+    }
+
+    fn sandbox_running(&mut self, result: Result<SandboxInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
+        match result {
+            Ok(info) => {
+                self.sandbox = Some(info.id);
+                self.ip = (!info.ip.is_empty()).then_some(info.ip);
+                self.sandbox_life = SandboxLife::Ready;
+            }
+            Err(e) => {
+                self.sandbox_life = SandboxLife::None;
+                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.event(ctx, true, "FailedCreatePodSandBox", || {
+                    format!("Failed to create pod sandbox: {}", e.message)
+                });
+            }
+        }
+    }
+
+    fn sandbox_stopped(&mut self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        match result {
+            Ok(()) => self.sandbox_life = SandboxLife::Stopped,
+            Err(e) => {
+                self.sandbox_life = SandboxLife::Dead;
+                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.event(ctx, true, "FailedKillPod", || format!("error killing pod: {}", e.message));
+                self.doubt(ctx);
+            }
+        }
+    }
+
+    fn sandbox_removed(&mut self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        match result {
+            Ok(()) => self.forget_sandbox(ctx),
+            Err(_) => {
+                // It stays stopped and is removed later; the list tells if it is gone already.
+                self.sandbox_life = SandboxLife::Stopped;
+                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.doubt(ctx);
+            }
+        }
+    }
+
+    /// The sandbox is no more, nor are its containers.
+    pub(super) fn forget_sandbox(&mut self, ctx: &mut Ctx<'_>) {
+        self.sandbox = None;
+        self.ip = None;
+        self.sandbox_life = SandboxLife::None;
+        self.sandbox_retry = None;
+        self.initialized &= self.finished;
+        self.lose_containers(ctx);
+    }
+
+    /// Whatever ran in the sandbox runs no more.
+    pub(super) fn lose_containers(&mut self, ctx: &mut Ctx<'_>) {
+        for i in 0..self.containers.len() {
+            if let Some(id) = self.containers[i].id().cloned() {
+                self.exited(i, unknown_exit(Some(id), &self.containers[i], ctx.now), ctx);
+            }
+            let finished = self.finished;
+            match &mut self.containers[i].life {
+                Life::Exited(e) => e.stale |= !finished,
+                life @ (Life::Creating | Life::Starting(_)) => *life = Life::Waiting,
+                Life::Waiting | Life::Pulling | Life::Running(..) => {}
+            }
+        }
+    }
+
+    /// The sandbox has died by itself.
+    pub(super) fn sandbox_gone(&mut self, ctx: &mut Ctx<'_>) {
+        if self.sandbox_life != SandboxLife::Ready {
+            return;
+        }
+        self.touched = ctx.shared.last_op;
+        self.sandbox_life = SandboxLife::Dead;
+        self.initialized = false;
+        self.lose_containers(ctx);
+        self.write.dirty = true;
+        if self.stop.is_none() {
+            self.event(ctx, false, "SandboxChanged", || {
+                "Pod sandbox changed, it will be killed and re-created.".to_owned()
+            });
+        }
+    }
+
+    fn stray(&mut self, id: &SandboxId, result: Result<(), RuntimeError>, removed: bool, ctx: &mut Ctx<'_>) {
+        match (result, removed) {
+            (Ok(()), true) => self.strays.retain(|(s, _)| s != id),
+            (Ok(()), false) => self.strays.iter_mut().filter(|(s, _)| s == id).for_each(|s| s.1 = true),
+            (Err(_), _) => {
+                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.doubt(ctx);
+            }
+        }
+    }
+
+    /// An image pull that a container waited for has ended.
+    pub(super) fn pulled(&mut self, i: u16, since: Mono, result: &Result<ImageInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
+        let i = usize::from(i);
+        if self.containers.get(i).is_none_or(|c| c.life != Life::Pulling) {
+            return;
+        }
+        self.touched = ctx.shared.last_op;
+        match result {
+            Ok(info) => {
+                let took = go_duration(ctx.now.mono.since(since));
+                self.event(ctx, false, "Pulled", || {
+                    format!(
+                        "Successfully pulled image {:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                        info.image, info.bytes
+                    )
+                });
+                self.containers[i].pull.reset();
+                self.containers[i].life = Life::Waiting;
+                self.create(i, ctx);
+            }
+            Err(e) => self.pull_failed(i, e, ctx),
+        }
+    }
+
+    fn pull_failed(&mut self, i: usize, e: &RuntimeError, ctx: &mut Ctx<'_>) {
+        let image = self.image(i);
+        let c = &mut self.containers[i];
+        c.life = Life::Waiting;
+        let delay = c.pull.next(ctx.now.mono, ctx.now.mono);
+        // As the kubelet's next sync of the pod: then the state turns into ImagePullBackOff, if it still waits.
+        c.retry_at = Some(ctx.now.mono + delay.min(CONTAINER_BACKOFF_BASE));
+        let reason = if e.reason.is_empty() { "ErrImagePull" } else { &e.reason };
+        self.write.dirty |= c.wait_for(reason, e.message.to_string());
+        self.event(ctx, true, "Failed", || format!("Failed to pull image {image:?}: {}", e.message));
+        self.event(ctx, true, "Failed", || format!("Error: {reason}"));
+    }
+
+    /// The image that a container's spec names.
+    pub(super) fn image(&self, i: usize) -> String {
+        container_spec(&self.pod, &self.containers[i]).and_then(|c| c.image.clone()).unwrap_or_default()
+    }
+
+    fn created(&mut self, i: u16, result: Result<ContainerId, RuntimeError>, ctx: &mut Ctx<'_>) {
+        let i = usize::from(i);
+        let name = Arc::clone(&self.containers[i].name);
+        match result {
+            Ok(id) => {
+                self.event(ctx, false, "Created", || format!("Created container: {name}"));
+                ctx.shared.containers.insert(id.clone(), (self.slot, i as u16));
+                let c = &mut self.containers[i];
+                c.runs += 1;
+                c.life = Life::Starting(id.clone());
+                self.initialized |= c.role == Role::Main;
+                if self.stop.is_some() {
+                    // Never started, so there is nothing to stop; it goes with the sandbox.
+                    self.drop_container(i, ctx);
+                    return;
+                }
+                self.command(ctx, What::Start(i as u16), Duration::ZERO, |op| RuntimeCommand::StartContainer {
+                    op,
+                    container: id,
+                });
+            }
+            Err(e) => self.start_failed(i, "CreateContainerError", &e, ctx),
+        }
+    }
+
+    /// Forgets a container that was made and does not run.
+    pub(super) fn drop_container(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        if let Some(id) = self.containers[i].id().cloned() {
+            ctx.shared.containers.remove(&id);
+            self.containers[i].life = Life::Waiting;
+            self.remove_container(id, ctx);
+        }
+    }
+
+    fn remove_container(&mut self, container: ContainerId, ctx: &mut Ctx<'_>) {
+        self.command(ctx, What::RemoveContainer, Duration::ZERO, |op| RuntimeCommand::RemoveContainer {
+            op,
+            container,
+        });
+    }
+
+    fn start_failed(&mut self, i: usize, reason: &str, e: &RuntimeError, ctx: &mut Ctx<'_>) {
+        let reason = if e.reason.is_empty() { reason } else { &*e.reason };
+        let c = &mut self.containers[i];
+        c.life = Life::Waiting;
+        let delay = c.crash.next(ctx.now.mono, ctx.now.mono);
+        c.retry_at = Some(ctx.now.mono + delay);
+        self.write.dirty |= c.wait_for(reason, e.message.to_string());
+        self.event(ctx, true, "Failed", || format!("Error: {}", e.message));
+    }
+
+    fn container_started(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        let i = usize::from(i);
+        // It may have exited already, which the exit has said.
+        if !matches!(self.containers[i].life, Life::Starting(_)) {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                let name = Arc::clone(&self.containers[i].name);
+                self.event(ctx, false, "Started", || format!("Started container {name}"));
+                self.run_post_start(i, ctx);
+            }
+            Err(e) => {
+                self.drop_container(i, ctx);
+                self.start_failed(i, "RunContainerError", &e, ctx);
+            }
+        }
+    }
+
+    /// The container runs, and so does whatever belongs to it.
+    pub(super) fn now_running(&mut self, i: usize, started_at: Wall, ctx: &mut Ctx<'_>) {
+        let stopping = self.stop.is_some();
+        let c = &mut self.containers[i];
+        let Some(id) = c.id().cloned() else { return };
+        c.life = Life::Running(id, started_at);
+        c.waiting = None;
+        c.retry_at = None;
+        c.force_restart = false;
+        self.write.dirty = true;
+        let spec = container_spec(&self.pod, &self.containers[i]);
+        let probes = spec.and_then(|s| Probes::new(s, ctx.now.mono, stopping));
+        let c = &mut self.containers[i];
+        c.started = probes.as_ref().is_none_or(|p| !p.has(ProbeKind::Startup));
+        c.ready = c.started && probes.as_ref().is_none_or(|p| !p.has(ProbeKind::Readiness));
+        c.probes = probes.map(Box::new);
+    }
+
+    /// The runtime says by itself that a container has exited.
+    pub(super) fn runtime_exit(&mut self, i: usize, id: &ContainerId, state: ContainerState, ctx: &mut Ctx<'_>) {
+        if self.containers.get(i).and_then(Container::id) != Some(id) {
+            return;
+        }
+        self.touched = ctx.shared.last_op;
+        match exit_of(id, state, ctx.now.mono) {
+            Some(exit) => self.exited(i, exit, ctx),
+            None => self.doubt(ctx),
+        }
+    }
+
+    /// A container has ended.
+    pub(super) fn exited(&mut self, i: usize, exit: Exit, ctx: &mut Ctx<'_>) {
+        let index = i as u16;
+        self.ops.retain(|o| match o.what {
+            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) => j != index,
+            _ => true,
+        });
+        let c = &mut self.containers[i];
+        if let Some(id) = c.id() {
+            ctx.shared.containers.remove(id);
+        }
+        // One dead container is kept for its logs, as the kubelet's `MaxPerPodContainerCount`.
+        let older = c.last.as_mut().and_then(|l| l.id.take());
+        c.life = Life::Exited(Box::new(exit));
+        c.stop = Stop::No;
+        (c.started, c.ready) = (false, false);
+        c.probes = None;
+        c.waiting = None;
+        c.retry_at = None;
+        self.write.dirty = true;
+        if let Some(id) = older.filter(|_| self.sandbox_life == SandboxLife::Ready) {
+            self.remove_container(id, ctx);
+        }
+    }
+}
+
+/// How a run ended, from the runtime's words; `None` if it has not.
+pub(super) fn exit_of(id: &ContainerId, state: ContainerState, seen: Mono) -> Option<Exit> {
+    match state {
+        ContainerState::Exited { exit_code, reason, message, started_at, finished_at } => Some(Exit {
+            id: Some(id.clone()),
+            code: exit_code,
+            reason,
+            message,
+            started_at: Some(started_at),
+            finished_at,
+            seen,
+            stale: false,
+        }),
+        ContainerState::Created | ContainerState::Running { .. } => None,
+    }
+}
+
+/// The end of a run that nobody saw.
+pub(super) fn unknown_exit(id: Option<ContainerId>, c: &Container, now: Now) -> Exit {
+    let started_at = match &c.life {
+        Life::Running(_, at) => Some(*at),
+        Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_) | Life::Exited(_) => None,
+    };
+    Exit {
+        id,
+        code: 137,
+        reason: Arc::from("ContainerStatusUnknown"),
+        message: Arc::from(
+            "The container could not be located when the pod was deleted.  The container used to be Running",
+        ),
+        started_at,
+        finished_at: now.wall,
+        seen: now.mono,
+        stale: false,
+    }
+}

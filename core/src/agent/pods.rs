@@ -1,0 +1,432 @@
+//! All pods of a node: which there are, which event concerns which, and when each wants to be looked at.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::Out;
+use super::admission::pod_requests;
+use super::adopt::{Found, by_pod};
+use super::pod::{Ctx, NODE_SLOT, OP_BITS, PodState, Shared, What};
+use super::runtime::{
+    ContainerId, ContainerInfo, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId,
+    SandboxInfo,
+};
+use crate::api::{ReqId, Response, Status};
+use crate::client::{Change, View};
+use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
+use crate::machine::{Deadline, Mono, Now};
+use crate::object::{Object, Pod, pod_phase};
+
+/// Pause between two questions for the list while something stays unclear.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the question for the runtime's list stands.
+#[derive(Debug)]
+struct Listing {
+    /// In flight: the command, and when it is overdue.
+    asked: Option<(OpId, Mono)>,
+    not_before: Mono,
+    /// Asked this often, whether there is doubt or not; zero: not.
+    interval: Duration,
+    next: Option<Mono>,
+}
+
+/// All pods of a node.
+#[derive(Debug)]
+pub(super) struct Pods {
+    pub(super) shared: Shared,
+    slots: Vec<Option<Box<PodState>>>,
+    free: Vec<u32>,
+    by_uid: BTreeMap<Arc<str>, u32>,
+    timers: BTreeSet<(Mono, u32)>,
+    /// UIDs of pods that are gone for good, so that a stale view does not revive them.
+    gone: VecDeque<Arc<str>>,
+    listing: Listing,
+    /// The runtime's first list, until the view has its own.
+    found: Option<BTreeMap<Arc<str>, Found>>,
+    /// Both lists are known, so pods are acted on.
+    begun: bool,
+}
+
+impl Pods {
+    pub(super) fn new(shared: Shared, relist_interval: Duration) -> Pods {
+        Pods {
+            shared,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_uid: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            gone: VecDeque::new(),
+            listing: Listing { asked: None, not_before: Mono::ZERO, interval: relist_interval, next: Some(Mono::ZERO) },
+            found: None,
+            begun: false,
+        }
+    }
+
+    /// Whether the runtime has answered at all.
+    pub(super) fn runtime_is_up(&self) -> bool {
+        self.begun || self.found.is_some()
+    }
+
+    /// Begins to act once both the runtime's list and the view are known.
+    pub(super) fn begin(&mut self, now: Now, view: &View, out: &mut Vec<Out>) {
+        if self.begun || !view.is_synced() {
+            return;
+        }
+        let Some(mut found) = self.found.take() else { return };
+        self.begun = true;
+        let mut pods: Vec<Pod> = view.iter().filter_map(|(_, o)| o.get().cloned()).collect();
+        // Who is here already keeps its place; the others come in order of creation.
+        pods.sort_by_cached_key(|p| {
+            let here = p.status.start_time.is_some() || found.contains_key(p.uid());
+            (!here, created(p), p.name().to_owned())
+        });
+        for pod in pods {
+            let there = found.remove(pod.uid()).unwrap_or_default();
+            self.add(pod, there, now, out);
+        }
+        self.add_orphans(found, now, out);
+    }
+
+    /// Takes in what changed in the view.
+    pub(super) fn view_changed(&mut self, now: Now, view: &View, changes: Vec<Change>, out: &mut Vec<Out>) {
+        if !self.begun {
+            return self.begin(now, view, out);
+        }
+        let mut new = Vec::new();
+        for change in changes {
+            let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
+            let pod = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
+            if let Some(old) = old.filter(|o| pod.is_none_or(|p| p.uid() != o.uid())) {
+                self.removed(old.uid(), now, out);
+            }
+            let Some(pod) = pod else { continue };
+            match self.by_uid.get(pod.uid()) {
+                Some(slot) => self.with(*slot, now, out, |state, _| {
+                    state.in_view = true;
+                    state.newer(pod.clone());
+                }),
+                None => new.push(pod.clone()),
+            }
+        }
+        new.sort_by_cached_key(|p| (created(p), p.name().to_owned()));
+        for pod in new {
+            self.add(pod, Found::default(), now, out);
+        }
+    }
+
+    fn removed(&mut self, uid: &str, now: Now, out: &mut Vec<Out>) {
+        let Some(slot) = self.by_uid.get(uid).copied() else { return };
+        self.with(slot, now, out, |state, ctx| {
+            state.in_view = false;
+            state.vanished(ctx.now.mono);
+        });
+    }
+
+    fn slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            let slot = self.slots.len() as u32 - 1;
+            assert!(slot < NODE_SLOT, "a node never has sixteen million pods");
+            slot
+        })
+    }
+
+    /// A pod appears, with what the runtime has of it already.
+    fn add(&mut self, pod: Pod, found: Found, now: Now, out: &mut Vec<Out>) {
+        if self.by_uid.contains_key(pod.uid()) || self.gone.iter().any(|g| **g == *pod.uid()) {
+            return;
+        }
+        let slot = self.slot();
+        let mut state = Box::new(PodState::new(slot, pod));
+        let same_name = |o: &PodState| o.pod.name() == state.pod.name() && o.pod.namespace() == state.pod.namespace();
+        state.has_predecessor = self.slots.iter().flatten().any(|o| same_name(o));
+        self.admit(&mut state, &found);
+        self.place(state);
+        self.with(slot, now, out, |state, ctx| {
+            let here = !found.sandboxes.is_empty() || !found.containers.is_empty();
+            if here || state.pod.status.start_time.is_some() {
+                state.adopt(found, ctx);
+            }
+            if let Some(r) = state.rejection.clone() {
+                state.event(ctx, true, &r.reason, || r.message.clone());
+            }
+        });
+    }
+
+    /// A pod that was admitted before keeps its place; another must fit.
+    fn admit(&mut self, state: &mut PodState, found: &Found) {
+        let here = !found.containers.is_empty() || !found.sandboxes.is_empty();
+        let ended =
+            matches!(pod_phase(&state.pod), "Succeeded" | "Failed") || state.pod.meta.deletion_timestamp.is_some();
+        if ended && !here {
+            return;
+        }
+        let spec = Arc::clone(&state.pod.spec.shared);
+        let asks = pod_requests(&spec);
+        let known = here || state.pod.status.start_time.is_some();
+        let shared = &mut self.shared;
+        let fits =
+            if known { Ok(()) } else { shared.room.check(&spec, &asks, &shared.node_name, Some(&shared.node_labels)) };
+        match fits {
+            Ok(()) => {
+                shared.room.take(&spec, &asks);
+                state.asks = Some(Box::new(asks));
+                state.admitted = true;
+            }
+            Err(rejection) => state.rejection = Some(Box::new(rejection)),
+        }
+    }
+
+    fn place(&mut self, state: Box<PodState>) {
+        let slot = state.slot;
+        self.by_uid.insert(Arc::clone(&state.uid), slot);
+        let place = &mut self.slots[slot as usize];
+        assert!(place.is_none(), "a slot holds one pod");
+        *place = Some(state);
+    }
+
+    /// Pods that the runtime has and the API has not: they are stopped and removed.
+    fn add_orphans(&mut self, found: BTreeMap<Arc<str>, Found>, now: Now, out: &mut Vec<Out>) {
+        for (uid, found) in found {
+            let slot = self.slot();
+            let path = found.sandboxes.first().map_or_else(|| Arc::clone(&uid), |s| Arc::clone(&s.pod));
+            let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
+            names.sort();
+            names.dedup();
+            self.place(Box::new(PodState::orphan(slot, &uid, &path, &names)));
+            self.with(slot, now, out, |state, ctx| {
+                state.reconcile(found, ctx);
+                state.vanished(ctx.now.mono);
+            });
+        }
+    }
+
+    /// Does something with a pod, then whatever follows from it.
+    fn with(&mut self, slot: u32, now: Now, out: &mut Vec<Out>, f: impl FnOnce(&mut PodState, &mut Ctx<'_>)) {
+        let Some(mut state) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        let mut ctx = Ctx { now, shared: &mut self.shared, out };
+        f(&mut state, &mut ctx);
+        state.sync(&mut ctx);
+        if state.is_gone() {
+            self.forget(*state, now, out);
+        } else {
+            self.set_timer(&mut state, now);
+            self.slots[slot as usize] = Some(state);
+        }
+        self.ask_if_in_doubt(now, out);
+    }
+
+    fn set_timer(&mut self, state: &mut PodState, now: Now) {
+        // What is due now was done just now; whatever still says so must not make the driver spin.
+        let earliest = now.mono + Duration::from_millis(1);
+        let next = state.next_deadline().map(|(at, why)| (at.max(earliest), why));
+        if next != state.deadline {
+            if let Some((at, _)) = state.deadline {
+                self.timers.remove(&(at, state.slot));
+            }
+            if let Some((at, _)) = next {
+                self.timers.insert((at, state.slot));
+            }
+            state.deadline = next;
+        }
+    }
+
+    fn forget(&mut self, state: PodState, now: Now, out: &mut Vec<Out>) {
+        if let Some((at, _)) = state.deadline {
+            self.timers.remove(&(at, state.slot));
+        }
+        if let Some(id) = state.write.request_in_flight() {
+            self.shared.requests.remove(&id);
+        }
+        self.by_uid.remove(&state.uid);
+        self.free.push(state.slot);
+        if self.gone.len() == GONE_PODS {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(state.uid);
+        let (namespace, name) = (state.pod.namespace(), state.pod.name());
+        let is_heir = |o: &PodState| o.has_predecessor && o.pod.name() == name && o.pod.namespace() == namespace;
+        let heirs: Vec<u32> = self.slots.iter().flatten().filter(|o| is_heir(o)).map(|o| o.slot).collect();
+        if let [heir] = heirs[..] {
+            self.with(heir, now, out, |state, _| state.has_predecessor = false);
+        } else if let Some(first) = heirs.first() {
+            // Several of one name wait: they follow each other.
+            self.with(*first, now, out, |state, _| state.has_predecessor = false);
+        }
+    }
+
+    /// Takes in what the runtime says.
+    pub(super) fn runtime_event(&mut self, now: Now, view: &View, event: RuntimeEvent, out: &mut Vec<Out>) {
+        match event {
+            RuntimeEvent::Listed { op, sandboxes, containers, images } => {
+                self.listed(op, (sandboxes, containers, images), now, view, out);
+            }
+            RuntimeEvent::Pulled { op, result } => self.pulled(op, result, now, out),
+            RuntimeEvent::Exited { container, state } => self.exited(container, state, now, out),
+            RuntimeEvent::SandboxGone { sandbox } => self.sandbox_gone(&sandbox, now, out),
+            RuntimeEvent::StatsRead { .. } => {}
+            RuntimeEvent::SandboxRunning { op, .. }
+            | RuntimeEvent::SandboxStopped { op, .. }
+            | RuntimeEvent::SandboxRemoved { op, .. }
+            | RuntimeEvent::Created { op, .. }
+            | RuntimeEvent::Started { op, .. }
+            | RuntimeEvent::Stopped { op, .. }
+            | RuntimeEvent::Removed { op, .. }
+            | RuntimeEvent::Probed { op, .. } => {
+                let slot = (op.0 >> OP_BITS) as u32;
+                if self.slots.get(slot as usize).is_some_and(Option::is_some) {
+                    self.with(slot, now, out, |state, ctx| state.completed(op, event, ctx));
+                } else if !matches!(event, RuntimeEvent::Probed { .. }) {
+                    self.shared.wants_list = true;
+                    self.ask_if_in_doubt(now, out);
+                }
+            }
+        }
+    }
+
+    fn exited(&mut self, id: ContainerId, state: ContainerState, now: Now, out: &mut Vec<Out>) {
+        if let Some((slot, i)) = self.shared.containers.get(&id).copied() {
+            self.with(slot, now, out, |pod, ctx| pod.runtime_exit(usize::from(i), &id, state, ctx));
+        } else if let Some(found) = &mut self.found {
+            let mut all = found.values_mut().flat_map(|f| &mut f.containers);
+            if let Some(info) = all.find(|c| c.id == id) {
+                info.state = state;
+            }
+        }
+    }
+
+    fn sandbox_gone(&mut self, id: &SandboxId, now: Now, out: &mut Vec<Out>) {
+        let slot = self.slots.iter().flatten().find(|p| p.sandbox.as_ref() == Some(id)).map(|p| p.slot);
+        if let Some(slot) = slot {
+            self.with(slot, now, out, |pod, ctx| pod.sandbox_gone(ctx));
+        } else if let Some(found) = &mut self.found {
+            found.values_mut().flat_map(|f| &mut f.sandboxes).filter(|s| s.id == *id).for_each(|s| s.ready = false);
+        }
+    }
+
+    fn pulled(&mut self, op: OpId, result: Result<ImageInfo, RuntimeError>, now: Now, out: &mut Vec<Out>) {
+        let Some(ended) = self.shared.images.ended(op, result.as_ref().ok()) else { return };
+        for (slot, i) in ended.waiters {
+            self.with(slot, now, out, |pod, ctx| pod.pulled(i, ended.since, &result, ctx));
+        }
+    }
+
+    /// Takes in the runtime's list.
+    fn listed(
+        &mut self,
+        op: OpId,
+        (sandboxes, containers, images): (Vec<SandboxInfo>, Vec<ContainerInfo>, Vec<ImageInfo>),
+        now: Now,
+        view: &View,
+        out: &mut Vec<Out>,
+    ) {
+        if self.listing.asked.take_if(|(id, _)| *id == op).is_none() {
+            return;
+        }
+        self.listing.not_before = now.mono + LIST_PAUSE;
+        self.listing.next =
+            (!self.listing.interval.is_zero()).then(|| now.mono + self.shared.rng.jitter(self.listing.interval, 10));
+        self.shared.images.listed(images);
+        let mut found = by_pod(sandboxes, containers);
+        if !self.begun {
+            self.found = Some(found);
+            return self.begin(now, view, out);
+        }
+        self.shared.wants_list = false;
+        let number = op.0 & ((1 << OP_BITS) - 1);
+        for slot in 0..self.slots.len() as u32 {
+            let Some(state) = &self.slots[slot as usize] else { continue };
+            let there = found.remove(&state.uid).unwrap_or_default();
+            let busy = state.ops.iter().any(|o| !matches!(o.what, What::Probe(..) | What::RemoveContainer));
+            if busy || state.touched >= number {
+                // The list may be older than what is known of this pod.
+                self.shared.wants_list |= state.suspect;
+            } else if state.suspect || !state.finished {
+                self.with(slot, now, out, |pod, ctx| pod.reconcile(there, ctx));
+            }
+        }
+        self.add_orphans(found, now, out);
+        self.ask_if_in_doubt(now, out);
+    }
+
+    fn ask_if_in_doubt(&mut self, now: Now, out: &mut Vec<Out>) {
+        if self.shared.wants_list && self.listing.asked.is_none() && self.listing.not_before <= now.mono {
+            self.ask(now, out);
+        }
+    }
+
+    fn ask(&mut self, now: Now, out: &mut Vec<Out>) {
+        let op = self.shared.op(NODE_SLOT);
+        self.shared.wants_list = false;
+        self.listing.next = None;
+        self.listing.asked = Some((op, now.mono + RUNTIME_REQUEST_TIMEOUT));
+        out.push(Out::Runtime(RuntimeCommand::List { op }));
+    }
+
+    /// Takes in the API's answer to a request about a pod.
+    pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        if let Some(slot) = self.shared.requests.remove(&id) {
+            self.with(slot, now, out, |pod, ctx| pod.replied(id, result, ctx));
+        }
+    }
+
+    /// The connection to the API broke.
+    pub(super) fn disconnected(&mut self, now: Now, out: &mut Vec<Out>) {
+        let slots: BTreeSet<u32> = std::mem::take(&mut self.shared.requests).into_values().collect();
+        for slot in slots {
+            self.with(slot, now, out, |pod, ctx| pod.lost_connection(ctx));
+        }
+    }
+
+    /// Does whatever is due.
+    pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        if let Some((_, at)) = self.listing.asked {
+            if at <= now.mono {
+                self.listing.asked = None;
+                self.listing.not_before = now.mono + LIST_PAUSE;
+                self.shared.wants_list = true;
+            }
+        } else if self.listing.next.is_some_and(|at| at <= now.mono) {
+            self.ask(now, out);
+        }
+        self.ask_if_in_doubt(now, out);
+        while let Some(op) = self.shared.images.overdue(now.mono) {
+            let late = RuntimeError { reason: "ErrImagePull".into(), message: "context deadline exceeded".into() };
+            self.pulled(op, Err(late), now, out);
+        }
+        // A pod that is looked at gets its next deadline in the future, so that this ends.
+        while let Some((_, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.with(slot, now, out, |_, _| {});
+        }
+    }
+
+    /// When something is due, and why.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let pod = self.timers.first().map(|(at, slot)| {
+            let why = self.slots[*slot as usize].as_ref().and_then(|p| p.deadline).map_or("look at a pod", |d| d.1);
+            Deadline { at: *at, why }
+        });
+        let list = match (&self.listing.asked, self.listing.next) {
+            (Some((_, at)), _) => Some(Deadline { at: *at, why: "list of the container runtime is overdue" }),
+            (None, _) if self.shared.wants_list => {
+                Some(Deadline { at: self.listing.not_before, why: "list the container runtime in doubt" })
+            }
+            (None, next) => next.map(|at| Deadline { at, why: "list the container runtime" }),
+        };
+        let pull = self.shared.images.deadline().map(|at| Deadline { at, why: "image pull is overdue" });
+        Deadline::earlier(Deadline::earlier(pod, list), pull)
+    }
+
+    /// How many pods the agent cares for.
+    pub(super) fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+}
+
+fn created(pod: &Pod) -> i64 {
+    pod.meta.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second())
+}

@@ -1,0 +1,250 @@
+//! Startup, readiness and liveness probes: when they run, and what their results add up to
+//! (kubelet `prober/worker.go`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::pod::{Ctx, Life, PodState, Stop, What, container_spec};
+use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use crate::machine::Mono;
+
+/// Which probe of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeKind {
+    /// Holds the others back until it has succeeded; its failure restarts the container.
+    Startup,
+    /// Says whether the container takes traffic.
+    Readiness,
+    /// Its failure restarts the container.
+    Liveness,
+}
+
+impl ProbeKind {
+    const ALL: [ProbeKind; 3] = [ProbeKind::Startup, ProbeKind::Readiness, ProbeKind::Liveness];
+
+    fn title(self) -> &'static str {
+        match self {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Readiness => "Readiness",
+            ProbeKind::Liveness => "Liveness",
+        }
+    }
+
+    fn spec(self, c: &core_v1::Container) -> Option<&core_v1::Probe> {
+        match self {
+            ProbeKind::Startup => c.startup_probe.as_ref(),
+            ProbeKind::Readiness => c.readiness_probe.as_ref(),
+            ProbeKind::Liveness => c.liveness_probe.as_ref(),
+        }
+    }
+}
+
+/// One probe's course.
+#[derive(Clone, Copy, Debug)]
+struct Prober {
+    next: Mono,
+    in_flight: bool,
+    last: Option<bool>,
+    run: i32,
+    /// No more probing in this life of the container.
+    held: bool,
+}
+
+/// The probes of one running container.
+#[derive(Clone, Debug)]
+pub(super) struct Probes {
+    probers: [Option<Prober>; 3],
+}
+
+fn seconds(value: Option<i32>, default: i32) -> Duration {
+    Duration::from_secs(u64::try_from(value.filter(|v| *v > 0).unwrap_or(default)).unwrap_or(0))
+}
+
+impl Probes {
+    /// The probes that a container's spec names, for one that started just now. A pod that stops keeps only readiness.
+    pub(super) fn new(spec: &core_v1::Container, now: Mono, stopping: bool) -> Option<Probes> {
+        let probers = ProbeKind::ALL.map(|kind| {
+            let probe = kind.spec(spec)?;
+            let next = now + seconds(probe.initial_delay_seconds, 0);
+            Some(Prober { next, in_flight: false, last: None, run: 0, held: stopping && kind != ProbeKind::Readiness })
+        });
+        probers.iter().any(Option::is_some).then_some(Probes { probers })
+    }
+
+    /// Whether there is such a probe.
+    pub(super) fn has(&self, kind: ProbeKind) -> bool {
+        self.probers[kind as usize].is_some()
+    }
+
+    /// The pod stops: only readiness goes on.
+    pub(super) fn stop(&mut self) {
+        for kind in [ProbeKind::Startup, ProbeKind::Liveness] {
+            if let Some(p) = &mut self.probers[kind as usize] {
+                p.held = true;
+            }
+        }
+    }
+
+    /// After an agent's restart the container had started before: the startup probe has done its work.
+    pub(super) fn skip_startup(&mut self) {
+        self.probers[ProbeKind::Startup as usize] = None;
+    }
+
+    /// Whether a probe may run now, beside being due.
+    fn is_open(&self, kind: ProbeKind, started: bool) -> bool {
+        self.probers[kind as usize].is_some_and(|p| !p.held && !p.in_flight && (kind == ProbeKind::Startup) != started)
+    }
+
+    /// When the next probe is due.
+    pub(super) fn deadline(&self, started: bool) -> Option<Mono> {
+        let open = ProbeKind::ALL.into_iter().filter(|k| self.is_open(*k, started));
+        open.filter_map(|k| self.probers[k as usize].map(|p| p.next)).min()
+    }
+
+    /// Takes in a result; answers what the probe now says, if that became certain just now.
+    fn result(&mut self, kind: ProbeKind, ok: bool, spec: &core_v1::Probe) -> Option<bool> {
+        let p = self.probers[kind as usize].as_mut()?;
+        p.in_flight = false;
+        if p.last == Some(ok) {
+            p.run = p.run.saturating_add(1);
+        } else {
+            (p.last, p.run) = (Some(ok), 1);
+        }
+        let threshold = if ok { spec.success_threshold.unwrap_or(1) } else { spec.failure_threshold.unwrap_or(3) };
+        if p.run < threshold.max(1) {
+            return None;
+        }
+        if kind != ProbeKind::Readiness && !ok {
+            // The container is restarted; its next life is probed anew.
+            p.held = true;
+        }
+        Some(ok)
+    }
+}
+
+impl PodState {
+    /// Runs every probe that is due.
+    pub(super) fn run_probes(&mut self, ctx: &mut Ctx<'_>) {
+        for i in 0..self.containers.len() {
+            let c = &self.containers[i];
+            let Some(probes) = &c.probes else { continue };
+            if probes.deadline(c.started).is_none_or(|at| at > ctx.now.mono) {
+                continue;
+            }
+            for kind in ProbeKind::ALL {
+                self.run_probe(i, kind, ctx);
+            }
+        }
+    }
+
+    fn run_probe(&mut self, i: usize, kind: ProbeKind, ctx: &mut Ctx<'_>) {
+        let c = &mut self.containers[i];
+        let Life::Running(id, _) = &c.life else { return };
+        let container = id.clone();
+        let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else {
+            self.containers[i].probes = None;
+            return;
+        };
+        let period = seconds(spec.period_seconds, 10);
+        let timeout = seconds(spec.timeout_seconds, 1);
+        let c = &mut self.containers[i];
+        let started = c.started;
+        let Some(probes) = c.probes.as_mut().filter(|p| p.is_open(kind, started)) else { return };
+        let Some(prober) = probes.probers[kind as usize].as_mut().filter(|p| p.next <= ctx.now.mono) else { return };
+        prober.in_flight = true;
+        prober.next = ctx.now.mono + period;
+        // Not kept: a probe held for each container of each pod would weigh more than making it anew.
+        let action = ProbeAction::Probe(Arc::new(spec.clone()));
+        let timeout_seconds = timeout.as_secs() as u32;
+        let touched = self.touched;
+        self.command(ctx, What::Probe(i as u16, kind), Duration::ZERO, |op| RuntimeCommand::Probe {
+            op,
+            container,
+            action,
+            timeout_seconds,
+        });
+        self.touched = touched;
+        // A probe that is never answered has failed, in its own time rather than the runtime's.
+        if let Some(op) = self.ops.last_mut() {
+            op.deadline = ctx.now.mono + timeout + Duration::from_secs(1);
+        }
+    }
+
+    /// A probe has ended.
+    pub(super) fn probed(&mut self, i: u16, kind: ProbeKind, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
+        let i = usize::from(i);
+        let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else { return };
+        let Some(probes) = self.containers[i].probes.as_mut() else { return };
+        let verdict = probes.result(kind, result.is_ok(), spec);
+        if let Err(e) = &result {
+            self.event(ctx, true, "Unhealthy", || format!("{} probe failed: {}", kind.title(), e.message));
+        }
+        let Some(ok) = verdict else { return };
+        match (kind, ok) {
+            (ProbeKind::Startup, true) => self.startup_succeeded(i),
+            (ProbeKind::Readiness, _) => {
+                let c = &mut self.containers[i];
+                self.write.dirty |= c.ready != ok;
+                c.ready = ok;
+            }
+            (ProbeKind::Liveness, true) => {}
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => self.probe_kills(i, kind, ctx),
+        }
+    }
+
+    fn startup_succeeded(&mut self, i: usize) {
+        let c = &mut self.containers[i];
+        c.started = true;
+        let Some(probes) = &c.probes else { return };
+        c.ready = !probes.has(ProbeKind::Readiness);
+        self.write.dirty = true;
+    }
+
+    fn probe_kills(&mut self, i: usize, kind: ProbeKind, ctx: &mut Ctx<'_>) {
+        if self.stop.is_some() || self.containers[i].stop != Stop::No {
+            return;
+        }
+        let spec = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s));
+        let own = spec.and_then(|p| p.termination_grace_period_seconds);
+        let grace = own.or(self.pod.spec.termination_grace_period_seconds).unwrap_or(30);
+        let (name, probe) = (Arc::clone(&self.containers[i].name), kind.title().to_lowercase());
+        let until = ctx.now.mono + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        self.begin_stop(i, until, || format!("Container {name} failed {probe} probe, will be restarted"), ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ProbeKind, Probes};
+    use crate::machine::Mono;
+    use k8s_openapi::api::core::v1::{Container, Probe};
+
+    fn at(s: u64) -> Mono {
+        Mono(s * 1_000_000_000)
+    }
+
+    #[test]
+    fn startup_holds_the_others_back() {
+        let probe = |delay| Some(Probe { initial_delay_seconds: Some(delay), ..Probe::default() });
+        let c = Container { startup_probe: probe(3), liveness_probe: probe(1), ..Container::default() };
+        let probes = Probes::new(&c, at(10), false).unwrap();
+        assert_eq!(probes.deadline(false), Some(at(13)));
+        assert_eq!(probes.deadline(true), Some(at(11)));
+        assert!(Probes::new(&Container::default(), at(0), false).is_none());
+        assert_eq!(Probes::new(&c, at(10), true).unwrap().deadline(false), None);
+    }
+
+    #[test]
+    fn thresholds_count_runs_of_equal_results() {
+        let spec = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
+        let c = Container { readiness_probe: Some(spec.clone()), ..Container::default() };
+        let mut probes = Probes::new(&c, at(0), false).unwrap();
+        for (ok, verdict) in
+            [(true, None), (true, Some(true)), (false, None), (true, None), (false, None), (false, Some(false))]
+        {
+            assert_eq!(probes.result(ProbeKind::Readiness, ok, &spec), verdict);
+        }
+    }
+}

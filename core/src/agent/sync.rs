@@ -1,0 +1,428 @@
+//! What to do next for a pod (kubelet `syncPod` and `computePodActions`): decided anew from its state after every
+//! change, so that nothing hangs on the order in which things became known.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::backoff::go_duration;
+use super::images::Pull;
+use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
+use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
+use crate::limits::CONTAINER_BACKOFF_BASE;
+use crate::machine::{Mono, Wall};
+use crate::object::{Pod, pod_phase};
+use std::sync::Arc;
+
+/// What the order of containers says about one of them.
+enum Step {
+    /// It is as it should be; look at the next.
+    Pass,
+    /// The next must wait for it.
+    Hold,
+    /// It must be begun; whether the next must wait for it.
+    Start { hold: bool },
+}
+
+impl PodState {
+    /// Does whatever is due, and writes what became of it.
+    pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>) {
+        self.expire(ctx);
+        self.check_request(ctx);
+        if !self.suspect {
+            self.decide_stop(ctx);
+            match self.stop {
+                Some(stop) if !self.finished => self.advance_pod_stop(stop, ctx),
+                Some(_) => {}
+                None => self.advance(ctx),
+            }
+            self.run_probes(ctx);
+            self.clear_strays(ctx);
+            if self.finished {
+                self.leave(ctx);
+            }
+        }
+        self.write_status(ctx);
+    }
+
+    /// Commands that were not answered in time, and back-offs that are over.
+    fn expire(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
+        while let Some(at) = self.ops.iter().position(|o| o.deadline <= now) {
+            let what = self.ops.swap_remove(at).what;
+            self.overdue(what, ctx);
+        }
+        self.sandbox_retry = self.sandbox_retry.filter(|at| *at > now);
+        for c in &mut self.containers {
+            c.retry_at = c.retry_at.filter(|at| *at > now);
+        }
+    }
+
+    fn overdue(&mut self, what: What, ctx: &mut Ctx<'_>) {
+        let late = || RuntimeError { reason: "".into(), message: "context deadline exceeded".into() };
+        match what {
+            What::Probe(i, kind) => return self.probed(i, kind, Err(late()), ctx),
+            What::PreStop(i) => return self.pre_stop_ended(i, Err(late()), ctx),
+            What::PostStart(i) => return self.post_start_ended(i, Err(late()), ctx),
+            What::RemoveContainer => return,
+            What::RunSandbox => self.sandbox_life = SandboxLife::None,
+            What::StopSandbox => self.sandbox_life = SandboxLife::Dead,
+            What::RemoveSandbox => self.sandbox_life = SandboxLife::Stopped,
+            What::StopStray(_) | What::RemoveStray(_) => {}
+            What::Create(i) => self.containers[usize::from(i)].life = Life::Waiting,
+            What::Start(_) => {}
+            What::Stop(i) => self.containers[usize::from(i)].stop = Stop::Again(ctx.now.mono),
+        }
+        self.doubt(ctx);
+    }
+
+    /// Whether the pod must stop, and why.
+    fn decide_stop(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
+        if self.pod.meta.deletion_timestamp.is_some() && self.in_api {
+            let grace = self.pod.meta.deletion_grace_period_seconds.unwrap_or_else(|| self.grace_seconds());
+            if self.deletion_grace.is_none_or(|seen| grace < seen) {
+                self.deletion_grace = Some(grace);
+                self.begin_pod_stop(StopReason::Deleted, grace, now);
+            }
+        }
+        if self.stop.is_some() {
+            return;
+        }
+        if self.active_until.is_none() {
+            self.set_active_deadline(ctx.now);
+        }
+        if self.rejection.is_some() {
+            self.begin_pod_stop(StopReason::Rejected, 0, now);
+        } else if matches!(pod_phase(&self.pod), "Succeeded" | "Failed") {
+            self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
+        } else if self.active_until.is_some_and(|at| at <= now) {
+            self.begin_pod_stop(StopReason::DeadlineExceeded, self.grace_seconds(), now);
+            self.event(ctx, false, "DeadlineExceeded", || DEADLINE_MESSAGE.to_owned());
+        } else if self.is_complete() {
+            self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
+        }
+    }
+
+    fn grace_seconds(&self) -> i64 {
+        self.pod.spec.termination_grace_period_seconds.unwrap_or(30)
+    }
+
+    /// Whether no container will run again: all main containers are done, or an init container failed for good.
+    fn is_complete(&self) -> bool {
+        let done = |c: &super::pod::Container| c.exit().is_some_and(|e| !self.should_restart(c, e));
+        let failed = |c: &super::pod::Container| done(c) && c.exit().is_some_and(|e| e.code != 0);
+        if !self.initialized && self.containers.iter().any(|c| c.role == Role::Init && failed(c)) {
+            return true;
+        }
+        let mut mains = self.containers.iter().filter(|c| c.role == Role::Main).peekable();
+        mains.peek().is_some() && mains.all(done)
+    }
+
+    /// Whether a run that ended is to be followed by another.
+    fn should_restart(&self, c: &super::pod::Container, exit: &Exit) -> bool {
+        if c.force_restart || c.role == Role::Sidecar {
+            return true;
+        }
+        let spec = container_spec(&self.pod, c);
+        if spec.is_some_and(|s| rules_restart(s, exit.code)) {
+            return true;
+        }
+        let own = spec.and_then(|s| s.restart_policy.as_deref());
+        match own.or(self.pod.spec.restart_policy.as_deref()).unwrap_or("Always") {
+            "Never" => false,
+            "Always" if c.role == Role::Main => true,
+            _ => exit.code != 0,
+        }
+    }
+
+    /// Sees to it that a pod that is to run does.
+    fn advance(&mut self, ctx: &mut Ctx<'_>) {
+        match self.sandbox_life {
+            SandboxLife::None => return self.run_sandbox(ctx),
+            SandboxLife::Dead => return self.stop_sandbox(ctx),
+            SandboxLife::Stopped => return self.remove_sandbox(ctx),
+            SandboxLife::Creating | SandboxLife::Stopping | SandboxLife::Removing => return,
+            SandboxLife::Ready => {}
+        }
+        self.stop_changed(ctx);
+        self.advance_stops(ctx);
+        self.start_next(ctx);
+    }
+
+    fn run_sandbox(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.admitted || self.has_predecessor || self.sandbox_retry.is_some() || !self.strays.is_empty() {
+            return;
+        }
+        self.sandbox_life = SandboxLife::Creating;
+        let pod_uid = Arc::clone(&self.uid);
+        let pod = Arc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
+        let host_network = self.pod.spec.host_network == Some(true);
+        self.command(ctx, What::RunSandbox, Duration::ZERO, |op| RuntimeCommand::RunSandbox {
+            op,
+            pod_uid,
+            pod,
+            host_network,
+        });
+    }
+
+    /// Containers whose spec changed are stopped, to be begun anew.
+    fn stop_changed(&mut self, ctx: &mut Ctx<'_>) {
+        for i in 0..self.containers.len() {
+            let c = &self.containers[i];
+            if c.force_restart && c.stop == Stop::No && matches!(c.life, Life::Running(..)) {
+                let name = Arc::clone(&c.name);
+                let until = ctx.now.mono + Duration::from_secs(u64::try_from(self.grace_seconds()).unwrap_or(0));
+                self.begin_stop(i, until, || format!("Container {name} definition changed, will be restarted"), ctx);
+            }
+        }
+    }
+
+    /// The pod's spec in the API has changed: containers with another image must be restarted.
+    pub(super) fn spec_changed(&mut self, new: &Pod) {
+        if Arc::ptr_eq(&self.pod.spec, &new.spec) || Arc::ptr_eq(&self.pod.spec.shared, &new.spec.shared) {
+            return;
+        }
+        for c in &mut self.containers {
+            let image = |pod: &Pod| container_spec(pod, c).and_then(|s| s.image.clone());
+            if image(&self.pod) != image(new) && c.role != Role::Init {
+                c.force_restart = c.is_up();
+                (c.pull, c.retry_at) = (Default::default(), None);
+                self.write.dirty = true;
+            }
+        }
+        let deadline = |pod: &Pod| pod.spec.active_deadline_seconds;
+        if deadline(&self.pod) != deadline(new) {
+            self.active_until = None;
+        }
+    }
+
+    /// Begins the containers whose turn it is, one at a time, as the kubelet's loop over `ContainersToStart`.
+    fn start_next(&mut self, ctx: &mut Ctx<'_>) {
+        let busy = |life: &Life| matches!(life, Life::Pulling | Life::Creating | Life::Starting(_));
+        if self.containers.iter().any(|c| busy(&c.life)) {
+            return;
+        }
+        for i in 0..self.containers.len() {
+            match self.step(i) {
+                Step::Pass => {}
+                Step::Hold => return,
+                Step::Start { hold } => {
+                    if self.start(i, ctx) || hold {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&self, i: usize) -> Step {
+        let c = &self.containers[i];
+        let running = matches!(c.life, Life::Running(..));
+        match c.role {
+            Role::Init if self.initialized => Step::Pass,
+            Role::Init if running => Step::Hold,
+            Role::Init if c.exit().is_some_and(|e| e.code == 0 && !e.stale) => Step::Pass,
+            Role::Init => Step::Start { hold: true },
+            Role::Sidecar if running && (c.started || self.initialized) => Step::Pass,
+            Role::Sidecar if running => Step::Hold,
+            Role::Sidecar => Step::Start { hold: !self.initialized },
+            Role::Main if running => Step::Pass,
+            Role::Main if c.exit().is_some_and(|e| !self.should_restart(c, e)) => Step::Pass,
+            Role::Main => Step::Start { hold: false },
+        }
+    }
+
+    /// Begins a container unless a back-off forbids it; answers whether something was set going.
+    fn start(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        if self.containers[i].retry_at.is_some() || self.in_crash_backoff(i, ctx) {
+            return false;
+        }
+        let Some(spec) = container_spec(&self.pod, &self.containers[i]) else { return false };
+        match ctx.shared.images.decide(spec) {
+            Pull::Present => {
+                self.event(ctx, false, "Pulled", || {
+                    let image = spec.image.as_deref().unwrap_or("");
+                    format!("Container image {image:?} already present on machine")
+                });
+                self.create(i, ctx);
+                true
+            }
+            Pull::Needed => self.pull(i, ctx),
+            Pull::Forbidden => {
+                self.never_pull(i, ctx);
+                false
+            }
+        }
+    }
+
+    /// A container that has ended is begun again, or waits for its back-off.
+    fn in_crash_backoff(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        let now = ctx.now.mono;
+        let c = &mut self.containers[i];
+        let Life::Exited(exit) = &c.life else { return false };
+        let (seen, done) = (exit.seen, exit.code == 0 && exit.stale);
+        if !c.force_restart && !done {
+            if let Some(until) = c.crash.wait_until(now, seen) {
+                c.retry_at = Some(until);
+                self.crash_loop(i, ctx);
+                return true;
+            }
+            c.crash.next(now, seen);
+        }
+        let c = &mut self.containers[i];
+        if let Life::Exited(exit) = std::mem::replace(&mut c.life, Life::Waiting) {
+            c.last = Some(exit);
+        }
+        false
+    }
+
+    fn crash_loop(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        let (pod, name) = (self.format(), Arc::clone(&self.containers[i].name));
+        let c = &mut self.containers[i];
+        let delay = go_duration(c.crash.delay());
+        let message = format!("back-off {delay} restarting failed container={name} pod={pod}");
+        if c.wait_for("CrashLoopBackOff", message) {
+            self.write.dirty = true;
+            self.event(ctx, true, "BackOff", || format!("Back-off restarting failed container {name} in pod {pod}"));
+        }
+    }
+
+    fn pull(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        let now = ctx.now.mono;
+        let image = self.image(i);
+        let pull = self.containers[i].pull;
+        if let Some(until) = pull.updated().and_then(|at| pull.wait_until(now, at)) {
+            let c = &mut self.containers[i];
+            c.retry_at = Some(until);
+            let why = c.waiting.as_ref().filter(|w| &*w.reason != "ImagePullBackOff").map(|w| w.message.clone());
+            let why = why.map_or(String::new(), |w| format!(": ErrImagePull: {w}"));
+            let backed_off = c.waiting.as_ref().is_some_and(|w| &*w.reason == "ImagePullBackOff");
+            if !backed_off {
+                self.write.dirty |= c.wait_for("ImagePullBackOff", format!("Back-off pulling image {image:?}{why}"));
+                self.event(ctx, false, "BackOff", || format!("Back-off pulling image {image:?}"));
+                self.event(ctx, true, "Failed", || "Error: ImagePullBackOff".to_owned());
+            }
+            return false;
+        }
+        self.event(ctx, false, "Pulling", || format!("Pulling image {image:?}"));
+        self.containers[i].life = Life::Pulling;
+        let waiter = (self.slot, i as u16);
+        ctx.shared.last_op += 1;
+        let op = super::runtime::OpId(u64::from(super::pod::NODE_SLOT) << super::pod::OP_BITS | ctx.shared.last_op);
+        if let Some((op, image)) = ctx.shared.images.wait(&image, waiter, now, || op) {
+            ctx.out.push(super::Out::Runtime(RuntimeCommand::PullImage { op, image }));
+        }
+        true
+    }
+
+    fn never_pull(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        let image = self.image(i);
+        let c = &mut self.containers[i];
+        c.retry_at = Some(ctx.now.mono + CONTAINER_BACKOFF_BASE);
+        let message = format!("Container image {image:?} is not present with pull policy of Never");
+        if c.wait_for("ErrImageNeverPull", message.clone()) {
+            self.write.dirty = true;
+            self.event(ctx, true, "ErrImageNeverPull", || message);
+            self.event(ctx, true, "Failed", || "Error: ErrImageNeverPull".to_owned());
+        }
+    }
+
+    /// Makes a container whose image is there.
+    pub(super) fn create(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else { return };
+        let c = &mut self.containers[i];
+        c.life = Life::Creating;
+        let spec = Arc::new(ContainerSpec {
+            sandbox,
+            pod_uid: Arc::clone(&self.uid),
+            pod: Arc::clone(&self.pod.spec.shared),
+            name: Arc::clone(&c.name),
+            attempt: c.runs,
+        });
+        self.command(ctx, What::Create(i as u16), Duration::ZERO, |op| RuntimeCommand::CreateContainer { op, spec });
+    }
+
+    /// A pod that has stopped gives back what it took, and goes when the API has let it go.
+    fn leave(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(asks) = self.asks.take() {
+            ctx.shared.room.leave(&self.pod.spec.shared, &asks);
+        }
+        let over = !self.in_api || (self.write.deleted && !self.in_view);
+        if over && self.sandbox_life == SandboxLife::Stopped {
+            self.remove_sandbox(ctx);
+        }
+    }
+
+    /// Whether nothing is left of the pod, neither here nor in the agent's view.
+    pub(super) fn is_gone(&self) -> bool {
+        self.finished
+            && !self.in_api
+            && !self.in_view
+            && self.sandbox_life == SandboxLife::None
+            && self.strays.is_empty()
+            && self.ops.is_empty()
+            && !self.suspect
+    }
+
+    /// The pod's time begins to count: `startTime` is known.
+    fn set_active_deadline(&mut self, now: crate::machine::Now) {
+        let Some(seconds) = self.pod.spec.active_deadline_seconds.and_then(|s| u64::try_from(s).ok()) else { return };
+        let start = self.write.base.start_time.as_ref().map_or(now.wall, Wall::from_time);
+        let left = Duration::from_secs(seconds).saturating_sub(now.wall.since(start));
+        self.active_until = Some(now.mono + left);
+    }
+
+    /// When the pod next wants to be looked at, and why.
+    pub(super) fn next_deadline(&self) -> Option<(Mono, &'static str)> {
+        let mut next = self.write.deadline();
+        let mut add = |at: Mono, why: &'static str| {
+            if next.is_none_or(|(n, _)| at < n) {
+                next = Some((at, why));
+            }
+        };
+        self.ops.iter().for_each(|o| add(o.deadline, "container runtime command is overdue"));
+        if self.suspect {
+            return next;
+        }
+        for c in &self.containers {
+            match c.stop {
+                Stop::Hook(at) | Stop::Turn(at) => add(at, "grace period ends"),
+                Stop::Stopped(at) => add(at, "exit of a stopped container is overdue"),
+                Stop::Again(at) => add(at, "stop a container again"),
+                Stop::No | Stop::Told => {}
+            }
+            if let Some(at) = c.retry_at.filter(|_| self.stop.is_none()) {
+                add(at, "back-off of a container ends");
+            }
+            if let Some(at) = c.probes.as_ref().and_then(|p| p.deadline(c.started)) {
+                add(at, "probe a container");
+            }
+        }
+        if let Some(at) = self.sandbox_retry {
+            add(at, "retry a sandbox");
+        }
+        if let Some(at) = self.active_until.filter(|_| self.stop.is_none()) {
+            add(at, "active deadline of a pod");
+        }
+        next
+    }
+}
+
+/// What a pod's status says when `activeDeadlineSeconds` is over.
+pub(super) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+/// Whether a container's own `restartPolicyRules` ask for a restart after this exit code.
+fn rules_restart(spec: &core_v1::Container, code: i32) -> bool {
+    spec.restart_policy_rules.iter().flatten().any(|rule| {
+        rule.action == "Restart"
+            && rule.exit_codes.as_ref().is_some_and(|codes| {
+                let listed = codes.values.as_ref().is_some_and(|v| v.contains(&code));
+                match codes.operator.as_str() {
+                    "In" => listed,
+                    "NotIn" => !listed,
+                    _ => false,
+                }
+            })
+    })
+}

@@ -1,0 +1,229 @@
+//! Writing a pod's status to the API, and its final deletion (kubelet `status_manager.go`).
+//!
+//! One request in flight a pod; the latest status wins; a write is repeated until the API has acknowledged it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::Out;
+use super::backoff::Retry;
+use super::pod::{Ctx, PodState, StopReason};
+use crate::api::{
+    Call, DeleteOptions, Precondition, Reason, ReqId, Request, Response, Status, Subresource, ToServer, WriteOptions,
+};
+use crate::limits::REQUEST_TIMEOUT;
+use crate::machine::Mono;
+use crate::object::{Object, Pod, Revision};
+
+/// What a request in flight is for.
+#[derive(Clone, Debug)]
+enum Purpose {
+    /// This status, written on this revision.
+    Status(Arc<core_v1::PodStatus>, Revision),
+    /// The newest form of the pod, after a conflict.
+    Read,
+    /// The final deletion.
+    Delete,
+}
+
+/// The API side of one pod.
+#[derive(Debug)]
+pub(super) struct StatusWrite {
+    /// Something changed since the status was last made.
+    pub(super) dirty: bool,
+    /// The status as last made, or as last taken from the API.
+    pub(super) base: Arc<core_v1::PodStatus>,
+    /// Whether the API has `base`.
+    pub(super) acked: bool,
+    /// Revision of the last write that was acknowledged.
+    acked_rv: Revision,
+    in_flight: Option<(ReqId, Mono, Purpose)>,
+    retry_at: Option<Mono>,
+    retry: Retry,
+    /// A conflict was met: the pod must be read before it is written.
+    stale: bool,
+    /// The final deletion has been acknowledged.
+    pub(super) deleted: bool,
+}
+
+impl StatusWrite {
+    pub(super) fn new(pod: &Pod) -> StatusWrite {
+        StatusWrite {
+            dirty: true,
+            base: Arc::clone(&pod.status),
+            acked: true,
+            acked_rv: Revision(0),
+            in_flight: None,
+            retry_at: None,
+            retry: Retry::default(),
+            stale: false,
+            deleted: false,
+        }
+    }
+
+    /// The request in flight.
+    pub(super) fn request_in_flight(&self) -> Option<ReqId> {
+        self.in_flight.as_ref().map(|(id, ..)| *id)
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<(Mono, &'static str)> {
+        match (&self.in_flight, self.retry_at) {
+            (Some((_, at, _)), _) => Some((*at, "request of a pod's status is overdue")),
+            (None, Some(at)) => Some((at, "write a pod's status again")),
+            (None, None) => None,
+        }
+    }
+}
+
+impl PodState {
+    /// Makes the status anew if something changed, and writes it if it is news.
+    pub(super) fn write_status(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.in_api || self.write.deleted {
+            return;
+        }
+        if self.write.dirty && !self.holds_status() {
+            self.write.dirty = false;
+            let status = self.make_status(ctx.now, ctx.shared);
+            if status != *self.write.base {
+                self.write.base = Arc::new(status);
+                self.write.acked = false;
+            }
+        }
+        if self.write.in_flight.is_some() || self.write.retry_at.is_some_and(|at| at > ctx.now.mono) {
+            return;
+        }
+        self.write.retry_at = None;
+        if self.write.stale {
+            let rv = None;
+            self.request(Call::Get { key: self.pod.key(), rv }, Purpose::Read, ctx);
+        } else if !self.write.acked {
+            let mut pod = self.pod.clone();
+            pod.status = Arc::clone(&self.write.base);
+            let purpose = Purpose::Status(Arc::clone(&self.write.base), pod.rv);
+            let (subresource, options) = (Subresource::Status, WriteOptions::default());
+            self.request(Call::Update { object: Object::Pod(pod), subresource, options }, purpose, ctx);
+        } else if self.may_delete() {
+            let precondition = Precondition { uid: Some(Arc::clone(&self.uid)), rv: None };
+            let options = DeleteOptions { precondition, grace_seconds: Some(0), ..DeleteOptions::default() };
+            self.request(Call::Delete { key: self.pod.key(), options }, Purpose::Delete, ctx);
+        }
+    }
+
+    /// Whether everything is done that must be before the API object goes.
+    fn may_delete(&self) -> bool {
+        self.finished && self.pod.meta.deletion_timestamp.is_some() && !self.write.dirty && self.ops.is_empty()
+    }
+
+    fn request(&mut self, call: Call, purpose: Purpose, ctx: &mut Ctx<'_>) {
+        let id = ctx.shared.ids.next();
+        self.write.in_flight = Some((id, ctx.now.mono + REQUEST_TIMEOUT, purpose));
+        ctx.shared.requests.insert(id, self.slot);
+        ctx.out.push(Out::Api(ToServer::Request(id, Request::new(&ctx.shared.user, call))));
+    }
+
+    /// Takes in the reply to a request of this pod.
+    pub(super) fn replied(&mut self, id: ReqId, result: Result<Response, Status>, ctx: &mut Ctx<'_>) {
+        let Some((_, _, purpose)) = self.write.in_flight.take_if(|(i, ..)| *i == id) else { return };
+        match (purpose, result) {
+            (Purpose::Status(sent, _), Ok(response)) => {
+                self.write.retry.reset();
+                if Arc::ptr_eq(&sent, &self.write.base) {
+                    self.write.acked = true;
+                }
+                if let Response::Object(Object::Pod(pod)) = response {
+                    self.acknowledged(pod);
+                }
+            }
+            (Purpose::Read, Ok(Response::Object(Object::Pod(pod)))) => {
+                self.write.stale = false;
+                if pod.uid() == &*self.uid {
+                    self.newer(pod);
+                } else {
+                    self.vanished(ctx.now.mono);
+                }
+            }
+            (Purpose::Read, Ok(_)) => self.fail(ctx),
+            (Purpose::Delete, Ok(_)) => {
+                self.write.retry.reset();
+                self.write.deleted = true;
+            }
+            (_, Err(status)) if status.reason == Reason::NotFound => self.vanished(ctx.now.mono),
+            (Purpose::Delete, Err(status)) if status.reason == Reason::Conflict => self.vanished(ctx.now.mono),
+            (Purpose::Status(_, rv), Err(status)) if status.reason == Reason::Conflict => {
+                // The view may have moved on meanwhile; if it has not, the API is asked.
+                self.write.stale |= self.pod.rv <= rv;
+            }
+            (_, Err(_)) => self.fail(ctx),
+        }
+    }
+
+    /// The API has taken our status; its answer is the newest form of the pod.
+    fn acknowledged(&mut self, pod: Pod) {
+        self.write.acked_rv = pod.rv;
+        if pod.rv < self.pod.rv {
+            return;
+        }
+        if self.write.acked && *pod.status == *self.write.base {
+            // One copy of the status for all who hold it.
+            self.write.base = Arc::clone(&pod.status);
+        }
+        self.spec_changed(&pod);
+        self.pod = pod;
+    }
+
+    /// The API says that there is no such pod any more.
+    pub(super) fn vanished(&mut self, now: Mono) {
+        self.in_api = false;
+        if self.stop.is_none_or(|s| s.reason != StopReason::Removed) && !self.finished {
+            self.begin_pod_stop(StopReason::Removed, 1, now);
+        }
+    }
+
+    fn fail(&mut self, ctx: &mut Ctx<'_>) {
+        self.write.retry_at = Some(ctx.now.mono + self.write.retry.next(&mut ctx.shared.rng));
+    }
+
+    /// The outcome of the request in flight, if any, is unknown.
+    pub(super) fn lost_connection(&mut self, ctx: &mut Ctx<'_>) {
+        if self.write.in_flight.take().is_some() {
+            self.fail(ctx);
+        }
+    }
+
+    /// Gives up waiting for a reply that is overdue.
+    pub(super) fn check_request(&mut self, ctx: &mut Ctx<'_>) {
+        if self.write.in_flight.as_ref().is_some_and(|(_, at, _)| *at <= ctx.now.mono) {
+            let (id, _, _) = self.write.in_flight.take().expect("checked just above");
+            ctx.shared.requests.remove(&id);
+            // It may have been carried out: read before writing on an old revision.
+            self.write.stale = true;
+            self.fail(ctx);
+        }
+    }
+
+    /// Takes in a newer form of the pod from the API.
+    pub(super) fn newer(&mut self, pod: Pod) {
+        if pod.rv < self.pod.rv || !self.in_api {
+            return;
+        }
+        let foreign = pod.rv > self.write.acked_rv && *pod.status != *self.write.base;
+        let same = Arc::ptr_eq(&pod.meta, &self.pod.meta)
+            || (pod.meta.generation == self.pod.meta.generation
+                && pod.meta.deletion_timestamp == self.pod.meta.deletion_timestamp);
+        self.write.dirty |= !same;
+        if foreign {
+            // Someone else wrote the status, or a write of ours whose reply was lost did: what is ours is set again.
+            if self.write.acked {
+                self.write.base = Arc::clone(&pod.status);
+            }
+            self.write.dirty = true;
+        } else if *pod.status == *self.write.base {
+            self.write.base = Arc::clone(&pod.status);
+            self.write.acked = true;
+        }
+        self.spec_changed(&pod);
+        self.pod = pod;
+    }
+}

@@ -1,0 +1,324 @@
+//! Admission, defaulting and validation of what is written.
+//!
+//! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle
+//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PodSpec, PodStatus, Taint, Toleration};
+use serde_json::Value;
+
+use super::pod::set_condition;
+use super::service_ip::keep_allocated;
+use super::write::{Deciding, Decision, Write};
+use crate::api::{Status, Subresource};
+use crate::limits;
+use crate::object::{
+    BoundPodSpec, FieldError, Kind, Object, ObjectKey, Pod, Revision, TAINT_NOT_READY, TAINT_UNREACHABLE, defaults,
+    qos_class, validation,
+};
+use crate::store::StoreKey;
+
+/// Pods with this annotation stand for pods that the node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Priorities above this are the system's.
+const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
+
+/// What came of a pod spec.
+#[derive(Debug)]
+struct Prepared {
+    /// What came in; held, so that its address names it.
+    incoming: Arc<PodSpec>,
+    namespace: Arc<str>,
+    /// What goes on: defaulted, admitted, validated.
+    spec: Arc<BoundPodSpec>,
+    status: Arc<PodStatus>,
+    account: ObjectKey,
+    account_rv: Revision,
+    /// Revision of the last change of a PriorityClass.
+    classes: Revision,
+}
+
+/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    /// By address of what came in. Only looked up, never walked.
+    by_address: BTreeMap<usize, Vec<Prepared>>,
+    /// The oldest first.
+    order: VecDeque<(usize, Arc<str>)>,
+}
+
+fn address(spec: &Arc<PodSpec>) -> usize {
+    Arc::as_ptr(spec) as usize
+}
+
+impl Memo {
+    pub(super) fn clear(&mut self) {
+        *self = Memo::default();
+    }
+
+    fn find(&self, spec: &Arc<PodSpec>, namespace: &str) -> Option<&Prepared> {
+        self.by_address.get(&address(spec))?.iter().find(|p| *p.namespace == *namespace)
+    }
+
+    fn add(&mut self, prepared: Prepared) {
+        let (at, namespace) = (address(&prepared.incoming), Arc::clone(&prepared.namespace));
+        let here = self.by_address.entry(at).or_default();
+        match here.iter_mut().find(|p| p.namespace == namespace) {
+            Some(old) => *old = prepared,
+            None => {
+                here.push(prepared);
+                self.order.push_back((at, namespace));
+            }
+        }
+        if self.order.len() > limits::PREPARED_SPECS {
+            let (at, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
+            let here = self.by_address.get_mut(&at).expect("the order names entries");
+            here.retain(|p| p.namespace != namespace);
+            if here.is_empty() {
+                self.by_address.remove(&at);
+            }
+        }
+    }
+}
+
+impl Deciding<'_> {
+    /// Defaults, admits and validates a new object.
+    pub(super) fn admit_new(&mut self, write: &Write, object: &mut Object) -> Result<(), Decision> {
+        if let Object::Pod(pod) = object {
+            return self.admit_pod(write, pod);
+        }
+        apply_defaults(object);
+        if let Object::Node(node) = object {
+            // TaintNodesByCondition: nothing is scheduled to a node before it is known to be ready.
+            let taints = node.spec_mut().taints.get_or_insert_with(Vec::new);
+            if !taints.iter().any(|t| t.key == TAINT_NOT_READY && t.effect == "NoSchedule") {
+                let (key, effect) = (TAINT_NOT_READY.to_owned(), "NoSchedule".to_owned());
+                taints.push(Taint { key, effect, ..Taint::default() });
+            }
+        }
+        refuse(object, &validation::create(object)).map_err(Decision::refuse)
+    }
+
+    /// Defaults and validates a changed object.
+    pub(super) fn admit_changed(
+        &mut self,
+        new: &mut Object,
+        current: &Object,
+        subresource: Subresource,
+    ) -> Result<(), Status> {
+        match subresource {
+            Subresource::Status => refuse(new, &validation::status_update(new, current)),
+            Subresource::Finalize => Ok(()),
+            Subresource::None | Subresource::Scale => {
+                if let (Object::Service(new), Object::Service(old)) = (&mut *new, current) {
+                    keep_allocated(new, old);
+                }
+                // What is stored has its defaults: only a changed spec needs them.
+                if !new.same_spec(current) {
+                    apply_defaults(new);
+                }
+                refuse(new, &validation::update(new, current))
+            }
+        }
+    }
+
+    fn admit_pod(&mut self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+        let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
+        if !mirror && self.admit_known_pod(write, pod) {
+            return refuse_pod(pod, validation::metadata_of_new);
+        }
+        let incoming = Arc::clone(&pod.spec.shared);
+        pod.status = Arc::default();
+        let mut object = Object::Pod(pod.clone());
+        apply_defaults(&mut object);
+        let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
+        *pod = defaulted;
+        self.priority(write, pod)?;
+        let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
+        tolerate_trouble_for_a_while(pod);
+        if *pod.spec.shared == *incoming {
+            // Nothing was missing: the template's own spec goes on being shared.
+            pod.spec_mut().shared = Arc::clone(&incoming);
+        }
+        refuse_pod(pod, validation::create)?;
+        self.first_status(pod);
+        if let (Some((account, account_rv)), None) = (account, &pod.spec.node) {
+            self.memo.add(Prepared {
+                incoming,
+                namespace: Arc::from(pod.namespace()),
+                spec: Arc::clone(&pod.spec),
+                status: Arc::clone(&pod.status),
+                account,
+                account_rv,
+                classes: self.cache.last_event(Kind::PRIORITY_CLASS),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes what came of an earlier pod with the same spec, if that still holds.
+    fn admit_known_pod(&self, write: &Write, pod: &mut Pod) -> bool {
+        let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
+        let account = self.object(write, &known.account).map(|a| a.rv());
+        let gated = known.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+        if account != Some(known.account_rv) || known.classes != self.cache.last_event(Kind::PRIORITY_CLASS) || gated {
+            return false;
+        }
+        if pod.spec.node.is_some() {
+            pod.spec_mut().shared = Arc::clone(&known.spec.shared);
+        } else {
+            pod.spec = Arc::clone(&known.spec);
+        }
+        pod.status = Arc::clone(&known.status);
+        true
+    }
+
+    fn first_status(&self, pod: &mut Pod) {
+        let class = qos_class(&pod.spec.shared).to_owned();
+        let status = pod.status_mut();
+        status.phase = Some("Pending".to_owned());
+        status.qos_class = Some(class);
+        if pod.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
+            let message = "Scheduling is blocked due to non-empty scheduling gates";
+            let now = self.now.wall.to_time();
+            set_condition(pod, "PodScheduled", "False", Some("SchedulingGated"), Some(message), now);
+        }
+    }
+
+    /// ServiceAccount: every pod runs as one, which must be there.
+    fn service_account(&self, write: &Write, pod: &mut Pod) -> Result<(ObjectKey, Revision), Decision> {
+        let spec = &pod.spec.shared;
+        let named = [&spec.service_account_name, &spec.service_account];
+        let name = named.iter().find_map(|n| n.as_deref().filter(|n| !n.is_empty())).unwrap_or("default").to_owned();
+        let key = ObjectKey::new(Kind::SERVICE_ACCOUNT, pod.namespace(), &name);
+        let Some(Object::ServiceAccount(account)) = self.object(write, &key) else {
+            let why = format!(
+                "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                pod.namespace()
+            );
+            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
+        };
+        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        spec.service_account_name = Some(name.clone());
+        spec.service_account = Some(name);
+        if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
+            spec.image_pull_secrets = account.spec.image_pull_secrets.clone().filter(|s| !s.is_empty());
+        }
+        Ok((key, account.rv))
+    }
+
+    /// Priority: resolves `priorityClassName`, or the default class, to a number.
+    fn priority(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+        let asked = pod.spec.shared.priority_class_name.clone().unwrap_or_default();
+        let forbid = |why: &str| Status::forbidden(Kind::POD, pod.name(), why);
+        let class = if asked.is_empty() {
+            self.default_class()
+        } else {
+            let key = ObjectKey::new(Kind::PRIORITY_CLASS, "", &asked);
+            let found = self.object(write, &key);
+            if found.is_none() {
+                let why = format!("no PriorityClass with name {asked} was found");
+                return Err(Decision::refuse_if(&key, forbid(&why)));
+            }
+            found
+        };
+        let value = class.as_ref().and_then(|c| body(c, "value")).and_then(Value::as_i64).unwrap_or(0);
+        let value = i32::try_from(value).unwrap_or(HIGHEST_USER_PRIORITY);
+        let policy = class.as_ref().and_then(|c| body(c, "preemptionPolicy")).and_then(Value::as_str);
+        let policy = policy.unwrap_or("PreemptLowerPriority").to_owned();
+        let spec = &pod.spec.shared;
+        let keys = class.iter().map(|c| StoreKey::Object(c.key())).collect::<Vec<_>>();
+        if let Some(given) = spec.priority.filter(|p| *p != value) {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission \
+                 controller computed {value} from the given PriorityClass name"
+            );
+            return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
+        }
+        if let Some(given) = spec.preemption_policy.as_ref().filter(|p| **p != policy) {
+            let why = format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
+                 controller computed {policy} from the given PriorityClass name"
+            );
+            return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
+        }
+        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        spec.priority_class_name = class.map(|c| c.name().to_owned());
+        spec.priority = Some(value);
+        spec.preemption_policy = Some(policy);
+        Ok(())
+    }
+
+    /// The class of pods that name none; of several default classes the one of lowest value.
+    fn default_class(&self) -> Option<Object> {
+        let default = |o: &&Object| body(o, "globalDefault").and_then(Value::as_bool) == Some(true);
+        let value = |o: &&Object| body(o, "value").and_then(Value::as_i64).unwrap_or(0);
+        self.cache.objects(Kind::PRIORITY_CLASS).map(|(_, o)| o).filter(default).min_by_key(value).cloned()
+    }
+}
+
+fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
+    match object {
+        Object::Dynamic(d) => d.body.get(field),
+        _ => None,
+    }
+}
+
+/// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
+fn apply_defaults(object: &mut Object) {
+    let before = pod_spec(object).map(Arc::clone);
+    defaults::apply(object);
+    let (Some(before), Some(after)) = (before, pod_spec(object)) else { return };
+    if Arc::ptr_eq(&before, after) || *before != **after {
+        return;
+    }
+    match object {
+        Object::Pod(o) => o.spec_mut().shared = before,
+        Object::Deployment(o) => o.spec_mut().pod = before,
+        Object::ReplicaSet(o) => o.spec_mut().pod = before,
+        Object::ReplicationController(o) => o.spec_mut().pod = before,
+        _ => {}
+    }
+}
+
+fn pod_spec(object: &Object) -> Option<&Arc<PodSpec>> {
+    match object {
+        Object::Pod(o) => Some(&o.spec.shared),
+        Object::Deployment(o) => Some(&o.spec.pod),
+        Object::ReplicaSet(o) => Some(&o.spec.pod),
+        Object::ReplicationController(o) => Some(&o.spec.pod),
+        _ => None,
+    }
+}
+
+fn refuse(object: &Object, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.kind(), object.name(), errors)) }
+}
+
+fn refuse_pod(pod: &Pod, validate: impl Fn(&Object) -> Vec<FieldError>) -> Result<(), Decision> {
+    let object = Object::Pod(pod.clone());
+    refuse(&object, &validate(&object)).map_err(Decision::refuse)
+}
+
+/// DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable.
+fn tolerate_trouble_for_a_while(pod: &mut Pod) {
+    for key in [TAINT_NOT_READY, TAINT_UNREACHABLE] {
+        let tolerates = |t: &Toleration| {
+            let is = |field: &Option<String>, value: &str| field.as_deref().is_none_or(|f| f.is_empty() || f == value);
+            is(&t.key, key) && is(&t.effect, "NoExecute")
+        };
+        if pod.spec.shared.tolerations.iter().flatten().any(tolerates) {
+            continue;
+        }
+        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        spec.tolerations.get_or_insert_with(Vec::new).push(Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(300),
+            value: None,
+        });
+    }
+}

@@ -1,0 +1,151 @@
+//! Delete: preconditions, grace, finalizers and what becomes of dependants.
+//!
+//! Source: upstream's `registry/rest/delete.go` and `registry/generic/registry/store.go`;
+//! <https://kubernetes.io/docs/concepts/architecture/garbage-collection/>.
+
+use std::time::Duration;
+
+use super::update::check_precondition;
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::{Call, DeleteOptions, Propagation, Response, Status};
+use crate::machine::Wall;
+use crate::object::{Kind, Object, ObjectKey, is_pod_terminal};
+use crate::store::StoreKey;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// How gracefully an object goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Grace {
+    /// The kind (or the object) knows no grace.
+    None,
+    /// It is on its way already, and no sooner end is asked for.
+    Pending,
+    /// It has this many seconds, counted from this time.
+    Seconds(i64, Wall),
+}
+
+impl Deciding<'_> {
+    pub(super) fn delete(&mut self, write: &mut Write) -> Decision {
+        let Call::Delete { key, options } = &write.request.call else { unreachable!("not a delete") };
+        let Some(current) = self.object(write, key) else {
+            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+        };
+        if let Err(status) = check_precondition(key, &options.precondition, &current) {
+            return Decision::refuse_if(key, status);
+        }
+        if key.kind == Kind::NAMESPACE {
+            return self.delete_namespace(key, &current, options);
+        }
+        self.delete_object(key, &current, current.clone(), options)
+    }
+
+    /// Deletes `current`, which goes as `last` (an eviction adds a condition).
+    pub(super) fn delete_object(
+        &self,
+        key: &ObjectKey,
+        current: &Object,
+        last: Object,
+        options: &DeleteOptions,
+    ) -> Decision {
+        let grace = self.grace(current, options);
+        if grace == Grace::Pending {
+            let as_is = Ok(Response::Object(current.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], as_is);
+        }
+        let mut new = last;
+        set_finalizers(&mut new, options);
+        let held = new.meta().finalizers.as_ref().is_some_and(|f| !f.is_empty());
+        match grace {
+            Grace::Seconds(seconds, from) => mark(&mut new, from, seconds),
+            Grace::None if held => mark(&mut new, self.now.wall, 0),
+            Grace::None | Grace::Pending => {}
+        }
+        let stays = held || matches!(grace, Grace::Seconds(seconds, _) if seconds > 0);
+        if !stays {
+            return Decision::Commit(Commit::remove(key, current, new).also_fence(key, Some(current), None));
+        }
+        if new.meta() == current.meta() {
+            let as_is = Ok(Response::Object(current.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], as_is);
+        }
+        Decision::Commit(Commit::replace(key, current, new))
+    }
+
+    fn grace(&self, object: &Object, options: &DeleteOptions) -> Grace {
+        let Object::Pod(pod) = object else { return Grace::None };
+        let meta = &pod.meta;
+        if let Some(deadline) = &meta.deletion_timestamp {
+            // What is being deleted can only be made to go sooner.
+            let Some(left) = meta.deletion_grace_period_seconds else { return Grace::None };
+            return match options.grace_seconds {
+                Some(asked) if asked < left => {
+                    let from = Wall::from_time(deadline).0 - left.saturating_mul(1_000_000);
+                    Grace::Seconds(asked.max(0), Wall(from))
+                }
+                _ => Grace::Pending,
+            };
+        }
+        let asked = options.grace_seconds.or(pod.spec.termination_grace_period_seconds).unwrap_or(0);
+        let seconds = match asked {
+            _ if pod.spec.node.is_none() || is_pod_terminal(pod) => 0,
+            negative if negative < 0 => 1,
+            seconds => seconds,
+        };
+        Grace::Seconds(seconds, self.now.wall)
+    }
+}
+
+/// Sets the time of deletion, or brings it forward; the generation counts that once.
+pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
+    let first = !object.is_deleting();
+    let before = object.meta().deletion_grace_period_seconds;
+    if !first && before == Some(seconds) {
+        return;
+    }
+    let meta = object.meta_mut();
+    meta.deletion_grace_period_seconds = Some(seconds);
+    // What is being deleted without any grace keeps the time at which that began.
+    if first || before.is_some() {
+        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        meta.deletion_timestamp = Some((from + grace).to_time());
+    }
+    if first {
+        meta.generation = meta.generation.map(|g| if g > 0 { g + 1 } else { g });
+    }
+}
+
+/// As `deletionFinalizersForGarbageCollection`: the policy that is asked for replaces the one that stands.
+pub(super) fn set_finalizers(object: &mut Object, options: &DeleteOptions) {
+    // Events have no dependants.
+    if object.kind() == Kind::EVENT {
+        return;
+    }
+    let before = object.meta().finalizers.as_deref().unwrap_or(&[]);
+    let has = |name: &str| before.iter().any(|f| f == name);
+    // The first ReplicationControllers and Jobs knew no garbage collector; their default is still to orphan.
+    let orphans_by_default = matches!(object.kind(), Kind::REPLICATION_CONTROLLER | Kind::JOB);
+    let policy = options.propagation.unwrap_or_else(|| {
+        if has(ORPHAN) {
+            Propagation::Orphan
+        } else if has(FOREGROUND) {
+            Propagation::Foreground
+        } else if orphans_by_default {
+            Propagation::Orphan
+        } else {
+            Propagation::Background
+        }
+    });
+    let wanted = match policy {
+        Propagation::Orphan => Some(ORPHAN),
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Background => None,
+    };
+    if has(ORPHAN) == (wanted == Some(ORPHAN)) && has(FOREGROUND) == (wanted == Some(FOREGROUND)) {
+        return;
+    }
+    let mut after: Vec<String> = before.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    after.extend(wanted.map(str::to_owned));
+    object.meta_mut().finalizers = (!after.is_empty()).then_some(after);
+}

@@ -1,0 +1,91 @@
+//! Binding of pods.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodCondition;
+
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::{Call, Response, Status};
+use crate::object::{Kind, Object, ObjectKey, Pod, Revision, Time};
+use crate::store::StoreKey;
+
+impl Deciding<'_> {
+    /// `pods/binding`: gives a pod its node, once.
+    pub(super) fn bind(&mut self, write: &mut Write) -> Decision {
+        let Call::Bind { pod: key, uid, node } = &write.request.call else { unreachable!("not a binding") };
+        let current = self.object(write, key);
+        let Some(Object::Pod(pod)) = &current else {
+            return Decision::refuse_if(key, Status::not_found(Kind::POD, key.name()));
+        };
+        if pod.uid() != &**uid {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", pod.uid());
+            return Decision::refuse_if(key, conflict(key, &why));
+        }
+        if pod.meta.deletion_timestamp.is_some() {
+            let why = format!("pod {} is being deleted, cannot be assigned to a host", key.name());
+            return Decision::refuse_if(key, conflict(key, &why));
+        }
+        match pod.spec.node.as_deref() {
+            // The reply of an earlier attempt was lost.
+            Some(bound) if bound == &**node => {
+                let done = Ok(Response::Done { rv: pod.rv });
+                return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], done);
+            }
+            Some(bound) => {
+                let why = format!("pod {} is already assigned to node {bound:?}", key.name());
+                return Decision::refuse_if(key, conflict(key, &why));
+            }
+            None => {}
+        }
+        if pod.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
+            let why = format!("pod {} has non-empty .spec.schedulingGates", key.name());
+            return Decision::refuse_if(key, conflict(key, &why));
+        }
+        let mut bound = pod.clone();
+        bound.spec_mut().node = Some(Arc::clone(node));
+        bound.status_mut().nominated_node_name = None;
+        set_condition(&mut bound, "PodScheduled", "True", None, None, self.now.wall.to_time());
+        let old = Object::Pod(pod.clone());
+        let mut commit = Commit::replace(key, &old, Object::Pod(bound));
+        commit.response = Response::Done { rv: Revision(0) };
+        Decision::Commit(commit)
+    }
+}
+
+fn conflict(key: &ObjectKey, why: &str) -> Status {
+    let mut status = Status::conflict(Kind::POD, key.name(), why);
+    status.message = format!("Operation cannot be fulfilled on pods/binding {:?}: {why}", key.name());
+    if let Some(details) = &mut status.details {
+        "pods/binding".clone_into(&mut details.kind);
+    }
+    status
+}
+
+/// Sets a condition; the time of its last transition moves with its status.
+pub(super) fn set_condition(
+    pod: &mut Pod,
+    type_: &str,
+    status: &str,
+    reason: Option<&str>,
+    message: Option<&str>,
+    now: Time,
+) {
+    let conditions = pod.status_mut().conditions.get_or_insert_with(Vec::new);
+    let mut new = PodCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        last_transition_time: Some(now),
+        ..PodCondition::default()
+    };
+    match conditions.iter_mut().find(|c| c.type_ == type_) {
+        Some(old) => {
+            if old.status == new.status {
+                new.last_transition_time = old.last_transition_time.take();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}

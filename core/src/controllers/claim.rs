@@ -1,0 +1,76 @@
+//! Which dependants are an owner's own: adoption of orphans that match, release of what matches no longer.
+//!
+//! As `controller_ref_manager.go`. An adoption is preceded by a look at the owner as it is stored (an empty patch at
+//! the revision that the view shows): an owner that has been deleted meanwhile must not adopt, or the garbage
+//! collector would take the orphan along.
+
+use serde_json::{Value, json};
+
+use super::Write;
+use crate::api::{Patch, Subresource};
+use crate::object::{Obj, Object, OwnerReference, Resource, Selector, controller_of};
+
+/// The reference by which an owner manages a dependant (`metav1.NewControllerRef`).
+pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
+    let info = owner.kind().info();
+    OwnerReference {
+        api_version: info.api_version(),
+        kind: info.kind.to_owned(),
+        name: owner.name().to_owned(),
+        uid: owner.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The adoptions and releases that make the candidates (orphans, and what the owner manages already) agree with the
+/// selector.
+pub(super) fn claim<'a, C: Resource>(
+    owner: &Object,
+    selector: &Selector,
+    candidates: impl Iterator<Item = &'a Obj<C>>,
+) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut adopts = false;
+    for candidate in candidates.filter(|_| !owner.is_deleting()) {
+        let matches = selector.matches(candidate.meta.labels.as_ref());
+        match controller_of(&candidate.meta) {
+            Some(other) if other.uid == owner.uid() && !matches => writes.push(set_owners(owner, candidate, false)),
+            None if matches && candidate.meta.deletion_timestamp.is_none() => {
+                if !adopts {
+                    writes.push(look(owner));
+                }
+                adopts = true;
+                writes.push(set_owners(owner, candidate, true));
+            }
+            Some(_) | None => {}
+        }
+    }
+    writes
+}
+
+/// A patch that changes nothing and fails if the owner is not what the view shows.
+fn look(owner: &Object) -> Write {
+    Write::Patch {
+        key: owner.key(),
+        uid: owner.uid().into(),
+        rv: Some(owner.rv()),
+        patch: Patch::Merge(json!({})),
+        subresource: Subresource::None,
+    }
+}
+
+/// Replaces a candidate's references by those to other owners, and to this one if it is adopted.
+fn set_owners<C: Resource>(owner: &Object, candidate: &Obj<C>, adopt: bool) -> Write {
+    let mut references = candidate.meta.owner_references.clone().unwrap_or_default();
+    references.retain(|r| r.uid != owner.uid());
+    references.extend(adopt.then(|| controller_ref(owner)));
+    let references = if references.is_empty() { Value::Null } else { json!(references) };
+    Write::Patch {
+        key: candidate.key(),
+        uid: candidate.uid().into(),
+        rv: Some(candidate.rv),
+        patch: Patch::Merge(json!({"metadata": {"ownerReferences": references}})),
+        subresource: Subresource::None,
+    }
+}

@@ -1,0 +1,19 @@
+//! The controllers of the cluster itself: what keeps services, nodes, namespaces and garbage in order.
+
+use super::Controller;
+use super::endpoint_slice::EndpointSliceController;
+use super::endpoints::EndpointsController;
+use super::garbage_collector::GarbageCollector;
+use super::node_lifecycle::NodeLifecycleController;
+use super::pod_gc::PodGcController;
+
+/// One of each, new.
+pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(EndpointsController),
+        Box::new(EndpointSliceController),
+        Box::<NodeLifecycleController>::default(),
+        Box::<PodGcController>::default(),
+        Box::<GarbageCollector>::default(),
+    ]
+}

@@ -1,0 +1,201 @@
+//! Whole processes over a bad line: what was declared comes about, and never too much of it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use serde_json::{Value, json};
+
+use super::testing::Cluster;
+use super::{ControllerManager, ManagerConfig};
+use crate::object::{Kind, Object, ObjectKey};
+use crate::random::Rng;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn manager(identity: &str, seed: u64) -> Box<ControllerManager> {
+    let config = ManagerConfig { identity: identity.into(), leader_elect: true, record_events: true };
+    Box::new(ControllerManager::new(config, Rng::from_seed(seed)))
+}
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+fn replica_set(replicas: i32) -> Object {
+    Object::from_json(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template("a:1")}}))
+    .unwrap()
+}
+
+fn replication_controller(replicas: i32) -> Object {
+    Object::from_json(json!({"apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"replicas": replicas, "selector": {"app": "web"}, "template": template("a:1")}}))
+    .unwrap()
+}
+
+fn deployment(replicas: i32, image: &str, strategy: Value) -> Object {
+    Object::from_json(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "strategy": strategy,
+            "progressDeadlineSeconds": 600, "revisionHistoryLimit": 1, "template": template(image)}}))
+    .unwrap()
+}
+
+/// A cluster with these many managers over a line that loses a fifth of all requests and shows changes late.
+fn bad_cluster(seed: u64, managers: usize) -> Cluster {
+    let mut cluster = Cluster::new(seed);
+    cluster.loss = 20;
+    cluster.lag = Duration::from_secs(3);
+    for i in 0..managers {
+        cluster.add(manager(&format!("m{i}"), seed * 10 + i as u64));
+    }
+    cluster
+}
+
+fn count_created(cluster: &Cluster, kind: Kind) -> usize {
+    cluster.server.created.iter().filter(|k| k.kind == kind).count()
+}
+
+fn edit(cluster: &mut Cluster, key: &ObjectKey, patch: &Value) {
+    cluster.server.edit(key, |object| {
+        let mut value = object.to_json();
+        json_patch::merge(&mut value, patch);
+        *object = Object::from_json(value).unwrap();
+    });
+}
+
+fn status(cluster: &Cluster, key: &ObjectKey) -> Value {
+    cluster.server.objects[key].to_json()["status"].clone()
+}
+
+#[test]
+fn lost_replies_and_stale_views_make_no_pod_twice() {
+    for (seed, set) in (1..9).flat_map(|seed| [(seed, replica_set(12)), (seed, replication_controller(12))]) {
+        let mut cluster = bad_cluster(seed, 1);
+        let now = cluster.now;
+        let key = cluster.server.create(now, set).unwrap().key();
+        for minute in 0..6 {
+            cluster.run_checked(MINUTE, |c| assert!(c.server.pods().0 <= 12, "seed {seed}: too many pods"));
+            if minute < 3 {
+                cluster.disconnect(0);
+            }
+        }
+        assert_eq!(cluster.server.pods(), (12, 12), "seed {seed}");
+        assert_eq!(count_created(&cluster, Kind::POD), 12, "seed {seed}");
+        assert_eq!(status(&cluster, &key)["readyReplicas"], 12, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_shrinking_set_loses_no_pod_too_many() {
+    for seed in 1..9 {
+        let mut cluster = bad_cluster(seed, 1);
+        let now = cluster.now;
+        let key = cluster.server.create(now, replica_set(12)).unwrap().key();
+        cluster.run(5 * MINUTE);
+        edit(&mut cluster, &key, &json!({"spec": {"replicas": 4}}));
+        cluster.run_checked(5 * MINUTE, |c| assert!(c.server.pods().0 >= 4, "seed {seed}: too few pods"));
+        assert_eq!(cluster.server.pods(), (4, 4), "seed {seed}");
+        assert_eq!(count_created(&cluster, Kind::POD), 12, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_new_leader_makes_no_pod_that_the_old_one_made() {
+    for seed in 1..9 {
+        let mut cluster = bad_cluster(seed, 2);
+        let now = cluster.now;
+        cluster.server.create(now, replica_set(30)).unwrap();
+        for second in 0..3 {
+            // The leader dies in the midst of its work, and comes back as one that knows nothing.
+            cluster.run(Duration::from_secs(5 + second));
+            let machine = manager(&format!("m{second}"), seed + 100 + second);
+            cluster.restart((second % 2) as usize, machine);
+            cluster.run_checked(MINUTE, |c| assert!(c.server.pods().0 <= 30, "seed {seed}: too many pods"));
+        }
+        cluster.run(4 * MINUTE);
+        assert_eq!(cluster.server.pods(), (30, 30), "seed {seed}");
+        assert_eq!(count_created(&cluster, Kind::POD), 30, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_rollout_keeps_its_bounds_on_a_bad_line() {
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 1}});
+    for seed in 1..7 {
+        let mut cluster = bad_cluster(seed, 1);
+        let now = cluster.now;
+        let key = cluster.server.create(now, deployment(8, "a:1", strategy.clone())).unwrap().key();
+        cluster.run(5 * MINUTE);
+        assert_eq!(cluster.server.pods(), (8, 8), "seed {seed}");
+        for image in ["a:2", "a:3", "a:4"] {
+            edit(&mut cluster, &key, &json!({"spec": {"template": template(image)}}));
+            cluster.run_checked(12 * MINUTE, |c| {
+                let sizes = c.server.of(Kind::REPLICA_SET).filter_map(Object::get::<ReplicaSet>);
+                let size: i32 = sizes.map(|rs| rs.spec.replicas.unwrap()).sum();
+                assert!(size <= 10, "seed {seed}: {size} pods are more than the surge allows");
+                let (_, ready) = c.server.pods();
+                assert!(ready >= 7, "seed {seed}: {ready} ready pods are too few");
+            });
+            let images: Vec<_> = cluster.server.of(Kind::POD).map(|p| p.to_json()).collect();
+            assert!(images.iter().all(|p| p["spec"]["containers"][0]["image"] == image), "seed {seed} {image}");
+            assert_eq!(cluster.server.pods(), (8, 8), "seed {seed} {image}");
+        }
+        let status = status(&cluster, &key);
+        assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(8), &json!(8)), "seed {seed}");
+        let reasons: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|c| c["reason"].clone()).collect();
+        assert!(reasons.contains(&json!("NewReplicaSetAvailable")), "seed {seed}: {reasons:?}");
+        // The history is limited to one old ReplicaSet.
+        assert_eq!(cluster.server.of(Kind::REPLICA_SET).count(), 2, "seed {seed}");
+    }
+}
+
+#[test]
+fn recreate_runs_no_two_versions_at_once() {
+    for seed in 1..5 {
+        let mut cluster = bad_cluster(seed, 1);
+        let now = cluster.now;
+        let key = cluster.server.create(now, deployment(5, "a:1", json!({"type": "Recreate"}))).unwrap().key();
+        cluster.run(4 * MINUTE);
+        edit(&mut cluster, &key, &json!({"spec": {"template": template("a:2")}}));
+        cluster.run_checked(6 * MINUTE, |c| {
+            let image = |p: &Object| p.to_json()["spec"]["containers"][0]["image"].clone();
+            let mut images: Vec<String> = c.server.of(Kind::POD).map(|p| image(p).to_string()).collect();
+            images.sort_unstable();
+            images.dedup();
+            assert!(images.len() <= 1, "seed {seed}: {images:?}");
+        });
+        assert_eq!(cluster.server.pods(), (5, 5), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_refused_pod_shows_in_condition_and_event_and_comes_when_it_may() {
+    let mut cluster = bad_cluster(1, 1);
+    cluster.server.refuse_pods = true;
+    let now = cluster.now;
+    let key = cluster.server.create(now, replica_set(3)).unwrap().key();
+    cluster.run(2 * MINUTE);
+    assert_eq!(status(&cluster, &key)["conditions"][0]["reason"], "FailedCreate");
+    let reasons: Vec<_> = cluster.server.of(Kind::EVENT).map(|e| e.to_json()["reason"].clone()).collect();
+    assert!(reasons.contains(&json!("FailedCreate")), "{reasons:?}");
+    cluster.server.refuse_pods = false;
+    cluster.run(3 * MINUTE);
+    assert_eq!(cluster.server.pods(), (3, 3));
+    assert_eq!(status(&cluster, &key)["conditions"], Value::Null);
+}
+
+#[test]
+fn an_idle_cluster_causes_no_writes_but_renewals() {
+    let mut cluster = Cluster::new(1);
+    cluster.add(manager("m0", 1));
+    let now = cluster.now;
+    cluster.server.create(now, deployment(3, "a:1", json!({"type": "RollingUpdate"}))).unwrap();
+    cluster.run(3 * MINUTE);
+    let before = cluster.server.revision;
+    cluster.run(MINUTE);
+    let renewals = cluster.server.revision - before;
+    assert!((25..=31).contains(&renewals), "{renewals} writes in a minute of rest");
+}

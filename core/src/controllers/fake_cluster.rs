@@ -1,0 +1,176 @@
+//! A cluster of one reader for tests: plans are carried out on the views at once, as an API server would.
+
+use serde_json::{Value, json};
+
+use super::{Controller, Plan, Write};
+use crate::api::{Propagation, Subresource};
+use crate::client::Views;
+use crate::machine::{Mono, Now, Wall};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+
+/// 2024-01-01T00:00:00Z and `secs` seconds.
+pub(crate) fn at(secs: u64) -> Now {
+    let wall = Wall(1_704_067_200_000_000 + secs as i64 * 1_000_000);
+    Now { mono: Mono(secs * 1_000_000_000), wall }
+}
+
+/// From JSON; panics where it does not fit.
+pub(crate) fn object(value: Value) -> Object {
+    Object::from_json(value).expect("a well-formed object")
+}
+
+/// The object with a merge patch applied.
+pub(crate) fn with(base: Object, patch: Value) -> Object {
+    let mut value = base.to_json();
+    json_patch::merge(&mut value, &patch);
+    object(value)
+}
+
+/// A running, ready pod of namespace `d` with label `app: web`; its address is made of its name's digits.
+pub(crate) fn pod(name: &str, node: &str) -> Object {
+    let n: u32 = name.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+    let ip = format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
+    object(json!({"apiVersion":"v1","kind":"Pod",
+        "metadata":{"name":name,"namespace":"d","uid":format!("pod-{name}"),"labels":{"app":"web"}},
+        "spec":{"nodeName":node,"containers":[{"name":"c","image":"i"}]},
+        "status":{"phase":"Running","podIP":ip,"podIPs":[{"ip":ip}],"conditions":[{"type":"Ready","status":"True"}]}}))
+}
+
+/// A cluster-IP service of namespace `d` that selects `app: web` at port 80.
+pub(crate) fn service(name: &str) -> Object {
+    object(json!({"apiVersion":"v1","kind":"Service",
+        "metadata":{"name":name,"namespace":"d","uid":format!("svc-{name}")},
+        "spec":{"selector":{"app":"web"},"clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ipFamilies":["IPv4"],
+            "type":"ClusterIP","ports":[{"name":"http","port":80,"protocol":"TCP","targetPort":80}]}}))
+}
+
+/// A ready node in `zone-a`.
+pub(crate) fn node(name: &str) -> Object {
+    object(json!({"apiVersion":"v1","kind":"Node",
+        "metadata":{"name":name,"uid":format!("node-{name}"),"labels":{"topology.kubernetes.io/zone":"zone-a"}},
+        "spec":{},"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady"}]}}))
+}
+
+/// Views, and a store's revision.
+pub(crate) struct Fake {
+    pub(crate) views: Views,
+    pub(crate) rv: u64,
+}
+
+impl Fake {
+    /// With these objects stored.
+    pub(crate) fn new(kinds: &[Kind], objects: impl IntoIterator<Item = Object>) -> Fake {
+        let mut fake = Fake { views: Views::of(kinds, []), rv: 1 };
+        for object in objects {
+            fake.put(object);
+        }
+        fake
+    }
+
+    /// Stores an object as the next revision; every view has seen it.
+    pub(crate) fn put(&mut self, mut object: Object) {
+        self.advance();
+        object.set_rv(Revision(self.rv));
+        if object.uid().is_empty() {
+            object.meta_mut().uid = Some(format!("uid-{}", self.rv));
+        }
+        self.views.view_mut(object.kind()).upsert(object.key(), object);
+    }
+
+    /// Removes an object.
+    pub(crate) fn remove(&mut self, key: &ObjectKey) {
+        self.advance();
+        self.views.view_mut(key.kind).remove(key);
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, kind: Kind, path: &str) -> Option<&Object> {
+        self.views.view(kind).get(&ObjectKey::from_path(kind, path))
+    }
+
+    /// Revision of every view moves on by one.
+    pub(crate) fn advance(&mut self) {
+        self.rv += 1;
+        let kinds: Vec<Kind> = self.views.iter().map(crate::client::View::kind).collect();
+        for kind in kinds {
+            self.views.view_mut(kind).set_revision(Revision(self.rv));
+        }
+    }
+
+    /// Reconciles a key and carries the plan out; answers it.
+    pub(crate) fn step(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) -> Plan {
+        let plan = controller.reconcile(&self.views, key, now);
+        for write in &plan.writes {
+            self.apply(write, now);
+        }
+        plan
+    }
+
+    /// Reconciles until there is nothing left to write.
+    pub(crate) fn settle(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) {
+        for _ in 0..20 {
+            if self.step(controller, key, now).writes.is_empty() {
+                return;
+            }
+        }
+        panic!("{key} does not settle");
+    }
+
+    fn apply(&mut self, write: &Write, now: Now) {
+        match write {
+            Write::Create(object) => {
+                let mut object = object.clone();
+                if object.name().is_empty() {
+                    let prefix = object.meta().generate_name.clone().expect("a name or a prefix");
+                    object.meta_mut().name = Some(format!("{prefix}{}", self.rv));
+                }
+                assert!(self.views.view(object.kind()).get(&object.key()).is_none(), "{} exists", object.key());
+                self.put(object);
+            }
+            Write::Update(object, subresource) => {
+                let current = self.views.view(object.kind()).get(&object.key()).expect("updated objects exist");
+                assert_eq!(current.rv(), object.rv(), "update of {} at a stale revision", object.key());
+                let mut next = object.clone();
+                match subresource {
+                    Subresource::None => {
+                        if object.kind() != Kind::NODE {
+                            next.take_status(current);
+                        }
+                    }
+                    Subresource::Status => {
+                        next = current.clone();
+                        next.take_status(object);
+                    }
+                    Subresource::Scale | Subresource::Finalize => {}
+                }
+                let done = next.is_deleting() && next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
+                if done { self.remove(&next.key()) } else { self.put(next) }
+            }
+            Write::Patch { .. } => panic!("no controller of these patches"),
+            Write::Delete { key, uid, rv, propagation, .. } => {
+                let mut object = self.views.view(key.kind).get(key).expect("deleted objects exist").clone();
+                assert_eq!(object.uid(), &**uid);
+                assert!(rv.is_none_or(|rv| rv == object.rv()));
+                let finalizers = object.meta_mut().finalizers.get_or_insert_default();
+                if *propagation == Some(Propagation::Foreground) {
+                    finalizers.push("foregroundDeletion".to_owned());
+                }
+                if finalizers.is_empty() {
+                    self.remove(key);
+                } else {
+                    object.meta_mut().deletion_timestamp.get_or_insert(now.wall.to_time());
+                    self.put(object);
+                }
+            }
+            Write::DeleteCollection { kind, namespace } => {
+                if self.views.iter().any(|v| v.kind() == *kind) {
+                    let keys: Vec<ObjectKey> = self.views.view(*kind).namespace(namespace).map(Object::key).collect();
+                    for key in keys {
+                        self.remove(&key);
+                    }
+                }
+            }
+            Write::ExpectEmpty { .. } => {}
+        }
+    }
+}

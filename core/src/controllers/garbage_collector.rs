@@ -1,0 +1,531 @@
+//! The owner garbage collector: what is owned goes when its owners are gone.
+//!
+//! Invariant: a child is deleted only when its owners are. Views are behind, so that an owner is not in the view
+//! proves nothing by itself. It is proof if the view is of a revision at which the reference already stood (an owner
+//! is older than a reference to its UID), or if the owner was seen to go; UIDs never come back. Every delete carries
+//! the revision of the child that the verdict was about.
+//!
+//! Keys: an object that may be garbage, or that waits for its dependants with a finalizer; and `#uid` of an owner that
+//! was seen to go, which stands for all its dependants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Controller, Plan, Watched, Write};
+use crate::api::{Propagation, Subresource};
+use crate::client::{Change, Index, View, Views};
+use crate::limits;
+use crate::machine::Now;
+use crate::object::{Kind, Object, ObjectKey, ObjectMeta, OwnerReference, Revision};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+macro_rules! watched {
+    ($($kind:ident)*) => { &[$(Watched { kind: Kind::$kind, indexes: &[Index::Owner] }),*] };
+}
+
+/// Every kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are the
+/// node lifecycle controller's.
+static WATCHED: &[Watched] = watched! {
+    NAMESPACE NODE POD SERVICE ENDPOINTS REPLICATION_CONTROLLER SERVICE_ACCOUNT CONFIG_MAP SECRET PERSISTENT_VOLUME
+    PERSISTENT_VOLUME_CLAIM POD_TEMPLATE RESOURCE_QUOTA LIMIT_RANGE REPLICA_SET DEPLOYMENT STATEFUL_SET DAEMON_SET
+    CONTROLLER_REVISION JOB CRON_JOB HORIZONTAL_POD_AUTOSCALER POD_DISRUPTION_BUDGET ENDPOINT_SLICE INGRESS
+    INGRESS_CLASS NETWORK_POLICY ROLE ROLE_BINDING CLUSTER_ROLE CLUSTER_ROLE_BINDING PRIORITY_CLASS STORAGE_CLASS
+    CSI_DRIVER CSI_NODE VOLUME_ATTACHMENT RUNTIME_CLASS CUSTOM_RESOURCE_DEFINITION MUTATING_WEBHOOK_CONFIGURATION
+    VALIDATING_WEBHOOK_CONFIGURATION
+};
+
+/// Deletes what nobody owns any more, and lets owners go once their dependants are gone or set free.
+#[derive(Debug, Default)]
+pub struct GarbageCollector {
+    /// Objects whose owner may be gone: their UID, and the earliest revision at which their references were seen.
+    bounds: BTreeMap<ObjectKey, (Arc<str>, Revision)>,
+}
+
+impl Controller for GarbageCollector {
+    fn name(&self) -> &'static str {
+        "generic-garbage-collector"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        WATCHED
+    }
+
+    fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+        if let (Some(old), Some(new)) = (&change.old, &change.new) {
+            if Arc::ptr_eq(old.meta(), new.meta()) || same_ownership(old.meta(), new.meta()) {
+                return;
+            }
+        }
+        let replaced = match (&change.old, &change.new) {
+            (Some(old), Some(new)) => old.uid() != new.uid(),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if let Some(old) = &change.old {
+            if replaced {
+                owner_went(old, views, keys);
+            }
+            waiting_owners(old, views, keys);
+        }
+        if let Some(new) = &change.new {
+            let waits = new.is_deleting() && (has_finalizer(new, FOREGROUND) || has_finalizer(new, ORPHAN));
+            let doubtful = || {
+                let refs = new.meta().owner_references.iter().flatten();
+                refs.map(|r| find_owner(views, new, r)).any(|o| match o {
+                    Owner::Present(owner) => waits_for_dependants(owner),
+                    Owner::Absent(_) => true,
+                    Owner::Unknown => false,
+                })
+            };
+            if waits || doubtful() {
+                keys.push(change.key.clone());
+            }
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, _now: Now) -> Plan {
+        let mut plan = Plan::nothing();
+        if let Some(uid) = key.path().strip_prefix('#') {
+            self.judge_dependants(views, uid, Some(uid), &mut plan);
+            return plan;
+        }
+        let Some(object) = views.view(key.kind).get(key) else {
+            self.bounds.remove(key);
+            return plan;
+        };
+        if !object.is_deleting() {
+            self.judge(views, object, None, &mut plan);
+        } else if has_finalizer(object, ORPHAN) {
+            release(views, object, &mut plan);
+        } else if has_finalizer(object, FOREGROUND) {
+            self.judge_dependants(views, object.uid(), None, &mut plan);
+            if !dependants(views, object.uid()).any(|d| blocks(d, object.uid())) {
+                plan.writes.push(without_finalizer(object, FOREGROUND));
+            }
+        }
+        order(&mut plan);
+        plan
+    }
+}
+
+/// Updates first, then the deletes, which then go out at once.
+fn order(plan: &mut Plan) {
+    plan.writes.sort_by_key(|w| matches!(w, Write::Delete { .. }));
+}
+
+fn same_ownership(old: &ObjectMeta, new: &ObjectMeta) -> bool {
+    old.uid == new.uid
+        && old.owner_references == new.owner_references
+        && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
+        && old.finalizers == new.finalizers
+}
+
+fn has_finalizer(object: &Object, name: &str) -> bool {
+    object.meta().finalizers.iter().flatten().any(|f| f == name)
+}
+
+fn waits_for_dependants(owner: &Object) -> bool {
+    owner.is_deleting() && has_finalizer(owner, FOREGROUND)
+}
+
+fn blocks(dependant: &Object, uid: &str) -> bool {
+    let mut refs = dependant.meta().owner_references.iter().flatten();
+    refs.any(|r| r.uid == uid && r.block_owner_deletion == Some(true))
+}
+
+/// Everything that names this UID as an owner.
+fn dependants<'a>(views: &'a Views, uid: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
+    let uid: Arc<str> = Arc::from(uid);
+    views.iter().flat_map(move |v| v.indexed(Index::Owner, &uid))
+}
+
+/// An owner is gone: one key for all dependants, or, where the view only went back in time, one each.
+fn owner_went(owner: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
+    let certain = views.view(owner.kind()).revision() >= owner.rv();
+    let mut dependants = dependants(views, owner.uid()).peekable();
+    if certain && dependants.peek().is_some() {
+        keys.push(ObjectKey::from_path(owner.kind(), &format!("#{}", owner.uid())));
+    } else {
+        keys.extend(dependants.map(Object::key));
+    }
+}
+
+/// Owners of `dependant` that wait with a finalizer may have waited for this.
+fn waiting_owners(dependant: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
+    for reference in dependant.meta().owner_references.iter().flatten() {
+        if let Owner::Present(owner) = find_owner(views, dependant, reference)
+            && owner.is_deleting()
+            && (has_finalizer(owner, FOREGROUND) || has_finalizer(owner, ORPHAN))
+        {
+            keys.push(owner.key());
+        }
+    }
+}
+
+/// What a view says of an owner.
+enum Owner<'a> {
+    Present(&'a Object),
+    /// Not in this view.
+    Absent(&'a View),
+    /// Of a kind that is not watched, or that cannot own this object: it is never held to be gone.
+    Unknown,
+}
+
+fn find_owner<'a>(views: &'a Views, dependant: &Object, reference: &OwnerReference) -> Owner<'a> {
+    let Some(kind) = Kind::by_api_version(&reference.api_version, &reference.kind) else { return Owner::Unknown };
+    let Some(view) = views.iter().find(|v| v.kind() == kind) else { return Owner::Unknown };
+    let namespaced = kind.info().namespaced;
+    if !view.is_synced() || namespaced && dependant.namespace().is_empty() {
+        return Owner::Unknown;
+    }
+    let namespace = if namespaced { dependant.namespace() } else { "" };
+    match view.get(&ObjectKey::new(kind, namespace, &reference.name)) {
+        Some(owner) if owner.uid() == reference.uid => Owner::Present(owner),
+        _ => Owner::Absent(view),
+    }
+}
+
+fn without_finalizer(object: &Object, name: &str) -> Write {
+    let mut next = object.clone();
+    let meta = next.meta_mut();
+    if let Some(list) = &mut meta.finalizers {
+        list.retain(|f| f != name);
+    }
+    meta.finalizers = meta.finalizers.take().filter(|l| !l.is_empty());
+    Write::Update(next, Subresource::None)
+}
+
+fn without_owners(object: &Object, drop: impl Fn(&OwnerReference) -> bool) -> Write {
+    let mut next = object.clone();
+    let meta = next.meta_mut();
+    if let Some(list) = &mut meta.owner_references {
+        list.retain(|r| !drop(r));
+    }
+    meta.owner_references = meta.owner_references.take().filter(|l| !l.is_empty());
+    Write::Update(next, Subresource::None)
+}
+
+/// Sets the dependants of an owner free; when none is left, lets the owner go. The second in a pass of its own: by
+/// then the view is as new as the writes of the first, and shows dependants that were made just before the deletion.
+fn release(views: &Views, owner: &Object, plan: &mut Plan) {
+    let uid = owner.uid();
+    plan.writes.extend(dependants(views, uid).map(|d| without_owners(d, |r| r.uid == uid)));
+    if plan.writes.is_empty() {
+        plan.writes.push(without_finalizer(owner, ORPHAN));
+    }
+}
+
+impl GarbageCollector {
+    fn judge_dependants(&mut self, views: &Views, uid: &str, dead: Option<&str>, plan: &mut Plan) {
+        for dependant in dependants(views, uid).filter(|d| !d.is_deleting()) {
+            self.judge(views, dependant, dead, plan);
+        }
+        order(plan);
+    }
+
+    /// Decides about one object that is not being deleted (`attemptToDeleteItem`). The owner with UID `dead` is gone
+    /// for certain.
+    fn judge(&mut self, views: &Views, object: &Object, dead: Option<&str>, plan: &mut Plan) {
+        let references = object.meta().owner_references.as_deref().unwrap_or(&[]);
+        let key = object.key();
+        let known = self.bounds.get(&key).filter(|(uid, _)| **uid == *object.uid());
+        let bound = known.map_or(object.rv(), |(_, rv)| (*rv).min(object.rv()));
+        let (mut solid, mut doubtful) = (false, false);
+        let mut loose: Vec<&OwnerReference> = Vec::new();
+        let mut waiting = false;
+        for reference in references {
+            match find_owner(views, object, reference) {
+                Owner::Present(owner) if waits_for_dependants(owner) => {
+                    waiting = true;
+                    loose.push(reference);
+                }
+                Owner::Present(_) | Owner::Unknown => solid = true,
+                Owner::Absent(view) if dead == Some(reference.uid.as_str()) || view.revision() >= bound => {
+                    loose.push(reference);
+                }
+                Owner::Absent(_) => doubtful = true,
+            }
+        }
+        if doubtful {
+            self.bounds.insert(key, (Arc::from(object.uid()), bound));
+            plan.wake.extend(dead.map(|_| object.key()));
+            plan.requeue(limits::GARBAGE_RETRY);
+            return;
+        }
+        self.bounds.remove(&key);
+        if loose.is_empty() {
+            return;
+        }
+        let write = if solid {
+            without_owners(object, |r| loose.iter().any(|l| l.uid == r.uid))
+        } else if waiting && dependants(views, object.uid()).next().is_some() {
+            delete_before_owner(views, object)
+        } else {
+            delete(object, standing_policy(object))
+        };
+        plan.writes.push(write);
+    }
+}
+
+/// The policy that the object's own finalizers ask for.
+fn standing_policy(object: &Object) -> Propagation {
+    if has_finalizer(object, ORPHAN) {
+        Propagation::Orphan
+    } else if has_finalizer(object, FOREGROUND) {
+        Propagation::Foreground
+    } else {
+        Propagation::Background
+    }
+}
+
+/// The object goes before its owner, and its own dependants before it. Where a dependant of it already waits in the
+/// same way there is a circle, and the object must stop to block its owners.
+fn delete_before_owner(views: &Views, object: &Object) -> Write {
+    let blocking = object.meta().owner_references.iter().flatten().any(|r| r.block_owner_deletion == Some(true));
+    if blocking && dependants(views, object.uid()).any(waits_for_dependants) {
+        let mut next = object.clone();
+        for reference in next.meta_mut().owner_references.iter_mut().flatten() {
+            reference.block_owner_deletion = Some(false);
+        }
+        return Write::Update(next, Subresource::None);
+    }
+    delete(object, Propagation::Foreground)
+}
+
+fn delete(object: &Object, propagation: Propagation) -> Write {
+    Write::Delete {
+        key: object.key(),
+        uid: Arc::from(object.uid()),
+        rv: Some(object.rv()),
+        grace_seconds: None,
+        propagation: Some(propagation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GarbageCollector, WATCHED, Write};
+    use crate::client::Change;
+    use crate::controllers::Controller;
+    use crate::controllers::fake_cluster::{Fake, at, object, with};
+    use crate::object::{Kind, Object, ObjectKey, Revision};
+    use proptest::prelude::{any, proptest};
+    use serde_json::{Value, json};
+
+    fn kinds() -> Vec<Kind> {
+        WATCHED.iter().map(|w| w.kind).collect()
+    }
+
+    /// A ConfigMap with these owners: UIDs `rs-x` are ReplicaSets called `x`, others are ConfigMaps.
+    fn thing(name: &str, owners: &[&str]) -> Object {
+        let refs: Vec<Value> = owners
+            .iter()
+            .map(|uid| match uid.strip_prefix("rs-") {
+                Some(n) => {
+                    json!({"apiVersion":"apps/v1","kind":"ReplicaSet","name":n,"uid":uid,"blockOwnerDeletion":true})
+                }
+                None => json!({"apiVersion":"v1","kind":"ConfigMap","name":uid,"uid":uid,"blockOwnerDeletion":true}),
+            })
+            .collect();
+        object(json!({"apiVersion":"v1","kind":"ConfigMap",
+            "metadata":{"name":name,"namespace":"d","uid":name,"ownerReferences":refs}}))
+    }
+
+    fn replica_set(name: &str) -> Object {
+        object(json!({"apiVersion":"apps/v1","kind":"ReplicaSet",
+            "metadata":{"name":name,"namespace":"d","uid":format!("rs-{name}")},"spec":{"selector":{}}}))
+    }
+
+    fn deleting(base: Object, finalizer: &str) -> Object {
+        with(base, json!({"metadata":{"deletionTimestamp":"2024-01-01T00:00:00Z","finalizers":[finalizer]}}))
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(Kind::CONFIG_MAP, "d", name)
+    }
+
+    fn names(fake: &Fake) -> Vec<&str> {
+        fake.views.view(Kind::CONFIG_MAP).iter().map(|(_, o)| o.name()).collect()
+    }
+
+    fn owners(fake: &Fake, name: &str) -> Vec<String> {
+        let meta = fake.get(Kind::CONFIG_MAP, &format!("d/{name}")).expect("it is there").meta();
+        meta.owner_references.iter().flatten().map(|r| r.uid.clone()).collect()
+    }
+
+    /// Carries out what `keys` and `reconcile` say until nothing is left; every object counts as changed at first.
+    fn collect(fake: &mut Fake) {
+        let mut gc = GarbageCollector::default();
+        for _ in 0..10 {
+            let mut keys = Vec::new();
+            let all: Vec<Object> = fake.views.iter().flat_map(|v| v.iter().map(|(_, o)| o.clone())).collect();
+            for o in all {
+                gc.keys(&Change { key: o.key(), old: None, new: Some(o) }, &fake.views, &mut keys);
+            }
+            let writes: usize = keys.iter().map(|k| fake.step(&mut gc, k, at(0)).writes.len()).sum();
+            if writes == 0 {
+                return;
+            }
+        }
+        panic!("it does not settle: {:?}", names(fake));
+    }
+
+    #[test]
+    fn background() {
+        let cases: &[(&str, &[&str], bool)] = &[
+            ("no owner", &[], true),
+            ("owner there", &["rs-a"], true),
+            ("owner gone", &["rs-gone"], false),
+            ("two gone", &["rs-gone", "rs-lost"], false),
+        ];
+        for (what, refs, stays) in cases {
+            let mut fake = Fake::new(&kinds(), [replica_set("a"), thing("child", refs)]);
+            collect(&mut fake);
+            assert_eq!(names(&fake) == ["child"], *stays, "{what}");
+        }
+        let mut fake = Fake::new(&kinds(), [replica_set("a"), thing("child", &["rs-a", "rs-gone"])]);
+        collect(&mut fake);
+        assert_eq!(owners(&fake, "child"), ["rs-a"], "a reference to nobody is dropped");
+    }
+
+    #[test]
+    fn kinds_unknown_or_out_of_scope_are_never_gone() {
+        for patch in [
+            json!({"apiVersion":"example.com/v1","kind":"Thing","name":"x","uid":"x"}),
+            json!({"apiVersion":"coordination.k8s.io/v1","kind":"Lease","name":"x","uid":"x"}),
+        ] {
+            let child = with(thing("child", &[]), json!({"metadata":{"ownerReferences":[patch]}}));
+            let mut fake = Fake::new(&kinds(), [child]);
+            collect(&mut fake);
+            assert_eq!(names(&fake), ["child"]);
+        }
+    }
+
+    #[test]
+    fn a_whole_tree_goes() {
+        let mut fake = Fake::new(&kinds(), [thing("a", &["rs-gone"]), thing("b", &["a"]), thing("c", &["b"])]);
+        collect(&mut fake);
+        assert!(names(&fake).is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_may_not_have_arrived_yet_is_waited_for() {
+        let mut fake = Fake::new(&kinds(), [thing("child", &["rs-a"])]);
+        let mut gc = GarbageCollector::default();
+        let reached = fake.rv;
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached - 1));
+        assert!(fake.step(&mut gc, &key("child"), at(0)).requeue_after.is_some());
+        // The child changes on; the view of its owner only has to reach the revision at which doubt arose.
+        let mut child = fake.get(Kind::CONFIG_MAP, "d/child").unwrap().clone();
+        child.set_rv(Revision(reached + 50));
+        fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), child);
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached));
+        assert_eq!(fake.step(&mut gc, &key("child"), at(5)).writes.len(), 1);
+    }
+
+    #[test]
+    fn an_owner_seen_to_go_is_gone_whatever_the_revisions() {
+        let mut fake = Fake::new(&kinds(), [replica_set("a"), thing("child", &["rs-a"]), thing("other", &["rs-a"])]);
+        let gone = fake.get(Kind::REPLICA_SET, "d/a").unwrap().clone();
+        let mut gc = GarbageCollector::default();
+        let change = Change { key: gone.key(), old: Some(gone.clone()), new: None };
+        fake.views.view_mut(Kind::REPLICA_SET).remove(&gone.key());
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(gone.rv().0 - 1));
+        let mut keys = Vec::new();
+        gc.keys(&change, &fake.views, &mut keys);
+        assert_eq!(keys, [key("child"), key("other")], "the view went back in time: nothing is proved");
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(gone.rv());
+        keys.clear();
+        gc.keys(&change, &fake.views, &mut keys);
+        assert_eq!(keys.len(), 1);
+        assert_eq!(fake.step(&mut gc, &keys[0], at(0)).writes.len(), 2);
+        assert!(names(&fake).is_empty());
+    }
+
+    #[test]
+    fn foreground_waits_for_those_that_block() {
+        let free = with(
+            thing("free", &[]),
+            json!({"metadata":{"ownerReferences":[
+            {"apiVersion":"v1","kind":"ConfigMap","name":"top","uid":"top"}]}}),
+        );
+        let held = with(thing("held", &["top"]), json!({"metadata":{"finalizers":["example.com/hold"]}}));
+        let shared = thing("shared", &["top", "rs-a"]);
+        let top = deleting(thing("top", &[]), "foregroundDeletion");
+        let mut fake = Fake::new(
+            &kinds(),
+            [replica_set("a"), top, thing("mid", &["top"]), thing("leaf", &["mid"]), free, held, shared],
+        );
+        collect(&mut fake);
+        assert_eq!(names(&fake), ["held", "shared", "top"]);
+        assert_eq!(owners(&fake, "shared"), ["rs-a"]);
+        fake.remove(&key("held"));
+        collect(&mut fake);
+        assert_eq!(names(&fake), ["shared"]);
+    }
+
+    #[test]
+    fn a_circle_comes_apart() {
+        let a = deleting(thing("a", &["b"]), "foregroundDeletion");
+        let mut fake = Fake::new(&kinds(), [a, thing("b", &["a"])]);
+        collect(&mut fake);
+        assert!(names(&fake).is_empty());
+    }
+
+    #[test]
+    fn orphans_stay() {
+        let top = deleting(thing("top", &[]), "orphan");
+        let mut fake = Fake::new(&kinds(), [top, thing("child", &["top"]), thing("grandchild", &["child"])]);
+        collect(&mut fake);
+        assert_eq!(names(&fake), ["child", "grandchild"]);
+        assert!(owners(&fake, "child").is_empty());
+    }
+
+    #[test]
+    fn status_changes_concern_nobody() {
+        let fake = Fake::new(&kinds(), []);
+        let (old, new) = (thing("child", &["rs-gone"]), with(thing("child", &["rs-gone"]), json!({"data":{"a":"b"}})));
+        let mut keys = Vec::new();
+        GarbageCollector::default().keys(
+            &Change { key: new.key(), old: Some(old), new: Some(new) },
+            &fake.views,
+            &mut keys,
+        );
+        assert!(keys.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_child_goes_only_when_its_owners_are_gone(
+            refs in proptest::collection::vec((0usize..8, any::<bool>()), 8),
+            gone in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let objects: Vec<Object> = refs.iter().enumerate().map(|(i, (owner, owned))| {
+                let owner = format!("t{owner}");
+                // Owners are older: references go to smaller numbers, so there is no circle.
+                let owned = *owned && owner < format!("t{i}");
+                thing(&format!("t{i}"), if owned { std::slice::from_ref(&owner) } else { &[] }.iter().map(String::as_str).collect::<Vec<_>>().as_slice())
+            }).collect();
+            let mut expect: Vec<String> = Vec::new();
+            for (i, o) in objects.iter().enumerate() {
+                let owner = o.meta().owner_references.iter().flatten().next().map(|r| r.uid.clone());
+                if !gone[i] && owner.is_none_or(|o| expect.contains(&o)) {
+                    expect.push(format!("t{i}"));
+                }
+            }
+            let mut fake = Fake::new(&kinds(), objects.iter().enumerate().filter(|(i, _)| !gone[*i]).map(|(_, o)| o.clone()));
+            collect(&mut fake);
+            assert_eq!(names(&fake), expect);
+        }
+    }
+
+    #[test]
+    fn deletes_are_about_what_was_judged() {
+        let mut fake = Fake::new(&kinds(), [thing("child", &["rs-gone"])]);
+        let rv = fake.get(Kind::CONFIG_MAP, "d/child").unwrap().rv();
+        let plan = fake.step(&mut GarbageCollector::default(), &key("child"), at(0));
+        assert!(matches!(&plan.writes[..], [Write::Delete { uid, rv: Some(r), .. }] if **uid == *"child" && *r == rv));
+    }
+}

@@ -1,0 +1,123 @@
+//! Taint-based eviction: when a pod must leave a node with NoExecute taints.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
+
+use crate::machine::Now;
+use crate::object::{Pod, pod_condition};
+
+/// How long a pod may stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stay {
+    /// For good.
+    Forever,
+    /// For this long after the taints were seen.
+    For(Duration),
+}
+
+/// Whether a toleration tolerates a taint (`ToleratesTaint`).
+pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or("");
+    let key = toleration.key.as_deref().unwrap_or("");
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match toleration.operator.as_deref().unwrap_or("") {
+        "" | "Equal" => toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
+        "Exists" => true,
+        _ => false,
+    }
+}
+
+/// How long a pod with these tolerations may stay on a node with these NoExecute taints.
+pub(super) fn stay(tolerations: &[Toleration], taints: &[&Taint]) -> Stay {
+    let mut shortest: Option<i64> = None;
+    for taint in taints {
+        let mut tolerated = false;
+        for toleration in tolerations.iter().filter(|t| tolerates(t, taint)) {
+            tolerated = true;
+            if let Some(seconds) = toleration.toleration_seconds {
+                shortest = Some(shortest.map_or(seconds, |s| s.min(seconds)));
+            }
+        }
+        if !tolerated {
+            return Stay::For(Duration::ZERO);
+        }
+    }
+    shortest.map_or(Stay::Forever, |s| Stay::For(Duration::from_secs(u64::try_from(s).unwrap_or(0))))
+}
+
+/// The pod with the condition that says why it is deleted; `None` if it has it.
+pub(super) fn disruption_target(pod: &Pod, now: Now) -> Option<Pod> {
+    const TYPE: &str = "DisruptionTarget";
+    const REASON: &str = "DeletionByTaintManager";
+    let current = pod_condition(&pod.status, TYPE);
+    if current.is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some(REASON)) {
+        return None;
+    }
+    let mut next = pod.clone();
+    let conditions = next.status_mut().conditions.get_or_insert_default();
+    conditions.retain(|c| c.type_ != TYPE);
+    conditions.push(PodCondition {
+        type_: TYPE.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(REASON.to_owned()),
+        message: Some("Taint manager: deleting due to NoExecute taint".to_owned()),
+        last_transition_time: Some(now.wall.to_time()),
+        ..PodCondition::default()
+    });
+    Some(next)
+}
+
+/// The pod declared not ready because its node is; `None` if it is not ready already.
+pub(super) fn not_ready(pod: &Pod, now: Now) -> Option<Pod> {
+    pod_condition(&pod.status, "Ready").filter(|c| c.status == "True")?;
+    let mut next = pod.clone();
+    let list = next.status_mut().conditions.get_or_insert_default();
+    for condition in list.iter_mut().filter(|c| c.type_ == "Ready") {
+        condition.status = "False".to_owned();
+        condition.reason = Some("NodeNotReady".to_owned());
+        condition.message = Some("Node is not ready".to_owned());
+        condition.last_transition_time = Some(now.wall.to_time());
+    }
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stay, stay};
+    use k8s_openapi::api::core::v1::{Taint, Toleration};
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    fn check(tolerations: Value, expect: Stay) {
+        let taints: Vec<Taint> = serde_json::from_value(json!([
+            {"key":"node.kubernetes.io/unreachable","effect":"NoExecute"},
+            {"key":"dedicated","value":"db","effect":"NoExecute"}]))
+        .unwrap();
+        let text = tolerations.to_string();
+        let tolerations: Vec<Toleration> = serde_json::from_value(tolerations).unwrap();
+        assert_eq!(stay(&tolerations, &taints.iter().collect::<Vec<_>>()), expect, "{text}");
+    }
+
+    #[test]
+    fn the_shortest_toleration_counts() {
+        let secs = |n| Stay::For(Duration::from_secs(n));
+        check(json!([]), secs(0));
+        check(json!([{"operator":"Exists"}]), Stay::Forever);
+        check(json!([{"key":"node.kubernetes.io/unreachable","operator":"Exists"}]), secs(0));
+        check(
+            json!([{"key":"node.kubernetes.io/unreachable","operator":"Exists","tolerationSeconds":300},
+                   {"key":"dedicated","value":"db"}]),
+            secs(300),
+        );
+        check(
+            json!([{"operator":"Exists","tolerationSeconds":30},{"key":"dedicated","value":"db","tolerationSeconds":10}]),
+            secs(10),
+        );
+        check(json!([{"operator":"Exists","tolerationSeconds":-1}]), secs(0));
+        check(json!([{"operator":"Exists","effect":"NoSchedule"}]), secs(0));
+        check(json!([{"operator":"Exists"},{"key":"dedicated","value":"other","tolerationSeconds":1}]), Stay::Forever);
+    }
+}

@@ -1,0 +1,194 @@
+//! What is known of a node's health: the heartbeats as this process observed them, and the conditions that follow.
+//!
+//! Time is measured by this process's own clock from the moment it saw a heartbeat; the clocks of nodes never matter.
+
+use k8s_openapi::api::core::v1::NodeCondition;
+
+use crate::limits;
+use crate::machine::{Mono, Now, Wall};
+use crate::object::{Lease, Node, Revision, Time, node_condition};
+
+/// What a node's Ready condition says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Readiness {
+    True,
+    False,
+    Unknown,
+}
+
+impl Readiness {
+    /// Of a node; without the condition it is unknown.
+    pub(super) fn of(node: &Node) -> Readiness {
+        match node_condition(&node.status, "Ready").map(|c| c.status.as_str()) {
+            Some("True") => Readiness::True,
+            Some("False") => Readiness::False,
+            _ => Readiness::Unknown,
+        }
+    }
+}
+
+/// What the controller remembers of a node; dies with the process.
+#[derive(Debug)]
+pub(super) struct NodeState {
+    /// When it was last heard of, or first seen.
+    pub(super) heard: Mono,
+    /// Whether it has been silent for longer than it may.
+    pub(super) silent: bool,
+    /// By the last look at the object.
+    pub(super) readiness: Readiness,
+    /// Number of its zone.
+    pub(super) zone: usize,
+    /// Whether a NoExecute taint of ours is on it.
+    pub(super) tainted: bool,
+    /// Whether it may be given one.
+    pub(super) granted: bool,
+    /// Whether its pods have been declared not ready.
+    pub(super) pods_marked: bool,
+    lease: Revision,
+    node: Revision,
+    heartbeat: Option<Time>,
+    posted: bool,
+}
+
+impl NodeState {
+    /// Of a node that is seen for the first time.
+    pub(super) fn new(now: Mono) -> NodeState {
+        NodeState {
+            heard: now,
+            silent: false,
+            readiness: Readiness::Unknown,
+            zone: 0,
+            tainted: false,
+            granted: false,
+            pods_marked: false,
+            lease: Revision(0),
+            node: Revision(0),
+            heartbeat: None,
+            posted: false,
+        }
+    }
+
+    /// Takes a look at the lease. A greater revision is a heartbeat; a view that went back in time is none.
+    pub(super) fn see_lease(&mut self, lease: Revision, now: Mono) {
+        if lease > self.lease {
+            self.lease = lease;
+            self.heard = now;
+        }
+    }
+
+    /// Takes a look at the node; whether it is another revision than at the last look.
+    pub(super) fn see_node(&mut self, node: &Node, now: Mono) -> bool {
+        if node.rv == self.node {
+            return false;
+        }
+        self.node = node.rv;
+        self.readiness = Readiness::of(node);
+        let ready = node_condition(&node.status, "Ready");
+        self.posted = ready.is_some();
+        let heartbeat = ready.and_then(|c| c.last_heartbeat_time.clone());
+        if heartbeat != self.heartbeat {
+            self.heartbeat = heartbeat;
+            self.heard = now;
+        }
+        true
+    }
+
+    /// Decides whether it has been silent for too long; whether that is news.
+    pub(super) fn judge(&mut self, now: Mono) -> bool {
+        let grace = if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE };
+        let silent = now.since(self.heard) > grace;
+        let news = silent && (!self.silent || self.readiness != Readiness::Unknown || !self.posted);
+        self.silent = silent;
+        news
+    }
+
+    /// Whether the verdict of silence still stands in the face of these, read later.
+    pub(super) fn still_silent(&self, node: &Node, lease: Option<&Lease>) -> bool {
+        let heartbeat = node_condition(&node.status, "Ready").and_then(|c| c.last_heartbeat_time.clone());
+        self.silent && lease.is_none_or(|l| l.rv <= self.lease) && heartbeat == self.heartbeat
+    }
+}
+
+/// The node with every condition that its kubelet keeps set to Unknown; `None` if they all are.
+pub(super) fn conditions_unknown(node: &Node, now: Now) -> Option<Node> {
+    let mut next = node.clone();
+    let mut changed = false;
+    let created = node.meta.creation_timestamp.clone();
+    for type_ in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
+        match node_condition(&node.status, type_) {
+            Some(c) if c.status == "Unknown" => continue,
+            Some(_) => {
+                let list = next.status_mut().conditions.get_or_insert_default();
+                if let Some(c) = list.iter_mut().find(|c| c.type_ == type_) {
+                    set_unknown(c, "NodeStatusUnknown", "Kubelet stopped posting node status.", now.wall);
+                }
+            }
+            None => {
+                let mut c = NodeCondition {
+                    type_: type_.to_owned(),
+                    last_heartbeat_time: created.clone(),
+                    ..NodeCondition::default()
+                };
+                set_unknown(&mut c, "NodeStatusNeverUpdated", "Kubelet never posted node status.", now.wall);
+                next.status_mut().conditions.get_or_insert_default().push(c);
+            }
+        }
+        changed = true;
+    }
+    changed.then_some(next)
+}
+
+fn set_unknown(condition: &mut NodeCondition, reason: &str, message: &str, wall: Wall) {
+    condition.status = "Unknown".to_owned();
+    condition.reason = Some(reason.to_owned());
+    condition.message = Some(message.to_owned());
+    condition.last_transition_time = Some(wall.to_time());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NodeState, conditions_unknown};
+    use crate::controllers::fake_cluster::{at, node, with};
+    use crate::object::{Object, Revision};
+    use k8s_openapi::api::core::v1 as core_v1;
+    use serde_json::json;
+
+    #[test]
+    fn silence_is_by_our_own_clock() {
+        let object = node("n1");
+        let node = object.get::<core_v1::Node>().unwrap();
+        let mut state = NodeState::new(at(0).mono);
+        let mut seen = node.clone();
+        seen.rv = Revision(5);
+        assert!(state.see_node(&seen, at(0).mono));
+        for (secs, lease, expect) in [
+            (10, 11, false),
+            (50, 11, false),
+            (51, 11, true),
+            (55, 11, true),
+            (56, 12, false),
+            (60, 3, false),
+            (97, 3, true),
+        ] {
+            state.see_lease(Revision(lease), at(secs).mono);
+            state.judge(at(secs).mono);
+            assert_eq!(state.silent, expect, "at {secs} s");
+        }
+    }
+
+    #[test]
+    fn unknown_conditions_say_why() {
+        let old = node("n1");
+        let never = with(node("n2"), json!({"status":{"conditions":null}}));
+        for (object, reason) in [(old, "NodeStatusUnknown"), (never, "NodeStatusNeverUpdated")] {
+            let next = conditions_unknown(object.get::<core_v1::Node>().unwrap(), at(9)).expect("a change");
+            assert!(conditions_unknown(&next, at(10)).is_none());
+            let json = Object::from(next).to_json();
+            let list = json["status"]["conditions"].as_array().unwrap().clone();
+            assert_eq!(list.len(), 4);
+            assert!(list.iter().all(|c| c["status"] == "Unknown"));
+            assert_eq!(list[0]["reason"], reason);
+            assert_eq!(list[0]["lastTransitionTime"], "2024-01-01T00:00:09Z");
+        }
+    }
+}

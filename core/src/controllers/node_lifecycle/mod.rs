@@ -1,0 +1,404 @@
+//! The node lifecycle controller and the taint manager: from heartbeats to conditions, from conditions to taints, from
+//! taints to evictions.
+//!
+//! Keys: one for the periodic look at all heartbeats, one a node, one a pod on a tainted node. A renewal of a lease
+//! concerns no key at all; the look compares two numbers a healthy node. Each step writes one thing, and the change it
+//! makes brings the next step.
+
+mod eviction;
+mod health;
+mod taints;
+mod zone;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::coordination::v1 as coordination_v1;
+use k8s_openapi::api::core::v1::{self as core_v1, Taint};
+
+use super::{Controller, EventNote, Plan, Watched, Write};
+use crate::api::Subresource;
+use crate::client::{Change, Index, Views};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::{Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision};
+use eviction::Stay;
+use health::{NodeState, Readiness};
+use zone::Zones;
+
+static WATCHED: &[Watched] = &[
+    Watched { kind: Kind::NODE, indexes: &[] },
+    Watched { kind: Kind::LEASE, indexes: &[] },
+    Watched { kind: Kind::POD, indexes: &[Index::Node] },
+];
+
+/// Watches over nodes. What it has observed dies with it; a new one starts to count silence from its own start.
+#[derive(Debug)]
+pub struct NodeLifecycleController {
+    look: ObjectKey,
+    next_look: Mono,
+    looked: bool,
+    nodes: BTreeMap<Arc<str>, NodeState>,
+    zones: Zones,
+    all_disrupted: bool,
+    /// Revision of the leases at the last look, and when it last moved.
+    leases: (Revision, Mono),
+    /// Pods that will have to leave: since when that is known, and of which UID.
+    leaving: BTreeMap<ObjectKey, (Arc<str>, Mono)>,
+}
+
+impl Default for NodeLifecycleController {
+    fn default() -> Self {
+        NodeLifecycleController {
+            look: ObjectKey::new(Kind::NODE, "", ""),
+            next_look: Mono::ZERO,
+            looked: false,
+            nodes: BTreeMap::new(),
+            zones: Zones::default(),
+            all_disrupted: false,
+            leases: (Revision(0), Mono::ZERO),
+            leaving: BTreeMap::new(),
+        }
+    }
+}
+
+impl Controller for NodeLifecycleController {
+    fn name(&self) -> &'static str {
+        "node-controller"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        WATCHED
+    }
+
+    fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+        match (&change.old, &change.new) {
+            (Some(Object::Node(old)), Some(Object::Node(new))) => node_changed(change, old, new, views, keys),
+            (_, Some(Object::Node(new))) => {
+                keys.push(self.look.clone());
+                keys.push(change.key.clone());
+                if no_execute(new).next().is_some() {
+                    keys.extend(pods_on(views, new.name()).map(Pod::key));
+                }
+            }
+            (Some(Object::Node(old)), None) => {
+                keys.push(change.key.clone());
+                keys.extend(pods_on(views, old.name()).map(Pod::key).filter(|k| self.leaving.contains_key(k)));
+            }
+            (old, Some(Object::Pod(new))) => {
+                let old = old.as_ref().and_then(Object::get::<core_v1::Pod>);
+                let same = old.is_some_and(|o| {
+                    o.spec.node == new.spec.node
+                        && (Arc::ptr_eq(&o.spec.shared, &new.spec.shared) || o.spec.tolerations == new.spec.tolerations)
+                        && o.meta.deletion_timestamp == new.meta.deletion_timestamp
+                        && o.meta.uid == new.meta.uid
+                });
+                if !same && node_of(views, new).is_some_and(|n| no_execute(n).next().is_some()) {
+                    keys.push(change.key.clone());
+                }
+            }
+            (Some(Object::Pod(_)), None) if self.leaving.contains_key(&change.key) => keys.push(change.key.clone()),
+            _ => {}
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        if *key == self.look {
+            self.look_at_all(views, now)
+        } else if key.kind == Kind::POD {
+            self.reconcile_pod(views, key, now)
+        } else {
+            self.reconcile_node(views, key, now)
+        }
+    }
+}
+
+fn node_changed(change: &Change, old: &Node, new: &Node, views: &Views, keys: &mut Vec<ObjectKey>) {
+    let conditions = |n: &Node| -> Vec<(String, String)> {
+        n.status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect()
+    };
+    let same_spec = Arc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec;
+    if !same_spec || conditions(old) != conditions(new) || old.meta.uid != new.meta.uid {
+        keys.push(change.key.clone());
+    }
+    if !same_spec && !no_execute(old).eq(no_execute(new)) {
+        keys.extend(pods_on(views, new.name()).map(Pod::key));
+    }
+}
+
+fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.taints.iter().flatten().filter(|t| t.effect == taints::NO_EXECUTE)
+}
+
+fn pods_on<'a>(views: &'a Views, node: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
+    views.view(Kind::POD).indexed(Index::Node, node).filter_map(Object::get::<core_v1::Pod>)
+}
+
+fn node_of<'a>(views: &'a Views, pod: &Pod) -> Option<&'a Node> {
+    views.named::<core_v1::Node>("", pod.spec.node.as_deref()?)
+}
+
+fn lease_of<'a>(views: &'a Views, node: &str) -> Option<&'a Lease> {
+    views.named::<coordination_v1::Lease>(NODE_LEASE_NAMESPACE, node)
+}
+
+impl NodeLifecycleController {
+    /// The periodic look: who was heard of, which zones are disrupted, whose turn it is to be tainted.
+    fn look_at_all(&mut self, views: &Views, now: Now) -> Plan {
+        let mut plan = Plan::nothing();
+        if self.looked && now.mono < self.next_look {
+            plan.requeue(self.next_look.since(now.mono));
+            return plan;
+        }
+        let can_see = self.can_see(views.view(Kind::LEASE).revision(), now.mono);
+        self.walk(views, now, can_see, &mut plan);
+        let all_disrupted = self.zones.finish_count();
+        if all_disrupted != self.all_disrupted {
+            self.all_disrupted = all_disrupted;
+            for (name, state) in &mut self.nodes {
+                state.granted = false;
+                if !all_disrupted {
+                    state.heard = now.mono;
+                    state.silent = false;
+                }
+                if state.tainted {
+                    plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+                }
+            }
+        }
+        self.grant_taints(now.mono, &mut plan);
+        self.looked = true;
+        self.next_look = now.mono + limits::NODE_MONITOR_PERIOD;
+        plan.requeue(limits::NODE_MONITOR_PERIOD);
+        plan
+    }
+
+    /// Whether the view of the leases is alive enough to hold silence against a node. After a long blindness, all
+    /// silence counts anew.
+    fn can_see(&mut self, revision: Revision, now: Mono) -> bool {
+        if revision != self.leases.0 {
+            let blind = self.looked && now.since(self.leases.1) > limits::LEASE_VIEW_BLIND;
+            self.leases = (revision, now);
+            if blind {
+                for state in self.nodes.values_mut() {
+                    state.heard = now;
+                }
+            }
+        }
+        now.since(self.leases.1) <= limits::LEASE_VIEW_QUIET
+    }
+
+    /// Goes through nodes, leases and memory side by side; all three are in order of the nodes' names.
+    fn walk(&mut self, views: &Views, now: Now, can_see: bool, plan: &mut Plan) {
+        self.zones.start_count();
+        let (mut gone, mut new): (Vec<Arc<str>>, Vec<&Node>) = (Vec::new(), Vec::new());
+        let mut leases = views.list::<coordination_v1::Lease>(NODE_LEASE_NAMESPACE).peekable();
+        let mut states = self.nodes.iter_mut().peekable();
+        for (_, object) in views.view(Kind::NODE).iter() {
+            let Object::Node(node) = object else { continue };
+            let name = node.name();
+            while let Some((n, _)) = states.next_if(|(n, _)| &***n < name) {
+                gone.push(Arc::clone(n));
+            }
+            while let Some(lease) = leases.next_if(|l| l.name() < name) {
+                plan.wake.push(ObjectKey::new(Kind::NODE, "", lease.name()));
+            }
+            let lease = leases.next_if(|l| l.name() == name);
+            let Some((_, state)) = states.next_if(|(n, _)| &***n == name) else {
+                new.push(node);
+                continue;
+            };
+            look_at(state, node, lease, &mut self.zones, now.mono);
+            if can_see && state.judge(now.mono) {
+                plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+            }
+        }
+        gone.extend(states.map(|(n, _)| Arc::clone(n)));
+        plan.wake.extend(leases.map(|l| ObjectKey::new(Kind::NODE, "", l.name())));
+        for name in gone {
+            self.nodes.remove(&name);
+        }
+        for node in new {
+            let mut state = NodeState::new(now.mono);
+            look_at(&mut state, node, lease_of(views, node.name()), &mut self.zones, now.mono);
+            self.nodes.insert(Arc::from(node.name()), state);
+            if self.looked {
+                let name = node.name();
+                plan.events.push(EventNote {
+                    about: Object::Node(node.clone()),
+                    warning: false,
+                    reason: "RegisteredNode",
+                    message: format!("Node {name} event: Registered Node {name} in Controller"),
+                });
+            }
+        }
+    }
+
+    /// Lets each zone taint the next of its nodes that is not ready, if it is time for one.
+    fn grant_taints(&mut self, now: Mono, plan: &mut Plan) {
+        if self.all_disrupted || self.zones.all_ready() {
+            return;
+        }
+        for (name, state) in &mut self.nodes {
+            let waits = state.readiness != Readiness::True && !state.granted && !state.tainted;
+            if waits && self.zones.get_mut(state.zone).grant(now) {
+                state.granted = true;
+                plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+            }
+        }
+    }
+
+    fn reconcile_node(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let Some(node) = views.get::<core_v1::Node>(key) else { return abandoned_lease(views, key) };
+        let mut plan = Plan::nothing();
+        let Some(state) = self.nodes.get_mut(key.name()) else {
+            // The look takes it in; taints of conditions do not wait for that.
+            plan.wake.push(self.look.clone());
+            let tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
+            push_taints(&mut plan, node, tainted, now);
+            return plan;
+        };
+        if state.silent
+            && state.still_silent(node, lease_of(views, key.name()))
+            && let Some(next) = health::conditions_unknown(node, now)
+        {
+            if Readiness::of(node) == Readiness::True {
+                plan.events.push(EventNote {
+                    about: Object::Node(node.clone()),
+                    warning: false,
+                    reason: "NodeNotReady",
+                    message: format!("Node {} status is now: NodeNotReady", node.name()),
+                });
+            }
+            plan.writes.push(Write::Update(next.into(), Subresource::Status));
+            return plan;
+        }
+        let tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
+        let no_execute = !self.all_disrupted && (state.granted || tainted);
+        if push_taints(&mut plan, node, no_execute, now) {
+            return plan;
+        }
+        if Readiness::of(node) == Readiness::True {
+            state.pods_marked = false;
+        } else if !state.pods_marked {
+            state.pods_marked = mark_pods(&mut plan, views, node, now);
+        }
+        plan
+    }
+
+    fn reconcile_pod(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(pod) = views.get::<core_v1::Pod>(key).filter(|p| p.meta.deletion_timestamp.is_none()) else {
+            self.leaving.remove(key);
+            return plan;
+        };
+        let taints: Vec<&Taint> = node_of(views, pod).into_iter().flat_map(no_execute).collect();
+        let tolerations = pod.spec.tolerations.as_deref().unwrap_or(&[]);
+        let time = match eviction::stay(tolerations, &taints) {
+            Stay::For(time) => time,
+            Stay::Forever => {
+                if self.leaving.remove(key).is_some_and(|(uid, _)| *uid == *pod.uid()) {
+                    plan.events.push(taint_event(pod, format!("Cancelling deletion of Pod {}", key.path())));
+                }
+                return plan;
+            }
+        };
+        let known = self.leaving.get(key).filter(|(uid, _)| **uid == *pod.uid()).map(|(_, since)| *since);
+        let since = known.unwrap_or_else(|| {
+            self.leaving.insert(key.clone(), (Arc::from(pod.uid()), now.mono));
+            now.mono
+        });
+        let stayed = now.mono.since(since);
+        if stayed < time {
+            plan.requeue(time - stayed);
+            return plan;
+        }
+        if let Some(next) = eviction::disruption_target(pod, now) {
+            plan.writes.push(Write::Update(next.into(), Subresource::Status));
+        }
+        plan.writes.push(Write::Delete {
+            key: key.clone(),
+            uid: Arc::from(pod.uid()),
+            rv: None,
+            grace_seconds: None,
+            propagation: None,
+        });
+        plan.events.push(taint_event(pod, format!("Marking for deletion Pod {}", key.path())));
+        plan
+    }
+}
+
+/// Takes one look at a node and its lease, and counts the node in its zone.
+fn look_at(state: &mut NodeState, node: &Node, lease: Option<&Lease>, zones: &mut Zones, now: Mono) {
+    if let Some(lease) = lease {
+        state.see_lease(lease.rv, now);
+    }
+    if state.see_node(node, now) {
+        state.zone = zones.number(node);
+        state.tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
+        if state.readiness == Readiness::True {
+            state.granted = false;
+        }
+    }
+    zones.count(state.zone, state.readiness == Readiness::True);
+}
+
+/// Writes the taints that the node should have, if it has others; whether it had to.
+fn push_taints(plan: &mut Plan, node: &Node, no_execute: bool, now: Now) -> bool {
+    let Some(list) = taints::desired(node, no_execute, &now.wall.to_time()) else { return false };
+    let mut next = node.clone();
+    next.spec_mut().taints = (!list.is_empty()).then_some(list);
+    plan.writes.push(Write::Update(next.into(), Subresource::None));
+    true
+}
+
+/// Declares the node's pods not ready; whether none is left to declare.
+fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, now: Now) -> bool {
+    for pod in pods_on(views, node.name()) {
+        if let Some(next) = eviction::not_ready(pod, now) {
+            plan.writes.push(Write::Update(next.into(), Subresource::Status));
+            plan.events.push(EventNote {
+                about: Object::Pod(pod.clone()),
+                warning: true,
+                reason: "NodeNotReady",
+                message: "Node is not ready".to_owned(),
+            });
+        }
+    }
+    let done = plan.writes.is_empty();
+    if !done {
+        plan.requeue(limits::STALE_VIEW_RETRY);
+    }
+    done
+}
+
+fn taint_event(pod: &Pod, message: String) -> EventNote {
+    EventNote { about: Object::Pod(pod.clone()), warning: false, reason: "TaintManagerEviction", message }
+}
+
+/// Deletes the heartbeat lease that a node left behind. The garbage collector does not watch leases: there are many,
+/// and they change all the time.
+fn abandoned_lease(views: &Views, key: &ObjectKey) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(lease) = lease_of(views, key.name()).filter(|l| l.meta.deletion_timestamp.is_none()) else { return plan };
+    let owned = lease.meta.owner_references.iter().flatten().any(|o| o.kind == "Node" && o.name == key.name());
+    if !owned {
+        return plan;
+    }
+    // Whether the node is gone, or not yet here, only a view as new as the lease can tell.
+    if views.view(Kind::NODE).revision() < lease.rv {
+        plan.requeue(limits::NODE_MONITOR_GRACE);
+        return plan;
+    }
+    plan.writes.push(Write::Delete {
+        key: lease.key(),
+        uid: Arc::from(lease.uid()),
+        rv: Some(lease.rv),
+        grace_seconds: None,
+        propagation: None,
+    });
+    plan
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Which k8s-openapi type each built-in kind is read as.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    admissionregistration::v1 as admissionregistration_v1, apps::v1 as apps_v1, autoscaling::v2 as autoscaling_v2,
+    batch::v1 as batch_v1, coordination::v1 as coordination_v1, core::v1 as core_v1, discovery::v1 as discovery_v1,
+    networking::v1 as networking_v1, node::v1 as node_v1, policy::v1 as policy_v1, rbac::v1 as rbac_v1,
+    scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions_v1;
+use k8s_openapi::serde::Serialize;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{DecodeError, reader};
+use crate::object::{Dynamic, Kind, Obj, Object, Resource};
+
+macro_rules! read_as {
+    ($kind:ident, $value:ident, $unknown:ident;
+     typed { $($typed:ident $whole:ty;)* } dynamic { $($dynamic:ident $other:ty;)* }) => {
+        match $kind {
+            $(Kind::$typed => typed::<$whole>($value, $unknown),)*
+            $(Kind::$dynamic => dynamic::<$other>($kind, $value, $unknown),)*
+            Kind::SECRET => secret($value, $unknown),
+            // A kind of the registry without a type of its own is held as it came.
+            other => Dynamic::from_json(other, $value).map(Object::Dynamic).map_err(DecodeError::whole),
+        }
+    };
+}
+
+/// Reads a value as the type of `kind`.
+pub(super) fn read(kind: Kind, value: Value, unknown: &mut Vec<DecodeError>) -> Result<Object, DecodeError> {
+    read_as! { kind, value, unknown;
+        typed {
+            POD core_v1::Pod;
+            NODE core_v1::Node;
+            LEASE coordination_v1::Lease;
+            NAMESPACE core_v1::Namespace;
+            SERVICE core_v1::Service;
+            ENDPOINTS core_v1::Endpoints;
+            ENDPOINT_SLICE discovery_v1::EndpointSlice;
+            EVENT core_v1::Event;
+            SERVICE_ACCOUNT core_v1::ServiceAccount;
+            REPLICATION_CONTROLLER core_v1::ReplicationController;
+            REPLICA_SET apps_v1::ReplicaSet;
+            DEPLOYMENT apps_v1::Deployment;
+            POD_DISRUPTION_BUDGET policy_v1::PodDisruptionBudget;
+        }
+        dynamic {
+            CONFIG_MAP core_v1::ConfigMap;
+            PERSISTENT_VOLUME core_v1::PersistentVolume;
+            PERSISTENT_VOLUME_CLAIM core_v1::PersistentVolumeClaim;
+            POD_TEMPLATE core_v1::PodTemplate;
+            RESOURCE_QUOTA core_v1::ResourceQuota;
+            LIMIT_RANGE core_v1::LimitRange;
+            STATEFUL_SET apps_v1::StatefulSet;
+            DAEMON_SET apps_v1::DaemonSet;
+            CONTROLLER_REVISION apps_v1::ControllerRevision;
+            JOB batch_v1::Job;
+            CRON_JOB batch_v1::CronJob;
+            HORIZONTAL_POD_AUTOSCALER autoscaling_v2::HorizontalPodAutoscaler;
+            INGRESS networking_v1::Ingress;
+            INGRESS_CLASS networking_v1::IngressClass;
+            NETWORK_POLICY networking_v1::NetworkPolicy;
+            ROLE rbac_v1::Role;
+            ROLE_BINDING rbac_v1::RoleBinding;
+            CLUSTER_ROLE rbac_v1::ClusterRole;
+            CLUSTER_ROLE_BINDING rbac_v1::ClusterRoleBinding;
+            PRIORITY_CLASS scheduling_v1::PriorityClass;
+            STORAGE_CLASS storage_v1::StorageClass;
+            CSI_DRIVER storage_v1::CSIDriver;
+            CSI_NODE storage_v1::CSINode;
+            VOLUME_ATTACHMENT storage_v1::VolumeAttachment;
+            RUNTIME_CLASS node_v1::RuntimeClass;
+            CUSTOM_RESOURCE_DEFINITION apiextensions_v1::CustomResourceDefinition;
+            MUTATING_WEBHOOK_CONFIGURATION admissionregistration_v1::MutatingWebhookConfiguration;
+            VALIDATING_WEBHOOK_CONFIGURATION admissionregistration_v1::ValidatingWebhookConfiguration;
+        }
+    }
+}
+
+fn typed<R: Resource + for<'de> Deserialize<'de>>(
+    value: Value,
+    unknown: &mut Vec<DecodeError>,
+) -> Result<Object, DecodeError> {
+    let whole: R = reader::read(value, unknown)?;
+    Ok(R::into_object(Obj::from_whole(whole)))
+}
+
+fn dynamic<T: Serialize + for<'de> Deserialize<'de>>(
+    kind: Kind,
+    value: Value,
+    unknown: &mut Vec<DecodeError>,
+) -> Result<Object, DecodeError> {
+    let whole: T = reader::read(value, unknown)?;
+    hold(kind, &whole)
+}
+
+fn hold<T: Serialize>(kind: Kind, whole: &T) -> Result<Object, DecodeError> {
+    let value = serde_json::to_value(whole).map_err(|e| DecodeError::whole(e.to_string()))?;
+    Dynamic::from_json(kind, value).map(Object::Dynamic).map_err(DecodeError::whole)
+}
+
+/// `stringData` is for writing only: it is merged over `data` whenever a Secret is read.
+fn secret(value: Value, unknown: &mut Vec<DecodeError>) -> Result<Object, DecodeError> {
+    let mut secret: core_v1::Secret = reader::read(value, unknown)?;
+    if let Some(texts) = secret.string_data.take() {
+        let data = secret.data.get_or_insert_with(BTreeMap::new);
+        data.extend(texts.into_iter().map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes()))));
+    }
+    hold(Kind::SECRET, &secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+    use serde_json::json;
+
+    #[test]
+    fn every_kind_of_the_registry_is_checked_against_its_type() {
+        for kind in Kind::all() {
+            let info = kind.info();
+            let value = json!({"apiVersion": info.api_version(), "kind": info.kind, "metadata": {}, "nope": 1});
+            let errors = super::super::strict(value).expect_err(info.kind);
+            assert_eq!(errors[0].message, "unknown field \"nope\"", "{kind}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Reading objects from JSON as the API server reads request bodies: against the k8s-openapi type of every built-in
+//! kind, those that are [`Dynamic`] inside included, with Go's and Kubernetes' own error texts.
+//!
+//! [`strict`] names every unknown field (`fieldValidation=Strict`, manifests); [`lenient`] drops them (`Ignore`).
+//! Both normalise as Kubernetes does: `null` is absent, a number is a quantity too, quantities become canonical.
+
+mod kinds;
+mod quantity;
+mod reader;
+mod type_name;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{Kind, Object};
+use crate::api::Status;
+
+pub use quantity::canonical;
+
+/// One thing in a manifest that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DecodeError {
+    /// Path of the field, `spec.containers[0].image`; empty for the object as a whole.
+    pub path: String,
+    /// What is wrong, in Kubernetes' words; names the field where Kubernetes does.
+    pub message: String,
+    /// Whether only strict reading minds (an unknown field).
+    pub unknown_field: bool,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl DecodeError {
+    fn whole(message: String) -> DecodeError {
+        DecodeError { path: String::new(), message, unknown_field: false }
+    }
+}
+
+/// Reads an object; a field that its kind does not have is an error. All unknown fields are reported, a type error
+/// first of all.
+pub fn strict(value: Value) -> Result<Object, Vec<DecodeError>> {
+    let (object, unknown) = read(value)?;
+    if unknown.is_empty() { Ok(object) } else { Err(unknown) }
+}
+
+/// Reads an object; fields that its kind does not have are dropped.
+pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
+    read(value).map(|(object, _)| object)
+}
+
+/// The kind that a manifest names, known or not: an error says what is missing or that there is no such kind.
+pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
+    let Some(map) = value.as_object() else {
+        let message = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+        let what = type_name::json_kind(value);
+        return Err(DecodeError::whole(format!(
+            "{message} {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind \
+             string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
+    };
+    let text = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(s)) => Ok(s.as_str()),
+        Some(other) => Err(DecodeError {
+            path: key.to_owned(),
+            message: format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{key} of \
+                 type string",
+                type_name::json_kind(other)
+            ),
+            unknown_field: false,
+        }),
+    };
+    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+    for (name, given) in [("Kind", kind), ("apiVersion", api_version)] {
+        if given.is_empty() {
+            return Err(DecodeError::whole(format!("Object '{name}' is missing in '{value}'")));
+        }
+    }
+    Kind::by_api_version(api_version, kind)
+        .ok_or_else(|| DecodeError::whole(format!("no matches for kind {kind:?} in version {api_version:?}")))
+}
+
+/// The answer of the API server to a body that cannot be read: 400 in Kubernetes' words.
+pub fn status(kind: Kind, errors: &[DecodeError]) -> Status {
+    let info = kind.info();
+    let list: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
+    let strict = if errors.iter().all(|e| e.unknown_field) { "strict decoding error: " } else { "" };
+    Status::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: {strict}{}",
+        info.kind,
+        info.version,
+        info.kind,
+        list.join(", ")
+    ))
+}
+
+fn read(value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
+    let kind = kind_of(&value).map_err(|e| vec![e])?;
+    let mut unknown = Vec::new();
+    match kinds::read(kind, value, &mut unknown) {
+        Ok(object) => Ok((object, unknown)),
+        Err(error) => {
+            unknown.insert(0, error);
+            Err(unknown)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lenient, strict};
+    use crate::object::Object;
+    use serde_json::{Value, json};
+
+    fn check(value: Value, want: &[(&str, &str)]) {
+        let errors = strict(value.clone()).map(|o| o.to_json()).expect_err(&value.to_string());
+        let got: Vec<(&str, &str)> = errors.iter().map(|e| (e.path.as_str(), e.message.as_str())).collect();
+        assert_eq!(got, want, "{value}");
+    }
+
+    fn deployment(spec: Value) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec})
+    }
+
+    #[test]
+    fn says_what_kind_is_missing() {
+        check(json!({"kind": "Pod"}), &[("", r#"Object 'apiVersion' is missing in '{"kind":"Pod"}'"#)]);
+        check(json!({"apiVersion": "v1"}), &[("", r#"Object 'Kind' is missing in '{"apiVersion":"v1"}'"#)]);
+        check(json!({"apiVersion": "y/v1", "kind": "X"}), &[("", r#"no matches for kind "X" in version "y/v1""#)]);
+        check(
+            json!({"apiVersion": "extensions/v1beta1", "kind": "Deployment"}),
+            &[("", r#"no matches for kind "Deployment" in version "extensions/v1beta1""#)],
+        );
+        assert!(strict(json!(["v1", "Pod"])).is_err());
+        assert!(strict(json!({"apiVersion": 1, "kind": "Pod"})).is_err());
+    }
+
+    #[test]
+    fn names_every_unknown_field() {
+        check(
+            deployment(json!({"replcias": 3, "selector": {}, "template": {"spec": {"containers": [
+                {"name": "a", "image": "i"}, {"name": "b", "imagePullPolic": "Always"}]}}})),
+            &[
+                ("spec.replcias", r#"unknown field "spec.replcias""#),
+                (
+                    "spec.template.spec.containers[1].imagePullPolic",
+                    r#"unknown field "spec.template.spec.containers[1].imagePullPolic""#,
+                ),
+            ],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"nam": "x"}, "dat": {}}),
+            &[("dat", r#"unknown field "dat""#), ("metadata.nam", r#"unknown field "metadata.nam""#)],
+        );
+        check(
+            json!({"apiVersion": "batch/v1", "kind": "Job", "spec": {"backofLimit": 1, "template": {}}}),
+            &[("spec.backofLimit", r#"unknown field "spec.backofLimit""#)],
+        );
+    }
+
+    #[test]
+    fn type_errors_are_gos() {
+        check(
+            deployment(json!({"replicas": "3"})),
+            &[(
+                "spec.replicas",
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            )],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a": 1}}}),
+            &[(
+                "metadata.labels.a",
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            )],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": ["a"]}}),
+            &[(
+                "metadata.labels",
+                "json: cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+            )],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": {"name": "a"}}}),
+            &[(
+                "spec.containers",
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            )],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"ports": [{"containerPort": 1.5}]}]}}),
+            &[(
+                "spec.containers[0].ports[0].containerPort",
+                "json: cannot unmarshal number 1.5 into Go struct field \
+                 ContainerPort.spec.containers.ports.containerPort of type int32",
+            )],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"port": 80}}),
+            &[("data.port", "json: cannot unmarshal number into Go struct field ConfigMap.data of type string")],
+        );
+        check(
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": "x"}),
+            &[("spec", "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec")],
+        );
+    }
+
+    #[test]
+    fn bad_quantities_are_kubernetes_own() {
+        let pod = |cpu: Value| {
+            json!({"apiVersion": "v1", "kind": "Pod",
+                   "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}})
+        };
+        check(
+            pod(json!("1 core")),
+            &[(
+                "spec.containers[0].resources.requests.cpu",
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            )],
+        );
+        for (given, want) in [
+            (json!(1), "1"),
+            (json!(0.5), "500m"),
+            (json!("1000m"), "1"),
+            (json!("0.1"), "100m"),
+            (json!("1500m"), "1500m"),
+        ] {
+            let object = strict(pod(given.clone())).unwrap();
+            let json = object.to_json();
+            assert_eq!(json["spec"]["containers"][0]["resources"]["requests"]["cpu"], want, "{given}");
+        }
+    }
+
+    #[test]
+    fn nulls_are_absent_as_in_go() {
+        let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": null,
+            "creationTimestamp": null}, "spec": {"containers": [{"name": "c", "command": null}], "volumes": null},
+            "status": null});
+        let want = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c"}]}});
+        assert_eq!(strict(value).unwrap().to_json(), want);
+    }
+
+    #[test]
+    fn string_data_becomes_data() {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
+            "data": {"a": "b2xk", "b": "aw=="}, "stringData": {"a": "new"}});
+        let json = strict(secret).unwrap().to_json();
+        assert_eq!(json["data"], json!({"a": "bmV3", "b": "aw=="}));
+        assert_eq!(json.get("stringData"), None);
+    }
+
+    #[test]
+    fn lenient_reading_drops_what_strict_reading_minds() {
+        let value = deployment(json!({"replcias": 3, "selector": {}, "template": {}}));
+        let Ok(Object::Deployment(d)) = lenient(value) else { panic!("not a Deployment") };
+        assert_eq!(d.spec.replicas, None);
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "dat": 1, "data": {"a": "b"}});
+        let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"a": "b"}});
+        assert_eq!(lenient(value).unwrap().to_json(), want);
+    }
+
+    #[test]
+    fn custom_schemas_and_raw_json_pass() {
+        let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "xs.y.io"}, "spec": {"group": "y.io", "scope": "Namespaced",
+            "names": {"plural": "xs", "kind": "X"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object",
+                "additionalProperties": {"type": "string"}, "default": {"a": [1, 2.5, null]},
+                "x-kubernetes-preserve-unknown-fields": true}}}}}]}});
+        assert_eq!(strict(crd.clone()).unwrap().to_json(), crd);
+        let revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"},
+            "revision": 3, "data": {"spec": {"anything": ["goes"]}}});
+        assert_eq!(strict(revision.clone()).unwrap().to_json(), revision);
+    }
+}

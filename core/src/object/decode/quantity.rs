@@ -1,0 +1,93 @@
+//! The canonical form of a quantity, which is what Kubernetes stores and shows whatever was written.
+//!
+//! Source: `k8s.io/apimachinery/pkg/api/resource.Quantity.CanonicalizeBytes`.
+
+use std::borrow::Cow;
+
+use crate::object::{Milli, QuantityError};
+
+/// Rewrites a quantity in canonical form: the family of its suffix (binary, decimal, exponent) is kept, no fraction is
+/// shown, the suffix is the largest possible. Borrows where the text already is canonical.
+pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
+    let milli = Milli::parse(text)?;
+    let split = text.find(|c: char| !(c.is_ascii_digit() || ".+-".contains(c))).unwrap_or(text.len());
+    let suffix = &text[split..];
+    let exponent = suffix.len() > 1 && suffix.starts_with(['e', 'E']);
+    let out = if suffix.ends_with('i') {
+        binary(milli)
+    } else if exponent {
+        decimal(milli, |thousands| match thousands {
+            0 => String::new(),
+            n => format!("e{}", 3 * n),
+        })
+    } else if (suffix == "n" || suffix == "u") && milli.0 != 0 {
+        // Finer than thousandths: kept as written, since rounding it up would change what is asked.
+        return Ok(Cow::Borrowed(text));
+    } else {
+        decimal(milli, |thousands| ["m", "", "k", "M", "G", "T", "P", "E"][(thousands + 1) as usize].to_owned())
+    };
+    Ok(if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) })
+}
+
+/// `thousands` is the power of a thousand, from -1 to 6.
+fn decimal(milli: Milli, suffix: impl Fn(i32) -> String) -> String {
+    if milli.0 == 0 {
+        return "0".to_owned();
+    }
+    let (mut n, mut thousands) = (milli.0, -1);
+    while n % 1000 == 0 && thousands < 6 {
+        n /= 1000;
+        thousands += 1;
+    }
+    format!("{n}{}", suffix(thousands))
+}
+
+/// Binary quantities fall back to decimal below 1024 or where a fraction of a unit is left.
+fn binary(milli: Milli) -> String {
+    if milli.0.abs() < 1024 * 1000 || milli.0 % 1000 != 0 {
+        return decimal(milli, |t| ["m", "", "k", "M", "G", "T", "P", "E"][(t + 1) as usize].to_owned());
+    }
+    let mut n = milli.0 / 1000;
+    let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].into_iter();
+    let mut suffix = suffixes.next().unwrap_or("");
+    while n % 1024 == 0
+        && let Some(next) = suffixes.next()
+    {
+        n /= 1024;
+        suffix = next;
+    }
+    format!("{n}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn forms_are_those_of_kubernetes() {
+        for (given, want) in [
+            ("0", "0"),
+            ("0Gi", "0"),
+            ("1", "1"),
+            ("1000m", "1"),
+            ("1.5", "1500m"),
+            ("100m", "100m"),
+            ("1000", "1k"),
+            ("1024", "1024"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("512Mi", "512Mi"),
+            ("0.5Gi", "512Mi"),
+            ("0.5Ki", "512"),
+            ("500M", "500M"),
+            ("2e3", "2e3"),
+            ("-1500m", "-1500m"),
+            ("+2", "2"),
+            ("100u", "100u"),
+            ("1E", "1E"),
+        ] {
+            assert_eq!(canonical(given).unwrap(), want, "{given}");
+        }
+        assert!(canonical("1gi").is_err());
+    }
+}
