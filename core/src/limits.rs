@@ -62,6 +62,20 @@ pub const GONE_PODS: usize = 64;
 pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 /// How long an Event object lives (`--event-ttl`).
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// First back-off of a pod that could not be scheduled (`podInitialBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// Longest back-off of a pod that could not be scheduled (`podMaxBackoffSeconds`).
+pub const SCHEDULER_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a pod is left unschedulable without any event (`podMaxInUnschedulablePodsDuration`).
+pub const SCHEDULER_UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+/// Most requests of the scheduler that are on their way at once.
+pub const SCHEDULER_IN_FLIGHT: usize = 2_000;
+/// How many pod shapes keep a table of filtered and scored nodes; the least recently used one goes first.
+pub const SCHEDULER_TABLES: usize = 128;
+/// How many pod specs and unused shapes are remembered before they are swept.
+pub const SCHEDULER_SHAPES: usize = 4_096;
+/// How many node changes are kept for tables to catch up by, at least.
+pub const SCHEDULER_CHANGES: usize = 4_096;
 /// How soon a decision is tried again that a view which is behind forbade.
 pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
 /// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
@@ -118,3 +132,21 @@ pub const PAGE_SIZE: usize = 500;
 pub const DISRUPTED_PODS: usize = 2000;
 /// For how long events share one lease of the store (`LeaseReuseDurationSeconds`).
 pub const EVENT_LEASE_REUSE: Duration = Duration::from_secs(60);
+/// How long a namespace is left to finish between two looks at what is left in it.
+pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
+/// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).
+pub const DISRUPTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often Events that are too old are looked for.
+pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// Most Events that one sweep deletes at a time.
+pub const EVENT_SWEEP_BATCH: usize = 500;
+/// Least time between two syncs of a service proxy's table (kube-proxy `minSyncPeriod`).
+pub const PROXY_MIN_SYNC: Duration = Duration::from_secs(1);
+/// `service.spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given (three hours).
+pub const AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
+/// Most aliases that one lookup of the cluster DNS follows.
+pub const DNS_ALIASES: usize = 8;
+/// Time to live of the cluster DNS's records, in seconds (as kubeadm configures CoreDNS).
+pub const DNS_TTL: u32 = 30;
+/// How many completed pod specs an API server remembers, so that pods of one template go on sharing one spec.
+pub const COMPLETED_SPECS: usize = 1024;

@@ -1,3 +1,71 @@
-//! The `skeg` command.
+//! The command `skeg`.
+//!
+//! In come arguments and files; out go a report, one JSON object or a page, and an exit code that says how it went:
+//! 0 well, 2 bad input or usage, 3 an invariant broke, 4 the declared state was not reached or kept.
+//! Decisions are the simulator's; here are only files, threads, the real clock and the terminal.
 
-fn main() {}
+// This crate is the driver: it owns threads, the clock and the environment, which the core and the simulator may not.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod cli;
+mod disk;
+mod drive;
+mod machine;
+mod progress;
+mod run;
+mod seeds;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, Sim};
+
+/// How a command ended; the number is the exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Exit {
+    /// All went well.
+    Well = 0,
+    /// Two recorded runs are not the same.
+    Differs = 1,
+    /// Bad input or bad usage.
+    BadInput = 2,
+    /// An invariant was broken.
+    Broken = 3,
+    /// The declared state was not reached and kept, or an expectation was not met.
+    NotConverged = 4,
+}
+
+impl Exit {
+    /// The graver of two: a broken invariant over what has not converged, bad input over both.
+    pub fn worse(self, other: Exit) -> Exit {
+        let gravity = |e| match e {
+            Exit::Well | Exit::Differs => 0,
+            Exit::NotConverged => 1,
+            Exit::Broken => 2,
+            Exit::BadInput => 3,
+        };
+        if gravity(other) > gravity(self) { other } else { self }
+    }
+}
+
+fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Sim(Sim::Run(args)) if args.seeds.is_some() => seeds::run(&args),
+        Command::Sim(Sim::Run(args)) => run::run(&args),
+        Command::Sim(Sim::Replay(args)) => trace::replay(&args),
+        Command::Sim(Sim::Diff(args)) => trace::diff(&args),
+        Command::Version => {
+            println!("skeg {}", env!("CARGO_PKG_VERSION"));
+            Ok(Exit::Well)
+        }
+    };
+    match exit {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(Exit::BadInput as u8)
+        }
+    }
+}

@@ -3,5 +3,19 @@
 //! A world owns virtual time and drives thousands of the core's machines over simulated links, disks and container
 //! runtimes, injects faults, checks invariants, records and replays. Same scenario and seed, same run: to the event.
 
+pub mod converge;
+pub mod fault;
+pub mod files;
+pub mod heap;
+pub mod invariant;
+pub mod net;
 pub mod outcome;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod runtime;
 pub mod scenario;
+pub mod user;
+pub mod world;
+
+pub use run::{Observer, Progress, RunOptions, Silent, run};

@@ -60,6 +60,8 @@ pub struct NodePool {
     pub name: String,
     /// How many.
     pub count: usize,
+    /// Names of the nodes, one each, where they are not to be numbered; otherwise empty.
+    pub names: Vec<String>,
     /// Capacity by resource, as Kubernetes quantities: `cpu: "4"`, `memory: 32Gi`, `pods: "110"`, `nvidia.com/gpu: "1"`.
     pub capacity: BTreeMap<String, String>,
     /// Labels beside the well-known ones.
@@ -218,6 +220,16 @@ pub enum Action {
     /// The store stalls for this long.
     StallStore {
         for_: Duration,
+    },
+    /// Connections of these nodes (or of the control plane) to the API die: requests in flight are lost before they are
+    /// carried out, or their replies after.
+    DropConnections {
+        nodes: NodeSet,
+    },
+    /// Container runtimes of these nodes fail, or are slow, one time in so many; zero: never.
+    RuntimeTrouble {
+        nodes: NodeSet,
+        one_in: u64,
     },
     /// Containers crash: every one of the pods that match.
     CrashPods {

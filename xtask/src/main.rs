@@ -1,3 +1,141 @@
-//! Tasks.
+//! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`.
+//!
+//! It only starts other commands and passes on how they ended, so that a task is the same here and in CI.
 
-fn main() {}
+// A task runner is a driver: it reads its environment and starts processes.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::env;
+use std::process::{Command, ExitCode, Stdio};
+
+const USAGE: &str = "\
+Tasks:
+  cargo xtask test                                    formatting, lints, every test
+  cargo xtask lint                                    formatting and lints
+  cargo xtask bench [NAME…] [--output json|text]      release figures; all of them without a name
+  cargo xtask swarm [A..B] [--jobs N]                 heavy faults over many seeds (0..100 without a range)
+";
+
+/// Benches, in the order in which they are run, each with the figures that it prints.
+const BENCHES: [(&str, &[&str]); 5] = [
+    ("informer", &["informer/event-cost-ratio"]),
+    ("schedule", &["schedule/basic-5000"]),
+    ("thousand", &["sim/1000-pods-1000-nodes"]),
+    ("day", &["sim/day-5000-nodes"]),
+    ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),
+];
+
+/// The scenario of the swarm.
+const SWARM: &str = "examples/heavy-50.yaml";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let (task, rest) = args.split_first().map_or(("", &[][..]), |(t, r)| (t.as_str(), r));
+    let result = match task {
+        "test" => lint().and_then(|()| test()),
+        "lint" => lint(),
+        "bench" => bench(rest),
+        "swarm" => swarm(rest),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command
+}
+
+fn run(mut command: Command) -> Result<(), String> {
+    let line = describe(&command);
+    eprintln!("+ {line}");
+    let status = command.status().map_err(|e| format!("error: {line}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("error: {line}: {status}")) }
+}
+
+fn describe(command: &Command) -> String {
+    let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+    format!("cargo {}", args.join(" "))
+}
+
+fn lint() -> Result<(), String> {
+    run(cargo(&["fmt", "--all", "--check"]))?;
+    run(cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+fn test() -> Result<(), String> {
+    run(cargo(&["test", "--workspace"]))
+}
+
+fn bench(args: &[String]) -> Result<(), String> {
+    let (names, json) = bench_args(args)?;
+    run(cargo(&["build", "--release", "--quiet", "--package", "skeg-benches"]))?;
+    let mut lines = Vec::new();
+    for (bench, figures) in BENCHES {
+        if !figures.iter().any(|f| names.iter().any(|n| n == f)) {
+            continue;
+        }
+        // Each in a process of its own: peak memory is that of a process.
+        let mut command = cargo(&["run", "--release", "--quiet", "--package", "skeg-benches", "--", bench]);
+        eprintln!("+ {}", describe(&command));
+        let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("error: {bench}: {e}"))?;
+        if !output.status.success() {
+            return Err(format!("error: bench {bench}: {}", output.status));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        lines.extend(text.lines().filter(|l| names.iter().any(|n| l.contains(&format!("\"{n}\"")))).map(str::to_owned));
+    }
+    if json {
+        println!("[{}]", lines.join(","));
+    } else {
+        lines.iter().for_each(|l| println!("{l}"));
+    }
+    Ok(())
+}
+
+fn bench_args(args: &[String]) -> Result<(Vec<String>, bool), String> {
+    let all = || BENCHES.iter().flat_map(|(_, figures)| figures.iter().map(|f| (*f).to_owned()));
+    let (mut names, mut json, mut args) = (Vec::new(), false, args.iter());
+    while let Some(arg) = args.next() {
+        match arg.strip_prefix("--output").map(|rest| rest.trim_start_matches('=')) {
+            Some(value) => {
+                let value = if value.is_empty() { args.next().map_or("", String::as_str) } else { value };
+                json = match value {
+                    "json" => true,
+                    "text" => false,
+                    other => return Err(format!("error: --output {other:?}: it is json or text\n\n{USAGE}")),
+                };
+            }
+            None if all().any(|name| name == *arg) => names.push(arg.clone()),
+            None => {
+                let known: Vec<String> = all().collect();
+                return Err(format!("error: there is no bench {arg:?}; there are {}", known.join(", ")));
+            }
+        }
+    }
+    if names.is_empty() {
+        names = all().collect();
+    }
+    Ok((names, json))
+}
+
+fn swarm(args: &[String]) -> Result<(), String> {
+    let (mut range, mut rest) = ("0..100".to_owned(), Vec::new());
+    for arg in args {
+        if arg.contains("..") {
+            range = arg.clone();
+        } else {
+            rest.push(arg.as_str());
+        }
+    }
+    let mut command = cargo(&["run", "--release", "--quiet", "--package", "skeg-runtime", "--"]);
+    command.args(["sim", "run", SWARM, "--seeds", &range]).args(rest);
+    run(command)
+}

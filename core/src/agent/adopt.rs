@@ -43,10 +43,8 @@ impl PodState {
             let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
             remember(&mut self.containers[i], old, ctx.now);
             // A sandbox that is gone takes its init containers' work with it, unless nothing is to run again.
-            if fresh && policy != "Never" {
-                if let Life::Exited(e) = &mut self.containers[i].life {
-                    e.stale = true;
-                }
+            if let (true, Life::Exited(e)) = (fresh && policy != "Never", &mut self.containers[i].life) {
+                e.stale = true;
             }
         }
     }

@@ -240,13 +240,13 @@ impl NodeAgent {
                 }
                 NODE => self.node_replied(now, id, result, out),
                 PODS => self.pods.replied(now, id, result, out),
-                RECORDER => self.to_recorder(now, &FromServer::Reply(id, result), out),
-                _ => self.to_informer(now, &FromServer::Reply(id, result), out),
+                RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
+                _ => self.tell_informer(now, &FromServer::Reply(id, result), out),
             },
-            FromServer::Watch(..) => self.to_informer(now, &message, out),
+            FromServer::Watch(..) => self.tell_informer(now, &message, out),
             FromServer::Disconnected => {
-                self.to_informer(now, &message, out);
-                self.to_recorder(now, &message, out);
+                self.tell_informer(now, &message, out);
+                self.tell_recorder(now, &message, out);
                 self.node.disconnected(now, &mut self.rng);
                 self.lease.disconnected(now, &mut self.rng);
                 self.pods.disconnected(now, out);
@@ -273,14 +273,14 @@ impl NodeAgent {
         self.lease.handle_timeout(now, self.node.node(), &mut self.rng, out);
     }
 
-    fn to_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+    fn tell_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
         let (mut requests, mut changes) = (Vec::new(), Vec::new());
         self.informer.handle(now, message, &mut self.view, &mut requests, &mut changes);
         out.extend(requests.into_iter().map(Out::Api));
         self.pods.view_changed(now, &self.view, changes, out);
     }
 
-    fn to_recorder(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+    fn tell_recorder(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
         let mut requests = Vec::new();
         self.pods.shared.recorder.handle(now, message, &mut requests);
         out.extend(requests.into_iter().map(Out::Api));

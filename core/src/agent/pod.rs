@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::Out;
 use super::admission::{Amounts, Rejection, Room};
+use super::adopt::Found;
 use super::backoff::{Backoff, go_duration};
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
@@ -319,6 +320,10 @@ pub(super) struct PodState {
     pub(super) finished: bool,
     /// `deletionGracePeriodSeconds` that the stop goes by.
     pub(super) deletion_grace: Option<i64>,
+    /// Only the runtime knows it so far; nothing is done before the API has said whether it has such a pod.
+    pub(super) unverified: Option<Box<Found>>,
+    /// The API has it after all: to be begun anew as this pod.
+    pub(super) verified: Option<Box<Pod>>,
     /// Another pod of the same name is still on the node and must go first.
     pub(super) has_predecessor: bool,
     /// When `activeDeadlineSeconds` is over.
@@ -364,6 +369,8 @@ impl PodState {
             stop: None,
             finished: false,
             deletion_grace: None,
+            unverified: None,
+            verified: None,
             has_predecessor: false,
             active_until: None,
             suspect: false,
@@ -372,8 +379,12 @@ impl PodState {
         }
     }
 
-    /// A pod that only the runtime knows: `path` is `namespace/name`.
-    pub(super) fn orphan(slot: u32, uid: &str, path: &str, container_names: &[Arc<str>]) -> PodState {
+    /// A pod that only the runtime knows.
+    pub(super) fn orphan(slot: u32, uid: &str, found: Found) -> PodState {
+        let path = found.sandboxes.first().map_or(uid, |s| &*s.pod);
+        let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
+        names.sort();
+        names.dedup();
         let (namespace, name) = path.split_once('/').unwrap_or(("", path));
         let meta = ObjectMeta {
             name: Some(name.to_owned()),
@@ -382,8 +393,10 @@ impl PodState {
             ..ObjectMeta::default()
         };
         let mut state = PodState::new(slot, Pod::new(meta, Default::default(), Default::default()));
-        state.containers = container_names.iter().enumerate().map(|(i, n)| Container::new(n, Role::Main, i)).collect();
-        (state.in_api, state.in_view) = (false, false);
+        state.containers = names.iter().enumerate().map(|(i, n)| Container::new(n, Role::Main, i)).collect();
+        state.in_view = false;
+        state.write.read_again();
+        state.unverified = Some(Box::new(found));
         state
     }
 
@@ -425,8 +438,9 @@ impl PodState {
     /// Takes in the completion of a command of this pod.
     pub(super) fn completed(&mut self, op: OpId, event: RuntimeEvent, ctx: &mut Ctx<'_>) {
         let Some(at) = self.ops.iter().position(|o| o.id == op) else {
-            // It was given up, or belongs to a pod that had this slot before; only a probe's end says nothing.
-            ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. });
+            // It was given up, or belongs to a pod that had this slot before. The end of a probe or of a stop says
+            // nothing that an exit has not said.
+            ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. } | RuntimeEvent::Stopped { .. });
             return;
         };
         let what = self.ops.swap_remove(at).what;
@@ -643,6 +657,8 @@ impl PodState {
         c.retry_at = Some(ctx.now.mono + delay);
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
         self.event(ctx, true, "Failed", || format!("Error: {}", e.message));
+        // The sandbox may have died, and its end may have been told before its beginning.
+        self.doubt(ctx);
     }
 
     fn container_started(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
@@ -698,7 +714,7 @@ impl PodState {
     pub(super) fn exited(&mut self, i: usize, exit: Exit, ctx: &mut Ctx<'_>) {
         let index = i as u16;
         self.ops.retain(|o| match o.what {
-            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) => j != index,
+            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) | What::Stop(j) => j != index,
             _ => true,
         });
         let c = &mut self.containers[i];
@@ -713,7 +729,8 @@ impl PodState {
         c.probes = None;
         c.waiting = None;
         c.retry_at = None;
-        self.write.dirty = true;
+        // A pod that stops tells its end as a whole, as the kubelet's SyncTerminatingPod.
+        self.write.dirty |= self.stop.is_none();
         if let Some(id) = older.filter(|_| self.sandbox_life == SandboxLife::Ready) {
             self.remove_container(id, ctx);
         }

@@ -18,7 +18,7 @@ use crate::api::{ReqId, Response, Status};
 use crate::client::{Change, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Object, Pod, pod_phase};
+use crate::object::{Object, Pod, Revision, pod_phase};
 
 /// Pause between two questions for the list while something stays unclear.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Pods {
             let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
             let pod = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
             if let Some(old) = old.filter(|o| pod.is_none_or(|p| p.uid() != o.uid())) {
-                self.removed(old.uid(), now, out);
+                self.removed(old.uid(), view.revision(), now, out);
             }
             let Some(pod) = pod else { continue };
             match self.by_uid.get(pod.uid()) {
@@ -118,11 +118,16 @@ impl Pods {
         }
     }
 
-    fn removed(&mut self, uid: &str, now: Now, out: &mut Vec<Out>) {
+    fn removed(&mut self, uid: &str, revision: Revision, now: Now, out: &mut Vec<Out>) {
         let Some(slot) = self.by_uid.get(uid).copied() else { return };
         self.with(slot, now, out, |state, ctx| {
             state.in_view = false;
-            state.vanished(ctx.now.mono);
+            if revision < state.pod.rv {
+                // A view that has gone back in time knows nothing of a pod that is newer: ask.
+                state.write.read_again();
+            } else {
+                state.vanished(ctx);
+            }
         });
     }
 
@@ -189,19 +194,13 @@ impl Pods {
         *place = Some(state);
     }
 
-    /// Pods that the runtime has and the API has not: they are stopped and removed.
+    /// Pods that the runtime has and the view has not. The view may be old, so the API is asked before they are
+    /// stopped and removed.
     fn add_orphans(&mut self, found: BTreeMap<Arc<str>, Found>, now: Now, out: &mut Vec<Out>) {
         for (uid, found) in found {
             let slot = self.slot();
-            let path = found.sandboxes.first().map_or_else(|| Arc::clone(&uid), |s| Arc::clone(&s.pod));
-            let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
-            names.sort();
-            names.dedup();
-            self.place(Box::new(PodState::orphan(slot, &uid, &path, &names)));
-            self.with(slot, now, out, |state, ctx| {
-                state.reconcile(found, ctx);
-                state.vanished(ctx.now.mono);
-            });
+            self.place(Box::new(PodState::orphan(slot, &uid, found)));
+            self.with(slot, now, out, |_, _| {});
         }
     }
 
@@ -211,7 +210,13 @@ impl Pods {
         let mut ctx = Ctx { now, shared: &mut self.shared, out };
         f(&mut state, &mut ctx);
         state.sync(&mut ctx);
-        if state.is_gone() {
+        if let Some(pod) = state.verified.take() {
+            let found = state.unverified.take().map(|f| *f).unwrap_or_default();
+            self.release(&state);
+            self.add(*pod, found, now, out);
+            // What was found may have changed while the API was asked.
+            self.shared.wants_list = true;
+        } else if state.is_gone() {
             self.forget(*state, now, out);
         } else {
             self.set_timer(&mut state, now);
@@ -235,7 +240,8 @@ impl Pods {
         }
     }
 
-    fn forget(&mut self, state: PodState, now: Now, out: &mut Vec<Out>) {
+    /// Takes a pod out of every table.
+    fn release(&mut self, state: &PodState) {
         if let Some((at, _)) = state.deadline {
             self.timers.remove(&(at, state.slot));
         }
@@ -244,6 +250,10 @@ impl Pods {
         }
         self.by_uid.remove(&state.uid);
         self.free.push(state.slot);
+    }
+
+    fn forget(&mut self, state: PodState, now: Now, out: &mut Vec<Out>) {
+        self.release(&state);
         if self.gone.len() == GONE_PODS {
             self.gone.pop_front();
         }
@@ -280,7 +290,7 @@ impl Pods {
                 let slot = (op.0 >> OP_BITS) as u32;
                 if self.slots.get(slot as usize).is_some_and(Option::is_some) {
                     self.with(slot, now, out, |state, ctx| state.completed(op, event, ctx));
-                } else if !matches!(event, RuntimeEvent::Probed { .. }) {
+                } else if !matches!(event, RuntimeEvent::Probed { .. } | RuntimeEvent::Stopped { .. }) {
                     self.shared.wants_list = true;
                     self.ask_if_in_doubt(now, out);
                 }

@@ -140,18 +140,21 @@ impl PodState {
     }
 
     fn run_probe(&mut self, i: usize, kind: ProbeKind, ctx: &mut Ctx<'_>) {
-        let c = &mut self.containers[i];
+        let c = &self.containers[i];
         let Life::Running(id, _) = &c.life else { return };
+        if !c.probes.as_ref().is_some_and(|p| p.is_open(kind, c.started)) {
+            return;
+        }
         let container = id.clone();
         let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else {
+            // A probe's spec never changes; if it did all the same, there is nothing to run.
             self.containers[i].probes = None;
             return;
         };
         let period = seconds(spec.period_seconds, 10);
         let timeout = seconds(spec.timeout_seconds, 1);
         let c = &mut self.containers[i];
-        let started = c.started;
-        let Some(probes) = c.probes.as_mut().filter(|p| p.is_open(kind, started)) else { return };
+        let Some(probes) = &mut c.probes else { return };
         let Some(prober) = probes.probers[kind as usize].as_mut().filter(|p| p.next <= ctx.now.mono) else { return };
         prober.in_flight = true;
         prober.next = ctx.now.mono + period;

@@ -19,10 +19,12 @@ const OWN_CONDITIONS: [&str; 5] =
 type Verdict = Result<Option<&'static str>, (&'static str, String)>;
 
 impl PodState {
-    /// Whether the status is to be made later: the kubelet shows nothing in the middle of starting containers, nor
-    /// between the end of the last container and that of the sandbox.
+    /// Whether the status is to be made later: the kubelet shows nothing in the middle of starting containers (unless
+    /// they were ready, which must be taken back), nor between the end of the last container and that of the sandbox.
     pub(super) fn holds_status(&self) -> bool {
-        let starting = self.containers.iter().any(|c| matches!(c.life, Life::Creating | Life::Starting(_)));
+        let was_ready = pod_condition(&self.write.base, "ContainersReady").is_some_and(|c| c.status == "True");
+        let starting =
+            !was_ready && self.containers.iter().any(|c| matches!(c.life, Life::Creating | Life::Starting(_)));
         let ending = self.stop.is_some() && !self.finished && self.containers.iter().all(|c| !c.is_up());
         (starting || ending) && !self.suspect && self.write.base.start_time.is_some()
     }
@@ -190,11 +192,12 @@ impl PodState {
             (Life::Exited(e), Some(w)) if self.stop.is_none() => (waits(&w.reason, text(&w.message)), Some(ended(e))),
             (Life::Exited(e), _) => (ended(e), last),
             (_, Some(w)) if !self.finished => (waits(&w.reason, text(&w.message)), last),
-            _ if self.finished && last.is_some() => (last.unwrap_or_default(), None),
+            // Between two runs the end of the last one is shown.
+            _ if last.is_some() => (last.unwrap_or_default(), None),
             _ if self.finished && self.initialized => (ended(&never_found()), None),
             _ => {
                 let any_init = self.containers.iter().any(|c| c.role != Role::Main);
-                (waits(if any_init { "PodInitializing" } else { "ContainerCreating" }, None), last)
+                (waits(if any_init { "PodInitializing" } else { "ContainerCreating" }, None), None)
             }
         };
         let id = match &c.life {
@@ -202,7 +205,7 @@ impl PodState {
             Life::Exited(e) => e.id.as_ref(),
             Life::Waiting | Life::Pulling | Life::Creating => c.last.as_ref().and_then(|e| e.id.as_ref()),
         };
-        let image = container_spec(&self.pod, c).and_then(|s| s.image.clone()).unwrap_or_default();
+        let image = self.image_of_run(c);
         let is_running = matches!(c.life, Life::Running(..));
         let ready = match c.role {
             Role::Init => c.exit().is_some_and(|e| e.code == 0) || (self.initialized && !is_running),
@@ -220,6 +223,17 @@ impl PodState {
             last_state: Some(last_state.unwrap_or_default()),
             ..core_v1::ContainerStatus::default()
         }
+    }
+
+    /// The image that a container runs, which for a moment is not the one that its spec names.
+    fn image_of_run(&self, c: &Container) -> String {
+        if c.force_restart {
+            let told = self.write.base.container_statuses.iter().chain(&self.write.base.init_container_statuses);
+            if let Some(s) = told.flatten().find(|s| s.name == *c.name) {
+                return s.image.clone();
+            }
+        }
+        container_spec(&self.pod, c).and_then(|s| s.image.clone()).unwrap_or_default()
     }
 
     /// `GeneratePodInitializedCondition`.

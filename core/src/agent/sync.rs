@@ -29,7 +29,7 @@ impl PodState {
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>) {
         self.expire(ctx);
         self.check_request(ctx);
-        if !self.suspect {
+        if !self.suspect && self.unverified.is_none() {
             self.decide_stop(ctx);
             match self.stop {
                 Some(stop) if !self.finished => self.advance_pod_stop(stop, ctx),

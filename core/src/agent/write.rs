@@ -62,6 +62,12 @@ impl StatusWrite {
         }
     }
 
+    /// What is known of the pod may be wrong: it is read before anything else.
+    pub(super) fn read_again(&mut self) {
+        self.stale = true;
+        self.deleted = false;
+    }
+
     /// The request in flight.
     pub(super) fn request_in_flight(&self) -> Option<ReqId> {
         self.in_flight.as_ref().map(|(id, ..)| *id)
@@ -141,7 +147,7 @@ impl PodState {
                 if pod.uid() == &*self.uid {
                     self.newer(pod);
                 } else {
-                    self.vanished(ctx.now.mono);
+                    self.vanished(ctx);
                 }
             }
             (Purpose::Read, Ok(_)) => self.fail(ctx),
@@ -149,8 +155,8 @@ impl PodState {
                 self.write.retry.reset();
                 self.write.deleted = true;
             }
-            (_, Err(status)) if status.reason == Reason::NotFound => self.vanished(ctx.now.mono),
-            (Purpose::Delete, Err(status)) if status.reason == Reason::Conflict => self.vanished(ctx.now.mono),
+            (_, Err(status)) if status.reason == Reason::NotFound => self.vanished(ctx),
+            (Purpose::Delete, Err(status)) if status.reason == Reason::Conflict => self.vanished(ctx),
             (Purpose::Status(_, rv), Err(status)) if status.reason == Reason::Conflict => {
                 // The view may have moved on meanwhile; if it has not, the API is asked.
                 self.write.stale |= self.pod.rv <= rv;
@@ -174,10 +180,13 @@ impl PodState {
     }
 
     /// The API says that there is no such pod any more.
-    pub(super) fn vanished(&mut self, now: Mono) {
+    pub(super) fn vanished(&mut self, ctx: &mut Ctx<'_>) {
         self.in_api = false;
+        if let Some(found) = self.unverified.take() {
+            self.reconcile(*found, ctx);
+        }
         if self.stop.is_none_or(|s| s.reason != StopReason::Removed) && !self.finished {
-            self.begin_pod_stop(StopReason::Removed, 1, now);
+            self.begin_pod_stop(StopReason::Removed, 1, ctx.now.mono);
         }
     }
 
@@ -205,6 +214,10 @@ impl PodState {
 
     /// Takes in a newer form of the pod from the API.
     pub(super) fn newer(&mut self, pod: Pod) {
+        if self.unverified.is_some() {
+            self.verified = Some(Box::new(pod));
+            return;
+        }
         if pod.rv < self.pod.rv || !self.in_api {
             return;
         }

@@ -268,8 +268,8 @@ impl Informer {
         *heard = now.mono;
         self.failures = 0;
         match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => put(view, object, changes),
-            WatchEvent::Deleted(object) => drop_key(view, object.key(), changes),
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => view.learn(object, changes),
+            WatchEvent::Deleted(object) => view.unlearn(object.namespace(), object.name(), changes),
             WatchEvent::Bookmark { .. } => {}
         }
         if event.rv() > view.revision() {
@@ -294,30 +294,9 @@ fn replace(view: &mut View, items: &[Object], changes: &mut Vec<Change>) {
         listed.sort_unstable();
         let gone: Vec<ObjectKey> =
             view.iter().map(|(k, _)| k).filter(|k| listed.binary_search(k).is_err()).cloned().collect();
-        gone.into_iter().for_each(|key| drop_key(view, key, changes));
+        gone.iter().for_each(|key| view.unlearn(key.namespace(), key.name(), changes));
     }
-    items.iter().for_each(|object| put(view, object, changes));
-}
-
-fn drop_key(view: &mut View, key: ObjectKey, changes: &mut Vec<Change>) {
-    if let Some(old) = view.remove(&key) {
-        changes.push(Change { key, old: Some(old), new: None });
-    }
-}
-
-fn put(view: &mut View, object: &Object, changes: &mut Vec<Change>) {
-    let key = object.key();
-    if let Some(seen) = view.get(&key) {
-        if seen.rv() == object.rv() {
-            return;
-        }
-        // The same name, but another object: its reader is told of the end of the one before the other begins.
-        if seen.uid() != object.uid() {
-            drop_key(view, key.clone(), changes);
-        }
-    }
-    let old = view.upsert(key.clone(), object.clone());
-    changes.push(Change { key, old, new: Some(object.clone()) });
+    items.iter().for_each(|object| view.learn(object, changes));
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod journal;
 mod queue;
 mod recorder;
 mod runner;
+mod table;
 mod view;
 
 pub use election::Elector;

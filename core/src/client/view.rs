@@ -3,10 +3,12 @@
 //! A view may be behind, and may even go back in time after a relist from an older replica. Whoever decides by it
 //! must be right all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::table::Table;
 use crate::object::{Kind, Obj, Object, ObjectKey, Resource, Revision, controller_of};
+use crate::random::mix_bytes;
 
 /// A question that a view can answer without a scan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,21 +37,102 @@ pub struct Change {
     pub new: Option<Object>,
 }
 
+/// An object and its key, in a slot of a view.
+#[derive(Debug)]
+struct Entry {
+    key: ObjectKey,
+    object: Object,
+}
+
+/// The objects under one value of an index, with their slots.
+#[derive(Debug)]
+struct Group {
+    value: Arc<str>,
+    members: BTreeMap<ObjectKey, u32>,
+}
+
+/// One index of a view. Groups are found by hash, and never walked.
+#[derive(Debug)]
+struct Grouping {
+    index: Index,
+    groups: Vec<Group>,
+    free: Vec<u32>,
+    by_value: Table,
+}
+
+impl Grouping {
+    fn find(&self, value: &str) -> Option<u32> {
+        self.by_value.find(mix_bytes(0, value.as_bytes()), |slot| &*self.groups[slot as usize].value == value)
+    }
+
+    fn members(&self, value: &str) -> Option<&BTreeMap<ObjectKey, u32>> {
+        self.find(value).map(|slot| &self.groups[slot as usize].members)
+    }
+
+    fn insert(&mut self, value: &str, key: &ObjectKey, slot: u32) {
+        let group = self.find(value).unwrap_or_else(|| {
+            let group = Group { value: Arc::from(value), members: BTreeMap::new() };
+            let at = match self.free.pop() {
+                Some(at) => {
+                    self.groups[at as usize] = group;
+                    at
+                }
+                None => {
+                    self.groups.push(group);
+                    self.groups.len() as u32 - 1
+                }
+            };
+            self.by_value.insert(mix_bytes(0, value.as_bytes()), at);
+            at
+        });
+        self.groups[group as usize].members.insert(key.clone(), slot);
+    }
+
+    fn remove(&mut self, value: &str, key: &ObjectKey) {
+        let Some(group) = self.find(value) else { return };
+        let members = &mut self.groups[group as usize].members;
+        members.remove(key);
+        if members.is_empty() {
+            self.by_value.remove(mix_bytes(0, value.as_bytes()), group);
+            self.free.push(group);
+        }
+    }
+}
+
 /// Objects of one kind as one reader knows them.
+///
+/// They stand in slots, found by the hash of their name; a tree of the keys, which only comings and goings touch,
+/// gives the order. So the cost of a change of an object does not depend on how many others there are.
 #[derive(Debug)]
 pub struct View {
     kind: Kind,
-    objects: BTreeMap<ObjectKey, Object>,
-    indexes: Vec<(Index, BTreeMap<Arc<str>, BTreeSet<ObjectKey>>)>,
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_name: Table,
+    order: BTreeMap<ObjectKey, u32>,
+    indexes: Vec<Grouping>,
     revision: Revision,
     synced: bool,
+}
+
+fn name_hash(namespace: &str, name: &str) -> u64 {
+    mix_bytes(mix_bytes(0, namespace.as_bytes()), name.as_bytes())
 }
 
 impl View {
     /// An empty view that maintains these indexes.
     pub fn new(kind: Kind, indexes: &[Index]) -> View {
-        let indexes = indexes.iter().map(|i| (*i, BTreeMap::new())).collect();
-        View { kind, objects: BTreeMap::new(), indexes, revision: Revision(0), synced: false }
+        let grouping = |i: &Index| Grouping { index: *i, groups: vec![], free: vec![], by_value: Table::default() };
+        View {
+            kind,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_name: Table::default(),
+            order: BTreeMap::new(),
+            indexes: indexes.iter().map(grouping).collect(),
+            revision: Revision(0),
+            synced: false,
+        }
     }
 
     /// The kind that it is of.
@@ -77,86 +160,162 @@ impl View {
         self.revision = revision;
     }
 
+    fn entry(&self, slot: u32) -> &Entry {
+        self.slots[slot as usize].as_ref().expect("a slot that is found is taken")
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<u32> {
+        self.by_name.find(name_hash(namespace, name), |slot| {
+            let key = &self.entry(slot).key;
+            key.name() == name && key.namespace() == namespace
+        })
+    }
+
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key)
+        if key.kind != self.kind {
+            return None;
+        }
+        self.find(key.namespace(), key.name()).map(|slot| &self.entry(slot).object)
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.order.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.order.is_empty()
     }
 
     /// All objects in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Object)> {
-        self.objects.iter()
+        self.order.iter().map(|(key, slot)| (key, &self.entry(*slot).object))
     }
 
     /// The objects of one namespace in order of their names.
     pub fn namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let range = ObjectKey::range_start(self.kind, namespace)..ObjectKey::range_end(self.kind, namespace);
-        self.objects.range(range).map(|(_, o)| o)
+        self.order.range(range).map(|(_, slot)| &self.entry(*slot).object)
+    }
+
+    fn grouping(&self, index: Index) -> &Grouping {
+        self.indexes.iter().find(|g| g.index == index).expect("an index is declared before it is used")
     }
 
     /// The objects under `value` of an index, in order of their keys. Panics if the index is not maintained.
     pub fn indexed<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
-        let (_, map) = self.indexes.iter().find(|(i, _)| *i == index).expect("an index is declared before it is used");
-        map.get(value).into_iter().flatten().filter_map(|key| self.objects.get(key))
+        let members = self.grouping(index).members(value);
+        members.into_iter().flat_map(BTreeMap::values).map(|slot| &self.entry(*slot).object)
     }
 
     /// How many objects are under `value` of an index. Panics if the index is not maintained.
     pub fn indexed_len(&self, index: Index, value: &str) -> usize {
-        let (_, map) = self.indexes.iter().find(|(i, _)| *i == index).expect("an index is declared before it is used");
-        map.get(value).map_or(0, BTreeSet::len)
+        self.grouping(index).members(value).map_or(0, BTreeMap::len)
     }
 
     /// Takes in an object; answers what was there before.
     pub fn upsert(&mut self, key: ObjectKey, object: Object) -> Option<Object> {
-        let old = self.objects.get(&key).cloned();
-        if let Some(old) = &old {
-            self.reindex(&key, old, Some(&object));
+        match self.find(key.namespace(), key.name()) {
+            Some(slot) => Some(self.replace(slot, object)),
+            None => {
+                self.insert(key, object);
+                None
+            }
         }
-        for (index, map) in &mut self.indexes {
-            each_value(*index, &object, |value| match map.get_mut(value) {
-                Some(set) => {
-                    set.insert(key.clone());
-                }
-                None => {
-                    map.insert(Arc::from(value), BTreeSet::from([key.clone()]));
-                }
-            });
-        }
-        self.objects.insert(key, object);
-        old
     }
 
     /// Forgets an object; answers what was there.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Object> {
-        let old = self.objects.remove(key)?;
-        self.reindex(key, &old, None);
-        Some(old)
+        self.find(key.namespace(), key.name()).map(|slot| self.take(slot).object)
     }
 
-    /// Drops the index entries of `old` that `new` does not have as well.
-    fn reindex(&mut self, key: &ObjectKey, old: &Object, new: Option<&Object>) {
-        if new.is_some_and(|n| Arc::ptr_eq(n.meta(), old.meta()) && n.same_spec(old)) {
+    /// Takes in what a list or a watch says of an object, and tells of the change. Known news is no change; another
+    /// object of the same name is the end of the one before it begins.
+    pub(super) fn learn(&mut self, object: &Object, changes: &mut Vec<Change>) {
+        let Some(slot) = self.find(object.namespace(), object.name()) else {
+            let key = object.key();
+            self.insert(key.clone(), object.clone());
+            changes.push(Change { key, old: None, new: Some(object.clone()) });
+            return;
+        };
+        let known = &self.entry(slot).object;
+        if known.rv() == object.rv() {
             return;
         }
-        for (index, map) in &mut self.indexes {
-            each_value(*index, old, |value| {
-                if let Some(set) = map.get_mut(value) {
-                    set.remove(key);
-                    if set.is_empty() {
-                        map.remove(value);
-                    }
-                }
-            });
+        if !Arc::ptr_eq(known.meta(), object.meta()) && known.uid() != object.uid() {
+            let Entry { key, object: old } = self.take(slot);
+            self.insert(key.clone(), object.clone());
+            changes.push(Change { key: key.clone(), old: Some(old), new: None });
+            changes.push(Change { key, old: None, new: Some(object.clone()) });
+            return;
         }
+        let old = self.replace(slot, object.clone());
+        changes.push(Change { key: self.entry(slot).key.clone(), old: Some(old), new: Some(object.clone()) });
+    }
+
+    /// Takes in that an object is gone, and tells of it.
+    pub(super) fn unlearn(&mut self, namespace: &str, name: &str, changes: &mut Vec<Change>) {
+        if let Some(slot) = self.find(namespace, name) {
+            let Entry { key, object } = self.take(slot);
+            changes.push(Change { key, old: Some(object), new: None });
+        }
+    }
+
+    fn insert(&mut self, key: ObjectKey, object: Object) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.by_name.insert(name_hash(key.namespace(), key.name()), slot);
+        for grouping in &mut self.indexes {
+            each_value(grouping.index, &object, |value| grouping.insert(value, &key, slot));
+        }
+        self.order.insert(key.clone(), slot);
+        self.slots[slot as usize] = Some(Entry { key, object });
+    }
+
+    fn replace(&mut self, slot: u32, object: Object) -> Object {
+        let entry = self.slots[slot as usize].as_mut().expect("a slot that is found is taken");
+        let old = std::mem::replace(&mut entry.object, object);
+        for grouping in &mut self.indexes {
+            if !same_values(grouping.index, &old, &entry.object) {
+                each_value(grouping.index, &old, |value| grouping.remove(value, &entry.key));
+                each_value(grouping.index, &entry.object, |value| grouping.insert(value, &entry.key, slot));
+            }
+        }
+        old
+    }
+
+    fn take(&mut self, slot: u32) -> Entry {
+        let entry = self.slots[slot as usize].take().expect("a slot that is found is taken");
+        self.by_name.remove(name_hash(entry.key.namespace(), entry.key.name()), slot);
+        for grouping in &mut self.indexes {
+            each_value(grouping.index, &entry.object, |value| grouping.remove(value, &entry.key));
+        }
+        self.order.remove(&entry.key);
+        self.free.push(slot);
+        entry
+    }
+}
+
+/// Whether two states of one object stand under the same values of an index. May say no although they do.
+fn same_values(index: Index, old: &Object, new: &Object) -> bool {
+    let same_meta = Arc::ptr_eq(old.meta(), new.meta());
+    match index {
+        Index::Controller | Index::Owner => same_meta || old.meta().owner_references == new.meta().owner_references,
+        Index::Label => same_meta || old.labels() == new.labels(),
+        Index::Node => match (old, new) {
+            (Object::Pod(a), Object::Pod(b)) => a.spec.node == b.spec.node,
+            _ => false,
+        },
+        Index::Selector => match (old, new) {
+            (Object::Service(a), Object::Service(b)) => {
+                Arc::ptr_eq(&a.spec, &b.spec) || a.spec.selector == b.spec.selector
+            }
+            _ => false,
+        },
     }
 }
 
@@ -260,8 +419,10 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::{Index, View, Views};
-    use crate::object::{Kind, Object, Pod};
+    use crate::object::{Kind, Object, ObjectKey, Pod};
     use serde_json::json;
 
     fn pod(name: &str, node: &str) -> Object {
@@ -281,6 +442,29 @@ mod tests {
         assert_eq!(view.indexed(Index::Label, "d/app=a").count(), 1);
         view.remove(&key);
         assert_eq!(view.indexed(Index::Node, "n1").count(), 0);
+    }
+
+    #[test]
+    fn agrees_with_a_plain_map() {
+        let mut rng = crate::random::Rng::from_seed(5);
+        let mut view = View::new(Kind::POD, &[Index::Node, Index::Label]);
+        let mut plain: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+        for _ in 0..3000 {
+            let object = pod(&format!("p{}", rng.below(40)), ["", "n1", "n2"][rng.below(3) as usize]);
+            let key = object.key();
+            if rng.chance(1, 3) {
+                assert_eq!(view.remove(&key), plain.remove(&key));
+            } else {
+                assert_eq!(view.upsert(key.clone(), object.clone()), plain.insert(key.clone(), object));
+            }
+            assert!(view.iter().eq(plain.iter()) && view.len() == plain.len());
+            assert_eq!(view.get(&key), plain.get(&key));
+            for node in ["", "n1", "n2"] {
+                let on = |o: &&Object| matches!(o, Object::Pod(p) if p.spec.node.as_deref().unwrap_or("") == node);
+                assert!(view.indexed(Index::Node, node).eq(plain.values().filter(on)));
+            }
+            assert!(view.namespace("d").eq(plain.values()) && view.indexed(Index::Label, "d/app=a").eq(plain.values()));
+        }
     }
 
     #[test]

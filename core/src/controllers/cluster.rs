@@ -1,11 +1,15 @@
 //! The controllers of the cluster itself: what keeps services, nodes, namespaces and garbage in order.
 
 use super::Controller;
+use super::disruption::DisruptionController;
 use super::endpoint_slice::EndpointSliceController;
 use super::endpoints::EndpointsController;
+use super::event_ttl::EventTtlController;
 use super::garbage_collector::GarbageCollector;
+use super::namespace::NamespaceController;
 use super::node_lifecycle::NodeLifecycleController;
 use super::pod_gc::PodGcController;
+use super::service_account::ServiceAccountController;
 
 /// One of each, new.
 pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
@@ -15,5 +19,9 @@ pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
         Box::<NodeLifecycleController>::default(),
         Box::<PodGcController>::default(),
         Box::<GarbageCollector>::default(),
+        Box::<NamespaceController>::default(),
+        Box::new(ServiceAccountController),
+        Box::new(DisruptionController),
+        Box::<EventTtlController>::default(),
     ]
 }

@@ -70,21 +70,29 @@ fn status(cluster: &Cluster, key: &ObjectKey) -> Value {
     cluster.server.objects[key].to_json()["status"].clone()
 }
 
+/// Breaks the connection again and again while work is under way: replies are lost at once, and views lag behind.
+fn flap(cluster: &mut Cluster, seed: u64, check: impl Fn(&Cluster)) {
+    for i in 0..60 {
+        cluster.run_checked(Duration::from_millis(400 + (seed * 97 + i * 131) % 1500), &check);
+        cluster.disconnect(0);
+    }
+}
+
 #[test]
 fn lost_replies_and_stale_views_make_no_pod_twice() {
-    for (seed, set) in (1..9).flat_map(|seed| [(seed, replica_set(12)), (seed, replication_controller(12))]) {
-        let mut cluster = bad_cluster(seed, 1);
-        let now = cluster.now;
-        let key = cluster.server.create(now, set).unwrap().key();
-        for minute in 0..6 {
-            cluster.run_checked(MINUTE, |c| assert!(c.server.pods().0 <= 12, "seed {seed}: too many pods"));
-            if minute < 3 {
-                cluster.disconnect(0);
-            }
+    for (seed, set) in (1..7).flat_map(|seed| [(seed, replica_set(12)), (seed, replication_controller(12))]) {
+        for lag in [3, 40] {
+            let mut cluster = bad_cluster(seed, 1);
+            cluster.lag = Duration::from_secs(lag);
+            let now = cluster.now;
+            let key = cluster.server.create(now, set.clone()).unwrap().key();
+            let check = |c: &Cluster| assert!(c.server.pods().0 <= 12, "seed {seed}, lag {lag}: too many pods");
+            flap(&mut cluster, seed, check);
+            cluster.run_checked(20 * MINUTE, check);
+            assert_eq!(cluster.server.pods(), (12, 12), "seed {seed}, lag {lag}");
+            assert_eq!(count_created(&cluster, Kind::POD), 12, "seed {seed}, lag {lag}");
+            assert_eq!(status(&cluster, &key)["readyReplicas"], 12, "seed {seed}, lag {lag}");
         }
-        assert_eq!(cluster.server.pods(), (12, 12), "seed {seed}");
-        assert_eq!(count_created(&cluster, Kind::POD), 12, "seed {seed}");
-        assert_eq!(status(&cluster, &key)["readyReplicas"], 12, "seed {seed}");
     }
 }
 
@@ -95,8 +103,21 @@ fn a_shrinking_set_loses_no_pod_too_many() {
         let now = cluster.now;
         let key = cluster.server.create(now, replica_set(12)).unwrap().key();
         cluster.run(5 * MINUTE);
-        edit(&mut cluster, &key, &json!({"spec": {"replicas": 4}}));
-        cluster.run_checked(5 * MINUTE, |c| assert!(c.server.pods().0 >= 4, "seed {seed}: too few pods"));
+        cluster.lag = Duration::from_secs(if seed % 2 == 0 { 3 } else { 40 });
+        let check = |c: &Cluster| assert!(c.server.pods().0 >= 4, "seed {seed}: too few pods");
+        for replicas in [9, 6, 4] {
+            edit(&mut cluster, &key, &json!({"spec": {"replicas": replicas}}));
+            // What ranks last changes all the while.
+            for i in 0..20 {
+                cluster.run_checked(Duration::from_millis(700), check);
+                cluster.disconnect(0);
+                let active = |p: &&Object| !p.is_deleting();
+                let pods: Vec<ObjectKey> = cluster.server.of(Kind::POD).filter(active).map(Object::key).collect();
+                let cost = json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1"}}});
+                edit(&mut cluster, &pods[(seed + i) as usize % pods.len()], &cost);
+            }
+        }
+        cluster.run_checked(20 * MINUTE, check);
         assert_eq!(cluster.server.pods(), (4, 4), "seed {seed}");
         assert_eq!(count_created(&cluster, Kind::POD), 12, "seed {seed}");
     }
@@ -106,16 +127,18 @@ fn a_shrinking_set_loses_no_pod_too_many() {
 fn a_new_leader_makes_no_pod_that_the_old_one_made() {
     for seed in 1..9 {
         let mut cluster = bad_cluster(seed, 2);
+        // Longer than it takes to become the leader: a stand-by knows less than the leader that it follows.
+        cluster.lag = Duration::from_secs(60);
         let now = cluster.now;
         cluster.server.create(now, replica_set(30)).unwrap();
-        for second in 0..3 {
-            // The leader dies in the midst of its work, and comes back as one that knows nothing.
-            cluster.run(Duration::from_secs(5 + second));
-            let machine = manager(&format!("m{second}"), seed + 100 + second);
-            cluster.restart((second % 2) as usize, machine);
-            cluster.run_checked(MINUTE, |c| assert!(c.server.pods().0 <= 30, "seed {seed}: too many pods"));
+        let check = |c: &Cluster| assert!(c.server.pods().0 <= 30, "seed {seed}: too many pods");
+        for life in 0..4 {
+            // Both die in the midst of their work in turn, and come back as ones that know nothing.
+            cluster.run_checked(Duration::from_secs(15 + 5 * life), check);
+            cluster.restart((life % 2) as usize, manager(&format!("m{life}"), seed + 100 + life));
+            cluster.run_checked(MINUTE, check);
         }
-        cluster.run(4 * MINUTE);
+        cluster.run_checked(20 * MINUTE, check);
         assert_eq!(cluster.server.pods(), (30, 30), "seed {seed}");
         assert_eq!(count_created(&cluster, Kind::POD), 30, "seed {seed}");
     }

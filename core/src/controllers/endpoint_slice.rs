@@ -248,10 +248,10 @@ fn slice_ports(slice: &EndpointSlice) -> PortSet {
 }
 
 /// Fits the desired endpoints into the existing slices; the slices that there will be, and those left over.
-fn fit<'a>(
-    existing: Vec<&'a EndpointSlice>,
+fn fit(
+    existing: Vec<&EndpointSlice>,
     mut desired: BTreeMap<PortSet, BTreeMap<EndpointId, discovery_v1::Endpoint>>,
-) -> (Vec<Draft>, Vec<&'a EndpointSlice>) {
+) -> (Vec<Draft>, Vec<&EndpointSlice>) {
     let (mut drafts, mut unused): (Vec<Draft>, Vec<&EndpointSlice>) = (Vec::new(), Vec::new());
     for slice in existing {
         let ports = slice_ports(slice);

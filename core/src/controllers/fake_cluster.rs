@@ -143,7 +143,9 @@ impl Fake {
                     }
                     Subresource::Scale | Subresource::Finalize => {}
                 }
-                let done = next.is_deleting() && next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
+                let held =
+                    matches!(&next, Object::Namespace(n) if n.spec.finalizers.as_ref().is_some_and(|f| !f.is_empty()));
+                let done = next.is_deleting() && !held && next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
                 if done { self.remove(&next.key()) } else { self.put(next) }
             }
             Write::Patch { .. } => panic!("no controller of these patches"),

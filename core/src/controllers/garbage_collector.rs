@@ -53,10 +53,10 @@ impl Controller for GarbageCollector {
     }
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
-        if let (Some(old), Some(new)) = (&change.old, &change.new) {
-            if Arc::ptr_eq(old.meta(), new.meta()) || same_ownership(old.meta(), new.meta()) {
-                return;
-            }
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && (Arc::ptr_eq(old.meta(), new.meta()) || same_ownership(old.meta(), new.meta()))
+        {
+            return;
         }
         let replaced = match (&change.old, &change.new) {
             (Some(old), Some(new)) => old.uid() != new.uid(),

@@ -9,16 +9,21 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 pub mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
+mod event_ttl;
 #[cfg(test)]
-mod fake_cluster;
+pub(crate) mod fake_cluster;
 mod garbage_collector;
 mod manager;
+mod namespace;
 mod node_lifecycle;
 mod plan;
 mod pod_gc;
 pub mod replica_set;
+pub mod rolling_update;
+mod service_account;
 mod service_backends;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::{Patch, Propagation, Status, Subresource};
 use crate::client::{Change, Index, Views};
+use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 
@@ -104,10 +105,10 @@ pub enum Write {
 }
 
 impl Write {
-    /// The failure of [`Write::ExpectEmpty`] where `count` objects are left.
-    pub fn not_empty(kind: Kind, namespace: &str, count: u64) -> Status {
-        let why = format!("{}. has {count} resource instances", kind.info().qualified());
-        Status::conflict(Kind::NAMESPACE, namespace, &why)
+    /// The failure of [`Write::ExpectEmpty`] where `count` objects are left: not yet, ask again.
+    pub fn not_empty(kind: Kind, _namespace: &str, count: u64) -> Status {
+        let message = format!("{}. has {count} resource instances", kind.info().qualified());
+        Status::too_many_requests(message, limits::NAMESPACE_RETRY)
     }
 }
 

@@ -55,10 +55,8 @@ impl Controller for PodGcController {
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
         match (&change.old, &change.new) {
-            (_, Some(Object::Node(node))) => {
-                if self.missing.contains_key(&change.key) || is_out_of_service(node) {
-                    keys.push(change.key.clone());
-                }
+            (_, Some(Object::Node(node))) if self.missing.contains_key(&change.key) || is_out_of_service(node) => {
+                keys.push(change.key.clone());
             }
             (Some(Object::Node(_)), None) => keys.push(change.key.clone()),
             (old, Some(Object::Pod(new))) => {

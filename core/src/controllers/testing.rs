@@ -1,13 +1,16 @@
 //! A cluster in miniature for tests: one API server in memory, whose replies get lost and whose watches lag, and pods
 //! that become ready and go away by themselves.
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
-use crate::api::{Call, FromServer, Patch, Precondition, ReqId, Response, Status, Subresource, ToServer, WatchEvent};
+use crate::api::{
+    Call, FromServer, Patch, Precondition, Propagation, ReqId, Response, Status, Subresource, ToServer, WatchEvent,
+};
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision, is_pod_active, is_pod_ready};
 use crate::random::Rng;
@@ -121,6 +124,15 @@ impl Server {
         Ok(self.commit(object, WatchEvent::Deleted))
     }
 
+    fn orphan(&mut self, owner: &str) {
+        let owned = |o: &&Object| o.meta().owner_references.iter().flatten().any(|r| r.uid == owner);
+        let dependants: Vec<Object> = self.objects.values().filter(owned).cloned().collect();
+        for mut object in dependants {
+            object.meta_mut().owner_references = None;
+            self.put(object);
+        }
+    }
+
     fn call(&mut self, now: Now, call: Call) -> Result<Response, Status> {
         Ok(Response::Object(match call {
             Call::Get { key, .. } => self.find(&key, &Precondition::default())?,
@@ -138,9 +150,15 @@ impl Server {
                 json_patch::merge(&mut value, &body);
                 self.replace(old, Object::from_json(value).expect("a patch keeps an object readable"))
             }
-            Call::Delete { key, options } => self.delete(now, &key, &options.precondition)?,
-            Call::List { kind, .. } => {
-                let of_kind = self.objects.iter().filter(|(k, _)| k.kind == kind);
+            Call::Delete { key, options } => {
+                let deleted = self.delete(now, &key, &options.precondition)?;
+                if options.propagation == Some(Propagation::Orphan) {
+                    self.orphan(deleted.uid());
+                }
+                deleted
+            }
+            Call::List { kind, options, .. } => {
+                let of_kind = self.objects.iter().filter(|(k, o)| k.kind == kind && options.labels.matches(o.labels()));
                 let items = Arc::new(of_kind.map(|(_, o)| o.clone()).collect());
                 let rv = Revision(self.revision);
                 return Ok(Response::List { items, rv, continue_from: None, remaining: None });
@@ -175,9 +193,14 @@ struct OpenWatch {
     free: Mono,
 }
 
+/// A machine that a test can look into.
+pub trait Tested: Machine<In = FromServer, Out = ToServer> + Any {}
+
+impl<M: Machine<In = FromServer, Out = ToServer> + Any> Tested for M {}
+
 /// A machine that talks to the server over a bad line.
 pub struct Client {
-    pub machine: Box<dyn Machine<In = FromServer, Out = ToServer>>,
+    pub machine: Box<dyn Tested>,
     watches: Vec<OpenWatch>,
     inbox: BTreeMap<(Mono, u64), FromServer>,
 }
@@ -217,16 +240,22 @@ impl Cluster {
     }
 
     /// Adds a machine; answers its index.
-    pub fn add(&mut self, machine: Box<dyn Machine<In = FromServer, Out = ToServer>>) -> usize {
+    pub fn add(&mut self, machine: Box<dyn Tested>) -> usize {
         self.clients.push(Client { machine, watches: Vec::new(), inbox: BTreeMap::new() });
         self.wake(self.clients.len() - 1);
         self.clients.len() - 1
     }
 
     /// Puts another machine in a client's place, as after a crash.
-    pub fn restart(&mut self, index: usize, machine: Box<dyn Machine<In = FromServer, Out = ToServer>>) {
+    pub fn restart(&mut self, index: usize, machine: Box<dyn Tested>) {
         self.clients[index] = Client { machine, watches: Vec::new(), inbox: BTreeMap::new() };
         self.wake(index);
+    }
+
+    /// A client's machine.
+    pub fn machine<M: Tested>(&mut self, index: usize) -> &mut M {
+        let machine: &mut dyn Any = &mut *self.clients[index].machine;
+        machine.downcast_mut().expect("the test knows what it put there")
     }
 
     fn wake(&mut self, index: usize) {

@@ -82,6 +82,11 @@ impl<S: HasTemplate> Templated<S> {
         self.fields.template_meta()
     }
 
+    /// Whether `spec.template.spec` was given at all.
+    pub fn template_is_given(&self) -> bool {
+        self.has_pod
+    }
+
     /// Pod spec for writing (copied if shared).
     pub fn pod_mut(&mut self) -> &mut core_v1::PodSpec {
         self.has_pod = true;

@@ -142,10 +142,17 @@ impl MemoryStore {
     }
 
     /// The newest values of `start..end`, in order.
-    pub fn range<'a>(&'a self, start: &'a StoreKey, end: &'a StoreKey) -> impl Iterator<Item = &'a KeyValue> {
-        let empty = start >= end;
-        let shards = (!empty).then(|| self.shards.range(shard(start)..=shard(end)));
-        shards.into_iter().flatten().flat_map(move |(_, m)| m.range::<StoreKey, _>(start..end)).map(|(_, kv)| kv)
+    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
+        let (start, end) = (start.clone(), end.clone());
+        let shards = (start < end).then(|| self.shards.range(shard(&start)..=shard(&end)));
+        let within = shards.into_iter().flatten().flat_map(move |(_, m)| m.range(start.clone()..end.clone()));
+        within.map(|(_, kv)| kv)
+    }
+
+    /// Changes after `revision`, oldest first, as far as they have not been compacted away. For observers: costs what
+    /// has changed since.
+    pub fn changes_after(&self, revision: Revision) -> Vec<StoreEvent> {
+        self.changes(revision, |_| true)
     }
 
     /// The newest state of every object of a kind, in order of their keys.
@@ -344,28 +351,33 @@ impl MemoryStore {
         StoreReply::Watching { revision: Revision(from.0 - 1), watch }
     }
 
-    /// Sends what a new watch has missed. Only `previous` values are kept, so the value of a change is found from the
-    /// newest state backwards: it is what the next change of the key replaced.
+    /// Sends what a new watch has missed.
     fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
         let watch = &self.watches[&(client, id)];
-        let mut after: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
-        let mut events: Vec<StoreEvent> = Vec::new();
-        for undo in self.log.iter().rev().take_while(|u| u.revision >= watch.from) {
-            if watch.covers(&undo.key) {
-                let value = after.insert(&undo.key, undo.previous.as_ref()).unwrap_or_else(|| self.get(&undo.key));
-                events.push(StoreEvent {
-                    key: undo.key.clone(),
-                    value: value.cloned(),
-                    previous: undo.previous.clone(),
-                    revision: undo.revision,
-                });
-            }
-        }
-        events.reverse();
+        let events = self.changes(Revision(watch.from.0 - 1), |key| watch.covers(key));
         for batch in events.chunk_by(|a, b| a.revision == b.revision) {
             let (revision, events) = (batch[0].revision, Arc::new(batch.to_vec()));
             out.push(Out { to: client, msg: FromStore::Events { watch: id, revision, events } });
         }
+    }
+
+    /// Changes after `revision`, oldest first. Only `previous` values are kept, so the value of a change is found from
+    /// the newest state backwards: it is what the next change of the key replaced.
+    fn changes(&self, revision: Revision, covers: impl Fn(&StoreKey) -> bool) -> Vec<StoreEvent> {
+        let mut after: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
+        let mut events: Vec<StoreEvent> = Vec::new();
+        let later = self.log.iter().rev().take_while(|u| u.revision > revision);
+        for undo in later.filter(|u| covers(&u.key)) {
+            let value = after.insert(&undo.key, undo.previous.as_ref()).unwrap_or_else(|| self.get(&undo.key));
+            events.push(StoreEvent {
+                key: undo.key.clone(),
+                value: value.cloned(),
+                previous: undo.previous.clone(),
+                revision: undo.revision,
+            });
+        }
+        events.reverse();
+        events
     }
 
     fn publish(&self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {

@@ -18,7 +18,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 pub use rollback::rollback_patch;
 
-use crate::api::Subresource;
+use crate::api::{Reason, Subresource};
 use crate::client::{Change, Index, Views};
 use crate::controllers::claim::claim;
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
@@ -94,6 +94,10 @@ impl Controller for DeploymentController {
     ) -> Option<EventNote> {
         let deployment = views.get::<apps_v1::Deployment>(key)?;
         let Write::Create(Object::ReplicaSet(rs)) = write else { return None };
+        // Most likely its own, of a create whose reply was lost; the view will tell.
+        if error.reason == Reason::AlreadyExists {
+            return None;
+        }
         Some(EventNote {
             about: Object::from(deployment.clone()),
             warning: true,
@@ -169,12 +173,7 @@ impl<'a> Sync<'a> {
         if self.claim() {
             return self.plan;
         }
-        if self.d.spec.paused == Some(true) {
-            if !self.sync_revision(false) {
-                self.scale();
-            }
-            self.sync_status();
-        } else if self.is_scaling_event() {
+        if self.d.spec.paused == Some(true) || self.is_scaling_event() {
             if !self.sync_revision(false) {
                 self.scale();
             }

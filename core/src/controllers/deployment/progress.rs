@@ -41,6 +41,8 @@ fn remove_condition(status: &mut apps_v1::DeploymentStatus, type_: &str) {
 
 /// `NewReplicaSetAvailable` and its like.
 mod reason {
+    pub const CREATED: &str = "NewReplicaSetCreated";
+    pub const FOUND: &str = "FoundNewReplicaSet";
     pub const AVAILABLE: &str = "NewReplicaSetAvailable";
     pub const UPDATED: &str = "ReplicaSetUpdated";
     pub const TIMED_OUT: &str = "ProgressDeadlineExceeded";
@@ -156,6 +158,12 @@ impl Sync<'_> {
             set_condition(status, self.condition("Progressing", "Unknown", reason::RESUMED, message));
             return;
         }
+        if let Some(name) = self.created_name() {
+            // The clock of the deadline starts anew with each rollout.
+            let message = format!("Created new replica set {name:?}");
+            set_condition(status, self.condition("Progressing", "True", reason::CREATED, message));
+            return;
+        }
         let done = status.replicas == status.updated_replicas && current_reason == reason::AVAILABLE;
         if done {
             return;
@@ -167,7 +175,7 @@ impl Sync<'_> {
         if complete(self.d, status) {
             let message = format!("{subject} has successfully progressed.");
             set_condition(status, self.condition("Progressing", "True", reason::AVAILABLE, message));
-        } else if current.is_none() || progressed(&self.d.status, status) {
+        } else if progressed(&self.d.status, status) {
             let message = format!("{subject} is progressing.");
             let mut new = self.condition("Progressing", "True", reason::UPDATED, message);
             if let Some(c) = current.filter(|c| c.status.as_deref() == Some("True")) {
@@ -176,6 +184,12 @@ impl Sync<'_> {
             // The update time must move even where status and reason stay: the deadline counts from it.
             remove_condition(status, "Progressing");
             set_condition(status, new);
+        } else if current.is_none() {
+            let message = match self.new_rs() {
+                Some(rs) => format!("Found new replica set {:?}", rs.name()),
+                None => format!("{subject} is progressing."),
+            };
+            set_condition(status, self.condition("Progressing", "True", reason::FOUND, message));
         } else if let Some(left) = self.time_left(current.as_ref()) {
             if left.is_zero() {
                 let message = format!("{subject} has timed out progressing.");
@@ -186,9 +200,18 @@ impl Sync<'_> {
         }
     }
 
+    /// The ReplicaSet that this plan creates, if it creates one.
+    fn created_name(&self) -> Option<String> {
+        self.plan.writes.iter().find_map(|w| match w {
+            Write::Create(rs @ Object::ReplicaSet(_)) => Some(rs.name().to_owned()),
+            _ => None,
+        })
+    }
+
     /// Time until the progress deadline; none where it does not apply, zero where it is over.
     fn time_left(&self, current: Option<&Condition>) -> Option<Duration> {
-        let current = current?;
+        // What was complete has no deadline until it progresses again.
+        let current = current.filter(|c| c.reason.as_deref() != Some(reason::AVAILABLE))?;
         if current.reason.as_deref() == Some(reason::TIMED_OUT) {
             return Some(Duration::ZERO);
         }

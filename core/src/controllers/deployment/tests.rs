@@ -174,6 +174,25 @@ fn the_deadline_is_counted_from_the_last_progress() {
 }
 
 #[test]
+fn the_deadline_starts_anew_with_each_rollout() {
+    let mut d = with_revision(deployment(3, "a:2", rolling(json!(1), json!(0))), "1");
+    d.spec_mut().progress_deadline_seconds = Some(60);
+    let done = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3,
+        "availableReplicas": 3, "conditions": [{"type": "Progressing", "status": "True",
+            "reason": "NewReplicaSetAvailable", "lastUpdateTime": "2020-01-01T00:00:00Z",
+            "lastTransitionTime": "2020-01-01T00:00:00Z"}]});
+    *d.status_mut() = serde_json::from_value(done).unwrap();
+    let reason = |plan: &Plan| {
+        let Some(Write::Update(Object::Deployment(out), _)) = plan.writes.last() else { panic!("a status is written") };
+        let mut all = out.status.conditions.iter().flatten();
+        all.find(|c| c.type_.as_deref() == Some("Progressing")).unwrap().reason.clone().unwrap()
+    };
+    let old = || replica_set(&d, "old", "a:1", 1, 3, 3);
+    assert_eq!(reason(&plan(&d, vec![old()])), "NewReplicaSetCreated");
+    assert_eq!(reason(&plan(&d, vec![old(), replica_set(&d, "nu", "a:2", 2, 0, 0)])), "NewReplicaSetAvailable");
+}
+
+#[test]
 fn undo_goes_back_to_the_one_before() {
     let d = deployment(3, "a:2", rolling(json!(1), json!(0)));
     let sets = [replica_set(&d, "old", "a:1", 1, 0, 0), replica_set(&d, "nu", "a:2", 2, 3, 3)];

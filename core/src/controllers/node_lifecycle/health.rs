@@ -2,6 +2,9 @@
 //!
 //! Time is measured by this process's own clock from the moment it saw a heartbeat; the clocks of nodes never matter.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::NodeCondition;
 
 use crate::limits;
@@ -42,8 +45,10 @@ pub(super) struct NodeState {
     pub(super) tainted: bool,
     /// Whether it may be given one.
     pub(super) granted: bool,
-    /// Whether its pods have been declared not ready.
+    /// Whether all its pods have been declared not ready.
     pub(super) pods_marked: bool,
+    /// UIDs of those that have. Each is declared once: an agent that lives after all may say otherwise.
+    pub(super) marked: BTreeSet<Arc<str>>,
     lease: Revision,
     node: Revision,
     heartbeat: Option<Time>,
@@ -61,6 +66,7 @@ impl NodeState {
             tainted: false,
             granted: false,
             pods_marked: false,
+            marked: BTreeSet::new(),
             lease: Revision(0),
             node: Revision(0),
             heartbeat: None,

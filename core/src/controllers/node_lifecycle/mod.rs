@@ -10,7 +10,7 @@ mod health;
 mod taints;
 mod zone;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1 as coordination_v1;
@@ -110,6 +110,22 @@ impl Controller for NodeLifecycleController {
         } else {
             self.reconcile_node(views, key, now)
         }
+    }
+
+    fn succeeded(
+        &mut self,
+        _views: &Views,
+        key: &ObjectKey,
+        write: &Write,
+        _object: Option<&Object>,
+    ) -> Option<EventNote> {
+        if let Write::Update(Object::Pod(pod), _) = write
+            && key.kind == Kind::NODE
+            && let Some(state) = self.nodes.get_mut(key.name())
+        {
+            state.marked.insert(Arc::from(pod.uid()));
+        }
+        None
     }
 }
 
@@ -280,8 +296,9 @@ impl NodeLifecycleController {
         }
         if Readiness::of(node) == Readiness::True {
             state.pods_marked = false;
+            state.marked.clear();
         } else if !state.pods_marked {
-            state.pods_marked = mark_pods(&mut plan, views, node, now);
+            state.pods_marked = mark_pods(&mut plan, views, node, &state.marked, now);
         }
         plan
     }
@@ -353,8 +370,8 @@ fn push_taints(plan: &mut Plan, node: &Node, no_execute: bool, now: Now) -> bool
 }
 
 /// Declares the node's pods not ready; whether none is left to declare.
-fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, now: Now) -> bool {
-    for pod in pods_on(views, node.name()) {
+fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Arc<str>>, now: Now) -> bool {
+    for pod in pods_on(views, node.name()).filter(|p| !marked.contains(p.uid())) {
         if let Some(next) = eviction::not_ready(pod, now) {
             plan.writes.push(Write::Update(next.into(), Subresource::Status));
             plan.events.push(EventNote {

@@ -36,6 +36,9 @@ impl Run {
 
     fn step(&mut self, key: &ObjectKey, now: Now) -> Plan {
         let plan = self.fake.step(&mut self.controller, key, now);
+        for write in &plan.writes {
+            self.controller.succeeded(&self.fake.views, key, write, None);
+        }
         self.events.extend(plan.events.iter().map(|e| format!("{} {}", e.reason, e.message)));
         for write in &plan.writes {
             if let Write::Delete { key, .. } = write {
@@ -114,6 +117,18 @@ fn a_silent_node_is_declared_tainted_and_emptied() {
     assert!(run.events.contains(&"NodeNotReady Node n1 status is now: NodeNotReady".to_owned()));
     assert!(run.events.contains(&"TaintManagerEviction Marking for deletion Pod d/p1".to_owned()));
     assert_eq!(run.taints("n2"), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_is_declared_once() {
+    let mut run = three_nodes();
+    run.until(45, &["n1", "n2", "n3"]);
+    run.until(90, &["n2", "n3"]);
+    let pod = run.fake.get(Kind::POD, "d/p3").expect("it tolerates").clone();
+    run.fake.put(with(pod, json!({"status":{"conditions":[{"type":"Ready","status":"True"}]}})));
+    run.controller.nodes.get_mut("n1").unwrap().pods_marked = false;
+    run.until(120, &["n2", "n3"]);
+    assert_eq!(run.ready(Kind::POD, "d/p3"), "True", "its agent lives after all");
 }
 
 #[test]

@@ -1,6 +1,134 @@
-//! Defaults of what is written.
+//! Kubernetes' v1 defaults: what an object says when its author did not.
+//!
+//! Everything is copy-on-write: a part in which nothing is missing stays the shared part it was.
 
-use super::Object;
+mod json;
+mod memo;
+mod pod;
+mod rules;
+mod service;
+mod workload;
 
-/// Fills in what Kubernetes fills in.
-pub fn apply(_object: &mut Object) {}
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodSpec;
+
+use super::{HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, qos_class};
+use rules::Defaults;
+
+pub use memo::SpecMemo;
+
+/// Fills in what is missing, as the API server does on every write before validation.
+pub fn apply(object: &mut Object) {
+    match object {
+        Object::Pod(pod) => apply_pod(pod, share_or_fill),
+        Object::Namespace(ns) => namespace(ns),
+        Object::Service(o) => fill_shared(&mut o.spec),
+        Object::Endpoints(o) => fill_shared(&mut o.spec),
+        Object::EndpointSlice(o) => fill_shared(&mut o.spec),
+        Object::ReplicationController(o) => {
+            templated(&mut o.spec);
+            replication_controller(o);
+        }
+        Object::ReplicaSet(o) => templated(&mut o.spec),
+        Object::Deployment(o) => templated(&mut o.spec),
+        Object::Dynamic(d) => json::apply(d),
+        Object::Node(_)
+        | Object::Lease(_)
+        | Object::Event(_)
+        | Object::ServiceAccount(_)
+        | Object::PodDisruptionBudget(_) => {}
+    }
+}
+
+/// As [`apply`]; pods that share a spec before go on sharing one.
+pub fn apply_shared(object: &mut Object, memo: &mut SpecMemo) {
+    match object {
+        Object::Pod(pod) => apply_pod(pod, |spec| memo.complete(spec, 0, share_or_fill)),
+        other => apply(other),
+    }
+}
+
+/// Fills in a pod's spec (`SetDefaults_Pod`): what a template gets, requests from limits, service links and host ports.
+pub fn pod_spec(spec: &mut PodSpec) {
+    pod::OfPod(spec).fill();
+}
+
+/// Whether [`pod_spec`] would change anything.
+pub fn pod_spec_lacks(spec: &PodSpec) -> bool {
+    pod::OfPod::lacks(spec)
+}
+
+/// Fills in the pod spec of a template (`SetDefaults_PodSpec`).
+pub fn template_spec(spec: &mut PodSpec) {
+    spec.fill();
+}
+
+fn share_or_fill(spec: &mut Arc<PodSpec>) {
+    if pod_spec_lacks(spec) {
+        pod_spec(Arc::make_mut(spec));
+    }
+}
+
+fn fill_shared<T: Defaults + Clone>(part: &mut Arc<T>) {
+    if part.lacks() {
+        Arc::make_mut(part).fill();
+    }
+}
+
+fn templated<S: HasTemplate + Defaults>(spec: &mut Arc<Templated<S>>) {
+    if spec.fields.lacks() {
+        Arc::make_mut(spec).fields.fill();
+    }
+    if spec.pod.lacks() && spec.template_is_given() {
+        Arc::make_mut(spec).pod_mut().fill();
+    }
+}
+
+/// A pod that is new is `Pending`, and its class of service is fixed from then on.
+fn apply_pod(pod: &mut Pod, complete: impl FnOnce(&mut Arc<PodSpec>)) {
+    let mut shared = Arc::clone(&pod.spec.shared);
+    complete(&mut shared);
+    if !Arc::ptr_eq(&shared, &pod.spec.shared) {
+        pod.spec_mut().shared = shared;
+    }
+    let class_missing = pod.status.qos_class.is_none();
+    if pod.status.phase.is_none() || class_missing {
+        let class = qos_class(&pod.spec.shared);
+        let status = pod.status_mut();
+        status.phase.get_or_insert_with(|| "Pending".to_owned());
+        status.qos_class.get_or_insert_with(|| class.to_owned());
+    }
+}
+
+/// The label of a namespace's own name; a new namespace is active and waits for its contents before it goes.
+fn namespace(ns: &mut Namespace) {
+    const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+    let name = ns.name();
+    let labelled = ns.meta.labels.as_ref().and_then(|l| l.get(NAME_LABEL)).is_some_and(|l| l == name);
+    if !labelled && !name.is_empty() {
+        let name = name.to_owned();
+        ns.meta_mut().labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
+    }
+    if ns.status.phase.is_none() && ns.meta.deletion_timestamp.is_none() {
+        ns.status_mut().phase = Some("Active".to_owned());
+        let finalizer = "kubernetes".to_owned();
+        if !ns.spec.finalizers.iter().flatten().any(|f| *f == finalizer) {
+            ns.spec_mut().finalizers.get_or_insert_default().push(finalizer);
+        }
+    }
+}
+
+/// A ReplicationController without selector or labels takes those of its template.
+fn replication_controller(rc: &mut ReplicationController) {
+    let Some(labels) = rc.spec.template_meta().and_then(|m| m.labels.as_ref()).filter(|l| !l.is_empty()) else {
+        return;
+    };
+    let labels = labels.clone();
+    if rc.meta.labels.as_ref().is_none_or(|l| l.is_empty()) {
+        rc.meta_mut().labels = Some(labels.clone());
+    }
+    if rc.spec.selector.as_ref().is_none_or(|s| s.is_empty()) {
+        rc.spec_mut().selector = Some(labels);
+    }
+}

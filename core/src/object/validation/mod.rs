@@ -1,23 +1,295 @@
-//! Validation of what is written, in Kubernetes' words.
+//! Kubernetes' validation, with its own texts and field paths.
+//!
+//! Expects defaulted objects. Allocates nothing where there is nothing to report; shared parts of an update are known
+//! to be unchanged without being looked at.
 
-use super::{FieldError, Object};
+mod container;
+mod cron;
+mod json;
+mod meta;
+mod names;
+mod path;
+mod pod;
+mod scheduling;
+mod service;
+mod volume;
+mod workload;
 
-/// What is wrong with a new object.
-pub fn create(_object: &Object) -> Vec<FieldError> {
-    Vec::new()
+use std::sync::Arc;
+
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+use k8s_openapi::api::core::v1::NodeSpec;
+use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::{ErrorKind, Event, FieldError, IntOrString, Milli, Object};
+use path::{Go, Path};
+
+pub use volume::volume_sources;
+
+/// What is wrong with an object that is to be created.
+pub fn create(object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::create(object, &mut errors);
+    match object {
+        Object::Pod(pod) => pod::create(pod, &mut errors),
+        Object::Event(event) => involved(event, &mut errors),
+        other => spec(other, &mut errors),
+    }
+    errors
 }
 
-/// What is wrong with the metadata of a new object.
-pub fn metadata_of_new(_object: &Object) -> Vec<FieldError> {
-    Vec::new()
+/// What is wrong with the metadata of an object that is to be created, whose spec is known to be well.
+pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::create(object, &mut errors);
+    errors
 }
 
-/// What is wrong with a changed object.
-pub fn update(_new: &Object, _old: &Object) -> Vec<FieldError> {
-    Vec::new()
+/// What is wrong with an update of an object. A name, UID or time stamp that the update leaves out is not changed by it.
+pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    assert_eq!(new.kind(), old.kind(), "an update does not change the kind");
+    meta::update(new, old, &mut errors);
+    match (new, old) {
+        (Object::Pod(n), Object::Pod(o)) => pod::update(n, o, &mut errors),
+        (Object::Service(n), Object::Service(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+            service::create(&n.spec, &mut errors);
+            service::update(&n.spec, &o.spec, &mut errors);
+        }
+        (Object::Deployment(n), Object::Deployment(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+            workload::deployment(&n.spec, &mut errors);
+            workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
+        }
+        (Object::ReplicaSet(n), Object::ReplicaSet(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+            workload::replica_set(&n.spec, &mut errors);
+            workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
+        }
+        (Object::Node(n), Object::Node(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+            node(&n.spec, &mut errors);
+            node_update(&n.spec, &o.spec, &mut errors);
+        }
+        (Object::EndpointSlice(n), Object::EndpointSlice(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+            service::slice(&n.spec, &mut errors);
+            let at = &Path::Root("addressType");
+            let show = |t: &String| Go(format!("{t:?}"));
+            meta::immutable(&n.spec.address_type, &o.spec.address_type, at, show, &mut errors);
+        }
+        (Object::Dynamic(n), Object::Dynamic(o)) => json::update(n, o, &mut errors),
+        (Object::Event(_), _) => {}
+        (n, o) if !same_spec_part(n, o) => spec(n, &mut errors),
+        _ => {}
+    }
+    errors
 }
 
-/// What is wrong with a changed status.
-pub fn status_update(_new: &Object, _old: &Object) -> Vec<FieldError> {
-    Vec::new()
+/// What is wrong with an update of an object's status.
+pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::update(new, old, &mut errors);
+    match (new, old) {
+        (Object::Pod(n), Object::Pod(o)) => pod::status_update(n, o, &mut errors),
+        (Object::ReplicaSet(n), _) => {
+            let s = &n.status;
+            let counts = [
+                ("replicas", Some(s.replicas)),
+                ("fullyLabeledReplicas", s.fully_labeled_replicas),
+                ("readyReplicas", s.ready_replicas),
+                ("availableReplicas", s.available_replicas),
+            ];
+            counted(&counts, s.replicas, &mut errors);
+        }
+        (Object::ReplicationController(n), _) => {
+            let s = &n.status;
+            let counts = [
+                ("replicas", Some(s.replicas)),
+                ("fullyLabeledReplicas", s.fully_labeled_replicas),
+                ("readyReplicas", s.ready_replicas),
+                ("availableReplicas", s.available_replicas),
+            ];
+            counted(&counts, s.replicas, &mut errors);
+        }
+        (Object::Deployment(n), _) => {
+            let s = &n.status;
+            let counts = [
+                ("replicas", s.replicas),
+                ("updatedReplicas", s.updated_replicas),
+                ("readyReplicas", s.ready_replicas),
+                ("availableReplicas", s.available_replicas),
+            ];
+            counted(&counts, s.replicas.unwrap_or(0), &mut errors);
+        }
+        _ => {}
+    }
+    errors
+}
+
+/// Everything but metadata, for the kinds that have the same rules whenever they are written.
+fn spec(object: &Object, errors: &mut Vec<FieldError>) {
+    match object {
+        Object::Node(o) => node(&o.spec, errors),
+        Object::Lease(o) => lease(&o.spec, errors),
+        Object::Service(o) => service::create(&o.spec, errors),
+        Object::Endpoints(o) => service::endpoints(&o.spec, errors),
+        Object::EndpointSlice(o) => service::slice(&o.spec, errors),
+        Object::ReplicationController(o) => workload::replication_controller(&o.spec, errors),
+        Object::ReplicaSet(o) => workload::replica_set(&o.spec, errors),
+        Object::Deployment(o) => workload::deployment(&o.spec, errors),
+        Object::PodDisruptionBudget(o) => budget(&o.spec, errors),
+        Object::Dynamic(d) => json::create(d, errors),
+        Object::Pod(_) | Object::Namespace(_) | Object::Event(_) | Object::ServiceAccount(_) => {}
+    }
+}
+
+/// Whether two objects share their spec. Where they don't, it may be equal all the same.
+fn same_spec_part(new: &Object, old: &Object) -> bool {
+    match (new, old) {
+        (Object::Lease(n), Object::Lease(o)) => Arc::ptr_eq(&n.spec, &o.spec),
+        (Object::Endpoints(n), Object::Endpoints(o)) => Arc::ptr_eq(&n.spec, &o.spec),
+        (Object::ReplicationController(n), Object::ReplicationController(o)) => Arc::ptr_eq(&n.spec, &o.spec),
+        (Object::PodDisruptionBudget(n), Object::PodDisruptionBudget(o)) => Arc::ptr_eq(&n.spec, &o.spec),
+        // What is left has been compared by `update`, or has nothing to check.
+        _ => true,
+    }
+}
+
+fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut Vec<FieldError>) {
+    let at = &Path::Root("status");
+    for (field, n) in counts {
+        not_negative(n.map(i64::from), &at.field(field), errors);
+        if n.is_some_and(|n| n > total) {
+            let detail = "cannot be greater than status.replicas";
+            errors.push(FieldError::invalid(at.field(field), n.unwrap_or(0), detail));
+        }
+    }
+}
+
+fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
+    let at = &Path::Root("spec");
+    scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &at.field("taints"), errors);
+    for (i, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
+        let good = cidr.split_once('/').is_some_and(|(ip, bits)| match ip.parse::<std::net::IpAddr>() {
+            Ok(ip) => bits.parse::<u8>().is_ok_and(|b| b <= if ip.is_ipv4() { 32 } else { 128 }),
+            Err(_) => false,
+        });
+        if !good {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(at.field("podCIDRs").index(i), cidr, detail));
+        }
+    }
+}
+
+fn node_update(new: &NodeSpec, old: &NodeSpec, errors: &mut Vec<FieldError>) {
+    let was = old.pod_cidrs.as_deref().unwrap_or_default();
+    if !was.is_empty() && new.pod_cidrs.as_deref().unwrap_or_default() != was {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        errors.push(FieldError::forbidden("spec.podCIDRs", detail));
+    }
+    let was = old.provider_id.as_deref().unwrap_or("");
+    if !was.is_empty() && new.provider_id.as_deref().unwrap_or("") != was {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.push(FieldError::forbidden("spec.providerID", detail));
+    }
+}
+
+fn lease(spec: &LeaseSpec, errors: &mut Vec<FieldError>) {
+    let at = &Path::Root("spec");
+    if let Some(n) = spec.lease_duration_seconds.filter(|n| *n <= 0) {
+        errors.push(FieldError::invalid(at.field("leaseDurationSeconds"), n, "must be greater than 0"));
+    }
+    not_negative(spec.lease_transitions.map(i64::from), &at.field("leaseTransitions"), errors);
+}
+
+fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError>) {
+    let at = &Path::Root("spec");
+    if spec.min_available.is_some() && spec.max_unavailable.is_some() {
+        let shown = Go(serde_json::to_string(spec).unwrap_or_default());
+        errors.push(FieldError::invalid(at, shown, "minAvailable and maxUnavailable cannot be both set"));
+    }
+    for (value, field) in [(&spec.min_available, "minAvailable"), (&spec.max_unavailable, "maxUnavailable")] {
+        if let Some(v) = value {
+            int_or_percent(v, &at.field(field), errors);
+            workload::at_most_all(v, &at.field(field), errors);
+        }
+    }
+    if let Some(policy) = &spec.unhealthy_pod_eviction_policy {
+        one_of(policy, &["AlwaysAllow", "IfHealthyBudget"], &at.field("unhealthyPodEvictionPolicy"), errors);
+    }
+    if let Some(s) = &spec.selector {
+        meta::selector(s, &at.field("selector"), errors);
+    }
+}
+
+/// An event is kept in the namespace of the object that it is about; `default` for those without one.
+fn involved(event: &Event, errors: &mut Vec<FieldError>) {
+    let about = event.spec.involved_object.namespace.as_deref().unwrap_or("");
+    let own = event.namespace();
+    if (about.is_empty() && own != "default" && !own.is_empty()) || (!about.is_empty() && about != own) {
+        let detail = "does not match event.namespace";
+        errors.push(FieldError::invalid("involvedObject.namespace", about, detail));
+    }
+}
+
+/// Adds what is wrong with a value, each on its own.
+fn push_all(errors: &mut Vec<FieldError>, at: &Path<'_>, value: &str, wrongs: names::Wrongs) {
+    errors.extend(wrongs.into_iter().map(|w| FieldError::invalid(at, value, w)));
+}
+
+fn not_negative(n: Option<i64>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if let Some(n) = n.filter(|n| *n < 0) {
+        errors.push(FieldError::invalid(at, n, names::NOT_NEGATIVE));
+    }
+}
+
+fn one_of(value: &str, known: &[&str], at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if !known.contains(&value) {
+        errors.push(FieldError::not_supported(at, value, known));
+    }
+}
+
+fn too_many(at: impl Into<String>, count: usize, max: usize) -> FieldError {
+    FieldError {
+        kind: ErrorKind::TooMany,
+        field: at.into(),
+        value: Some(count.to_string()),
+        detail: format!("must have at most {max} items"),
+    }
+}
+
+/// A port by number or by name.
+fn name_or_number(port: &IntOrString, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match port {
+        IntOrString::Int(n) if !names::is_port(*n) => errors.push(FieldError::invalid(at, *n, names::PORT)),
+        IntOrString::Int(_) => {}
+        IntOrString::String(name) => push_all(errors, at, name, names::port_name(name)),
+    }
+}
+
+fn int_or_percent(v: &IntOrString, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match v {
+        IntOrString::Int(n) if *n < 0 => {
+            errors.push(FieldError::invalid(at, *n, names::NOT_NEGATIVE));
+        }
+        IntOrString::Int(_) => {}
+        IntOrString::String(s) => {
+            let shown = || Go::int_or_string(v);
+            errors.extend(names::percent(s).into_iter().map(|w| FieldError::invalid(at, shown(), w)));
+        }
+    }
+}
+
+/// An amount of a resource: not negative, and whole where the resource cannot be divided.
+fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let Ok(amount) = Milli::parse(&q.0) else {
+        let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+        errors.push(FieldError::invalid(at, &q.0, detail));
+        return;
+    };
+    if amount.0 < 0 {
+        errors.push(FieldError::invalid(at, &q.0, names::NOT_NEGATIVE));
+    }
+    let whole = container::is_extended(name) || matches!(name, "pods" | "services");
+    if whole && amount.0 % 1000 != 0 {
+        errors.push(FieldError::invalid(at, &q.0, "must be an integer"));
+    }
 }

@@ -1,0 +1,106 @@
+//! What a watch event costs a reader, by how much the reader holds.
+
+use std::time::Instant;
+
+use skeg_core::Kind;
+use skeg_core::api::{Call, FromServer, ReqId, Response, ToServer, WatchEvent};
+use skeg_core::client::{Index, Informer, InformerConfig, View};
+use skeg_core::object::{FieldSelector, Object, Pod, Revision, Selector};
+use skeg_core::{Now, Rng};
+
+use crate::Figure;
+use crate::objects::Template;
+
+/// Events of one repetition.
+const EVENTS: usize = 5_000;
+/// Repetitions of each size, taken in turns so that a slow moment of the machine meets both.
+const REPETITIONS: usize = 41;
+
+/// Cost of a watch event at 100,000 objects over that at 1,000.
+pub fn event_cost_ratio() -> Figure {
+    let mut small = Reader::with_pods(1_000);
+    let mut large = Reader::with_pods(100_000);
+    let (mut few, mut many) = (Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        few.push(small.nanos_per_event());
+        many.push(large.nanos_per_event());
+    }
+    let (few, many) = (median(few), median(many));
+    eprintln!("an event costs {few:.0} ns at 1,000 objects, {many:.0} ns at 100,000");
+    Figure { name: "informer/event-cost-ratio", value: many / few, unit: "ratio" }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// An informer with its view, in the middle of a watch.
+struct Reader {
+    informer: Informer,
+    view: View,
+    watch: ReqId,
+    pods: Vec<Pod>,
+    rv: u64,
+    rng: Rng,
+}
+
+impl Reader {
+    fn with_pods(n: usize) -> Reader {
+        let template = Template::new();
+        let pods: Vec<Pod> = (0..n).map(|i| template.pod(i, 1)).collect();
+        let config = InformerConfig {
+            kind: Kind::POD,
+            namespace: "".into(),
+            labels: Selector::everything(),
+            fields: FieldSelector::everything(),
+            user: "bench".into(),
+        };
+        let mut view = View::new(Kind::POD, &[Index::Owner, Index::Node]);
+        let mut informer = Informer::new(config, 1, Rng::from_seed(1));
+        let (now, mut out, mut changes) = (Now::default(), Vec::new(), Vec::new());
+        informer.handle_timeout(now, &mut view, &mut out);
+        let list = request(&mut out, |c| matches!(c, Call::List { .. }));
+        let mut items: Vec<Object> = pods.iter().cloned().map(Object::from).collect();
+        items.sort_by_key(|o| o.meta().name.clone());
+        let response =
+            Response::List { items: items.into(), rv: Revision(1), continue_from: None, remaining: None };
+        informer.handle(now, &FromServer::Reply(list, Ok(response)), &mut view, &mut out, &mut changes);
+        informer.handle_timeout(now, &mut view, &mut out);
+        let watch = request(&mut out, |c| matches!(c, Call::Watch { .. }));
+        assert_eq!(view.len(), n, "the list was taken in");
+        Reader { informer, view, watch, pods, rv: 1, rng: Rng::from_seed(n as u64) }
+    }
+
+    /// Feeds changes of random pods; making them is not timed.
+    fn nanos_per_event(&mut self) -> f64 {
+        let events: Vec<FromServer> = (0..EVENTS).map(|_| self.change()).collect();
+        let (now, mut out, mut changes) = (Now::default(), Vec::new(), Vec::with_capacity(EVENTS));
+        let started = Instant::now();
+        for event in &events {
+            self.informer.handle(now, event, &mut self.view, &mut out, &mut changes);
+        }
+        let nanos = started.elapsed().as_nanos() as f64;
+        assert_eq!((changes.len(), out.len()), (EVENTS, 0), "each event is one change");
+        nanos / EVENTS as f64
+    }
+
+    fn change(&mut self) -> FromServer {
+        self.rv += 1;
+        let i = self.rng.below(self.pods.len() as u64) as usize;
+        let pod = &mut self.pods[i];
+        pod.rv = Revision(self.rv);
+        let running = pod.status.phase.as_deref() == Some("Running");
+        pod.status_mut().phase = Some(if running { "Pending" } else { "Running" }.to_owned());
+        FromServer::Watch(self.watch, WatchEvent::Modified(Object::from(pod.clone())))
+    }
+}
+
+/// The request that was just made.
+fn request(out: &mut Vec<ToServer>, is: impl Fn(&Call) -> bool) -> ReqId {
+    let found = out.drain(..).find_map(|o| match o {
+        ToServer::Request(id, request) if is(&request.call) => Some(id),
+        ToServer::Request(..) | ToServer::Cancel(_) => None,
+    });
+    found.expect("the informer asks")
+}

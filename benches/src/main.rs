@@ -1,0 +1,47 @@
+//! The figures that this project promises, each measured by one command: `skeg-bench NAME`.
+//!
+//! Each line that it prints is a JSON object `{"name", "value", "unit"}`. `cargo xtask bench` builds it for release and
+//! runs each bench in a process of its own, since peak memory is that of a process.
+
+// A bench is a driver: it reads the clock.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod informer;
+mod objects;
+mod schedule;
+mod sim;
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+/// One figure.
+struct Figure {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+}
+
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let figures = match name.as_str() {
+        "informer" => Ok(vec![informer::event_cost_ratio()]),
+        "schedule" => Ok(vec![schedule::basic_5000()]),
+        "thousand" => sim::thousand_pods(),
+        "day" => sim::day_of_5000_nodes(),
+        "large" => sim::large(),
+        _ => Err(format!("there is no bench {name:?}; there are informer, schedule, thousand, day and large")),
+    };
+    match figures {
+        Ok(figures) => {
+            for f in figures {
+                println!("{}", json!({"name": f.name, "value": f.value, "unit": f.unit}));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

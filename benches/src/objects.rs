@@ -1,0 +1,50 @@
+//! Nodes and pods to measure with.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use skeg_core::Object;
+use skeg_core::object::{BoundPodSpec, Node, Obj, ObjectMeta, Pod, Revision};
+
+/// A ready node of 4 CPUs, 32Gi and 110 pods, in one of three zones.
+pub fn node(i: usize) -> Node {
+    let resources = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
+    let name = format!("node-{i}");
+    let zone = format!("zone-{}", ["a", "b", "c"][i % 3]);
+    let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone});
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": format!("n{i}"), "labels": labels},
+        "status": {"capacity": resources, "allocatable": resources,
+            "conditions": [{"type": "Ready", "status": "True"}]}});
+    match Object::from_json(node) {
+        Ok(Object::Node(node)) => node,
+        other => panic!("a node is a node: {other:?}"),
+    }
+}
+
+/// What pods of one template share.
+pub struct Template(Arc<k8s_openapi::api::core::v1::PodSpec>);
+
+impl Template {
+    /// Pods that request 100m and 500Mi.
+    pub fn new() -> Template {
+        let spec = json!({
+            "schedulerName": "default-scheduler", "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+            "containers": [{"name": "main", "image": "registry.k8s.io/pause:3.9",
+                "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}]});
+        Template(Arc::new(serde_json::from_value(spec).expect("a pod spec is a pod spec")))
+    }
+
+    /// The `i`-th pod; on no node.
+    pub fn pod(&self, i: usize, rv: u64) -> Pod {
+        let meta = ObjectMeta {
+            name: Some(format!("pod-{i}")),
+            namespace: Some("bench".to_owned()),
+            uid: Some(format!("p{i}")),
+            labels: Some([("app".to_owned(), "bench".to_owned())].into()),
+            ..ObjectMeta::default()
+        };
+        let spec = BoundPodSpec { shared: Arc::clone(&self.0), node: None };
+        Obj { rv: Revision(rv), ..Obj::new(meta, spec, Default::default()) }
+    }
+}

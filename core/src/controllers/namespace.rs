@@ -1,0 +1,220 @@
+//! The namespace controller: empties a namespace that is being deleted, then lets it go.
+//!
+//! It watches nothing but namespaces: whether anything is left is asked of the store, kind by kind, after everything
+//! has been told to go. Pods go first, so that the policies that bind them outlive them
+//! (KEP-5080, ordered namespace deletion).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{self as core_v1, NamespaceCondition};
+
+use super::{Controller, EventNote, Plan, Watched, Write};
+use crate::api::{Status, Subresource};
+use crate::client::{Change, Views};
+use crate::machine::{Now, Wall};
+use crate::object::{Kind, Namespace, ObjectKey};
+
+const FINALIZER: &str = "kubernetes";
+const TERMINATING: &str = "Terminating";
+
+static WATCHED: &[Watched] = &[Watched { kind: Kind::NAMESPACE, indexes: &[] }];
+
+/// What stood in the way of the last try.
+#[derive(Debug)]
+enum Obstacle {
+    /// Objects are left: `pods. has 2 resource instances`.
+    Remaining(String),
+    /// Something could not be deleted.
+    Failure(String),
+}
+
+/// Empties and ends namespaces. Keys are namespaces.
+#[derive(Debug, Default)]
+pub struct NamespaceController {
+    obstacles: BTreeMap<ObjectKey, Obstacle>,
+}
+
+impl Controller for NamespaceController {
+    fn name(&self) -> &'static str {
+        "namespace-controller"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        WATCHED
+    }
+
+    fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
+        let goes = change.new.as_ref().is_some_and(crate::object::Object::is_deleting);
+        if goes || change.new.is_none() && self.obstacles.contains_key(&change.key) {
+            keys.push(change.key.clone());
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let mut plan = Plan::nothing();
+        let namespace = views.get::<core_v1::Namespace>(key).filter(|n| n.meta.deletion_timestamp.is_some());
+        let Some(namespace) = namespace else {
+            self.obstacles.remove(key);
+            return plan;
+        };
+        if !namespace.spec.finalizers.iter().flatten().any(|f| f == FINALIZER) {
+            return plan;
+        }
+        if let Some(next) = with_status(namespace, self.obstacles.get(key), now.wall) {
+            plan.writes.push(Write::Update(next.into(), Subresource::Status));
+            return plan;
+        }
+        // Changes nothing, and fails unless this is still the namespace that stands: what is emptied below goes by name,
+        // and another of the same name must not be.
+        plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
+        let name: Arc<str> = Arc::from(key.name());
+        let kinds: Vec<Kind> = Kind::all().filter(|k| k.info().namespaced && *k != Kind::POD).collect();
+        for group in [&[Kind::POD][..], &kinds] {
+            let each = |kind: &Kind| (*kind, Arc::clone(&name));
+            plan.writes
+                .extend(group.iter().map(each).map(|(kind, namespace)| Write::DeleteCollection { kind, namespace }));
+            plan.writes.extend(group.iter().map(each).map(|(kind, namespace)| Write::ExpectEmpty { kind, namespace }));
+        }
+        let mut next = namespace.clone();
+        if let Some(list) = &mut next.spec_mut().finalizers {
+            list.retain(|f| f != FINALIZER);
+        }
+        plan.writes.push(Write::Update(next.into(), Subresource::Finalize));
+        plan
+    }
+
+    fn failed(&mut self, _views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
+        let obstacle = match write {
+            Write::ExpectEmpty { .. } => Obstacle::Remaining(error.message.clone()),
+            Write::DeleteCollection { .. } => Obstacle::Failure(error.message.clone()),
+            Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::Delete { .. } => return None,
+        };
+        self.obstacles.insert(key.clone(), obstacle);
+        None
+    }
+}
+
+/// The namespace with the status that it should have; `None` if it has it.
+fn with_status(namespace: &Namespace, obstacle: Option<&Obstacle>, wall: Wall) -> Option<Namespace> {
+    let mut next = namespace.clone();
+    let mut changed = false;
+    if next.status.phase.as_deref() != Some(TERMINATING) {
+        next.status_mut().phase = Some(TERMINATING.to_owned());
+        changed = true;
+    }
+    if let Some(obstacle) = obstacle {
+        for (type_, status, reason, message) in conditions(obstacle) {
+            let known = namespace.status.conditions.iter().flatten().find(|c| c.type_ == type_);
+            if known.is_some_and(|c| c.status == status && c.message.as_ref() == Some(&message)) {
+                continue;
+            }
+            let since = known.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+            let list = next.status_mut().conditions.get_or_insert_default();
+            list.retain(|c| c.type_ != type_);
+            list.push(NamespaceCondition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message),
+                last_transition_time: Some(since.unwrap_or_else(|| wall.to_time())),
+            });
+            changed = true;
+        }
+    }
+    changed.then_some(next)
+}
+
+fn conditions(obstacle: &Obstacle) -> Vec<(&'static str, &'static str, &'static str, String)> {
+    let fine = |type_, reason, message: &str| (type_, "False", reason, message.to_owned());
+    let mut all = vec![
+        fine("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+        fine(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+    ];
+    let deleted = "All content successfully deleted, may be waiting on finalization";
+    match obstacle {
+        Obstacle::Remaining(what) => {
+            all.push(fine("NamespaceDeletionContentFailure", "ContentDeleted", deleted));
+            let message = format!("Some resources are remaining: {what}");
+            all.push(("NamespaceContentRemaining", "True", "SomeResourcesRemain", message));
+        }
+        Obstacle::Failure(what) => {
+            let message = format!("Failed to delete all resource types, 1 remaining: {what}");
+            all.push(("NamespaceDeletionContentFailure", "True", "ContentDeletionFailed", message));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NamespaceController, Write};
+    use crate::api::{Status, Subresource};
+    use crate::controllers::Controller;
+    use crate::controllers::fake_cluster::{Fake, at, object, with};
+    use crate::object::{Kind, Object, ObjectKey};
+    use serde_json::json;
+
+    fn going() -> Object {
+        object(json!({"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n","uid":"u",
+            "deletionTimestamp":"2024-01-01T00:00:00Z"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Terminating"}}))
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new(Kind::NAMESPACE, "", "n")
+    }
+
+    #[test]
+    fn it_is_emptied_pods_first_before_it_goes() {
+        let fake = Fake::new(&[Kind::NAMESPACE], [going()]);
+        let plan = NamespaceController::default().reconcile(&fake.views, &key(), at(0));
+        let told =
+            |k: Kind| plan.writes.iter().position(|w| matches!(w, Write::DeleteCollection { kind, .. } if *kind == k));
+        let asked =
+            |k: Kind| plan.writes.iter().position(|w| matches!(w, Write::ExpectEmpty { kind, .. } if *kind == k));
+        for kind in Kind::all().filter(|k| k.info().namespaced) {
+            assert!(told(kind).unwrap() < asked(kind).unwrap(), "{kind}");
+            assert!(kind == Kind::POD || asked(Kind::POD) < told(kind), "{kind}");
+        }
+        assert!(told(Kind::NODE).is_none());
+        let last = plan.writes.last().unwrap();
+        assert!(matches!(last, Write::Update(Object::Namespace(n), Subresource::Finalize)
+            if n.spec.finalizers.as_ref().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn others_are_left_alone() {
+        for patch in [
+            json!({"metadata":{"deletionTimestamp":null}}),
+            json!({"spec":{"finalizers":["example.com/mine"]}}),
+            json!({"spec":{"finalizers":null}}),
+        ] {
+            let fake = Fake::new(&[Kind::NAMESPACE], [with(going(), patch)]);
+            assert!(NamespaceController::default().reconcile(&fake.views, &key(), at(0)).writes.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_remains_is_told_in_conditions() {
+        let mut fake = Fake::new(&[Kind::NAMESPACE], [with(going(), json!({"status":{"phase":"Active"}}))]);
+        let mut controller = NamespaceController::default();
+        let only_status =
+            |plan: &crate::controllers::Plan| matches!(plan.writes[..], [Write::Update(_, Subresource::Status)]);
+        assert!(only_status(&fake.step(&mut controller, &key(), at(0))), "first the phase");
+        let write = Write::ExpectEmpty { kind: Kind::POD, namespace: "n".into() };
+        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD, "n", 2));
+        assert!(only_status(&fake.step(&mut controller, &key(), at(1))));
+        assert!(!only_status(&controller.reconcile(&fake.views, &key(), at(2))), "told once");
+        let json = fake.get(Kind::NAMESPACE, "n").unwrap().to_json();
+        let list = json["status"]["conditions"].as_array().unwrap();
+        let remaining = list.iter().find(|c| c["type"] == "NamespaceContentRemaining").unwrap();
+        assert_eq!(remaining["message"], "Some resources are remaining: pods. has 2 resource instances");
+        let write = Write::DeleteCollection { kind: Kind::POD, namespace: "n".into() };
+        controller.failed(&fake.views, &key(), &write, &Status::internal("no"));
+        assert!(only_status(&fake.step(&mut controller, &key(), at(3))));
+    }
+}

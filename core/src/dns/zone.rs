@@ -1,0 +1,243 @@
+//! The zone: every published name, kept by differences, and the answers to questions about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::records::{RecordData, Records};
+use crate::limits;
+use crate::object::ObjectKey;
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Cname,
+    Ptr,
+    Srv,
+    Txt,
+    Any,
+}
+
+impl RecordType {
+    fn takes(self, data: &RecordData) -> bool {
+        match data {
+            RecordData::A(_) => matches!(self, RecordType::A | RecordType::Any),
+            RecordData::Aaaa(_) => matches!(self, RecordType::Aaaa | RecordType::Any),
+            // An alias answers every question about its name.
+            RecordData::Cname(_) => true,
+            RecordData::Ptr(_) => matches!(self, RecordType::Ptr | RecordType::Any),
+            RecordData::Srv { .. } => matches!(self, RecordType::Srv | RecordType::Any),
+            RecordData::Txt(_) => matches!(self, RecordType::Txt | RecordType::Any),
+        }
+    }
+}
+
+/// One record of an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Absolute, lower case, without the last dot.
+    pub name: Arc<str>,
+    /// Time to live in seconds.
+    pub ttl: u32,
+    /// What it says.
+    pub data: RecordData,
+}
+
+/// The answer to a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// There are records of that type (or an alias), and addresses that the asker will want next.
+    Records {
+        /// The answer section.
+        answer: Vec<Record>,
+        /// The additional section: addresses of the targets of SRV records.
+        additional: Vec<Record>,
+    },
+    /// The name exists, without records of that type (`NOERROR`, empty).
+    NoData,
+    /// The name does not exist (`NXDOMAIN`).
+    NxDomain,
+    /// The name is not the cluster's: ask elsewhere.
+    NotOurs,
+}
+
+/// A difference of the zone.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RecordChange {
+    /// The zone is this and nothing else. Comes first.
+    Replace(Vec<(Arc<str>, Vec<RecordData>)>),
+    /// This name has these records.
+    Set(Arc<str>, Vec<RecordData>),
+    /// This name has none any more.
+    Remove(Arc<str>),
+}
+
+/// Every published name.
+#[derive(Debug)]
+pub struct Zone {
+    domain: Arc<str>,
+    ttl: u32,
+    /// By name, and by the service that publishes: two headless services may share an address and so a PTR name.
+    names: BTreeMap<Arc<str>, BTreeMap<ObjectKey, BTreeSet<RecordData>>>,
+    by_service: BTreeMap<ObjectKey, BTreeSet<Arc<str>>>,
+    namespaces: BTreeSet<Arc<str>>,
+}
+
+impl Zone {
+    /// An empty zone, `cluster.local`.
+    pub fn new(domain: &str, ttl: u32) -> Zone {
+        Zone {
+            domain: Arc::from(domain.trim_matches('.').to_lowercase()),
+            ttl,
+            names: BTreeMap::new(),
+            by_service: BTreeMap::new(),
+            namespaces: BTreeSet::new(),
+        }
+    }
+
+    /// Its domain.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Every name with its records.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, Vec<RecordData>)> {
+        self.names.iter().map(|(name, by)| (name, merged(by)))
+    }
+
+    /// Notes that a namespace exists, or no longer.
+    pub fn put_namespace(&mut self, name: &str, exists: bool) {
+        if exists {
+            self.namespaces.insert(Arc::from(name));
+        } else {
+            self.namespaces.remove(name);
+        }
+    }
+
+    /// Puts the records of one service in place, and tells the differences.
+    pub(super) fn put(&mut self, service: &ObjectKey, records: Records, changes: &mut Vec<RecordChange>) {
+        let old = self.by_service.remove(service).unwrap_or_default();
+        for name in old.iter().filter(|n| !records.contains_key(*n)) {
+            let by = self.names.get_mut(name).expect("a published name is in the zone");
+            by.remove(service);
+            if by.is_empty() {
+                self.names.remove(name);
+                changes.push(RecordChange::Remove(Arc::clone(name)));
+            } else {
+                changes.push(RecordChange::Set(Arc::clone(name), merged(by)));
+            }
+        }
+        if !records.is_empty() {
+            self.by_service.insert(service.clone(), records.keys().cloned().collect());
+        }
+        for (name, data) in records {
+            let by = self.names.entry(Arc::clone(&name)).or_default();
+            if by.get(service) != Some(&data) {
+                by.insert(service.clone(), data);
+                changes.push(RecordChange::Set(name, merged(by)));
+            }
+        }
+    }
+
+    /// Answers a question. Case and a last dot don't matter.
+    pub fn resolve(&self, name: &str, type_: RecordType) -> Answer {
+        let name = name.trim_end_matches('.').to_lowercase();
+        let mut answer = Vec::new();
+        let mut asked: Arc<str> = Arc::from(name);
+        for _ in 0..limits::DNS_ALIASES {
+            let found = self.lookup(&asked, type_);
+            let Answer::Records { answer: mut more, .. } = found else {
+                // An alias that leads out of the zone, or to nothing, is still an answer.
+                return if answer.is_empty() { found } else { self.with_targets(answer) };
+            };
+            let alias = match more.as_slice() {
+                [Record { data: RecordData::Cname(target), .. }] => Some(Arc::clone(target)),
+                _ => None,
+            };
+            answer.append(&mut more);
+            match alias.filter(|_| type_ != RecordType::Cname) {
+                Some(target) => asked = target,
+                None => break,
+            }
+        }
+        self.with_targets(answer)
+    }
+
+    fn with_targets(&self, answer: Vec<Record>) -> Answer {
+        let mut additional = Vec::new();
+        let targets: BTreeSet<&Arc<str>> = answer
+            .iter()
+            .filter_map(|r| match &r.data {
+                RecordData::Srv { target, .. } => Some(target),
+                _ => None,
+            })
+            .collect();
+        for target in targets {
+            for type_ in [RecordType::A, RecordType::Aaaa] {
+                if let Answer::Records { answer, .. } = self.lookup(target, type_) {
+                    additional.extend(answer);
+                }
+            }
+        }
+        Answer::Records { answer, additional }
+    }
+
+    /// One step, without following aliases.
+    fn lookup(&self, name: &Arc<str>, type_: RecordType) -> Answer {
+        let records = |data: Vec<RecordData>| {
+            if data.is_empty() {
+                return Answer::NoData;
+            }
+            let record = |data| Record { name: Arc::clone(name), ttl: self.ttl, data };
+            Answer::Records { answer: data.into_iter().map(record).collect(), additional: Vec::new() }
+        };
+        let takes = |data: Vec<RecordData>| data.into_iter().filter(|d| type_.takes(d)).collect::<Vec<_>>();
+        if let Some(by) = self.names.get(name) {
+            return records(takes(merged(by)));
+        }
+        let Some(below) = self.below(name) else { return Answer::NotOurs };
+        let labels: Vec<&str> = below.split('.').filter(|l| !l.is_empty()).collect();
+        match labels.as_slice() {
+            [] | ["svc" | "pod"] => Answer::NoData,
+            ["dns-version"] => records(takes(vec![RecordData::Txt(Arc::from("1.1.0"))])),
+            [namespace, "svc" | "pod"] if self.namespaces.contains(*namespace) => Answer::NoData,
+            [pod, namespace, "pod"] if self.namespaces.contains(*namespace) => match pod_ip(pod) {
+                Some(ip) => records(takes(vec![RecordData::address(ip)])),
+                None => Answer::NxDomain,
+            },
+            _ if self.has_below(name) => Answer::NoData,
+            _ => Answer::NxDomain,
+        }
+    }
+
+    /// The part of the name before the zone's domain.
+    fn below<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let rest = name.strip_suffix(&*self.domain)?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_suffix('.') }
+    }
+
+    /// Whether a published name ends in this one (`_tcp.web.d.svc.cluster.local`).
+    fn has_below(&self, name: &str) -> bool {
+        // Only services have names below them, three labels deep at most; a scan is of the service's names alone.
+        let Some(below) = self.below(name) else { return false };
+        let labels: Vec<&str> = below.rsplit('.').collect();
+        let ["svc", namespace, service, ..] = labels.as_slice() else { return false };
+        let key = ObjectKey::new(crate::object::Kind::SERVICE, namespace, service);
+        let suffix = format!(".{name}");
+        self.by_service.get(&key).is_some_and(|names| names.iter().any(|n| n.ends_with(&suffix)))
+    }
+}
+
+fn merged(by: &BTreeMap<ObjectKey, BTreeSet<RecordData>>) -> Vec<RecordData> {
+    let all: BTreeSet<&RecordData> = by.values().flatten().collect();
+    all.into_iter().cloned().collect()
+}
+
+/// The address that a pod's name spells: `10-0-0-1`, `fd00--1`.
+fn pod_ip(label: &str) -> Option<IpAddr> {
+    let v4 = label.replace('-', ".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+    v4.or_else(|| label.replace('-', ":").parse::<Ipv6Addr>().ok().map(IpAddr::V6))
+}

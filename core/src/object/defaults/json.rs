@@ -1,0 +1,284 @@
+//! Defaults of kinds that are held as JSON. Their specs are read as the k8s-openapi type where it has rules of its own,
+//! and written back only if something was missing.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
+use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::rules::Defaults;
+use crate::object::{Dynamic, Kind};
+
+/// Fills in the defaults of a dynamic object. Nothing is copied where nothing is missing.
+pub(super) fn apply(d: &mut Dynamic) {
+    match d.kind {
+        Kind::STATEFUL_SET => through::<StatefulSetSpec>(d, "spec"),
+        Kind::DAEMON_SET => through::<DaemonSetSpec>(d, "spec"),
+        Kind::JOB => job(d),
+        Kind::CRON_JOB => through::<CronJobSpec>(d, "spec"),
+        Kind::POD_TEMPLATE => through::<PodTemplateSpec>(d, "template"),
+        _ => plain(d),
+    }
+}
+
+fn through<T: Defaults + for<'de> Deserialize<'de> + serde::Serialize>(d: &mut Dynamic, field: &str) {
+    // A body that does not read as its type is left for validation to refuse.
+    let Some(Ok(mut spec)) = d.body.get(field).map(T::deserialize) else { return };
+    if !spec.lacks() {
+        return;
+    }
+    spec.fill();
+    let value = serde_json::to_value(&spec).expect("k8s-openapi types serialise");
+    Arc::make_mut(&mut d.body).insert(field.to_owned(), value);
+}
+
+/// A Job without labels gets those of its template.
+fn job(d: &mut Dynamic) {
+    through::<JobSpec>(d, "spec");
+    if d.meta.labels.as_ref().is_none_or(|l| l.is_empty()) {
+        let labels = d.body.get("spec").and_then(|s| s.pointer("/template/metadata/labels")).and_then(Value::as_object);
+        let labels: std::collections::BTreeMap<String, String> =
+            labels.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+        if !labels.is_empty() {
+            Arc::make_mut(&mut d.meta).labels = Some(labels);
+        }
+    }
+}
+
+fn plain(d: &mut Dynamic) {
+    let missing = missing_of(d.kind, &d.body);
+    if !missing.is_empty() {
+        let body = Arc::make_mut(&mut d.body);
+        for (path, value) in missing {
+            put(body, &path, value);
+        }
+    }
+    if matches!(d.kind, Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM) {
+        pending(&mut d.status);
+    }
+}
+
+fn pending(status: &mut Option<Arc<Value>>) {
+    let phase = status.as_ref().and_then(|s| s.get("phase")).and_then(Value::as_str).unwrap_or("");
+    if phase.is_empty() {
+        let status = Arc::make_mut(status.get_or_insert_with(|| Arc::new(json!({}))));
+        if let Value::Object(map) = status {
+            map.insert("phase".to_owned(), json!("Pending"));
+        }
+    }
+}
+
+/// A path within a body, and what belongs there.
+type Missing = Vec<(Vec<String>, Value)>;
+
+fn missing_of(kind: Kind, body: &Map<String, Value>) -> Missing {
+    let mut m = Looking { body, missing: Vec::new() };
+    match kind {
+        Kind::SECRET => m.at(&[], "type", || json!("Opaque")),
+        Kind::PERSISTENT_VOLUME_CLAIM => m.at(&["spec"], "volumeMode", || json!("Filesystem")),
+        Kind::PERSISTENT_VOLUME => {
+            m.at(&["spec"], "volumeMode", || json!("Filesystem"));
+            m.at(&["spec"], "persistentVolumeReclaimPolicy", || json!("Retain"));
+        }
+        Kind::STORAGE_CLASS => {
+            m.at(&[], "reclaimPolicy", || json!("Delete"));
+            m.at(&[], "volumeBindingMode", || json!("Immediate"));
+        }
+        Kind::PRIORITY_CLASS => m.at(&[], "preemptionPolicy", || json!("PreemptLowerPriority")),
+        Kind::CSI_DRIVER => csi_driver(&mut m),
+        Kind::INGRESS_CLASS if m.has(&["spec", "parameters"]) => {
+            m.at(&["spec", "parameters"], "scope", || json!("Cluster"));
+        }
+        Kind::NETWORK_POLICY => network_policy(&mut m),
+        Kind::ROLE_BINDING | Kind::CLUSTER_ROLE_BINDING => role_binding(&mut m),
+        Kind::LIMIT_RANGE => limit_range(&mut m),
+        Kind::HORIZONTAL_POD_AUTOSCALER => autoscaler(&mut m),
+        Kind::CUSTOM_RESOURCE_DEFINITION => definition(&mut m),
+        Kind::MUTATING_WEBHOOK_CONFIGURATION => webhooks(&mut m, true),
+        Kind::VALIDATING_WEBHOOK_CONFIGURATION => webhooks(&mut m, false),
+        _ => {}
+    }
+    m.missing
+}
+
+/// What has been found missing in a body so far.
+struct Looking<'a> {
+    body: &'a Map<String, Value>,
+    missing: Missing,
+}
+
+impl<'a> Looking<'a> {
+    fn get(&self, path: &[&str]) -> Option<&'a Value> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.body.get(*first)?;
+        for key in rest {
+            value = match value {
+                Value::Array(items) => items.get(key.parse::<usize>().ok()?)?,
+                other => other.get(*key)?,
+            };
+        }
+        Some(value)
+    }
+
+    fn has(&self, path: &[&str]) -> bool {
+        self.get(path).is_some_and(|v| !v.is_null())
+    }
+
+    fn list(&self, path: &[&str]) -> &'a [Value] {
+        self.get(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    fn text(&self, path: &[&str]) -> &'a str {
+        self.get(path).and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// Notes `key` within `parent` as missing, if it is (absent, or the empty string).
+    fn at(&mut self, parent: &[&str], key: &str, value: impl FnOnce() -> Value) {
+        let mut path = parent.to_vec();
+        path.push(key);
+        let unset = match self.get(&path) {
+            None | Some(Value::Null) => true,
+            Some(Value::String(s)) => s.is_empty(),
+            Some(_) => false,
+        };
+        if unset {
+            self.missing.push((path.into_iter().map(str::to_owned).collect(), value()));
+        }
+    }
+}
+
+/// Puts a value where a path of keys and indices leads, making objects on the way.
+fn put(body: &mut Map<String, Value>, path: &[String], value: Value) {
+    let Some((last, parents)) = path.split_last() else { return };
+    let Some((first, rest)) = parents.split_first() else {
+        body.insert(last.clone(), value);
+        return;
+    };
+    let mut at = body.entry(first.clone()).or_insert_with(|| json!({}));
+    for key in rest {
+        let next = match at {
+            Value::Array(items) => key.parse::<usize>().ok().and_then(|i| items.get_mut(i)),
+            Value::Object(map) => Some(map.entry(key.clone()).or_insert_with(|| json!({}))),
+            _ => None,
+        };
+        let Some(next) = next else { return };
+        at = next;
+    }
+    if let Value::Object(map) = at {
+        map.insert(last.clone(), value);
+    }
+}
+
+fn csi_driver(m: &mut Looking<'_>) {
+    m.at(&["spec"], "attachRequired", || json!(true));
+    m.at(&["spec"], "podInfoOnMount", || json!(false));
+    m.at(&["spec"], "storageCapacity", || json!(false));
+    m.at(&["spec"], "fsGroupPolicy", || json!("ReadWriteOnceWithFSType"));
+    m.at(&["spec"], "volumeLifecycleModes", || json!(["Persistent"]));
+    m.at(&["spec"], "requiresRepublish", || json!(false));
+    m.at(&["spec"], "seLinuxMount", || json!(false));
+}
+
+fn network_policy(m: &mut Looking<'_>) {
+    for direction in ["ingress", "egress"] {
+        for i in 0..m.list(&["spec", direction]).len() {
+            let rule = i.to_string();
+            for j in 0..m.list(&["spec", direction, &rule, "ports"]).len() {
+                m.at(&["spec", direction, &rule, "ports", &j.to_string()], "protocol", || json!("TCP"));
+            }
+        }
+    }
+    if m.list(&["spec", "policyTypes"]).is_empty() {
+        let both = !m.list(&["spec", "egress"]).is_empty();
+        let types = if both { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        m.missing.push((vec!["spec".to_owned(), "policyTypes".to_owned()], types));
+    }
+}
+
+fn role_binding(m: &mut Looking<'_>) {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    m.at(&["roleRef"], "apiGroup", || json!(GROUP));
+    for i in 0..m.list(&["subjects"]).len() {
+        let i = i.to_string();
+        if matches!(m.text(&["subjects", &i, "kind"]), "User" | "Group") {
+            m.at(&["subjects", &i], "apiGroup", || json!(GROUP));
+        }
+    }
+}
+
+/// A container's limit defaults to the maximum, its request to the limit or else the minimum.
+fn limit_range(m: &mut Looking<'_>) {
+    for i in 0..m.list(&["spec", "limits"]).len() {
+        let i = i.to_string();
+        let item = |field: &'static str| ["spec", "limits", i.as_str(), field];
+        if m.text(&item("type")) != "Container" {
+            continue;
+        }
+        let amounts =
+            |m: &Looking<'_>, field| m.get(&item(field)).and_then(Value::as_object).cloned().unwrap_or_default();
+        let (max, min) = (amounts(m, "max"), amounts(m, "min"));
+        let (old_limit, old_request) = (amounts(m, "default"), amounts(m, "defaultRequest"));
+        let (mut limit, mut request) = (max, min);
+        limit.extend(old_limit.clone());
+        request.extend(limit.clone());
+        request.extend(old_request.clone());
+        for (field, old, new) in [("default", old_limit, limit), ("defaultRequest", old_request, request)] {
+            if old != new {
+                m.missing.push((item(field).map(str::to_owned).to_vec(), Value::Object(new)));
+            }
+        }
+    }
+}
+
+fn autoscaler(m: &mut Looking<'_>) {
+    m.at(&["spec"], "minReplicas", || json!(1));
+    if m.list(&["spec", "metrics"]).is_empty() {
+        let cpu = json!([{"type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+        m.missing.push((vec!["spec".to_owned(), "metrics".to_owned()], cpu));
+    }
+    if m.has(&["spec", "behavior"]) {
+        let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+        let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+        let up = ["spec", "behavior", "scaleUp"];
+        m.at(&up, "stabilizationWindowSeconds", || json!(0));
+        m.at(&up, "selectPolicy", || json!("Max"));
+        m.at(&up, "policies", || json!([pods, percent]));
+        let down = ["spec", "behavior", "scaleDown"];
+        m.at(&down, "selectPolicy", || json!("Max"));
+        m.at(&down, "policies", || json!([percent]));
+    }
+}
+
+fn definition(m: &mut Looking<'_>) {
+    let kind = m.text(&["spec", "names", "kind"]);
+    if !kind.is_empty() {
+        m.at(&["spec", "names"], "singular", || json!(kind.to_lowercase()));
+        m.at(&["spec", "names"], "listKind", || json!(format!("{kind}List")));
+    }
+    m.at(&["spec"], "conversion", || json!({"strategy": "None"}));
+}
+
+fn webhooks(m: &mut Looking<'_>, mutating: bool) {
+    for i in 0..m.list(&["webhooks"]).len() {
+        let i = i.to_string();
+        let hook = ["webhooks", i.as_str()];
+        m.at(&hook, "failurePolicy", || json!("Fail"));
+        m.at(&hook, "matchPolicy", || json!("Equivalent"));
+        m.at(&hook, "namespaceSelector", || json!({}));
+        m.at(&hook, "objectSelector", || json!({}));
+        m.at(&hook, "timeoutSeconds", || json!(10));
+        if mutating {
+            m.at(&hook, "reinvocationPolicy", || json!("Never"));
+        }
+        if m.has(&["webhooks", &i, "clientConfig", "service"]) {
+            m.at(&["webhooks", &i, "clientConfig", "service"], "port", || json!(443));
+        }
+        for j in 0..m.list(&["webhooks", &i, "rules"]).len() {
+            m.at(&["webhooks", &i, "rules", &j.to_string()], "scope", || json!("*"));
+        }
+    }
+}

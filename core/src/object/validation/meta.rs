@@ -1,0 +1,234 @@
+//! Validation of metadata, on creation and on update, and of selectors.
+//!
+//! Source: `apimachinery/pkg/api/validation/objectmeta.go`, `apis/meta/v1/validation`.
+
+use super::path::{Go, Path};
+use super::{names, push_all};
+use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectMeta};
+
+/// Most bytes in all annotations together.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+const IMMUTABLE: &str = "field is immutable";
+
+/// What a name of this kind must look like.
+fn name_rule(kind: Kind) -> fn(&str) -> names::Wrongs {
+    match kind {
+        Kind::NAMESPACE => names::label,
+        Kind::SERVICE => names::label_1035,
+        Kind::ROLE | Kind::ROLE_BINDING | Kind::CLUSTER_ROLE | Kind::CLUSTER_ROLE_BINDING => names::path_segment,
+        _ => names::subdomain,
+    }
+}
+
+/// `ValidateObjectMeta`.
+pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
+    let (kind, meta) = (object.kind(), object.meta());
+    let at = &Path::Root("metadata");
+    let rule = name_rule(kind);
+    let name = meta.name.as_deref().unwrap_or("");
+    if let Some(prefix) = meta.generate_name.as_deref().filter(|p| !p.is_empty()) {
+        // The suffix that will follow makes a trailing dash good.
+        let masked = match prefix.strip_suffix('-') {
+            Some(head) if !head.is_empty() => format!("{head}a"),
+            _ => prefix.to_owned(),
+        };
+        push_all(errors, &at.field("generateName"), prefix, rule(&masked));
+    }
+    if name.is_empty() {
+        errors.push(FieldError::required(at.field("name"), "name or generateName is required"));
+    } else {
+        push_all(errors, &at.field("name"), name, rule(name));
+    }
+    if kind == Kind::CRON_JOB && name.len() > 52 {
+        errors.push(FieldError::invalid(at.field("name"), name, "must be no more than 52 characters"));
+    }
+    let namespace = meta.namespace.as_deref().unwrap_or("");
+    match (kind.info().namespaced, namespace.is_empty()) {
+        (true, true) => errors.push(FieldError::required(at.field("namespace"), "")),
+        (true, false) => push_all(errors, &at.field("namespace"), namespace, names::label(namespace)),
+        (false, false) => errors.push(FieldError::forbidden(at.field("namespace"), "not allowed on this type")),
+        (false, true) => {}
+    }
+    common(meta, at, errors);
+}
+
+/// What holds of metadata on every write, and of the metadata of templates.
+fn common(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if let Some(generation) = meta.generation.filter(|g| *g < 0) {
+        errors.push(FieldError::invalid(at.field("generation"), generation, names::NOT_NEGATIVE));
+    }
+    labels(meta.labels.as_ref(), &at.field("labels"), errors);
+    annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
+    owners(meta, &at.field("ownerReferences"), errors);
+    finalizers(meta, &at.field("finalizers"), errors);
+}
+
+/// Metadata of a pod template: labels and annotations.
+pub(super) fn template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let Some(meta) = meta else { return };
+    labels(meta.labels.as_ref(), &at.field("labels"), errors);
+    annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
+}
+
+/// `ValidateLabels`.
+pub(super) fn labels(labels: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    for (key, value) in labels.into_iter().flatten() {
+        push_all(errors, at, key, names::qualified(key));
+        push_all(errors, at, value, names::label_value(value));
+    }
+}
+
+fn annotations(annotations: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let mut size = 0;
+    for (key, value) in annotations.into_iter().flatten() {
+        size += key.len() + value.len();
+        let wrongs = if key.bytes().any(|b| b.is_ascii_uppercase()) {
+            names::qualified(&key.to_lowercase())
+        } else {
+            names::qualified(key)
+        };
+        push_all(errors, at, key, wrongs);
+    }
+    if size > ANNOTATIONS_LIMIT {
+        errors.push(FieldError::too_long(at, ANNOTATIONS_LIMIT));
+    }
+}
+
+fn owners(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let mut controller: Option<&str> = None;
+    for owner in meta.owner_references.iter().flatten() {
+        let version_bad = owner.api_version.is_empty() || owner.api_version.ends_with('/');
+        for (field, value, bad, detail) in [
+            ("apiVersion", &owner.api_version, version_bad, "version must not be empty"),
+            ("kind", &owner.kind, owner.kind.is_empty(), "kind must not be empty"),
+            ("name", &owner.name, owner.name.is_empty(), "name must not be empty"),
+            ("uid", &owner.uid, owner.uid.is_empty(), "uid must not be empty"),
+        ] {
+            if bad {
+                errors.push(FieldError::invalid(at.field(field), value, detail));
+            }
+        }
+        if owner.kind == "Event" && matches!(owner.api_version.as_str(), "v1" | "events.k8s.io/v1") {
+            let shown = Go(format!("{}, Kind=Event", owner.api_version));
+            errors.push(FieldError::invalid(at, shown, "is disallowed from being an owner"));
+        }
+        if owner.controller == Some(true) {
+            if let Some(first) = controller {
+                errors.push(FieldError::invalid(
+                    at,
+                    Go(format!("{:?}", [first, &owner.name])),
+                    format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
+                         and {}",
+                        owner.name
+                    ),
+                ));
+            }
+            controller.get_or_insert(&owner.name);
+        }
+    }
+}
+
+fn finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let list = meta.finalizers.as_deref().unwrap_or_default();
+    for name in list {
+        push_all(errors, at, name, names::qualified(name));
+        if !name.contains('/') && !matches!(name.as_str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(at, name, detail));
+        }
+    }
+    let has = |name: &str| list.iter().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid(at, Go::strings(list), detail));
+    }
+}
+
+/// `ValidateObjectMetaUpdate`. Shared metadata is the same metadata.
+pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let (n, o) = (new.meta(), old.meta());
+    if std::sync::Arc::ptr_eq(n, o) {
+        return;
+    }
+    let at = &Path::Root("metadata");
+    // What a client leaves out of an update is taken from the stored object.
+    let mut same = |field, new: Option<&str>, old: Option<&str>| {
+        if new.is_some_and(|n| !n.is_empty()) && new.unwrap_or("") != old.unwrap_or("") {
+            errors.push(FieldError::invalid(at.field(field), new.unwrap_or(""), IMMUTABLE));
+        }
+    };
+    same("name", n.name.as_deref(), o.name.as_deref());
+    same("namespace", n.namespace.as_deref(), o.namespace.as_deref());
+    same("uid", n.uid.as_deref(), o.uid.as_deref());
+    let text = |t: &Option<crate::object::Time>| t.as_ref().map(|t| t.0.to_string());
+    if n.creation_timestamp.is_some() && n.creation_timestamp != o.creation_timestamp {
+        let shown = text(&n.creation_timestamp);
+        errors.push(FieldError::invalid(at.field("creationTimestamp"), shown.unwrap_or_default(), IMMUTABLE));
+    }
+    if n.deletion_timestamp.is_some() && n.deletion_timestamp != o.deletion_timestamp {
+        let shown = text(&n.deletion_timestamp);
+        errors.push(FieldError::invalid(at.field("deletionTimestamp"), shown.unwrap_or_default(), IMMUTABLE));
+    }
+    let grace = |m: &ObjectMeta| m.deletion_grace_period_seconds;
+    if let Some(seconds) = grace(n).filter(|_| grace(n) != grace(o)) {
+        errors.push(FieldError::invalid(at.field("deletionGracePeriodSeconds"), seconds, IMMUTABLE));
+    }
+    if let Some(generation) = n.generation.filter(|g| *g < o.generation.unwrap_or(0)) {
+        errors.push(FieldError::invalid(at.field("generation"), generation, "must not be decremented"));
+    }
+    if o.deletion_timestamp.is_some() {
+        let known = |f: &String| o.finalizers.iter().flatten().any(|k| k == f);
+        let added: Vec<String> = n.finalizers.iter().flatten().filter(|f| !known(f)).cloned().collect();
+        if !added.is_empty() {
+            errors.push(FieldError::forbidden(
+                at.field("finalizers"),
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {:?}",
+                    Go::strings(&added)
+                ),
+            ));
+        }
+    }
+    common(n, at, errors);
+}
+
+/// `ValidateLabelSelector`.
+pub(super) fn selector(s: &LabelSelector, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    labels(s.match_labels.as_ref(), &at.field("matchLabels"), errors);
+    let at = at.field("matchExpressions");
+    for (i, e) in s.match_expressions.iter().flatten().enumerate() {
+        let at = at.index(i);
+        let values = e.values.as_deref().unwrap_or_default();
+        match e.operator.as_str() {
+            "In" | "NotIn" if values.is_empty() => errors
+                .push(FieldError::required(at.field("values"), "must be specified when `operator` is 'In' or 'NotIn'")),
+            "In" | "NotIn" => {}
+            "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(FieldError::forbidden(
+                at.field("values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )),
+            "Exists" | "DoesNotExist" => {}
+            other => {
+                errors.push(FieldError::invalid(at.field("operator"), other, "not a valid selector operator"));
+            }
+        }
+        push_all(errors, &at.field("key"), &e.key, names::qualified(&e.key));
+        for (j, value) in values.iter().enumerate() {
+            push_all(errors, &at.field("values").index(j), value, names::label_value(value));
+        }
+    }
+}
+
+/// The field must be as it was.
+pub(super) fn immutable<T: PartialEq>(
+    new: &T,
+    old: &T,
+    at: &Path<'_>,
+    show: impl FnOnce(&T) -> Go,
+    errors: &mut Vec<FieldError>,
+) {
+    if new != old {
+        errors.push(FieldError::invalid(at, show(new), IMMUTABLE));
+    }
+}

@@ -1,0 +1,370 @@
+//! What the scheduler knows of nodes, as columns of numbers: the only thing that its inner loop walks.
+//!
+//! A node has a slot. A slot outlives its node while pods are still counted on it, as kube-scheduler keeps a
+//! `NodeInfo` without a node. Every change of a slot is logged, so that a table of a pod shape looks again only at
+//! what changed since it was last used.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::framework::Events;
+use super::shape::{HostPort, Shape, Taint};
+use crate::limits;
+use crate::object::{Milli, Node, ObjectMeta};
+
+/// A resource by number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ResourceId(pub u16);
+
+impl ResourceId {
+    /// `cpu`, in thousandths.
+    pub const CPU: ResourceId = ResourceId(0);
+    /// `memory`, in bytes.
+    pub const MEMORY: ResourceId = ResourceId(1);
+    /// `ephemeral-storage`, in bytes.
+    pub const EPHEMERAL_STORAGE: ResourceId = ResourceId(2);
+    /// `pods`, each pod one.
+    pub const PODS: ResourceId = ResourceId(3);
+}
+
+/// Largest quantity that is told apart (256 Ti in bytes): sums over any node's pods and products with 100 stay
+/// within 64 bits.
+const QUANTITY_MAX: i64 = 1 << 48;
+
+/// Names of resources, each with its number.
+#[derive(Debug)]
+pub struct ResourceNames {
+    names: Vec<Arc<str>>,
+    ids: BTreeMap<Arc<str>, ResourceId>,
+}
+
+impl Default for ResourceNames {
+    fn default() -> ResourceNames {
+        let mut names = ResourceNames { names: Vec::new(), ids: BTreeMap::new() };
+        for (name, id) in [
+            ("cpu", ResourceId::CPU),
+            ("memory", ResourceId::MEMORY),
+            ("ephemeral-storage", ResourceId::EPHEMERAL_STORAGE),
+            ("pods", ResourceId::PODS),
+        ] {
+            assert_eq!(names.id(name), Some(id), "the well-known resources come first");
+        }
+        names
+    }
+}
+
+impl ResourceNames {
+    /// The number of a resource; none once there are too many to number.
+    pub fn id(&mut self, name: &str) -> Option<ResourceId> {
+        if let Some(id) = self.ids.get(name) {
+            return Some(*id);
+        }
+        let id = ResourceId(u16::try_from(self.names.len()).ok()?);
+        let name: Arc<str> = Arc::from(name);
+        self.names.push(Arc::clone(&name));
+        self.ids.insert(name, id);
+        Some(id)
+    }
+
+    /// Its name.
+    pub fn name(&self, id: ResourceId) -> &str {
+        &self.names[usize::from(id.0)]
+    }
+
+    /// A quantity of a resource in the unit that is counted in: thousandths for CPU, whole units for everything else.
+    pub fn amount(id: ResourceId, quantity: &Quantity) -> i64 {
+        let parsed = Milli::of(quantity);
+        let n = if id == ResourceId::CPU { parsed.milli() } else { parsed.value() };
+        n.clamp(0, QUANTITY_MAX)
+    }
+}
+
+/// A slot of a node.
+pub type Slot = u32;
+
+/// One node's or place's ports, each with how many pods hold it.
+type Ports = BTreeMap<HostPort, u32>;
+
+/// All nodes, by slot.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    /// Names of resources.
+    pub resources: ResourceNames,
+    index: BTreeMap<Arc<str>, Slot>,
+    vacant: BTreeSet<Slot>,
+    count: usize,
+    names: Vec<Arc<str>>,
+    present: Vec<bool>,
+    meta: Vec<Arc<ObjectMeta>>,
+    unschedulable: Vec<bool>,
+    taints: Vec<Arc<[Taint]>>,
+    allocatable: Vec<Vec<i64>>,
+    requested: Vec<Vec<i64>>,
+    nonzero: [Vec<i64>; 2],
+    ports: Vec<Ports>,
+    /// Counts changes of what a node itself says, as opposed to what runs on it.
+    generation: Vec<u64>,
+    changed_at: Vec<u64>,
+    log: VecDeque<Slot>,
+    /// Number of the first change in the log.
+    log_start: u64,
+}
+
+impl Nodes {
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many slots there are; some may be vacant.
+    pub fn slots(&self) -> Slot {
+        self.names.len() as Slot
+    }
+
+    /// The slot of a name, if a node or a pod has been seen there.
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        self.index.get(name).copied()
+    }
+
+    /// The name at a slot.
+    pub fn name(&self, slot: Slot) -> &Arc<str> {
+        &self.names[slot as usize]
+    }
+
+    /// Whether the node itself is there.
+    pub fn is_present(&self, slot: Slot) -> bool {
+        self.present[slot as usize]
+    }
+
+    /// The node's metadata, for labels.
+    pub fn meta(&self, slot: Slot) -> &ObjectMeta {
+        &self.meta[slot as usize]
+    }
+
+    /// `spec.unschedulable`.
+    pub fn is_unschedulable(&self, slot: Slot) -> bool {
+        self.unschedulable[slot as usize]
+    }
+
+    /// The node's taints.
+    pub fn taints(&self, slot: Slot) -> &[Taint] {
+        &self.taints[slot as usize]
+    }
+
+    /// How much of a resource pods may have.
+    pub fn allocatable(&self, resource: ResourceId, slot: Slot) -> i64 {
+        self.allocatable.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])
+    }
+
+    /// How much of a resource the pods there request.
+    pub fn requested(&self, resource: ResourceId, slot: Slot) -> i64 {
+        self.requested.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])
+    }
+
+    /// What the pods there request of CPU (0) and memory (1), with Kubernetes' defaults where nothing is said.
+    pub fn nonzero_requested(&self, which: usize, slot: Slot) -> i64 {
+        self.nonzero[which][slot as usize]
+    }
+
+    /// Whether a port of the node is taken.
+    pub fn is_port_taken(&self, wanted: &HostPort, slot: Slot) -> bool {
+        let ports = &self.ports[slot as usize];
+        !ports.is_empty()
+            && ports
+                .range(wanted.any_address()..)
+                .take_while(|(p, _)| p.same_socket(wanted))
+                .any(|(p, _)| p.conflicts(wanted))
+    }
+
+    /// Counts changes of what a node itself says: labels, taints, whether it is there.
+    pub fn generation(&self, slot: Slot) -> u64 {
+        self.generation[slot as usize]
+    }
+
+    /// Number of the next change.
+    pub fn now(&self) -> u64 {
+        self.log_start + self.log.len() as u64
+    }
+
+    /// Number of the last change of a slot.
+    pub fn changed_at(&self, slot: Slot) -> u64 {
+        self.changed_at[slot as usize]
+    }
+
+    /// Slots that changed at or after a change's number, with repeats; none if that is no longer known.
+    pub fn changes_since(&self, change: u64) -> Option<impl Iterator<Item = Slot> + use<'_>> {
+        let skip = usize::try_from(change.checked_sub(self.log_start)?).ok()?;
+        Some(self.log.range(skip.min(self.log.len())..).copied())
+    }
+
+    /// Takes in a node, new or changed. Answers its slot and what about it changed.
+    pub fn put(&mut self, node: &Node) -> (Slot, Events) {
+        let slot = self.claim(node.name());
+        let i = slot as usize;
+        let mut events = Events::NONE;
+        if !self.present[i] {
+            self.present[i] = true;
+            self.count += 1;
+            events |= Events::NODE_ADD;
+        }
+        let unschedulable = node.spec.unschedulable == Some(true);
+        let taints: Vec<Taint> = node.spec.taints.iter().flatten().map(Taint::new).collect();
+        if self.unschedulable[i] != unschedulable || *self.taints[i] != *taints {
+            self.unschedulable[i] = unschedulable;
+            self.taints[i] = Arc::from(taints);
+            events |= Events::NODE_UPDATE_TAINT;
+        }
+        if self.meta[i].labels != node.meta.labels {
+            events |= Events::NODE_UPDATE_LABEL;
+        }
+        self.meta[i] = Arc::clone(&node.meta);
+        if !events.is_empty() {
+            self.generation[i] += 1;
+        }
+        if self.put_allocatable(i, node) {
+            events |= Events::NODE_UPDATE_ALLOCATABLE;
+        }
+        if !events.is_empty() {
+            self.touch(slot);
+        }
+        (slot, events)
+    }
+
+    fn put_allocatable(&mut self, i: usize, node: &Node) -> bool {
+        // As kube's API: a node that reports no allocatable has its capacity to give.
+        let said = node.status.allocatable.as_ref().or(node.status.capacity.as_ref());
+        let mut amounts = Vec::new();
+        for (name, quantity) in said.into_iter().flatten() {
+            if let Some(id) = self.resources.id(name) {
+                amounts.push((usize::from(id.0), ResourceNames::amount(id, quantity)));
+            }
+        }
+        self.widen();
+        let mut changed = false;
+        for (r, column) in self.allocatable.iter_mut().enumerate() {
+            let amount = amounts.iter().find(|(id, _)| *id == r).map_or(0, |(_, n)| *n);
+            changed |= column[i] != amount;
+            column[i] = amount;
+        }
+        changed
+    }
+
+    /// Forgets a node; what runs there is still counted. Answers whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let Some(slot) = self.slot(name).filter(|s| self.is_present(*s)) else { return false };
+        let i = slot as usize;
+        self.present[i] = false;
+        self.count -= 1;
+        self.generation[i] += 1;
+        self.unschedulable[i] = false;
+        self.taints[i] = Arc::from([]);
+        self.meta[i] = Arc::default();
+        for column in &mut self.allocatable {
+            column[i] = 0;
+        }
+        self.touch(slot);
+        self.vacate(slot);
+        true
+    }
+
+    /// Counts a pod of this shape on the node of this name.
+    pub fn add_pod(&mut self, name: &str, shape: &Shape) -> Slot {
+        let slot = self.claim(name);
+        self.count_pod(slot, shape, 1);
+        for port in &shape.ports {
+            *self.ports[slot as usize].entry(port.clone()).or_insert(0) += 1;
+        }
+        slot
+    }
+
+    /// Counts a pod of this shape no longer.
+    pub fn remove_pod(&mut self, slot: Slot, shape: &Shape) {
+        self.count_pod(slot, shape, -1);
+        for port in &shape.ports {
+            let ports = &mut self.ports[slot as usize];
+            let held = ports.get_mut(port).expect("a port that a counted pod holds is noted");
+            *held -= 1;
+            if *held == 0 {
+                ports.remove(port);
+            }
+        }
+        self.vacate(slot);
+    }
+
+    fn count_pod(&mut self, slot: Slot, shape: &Shape, sign: i64) {
+        self.widen();
+        let i = slot as usize;
+        for (r, amount) in &shape.requests {
+            self.requested[usize::from(r.0)][i] += sign * amount;
+        }
+        let pods = &mut self.requested[usize::from(ResourceId::PODS.0)][i];
+        *pods += sign;
+        assert!(*pods >= 0, "no pod is taken off a node twice");
+        for (column, amount) in self.nonzero.iter_mut().zip(shape.nonzero) {
+            column[i] += sign * amount;
+        }
+        self.touch(slot);
+    }
+
+    /// The slot of a name, given out if it has none.
+    fn claim(&mut self, name: &str) -> Slot {
+        if let Some(slot) = self.slot(name) {
+            return slot;
+        }
+        let name: Arc<str> = Arc::from(name);
+        let slot = self.vacant.pop_first().unwrap_or(self.names.len() as Slot);
+        if slot as usize == self.names.len() {
+            self.names.push(Arc::clone(&name));
+            self.present.push(false);
+            self.meta.push(Arc::default());
+            self.unschedulable.push(false);
+            self.taints.push(Arc::from([]));
+            self.ports.push(Ports::new());
+            self.generation.push(0);
+            self.changed_at.push(0);
+            let columns = self.allocatable.iter_mut().chain(&mut self.requested).chain(&mut self.nonzero);
+            columns.for_each(|column| column.push(0));
+        } else {
+            self.names[slot as usize] = Arc::clone(&name);
+        }
+        self.generation[slot as usize] += 1;
+        self.index.insert(name, slot);
+        self.touch(slot);
+        slot
+    }
+
+    /// Gives a slot back if neither a node nor a pod is there.
+    fn vacate(&mut self, slot: Slot) {
+        if !self.is_present(slot) && self.requested(ResourceId::PODS, slot) == 0 {
+            self.index.remove(&self.names[slot as usize]);
+            self.vacant.insert(slot);
+        }
+    }
+
+    /// Makes a column for each resource that has a name.
+    fn widen(&mut self) {
+        let slots = self.names.len();
+        while self.allocatable.len() < self.resources.names.len() {
+            self.allocatable.push(vec![0; slots]);
+            self.requested.push(vec![0; slots]);
+        }
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        self.changed_at[slot as usize] = self.now();
+        self.log.push_back(slot);
+        let most = limits::SCHEDULER_CHANGES.max(self.names.len()) * 2;
+        if self.log.len() > most {
+            let drop = most / 2;
+            self.log.drain(..drop);
+            self.log_start += drop as u64;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Filter plug-ins, each named as in kube-scheduler.
+
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources_fit;
+mod node_unschedulable;
+mod taint_toleration;
+
+pub use node_affinity::{NAMES_CONFLICT, NOT_AMONG_NAMES, NodeAffinity};
+pub use node_name::NodeName;
+pub use node_ports::NodePorts;
+pub use node_resources_fit::NodeResourcesFit;
+pub use node_unschedulable::NodeUnschedulable;
+pub use taint_toleration::TaintToleration;
+
+#[cfg(test)]
+mod tests;

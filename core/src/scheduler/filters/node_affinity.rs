@@ -1,0 +1,36 @@
+//! NodeAffinity: `nodeSelector` and required node affinity.
+
+use crate::scheduler::cache::{Nodes, Slot};
+use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::shape::Shape;
+
+/// Said of nodes that the names in the required affinity leave out (`PreFilterResult`).
+pub const NOT_AMONG_NAMES: &str = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+/// Said where the names in the required affinity leave no node at all.
+pub const NAMES_CONFLICT: &str = "pod affinity terms conflict";
+
+/// The plug-in.
+pub struct NodeAffinity;
+
+impl FilterPlugin for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Node
+    }
+
+    fn events(&self) -> Events {
+        Events::NODE_ADD.and(Events::NODE_UPDATE_LABEL)
+    }
+
+    fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
+        let meta = nodes.meta(slot);
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
+        let selected = shape.node_selector.iter().all(|(key, value)| label(key) == Some(value));
+        let liked = || shape.required.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(meta)));
+        let refused = !selected || !liked();
+        refused.then(|| Rejection::unresolvable(self.name(), "node(s) didn't match Pod's node affinity/selector"))
+    }
+}

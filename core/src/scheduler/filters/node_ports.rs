@@ -1,0 +1,31 @@
+//! NodePorts: ports of the node that the pod needs must be free.
+
+use crate::scheduler::cache::{Nodes, Slot};
+use crate::scheduler::framework::{Events, FilterPlugin, Reads, Reason, Rejection};
+use crate::scheduler::shape::Shape;
+
+/// The plug-in.
+pub struct NodePorts;
+
+impl FilterPlugin for NodePorts {
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Usage
+    }
+
+    fn events(&self) -> Events {
+        Events::NODE_ADD.and(Events::ASSIGNED_POD_DELETE)
+    }
+
+    fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
+        let refused = shape.ports.iter().any(|p| nodes.is_port_taken(p, slot));
+        refused.then(|| Rejection {
+            plugin: self.name(),
+            reasons: vec![Reason::Text("node(s) didn't have free ports for the requested pod ports")],
+            unresolvable: false,
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! TaintToleration: taints that keep away (`NoSchedule`, `NoExecute`) must be tolerated.
+
+use crate::scheduler::cache::{Nodes, Slot};
+use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::shape::{Effect, Shape};
+
+/// The plug-in.
+pub struct TaintToleration;
+
+impl FilterPlugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Node
+    }
+
+    fn events(&self) -> Events {
+        Events::NODE_ADD.and(Events::NODE_UPDATE_TAINT)
+    }
+
+    fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
+        let mut keep_away = nodes.taints(slot).iter().filter(|t| match t.effect {
+            Effect::NoSchedule | Effect::NoExecute => true,
+            Effect::PreferNoSchedule | Effect::Other => false,
+        });
+        let refused = keep_away.any(|t| !shape.tolerates(&t.key, &t.value, t.effect));
+        refused.then(|| Rejection::unresolvable(self.name(), "node(s) had untolerated taint(s)"))
+    }
+}

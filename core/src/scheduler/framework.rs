@@ -1,0 +1,254 @@
+//! The scheduling framework's vocabulary: plug-ins that filter and score, and events that may help a waiting pod.
+//!
+//! The tables [`FILTERS`] and [`SCORES`] are the scheduler's profile, in kube-scheduler's default order and with its
+//! default weights. To add a plug-in is to write it in `filters/` or `scores/` and to add a row. Not here yet:
+//! PodTopologySpread, InterPodAffinity, ImageLocality and the volume plug-ins; a plug-in that reads other pods needs a
+//! third kind of [`Reads`].
+
+use std::ops::BitOrAssign;
+
+use super::cache::{Nodes, ResourceId, ResourceNames, Slot};
+use super::filters::{NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration};
+use super::scores::{BalancedAllocation, LeastAllocated, PreferredNodeAffinity, PreferredTaints};
+use super::shape::Shape;
+
+/// The highest score of a plug-in (`MaxNodeScore`).
+pub const MAX_NODE_SCORE: i64 = 100;
+
+/// What a plug-in's answer depends on, so that it is asked again only when that has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reads {
+    /// What the node itself says: name, labels, taints.
+    Node,
+    /// What runs on the node as well, and its allocatable.
+    Usage,
+}
+
+/// Kinds of cluster events that may make a pod schedulable (`fwk.ClusterEvent`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct Events(u8);
+
+impl Events {
+    /// None.
+    pub const NONE: Events = Events(0);
+    /// A node is there that was not.
+    pub const NODE_ADD: Events = Events(1);
+    /// A node's allocatable changed.
+    pub const NODE_UPDATE_ALLOCATABLE: Events = Events(2);
+    /// A node's labels changed.
+    pub const NODE_UPDATE_LABEL: Events = Events(4);
+    /// A node's taints or `spec.unschedulable` changed.
+    pub const NODE_UPDATE_TAINT: Events = Events(8);
+    /// A pod on a node is gone, or will not come after all.
+    pub const ASSIGNED_POD_DELETE: Events = Events(16);
+    /// A pod on a node asks for less.
+    pub const ASSIGNED_POD_SCALE_DOWN: Events = Events(32);
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether both have one in common.
+    pub fn intersects(self, other: Events) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    pub const fn and(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Events {
+    fn bitor_assign(&mut self, other: Events) {
+        self.0 |= other.0;
+    }
+}
+
+/// What an event means for a pod that waits (`fwk.QueueingHint`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueingHint {
+    /// It may be schedulable now.
+    Queue,
+    /// It is as unschedulable as before.
+    Skip,
+}
+
+/// Why a node was filtered out; a node may have several.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// In these words.
+    Text(&'static str),
+    /// Too little of a resource.
+    Insufficient(ResourceId),
+}
+
+impl Reason {
+    /// In kube-scheduler's words.
+    pub fn text(self, resources: &ResourceNames) -> String {
+        match self {
+            Reason::Text(text) => text.to_owned(),
+            Reason::Insufficient(ResourceId::PODS) => "Too many pods".to_owned(),
+            Reason::Insufficient(r) => format!("Insufficient {}", resources.name(r)),
+        }
+    }
+}
+
+/// A filter's no.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Rejection {
+    /// The plug-in that said it.
+    pub plugin: &'static str,
+    /// Its reasons.
+    pub reasons: Vec<Reason>,
+    /// Whether no eviction could help (`UnschedulableAndUnresolvable`).
+    pub unresolvable: bool,
+}
+
+impl Rejection {
+    /// One reason that no eviction could change.
+    pub fn unresolvable(plugin: &'static str, reason: &'static str) -> Rejection {
+        Rejection { plugin, reasons: vec![Reason::Text(reason)], unresolvable: true }
+    }
+}
+
+/// Decides whether a pod of a shape may run on a node.
+pub trait FilterPlugin: Sync {
+    /// Its name in kube-scheduler.
+    fn name(&self) -> &'static str;
+    /// What its answer depends on.
+    fn reads(&self) -> Reads;
+    /// Events that may turn its no into a yes (`EventsToRegister`).
+    fn events(&self) -> Events;
+    /// No, or nothing.
+    fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection>;
+}
+
+/// How a plug-in's raw scores become scores from 0 to 100 (`helper.DefaultNormalizeScore`): in proportion to the
+/// greatest raw score among the feasible nodes, rounded down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Normalize {
+    /// The raw score is the score.
+    No,
+    /// The greatest raw score is the best.
+    Proportional,
+    /// The greatest raw score is the worst.
+    Reversed,
+}
+
+impl Normalize {
+    /// The score of a raw score, where `max` is the greatest one.
+    pub fn apply(self, raw: i64, max: i64) -> i64 {
+        match self {
+            Normalize::No => raw,
+            Normalize::Proportional if max == 0 => raw,
+            Normalize::Proportional => MAX_NODE_SCORE * raw / max,
+            Normalize::Reversed if max == 0 => MAX_NODE_SCORE,
+            Normalize::Reversed => MAX_NODE_SCORE - MAX_NODE_SCORE * raw / max,
+        }
+    }
+}
+
+/// Says how good a feasible node is for a pod of a shape.
+pub trait ScorePlugin: Sync {
+    /// Its name in kube-scheduler.
+    fn name(&self) -> &'static str;
+    /// What its raw scores depend on.
+    fn reads(&self) -> Reads;
+    /// Its weight in the default profile.
+    fn weight(&self) -> i64;
+    /// How raw scores become scores.
+    fn normalize(&self) -> Normalize;
+    /// The raw score; never negative.
+    fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64;
+}
+
+/// The filters, in kube-scheduler's order; the first no counts. Those that read the node alone stand first.
+pub static FILTERS: [&dyn FilterPlugin; 6] =
+    [&NodeUnschedulable, &NodeName, &TaintToleration, &NodeAffinity, &NodePorts, &NodeResourcesFit];
+
+/// How many score plug-ins normalise their raw scores.
+pub const NORMALIZED: usize = 2;
+
+/// The score plug-ins that normalise, all of which read the node alone.
+pub static NORMALIZED_SCORES: [&dyn ScorePlugin; NORMALIZED] = [&PreferredTaints, &PreferredNodeAffinity];
+
+/// The score plug-ins whose raw score is their score.
+pub static SCORES: [&dyn ScorePlugin; 2] = [&LeastAllocated, &BalancedAllocation];
+
+/// First no of the filters that read this.
+pub fn filter(reads: Reads, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
+    FILTERS.iter().filter(|f| f.reads() == reads).find_map(|f| f.filter(shape, nodes, slot))
+}
+
+/// Weighted sum of the scores that are not normalised.
+pub fn plain_score(shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
+    SCORES.iter().map(|s| s.weight() * s.score(shape, nodes, slot)).sum()
+}
+
+/// Raw scores of the plug-ins that normalise.
+pub fn raw_scores(shape: &Shape, nodes: &Nodes, slot: Slot) -> [i64; NORMALIZED] {
+    std::array::from_fn(|i| NORMALIZED_SCORES[i].score(shape, nodes, slot))
+}
+
+/// Weighted sum of the scores that are normalised.
+pub fn normalized_score(raw: &[i64; NORMALIZED], max: &[i64; NORMALIZED]) -> i64 {
+    let scores = NORMALIZED_SCORES.iter().zip(raw.iter().zip(max));
+    scores.map(|(s, (raw, max))| s.weight() * s.normalize().apply(*raw, *max)).sum()
+}
+
+/// Whether an event at a node is worth another try of waiting pods of a shape.
+///
+/// kube-scheduler asks only the plug-ins that a pod failed by; a node's reasons may have changed since without being
+/// worth a try each, and the pod is then missed. Asking every filter is exact, and as cheap by the tables here.
+pub fn queueing_hint(events: Events, shape: &Shape, nodes: &Nodes, slot: Slot) -> QueueingHint {
+    let heard = FILTERS.iter().any(|f| f.events().intersects(events));
+    let fits = || FILTERS.iter().all(|f| f.filter(shape, nodes, slot).is_none());
+    if heard && nodes.is_present(slot) && shape.admits(nodes.name(slot)) && fits() {
+        QueueingHint::Queue
+    } else {
+        QueueingHint::Skip
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILTERS, NORMALIZED_SCORES, Normalize, Reads, SCORES};
+
+    #[test]
+    fn profile_is_kube_schedulers() {
+        let names: Vec<_> = FILTERS.iter().map(|f| f.name()).collect();
+        let expect =
+            ["NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit"];
+        assert_eq!(names, expect);
+        let last_fixed = FILTERS.iter().rposition(|f| f.reads() == Reads::Node).unwrap();
+        assert!(FILTERS[..last_fixed].iter().all(|f| f.reads() == Reads::Node));
+        assert!(NORMALIZED_SCORES.iter().all(|s| s.reads() == Reads::Node && s.normalize() != Normalize::No));
+        assert!(SCORES.iter().all(|s| s.normalize() == Normalize::No));
+        let weights: Vec<_> = NORMALIZED_SCORES.iter().chain(&SCORES).map(|s| (s.name(), s.weight())).collect();
+        let expect = [
+            ("TaintToleration", 3),
+            ("NodeAffinity", 2),
+            ("NodeResourcesFit", 1),
+            ("NodeResourcesBalancedAllocation", 1),
+        ];
+        assert_eq!(weights, expect);
+    }
+
+    #[test]
+    fn normalises_as_kubernetes() {
+        for (normalize, raw, max, expect) in [
+            (Normalize::No, 7, 9, 7),
+            (Normalize::Proportional, 0, 0, 0),
+            (Normalize::Proportional, 1, 3, 33),
+            (Normalize::Proportional, 3, 3, 100),
+            (Normalize::Reversed, 0, 0, 100),
+            (Normalize::Reversed, 0, 3, 100),
+            (Normalize::Reversed, 2, 3, 34),
+            (Normalize::Reversed, 3, 3, 0),
+        ] {
+            assert_eq!(normalize.apply(raw, max), expect, "{normalize:?} {raw}/{max}");
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! The scheduler as a process: election, informers, binds, conditions and events around the pure [`Scheduler`].
+//!
+//! What comes in: messages of the server. What goes out: requests. What never happens:
+//! - a decision without leadership, or by a pod view that is older than the leadership, so that no bind of an
+//!   earlier leader is missed: binds of earlier leaders carry older fences and are refused from then on;
+//! - an assumed pod is forgotten while its bind may yet be carried out. After a lost reply the pod is read, not by
+//!   the view but from the store; if it is unbound the same bind, to the same node, is sent again;
+//! - a view that has gone back in time is decided by: it is listed anew first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PodCondition;
+use serde_json::json;
+
+use super::{DEFAULT_SCHEDULER, Decision, Scheduler};
+use crate::api::{
+    Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, ReqIds, Request, Response, Status, Subresource,
+    ToServer, WriteOptions,
+};
+use crate::client::{Change, Elector, Informer, InformerConfig, Recorder, View};
+use crate::limits;
+use crate::machine::{Deadline, Machine, Mono, Now};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, pod_condition};
+use crate::random::{Rng, mix};
+
+const ELECTION: u16 = 1;
+const PODS: u16 = 2;
+const NODES: u16 = 3;
+const EVENTS: u16 = 4;
+const CALLS: u16 = 5;
+
+/// How a scheduler process is set up.
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    /// Name of this candidate in the election.
+    pub identity: Arc<str>,
+    /// Whether to stand for election; otherwise it acts at once, without fence.
+    pub leader_elect: bool,
+    /// Whether to record Events.
+    pub record_events: bool,
+    /// `spec.schedulerName` of the pods that it schedules.
+    pub scheduler_name: Arc<str>,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> SchedulerConfig {
+        SchedulerConfig {
+            identity: Arc::from("kube-scheduler"),
+            leader_elect: true,
+            record_events: true,
+            scheduler_name: Arc::from(DEFAULT_SCHEDULER),
+        }
+    }
+}
+
+/// What a bind is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// The bind is on its way.
+    Binding(ReqId),
+    /// Its outcome is unknown; the pod is read at this time.
+    Doubtful(Mono),
+    /// The pod is being read.
+    Reading(ReqId),
+}
+
+/// A bind whose outcome is not certain yet.
+#[derive(Debug)]
+struct Bind {
+    uid: Arc<str>,
+    node: Arc<str>,
+    step: Step,
+    /// Failures since it was first sent.
+    failures: u32,
+}
+
+/// A request of this process itself.
+#[derive(Clone, Debug)]
+enum Sent {
+    Bind(ObjectKey),
+    Read(ObjectKey),
+    /// A condition, with how often it has failed.
+    Condition(ObjectKey, Report),
+}
+
+/// That a pod is unschedulable, to be written into its conditions.
+#[derive(Clone, Debug)]
+struct Report {
+    uid: Arc<str>,
+    message: Arc<str>,
+    failures: u32,
+}
+
+/// The scheduler process.
+#[derive(Debug)]
+pub struct SchedulerProcess {
+    user: Arc<str>,
+    elector: Option<Elector>,
+    pod_informer: Informer,
+    node_informer: Informer,
+    pods: View,
+    nodes: View,
+    recorder: Recorder,
+    ids: ReqIds,
+    core: Scheduler,
+    started: bool,
+    /// The leadership that binds and assumptions belong to.
+    term: Option<Revision>,
+    /// The leadership is new: assumptions of the one before end when the view has caught up.
+    new_term: bool,
+    /// Decisions wait until the pod view has reached this revision.
+    wanted: Option<Revision>,
+    /// Highest revision that the pod view has had.
+    reached: Revision,
+    /// Whether the last change of the pod view took it back in time.
+    behind: bool,
+    binds: BTreeMap<ObjectKey, Bind>,
+    sent: BTreeMap<ReqId, (Mono, Sent)>,
+    /// When requests time out.
+    timeouts: BTreeSet<(Mono, ReqId)>,
+    /// Doubtful binds by when their pods are read.
+    doubts: BTreeSet<(Mono, ObjectKey)>,
+    /// Conditions that could not be written, by when they are tried again.
+    reports: BTreeMap<(Mono, ObjectKey), Report>,
+    changes: Vec<Change>,
+}
+
+fn informer(kind: Kind, user: &Arc<str>, part: u16, rng: Rng) -> Informer {
+    let config = InformerConfig {
+        kind,
+        namespace: Arc::from(""),
+        labels: Selector::everything(),
+        fields: FieldSelector::everything(),
+        user: Arc::clone(user),
+    };
+    Informer::new(config, part, rng)
+}
+
+fn retry_after(failures: u32) -> Duration {
+    let doubled = limits::SCHEDULER_BACKOFF_BASE.saturating_mul(1 << failures.min(16));
+    doubled.min(limits::SCHEDULER_BACKOFF_MAX)
+}
+
+impl SchedulerProcess {
+    /// A process that has just started and knows nothing.
+    pub fn new(config: SchedulerConfig, mut rng: Rng) -> SchedulerProcess {
+        let user: Arc<str> = Arc::from("system:kube-scheduler");
+        let mut fork = |part: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
+        let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-scheduler");
+        let elector = Elector::new(lease, config.identity, Arc::clone(&user), ELECTION, fork(ELECTION));
+        let host = Arc::from("");
+        let component = Arc::clone(&config.scheduler_name);
+        SchedulerProcess {
+            elector: config.leader_elect.then_some(elector),
+            pod_informer: informer(Kind::POD, &user, PODS, fork(PODS)),
+            node_informer: informer(Kind::NODE, &user, NODES, fork(NODES)),
+            pods: View::new(Kind::POD, &[]),
+            nodes: View::new(Kind::NODE, &[]),
+            recorder: Recorder::new(component, host, config.record_events, EVENTS, fork(EVENTS)),
+            ids: ReqIds::new(CALLS),
+            core: Scheduler::new(config.scheduler_name, fork(0)),
+            user,
+            started: false,
+            term: None,
+            new_term: false,
+            wanted: None,
+            reached: Revision(0),
+            behind: false,
+            binds: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            timeouts: BTreeSet::new(),
+            doubts: BTreeSet::new(),
+            reports: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Whether this process may act.
+    pub fn is_leader(&self, now: Now) -> bool {
+        self.elector.as_ref().is_none_or(|e| e.fence(now).is_some())
+    }
+
+    /// The pure scheduler within, for checkers.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.core
+    }
+
+    fn fence(&self, now: Now) -> Option<Fence> {
+        self.elector.as_ref().and_then(|e| e.fence(now))
+    }
+
+    fn send(&mut self, now: Now, what: Sent, call: Call, out: &mut Vec<ToServer>) -> ReqId {
+        let id = self.ids.next();
+        let until = now.mono + limits::REQUEST_TIMEOUT;
+        let fence = match what {
+            Sent::Bind(_) | Sent::Condition(..) => self.fence(now),
+            Sent::Read(_) => None,
+        };
+        out.push(ToServer::Request(id, Request { user: Arc::clone(&self.user), fence, call }));
+        self.sent.insert(id, (until, what));
+        self.timeouts.insert((until, id));
+        id
+    }
+
+    /// Feeds the scheduler with what the informers have changed.
+    fn take_changes(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        let changes = std::mem::take(&mut self.changes);
+        for change in &changes {
+            match &change.new {
+                Some(Object::Node(node)) => self.core.node_changed(now, node),
+                Some(Object::Pod(pod)) => self.take_pod(now, &change.key, pod, out),
+                Some(_) => {}
+                None if change.key.kind == Kind::NODE => self.core.node_removed(change.key.name()),
+                // A view that has gone back does not know of pods that are being bound; see `catch_up`.
+                None if self.behind && self.binds.contains_key(&change.key) => {}
+                None => {
+                    self.drop_bind(&change.key);
+                    self.core.pod_removed(now, &change.key);
+                }
+            }
+        }
+        self.changes = changes;
+        self.changes.clear();
+    }
+
+    /// A pod as the view or a read shows it.
+    fn take_pod(&mut self, now: Now, key: &ObjectKey, pod: &Pod, out: &mut Vec<ToServer>) {
+        if let Some(bind) = self.binds.get(key) {
+            if *bind.uid != *pod.uid() {
+                self.drop_bind(key);
+            } else if pod.spec.node.is_some() {
+                let here = pod.spec.node.as_ref() == Some(&bind.node);
+                self.settle(now, key, here, out);
+            }
+        }
+        self.core.pod_changed(now, pod);
+    }
+
+    /// The outcome of a bind is certain.
+    fn settle(&mut self, now: Now, key: &ObjectKey, bound: bool, out: &mut Vec<ToServer>) {
+        let Some(bind) = self.drop_bind(key) else { return };
+        if !bound {
+            self.core.forget(now, key, &bind.uid);
+            return;
+        }
+        if self.recorder.is_enabled()
+            && let Some(pod) = self.pods.get(key)
+        {
+            let message = format!("Successfully assigned {} to {}", key.path(), bind.node);
+            self.recorder.record(now, pod, false, "Scheduled", &message, out);
+        }
+    }
+
+    /// Stops to follow a bind.
+    fn drop_bind(&mut self, key: &ObjectKey) -> Option<Bind> {
+        let bind = self.binds.remove(key)?;
+        match bind.step {
+            Step::Binding(id) | Step::Reading(id) => {
+                self.unsend(id);
+            }
+            Step::Doubtful(at) => {
+                self.doubts.remove(&(at, key.clone()));
+            }
+        }
+        Some(bind)
+    }
+
+    fn unsend(&mut self, id: ReqId) -> Option<Sent> {
+        let (until, what) = self.sent.remove(&id)?;
+        self.timeouts.remove(&(until, id));
+        Some(what)
+    }
+
+    fn take_reply(&mut self, now: Now, id: ReqId, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        let Some(what) = self.unsend(id) else { return };
+        if let (Err(status), Some(elector)) = (result, &mut self.elector)
+            && status.is_fenced()
+        {
+            elector.deposed(now);
+        }
+        match what {
+            Sent::Bind(key) => self.take_bound(now, &key, result, out),
+            Sent::Read(key) => self.take_read(now, &key, result, out),
+            Sent::Condition(key, report) => self.take_reported(now, key, report, result),
+        }
+    }
+
+    fn take_bound(&mut self, now: Now, key: &ObjectKey, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        match result {
+            Ok(_) => self.settle(now, key, true, out),
+            // It may have been bound by an earlier try, by somebody else, or be another pod: the store knows.
+            Err(status) if status.is_unknown_outcome() || status.reason == Reason::Conflict => self.doubt(now, key),
+            Err(status) => {
+                if let Some(pod) = self.pods.get(key).filter(|_| status.reason != Reason::NotFound) {
+                    let why = format!("binding rejected: running Bind plugin \"DefaultBinder\": {status}");
+                    self.recorder.record(now, pod, true, "FailedScheduling", &why, out);
+                }
+                self.settle(now, key, false, out);
+            }
+        }
+    }
+
+    /// The outcome of a bind is unknown: its pod is read, after a back-off.
+    fn doubt(&mut self, now: Now, key: &ObjectKey) {
+        let Some(bind) = self.binds.get_mut(key) else { return };
+        let at = now.mono + retry_after(bind.failures);
+        bind.failures = bind.failures.saturating_add(1);
+        bind.step = Step::Doubtful(at);
+        self.doubts.insert((at, key.clone()));
+    }
+
+    fn take_read(&mut self, now: Now, key: &ObjectKey, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        let Some(bind) = self.binds.get(key) else { return };
+        let (uid, node) = (Arc::clone(&bind.uid), Arc::clone(&bind.node));
+        match result {
+            Ok(Response::Object(Object::Pod(pod))) if *uid != *pod.uid() => self.settle(now, key, false, out),
+            Ok(Response::Object(Object::Pod(pod))) if pod.spec.node.is_some() => {
+                let pod = pod.clone();
+                self.take_pod(now, key, &pod, out);
+            }
+            Ok(Response::Object(Object::Pod(pod))) => {
+                let wanted = pod.meta.deletion_timestamp.is_none() && self.core.has_node(&node);
+                if wanted && self.is_leader(now) {
+                    self.bind(now, key.clone(), uid, node, out);
+                } else if wanted {
+                    self.doubt(now, key);
+                } else {
+                    self.settle(now, key, false, out);
+                }
+            }
+            Err(status) if status.reason == Reason::NotFound => self.settle(now, key, false, out),
+            Ok(_) | Err(_) => self.doubt(now, key),
+        }
+    }
+
+    /// Sends a bind, or sends it again.
+    fn bind(&mut self, now: Now, pod: ObjectKey, uid: Arc<str>, node: Arc<str>, out: &mut Vec<ToServer>) {
+        let call = Call::Bind { pod: pod.clone(), uid: Arc::clone(&uid), node: Arc::clone(&node) };
+        let id = self.send(now, Sent::Bind(pod.clone()), call, out);
+        let failures = self.binds.get(&pod).map_or(0, |b| b.failures);
+        self.binds.insert(pod, Bind { uid, node, step: Step::Binding(id), failures });
+    }
+
+    /// Notes on a pod that it is unschedulable.
+    fn report(&mut self, now: Now, key: ObjectKey, report: Report, out: &mut Vec<ToServer>) {
+        let Some(Object::Pod(pod)) = self.pods.get(&key) else { return };
+        if *pod.uid() != *report.uid || pod.spec.node.is_some() {
+            return;
+        }
+        let Some(patch) = condition_patch(now, pod, &report.message) else { return };
+        let call = Call::Patch {
+            key: key.clone(),
+            patch: Patch::Strategic(patch),
+            subresource: Subresource::Status,
+            precondition: Precondition { uid: Some(Arc::clone(&report.uid)), rv: None },
+            options: WriteOptions::default(),
+        };
+        self.send(now, Sent::Condition(key, report), call, out);
+    }
+
+    fn take_reported(&mut self, now: Now, key: ObjectKey, mut report: Report, result: &Result<Response, Status>) {
+        match result {
+            Ok(_) => {}
+            // Gone, or another pod by now.
+            Err(status) if status.reason == Reason::NotFound => {}
+            Err(_) => {
+                let at = now.mono + retry_after(report.failures);
+                report.failures = report.failures.saturating_add(1);
+                self.reports.insert((at, key), report);
+            }
+        }
+    }
+
+    /// Every request on its way has an unknown outcome.
+    fn disconnected(&mut self, now: Now) {
+        self.timeouts.clear();
+        let unknown = Err(Status::timeout("the connection broke"));
+        for (_, (_, what)) in std::mem::take(&mut self.sent) {
+            self.take_lost(now, what, &unknown);
+        }
+    }
+
+    fn take_lost(&mut self, now: Now, what: Sent, unknown: &Result<Response, Status>) {
+        match what {
+            Sent::Bind(key) | Sent::Read(key) => self.doubt(now, &key),
+            Sent::Condition(key, report) => self.take_reported(now, key, report, unknown),
+        }
+    }
+
+    /// Whether the views are fresh enough to decide by.
+    fn catch_up(&mut self, now: Now, out: &mut Vec<ToServer>) -> bool {
+        if !self.is_leader(now) {
+            return false;
+        }
+        let term = self.fence(now).map_or(Revision(0), |f| f.epoch);
+        if self.term != Some(term) {
+            self.term = Some(term);
+            self.new_term = true;
+            self.wanted = Some(self.wanted.map_or(term, |w| w.max(term)));
+            // What an earlier leadership of this process has sent is refused by its fence, or shown by then.
+            while let Some((key, _)) = self.binds.first_key_value() {
+                let key = key.clone();
+                self.drop_bind(&key);
+            }
+            if self.pods.revision() < term {
+                self.pod_informer.relist(now, Some(term), out);
+            }
+        }
+        let Some(wanted) = self.wanted else { return true };
+        if !self.pods.is_synced() || !self.nodes.is_synced() || self.pods.revision() < wanted {
+            return false;
+        }
+        self.wanted = None;
+        self.behind = false;
+        let gone = self.binds.keys().filter(|key| self.pods.get(key).is_none());
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.drop_bind(&key);
+            self.core.pod_removed(now, &key);
+        }
+        if std::mem::take(&mut self.new_term) {
+            self.core.forget_all(now);
+        }
+        true
+    }
+
+    /// Sees to it that no view is decided by that is older than one that was decided by before.
+    fn check_view(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        let revision = self.pods.revision();
+        if revision >= self.reached {
+            self.reached = revision;
+        } else if self.wanted.is_none_or(|w| w < self.reached) {
+            self.wanted = Some(self.reached);
+            self.pod_informer.relist(now, None, out);
+        }
+        self.behind = revision < self.reached;
+    }
+
+    /// Takes decisions and carries them out.
+    fn act(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if !self.catch_up(now, out) {
+            return;
+        }
+        while self.sent.len() + self.doubts.len() < limits::SCHEDULER_IN_FLIGHT {
+            match self.core.next(now) {
+                None => break,
+                Some(Decision::Bind { pod, uid, node }) => self.bind(now, pod, uid, node, out),
+                Some(Decision::Unschedulable { pod, uid, message }) => {
+                    if let Some(object) = self.pods.get(&pod) {
+                        self.recorder.record(now, object, true, "FailedScheduling", &message, out);
+                    }
+                    self.report(now, pod, Report { uid, message: Arc::from(message), failures: 0 }, out);
+                }
+            }
+        }
+    }
+
+    fn handle_own_timeouts(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        let unknown = Err(Status::timeout("no reply in time"));
+        while let Some((_, id)) = self.timeouts.first().copied().filter(|(at, _)| *at <= now.mono) {
+            let what = self.unsend(id).expect("a request is waited for as long as it is noted");
+            self.take_lost(now, what, &unknown);
+        }
+        while let Some((at, key)) = self.doubts.first().filter(|(at, _)| *at <= now.mono).cloned() {
+            self.doubts.remove(&(at, key.clone()));
+            let call = Call::Get { key: key.clone(), rv: None };
+            let id = self.send(now, Sent::Read(key.clone()), call, out);
+            self.binds.get_mut(&key).expect("a doubt is about a bind").step = Step::Reading(id);
+        }
+        while self.reports.first_key_value().is_some_and(|((at, _), _)| *at <= now.mono) {
+            let ((_, key), report) = self.reports.pop_first().expect("just seen");
+            if self.is_leader(now) {
+                self.report(now, key, report, out);
+            }
+        }
+    }
+}
+
+/// The patch that notes a pod as unschedulable; none if it is noted already.
+fn condition_patch(now: Now, pod: &Pod, message: &str) -> Option<serde_json::Value> {
+    let old = pod_condition(&pod.status, "PodScheduled");
+    let same = |c: &PodCondition| {
+        c.status == "False" && c.reason.as_deref() == Some("Unschedulable") && c.message.as_deref() == Some(message)
+    };
+    if old.is_some_and(same) {
+        return None;
+    }
+    let since = old.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
+    Some(json!({"status": {"conditions": [{
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+        "lastProbeTime": null,
+        "lastTransitionTime": since.unwrap_or_else(|| now.wall.to_time()),
+    }]}}))
+}
+
+impl Machine for SchedulerProcess {
+    type In = FromServer;
+    type Out = ToServer;
+
+    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        if let Some(elector) = &mut self.elector {
+            elector.handle(now, &input, out);
+        }
+        self.recorder.handle(now, &input, out);
+        self.pod_informer.handle(now, &input, &mut self.pods, out, &mut self.changes);
+        self.check_view(now, out);
+        self.node_informer.handle(now, &input, &mut self.nodes, out, &mut self.changes);
+        self.take_changes(now, out);
+        match &input {
+            FromServer::Reply(id, result) => self.take_reply(now, *id, result, out),
+            FromServer::Disconnected => self.disconnected(now),
+            FromServer::Watch(..) => {}
+        }
+        self.act(now, out);
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if !self.started {
+            self.started = true;
+            // Without a fence there is no epoch to wait for: the first list is as fresh as the store.
+            if self.elector.is_none() {
+                self.pod_informer.relist(now, None, out);
+            }
+            self.wanted = Some(Revision(0));
+        }
+        if let Some(elector) = &mut self.elector {
+            elector.handle_timeout(now, out);
+        }
+        self.recorder.handle_timeout(now, out);
+        self.pod_informer.handle_timeout(now, &mut self.pods, out);
+        self.node_informer.handle_timeout(now, &mut self.nodes, out);
+        self.handle_own_timeouts(now, out);
+        self.core.handle_timeout(now);
+        self.act(now, out);
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        let start = (!self.started).then_some(Deadline { at: Mono::ZERO, why: "start" });
+        let reply = self.timeouts.first().map(|(at, _)| Deadline { at: *at, why: "request timed out" });
+        let doubt = self.doubts.first().map(|(at, _)| Deadline { at: *at, why: "read doubtful pod" });
+        let report = self.reports.first_key_value();
+        let report = report.map(|((at, _), _)| Deadline { at: *at, why: "write condition again" });
+        [
+            start,
+            self.elector.as_ref().and_then(Elector::poll_timeout),
+            self.recorder.poll_timeout(),
+            self.pod_informer.poll_timeout(),
+            self.node_informer.poll_timeout(),
+            self.core.poll_timeout(),
+            reply,
+            doubt,
+            report,
+        ]
+        .into_iter()
+        .fold(None, Deadline::earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests;

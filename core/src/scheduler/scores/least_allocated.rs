@@ -1,0 +1,43 @@
+//! NodeResourcesFit with the LeastAllocated strategy: the more CPU and memory would be left, the better.
+
+use crate::scheduler::cache::{Nodes, ResourceId, Slot};
+use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};
+use crate::scheduler::shape::Shape;
+
+/// The plug-in. Requests that are not made count as Kubernetes' defaults (100m of CPU, 200Mi of memory a container).
+pub struct LeastAllocated;
+
+/// `(capacity - requested) * 100 / capacity`, rounded down; zero where more is requested than there is.
+fn left(requested: i64, capacity: i64) -> i64 {
+    if requested > capacity { 0 } else { (capacity - requested) * MAX_NODE_SCORE / capacity }
+}
+
+impl ScorePlugin for LeastAllocated {
+    fn name(&self) -> &'static str {
+        "NodeResourcesFit"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Usage
+    }
+
+    fn weight(&self) -> i64 {
+        1
+    }
+
+    fn normalize(&self) -> Normalize {
+        Normalize::No
+    }
+
+    fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
+        let (mut sum, mut weights) = (0, 0);
+        for (i, resource) in [ResourceId::CPU, ResourceId::MEMORY].into_iter().enumerate() {
+            let capacity = nodes.allocatable(resource, slot);
+            if capacity > 0 {
+                sum += left(nodes.nonzero_requested(i, slot) + shape.nonzero[i], capacity);
+                weights += 1;
+            }
+        }
+        if weights == 0 { 0 } else { sum / weights }
+    }
+}

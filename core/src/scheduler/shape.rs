@@ -1,0 +1,528 @@
+//! A pod's shape: everything about it that filters and scores ask, and nothing else. Pods of equal shape share work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::cache::{ResourceId, ResourceNames};
+use crate::limits;
+use crate::object::{BoundPodSpec, ObjectMeta, Requirement, is_restartable_init};
+
+/// CPU that a container without a request is taken to ask for when nodes are scored, in thousandths.
+const DEFAULT_MILLI_CPU: i64 = 100;
+/// Memory that a container without a request is taken to ask for when nodes are scored, in bytes.
+const DEFAULT_MEMORY: i64 = 200 << 20;
+
+/// What a taint does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[allow(missing_docs)]
+pub enum Effect {
+    NoSchedule,
+    PreferNoSchedule,
+    NoExecute,
+    /// Something that Kubernetes does not know.
+    Other,
+}
+
+impl Effect {
+    fn new(text: &str) -> Effect {
+        match text {
+            "NoSchedule" => Effect::NoSchedule,
+            "PreferNoSchedule" => Effect::PreferNoSchedule,
+            "NoExecute" => Effect::NoExecute,
+            _ => Effect::Other,
+        }
+    }
+}
+
+/// A node's taint.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// What it does.
+    pub effect: Effect,
+}
+
+impl Taint {
+    /// From a node's spec.
+    pub fn new(taint: &core_v1::Taint) -> Taint {
+        let value = taint.value.clone().unwrap_or_default();
+        Taint { key: taint.key.clone(), value, effect: Effect::new(&taint.effect) }
+    }
+}
+
+/// A pod's toleration.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Toleration {
+    /// Key of the taint; empty for every key.
+    pub key: String,
+    /// Value of the taint; none for every value (`Exists`).
+    pub value: Option<String>,
+    /// Effect of the taint; none for every effect.
+    pub effect: Option<Effect>,
+}
+
+impl Toleration {
+    /// From a pod's spec; none if its operator is not known, which tolerates nothing.
+    fn new(t: &core_v1::Toleration) -> Option<Toleration> {
+        let value = match t.operator.as_deref().unwrap_or("") {
+            "" | "Equal" => Some(t.value.clone().unwrap_or_default()),
+            "Exists" => None,
+            _ => return None,
+        };
+        let effect = t.effect.as_deref().filter(|e| !e.is_empty()).map(Effect::new);
+        Some(Toleration { key: t.key.clone().unwrap_or_default(), value, effect })
+    }
+
+    /// Whether it tolerates a taint.
+    pub fn tolerates(&self, key: &str, value: &str, effect: Effect) -> bool {
+        self.effect.is_none_or(|e| e == effect)
+            && (self.key.is_empty() || self.key == key)
+            && self.value.as_ref().is_none_or(|v| v == value)
+    }
+}
+
+/// A port of a node that a pod holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HostPort {
+    /// The port.
+    pub port: i32,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The address; empty for every address.
+    pub address: String,
+}
+
+impl HostPort {
+    fn new(p: &core_v1::ContainerPort) -> Option<HostPort> {
+        let port = p.host_port.filter(|n| *n > 0)?;
+        let protocol = p.protocol.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "TCP".to_owned());
+        let address = p.host_ip.clone().filter(|ip| ip != "0.0.0.0").unwrap_or_default();
+        Some(HostPort { port, protocol, address })
+    }
+
+    /// The same port on every address: the first of its socket in order.
+    pub fn any_address(&self) -> HostPort {
+        HostPort { port: self.port, protocol: self.protocol.clone(), address: String::new() }
+    }
+
+    /// Same port and protocol.
+    pub fn same_socket(&self, other: &HostPort) -> bool {
+        self.port == other.port && self.protocol == other.protocol
+    }
+
+    /// Whether both cannot be on one node.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        self.same_socket(other)
+            && (self.address.is_empty() || other.address.is_empty() || self.address == other.address)
+    }
+}
+
+/// A node selector term: all must hold; an empty one matches nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Term {
+    labels: Vec<Requirement>,
+    /// Names that the node's must be among (true), or must not be among.
+    names: Vec<(bool, Vec<String>)>,
+    /// Some requirement cannot be read.
+    broken: bool,
+}
+
+impl Term {
+    fn new(term: &core_v1::NodeSelectorTerm) -> Term {
+        let mut parsed = Term::default();
+        for e in term.match_expressions.iter().flatten() {
+            match requirement(e) {
+                Some(r) => parsed.labels.push(r),
+                None => parsed.broken = true,
+            }
+        }
+        for f in term.match_fields.iter().flatten() {
+            let values = f.values.clone().unwrap_or_default();
+            match (f.key.as_str(), f.operator.as_str()) {
+                ("metadata.name", "In") => parsed.names.push((true, values)),
+                ("metadata.name", "NotIn") => parsed.names.push((false, values)),
+                _ => parsed.broken = true,
+            }
+        }
+        parsed
+    }
+
+    fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.names.is_empty() && !self.broken
+    }
+
+    /// Whether a node meets it.
+    pub fn matches(&self, meta: &ObjectMeta) -> bool {
+        let name = meta.name.as_deref().unwrap_or("");
+        !self.broken
+            && !self.is_empty()
+            && self.names.iter().all(|(within, names)| names.iter().any(|n| n == name) == *within)
+            && self.labels.iter().all(|r| r.matches(meta.labels.as_ref()))
+    }
+
+    /// Names of the only nodes that could meet it, if it says so.
+    fn only(&self) -> Option<Vec<String>> {
+        let mut lists = self.names.iter().filter(|(within, _)| *within).map(|(_, names)| names);
+        let first = lists.next()?.clone();
+        Some(lists.fold(first, |all, names| all.into_iter().filter(|n| names.contains(n)).collect()))
+    }
+}
+
+fn requirement(e: &core_v1::NodeSelectorRequirement) -> Option<Requirement> {
+    let values = || e.values.clone().unwrap_or_default();
+    let number = || match values().as_slice() {
+        [one] => one.parse::<i64>().ok(),
+        _ => None,
+    };
+    let key = e.key.clone();
+    Some(match e.operator.as_str() {
+        "In" => Requirement::In(key, values()),
+        "NotIn" => Requirement::NotIn(key, values()),
+        "Exists" => Requirement::Exists(key),
+        "DoesNotExist" => Requirement::Absent(key),
+        "Gt" => Requirement::Gt(key, number()?),
+        "Lt" => Requirement::Lt(key, number()?),
+        _ => return None,
+    })
+}
+
+/// Everything about a pod that filters and scores ask.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Shape {
+    /// What it requests, in order of the resources; nothing that is zero. The pod itself (`pods`) is not in it.
+    pub requests: Vec<(ResourceId, i64)>,
+    /// CPU and memory for scoring, with Kubernetes' defaults where nothing is said.
+    pub nonzero: [i64; 2],
+    /// Its tolerations, in order and without repeats.
+    pub tolerations: Vec<Toleration>,
+    /// A node that it names itself.
+    pub node_name: Option<String>,
+    /// `spec.nodeSelector`.
+    pub node_selector: Vec<(String, String)>,
+    /// Required node affinity, of which one must match; none where nothing is required.
+    pub required: Option<Vec<Term>>,
+    /// Names of the only nodes that the required affinity could match, sorted, if it says so (NodeAffinity's
+    /// `PreFilterResult`).
+    pub only: Option<Vec<String>>,
+    /// Preferred node affinity, with weights.
+    pub preferred: Vec<(i64, Term)>,
+    /// Ports of the node that it needs.
+    pub ports: Vec<HostPort>,
+}
+
+impl Shape {
+    /// The shape of pods with this spec.
+    pub fn new(spec: &PodSpec, resources: &mut ResourceNames) -> Shape {
+        let mut tolerations: Vec<_> = spec.tolerations.iter().flatten().filter_map(Toleration::new).collect();
+        tolerations.sort_unstable();
+        tolerations.dedup();
+        let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        let required: Option<Vec<Term>> = required.map(|s| s.node_selector_terms.iter().map(Term::new).collect());
+        let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred = preferred.into_iter().flatten();
+        let preferred = preferred.map(|p| (i64::from(p.weight.max(0)), Term::new(&p.preference)));
+        let init = spec.init_containers.iter().flatten().filter(|c| is_restartable_init(c));
+        let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
+        let mut ports: Vec<_> = ports.filter_map(HostPort::new).collect();
+        ports.sort_unstable();
+        let (requests, nonzero) = requests(spec, resources);
+        Shape {
+            requests,
+            nonzero,
+            tolerations,
+            node_name: None,
+            node_selector: spec.node_selector.clone().unwrap_or_default().into_iter().collect(),
+            only: required.as_deref().and_then(only),
+            required,
+            preferred: preferred.filter(|(weight, term)| *weight > 0 && !term.is_empty()).collect(),
+            ports,
+        }
+    }
+
+    /// Whether some toleration that may speak of taints of this effect tolerates the taint.
+    pub fn tolerates(&self, key: &str, value: &str, effect: Effect) -> bool {
+        self.tolerations.iter().any(|t| t.tolerates(key, value, effect))
+    }
+
+    /// Whether its required affinity leaves this node's name in question at all.
+    pub fn admits(&self, node: &str) -> bool {
+        self.only.as_ref().is_none_or(|names| names.binary_search_by(|n| n.as_str().cmp(node)).is_ok())
+    }
+
+    /// What it requests of a resource.
+    pub fn request(&self, resource: ResourceId) -> i64 {
+        self.requests.iter().find(|(r, _)| *r == resource).map_or(0, |(_, n)| *n)
+    }
+}
+
+/// Names that terms, of which one must match, all insist on.
+fn only(terms: &[Term]) -> Option<Vec<String>> {
+    let mut all = Vec::new();
+    for term in terms {
+        all.extend(term.only()?);
+    }
+    // No term at all: nothing matches, but not because of a name.
+    if terms.is_empty() {
+        return None;
+    }
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
+type Amounts = BTreeMap<ResourceId, i64>;
+
+fn add(to: &mut Amounts, from: &Amounts) {
+    for (r, n) in from {
+        *to.entry(*r).or_insert(0) += n;
+    }
+}
+
+fn raise(to: &mut Amounts, from: &Amounts) {
+    for (r, n) in from {
+        let entry = to.entry(*r).or_insert(0);
+        *entry = (*entry).max(*n);
+    }
+}
+
+fn amounts(list: Option<&BTreeMap<String, Quantity>>, resources: &mut ResourceNames) -> Amounts {
+    let known = list.into_iter().flatten();
+    known.filter_map(|(name, q)| resources.id(name).map(|id| (id, ResourceNames::amount(id, q)))).collect()
+}
+
+/// Requests of a pod, as `resourcehelper.PodRequests`; `defaults` stand in where a container says nothing.
+fn pod_requests(spec: &PodSpec, defaults: &Amounts, resources: &mut ResourceNames) -> Amounts {
+    let mut of = |c: &core_v1::Container| {
+        let mut asked = amounts(c.resources.as_ref().and_then(|r| r.requests.as_ref()), resources);
+        for (r, n) in defaults {
+            asked.entry(*r).or_insert(*n);
+        }
+        asked
+    };
+    let mut total = Amounts::new();
+    for c in &spec.containers {
+        add(&mut total, &of(c));
+    }
+    // Sidecars go on beside whatever comes after them; other init containers run one at a time.
+    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
+    for c in spec.init_containers.iter().flatten() {
+        let mut asked = of(c);
+        if is_restartable_init(c) {
+            add(&mut total, &asked);
+            add(&mut sidecars, &asked);
+            raise(&mut peak, &sidecars);
+        } else {
+            add(&mut asked, &sidecars);
+            raise(&mut peak, &asked);
+        }
+    }
+    raise(&mut total, &peak);
+    for (r, n) in amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref()), resources) {
+        let whole_pod = r == ResourceId::CPU || r == ResourceId::MEMORY || resources.name(r).starts_with("hugepages-");
+        if whole_pod {
+            total.insert(r, n);
+        }
+    }
+    add(&mut total, &amounts(spec.overhead.as_ref(), resources));
+    total
+}
+
+/// Requests of a pod, and CPU and memory with defaults.
+fn requests(spec: &PodSpec, resources: &mut ResourceNames) -> (Vec<(ResourceId, i64)>, [i64; 2]) {
+    let mut plain = pod_requests(spec, &Amounts::new(), resources);
+    plain.remove(&ResourceId::PODS);
+    let defaults = Amounts::from([(ResourceId::CPU, DEFAULT_MILLI_CPU), (ResourceId::MEMORY, DEFAULT_MEMORY)]);
+    let full = pod_requests(spec, &defaults, resources);
+    let nonzero = [ResourceId::CPU, ResourceId::MEMORY].map(|r| full.get(&r).copied().unwrap_or(0));
+    (plain.into_iter().filter(|(_, n)| *n > 0).collect(), nonzero)
+}
+
+/// A shape by number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ShapeId(pub u32);
+
+#[derive(Debug)]
+struct Held {
+    shape: Arc<Shape>,
+    /// How many pods are of it.
+    pods: u32,
+}
+
+/// All shapes that there are pods of, each once.
+#[derive(Debug, Default)]
+pub struct Shapes {
+    held: BTreeMap<ShapeId, Held>,
+    ids: BTreeMap<Arc<Shape>, ShapeId>,
+    /// Numbers are never used twice, so that what is kept by number cannot be another shape's.
+    next: u32,
+    /// Specs by address. A spec is held as long as its entry is, so that no address means two specs.
+    specs: BTreeMap<usize, (Arc<PodSpec>, ShapeId)>,
+}
+
+impl Shapes {
+    /// The shape of a spec, one more pod of which there is.
+    pub fn take(&mut self, spec: &BoundPodSpec, resources: &mut ResourceNames) -> ShapeId {
+        let address = Arc::as_ptr(&spec.shared) as usize;
+        let id = match self.specs.get(&address) {
+            Some((_, id)) => *id,
+            None => {
+                self.sweep();
+                let id = self.intern(Shape::new(&spec.shared, resources));
+                self.specs.insert(address, (Arc::clone(&spec.shared), id));
+                id
+            }
+        };
+        self.held_mut(id).pods += 1;
+        id
+    }
+
+    /// One pod fewer is of this shape.
+    pub fn release(&mut self, id: ShapeId) {
+        let pods = &mut self.held_mut(id).pods;
+        *pods = pods.checked_sub(1).expect("a shape is released once for each pod that took it");
+    }
+
+    /// The shape of a number that is taken.
+    pub fn get(&self, id: ShapeId) -> &Arc<Shape> {
+        &self.held.get(&id).expect("a shape is held while pods are of it").shape
+    }
+
+    fn held_mut(&mut self, id: ShapeId) -> &mut Held {
+        self.held.get_mut(&id).expect("a shape is held while pods are of it")
+    }
+
+    fn intern(&mut self, shape: Shape) -> ShapeId {
+        if let Some(id) = self.ids.get(&shape) {
+            return *id;
+        }
+        let shape = Arc::new(shape);
+        let id = ShapeId(self.next);
+        self.next += 1;
+        self.held.insert(id, Held { shape: Arc::clone(&shape), pods: 0 });
+        self.ids.insert(shape, id);
+        id
+    }
+
+    /// Forgets specs and shapes that nobody uses, now and then.
+    fn sweep(&mut self) {
+        if self.specs.len() < limits::SCHEDULER_SHAPES {
+            return;
+        }
+        self.specs.clear();
+        let ids = &mut self.ids;
+        self.held.retain(|_, held| {
+            if held.pods == 0 {
+                ids.remove(&held.shape);
+            }
+            held.pods > 0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::{ResourceId, ResourceNames, Shape, Shapes};
+    use crate::limits;
+    use crate::object::BoundPodSpec;
+
+    fn shape(spec: Value) -> Shape {
+        Shape::new(&serde_json::from_value(spec).unwrap(), &mut ResourceNames::default())
+    }
+
+    fn check_requests(spec: Value, cpu: i64, memory: i64, nonzero: [i64; 2]) {
+        let s = shape(spec.clone());
+        let got = (s.request(ResourceId::CPU), s.request(ResourceId::MEMORY), s.nonzero);
+        assert_eq!(got, (cpu, memory, nonzero), "{spec}");
+    }
+
+    fn container(cpu: &str, memory: &str) -> Value {
+        json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}})
+    }
+
+    fn sidecar(cpu: &str, memory: &str) -> Value {
+        let mut c = container(cpu, memory);
+        c["restartPolicy"] = json!("Always");
+        c
+    }
+
+    #[test]
+    fn requests_as_kubernetes_sums_them() {
+        check_requests(json!({"containers": [{"name": "c"}]}), 0, 0, [100, 200 << 20]);
+        check_requests(
+            json!({"containers": [container("100m", "1Mi"), container("1", "1Mi")]}),
+            1100,
+            2 << 20,
+            [1100, 2 << 20],
+        );
+        let init =
+            json!({"containers": [container("2", "1")], "initContainers": [container("3", "1"), container("1", "5")]});
+        check_requests(init, 3000, 5, [3000, 5]);
+        let side = json!({"containers": [container("1", "1")],
+            "initContainers": [sidecar("2", "1"), container("2", "9"), sidecar("1", "1")]});
+        check_requests(side, 4000, 10, [4000, 10]);
+        let overhead = json!({"containers": [container("1", "1")], "overhead": {"cpu": "250m"}});
+        check_requests(overhead, 1250, 1, [1250, 1]);
+        let pod_level = json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "3"}}});
+        check_requests(pod_level, 3000, 0, [3000, 200 << 20]);
+        check_requests(json!({"containers": [container("-1", "x")]}), 0, 0, [0, 0]);
+    }
+
+    #[test]
+    fn what_does_not_matter_is_not_in_the_shape() {
+        let a = shape(json!({"containers": [container("1", "1")], "priority": 5, "tolerations": [
+            {"key": "a", "operator": "Exists"}, {"key": "b", "value": "c", "effect": "NoExecute", "tolerationSeconds": 3}]}));
+        let b = shape(
+            json!({"containers": [{"name": "x", "image": "i", "resources": {"requests": {"cpu": "1000m", "memory": "1"}}}],
+            "tolerations": [{"key": "b", "operator": "Equal", "value": "c", "effect": "NoExecute"}, {"key": "a", "operator": "Exists"}]}),
+        );
+        assert_eq!(a, b);
+        assert_ne!(a, shape(json!({"containers": [container("2", "1")]})));
+    }
+
+    #[test]
+    fn names_in_required_affinity_narrow_the_nodes() {
+        let affinity = |terms: Value| {
+            shape(json!({"containers": [], "affinity": {"nodeAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}))
+            .only
+        };
+        let name = |n: &[&str]| json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": n}]});
+        assert_eq!(affinity(json!([name(&["b"]), name(&["a"])])), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(affinity(json!([name(&["b"]), {"matchExpressions": [{"key": "a", "operator": "Exists"}]}])), None);
+        let both = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]},
+            {"key": "metadata.name", "operator": "In", "values": ["b"]}]});
+        assert_eq!(affinity(json!([both])), Some(vec![]));
+    }
+
+    #[test]
+    fn shapes_are_shared_and_swept() {
+        let (mut shapes, mut names) = (Shapes::default(), ResourceNames::default());
+        let spec = |cpu: usize| {
+            let spec = json!({"containers": [container(&format!("{cpu}m"), "1")]});
+            BoundPodSpec::new(serde_json::from_value(spec).unwrap())
+        };
+        let kept = spec(1);
+        let id = shapes.take(&kept, &mut names);
+        assert_eq!(shapes.take(&spec(1), &mut names), id);
+        shapes.release(id);
+        for cpu in 2..limits::SCHEDULER_SHAPES * 2 {
+            let other = shapes.take(&spec(cpu), &mut names);
+            shapes.release(other);
+        }
+        assert!(shapes.held.len() <= limits::SCHEDULER_SHAPES + 1);
+        assert_eq!(shapes.take(&kept, &mut names), id);
+        assert!(Arc::ptr_eq(shapes.get(id), shapes.ids.get_key_value(shapes.get(id)).unwrap().0));
+    }
+}

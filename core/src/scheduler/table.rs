@@ -1,0 +1,328 @@
+//! For one pod shape: every node filtered and scored, kept up to date by what changed, with the best found quickly.
+//!
+//! The answer is always the one that filtering and scoring every node from scratch would give. Normalised scores
+//! depend on the greatest raw score among the feasible nodes; raw scores of feasible nodes are therefore counted, and
+//! only when the greatest of them changes are all totals computed anew.
+
+use std::collections::BTreeMap;
+
+use super::cache::{Nodes, Slot};
+use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, plain_score, raw_scores};
+use super::shape::Shape;
+
+/// The best score within a subtree, and how many nodes have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Best {
+    /// The score; -1 where no node is feasible.
+    pub score: i64,
+    /// How many nodes have it.
+    pub count: u32,
+}
+
+const NOBODY: Best = Best { score: -1, count: 0 };
+
+impl Best {
+    fn of(a: Best, b: Best) -> Best {
+        match a.score.cmp(&b.score) {
+            std::cmp::Ordering::Greater => a,
+            std::cmp::Ordering::Less => b,
+            std::cmp::Ordering::Equal => Best { score: a.score, count: a.count + b.count },
+        }
+    }
+}
+
+/// A tree of winners over slots: a change costs the logarithm of the nodes, so does finding the n-th best-scored one.
+#[derive(Debug)]
+pub struct Tournament {
+    leaves: usize,
+    best: Vec<Best>,
+}
+
+impl Tournament {
+    /// For this many slots, none of them feasible.
+    pub fn new(slots: usize) -> Tournament {
+        let leaves = slots.next_power_of_two().max(1);
+        Tournament { leaves, best: vec![NOBODY; leaves * 2] }
+    }
+
+    /// Sets a slot's score; -1 for an infeasible one.
+    pub fn set(&mut self, slot: Slot, score: i64) {
+        let mut i = self.leaves + slot as usize;
+        self.best[i] = if score < 0 { NOBODY } else { Best { score, count: 1 } };
+        while i > 1 {
+            i /= 2;
+            let merged = Best::of(self.best[2 * i], self.best[2 * i + 1]);
+            if self.best[i] == merged {
+                return;
+            }
+            self.best[i] = merged;
+        }
+    }
+
+    /// The best score, and how many slots have it.
+    pub fn top(&self) -> Best {
+        self.best[1]
+    }
+
+    /// The `n`-th of the slots with the best score, in order of slots.
+    pub fn nth(&self, mut n: u32) -> Slot {
+        let top = self.top();
+        assert!(n < top.count, "there are only as many best slots");
+        let mut i = 1;
+        while i < self.leaves {
+            i *= 2;
+            let left = self.best[i];
+            let in_left = if left.score == top.score { left.count } else { 0 };
+            if n >= in_left {
+                n -= in_left;
+                i += 1;
+            }
+        }
+        (i - self.leaves) as Slot
+    }
+}
+
+/// Nodes by the rejection they got.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    ids: BTreeMap<Rejection, u32>,
+    all: Vec<Rejection>,
+    counts: Vec<u32>,
+}
+
+impl Rejections {
+    /// The number of a rejection.
+    fn id(&mut self, rejection: Rejection) -> u32 {
+        if let Some(id) = self.ids.get(&rejection) {
+            return *id;
+        }
+        let id = self.all.len() as u32;
+        self.all.push(rejection.clone());
+        self.counts.push(0);
+        self.ids.insert(rejection, id);
+        id
+    }
+
+    /// Counts one more node.
+    pub fn add(&mut self, rejection: Rejection, nodes: u32) {
+        let id = self.id(rejection);
+        self.counts[id as usize] += nodes;
+    }
+
+    /// Each rejection that some node has, with how many have it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Rejection, u32)> {
+        self.all.iter().zip(self.counts.iter().copied()).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// What was found about a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// There is no node.
+    Absent,
+    /// Rejected; the number says why.
+    Rejected(u32),
+    /// Feasible, with its score before the normalised ones are added.
+    Feasible(i64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Number of the last change that it takes account of; zero for none.
+    seen: u64,
+    /// Generation of the node that `fixed` and `raw` are of; zero for none.
+    generation: u64,
+    /// Rejection by a filter that reads the node alone.
+    fixed: Option<u32>,
+    raw: [i64; NORMALIZED],
+    verdict: Verdict,
+}
+
+const BLANK: Row = Row { seen: 0, generation: 0, fixed: None, raw: [0; NORMALIZED], verdict: Verdict::Absent };
+
+/// Every node as one pod shape sees it.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Row>,
+    tree: Tournament,
+    rejections: Rejections,
+    /// For each normalised score: raw scores of the feasible nodes, counted.
+    raws: [BTreeMap<i64, u32>; NORMALIZED],
+    /// Greatest raw scores that the tree's totals were computed with.
+    max: [i64; NORMALIZED],
+    /// Number of the first change that is not taken account of.
+    seen: u64,
+    /// When it was last used, for whoever keeps many.
+    pub used: u64,
+}
+
+impl Table {
+    /// An empty table; the first refresh looks at every node.
+    pub fn new() -> Table {
+        Table {
+            rows: Vec::new(),
+            tree: Tournament::new(0),
+            rejections: Rejections::default(),
+            raws: Default::default(),
+            max: [0; NORMALIZED],
+            seen: 0,
+            used: 0,
+        }
+    }
+
+    /// Takes account of every change of nodes.
+    pub fn refresh(&mut self, shape: &Shape, nodes: &Nodes) {
+        let slots = nodes.slots();
+        if self.rows.len() < slots as usize {
+            self.rows.resize(slots as usize, BLANK);
+            if self.tree.leaves < slots as usize {
+                self.tree = Tournament::new(slots as usize);
+                self.total_all();
+            }
+        }
+        let behind = nodes.now() - self.seen;
+        match nodes.changes_since(self.seen).filter(|_| behind <= u64::from(slots)) {
+            Some(changed) => changed.for_each(|slot| self.look(shape, nodes, slot)),
+            None => (0..slots).for_each(|slot| self.look(shape, nodes, slot)),
+        }
+        self.seen = nodes.now();
+        let max = std::array::from_fn(|i| self.raws[i].last_key_value().map_or(0, |(raw, _)| *raw));
+        if max != self.max {
+            self.max = max;
+            self.total_all();
+        }
+    }
+
+    /// The best score and how many nodes have it, as of the last refresh.
+    pub fn top(&self) -> Best {
+        self.tree.top()
+    }
+
+    /// The `n`-th of the best nodes, in order of slots.
+    pub fn nth(&self, n: u32) -> Slot {
+        self.tree.nth(n)
+    }
+
+    /// Why nodes are not feasible.
+    pub fn rejections(&self) -> &Rejections {
+        &self.rejections
+    }
+
+    /// Looks at a slot again, unless that is done already.
+    fn look(&mut self, shape: &Shape, nodes: &Nodes, slot: Slot) {
+        let mut row = self.rows[slot as usize];
+        // Changes are numbered from zero, so that a row which has seen none is behind the first.
+        if row.seen > nodes.changed_at(slot) {
+            return;
+        }
+        let before = row;
+        if row.generation != nodes.generation(slot) {
+            row.generation = nodes.generation(slot);
+            row.fixed = filter(Reads::Node, shape, nodes, slot).map(|r| self.rejections.id(r));
+            row.raw = raw_scores(shape, nodes, slot);
+        }
+        row.verdict = if !nodes.is_present(slot) {
+            Verdict::Absent
+        } else if let Some(id) = row.fixed {
+            Verdict::Rejected(id)
+        } else if let Some(rejection) = filter(Reads::Usage, shape, nodes, slot) {
+            Verdict::Rejected(self.rejections.id(rejection))
+        } else {
+            Verdict::Feasible(plain_score(shape, nodes, slot))
+        };
+        row.seen = nodes.now();
+        self.rows[slot as usize] = row;
+        self.recount(&before, &row);
+        self.tree.set(slot, total(&row, &self.max));
+    }
+
+    /// Counts a row as it is now and no longer as it was.
+    fn recount(&mut self, before: &Row, after: &Row) {
+        let feasible = |row: &Row| matches!(row.verdict, Verdict::Feasible(_));
+        if feasible(before) && feasible(after) && before.raw == after.raw {
+            return;
+        }
+        match before.verdict {
+            Verdict::Absent => {}
+            Verdict::Rejected(id) => self.rejections.counts[id as usize] -= 1,
+            Verdict::Feasible(_) => {
+                for (raws, raw) in self.raws.iter_mut().zip(before.raw) {
+                    let count = raws.get_mut(&raw).expect("a feasible node's raw scores are counted");
+                    *count -= 1;
+                    if *count == 0 {
+                        raws.remove(&raw);
+                    }
+                }
+            }
+        }
+        match after.verdict {
+            Verdict::Absent => {}
+            Verdict::Rejected(id) => self.rejections.counts[id as usize] += 1,
+            Verdict::Feasible(_) => {
+                for (raws, raw) in self.raws.iter_mut().zip(after.raw) {
+                    *raws.entry(raw).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+
+    fn total_all(&mut self) {
+        for (slot, row) in self.rows.iter().enumerate() {
+            self.tree.set(slot as Slot, total(row, &self.max));
+        }
+    }
+}
+
+fn total(row: &Row, max: &[i64; NORMALIZED]) -> i64 {
+    match row.verdict {
+        Verdict::Absent | Verdict::Rejected(_) => -1,
+        // A raw score above `max` is about to become the greatest; all totals are computed anew then.
+        Verdict::Feasible(score) if row.raw.iter().zip(max).any(|(raw, max)| raw > max) => score,
+        Verdict::Feasible(score) => score + normalized_score(&row.raw, max),
+    }
+}
+
+/// Filters and scores only these slots, from scratch: the feasible ones with the best score, in order, and why the
+/// others are not feasible.
+pub fn scan(shape: &Shape, nodes: &Nodes, slots: impl Iterator<Item = Slot>) -> (Vec<Slot>, Rejections) {
+    let mut rejections = Rejections::default();
+    let mut feasible = Vec::new();
+    for slot in slots {
+        match filter(Reads::Node, shape, nodes, slot).or_else(|| filter(Reads::Usage, shape, nodes, slot)) {
+            Some(rejection) => rejections.add(rejection, 1),
+            None => feasible.push((slot, raw_scores(shape, nodes, slot), plain_score(shape, nodes, slot))),
+        }
+    }
+    let max = std::array::from_fn(|i| feasible.iter().map(|(_, raw, _)| raw[i]).max().unwrap_or(0));
+    let totals: Vec<(Slot, i64)> =
+        feasible.iter().map(|(slot, raw, plain)| (*slot, plain + normalized_score(raw, &max))).collect();
+    let top = totals.iter().map(|(_, total)| *total).max();
+    (totals.into_iter().filter(|(_, total)| Some(*total) == top).map(|(slot, _)| slot).collect(), rejections)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Tournament;
+
+    proptest! {
+        #[test]
+        fn tournament_is_a_scan(slots in 1usize..40, moves in prop::collection::vec((0usize..40, -1i64..4), 0..80)) {
+            let mut tree = Tournament::new(slots);
+            let mut scores = vec![-1; slots];
+            for (slot, score) in moves {
+                let slot = slot % slots;
+                tree.set(slot as u32, score);
+                scores[slot] = score;
+                let best = *scores.iter().max().unwrap();
+                let winners: Vec<u32> = (0..slots).filter(|s| best >= 0 && scores[*s] == best).map(|s| s as u32).collect();
+                prop_assert_eq!(tree.top().score, best);
+                prop_assert_eq!(tree.top().count as usize, winners.len());
+                for (n, winner) in winners.iter().enumerate() {
+                    prop_assert_eq!(tree.nth(n as u32), *winner);
+                }
+            }
+        }
+    }
+}

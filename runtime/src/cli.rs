@@ -1,0 +1,255 @@
+//! The command line.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use skeg_sim::files::{LoadOptions, duration};
+use skeg_sim::scenario::FaultLevel;
+
+/// A container orchestrator that speaks the Kubernetes API: rehearse a cluster before it runs.
+#[derive(Parser, Debug)]
+#[command(name = "skeg", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all went well
+  2  bad input or bad usage
+  3  an invariant was broken
+  4  the declared state was not reached and kept, or an expectation was not met";
+
+const RUN_HELP: &str = "\
+Examples:
+  skeg sim run examples/shop-zone-outage.yaml
+      a scenario: its cluster, manifests, timeline and expectations
+  skeg sim run app.yaml --nodes 5000 --zones 3
+      plain manifests on 5,000 nodes; ends when everything is ready
+  skeg sim run app.yaml --nodes 50 --for 10m --faults heavy --seed 7 --report run.html
+      ten minutes of faults drawn by seed 7, then everything heals; a page with plots
+  skeg sim run app.yaml --nodes 50 --for 10m --faults heavy --seeds 0..1000 --jobs 2
+      a thousand such runs; each failing seed is printed with the command that replays it
+  kubectl get nodes,all,cm,pdb -A -o yaml > live.yaml && skeg sim run live.yaml --keep-bindings
+      a live cluster as it stands, with its own nodes
+
+Exit codes:
+  0  all went well
+  2  bad input or bad usage
+  3  an invariant was broken
+  4  the declared state was not reached and kept, or an expectation was not met";
+
+/// Commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Simulate a cluster: deterministic, in virtual time, with faults.
+    #[command(subcommand)]
+    Sim(Sim),
+    /// Print the version.
+    Version,
+}
+
+/// Commands of the simulator.
+#[derive(Subcommand, Debug)]
+pub enum Sim {
+    /// Run scenarios, manifests or exports of a live cluster.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Run a recorded trace again and compare every event.
+    Replay(ReplayArgs),
+    /// Show the first event where two recorded runs part; exit code 1 if they do.
+    Diff(DiffArgs),
+}
+
+/// Arguments of `sim run`.
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Scenarios, Kubernetes manifests, exports (`kubectl get … -o yaml`), or directories of them; `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Nodes of the cluster (16 CPUs, 64Gi, 110 pods each unless a scenario says otherwise).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: Option<u32>,
+    /// Zones that nodes are spread over.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub zones: Option<u32>,
+    /// Seed of everything that is drawn: the same seed, the same run.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Virtual time to run; without it, plain manifests run until everything has converged.
+    #[arg(long = "for", value_name = "DURATION", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+    /// Virtual time, after all faults have healed, to reach the declared state and keep it.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub settle: Option<Duration>,
+    /// How heavily faults are drawn by the seed.
+    #[arg(long, value_name = "LEVEL")]
+    pub faults: Option<Faults>,
+    /// Keep the pods of an export on their nodes, rather than let the scheduler place them anew.
+    #[arg(long)]
+    pub keep_bindings: bool,
+    /// What is printed on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+    /// Write a self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Record every event, for `skeg sim replay` and `skeg sim diff`.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Run every seed of a range, such as 0..1000 (the end is not run).
+    #[arg(long, value_name = "A..B", value_parser = seed_range, conflicts_with_all = ["seed", "trace", "report"])]
+    pub seeds: Option<Range<u64>>,
+    /// Runs at the same time, with --seeds; as many as there are CPUs where not given.
+    #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// Check invariants, but print only the result.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `sim replay`.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// A file that `skeg sim run --trace` wrote.
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// What is printed on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// Arguments of `sim diff`.
+#[derive(Args, Debug)]
+pub struct DiffArgs {
+    /// A recorded run.
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// Another one.
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+}
+
+/// How heavily faults are drawn.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub enum Faults {
+    /// No faults.
+    None,
+    /// A few mishaps: a node now and then, slow pulls, dropped connections.
+    Light,
+    /// Everything, all the time.
+    Heavy,
+}
+
+/// What is printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub enum Output {
+    /// A readable report.
+    Text,
+    /// Exactly one JSON object.
+    Json,
+}
+
+impl RunArgs {
+    /// What the command line says about the scenario.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            nodes: self.nodes.map(|n| n as usize),
+            zones: self.zones.map(|n| n as usize),
+            duration: self.duration,
+            settle: self.settle,
+            faults: self.faults.map(|f| match f {
+                Faults::None => FaultLevel::None,
+                Faults::Light => FaultLevel::Light,
+                Faults::Heavy => FaultLevel::Heavy,
+            }),
+            keep_bindings: self.keep_bindings,
+        }
+    }
+
+    /// The command line that runs one seed of these arguments again.
+    pub fn replay_command(&self, seed: u64) -> String {
+        let mut parts = vec!["skeg sim run".to_owned()];
+        parts.extend(self.files.iter().map(|f| quote(f)));
+        let mut option = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                parts.push(format!("--{name} {value}"));
+            }
+        };
+        option("nodes", self.nodes.map(|n| n.to_string()));
+        option("zones", self.zones.map(|n| n.to_string()));
+        option("for", self.duration.map(duration::format));
+        option("settle", self.settle.map(duration::format));
+        option("faults", self.faults.map(|f| format!("{f:?}").to_lowercase()));
+        if self.keep_bindings {
+            parts.push("--keep-bindings".to_owned());
+        }
+        parts.push(format!("--seed {seed}"));
+        parts.join(" ")
+    }
+}
+
+fn quote(text: &str) -> String {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=".contains(c));
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Some(d) if !d.is_zero() => Ok(d),
+        Some(_) => Err("must be longer than 0s".to_owned()),
+        None => Err(duration::FORM.to_owned()),
+    }
+}
+
+fn seed_range(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    match range {
+        Some(range) if range.start < range.end => Ok(range),
+        Some(_) => Err("the range is empty".to_owned()),
+        None => Err("a range is written like 0..1000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Command, Sim};
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_seed_is_run_again_by_what_is_printed() {
+        let line = "skeg sim run a.yaml --nodes 50 --for 10m --faults heavy --seeds 0..9 --jobs 2";
+        let parse = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Sim(Sim::Run(args)) => args,
+            other => panic!("{other:?}"),
+        };
+        let again = parse(line).replay_command(7);
+        assert_eq!(again, "skeg sim run a.yaml --nodes 50 --for 10m --faults heavy --seed 7");
+        assert_eq!(parse(&again).replay_command(7), again);
+    }
+
+    #[test]
+    fn bad_usage_is_refused() {
+        for line in [
+            "skeg sim run",
+            "skeg sim run a --nodes 0",
+            "skeg sim run a --for 5",
+            "skeg sim run a --for 0s",
+            "skeg sim run a --seeds 5..5",
+            "skeg sim run a --jobs 2",
+            "skeg sim run a --seeds 0..2 --seed 1",
+            "skeg sim run a --faults some",
+        ] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Files of this machine, for the readers in `skeg_sim::files`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use skeg_sim::files::Source;
+use skeg_sim::files::yaml::{MAX_FILE_BYTES, too_large_file};
+
+/// The file system; `-` is standard input.
+pub struct Disk;
+
+impl Source for Disk {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        // One byte more than is allowed, so that a device or a pipe without end is refused and not read.
+        let limit = MAX_FILE_BYTES + 1;
+        let read = if path == "-" {
+            io::stdin().lock().take(limit).read_to_end(&mut bytes)
+        } else {
+            File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes))
+        };
+        match read {
+            Err(e) => Err(explain(&e)),
+            Ok(n) if n as u64 > MAX_FILE_BYTES => Err(too_large_file()),
+            Ok(_) => Ok(bytes),
+        }
+    }
+
+    fn directory(&self, path: &str) -> Option<Vec<String>> {
+        if path == "-" || !Path::new(path).is_dir() {
+            return None;
+        }
+        let entries = std::fs::read_dir(path).ok()?;
+        let is_manifest = |p: &Path| {
+            let extension = p.extension().and_then(|e| e.to_str()).unwrap_or("");
+            matches!(extension, "yaml" | "yml" | "json") && p.is_file()
+        };
+        let mut files: Vec<String> = entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter(|p| is_manifest(p))
+            .map(|p| p.to_string_lossy().into_owned())
+            .collect();
+        files.sort();
+        Some(files)
+    }
+}
+
+/// What is wrong with a file, and what to do, without the operating system's numbers.
+pub fn explain(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::NotFound => "there is no such file; correct the path".to_owned(),
+        io::ErrorKind::PermissionDenied => "it may not be opened; change its permissions".to_owned(),
+        _ => format!("it cannot be read or written: {e}"),
+    }
+}

@@ -1,0 +1,27 @@
+//! What this machine says of itself: memory, CPUs, whether a person looks at the terminal.
+
+use std::io::IsTerminal;
+
+/// Peak resident memory of this process in bytes; zero where the system does not say.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")).and_then(|n| n.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// CPUs that this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether standard output may be coloured: it is a terminal, and <https://no-color.org> is not asked for.
+pub fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    std::io::stdout().is_terminal() && !refused
+}
+
+/// Whether progress can be shown: standard error is a terminal.
+pub fn shows_progress() -> bool {
+    std::io::stderr().is_terminal()
+}

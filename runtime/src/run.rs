@@ -1,0 +1,140 @@
+//! `skeg sim run`: one run.
+
+use std::path::Path;
+use std::time::Instant;
+
+use skeg_sim::files::{self, Loaded, Source};
+use skeg_sim::outcome::Outcome;
+use skeg_sim::report;
+
+use crate::cli::{Output, RunArgs};
+use crate::disk::explain;
+use crate::progress::Progress;
+use crate::{Exit, drive, machine, trace};
+
+/// Runs, and prints what came of it.
+pub fn run(args: &RunArgs) -> Result<Exit, String> {
+    let recording = trace::Recording::default();
+    let loaded = load(args, &recording)?;
+    check_writable(args.report.as_deref())?;
+    check_writable(args.trace.as_deref())?;
+    let scenario = &loaded.scenario;
+    let progress = Progress::of_time(drive::longest(scenario), args.quiet);
+    let started = Instant::now();
+    let outcome = match &args.trace {
+        Some(path) => trace::record(path, args, &recording, scenario, &progress),
+        None => drive::run(scenario, args.seed, &progress),
+    };
+    progress.finish();
+    let mut outcome = outcome?;
+    outcome.wall_seconds = started.elapsed().as_secs_f64();
+    outcome.peak_rss_bytes = machine::peak_rss_bytes();
+    if let Some(path) = &args.report {
+        write(path, report::page(&outcome).as_bytes())?;
+    }
+    print(&outcome, args.output, args.quiet);
+    if exit_of(&outcome) != Exit::Well && args.output == Output::Text {
+        println!("\nrun it again: {}", args.replay_command(args.seed));
+    }
+    Ok(exit_of(&outcome))
+}
+
+/// Reads the files; what is left out or will not work is said on standard error.
+pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
+    let loaded = files::load(&args.files, source, &args.load_options()).map_err(|problems| problems.to_string())?;
+    if !args.quiet {
+        loaded.notes.iter().for_each(|n| eprintln!("note: {n}"));
+        loaded.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    }
+    Ok(loaded)
+}
+
+/// Prints an outcome.
+pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(outcome).expect("an outcome is plain data")),
+        Output::Text if quiet => println!("{}", summary(outcome)),
+        Output::Text => print!("{}", report::text(outcome, machine::colour())),
+    }
+}
+
+/// An outcome in a line.
+pub fn summary(o: &Outcome) -> String {
+    let mut why: Vec<String> = o.invariants.iter().filter(|i| i.broken).map(|i| broken_line(o, &i.name)).collect();
+    why.extend(o.not_converged.iter().map(|n| format!("{}: {}", n.what, n.why)));
+    why.extend(o.expectations.iter().filter(|e| !e.met).map(|e| format!("unmet: {} (seen: {})", e.what, e.seen)));
+    let verdict = match exit_of(o) {
+        Exit::Well => "well",
+        Exit::Broken => "an invariant broke",
+        Exit::NotConverged | Exit::BadInput | Exit::Differs => "not converged",
+    };
+    let more = if why.len() > 3 { format!("; and {} more", why.len() - 3) } else { String::new() };
+    let why = if why.is_empty() { String::new() } else { format!(": {}{more}", why[..why.len().min(3)].join("; ")) };
+    format!("seed {}, hash {}: {verdict}{why}", o.seed, o.event_hash)
+}
+
+fn broken_line(o: &Outcome, name: &str) -> String {
+    let details = o.invariants.iter().find(|i| i.name == name).and_then(|i| i.details.first());
+    details.map_or(name.to_owned(), |d| format!("{name} at {:.1} s: {}", d.at, d.what))
+}
+
+/// The invariant that says the same as [`Outcome::converged`], which has an exit code of its own.
+const CONVERGED: &str = "converged-and-kept";
+
+/// The exit code of an outcome.
+pub fn exit_of(o: &Outcome) -> Exit {
+    if o.invariants.iter().any(|i| i.broken && i.name != CONVERGED) {
+        Exit::Broken
+    } else if !o.converged || o.expectations.iter().any(|e| !e.met) {
+        Exit::NotConverged
+    } else {
+        Exit::Well
+    }
+}
+
+/// Writes a file.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    std::fs::write(path, bytes).map_err(|e| file_error(path, &e))
+}
+
+/// An error of the file system in words.
+pub fn file_error(path: &Path, e: &std::io::Error) -> String {
+    format!("error: {}: {}", path.display(), explain(e))
+}
+
+/// A file that cannot be written is bad usage, and is found before the run and not after it.
+fn check_writable(path: Option<&Path>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let existed = path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|e| file_error(path, &e))?;
+    if !existed {
+        // It is made again when there is something to write.
+        std::fs::remove_file(path).map_err(|e| file_error(path, &e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exit, exit_of, summary};
+    use skeg_sim::outcome::{ExpectationResult, InvariantResult, NotConverged, Outcome};
+
+    #[test]
+    fn the_gravest_decides_the_exit_code() {
+        let well = Outcome { converged: true, ..Outcome::default() };
+        let unmet = Outcome { expectations: vec![ExpectationResult::default()], ..well.clone() };
+        let not = NotConverged { what: "Deployment a/b".to_owned(), why: "1 of 2 ready".to_owned() };
+        let slow = Outcome { not_converged: vec![not], ..Outcome::default() };
+        let broken = InvariantResult { name: "capacity".to_owned(), broken: true, details: Vec::new() };
+        let broken = Outcome { invariants: vec![broken], ..slow.clone() };
+        for (outcome, exit) in
+            [(&well, Exit::Well), (&unmet, Exit::NotConverged), (&slow, Exit::NotConverged), (&broken, Exit::Broken)]
+        {
+            assert_eq!(exit_of(outcome), exit);
+        }
+        assert_eq!(summary(&slow), "seed 0, hash : not converged: Deployment a/b: 1 of 2 ready");
+        assert_eq!(Exit::NotConverged.worse(Exit::Broken), Exit::Broken);
+        assert_eq!(Exit::Broken.worse(Exit::NotConverged), Exit::Broken);
+    }
+}

@@ -1,0 +1,313 @@
+//! Recorded runs: a trace holds everything that a run was made of (files, options, seed) and every event of it, so that
+//! it can be run again anywhere and compared event by event.
+//!
+//! The format is text: a JSON object on the first line, then one line an event: its number, virtual nanoseconds, the
+//! hash so far, and what it was.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use skeg_sim::files::{self, LoadOptions, Source, duration};
+use skeg_sim::outcome::Outcome;
+use skeg_sim::scenario::{FaultLevel, Scenario};
+
+use crate::cli::{DiffArgs, ReplayArgs, RunArgs};
+use crate::disk::Disk;
+use crate::progress::Progress;
+use crate::run::{exit_of, file_error, print};
+use crate::{Exit, drive, machine};
+
+/// Version of the format.
+const FORMAT: u32 = 1;
+/// Longest first line: the files of a run are in it.
+const MAX_HEADER: u64 = 1 << 30;
+/// Events shown before the one where two runs part.
+const CONTEXT: usize = 3;
+
+/// What a run was made of.
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Header {
+    skeg_trace: u32,
+    version: String,
+    seed: u64,
+    paths: Vec<String>,
+    nodes: Option<usize>,
+    zones: Option<usize>,
+    duration: Option<String>,
+    settle: Option<String>,
+    faults: Option<String>,
+    keep_bindings: bool,
+    files: BTreeMap<String, String>,
+    directories: BTreeMap<String, Vec<String>>,
+}
+
+/// Files as they are read, kept for a trace.
+#[derive(Default)]
+pub struct Recording {
+    files: RefCell<BTreeMap<String, String>>,
+    directories: RefCell<BTreeMap<String, Vec<String>>>,
+}
+
+impl Source for Recording {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        // Standard input can be read once, a scenario may name it twice.
+        if let Some(text) = self.files.borrow().get(path) {
+            return Ok(text.clone().into_bytes());
+        }
+        let bytes = Disk.read(path)?;
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            self.files.borrow_mut().insert(path.to_owned(), text.to_owned());
+        }
+        Ok(bytes)
+    }
+
+    fn directory(&self, path: &str) -> Option<Vec<String>> {
+        let files = Disk.directory(path)?;
+        self.directories.borrow_mut().insert(path.to_owned(), files.clone());
+        Some(files)
+    }
+}
+
+impl Source for Header {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let text = self.files.get(path).map(|text| text.clone().into_bytes());
+        text.ok_or_else(|| "the trace does not hold this file; record the run again".to_owned())
+    }
+
+    fn directory(&self, path: &str) -> Option<Vec<String>> {
+        self.directories.get(path).cloned()
+    }
+}
+
+fn level_name(level: FaultLevel) -> &'static str {
+    match level {
+        FaultLevel::None => "none",
+        FaultLevel::Light => "light",
+        FaultLevel::Heavy => "heavy",
+    }
+}
+
+impl Header {
+    fn of(args: &RunArgs, recording: &Recording) -> Header {
+        let options = args.load_options();
+        Header {
+            skeg_trace: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: args.seed,
+            paths: args.files.clone(),
+            nodes: options.nodes,
+            zones: options.zones,
+            duration: options.duration.map(duration::format),
+            settle: options.settle.map(duration::format),
+            faults: options.faults.map(|f| level_name(f).to_owned()),
+            keep_bindings: options.keep_bindings,
+            files: recording.files.borrow().clone(),
+            directories: recording.directories.borrow().clone(),
+        }
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions {
+            nodes: self.nodes,
+            zones: self.zones,
+            duration: self.duration.as_deref().and_then(duration::parse),
+            settle: self.settle.as_deref().and_then(duration::parse),
+            faults: self.faults.as_deref().and_then(files::scenario::fault_level),
+            keep_bindings: self.keep_bindings,
+        }
+    }
+}
+
+/// Runs and records.
+pub fn record(
+    path: &Path,
+    args: &RunArgs,
+    recording: &Recording,
+    scenario: &Scenario,
+    progress: &Progress,
+) -> Result<Outcome, String> {
+    let file = File::create(path).map_err(|e| file_error(path, &e))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let header = serde_json::to_string(&Header::of(args, recording)).expect("a header is plain data");
+    let mut failed = writeln!(out, "{header}").err();
+    let mut write = |n: u64, at: u64, hash: u64, what: &str| {
+        if failed.is_none() {
+            failed = writeln!(out, "{}", event_line(n, at, hash, what)).err();
+        }
+    };
+    let outcome = drive::run_traced(scenario, args.seed, progress, &mut write);
+    if let Some(e) = failed.or_else(|| out.flush().err()) {
+        return Err(file_error(path, &e));
+    }
+    outcome
+}
+
+fn event_line(n: u64, at: u64, hash: u64, what: &str) -> String {
+    // An event is a line, whatever text is in it.
+    format!("{n} {at} {hash:016x} {}", what.replace(['\n', '\r'], " "))
+}
+
+/// A trace being read.
+struct Trace {
+    name: String,
+    lines: BufReader<File>,
+    header: Header,
+}
+
+impl Trace {
+    fn open(path: &Path) -> Result<Trace, String> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|e| file_error(path, &e))?;
+        let mut lines = BufReader::with_capacity(1 << 20, file);
+        let mut first = Vec::new();
+        let read = lines.by_ref().take(MAX_HEADER).read_until(b'\n', &mut first);
+        read.map_err(|e| file_error(path, &e))?;
+        let no_trace = |why: &str| format!("error: {name}: it is not a trace that `skeg sim run --trace` wrote: {why}");
+        let header: Header = serde_json::from_slice(&first).map_err(|e| no_trace(&e.to_string()))?;
+        if header.skeg_trace != FORMAT {
+            let (theirs, ours) = (header.skeg_trace, FORMAT);
+            return Err(no_trace(&format!("its format is {theirs}, this version reads {ours}")));
+        }
+        Ok(Trace { name, lines, header })
+    }
+
+    /// The next event; none at the end.
+    fn next(&mut self) -> Result<Option<String>, String> {
+        let mut line = String::new();
+        let read = self.lines.read_line(&mut line).map_err(|e| format!("error: {}: {e}", self.name))?;
+        Ok((read > 0).then(|| line.trim_end_matches('\n').to_owned()))
+    }
+}
+
+/// Where two sequences of events part.
+struct Parting {
+    before: VecDeque<String>,
+    first: Option<String>,
+    second: Option<String>,
+}
+
+/// `skeg sim replay`: runs a trace again and compares.
+pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
+    let mut trace = Trace::open(&args.trace)?;
+    let header = &trace.header;
+    let loaded = files::load(&header.paths, header, &header.options()).map_err(|p| p.to_string())?;
+    if header.version != env!("CARGO_PKG_VERSION") {
+        eprintln!("note: recorded by version {}, this is {}", header.version, env!("CARGO_PKG_VERSION"));
+    }
+    let (seed, scenario) = (header.seed, loaded.scenario);
+    let progress = Progress::of_time(drive::longest(&scenario), false);
+    let started = Instant::now();
+    let (mut parting, mut trouble, mut before) = (None, None, VecDeque::new());
+    let mut compare = |n: u64, at: u64, hash: u64, what: &str| {
+        if parting.is_some() || trouble.is_some() {
+            return;
+        }
+        let now = event_line(n, at, hash, what);
+        match trace.next() {
+            Ok(recorded) if recorded.as_ref() == Some(&now) => keep(&mut before, now),
+            Ok(first) => parting = Some(Parting { before: before.clone(), first, second: Some(now) }),
+            Err(why) => trouble = Some(why),
+        }
+    };
+    let outcome = drive::run_traced(&scenario, seed, &progress, &mut compare);
+    progress.finish();
+    if let Some(why) = trouble {
+        return Err(why);
+    }
+    if parting.is_none() {
+        if let Some(first) = trace.next()? {
+            parting = Some(Parting { before, first: Some(first), second: None });
+        }
+    }
+    let mut outcome = outcome?;
+    outcome.wall_seconds = started.elapsed().as_secs_f64();
+    outcome.peak_rss_bytes = machine::peak_rss_bytes();
+    print(&outcome, args.output, false);
+    match parting {
+        Some(parting) => {
+            eprintln!("error: {}: the run went another way than it was recorded", args.trace.display());
+            eprint!("{}", show(&parting, "recorded", "now"));
+            Ok(Exit::Broken)
+        }
+        None => {
+            eprintln!("replayed {} events to the same hash {}", outcome.events, outcome.event_hash);
+            Ok(exit_of(&outcome))
+        }
+    }
+}
+
+fn keep(before: &mut VecDeque<String>, event: String) {
+    before.push_back(event);
+    if before.len() > CONTEXT {
+        before.pop_front();
+    }
+}
+
+/// `skeg sim diff`: the first event where two traces part.
+pub fn diff(args: &DiffArgs) -> Result<Exit, String> {
+    let (mut a, mut b) = (Trace::open(&args.a)?, Trace::open(&args.b)?);
+    for line in header_differences(&a.header, &b.header) {
+        println!("{line}");
+    }
+    let (mut before, mut same) = (VecDeque::new(), 0u64);
+    loop {
+        match (a.next()?, b.next()?) {
+            (None, None) => {
+                println!("the runs are the same: {same} events");
+                return Ok(Exit::Well);
+            }
+            (Some(x), Some(y)) if x == y => {
+                same += 1;
+                keep(&mut before, x);
+            }
+            (first, second) => {
+                println!("the runs part after {same} equal events:");
+                print!("{}", show(&Parting { before, first, second }, "A", "B"));
+                return Ok(Exit::Differs);
+            }
+        }
+    }
+}
+
+fn header_differences(a: &Header, b: &Header) -> Vec<String> {
+    let as_map = |h: &Header| match serde_json::to_value(h) {
+        Ok(serde_json::Value::Object(map)) => map,
+        other => panic!("a header is an object: {other:?}"),
+    };
+    let (a, b) = (as_map(a), as_map(b));
+    let differs = a.iter().filter(|(key, value)| b.get(*key) != Some(*value));
+    let tell = |(key, value): (&String, &serde_json::Value)| match key.as_str() {
+        "files" | "directories" => "the input files differ".to_owned(),
+        _ => format!("{key} differs: {value} and {}", b[key]),
+    };
+    differs.map(tell).collect()
+}
+
+fn show(parting: &Parting, first: &str, second: &str) -> String {
+    let mut out = String::new();
+    for line in &parting.before {
+        out += &format!("  both: {}\n", readable(line));
+    }
+    for (name, line) in [(first, &parting.first), (second, &parting.second)] {
+        let text = line.as_deref().map_or("the end of the run".to_owned(), readable);
+        out += &format!("  {name}: {text}\n");
+    }
+    out
+}
+
+/// An event with its time in seconds.
+fn readable(line: &str) -> String {
+    let mut parts = line.splitn(4, ' ');
+    let (n, at, hash, what) = (parts.next(), parts.next(), parts.next(), parts.next());
+    match (n, at.and_then(|a| a.parse::<u64>().ok()), hash, what) {
+        (Some(n), Some(at), Some(hash), Some(what)) => {
+            format!("event {n} at {:.6} s, {what} (hash {hash})", at as f64 / 1e9)
+        }
+        _ => line.to_owned(),
+    }
+}

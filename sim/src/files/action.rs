@@ -1,0 +1,360 @@
+//! Steps of a timeline and expectations, read field by field.
+
+use std::time::Duration;
+
+use skeg_core::Kind;
+use skeg_core::api::Patch;
+use skeg_core::object::ObjectKey;
+
+use super::fields::{Field, Fields, nearest};
+use super::tree::Node;
+use crate::scenario::{Action, Expectation, NodeSet};
+
+/// Reads manifests that a step names or holds.
+pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
+
+/// Names of the actions, as the file has them.
+pub const ACTIONS: [&str; 25] = [
+    "apply",
+    "delete",
+    "scale",
+    "setImage",
+    "patch",
+    "rollback",
+    "pause",
+    "resume",
+    "restart",
+    "rollingUpdate",
+    "cordon",
+    "uncordon",
+    "drain",
+    "kill",
+    "start",
+    "restartAgent",
+    "partition",
+    "heal",
+    "degrade",
+    "clockJump",
+    "restartApiServer",
+    "changeLeader",
+    "compact",
+    "lag",
+    "stallStore",
+];
+/// The last of them, apart since arrays are written out.
+pub const CRASH_PODS: &str = "crashPods";
+
+/// Reads a step's action. The step's other fields are the caller's.
+pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+    let given: Vec<&str> = step.keys().into_iter().filter(|k| *k != "at").collect();
+    let name = match given[..] {
+        [] => {
+            step.of.fail("Required value: a step needs an action, such as scale, kill or heal");
+            return None;
+        }
+        [one] => one,
+        [..] => {
+            step.of
+                .fail(format!("Forbidden: a step has one action, found {}; make several steps", given.join(" and ")));
+            return None;
+        }
+    };
+    let Some(name) = ACTIONS.into_iter().chain([CRASH_PODS]).find(|a| *a == name) else {
+        let near = nearest(name, &ACTIONS).map(|n| format!("; did you mean {n:?}?"));
+        let advice = near.unwrap_or_else(|| format!("; actions are {} and {CRASH_PODS}", ACTIONS.join(", ")));
+        let field = step.all().into_iter().find(|(k, _)| *k == name).map(|(_, f)| f);
+        field.as_ref().unwrap_or(&step.of).fail(format!("unknown field {name:?}{advice}"));
+        return None;
+    };
+    let Some(field) = step.get(name) else {
+        if matches!(name, "heal" | "compact") {
+            return Some(if name == "heal" { Action::Heal } else { Action::Compact });
+        }
+        step.of.fail(format!("Required value: {name} needs its fields"));
+        return None;
+    };
+    named_action(name, &field, manifests)
+}
+
+fn named_action(name: &str, field: &Field<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+    // Those whose value is not a map of fields.
+    match name {
+        "apply" => return manifests(field).map(Action::Apply),
+        "delete" => return target(field).map(Action::Delete),
+        "heal" | "compact" => {
+            let empty = match &field.tree.node {
+                Node::Map(entries) => entries.is_empty(),
+                Node::Bool(b) => *b,
+                _ => false,
+            };
+            if !empty {
+                field.invalid("it has no fields; write {}");
+                return None;
+            }
+            return Some(if name == "heal" { Action::Heal } else { Action::Compact });
+        }
+        "pause" | "resume" if field.tree.text().is_some() => {
+            return Some(Action::Pause { key: target(field)?, paused: name == "pause" });
+        }
+        "restart" if field.tree.text().is_some() => return Some(Action::Restart { key: target(field)? }),
+        "rollback" if field.tree.text().is_some() => {
+            return Some(Action::Rollback { key: target(field)?, to_revision: None });
+        }
+        _ => {}
+    }
+    let fields = field.fields()?;
+    let action = fields_action(name, &fields, manifests);
+    fields.finish();
+    action
+}
+
+fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+    let key = || f.require("target").and_then(|t| target(&t));
+    let down_for = || optional(f, "downFor", Duration::from_secs(10), Field::duration);
+    Some(match name {
+        "scale" => {
+            let replicas = f.require("replicas").and_then(|r| r.integer(0, i64::from(i32::MAX)));
+            Action::Scale { key: key()?, replicas: replicas? as i32 }
+        }
+        "setImage" => {
+            let (key, image) = (key(), required_text(f, "image"));
+            Action::SetImage { container: required_text(f, "container")?, key: key?, image: image? }
+        }
+        "patch" => patch(f)?,
+        "rollback" => {
+            let to_revision = match f.get("toRevision") {
+                Some(r) => Some(r.integer(1, i64::MAX)?),
+                None => None,
+            };
+            Action::Rollback { key: key()?, to_revision }
+        }
+        "pause" | "resume" => Action::Pause { key: key()?, paused: name == "pause" },
+        "restart" => Action::Restart { key: key()? },
+        "rollingUpdate" => rolling_update(f, manifests)?,
+        "cordon" | "uncordon" => Action::Cordon { nodes: node_set(f)?, cordoned: name == "cordon" },
+        "drain" => Action::Drain { nodes: node_set(f)? },
+        "kill" => {
+            let disk_lost = optional(f, "diskLost", false, Field::boolean);
+            Action::Kill { nodes: node_set(f)?, disk_lost: disk_lost? }
+        }
+        "start" => Action::Start { nodes: node_set(f)? },
+        "restartAgent" => Action::RestartAgent { nodes: node_set(f)? },
+        "partition" => {
+            let side = |key| {
+                let fields = f.require(key)?.fields()?;
+                let set = node_set(&fields);
+                fields.finish();
+                set
+            };
+            let (from, to) = (side("from"), side("to"));
+            Action::Partition { one_way: optional(f, "oneWay", false, Field::boolean)?, from: from?, to: to? }
+        }
+        "degrade" => {
+            let extra_latency = optional(f, "extraLatency", Duration::ZERO, Field::duration);
+            let loss = optional(f, "lossPercent", 0, |l| l.integer(0, 100));
+            Action::Degrade { nodes: node_set(f)?, extra_latency: extra_latency?, loss_percent: loss? as u64 }
+        }
+        "clockJump" => {
+            let by = f.require("by").and_then(|b| signed_seconds(&b));
+            Action::ClockJump { nodes: node_set(f)?, by_seconds: by? }
+        }
+        "restartApiServer" => {
+            let index = match f.get("apiServer") {
+                Some(i) => Some(i.count(0, 99)?),
+                None => None,
+            };
+            Action::RestartApiServer { index, down_for: down_for()? }
+        }
+        "changeLeader" => Action::ChangeLeader { down_for: down_for()? },
+        "lag" => {
+            let by = f.require("by").and_then(|b| b.duration());
+            Action::Lag { index: optional(f, "apiServer", 0, |i| i.count(0, 99))?, by: by? }
+        }
+        "stallStore" => Action::StallStore { for_: f.require("for").and_then(|d| d.duration())? },
+        "crashPods" => {
+            let namespace = optional(f, "namespace", "default".to_owned(), |n| n.name().map(str::to_owned));
+            Action::CrashPods { namespace: namespace?, selector: f.require("selector").and_then(|s| s.selector())? }
+        }
+        other => unreachable!("{other} is in ACTIONS and has no reader"),
+    })
+}
+
+fn optional<'a, T>(f: &Fields<'a>, key: &'static str, default: T, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<T> {
+    match f.get(key) {
+        Some(field) => read(&field),
+        None => Some(default),
+    }
+}
+
+fn required_text(f: &Fields<'_>, key: &'static str) -> Option<String> {
+    f.require(key)?.name().map(str::to_owned)
+}
+
+fn patch(f: &Fields<'_>) -> Option<Action> {
+    let key = f.require("target").and_then(|t| target(&t));
+    let kind = optional(f, "type", "strategic", |t| {
+        let text = t.text()?;
+        ["strategic", "merge", "json"].into_iter().find(|k| *k == text).or_else(|| {
+            t.fail(format!("Unsupported value: {text:?}: supported values: \"json\", \"merge\", \"strategic\""));
+            None
+        })
+    });
+    let body = f.require("patch")?.tree.to_value();
+    let patch = match kind? {
+        "strategic" => Patch::Strategic(body),
+        "merge" => Patch::Merge(body),
+        _ => Patch::Json(body),
+    };
+    Some(Action::Patch { key: key?, patch })
+}
+
+fn rolling_update(f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+    let old = f.require("old").and_then(|t| target(&t));
+    let interval = optional(f, "interval", Duration::from_secs(60), Field::duration);
+    let rollback_after = match f.get("rollbackAfter") {
+        Some(r) => Some(r.duration()?),
+        None => None,
+    };
+    let new_field = f.require("new")?;
+    let mut objects = manifests(&new_field)?;
+    let new = match (objects.pop(), objects.is_empty()) {
+        (Some(object), true) if object.kind() == Kind::REPLICATION_CONTROLLER => object,
+        _ => {
+            new_field.fail("Invalid value: a rolling update needs exactly one new ReplicationController");
+            return None;
+        }
+    };
+    let old = old?;
+    if old.kind != Kind::REPLICATION_CONTROLLER {
+        f.of.fail(format!("Invalid value: {:?}: old must be a ReplicationController", old.to_string()));
+        return None;
+    }
+    if old.name() == new.meta().name.as_deref().unwrap_or("") {
+        new_field.fail(format!(
+            "Invalid value: {:?}: the new ReplicationController cannot have the same name as the old one",
+            old.name()
+        ));
+        return None;
+    }
+    Some(Action::RollingUpdate { old, new: Box::new(new), interval: interval?, rollback_after })
+}
+
+/// `Deployment/shop/api`, `deploy/api` (in `default`), or a map of kind, namespace and name.
+pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
+    let (kind_text, namespace, name) = match &field.tree.node {
+        Node::Text(s) => match s.split('/').collect::<Vec<_>>()[..] {
+            [kind, name] => (kind.to_owned(), None, name.to_owned()),
+            [kind, namespace, name] => (kind.to_owned(), Some(namespace.to_owned()), name.to_owned()),
+            _ => {
+                field.invalid("must be written kind/name or kind/namespace/name, such as deployment/shop/api");
+                return None;
+            }
+        },
+        _ => {
+            let f = field.fields()?;
+            let (kind, name) = (required_text(&f, "kind"), required_text(&f, "name"));
+            let namespace = f.get("namespace").and_then(|n| n.name()).map(str::to_owned);
+            f.finish();
+            (kind?, namespace, name?)
+        }
+    };
+    let Some(kind) = Kind::by_alias(&kind_text) else {
+        field.fail(format!("Invalid value: {kind_text:?}: the server doesn't have a resource type {kind_text:?}"));
+        return None;
+    };
+    if name.is_empty() || namespace.as_deref() == Some("") {
+        field.invalid("the name must not be empty");
+        return None;
+    }
+    let namespace = if kind.info().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
+    Some(ObjectKey::new(kind, namespace, &name))
+}
+
+/// The one of `all`, `names`, `zone`, `labels`, `random` and `controlPlane` that says which nodes.
+fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
+    let given = [
+        f.get("all").map(|v| always(&v).map(|()| NodeSet::All)),
+        f.get("names").map(|v| v.texts().map(NodeSet::Names)),
+        f.get("zone").map(|v| v.name().map(|z| NodeSet::Zone(z.to_owned()))),
+        f.get("labels").map(|v| v.selector().map(NodeSet::Labels)),
+        f.get("random").map(|v| v.count(1, 1_000_000).map(NodeSet::Random)),
+        f.get("controlPlane").map(|v| always(&v).map(|()| NodeSet::ControlPlane)),
+    ];
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        (None, _) => {
+            f.of.fail("Required value: say which nodes: all, names, zone, labels, random or controlPlane");
+            None
+        }
+        (Some(_), Some(_)) => {
+            f.of.fail("Forbidden: give only one of all, names, zone, labels, random and controlPlane");
+            None
+        }
+    }
+}
+
+fn always(v: &Field<'_>) -> Option<()> {
+    match v.boolean()? {
+        true => Some(()),
+        false => {
+            v.invalid("must be true, or left out");
+            None
+        }
+    }
+}
+
+fn signed_seconds(field: &Field<'_>) -> Option<i64> {
+    let text = field.text()?;
+    let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    match super::duration::parse(rest) {
+        Some(d) if d.subsec_nanos() == 0 && !d.is_zero() => Some(sign * i64::try_from(d.as_secs()).ok()?),
+        _ => {
+            field.invalid("must be a jump in whole seconds, such as 30s or -2m");
+            None
+        }
+    }
+}
+
+/// An element of `expect`.
+pub fn expectation(field: &Field<'_>) -> Option<Expectation> {
+    const KINDS: [&str; 5] = ["ready", "neverBelow", "rolledOut", "image", "pending"];
+    let all = field.fields()?;
+    let [name] = all.keys()[..] else {
+        field.fail(format!("Invalid value: an expectation is one of {}", KINDS.join(", ")));
+        return None;
+    };
+    let Some(name) = KINDS.into_iter().find(|k| *k == name) else {
+        let near =
+            nearest(name, &KINDS).map_or(format!("one of {}", KINDS.join(", ")), |n| format!("did you mean {n:?}?"));
+        field.fail(format!("unknown field {name:?}; {near}"));
+        return None;
+    };
+    let f = all.require(name)?.fields()?;
+    let key = || f.require("target").and_then(|t| target(&t));
+    let replicas = || f.require("replicas").and_then(|r| r.integer(0, i64::from(i32::MAX))).map(|n| n as i32);
+    let expectation = match name {
+        "ready" => {
+            let (key, replicas) = (key(), replicas());
+            let by = f.get("by").map(|b| b.duration());
+            match (key, replicas, by) {
+                (Some(key), Some(replicas), None) => Some(Expectation::Ready { key, replicas, by: None }),
+                (Some(key), Some(replicas), Some(Some(by))) => Some(Expectation::Ready { key, replicas, by: Some(by) }),
+                _ => None,
+            }
+        }
+        "neverBelow" => key().zip(replicas()).map(|(key, replicas)| Expectation::NeverBelow { key, replicas }),
+        "rolledOut" => {
+            let by = f.require("by").and_then(|b| b.duration());
+            key().zip(by).map(|(key, by)| Expectation::RolledOut { key, by })
+        }
+        "image" => key().zip(required_text(&f, "image")).map(|(key, image)| Expectation::Image { key, image }),
+        _ => {
+            let namespace = optional(&f, "namespace", String::new(), |n| n.text().map(str::to_owned));
+            let count = f.require("count").and_then(|c| c.count(0, 10_000_000));
+            namespace.zip(count).map(|(namespace, count)| Expectation::Pending { namespace, count })
+        }
+    };
+    f.finish();
+    expectation
+}

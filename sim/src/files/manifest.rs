@@ -1,0 +1,374 @@
+//! Documents to objects: lists are opened, exports stripped, every object read strictly, absent namespaces made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use skeg_core::object::ObjectKey;
+use skeg_core::{Kind, Object};
+
+use super::check;
+use super::export::{self, Fate, Owners};
+use super::problem::{Problem, Problems};
+use super::tree::{Node, Tree, join};
+use super::yaml::Document;
+use crate::scenario::NodePool;
+
+/// Objects that were read, and what was read beside them.
+#[derive(Default, Debug)]
+pub struct Manifests {
+    /// In the order in which they are applied.
+    pub objects: Vec<Object>,
+    /// Nodes of the input, as pools.
+    pub nodes: Vec<NodePool>,
+    /// Those of them that were cordoned.
+    pub cordoned: Vec<String>,
+    /// How many objects of which kind were left out, and why.
+    pub dropped: BTreeMap<(&'static str, String), usize>,
+    /// Where each object was given.
+    places: BTreeMap<ObjectKey, Problem>,
+}
+
+/// An object of the input before it is read.
+struct Raw<'d> {
+    document: &'d Document,
+    /// Path of the object within the document; empty, or `items[3]`.
+    path: String,
+    value: Value,
+}
+
+impl Raw<'_> {
+    fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
+        let path = match field {
+            "" => self.path.clone(),
+            f if f.starts_with('[') => format!("{}{f}", self.path),
+            f => join(&self.path, f),
+        };
+        self.document.problem(&path, message)
+    }
+}
+
+/// Reads the objects of documents.
+pub fn read(documents: &[Document], keep_bindings: bool, problems: &mut Problems) -> Manifests {
+    let mut raws = Vec::new();
+    for document in documents {
+        for (path, line, first) in document.root.duplicates() {
+            let message = format!(
+                "duplicate field {:?}; it is given in line {} already, remove one",
+                path.rsplit('.').next().unwrap_or(&path),
+                document.lines_before + u64::from(first)
+            );
+            problems.push(document.problem_at(line, &path, message));
+        }
+        open(document, &document.root, String::new(), None, &mut raws, problems);
+    }
+    objects(raws, keep_bindings, problems)
+}
+
+/// Reads the objects that stand within a document of another kind (a scenario).
+pub fn read_inline(document: &Document, tree: &Tree, path: &str, problems: &mut Problems) -> Manifests {
+    let mut raws = Vec::new();
+    open(document, tree, path.to_owned(), None, &mut raws, problems);
+    objects(raws, false, problems)
+}
+
+fn objects(raws: Vec<Raw>, keep_bindings: bool, problems: &mut Problems) -> Manifests {
+    let mut owners = Owners::default();
+    for raw in &raws {
+        owners.note(&raw.value);
+    }
+    let mut out = Manifests::default();
+    for raw in raws {
+        take(raw, &owners, keep_bindings, &mut out, problems);
+    }
+    // What others refer to first, as `kubectl` and Helm order them; otherwise as given.
+    out.objects.sort_by_key(|o| rank(o.kind()));
+    out
+}
+
+/// Opens lists, however nested.
+fn open<'d>(
+    document: &'d Document,
+    tree: &'d Tree,
+    path: String,
+    implied: Option<(&str, &str)>,
+    raws: &mut Vec<Raw<'d>>,
+    problems: &mut Problems,
+) {
+    let fail = |message: &str| document.problem(&path, message.to_owned());
+    let Node::Map(entries) = &tree.node else {
+        problems.push(fail(&format!(
+            "expected an object with apiVersion, kind and metadata, found a {}",
+            tree.type_name()
+        )));
+        return;
+    };
+    let (mut value, mut ok) = (tree_without_items(tree), true);
+    for (key, given) in [("apiVersion", implied.map(|i| i.0)), ("kind", implied.map(|i| i.1))] {
+        match (tree.get(key).map(|t| &t.node), given) {
+            (Some(Node::Text(s)), _) if !s.is_empty() => {}
+            (None, Some(given)) => value[key] = json!(given),
+            (None | Some(Node::Null | Node::Text(_)), _) => {
+                problems.push(fail(&format!("Object '{key}' is missing; give apiVersion and kind")));
+                ok = false;
+            }
+            (Some(_), _) => {
+                problems.push(document.problem(&join(&path, key), "Invalid value: must be of type string"));
+                ok = false;
+            }
+        }
+    }
+    if !ok {
+        return;
+    }
+    let (api_version, kind) = (export::text(&value, "apiVersion"), export::text(&value, "kind"));
+    if let (Some(element), true) = (kind.strip_suffix("List"), entries.iter().any(|e| e.key == "items")) {
+        let Some(items) = tree.get("items").and_then(Tree::items) else {
+            if tree.get("items").is_some_and(|t| t.node != Node::Null) {
+                problems.push(document.problem(&join(&path, "items"), "Invalid value: must be of type list"));
+            }
+            return;
+        };
+        for entry in entries.iter().filter(|e| !["apiVersion", "kind", "metadata", "items"].contains(&e.key.as_str())) {
+            let message = format!("unknown field {:?}; remove it or correct its name", entry.key);
+            problems.push(document.problem_at(entry.line, &join(&path, &entry.key), message));
+        }
+        let implied = (!element.is_empty()).then_some((api_version.as_str(), element));
+        for (i, item) in items.iter().enumerate() {
+            open(document, item, format!("{}[{i}]", join(&path, "items")), implied, raws, problems);
+        }
+        return;
+    }
+    raws.push(Raw { document, path, value });
+}
+
+/// The tree as JSON, but for the items of a list, which are opened one by one.
+fn tree_without_items(tree: &Tree) -> Value {
+    let is_list = tree.get("kind").and_then(Tree::text).is_some_and(|k| k.ends_with("List"));
+    match &tree.node {
+        Node::Map(entries) if is_list => {
+            let rest = entries.iter().filter(|e| e.key != "items").cloned().collect();
+            Tree { line: tree.line, node: Node::Map(rest) }.to_value()
+        }
+        _ => tree.to_value(),
+    }
+}
+
+fn take(mut raw: Raw, owners: &Owners, keep_bindings: bool, out: &mut Manifests, problems: &mut Problems) {
+    let (api_version, kind_name) = (export::text(&raw.value, "apiVersion"), export::text(&raw.value, "kind"));
+    if kind_name == "Node" && api_version == "v1" {
+        return take_node(&raw, out, problems);
+    }
+    if let Fate::Drop(why) = export::strip(&mut raw.value, owners, keep_bindings) {
+        *out.dropped.entry((why, kind_name)).or_default() += 1;
+        return;
+    }
+    let Some(kind) = Kind::by_api_version(&api_version, &kind_name) else {
+        let message = format!("no matches for kind {kind_name:?} in version {api_version:?}; {}", instead(&kind_name));
+        problems.push(raw.problem("kind", message));
+        return;
+    };
+    default_namespace(&mut raw.value, kind);
+    match check::object(raw.value.clone()) {
+        Ok(object) => {
+            let key = ObjectKey::new(
+                kind,
+                object.meta().namespace.as_deref().unwrap_or(""),
+                object.meta().name.as_deref().unwrap_or(""),
+            );
+            let place = raw.problem("", "");
+            if let Some(first) = out.places.get(&key) {
+                problems.push(raw.problem("metadata.name", given_twice(&key, first)));
+                return;
+            }
+            out.places.insert(key, place);
+            out.objects.push(object);
+        }
+        Err(wrong) => {
+            for (field, message) in wrong {
+                problems.push(raw.problem(&field, message));
+            }
+        }
+    }
+}
+
+fn given_twice(key: &ObjectKey, first: &Problem) -> String {
+    let place = format!("{}, document {}, line {}", first.file, first.document, first.line);
+    format!("Duplicate value: {:?}: {} {} is given at {place} already; remove one", key.name(), key.kind, key.path())
+}
+
+/// What to write instead of a kind that is not known.
+fn instead(kind: &str) -> String {
+    let others: Vec<String> = Kind::all().filter(|k| k.info().kind == kind).map(|k| k.info().api_version()).collect();
+    if !others.is_empty() {
+        return format!("write apiVersion: {}", others.join(" or "));
+    }
+    let kinds: Vec<&str> = Kind::all().map(|k| k.info().kind).collect();
+    match super::fields::nearest(kind, &kinds) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "custom resources are not supported yet, remove it".to_owned(),
+    }
+}
+
+/// A namespaced object without a namespace goes to `default`, as `kubectl` has it.
+fn default_namespace(value: &mut Value, kind: Kind) {
+    if !kind.info().namespaced {
+        return;
+    }
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        let absent = meta.get("namespace").is_none_or(|n| n.is_null() || n.as_str() == Some(""));
+        if absent {
+            meta.insert("namespace".to_owned(), json!("default"));
+        }
+    }
+}
+
+fn take_node(raw: &Raw, out: &mut Manifests, problems: &mut Problems) {
+    match export::node_pool(&raw.value) {
+        Some(pool) if out.nodes.iter().any(|p| p.names == pool.names) => {
+            let message = format!("Duplicate value: {:?}: the Node is given twice; remove one", pool.name);
+            problems.push(raw.problem("metadata.name", message));
+        }
+        Some(pool) => {
+            if raw.value["spec"]["unschedulable"] == Value::Bool(true) {
+                out.cordoned.push(pool.name.clone());
+            }
+            for (resource, quantity) in &pool.capacity {
+                if skeg_core::object::Milli::parse(quantity).is_err() {
+                    let field = format!("status.capacity[{resource}]");
+                    let message = format!("Invalid value: {quantity:?}: {}", skeg_core::object::QuantityError);
+                    problems.push(raw.problem(&field, message));
+                }
+            }
+            out.nodes.push(pool);
+        }
+        None => problems.push(raw.problem(
+            "status.capacity",
+            "Required value: a Node in the input becomes a node of the cluster; give its capacity (and its name), or \
+             remove it and use --nodes",
+        )),
+    }
+}
+
+/// Order of application.
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::NAMESPACE => 0,
+        Kind::CUSTOM_RESOURCE_DEFINITION | Kind::PRIORITY_CLASS | Kind::STORAGE_CLASS | Kind::RUNTIME_CLASS => 1,
+        Kind::RESOURCE_QUOTA | Kind::LIMIT_RANGE | Kind::SERVICE_ACCOUNT | Kind::SECRET | Kind::CONFIG_MAP => 2,
+        Kind::SERVICE | Kind::POD_DISRUPTION_BUDGET => 3,
+        // Pods (of an export with kept bindings) before the controllers that adopt them.
+        Kind::POD => 4,
+        Kind::REPLICA_SET => 5,
+        _ => 6,
+    }
+}
+
+impl Manifests {
+    /// Adds what another file gave; an object that both give is a problem.
+    pub fn merge(&mut self, other: Manifests, problems: &mut Problems) {
+        for (key, place) in other.places {
+            match self.places.get(&key) {
+                Some(first) => {
+                    let mut problem = place.clone();
+                    problem.field = "metadata.name".to_owned();
+                    problem.message = given_twice(&key, first);
+                    problems.push(problem);
+                }
+                None => _ = self.places.insert(key, place),
+            }
+        }
+        self.objects.extend(other.objects);
+        self.objects.sort_by_key(|o| rank(o.kind()));
+        self.nodes.extend(other.nodes);
+        self.cordoned.extend(other.cordoned);
+        for (what, n) in other.dropped {
+            *self.dropped.entry(what).or_default() += n;
+        }
+    }
+
+    /// Makes the namespaces that objects name and nobody gives. Answers their names.
+    pub fn add_namespaces(&mut self) -> Vec<String> {
+        let given: BTreeSet<String> = self
+            .objects
+            .iter()
+            .filter(|o| o.kind() == Kind::NAMESPACE)
+            .filter_map(|o| o.meta().name.clone())
+            .chain(export::SYSTEM_NAMESPACES.map(str::to_owned))
+            .collect();
+        let named: BTreeSet<String> = self.objects.iter().filter_map(|o| o.meta().namespace.clone()).collect();
+        let absent: Vec<String> = named.difference(&given).cloned().collect();
+        let make = |name: &String| {
+            let json = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            Object::from_json(json).expect("a Namespace with a name is one")
+        };
+        self.objects.splice(0..0, absent.iter().map(make));
+        absent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::yaml;
+    use super::{Manifests, Problems, read};
+
+    fn read_text(text: &str) -> (Manifests, Problems) {
+        let mut problems = Problems::default();
+        let documents = yaml::parse("f.yaml", text.as_bytes(), &mut problems);
+        let manifests = read(&documents, false, &mut problems);
+        (manifests, problems)
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        let (m, problems) = read_text(text);
+        assert!(problems.is_empty(), "{problems}");
+        m.objects.iter().map(|o| format!("{}/{}", o.kind(), o.meta().name.as_deref().unwrap_or(""))).collect()
+    }
+
+    const CM: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+
+    #[test]
+    fn lists_are_opened_however_nested() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
+                    - apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: v1\n    kind: ConfigMapList\n    items:\n    \
+                    - metadata: {name: b, namespace: x}\n- {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n";
+        assert_eq!(names(text), ["Namespace/x", "ConfigMap/a", "ConfigMap/b"]);
+        assert!(names("apiVersion: v1\nkind: List\nitems: []\n").is_empty());
+    }
+
+    #[test]
+    fn namespaces_are_filled_in() {
+        let (mut m, _) = read_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\n");
+        assert_eq!(m.add_namespaces(), ["shop"]);
+        assert_eq!(m.objects.len(), 2);
+        assert_eq!(read_text(CM).0.objects[0].meta().namespace.as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn problems_say_where() {
+        let check = |text: &str, want: &str| {
+            let got = read_text(text).1.to_string();
+            assert!(got.contains(want), "{got}\n  lacks {want}");
+        };
+        check("- 1\n", "error: f.yaml, document 1, line 1: expected an object with apiVersion, kind and metadata");
+        check("a: 1\n", "document 1, line 1: Object 'apiVersion' is missing");
+        check(
+            "apiVersion: v1\nkind: Podd\n",
+            "line 2: kind: no matches for kind \"Podd\" in version \"v1\"; did you mean",
+        );
+        check(
+            "apiVersion: extensions/v1beta1\nkind: Deployment\n",
+            "no matches for kind \"Deployment\" in version \"extensions/v1beta1\"; write apiVersion: apps/v1",
+        );
+        check(
+            &format!("{CM}---\n{CM}"),
+            "document 2, line 7: metadata.name: Duplicate value: \"a\": ConfigMap default/a is given at f.yaml, \
+             document 1, line 1 already; remove one",
+        );
+        check(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: '1'}\ndata: {}\n",
+            "line 5: data: duplicate field \"data\"; it is given in line 4 already",
+        );
+        check("apiVersion: v1\nkind: Node\nmetadata: {name: n}\n", "status.capacity: Required value");
+        check("apiVersion: v1\nkind: List\nitem: []\nitems: []\n", "line 3: item: unknown field \"item\"");
+    }
+}

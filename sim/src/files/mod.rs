@@ -1,0 +1,333 @@
+//! Files to scenarios: manifests, exports of a live cluster, and scenario documents.
+//!
+//! In come file names and a [`Source`] that reads them; out comes one [`Scenario`], or every problem that was found,
+//! each with its file, document, line and field. Nothing is half-applied: one problem, and there is no scenario.
+//! Memory is bounded by limits on files, nesting and aliases (see [`yaml`]).
+
+pub mod action;
+pub mod check;
+pub mod duration;
+pub mod export;
+pub mod fields;
+pub mod manifest;
+pub mod problem;
+pub mod scenario;
+pub mod tree;
+pub mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use skeg_core::{Kind, Object};
+
+use crate::scenario::{Action, Cluster, FaultLevel, NodePool, NodeSet, Scenario, Step};
+use manifest::Manifests;
+pub use problem::{Problem, Problems};
+use yaml::Document;
+
+/// Zones where nothing is said.
+pub const DEFAULT_ZONES: usize = 3;
+/// Nodes where nothing is said.
+pub const DEFAULT_NODES: usize = 10;
+/// API servers where nothing is said.
+pub const DEFAULT_API_SERVERS: usize = 2;
+/// Longest run of plain manifests where nothing is said; it ends earlier once all has converged.
+pub const DEFAULT_DURATION: Duration = Duration::from_secs(3600);
+/// Time to settle where nothing is said.
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(900);
+
+/// Where files come from.
+pub trait Source {
+    /// The content of a file, at most [`yaml::MAX_FILE_BYTES`] and one byte of it; or why it cannot be read.
+    fn read(&self, path: &str) -> Result<Vec<u8>, String>;
+    /// If the path is a directory, the manifests in it, sorted.
+    fn directory(&self, path: &str) -> Option<Vec<String>>;
+}
+
+/// What the command line says about a run; what it does not say, the scenario or a default does.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Number of nodes.
+    pub nodes: Option<usize>,
+    /// Number of zones.
+    pub zones: Option<usize>,
+    /// Virtual time to run; without it, a run of plain manifests ends when it has converged.
+    pub duration: Option<Duration>,
+    /// Virtual time to settle.
+    pub settle: Option<Duration>,
+    /// Faults.
+    pub faults: Option<FaultLevel>,
+    /// Whether pods of an export stay on their nodes.
+    pub keep_bindings: bool,
+}
+
+/// A scenario, and what its reader should know.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What to run.
+    pub scenario: Scenario,
+    /// What was left out or made.
+    pub notes: Vec<String>,
+    /// What will not work as the input's author expects.
+    pub warnings: Vec<String>,
+}
+
+/// Reads files into one scenario.
+pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Result<Loaded, Problems> {
+    let mut problems = Problems::default();
+    let documents = read_all(paths, source, &mut problems);
+    let (scenarios, plain): (Vec<Document>, Vec<Document>) = documents.into_iter().partition(scenario::is_scenario);
+    let mut manifests = manifest::read(&plain, options.keep_bindings, &mut problems);
+    let mut given = scenario::Given::default();
+    for (i, document) in scenarios.iter().enumerate() {
+        if i > 0 {
+            problems.push(document.problem("kind", "a run has one Scenario, and another one is given; run them apart"));
+            continue;
+        }
+        let mut inner = Manifests::default();
+        let mut inner_problems = Problems::default();
+        let mut read = |field: &fields::Field<'_>| read_named(document, field, source, &mut inner, &mut inner_problems);
+        given = scenario::read(document, &mut read, &mut problems);
+        let extra = inner_problems.list.into_iter();
+        extra.for_each(|p| problems.push(p));
+        problems.more += inner_problems.more;
+        // The objects themselves came with `given`; here are the nodes and what was left out.
+        inner.objects = std::mem::take(&mut given.objects);
+        manifests.merge(inner, &mut problems);
+    }
+    if scenarios.is_empty() && problems.is_empty() && manifests.objects.is_empty() && manifests.nodes.is_empty() {
+        for path in paths {
+            problems.push(Problems::file(path, "there is no object in it; give Kubernetes manifests or a Scenario"));
+        }
+    }
+    let loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
+    problems.sort();
+    if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+fn read_all(paths: &[String], source: &dyn Source, problems: &mut Problems) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for path in paths {
+        match source.directory(path) {
+            Some(files) if files.is_empty() => {
+                problems.push(Problems::file(path, "the directory holds no .yaml, .yml or .json file"));
+            }
+            Some(files) => files.iter().for_each(|file| documents.extend(read_one(file, source, problems))),
+            None => documents.extend(read_one(path, source, problems)),
+        }
+    }
+    documents
+}
+
+fn read_one(path: &str, source: &dyn Source, problems: &mut Problems) -> Vec<Document> {
+    match source.read(path) {
+        Ok(bytes) => yaml::parse(path, &bytes, problems),
+        Err(why) => {
+            problems.push(Problems::file(path, why));
+            Vec::new()
+        }
+    }
+}
+
+/// Reads what a field of a scenario names (paths relative to the scenario's file) or holds (objects).
+fn read_named(
+    scenario: &Document,
+    field: &fields::Field<'_>,
+    source: &dyn Source,
+    all: &mut Manifests,
+    problems: &mut Problems,
+) -> Option<Vec<Object>> {
+    let single = [field.clone()];
+    let items = match field.tree.items() {
+        Some(_) => field.items()?,
+        None => single.to_vec(),
+    };
+    let before = problems.list.len() + problems.more;
+    let mut objects = Vec::new();
+    for item in items {
+        let mut read = match item.tree.text() {
+            Some(path) => {
+                let full = Path::new(&scenario.file).parent().unwrap_or(Path::new("")).join(path);
+                let full = full.to_string_lossy().into_owned();
+                match source.directory(&full).map_or_else(
+                    || source.read(&full).map(|b| vec![(full.clone(), b)]),
+                    |files| files.into_iter().map(|f| source.read(&f).map(|b| (f, b))).collect(),
+                ) {
+                    Ok(files) => {
+                        let mut documents = Vec::new();
+                        for (file, bytes) in files {
+                            documents.extend(yaml::parse(&file, &bytes, problems));
+                        }
+                        manifest::read(&documents, false, problems)
+                    }
+                    Err(why) => {
+                        item.fail(format!("Invalid value: {path:?}: {why}"));
+                        continue;
+                    }
+                }
+            }
+            None => manifest::read_inline(scenario, item.tree, &item.path, problems),
+        };
+        objects.append(&mut read.objects);
+        if field.path == "spec.manifests" {
+            all.merge(read, problems);
+        } else if !read.nodes.is_empty() {
+            item.fail("Forbidden: a Node cannot be applied during a run; give it a pool in spec.cluster.pools");
+        }
+    }
+    (problems.list.len() + problems.more == before).then_some(objects)
+}
+
+/// Puts the parts together: the command line over the scenario over the export's nodes over defaults.
+fn assemble(
+    paths: &[String],
+    mut given: scenario::Given,
+    mut manifests: Manifests,
+    document: Option<&Document>,
+    options: &LoadOptions,
+    problems: &mut Problems,
+) -> Loaded {
+    let mut notes: Vec<String> = manifests.dropped.iter().map(|((why, kind), n)| dropped_note(why, kind, *n)).collect();
+    let made = manifests.add_namespaces();
+    if !made.is_empty() {
+        notes.push(format!("namespaces that the input names and does not give are made: {}", made.join(", ")));
+    }
+    let warnings = warnings(&manifests.objects);
+    let exported = export::group_pools(std::mem::take(&mut manifests.nodes));
+    apply_nodes(&mut given, exported, options, document, problems, &mut notes);
+    if given.name.is_empty() {
+        let stem = |p: &String| Path::new(p).file_stem().map(|s| s.to_string_lossy().into_owned());
+        given.name = paths.first().and_then(stem).unwrap_or_default();
+    }
+    given.zones = options.zones.or(given.zones);
+    given.faults = options.faults.or(given.faults);
+    given.settle = options.settle.or(given.settle);
+    if let Some(duration) = options.duration {
+        if let (Some(last), Some(document)) = (given.timeline.last().filter(|s| s.at > duration), document) {
+            let (at, end) = (duration::format(last.at), duration::format(duration));
+            problems.push(
+                document
+                    .problem("spec.timeline", format!("the step at {at} is after the end of the run (--for {end})")),
+            );
+        }
+        given.stop_when_converged.get_or_insert(false);
+        given.duration = Some(duration);
+    }
+    let fallback = given.timeline.last().map_or(DEFAULT_DURATION, |s| s.at + DEFAULT_DURATION);
+    let mut scenario = given.finish(default_cluster(), fallback, DEFAULT_SETTLE);
+    if scenario.faults != FaultLevel::None && options.duration.is_none() && scenario.stop_when_converged {
+        // Faults are drawn over the whole duration, so it must be run.
+        scenario.stop_when_converged = false;
+        if fallback == DEFAULT_DURATION {
+            scenario.duration = Duration::from_secs(600);
+        }
+    }
+    let cordoned = NodeSet::Names(manifests.cordoned);
+    if cordoned != NodeSet::Names(Vec::new()) && options.nodes.is_none() {
+        let step = Step { at: Duration::ZERO, action: Action::Cordon { nodes: cordoned, cordoned: true } };
+        scenario.timeline.insert(0, step);
+    }
+    if !manifests.objects.is_empty() {
+        let step = Step { at: Duration::ZERO, action: Action::Apply(manifests.objects) };
+        scenario.timeline.insert(0, step);
+    }
+    Loaded { scenario, notes, warnings }
+}
+
+fn dropped_note(why: &str, kind: &str, n: usize) -> String {
+    format!("left out: {n} {kind}{} ({why})", if n == 1 { "" } else { "s" })
+}
+
+fn apply_nodes(
+    given: &mut scenario::Given,
+    exported: Vec<NodePool>,
+    options: &LoadOptions,
+    document: Option<&Document>,
+    problems: &mut Problems,
+    notes: &mut Vec<String>,
+) {
+    match options.nodes {
+        Some(nodes) if given.pools.len() > 1 => {
+            let pools = given.pools.len();
+            let message = format!("--nodes {nodes} contradicts the {pools} pools of the Scenario; change their counts");
+            problems.push(match document {
+                Some(d) => d.problem("spec.cluster.pools", message),
+                None => Problems::file("command line", message),
+            });
+        }
+        Some(nodes) => {
+            let mut pool = given.pools.pop().unwrap_or_else(default_pool);
+            pool.count = nodes;
+            given.pools = vec![pool];
+        }
+        None if given.pools.is_empty() => given.pools = exported,
+        None if !exported.is_empty() => {
+            notes.push("left out: Nodes of the input, since the Scenario gives its own pools".to_owned());
+        }
+        None => {}
+    }
+}
+
+fn default_pool() -> NodePool {
+    NodePool {
+        name: "node".to_owned(),
+        count: DEFAULT_NODES,
+        names: Vec::new(),
+        capacity: scenario::default_capacity(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        zone: None,
+    }
+}
+
+/// The cluster where nothing is said.
+pub fn default_cluster() -> Cluster {
+    Cluster {
+        pools: vec![default_pool()],
+        zones: DEFAULT_ZONES,
+        api_servers: DEFAULT_API_SERVERS,
+        control_replicas: 2,
+        proxies: true,
+        latency: (Duration::from_micros(500), Duration::from_millis(2)),
+        store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
+        record_events: true,
+    }
+}
+
+/// Kinds that are stored while nothing acts on them yet, so that a run says little about them.
+const NOT_RUN: [(Kind, &str); 11] = [
+    (Kind::STATEFUL_SET, "nothing makes their pods yet"),
+    (Kind::DAEMON_SET, "nothing makes their pods yet"),
+    (Kind::JOB, "nothing makes their pods yet"),
+    (Kind::CRON_JOB, "nothing makes their jobs yet"),
+    (Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by them yet"),
+    (Kind::PERSISTENT_VOLUME_CLAIM, "volumes are not simulated yet"),
+    (Kind::NETWORK_POLICY, "network policies are not simulated yet"),
+    (Kind::INGRESS, "ingress is not simulated yet"),
+    (Kind::RESOURCE_QUOTA, "quotas are not enforced yet"),
+    (Kind::LIMIT_RANGE, "limit ranges are not enforced yet"),
+    (Kind::PRIORITY_CLASS, "preemption is not simulated yet"),
+];
+
+fn warnings(objects: &[Object]) -> Vec<String> {
+    let mut out = Vec::new();
+    for (kind, why) in NOT_RUN {
+        let names: Vec<String> = objects
+            .iter()
+            .filter(|o| o.kind() == kind)
+            .map(|o| {
+                format!("{}/{}", o.meta().namespace.as_deref().unwrap_or(""), o.meta().name.as_deref().unwrap_or(""))
+            })
+            .collect();
+        match names.len() {
+            0 => {}
+            1..=3 => out.push(format!("{kind} {}: stored, but {why}", names.join(", "))),
+            n => out.push(format!("{n} objects of kind {kind}, such as {}: stored, but {why}", names[0])),
+        }
+    }
+    out
+}

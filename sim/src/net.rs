@@ -1,0 +1,124 @@
+//! Links between hosts, and the connections of clients to API servers.
+//!
+//! A connection behaves as TCP: in order, nothing lost on a living one. Loss on a link shows as latency
+//! (retransmission). A broken link, or a fault that hits a connection, kills it: from then on nothing gets through
+//! either way (so a request may be lost before it is carried out, or its reply after), until both ends notice.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use skeg_core::Rng;
+
+/// A host: 0 is the store's, then the API servers', the control processes', the users', the nodes'.
+pub type HostId = u32;
+
+/// Links that are broken in one direction.
+#[derive(Clone, Debug)]
+struct Cut {
+    from: BTreeSet<HostId>,
+    to: BTreeSet<HostId>,
+}
+
+/// Hosts whose links are slow and lossy.
+#[derive(Clone, Debug)]
+struct Slow {
+    hosts: BTreeSet<HostId>,
+    extra: Duration,
+    loss_percent: u64,
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct Network {
+    latency: (Duration, Duration),
+    cuts: Vec<Cut>,
+    slow: Vec<Slow>,
+    rng: Rng,
+}
+
+impl Network {
+    /// A network whose links have a latency, one way, between two bounds.
+    pub fn new(latency: (Duration, Duration), rng: Rng) -> Network {
+        Network { latency, cuts: Vec::new(), slow: Vec::new(), rng }
+    }
+
+    /// Breaks the links from one group to another; hosts within both groups keep their own.
+    pub fn cut(&mut self, from: BTreeSet<HostId>, to: BTreeSet<HostId>, one_way: bool) {
+        if !one_way {
+            self.cuts.push(Cut { from: to.clone(), to: from.clone() });
+        }
+        self.cuts.push(Cut { from, to });
+    }
+
+    /// Makes the links of some hosts slow and lossy.
+    pub fn degrade(&mut self, hosts: BTreeSet<HostId>, extra: Duration, loss_percent: u64) {
+        self.slow.push(Slow { hosts, extra, loss_percent });
+    }
+
+    /// Mends everything.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.slow.clear();
+    }
+
+    /// Whether nothing gets from one host to another.
+    pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
+        from != to && self.cuts.iter().any(|c| c.from.contains(&from) && c.to.contains(&to))
+    }
+
+    /// Time that a message takes now.
+    pub fn delay(&mut self, from: HostId, to: HostId) -> Duration {
+        let mut delay = self.rng.duration(self.latency.0, self.latency.1);
+        for slow in &self.slow {
+            if slow.hosts.contains(&from) || slow.hosts.contains(&to) {
+                delay += slow.extra;
+                // Each loss costs a retransmission time-out, which doubles.
+                let mut timeout = Duration::from_millis(200);
+                while timeout < Duration::from_secs(10) && self.rng.chance(slow.loss_percent, 100) {
+                    delay += timeout;
+                    timeout *= 2;
+                }
+            }
+        }
+        delay
+    }
+}
+
+/// A client's connection to an API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Its id at the server.
+    pub id: u64,
+    /// Index of the API server.
+    pub api: usize,
+    /// Life of the API server that it leads to.
+    pub life: u32,
+    /// When the last message arrives at the server; the next comes after it.
+    pub up: u64,
+    /// When the last message arrives at the client.
+    pub down: u64,
+    /// Nothing gets through any more; both ends will notice.
+    pub dead: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Network;
+    use skeg_core::Rng;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    #[test]
+    fn cuts_are_per_direction_and_heal() {
+        let ms = Duration::from_millis(1);
+        let mut net = Network::new((ms, ms), Rng::from_seed(1));
+        net.cut(BTreeSet::from([1]), BTreeSet::from([2]), true);
+        assert!(net.is_cut(1, 2) && !net.is_cut(2, 1));
+        net.cut(BTreeSet::from([3]), BTreeSet::from([4]), false);
+        assert!(net.is_cut(3, 4) && net.is_cut(4, 3));
+        net.degrade(BTreeSet::from([5]), 3 * ms, 0);
+        assert_eq!((net.delay(5, 6), net.delay(1, 6)), (4 * ms, ms));
+        net.heal();
+        assert!(!net.is_cut(1, 2) && net.delay(5, 6) == ms);
+    }
+}

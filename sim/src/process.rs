@@ -1,0 +1,97 @@
+//! Processes: what runs on the hosts. A process is a constructor; a crash drops the machine, a restart builds it again
+//! with another incarnation of its random stream.
+
+use std::sync::Arc;
+
+use skeg_core::agent::{AgentConfig, NodeAgent};
+use skeg_core::apiserver::{self, ApiServer};
+use skeg_core::controllers::{ControllerManager, ManagerConfig};
+use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
+use skeg_core::{Deadline, Machine, Rng};
+
+use crate::net::{Connection, HostId};
+use crate::user::User;
+
+/// What a process is, and how it is built.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// An API server; the number counts them.
+    Api(usize),
+    /// A replica of the controller manager.
+    Manager(usize),
+    /// A replica of the scheduler.
+    Scheduler(usize),
+    /// Whoever carries out the timeline at the API.
+    User,
+    /// The agent of a node; the number counts nodes.
+    Agent(usize, Arc<AgentConfig>),
+}
+
+/// The running machine of a process.
+pub enum Running {
+    /// See [`Role::Api`].
+    Api(Box<ApiServer>),
+    /// See [`Role::Manager`].
+    Manager(Box<ControllerManager>),
+    /// See [`Role::Scheduler`].
+    Scheduler(Box<SchedulerProcess>),
+    /// See [`Role::User`].
+    User(Box<User>),
+    /// See [`Role::Agent`].
+    Agent(Box<NodeAgent>),
+}
+
+/// A process and its place in the world.
+pub struct Process {
+    /// For traces and panics: `agent node-7`.
+    pub name: Arc<str>,
+    /// What it is.
+    pub role: Role,
+    /// Where it runs.
+    pub host: HostId,
+    /// How often it has been started.
+    pub life: u32,
+    /// The machine; none while it is down.
+    pub running: Option<Running>,
+    /// Its connection to an API server, if it has one.
+    pub connection: Option<Connection>,
+    /// The moment of the armed wake-up; `u64::MAX` if none is.
+    pub armed: u64,
+}
+
+impl Role {
+    /// Builds the machine of a life.
+    pub fn start(&self, seed: u64, name: &str, life: u32, leader_elect: bool, record_events: bool) -> Running {
+        let rng = Rng::stream(seed, name, u64::from(life));
+        let identity: Arc<str> = Arc::from(format!("{}_{life}", name.replace(' ', "-")));
+        match self {
+            Role::Api(_) => {
+                let config = apiserver::Config { name: Arc::from(name), ..apiserver::Config::default() };
+                Running::Api(Box::new(ApiServer::new(config, rng)))
+            }
+            Role::Manager(_) => {
+                let config = ManagerConfig { identity, leader_elect, record_events };
+                Running::Manager(Box::new(ControllerManager::new(config, rng)))
+            }
+            Role::Scheduler(_) => {
+                let config = SchedulerConfig { identity, leader_elect, record_events, ..SchedulerConfig::default() };
+                Running::Scheduler(Box::new(SchedulerProcess::new(config, rng)))
+            }
+            Role::User => Running::User(Box::new(User::new(rng))),
+            Role::Agent(_, config) => Running::Agent(Box::new(NodeAgent::new((**config).clone(), rng))),
+        }
+    }
+}
+
+impl Running {
+    /// When the machine next wants to be woken.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        match self {
+            Running::Api(m) => m.poll_timeout(),
+            Running::Manager(m) => m.poll_timeout(),
+            Running::Scheduler(m) => m.poll_timeout(),
+            Running::User(m) => m.poll_timeout(),
+            Running::Agent(m) => m.poll_timeout(),
+        }
+    }
+}

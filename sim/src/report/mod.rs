@@ -1,0 +1,93 @@
+//! What people read of an [`Outcome`](crate::outcome::Outcome): a text for the terminal, a page with plots.
+//!
+//! Pure functions of the outcome: the same outcome gives the same bytes.
+
+mod html;
+mod plot;
+mod table;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use html::page;
+pub use text::text;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::files::duration;
+use crate::outcome::{Outcome, PendingPod};
+
+/// Virtual seconds as people write them.
+fn seconds(s: f64) -> String {
+    duration::format(Duration::from_secs_f64(s.max(0.0)))
+}
+
+/// A count with thousands apart: `1,234,567`.
+fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Bytes in a unit that fits.
+fn bytes(n: u64) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if n >> shift > 0 {
+            return format!("{:.1} {unit}", n as f64 / (1u64 << shift) as f64);
+        }
+    }
+    format!("{n} B")
+}
+
+/// The verdict in one line, and whether it is a good one.
+fn verdict(o: &Outcome) -> (String, bool) {
+    let broken = o.invariants.iter().filter(|i| i.broken).count();
+    let unmet = o.expectations.iter().filter(|e| !e.met).count();
+    let converged = match (o.converged, o.not_converged.len()) {
+        (true, _) => "converged".to_owned(),
+        (false, 0) => "not converged".to_owned(),
+        (false, n) => format!("not converged ({n} {})", plural(n, "reason", "reasons")),
+    };
+    let invariants = match broken {
+        0 => "no invariant broken".to_owned(),
+        n => format!("{n} {} broken", plural(n, "invariant", "invariants")),
+    };
+    let mut line = format!("{converged}; {invariants}");
+    if !o.expectations.is_empty() {
+        let all = o.expectations.len();
+        line += &format!("; {} of {all} {} met", all - unmet, plural(all, "expectation", "expectations"));
+    }
+    (line, o.converged && broken == 0 && unmet == 0)
+}
+
+fn plural<'a>(n: usize, one: &'a str, many: &'a str) -> &'a str {
+    if n == 1 { one } else { many }
+}
+
+/// Pending pods by why, most first: why, how many, an example.
+fn pending_by_reason(pods: &[PendingPod]) -> Vec<(&str, usize, &str)> {
+    let mut by: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for p in pods {
+        by.entry(&p.why).or_insert((0, &p.pod)).0 += 1;
+    }
+    let mut rows: Vec<_> = by.into_iter().map(|(why, (n, pod))| (why, n, pod)).collect();
+    rows.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    rows
+}
+
+/// What happened, actions and faults together in order of time; the flag says that it is a fault.
+fn happenings(o: &Outcome) -> Vec<(f64, &str, bool)> {
+    let actions = o.actions.iter().map(|h| (h.at, h.what.as_str(), false));
+    let faults = o.faults.iter().map(|h| (h.at, h.what.as_str(), true));
+    let mut all: Vec<_> = actions.chain(faults).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all
+}

@@ -1,0 +1,333 @@
+//! One run: the timeline with its faults, then everything heals, then the declared state must be reached and kept.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use skeg_core::object::{Kind, Object, ObjectKey};
+
+use crate::converge;
+use crate::fault;
+use crate::outcome::{ExpectationResult, NotConverged, Outcome, Sample};
+use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
+use crate::world::World;
+
+/// How long the declared state must be kept.
+const HOLD: Duration = Duration::from_secs(30);
+/// How often convergence is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Most samples of a run.
+const SAMPLES: u64 = 600;
+
+/// How a run is to be watched.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Describe every event to the observer.
+    pub trace: bool,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug)]
+pub struct Progress<'a> {
+    /// Virtual time.
+    pub at: Duration,
+    /// Virtual time at which the run ends at the latest.
+    pub end: Duration,
+    /// Events so far.
+    pub events: u64,
+    /// Pods by phase.
+    pub pods: &'a BTreeMap<String, i64>,
+    /// Pods that are ready.
+    pub ready: i64,
+}
+
+/// Somebody who watches a run. Nothing that an observer does changes it.
+pub trait Observer {
+    /// Called now and then.
+    fn progress(&mut self, _progress: &Progress<'_>) {}
+    /// Called for each event of a traced run: its number, virtual nanoseconds, the hash so far, and what it was.
+    fn event(&mut self, _n: u64, _at: u64, _hash: u64, _what: &str) {}
+}
+
+/// Watches nothing.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// A machine panicked: a bug. Says where in the run.
+#[derive(Clone, Debug)]
+pub struct Crash {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Virtual seconds.
+    pub at: f64,
+    /// What was being done.
+    pub message: String,
+}
+
+impl std::fmt::Display for Crash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a machine panicked at {:.6}s of seed {}: {}", self.at, self.seed, self.message)
+    }
+}
+
+impl std::error::Error for Crash {}
+
+/// A cluster of equal nodes without anything on it.
+pub fn plain(nodes: usize, zones: usize) -> Scenario {
+    let capacity = [("cpu", "16"), ("memory", "64Gi"), ("ephemeral-storage", "100Gi"), ("pods", "110")];
+    let pool = NodePool {
+        name: "node".to_owned(),
+        count: nodes,
+        names: Vec::new(),
+        capacity: capacity.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        zone: None,
+    };
+    Scenario {
+        name: "plain".to_owned(),
+        cluster: Cluster {
+            pools: vec![pool],
+            zones,
+            api_servers: 2,
+            control_replicas: 2,
+            proxies: false,
+            latency: (Duration::from_micros(200), Duration::from_millis(2)),
+            store_latency: (Duration::from_millis(1), Duration::from_millis(5)),
+            record_events: true,
+        },
+        images: BTreeMap::new(),
+        timeline: Vec::new(),
+        expectations: Vec::new(),
+        faults: FaultLevel::None,
+        duration: Duration::from_secs(600),
+        settle: Duration::from_secs(1800),
+        stop_when_converged: true,
+    }
+}
+
+/// Runs a scenario with a seed. Same scenario and seed, same run.
+pub fn run(
+    scenario: &Scenario,
+    seed: u64,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, Crash> {
+    let mut timeline: Vec<(Duration, Action)> = scenario.timeline.iter().map(|s| (s.at, s.action.clone())).collect();
+    timeline.extend(fault::draw(scenario, seed));
+    timeline.sort_by_key(|(at, _)| *at);
+    let mut run = Run { scenario, world: World::new(scenario, seed, timeline, options.trace), samples: Vec::new() };
+    // A panic is the machine's bug; the world is not used after it.
+    match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
+        Ok((converged, not_converged)) => Ok(run.outcome(converged, not_converged)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let message = text.to_owned();
+            Err(Crash { seed, at: run.world.now as f64 / 1e9, message })
+        }
+    }
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    world: World,
+    samples: Vec<Sample>,
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Run<'_> {
+    fn play(&mut self, observer: &mut dyn Observer) -> (bool, Vec<NotConverged>) {
+        let scenario = self.scenario;
+        let last_step = scenario.timeline.iter().map(|s| s.at).max().unwrap_or_default();
+        let quiet = scenario.faults == FaultLevel::None && scenario.stop_when_converged;
+        let end = scenario.duration + scenario.settle;
+        if !quiet {
+            // First the whole of the time with faults.
+            self.until(nanos(scenario.duration), end, observer);
+            self.world.heal_all();
+        } else {
+            self.until(nanos(last_step) + 1, end, observer);
+        }
+        self.settle(end, observer)
+    }
+
+    /// Carries out events up to a moment.
+    fn until(&mut self, until: u64, end: Duration, observer: &mut dyn Observer) {
+        let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
+        while self.world.next_at().is_some_and(|at| at <= until) {
+            self.world.step();
+            if self.world.events % 8192 == 0 {
+                self.tell(end, observer);
+            }
+            if !self.world.current().is_empty() {
+                observer.event(self.world.events, self.world.now, self.world.hash, self.world.current());
+            }
+            let due = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
+            if self.world.now >= due {
+                self.sample();
+            }
+        }
+        self.world.now = self.world.now.max(until);
+        self.watch_floors();
+    }
+
+    fn tell(&self, end: Duration, observer: &mut dyn Observer) {
+        observer.progress(&Progress {
+            at: Duration::from_nanos(self.world.now),
+            end,
+            events: self.world.events,
+            pods: &self.world.checkers.phases,
+            ready: self.world.checkers.ready,
+        });
+    }
+
+    fn watch_floors(&mut self) {
+        for expectation in &self.scenario.expectations {
+            if let Expectation::NeverBelow { key, replicas } = expectation {
+                self.world.checkers.watch_floor(key, *replicas);
+            }
+        }
+    }
+
+    /// Waits until the declared state is reached, and looks whether it is kept.
+    fn settle(&mut self, end: Duration, observer: &mut dyn Observer) -> (bool, Vec<NotConverged>) {
+        let mut since: Option<u64> = None;
+        loop {
+            let now = self.world.now;
+            // A look costs a walk over the store: the more there is, the more rarely.
+            let step = nanos(LOOK).max(self.world.store_size() as u64 * 20_000);
+            let well = self.world.users_are_idle() && converge::unconverged(&self.world.store, 1).is_empty();
+            match (well, since) {
+                (true, None) => since = Some(now),
+                (true, Some(from)) if now - from >= nanos(HOLD) => return (true, Vec::new()),
+                (true, Some(_)) => {}
+                (false, _) => since = None,
+            }
+            if now >= nanos(end) {
+                let mut missing = converge::unconverged(&self.world.store, 50);
+                if missing.is_empty() {
+                    let what = "the cluster".to_owned();
+                    let why = "the declared state was reached too late to see whether it is kept".to_owned();
+                    missing.push(NotConverged { what, why });
+                }
+                return (false, missing);
+            }
+            self.until((now + step).min(nanos(end)), end, observer);
+        }
+    }
+
+    fn sample(&mut self) {
+        let checkers = &self.world.checkers;
+        let mut pods: BTreeMap<String, usize> =
+            checkers.phases.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n as usize)).collect();
+        pods.insert("Ready".to_owned(), checkers.ready.max(0) as usize);
+        self.samples.push(Sample {
+            at: self.world.now as f64 / 1e9,
+            pods,
+            nodes_ready: checkers.nodes_ready.max(0) as usize,
+            utilisation: checkers.utilisation(),
+        });
+        self.watch_floors();
+    }
+
+    fn outcome(mut self, converged: bool, not_converged: Vec<NotConverged>) -> Outcome {
+        self.sample();
+        let at = self.world.now as f64 / 1e9;
+        if !converged {
+            let what = not_converged.first().map_or(String::new(), |n| format!("{}: {}", n.what, n.why));
+            self.world.checkers.broken("converged-and-kept", at, what);
+        } else {
+            if let Some(what) = converge::stale_cache(&self.world) {
+                self.world.checkers.broken("caches-at-rest-equal-store", at, what);
+            }
+            if let Some(what) = converge::wrong_endpoints(&self.world.store) {
+                self.world.checkers.broken("endpoints-at-rest", at, what);
+            }
+        }
+        let expectations = self.scenario.expectations.iter().map(|e| self.check(e)).collect();
+        let world = self.world;
+        let pods = world.checkers.phases.iter().filter(|(_, n)| **n > 0);
+        Outcome {
+            name: self.scenario.name.clone(),
+            seed: world.seed,
+            nodes: world.nodes.len(),
+            simulated_seconds: at,
+            wall_seconds: 0.0,
+            events: world.events,
+            event_hash: format!("{:016x}", world.hash),
+            converged,
+            not_converged,
+            invariants: world.checkers.results(),
+            expectations,
+            workloads: converge::workloads(&world.store),
+            pods: pods.map(|(k, n)| (k.clone(), *n as usize)).collect(),
+            pending: converge::pending(&world.store),
+            rollouts: world.checkers.rollouts(),
+            utilisation: world.checkers.utilisation(),
+            event_reasons: world.checkers.event_reasons.clone(),
+            counters: world.counters.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            faults: world.faults,
+            actions: world.actions,
+            series: self.samples,
+            peak_rss_bytes: 0,
+        }
+    }
+
+    fn check(&self, expectation: &Expectation) -> ExpectationResult {
+        let checkers = &self.world.checkers;
+        let ready = |key: &ObjectKey| checkers.readiness.get(key).map_or(0, |r| r.ready);
+        let (what, met, seen) = match expectation {
+            Expectation::Ready { key, replicas, by } => {
+                let n = ready(key);
+                let when = by.map(|d| format!(" by {d:?}")).unwrap_or_default();
+                (format!("{key} has {replicas} ready{when}"), n == *replicas, format!("{n} ready"))
+            }
+            Expectation::NeverBelow { key, replicas } => {
+                let r = checkers.readiness.get(key).cloned().unwrap_or_default();
+                let seen = match r.lowest {
+                    Some(n) => format!("lowest {n} at {:.1}s", r.lowest_at),
+                    None => "never reached".to_owned(),
+                };
+                (format!("{key} never has fewer than {replicas} ready"), r.lowest.is_some_and(|n| n >= *replicas), seen)
+            }
+            Expectation::RolledOut { key, by } => {
+                let name = format!("Deployment {}", key.path());
+                let rollouts = checkers.rollouts();
+                let last = rollouts.iter().rev().find(|r| r.workload == name);
+                let finished = last.and_then(|r| r.finished);
+                let seen = finished.map_or("not complete".to_owned(), |f| format!("complete at {f:.1}s"));
+                (format!("{key} is rolled out by {by:?}"), finished.is_some_and(|f| f <= by.as_secs_f64()), seen)
+            }
+            Expectation::Image { key, image } => {
+                let found = self.images(key);
+                (format!("{key} runs {image}"), found.contains(image), found.join(", "))
+            }
+            Expectation::Pending { namespace, count } => {
+                let prefix = format!("{namespace}/");
+                let pending = converge::pending(&self.world.store);
+                let n = pending.iter().filter(|p| p.pod.starts_with(&prefix)).count();
+                (format!("{count} pods are pending in {namespace}"), n == *count, n.to_string())
+            }
+        };
+        ExpectationResult { what, met, seen }
+    }
+
+    fn images(&self, key: &ObjectKey) -> Vec<String> {
+        let store = &self.world.store;
+        let found = converge::objects(store, key.kind).find(|o| o.key() == *key);
+        let pod = match found {
+            Some(Object::Deployment(o)) => &o.spec.pod,
+            Some(Object::ReplicaSet(o)) => &o.spec.pod,
+            Some(Object::ReplicationController(o)) => &o.spec.pod,
+            _ => return Vec::new(),
+        };
+        debug_assert!(key.kind != Kind::POD);
+        pod.containers.iter().filter_map(|c| c.image.clone()).collect()
+    }
+}

@@ -1,0 +1,370 @@
+//! Whoever carries out the timeline at the API: a client as kubectl is, that tries again until it has an answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use skeg_core::api::{
+    Call, DeleteOptions, FromServer, ListOptions, Patch, Precondition, Propagation, Reason, ReqId, ReqIds, Request,
+    Response, Status, Subresource, ToServer, WriteOptions,
+};
+use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
+use skeg_core::{Deadline, Machine, Mono, Now, Rng};
+
+use crate::scenario::Action;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a refusal that may pass (a namespace that is not there yet) is tried again.
+const PATIENCE: u32 = 60;
+
+/// One thing to do, as small as a call or two.
+#[derive(Clone, Debug)]
+enum Task {
+    Apply(Box<Object>),
+    Replace(Box<Object>, Revision),
+    Get(ObjectKey, Then),
+    List(Kind, Arc<str>, FieldSelector, Then),
+    Call(Box<Call>),
+}
+
+/// What follows from what was read.
+#[derive(Clone, Debug)]
+enum Then {
+    Replace(Box<Object>),
+    SetImage { container: String, image: String },
+    Rollback { to_revision: Option<i64> },
+    Undo { deployment: Box<Object>, to_revision: Option<i64> },
+    Evict { node: String },
+}
+
+/// What became of an action, for the report.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What was asked.
+    pub what: String,
+    /// The refusal, if it was refused.
+    pub error: Option<String>,
+}
+
+/// The client. In: messages of the server. Out: requests.
+#[derive(Debug)]
+pub struct User {
+    user: Arc<str>,
+    ids: ReqIds,
+    tasks: VecDeque<(Task, u32)>,
+    in_flight: Option<(ReqId, Mono)>,
+    wake: Mono,
+    done: Vec<Done>,
+}
+
+impl User {
+    /// A client with nothing to do.
+    pub fn new(_rng: Rng) -> User {
+        User {
+            user: Arc::from("kubernetes-admin"),
+            ids: ReqIds::new(1),
+            tasks: VecDeque::new(),
+            in_flight: None,
+            wake: Mono::ZERO,
+            done: Vec::new(),
+        }
+    }
+
+    /// Adds an action; those of fate are not for a user.
+    pub fn act(&mut self, action: &Action, nodes: &[String]) {
+        let call = |c: Call| Task::Call(Box::new(c));
+        match action {
+            Action::Apply(objects) => {
+                let rank = |o: &Object| match o.kind() {
+                    Kind::NAMESPACE => 0,
+                    Kind::PRIORITY_CLASS | Kind::SERVICE_ACCOUNT | Kind::CONFIG_MAP | Kind::SECRET => 1,
+                    Kind::SERVICE => 2,
+                    _ => 3,
+                };
+                let mut sorted: Vec<&Object> = objects.iter().collect();
+                sorted.sort_by_key(|o| rank(o));
+                self.push_all(sorted.into_iter().map(|o| Task::Apply(Box::new(o.clone()))));
+            }
+            Action::Delete(key) => {
+                let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+                self.push(call(Call::Delete { key: key.clone(), options }));
+            }
+            Action::Scale { key, replicas } => {
+                let (rv, options) = (Revision(0), WriteOptions::default());
+                self.push(call(Call::SetScale { key: key.clone(), replicas: *replicas, rv, options }));
+            }
+            Action::SetImage { key, container, image } => {
+                let then = Then::SetImage { container: container.clone(), image: image.clone() };
+                self.push(Task::Get(key.clone(), then));
+            }
+            Action::Patch { key, patch } => self.push(patch_task(key, patch.clone())),
+            Action::Rollback { key, to_revision } => {
+                self.push(Task::Get(key.clone(), Then::Rollback { to_revision: *to_revision }));
+            }
+            Action::Pause { key, paused } => {
+                self.push(patch_task(key, Patch::Merge(json!({"spec": {"paused": paused}}))));
+            }
+            Action::Restart { key } => {
+                let stamp = self.done.len().to_string();
+                let annotations = json!({"kubectl.kubernetes.io/restartedAt": stamp});
+                let body = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+                self.push(patch_task(key, Patch::Merge(body)));
+            }
+            Action::Cordon { cordoned, .. } => {
+                self.push_all(nodes.iter().map(|n| cordon(n, *cordoned)));
+            }
+            Action::Drain { .. } => {
+                for node in nodes {
+                    self.push(cordon(node, true));
+                    self.push(pods_of(node));
+                }
+            }
+            other => panic!("not a user's action: {other:?}"),
+        }
+    }
+
+    fn push(&mut self, task: Task) {
+        self.tasks.push_back((task, 0));
+    }
+
+    fn push_all(&mut self, tasks: impl Iterator<Item = Task>) {
+        self.tasks.extend(tasks.map(|t| (t, 0)));
+    }
+
+    /// Whether everything is done.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// What was done since the last call.
+    pub fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+
+    fn send(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        let Some((task, _)) = self.tasks.front() else { return };
+        let call = match task {
+            Task::Apply(object) => Call::Create { object: (**object).clone(), options: WriteOptions::default() },
+            Task::Replace(object, rv) => {
+                let mut object = (**object).clone();
+                object.set_rv(*rv);
+                Call::Update { object, subresource: Subresource::None, options: WriteOptions::default() }
+            }
+            Task::Get(key, _) => Call::Get { key: key.clone(), rv: None },
+            Task::List(kind, namespace, fields, _) => {
+                let options = ListOptions { fields: fields.clone(), ..ListOptions::default() };
+                Call::List { kind: *kind, namespace: Arc::clone(namespace), options }
+            }
+            Task::Call(call) => (**call).clone(),
+        };
+        let id = self.ids.next();
+        self.in_flight = Some((id, now.mono + TIMEOUT));
+        out.push(ToServer::Request(id, Request::new(&self.user, call)));
+    }
+
+    fn retry(&mut self, now: Now, after: Duration) {
+        self.in_flight = None;
+        if let Some((_, attempts)) = self.tasks.front_mut() {
+            *attempts += 1;
+        }
+        self.wake = now.mono + after;
+    }
+
+    fn answer(&mut self, now: Now, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        self.in_flight = None;
+        let Some((task, attempts)) = self.tasks.front().cloned() else { return };
+        match result {
+            Ok(response) => {
+                self.tasks.pop_front();
+                self.follow(task, response);
+                self.send(now, out);
+            }
+            Err(status) => self.refused(now, task, attempts, status, out),
+        }
+    }
+
+    fn refused(&mut self, now: Now, task: Task, attempts: u32, status: &Status, out: &mut Vec<ToServer>) {
+        let passes = match status.reason {
+            Reason::Timeout | Reason::ServerTimeout | Reason::ServiceUnavailable | Reason::InternalError => true,
+            Reason::TooManyRequests => true,
+            Reason::Conflict => true,
+            Reason::NotFound | Reason::Forbidden => attempts < PATIENCE && matches!(task, Task::Apply(_)),
+            _ => false,
+        };
+        match (&task, status.reason) {
+            (Task::Apply(object), Reason::AlreadyExists) => {
+                let get = Task::Get(object.key(), Then::Replace(object.clone()));
+                *self.tasks.front_mut().expect("the task is still there") = (get, attempts + 1);
+                self.send(now, out);
+            }
+            (Task::Replace(object, _), Reason::Conflict) => {
+                let get = Task::Get(object.key(), Then::Replace(object.clone()));
+                *self.tasks.front_mut().expect("the task is still there") = (get, attempts + 1);
+                self.retry(now, PAUSE);
+            }
+            (Task::Call(call), Reason::Conflict) if matches!(**call, Call::Patch { .. }) && attempts < 5 => {
+                self.retry(now, PAUSE);
+            }
+            // What is to be deleted or evicted is gone already.
+            (Task::Call(call), Reason::NotFound | Reason::Conflict)
+                if matches!(**call, Call::Delete { .. } | Call::Evict { .. }) =>
+            {
+                self.tasks.pop_front();
+                self.send(now, out);
+            }
+            _ if passes => self.retry(now, PAUSE),
+            _ => {
+                self.tasks.pop_front();
+                self.done.push(Done { what: describe(&task), error: Some(status.message.clone()) });
+                self.send(now, out);
+            }
+        }
+    }
+
+    /// Goes on with what was read; a task without a sequel is done.
+    fn follow(&mut self, task: Task, response: &Response) {
+        let then = match &task {
+            Task::Get(_, then) | Task::List(_, _, _, then) => then.clone(),
+            Task::Apply(_) | Task::Replace(..) | Task::Call(_) => {
+                self.done.push(Done { what: describe(&task), error: None });
+                return;
+            }
+        };
+        let next = match (then, response) {
+            (Then::Replace(object), Response::Object(current)) => Ok(vec![Task::Replace(object, current.rv())]),
+            (Then::SetImage { container, image }, Response::Object(current)) => {
+                set_image(current, &container, &image).map(|t| vec![t])
+            }
+            (Then::Rollback { to_revision }, Response::Object(current)) => {
+                let then = Then::Undo { deployment: Box::new(current.clone()), to_revision };
+                let namespace = Arc::from(current.namespace());
+                Ok(vec![Task::List(Kind::REPLICA_SET, namespace, FieldSelector::everything(), then)])
+            }
+            (Then::Undo { deployment, to_revision }, Response::List { items, .. }) => {
+                undo(&deployment, items, to_revision)
+            }
+            (Then::Evict { node }, Response::List { items, .. }) => Ok(evictions(items, &node)),
+            (then, response) => panic!("{then:?} does not follow from {response:?}"),
+        };
+        match next {
+            Ok(tasks) => {
+                for task in tasks.into_iter().rev() {
+                    self.tasks.push_front((task, 0));
+                }
+            }
+            Err(error) => self.done.push(Done { what: describe(&task), error: Some(error) }),
+        }
+    }
+}
+
+fn cordon(node: &str, cordoned: bool) -> Task {
+    let key = ObjectKey::new(Kind::NODE, "", node);
+    patch_task(&key, Patch::Strategic(json!({"spec": {"unschedulable": cordoned}})))
+}
+
+fn pods_of(node: &str) -> Task {
+    let fields = FieldSelector::equal("spec.nodeName", node);
+    Task::List(Kind::POD, Arc::from(""), fields, Then::Evict { node: node.to_owned() })
+}
+
+fn patch_task(key: &ObjectKey, patch: Patch) -> Task {
+    Task::Call(Box::new(Call::Patch {
+        key: key.clone(),
+        patch,
+        subresource: Subresource::None,
+        precondition: Precondition::default(),
+        options: WriteOptions::default(),
+    }))
+}
+
+fn set_image(current: &Object, container: &str, image: &str) -> Result<Task, String> {
+    let value = current.to_json();
+    let containers = value.pointer("/spec/template/spec/containers").and_then(|c| c.as_array());
+    let index = containers.into_iter().flatten().position(|c| container == "*" || c["name"] == container);
+    let index = index.ok_or_else(|| format!("unable to find container named {container:?}"))?;
+    let path = format!("/spec/template/spec/containers/{index}/image");
+    Ok(patch_task(&current.key(), Patch::Json(json!([{"op": "replace", "path": path, "value": image}]))))
+}
+
+fn undo(deployment: &Object, items: &[Object], to_revision: Option<i64>) -> Result<Vec<Task>, String> {
+    let Object::Deployment(d) = deployment else { return Err(format!("{} cannot be rolled back", deployment.kind())) };
+    let sets = items.iter().filter_map(|o| match o {
+        Object::ReplicaSet(rs) => Some(rs),
+        _ => None,
+    });
+    let patch = skeg_core::controllers::deployment::rollback_patch(d, sets, to_revision)?;
+    Ok(vec![patch_task(&deployment.key(), patch)])
+}
+
+/// Evicts what is left on a node, and looks again, until nothing is.
+fn evictions(items: &[Object], node: &str) -> Vec<Task> {
+    let of_daemon = |o: &Object| skeg_core::object::controller_of(o.meta()).is_some_and(|c| c.kind == "DaemonSet");
+    let left: Vec<&Object> = items.iter().filter(|o| !of_daemon(o)).collect();
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let evict = |o: &&Object| {
+        let precondition = Precondition { uid: Some(Arc::from(o.uid())), rv: None };
+        let options = DeleteOptions { precondition, ..DeleteOptions::default() };
+        Task::Call(Box::new(Call::Evict { pod: o.key(), options }))
+    };
+    left.iter().filter(|o| !o.is_deleting()).map(evict).chain([pods_of(node)]).collect()
+}
+
+fn describe(task: &Task) -> String {
+    match task {
+        Task::Apply(o) | Task::Replace(o, _) => format!("apply {}", o.key()),
+        Task::Get(key, _) => format!("change {key}"),
+        Task::List(kind, ..) => format!("list {kind}"),
+        Task::Call(call) => match &**call {
+            Call::Delete { key, .. } => format!("delete {key}"),
+            Call::SetScale { key, replicas, .. } => format!("scale {key} to {replicas}"),
+            Call::Patch { key, .. } => format!("patch {key}"),
+            Call::Evict { pod, .. } => format!("evict {pod}"),
+            other => format!("{other:?}"),
+        },
+    }
+}
+
+impl Machine for User {
+    type In = FromServer;
+    type Out = ToServer;
+
+    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        match input {
+            FromServer::Reply(id, result) if self.in_flight.is_some_and(|(f, _)| f == id) => {
+                self.answer(now, &result, out);
+            }
+            FromServer::Reply(..) | FromServer::Watch(..) => {}
+            FromServer::Disconnected => {
+                if self.in_flight.is_some() {
+                    self.retry(now, PAUSE);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if self.in_flight.is_some_and(|(_, until)| until <= now.mono) {
+            self.retry(now, Duration::ZERO);
+        }
+        if self.in_flight.is_none() && !self.tasks.is_empty() && self.wake <= now.mono {
+            // A drain looks again after a while, not at once.
+            if matches!(self.tasks.front(), Some((Task::List(_, _, _, Then::Evict { .. }), _))) {
+                self.wake = now.mono + PAUSE;
+            }
+            self.send(now, out);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        match self.in_flight {
+            Some((_, until)) => Some(Deadline { at: until, why: "give up a request" }),
+            None if self.tasks.is_empty() => None,
+            None => Some(Deadline { at: self.wake, why: "next call" }),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Tidiness is a test: line width, file length, documentation, dead files, words that do not belong.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use skeg_tests::{files, root};
+
+const CRATES: [&str; 6] = ["core", "sim", "runtime", "benches", "tests", "xtask"];
+const MAX_WIDTH: usize = 120;
+const MAX_LINES: usize = 1000;
+
+/// Sources of the repository: path from the root, content.
+fn sources() -> Vec<(String, String)> {
+    let root = root();
+    let name = |p: &Path| p.strip_prefix(&root).expect("it is under the root").to_string_lossy().into_owned();
+    let read = |p: PathBuf| (name(&p), std::fs::read_to_string(&p).expect("sources are text"));
+    CRATES.iter().flat_map(|c| files(&root.join(c), ".rs")).map(read).collect()
+}
+
+fn fail_if_any(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn lines_are_not_wide() {
+    let wide = |(name, text): &(String, String)| -> Vec<String> {
+        let numbered = text.lines().enumerate();
+        numbered
+            .filter(|(_, l)| l.chars().count() > MAX_WIDTH && !l.contains("://"))
+            .map(|(i, l)| format!("{name}:{} has {} characters", i + 1, l.chars().count()))
+            .collect()
+    };
+    fail_if_any("lines are at most 120 characters", sources().iter().flat_map(wide).collect());
+}
+
+#[test]
+fn files_are_not_long() {
+    let long = sources().into_iter().filter(|(_, text)| text.lines().count() >= MAX_LINES);
+    fail_if_any("files are split before 1000 lines", long.map(|(name, _)| name).collect());
+}
+
+#[test]
+fn lines_end_cleanly() {
+    let bad = sources().into_iter().filter(|(_, text)| {
+        text.contains('\t') || text.contains('\r') || !text.ends_with('\n') || text.lines().any(|l| l.ends_with(' '))
+    });
+    fail_if_any("no tabs, carriage returns or trailing blanks", bad.map(|(name, _)| name).collect());
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let silent = sources().into_iter().filter(|(name, text)| {
+        let is_tests = name.ends_with("/tests.rs") || name.ends_with("_tests.rs");
+        !is_tests && !text.starts_with("//!")
+    });
+    fail_if_any("every module opens with a `//!` comment", silent.map(|(name, _)| name).collect());
+}
+
+/// Files that `mod` declarations reach from a crate's roots.
+fn reach(file: &Path, seen: &mut BTreeSet<PathBuf>) {
+    if !seen.insert(file.to_owned()) {
+        return;
+    }
+    let text = std::fs::read_to_string(file).expect("sources are text");
+    let stem = file.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+    let parent = file.parent().expect("a file has a directory");
+    let dir = match stem.as_str() {
+        "lib" | "main" | "mod" => parent.to_owned(),
+        _ => parent.join(&stem),
+    };
+    for line in text.lines() {
+        let line = line.trim();
+        let declared = line.strip_suffix(';').and_then(|l| l.rsplit_once("mod ")).filter(|(before, _)| {
+            before.is_empty() || before.starts_with("pub")
+        });
+        let Some((_, name)) = declared else { continue };
+        for candidate in [dir.join(format!("{name}.rs")), dir.join(name).join("mod.rs")] {
+            if candidate.is_file() {
+                reach(&candidate, seen);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_dead() {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for name in CRATES {
+        let dir = root().join(name);
+        for target in ["src/lib.rs", "src/main.rs"].map(|f| dir.join(f)) {
+            if target.is_file() {
+                reach(&target, &mut seen);
+            }
+        }
+        all.extend(files(&dir.join("src"), ".rs"));
+    }
+    let dead = all.into_iter().filter(|f| !seen.contains(f));
+    fail_if_any("every file is part of its crate", dead.map(|f| f.display().to_string()).collect());
+}
+
+#[test]
+fn the_core_and_the_simulator_keep_their_contract() {
+    // Clippy bans the types where they are named; this also finds what is hidden behind a macro or an `allow`.
+    let everywhere = ["HashMap", "HashSet", "Instant", "SystemTime", "thread_rng", "allow(clippy::disallowed"];
+    let core = ["std::fs", "std::net", "std::env", "std::thread", "std::process", "static mut"];
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        let in_core = name.starts_with("core/src/");
+        if !in_core && !name.starts_with("sim/src/") {
+            continue;
+        }
+        let code = text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//"));
+        for (i, line) in code {
+            let core_words = core.iter().filter(|_| in_core);
+            let mut words = everywhere.iter().chain(core_words).filter(|w| contains_word(line, w));
+            if let Some(word) = words.next() {
+                found.push(format!("{name}:{}: {word}", i + 1));
+            }
+        }
+    }
+    fail_if_any("no clock, IO, ambient randomness or hash order", found);
+}
+
+fn contains_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(i, _)| {
+        let before = line[..i].chars().next_back();
+        let after = line[i + word.len()..].chars().next();
+        let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !part(before) && !part(after)
+    })
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let words = ["todo!", "unimplemented!", "FIXME", "XXX", "dbg!"];
+    let mut found = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| name != "tests/tests/tidy.rs") {
+        for (i, line) in text.lines().enumerate() {
+            if words.iter().any(|w| line.contains(w)) {
+                found.push(format!("{name}:{}: {}", i + 1, line.trim()));
+            }
+        }
+    }
+    fail_if_any("no unfinished code", found);
+}
+
+#[test]
+fn the_map_names_what_is_there() {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("there is a map");
+    let words: BTreeSet<&str> = map.split(|c: char| c.is_whitespace() || "`(),;|".contains(c)).collect();
+    let is_path = |w: &&&str| {
+        CRATES.iter().any(|c| w.starts_with(&format!("{c}/"))) && !w.contains(['*', '<', '…', '{'])
+    };
+    let missing = words.iter().filter(is_path).filter(|w| !root().join(w.trim_end_matches(['.', ':'])).exists());
+    fail_if_any("paths in ARCHITECTURE.md exist", missing.map(|w| (*w).to_owned()).collect());
+    let modules = |c: &str| {
+        let entries = std::fs::read_dir(root().join(c).join("src")).expect("a crate has sources");
+        let names = entries.map(|e| e.expect("it can be read").file_name().to_string_lossy().into_owned());
+        names.filter(|n| !n.starts_with('.')).collect::<Vec<_>>()
+    };
+    let mut unnamed = Vec::new();
+    for c in ["core", "sim"] {
+        for module in modules(c).into_iter().filter(|m| m != "lib.rs") {
+            let stem = module.trim_end_matches(".rs");
+            if !map.contains(&format!("{c}/src/{stem}")) {
+                unnamed.push(format!("{c}/src/{module}"));
+            }
+        }
+    }
+    fail_if_any("ARCHITECTURE.md names every module of core and sim", unnamed);
+}
