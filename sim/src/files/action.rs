@@ -14,7 +14,7 @@ use crate::scenario::{Action, Expectation, NodeSet};
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
 /// Names of the actions, as the file has them.
-pub const ACTIONS: [&str; 25] = [
+pub const ACTIONS: [&str; 27] = [
     "apply",
     "delete",
     "scale",
@@ -40,6 +40,8 @@ pub const ACTIONS: [&str; 25] = [
     "compact",
     "lag",
     "stallStore",
+    "dropConnections",
+    "runtimeTrouble",
 ];
 /// The last of them, apart since arrays are written out.
 pub const CRASH_PODS: &str = "crashPods";
@@ -171,6 +173,11 @@ fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) 
             Action::Lag { index: optional(f, "apiServer", 0, |i| i.count(0, 99))?, by: by? }
         }
         "stallStore" => Action::StallStore { for_: f.require("for").and_then(|d| d.duration())? },
+        "dropConnections" => Action::DropConnections { nodes: node_set(f)? },
+        "runtimeTrouble" => {
+            let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
+            Action::RuntimeTrouble { nodes: node_set(f)?, one_in: one_in? as u64 }
+        }
         "crashPods" => {
             let namespace = optional(f, "namespace", "default".to_owned(), |n| n.name().map(str::to_owned));
             Action::CrashPods { namespace: namespace?, selector: f.require("selector").and_then(|s| s.selector())? }

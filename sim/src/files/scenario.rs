@@ -438,6 +438,8 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
         | Action::Start { nodes }
         | Action::RestartAgent { nodes }
         | Action::Degrade { nodes, .. }
+        | Action::DropConnections { nodes }
+        | Action::RuntimeTrouble { nodes, .. }
         | Action::ClockJump { nodes, .. } => places.check(field, nodes),
         Action::Partition { from, to, .. } => {
             places.check(field, from);
