@@ -5,9 +5,8 @@
 //! memory; a write that is not a transaction on the revision it was decided by.
 //!
 //! Path of a write: decode → admit → default → validate → transact → reply. Several servers run over one store; each
-//! keeps a watch cache of its own, which may be behind. Writes are decided on the cache and checked by the store: a
-//! transaction that fails brings the newest values back, and a refusal that rests on a cached value is given only once
-//! the store has confirmed the value.
+//! keeps a watch cache of its own, which may be behind. Writes are decided on the cache and checked by the store: after
+//! a transaction that failed, and before a refusal that rests on a cached value, the store is asked for the newest.
 //!
 //! One watch covers the whole store, so that the cache is the state of the store at one revision, for all kinds.
 

@@ -36,20 +36,17 @@ pub(super) struct Write {
     pub(super) admitted: Option<Object>,
     /// Generated names that were taken.
     pub(super) names_tried: u32,
-    /// The keys that the transaction under way compares, in order.
-    compared: Vec<StoreKey>,
+    /// A transaction has failed: what the next one compares is asked for first.
+    outrun: bool,
 }
 
 impl Write {
     pub(super) fn new(origin: Origin, request: Request) -> Write {
-        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, compared: Vec::new() }
+        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, outrun: false }
     }
 
-    fn take_fresh(&mut self, key: StoreKey, value: Option<KeyValue>) {
-        match self.fresh.iter_mut().find(|(k, _)| *k == key) {
-            Some(slot) => slot.1 = value,
-            None => self.fresh.push((key, value)),
-        }
+    fn is_fresh(&self, key: &StoreKey) -> bool {
+        self.fresh.iter().any(|(k, _)| k == key)
     }
 }
 
@@ -201,7 +198,7 @@ impl ApiServer {
         match deciding.decide(&mut write) {
             Decision::Answer(result) => self.answer(now, write, result, out),
             Decision::AnswerIf(mut keys, result) => {
-                keys.retain(|key| !write.fresh.iter().any(|(k, _)| k == key));
+                keys.retain(|key| !write.is_fresh(key));
                 if keys.is_empty() {
                     self.answer(now, write, result, out);
                 } else {
@@ -217,17 +214,11 @@ impl ApiServer {
         }
     }
 
-    fn look(&mut self, now: Now, write: Write, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
-        let success = keys.into_iter().map(|key| Op::Get { key }).collect::<Vec<_>>();
-        // The answer carries no keys of what is absent, so the question is kept.
-        let mut write = write;
-        let first = write.fresh.len();
-        write.fresh.extend(success.iter().map(|op| match op {
-            Op::Get { key } => (key.clone(), None),
-            Op::Put { .. } | Op::Delete { .. } => unreachable!("a look only reads"),
-        }));
-        assert!(write.fresh.len() > first, "a look has something to look for");
-        let txn = Txn { success, ..Txn::default() };
+    fn look(&mut self, now: Now, mut write: Write, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
+        assert!(!keys.is_empty(), "a look has something to look for");
+        // The answer carries no keys of what is absent, so the questions are kept, last and in order.
+        write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
+        let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
         self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(txn), out);
     }
 
@@ -238,13 +229,16 @@ impl ApiServer {
                 for (slot, value) in write.fresh[first..].iter_mut().zip(results) {
                     slot.1 = value;
                 }
-                self.write(now, *write, out);
+                match fenced_off(&write) {
+                    Some(status) => self.answer(now, *write, Err(status), out),
+                    None => self.write(now, *write, out),
+                }
             }
             _ => self.answer(now, *write, Err(unavailable()), out),
         }
     }
 
-    fn commit(&mut self, now: Now, mut write: Write, commit: Commit, out: &mut Vec<Out>) {
+    fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut compare, ops, response } = commit;
         if is_dry_run(&write.request.call) {
             return self.answer(now, write, Ok(response), out);
@@ -252,9 +246,13 @@ impl ApiServer {
         if let Some(fence) = &write.request.fence {
             compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
         }
-        write.compared = compare.iter().map(|c| compared(c).clone()).collect();
-        let failure = write.compared.iter().map(|key| Op::Get { key: key.clone() }).collect();
-        let txn = Txn { compare, success: ops, failure };
+        if write.outrun {
+            let stale = compare.iter().map(compared).filter(|key| !write.is_fresh(key)).cloned().collect::<Vec<_>>();
+            if !stale.is_empty() {
+                return self.look(now, write, stale, out);
+            }
+        }
+        let txn = Txn { compare, success: ops, failure: Vec::new() };
         self.ask_store(now, Job::Commit(Box::new(write), response), StoreRequest::Txn(txn), out);
     }
 
@@ -270,13 +268,11 @@ impl ApiServer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
                 self.answer(now, *write, Ok(at_revision(response, revision)), out);
             }
-            StoreReply::Txn { results, .. } => {
-                let compared = std::mem::take(&mut write.compared);
-                compared.into_iter().zip(results).for_each(|(key, value)| write.take_fresh(key, value));
-                match fenced_off(&write) {
-                    Some(status) => self.answer(now, *write, Err(status), out),
-                    None => self.write(now, *write, out),
-                }
+            StoreReply::Txn { .. } => {
+                // Somebody was faster. That is rare, so it costs a look and not every write a reading.
+                write.outrun = true;
+                write.fresh.clear();
+                self.write(now, *write, out);
             }
             StoreReply::Error(StoreError::LeaseNotFound) => {
                 self.event_lease.forget();
