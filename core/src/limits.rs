@@ -150,3 +150,7 @@ pub const DNS_ALIASES: usize = 8;
 pub const DNS_TTL: u32 = 30;
 /// How many completed pod specs an API server remembers, so that pods of one template go on sharing one spec.
 pub const COMPLETED_SPECS: usize = 1024;
+/// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
+pub const JSON_PATCH_OPERATIONS: usize = 10_000;
+/// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).
+pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;

@@ -68,7 +68,7 @@ pub enum Sim {
 /// Arguments of `sim run`.
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
-    /// Scenarios, Kubernetes manifests, exports (`kubectl get … -o yaml`), or directories of them; `-` for standard input.
+    /// Scenarios, Kubernetes manifests, exports (`kubectl get … -o yaml`), directories of them; `-` for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
     /// Nodes of the cluster (16 CPUs, 64Gi, 110 pods each unless a scenario says otherwise).

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skeg_sim::outcome::Outcome;
+pub use skeg_sim::run::Crash;
 use skeg_sim::scenario::Scenario;
 use skeg_sim::{Observer, RunOptions, Silent};
 
@@ -34,9 +35,9 @@ impl Observer for Watcher<'_> {
 }
 
 /// One run. The error is a panic of a machine, which is a bug of ours.
-pub fn run(scenario: &Scenario, seed: u64, progress: &Progress) -> Result<Outcome, String> {
+pub fn run(scenario: &Scenario, seed: u64, progress: &Progress) -> Result<Outcome, Crash> {
     let mut watcher = Watcher { progress, on_event: None };
-    skeg_sim::run(scenario, seed, &RunOptions::default(), &mut watcher).map_err(|crash| crash.to_string())
+    skeg_sim::run(scenario, seed, &RunOptions::default(), &mut watcher)
 }
 
 /// One run whose every event is told.
@@ -45,15 +46,15 @@ pub fn run_traced<'a>(
     seed: u64,
     progress: &'a Progress,
     on_event: &'a mut OnEvent<'a>,
-) -> Result<Outcome, String> {
+) -> Result<Outcome, Crash> {
     let mut watcher = Watcher { progress, on_event: Some(on_event) };
     let options = RunOptions { trace: true };
-    skeg_sim::run(scenario, seed, &options, &mut watcher).map_err(|crash| crash.to_string())
+    skeg_sim::run(scenario, seed, &options, &mut watcher)
 }
 
 /// One run that nobody watches.
-pub fn run_quietly(scenario: &Scenario, seed: u64) -> Result<Outcome, String> {
-    skeg_sim::run(scenario, seed, &RunOptions::default(), &mut Silent).map_err(|crash| crash.to_string())
+pub fn run_quietly(scenario: &Scenario, seed: u64) -> Result<Outcome, Crash> {
+    skeg_sim::run(scenario, seed, &RunOptions::default(), &mut Silent)
 }
 
 /// How long a run may be, for its bar.

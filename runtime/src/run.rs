@@ -1,5 +1,6 @@
 //! `skeg sim run`: one run.
 
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use skeg_sim::report;
 
 use crate::cli::{Output, RunArgs};
 use crate::disk::explain;
+use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::{Exit, drive, machine, trace};
 
@@ -23,10 +25,13 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let started = Instant::now();
     let outcome = match &args.trace {
         Some(path) => trace::record(path, args, &recording, scenario, &progress),
-        None => drive::run(scenario, args.seed, &progress),
+        None => Ok(drive::run(scenario, args.seed, &progress)),
     };
     progress.finish();
-    let mut outcome = outcome?;
+    let mut outcome = match outcome? {
+        Ok(outcome) => outcome,
+        Err(crash) => return Ok(crashed(&crash, args)),
+    };
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     if let Some(path) = &args.report {
@@ -34,9 +39,15 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     }
     print(&outcome, args.output, args.quiet);
     if exit_of(&outcome) != Exit::Well && args.output == Output::Text {
-        println!("\nrun it again: {}", args.replay_command(args.seed));
+        emit(&format!("\nrun it again: {}\n", args.replay_command(args.seed)));
     }
     Ok(exit_of(&outcome))
+}
+
+/// A panic is a bug of ours: told as such, with how to see it again.
+fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
+    eprintln!("error: {crash}\nThis is a bug of skeg. See it again: {}", args.replay_command(args.seed));
+    Exit::Broken
 }
 
 /// Reads the files; what is left out or will not work is said on standard error.
@@ -51,10 +62,20 @@ pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
 
 /// Prints an outcome.
 pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string(outcome).expect("an outcome is plain data")),
-        Output::Text if quiet => println!("{}", summary(outcome)),
-        Output::Text => print!("{}", report::text(outcome, machine::colour())),
+    emit(&match output {
+        Output::Json => serde_json::to_string(outcome).expect("an outcome is plain data") + "\n",
+        Output::Text if quiet => summary(outcome) + "\n",
+        Output::Text => report::text(outcome, machine::colour()),
+    });
+}
+
+/// Writes to standard output. Whoever stopped reading (`| head`) has what they want; the exit code tells the rest.
+pub fn emit(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => eprintln!("error: standard output: {}", explain(&e)),
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -9,8 +9,9 @@ use skeg_sim::outcome::Outcome;
 
 use crate::cli::{Output, RunArgs};
 use crate::disk::Disk;
+use crate::drive::Crash;
 use crate::progress::Progress;
-use crate::run::{exit_of, load, summary};
+use crate::run::{emit, exit_of, load, summary};
 use crate::{Exit, drive, machine};
 
 /// What is kept of a run.
@@ -55,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
 }
 
 fn collect(
-    receiver: mpsc::Receiver<(u64, Result<Outcome, String>)>,
+    receiver: mpsc::Receiver<(u64, Result<Outcome, Crash>)>,
     args: &RunArgs,
     progress: &Progress,
 ) -> Vec<SeedResult> {
@@ -75,7 +76,7 @@ fn collect(
                 seed,
                 exit: Exit::Broken,
                 hash: String::new(),
-                line: format!("seed {seed}: panicked: {why}"),
+                line: format!("seed {seed}: {why}"),
                 simulated_seconds: 0.0,
                 events: 0,
             },
@@ -97,24 +98,22 @@ fn report(args: &RunArgs, results: &[SeedResult], wall: f64, jobs: usize) -> Exi
     let simulated: f64 = results.iter().map(|r| r.simulated_seconds).sum();
     let events: u64 = results.iter().map(|r| r.events).sum();
     match args.output {
-        Output::Text => println!(
-            "{} runs, {} failed; {:.0} simulated seconds and {events} events in {wall:.1} s on {jobs} threads",
+        Output::Text => emit(&format!(
+            "{} runs, {} failed; {:.0} simulated seconds and {events} events in {wall:.1} s on {jobs} threads\n",
             results.len(),
             failing.len(),
             simulated
-        ),
+        )),
         Output::Json => {
             let list: Vec<_> = failing
                 .iter()
                 .map(|r| json!({"seed": r.seed, "exit_code": r.exit as u8, "why": r.line, "again": args.replay_command(r.seed)}))
                 .collect();
             let hashes: Vec<_> = results.iter().map(|r| json!({"seed": r.seed, "event_hash": r.hash})).collect();
-            println!(
-                "{}",
-                json!({"runs": results.len(), "failed": failing.len(), "failures": list, "hashes": hashes,
+            let object = json!({"runs": results.len(), "failed": failing.len(), "failures": list, "hashes": hashes,
                     "simulated_seconds": simulated, "events": events, "wall_seconds": wall, "jobs": jobs,
-                    "peak_rss_bytes": machine::peak_rss_bytes()})
-            );
+                    "peak_rss_bytes": machine::peak_rss_bytes()});
+            emit(&format!("{object}\n"));
         }
     }
     failing.iter().fold(Exit::Well, |worst, r| worst.worse(r.exit))

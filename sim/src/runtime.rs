@@ -62,6 +62,14 @@ pub fn profile<'a>(
     known.max_by_key(|(prefix, _)| prefix.len()).map_or(or, |(_, p)| p)
 }
 
+/// How a container of an image without a profile behaves: an init container does its work and exits, others run.
+fn default_for(spec: &ContainerSpec) -> ImageProfile {
+    let mut inits = spec.pod.init_containers.iter().flatten();
+    let runs_once = inits.any(|c| c.name == *spec.name && c.restart_policy.as_deref() != Some("Always"));
+    let exit = runs_once.then_some((Duration::from_secs(1), 0));
+    ImageProfile { exit, ..ImageProfile::default() }
+}
+
 fn error<T>(reason: &str, message: &str) -> Result<T, RuntimeError> {
     Err(RuntimeError { reason: Arc::from(reason), message: Arc::from(message) })
 }
@@ -294,7 +302,7 @@ impl NodeRuntime {
         if trouble {
             return error("RunContainerError", "simulated failure of the start");
         }
-        let default = ImageProfile::default();
+        let default = default_for(&c.spec);
         let profile = profile(profiles, image_of(&c.spec), &default);
         c.state = ContainerState::Running { started_at: wall };
         let ready = self.rng.duration(profile.ready.0, profile.ready.1);

@@ -245,6 +245,7 @@ impl World {
             // A wake-up that has been moved is no event.
             let p = &self.processes[process as usize];
             if p.life != life || p.armed != at {
+                self.current.clear();
                 return true;
             }
         }
@@ -743,6 +744,11 @@ impl World {
 
     fn act(&mut self, step: usize) {
         let action = self.timeline[step].1.clone();
+        if is_users(&action) && self.processes[self.user as usize].running.is_none() {
+            // A step at the very start waits for its user.
+            self.heap.push(self.now + 10_000_000, Event::Step(step));
+            return;
+        }
         let what = describe(&action);
         let happening = Happening { at: self.seconds(), what };
         if is_users(&action) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::object::{Labels, Milli, Requirement};
+use crate::object::{self, Labels, Milli, Requirement};
 
 /// Amounts by resource. CPU is in thousandths, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,88 +61,20 @@ impl Amounts {
             *self.other(name) += amount * times;
         }
     }
-
-    fn max(&mut self, other: &Amounts) {
-        self.cpu = self.cpu.max(other.cpu);
-        self.memory = self.memory.max(other.memory);
-        for (name, amount) in &other.others {
-            let mine = self.other(name);
-            *mine = (*mine).max(*amount);
-        }
-    }
 }
 
-/// What a container asks for: its requests, and its limits for resources without a request.
-fn container_requests(c: &core_v1::Container) -> Amounts {
-    let Some(r) = &c.resources else { return Amounts::default() };
-    let mut a = Amounts::of(r.requests.as_ref());
-    for (name, quantity) in r.limits.iter().flatten() {
-        if r.requests.as_ref().is_none_or(|q| !q.contains_key(name)) {
-            a.add_one(name, quantity);
-        }
-    }
-    a
-}
-
-/// What a pod asks for, as `resourcehelper.PodRequests`: the larger of the containers' sum (with all sidecars) and of
-/// each init container's (with the sidecars before it), or the pod-level requests; plus the overhead.
+/// What a pod asks of the node.
 pub(super) fn pod_requests(spec: &core_v1::PodSpec) -> Amounts {
-    let mut total = Amounts::default();
-    for c in &spec.containers {
-        total.add(&container_requests(c), 1);
-    }
-    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
-    for c in spec.init_containers.iter().flatten() {
-        let mut own = container_requests(c);
-        if c.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&own, 1);
-            own = sidecars.clone();
-        } else {
-            own.add(&sidecars, 1);
-        }
-        peak.max(&own);
-    }
-    total.add(&sidecars, 1);
-    total.max(&peak);
-    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
-        let pod_level = Amounts::of(Some(whole));
-        for name in whole.keys() {
-            match name.as_str() {
-                "cpu" => total.cpu = pod_level.cpu,
-                "memory" => total.memory = pod_level.memory,
-                _ => *total.other(name) = pod_level.get(name),
-            }
+    let mut asks = Amounts::default();
+    for (name, amount) in object::pod_requests(spec) {
+        match name.as_str() {
+            "cpu" => asks.cpu = amount.milli(),
+            "memory" => asks.memory = amount.value(),
+            "pods" => {}
+            _ => *asks.other(&name) = amount.value(),
         }
     }
-    total.add(&Amounts::of(spec.overhead.as_ref()), 1);
-    total
-}
-
-/// `status.qosClass`, as `v1qos.ComputePodQOS`.
-pub(super) fn qos_class(spec: &core_v1::PodSpec) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    let of = |m: Option<&BTreeMap<String, Quantity>>, name: &str| {
-        m.and_then(|m| m.get(name)).map(Milli::of).filter(|q| *q != Milli::ZERO)
-    };
-    let mut look = |r: Option<&core_v1::ResourceRequirements>| {
-        for name in ["cpu", "memory"] {
-            let limit = of(r.and_then(|r| r.limits.as_ref()), name);
-            let request = of(r.and_then(|r| r.requests.as_ref()), name);
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && request.is_none_or(|q| Some(q) == limit);
-        }
-    };
-    match &spec.resources {
-        Some(whole) if whole.requests.is_some() || whole.limits.is_some() => look(Some(whole)),
-        _ => {
-            spec.containers.iter().chain(spec.init_containers.iter().flatten()).for_each(|c| look(c.resources.as_ref()))
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    asks
 }
 
 /// Why a pod was turned away.
@@ -300,7 +232,7 @@ fn requirement(r: &core_v1::NodeSelectorRequirement) -> Option<Requirement> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Room, pod_requests, qos_class};
+    use super::{Room, pod_requests};
     use k8s_openapi::api::core::v1::PodSpec;
     use serde_json::{Value, json};
 
@@ -339,7 +271,7 @@ mod tests {
         room.leave(&full, &pod_requests(&full));
         check(&room, asks("4"), Ok(()));
         let words = "Node didn't have enough resource: x.io/gpu, requested: 2, used: 0, capacity: 1";
-        let gpu = json!({"containers": [{"name": "c", "resources": {"limits": {"x.io/gpu": 2}}}]});
+        let gpu = json!({"containers": [{"name": "c", "resources": {"requests": {"x.io/gpu": 2}}}]});
         check(&room, gpu, Err(("OutOfx.io/gpu", words)));
     }
 
@@ -361,29 +293,5 @@ mod tests {
         room.take(&holder, &pod_requests(&holder));
         let words = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         check(&room, port, Err(("NodePorts", words)));
-    }
-
-    #[test]
-    fn requests_count_init_containers_and_sidecars() {
-        let container = |cpu: &str, policy: Value| json!({"name": "c", "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
-        for (init, main, expect) in [
-            (vec![], vec!["100m", "200m"], 300),
-            (vec![("1", Value::Null)], vec!["100m"], 1000),
-            (vec![("50m", json!("Always")), ("1", Value::Null)], vec!["100m"], 1050),
-            (vec![("1", Value::Null), ("50m", json!("Always"))], vec!["1"], 1050),
-        ] {
-            let init: Vec<_> = init.into_iter().map(|(c, p)| container(c, p)).collect();
-            let main: Vec<_> = main.into_iter().map(|c| container(c, Value::Null)).collect();
-            assert_eq!(pod_requests(&spec(json!({"initContainers": init, "containers": main}))).cpu, expect);
-        }
-    }
-
-    #[test]
-    fn qos() {
-        let of = |r: Value| qos_class(&spec(json!({"containers": [{"name": "c", "resources": r}]})));
-        assert_eq!(of(json!({})), "BestEffort");
-        assert_eq!(of(json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})), "Burstable");
     }
 }

@@ -175,6 +175,7 @@ fn fork(rng: &mut Rng) -> Rng {
 impl NodeAgent {
     /// An agent that knows nothing yet.
     pub fn new(config: AgentConfig, mut rng: Rng) -> NodeAgent {
+        let config = Arc::new(config);
         let name = Arc::clone(&config.node_name);
         let user: Arc<str> = Arc::from(format!("system:node:{name}"));
         let informer = Informer::new(
@@ -190,10 +191,8 @@ impl NodeAgent {
         );
         let scheme = config.runtime_version.split_once("://").map_or("containerd", |(scheme, _)| scheme);
         let shared = Shared {
-            host_ip: Arc::clone(&config.host_ip),
             runtime_name: Arc::from(scheme),
             user: Arc::clone(&user),
-            record_events: config.record_events,
             recorder: Recorder::new(
                 Arc::from("kubelet"),
                 Arc::clone(&name),
@@ -206,11 +205,11 @@ impl NodeAgent {
             requests: BTreeMap::new(),
             images: Images::default(),
             room: Room::new(&config.allocatable()),
-            node_labels: config.node_labels(),
+            node_meta: None,
+            config: Arc::clone(&config),
             containers: BTreeMap::new(),
             last_op: 0,
             wants_list: false,
-            node_name: Arc::clone(&name),
         };
         NodeAgent {
             informer,
@@ -220,7 +219,7 @@ impl NodeAgent {
             rng: fork(&mut rng),
             begun: false,
             max_images: config.status_max_images,
-            node: NodeKeeper::new(Arc::new(config), user, NODE),
+            node: NodeKeeper::new(config, user, NODE),
         }
     }
 
@@ -257,10 +256,7 @@ impl NodeAgent {
     fn node_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
         if self.node.replied(now, id, result, &mut self.rng) {
             self.lease.begin(now);
-            let labels = self.node.node().and_then(|n| n.meta.labels.as_ref());
-            if let Some(labels) = labels.filter(|l| **l != self.pods.shared.node_labels) {
-                self.pods.shared.node_labels = labels.clone();
-            }
+            self.pods.shared.node_meta = self.node.node().map(|n| Arc::clone(&n.meta));
         }
         self.beat(now, out);
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::Out;
 use super::admission::{Amounts, Rejection, Room};
 use super::adopt::Found;
 use super::backoff::{Backoff, go_duration};
@@ -17,21 +16,19 @@ use super::runtime::{
     ContainerId, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
 use super::write::StatusWrite;
+use super::{AgentConfig, Out};
 use crate::api::{ReqId, ReqIds};
 use crate::client::Recorder;
 use crate::limits::{CONTAINER_BACKOFF_BASE, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Mono, Now, Wall};
-use crate::object::{Labels, Object, ObjectMeta, Pod};
+use crate::object::{Object, ObjectMeta, Pod};
 use crate::random::Rng;
 
 /// What all pods of a node share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) node_name: Arc<str>,
-    pub(super) host_ip: Arc<str>,
     pub(super) runtime_name: Arc<str>,
     pub(super) user: Arc<str>,
-    pub(super) record_events: bool,
     pub(super) recorder: Recorder,
     pub(super) rng: Rng,
     pub(super) ids: ReqIds,
@@ -39,8 +36,9 @@ pub(super) struct Shared {
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
     pub(super) room: Room,
-    /// Labels of the node, as far as known.
-    pub(super) node_labels: Labels,
+    pub(super) config: Arc<AgentConfig>,
+    /// Metadata of the Node, once it is known.
+    pub(super) node_meta: Option<Arc<ObjectMeta>>,
     /// Which container of which pod an id names.
     pub(super) containers: std::collections::BTreeMap<ContainerId, (u32, u16)>,
     /// Number of the last command.
@@ -426,7 +424,7 @@ impl PodState {
 
     /// Records an event about the pod; the message is made only if events are recorded.
     pub(super) fn event(&self, ctx: &mut Ctx<'_>, warning: bool, reason: &str, message: impl FnOnce() -> String) {
-        if !ctx.shared.record_events || !self.in_api {
+        if !ctx.shared.config.record_events || !self.in_api {
             return;
         }
         let mut requests = Vec::new();

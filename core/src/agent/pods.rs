@@ -1,5 +1,6 @@
 //! All pods of a node: which there are, which event concerns which, and when each wants to be looked at.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::api::{ReqId, Response, Status};
 use crate::client::{Change, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Object, Pod, Revision, pod_phase};
+use crate::object::{Labels, Object, Pod, Revision, pod_phase};
 
 /// Pause between two questions for the list while something stays unclear.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -174,8 +175,16 @@ impl Pods {
         let asks = pod_requests(&spec);
         let known = here || state.pod.status.start_time.is_some();
         let shared = &mut self.shared;
-        let fits =
-            if known { Ok(()) } else { shared.room.check(&spec, &asks, &shared.node_name, Some(&shared.node_labels)) };
+        let fits = if known {
+            Ok(())
+        } else {
+            // Before the Node is registered, its labels are those that it will be registered with.
+            let labels = shared.node_meta.as_ref().map_or_else(
+                || Cow::Owned(shared.config.node_labels()),
+                |meta| meta.labels.as_ref().map_or_else(|| Cow::Owned(Labels::new()), Cow::Borrowed),
+            );
+            shared.room.check(&spec, &asks, &shared.config.node_name, Some(&labels))
+        };
         match fits {
             Ok(()) => {
                 shared.room.take(&spec, &asks);

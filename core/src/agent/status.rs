@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::admission::qos_class;
 use super::pod::{Container, Exit, Life, PodState, Role, SandboxLife, Shared, StopReason, container_spec};
 use super::sync::DEADLINE_MESSAGE;
 use crate::machine::{Now, Wall};
 use crate::object::pod_condition;
+use crate::object::qos_class;
 
 /// Conditions that the kubelet sets; whatever else stands in a status is someone else's.
 const OWN_CONDITIONS: [&str; 5] =
@@ -37,8 +37,8 @@ impl PodState {
             observed_generation: self.pod.meta.generation,
             start_time: old.start_time.clone().or_else(|| Some(now.wall.to_time())),
             qos_class: old.qos_class.clone().or_else(|| Some(qos_class(&self.pod.spec.shared).to_owned())),
-            host_ip: Some(shared.host_ip.to_string()),
-            host_ips: Some(vec![core_v1::HostIP { ip: shared.host_ip.to_string() }]),
+            host_ip: Some(shared.config.host_ip.to_string()),
+            host_ips: Some(vec![core_v1::HostIP { ip: shared.config.host_ip.to_string() }]),
             // Not the kubelet's: kept as the API has them.
             nominated_node_name: api.nominated_node_name.clone(),
             resource_claim_statuses: api.resource_claim_statuses.clone(),
@@ -88,7 +88,7 @@ impl PodState {
         }
         let host_network = self.pod.spec.host_network == Some(true);
         let ip = match &self.ip {
-            Some(_) if host_network => Some(shared.host_ip.to_string()),
+            Some(_) if host_network => Some(shared.config.host_ip.to_string()),
             Some(ip) => Some(ip.to_string()),
             // As the kubelet, the address of a pod that has ended stays.
             None => self.write.base.pod_ip.clone().filter(|_| self.stop.is_some()),

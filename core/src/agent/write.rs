@@ -221,7 +221,8 @@ impl PodState {
         if pod.rv < self.pod.rv || !self.in_api {
             return;
         }
-        let foreign = pod.rv > self.write.acked_rv && *pod.status != *self.write.base;
+        let same_status = Arc::ptr_eq(&pod.status, &self.write.base) || *pod.status == *self.write.base;
+        let foreign = pod.rv > self.write.acked_rv && !same_status;
         let same = Arc::ptr_eq(&pod.meta, &self.pod.meta)
             || (pod.meta.generation == self.pod.meta.generation
                 && pod.meta.deletion_timestamp == self.pod.meta.deletion_timestamp);
@@ -232,7 +233,7 @@ impl PodState {
                 self.write.base = Arc::clone(&pod.status);
             }
             self.write.dirty = true;
-        } else if *pod.status == *self.write.base {
+        } else if same_status {
             self.write.base = Arc::clone(&pod.status);
             self.write.acked = true;
         }

@@ -629,3 +629,208 @@ fn retry_after(status: &Status) -> Duration {
     let seconds = status.details.as_ref().and_then(|d| d.retry_after_seconds).unwrap_or(0);
     Duration::from_secs(u64::from(seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{Mandate, Runner};
+    use crate::api::{Call, FromServer, ReqId, Response, Status, ToServer, WatchEvent};
+    use crate::client::{Change, Views};
+    use crate::controllers::{Controller, Plan, Watched, Write};
+    use crate::machine::Now;
+    use crate::object::{Kind, Object, ObjectKey, Revision};
+    use crate::random::Rng;
+
+    /// Wants another write each time that it is asked.
+    struct Fickle {
+        plans: Vec<Vec<Write>>,
+    }
+
+    impl Controller for Fickle {
+        fn name(&self) -> &'static str {
+            "fickle"
+        }
+        fn watches(&self) -> &'static [Watched] {
+            &[Watched { kind: Kind::POD, indexes: &[] }]
+        }
+        fn keys(&self, _: &Change, _: &Views, keys: &mut Vec<ObjectKey>) {
+            keys.push(ObjectKey::new(Kind::REPLICA_SET, "d", "x"));
+        }
+        fn reconcile(&mut self, _: &Views, _: &ObjectKey, _: Now) -> Plan {
+            let writes = if self.plans.is_empty() { Vec::new() } else { self.plans.remove(0) };
+            Plan { writes, ..Plan::default() }
+        }
+    }
+
+    fn pod(name: &str, rv: u64) -> Object {
+        Object::from_json(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+            "metadata": {"name": name, "namespace": "d", "uid": name, "resourceVersion": rv.to_string()}}))
+        .unwrap()
+    }
+
+    fn delete(name: &str) -> Write {
+        let (key, uid) = (pod(name, 1).key(), name.into());
+        Write::Delete { key, uid, rv: None, grace_seconds: None, propagation: None }
+    }
+
+    fn create() -> Write {
+        let mut object = pod("", 0);
+        object.meta_mut().generate_name = Some("x-".to_owned());
+        Write::Create(object)
+    }
+
+    struct Bench {
+        now: Now,
+        runner: Runner,
+        out: Vec<ToServer>,
+        watch: ReqId,
+    }
+
+    impl Bench {
+        /// Synced with pods `a` and `b` at revision 5; the first plan is under way.
+        fn new(plans: Vec<Vec<Write>>) -> Bench {
+            let runner = Runner::new(Box::new(Fickle { plans }), false, 2, Rng::from_seed(1));
+            let mut b = Bench { now: Now::default(), runner, out: Vec::new(), watch: ReqId(0) };
+            b.wake();
+            let (list, _) = b.requests().remove(0);
+            let items = Arc::new(vec![pod("a", 4), pod("b", 5)]);
+            let list = FromServer::Reply(
+                list,
+                Ok(Response::List { items, rv: Revision(5), continue_from: None, remaining: None }),
+            );
+            b.tell(list);
+            b
+        }
+
+        fn tell(&mut self, input: FromServer) {
+            self.runner.handle(self.now, &input, Some(&Mandate { fence: None }), &mut self.out);
+        }
+
+        fn wake(&mut self) {
+            self.now.mono = self.now.mono.max(self.runner.poll_timeout().unwrap().at);
+            self.runner.handle_timeout(self.now, Some(&Mandate { fence: None }), &mut self.out);
+        }
+
+        /// What was asked for, but for watches, which are noted.
+        fn requests(&mut self) -> Vec<(ReqId, Call)> {
+            let mut calls = Vec::new();
+            for message in self.out.drain(..) {
+                match message {
+                    ToServer::Request(id, r) if matches!(r.call, Call::Watch { .. }) => self.watch = id,
+                    ToServer::Request(id, r) => calls.push((id, r.call)),
+                    ToServer::Cancel(_) => {}
+                }
+            }
+            calls
+        }
+
+        /// The next request: its verb and name.
+        fn next(&mut self) -> (ReqId, String) {
+            for _ in 0..50 {
+                if let Some((id, call)) = self.requests().into_iter().next() {
+                    return (
+                        id,
+                        match call {
+                            Call::Create { object, .. } => format!("create {}", object.name()),
+                            Call::Delete { key, .. } => format!("delete {}", key.name()),
+                            Call::Get { key, .. } => format!("get {}", key.name()),
+                            other => panic!("{other:?}"),
+                        },
+                    );
+                }
+                self.wake();
+            }
+            panic!("nothing more is asked for");
+        }
+
+        /// Plays for a while in which nothing may be written.
+        fn quiet(&mut self, time: Duration) {
+            let end = self.now.mono + time;
+            while self.runner.poll_timeout().is_some_and(|d| d.at <= end) {
+                self.wake();
+                assert!(self.requests().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_delete_of_unknown_outcome_comes_before_another_decision() {
+        let mut b = Bench::new(vec![vec![delete("a")], vec![delete("b")]]);
+        assert_eq!(b.next().1, "delete a");
+        b.tell(FromServer::Disconnected);
+        let (id, what) = b.next();
+        assert_eq!(what, "delete a");
+        b.tell(FromServer::Reply(id, Ok(Response::Object(pod("a", 7)))));
+        // The view does not show it yet.
+        b.quiet(Duration::from_secs(30));
+        b.tell(FromServer::Watch(b.watch, WatchEvent::Modified(pod("a", 7))));
+        assert_eq!(b.next().1, "delete b");
+    }
+
+    #[test]
+    fn what_is_gone_already_must_be_gone_from_the_view_too() {
+        let mut b = Bench::new(vec![vec![delete("a")], vec![delete("b")]]);
+        let (id, _) = b.next();
+        b.tell(FromServer::Reply(id, Err(Status::not_found(Kind::POD, "a"))));
+        b.tell(FromServer::Watch(b.watch, WatchEvent::Modified(pod("b", 6))));
+        b.quiet(Duration::from_secs(30));
+        b.tell(FromServer::Watch(b.watch, WatchEvent::Deleted(pod("a", 7))));
+        assert_eq!(b.next().1, "delete b");
+    }
+
+    #[test]
+    fn a_name_of_unknown_outcome_is_used_first() {
+        let mut b = Bench::new(vec![vec![create()], vec![create()], vec![create()], vec![create()]]);
+        let (_, first) = b.next();
+        b.tell(FromServer::Disconnected);
+        let (id, second) = b.next();
+        assert_eq!(first, second);
+        // It had gone through: whether it is ours is asked before that counts as done.
+        b.tell(FromServer::Reply(id, Err(Status::already_exists(Kind::POD, &first["create ".len()..]))));
+        let (id, what) = b.next();
+        assert_eq!(what, first.replace("create", "get"));
+        let mut made = pod(&first["create ".len()..], 9);
+        made.meta_mut().generate_name = Some("x-".to_owned());
+        b.tell(FromServer::Reply(id, Ok(Response::Object(made.clone()))));
+        b.quiet(Duration::from_secs(30));
+        b.tell(FromServer::Watch(b.watch, WatchEvent::Added(made)));
+        assert_ne!(b.next().1, first);
+    }
+
+    #[test]
+    fn creates_start_slowly_and_stop_at_the_first_failure() {
+        let mut b = Bench::new(vec![vec![create(); 9], vec![]]);
+        for expect in [1, 2, 4] {
+            let batch = b.requests();
+            assert_eq!(batch.len(), expect);
+            for (i, (id, call)) in batch.into_iter().enumerate() {
+                let Call::Create { mut object, .. } = call else { panic!() };
+                object.set_rv(Revision(5));
+                let fails = expect == 4 && i == 3;
+                let refused = Err(Status::forbidden(Kind::POD, object.name(), "quota"));
+                b.tell(FromServer::Reply(id, if fails { refused } else { Ok(Response::Object(object)) }));
+            }
+        }
+        assert!(b.requests().is_empty());
+        b.quiet(Duration::from_secs(1));
+        assert!(b.runner.is_idle());
+    }
+
+    #[test]
+    fn nothing_is_written_without_a_mandate() {
+        let mut b = Bench::new(vec![vec![create(); 3]]);
+        let (id, call) = b.requests().remove(0);
+        let Call::Create { object, .. } = call else { panic!() };
+        b.runner.handle(b.now, &FromServer::Reply(id, Ok(Response::Object(object))), None, &mut b.out);
+        assert!(b.requests().is_empty());
+        b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]] }));
+        b.runner.handle_timeout(b.now, None, &mut b.out);
+        assert!(b.requests().is_empty());
+        b.runner.handle_timeout(b.now, Some(&Mandate { fence: None }), &mut b.out);
+        assert_eq!(b.requests().len(), 1);
+    }
+}

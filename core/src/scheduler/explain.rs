@@ -78,7 +78,8 @@ mod tests {
             None,
             true,
             "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s). preemption: 0/5 nodes \
-             are available: 2 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling.",
+             are available: 2 No preemption victims found for incoming pod, 3 Preemption is not helpful for \
+             scheduling.",
         );
         check(
             &[(fit(&[ResourceId::PODS, ResourceId::MEMORY]), 9), (fit(&[ResourceId::MEMORY]), 1)],

@@ -453,7 +453,7 @@ impl Scheduler {
             let oldest = self.tables.iter().min_by_key(|(_, t)| t.used).map(|(id, _)| *id);
             self.tables.remove(&oldest.expect("there are as many tables as there may be"));
         }
-        let table = self.tables.entry(id).or_insert_with(Table::new);
+        let table = self.tables.entry(id).or_default();
         table.used = self.uses;
         table.refresh(self.shapes.get(id), &self.nodes);
         table

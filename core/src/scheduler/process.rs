@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PodCondition;
+use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::json;
 
 use super::{DEFAULT_SCHEDULER, Decision, Scheduler};
@@ -81,16 +81,18 @@ struct Bind {
 enum Sent {
     Bind(ObjectKey),
     Read(ObjectKey),
-    /// A condition, with how often it has failed.
-    Condition(ObjectKey, Report),
+    /// A condition with this message.
+    Condition(ObjectKey, Arc<str>),
 }
 
-/// That a pod is unschedulable, to be written into its conditions.
-#[derive(Clone, Debug)]
+/// That a pod is unschedulable, until it is written into its conditions.
+#[derive(Debug)]
 struct Report {
     uid: Arc<str>,
     message: Arc<str>,
     failures: u32,
+    /// When to try again.
+    due: Option<Mono>,
 }
 
 /// The scheduler process.
@@ -122,8 +124,10 @@ pub struct SchedulerProcess {
     timeouts: BTreeSet<(Mono, ReqId)>,
     /// Doubtful binds by when their pods are read.
     doubts: BTreeSet<(Mono, ObjectKey)>,
-    /// Conditions that could not be written, by when they are tried again.
-    reports: BTreeMap<(Mono, ObjectKey), Report>,
+    /// Conditions that are not known to be written.
+    reports: BTreeMap<ObjectKey, Report>,
+    /// Those of them that wait to be tried again, by when.
+    reports_due: BTreeSet<(Mono, ObjectKey)>,
     changes: Vec<Change>,
 }
 
@@ -173,6 +177,7 @@ impl SchedulerProcess {
             timeouts: BTreeSet::new(),
             doubts: BTreeSet::new(),
             reports: BTreeMap::new(),
+            reports_due: BTreeSet::new(),
             changes: Vec::new(),
         }
     }
@@ -216,6 +221,7 @@ impl SchedulerProcess {
                 // A view that has gone back does not know of pods that are being bound; see `catch_up`.
                 None if self.behind && self.binds.contains_key(&change.key) => {}
                 None => {
+                    self.drop_report(&change.key);
                     self.drop_bind(&change.key);
                     self.core.pod_removed(now, &change.key);
                 }
@@ -234,6 +240,9 @@ impl SchedulerProcess {
                 let here = pod.spec.node.as_ref() == Some(&bind.node);
                 self.settle(now, key, here, out);
             }
+        }
+        if pod.spec.node.is_some() {
+            self.drop_report(key);
         }
         self.core.pod_changed(now, pod);
     }
@@ -283,7 +292,7 @@ impl SchedulerProcess {
         match what {
             Sent::Bind(key) => self.take_bound(now, &key, result, out),
             Sent::Read(key) => self.take_read(now, &key, result, out),
-            Sent::Condition(key, report) => self.take_reported(now, key, report, result),
+            Sent::Condition(key, message) => self.take_reported(now, &key, &message, result),
         }
     }
 
@@ -344,12 +353,22 @@ impl SchedulerProcess {
     }
 
     /// Notes on a pod that it is unschedulable.
-    fn report(&mut self, now: Now, key: ObjectKey, report: Report, out: &mut Vec<ToServer>) {
-        let Some(Object::Pod(pod)) = self.pods.get(&key) else { return };
-        if *pod.uid() != *report.uid || pod.spec.node.is_some() {
+    fn report(&mut self, now: Now, key: ObjectKey, uid: Arc<str>, message: Arc<str>, out: &mut Vec<ToServer>) {
+        self.drop_report(&key);
+        self.reports.insert(key.clone(), Report { uid, message, failures: 0, due: None });
+        self.send_report(now, key, out);
+    }
+
+    /// Writes a report, if it still says something new.
+    fn send_report(&mut self, now: Now, key: ObjectKey, out: &mut Vec<ToServer>) {
+        let Some(report) = self.reports.get(&key) else { return };
+        let pod = self.pods.get(&key).and_then(Object::get::<core_v1::Pod>);
+        let pod = pod.filter(|p| *p.uid() == *report.uid && p.spec.node.is_none());
+        let Some(patch) = pod.and_then(|pod| condition_patch(now, pod, &report.message)) else {
+            self.drop_report(&key);
             return;
-        }
-        let Some(patch) = condition_patch(now, pod, &report.message) else { return };
+        };
+        let message = Arc::clone(&report.message);
         let call = Call::Patch {
             key: key.clone(),
             patch: Patch::Strategic(patch),
@@ -357,19 +376,30 @@ impl SchedulerProcess {
             precondition: Precondition { uid: Some(Arc::clone(&report.uid)), rv: None },
             options: WriteOptions::default(),
         };
-        self.send(now, Sent::Condition(key, report), call, out);
+        self.send(now, Sent::Condition(key, message), call, out);
     }
 
-    fn take_reported(&mut self, now: Now, key: ObjectKey, mut report: Report, result: &Result<Response, Status>) {
+    fn take_reported(&mut self, now: Now, key: &ObjectKey, message: &str, result: &Result<Response, Status>) {
+        let latest = self.reports.get(key).is_some_and(|r| *r.message == *message);
         match result {
-            Ok(_) => {}
-            // Gone, or another pod by now.
-            Err(status) if status.reason == Reason::NotFound => {}
-            Err(_) => {
-                let at = now.mono + retry_after(report.failures);
-                report.failures = report.failures.saturating_add(1);
-                self.reports.insert((at, key), report);
-            }
+            Ok(_) if !latest => {}
+            Err(status) if status.reason != Reason::NotFound => self.retry_report(now, key),
+            // Written; or gone, or another pod by now.
+            Ok(_) | Err(_) => self.drop_report(key),
+        }
+    }
+
+    fn retry_report(&mut self, now: Now, key: &ObjectKey) {
+        let Some(report) = self.reports.get_mut(key).filter(|r| r.due.is_none()) else { return };
+        let at = now.mono + retry_after(report.failures);
+        report.failures = report.failures.saturating_add(1);
+        report.due = Some(at);
+        self.reports_due.insert((at, key.clone()));
+    }
+
+    fn drop_report(&mut self, key: &ObjectKey) {
+        if let Some(at) = self.reports.remove(key).and_then(|r| r.due) {
+            self.reports_due.remove(&(at, key.clone()));
         }
     }
 
@@ -385,7 +415,7 @@ impl SchedulerProcess {
     fn take_lost(&mut self, now: Now, what: Sent, unknown: &Result<Response, Status>) {
         match what {
             Sent::Bind(key) | Sent::Read(key) => self.doubt(now, &key),
-            Sent::Condition(key, report) => self.take_reported(now, key, report, unknown),
+            Sent::Condition(key, message) => self.take_reported(now, &key, &message, unknown),
         }
     }
 
@@ -405,7 +435,7 @@ impl SchedulerProcess {
                 self.drop_bind(&key);
             }
             if self.pods.revision() < term {
-                self.pod_informer.relist(now, Some(term), out);
+                self.relist(now, Some(term), out);
             }
         }
         let Some(wanted) = self.wanted else { return true };
@@ -432,9 +462,15 @@ impl SchedulerProcess {
             self.reached = revision;
         } else if self.wanted.is_none_or(|w| w < self.reached) {
             self.wanted = Some(self.reached);
-            self.pod_informer.relist(now, None, out);
+            self.relist(now, None, out);
         }
         self.behind = revision < self.reached;
+    }
+
+    /// Lists all pods anew, at once.
+    fn relist(&mut self, now: Now, rv: Option<Revision>, out: &mut Vec<ToServer>) {
+        self.pod_informer.relist(now, rv, out);
+        self.pod_informer.handle_timeout(now, &mut self.pods, out);
     }
 
     /// Takes decisions and carries them out.
@@ -450,7 +486,7 @@ impl SchedulerProcess {
                     if let Some(object) = self.pods.get(&pod) {
                         self.recorder.record(now, object, true, "FailedScheduling", &message, out);
                     }
-                    self.report(now, pod, Report { uid, message: Arc::from(message), failures: 0 }, out);
+                    self.report(now, pod, uid, Arc::from(message), out);
                 }
             }
         }
@@ -468,10 +504,13 @@ impl SchedulerProcess {
             let id = self.send(now, Sent::Read(key.clone()), call, out);
             self.binds.get_mut(&key).expect("a doubt is about a bind").step = Step::Reading(id);
         }
-        while self.reports.first_key_value().is_some_and(|((at, _), _)| *at <= now.mono) {
-            let ((_, key), report) = self.reports.pop_first().expect("just seen");
+        while let Some((at, key)) = self.reports_due.first().filter(|(at, _)| *at <= now.mono).cloned() {
+            self.reports_due.remove(&(at, key.clone()));
+            self.reports.get_mut(&key).expect("a report is due while it is kept").due = None;
             if self.is_leader(now) {
-                self.report(now, key, report, out);
+                self.send_report(now, key, out);
+            } else {
+                self.retry_report(now, &key);
             }
         }
     }
@@ -480,7 +519,7 @@ impl SchedulerProcess {
 /// The patch that notes a pod as unschedulable; none if it is noted already.
 fn condition_patch(now: Now, pod: &Pod, message: &str) -> Option<serde_json::Value> {
     let old = pod_condition(&pod.status, "PodScheduled");
-    let same = |c: &PodCondition| {
+    let same = |c: &core_v1::PodCondition| {
         c.status == "False" && c.reason.as_deref() == Some("Unschedulable") && c.message.as_deref() == Some(message)
     };
     if old.is_some_and(same) {
@@ -542,8 +581,8 @@ impl Machine for SchedulerProcess {
         let start = (!self.started).then_some(Deadline { at: Mono::ZERO, why: "start" });
         let reply = self.timeouts.first().map(|(at, _)| Deadline { at: *at, why: "request timed out" });
         let doubt = self.doubts.first().map(|(at, _)| Deadline { at: *at, why: "read doubtful pod" });
-        let report = self.reports.first_key_value();
-        let report = report.map(|((at, _), _)| Deadline { at: *at, why: "write condition again" });
+        let report = self.reports_due.first();
+        let report = report.map(|(at, _)| Deadline { at: *at, why: "write condition again" });
         [
             start,
             self.elector.as_ref().and_then(Elector::poll_timeout),

@@ -481,12 +481,14 @@ mod tests {
 
     #[test]
     fn what_does_not_matter_is_not_in_the_shape() {
-        let a = shape(json!({"containers": [container("1", "1")], "priority": 5, "tolerations": [
-            {"key": "a", "operator": "Exists"}, {"key": "b", "value": "c", "effect": "NoExecute", "tolerationSeconds": 3}]}));
-        let b = shape(
-            json!({"containers": [{"name": "x", "image": "i", "resources": {"requests": {"cpu": "1000m", "memory": "1"}}}],
-            "tolerations": [{"key": "b", "operator": "Equal", "value": "c", "effect": "NoExecute"}, {"key": "a", "operator": "Exists"}]}),
-        );
+        let exists = json!({"key": "a", "operator": "Exists"});
+        let for_a_while = json!({"key": "b", "value": "c", "effect": "NoExecute", "tolerationSeconds": 3});
+        let for_ever = json!({"key": "b", "operator": "Equal", "value": "c", "effect": "NoExecute"});
+        let a = json!({"containers": [container("1", "1")], "priority": 5, "tolerations": [exists, for_a_while]});
+        let mut other = container("1000m", "1");
+        other["image"] = json!("i");
+        let b = json!({"containers": [other], "tolerations": [for_ever, exists]});
+        let (a, b) = (shape(a), shape(b));
         assert_eq!(a, b);
         assert_ne!(a, shape(json!({"containers": [container("2", "1")]})));
     }

@@ -156,9 +156,9 @@ pub struct Table {
     pub used: u64,
 }
 
-impl Table {
+impl Default for Table {
     /// An empty table; the first refresh looks at every node.
-    pub fn new() -> Table {
+    fn default() -> Table {
         Table {
             rows: Vec::new(),
             tree: Tournament::new(0),
@@ -169,7 +169,9 @@ impl Table {
             used: 0,
         }
     }
+}
 
+impl Table {
     /// Takes account of every change of nodes.
     pub fn refresh(&mut self, shape: &Shape, nodes: &Nodes) {
         let slots = nodes.slots();
@@ -316,7 +318,8 @@ mod tests {
                 tree.set(slot as u32, score);
                 scores[slot] = score;
                 let best = *scores.iter().max().unwrap();
-                let winners: Vec<u32> = (0..slots).filter(|s| best >= 0 && scores[*s] == best).map(|s| s as u32).collect();
+                let wins = |s: &u32| best >= 0 && scores[*s as usize] == best;
+                let winners: Vec<u32> = (0..slots as u32).filter(wins).collect();
                 prop_assert_eq!(tree.top().score, best);
                 prop_assert_eq!(tree.top().count as usize, winners.len());
                 for (n, winner) in winners.iter().enumerate() {

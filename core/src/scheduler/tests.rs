@@ -1,1 +1,241 @@
+//! What the scheduler does with pods as they come, change and go.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Decision, QueueCounts, Scheduler};
+use crate::machine::{Mono, Now, Wall};
+use crate::object::{Kind, Node, Object, ObjectKey, Pod};
+use crate::random::Rng;
+
+fn at(seconds: u64) -> Now {
+    Now { mono: Mono(seconds * 1_000_000_000), wall: Wall(seconds as i64 * 1_000_000) }
+}
+
+fn node(name: &str, cpu: &str) -> Node {
+    let allocatable = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
+    let whole = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"allocatable": allocatable}});
+    let Object::Node(node) = Object::from_json(whole).unwrap() else { panic!() };
+    node
+}
+
+/// A pod of one CPU; `more` is merged over its spec.
+fn pod(name: &str, more: Value) -> Pod {
+    let mut spec = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]});
+    json_patch::merge(&mut spec, &more);
+    let whole = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
+        "metadata": {"name": name, "namespace": "d", "uid": format!("uid-{name}")}});
+    let Object::Pod(pod) = Object::from_json(whole).unwrap() else { panic!() };
+    pod
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(Kind::POD, "d", name)
+}
+
+fn with(nodes: &[(&str, &str)]) -> Scheduler {
+    let mut s = Scheduler::new("default-scheduler".into(), Rng::from_seed(1));
+    nodes.iter().for_each(|(name, cpu)| s.node_changed(at(0), &node(name, cpu)));
+    s
+}
+
+/// Decisions, as `pod>node` or `pod!`.
+fn decisions(s: &mut Scheduler, now: Now) -> Vec<String> {
+    s.handle_timeout(now);
+    let all = std::iter::from_fn(|| s.next(now));
+    all.map(|d| match d {
+        Decision::Bind { pod, node, uid } => {
+            assert_eq!(&*uid, format!("uid-{}", pod.name()));
+            format!("{}>{node}", pod.name())
+        }
+        Decision::Unschedulable { pod, .. } => format!("{}!", pod.name()),
+    })
+    .collect()
+}
+
+fn counts(active: usize, backoff: usize, unschedulable: usize) -> QueueCounts {
+    QueueCounts { active, backoff, unschedulable }
+}
+
+#[test]
+fn gated_foreign_deleted_and_finished_pods_are_left_alone() {
+    let mut s = with(&[("n", "8")]);
+    s.pod_changed(at(0), &pod("gated", json!({"schedulingGates": [{"name": "g"}]})));
+    s.pod_changed(at(0), &pod("foreign", json!({"schedulerName": "other"})));
+    let mut deleted = pod("deleted", json!({}));
+    deleted.meta_mut().deletion_timestamp = Some(Wall(0).to_time());
+    s.pod_changed(at(0), &deleted);
+    let mut finished = pod("finished", json!({}));
+    finished.status_mut().phase = Some("Failed".to_owned());
+    s.pod_changed(at(0), &finished);
+    assert_eq!(decisions(&mut s, at(0)), Vec::<String>::new());
+    s.pod_changed(at(1), &pod("gated", json!({})));
+    assert_eq!(decisions(&mut s, at(1)), ["gated>n"]);
+}
+
+#[test]
+fn higher_priority_first_and_no_node_is_overfilled() {
+    let mut s = with(&[("n", "2")]);
+    for (name, priority) in [("a", 0), ("b", 10), ("c", 5)] {
+        s.pod_changed(at(0), &pod(name, json!({"priority": priority})));
+    }
+    assert_eq!(decisions(&mut s, at(0)), ["b>n", "c>n", "a!"]);
+    assert_eq!((s.waiting(), s.assumed()), (counts(0, 0, 1), 2));
+}
+
+#[test]
+fn room_is_given_to_whoever_waits_first_and_only_once() {
+    let mut s = with(&[("n", "2")]);
+    for name in ["a", "b", "c", "d", "e"] {
+        s.pod_changed(at(0), &pod(name, json!({})));
+    }
+    assert_eq!(decisions(&mut s, at(0)), ["a>n", "b>n", "c!", "d!", "e!"]);
+    s.pod_removed(at(60), &key("a"));
+    assert_eq!(decisions(&mut s, at(60)), ["c>n"]);
+    // A greater node: as many as fit, and one that finds out that no more do.
+    s.node_changed(at(120), &node("n", "3"));
+    assert_eq!(decisions(&mut s, at(120)), ["d>n"]);
+    assert_eq!(s.waiting(), counts(0, 0, 1));
+}
+
+#[test]
+fn the_next_one_tries_when_a_scout_goes_away() {
+    let mut s = with(&[("n", "1")]);
+    for name in ["a", "b", "c"] {
+        s.pod_changed(at(0), &pod(name, json!({})));
+    }
+    assert_eq!(decisions(&mut s, at(0)), ["a>n", "b!", "c!"]);
+    s.pod_removed(at(0), &key("a"));
+    assert_eq!(s.waiting(), counts(0, 1, 1), "the scout waits for its back-off to end");
+    s.pod_removed(at(0), &key("b"));
+    assert_eq!(s.waiting(), counts(0, 1, 0));
+    assert_eq!(decisions(&mut s, at(1)), ["c>n"]);
+}
+
+#[test]
+fn events_that_do_not_help_wake_nobody() {
+    let mut s = with(&[("n", "1")]);
+    s.pod_changed(at(0), &pod("big", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]})));
+    s.pod_changed(at(0), &pod("a", json!({})));
+    assert_eq!(decisions(&mut s, at(0)), ["big!", "a>n"]);
+    s.pod_removed(at(30), &key("a"));
+    s.node_changed(at(30), &node("m", "2"));
+    assert_eq!(s.waiting(), counts(0, 0, 1));
+    let mut cordoned = node("o", "4");
+    cordoned.spec_mut().unschedulable = Some(true);
+    s.node_changed(at(30), &cordoned);
+    assert_eq!(s.waiting(), counts(0, 0, 1));
+    s.node_changed(at(30), &node("o", "4"));
+    assert_eq!(decisions(&mut s, at(30)), ["big>o"]);
+}
+
+#[test]
+fn a_pod_that_changes_tries_again() {
+    let mut s = with(&[]);
+    let mut tainted = node("n", "1");
+    let taint = serde_json::from_value(json!({"key": "k", "effect": "NoSchedule"})).unwrap();
+    tainted.spec_mut().taints = Some(vec![taint]);
+    s.node_changed(at(0), &tainted);
+    s.pod_changed(at(0), &pod("a", json!({})));
+    assert_eq!(decisions(&mut s, at(0)), ["a!"]);
+    let mut noted = pod("a", json!({}));
+    noted.status_mut().reason = Some("x".to_owned());
+    s.pod_changed(at(5), &noted);
+    assert_eq!(s.waiting(), counts(0, 0, 1), "its own condition is no reason");
+    s.pod_changed(at(5), &pod("a", json!({"tolerations": [{"operator": "Exists"}]})));
+    assert_eq!(decisions(&mut s, at(5)), ["a>n"]);
+}
+
+#[test]
+fn a_view_that_is_behind_takes_nothing_off_a_node() {
+    let mut s = with(&[("n", "1")]);
+    let p = pod("a", json!({}));
+    s.pod_changed(at(0), &p);
+    assert_eq!(decisions(&mut s, at(0)), ["a>n"]);
+    s.pod_changed(at(1), &p);
+    assert!(s.is_assumed(&key("a")));
+    s.pod_changed(at(2), &pod("a", json!({"nodeName": "n"})));
+    s.pod_changed(at(3), &p);
+    assert!(!s.is_assumed(&key("a")));
+    s.pod_changed(at(3), &pod("b", json!({})));
+    assert_eq!(decisions(&mut s, at(3)), ["b!"]);
+    assert_eq!(s.assumed(), 0);
+}
+
+#[test]
+fn what_was_assumed_can_be_forgotten_and_be_elsewhere() {
+    let mut s = with(&[("n", "1"), ("m", "1")]);
+    s.pod_changed(at(0), &pod("a", json!({"nodeSelector": null})));
+    let first = decisions(&mut s, at(0));
+    assert_eq!(first.len(), 1);
+    s.forget(at(1), &key("a"), "uid-other");
+    assert!(s.is_assumed(&key("a")), "another pod's bind says nothing");
+    s.forget(at(1), &key("a"), "uid-a");
+    assert_eq!((s.waiting(), s.assumed()), (counts(0, 1, 0), 0));
+    s.handle_timeout(at(2));
+    assert_eq!(s.waiting(), counts(1, 0, 0));
+    let again = decisions(&mut s, at(2));
+    let other = if again == ["a>n"] { "m" } else { "n" };
+    // Somebody else was faster.
+    s.pod_changed(at(3), &pod("a", json!({"nodeName": other})));
+    s.pod_changed(at(3), &pod("b", json!({})));
+    assert_eq!(decisions(&mut s, at(3)), [format!("b>{}", if other == "m" { "n" } else { "m" })]);
+}
+
+#[test]
+fn a_new_pod_of_the_same_name_is_another_pod() {
+    let mut s = with(&[("n", "1")]);
+    s.pod_changed(at(0), &pod("a", json!({})));
+    assert_eq!(decisions(&mut s, at(0)), ["a>n"]);
+    let mut other = pod("a", json!({"containers": [{"name": "c"}]}));
+    other.meta_mut().uid = Some("uid-2".to_owned());
+    s.pod_changed(at(1), &other);
+    assert!(!s.is_assumed(&key("a")));
+    s.pod_changed(at(1), &pod("b", json!({})));
+    let all: Vec<_> = std::iter::from_fn(|| s.next(at(1))).collect();
+    assert!(all.iter().all(|d| matches!(d, Decision::Bind { .. })), "{all:?}");
+}
+
+#[test]
+fn pods_count_where_they_are_though_the_node_is_gone() {
+    let mut s = with(&[("n", "1")]);
+    s.pod_changed(at(0), &pod("a", json!({"nodeName": "n"})));
+    s.node_removed("n");
+    s.pod_changed(at(0), &pod("b", json!({})));
+    let message = match s.next(at(0)) {
+        Some(Decision::Unschedulable { message, .. }) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(message, "no nodes available to schedule pods");
+    s.node_changed(at(9), &node("n", "1"));
+    assert_eq!(s.waiting(), counts(0, 0, 1), "the node is full as soon as it is back");
+    s.pod_removed(at(9), &key("a"));
+    assert_eq!(decisions(&mut s, at(9)), ["b>n"]);
+}
+
+#[test]
+fn ties_are_drawn_and_draws_repeat() {
+    let names: Vec<String> = (0..16).map(|i| format!("n{i:02}")).collect();
+    let nodes: Vec<_> = names.iter().map(|n| (n.as_str(), "1")).collect();
+    let run = |seed| {
+        let mut s = Scheduler::new("default-scheduler".into(), Rng::from_seed(seed));
+        nodes.iter().for_each(|(n, cpu)| s.node_changed(at(0), &node(n, cpu)));
+        (0..8).for_each(|i| s.pod_changed(at(0), &pod(&format!("p{i}"), json!({}))));
+        decisions(&mut s, at(0))
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn deadlines_say_when_and_why() {
+    let mut s = with(&[("n", "1")]);
+    assert_eq!(s.poll_timeout(), None);
+    s.pod_changed(at(0), &pod("a", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]})));
+    assert_eq!(decisions(&mut s, at(0)), ["a!"]);
+    let deadline = s.poll_timeout().unwrap();
+    assert_eq!((deadline.at, deadline.why), (Mono::ZERO + Duration::from_secs(300), "flush unschedulable pods"));
+    assert_eq!(decisions(&mut s, at(300)), ["a!"]);
+}

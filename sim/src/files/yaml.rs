@@ -1,4 +1,5 @@
-//! Text to trees: documents are told apart as Kubernetes' YAML reader does, each is parsed on its own, memory is bounded.
+//! Text to trees: documents are told apart as Kubernetes' YAML reader does and each is parsed on its own, in bounded
+//! memory.
 
 use serde_saphyr::{DuplicateKeyPolicy, Error};
 
@@ -101,8 +102,8 @@ pub fn too_large_file() -> String {
     format!("the file is larger than {} MiB; split it into several files", MAX_FILE_BYTES >> 20)
 }
 
-/// Cuts a text at its `---` (and `...`) lines, which YAML allows nowhere else at the start of a line. Pieces without content are
-/// left out; a piece of nothing but directives goes with the one after it.
+/// Cuts a text at its `---` (and `...`) lines, which YAML allows nowhere else at the start of a line. Pieces without
+/// content are left out; a piece of nothing but directives goes with the one after it.
 fn split(text: &str) -> Vec<(u64, &str)> {
     let mut pieces = Vec::new();
     let (mut start, mut start_line, mut content, mut directive) = (0, 0u64, false, false);

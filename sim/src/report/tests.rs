@@ -1,4 +1,5 @@
-//! The reports of one fixed outcome, against golden files. `UPDATE_GOLDEN=1 cargo test -p skeg-sim report` makes them anew.
+//! The reports of one fixed outcome, against golden files; `UPDATE_GOLDEN=1 cargo test -p skeg-sim report` makes them
+//! anew.
 
 use std::path::PathBuf;
 

@@ -164,6 +164,9 @@ proptest! {
         world.runtime.lose.clear();
         world.run_for(3000.0);
         world.assert_settled();
+        world.wakeups = 0;
+        world.run_for(100.0);
+        assert!(world.wakeups < 30, "an agent at rest was woken {} times in 100 s", world.wakeups);
     }
 }
 

@@ -80,6 +80,8 @@ struct World {
     transcript: Vec<String>,
     /// The completion of the command at hand is lost.
     mute: bool,
+    /// How often the agent was woken.
+    wakeups: usize,
 }
 
 /// Commands whose completion can be lost.
@@ -148,6 +150,7 @@ impl World {
             runtime,
             transcript: Vec::new(),
             mute: false,
+            wakeups: 0,
         }
     }
 
@@ -178,6 +181,7 @@ impl World {
                 let (_, due) = self.queue.pop_first().unwrap();
                 self.due(due, &mut out);
             } else {
+                self.wakeups += 1;
                 self.agent.handle_timeout(self.now(), &mut out);
             }
             for o in out {

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::{World, container, describe, exec, probe, ready_world, with};
 use crate::agent::RuntimeEvent;
-use crate::machine::Machine;
 use crate::object::{Kind, ObjectKey};
 
 #[test]

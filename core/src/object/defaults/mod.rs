@@ -3,7 +3,6 @@
 //! Everything is copy-on-write: a part in which nothing is missing stays the shared part it was.
 
 mod json;
-mod memo;
 mod pod;
 mod rules;
 mod service;
@@ -16,12 +15,10 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::{HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, qos_class};
 use rules::Defaults;
 
-pub use memo::SpecMemo;
-
 /// Fills in what is missing, as the API server does on every write before validation.
 pub fn apply(object: &mut Object) {
     match object {
-        Object::Pod(pod) => apply_pod(pod, share_or_fill),
+        Object::Pod(pod) => apply_pod(pod),
         Object::Namespace(ns) => namespace(ns),
         Object::Service(o) => fill_shared(&mut o.spec),
         Object::Endpoints(o) => fill_shared(&mut o.spec),
@@ -41,14 +38,6 @@ pub fn apply(object: &mut Object) {
     }
 }
 
-/// As [`apply`]; pods that share a spec before go on sharing one.
-pub fn apply_shared(object: &mut Object, memo: &mut SpecMemo) {
-    match object {
-        Object::Pod(pod) => apply_pod(pod, |spec| memo.complete(spec, 0, share_or_fill)),
-        other => apply(other),
-    }
-}
-
 /// Fills in a pod's spec (`SetDefaults_Pod`): what a template gets, requests from limits, service links and host ports.
 pub fn pod_spec(spec: &mut PodSpec) {
     pod::OfPod(spec).fill();
@@ -62,12 +51,6 @@ pub fn pod_spec_lacks(spec: &PodSpec) -> bool {
 /// Fills in the pod spec of a template (`SetDefaults_PodSpec`).
 pub fn template_spec(spec: &mut PodSpec) {
     spec.fill();
-}
-
-fn share_or_fill(spec: &mut Arc<PodSpec>) {
-    if pod_spec_lacks(spec) {
-        pod_spec(Arc::make_mut(spec));
-    }
 }
 
 fn fill_shared<T: Defaults + Clone>(part: &mut Arc<T>) {
@@ -86,11 +69,9 @@ fn templated<S: HasTemplate + Defaults>(spec: &mut Arc<Templated<S>>) {
 }
 
 /// A pod that is new is `Pending`, and its class of service is fixed from then on.
-fn apply_pod(pod: &mut Pod, complete: impl FnOnce(&mut Arc<PodSpec>)) {
-    let mut shared = Arc::clone(&pod.spec.shared);
-    complete(&mut shared);
-    if !Arc::ptr_eq(&shared, &pod.spec.shared) {
-        pod.spec_mut().shared = shared;
+fn apply_pod(pod: &mut Pod) {
+    if pod_spec_lacks(&pod.spec.shared) {
+        pod_spec(Arc::make_mut(&mut pod.spec_mut().shared));
     }
     let class_missing = pod.status.qos_class.is_none();
     if pod.status.phase.is_none() || class_missing {
@@ -132,3 +113,6 @@ fn replication_controller(rc: &mut ReplicationController) {
         rc.spec_mut().selector = Some(labels);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,13 +239,20 @@ defaults!(PodTemplateSpec, |t| { each spec; });
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.
 fn one_service_account(p: &mut PodSpec) {
-    let name = p.service_account_name.take().filter(|n| !n.is_empty()).or(p.service_account.take());
+    let name = account(p).map(str::to_owned);
     p.service_account.clone_from(&name);
     p.service_account_name = name;
 }
 
 fn service_accounts_differ(p: &PodSpec) -> bool {
-    p.service_account != p.service_account_name || p.service_account_name.as_deref() == Some("")
+    let name = account(p);
+    p.service_account.as_deref() != name || p.service_account_name.as_deref() != name
+}
+
+fn account(p: &PodSpec) -> Option<&str> {
+    let given = |name: &'_ Option<String>| name.as_ref().is_some_and(|n| !n.is_empty());
+    let name = if given(&p.service_account_name) { &p.service_account_name } else { &p.service_account };
+    name.as_deref().filter(|n| !n.is_empty())
 }
 
 fn empty_service(g: &mut GRPCAction) {

@@ -39,7 +39,7 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with the metadata of an object that is to be created, whose spec is known to be well.
+/// What is wrong with the metadata of an object that is to be created, where the rest is known to be right.
 pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::create(object, &mut errors);
@@ -293,3 +293,6 @@ fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError
         errors.push(FieldError::invalid(at, &q.0, "must be an integer"));
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,163 @@
+//! Whole clusters: how fast virtual time passes, and how much memory a large cluster takes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use skeg_core::object::ObjectKey;
+use skeg_core::{Kind, Object};
+use skeg_sim::outcome::Outcome;
+use skeg_sim::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step};
+use skeg_sim::{Observer, Progress, RunOptions};
+
+use crate::Figure;
+
+const NODES: usize = 5_000;
+
+/// Equal nodes of 16 CPUs, 64Gi and 110 pods in three zones; what happens is added by each bench.
+///
+/// There are no Services, hence no proxies; Event objects are not recorded, as scheduler_perf does not either.
+fn scenario(name: &str, nodes: usize) -> Scenario {
+    let capacity = [("cpu", "16"), ("memory", "64Gi"), ("pods", "110")];
+    let pool = NodePool {
+        name: "node".to_owned(),
+        count: nodes,
+        names: Vec::new(),
+        capacity: capacity.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        zone: None,
+    };
+    Scenario {
+        name: name.to_owned(),
+        cluster: Cluster {
+            pools: vec![pool],
+            zones: 3,
+            api_servers: 1,
+            control_replicas: 1,
+            proxies: false,
+            latency: (Duration::from_micros(500), Duration::from_millis(2)),
+            store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
+            record_events: false,
+        },
+        images: BTreeMap::new(),
+        timeline: Vec::new(),
+        expectations: Vec::new(),
+        faults: FaultLevel::None,
+        duration: Duration::from_secs(3600),
+        settle: Duration::from_secs(3600),
+        stop_when_converged: true,
+    }
+}
+
+fn deployment(name: &str, replicas: usize) -> Object {
+    let labels = json!({"app": name});
+    let resources = json!({"requests": {"cpu": "100m", "memory": "500Mi"}});
+    let json = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "main", "image": "registry.k8s.io/pause:3.9", "resources": resources}]}}}});
+    Object::from_json(json).expect("a deployment is a deployment")
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(Kind::DEPLOYMENT, "default", name)
+}
+
+fn step(at: Duration, action: Action) -> Step {
+    Step { at, action }
+}
+
+/// Notes at which wall time the run passed a moment, and at which so many pods ran.
+struct Stopwatch {
+    from: Duration,
+    pods: i64,
+    started: Option<Instant>,
+    finished: Option<Instant>,
+}
+
+impl Observer for Stopwatch {
+    fn progress(&mut self, p: &Progress<'_>) {
+        if p.at < self.from || self.started.is_none() {
+            self.started = Some(Instant::now());
+        }
+        if self.finished.is_none() && p.pods.get("Running").is_some_and(|n| *n >= self.pods) {
+            self.finished = Some(Instant::now());
+        }
+    }
+}
+
+fn play(scenario: &Scenario, watch: &mut Stopwatch) -> Result<(Outcome, f64), String> {
+    let started = Instant::now();
+    let outcome = skeg_sim::run(scenario, 1, &RunOptions::default(), watch).map_err(|crash| crash.to_string())?;
+    let wall = started.elapsed().as_secs_f64();
+    if !outcome.converged {
+        let why: Vec<String> = outcome.not_converged.iter().map(|n| format!("{}: {}", n.what, n.why)).collect();
+        return Err(format!("{} did not converge: {}", scenario.name, why.join("; ")));
+    }
+    if let Some(broken) = outcome.invariants.iter().find(|i| i.broken) {
+        return Err(format!("{}: invariant {} broke: {:?}", scenario.name, broken.name, broken.details));
+    }
+    let seconds = outcome.simulated_seconds;
+    eprintln!("{}: {seconds:.0} simulated seconds, {} events in {wall:.1} s", scenario.name, outcome.events);
+    Ok((outcome, wall))
+}
+
+fn unwatched() -> Stopwatch {
+    Stopwatch { from: Duration::ZERO, pods: i64::MAX, started: None, finished: None }
+}
+
+/// 1,000 pods on 1,000 nodes: wall time from apply to all Running.
+pub fn thousand_pods() -> Result<Vec<Figure>, String> {
+    let apply = Duration::from_secs(60);
+    let mut s = scenario("1000-pods-1000-nodes", 1_000);
+    s.timeline = vec![step(apply, Action::Apply(vec![deployment("web", 1_000)]))];
+    let mut watch = Stopwatch { from: apply, pods: 1_000, started: None, finished: None };
+    play(&s, &mut watch)?;
+    let (Some(started), Some(finished)) = (watch.started, watch.finished) else {
+        return Err("the run did not say when the pods ran".to_owned());
+    };
+    let seconds = finished.duration_since(started).as_secs_f64();
+    Ok(vec![Figure { name: "sim/1000-pods-1000-nodes", value: seconds, unit: "s" }])
+}
+
+/// An hour of a day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted.
+pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
+    const EVERY: usize = 20;
+    let mut s = scenario("day-5000-nodes", NODES);
+    let first = ["ebb", "flood"].map(|name| deployment(name, 1_000)).into();
+    s.timeline = vec![step(Duration::from_secs(60), Action::Apply(first))];
+    // One grows while the other shrinks, by a hundred pods each time.
+    for (i, at) in (300..3600).step_by(EVERY).enumerate() {
+        for (name, grows) in [("ebb", i % 2 == 0), ("flood", i % 2 == 1)] {
+            let replicas = if grows { 1_000 + 5 * EVERY as i32 } else { 1_000 };
+            s.timeline.push(step(Duration::from_secs(at), Action::Scale { key: key(name), replicas }));
+        }
+    }
+    let (outcome, wall) = play(&s, &mut unwatched())?;
+    Ok(vec![Figure { name: "sim/day-5000-nodes", value: outcome.simulated_seconds / wall, unit: "simulated s/s" }])
+}
+
+/// 150,000 pods on 5,000 nodes to Ready, then a rolling update of 10,000 of them.
+pub fn large() -> Result<Vec<Figure>, String> {
+    let mut s = scenario("150k-pods", NODES);
+    let all = (0..15).map(|i| deployment(&format!("web-{i}"), 10_000)).collect();
+    let image = "registry.k8s.io/pause:3.10".to_owned();
+    let set_image = Action::SetImage { key: key("web-0"), container: "main".to_owned(), image };
+    s.timeline = vec![step(Duration::from_secs(60), Action::Apply(all)), step(Duration::from_secs(1200), set_image)];
+    let (outcome, wall) = play(&s, &mut unwatched())?;
+    let ready: i64 = outcome.workloads.iter().filter(|w| w.kind == "Deployment").map(|w| i64::from(w.ready)).sum();
+    if ready != 150_000 {
+        return Err(format!("{ready} pods are ready, not 150000"));
+    }
+    Ok(vec![
+        Figure { name: "sim/150k-pods", value: peak_rss_bytes() as f64, unit: "bytes" },
+        Figure { name: "sim/150k-pods-wall", value: wall, unit: "s" },
+    ])
+}
+
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,270 @@
+//! The command as people run it: what it prints, what it refuses, how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
+}
+
+fn skeg(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    command.args(args).current_dir(root()).stdin(Stdio::null());
+    command.output().expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("output is text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("errors are text")
+}
+
+/// A directory of this test's own.
+fn scratch(test: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    std::fs::create_dir_all(&dir).expect("it can be made");
+    dir
+}
+
+fn json(args: &[&str]) -> (i32, Value) {
+    let output = skeg(&[args, &["--output", "json"]].concat());
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 1, "exactly one object: {text}{}", stderr(&output));
+    (output.status.code().unwrap_or(-1), serde_json::from_str(&text).expect("output is JSON"))
+}
+
+#[test]
+fn an_example_runs_to_its_report() {
+    let output = skeg(&["sim", "run", "examples/shop.yaml"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    for part in ["WORKLOADS", "ROLLOUTS", "UTILISATION", "INVARIANTS", "RESULT", "converged; no invariant broken"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no colours where nobody looks");
+}
+
+#[test]
+fn json_has_every_field_that_was_promised() {
+    let (code, o) = json(&["sim", "run", "examples/shop.yaml", "--nodes", "20", "--seed", "5"]);
+    assert_eq!((code, &o["seed"], &o["nodes"]), (0, &Value::from(5), &Value::from(20)));
+    for number in ["simulated_seconds", "wall_seconds", "events", "peak_rss_bytes"] {
+        assert!(o[number].as_f64().is_some_and(|n| n > 0.0), "{number}: {}", o[number]);
+    }
+    assert_eq!(o["event_hash"].as_str().map(str::len), Some(16));
+    assert_eq!((&o["converged"], o["not_converged"].as_array().map(Vec::len)), (&Value::from(true), Some(0)));
+    let invariants = o["invariants"].as_array().expect("a list");
+    assert!(!invariants.is_empty() && invariants.iter().all(|i| i["broken"] == false && i["name"].is_string()));
+    let api = o["workloads"].as_array().expect("a list").iter().find(|w| w["name"] == "api").expect("it is there");
+    assert_eq!((&api["kind"], &api["namespace"]), (&Value::from("Deployment"), &Value::from("shop")));
+    assert_eq!((&api["desired"], &api["ready"]), (&Value::from(12), &Value::from(12)));
+    assert_eq!(o["pods"]["Running"], 24);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let run = |seed: &str| {
+        let args = ["sim", "run", "examples/shop.yaml", "--for", "4m", "--faults", "heavy", "--seed", seed];
+        let (_, mut o) = json(&args);
+        let object = o.as_object_mut().expect("an object");
+        object.remove("wall_seconds");
+        object.remove("peak_rss_bytes");
+        o
+    };
+    let (a, b, c) = (run("7"), run("7"), run("8"));
+    assert_eq!(a, b, "nothing else differs either");
+    assert_ne!(a["event_hash"], c["event_hash"]);
+}
+
+#[test]
+fn threads_change_nothing() {
+    let run = |jobs: &str| {
+        let args = ["sim", "run", "examples/shop.yaml", "--for", "1m", "--seeds", "3..7", "--jobs", jobs];
+        let (code, o) = json(&[&args[..], &["--faults", "light"]].concat());
+        assert_eq!((code, &o["runs"], &o["failed"]), (0, &Value::from(4), &Value::from(0)), "{o}");
+        o["hashes"].clone()
+    };
+    let one = run("1");
+    assert_eq!(one, run("4"));
+    assert_eq!(one[0]["seed"], 3);
+    let alone = json(&["sim", "run", "examples/shop.yaml", "--for", "1m", "--faults", "light", "--seed", "3"]).1;
+    assert_eq!(one[0]["event_hash"], alone["event_hash"]);
+}
+
+#[test]
+fn a_recorded_run_replays_and_two_are_told_apart() {
+    let dir = scratch("replay");
+    let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let record = |name: &str, seed: &str| {
+        let args = ["sim", "run", "examples/shop.yaml", "--seed", seed, "--nodes", "5", "--trace", &path(name)];
+        json(&args).1["event_hash"].clone()
+    };
+    let (a, plain) = (record("a", "1"), json(&["sim", "run", "examples/shop.yaml", "--seed", "1", "--nodes", "5"]).1);
+    assert_eq!(a, plain["event_hash"], "recording changes nothing");
+    record("b", "2");
+    let replay = skeg(&["sim", "replay", &path("a"), "--output", "json"]);
+    assert_eq!(replay.status.code(), Some(0), "{}", stderr(&replay));
+    let again: Value = serde_json::from_str(&stdout(&replay)).expect("output is JSON");
+    assert_eq!(again["event_hash"], a);
+    assert_eq!(skeg(&["sim", "diff", &path("a"), &path("a")]).status.code(), Some(0));
+    let diff = skeg(&["sim", "diff", &path("a"), &path("b")]);
+    assert_eq!(diff.status.code(), Some(1));
+    assert!(stdout(&diff).contains("seed differs: 1 and 2") && stdout(&diff).contains("the runs part after"));
+    // What was recorded is changed in one event.
+    let text = std::fs::read_to_string(path("a")).expect("it was written");
+    let changed: Vec<String> =
+        text.lines().enumerate().map(|(i, l)| if i == 500 { l.replacen(' ', " 9", 1) } else { l.to_owned() }).collect();
+    std::fs::write(path("c"), changed.join("\n") + "\n").expect("it can be written");
+    let forged = skeg(&["sim", "replay", &path("c")]);
+    assert_eq!(forged.status.code(), Some(3), "{}", stderr(&forged));
+    assert!(stderr(&forged).contains("the run went another way"), "{}", stderr(&forged));
+    assert_eq!(skeg(&["sim", "replay", "examples/shop.yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_page_is_written() {
+    let path = scratch("page").join("report.html");
+    let output = skeg(&["sim", "run", "examples/shop.yaml", "--report", &path.to_string_lossy(), "--quiet"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let page = std::fs::read_to_string(&path).expect("it was written");
+    assert!(page.contains("<svg") && page.ends_with("</html>\n"));
+    let refused = skeg(&["sim", "run", "examples/shop.yaml", "--report", "no/such/directory/report.html"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stdout(&refused).is_empty(), "it is refused before the run");
+}
+
+#[test]
+fn what_does_not_converge_says_why() {
+    let dir = scratch("not-converged");
+    let file = dir.join("huge.yaml");
+    let scenario = "apiVersion: skeg.dev/v1alpha1
+kind: Scenario
+metadata: {name: huge}
+spec:
+  duration: 2m
+  settle: 1m
+  timeline:
+  - at: 30s
+    apply:
+      apiVersion: v1
+      kind: Pod
+      metadata: {name: huge}
+      spec:
+        containers:
+        - {name: main, image: a, resources: {requests: {cpu: 1k}}}
+";
+    std::fs::write(&file, scenario).expect("it can be written");
+    let (code, o) = json(&["sim", "run", &file.to_string_lossy()]);
+    assert_eq!(code, 4, "{o}");
+    assert_eq!(o["converged"], false);
+    let why = o["pending"][0]["why"].as_str().unwrap_or_default();
+    assert!(why.starts_with("0/10 nodes are available: ") && why.contains("Insufficient cpu"), "{o}");
+}
+
+#[test]
+fn an_export_keeps_its_bindings_if_asked() {
+    let dir = scratch("export");
+    let file = dir.join("live.yaml");
+    std::fs::write(&file, EXPORT).expect("it can be written");
+    let path = file.to_string_lossy();
+    let (code, o) = json(&["sim", "run", &path]);
+    assert_eq!((code, &o["nodes"], &o["pods"]["Running"]), (0, &Value::from(2), &Value::from(2)), "{o}");
+    let (code, o) = json(&["sim", "run", &path, "--keep-bindings"]);
+    assert_eq!((code, &o["pods"]["Running"]), (0, &Value::from(2)), "{o}");
+    let rs =
+        o["workloads"].as_array().expect("a list").iter().find(|w| w["kind"] == "Deployment").expect("it is there");
+    assert_eq!(rs["ready"], 2);
+    assert_eq!(o["event_reasons"].get("Scheduled"), None, "nobody scheduled what was bound: {}", o["event_reasons"]);
+}
+
+const EXPORT: &str = r#"apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Node
+  metadata: {name: ip-10-0-0-1, uid: n1, labels: {topology.kubernetes.io/zone: eu-1a}}
+  status: {allocatable: {cpu: "4", memory: 8Gi, pods: "110"}}
+- apiVersion: v1
+  kind: Node
+  metadata: {name: ip-10-0-0-2, uid: n2, labels: {topology.kubernetes.io/zone: eu-1b}}
+  status: {allocatable: {cpu: "4", memory: 8Gi, pods: "110"}}
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: web, namespace: shop, uid: d1, resourceVersion: "9", creationTimestamp: "2026-01-01T00:00:00Z"}
+  spec:
+    replicas: 2
+    selector: {matchLabels: {app: web}}
+    template:
+      metadata: {creationTimestamp: null, labels: {app: web}}
+      spec: {containers: [{name: web, image: "nginx:1"}]}
+  status: {replicas: 2}
+- apiVersion: apps/v1
+  kind: ReplicaSet
+  metadata:
+    name: web-5d9
+    namespace: shop
+    uid: r1
+    labels: {app: web, pod-template-hash: 5d9}
+    ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: d1, controller: true}]
+  spec:
+    replicas: 2
+    selector: {matchLabels: {app: web, pod-template-hash: 5d9}}
+    template:
+      metadata: {labels: {app: web, pod-template-hash: 5d9}}
+      spec: {containers: [{name: web, image: "nginx:1"}]}
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: web-5d9-a
+    namespace: shop
+    uid: p1
+    labels: {app: web, pod-template-hash: 5d9}
+    ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d9, uid: r1, controller: true}]
+  spec: {nodeName: ip-10-0-0-2, containers: [{name: web, image: "nginx:1"}]}
+  status: {phase: Running}
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: web-5d9-b
+    namespace: shop
+    uid: p2
+    labels: {app: web, pod-template-hash: 5d9}
+    ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d9, uid: r1, controller: true}]
+  spec: {nodeName: ip-10-0-0-2, containers: [{name: web, image: "nginx:1"}]}
+  status: {phase: Running}
+"#;
+
+#[test]
+fn help_and_version_are_there() {
+    let version = skeg(&["version"]);
+    assert_eq!(stdout(&version), format!("skeg {}\n", env!("CARGO_PKG_VERSION")));
+    let help = stdout(&skeg(&["sim", "run", "--help"]));
+    assert!(help.contains("Examples:") && help.contains("Exit codes:") && help.contains("--keep-bindings"));
+}
+
+#[test]
+fn whoever_stops_reading_is_no_error() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    command.args(["sim", "run", "examples/shop.yaml"]).current_dir(root());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), stderr(&output).contains("panicked")), (Some(0), false));
+}
+
+#[test]
+fn shared_manifests_converge() {
+    // Only where the data is: it may not be part of this repository.
+    let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
+    for (name, workloads) in [("online-boutique", 12), ("guestbook-go", 3)] {
+        let file = Path::new(&shared).join(format!("data/manifests/{name}.yaml"));
+        let (code, o) = json(&["sim", "run", &file.to_string_lossy(), "--nodes", "100", "--seed", "1"]);
+        assert_eq!(code, 0, "{name}: {}", o["not_converged"]);
+        let all = o["workloads"].as_array().expect("a list");
+        assert!(all.len() >= workloads && all.iter().all(|w| w["ready"] == w["desired"]), "{name}: {all:?}");
+    }
+}
