@@ -106,6 +106,32 @@ pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
 pub const TERMINATED_PODS: usize = 12_500;
 /// Longest time after which garbage that may yet be owned is looked at again.
 pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
+/// How long the API server waits for the store before it treats the outcome as unknown.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the API server hears nothing from the store before it asks whether the watch still lives.
+pub const STORE_PROBE_AFTER: Duration = Duration::from_secs(5);
+/// How long the API server hears nothing from the store before it connects anew.
+pub const STORE_SILENCE: Duration = Duration::from_secs(15);
+/// First back-off of the API server's connection to the store.
+pub const STORE_BACKOFF_BASE: Duration = Duration::from_millis(100);
+/// Longest back-off of the API server's connection to the store.
+pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a read waits for the watch cache to reach its revision (apiserver `blockTimeout`).
+pub const CACHE_WAIT: Duration = Duration::from_secs(3);
+/// How often the API server looks after its bookmarks, time-outs and the store.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a write is decided anew because others wrote in between.
+pub const WRITE_ATTEMPTS: u32 = 64;
+/// How many generated names are tried (apiserver `maxNameGenerationCreateAttempts`).
+pub const NAME_ATTEMPTS: u32 = 8;
+/// How many prepared pod specs the API server remembers.
+pub const PREPARED_SPECS: usize = 4096;
+/// Objects that the API server asks of the store at once for a page of a list.
+pub const PAGE_SIZE: usize = 500;
+/// How many pods may be evicted against one budget without its controller having seen it (`MaxDisruptedPodSize`).
+pub const DISRUPTED_PODS: usize = 2000;
+/// For how long events share one lease of the store (`LeaseReuseDurationSeconds`).
+pub const EVENT_LEASE_REUSE: Duration = Duration::from_secs(60);
 /// How long a namespace is left to finish between two looks at what is left in it.
 pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).

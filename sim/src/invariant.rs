@@ -121,7 +121,7 @@ impl Checkers {
 
     /// Looks at the commits after a revision.
     pub fn commits(&mut self, at: f64, store: &MemoryStore, after: Revision) {
-        for event in store.changes_after(after) {
+        for event in &store.changes_after(after) {
             self.commit(at, store, event);
         }
     }

@@ -1,206 +1,324 @@
 //! Admission, defaulting and validation of what is written.
 //!
-//! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle,
-//! ServiceAccount, Priority, DefaultTolerationSeconds.
+//! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle
+//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{PodSpec, PodStatus, Taint, Toleration};
+use serde_json::Value;
 
-use super::ApiServer;
+use super::pod::set_condition;
+use super::service_ip::keep_allocated;
+use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
+use crate::limits;
 use crate::object::{
-    Kind, Object, ObjectKey, Pod, TAINT_NOT_READY, TAINT_UNREACHABLE, defaults, qos_class, validation,
+    BoundPodSpec, FieldError, Kind, Object, ObjectKey, Pod, Revision, TAINT_NOT_READY, TAINT_UNREACHABLE, defaults,
+    qos_class, validation,
 };
+use crate::store::StoreKey;
 
-/// How many prepared pod specs are remembered.
-const PREPARED: usize = 512;
-/// Priorities that are reserved for the system.
-const SYSTEM_PRIORITIES: [(&str, i32); 2] =
-    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+/// Pods with this annotation stand for pods that the node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Priorities above this are the system's.
+const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 
-/// A pod spec that has been through everything, and what came out.
+/// What came of a pod spec.
 #[derive(Debug)]
-struct Entry {
-    /// Kept, so that its address cannot be given to another spec.
-    before: Arc<PodSpec>,
+struct Prepared {
+    /// What came in; held, so that its address names it.
+    incoming: Arc<PodSpec>,
     namespace: Arc<str>,
-    after: Arc<PodSpec>,
+    /// What goes on: defaulted, admitted, validated.
+    spec: Arc<BoundPodSpec>,
+    status: Arc<PodStatus>,
+    account: ObjectKey,
+    account_rv: Revision,
+    /// Revision of the last change of a PriorityClass.
+    classes: Revision,
 }
 
-/// Pods of one template are prepared once: the second brings the same pod spec, and shares what came out.
+/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
-    entries: VecDeque<Entry>,
+pub(super) struct Memo {
+    /// By address of what came in. Only looked up, never walked.
+    by_address: BTreeMap<usize, Vec<Prepared>>,
+    /// The oldest first.
+    order: VecDeque<(usize, Arc<str>)>,
 }
 
-impl Prepared {
-    fn find(&self, spec: &Arc<PodSpec>, namespace: &str) -> Option<Arc<PodSpec>> {
-        let same =
-            |e: &&Entry| (Arc::ptr_eq(&e.before, spec) || Arc::ptr_eq(&e.after, spec)) && *e.namespace == *namespace;
-        self.entries.iter().rev().find(same).map(|e| Arc::clone(&e.after))
+fn address(spec: &Arc<PodSpec>) -> usize {
+    Arc::as_ptr(spec) as usize
+}
+
+impl Memo {
+    pub(super) fn clear(&mut self) {
+        *self = Memo::default();
     }
 
-    fn add(&mut self, before: Arc<PodSpec>, namespace: &str, after: Arc<PodSpec>) {
-        if self.entries.len() == PREPARED {
-            self.entries.pop_front();
+    fn find(&self, spec: &Arc<PodSpec>, namespace: &str) -> Option<&Prepared> {
+        self.by_address.get(&address(spec))?.iter().find(|p| *p.namespace == *namespace)
+    }
+
+    fn add(&mut self, prepared: Prepared) {
+        let (at, namespace) = (address(&prepared.incoming), Arc::clone(&prepared.namespace));
+        let here = self.by_address.entry(at).or_default();
+        match here.iter_mut().find(|p| p.namespace == namespace) {
+            Some(old) => *old = prepared,
+            None => {
+                here.push(prepared);
+                self.order.push_back((at, namespace));
+            }
         }
-        self.entries.push_back(Entry { before, namespace: Arc::from(namespace), after });
+        if self.order.len() > limits::PREPARED_SPECS {
+            let (at, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
+            let here = self.by_address.get_mut(&at).expect("the order names entries");
+            here.retain(|p| p.namespace != namespace);
+            if here.is_empty() {
+                self.by_address.remove(&at);
+            }
+        }
     }
 }
 
-impl ApiServer {
-    /// Everything that a new object goes through.
-    pub(super) fn admit_create(&mut self, object: &mut Object) -> Result<(), Status> {
-        self.namespace_lifecycle(object)?;
+impl Deciding<'_> {
+    /// Defaults, admits and validates a new object.
+    pub(super) fn admit_new(&mut self, write: &Write, object: &mut Object) -> Result<(), Decision> {
         if let Object::Pod(pod) = object {
-            return self.admit_pod(pod);
+            return self.admit_pod(write, pod);
         }
-        defaults::apply(object);
-        refuse(object, &validation::create(object))
+        apply_defaults(object);
+        if let Object::Node(node) = object {
+            // TaintNodesByCondition: nothing is scheduled to a node before it is known to be ready.
+            let taints = node.spec_mut().taints.get_or_insert_with(Vec::new);
+            if !taints.iter().any(|t| t.key == TAINT_NOT_READY && t.effect == "NoSchedule") {
+                let (key, effect) = (TAINT_NOT_READY.to_owned(), "NoSchedule".to_owned());
+                taints.push(Taint { key, effect, ..Taint::default() });
+            }
+        }
+        refuse(object, &validation::create(object)).map_err(Decision::refuse)
     }
 
-    /// Everything that a changed object goes through.
-    pub(super) fn admit_update(
+    /// Defaults and validates a changed object.
+    pub(super) fn admit_changed(
         &mut self,
         new: &mut Object,
-        old: &Object,
+        current: &Object,
         subresource: Subresource,
     ) -> Result<(), Status> {
         match subresource {
-            Subresource::Status => refuse(new, &validation::status_update(new, old)),
+            Subresource::Status => refuse(new, &validation::status_update(new, current)),
             Subresource::Finalize => Ok(()),
             Subresource::None | Subresource::Scale => {
-                // A renewal of a lease or another change that leaves the spec alone needs no defaults.
-                if !new.same_spec(old) {
-                    defaults::apply(new);
+                if let (Object::Service(new), Object::Service(old)) = (&mut *new, current) {
+                    keep_allocated(new, old);
                 }
-                refuse(new, &validation::update(new, old))
+                // What is stored has its defaults: only a changed spec needs them.
+                if !new.same_spec(current) {
+                    apply_defaults(new);
+                }
+                refuse(new, &validation::update(new, current))
             }
         }
     }
 
-    fn namespace_lifecycle(&self, object: &Object) -> Result<(), Status> {
-        let name = object.namespace();
-        if name.is_empty() {
-            return Ok(());
+    fn admit_pod(&mut self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+        let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
+        if !mirror && self.admit_known_pod(write, pod) {
+            return refuse_pod(pod, validation::metadata_of_new);
         }
-        match self.cache.get(&ObjectKey::new(Kind::NAMESPACE, "", name)) {
-            None => Err(Status::not_found(Kind::NAMESPACE, name)),
-            Some(ns) if ns.is_deleting() => {
-                let why = format!("unable to create new content in namespace {name} because it is being terminated");
-                Err(Status::forbidden(object.kind(), object.name(), &why))
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn admit_pod(&mut self, pod: &mut Pod) -> Result<(), Status> {
-        let namespace = pod.meta.namespace.clone().unwrap_or_default();
-        if let Some(after) = self.prepared.find(&pod.spec.shared, &namespace) {
-            self.service_account(&after, pod)?;
-            pod.spec_mut().shared = after;
-            start_status(pod);
-            let errors = validation::metadata_of_new(&Object::from(pod.clone()));
-            return refuse(&Object::from(pod.clone()), &errors);
-        }
-        let before = Arc::clone(&pod.spec.shared);
-        {
-            let spec = Arc::make_mut(&mut pod.spec_mut().shared);
-            if spec.service_account_name.as_deref().unwrap_or("").is_empty() {
-                spec.service_account_name = Some(spec.service_account.clone().unwrap_or_else(|| "default".to_owned()));
-            }
-            spec.service_account.clone_from(&spec.service_account_name);
-            tolerate_node_trouble(spec);
-        }
-        self.priority(pod)?;
-        let mut object = Object::from(pod.clone());
-        defaults::apply(&mut object);
-        refuse(&object, &validation::create(&object))?;
+        let incoming = Arc::clone(&pod.spec.shared);
+        pod.status = Arc::default();
+        let mut object = Object::Pod(pod.clone());
+        apply_defaults(&mut object);
         let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
         *pod = defaulted;
-        let spec = Arc::clone(&pod.spec.shared);
-        self.service_account(&spec, pod)?;
-        self.prepared.add(before, &namespace, spec);
-        start_status(pod);
+        self.priority(write, pod)?;
+        let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
+        tolerate_trouble_for_a_while(pod);
+        if *pod.spec.shared == *incoming {
+            // Nothing was missing: the template's own spec goes on being shared.
+            pod.spec_mut().shared = Arc::clone(&incoming);
+        }
+        refuse_pod(pod, validation::create)?;
+        self.first_status(pod);
+        if let (Some((account, account_rv)), None) = (account, &pod.spec.node) {
+            self.memo.add(Prepared {
+                incoming,
+                namespace: Arc::from(pod.namespace()),
+                spec: Arc::clone(&pod.spec),
+                status: Arc::clone(&pod.status),
+                account,
+                account_rv,
+                classes: self.cache.last_event(Kind::PRIORITY_CLASS),
+            });
+        }
         Ok(())
     }
 
-    fn service_account(&self, spec: &PodSpec, pod: &Pod) -> Result<(), Status> {
-        let name = spec.service_account_name.as_deref().unwrap_or("default");
-        let key = ObjectKey::new(Kind::SERVICE_ACCOUNT, pod.namespace(), name);
-        if self.cache.get(&key).is_some() {
-            return Ok(());
+    /// Takes what came of an earlier pod with the same spec, if that still holds.
+    fn admit_known_pod(&self, write: &Write, pod: &mut Pod) -> bool {
+        let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
+        let account = self.object(write, &known.account).map(|a| a.rv());
+        let gated = known.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+        if account != Some(known.account_rv) || known.classes != self.cache.last_event(Kind::PRIORITY_CLASS) || gated {
+            return false;
         }
-        let why =
-            format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", pod.namespace());
-        Err(Status::forbidden(Kind::POD, pod.name(), &why))
+        if pod.spec.node.is_some() {
+            pod.spec_mut().shared = Arc::clone(&known.spec.shared);
+        } else {
+            pod.spec = Arc::clone(&known.spec);
+        }
+        pod.status = Arc::clone(&known.status);
+        true
     }
 
-    /// Resolves `priorityClassName`, or the default class, to a number.
-    fn priority(&self, pod: &mut Pod) -> Result<(), Status> {
-        let class = pod.spec.priority_class_name.clone().unwrap_or_default();
-        let system = SYSTEM_PRIORITIES.iter().find(|(name, _)| *name == class).map(|(_, value)| *value);
-        let field = |o: &Object, name: &str| match o {
-            Object::Dynamic(d) => d.body.get(name).cloned(),
-            _ => None,
-        };
-        let value = |o: &Object| field(o, "value").and_then(|v| v.as_i64()).and_then(|v| i32::try_from(v).ok());
-        let (name, number) = if let Some(number) = system {
-            (class, number)
-        } else if class.is_empty() {
-            let default = self
-                .cache
-                .range(Kind::PRIORITY_CLASS, "", None)
-                .find(|(_, o)| field(o, "globalDefault").and_then(|v| v.as_bool()).unwrap_or(false));
-            default.map_or((String::new(), 0), |(k, o)| (k.name().to_owned(), value(o).unwrap_or(0)))
-        } else {
-            let found = self.cache.get(&ObjectKey::new(Kind::PRIORITY_CLASS, "", &class));
-            let Some(found) = found else {
-                let why = format!("no PriorityClass with name {class} was found");
-                return Err(Status::forbidden(Kind::POD, pod.name(), &why));
-            };
-            (class, value(found).unwrap_or(0))
+    fn first_status(&self, pod: &mut Pod) {
+        let class = qos_class(&pod.spec.shared).to_owned();
+        let status = pod.status_mut();
+        status.phase = Some("Pending".to_owned());
+        status.qos_class = Some(class);
+        if pod.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
+            let message = "Scheduling is blocked due to non-empty scheduling gates";
+            let now = self.now.wall.to_time();
+            set_condition(pod, "PodScheduled", "False", Some("SchedulingGated"), Some(message), now);
+        }
+    }
+
+    /// ServiceAccount: every pod runs as one, which must be there.
+    fn service_account(&self, write: &Write, pod: &mut Pod) -> Result<(ObjectKey, Revision), Decision> {
+        let spec = &pod.spec.shared;
+        let named = [&spec.service_account_name, &spec.service_account];
+        let name = named.iter().find_map(|n| n.as_deref().filter(|n| !n.is_empty())).unwrap_or("default").to_owned();
+        let key = ObjectKey::new(Kind::SERVICE_ACCOUNT, pod.namespace(), &name);
+        let Some(Object::ServiceAccount(account)) = self.object(write, &key) else {
+            let why = format!(
+                "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                pod.namespace()
+            );
+            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
         };
         let spec = Arc::make_mut(&mut pod.spec_mut().shared);
-        if !name.is_empty() {
-            spec.priority_class_name = Some(name);
+        spec.service_account_name = Some(name.clone());
+        spec.service_account = Some(name);
+        if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
+            spec.image_pull_secrets = account.spec.image_pull_secrets.clone().filter(|s| !s.is_empty());
         }
-        spec.priority = Some(number);
-        spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".to_owned());
+        Ok((key, account.rv))
+    }
+
+    /// Priority: resolves `priorityClassName`, or the default class, to a number.
+    fn priority(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+        let asked = pod.spec.shared.priority_class_name.clone().unwrap_or_default();
+        let forbid = |why: &str| Status::forbidden(Kind::POD, pod.name(), why);
+        let class = if asked.is_empty() {
+            self.default_class()
+        } else {
+            let key = ObjectKey::new(Kind::PRIORITY_CLASS, "", &asked);
+            let found = self.object(write, &key);
+            if found.is_none() {
+                let why = format!("no PriorityClass with name {asked} was found");
+                return Err(Decision::refuse_if(&key, forbid(&why)));
+            }
+            found
+        };
+        let value = class.as_ref().and_then(|c| body(c, "value")).and_then(Value::as_i64).unwrap_or(0);
+        let value = i32::try_from(value).unwrap_or(HIGHEST_USER_PRIORITY);
+        let policy = class.as_ref().and_then(|c| body(c, "preemptionPolicy")).and_then(Value::as_str);
+        let policy = policy.unwrap_or("PreemptLowerPriority").to_owned();
+        let spec = &pod.spec.shared;
+        let keys = class.iter().map(|c| StoreKey::Object(c.key())).collect::<Vec<_>>();
+        if let Some(given) = spec.priority.filter(|p| *p != value) {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission \
+                 controller computed {value} from the given PriorityClass name"
+            );
+            return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
+        }
+        if let Some(given) = spec.preemption_policy.as_ref().filter(|p| **p != policy) {
+            let why = format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
+                 controller computed {policy} from the given PriorityClass name"
+            );
+            return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
+        }
+        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        spec.priority_class_name = class.map(|c| c.name().to_owned());
+        spec.priority = Some(value);
+        spec.preemption_policy = Some(policy);
         Ok(())
+    }
+
+    /// The class of pods that name none; of several default classes the one of lowest value.
+    fn default_class(&self) -> Option<Object> {
+        let default = |o: &&Object| body(o, "globalDefault").and_then(Value::as_bool) == Some(true);
+        let value = |o: &&Object| body(o, "value").and_then(Value::as_i64).unwrap_or(0);
+        self.cache.objects(Kind::PRIORITY_CLASS).map(|(_, o)| o).filter(default).min_by_key(value).cloned()
     }
 }
 
-fn refuse(object: &Object, errors: &[crate::object::FieldError]) -> Result<(), Status> {
+fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
+    match object {
+        Object::Dynamic(d) => d.body.get(field),
+        _ => None,
+    }
+}
+
+/// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
+fn apply_defaults(object: &mut Object) {
+    let before = pod_spec(object).map(Arc::clone);
+    defaults::apply(object);
+    let (Some(before), Some(after)) = (before, pod_spec(object)) else { return };
+    if Arc::ptr_eq(&before, after) || *before != **after {
+        return;
+    }
+    match object {
+        Object::Pod(o) => o.spec_mut().shared = before,
+        Object::Deployment(o) => o.spec_mut().pod = before,
+        Object::ReplicaSet(o) => o.spec_mut().pod = before,
+        Object::ReplicationController(o) => o.spec_mut().pod = before,
+        _ => {}
+    }
+}
+
+fn pod_spec(object: &Object) -> Option<&Arc<PodSpec>> {
+    match object {
+        Object::Pod(o) => Some(&o.spec.shared),
+        Object::Deployment(o) => Some(&o.spec.pod),
+        Object::ReplicaSet(o) => Some(&o.spec.pod),
+        Object::ReplicationController(o) => Some(&o.spec.pod),
+        _ => None,
+    }
+}
+
+fn refuse(object: &Object, errors: &[FieldError]) -> Result<(), Status> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.kind(), object.name(), errors)) }
 }
 
-/// A pod starts as Pending, with its quality-of-service class.
-fn start_status(pod: &mut Pod) {
-    let class = qos_class(&pod.spec.shared).to_owned();
-    let status = pod.status_mut();
-    status.phase = Some("Pending".to_owned());
-    status.qos_class = Some(class);
+fn refuse_pod(pod: &Pod, validate: impl Fn(&Object) -> Vec<FieldError>) -> Result<(), Decision> {
+    let object = Object::Pod(pod.clone());
+    refuse(&object, &validate(&object)).map_err(Decision::refuse)
 }
 
 /// DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable.
-fn tolerate_node_trouble(spec: &mut PodSpec) {
+fn tolerate_trouble_for_a_while(pod: &mut Pod) {
     for key in [TAINT_NOT_READY, TAINT_UNREACHABLE] {
         let tolerates = |t: &Toleration| {
-            t.key.as_deref().is_none_or(|k| k.is_empty() || k == key)
-                && t.effect.as_deref().is_none_or(|e| e.is_empty() || e == "NoExecute")
+            let is = |field: &Option<String>, value: &str| field.as_deref().is_none_or(|f| f.is_empty() || f == value);
+            is(&t.key, key) && is(&t.effect, "NoExecute")
         };
-        let all = spec.tolerations.get_or_insert_with(Vec::new);
-        if !all.iter().any(tolerates) {
-            all.push(Toleration {
-                key: Some(key.to_owned()),
-                operator: Some("Exists".to_owned()),
-                effect: Some("NoExecute".to_owned()),
-                toleration_seconds: Some(300),
-                value: None,
-            });
+        if pod.spec.shared.tolerations.iter().flatten().any(tolerates) {
+            continue;
         }
+        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        spec.tolerations.get_or_insert_with(Vec::new).push(Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(300),
+            value: None,
+        });
     }
 }

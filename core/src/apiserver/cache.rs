@@ -1,157 +1,214 @@
-//! The watch cache: every object as this server last heard of it, and the recent changes for watchers that resume.
+//! The watch cache: the store's state at one revision, and the recent events of each kind.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use super::service_ip::Addresses;
 use crate::limits;
-use crate::machine::Mono;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
-/// How long a change is kept at least, as upstream's `eventFreshDuration`, as long as the ring may still grow.
-const FRESH: Duration = Duration::from_secs(75);
+/// One recent event, shared with the batch in which it came.
+#[derive(Debug)]
+pub(super) struct Recent {
+    batch: Arc<Vec<StoreEvent>>,
+    index: u32,
+}
 
-/// A change of one object.
-#[derive(Clone, Debug)]
-pub(super) struct CacheEvent {
-    pub key: ObjectKey,
-    pub old: Option<Object>,
-    pub new: Option<Object>,
-    pub rv: Revision,
-    at: Mono,
+impl Recent {
+    pub(super) fn event(&self) -> &StoreEvent {
+        &self.batch[self.index as usize]
+    }
 }
 
 #[derive(Debug, Default)]
 struct KindCache {
     objects: BTreeMap<ObjectKey, Object>,
-    recent: VecDeque<CacheEvent>,
-    /// Changes up to here are no longer in `recent`.
-    forgotten: Revision,
+    recent: VecDeque<Recent>,
+    /// Every event after this revision is among the recent ones.
+    floor: Revision,
+    /// Revision of the last event.
+    last: Revision,
 }
 
-/// The cache of all kinds.
+/// The state of the store at a revision, as this server knows it.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    kinds: Vec<KindCache>,
     revision: Revision,
-    loaded: bool,
-}
-
-fn object_of(kv: KeyValue) -> Option<(ObjectKey, Object)> {
-    match (kv.key, kv.value) {
-        (StoreKey::Object(key), Stored::Object(object)) => Some((key, object)),
-        _ => None,
-    }
+    kinds: Vec<KindCache>,
+    /// Revisions of the private keys.
+    marks: BTreeMap<Arc<str>, Revision>,
+    pods_by_node: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    addresses: Addresses,
 }
 
 impl Cache {
-    /// Takes the whole keyspace in, as of `revision`; answers the changes against what was there before.
-    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: Revision, at: Mono) -> Vec<CacheEvent> {
-        let mut fresh: Vec<BTreeMap<ObjectKey, Object>> = Vec::new();
-        fresh.resize_with(Kind::all().count(), BTreeMap::new);
-        for (key, object) in kvs.into_iter().filter_map(object_of) {
-            fresh[usize::from(key.kind.0)].insert(key, object);
-        }
-        let mut changes = Vec::new();
-        self.kinds.resize_with(fresh.len(), KindCache::default);
-        for (cache, fresh) in self.kinds.iter_mut().zip(fresh) {
-            let before = std::mem::replace(&mut cache.objects, fresh);
-            // What happened between is unknown, so nobody can resume from before.
-            cache.recent.clear();
-            cache.forgotten = revision;
-            for (key, old) in &before {
-                let new = cache.objects.get(key);
-                if new.is_none_or(|n| n.rv() != old.rv()) {
-                    let rv = new.map_or(revision, Object::rv);
-                    changes.push(CacheEvent { key: key.clone(), old: Some(old.clone()), new: new.cloned(), rv, at });
-                }
-            }
-            for (key, new) in cache.objects.iter().filter(|(k, _)| !before.contains_key(*k)) {
-                let (key, rv) = (key.clone(), new.rv());
-                changes.push(CacheEvent { key, old: None, new: Some(new.clone()), rv, at });
-            }
-        }
-        changes.sort_by_key(|c| c.rv);
-        self.revision = revision;
-        self.loaded = true;
-        changes
-    }
-
-    /// Takes one change in; answers it as watchers see it.
-    pub fn apply(&mut self, event: &StoreEvent, at: Mono) -> Option<CacheEvent> {
-        let StoreKey::Object(key) = &event.key else { return None };
-        let cache = &mut self.kinds[usize::from(key.kind.0)];
-        let new = match event.value.as_ref().map(|kv| &kv.value) {
-            Some(Stored::Object(object)) => Some(object.clone()),
-            Some(Stored::Mark(_)) => return None,
-            None => None,
-        };
-        let old = match &new {
-            Some(object) => match cache.objects.get_mut(key) {
-                Some(slot) => Some(std::mem::replace(slot, object.clone())),
-                None => cache.objects.insert(key.clone(), object.clone()),
-            },
-            None => cache.objects.remove(key),
-        };
-        let change = CacheEvent { key: key.clone(), old, new, rv: event.revision, at };
-        cache.recent.push_back(change.clone());
-        while cache.recent.len() > limits::WATCH_CACHE_EVENTS
-            && (cache.recent.len() > 10 * limits::WATCH_CACHE_EVENTS || at.since(cache.recent[0].at) > FRESH)
-        {
-            cache.forgotten = cache.recent.pop_front().expect("it is longer than the limit").rv;
-        }
-        Some(change)
-    }
-
-    /// Nothing up to this revision is missing.
-    pub fn advance(&mut self, revision: Revision) {
-        self.revision = self.revision.max(revision);
-    }
-
-    /// The revision that the cache has reached.
-    pub fn revision(&self) -> Revision {
+    pub(super) fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Whether the first load is done.
-    pub fn is_loaded(&self) -> bool {
-        self.loaded
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.kind(key.kind)?.objects.get(key)
     }
 
-    /// One object.
-    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.kinds.get(usize::from(key.kind.0))?.objects.get(key)
+    /// An object with the cache's own copy of its key.
+    pub(super) fn entry(&self, key: &ObjectKey) -> Option<(&ObjectKey, &Object)> {
+        self.kind(key.kind)?.objects.get_key_value(key)
     }
 
-    /// One object with the cache's own copy of its key.
-    pub fn get_entry(&self, key: &ObjectKey) -> Option<(&ObjectKey, &Object)> {
-        self.kinds.get(usize::from(key.kind.0))?.objects.get_key_value(key)
+    pub(super) fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.kind(kind).into_iter().flat_map(|k| &k.objects)
     }
 
-    /// Objects of a kind in a namespace (all where it is empty), after a key if one is given.
-    pub fn range<'a>(
-        &'a self,
-        kind: Kind,
-        namespace: &str,
-        after: Option<&ObjectKey>,
-    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Object)> + use<'a> {
-        use std::ops::Bound::{Excluded, Included};
-        let start = match after {
-            Some(key) => Excluded(key.clone()),
-            None => Included(ObjectKey::range_start(kind, namespace)),
-        };
-        let end = Excluded(ObjectKey::range_end(kind, namespace));
-        let cache = self.kinds.get(usize::from(kind.0));
-        cache.into_iter().flat_map(move |c| c.objects.range((start.clone(), end.clone())))
+    /// The objects of a kind in a namespace (empty: in all), in order.
+    pub(super) fn range(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let range = ObjectKey::range_start(kind, namespace)..ObjectKey::range_end(kind, namespace);
+        self.kind(kind).into_iter().flat_map(move |k| k.objects.range(range.clone()))
     }
 
-    /// Changes of a kind after `revision`; or, as an error, the oldest revision one can resume from.
-    pub fn since(&self, kind: Kind, revision: Revision) -> Result<impl Iterator<Item = &CacheEvent>, Revision> {
-        let cache = &self.kinds[usize::from(kind.0)];
-        if revision < cache.forgotten {
-            return Err(cache.forgotten);
+    /// The pods of a node, in order.
+    pub(super) fn pods_of_node(&self, node: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let keys = self.pods_by_node.get(node).into_iter().flatten();
+        keys.filter_map(|k| self.get(k).map(|o| (k, o)))
+    }
+
+    /// Revision of a private key, zero if it is absent.
+    pub(super) fn mark(&self, name: &str) -> Revision {
+        self.marks.get(name).copied().unwrap_or_default()
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Revision of the last event of a kind.
+    pub(super) fn last_event(&self, kind: Kind) -> Revision {
+        self.kind(kind).map_or(Revision(0), |k| k.last)
+    }
+
+    /// The events of a kind after a revision; `Err` with the oldest revision that can be resumed from.
+    pub(super) fn events_after(&self, kind: Kind, rv: Revision) -> Result<impl Iterator<Item = &StoreEvent>, Revision> {
+        let cache = self.kind(kind);
+        let floor = cache.map_or(self.revision, |k| k.floor);
+        if rv < floor {
+            return Err(floor);
         }
-        let first = cache.recent.partition_point(|c| c.rv <= revision);
-        Ok(cache.recent.range(first..))
+        let recent = cache.map(|k| k.recent.range(k.recent.partition_point(|r| r.event().revision <= rv)..));
+        Ok(recent.into_iter().flatten().map(Recent::event))
+    }
+
+    /// Begins anew with what the store has.
+    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<KeyValue>) {
+        *self = Cache { revision, ..Cache::default() };
+        self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
+        for kv in kvs {
+            match (kv.key, kv.value) {
+                (StoreKey::Object(key), Stored::Object(object)) => {
+                    self.kind_mut(key.kind).last = revision;
+                    self.replace(&key, None, Some(object));
+                }
+                (StoreKey::Private(name), _) => {
+                    self.marks.insert(name, kv.mod_revision);
+                }
+                (StoreKey::Fence(_) | StoreKey::Object(_), _) => {}
+            }
+        }
+    }
+
+    /// The store has reached this revision.
+    pub(super) fn advance(&mut self, revision: Revision) {
+        assert!(revision >= self.revision, "the cache went back from {:?} to {revision:?}", self.revision);
+        self.revision = revision;
+    }
+
+    /// Takes one event of a batch.
+    pub(super) fn apply(&mut self, batch: &Arc<Vec<StoreEvent>>, index: usize) {
+        let event = &batch[index];
+        match &event.key {
+            StoreKey::Object(key) => {
+                let old = event.previous.as_ref().and_then(object_of);
+                self.replace(key, old, event.value.as_ref().and_then(object_of).cloned());
+                let recent = Recent { batch: Arc::clone(batch), index: index as u32 };
+                self.kind_mut(key.kind).remember(recent);
+            }
+            StoreKey::Private(name) => match &event.value {
+                Some(kv) => drop(self.marks.insert(Arc::clone(name), kv.mod_revision)),
+                None => drop(self.marks.remove(name)),
+            },
+            StoreKey::Fence(_) => {}
+        }
+    }
+
+    fn replace(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<Object>) {
+        match key.kind {
+            Kind::POD => self.index_pod(key, old, new.as_ref()),
+            Kind::SERVICE => self.addresses.replace(key, old, new.as_ref()),
+            _ => {}
+        }
+        let objects = &mut self.kind_mut(key.kind).objects;
+        match new {
+            Some(new) => match objects.get_mut(key) {
+                Some(slot) => *slot = new,
+                None => drop(objects.insert(key.clone(), new)),
+            },
+            None => drop(objects.remove(key)),
+        }
+    }
+
+    fn index_pod(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) {
+        let (old, new) = (old.and_then(node_of), new.and_then(node_of));
+        if old == new {
+            return;
+        }
+        if let Some(node) = old
+            && let Some(pods) = self.pods_by_node.get_mut(node)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.pods_by_node.remove(node);
+            }
+        }
+        if let Some(node) = new {
+            self.pods_by_node.entry(Arc::clone(node)).or_default().insert(key.clone());
+        }
+    }
+
+    fn kind(&self, kind: Kind) -> Option<&KindCache> {
+        self.kinds.get(usize::from(kind.0))
+    }
+
+    fn kind_mut(&mut self, kind: Kind) -> &mut KindCache {
+        &mut self.kinds[usize::from(kind.0)]
+    }
+}
+
+impl KindCache {
+    fn remember(&mut self, recent: Recent) {
+        self.last = recent.event().revision;
+        self.recent.push_back(recent);
+        while self.recent.len() > limits::WATCH_CACHE_EVENTS {
+            // All events of a revision go together: half a revision can't be resumed from.
+            let gone = self.recent.pop_front().expect("a ring over its bound is not empty").event().revision;
+            self.floor = gone;
+            while self.recent.front().is_some_and(|r| r.event().revision == gone) {
+                self.recent.pop_front();
+            }
+        }
+    }
+}
+
+/// The object of a value, if it is one.
+pub(super) fn object_of(kv: &KeyValue) -> Option<&Object> {
+    match &kv.value {
+        Stored::Object(o) => Some(o),
+        Stored::Mark(_) => None,
+    }
+}
+
+/// The node that a pod is bound to.
+pub(super) fn node_of(object: &Object) -> Option<&Arc<str>> {
+    match object {
+        Object::Pod(pod) => pod.spec.node.as_ref(),
+        _ => None,
     }
 }

@@ -1,123 +1,150 @@
-//! Create: a name, the server's metadata, admission, defaults, validation.
+//! Create: admit, name, stamp, allocate, put.
 
-use serde_json::Value;
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::{Call, Status};
+use crate::limits;
+use crate::object::{FieldError, Kind, Object, ObjectKey};
+use crate::store::StoreKey;
 
-use super::ApiServer;
-use super::write::{Commit, Decision, Reply};
-use crate::api::{Response, Status, WriteOptions};
-use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
-use crate::store::{Op, StoreKey, Stored};
+/// Longest prefix of a generated name (`maxGeneratedNameLength`): names have 63 characters, five of them random.
+const GENERATED_PREFIX: usize = 58;
 
-impl ApiServer {
-    /// Chooses the name of an object that has only a `generateName`, and checks its namespace's form.
-    pub(super) fn name_object(&mut self, object: &mut Object) -> Result<(), Status> {
-        let info = object.kind().info();
-        if info.namespaced && object.namespace().is_empty() {
-            return Err(Status::bad_request("an empty namespace may not be set during creation"));
+impl Deciding<'_> {
+    pub(super) fn create(&mut self, write: &mut Write) -> Decision {
+        let mut object = match self.admitted(write) {
+            Ok(object) => object,
+            Err(decision) => return decision,
+        };
+        let key = object.key();
+        if self.object(write, &key).is_some() {
+            return self.name_taken(write, &key, object);
         }
-        if !info.namespaced && !object.namespace().is_empty() {
-            return Err(Status::bad_request("namespace field must be empty for cluster-scoped resources"));
-        }
-        if object.name().is_empty() {
-            let Some(prefix) = object.meta().generate_name.clone().filter(|p| !p.is_empty()) else {
-                let error = crate::object::FieldError::required("metadata.name", "name or generateName is required");
-                return Err(Status::invalid(object.kind(), "", &[error]));
-            };
-            // Names have 63 characters at most (names.SimpleNameGenerator keeps 58 of the prefix).
-            let prefix: String = prefix.chars().take(58).collect();
-            object.meta_mut().name = Some(format!("{prefix}{}", self.rng.name_suffix(5)));
-        }
-        Ok(())
+        let allocation = match self.allocate_addresses(write, &key, None, &mut object) {
+            Ok(allocation) => allocation,
+            Err(decision) => return decision,
+        };
+        let commit = Commit::create(&key, object.clone()).also_fence(&key, None, Some(&object));
+        self.finish_commit(commit, key.kind, allocation)
     }
 
-    pub(super) fn decide_create(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        object: &Object,
-        options: WriteOptions,
-    ) -> Decision {
-        if object.rv().0 != 0 {
-            return Decision::Refuse(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    /// The object as it is to be stored, save for what has to be allocated.
+    fn admitted(&mut self, write: &mut Write) -> Result<Object, Decision> {
+        if let Some(object) = &write.admitted {
+            return Ok(object.clone());
         }
+        let Call::Create { object, .. } = &write.request.call else { unreachable!("not a create") };
         let mut object = object.clone();
-        self.stamp(now, &mut object);
-        reset_status(&mut object);
-        if let Err(status) = self.admit_create(&mut object) {
-            return Decision::Refuse(status);
-        }
-        let allocated = match self.allocations.for_create(&mut object, &mut self.rng) {
-            Ok(allocated) => allocated,
-            Err(errors) => return Decision::Refuse(Status::invalid(key.kind, key.name(), &errors)),
-        };
-        if options.dry_run {
-            return Decision::DryRun(Response::Object(object));
-        }
-        let (compare, mut extra) = allocated;
-        extra.extend(fence_of(key, None, &object));
-        Decision::Commit(Commit {
-            key: key.clone(),
-            put: Some(object.clone()),
-            compare,
-            extra,
-            reply: Reply::Object(object),
-        })
+        check_shape(&object).map_err(Decision::refuse)?;
+        self.namespace_lifecycle(write, &object)?;
+        self.stamp(&mut object);
+        prepare(&mut object);
+        self.admit_new(write, &mut object)?;
+        write.admitted = Some(object.clone());
+        Ok(object)
     }
 
     /// Metadata that only the server writes.
-    fn stamp(&mut self, now: Now, object: &mut Object) {
+    fn stamp(&mut self, object: &mut Object) {
         let uid = self.rng.uuid();
+        let suffix = object.name().is_empty().then(|| self.rng.name_suffix(5));
         let counted = object.kind().info().has_generation;
-        let meta: &mut ObjectMeta = object.meta_mut();
+        let now = self.now.wall.to_time();
+        let meta = object.meta_mut();
         meta.uid = Some(uid);
-        meta.creation_timestamp = Some(now.wall.to_time());
+        meta.creation_timestamp = Some(now);
         meta.generation = counted.then_some(1);
         meta.deletion_timestamp = None;
         meta.deletion_grace_period_seconds = None;
         meta.self_link = None;
-        meta.managed_fields = None;
-        meta.resource_version = None;
+        if let (Some(suffix), Some(prefix)) = (suffix, meta.generate_name.as_deref()) {
+            meta.name = Some(generated(prefix, &suffix));
+        }
+    }
+
+    /// The name is taken: another one is drawn if it was generated. Whether it is really taken, the store must say.
+    fn name_taken(&mut self, write: &mut Write, key: &ObjectKey, mut object: Object) -> Decision {
+        let Call::Create { object: asked, .. } = &write.request.call else { unreachable!("not a create") };
+        let generated_name = asked.name().is_empty();
+        let known = write.fresh.iter().any(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
+        if !generated_name || !known || write.names_tried + 1 >= limits::NAME_ATTEMPTS {
+            return Decision::refuse_if(key, Status::already_exists(key.kind, key.name()));
+        }
+        write.names_tried += 1;
+        let suffix = self.rng.name_suffix(5);
+        let prefix = object.meta().generate_name.clone().unwrap_or_default();
+        object.meta_mut().name = Some(generated(&prefix, &suffix));
+        write.admitted = Some(object);
+        self.create(write)
     }
 }
 
-/// Kinds with a status subresource start with an empty status, save those whose strategy keeps what is given.
-fn reset_status(object: &mut Object) {
+fn generated(prefix: &str, suffix: &str) -> String {
+    let end = prefix.char_indices().nth(GENERATED_PREFIX).map_or(prefix.len(), |(i, _)| i);
+    format!("{}{suffix}", &prefix[..end])
+}
+
+fn check_shape(object: &Object) -> Result<(), Status> {
+    let info = object.kind().info();
+    if object.rv().0 != 0 {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    if info.namespaced && object.namespace().is_empty() {
+        return Err(Status::bad_request("an empty namespace may not be set during creation"));
+    }
+    if !info.namespaced && !object.namespace().is_empty() {
+        return Err(Status::bad_request("namespace may not be set for cluster-scoped resources"));
+    }
+    if object.name().is_empty() && object.meta().generate_name.as_deref().unwrap_or("").is_empty() {
+        let error = FieldError::required("metadata.name", "name or generateName is required");
+        return Err(Status::invalid(object.kind(), "", &[error]));
+    }
+    Ok(())
+}
+
+/// As the kinds' `PrepareForCreate`: status belongs to the machines, save a node's, which registers with it.
+fn prepare(object: &mut Object) {
     match object {
-        Object::Pod(o) => o.status = Default::default(),
-        Object::Namespace(o) => o.status = Default::default(),
+        // The status of a pod is set with its quality of service, after defaulting.
+        Object::Pod(_) | Object::Node(_) => {}
+        Object::Namespace(ns) => {
+            ns.status = Default::default();
+            ns.status_mut().phase = Some("Active".to_owned());
+            let finalizers = ns.spec_mut().finalizers.get_or_insert_with(Vec::new);
+            if !finalizers.iter().any(|f| f == "kubernetes") {
+                finalizers.push("kubernetes".to_owned());
+            }
+            let name = ns.name().to_owned();
+            let labels = ns.meta_mut().labels.get_or_insert_with(Default::default);
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name);
+        }
         Object::Service(o) => o.status = Default::default(),
         Object::ReplicationController(o) => o.status = Default::default(),
         Object::ReplicaSet(o) => o.status = Default::default(),
         Object::Deployment(o) => o.status = Default::default(),
         Object::PodDisruptionBudget(o) => o.status = Default::default(),
-        Object::Dynamic(o) if o.kind.info().subresources.contains(&"status") => {
-            o.status = match o.kind {
-                Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
-                    Some(std::sync::Arc::new(serde_json::json!({"phase": "Pending"})))
-                }
-                _ => None::<std::sync::Arc<Value>>,
-            };
-        }
-        // A node registers with its status; the others have none.
-        Object::Node(_)
-        | Object::Lease(_)
+        Object::Dynamic(o) => match o.kind {
+            Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
+                o.status = Some(std::sync::Arc::new(serde_json::json!({"phase": "Pending"})));
+            }
+            kind if kind.info().subresources.contains(&"status") => o.status = None,
+            _ => {}
+        },
+        Object::Lease(_)
         | Object::Endpoints(_)
         | Object::EndpointSlice(_)
         | Object::Event(_)
-        | Object::ServiceAccount(_)
-        | Object::Dynamic(_) => {}
+        | Object::ServiceAccount(_) => {}
     }
 }
 
-/// A Lease that changes hands moves its fence in the same transaction; see [`Fence`](crate::api::Fence).
-pub(super) fn fence_of(key: &ObjectKey, old: Option<&Object>, new: &Object) -> Option<Op> {
-    let Object::Lease(new) = new else { return None };
-    if key.namespace() == crate::object::NODE_LEASE_NAMESPACE {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::generated;
+
+    #[test]
+    fn generated_names_keep_to_63_characters() {
+        assert_eq!(generated("web-", "abcde"), "web-abcde");
+        assert_eq!(generated(&"x".repeat(80), "abcde").len(), 63);
+        assert_eq!(generated(&"é".repeat(80), "abcde").chars().count(), 63);
     }
-    let same = matches!(old, Some(Object::Lease(old))
-        if old.spec.holder_identity == new.spec.holder_identity && old.spec.lease_transitions == new.spec.lease_transitions);
-    let holder = std::sync::Arc::from(new.spec.holder_identity.as_deref().unwrap_or(""));
-    (!same).then(|| Op::Put { key: StoreKey::Fence(key.clone()), value: Stored::Mark(holder), lease: None })
 }

@@ -5,113 +5,147 @@
 
 use std::time::Duration;
 
-use super::ApiServer;
-use super::update::check;
-use super::write::{Commit, Decision, Reply};
-use crate::api::{DeleteOptions, Propagation, Response};
-use crate::machine::{Now, Wall};
+use super::update::check_precondition;
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::{Call, DeleteOptions, Propagation, Response, Status};
+use crate::machine::Wall;
 use crate::object::{Kind, Object, ObjectKey, is_pod_terminal};
+use crate::store::StoreKey;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// Whether an object that is being deleted has nothing left to wait for.
-pub(super) fn is_to_be_removed(object: &Object) -> bool {
-    let meta = object.meta();
-    let finalized = meta.finalizers.as_ref().is_none_or(Vec::is_empty);
-    let graceful = meta.deletion_grace_period_seconds.unwrap_or(0) > 0;
-    let namespace_waits =
-        matches!(object, Object::Namespace(ns) if ns.spec.finalizers.as_ref().is_some_and(|f| !f.is_empty()));
-    meta.deletion_timestamp.is_some() && finalized && !graceful && !namespace_waits
+/// How gracefully an object goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Grace {
+    /// The kind (or the object) knows no grace.
+    None,
+    /// It is on its way already, and no sooner end is asked for.
+    Pending,
+    /// It has this many seconds, counted from this time.
+    Seconds(i64, Wall),
 }
 
-/// Seconds of grace that a pod gets; nothing else is deleted gracefully.
-fn grace(object: &Object, options: &DeleteOptions) -> i64 {
-    let Object::Pod(pod) = object else { return 0 };
-    if pod.spec.node.is_none() || is_pod_terminal(pod) {
-        return 0;
-    }
-    let asked = options.grace_seconds.or(pod.spec.termination_grace_period_seconds).unwrap_or(30);
-    if asked < 0 { 1 } else { asked }
-}
-
-/// The finalizers that the propagation policy asks for.
-fn finalizers(object: &Object, options: &DeleteOptions) -> Vec<String> {
-    let default = if object.kind() == Kind::REPLICATION_CONTROLLER { Some(Propagation::Orphan) } else { None };
-    let before = object.meta().finalizers.clone().unwrap_or_default();
-    let policy = match options.propagation.or_else(|| {
-        // Finalizers that stand already say what was asked before.
-        if before.iter().any(|f| f == ORPHAN) {
-            Some(Propagation::Orphan)
-        } else if before.iter().any(|f| f == FOREGROUND) {
-            Some(Propagation::Foreground)
-        } else {
-            default
+impl Deciding<'_> {
+    pub(super) fn delete(&mut self, write: &mut Write) -> Decision {
+        let Call::Delete { key, options } = &write.request.call else { unreachable!("not a delete") };
+        let Some(current) = self.object(write, key) else {
+            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+        };
+        if let Err(status) = check_precondition(key, &options.precondition, &current) {
+            return Decision::refuse_if(key, status);
         }
-    }) {
-        Some(Propagation::Orphan) => Some(ORPHAN),
-        Some(Propagation::Foreground) => Some(FOREGROUND),
-        Some(Propagation::Background) | None => None,
-    };
-    let mut all: Vec<String> = before.into_iter().filter(|f| f != ORPHAN && f != FOREGROUND).collect();
-    all.extend(policy.map(str::to_owned));
-    all
-}
+        if key.kind == Kind::NAMESPACE {
+            return self.delete_namespace(key, &current, options);
+        }
+        self.delete_object(key, &current, current.clone(), options)
+    }
 
-impl ApiServer {
-    pub(super) fn decide_delete(
-        &mut self,
-        now: Now,
+    /// Deletes `current`, which goes as `last` (an eviction adds a condition).
+    pub(super) fn delete_object(
+        &self,
         key: &ObjectKey,
-        options: &DeleteOptions,
         current: &Object,
+        last: Object,
+        options: &DeleteOptions,
     ) -> Decision {
-        if let Err(status) = check(key, &options.precondition, current) {
-            return Decision::Refuse(status);
+        let grace = self.grace(current, options);
+        if grace == Grace::Pending {
+            let as_is = Ok(Response::Object(current.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], as_is);
         }
-        let mut new = current.clone();
-        let wanted = finalizers(current, options);
-        if current.meta().finalizers.as_deref().unwrap_or(&[]) != wanted {
-            new.meta_mut().finalizers = (!wanted.is_empty()).then_some(wanted);
+        let mut new = last;
+        set_finalizers(&mut new, options);
+        let held = new.meta().finalizers.as_ref().is_some_and(|f| !f.is_empty());
+        match grace {
+            Grace::Seconds(seconds, from) => mark(&mut new, from, seconds),
+            Grace::None if held => mark(&mut new, self.now.wall, 0),
+            Grace::None | Grace::Pending => {}
         }
-        self.mark(now, options, current, &mut new);
-        if let Object::Namespace(ns) = &mut new
-            && ns.status.phase.as_deref() != Some("Terminating")
-        {
-            ns.status_mut().phase = Some("Terminating".to_owned());
+        let stays = held || matches!(grace, Grace::Seconds(seconds, _) if seconds > 0);
+        if !stays {
+            return Decision::Commit(Commit::remove(key, current, new).also_fence(key, Some(current), None));
         }
-        let removed = is_to_be_removed(&new);
-        if !removed && new == *current {
-            return Decision::Unchanged(Response::Object(new));
+        if new.meta() == current.meta() {
+            let as_is = Ok(Response::Object(current.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], as_is);
         }
-        if options.dry_run {
-            return Decision::DryRun(Response::Object(new));
-        }
-        let (put, extra) =
-            if removed { (None, self.allocations.for_delete(current)) } else { (Some(new.clone()), Vec::new()) };
-        Decision::Commit(Commit { key: key.clone(), put, compare: Vec::new(), extra, reply: Reply::Object(new) })
+        Decision::Commit(Commit::replace(key, current, new))
     }
 
-    /// Sets, or brings forward, the time of deletion.
-    fn mark(&self, now: Now, options: &DeleteOptions, current: &Object, new: &mut Object) {
-        let seconds = grace(current, options);
-        let deadline = |from: Wall| (from + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))).to_time();
-        if current.is_deleting() {
-            let left = current.meta().deletion_grace_period_seconds.unwrap_or(0);
-            // Grace can only be shortened, and only by who asks for it.
-            if options.grace_seconds.is_some() && seconds < left {
-                let meta = new.meta_mut();
-                meta.deletion_grace_period_seconds = Some(seconds);
-                meta.deletion_timestamp = Some(deadline(now.wall));
-            }
-            return;
+    fn grace(&self, object: &Object, options: &DeleteOptions) -> Grace {
+        let Object::Pod(pod) = object else { return Grace::None };
+        let meta = &pod.meta;
+        if let Some(deadline) = &meta.deletion_timestamp {
+            // What is being deleted can only be made to go sooner.
+            let Some(left) = meta.deletion_grace_period_seconds else { return Grace::None };
+            return match options.grace_seconds {
+                Some(asked) if asked < left => {
+                    let from = Wall::from_time(deadline).0 - left.saturating_mul(1_000_000);
+                    Grace::Seconds(asked.max(0), Wall(from))
+                }
+                _ => Grace::Pending,
+            };
         }
-        let counted = current.kind().info().has_generation;
-        let meta = new.meta_mut();
-        meta.deletion_timestamp = Some(deadline(now.wall));
-        meta.deletion_grace_period_seconds = Some(seconds);
-        if counted {
-            meta.generation = meta.generation.map(|g| g + 1);
-        }
+        let asked = options.grace_seconds.or(pod.spec.termination_grace_period_seconds).unwrap_or(0);
+        let seconds = match asked {
+            _ if pod.spec.node.is_none() || is_pod_terminal(pod) => 0,
+            negative if negative < 0 => 1,
+            seconds => seconds,
+        };
+        Grace::Seconds(seconds, self.now.wall)
     }
+}
+
+/// Sets the time of deletion, or brings it forward; the generation counts that once.
+pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
+    let first = !object.is_deleting();
+    let before = object.meta().deletion_grace_period_seconds;
+    if !first && before == Some(seconds) {
+        return;
+    }
+    let meta = object.meta_mut();
+    meta.deletion_grace_period_seconds = Some(seconds);
+    // What is being deleted without any grace keeps the time at which that began.
+    if first || before.is_some() {
+        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        meta.deletion_timestamp = Some((from + grace).to_time());
+    }
+    if first {
+        meta.generation = meta.generation.map(|g| if g > 0 { g + 1 } else { g });
+    }
+}
+
+/// As `deletionFinalizersForGarbageCollection`: the policy that is asked for replaces the one that stands.
+pub(super) fn set_finalizers(object: &mut Object, options: &DeleteOptions) {
+    // Events have no dependants.
+    if object.kind() == Kind::EVENT {
+        return;
+    }
+    let before = object.meta().finalizers.as_deref().unwrap_or(&[]);
+    let has = |name: &str| before.iter().any(|f| f == name);
+    // The first ReplicationControllers and Jobs knew no garbage collector; their default is still to orphan.
+    let orphans_by_default = matches!(object.kind(), Kind::REPLICATION_CONTROLLER | Kind::JOB);
+    let policy = options.propagation.unwrap_or_else(|| {
+        if has(ORPHAN) {
+            Propagation::Orphan
+        } else if has(FOREGROUND) {
+            Propagation::Foreground
+        } else if orphans_by_default {
+            Propagation::Orphan
+        } else {
+            Propagation::Background
+        }
+    });
+    let wanted = match policy {
+        Propagation::Orphan => Some(ORPHAN),
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Background => None,
+    };
+    if has(ORPHAN) == (wanted == Some(ORPHAN)) && has(FOREGROUND) == (wanted == Some(FOREGROUND)) {
+        return;
+    }
+    let mut after: Vec<String> = before.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    after.extend(wanted.map(str::to_owned));
+    object.meta_mut().finalizers = (!after.is_empty()).then_some(after);
 }

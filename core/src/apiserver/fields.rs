@@ -1,22 +1,29 @@
-//! Field selectors: which fields may be selected by, and their values (upstream's field label conversions).
+//! Field selectors: which fields of which kind may be selected on, and how they read.
+//!
+//! Source: the field label conversion functions of Kubernetes' `pkg/apis/*/v1/conversion.go`.
 
 use std::borrow::Cow;
 
 use crate::api::Status;
-use crate::object::{FieldSelector, Kind, Object, pod_phase};
+use crate::object::{FieldSelector, Kind, Object};
 
-/// Refuses a selector on a field that the kind cannot be selected by.
-pub(super) fn check(kind: Kind, selector: &FieldSelector) -> Result<(), Status> {
-    for (path, _, _) in &selector.terms {
-        let common = matches!(path.as_str(), "metadata.name" | "metadata.namespace");
-        if !common && !extra(kind).contains(&path.as_str()) {
-            return Err(Status::bad_request(format!("field label not supported: {path}")));
+/// Refuses selectors on fields that the kind does not offer.
+pub(super) fn check(kind: Kind, fields: &FieldSelector) -> Result<(), Status> {
+    for (path, _, _) in &fields.terms {
+        let common = path == "metadata.name" || (path == "metadata.namespace" && kind.info().namespaced);
+        if !common && !special(kind).contains(&path.as_str()) {
+            let text = if special(kind).is_empty() {
+                format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            } else {
+                format!("field label not supported: {path}")
+            };
+            return Err(Status::bad_request(text));
         }
     }
     Ok(())
 }
 
-fn extra(kind: Kind) -> &'static [&'static str] {
+fn special(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::POD => &[
             "spec.nodeName",
@@ -26,8 +33,15 @@ fn extra(kind: Kind) -> &'static [&'static str] {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
+        Kind::NODE => &["spec.unschedulable"],
+        Kind::NAMESPACE => &["status.phase"],
+        Kind::SERVICE => &["spec.clusterIP", "spec.type"],
+        Kind::REPLICA_SET | Kind::REPLICATION_CONTROLLER => &["status.replicas"],
+        Kind::JOB => &["status.successful"],
+        Kind::SECRET => &["type"],
         Kind::EVENT => &[
             "involvedObject.kind",
             "involvedObject.namespace",
@@ -41,65 +55,110 @@ fn extra(kind: Kind) -> &'static [&'static str] {
             "source",
             "type",
         ],
-        Kind::NODE => &["spec.unschedulable"],
-        Kind::NAMESPACE => &["status.phase"],
-        Kind::REPLICA_SET | Kind::REPLICATION_CONTROLLER => &["status.replicas"],
-        Kind::SERVICE => &["spec.clusterIP", "spec.type"],
-        Kind::SECRET => &["type"],
-        Kind::JOB => &["status.successful"],
         _ => &[],
     }
 }
 
-/// The value of a field that [`check`] lets through.
-pub(super) fn value<'a>(object: &'a Object, path: &str) -> Option<Cow<'a, str>> {
-    fn text(s: Option<&String>) -> Option<Cow<'_, str>> {
-        s.map(|s| Cow::Borrowed(s.as_str()))
-    }
+/// Whether an object's fields match.
+pub(super) fn matches(object: &Object, fields: &FieldSelector) -> bool {
+    fields.terms.is_empty() || fields.matches(|path| read(object, path))
+}
+
+fn read<'a>(object: &'a Object, path: &str) -> Option<Cow<'a, str>> {
     match path {
         "metadata.name" => return Some(Cow::Borrowed(object.name())),
         "metadata.namespace" => return Some(Cow::Borrowed(object.namespace())),
         _ => {}
     }
+    let borrowed = |s: Option<&'a str>| s.map(Cow::Borrowed);
+    let number = |n: Option<i32>| Some(Cow::Owned(n.unwrap_or(0).to_string()));
     match object {
-        Object::Pod(p) => match path {
-            "spec.nodeName" => p.spec.node.as_deref().map(Cow::Borrowed),
-            "spec.restartPolicy" => text(p.spec.restart_policy.as_ref()),
-            "spec.schedulerName" => text(p.spec.scheduler_name.as_ref()),
-            "spec.serviceAccountName" => text(p.spec.service_account_name.as_ref()),
-            "spec.hostNetwork" => Some(Cow::Owned(p.spec.host_network.unwrap_or(false).to_string())),
-            "status.phase" => Some(Cow::Borrowed(pod_phase(p))),
-            "status.podIP" => text(p.status.pod_ip.as_ref()),
-            "status.nominatedNodeName" => text(p.status.nominated_node_name.as_ref()),
+        Object::Pod(pod) => match path {
+            "spec.nodeName" => borrowed(pod.spec.node.as_deref()),
+            "spec.restartPolicy" => borrowed(pod.spec.restart_policy.as_deref()),
+            "spec.schedulerName" => borrowed(pod.spec.scheduler_name.as_deref()),
+            "spec.serviceAccountName" => borrowed(pod.spec.service_account_name.as_deref()),
+            "spec.hostNetwork" => flag(pod.spec.host_network),
+            "status.phase" => borrowed(pod.status.phase.as_deref()),
+            "status.podIP" | "status.podIPs" => borrowed(pod.status.pod_ip.as_deref()),
+            "status.nominatedNodeName" => borrowed(pod.status.nominated_node_name.as_deref()),
             _ => None,
         },
-        Object::Event(e) => match path {
-            "involvedObject.kind" => text(e.spec.involved_object.kind.as_ref()),
-            "involvedObject.namespace" => text(e.spec.involved_object.namespace.as_ref()),
-            "involvedObject.name" => text(e.spec.involved_object.name.as_ref()),
-            "involvedObject.uid" => text(e.spec.involved_object.uid.as_ref()),
-            "involvedObject.apiVersion" => text(e.spec.involved_object.api_version.as_ref()),
-            "involvedObject.resourceVersion" => text(e.spec.involved_object.resource_version.as_ref()),
-            "involvedObject.fieldPath" => text(e.spec.involved_object.field_path.as_ref()),
-            "reason" => text(e.spec.reason.as_ref()),
-            "reportingComponent" => text(e.spec.reporting_component.as_ref()),
-            "source" => text(e.spec.source.as_ref().and_then(|s| s.component.as_ref())),
-            "type" => text(e.spec.type_.as_ref()),
-            _ => None,
+        Object::Node(node) => flag(node.spec.unschedulable),
+        Object::Namespace(ns) => borrowed(ns.status.phase.as_deref()),
+        Object::Service(service) => match path {
+            "spec.clusterIP" => borrowed(service.spec.cluster_ip.as_deref()),
+            _ => borrowed(service.spec.type_.as_deref()),
         },
-        Object::Node(n) => Some(Cow::Owned(n.spec.unschedulable.unwrap_or(false).to_string())),
-        Object::Namespace(n) => text(n.status.phase.as_ref()),
-        Object::ReplicaSet(r) => Some(Cow::Owned(r.status.replicas.to_string())),
-        Object::ReplicationController(r) => Some(Cow::Owned(r.status.replicas.to_string())),
-        Object::Service(s) => match path {
-            "spec.clusterIP" => text(s.spec.cluster_ip.as_ref()),
-            _ => text(s.spec.type_.as_ref()),
-        },
-        Object::Dynamic(d) if path == "type" => d.body.get("type").and_then(|t| t.as_str()).map(Cow::Borrowed),
-        Object::Dynamic(d) => {
-            let n = d.status.as_ref().and_then(|s| s.get("succeeded")).and_then(serde_json::Value::as_i64);
-            Some(Cow::Owned(n.unwrap_or(0).to_string()))
+        Object::ReplicaSet(rs) => number(Some(rs.status.replicas)),
+        Object::ReplicationController(rc) => number(Some(rc.status.replicas)),
+        Object::Event(event) => {
+            let about = &event.spec.involved_object;
+            match path {
+                "involvedObject.kind" => borrowed(about.kind.as_deref()),
+                "involvedObject.namespace" => borrowed(about.namespace.as_deref()),
+                "involvedObject.name" => borrowed(about.name.as_deref()),
+                "involvedObject.uid" => borrowed(about.uid.as_deref()),
+                "involvedObject.apiVersion" => borrowed(about.api_version.as_deref()),
+                "involvedObject.resourceVersion" => borrowed(about.resource_version.as_deref()),
+                "involvedObject.fieldPath" => borrowed(about.field_path.as_deref()),
+                "reason" => borrowed(event.spec.reason.as_deref()),
+                "type" => borrowed(event.spec.type_.as_deref()),
+                "reportingComponent" => borrowed(event.spec.reporting_component.as_deref()),
+                "source" => {
+                    let source = event.spec.source.as_ref().and_then(|s| s.component.as_deref());
+                    borrowed(source.or(event.spec.reporting_component.as_deref()))
+                }
+                _ => None,
+            }
         }
-        _ => None,
+        Object::Dynamic(d) => match path {
+            "type" => d.body.get("type").and_then(|v| v.as_str()).map(Cow::Borrowed),
+            "status.successful" => {
+                let n = d.status.as_ref().and_then(|s| s.get("succeeded")).and_then(serde_json::Value::as_i64);
+                Some(Cow::Owned(n.unwrap_or(0).to_string()))
+            }
+            _ => None,
+        },
+        Object::Lease(_)
+        | Object::Endpoints(_)
+        | Object::EndpointSlice(_)
+        | Object::ServiceAccount(_)
+        | Object::Deployment(_)
+        | Object::PodDisruptionBudget(_) => None,
+    }
+}
+
+fn flag(value: Option<bool>) -> Option<Cow<'static, str>> {
+    Some(Cow::Borrowed(if value == Some(true) { "true" } else { "false" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{check, matches};
+    use crate::object::{FieldSelector, Kind, Object};
+
+    #[test]
+    fn selects_on_the_fields_of_a_kind() {
+        let pod = json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"d"},
+            "spec":{"nodeName":"n1","containers":[]},"status":{"phase":"Running"}});
+        let pod = Object::from_json(pod).unwrap();
+        for (text, ok, expect) in [
+            ("", true, true),
+            ("metadata.name=p", true, true),
+            ("metadata.namespace!=d", true, false),
+            ("spec.nodeName=n1,status.phase=Running", true, true),
+            ("spec.nodeName=", true, false),
+            ("spec.hostNetwork=false", true, true),
+            ("status.podIP=", true, true),
+            ("spec.hostname=x", false, false),
+        ] {
+            let fields = FieldSelector::parse(text).unwrap();
+            assert_eq!(check(Kind::POD, &fields).is_ok(), ok, "{text}");
+            assert_eq!(matches(&pod, &fields), expect, "{text}");
+        }
+        assert!(check(Kind::NODE, &FieldSelector::equal("metadata.namespace", "d")).is_err());
     }
 }

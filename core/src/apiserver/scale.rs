@@ -1,81 +1,171 @@
-//! The scale subresource.
+//! `/scale` of Deployments, ReplicaSets, ReplicationControllers and StatefulSets.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::write::{Decision, Reply};
-use super::{ApiServer, Job, Out};
-use crate::api::{Call, FromServer, Response, Status, Subresource, WriteOptions};
-use crate::machine::Now;
-use crate::object::{LabelSelector, Object, ObjectKey, Revision, Selector};
+use super::service_ip::Allocation;
+use super::write::{Deciding, Decision, Write};
+use crate::api::{Call, Patch, Response, Status};
+use crate::object::{FieldError, Kind, Labels, Object, ObjectKey, Revision, Selector};
+use crate::store::StoreKey;
 
-/// The scale of an object, or none for kinds that cannot be scaled.
-pub(super) fn response(object: &Object) -> Option<Response> {
-    if !object.kind().info().subresources.contains(&"scale") {
-        return None;
+impl Deciding<'_> {
+    pub(super) fn get_scale(&mut self, write: &mut Write) -> Decision {
+        let Call::GetScale { key } = &write.request.call else { unreachable!("not a read of a scale") };
+        match self.scaled(write, key) {
+            // A read without a revision is as fresh as the store.
+            Ok((current, scale)) => {
+                let fresh = Ok(scale.response(key, current.rv()));
+                Decision::AnswerIf(vec![StoreKey::Object(key.clone())], fresh)
+            }
+            Err(decision) => decision,
+        }
     }
-    let selector = |s: &LabelSelector| Selector::from_label_selector(s).map(|s| s.to_string()).unwrap_or_default();
-    let (replicas, current, selector) = match object {
-        Object::Deployment(o) => (o.spec.replicas, o.status.replicas.unwrap_or(0), selector(&o.spec.selector)),
-        Object::ReplicaSet(o) => (o.spec.replicas, o.status.replicas, selector(&o.spec.selector)),
-        Object::ReplicationController(o) => {
-            let labels = o.spec.selector.as_ref().map(Selector::from_map).unwrap_or_default();
-            (o.spec.replicas, o.status.replicas, labels.to_string())
-        }
-        Object::Dynamic(o) => {
-            let number = |v: Option<&Value>| v.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
-            let spec = o.body.get("spec");
-            let current = number(o.status.as_ref().and_then(|s| s.get("replicas")));
-            let labels = spec.and_then(|s| s.get("selector")).cloned().unwrap_or_else(|| json!({}));
-            let labels: Option<LabelSelector> = serde_json::from_value(labels).ok();
-            let labels = labels.map(|l| selector(&l)).unwrap_or_default();
-            (number(spec.and_then(|s| s.get("replicas"))), current.unwrap_or(0), labels)
-        }
-        _ => return None,
-    };
-    Some(Response::Scale { key: object.key(), replicas: replicas.unwrap_or(1), current, selector, rv: object.rv() })
-}
 
-impl ApiServer {
-    pub(super) fn get_scale(&mut self, job: Job, out: &mut Vec<Out>) {
-        let Call::GetScale { key } = &job.request.call else { unreachable!("not a scale: {:?}", job.request.call) };
-        let result = match self.cache.get(key) {
-            None => Err(Status::not_found(key.kind, key.name())),
-            Some(object) => response(object).ok_or_else(|| Status::method_not_allowed(key.kind, "scale")),
+    pub(super) fn set_scale(&mut self, write: &mut Write) -> Decision {
+        let Call::SetScale { key, replicas, rv, .. } = &write.request.call else { unreachable!("not a scale") };
+        let (key, replicas, rv) = (key.clone(), *replicas, *rv);
+        match self.scaled(write, &key) {
+            Ok((current, scale)) => self.scale_to(&key, &current, scale, replicas, rv),
+            Err(decision) => decision,
+        }
+    }
+
+    /// A patch of the `autoscaling/v1` Scale.
+    pub(super) fn patch_scale(&mut self, write: &mut Write) -> Decision {
+        let Call::Patch { key, patch, .. } = &write.request.call else { unreachable!("not a patch") };
+        let (current, scale) = match self.scaled(write, key) {
+            Ok(found) => found,
+            Err(decision) => return decision,
         };
-        out.push(Out::Client(job.conn, FromServer::Reply(job.id, result)));
+        let patched = match patch_json(scale.to_json(key, current.rv()), patch) {
+            Ok(patched) => patched,
+            Err(status) => return Decision::refuse(status),
+        };
+        let rv = patched["metadata"]["resourceVersion"].as_str().and_then(|rv| rv.parse().ok()).unwrap_or(0);
+        let replicas = &patched["spec"]["replicas"];
+        let number = if replicas.is_null() { Some(0) } else { replicas.as_i64().and_then(|n| i32::try_from(n).ok()) };
+        let Some(number) = number else {
+            let text = format!("Scale in version \"v1\" cannot be handled: spec.replicas: {replicas} is not a number");
+            return Decision::refuse(Status::bad_request(text));
+        };
+        let key = key.clone();
+        self.scale_to(&key, &current, scale, number, Revision(rv))
     }
 
-    pub(super) fn decide_scale(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        replicas: i32,
-        rv: Revision,
-        current: &Object,
-        options: WriteOptions,
-    ) -> Decision {
-        if rv.0 != 0 && rv != current.rv() {
-            return Decision::Refuse(Status::stale(key.kind, key.name()));
+    fn scaled(&self, write: &Write, key: &ObjectKey) -> Result<(Object, Scale), Decision> {
+        if !key.kind.info().subresources.contains(&"scale") {
+            return Err(Decision::refuse(Status::method_not_allowed(key.kind, "scale")));
         }
+        let missing = || Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+        let current = self.object(write, key).ok_or_else(missing)?;
+        let scale = Scale::of(&current).ok_or_else(missing)?;
+        Ok((current, scale))
+    }
+
+    fn scale_to(&self, key: &ObjectKey, current: &Object, scale: Scale, replicas: i32, rv: Revision) -> Decision {
         if replicas < 0 {
-            let error =
-                crate::object::FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-            return Decision::Refuse(Status::invalid(key.kind, key.name(), &[error]));
+            let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+            return Decision::refuse(Status::invalid(key.kind, key.name(), &[error]));
+        }
+        if rv.0 != 0 && rv != current.rv() {
+            return Decision::refuse_if(key, Status::stale(key.kind, key.name()));
         }
         let mut new = current.clone();
-        match &mut new {
-            Object::Deployment(o) => o.spec_mut().replicas = Some(replicas),
-            Object::ReplicaSet(o) => o.spec_mut().replicas = Some(replicas),
-            Object::ReplicationController(o) => o.spec_mut().replicas = Some(replicas),
-            Object::Dynamic(o) if key.kind.info().subresources.contains(&"scale") => {
-                let body = std::sync::Arc::make_mut(&mut o.body);
-                let spec = body.entry("spec").or_insert_with(|| json!({}));
-                if let Some(spec) = spec.as_object_mut() {
-                    spec.insert("replicas".to_owned(), json!(replicas));
+        set_replicas(&mut new, replicas);
+        let mut deciding = self.store_change(key, current, new, Allocation::default());
+        let answer = Scale { replicas, ..scale };
+        match &mut deciding {
+            Decision::Commit(commit) => commit.response = answer.response(key, Revision(0)),
+            Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(answer.response(key, current.rv())),
+            Decision::Answer(_) | Decision::AnswerIf(..) | Decision::Await(_) | Decision::AwaitEventLease => {}
+        }
+        deciding
+    }
+}
+
+/// Applies a patch to the JSON of a Scale. A strategic merge of it is a plain merge: it has no lists.
+fn patch_json(mut scale: Value, patch: &Patch) -> Result<Value, Status> {
+    match patch {
+        Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => json_patch::merge(&mut scale, body),
+        Patch::Json(body) => {
+            let steps: json_patch::Patch = serde_json::from_value(body.clone())
+                .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+            json_patch::patch(&mut scale, &steps).map_err(|e| Status::bad_request(e.to_string()))?;
+        }
+    }
+    Ok(scale)
+}
+
+/// What `/scale` shows of an object.
+struct Scale {
+    replicas: i32,
+    current: i32,
+    selector: String,
+}
+
+impl Scale {
+    fn of(object: &Object) -> Option<Scale> {
+        let labels = |s: &Selector| s.to_string();
+        Some(match object {
+            Object::Deployment(o) => Scale {
+                replicas: o.spec.replicas.unwrap_or(1),
+                current: o.status.replicas.unwrap_or(0),
+                selector: Selector::from_label_selector(&o.spec.selector).map(|s| labels(&s)).unwrap_or_default(),
+            },
+            Object::ReplicaSet(o) => Scale {
+                replicas: o.spec.replicas.unwrap_or(1),
+                current: o.status.replicas,
+                selector: Selector::from_label_selector(&o.spec.selector).map(|s| labels(&s)).unwrap_or_default(),
+            },
+            Object::ReplicationController(o) => Scale {
+                replicas: o.spec.replicas.unwrap_or(1),
+                current: o.status.replicas,
+                selector: labels(&Selector::from_map(o.spec.selector.as_ref().unwrap_or(&Labels::new()))),
+            },
+            Object::Dynamic(o) if o.kind == Kind::STATEFUL_SET => {
+                let number = |v: Option<&Value>| v.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
+                let spec = o.body.get("spec");
+                let selector = spec.and_then(|s| s.get("selector")).cloned().unwrap_or_default();
+                let selector = serde_json::from_value(selector).unwrap_or_default();
+                Scale {
+                    replicas: number(spec.and_then(|s| s.get("replicas"))).unwrap_or(1),
+                    current: number(o.status.as_ref().and_then(|s| s.get("replicas"))).unwrap_or(0),
+                    selector: Selector::from_label_selector(&selector).map(|s| labels(&s)).unwrap_or_default(),
                 }
             }
-            _ => return Decision::Refuse(Status::method_not_allowed(key.kind, "scale")),
+            _ => return None,
+        })
+    }
+
+    fn response(&self, key: &ObjectKey, rv: Revision) -> Response {
+        let Scale { replicas, current, selector } = self;
+        Response::Scale { key: key.clone(), replicas: *replicas, current: *current, selector: selector.clone(), rv }
+    }
+
+    fn to_json(&self, key: &ObjectKey, rv: Revision) -> Value {
+        json!({
+            "apiVersion": "autoscaling/v1", "kind": "Scale",
+            "metadata": {"name": key.name(), "namespace": key.namespace(), "resourceVersion": rv.to_string()},
+            "spec": {"replicas": self.replicas},
+            "status": {"replicas": self.current, "selector": self.selector},
+        })
+    }
+}
+
+fn set_replicas(object: &mut Object, replicas: i32) {
+    match object {
+        Object::Deployment(o) => o.spec_mut().replicas = Some(replicas),
+        Object::ReplicaSet(o) => o.spec_mut().replicas = Some(replicas),
+        Object::ReplicationController(o) => o.spec_mut().replicas = Some(replicas),
+        Object::Dynamic(o) => {
+            let body = Arc::make_mut(&mut o.body);
+            let spec = body.entry("spec").or_insert_with(|| json!({}));
+            if let Value::Object(spec) = spec {
+                spec.insert("replicas".to_owned(), json!(replicas));
+            }
         }
-        self.replace(now, key, &new, Subresource::None, current, options, Reply::Scale)
+        _ => unreachable!("a kind without a scale was refused before"),
     }
 }

@@ -2,166 +2,157 @@
 
 use std::sync::Arc;
 
-use super::ApiServer;
-use super::create::fence_of;
-use super::delete::is_to_be_removed;
-use super::write::{Commit, Decision, Reply};
-use crate::api::{Patch, Precondition, Response, Status, Subresource, WriteOptions};
-use crate::machine::Now;
-use crate::object::{Object, ObjectKey, Revision};
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
+use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
+use crate::patch;
+use crate::store::StoreKey;
 
-impl ApiServer {
-    pub(super) fn decide_update(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        object: &Object,
-        subresource: Subresource,
-        current: &Object,
-        options: WriteOptions,
-    ) -> Decision {
-        if object.rv().0 != 0 && object.rv() != current.rv() {
-            return Decision::Refuse(Status::stale(key.kind, key.name()));
+impl Deciding<'_> {
+    pub(super) fn update(&mut self, write: &mut Write) -> Decision {
+        let Call::Update { object, subresource, .. } = &write.request.call else { unreachable!("not an update") };
+        let (object, subresource) = (object.clone(), *subresource);
+        let key = object.key();
+        let Some(current) = self.object(write, &key) else {
+            return Decision::refuse_if(&key, Status::not_found(key.kind, key.name()));
+        };
+        if let Err(decision) = check_base(&key, &object, &current) {
+            return decision;
         }
-        if !object.uid().is_empty() && object.uid() != current.uid() {
-            return Decision::Refuse(uid_conflict(key, object.uid(), current.uid()));
-        }
-        self.replace(now, key, object, subresource, current, options, Reply::Object)
+        self.replace(write, &key, &current, object, subresource)
     }
 
-    /// Merges what a client sent with what it may not change, and commits the difference.
+    pub(super) fn patch(&mut self, write: &mut Write) -> Decision {
+        let Call::Patch { key, patch, subresource, precondition, .. } = &write.request.call else {
+            unreachable!("not a patch")
+        };
+        if *subresource == Subresource::Scale {
+            return self.patch_scale(write);
+        }
+        let (key, subresource) = (key.clone(), *subresource);
+        let Some(current) = self.object(write, &key) else {
+            if matches!(patch, Patch::Apply { .. }) && subresource == Subresource::None {
+                return self.apply_new(write, &key);
+            }
+            return Decision::refuse_if(&key, Status::not_found(key.kind, key.name()));
+        };
+        if let Err(status) = check_precondition(&key, precondition, &current) {
+            return Decision::refuse_if(&key, status);
+        }
+        let patched = match patch::apply(&current, patch) {
+            Ok(value) => value,
+            Err(status) => return Decision::refuse_if(&key, status),
+        };
+        let object = match Object::from_json(patched) {
+            Ok(object) => object,
+            Err(text) => return Decision::refuse(Status::bad_request(text)),
+        };
+        if object.kind() != key.kind || object.name() != key.name() || object.namespace() != key.namespace() {
+            let why = "the name, namespace and kind of an object cannot be changed by a patch";
+            return Decision::refuse(Status::bad_request(why));
+        }
+        // A patch that names a revision or UID expects it.
+        if let Err(decision) = check_base(&key, &object, &current) {
+            return decision;
+        }
+        self.replace(write, &key, &current, object, subresource)
+    }
+
+    /// Server-side apply of something that is not there yet creates it.
+    fn apply_new(&mut self, write: &mut Write, key: &ObjectKey) -> Decision {
+        let Call::Patch { patch: Patch::Apply { body, .. }, options, precondition, .. } = &write.request.call else {
+            unreachable!("not an apply")
+        };
+        if precondition.uid.is_some() || precondition.rv.is_some() {
+            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+        }
+        let options = *options;
+        let mut object = match Object::from_json(body.clone()) {
+            Ok(object) => object,
+            Err(text) => return Decision::refuse(Status::bad_request(text)),
+        };
+        if object.name().is_empty() {
+            object.meta_mut().name = Some(key.name().to_owned());
+        }
+        if object.namespace().is_empty() && !key.namespace().is_empty() {
+            object.meta_mut().namespace = Some(key.namespace().to_owned());
+        }
+        if object.key() != *key {
+            return Decision::refuse(Status::bad_request("the name and namespace of the object do not match the URL"));
+        }
+        let patch = std::mem::replace(&mut write.request.call, Call::Create { object, options });
+        let decision = self.create(write);
+        // Should somebody else create it first, it is an apply again.
+        write.admitted = None;
+        write.request.call = patch;
+        decision
+    }
+
+    /// Puts `incoming` in the place of `current`, as far as the client may change it.
     pub(super) fn replace(
         &mut self,
-        _now: Now,
+        write: &Write,
         key: &ObjectKey,
-        object: &Object,
-        subresource: Subresource,
         current: &Object,
-        options: WriteOptions,
-        reply: impl Fn(Object) -> Reply,
+        incoming: Object,
+        subresource: Subresource,
     ) -> Decision {
         let mut new = match subresource {
-            Subresource::None => merge_main(object, current),
-            Subresource::Status => {
-                let mut new = current.clone();
-                new.take_status(object);
-                new
+            Subresource::None => merge_main(current, incoming),
+            Subresource::Status if key.kind.info().subresources.contains(&"status") => merge_status(current, &incoming),
+            Subresource::Finalize if key.kind == Kind::NAMESPACE => merge_finalizers(current, &incoming),
+            Subresource::Status | Subresource::Finalize | Subresource::Scale => {
+                return Decision::refuse(Status::method_not_allowed(key.kind, "update"));
             }
-            Subresource::Finalize => merge_finalizers(object, current),
-            Subresource::Scale => return Decision::Refuse(Status::method_not_allowed(key.kind, "update of scale")),
         };
-        if let Err(status) = self.admit_update(&mut new, current, subresource) {
-            return Decision::Refuse(status);
+        if let Err(status) = self.admit_changed(&mut new, current, subresource) {
+            return Decision::refuse_if(key, status);
         }
-        let (compare, mut extra) = match self.allocations.for_update(&mut new, current, &mut self.rng) {
-            Ok(allocated) => allocated,
-            Err(errors) => return Decision::Refuse(Status::invalid(key.kind, key.name(), &errors)),
+        let allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
+            Ok(allocation) => allocation,
+            Err(decision) => return decision,
         };
+        self.store_change(key, current, new, allocation)
+    }
+
+    /// Commits a changed object: generation, no-ops, and the end of what waited for its last finalizer.
+    pub(super) fn store_change(
+        &self,
+        key: &ObjectKey,
+        current: &Object,
+        mut new: Object,
+        allocation: super::service_ip::Allocation,
+    ) -> Decision {
         let same_spec = new.same_spec(current);
-        if !same_spec && subresource == Subresource::None && key.kind.info().has_generation {
+        if same_spec {
+            // One copy of what is equal, whoever sent it.
+            new.take_spec(current);
+        } else if key.kind.info().has_generation {
             let generation = current.meta().generation.unwrap_or(0) + 1;
             new.meta_mut().generation = Some(generation);
         }
         let same_meta = Arc::ptr_eq(new.meta(), current.meta()) || new.meta() == current.meta();
         if same_meta && same_spec && new.same_status(current) {
-            return Decision::Unchanged(match reply(current.clone()) {
-                Reply::Object(object) => Response::Object(object),
-                Reply::Done => Response::Done { rv: Revision(0) },
-                Reply::Scale(object) => super::scale::response(&object).expect("it was scaled"),
-            });
+            let unchanged = Ok(Response::Object(current.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged);
         }
-        if options.dry_run {
-            return Decision::DryRun(Response::Object(new));
+        if is_finished(&new, current) {
+            return Decision::Commit(Commit::remove(key, current, new).also_fence(key, Some(current), None));
         }
-        extra.extend(fence_of(key, Some(current), &new));
-        let put = if is_to_be_removed(&new) {
-            extra.extend(self.allocations.for_delete(current));
-            None
-        } else {
-            Some(new.clone())
-        };
-        Decision::Commit(Commit { key: key.clone(), put, compare, extra, reply: reply(new) })
-    }
-
-    pub(super) fn decide_patch(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        patch: &Patch,
-        subresource: Subresource,
-        precondition: &Precondition,
-        current: &Object,
-        options: WriteOptions,
-    ) -> Decision {
-        if let Err(status) = check(key, precondition, current) {
-            return Decision::Refuse(status);
-        }
-        let mut value = match crate::patch::apply(current, patch) {
-            Ok(value) => value,
-            Err(status) => return Decision::Refuse(status),
-        };
-        // A patch may name the revision and UID that it expects, by setting them.
-        let asked = value["metadata"]["resourceVersion"].as_str().and_then(|rv| rv.parse::<u64>().ok());
-        if asked.is_some_and(|rv| rv != current.rv().0) {
-            return Decision::Refuse(Status::stale(key.kind, key.name()));
-        }
-        if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| *uid != current.uid()) {
-            return Decision::Refuse(uid_conflict(key, uid, current.uid()));
-        }
-        if let Some(meta) = value.get_mut("metadata").and_then(|m| m.as_object_mut()) {
-            meta.remove("resourceVersion");
-        }
-        let object = match Object::from_json(value) {
-            Ok(object) => object,
-            Err(text) => return Decision::Refuse(Status::bad_request(text)),
-        };
-        if object.kind() != key.kind || object.key() != *key {
-            return Decision::Refuse(Status::bad_request(
-                "the name and kind of an object cannot be changed by a patch",
-            ));
-        }
-        let object = share(object, current);
-        self.replace(now, key, &object, subresource, current, options, Reply::Object)
+        let commit = Commit::replace(key, current, new.clone()).also_fence(key, Some(current), Some(&new));
+        self.finish_commit(commit, key.kind, allocation)
     }
 }
 
-/// Shares the parts that a patch left as they were, so that equal pod specs stay one.
-fn share(mut object: Object, current: &Object) -> Object {
-    if object.same_spec(current) {
-        object.take_spec(current);
+/// What a whole object that a client sent expects of the stored one.
+fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), Decision> {
+    if object.rv().0 != 0 && object.rv() != current.rv() {
+        let stale = Status::stale(key.kind, key.name());
+        // The stored object is no older than the cached one, so an older revision is stale whatever the store says.
+        return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
     }
-    if object.same_status(current) {
-        object.take_status(current);
-    }
-    match (&mut object, current) {
-        (Object::Pod(new), Object::Pod(old)) if new.spec.shared == old.spec.shared => {
-            new.spec_mut().shared = Arc::clone(&old.spec.shared);
-        }
-        (Object::Deployment(new), Object::Deployment(old)) if new.spec.pod == old.spec.pod => {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
-        }
-        (Object::ReplicaSet(new), Object::ReplicaSet(old)) if new.spec.pod == old.spec.pod => {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
-        }
-        (Object::ReplicationController(new), Object::ReplicationController(old)) if new.spec.pod == old.spec.pod => {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
-        }
-        _ => {}
-    }
-    object
-}
-
-/// Checks what a client expects of the stored object.
-pub(super) fn check(key: &ObjectKey, precondition: &Precondition, current: &Object) -> Result<(), Status> {
-    if let Some(uid) = precondition.uid.as_deref().filter(|uid| *uid != current.uid()) {
-        return Err(uid_conflict(key, uid, current.uid()));
-    }
-    if let Some(rv) = precondition.rv.filter(|rv| *rv != current.rv()) {
-        let why = format!(
-            "the ResourceVersion in the precondition ({rv}) does not match the ResourceVersion in record ({}). The object might have been modified",
-            current.rv()
-        );
-        return Err(Status::conflict(key.kind, key.name(), &why));
+    if !object.uid().is_empty() && object.uid() != current.uid() {
+        return Err(Decision::refuse_if(key, uid_conflict(key, object.uid(), current.uid())));
     }
     Ok(())
 }
@@ -171,44 +162,133 @@ fn uid_conflict(key: &ObjectKey, asked: &str, found: &str) -> Status {
     Status::conflict(key.kind, key.name(), &why)
 }
 
-/// What the client sent, with the status and the server's own metadata as they stand.
-fn merge_main(object: &Object, current: &Object) -> Object {
-    let mut new = object.clone();
-    new.set_rv(current.rv());
-    new.take_status(current);
-    let old = current.meta();
-    let server_part_is_same = {
-        let m = new.meta();
-        m.uid == old.uid
-            && m.creation_timestamp == old.creation_timestamp
-            && m.generation == old.generation
-            && m.deletion_timestamp == old.deletion_timestamp
-            && m.deletion_grace_period_seconds == old.deletion_grace_period_seconds
-            && m.self_link.is_none()
-    };
-    if !server_part_is_same {
-        let meta = new.meta_mut();
-        meta.uid.clone_from(&old.uid);
-        meta.creation_timestamp.clone_from(&old.creation_timestamp);
-        meta.generation = old.generation;
-        meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
-        meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-        meta.self_link = None;
+/// Checks a precondition, in the words of `rest.BeforeDelete`.
+pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, current: &Object) -> Result<(), Status> {
+    if let Some(uid) = precondition.uid.as_deref().filter(|uid| *uid != current.uid()) {
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            current.uid()
+        );
+        return Err(Status::conflict(key.kind, key.name(), &why));
     }
-    if let (Object::Pod(new), Object::Pod(old)) = (&mut new, current)
-        && new.spec.node != old.spec.node
-    {
-        // The node is written by the binding alone.
-        new.spec_mut().node.clone_from(&old.spec.node);
+    if let Some(rv) = precondition.rv.filter(|rv| *rv != current.rv()) {
+        let why = format!(
+            "the ResourceVersion in the precondition ({rv}) does not match the ResourceVersion in record ({}). The \
+             object might have been modified",
+            current.rv()
+        );
+        return Err(Status::conflict(key.kind, key.name(), &why));
+    }
+    Ok(())
+}
+
+/// What the client sent, with the status and the server's own metadata as they stand.
+fn merge_main(current: &Object, incoming: Object) -> Object {
+    let mut new = current.clone();
+    new.take_spec(&incoming);
+    if !has_status(current) {
+        new.take_status(&incoming);
+    }
+    if let (Object::Namespace(new), Object::Namespace(old)) = (&mut new, current) {
+        // Finalizers of the spec change by `/finalize` alone.
+        new.spec = Arc::clone(&old.spec);
+    }
+    share_pod_specs(&mut new, current);
+    let (sent, old) = (incoming.meta(), current.meta());
+    if !Arc::ptr_eq(sent, old) && !same_client_part(sent, old) {
+        let meta = new.meta_mut();
+        let kept = std::mem::replace(meta, (**sent).clone());
+        meta.name = kept.name;
+        meta.namespace = kept.namespace;
+        meta.generate_name = kept.generate_name;
+        meta.uid = kept.uid;
+        meta.creation_timestamp = kept.creation_timestamp;
+        meta.generation = kept.generation;
+        meta.deletion_timestamp = kept.deletion_timestamp;
+        meta.deletion_grace_period_seconds = kept.deletion_grace_period_seconds;
+        meta.self_link = None;
+        meta.resource_version = None;
     }
     new
 }
 
-/// A namespace with the finalizers of its spec as the client sent them.
-fn merge_finalizers(object: &Object, current: &Object) -> Object {
+/// Whether the metadata that clients may change are equal.
+fn same_client_part(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    a.labels == b.labels
+        && a.annotations == b.annotations
+        && a.finalizers == b.finalizers
+        && a.owner_references == b.owner_references
+        && a.managed_fields == b.managed_fields
+}
+
+/// Shares the pod specs that an update left as they were.
+fn share_pod_specs(new: &mut Object, current: &Object) {
+    match (new, current) {
+        (Object::Pod(new), Object::Pod(old))
+            if !Arc::ptr_eq(&new.spec.shared, &old.spec.shared) && new.spec.shared == old.spec.shared =>
+        {
+            new.spec_mut().shared = Arc::clone(&old.spec.shared);
+        }
+        (Object::Deployment(new), Object::Deployment(old))
+            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+        {
+            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+        }
+        (Object::ReplicaSet(new), Object::ReplicaSet(old))
+            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+        {
+            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+        }
+        (Object::ReplicationController(new), Object::ReplicationController(old))
+            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+        {
+            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+        }
+        _ => {}
+    }
+}
+
+fn has_status(object: &Object) -> bool {
+    object.kind().info().subresources.contains(&"status")
+}
+
+/// The stored object with the status that the client sent. Labels and annotations may come with it, as upstream's
+/// strategies allow (the labels of a Deployment may not).
+fn merge_status(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
-    if let (Object::Namespace(new), Object::Namespace(sent)) = (&mut new, object) {
+    if !incoming.same_status(current) {
+        new.take_status(incoming);
+    }
+    let (sent, old) = (incoming.meta(), current.meta());
+    if !Arc::ptr_eq(sent, old) {
+        if sent.labels != old.labels && current.kind() != Kind::DEPLOYMENT {
+            new.meta_mut().labels.clone_from(&sent.labels);
+        }
+        if sent.annotations != old.annotations {
+            new.meta_mut().annotations.clone_from(&sent.annotations);
+        }
+    }
+    new
+}
+
+fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
+    let mut new = current.clone();
+    if let (Object::Namespace(new), Object::Namespace(sent)) = (&mut new, incoming)
+        && new.spec.finalizers != sent.spec.finalizers
+    {
         new.spec_mut().finalizers.clone_from(&sent.spec.finalizers);
     }
     new
+}
+
+/// Whether an update took away the last thing that a deletion waited for (`ShouldDeleteDuringUpdate`).
+fn is_finished(new: &Object, current: &Object) -> bool {
+    let meta = new.meta();
+    let held = meta.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+    match new {
+        _ if held || meta.deletion_timestamp.is_none() => false,
+        Object::Namespace(ns) => ns.spec.finalizers.as_ref().is_none_or(Vec::is_empty),
+        _ => current.meta().deletion_grace_period_seconds == Some(0),
+    }
 }

@@ -1,212 +1,302 @@
-//! Watchers: who is told of a change. They are indexed by what they select, so that thousands of node agents cost
-//! nothing for pods of other nodes.
+//! Watches of clients, indexed so that an event costs what it concerns: watchers of all of a kind, of a namespace, of
+//! a name, and of the pods of a node each stand where only their events look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::cache::CacheEvent;
-use super::{ConnId, Out, fields};
-use crate::api::{FromServer, ReqId, WatchEvent, WatchOptions};
-use crate::object::{FieldSelector, Kind, Object, Revision, Selector};
+use super::cache::{Cache, node_of, object_of};
+use super::{ConnId, Out, fields, reply};
+use crate::api::{FromServer, ReqId, Status, WatchEvent, WatchOptions};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
+use crate::store::{KeyValue, StoreEvent};
 
-/// Where a watcher is found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a watcher stands in the index of its kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Place {
-    All(Kind),
-    Namespace(Kind, Arc<str>),
+    All,
+    Namespace(Arc<str>),
+    Name(Arc<str>),
     Node(Arc<str>),
-    Name(Kind, Arc<str>),
 }
 
 #[derive(Debug)]
 struct Watcher {
     conn: ConnId,
     id: ReqId,
-    place: Place,
     kind: Kind,
     namespace: Arc<str>,
     labels: Selector,
     fields: FieldSelector,
-    bookmarks: bool,
-    /// The revision that the client has been told of.
-    sent: Revision,
+    place: Place,
+    /// Nothing but the index decides.
+    plain: bool,
+    /// Events up to here were there before the watch.
+    floor: Revision,
+    /// Revision that the client knows to have reached.
+    told: Revision,
+    serial: u64,
 }
 
 impl Watcher {
     fn matches(&self, object: &Object) -> bool {
-        (self.namespace.is_empty() || *self.namespace == *object.namespace())
-            && (self.labels.is_everything() || self.labels.matches(object.labels()))
-            && (self.fields.terms.is_empty() || self.fields.matches(|path| fields::value(object, path)))
+        (self.namespace.is_empty() || object.namespace() == &*self.namespace)
+            && self.labels.matches(object.meta().labels.as_ref())
+            && fields::matches(object, &self.fields)
     }
 
-    /// What the watcher sees of a change, if anything.
-    fn view(&self, change: &CacheEvent) -> Option<WatchEvent> {
-        let was = change.old.as_ref().filter(|o| self.matches(o));
-        let is = change.new.as_ref().filter(|o| self.matches(o));
-        match (was, is) {
+    /// What an event is to this watcher: objects enter and leave its selection.
+    fn see(&self, event: &StoreEvent) -> Option<WatchEvent> {
+        let old = event.previous.as_ref().and_then(object_of);
+        let new = event.value.as_ref().and_then(object_of);
+        let (had, has) =
+            if self.plain { (old, new) } else { (old.filter(|o| self.matches(o)), new.filter(|o| self.matches(o))) };
+        match (had, has) {
+            (None, None) => None,
             (None, Some(new)) => Some(WatchEvent::Added(new.clone())),
             (Some(_), Some(new)) => Some(WatchEvent::Modified(new.clone())),
             (Some(old), None) => {
                 let mut last = old.clone();
-                last.set_rv(change.rv);
+                last.set_rv(event.revision);
                 Some(WatchEvent::Deleted(last))
             }
-            (None, None) => None,
         }
     }
 }
 
-/// All watchers of a server.
+#[derive(Debug, Default)]
+struct KindIndex {
+    all: Vec<u32>,
+    by_namespace: BTreeMap<Arc<str>, Vec<u32>>,
+    by_name: BTreeMap<Arc<str>, Vec<u32>>,
+    by_node: BTreeMap<Arc<str>, Vec<u32>>,
+}
+
+impl KindIndex {
+    fn add(&mut self, place: &Place, slot: u32) {
+        match place {
+            Place::All => &mut self.all,
+            Place::Namespace(ns) => self.by_namespace.entry(Arc::clone(ns)).or_default(),
+            Place::Name(name) => self.by_name.entry(Arc::clone(name)).or_default(),
+            Place::Node(node) => self.by_node.entry(Arc::clone(node)).or_default(),
+        }
+        .push(slot);
+    }
+
+    fn remove(&mut self, place: &Place, slot: u32) {
+        let (map, key) = match place {
+            Place::All => return self.all.retain(|s| *s != slot),
+            Place::Namespace(ns) => (&mut self.by_namespace, ns),
+            Place::Name(name) => (&mut self.by_name, name),
+            Place::Node(node) => (&mut self.by_node, node),
+        };
+        let slots = map.get_mut(key).expect("a watcher is in its index");
+        slots.retain(|s| *s != slot);
+        if slots.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// All watches of a server.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     slots: Vec<Option<Watcher>>,
     free: Vec<u32>,
-    by_id: BTreeMap<(ConnId, ReqId), u32>,
-    places: BTreeMap<Place, Vec<u32>>,
+    by_request: BTreeMap<(ConnId, ReqId), u32>,
+    kinds: Vec<KindIndex>,
+    /// Who gets a bookmark when, in order of time: `(due, slot, serial)`.
+    bookmarks: VecDeque<(Mono, u32, u64)>,
+    next_serial: u64,
+    /// Scratch: the slots that an event may concern.
+    concerned: Vec<u32>,
 }
 
 impl Watchers {
-    /// Registers a watcher that has been told of everything up to `sent`.
-    pub fn add(
+    /// How many watches of a kind there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.slots.iter().flatten().filter(|w| w.kind == kind).count()
+    }
+
+    /// Starts a watch: what it has missed goes out at once. The cache has reached what the watch asked for.
+    pub(super) fn start(
         &mut self,
+        now: Now,
+        cache: &Cache,
         conn: ConnId,
         id: ReqId,
         kind: Kind,
         namespace: Arc<str>,
         options: WatchOptions,
-        sent: Revision,
+        out: &mut Vec<Out>,
     ) {
-        let place = if let Some(node) = options.fields.required("spec.nodeName").filter(|_| kind == Kind::POD) {
-            Place::Node(Arc::from(node))
-        } else if let Some(name) = options.fields.required("metadata.name") {
-            Place::Name(kind, Arc::from(name))
-        } else if namespace.is_empty() {
-            Place::All(kind)
-        } else {
-            Place::Namespace(kind, Arc::clone(&namespace))
+        let WatchOptions { labels, fields, rv, bookmarks, send_initial_events } = options;
+        let place = match (fields.required("spec.nodeName"), fields.required("metadata.name")) {
+            (Some(node), _) if kind == Kind::POD => Place::Node(Arc::from(node)),
+            (_, Some(name)) => Place::Name(Arc::from(name)),
+            _ if !namespace.is_empty() => Place::Namespace(Arc::clone(&namespace)),
+            _ => Place::All,
         };
-        let watcher = Watcher {
+        let plain =
+            labels.is_everything() && fields.terms.is_empty() && matches!(place, Place::All | Place::Namespace(_));
+        let mut watcher = Watcher {
             conn,
             id,
-            place: place.clone(),
             kind,
             namespace,
-            labels: options.labels,
-            fields: options.fields,
-            bookmarks: options.bookmarks,
-            sent,
+            labels,
+            fields,
+            place,
+            plain,
+            floor: rv,
+            told: rv,
+            serial: self.next_serial,
         };
+        if rv.0 == 0 || send_initial_events {
+            watcher.send_everything(cache, out);
+            let rv = cache.revision();
+            (watcher.floor, watcher.told) = (rv, rv);
+            if send_initial_events {
+                out.push(Out::Client(
+                    conn,
+                    FromServer::Watch(id, WatchEvent::Bookmark { rv, initial_events_end: true }),
+                ));
+            }
+        } else {
+            match cache.events_after(kind, rv) {
+                Err(oldest) => {
+                    let text = format!("too old resource version: {rv} ({oldest})");
+                    return reply(conn, id, Err(Status::expired(text)), out);
+                }
+                Ok(events) => {
+                    for event in events {
+                        if let Some(seen) = watcher.see(event) {
+                            watcher.told = event.revision;
+                            out.push(Out::Client(conn, FromServer::Watch(id, seen)));
+                        }
+                    }
+                    // What the client has seen elsewhere may be ahead of this cache.
+                    watcher.floor = rv.max(cache.revision());
+                }
+            }
+        }
+        self.register(now, watcher, bookmarks);
+    }
+
+    fn register(&mut self, now: Now, watcher: Watcher, bookmarks: bool) {
+        self.cancel(watcher.conn, watcher.id);
+        self.next_serial += 1;
+        let kind = usize::from(watcher.kind.0);
+        if self.kinds.len() <= kind {
+            self.kinds.resize_with(kind + 1, KindIndex::default);
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            (self.slots.len() - 1) as u32
+            self.slots.len() as u32 - 1
         });
+        if bookmarks {
+            self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, watcher.serial));
+        }
+        self.kinds[kind].add(&watcher.place, slot);
+        self.by_request.insert((watcher.conn, watcher.id), slot);
         self.slots[slot as usize] = Some(watcher);
-        let before = self.by_id.insert((conn, id), slot);
-        assert!(before.is_none(), "a request id is used once per connection");
-        self.places.entry(place).or_default().push(slot);
     }
 
-    /// Ends one watch. False if there is none.
-    pub fn remove(&mut self, conn: ConnId, id: ReqId) -> bool {
-        let Some(slot) = self.by_id.remove(&(conn, id)) else { return false };
-        let watcher = self.slots[slot as usize].take().expect("by_id names filled slots");
-        let list = self.places.get_mut(&watcher.place).expect("a watcher is in its place");
-        list.retain(|s| *s != slot);
-        if list.is_empty() {
-            self.places.remove(&watcher.place);
-        }
+    /// Ends a watch without a word; unknown ones are ignored.
+    pub(super) fn cancel(&mut self, conn: ConnId, id: ReqId) {
+        let Some(slot) = self.by_request.remove(&(conn, id)) else { return };
+        let watcher = self.slots[slot as usize].take().expect("an indexed slot is taken");
+        self.kinds[usize::from(watcher.kind.0)].remove(&watcher.place, slot);
         self.free.push(slot);
-        true
     }
 
-    /// Ends all watches of a connection.
-    pub fn remove_connection(&mut self, conn: ConnId) {
-        let ids = self.by_id.range((conn, ReqId(0))..=(conn, ReqId(u64::MAX))).map(|((_, id), _)| *id);
-        for id in ids.collect::<Vec<_>>() {
-            self.remove(conn, id);
+    /// Ends the watches of a connection.
+    pub(super) fn close(&mut self, conn: ConnId) {
+        let range = (conn, ReqId(0))..=(conn, ReqId(u64::MAX));
+        let ids: Vec<ReqId> = self.by_request.range(range).map(|((_, id), _)| *id).collect();
+        for id in ids {
+            self.cancel(conn, id);
         }
     }
 
-    /// Tells everybody concerned of a change.
-    pub fn dispatch(&mut self, change: &CacheEvent, out: &mut Vec<Out>) {
-        let kind = change.key.kind;
-        self.tell(&Place::All(kind), change, out);
-        let namespace = change.key.namespace();
-        if !namespace.is_empty() && self.watches_namespaces_of(kind) {
-            self.tell(&Place::Namespace(kind, Arc::from(namespace)), change, out);
+    /// Ends every watch: the server has lost the thread, and clients must list again.
+    pub(super) fn end_all(&mut self, out: &mut Vec<Out>) {
+        for ((conn, id), _) in std::mem::take(&mut self.by_request) {
+            reply(conn, id, Err(Status::expired("the watch cache was loaded anew; list again")), out);
         }
-        if kind == Kind::POD {
-            let node = |o: &Option<Object>| match o {
-                Some(Object::Pod(p)) => p.spec.node.clone(),
-                _ => None,
-            };
-            let (was, is) = (node(&change.old), node(&change.new));
-            if let Some(node) = is.clone() {
-                self.tell(&Place::Node(node), change, out);
+        let next_serial = self.next_serial;
+        *self = Watchers { next_serial, ..Watchers::default() };
+    }
+
+    /// Sends an event to those whom it concerns.
+    pub(super) fn dispatch(&mut self, key: &ObjectKey, event: &StoreEvent, out: &mut Vec<Out>) {
+        let Some(index) = self.kinds.get(usize::from(key.kind.0)) else { return };
+        let concerned = &mut self.concerned;
+        concerned.clear();
+        concerned.extend_from_slice(&index.all);
+        if !index.by_namespace.is_empty() {
+            concerned.extend(index.by_namespace.get(key.namespace()).into_iter().flatten());
+        }
+        if !index.by_name.is_empty() {
+            concerned.extend(index.by_name.get(key.name()).into_iter().flatten());
+        }
+        if !index.by_node.is_empty() {
+            let (old, new) = (node_name(event.previous.as_ref()), node_name(event.value.as_ref()));
+            concerned.extend(old.and_then(|n| index.by_node.get(n)).into_iter().flatten());
+            if new != old {
+                concerned.extend(new.and_then(|n| index.by_node.get(n)).into_iter().flatten());
             }
-            if let Some(node) = was.filter(|w| is.as_ref() != Some(w)) {
-                self.tell(&Place::Node(node), change, out);
-            }
         }
-        if self.watches_names_of(kind) {
-            self.tell(&Place::Name(kind, Arc::from(change.key.name())), change, out);
-        }
-    }
-
-    fn watches_namespaces_of(&self, kind: Kind) -> bool {
-        let first = self.places.range(Place::Namespace(kind, Arc::from(""))..).next();
-        matches!(first, Some((Place::Namespace(k, _), _)) if *k == kind)
-    }
-
-    fn watches_names_of(&self, kind: Kind) -> bool {
-        let first = self.places.range(Place::Name(kind, Arc::from(""))..).next();
-        matches!(first, Some((Place::Name(k, _), _)) if *k == kind)
-    }
-
-    fn tell(&mut self, place: &Place, change: &CacheEvent, out: &mut Vec<Out>) {
-        let Some(list) = self.places.get(place) else { return };
-        for slot in list {
-            let watcher = self.slots[*slot as usize].as_mut().expect("places name filled slots");
-            if change.rv <= watcher.sent {
+        for slot in concerned.iter() {
+            let watcher = self.slots[*slot as usize].as_mut().expect("an indexed slot is taken");
+            if event.revision <= watcher.floor {
                 continue;
             }
-            if let Some(event) = watcher.view(change) {
-                watcher.sent = change.rv;
-                out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, event)));
+            if let Some(seen) = watcher.see(event) {
+                watcher.told = event.revision;
+                out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, seen)));
             }
         }
     }
 
-    /// Tells one watcher of a change that it missed.
-    pub fn replay(&mut self, conn: ConnId, id: ReqId, change: &CacheEvent, out: &mut Vec<Out>) {
-        let slot = self.by_id[&(conn, id)];
-        let watcher = self.slots[slot as usize].as_mut().expect("by_id names filled slots");
-        if let Some(event) = watcher.view(change) {
-            watcher.sent = change.rv;
-            out.push(Out::Client(conn, FromServer::Watch(id, event)));
-        }
-    }
-
-    /// Sends bookmarks to every `step`-th watcher from `first` on, where there is news.
-    pub fn bookmark(&mut self, first: usize, step: usize, revision: Revision, out: &mut Vec<Out>) {
-        for watcher in self.slots.iter_mut().skip(first).step_by(step).flatten() {
-            if watcher.bookmarks && watcher.sent < revision {
-                watcher.sent = revision;
-                let event = WatchEvent::Bookmark { rv: revision, initial_events_end: false };
+    /// Sends the bookmarks that are due, save where nothing has happened since the watcher last heard.
+    pub(super) fn send_bookmarks(&mut self, now: Now, cache: &Cache, out: &mut Vec<Out>) {
+        while let Some((due, slot, serial)) = self.bookmarks.front().copied()
+            && due <= now.mono
+        {
+            self.bookmarks.pop_front();
+            let Some(watcher) = self.slots[slot as usize].as_mut().filter(|w| w.serial == serial) else { continue };
+            self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, serial));
+            if cache.last_event(watcher.kind) > watcher.told {
+                let rv = cache.revision();
+                watcher.told = rv;
+                let event = WatchEvent::Bookmark { rv, initial_events_end: false };
                 out.push(Out::Client(watcher.conn, FromServer::Watch(watcher.id, event)));
             }
         }
     }
+}
 
-    /// Whether a matching object would be shown to a watch with these options.
-    pub fn selects(namespace: &str, options: &WatchOptions, object: &Object) -> bool {
-        (namespace.is_empty() || namespace == object.namespace())
-            && options.labels.matches(object.labels())
-            && options.fields.matches(|path| fields::value(object, path))
-    }
+/// The node of a pod, empty for one that has none.
+fn node_name(kv: Option<&KeyValue>) -> Option<&str> {
+    let object = object_of(kv?)?;
+    Some(node_of(object).map_or("", |n| n))
+}
 
-    /// How many there are, of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
-        self.slots.iter().flatten().filter(|w| w.kind == kind).count()
+impl Watcher {
+    fn send_everything(&self, cache: &Cache, out: &mut Vec<Out>) {
+        let mut send = |object: &Object| {
+            if self.plain || self.matches(object) {
+                out.push(Out::Client(self.conn, FromServer::Watch(self.id, WatchEvent::Added(object.clone()))));
+            }
+        };
+        match &self.place {
+            Place::Node(node) if !node.is_empty() => cache.pods_of_node(node).for_each(|(_, o)| send(o)),
+            Place::Name(name) if !self.namespace.is_empty() || !self.kind.info().namespaced => {
+                cache.get(&ObjectKey::new(self.kind, &self.namespace, name)).into_iter().for_each(send);
+            }
+            _ => cache.range(self.kind, &self.namespace).for_each(|(_, o)| send(o)),
+        }
     }
 }

@@ -1,288 +1,294 @@
-//! The write path: decide on an object, transact on its revision, decide again where another writer was first.
+//! The path of every write: decide on what is known, commit what was decided, decide anew where that has changed.
+//!
+//! A decision reads the cache, or what the store has said since (`fresh`). It may answer at once, ask for fresh values
+//! before it refuses, commit a transaction that compares whatever it was decided by, or wait for the cache.
 
 use std::sync::Arc;
 
-use super::{ApiServer, Job, Out, Pending};
-use crate::api::{Call, FromServer, ReqId, Response, Status};
+use super::cache::object_of;
+use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
+use crate::api::{Call, ReqId, Request, Response, Status};
+use crate::limits;
 use crate::machine::Now;
-use crate::object::{Kind, Namespace, Object, ObjectKey, ObjectMeta, Revision};
-use crate::store::{Compare, KeyValue, Op, StoreKey, StoreRequest, Stored, Txn};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::random::Rng;
+use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
-/// How often a write is decided anew before the client is told to come back.
-const MOST_ATTEMPTS: u32 = 20;
+/// Who wants the answer of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Client(ConnId, ReqId),
+    /// One of many deletes; the key of its collection.
+    Collection(u64),
+    /// The server itself.
+    Bootstrap,
+}
 
-/// What is to be done about a request, given the object as it stands.
+/// A write on its way.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) origin: Origin,
+    pub(super) request: Request,
+    /// What the store has said of keys that matter, newer than the cache was at the time.
+    pub(super) fresh: Vec<(StoreKey, Option<KeyValue>)>,
+    attempts: u32,
+    /// The object of a create as it was admitted, so that another attempt need not admit it again.
+    pub(super) admitted: Option<Object>,
+    /// Generated names that were taken.
+    pub(super) names_tried: u32,
+    /// A transaction has failed: what the next one compares is asked for first.
+    outrun: bool,
+}
+
+impl Write {
+    pub(super) fn new(origin: Origin, request: Request) -> Write {
+        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, outrun: false }
+    }
+
+    fn is_fresh(&self, key: &StoreKey) -> bool {
+        self.fresh.iter().any(|(k, _)| k == key)
+    }
+}
+
+/// What is to become of a write.
+#[derive(Debug)]
 pub(super) enum Decision {
-    /// It is refused.
-    Refuse(Status),
-    /// Nothing has to be written.
-    Unchanged(Response),
-    /// It would be done, but this is a dry run.
-    DryRun(Response),
-    /// The object is put or deleted, with whatever else belongs into the same transaction.
+    /// The answer, whatever else the store may know.
+    Answer(Result<Response, Status>),
+    /// The answer if these keys are what the cache says.
+    AnswerIf(Vec<StoreKey>, Result<Response, Status>),
+    /// To be committed.
     Commit(Commit),
+    /// To be decided once the cache has got there.
+    Await(Revision),
+    /// To be decided once there is a lease for events.
+    AwaitEventLease,
 }
 
-/// A decided write.
+/// A transaction, and the answer if it succeeds (its revision is filled in).
+#[derive(Debug)]
 pub(super) struct Commit {
-    /// The object's key.
-    pub key: ObjectKey,
-    /// The new object; none: deleted.
-    pub put: Option<Object>,
-    /// Other keys' conditions.
-    pub compare: Vec<Compare>,
-    /// Other keys' operations.
-    pub extra: Vec<Op>,
-    /// What the client is told.
-    pub reply: Reply,
+    pub(super) compare: Vec<Compare>,
+    pub(super) ops: Vec<Op>,
+    pub(super) response: Response,
 }
 
-/// What the client is told of a write that succeeded.
-#[derive(Debug, Clone)]
-pub(super) enum Reply {
-    /// The object, at the revision of the write.
-    Object(Object),
-    /// Only that it is done.
-    Done,
-    /// The scale of the object.
-    Scale(Object),
+impl Decision {
+    pub(super) fn refuse(status: Status) -> Decision {
+        Decision::Answer(Err(status))
+    }
+
+    /// Refused if the object is as the cache has it.
+    pub(super) fn refuse_if(key: &ObjectKey, status: Status) -> Decision {
+        Decision::AnswerIf(vec![StoreKey::Object(key.clone())], Err(status))
+    }
 }
 
-/// What is kept of a decided write until the store has answered.
-#[derive(Debug)]
-pub(super) struct Settled {
-    key: ObjectKey,
-    reply: Reply,
+impl Commit {
+    /// Puts `new` in the place of `old`; see [`also_fence`](Self::also_fence) for Leases.
+    pub(super) fn replace(key: &ObjectKey, old: &Object, new: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
+            response: Response::Object(new.clone()),
+            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
+        }
+    }
+
+    /// Puts a new object.
+    pub(super) fn create(key: &ObjectKey, new: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), Revision(0))],
+            response: Response::Object(new.clone()),
+            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
+        }
+    }
+
+    /// Lets what is put live by a lease of the store.
+    pub(super) fn live_by(mut self, id: LeaseId) -> Commit {
+        for op in &mut self.ops {
+            if let Op::Put { lease, .. } = op {
+                *lease = Some(id);
+            }
+        }
+        self
+    }
+
+    /// A Lease that changes hands moves its fence in the same transaction; see [`Fence`](crate::api::Fence).
+    pub(super) fn also_fence(mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) -> Commit {
+        if key.kind == Kind::LEASE {
+            let fence = StoreKey::Fence(key.clone());
+            match new {
+                None => self.ops.push(Op::Delete { key: fence }),
+                Some(new) if !same_holder(old, new) => {
+                    let name = holder(new).map_or("", |(name, _)| name);
+                    self.ops.push(Op::Put { key: fence, value: Stored::Mark(Arc::from(name)), lease: None });
+                }
+                Some(_) => {}
+            }
+        }
+        self
+    }
+
+    /// Removes `old`; the answer is `last`, its last state.
+    pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
+        let key = StoreKey::Object(key.clone());
+        Commit {
+            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
+            ops: vec![Op::Delete { key }],
+            response: Response::Object(last),
+        }
+    }
 }
 
-/// A deletecollection: its parts and how many of them are still on their way.
-#[derive(Debug)]
-pub(super) struct Group {
-    job: Job,
-    left: usize,
-    revision: Revision,
-    error: Option<Status>,
+/// What a decision may look at.
+pub(super) struct Deciding<'a> {
+    pub(super) now: Now,
+    pub(super) cache: &'a super::Cache,
+    pub(super) config: &'a super::Config,
+    pub(super) rng: &'a mut Rng,
+    pub(super) memo: &'a mut admission::Memo,
+    pub(super) event_lease: &'a super::event_lease::EventLease,
+}
+
+impl Deciding<'_> {
+    /// The newest state of an object that is known to this write.
+    pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
+        let fresh = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
+        match fresh {
+            Some((_, value)) => value.as_ref().and_then(object_of).cloned(),
+            None => self.cache.get(key).cloned(),
+        }
+    }
+
+    fn decide(&mut self, write: &mut Write) -> Decision {
+        match &write.request.call {
+            Call::Create { .. } => self.create(write),
+            Call::Update { .. } => self.update(write),
+            Call::Patch { .. } => self.patch(write),
+            Call::Delete { .. } => self.delete(write),
+            Call::Bind { .. } => self.bind(write),
+            Call::Evict { .. } => self.evict(write),
+            Call::GetScale { .. } => self.get_scale(write),
+            Call::SetScale { .. } => self.set_scale(write),
+            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::DeleteCollection { .. } => {
+                unreachable!("not a single write")
+            }
+        }
+    }
 }
 
 impl ApiServer {
-    /// The key that a write is about; the name of a create is chosen here.
-    fn target(&mut self, job: &mut Job) -> Result<ObjectKey, Status> {
-        Ok(match &mut job.request.call {
-            Call::Create { object, .. } => {
-                self.name_object(object)?;
-                object.key()
-            }
-            Call::Update { object, .. } => object.key(),
-            Call::Patch { key, .. } | Call::Delete { key, .. } | Call::SetScale { key, .. } => key.clone(),
-            Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.clone(),
-            other => unreachable!("not a write: {other:?}"),
-        })
-    }
-
-    /// Decides and transacts. `current`: the object as the store has just told it, if it has.
-    pub(super) fn write(&mut self, now: Now, mut job: Job, current: Option<Option<Object>>, out: &mut Vec<Out>) {
-        let key = match self.target(&mut job) {
-            Ok(key) => key,
-            Err(status) => return self.finish(now, &job, Err(status), out),
-        };
-        let told = current.is_some();
-        let (key, current) = match current {
-            Some(current) => (key, current),
-            // The cache's own copy of the key is shared from here on.
-            None => match self.cache.get_entry(&key) {
-                Some((cached, object)) => (cached.clone(), Some(object.clone())),
-                None => (key, None),
-            },
-        };
-        let decision = self.decide(now, &job, &key, current.as_ref());
-        match decision {
-            // A refusal (or the finding that there is nothing to do) counts only by a fresh cache.
-            Decision::Refuse(_) | Decision::Unchanged(_) if !told && !job.verified => self.verify(now, job, out),
-            Decision::Refuse(status) => self.finish(now, &job, Err(status), out),
-            Decision::Unchanged(response) | Decision::DryRun(response) => self.finish(now, &job, Ok(response), out),
-            Decision::Commit(commit) => {
-                let based_on = current.as_ref().map_or(Revision(0), Object::rv);
-                self.transact(now, job, commit, based_on, out);
-            }
+    /// Decides a write, and does what was decided.
+    pub(super) fn write(&mut self, now: Now, mut write: Write, out: &mut Vec<Out>) {
+        write.attempts += 1;
+        if write.attempts > limits::WRITE_ATTEMPTS {
+            let status = Status::too_many_requests("too much contention; try again", std::time::Duration::from_secs(1));
+            return self.answer(now, write, Err(status), out);
         }
-    }
-
-    fn decide(&mut self, now: Now, job: &Job, key: &ObjectKey, current: Option<&Object>) -> Decision {
-        let missing = || Decision::Refuse(Status::not_found(key.kind, key.name()));
-        match (&job.request.call, current) {
-            (Call::Create { object, options }, current) => {
-                // Whether it exists is the transaction's to say, unless the store has just said it.
-                if current.is_some() && (job.attempts > 0 || job.verified) {
-                    return Decision::Refuse(Status::already_exists(key.kind, key.name()));
+        let mut deciding = Deciding {
+            now,
+            cache: &self.cache,
+            config: &self.config,
+            rng: &mut self.rng,
+            memo: &mut self.memo,
+            event_lease: &self.event_lease,
+        };
+        match deciding.decide(&mut write) {
+            Decision::Answer(result) => self.answer(now, write, result, out),
+            Decision::AnswerIf(mut keys, result) => {
+                keys.retain(|key| !write.is_fresh(key));
+                if keys.is_empty() {
+                    self.answer(now, write, result, out);
+                } else {
+                    self.look(now, write, keys, out);
                 }
-                self.decide_create(now, key, object, *options)
             }
-            (_, None) => missing(),
-            (Call::Update { object, subresource, options }, Some(current)) => {
-                self.decide_update(now, key, object, *subresource, current, *options)
+            Decision::Commit(commit) => self.commit(now, write, commit, out),
+            Decision::Await(revision) => {
+                write.fresh.clear();
+                self.waits.add_write(now, revision, Box::new(write));
             }
-            (Call::Patch { patch, subresource, precondition, options, .. }, Some(current)) => {
-                self.decide_patch(now, key, patch, *subresource, precondition, current, *options)
-            }
-            (Call::Delete { options, .. }, Some(current)) => self.decide_delete(now, key, options, current),
-            (Call::Bind { uid, node, .. }, Some(current)) => self.decide_bind(now, key, uid, node, current),
-            (Call::Evict { options, .. }, Some(current)) => self.decide_evict(now, key, options, current),
-            (Call::SetScale { replicas, rv, options, .. }, Some(current)) => {
-                self.decide_scale(now, key, *replicas, *rv, current, *options)
-            }
-            (other, _) => unreachable!("not a write: {other:?}"),
+            Decision::AwaitEventLease => self.await_event_lease(now, write, out),
         }
     }
 
-    fn transact(&mut self, now: Now, job: Job, commit: Commit, based_on: Revision, out: &mut Vec<Out>) {
-        let Commit { key, put, compare: more, extra, reply } = commit;
-        let store_key = StoreKey::Object(key.clone());
-        let based_on = if matches!(job.request.call, Call::Create { .. }) { Revision(0) } else { based_on };
-        let mut compare = Vec::with_capacity(2 + more.len());
-        compare.push(Compare::ModRevision(store_key.clone(), based_on));
-        if let Some(fence) = &job.request.fence {
+    fn look(&mut self, now: Now, mut write: Write, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
+        assert!(!keys.is_empty(), "a look has something to look for");
+        // The answer carries no keys of what is absent, so the questions are kept, last and in order.
+        write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
+        let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
+        self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(txn), out);
+    }
+
+    pub(super) fn looked(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
+        match answer {
+            StoreReply::Txn { results, .. } => {
+                let first = write.fresh.len() - results.len();
+                for (slot, value) in write.fresh[first..].iter_mut().zip(results) {
+                    slot.1 = value;
+                }
+                match fenced_off(&write) {
+                    Some(status) => self.answer(now, *write, Err(status), out),
+                    None => self.write(now, *write, out),
+                }
+            }
+            _ => self.answer(now, *write, Err(unavailable()), out),
+        }
+    }
+
+    fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
+        let Commit { mut compare, ops, response } = commit;
+        if is_dry_run(&write.request.call) {
+            return self.answer(now, write, Ok(response), out);
+        }
+        if let Some(fence) = &write.request.fence {
             compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
         }
-        compare.extend(more);
-        let failure = compare.iter().map(|c| Op::Get { key: compared(c).clone() }).collect();
-        let mut success = Vec::with_capacity(1 + extra.len());
-        success.push(match put {
-            Some(object) => Op::Put { key: store_key, value: Stored::Object(object), lease: None },
-            None => Op::Delete { key: store_key },
-        });
-        success.extend(extra);
-        let settled = Box::new(Settled { key, reply });
-        self.ask(now, StoreRequest::Txn(Txn { compare, success, failure }), Pending::Write(job, settled), out);
+        if write.outrun {
+            let stale = compare.iter().map(compared).filter(|key| !write.is_fresh(key)).cloned().collect::<Vec<_>>();
+            if !stale.is_empty() {
+                return self.look(now, write, stale, out);
+            }
+        }
+        let txn = Txn { compare, success: ops, failure: Vec::new() };
+        self.ask_store(now, Job::Commit(Box::new(write), response), StoreRequest::Txn(txn), out);
     }
 
-    pub(super) fn settle(
+    pub(super) fn committed(
         &mut self,
         now: Now,
-        mut job: Job,
-        settled: Settled,
-        revision: Revision,
-        succeeded: bool,
-        results: Vec<Option<KeyValue>>,
+        mut write: Box<Write>,
+        response: Response,
+        answer: StoreReply,
         out: &mut Vec<Out>,
     ) {
-        if succeeded {
-            let response = match settled.reply {
-                Reply::Object(mut object) => {
-                    object.set_rv(revision);
-                    Response::Object(object)
-                }
-                Reply::Done => Response::Done { rv: revision },
-                Reply::Scale(mut object) => {
-                    object.set_rv(revision);
-                    super::scale::response(&object).expect("it was scaled")
-                }
-            };
-            return self.finish(now, &job, Ok(response), out);
-        }
-        if let Some(fence) = &job.request.fence {
-            let epoch = results.get(1).and_then(|r| r.as_ref()).map_or(Revision(0), |kv| kv.mod_revision);
-            if epoch != fence.epoch {
-                let status = Status::fenced(settled.key.kind, settled.key.name(), fence.lease.path());
-                return self.finish(now, &job, Err(status), out);
+        match answer {
+            StoreReply::Txn { revision, succeeded: true, .. } => {
+                self.answer(now, *write, Ok(at_revision(response, revision)), out);
             }
-        }
-        self.allocations.note_taken(results.iter().flatten());
-        job.attempts += 1;
-        if job.attempts > MOST_ATTEMPTS {
-            let wait = std::time::Duration::from_secs(1);
-            let status = Status::too_many_requests("too much contention on the object, try again later", wait);
-            return self.finish(now, &job, Err(status), out);
-        }
-        let current = results.into_iter().next().flatten().and_then(|kv| match kv.value {
-            Stored::Object(object) => Some(object),
-            Stored::Mark(_) => None,
-        });
-        self.write(now, job, Some(current), out);
-    }
-
-    /// Ends a job: tells the client, or the group that it is part of.
-    pub(super) fn finish(&mut self, now: Now, job: &Job, result: Result<Response, Status>, out: &mut Vec<Out>) {
-        let Some(group_id) = job.group else {
-            out.push(Out::Client(job.conn, FromServer::Reply(job.id, result)));
-            return;
-        };
-        let group = self.groups.get_mut(&group_id).expect("a group lives until its last part has ended");
-        group.left -= 1;
-        match result {
-            Ok(Response::Object(o)) => group.revision = group.revision.max(o.rv()),
-            Ok(_) => {}
-            Err(status) if status.reason == crate::api::Reason::NotFound => {}
-            Err(status) => group.error = group.error.take().or(Some(status)),
-        }
-        if group.left == 0 {
-            let group = self.groups.remove(&group_id).expect("it was just there");
-            let result = match group.error {
-                Some(status) => Err(status),
-                None => Ok(Response::Done { rv: group.revision }),
-            };
-            self.finish(now, &group.job, result, out);
-        }
-    }
-
-    /// Deletes every object that matches, each in a transaction of its own.
-    pub(super) fn delete_collection(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
-        let Call::DeleteCollection { kind, namespace, list, options } = &job.request.call else {
-            unreachable!("not a deletecollection: {:?}", job.request.call)
-        };
-        if let Err(status) = super::fields::check(*kind, &list.fields) {
-            return self.finish(now, &job, Err(status), out);
-        }
-        let selected =
-            |o: &Object| list.labels.matches(o.labels()) && list.fields.matches(|path| super::fields::value(o, path));
-        let keys: Vec<(ObjectKey, Arc<str>)> = self
-            .cache
-            .range(*kind, namespace, None)
-            .filter(|(_, o)| selected(o))
-            .map(|(k, o)| (k.clone(), Arc::from(o.uid())))
-            .collect();
-        if keys.is_empty() {
-            return self.finish(now, &job, Ok(Response::Done { rv: Revision(0) }), out);
-        }
-        let group_id = self.next_group;
-        self.next_group += 1;
-        let parts: Vec<Job> = keys
-            .into_iter()
-            .map(|(key, uid)| {
-                let mut options = options.clone();
-                options.precondition.uid = Some(uid);
-                let mut request = job.request.clone();
-                request.call = Call::Delete { key, options };
-                Job { conn: job.conn, id: ReqId(0), request, group: Some(group_id), attempts: 0, verified: true }
-            })
-            .collect();
-        self.groups.insert(group_id, Group { job, left: parts.len(), revision: Revision(0), error: None });
-        for part in parts {
-            self.write(now, part, None, out);
-        }
-    }
-
-    /// Creates the namespaces that every cluster has.
-    pub(super) fn bootstrap(&mut self, now: Now, out: &mut Vec<Out>) {
-        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            let key = ObjectKey::new(Kind::NAMESPACE, "", name);
-            if self.cache.get(&key).is_some() {
-                continue;
+            StoreReply::Txn { .. } => {
+                // Somebody was faster. That is rare, so it costs a look and not every write a reading.
+                write.outrun = true;
+                write.fresh.clear();
+                self.write(now, *write, out);
             }
-            let meta = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-            let object = Object::from(Namespace::new(meta, Default::default(), Default::default()));
-            let decision = self.decide_create(now, &key, &object, Default::default());
-            let Decision::Commit(commit) = decision else { unreachable!("a well-known namespace is valid") };
-            let store_key = StoreKey::Object(key);
-            let txn = Txn {
-                compare: vec![Compare::ModRevision(store_key.clone(), Revision(0))],
-                success: vec![Op::Put {
-                    key: store_key,
-                    value: Stored::Object(commit.put.expect("a create puts")),
-                    lease: None,
-                }],
-                failure: Vec::new(),
-            };
-            self.ask(now, StoreRequest::Txn(txn), Pending::Bootstrap, out);
+            StoreReply::Error(StoreError::LeaseNotFound) => {
+                self.event_lease.forget();
+                self.write(now, *write, out);
+            }
+            _ => self.answer(now, *write, Err(unknown_outcome()), out),
+        }
+    }
+
+    /// The write is over.
+    pub(super) fn answer(&mut self, now: Now, write: Write, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        match write.origin {
+            Origin::Client(conn, id) => reply(conn, id, result, out),
+            Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
+            // What is missing is noticed and made again by the next housekeeping.
+            Origin::Bootstrap => {}
         }
     }
 }
@@ -291,4 +297,68 @@ fn compared(compare: &Compare) -> &StoreKey {
     match compare {
         Compare::ModRevision(key, _) | Compare::CreateRevision(key, _) | Compare::Version(key, _) => key,
     }
+}
+
+fn at_revision(response: Response, revision: Revision) -> Response {
+    match response {
+        Response::Object(mut object) => {
+            object.set_rv(revision);
+            Response::Object(object)
+        }
+        Response::Done { .. } => Response::Done { rv: revision },
+        Response::Scale { key, replicas, current, selector, .. } => {
+            Response::Scale { key, replicas, current, selector, rv: revision }
+        }
+        Response::List { .. } => unreachable!("a write answers no list"),
+    }
+}
+
+/// The refusal of a write whose leader has lost the lead, by what the store has said.
+fn fenced_off(write: &Write) -> Option<Status> {
+    let fence = write.request.fence.as_ref()?;
+    let at = |k: &StoreKey| matches!(k, StoreKey::Fence(lease) if *lease == fence.lease);
+    let (_, stands) = write.fresh.iter().find(|(k, _)| at(k))?;
+    let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
+    let key = about(&write.request.call);
+    (epoch != fence.epoch).then(|| Status::fenced(key.kind, key.name(), fence.lease.path()))
+}
+
+/// The object that a write is about.
+fn about(call: &Call) -> ObjectKey {
+    match call {
+        Call::Create { object, .. } | Call::Update { object, .. } => object.key(),
+        Call::Patch { key, .. }
+        | Call::Delete { key, .. }
+        | Call::GetScale { key }
+        | Call::SetScale { key, .. }
+        | Call::Get { key, .. } => key.clone(),
+        Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.clone(),
+        Call::List { kind, namespace, .. }
+        | Call::Watch { kind, namespace, .. }
+        | Call::DeleteCollection { kind, namespace, .. } => ObjectKey::range_start(*kind, namespace),
+    }
+}
+
+fn is_dry_run(call: &Call) -> bool {
+    match call {
+        Call::Create { options, .. }
+        | Call::Update { options, .. }
+        | Call::Patch { options, .. }
+        | Call::SetScale { options, .. } => options.dry_run,
+        Call::Delete { options, .. } | Call::Evict { options, .. } | Call::DeleteCollection { options, .. } => {
+            options.dry_run
+        }
+        Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::Bind { .. } | Call::GetScale { .. } => false,
+    }
+}
+
+fn holder(object: &Object) -> Option<(&str, Option<i32>)> {
+    match object {
+        Object::Lease(l) => Some((l.spec.holder_identity.as_deref().unwrap_or(""), l.spec.lease_transitions)),
+        _ => None,
+    }
+}
+
+fn same_holder(old: Option<&Object>, new: &Object) -> bool {
+    old.and_then(holder) == holder(new)
 }

@@ -22,10 +22,15 @@ impl ObjectKey {
         if namespace.is_empty() {
             ObjectKey { kind, path: Arc::from(name) }
         } else {
-            let mut path = String::with_capacity(namespace.len() + 1 + name.len());
-            path.push_str(namespace);
-            path.push('/');
-            path.push_str(name);
+            let length = namespace.len() + 1 + name.len();
+            // Keys are built for every request: on the stack, so that the shared path is the only allocation.
+            let mut buffer = [b'/'; 128];
+            if length > buffer.len() {
+                return ObjectKey { kind, path: Arc::from(format!("{namespace}/{name}")) };
+            }
+            buffer[..namespace.len()].copy_from_slice(namespace.as_bytes());
+            buffer[namespace.len() + 1..length].copy_from_slice(name.as_bytes());
+            let path = std::str::from_utf8(&buffer[..length]).expect("two strings and a slash are a string");
             ObjectKey { kind, path: Arc::from(path) }
         }
     }

@@ -1,7 +1,13 @@
-//! The store in memory: the current keyspace, and the log of changes since the last compaction.
+//! The store in memory: etcd's semantics for simulations, tests and benchmarks.
 //!
-//! An old revision is read by undoing the log backwards, so that history costs its events and not a copy.
+//! What comes in: requests of the store's clients ([`In`]). What goes out: replies and watch events ([`Out`]), a reply
+//! before the events of the change that it reports. What never happens: a revision with no change, a change without a
+//! revision, or a watch that sees half of a revision.
+//!
+//! The newest state is one ordered map per kind. Of the past it keeps only what each change replaced, from the last
+//! compaction on; an old revision is the newest state with the later changes taken back. Time only ends leases.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,41 +17,48 @@ use super::{
     WatchId,
 };
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::Revision;
+use crate::object::{Kind, Object, ObjectKey, Revision};
 
-/// Names a client of the store: an API server's life.
+/// Names a client of the store: one connection of one API server. A reconnect is another client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct StoreClient(pub u32);
 
 /// What the store can be told.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum In {
-    /// A client asks; the id comes back with the reply.
+    /// A client asks, with an id that the reply will carry.
     Request(StoreClient, u64, StoreRequest),
-    /// A client's connection broke: its watches end.
+    /// A client's connection broke; its watches end.
     Closed(StoreClient),
 }
 
-/// What the store says to a client.
-#[derive(Debug)]
+/// What the store says, and to whom.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Out {
-    /// To whom.
+    /// The client.
     pub to: StoreClient,
-    /// What.
+    /// The message.
     pub msg: FromStore,
 }
 
+/// What a change replaced, so that the change can be taken back.
 #[derive(Debug)]
-struct Watcher {
-    client: StoreClient,
-    id: WatchId,
-    start: StoreKey,
-    end: StoreKey,
+struct Undo {
+    key: StoreKey,
+    previous: Option<KeyValue>,
+    revision: Revision,
 }
 
-impl Watcher {
+#[derive(Debug)]
+struct Watch {
+    start: StoreKey,
+    end: StoreKey,
+    from: Revision,
+}
+
+impl Watch {
     fn covers(&self, key: &StoreKey) -> bool {
-        self.start <= *key && *key < self.end
+        *key >= self.start && *key < self.end
     }
 }
 
@@ -56,141 +69,238 @@ struct Lease {
     keys: BTreeSet<StoreKey>,
 }
 
-/// An MVCC store in memory, with etcd's semantics.
-#[derive(Debug, Default)]
+/// An MVCC store in memory.
+#[derive(Debug)]
 pub struct MemoryStore {
+    /// The newest state, by [`shard`]: comparing keys of one kind is what a write costs.
+    shards: BTreeMap<u32, BTreeMap<StoreKey, KeyValue>>,
+    /// Changes at and after `compacted`, oldest first.
+    log: VecDeque<Undo>,
     revision: Revision,
-    /// Revisions below this are gone.
     compacted: Revision,
-    current: BTreeMap<StoreKey, KeyValue>,
-    /// Changes after `compacted`, in order of revision.
-    log: VecDeque<StoreEvent>,
-    watchers: Vec<Watcher>,
+    watches: BTreeMap<(StoreClient, WatchId), Watch>,
     leases: BTreeMap<LeaseId, Lease>,
+    expiries: BTreeSet<(Mono, LeaseId)>,
     next_lease: u64,
 }
 
+impl Default for MemoryStore {
+    fn default() -> MemoryStore {
+        MemoryStore::new()
+    }
+}
+
+fn shard(key: &StoreKey) -> u32 {
+    match key {
+        StoreKey::Object(k) => u32::from(k.kind.0),
+        StoreKey::Fence(_) => 1 << 16,
+        StoreKey::Private(_) => 1 << 17,
+    }
+}
+
 impl MemoryStore {
-    /// An empty store at revision 1, as etcd's.
+    /// An empty store. Its revision is 1, as etcd's is.
     pub fn new() -> MemoryStore {
-        MemoryStore { revision: Revision(1), ..MemoryStore::default() }
+        MemoryStore {
+            shards: BTreeMap::new(),
+            log: VecDeque::new(),
+            revision: Revision(1),
+            compacted: Revision(0),
+            watches: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            next_lease: 1,
+        }
     }
 
-    /// The revision of the last commit.
+    /// Revision of the newest change.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// A key as it stands.
+    /// The oldest revision that can still be read.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// How many changes are kept for reading and watching old revisions.
+    pub fn history_len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The newest value of a key.
     pub fn get(&self, key: &StoreKey) -> Option<&KeyValue> {
-        self.current.get(key)
+        self.shards.get(&shard(key))?.get(key)
     }
 
-    /// Keys as they stand, in order.
+    /// The newest state of an object.
+    pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        match &self.get(&StoreKey::Object(key.clone()))?.value {
+            Stored::Object(o) => Some(o),
+            Stored::Mark(_) => None,
+        }
+    }
+
+    /// The newest values of `start..end`, in order.
     pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
-        self.current.range(start.clone()..end.clone()).map(|(_, kv)| kv)
+        let (start, end) = (start.clone(), end.clone());
+        let shards = (start < end).then(|| self.shards.range(shard(&start)..=shard(&end)));
+        let within = shards.into_iter().flatten().flat_map(move |(_, m)| m.range(start.clone()..end.clone()));
+        within.map(|(_, kv)| kv)
     }
 
-    /// Changes after `revision`, oldest first, as far as they have not been compacted away.
-    pub fn changes_after(&self, revision: Revision) -> impl Iterator<Item = &StoreEvent> {
-        let first = self.log.partition_point(|e| e.revision <= revision);
-        self.log.range(first..)
+    /// Changes after `revision`, oldest first, as far as they have not been compacted away. For observers: costs what
+    /// has changed since.
+    pub fn changes_after(&self, revision: Revision) -> Vec<StoreEvent> {
+        self.changes(revision, |_| true)
+    }
+
+    /// The newest state of every object of a kind, in order of their keys.
+    pub fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.shards.get(&u32::from(kind.0)).into_iter().flatten().filter_map(|(key, kv)| match (key, &kv.value) {
+            (StoreKey::Object(k), Stored::Object(o)) => Some((k, o)),
+            _ => None,
+        })
+    }
+
+    fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
+        let mut changes = Vec::new();
+        let mut history = None;
+        let reply = match request {
+            StoreRequest::Txn(txn) => self.txn(txn, &mut changes),
+            StoreRequest::Range { start, end, at, limit } => self.read_range(&start, &end, at, limit),
+            StoreRequest::Watch { watch, start, end, from: revision } => {
+                let reply = self.watch(from, watch, start, end, revision);
+                history = matches!(reply, StoreReply::Watching { .. }).then_some(watch);
+                reply
+            }
+            StoreRequest::CancelWatch { watch } => {
+                self.watches.remove(&(from, watch));
+                StoreReply::WatchCanceled { watch, compacted: None }
+            }
+            StoreRequest::Compact { at } => self.compact(at),
+            StoreRequest::LeaseGrant { ttl_seconds } => self.grant(now, ttl_seconds),
+            StoreRequest::LeaseKeepAlive { lease } => self.keep_alive(now, lease),
+            StoreRequest::LeaseRevoke { lease } => {
+                if self.revoke(lease, &mut changes) {
+                    StoreReply::Revoked { revision: self.revision }
+                } else {
+                    StoreReply::Error(StoreError::LeaseNotFound)
+                }
+            }
+            StoreRequest::Progress => {
+                self.progress(from, out);
+                StoreReply::Txn { revision: self.revision, succeeded: true, results: Vec::new() }
+            }
+        };
+        out.push(Out { to: from, msg: FromStore::Reply(id, reply) });
+        if let Some(watch) = history {
+            self.replay(from, watch, out);
+        }
+        self.publish(changes, out);
+    }
+
+    fn txn(&mut self, txn: Txn, changes: &mut Vec<StoreEvent>) -> StoreReply {
+        let succeeded = txn.compare.iter().all(|c| self.holds(c));
+        let ops = if succeeded { txn.success } else { txn.failure };
+        for op in &ops {
+            if let Op::Put { lease: Some(lease), .. } = op
+                && !self.leases.contains_key(lease)
+            {
+                return StoreReply::Error(StoreError::LeaseNotFound);
+            }
+        }
+        let revision = Revision(self.revision.0 + 1);
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            let previous = match op {
+                Op::Get { key } => self.get(&key).cloned(),
+                Op::Put { key, value, lease } => self.put(revision, key, value, lease, changes),
+                Op::Delete { key } => self.delete(revision, &key, changes),
+            };
+            results.push(previous);
+        }
+        if !changes.is_empty() {
+            self.revision = revision;
+        }
+        StoreReply::Txn { revision: self.revision, succeeded, results }
     }
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::ModRevision(key, r) => self.current.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *r,
-            Compare::CreateRevision(key, r) => self.current.get(key).map_or(Revision(0), |kv| kv.create_revision) == *r,
-            Compare::Version(key, v) => self.current.get(key).map_or(0, |kv| kv.version) == *v,
+            Compare::ModRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *want,
+            Compare::CreateRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.create_revision) == *want,
+            Compare::Version(key, want) => self.get(key).map_or(0, |kv| kv.version) == *want,
         }
-    }
-
-    fn txn(&mut self, txn: Txn, out: &mut Vec<Out>) -> StoreReply {
-        let succeeded = txn.compare.iter().all(|c| self.holds(c));
-        let ops = if succeeded { txn.success } else { txn.failure };
-        let unknown_lease = |op: &Op| matches!(op, Op::Put { lease: Some(l), .. } if !self.leases.contains_key(l));
-        if ops.iter().any(unknown_lease) {
-            return StoreReply::Error(StoreError::LeaseNotFound);
-        }
-        let next = Revision(self.revision.0 + 1);
-        let mut events = Vec::new();
-        let mut results = Vec::with_capacity(ops.len());
-        for op in ops {
-            results.push(match op {
-                Op::Get { key } => self.current.get(&key).cloned(),
-                Op::Put { key, value, lease } => self.put(key, value, lease, next, &mut events),
-                Op::Delete { key } => self.delete(&key, next, &mut events),
-            });
-        }
-        self.commit(next, events, out);
-        StoreReply::Txn { revision: self.revision, succeeded, results }
     }
 
     fn put(
         &mut self,
+        revision: Revision,
         key: StoreKey,
         mut value: Stored,
         lease: Option<LeaseId>,
-        at: Revision,
-        events: &mut Vec<StoreEvent>,
+        changes: &mut Vec<StoreEvent>,
     ) -> Option<KeyValue> {
-        if let Stored::Object(object) = &mut value {
-            object.set_rv(at);
+        if let Stored::Object(o) = &mut value {
+            o.set_rv(revision);
         }
-        let previous = self.current.get(&key).cloned();
-        if let Some(old) = previous.as_ref().and_then(|p| p.lease).filter(|l| Some(*l) != lease) {
-            self.detach(old, &key);
-        }
-        if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
-            lease.keys.insert(key.clone());
-        }
-        let kv = KeyValue {
-            key: key.clone(),
-            value,
-            create_revision: previous.as_ref().map_or(at, |p| p.create_revision),
-            mod_revision: at,
-            version: previous.as_ref().map_or(0, |p| p.version) + 1,
-            lease,
+        let shard = self.shards.entry(shard(&key)).or_default();
+        let mut new = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease };
+        let previous = match shard.get_mut(&new.key) {
+            Some(old) => {
+                new.key = old.key.clone();
+                new.create_revision = old.create_revision;
+                new.version = old.version + 1;
+                Some(std::mem::replace(old, new.clone()))
+            }
+            None => {
+                shard.insert(new.key.clone(), new.clone());
+                None
+            }
         };
-        self.current.insert(key.clone(), kv.clone());
-        events.push(StoreEvent { key, value: Some(kv), previous: previous.clone(), revision: at });
+        let old_lease = previous.as_ref().and_then(|kv| kv.lease);
+        if old_lease != lease {
+            self.detach(old_lease, &new.key);
+            if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
+                lease.keys.insert(new.key.clone());
+            }
+        }
+        self.record(revision, new.key.clone(), Some(new), previous.clone(), changes);
         previous
     }
 
-    fn delete(&mut self, key: &StoreKey, at: Revision, events: &mut Vec<StoreEvent>) -> Option<KeyValue> {
-        let previous = self.current.remove(key)?;
-        if let Some(lease) = previous.lease {
-            self.detach(lease, key);
-        }
-        events.push(StoreEvent { key: key.clone(), value: None, previous: Some(previous.clone()), revision: at });
+    fn delete(&mut self, revision: Revision, key: &StoreKey, changes: &mut Vec<StoreEvent>) -> Option<KeyValue> {
+        let previous = self.shards.get_mut(&shard(key))?.remove(key)?;
+        self.detach(previous.lease, key);
+        self.record(revision, previous.key.clone(), None, Some(previous.clone()), changes);
         Some(previous)
     }
 
-    fn detach(&mut self, lease: LeaseId, key: &StoreKey) {
-        if let Some(lease) = self.leases.get_mut(&lease) {
+    fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
+        if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
             lease.keys.remove(key);
         }
     }
 
-    fn commit(&mut self, at: Revision, events: Vec<StoreEvent>, out: &mut Vec<Out>) {
-        if events.is_empty() {
-            return;
-        }
-        self.revision = at;
-        self.log.extend(events.iter().cloned());
-        let all = Arc::new(events);
-        for w in &self.watchers {
-            let seen = all.iter().filter(|e| w.covers(&e.key)).count();
-            if seen == 0 {
-                continue;
-            }
-            let events = if seen == all.len() {
-                Arc::clone(&all)
-            } else {
-                Arc::new(all.iter().filter(|e| w.covers(&e.key)).cloned().collect())
-            };
-            out.push(Out { to: w.client, msg: FromStore::Events { watch: w.id, revision: at, events } });
-        }
+    fn record(
+        &mut self,
+        revision: Revision,
+        key: StoreKey,
+        value: Option<KeyValue>,
+        previous: Option<KeyValue>,
+        changes: &mut Vec<StoreEvent>,
+    ) {
+        // etcd refuses such a transaction; whoever sends one has a bug.
+        assert!(changes.iter().all(|c| c.key != key), "duplicate key given in txn request: {key:?}");
+        self.log.push_back(Undo { key: key.clone(), previous: previous.clone(), revision });
+        changes.push(StoreEvent { key, value, previous, revision });
+    }
+
+    /// The state of `start..end` as it was at `at`, in terms of what differs from the newest state.
+    fn differences(&self, start: &StoreKey, end: &StoreKey, at: Revision) -> BTreeMap<&StoreKey, Option<&KeyValue>> {
+        let later = self.log.iter().rev().take_while(|u| u.revision > at);
+        later.filter(|u| u.key >= *start && u.key < *end).map(|u| (&u.key, u.previous.as_ref())).collect()
     }
 
     fn read_range(&self, start: &StoreKey, end: &StoreKey, at: Option<Revision>, limit: usize) -> StoreReply {
@@ -201,114 +311,150 @@ impl MemoryStore {
         if at < self.compacted {
             return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
         }
-        let take = if limit == 0 { usize::MAX } else { limit };
-        if start >= end {
-            return StoreReply::Range { revision: self.revision, kvs: Vec::new(), more: false, count: 0 };
-        }
-        // What keys of the range that changed later looked like at the time.
-        let mut undone: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
-        for event in self.log.iter().rev().take_while(|e| e.revision > at) {
-            if *start <= event.key && event.key < *end {
-                undone.insert(&event.key, event.previous.as_ref());
+        let mut past = self.differences(start, end, at).into_iter().peekable();
+        let mut present = self.range(start, end).peekable();
+        let (mut kvs, mut count) = (Vec::new(), 0u64);
+        loop {
+            // Where both know a key, the past decides; a key that was not there then is skipped.
+            let order = match (past.peek(), present.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some(kv)) => (*key).cmp(&kv.key),
+            };
+            let new = if order.is_ge() { present.next() } else { None };
+            let kv = if order.is_le() { past.next().and_then(|(_, old)| old) } else { new };
+            if let Some(kv) = kv {
+                count += 1;
+                if limit == 0 || kvs.len() < limit {
+                    kvs.push(kv.clone());
+                }
             }
         }
-        let untouched = self.range(start, end).filter(|kv| !undone.contains_key(&kv.key));
-        let mut all: Vec<&KeyValue> = untouched.chain(undone.values().copied().flatten()).collect();
-        if !undone.is_empty() {
-            all.sort_by(|a, b| a.key.cmp(&b.key));
-        }
-        let count = all.len() as u64;
-        let kvs: Vec<KeyValue> = all.into_iter().take(take).cloned().collect();
-        StoreReply::Range { revision: self.revision, more: kvs.len() as u64 != count, kvs, count }
+        let more = count > kvs.len() as u64;
+        StoreReply::Range { revision: self.revision, kvs, more, count }
     }
 
-    fn watch(&mut self, client: StoreClient, rid: u64, w: Watcher, from: Revision, out: &mut Vec<Out>) {
-        let id = w.id;
-        if from.0 != 0 && from <= self.compacted {
-            let reply = StoreReply::WatchCanceled { watch: id, compacted: Some(self.compacted) };
-            out.push(Out { to: client, msg: FromStore::Reply(rid, reply) });
-            return;
+    fn watch(
+        &mut self,
+        client: StoreClient,
+        watch: WatchId,
+        start: StoreKey,
+        end: StoreKey,
+        from: Revision,
+    ) -> StoreReply {
+        let from = if from.0 == 0 { Revision(self.revision.0 + 1) } else { from };
+        if from < self.compacted {
+            return StoreReply::WatchCanceled { watch, compacted: Some(self.compacted) };
         }
-        let reply = StoreReply::Watching { revision: self.revision, watch: id };
-        out.push(Out { to: client, msg: FromStore::Reply(rid, reply) });
-        if from.0 != 0 {
-            let past = self.changes_after(Revision(from.0 - 1)).filter(|e| w.covers(&e.key)).cloned();
-            let mut past: Vec<StoreEvent> = past.collect();
-            while let Some(first) = past.first() {
-                let revision = first.revision;
-                let rest = past.split_off(past.partition_point(|e| e.revision == revision));
-                let events = Arc::new(std::mem::replace(&mut past, rest));
-                out.push(Out { to: client, msg: FromStore::Events { watch: id, revision, events } });
+        self.watches.insert((client, watch), Watch { start, end, from });
+        StoreReply::Watching { revision: Revision(from.0 - 1), watch }
+    }
+
+    /// Sends what a new watch has missed.
+    fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
+        let watch = &self.watches[&(client, id)];
+        let events = self.changes(Revision(watch.from.0 - 1), |key| watch.covers(key));
+        for batch in events.chunk_by(|a, b| a.revision == b.revision) {
+            let (revision, events) = (batch[0].revision, Arc::new(batch.to_vec()));
+            out.push(Out { to: client, msg: FromStore::Events { watch: id, revision, events } });
+        }
+    }
+
+    /// Changes after `revision`, oldest first. Only `previous` values are kept, so the value of a change is found from
+    /// the newest state backwards: it is what the next change of the key replaced.
+    fn changes(&self, revision: Revision, covers: impl Fn(&StoreKey) -> bool) -> Vec<StoreEvent> {
+        let mut after: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
+        let mut events: Vec<StoreEvent> = Vec::new();
+        let later = self.log.iter().rev().take_while(|u| u.revision > revision);
+        for undo in later.filter(|u| covers(&u.key)) {
+            let value = after.insert(&undo.key, undo.previous.as_ref()).unwrap_or_else(|| self.get(&undo.key));
+            events.push(StoreEvent {
+                key: undo.key.clone(),
+                value: value.cloned(),
+                previous: undo.previous.clone(),
+                revision: undo.revision,
+            });
+        }
+        events.reverse();
+        events
+    }
+
+    fn publish(&self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {
+        let Some(first) = changes.first() else { return };
+        let revision = first.revision;
+        let all = Arc::new(changes);
+        for ((client, id), watch) in &self.watches {
+            if revision < watch.from {
+                continue;
             }
+            let covered = all.iter().filter(|e| watch.covers(&e.key)).count();
+            let events = match covered {
+                0 => continue,
+                n if n == all.len() => Arc::clone(&all),
+                _ => Arc::new(all.iter().filter(|e| watch.covers(&e.key)).cloned().collect()),
+            };
+            out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
         }
-        self.watchers.push(w);
+    }
+
+    fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
+        let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
+        let none = Arc::new(Vec::new());
+        for ((to, watch), _) in watches {
+            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Arc::clone(&none) };
+            out.push(Out { to: *to, msg });
+        }
     }
 
     fn compact(&mut self, at: Revision) -> StoreReply {
         if at > self.revision {
             return StoreReply::Error(StoreError::FutureRevision { newest: self.revision });
         }
-        if at < self.compacted {
+        if at <= self.compacted {
             return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
         }
         self.compacted = at;
-        let first = self.log.partition_point(|e| e.revision <= at);
-        self.log.drain(..first);
+        while self.log.front().is_some_and(|u| u.revision < at) {
+            self.log.pop_front();
+        }
+        if self.log.capacity() > 4 * self.log.len().max(1024) {
+            self.log.shrink_to_fit();
+        }
         StoreReply::Compacted { revision: self.revision }
     }
 
-    fn revoke(&mut self, lease: LeaseId, out: &mut Vec<Out>) -> StoreReply {
-        let Some(lease) = self.leases.remove(&lease) else { return StoreReply::Error(StoreError::LeaseNotFound) };
-        let next = Revision(self.revision.0 + 1);
-        let mut events = Vec::new();
-        for key in &lease.keys {
-            self.delete(key, next, &mut events);
-        }
-        self.commit(next, events, out);
-        StoreReply::Revoked { revision: self.revision }
-    }
-
-    fn lease_reply(&self, lease: LeaseId) -> StoreReply {
-        let ttl_seconds = self.leases[&lease].ttl.as_secs();
+    fn grant(&mut self, now: Now, ttl_seconds: u64) -> StoreReply {
+        let ttl_seconds = ttl_seconds.max(1);
+        let ttl = Duration::from_secs(ttl_seconds);
+        let lease = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        let expires = now.mono + ttl;
+        self.leases.insert(lease, Lease { ttl, expires, keys: BTreeSet::new() });
+        self.expiries.insert((expires, lease));
         StoreReply::Lease { revision: self.revision, lease, ttl_seconds }
     }
 
-    fn answer(&mut self, now: Now, client: StoreClient, request: StoreRequest, out: &mut Vec<Out>) -> StoreReply {
-        match request {
-            StoreRequest::Txn(txn) => self.txn(txn, out),
-            StoreRequest::Range { start, end, at, limit } => self.read_range(&start, &end, at, limit),
-            StoreRequest::Watch { .. } => unreachable!("a watch answers for itself"),
-            StoreRequest::CancelWatch { watch } => {
-                self.watchers.retain(|w| !(w.client == client && w.id == watch));
-                StoreReply::WatchCanceled { watch, compacted: None }
-            }
-            StoreRequest::Compact { at } => self.compact(at),
-            StoreRequest::LeaseGrant { ttl_seconds } => {
-                self.next_lease += 1;
-                let id = LeaseId(self.next_lease);
-                let ttl = Duration::from_secs(ttl_seconds.max(1));
-                self.leases.insert(id, Lease { ttl, expires: now.mono + ttl, keys: BTreeSet::new() });
-                self.lease_reply(id)
-            }
-            StoreRequest::LeaseKeepAlive { lease } => match self.leases.get_mut(&lease) {
-                Some(l) => {
-                    l.expires = now.mono + l.ttl;
-                    self.lease_reply(lease)
-                }
-                None => StoreReply::Error(StoreError::LeaseNotFound),
-            },
-            StoreRequest::LeaseRevoke { lease } => self.revoke(lease, out),
-            StoreRequest::Progress => {
-                for w in self.watchers.iter().filter(|w| w.client == client) {
-                    let events = Arc::new(Vec::new());
-                    out.push(Out {
-                        to: client,
-                        msg: FromStore::Events { watch: w.id, revision: self.revision, events },
-                    });
-                }
-                StoreReply::Txn { revision: self.revision, succeeded: true, results: Vec::new() }
-            }
+    fn keep_alive(&mut self, now: Now, id: LeaseId) -> StoreReply {
+        let Some(lease) = self.leases.get_mut(&id) else { return StoreReply::Error(StoreError::LeaseNotFound) };
+        self.expiries.remove(&(lease.expires, id));
+        lease.expires = now.mono + lease.ttl;
+        self.expiries.insert((lease.expires, id));
+        StoreReply::Lease { revision: self.revision, lease: id, ttl_seconds: lease.ttl.as_secs() }
+    }
+
+    /// Ends a lease; all its keys go at one revision.
+    fn revoke(&mut self, id: LeaseId, changes: &mut Vec<StoreEvent>) -> bool {
+        let Some(lease) = self.leases.remove(&id) else { return false };
+        self.expiries.remove(&(lease.expires, id));
+        let revision = Revision(self.revision.0 + 1);
+        for key in &lease.keys {
+            self.delete(revision, key, changes);
         }
+        if !changes.is_empty() {
+            self.revision = revision;
+        }
+        true
     }
 }
 
@@ -318,189 +464,23 @@ impl Machine for MemoryStore {
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
         match input {
-            In::Closed(client) => self.watchers.retain(|w| w.client != client),
-            In::Request(client, rid, StoreRequest::Watch { watch, start, end, from }) => {
-                self.watch(client, rid, Watcher { client, id: watch, start, end }, from, out);
-            }
-            In::Request(client, rid, request) => {
-                let reply = self.answer(now, client, request, out);
-                out.push(Out { to: client, msg: FromStore::Reply(rid, reply) });
-            }
+            In::Request(from, id, request) => self.request(now, from, id, request, out),
+            In::Closed(client) => self.watches.retain(|(c, _), _| *c != client),
         }
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
-        let expired: Vec<LeaseId> =
-            self.leases.iter().filter(|(_, l)| l.expires <= now.mono).map(|(id, _)| *id).collect();
-        for lease in expired {
-            self.revoke(lease, out);
+        while let Some((at, lease)) = self.expiries.first().copied()
+            && at <= now.mono
+        {
+            let mut changes = Vec::new();
+            let known = self.revoke(lease, &mut changes);
+            assert!(known, "an expiry names a lease");
+            self.publish(changes, out);
         }
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        self.leases.values().map(|l| l.expires).min().map(|at| Deadline { at, why: "expire a lease" })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use super::{In, MemoryStore, Out, StoreClient};
-    use crate::machine::{Machine, Mono, Now, Wall};
-    use crate::object::Revision;
-    use crate::store::{
-        Compare, FromStore, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn, WatchId,
-    };
-
-    const NOW: Now = Now { mono: Mono(0), wall: Wall(0) };
-    const CLIENT: StoreClient = StoreClient(1);
-
-    fn key(name: &str) -> StoreKey {
-        StoreKey::Private(Arc::from(name))
-    }
-
-    fn mark(value: &str) -> Stored {
-        Stored::Mark(Arc::from(value))
-    }
-
-    fn put(name: &str, value: &str) -> Op {
-        Op::Put { key: key(name), value: mark(value), lease: None }
-    }
-
-    fn ask(store: &mut MemoryStore, request: StoreRequest) -> (StoreReply, Vec<FromStore>) {
-        let mut out = Vec::new();
-        store.handle(NOW, In::Request(CLIENT, 7, request), &mut out);
-        let mut reply = None;
-        let mut rest = Vec::new();
-        for Out { msg, .. } in out {
-            match msg {
-                FromStore::Reply(7, r) => reply = Some(r),
-                other => rest.push(other),
-            }
-        }
-        (reply.expect("each request is answered"), rest)
-    }
-
-    fn write(store: &mut MemoryStore, ops: Vec<Op>) -> Vec<FromStore> {
-        let (reply, events) = ask(store, StoreRequest::Txn(Txn { success: ops, ..Txn::default() }));
-        assert!(matches!(reply, StoreReply::Txn { succeeded: true, .. }));
-        events
-    }
-
-    fn range(store: &mut MemoryStore, at: Option<u64>) -> Result<Vec<(String, String)>, StoreError> {
-        let at = at.map(Revision);
-        let request = StoreRequest::Range { start: key(""), end: key("~"), at, limit: 0 };
-        match ask(store, request).0 {
-            StoreReply::Range { kvs, .. } => Ok(kvs
-                .into_iter()
-                .map(|kv| match (kv.key, kv.value) {
-                    (StoreKey::Private(k), Stored::Mark(v)) => (k.to_string(), v.to_string()),
-                    other => panic!("{other:?}"),
-                })
-                .collect()),
-            StoreReply::Error(e) => Err(e),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_transaction_is_one_revision_and_one_batch() {
-        let mut store = MemoryStore::new();
-        let w = StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("c"), from: Revision(0) };
-        ask(&mut store, w);
-        let events = write(&mut store, vec![put("a", "1"), put("b", "1"), put("z", "1")]);
-        assert_eq!(store.revision(), Revision(2));
-        let [FromStore::Events { revision, events, .. }] = &events[..] else { panic!("one batch: {events:?}") };
-        assert_eq!((*revision, events.len()), (Revision(2), 2));
-        let again = write(&mut store, vec![put("a", "2")]);
-        let [FromStore::Events { events, .. }] = &again[..] else { panic!("one batch") };
-        assert_eq!(events[0].previous.as_ref().unwrap().mod_revision, Revision(2));
-        assert_eq!(events[0].value.as_ref().unwrap().version, 2);
-    }
-
-    #[test]
-    fn compares_choose_the_branch() {
-        let mut store = MemoryStore::new();
-        let create = |v: &str| Txn {
-            compare: vec![Compare::ModRevision(key("a"), Revision(0))],
-            success: vec![put("a", v)],
-            failure: vec![Op::Get { key: key("a") }],
-        };
-        let (first, _) = ask(&mut store, StoreRequest::Txn(create("1")));
-        assert!(matches!(first, StoreReply::Txn { succeeded: true, .. }));
-        let (second, _) = ask(&mut store, StoreRequest::Txn(create("2")));
-        let StoreReply::Txn { succeeded: false, results, .. } = second else { panic!("{second:?}") };
-        assert_eq!(results[0].as_ref().unwrap().value, mark("1"));
-        assert_eq!(store.revision(), Revision(2), "a read takes no revision");
-    }
-
-    #[test]
-    fn compaction_forgets_and_says_so() {
-        let mut store = MemoryStore::new();
-        write(&mut store, vec![put("a", "1")]);
-        write(&mut store, vec![put("a", "2")]);
-        assert_eq!(range(&mut store, Some(2)).unwrap(), [("a".to_owned(), "1".to_owned())]);
-        ask(&mut store, StoreRequest::Compact { at: Revision(3) });
-        assert_eq!(range(&mut store, Some(2)), Err(StoreError::Compacted { oldest: Revision(3) }));
-        assert_eq!(range(&mut store, Some(9)), Err(StoreError::FutureRevision { newest: Revision(3) }));
-        let w = StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("b"), from: Revision(2) };
-        let canceled = StoreReply::WatchCanceled { watch: WatchId(1), compacted: Some(Revision(3)) };
-        assert_eq!(ask(&mut store, w).0, canceled);
-    }
-
-    #[test]
-    fn a_watch_from_the_past_replays_in_batches() {
-        let mut store = MemoryStore::new();
-        write(&mut store, vec![put("a", "1"), put("b", "1")]);
-        write(&mut store, vec![Op::Delete { key: key("a") }]);
-        let w = StoreRequest::Watch { watch: WatchId(1), start: key(""), end: key("~"), from: Revision(2) };
-        let (_, events) = ask(&mut store, w);
-        let sizes: Vec<usize> = events
-            .iter()
-            .map(|e| match e {
-                FromStore::Events { events, .. } => events.len(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(sizes, [2, 1]);
-    }
-
-    #[test]
-    fn a_lease_takes_its_keys_with_it() {
-        let mut store = MemoryStore::new();
-        let (reply, _) = ask(&mut store, StoreRequest::LeaseGrant { ttl_seconds: 10 });
-        assert!(matches!(reply, StoreReply::Lease { lease: LeaseId(1), .. }));
-        write(&mut store, vec![Op::Put { key: key("a"), value: mark("1"), lease: Some(LeaseId(1)) }]);
-        let at = store.poll_timeout().unwrap().at;
-        store.handle_timeout(Now { mono: at, wall: Wall(0) }, &mut Vec::new());
-        assert!(store.get(&key("a")).is_none());
-        let keep = StoreRequest::LeaseKeepAlive { lease: LeaseId(1) };
-        assert_eq!(ask(&mut store, keep).0, StoreReply::Error(StoreError::LeaseNotFound));
-    }
-
-    proptest! {
-        /// Every revision reads as a model that keeps a copy of each.
-        #[test]
-        fn history_reads_as_it_was(steps in proptest::collection::vec((0u8..5, proptest::option::of(0u8..9)), 1..40)) {
-            let mut store = MemoryStore::new();
-            let mut model = BTreeMap::new();
-            let mut copies = vec![(store.revision().0, model.clone())];
-            for (k, v) in steps {
-                let name = format!("k{k}");
-                let op = match v {
-                    Some(v) => { model.insert(name.clone(), v.to_string()); put(&name, &v.to_string()) }
-                    None => { model.remove(&name); Op::Delete { key: key(&name) } }
-                };
-                write(&mut store, vec![op]);
-                copies.push((store.revision().0, model.clone()));
-            }
-            for (revision, model) in copies {
-                let expect: Vec<(String, String)> = model.into_iter().collect();
-                prop_assert_eq!(range(&mut store, Some(revision)).unwrap(), expect);
-            }
-        }
+        self.expiries.first().map(|(at, _)| Deadline { at: *at, why: "lease expires" })
     }
 }

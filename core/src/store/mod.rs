@@ -8,6 +8,8 @@
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 
 use std::sync::Arc;
 
@@ -114,7 +116,7 @@ pub enum StoreRequest {
     LeaseKeepAlive { lease: LeaseId },
     /// Ends a lease and deletes its keys.
     LeaseRevoke { lease: LeaseId },
-    /// Asks for a progress notice on all watches of the asker.
+    /// Asks for a progress notice on all watches of the asker; answered as an empty transaction.
     Progress,
 }
 

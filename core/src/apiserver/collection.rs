@@ -1,0 +1,100 @@
+//! `deletecollection`: every object that matches is deleted by a write of its own.
+
+use std::sync::Arc;
+
+use super::list::{Read, ReadKind, select};
+use super::write::{Origin, Write};
+use super::{ApiServer, ConnId, Out, reply};
+use crate::api::{Call, DeleteOptions, Fence, ListOptions, Reason, ReqId, Request, Response, Status};
+use crate::machine::Now;
+use crate::object::{Kind, ObjectKey, Revision};
+
+/// What is to be deleted, and how.
+#[derive(Debug)]
+pub(super) struct Victims {
+    pub(super) kind: Kind,
+    namespace: Arc<str>,
+    pub(super) list: ListOptions,
+    options: DeleteOptions,
+    user: Arc<str>,
+    fence: Option<Fence>,
+}
+
+/// A deletecollection under way.
+#[derive(Debug)]
+pub(super) struct Collection {
+    conn: ConnId,
+    id: ReqId,
+    left: usize,
+    rv: Revision,
+    error: Option<Status>,
+}
+
+impl ApiServer {
+    pub(super) fn delete_collection(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        id: ReqId,
+        request: Request,
+        out: &mut Vec<Out>,
+    ) {
+        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options } } = request else {
+            unreachable!("not a deletecollection")
+        };
+        if kind == Kind::NAMESPACE {
+            return reply(conn, id, Err(Status::method_not_allowed(kind, "deletecollection")), out);
+        }
+        let victims = Box::new(Victims { kind, namespace, list, options, user, fence });
+        self.read(now, Read { conn, id, what: ReadKind::Victims(victims) }, out);
+    }
+
+    /// The cache is as fresh as the request: what matches now is deleted.
+    pub(super) fn victims_chosen(&mut self, now: Now, conn: ConnId, id: ReqId, victims: Victims, out: &mut Vec<Out>) {
+        let Victims { kind, namespace, list, options, user, fence } = victims;
+        let mut chosen: Vec<(ObjectKey, Arc<str>)> = Vec::new();
+        select(&self.cache, kind, &namespace, &list, |key, object| {
+            chosen.push((key.clone(), Arc::from(object.uid())));
+            list.limit == 0 || chosen.len() < list.limit
+        });
+        if chosen.is_empty() {
+            return reply(conn, id, Ok(Response::Done { rv: Revision(0) }), out);
+        }
+        let collection = self.next_id;
+        self.next_id += 1;
+        let left = chosen.len();
+        self.collections.insert(collection, Collection { conn, id, left, rv: Revision(0), error: None });
+        for (key, uid) in chosen {
+            let mut options = options.clone();
+            // What takes the name of a victim is no victim.
+            options.precondition.uid.get_or_insert(uid);
+            let request =
+                Request { user: Arc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
+            self.write(now, Write::new(Origin::Collection(collection), request), out);
+        }
+    }
+
+    /// One of the deletes is over.
+    pub(super) fn collection_answer(
+        &mut self,
+        _now: Now,
+        collection: u64,
+        result: Result<Response, Status>,
+        out: &mut Vec<Out>,
+    ) {
+        let state = self.collections.get_mut(&collection).expect("a collection lives as long as its deletes");
+        state.left -= 1;
+        match result {
+            Ok(Response::Object(object)) => state.rv = state.rv.max(object.rv()),
+            Ok(_) => {}
+            // Somebody else has deleted it.
+            Err(status) if status.reason == Reason::NotFound => {}
+            Err(status) => drop(state.error.get_or_insert(status)),
+        }
+        if state.left == 0 {
+            let Collection { conn, id, rv, error, .. } =
+                self.collections.remove(&collection).expect("it was just there");
+            reply(conn, id, error.map_or(Ok(Response::Done { rv }), Err), out);
+        }
+    }
+}

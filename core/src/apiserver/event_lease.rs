@@ -1,0 +1,68 @@
+//! Event objects live for an hour: they are put under a lease of the store, many to a lease.
+
+use super::service_ip::Allocation;
+use super::write::{Commit, Deciding, Decision, Write};
+use super::{ApiServer, Job, Out, unavailable};
+use crate::api::Status;
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::Kind;
+use crate::store::{LeaseId, StoreReply, StoreRequest};
+
+/// The lease under which events are put now.
+#[derive(Debug, Default)]
+pub(super) struct EventLease {
+    /// The lease and until when new events may join it.
+    current: Option<(LeaseId, Mono)>,
+    waiting: Vec<Write>,
+}
+
+impl EventLease {
+    fn now(&self, now: Now) -> Option<LeaseId> {
+        self.current.filter(|(_, until)| now.mono < *until).map(|(lease, _)| lease)
+    }
+
+    /// The store does not know the lease any more.
+    pub(super) fn forget(&mut self) {
+        self.current = None;
+    }
+}
+
+impl Deciding<'_> {
+    /// Adds to a commit what its kind needs: a lease for Events, the allocation of a Service's addresses.
+    pub(super) fn finish_commit(&self, commit: Commit, kind: Kind, allocation: Allocation) -> Decision {
+        if kind != Kind::EVENT {
+            return Decision::Commit(allocation.join(commit));
+        }
+        match self.event_lease.now(self.now) {
+            Some(lease) => Decision::Commit(commit.live_by(lease)),
+            None => Decision::AwaitEventLease,
+        }
+    }
+}
+
+impl ApiServer {
+    pub(super) fn await_event_lease(&mut self, now: Now, write: Write, out: &mut Vec<Out>) {
+        self.event_lease.waiting.push(write);
+        if self.event_lease.waiting.len() == 1 {
+            let ttl_seconds = (limits::EVENT_TTL + limits::EVENT_LEASE_REUSE).as_secs();
+            self.ask_store(now, Job::EventLease, StoreRequest::LeaseGrant { ttl_seconds }, out);
+        }
+    }
+
+    pub(super) fn event_lease_granted(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {
+        let StoreReply::Lease { lease, .. } = answer else {
+            return self.event_lease_failed(now, &unavailable(), out);
+        };
+        self.event_lease.current = Some((lease, now.mono + limits::EVENT_LEASE_REUSE));
+        for write in std::mem::take(&mut self.event_lease.waiting) {
+            self.write(now, write, out);
+        }
+    }
+
+    pub(super) fn event_lease_failed(&mut self, now: Now, why: &Status, out: &mut Vec<Out>) {
+        for write in std::mem::take(&mut self.event_lease.waiting) {
+            self.answer(now, write, Err(why.clone()), out);
+        }
+    }
+}

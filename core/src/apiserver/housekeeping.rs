@@ -1,0 +1,77 @@
+//! What is done once a second: bookmarks, time-outs, a look at the store, compaction.
+
+use std::sync::Arc;
+
+use super::{ApiServer, Job, Out};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::Revision;
+use crate::store::{Compare, Op, StoreKey, StoreReply, StoreRequest, Stored, Txn};
+
+/// The key whose version counts compactions, so that of several servers one compacts at a time.
+const COMPACT_KEY: &str = "compact_rev_key";
+
+/// Where this server stands with compaction, as upstream's `compactor`.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// When it is next tried; none before the first housekeeping.
+    next: Option<Mono>,
+    /// Compactions that this server knows of.
+    turn: u64,
+    /// The store's revision an interval ago: what is older may go.
+    past: Revision,
+}
+
+impl ApiServer {
+    pub(super) fn housekeep(&mut self, now: Now, out: &mut Vec<Out>) {
+        self.watchers.send_bookmarks(now, &self.cache, out);
+        self.expire_waiting(now, out);
+        self.expire_requests(now, out);
+        self.probe_store(now, out);
+        if self.link.is_up() {
+            self.bootstrap(now, out);
+            self.take_compaction_turn(now, out);
+        }
+    }
+
+    fn expire_requests(&mut self, now: Now, out: &mut Vec<Out>) {
+        // Ids grow with time, so the oldest request is the first.
+        while let Some((id, flight)) = self.inflight.first_key_value()
+            && now.mono.since(flight.sent) >= limits::STORE_TIMEOUT
+        {
+            let id = *id;
+            let flight = self.inflight.remove(&id).expect("it was just there");
+            self.give_up(now, flight.job, out);
+        }
+    }
+
+    fn take_compaction_turn(&mut self, now: Now, out: &mut Vec<Out>) {
+        let due = *self.compaction.next.get_or_insert(now.mono + limits::COMPACTION_INTERVAL);
+        if now.mono < due {
+            return;
+        }
+        self.compaction.next = Some(now.mono + limits::COMPACTION_INTERVAL);
+        let key = StoreKey::Private(Arc::from(COMPACT_KEY));
+        let value = Stored::Mark(Arc::from(self.compaction.past.to_string()));
+        let txn = Txn {
+            compare: vec![Compare::Version(key.clone(), self.compaction.turn)],
+            success: vec![Op::Put { key: key.clone(), value, lease: None }],
+            failure: vec![Op::Get { key }],
+        };
+        self.ask_store(now, Job::CompactTurn, StoreRequest::Txn(txn), out);
+    }
+
+    pub(super) fn compact(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {
+        let StoreReply::Txn { revision, succeeded, results } = answer else { return };
+        let past = std::mem::replace(&mut self.compaction.past, revision);
+        if !succeeded {
+            let version = results.into_iter().next().flatten().map_or(0, |kv| kv.version);
+            self.compaction.turn = version;
+            return;
+        }
+        self.compaction.turn += 1;
+        if past.0 != 0 {
+            self.ask_store(now, Job::Forget, StoreRequest::Compact { at: past }, out);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Reads: get, list and the start of a watch, each as fresh as it asks to be.
+//!
+//! A read without a resource version is as fresh as the store: the server asks the store for its revision and answers
+//! from its cache once that has got there. Pages after the first, and `resourceVersionMatch=Exact`, are read from the
+//! store at their revision.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cache::{Cache, object_of};
+use super::{ApiServer, ConnId, Job, Out, Write, collection, fields, reply, unavailable};
+use crate::api::{Cause, Details, ListOptions, ReqId, Response, Status, WatchOptions};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::store::{Op, StoreError, StoreKey, StoreReply, StoreRequest, Txn};
+
+/// What is read.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub(super) enum ReadKind {
+    Get {
+        key: ObjectKey,
+        rv: Option<Revision>,
+    },
+    List {
+        kind: Kind,
+        namespace: Arc<str>,
+        options: ListOptions,
+    },
+    Watch {
+        kind: Kind,
+        namespace: Arc<str>,
+        options: WatchOptions,
+    },
+    /// The victims of a collection are chosen.
+    Victims(Box<collection::Victims>),
+}
+
+/// A read of a client's.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) conn: ConnId,
+    pub(super) id: ReqId,
+    pub(super) what: ReadKind,
+}
+
+/// A list that is read from the store, page by page, until there is enough of it.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) conn: ConnId,
+    pub(super) id: ReqId,
+    kind: Kind,
+    namespace: Arc<str>,
+    options: ListOptions,
+    at: Option<Revision>,
+    items: Vec<Object>,
+}
+
+/// What waits for the cache to reach a revision.
+#[derive(Debug)]
+enum Waiting {
+    Read(Read),
+    Write(Box<Write>),
+}
+
+/// Reads and writes that wait for the cache, by revision.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    by_revision: BTreeMap<(Revision, u64), (Mono, Waiting)>,
+    next: u64,
+}
+
+impl Waits {
+    fn add(&mut self, now: Now, revision: Revision, waiting: Waiting) {
+        self.next += 1;
+        self.by_revision.insert((revision, self.next), (now.mono + limits::CACHE_WAIT, waiting));
+    }
+
+    pub(super) fn add_write(&mut self, now: Now, revision: Revision, write: Box<Write>) {
+        self.add(now, revision, Waiting::Write(write));
+    }
+
+    /// Whether something waits for this revision or an older one.
+    pub(super) fn is_due(&self, reached: Revision) -> bool {
+        self.by_revision.first_key_value().is_some_and(|((r, _), _)| *r <= reached)
+    }
+
+    fn drop_reads(&mut self, gone: impl Fn(&Read) -> bool) {
+        self.by_revision.retain(|_, (_, w)| !matches!(w, Waiting::Read(read) if gone(read)));
+    }
+
+    pub(super) fn cancel(&mut self, conn: ConnId, id: ReqId) {
+        self.drop_reads(|r| r.conn == conn && r.id == id);
+    }
+
+    pub(super) fn close(&mut self, conn: ConnId) {
+        self.drop_reads(|r| r.conn == conn);
+    }
+}
+
+impl ApiServer {
+    pub(super) fn read(&mut self, now: Now, read: Read, out: &mut Vec<Out>) {
+        if let Err(status) = check(&read.what) {
+            return reply(read.conn, read.id, Err(status), out);
+        }
+        let not_older = match &read.what {
+            ReadKind::Get { key, rv: None } => {
+                let get = Op::Get { key: StoreKey::Object(key.clone()) };
+                let txn = Txn { success: vec![get], ..Txn::default() };
+                let job = Job::Get(read.conn, read.id, key.clone());
+                self.ask_store(now, job, StoreRequest::Txn(txn), out);
+                return;
+            }
+            ReadKind::List { options, .. } if options.exact || options.continue_from.is_some() => {
+                return self.read_exactly(now, read, out);
+            }
+            ReadKind::Get { rv, .. } => *rv,
+            ReadKind::List { options, .. } => options.rv,
+            // A watch-list is consistent where it asks for nothing older.
+            ReadKind::Watch { options, .. } if options.send_initial_events && options.rv.0 == 0 => None,
+            ReadKind::Watch { options, .. } if options.send_initial_events => Some(options.rv),
+            ReadKind::Watch { .. } => Some(Revision(0)),
+            ReadKind::Victims(_) => None,
+        };
+        match not_older {
+            Some(rv) => self.serve_at(now, rv, read, out),
+            None => {
+                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Txn(Txn::default()), out);
+            }
+        }
+    }
+
+    /// The store has told its revision, which was no older than the request.
+    pub(super) fn revision_known(&mut self, now: Now, read: Read, answer: StoreReply, out: &mut Vec<Out>) {
+        match answer {
+            StoreReply::Txn { revision, .. } => self.serve_at(now, revision, read, out),
+            _ => reply(read.conn, read.id, Err(unavailable()), out),
+        }
+    }
+
+    fn serve_at(&mut self, now: Now, rv: Revision, read: Read, out: &mut Vec<Out>) {
+        if rv <= self.cache.revision() {
+            self.serve(now, read, out);
+        } else {
+            self.waits.add(now, rv, Waiting::Read(read));
+        }
+    }
+
+    /// Goes on with whatever waited for what the cache has reached.
+    pub(super) fn serve_waiting(&mut self, now: Now, out: &mut Vec<Out>) {
+        let reached = self.cache.revision();
+        while self.waits.is_due(reached) {
+            let (_, (_, waiting)) = self.waits.by_revision.pop_first().expect("something is due");
+            match waiting {
+                Waiting::Read(read) => self.serve(now, read, out),
+                Waiting::Write(write) => self.write(now, *write, out),
+            }
+        }
+    }
+
+    /// Refuses what has waited for too long.
+    pub(super) fn expire_waiting(&mut self, now: Now, out: &mut Vec<Out>) {
+        let late = |(_, (deadline, _)): &(&(Revision, u64), &(Mono, Waiting))| *deadline <= now.mono;
+        let late: Vec<(Revision, u64)> = self.waits.by_revision.iter().filter(late).map(|(k, _)| *k).collect();
+        for key in late {
+            let (_, waiting) = self.waits.by_revision.remove(&key).expect("the key was just listed");
+            match waiting {
+                Waiting::Read(read) => {
+                    let status = too_large(key.0, self.cache.revision());
+                    reply(read.conn, read.id, Err(status), out);
+                }
+                Waiting::Write(write) => self.answer(now, *write, Err(unavailable()), out),
+            }
+        }
+    }
+
+    /// Answers from the cache, which is as fresh as was asked for.
+    fn serve(&mut self, now: Now, read: Read, out: &mut Vec<Out>) {
+        let Read { conn, id, what } = read;
+        match what {
+            ReadKind::Get { key, .. } => {
+                let found = self.cache.get(&key).cloned().map(Response::Object);
+                reply(conn, id, found.ok_or_else(|| Status::not_found(key.kind, key.name())), out);
+            }
+            ReadKind::List { kind, namespace, options } => {
+                reply(conn, id, Ok(list(&self.cache, kind, &namespace, &options)), out);
+            }
+            ReadKind::Watch { kind, namespace, options } => {
+                self.watchers.start(now, &self.cache, conn, id, kind, namespace, options, out);
+            }
+            ReadKind::Victims(victims) => self.victims_chosen(now, conn, id, *victims, out),
+        }
+    }
+
+    fn read_exactly(&mut self, now: Now, read: Read, out: &mut Vec<Out>) {
+        let Read { conn, id, what: ReadKind::List { kind, namespace, options } } = read else {
+            unreachable!("only lists are read page by page")
+        };
+        let (at, start) = match &options.continue_from {
+            Some(token) => match Token::decode(kind, token) {
+                Ok(token) => (token.rv, after(&token.last)),
+                Err(status) => return reply(conn, id, Err(status), out),
+            },
+            None => (options.rv.unwrap_or_default(), ObjectKey::range_start(kind, &namespace)),
+        };
+        let page = Page { conn, id, kind, namespace, options, at: Some(at), items: Vec::new() };
+        self.ask_page(now, page, start, out);
+    }
+
+    fn ask_page(&mut self, now: Now, page: Page, start: ObjectKey, out: &mut Vec<Out>) {
+        let end = StoreKey::Object(ObjectKey::range_end(page.kind, &page.namespace));
+        let limit = if page.options.limit == 0 { 0 } else { page.options.limit.max(limits::PAGE_SIZE) };
+        let range = StoreRequest::Range { start: StoreKey::Object(start), end, at: page.at, limit };
+        self.ask_store(now, Job::Page(Box::new(page)), range, out);
+    }
+
+    pub(super) fn page_read(&mut self, now: Now, mut page: Page, answer: StoreReply, out: &mut Vec<Out>) {
+        let (revision, kvs, more, count) = match answer {
+            StoreReply::Range { revision, kvs, more, count } => (revision, kvs, more, count),
+            StoreReply::Error(error) => return reply(page.conn, page.id, Err(page_error(&page, &error)), out),
+            _ => return reply(page.conn, page.id, Err(unavailable()), out),
+        };
+        let rv = *page.at.get_or_insert(revision);
+        let options = &page.options;
+        let unfiltered = options.labels.is_everything() && options.fields.terms.is_empty();
+        let mut seen = 0;
+        for object in kvs.iter().filter_map(object_of) {
+            if options.limit != 0 && page.items.len() == options.limit {
+                break;
+            }
+            seen += 1;
+            if selected(object, options) {
+                page.items.push(object.clone());
+            }
+        }
+        let left = count - seen;
+        let full = options.limit != 0 && page.items.len() == options.limit;
+        if !full && more {
+            let last = kvs.last().and_then(object_of).expect("there is more only after something").key();
+            return self.ask_page(now, page, after(&last), out);
+        }
+        let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(object_of);
+        let continue_from = last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
+        let remaining = continue_from.as_ref().filter(|_| unfiltered).map(|_| left);
+        let items = Arc::new(page.items);
+        reply(page.conn, page.id, Ok(Response::List { items, rv, continue_from, remaining }), out);
+    }
+}
+
+/// Answers a get that went to the store.
+pub(super) fn got(conn: ConnId, id: ReqId, key: &ObjectKey, answer: StoreReply, out: &mut Vec<Out>) {
+    let result = match answer {
+        StoreReply::Txn { results, .. } => match results.first().and_then(|kv| kv.as_ref()).and_then(object_of) {
+            Some(object) => Ok(Response::Object(object.clone())),
+            None => Err(Status::not_found(key.kind, key.name())),
+        },
+        _ => Err(unavailable()),
+    };
+    reply(conn, id, result, out);
+}
+
+fn check(what: &ReadKind) -> Result<(), Status> {
+    match what {
+        ReadKind::Get { .. } => Ok(()),
+        ReadKind::List { kind, options, .. } => {
+            if options.exact && options.continue_from.is_none() {
+                match options.rv {
+                    None => {
+                        return Err(Status::bad_request(
+                            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless \
+                             resourceVersion is provided",
+                        ));
+                    }
+                    Some(Revision(0)) => {
+                        return Err(Status::bad_request(
+                            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for \
+                             resourceVersion \"0\"",
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+            if options.continue_from.is_some() && options.rv.is_some_and(|rv| rv.0 != 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            fields::check(*kind, &options.fields)
+        }
+        ReadKind::Watch { kind, options, .. } => fields::check(*kind, &options.fields),
+        ReadKind::Victims(victims) => fields::check(victims.kind, &victims.list.fields),
+    }
+}
+
+fn selected(object: &Object, options: &ListOptions) -> bool {
+    options.labels.matches(object.meta().labels.as_ref()) && fields::matches(object, &options.fields)
+}
+
+/// Calls `take` with every object of the cache that matches, in order, until it says `false`.
+pub(super) fn select<'a>(
+    cache: &'a Cache,
+    kind: Kind,
+    namespace: &str,
+    options: &ListOptions,
+    mut take: impl FnMut(&'a ObjectKey, &'a Object) -> bool,
+) {
+    let mut step = |(key, object): (&'a ObjectKey, &'a Object)| {
+        let here = namespace.is_empty() || key.namespace() == namespace;
+        !(here && selected(object, options)) || take(key, object)
+    };
+    let node = options.fields.required("spec.nodeName").filter(|n| kind == Kind::POD && !n.is_empty());
+    match (node, options.fields.required("metadata.name")) {
+        (Some(node), _) => {
+            let _ = cache.pods_of_node(node).all(step);
+        }
+        (None, Some(name)) if !namespace.is_empty() || !kind.info().namespaced => {
+            let key = ObjectKey::new(kind, namespace, name);
+            if let Some((key, object)) = cache.entry(&key) {
+                step((key, object));
+            }
+        }
+        _ => {
+            let _ = cache.range(kind, namespace).all(step);
+        }
+    }
+}
+
+fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Response {
+    // With resourceVersion=0 the limit is ignored, as Kubernetes' watch cache does.
+    let limit = if options.rv == Some(Revision(0)) { 0 } else { options.limit };
+    let mut items = Vec::new();
+    let mut left = 0u64;
+    select(cache, kind, namespace, options, |_, object| {
+        if limit != 0 && items.len() == limit {
+            left += 1;
+        } else {
+            items.push(object.clone());
+        }
+        true
+    });
+    let rv = cache.revision();
+    let last = items.last().filter(|_| left > 0);
+    let continue_from = last.map(|last: &Object| Token { rv, last: last.key() }.encode());
+    let unfiltered = options.labels.is_everything() && options.fields.terms.is_empty();
+    let remaining = (continue_from.is_some() && unfiltered).then_some(left);
+    Response::List { items: Arc::new(items), rv, continue_from, remaining }
+}
+
+/// 504 for a revision that the cache has not reached.
+fn too_large(wanted: Revision, reached: Revision) -> Status {
+    let message = format!("Timeout: Too large resource version: {wanted}, current: {reached}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
+    let details = Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() };
+    Status { details: Some(Box::new(details)), ..Status::timeout(message) }
+}
+
+fn page_error(page: &Page, error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } if page.options.continue_from.is_some() => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You must start a new \
+             list without the continue parameter.",
+        ),
+        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        StoreError::FutureRevision { newest } => too_large(page.at.unwrap_or_default(), *newest),
+        StoreError::LeaseNotFound | StoreError::Unavailable => unavailable(),
+    }
+}
+
+/// The first key that can stand after `key`.
+fn after(key: &ObjectKey) -> ObjectKey {
+    ObjectKey::from_path(key.kind, &format!("{}\0", key.path()))
+}
+
+/// Where a list goes on: opaque to clients.
+struct Token {
+    rv: Revision,
+    last: ObjectKey,
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+impl Token {
+    fn encode(&self) -> String {
+        let text = format!("{}:{}", self.rv, self.last.path());
+        let mut encoded = String::new();
+        for chunk in text.as_bytes().chunks(3) {
+            let word = chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+            for i in 0..=chunk.len() {
+                encoded.push(char::from(ALPHABET[(word >> (18 - 6 * i)) as usize & 63]));
+            }
+        }
+        encoded
+    }
+
+    fn decode(kind: Kind, token: &str) -> Result<Token, Status> {
+        let bad = || Status::bad_request("continue key is not valid: unable to decode");
+        let mut bytes = Vec::new();
+        for chunk in token.as_bytes().chunks(4) {
+            let mut word = 0u32;
+            for b in chunk {
+                word = word << 6 | ALPHABET.iter().position(|a| a == b).ok_or_else(bad)? as u32;
+            }
+            word <<= 6 * (4 - chunk.len());
+            bytes.extend((0..chunk.len() - 1).map(|i| (word >> (16 - 8 * i)) as u8));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| bad())?;
+        let (rv, path) = text.split_once(':').ok_or_else(bad)?;
+        let rv = Revision(rv.parse().map_err(|_| bad())?);
+        Ok(Token { rv, last: ObjectKey::from_path(kind, path) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Token;
+    use crate::object::{Kind, ObjectKey, Revision};
+
+    #[test]
+    fn tokens_come_back() {
+        for path in ["", "a", "ns/name", "ns/näme", "ns/abc", "ns/abcd"] {
+            let token = Token { rv: Revision(1234), last: ObjectKey::from_path(Kind::POD, path) };
+            let back = Token::decode(Kind::POD, &token.encode()).unwrap();
+            assert_eq!((back.rv, back.last), (token.rv, token.last));
+        }
+        for bad in ["", "%", "A", "AAAA", "MTIz"] {
+            assert!(Token::decode(Kind::POD, bad).is_err(), "{bad}");
+        }
+    }
+}

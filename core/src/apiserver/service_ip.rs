@@ -1,0 +1,360 @@
+//! Cluster IPs and node ports of Services.
+//!
+//! What is taken follows from the cached Services: there is no second record that could disagree. Every allocation
+//! puts one mark, and compares it with the revision that the cache has of it; so a server allocates only if its cache
+//! has seen every allocation before, and two servers never give out one address twice.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ServicePort;
+
+use super::write::{Commit, Deciding, Decision, Write};
+use crate::api::Status;
+use crate::object::{FieldError, Object, ObjectKey, Revision, Service};
+use crate::store::{Compare, Op, StoreKey, Stored};
+
+/// The key that every allocation puts.
+const MARK: &str = "service-allocations";
+
+/// Who holds which address and port.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    ips: BTreeMap<u32, ObjectKey>,
+    ports: BTreeMap<u16, ObjectKey>,
+}
+
+impl Addresses {
+    /// Follows a change of a Service.
+    pub(super) fn replace(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) {
+        if let Some(Object::Service(old)) = old {
+            for ip in ips_of(old) {
+                if self.ips.get(&ip) == Some(key) {
+                    self.ips.remove(&ip);
+                }
+            }
+            for port in ports_of(old) {
+                if self.ports.get(&port) == Some(key) {
+                    self.ports.remove(&port);
+                }
+            }
+        }
+        if let Some(Object::Service(new)) = new {
+            self.ips.extend(ips_of(new).map(|ip| (ip, key.clone())));
+            self.ports.extend(ports_of(new).map(|port| (port, key.clone())));
+        }
+    }
+}
+
+/// What an allocation adds to a transaction.
+#[derive(Debug, Default)]
+pub(super) struct Allocation {
+    /// Revision of the mark by which it was decided.
+    by: Option<Revision>,
+}
+
+impl Allocation {
+    pub(super) fn join(self, mut commit: Commit) -> Commit {
+        if let Some(revision) = self.by {
+            let key = StoreKey::Private(Arc::from(MARK));
+            commit.compare.push(Compare::ModRevision(key.clone(), revision));
+            commit.ops.push(Op::Put { key, value: Stored::Mark(Arc::from("")), lease: None });
+        }
+        commit
+    }
+}
+
+fn ips_of(service: &Service) -> impl Iterator<Item = u32> {
+    let text = service.spec.cluster_ips.as_deref().unwrap_or(&[]).iter().chain(service.spec.cluster_ip.as_ref());
+    text.filter_map(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from)
+}
+
+fn ports_of(service: &Service) -> impl Iterator<Item = u16> {
+    let spec = &service.spec;
+    let all = spec.ports.iter().flatten().filter_map(|p| p.node_port).chain(spec.health_check_node_port);
+    all.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
+}
+
+fn type_of(service: &Service) -> &str {
+    service.spec.type_.as_deref().unwrap_or("ClusterIP")
+}
+
+fn wants_ip(service: &Service) -> bool {
+    type_of(service) != "ExternalName"
+}
+
+fn wants_ports(service: &Service) -> bool {
+    match type_of(service) {
+        "NodePort" => true,
+        "LoadBalancer" => service.spec.allocate_load_balancer_node_ports != Some(false),
+        _ => false,
+    }
+}
+
+fn wants_health_port(service: &Service) -> bool {
+    type_of(service) == "LoadBalancer" && service.spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// What a client leaves out of an update stays as it was allocated, and what the type no longer needs goes
+/// (`patchAllocatedValues`, `dropTypeDependentFields`).
+pub(super) fn keep_allocated(new: &mut Service, old: &Service) {
+    if Arc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
+        return;
+    }
+    let before = &old.spec;
+    if wants_ip(old) && wants_ip(new) {
+        if new.spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
+            new.spec_mut().cluster_ip.clone_from(&before.cluster_ip);
+        }
+        if new.spec.cluster_ips.is_none() && new.spec.cluster_ip == before.cluster_ip {
+            new.spec_mut().cluster_ips.clone_from(&before.cluster_ips);
+        }
+    }
+    if wants_ip(old) && !wants_ip(new) && new.spec.cluster_ip == before.cluster_ip {
+        let spec = new.spec_mut();
+        spec.cluster_ip = None;
+        spec.cluster_ips = None;
+        spec.ip_families = None;
+        spec.ip_family_policy = None;
+    }
+    if wants_ports(old) && wants_ports(new) {
+        for port in new.spec_mut().ports.iter_mut().flatten().filter(|p| lacks_port(p)) {
+            let same = before.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
+            port.node_port = same.and_then(|o| o.node_port);
+        }
+    }
+    if wants_ports(old) && !wants_ports(new) {
+        for port in new.spec_mut().ports.iter_mut().flatten() {
+            if before.ports.iter().flatten().any(|o| o.node_port == port.node_port) {
+                port.node_port = None;
+            }
+        }
+    }
+    if wants_health_port(old) {
+        if !wants_health_port(new) {
+            new.spec_mut().health_check_node_port = None;
+        } else if new.spec.health_check_node_port.unwrap_or(0) == 0 {
+            new.spec_mut().health_check_node_port = before.health_check_node_port;
+        }
+    }
+}
+
+fn lacks_port(port: &ServicePort) -> bool {
+    port.node_port.unwrap_or(0) == 0
+}
+
+impl Deciding<'_> {
+    /// Gives a Service the addresses and ports that its type wants and it does not have.
+    pub(super) fn allocate_addresses(
+        &mut self,
+        write: &Write,
+        key: &ObjectKey,
+        old: Option<&Object>,
+        new: &mut Object,
+    ) -> Result<Allocation, Decision> {
+        let Object::Service(service) = new else { return Ok(Allocation::default()) };
+        let old = old.and_then(|o| match o {
+            Object::Service(s) => Some(s),
+            _ => None,
+        });
+        if old.is_some_and(|o| Arc::ptr_eq(&o.spec, &service.spec)) {
+            return Ok(Allocation::default());
+        }
+        let by = self.cache.mark(MARK);
+        let private = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Private(name) if &**name == MARK));
+        let stands = private.and_then(|(_, kv)| kv.as_ref()).map_or(Revision(0), |kv| kv.mod_revision);
+        if stands > by {
+            // Somebody else has allocated; the cache will show what.
+            return Err(Decision::Await(stands));
+        }
+        let ip = self.allocate_ip(write, key, old, service)?;
+        let ports = self.allocate_ports(write, key, old, service)?;
+        Ok(Allocation { by: (ip || ports).then_some(by) })
+    }
+
+    fn allocate_ip(
+        &mut self,
+        write: &Write,
+        key: &ObjectKey,
+        old: Option<&Service>,
+        service: &mut Service,
+    ) -> Result<bool, Decision> {
+        if !wants_ip(service) {
+            return Ok(false);
+        }
+        let asked = service.spec.cluster_ip.clone().unwrap_or_default();
+        let asked = if asked.is_empty() {
+            service.spec.cluster_ips.as_ref().and_then(|ips| ips.first().cloned()).unwrap_or_default()
+        } else {
+            asked
+        };
+        let held = old.is_some_and(|o| !asked.is_empty() && o.spec.cluster_ip.as_deref() == Some(asked.as_str()));
+        let (text, allocated) = match asked.as_str() {
+            "" => (self.free_ip().map_err(|why| refuse_service(key, "spec.clusterIPs", "", &why))?.to_string(), true),
+            "None" => (asked, false),
+            _ if held => (asked, false),
+            _ => {
+                self.check_ip(write, key, &asked)?;
+                (asked, true)
+            }
+        };
+        let spec = service.spec_mut();
+        if spec.cluster_ips.as_ref().is_none_or(|ips| ips.first() != Some(&text)) {
+            spec.cluster_ips = Some(vec![text.clone()]);
+        }
+        spec.cluster_ip = Some(text);
+        spec.ip_families.get_or_insert_with(|| vec!["IPv4".to_owned()]);
+        spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
+        Ok(allocated)
+    }
+
+    /// The network, and how many addresses it has.
+    fn network(&self) -> (u32, u32) {
+        let (base, prefix) = self.config.service_cidr;
+        let size = 1u32.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(u32::MAX);
+        (u32::from(Ipv4Addr::from(base)) & !(size - 1), size)
+    }
+
+    /// A free address: a random one first, then those after it. The first address is the API server's own.
+    fn free_ip(&mut self) -> Result<Ipv4Addr, String> {
+        let (network, size) = self.network();
+        let usable = size.saturating_sub(3);
+        let full = || "failed to allocate a serviceIP: range is full".to_owned();
+        if usable == 0 {
+            return Err(full());
+        }
+        let start = self.rng.below(u64::from(usable)) as u32;
+        let taken = &self.cache.addresses().ips;
+        let mut each = (0..usable).map(|i| network + 2 + (start.wrapping_add(i)) % usable);
+        each.find(|ip| !taken.contains_key(ip)).map(Ipv4Addr::from).ok_or_else(full)
+    }
+
+    fn check_ip(&self, write: &Write, key: &ObjectKey, asked: &str) -> Result<(), Decision> {
+        let Ok(ip) = asked.parse::<Ipv4Addr>().map(u32::from) else {
+            return Err(refuse_service(key, "spec.clusterIPs[0]", asked, "must be a valid IP address"));
+        };
+        let (network, size) = self.network();
+        let shown = format!("[{asked:?}]");
+        if ip.wrapping_sub(network) >= size {
+            let (base, prefix) = self.config.service_cidr;
+            let range = format!("{}/{prefix}", Ipv4Addr::from(base));
+            let why = format!(
+                "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of \
+                 valid IPs is {range}"
+            );
+            return Err(refuse_service(key, "spec.clusterIPs", &shown, &why));
+        }
+        match self.cache.addresses().ips.get(&ip).filter(|holder| *holder != key) {
+            Some(holder) if self.holds(write, holder, |s| ips_of(s).any(|i| i == ip)) => {
+                let why = format!("failed to allocate IP {asked}: provided IP is already allocated");
+                Err(taken(key, holder, "spec.clusterIPs", &shown, &why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a Service, as far as this write knows, has what it is said to hold.
+    fn holds(&self, write: &Write, holder: &ObjectKey, has: impl Fn(&Service) -> bool) -> bool {
+        matches!(self.object(write, holder), Some(Object::Service(s)) if has(&s))
+    }
+
+    fn allocate_ports(
+        &mut self,
+        write: &Write,
+        key: &ObjectKey,
+        old: Option<&Service>,
+        service: &mut Service,
+    ) -> Result<bool, Decision> {
+        let held: Vec<u16> = old.into_iter().flat_map(ports_of).collect();
+        let mut given: Vec<u16> = Vec::new();
+        let mut allocated = false;
+        if wants_ports(service) {
+            for (i, port) in service.spec.ports.iter().flatten().enumerate().filter(|(_, p)| !lacks_port(p)) {
+                let field = format!("spec.ports[{i}].nodePort");
+                let number = self.check_port(write, key, &field, port.node_port.unwrap_or(0), &held)?;
+                allocated |= !held.contains(&number);
+                given.push(number);
+            }
+            if service.spec.ports.iter().flatten().any(lacks_port) {
+                let mut ports = service.spec.ports.clone().unwrap_or_default();
+                for port in ports.iter_mut().filter(|p| lacks_port(p)) {
+                    port.node_port = Some(i32::from(self.free_port(key, &mut given)?));
+                }
+                service.spec_mut().ports = Some(ports);
+                allocated = true;
+            }
+        }
+        if wants_health_port(service) {
+            let asked = service.spec.health_check_node_port.unwrap_or(0);
+            if asked == 0 {
+                service.spec_mut().health_check_node_port = Some(i32::from(self.free_port(key, &mut given)?));
+                allocated = true;
+            } else {
+                let number = self.check_port(write, key, "spec.healthCheckNodePort", asked, &held)?;
+                allocated |= !held.contains(&number);
+            }
+        }
+        Ok(allocated)
+    }
+
+    fn check_port(
+        &self,
+        write: &Write,
+        key: &ObjectKey,
+        field: &str,
+        asked: i32,
+        held: &[u16],
+    ) -> Result<u16, Decision> {
+        let (first, last) = self.config.node_port_range;
+        let Some(port) = u16::try_from(asked).ok().filter(|p| held.contains(p) || (first..=last).contains(p)) else {
+            let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            return Err(refuse_service(key, field, &asked.to_string(), &why));
+        };
+        match self.cache.addresses().ports.get(&port).filter(|holder| *holder != key) {
+            Some(holder) if self.holds(write, holder, |s| ports_of(s).any(|p| p == port)) => {
+                Err(taken(key, holder, field, &port.to_string(), "provided port is already allocated"))
+            }
+            _ => Ok(port),
+        }
+    }
+
+    fn free_port(&mut self, key: &ObjectKey, given: &mut Vec<u16>) -> Result<u16, Decision> {
+        let (first, last) = self.config.node_port_range;
+        let count = u32::from(last.saturating_sub(first)) + 1;
+        let start = self.rng.below(u64::from(count)) as u32;
+        let taken = &self.cache.addresses().ports;
+        let mut each = (0..count).map(|i| first + ((start + i) % count) as u16);
+        let free = each.find(|p| !taken.contains_key(p) && !given.contains(p));
+        let port = free.ok_or_else(|| {
+            Decision::refuse(Status::internal(format!(
+                "failed to allocate a nodePort for {}: range is full",
+                key.path()
+            )))
+        })?;
+        given.push(port);
+        Ok(port)
+    }
+}
+
+fn field_error(field: &str, shown: &str, why: &str) -> FieldError {
+    FieldError {
+        kind: crate::object::ErrorKind::Invalid,
+        field: field.to_owned(),
+        value: Some(shown.to_owned()),
+        detail: why.to_owned(),
+    }
+}
+
+fn refuse_service(key: &ObjectKey, field: &str, shown: &str, why: &str) -> Decision {
+    if why.ends_with("range is full") {
+        return Decision::refuse(Status::internal(why));
+    }
+    Decision::refuse(Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]))
+}
+
+/// Refused if the holder still holds it.
+fn taken(key: &ObjectKey, holder: &ObjectKey, field: &str, shown: &str, why: &str) -> Decision {
+    let status = Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]);
+    Decision::AnswerIf(vec![StoreKey::Object(holder.clone())], Err(status))
+}

@@ -1,0 +1,214 @@
+//! Admission, binding and eviction of pods.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Cluster, cluster, key, pod, refusal};
+use crate::api::{Call, DeleteOptions, Reason, Response, Status, WriteOptions};
+use crate::object::{Kind, Object, Pod, pod_condition};
+
+fn as_pod(object: &Object) -> &Pod {
+    object.get().unwrap()
+}
+
+#[test]
+fn pods_start_pending_and_admitted() {
+    let mut c = cluster(1);
+    let mut manifest = pod("a");
+    manifest["status"] = json!({"phase": "Running"});
+    let made = c.create(manifest).unwrap();
+    let p = as_pod(&made);
+    assert_eq!((p.status.phase.as_deref(), p.status.qos_class.as_deref()), (Some("Pending"), Some("BestEffort")));
+    assert_eq!(p.spec.service_account_name.as_deref(), Some("default"));
+    assert_eq!((p.spec.priority, p.spec.preemption_policy.as_deref()), (Some(0), Some("PreemptLowerPriority")));
+    let tolerations: Vec<_> =
+        p.spec.tolerations.iter().flatten().map(|t| (t.key.as_deref().unwrap(), t.toleration_seconds)).collect();
+    assert_eq!(
+        tolerations,
+        [("node.kubernetes.io/not-ready", Some(300)), ("node.kubernetes.io/unreachable", Some(300))]
+    );
+}
+
+#[test]
+fn pods_of_a_template_share_what_is_prepared() {
+    let mut c = cluster(1);
+    let template = Arc::clone(&as_pod(&Object::from_json(pod("t")).unwrap()).spec.shared);
+    let mut create = |name: &str| {
+        let mut object = Object::from_json(pod(name)).unwrap();
+        object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = Arc::clone(&template);
+        match c.call(Call::Create { object, options: WriteOptions::default() }).unwrap() {
+            Response::Object(o) => o,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (a, b) = (create("a"), create("b"));
+    assert!(Arc::ptr_eq(&as_pod(&a).spec, &as_pod(&b).spec));
+    assert!(Arc::ptr_eq(&as_pod(&a).status, &as_pod(&b).status));
+    assert_ne!(a.uid(), b.uid());
+
+    // A new default class is not missed for what was prepared before.
+    let class = json!({"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"high"},
+        "value":7,"globalDefault":true});
+    c.create(class).unwrap();
+    let mut object = Object::from_json(pod("c")).unwrap();
+    object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = template;
+    let Response::Object(made) = c.call(Call::Create { object, options: WriteOptions::default() }).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (as_pod(&made).spec.priority, as_pod(&made).spec.priority_class_name.as_deref()),
+        (Some(7), Some("high"))
+    );
+}
+
+#[test]
+fn admission_refuses() {
+    let mut c = cluster(1);
+    let with = |patch: Value| {
+        let mut manifest = pod("a");
+        json_patch::merge(&mut manifest, &patch);
+        manifest
+    };
+    for (manifest, text) in [
+        (
+            with(json!({"spec": {"serviceAccountName": "ghost"}})),
+            "pods \"a\" is forbidden: error looking up service account default/ghost: serviceaccount \"ghost\" not found",
+        ),
+        (
+            with(json!({"spec": {"priorityClassName": "ghost"}})),
+            "pods \"a\" is forbidden: no PriorityClass with name ghost was found",
+        ),
+        (
+            with(json!({"spec": {"priority": 3}})),
+            "pods \"a\" is forbidden: the integer value of priority (3) must not be provided in pod spec; priority \
+             admission controller computed 0 from the given PriorityClass name",
+        ),
+    ] {
+        assert_eq!(refusal(c.create(manifest)), (Reason::Forbidden, text.to_owned()));
+    }
+    let made = c.create(with(json!({"spec": {"priorityClassName": "system-node-critical"}}))).unwrap();
+    assert_eq!(as_pod(&made).spec.priority, Some(2_000_001_000));
+}
+
+#[test]
+fn nodes_start_tainted() {
+    let mut c = cluster(1);
+    let manifest = json!({"apiVersion":"v1","kind":"Node","metadata":{"name":"n"},"status":{"capacity":{"cpu":"4"}}});
+    let Object::Node(node) = c.create(manifest).unwrap() else { panic!() };
+    let taints: Vec<_> = node.spec.taints.iter().flatten().map(|t| (t.key.as_str(), t.effect.as_str())).collect();
+    assert_eq!(taints, [("node.kubernetes.io/not-ready", "NoSchedule")]);
+    assert!(node.status.capacity.is_some(), "a node registers with its status");
+}
+
+#[test]
+fn a_pod_is_bound_once() {
+    let mut c = cluster(2);
+    let made = c.create(pod("a")).unwrap();
+    let mut other = made.clone();
+    other.meta_mut().uid = Some("other".to_owned());
+    assert_eq!(refusal(c.bind(0, &other, "n1")).0, Reason::Conflict);
+    c.lagging[1] = true;
+    let Response::Done { rv } = c.bind(0, &made, "n1").unwrap() else { panic!() };
+    let bound = c.get(&made.key()).unwrap();
+    assert_eq!((bound.rv(), as_pod(&bound).spec.node.as_deref()), (rv, Some("n1")));
+    assert_eq!(pod_condition(&as_pod(&bound).status, "PodScheduled").unwrap().status, "True");
+    assert!(Arc::ptr_eq(&as_pod(&bound).spec.shared, &as_pod(&made).spec.shared));
+
+    // The other server has not seen the binding; the store has.
+    let text = "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"";
+    assert_eq!(refusal(c.bind(1, &made, "n2")), (Reason::Conflict, text.to_owned()));
+    let Response::Done { rv: again } = c.bind(1, &made, "n1").unwrap() else { panic!() };
+    assert_eq!(again, rv, "the binding that is asked for stands already");
+
+    c.delete(&made.key(), DeleteOptions::default()).unwrap();
+    let text =
+        "Operation cannot be fulfilled on pods/binding \"a\": pod a is being deleted, cannot be assigned to a host";
+    assert_eq!(refusal(c.bind(0, &made, "n1")), (Reason::Conflict, text.to_owned()));
+    c.delete(&made.key(), DeleteOptions { grace_seconds: Some(0), ..Default::default() }).unwrap();
+    assert_eq!(refusal(c.bind(1, &made, "n1")).0, Reason::NotFound);
+}
+
+fn budget(c: &mut Cluster, name: &str, allowed: i32, desired: i32, healthy: i32) {
+    let manifest = json!({"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":name,"namespace":"default"},
+        "spec":{"minAvailable":desired,"selector":{"matchLabels":{"app":"web"}}}});
+    let mut made = c.create(manifest).unwrap();
+    let Object::PodDisruptionBudget(b) = &mut made else { panic!() };
+    let status = b.status_mut();
+    status.disruptions_allowed = Some(allowed);
+    status.desired_healthy = Some(desired);
+    status.current_healthy = Some(healthy);
+    status.observed_generation = Some(1);
+    c.update_status(made).unwrap();
+}
+
+fn ready_pod(c: &mut Cluster, name: &str, ready: bool) -> Object {
+    let mut made = c.running_pod(name, "n1");
+    let p = made.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap();
+    let now = c.now.wall.to_time();
+    crate::apiserver::pod::set_condition(p, "Ready", if ready { "True" } else { "False" }, None, None, now);
+    c.update_status(made).unwrap()
+}
+
+fn evict(c: &mut Cluster, server: usize, name: &str) -> Result<Response, Status> {
+    c.call_at(server, Call::Evict { pod: key(Kind::POD, name), options: DeleteOptions::default() })
+}
+
+#[test]
+fn budgets_limit_evictions() {
+    let mut c = cluster(2);
+    for name in ["a", "b", "c"] {
+        ready_pod(&mut c, name, true);
+    }
+    budget(&mut c, "pdb", 1, 2, 3);
+    c.lagging[1] = true;
+    evict(&mut c, 0, "a").unwrap();
+    let gone = c.get(&key(Kind::POD, "a")).unwrap();
+    assert!(gone.is_deleting());
+    let condition = pod_condition(&as_pod(&gone).status, "DisruptionTarget").unwrap().clone();
+    assert_eq!(condition.reason.as_deref(), Some("EvictionByEvictionAPI"));
+    let Some(Object::PodDisruptionBudget(b)) = c.get(&key(Kind::POD_DISRUPTION_BUDGET, "pdb")) else { panic!() };
+    assert_eq!(b.status.disruptions_allowed, Some(0));
+    assert!(b.status.disrupted_pods.as_ref().unwrap().contains_key("a"));
+
+    // The other server believes that there is one left; the budget itself says otherwise.
+    for server in [0, 1] {
+        let status = evict(&mut c, server, "b").unwrap_err();
+        assert_eq!(status.reason, Reason::TooManyRequests);
+        assert_eq!(status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
+        let cause = &status.details.unwrap().causes[0];
+        assert_eq!(cause.reason, "DisruptionBudget");
+        assert_eq!(cause.message, "The disruption budget pdb needs 2 healthy pods and has 3 currently");
+    }
+    assert!(!c.get(&key(Kind::POD, "b")).unwrap().is_deleting());
+    evict(&mut c, 0, "a").expect("it is on its way already");
+}
+
+#[test]
+fn evictions_that_need_no_budget() {
+    let mut c = cluster(1);
+    ready_pod(&mut c, "sick", false);
+    ready_pod(&mut c, "well", true);
+    c.create(pod("pending")).unwrap();
+    budget(&mut c, "pdb", 0, 1, 1);
+    evict(&mut c, 0, "pending").unwrap();
+    assert_eq!(c.get(&key(Kind::POD, "pending")), None);
+    evict(&mut c, 0, "sick").expect("the budget is healthy without it");
+    assert_eq!(refusal(evict(&mut c, 0, "well")).0, Reason::TooManyRequests);
+    budget(&mut c, "second", 1, 1, 1);
+    assert_eq!(refusal(evict(&mut c, 0, "well")).0, Reason::InternalError);
+    assert_eq!(refusal(evict(&mut c, 0, "nobody")).0, Reason::NotFound);
+}
+
+#[test]
+fn a_budget_that_its_controller_has_not_seen_refuses() {
+    let mut c = cluster(1);
+    ready_pod(&mut c, "a", true);
+    let manifest = json!({"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":"new","namespace":"default"},
+        "spec":{"minAvailable":1,"selector":{"matchLabels":{"app":"web"}}}});
+    c.create(manifest).unwrap();
+    let status = evict(&mut c, 0, "a").unwrap_err();
+    let details = status.details.unwrap();
+    assert_eq!(details.retry_after_seconds, Some(10));
+    assert_eq!(details.causes[0].message, "The disruption budget new is still being processed by the server.");
+}

@@ -1,0 +1,339 @@
+//! Create, update, patch, scale, leases, fences, two servers that write at once.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Cluster, cluster, config_map, deployment, fenced, key, object_in, pod, refusal, request, set_data, set_phase,
+};
+use crate::api::{Call, Patch, Precondition, Reason, Response, Subresource, WriteOptions};
+use crate::limits;
+use crate::object::{Kind, Object, ObjectKey, Revision};
+
+const DRY: WriteOptions = WriteOptions { dry_run: true };
+
+#[test]
+fn create_stamps_and_refuses() {
+    let mut c = cluster(1);
+    let made = c.create(deployment("a", 1)).unwrap();
+    let meta = made.meta();
+    assert_eq!((meta.generation, meta.uid.as_ref().map(String::len)), (Some(1), Some(36)));
+    assert_eq!(meta.creation_timestamp, Some(c.now.wall.to_time()));
+    assert_eq!(made.rv(), c.store.revision());
+    assert_eq!(c.get(&made.key()), Some(made));
+
+    let mut with_rv = config_map("x");
+    with_rv["metadata"]["resourceVersion"] = json!("7");
+    let mut nameless = config_map("");
+    nameless["metadata"] = json!({"namespace": "default"});
+    let mut homeless = config_map("x");
+    homeless["metadata"] = json!({"name": "x"});
+    let mut lost = config_map("x");
+    lost["metadata"]["namespace"] = json!("nowhere");
+    let mut node = json!({"apiVersion":"v1","kind":"Node","metadata":{"name":"n","namespace":"default"}});
+    for (manifest, reason, text) in [
+        (deployment("a", 1), Reason::AlreadyExists, "deployments.apps \"a\" already exists"),
+        (with_rv, Reason::BadRequest, "resourceVersion should not be set on objects to be created"),
+        (
+            nameless,
+            Reason::Invalid,
+            "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required",
+        ),
+        (homeless, Reason::BadRequest, "an empty namespace may not be set during creation"),
+        (lost, Reason::NotFound, "namespaces \"nowhere\" not found"),
+        (node.take(), Reason::BadRequest, "namespace may not be set for cluster-scoped resources"),
+    ] {
+        assert_eq!(refusal(c.create(manifest)), (reason, text.to_owned()));
+    }
+}
+
+#[test]
+fn generated_names_avoid_what_is_taken() {
+    let mut c = cluster(1);
+    let mut manifest = config_map("");
+    manifest["metadata"] = json!({"generateName": "a-", "namespace": "default"});
+    let names: Vec<String> = (0..5).map(|_| c.create(manifest.clone()).unwrap().name().to_owned()).collect();
+    for (i, name) in names.iter().enumerate() {
+        assert!(name.starts_with("a-") && name.len() == 7 && !names[..i].contains(name), "{names:?}");
+    }
+}
+
+#[test]
+fn status_and_spec_are_written_apart() {
+    let mut c = cluster(1);
+    let made = c.create(deployment("a", 1)).unwrap();
+    let mut both = made.clone();
+    let Object::Deployment(d) = &mut both else { panic!() };
+    d.spec_mut().replicas = Some(5);
+    d.status_mut().replicas = Some(3);
+    d.meta_mut().annotations = Some([("k".to_owned(), "v".to_owned())].into());
+    d.meta_mut().uid = None;
+
+    let after = c.update(both.clone()).unwrap();
+    let Object::Deployment(d) = &after else { panic!() };
+    assert_eq!((d.spec.replicas, d.status.replicas, d.meta.generation), (Some(5), None, Some(2)));
+    assert_eq!(d.meta.uid, made.meta().uid);
+
+    both.set_rv(after.rv());
+    let Object::Deployment(d) = &mut both else { panic!() };
+    d.spec_mut().replicas = Some(7);
+    d.meta_mut().labels = Some([("k".to_owned(), "v".to_owned())].into());
+    let after = c.update_status(both).unwrap();
+    let Object::Deployment(d) = &after else { panic!() };
+    assert_eq!((d.spec.replicas, d.status.replicas, d.meta.generation), (Some(5), Some(3), Some(2)));
+    assert_eq!(d.meta.labels, None, "the labels of a Deployment don't come with its status");
+}
+
+#[test]
+fn updates_expect_their_base() {
+    let mut c = cluster(1);
+    let first = c.create(config_map("a")).unwrap();
+    let mut second = first.clone();
+    set_data(&mut second, "2");
+    let second = c.update(second).unwrap();
+    let mut stale = first.clone();
+    set_data(&mut stale, "3");
+    let text = "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your \
+                changes to the latest version and try again";
+    assert_eq!(refusal(c.update(stale.clone())), (Reason::Conflict, text.to_owned()));
+    stale.set_rv(Revision(0));
+    let third = c.update(stale.clone()).unwrap();
+    assert!(third.rv() > second.rv());
+    stale.meta_mut().uid = Some("other".to_owned());
+    assert_eq!(refusal(c.update(stale)).0, Reason::Conflict);
+    let mut absent = first;
+    absent.meta_mut().name = Some("b".to_owned());
+    assert_eq!(refusal(c.update(absent)), (Reason::NotFound, "configmaps \"b\" not found".to_owned()));
+}
+
+#[test]
+fn what_changes_nothing_writes_nothing() {
+    let mut c = cluster(1);
+    let made = c.create(deployment("a", 1)).unwrap();
+    let before = c.store.revision();
+    assert_eq!(c.update(made.clone()).unwrap(), made);
+    assert_eq!(c.update_status(made.clone()).unwrap(), made);
+    let call = patch_call(&made, json!({"spec": {"replicas": 1}}));
+    assert_eq!(object_in(c.call(call).unwrap()), made);
+    assert_eq!(c.store.revision(), before);
+}
+
+#[test]
+fn dry_runs_answer_and_write_nothing() {
+    let mut c = cluster(1);
+    let made = c.create(config_map("a")).unwrap();
+    let before = c.store.revision();
+    let object = Object::from_json(config_map("b")).unwrap();
+    assert_eq!(object_in(c.call(Call::Create { object, options: DRY }).unwrap()).name(), "b");
+    let object = Object::from_json(config_map("a")).unwrap();
+    assert_eq!(refusal(c.call(Call::Create { object, options: DRY })).0, Reason::AlreadyExists);
+    let mut changed = made;
+    set_data(&mut changed, "2");
+    let call = Call::Update { object: changed, subresource: Subresource::None, options: DRY };
+    assert_eq!(object_in(c.call(call).unwrap()).to_json()["data"]["k"], "2");
+    assert_eq!(c.store.revision(), before);
+}
+
+fn patch_call(object: &Object, body: Value) -> Call {
+    Call::Patch {
+        key: object.key(),
+        patch: Patch::Merge(body),
+        subresource: Subresource::None,
+        precondition: Precondition::default(),
+        options: WriteOptions::default(),
+    }
+}
+
+#[test]
+fn patches_apply_to_what_is_there() {
+    let mut c = cluster(1);
+    let made = c.create(deployment("a", 1)).unwrap();
+    let patched = object_in(c.call(patch_call(&made, json!({"spec": {"replicas": 4}}))).unwrap());
+    let (Object::Deployment(new), Object::Deployment(old)) = (&patched, &made) else { panic!() };
+    assert_eq!((new.spec.replicas, new.meta.generation), (Some(4), Some(2)));
+    assert!(Arc::ptr_eq(&new.spec.pod, &old.spec.pod), "an untouched pod spec stays shared");
+    for (body, reason) in [
+        (json!({"metadata": {"resourceVersion": made.rv().to_string()}}), Reason::Conflict),
+        (json!({"metadata": {"uid": "other"}}), Reason::Conflict),
+        (json!({"metadata": {"name": "b"}}), Reason::BadRequest),
+    ] {
+        assert_eq!(refusal(c.call(patch_call(&made, body.clone()))).0, reason, "{body}");
+    }
+}
+
+#[test]
+fn scale_reads_and_writes_replicas() {
+    let mut c = cluster(1);
+    let sts = json!({"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"s","namespace":"default"},
+        "spec":{"replicas":1,"serviceName":"s","selector":{"matchLabels":{"app":"db"}},
+        "template":{"metadata":{"labels":{"app":"db"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}});
+    for made in [c.create(deployment("a", 2)).unwrap(), c.create(sts).unwrap()] {
+        let set = |replicas, rv| Call::SetScale { key: made.key(), replicas, rv, options: WriteOptions::default() };
+        let Response::Scale { replicas: 5, rv, .. } = c.call(set(5, made.rv())).unwrap() else { panic!() };
+        assert_eq!(rv, c.store.revision());
+        assert_eq!(refusal(c.call(set(6, made.rv()))).0, Reason::Conflict);
+        assert_eq!(refusal(c.call(set(-1, Revision(0)))).0, Reason::Invalid);
+        let Response::Scale { replicas: 5, selector, .. } = c.call(Call::GetScale { key: made.key() }).unwrap() else {
+            panic!()
+        };
+        assert!(selector.starts_with("app="));
+        assert_eq!(c.get(&made.key()).unwrap().meta().generation, Some(2));
+        let mut patch = patch_call(&made, json!({"spec": {"replicas": 6}}));
+        if let Call::Patch { subresource, .. } = &mut patch {
+            *subresource = Subresource::Scale;
+        }
+        assert!(matches!(c.call(patch).unwrap(), Response::Scale { replicas: 6, .. }));
+    }
+    let made = c.create(config_map("x")).unwrap();
+    assert_eq!(refusal(c.call(Call::GetScale { key: made.key() })).0, Reason::MethodNotAllowed);
+}
+
+fn lease(holder: &str) -> Object {
+    let manifest = json!({"apiVersion":"coordination.k8s.io/v1","kind":"Lease",
+        "metadata":{"name":"kube-scheduler","namespace":"kube-system"},
+        "spec":{"holderIdentity":holder,"leaseDurationSeconds":15}});
+    Object::from_json(manifest).unwrap()
+}
+
+fn renew(c: &mut Cluster, object: &Object, holder: &str, seconds: i32) -> Object {
+    let mut object = object.clone();
+    let Object::Lease(l) = &mut object else { panic!() };
+    l.spec_mut().holder_identity = Some(holder.to_owned());
+    l.spec_mut().lease_duration_seconds = Some(seconds);
+    c.update(object).unwrap()
+}
+
+#[test]
+fn a_fence_holds_as_long_as_the_leader() {
+    let mut c = cluster(1);
+    let options = WriteOptions::default();
+    let acquired = object_in(c.call(Call::Create { object: lease("a"), options }).unwrap());
+    let (election, epoch) = (acquired.key(), acquired.rv());
+    let mut n = 0;
+    let mut write = |c: &mut Cluster| {
+        n += 1;
+        let object = Object::from_json(config_map(&format!("c{n}"))).unwrap();
+        let id = c.send(0, fenced(Call::Create { object, options }, &election, epoch));
+        c.reply(id).unwrap()
+    };
+    write(&mut c).unwrap();
+    let renewed = renew(&mut c, &acquired, "a", 16);
+    write(&mut c).expect("a renewal is not an acquisition");
+    let taken = renew(&mut c, &renewed, "b", 16);
+    let status = write(&mut c).unwrap_err();
+    assert!(status.is_fenced(), "{status}");
+    assert_eq!(
+        status.message,
+        "Operation cannot be fulfilled on configmaps \"c3\": leadership of lease \"kube-system/kube-scheduler\" was lost"
+    );
+    renew(&mut c, &taken, "a", 16);
+    assert!(write(&mut c).unwrap_err().is_fenced(), "the same leader again is another epoch");
+}
+
+#[test]
+fn deleting_the_lease_ends_the_lead() {
+    let mut c = cluster(1);
+    let options = WriteOptions::default();
+    let acquired = object_in(c.call(Call::Create { object: lease("a"), options }).unwrap());
+    c.delete(&acquired.key(), Default::default()).unwrap();
+    let object = Object::from_json(config_map("c")).unwrap();
+    let id = c.send(0, fenced(Call::Create { object, options }, &acquired.key(), acquired.rv()));
+    assert!(c.reply(id).unwrap().unwrap_err().is_fenced());
+}
+
+#[test]
+fn a_lagging_server_decides_on_what_the_store_says() {
+    let mut c = cluster(2);
+    let first = c.create(config_map("a")).unwrap();
+    c.lagging[1] = true;
+    let mut second = first.clone();
+    set_data(&mut second, "2");
+    let second = c.update(second).unwrap();
+    let other = c.create(config_map("b")).unwrap();
+
+    // What the lagging server has not seen: a newer base, an object, a name that is taken.
+    let mut third = second;
+    set_data(&mut third, "3");
+    let third = c.update_at(1, third, Subresource::None).unwrap();
+    let mut changed = other;
+    set_data(&mut changed, "b2");
+    c.update_at(1, changed, Subresource::None).unwrap();
+    assert_eq!(refusal(c.create_at(1, config_map("b"))).0, Reason::AlreadyExists);
+    // A base that is stale by its own cache's account is refused without asking.
+    let mut stale = first;
+    set_data(&mut stale, "x");
+    assert_eq!(refusal(c.update_at(1, stale, Subresource::None)).0, Reason::Conflict);
+    let patched = c.call_at(1, patch_call(&third, json!({"data": {"l": "w"}}))).map(object_in).unwrap();
+    assert_eq!(patched.to_json()["data"], json!({"k": "3", "l": "w"}));
+    assert!(c.servers[1].revision() < c.servers[0].revision());
+    c.catch_up(1);
+    assert_eq!(c.servers[1].revision(), c.store.revision());
+}
+
+#[test]
+fn a_namespace_that_the_cache_has_not_seen_is_looked_up() {
+    let mut c = cluster(2);
+    c.lagging[1] = true;
+    c.create(json!({"apiVersion":"v1","kind":"Namespace","metadata":{"name":"new"}})).unwrap();
+    let mut manifest = config_map("a");
+    manifest["metadata"]["namespace"] = json!("new");
+    c.create_at(1, manifest).unwrap();
+}
+
+#[test]
+fn concurrent_patches_all_count() {
+    let mut c = cluster(2);
+    let made = c.create(config_map("a")).unwrap();
+    c.lagging = vec![true, true];
+    for i in 0..6 {
+        let call = patch_call(&made, json!({"data": {format!("k{i}"): "v"}}));
+        c.call_at(i % 2, call).unwrap();
+    }
+    let data = c.get(&made.key()).unwrap().to_json()["data"].clone();
+    assert_eq!(data.as_object().unwrap().len(), 7);
+}
+
+#[test]
+fn events_live_for_an_hour() {
+    let mut c = cluster(1);
+    let event = |name: &str| {
+        json!({"apiVersion":"v1","kind":"Event","metadata":{"name":name,"namespace":"default"},
+        "involvedObject":{"kind":"Pod","name":"p","namespace":"default"},"reason":"Testing"})
+    };
+    c.create(event("a")).unwrap();
+    c.tick(30);
+    c.create(event("b")).unwrap();
+    c.tick(limits::EVENT_TTL.as_secs() - 60);
+    let names = |c: &mut Cluster| c.list_at(0, Kind::EVENT, Default::default()).unwrap();
+    assert_eq!(names(&mut c), ["a", "b"]);
+    c.tick(120);
+    assert!(names(&mut c).is_empty());
+}
+
+#[test]
+fn equal_parts_are_stored_once() {
+    let mut c = cluster(1);
+    let made = c.running_pod("a", "n1");
+    // What comes off the wire is another copy of what is stored.
+    let mut copy = Object::from_json(made.to_json()).unwrap();
+    set_phase(&mut copy, "Failed");
+    c.update_status(copy).unwrap();
+    let mut copy = Object::from_json(c.get(&made.key()).unwrap().to_json()).unwrap();
+    copy.meta_mut().annotations = Some([("k".to_owned(), "v".to_owned())].into());
+    c.update(copy).unwrap();
+    let (Object::Pod(old), Some(Object::Pod(new))) = (&made, c.get(&made.key())) else { panic!() };
+    assert!(Arc::ptr_eq(&old.spec.shared, &new.spec.shared));
+}
+
+#[test]
+fn what_a_server_is_not_told_it_does_not_know() {
+    let mut c = cluster(1);
+    let made = c.create(pod("a")).unwrap();
+    let call = Call::Update { object: made.clone(), subresource: Subresource::Finalize, options: DRY };
+    assert_eq!(refusal(c.call(call)).0, Reason::MethodNotAllowed);
+    let id = c.send(0, request(Call::Get { key: key(Kind::POD, "b"), rv: Some(Revision(0)) }));
+    assert_eq!(refusal(c.reply(id).unwrap()), (Reason::NotFound, "pods \"b\" not found".to_owned()));
+    let odd = ObjectKey::new(Kind::LEASE, "default", "x");
+    assert_eq!(c.get(&odd), None);
+}
