@@ -167,6 +167,14 @@ impl Cluster {
             precondition: Precondition::default(),
             options: WriteOptions::default(),
         });
+        // As the node lifecycle controller does once the node is ready.
+        self.user(Call::Patch {
+            key: ObjectKey::new(Kind::NODE, "", name),
+            patch: Patch::Merge(json!({"spec": {"taints": null}})),
+            subresource: Subresource::None,
+            precondition: Precondition::default(),
+            options: WriteOptions::default(),
+        });
     }
 
     fn pod(&mut self, name: &str, cpu: &str) {
