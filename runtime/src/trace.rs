@@ -220,10 +220,10 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
     if let Some(why) = trouble {
         return Err(why);
     }
-    if parting.is_none() {
-        if let Some(first) = trace.next()? {
-            parting = Some(Parting { before, first: Some(first), second: None });
-        }
+    if parting.is_none()
+        && let Some(first) = trace.next()?
+    {
+        parting = Some(Parting { before, first: Some(first), second: None });
     }
     let mut outcome = match outcome {
         Ok(outcome) => outcome,

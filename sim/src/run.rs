@@ -164,7 +164,7 @@ impl Run<'_> {
         let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
         while self.world.next_at().is_some_and(|at| at <= until) {
             self.world.step();
-            if self.world.events % 8192 == 0 {
+            if self.world.events.is_multiple_of(8192) {
                 self.tell(end, observer);
             }
             if !self.world.current().is_empty() {

@@ -85,10 +85,10 @@ pub fn strip(object: &mut Value, owners: &Owners, keep_bindings: bool) -> Fate {
             _ => {}
         }
     }
-    if let Some(template) = all.get_mut("spec").and_then(|s| s.get_mut("template")) {
-        if let Some(meta) = template.get_mut("metadata").and_then(Value::as_object_mut) {
-            meta.remove("creationTimestamp");
-        }
+    if let Some(template) = all.get_mut("spec").and_then(|s| s.get_mut("template"))
+        && let Some(meta) = template.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        meta.remove("creationTimestamp");
     }
     Fate::Keep
 }

@@ -73,10 +73,10 @@ pub fn read(document: &Document, manifests: &mut action::ReadManifests<'_>, prob
     let mut given = Given::default();
     let Some(root) = reader.root().fields() else { return given };
     root.get("kind");
-    if let Some(version) = root.require("apiVersion") {
-        if version.text().is_some_and(|v| v != API_VERSION) {
-            version.fail(format!("Unsupported value: a Scenario is of apiVersion {API_VERSION}"));
-        }
+    if let Some(version) = root.require("apiVersion")
+        && version.text().is_some_and(|v| v != API_VERSION)
+    {
+        version.fail(format!("Unsupported value: a Scenario is of apiVersion {API_VERSION}"));
     }
     if let Some(meta) = root.require("metadata").and_then(|m| m.fields()) {
         given.name = meta.require("name").and_then(|n| n.name()).unwrap_or("").to_owned();
@@ -114,11 +114,11 @@ fn read_spec(spec: &Fields<'_>, manifests: &mut action::ReadManifests<'_>, given
         level
     });
     let mut known = Known::default();
-    if let Some(field) = spec.get("manifests") {
-        if let Some(objects) = manifests(&field) {
-            objects.iter().for_each(|o| known.add(o));
-            given.objects = objects;
-        }
+    if let Some(field) = spec.get("manifests")
+        && let Some(objects) = manifests(&field)
+    {
+        objects.iter().for_each(|o| known.add(o));
+        given.objects = objects;
     }
     let places = Places::of(given);
     if let Some(steps) = spec.get("timeline").and_then(|t| t.items()) {
@@ -373,13 +373,13 @@ fn read_timeline(
         let Some(f) = field.fields() else { continue };
         let at = f.require("at").and_then(|a| a.duration());
         let action = action::action(&f, manifests);
-        if let (Some(at), Some(end)) = (at, given.duration) {
-            if at > end {
-                let (at, end) = (super::duration::format(at), super::duration::format(end));
-                field.fail(format!(
-                    "Invalid value: {at:?}: the step is after the end of the run ({end}); lengthen spec.duration"
-                ));
-            }
+        if let (Some(at), Some(end)) = (at, given.duration)
+            && at > end
+        {
+            let (at, end) = (super::duration::format(at), super::duration::format(end));
+            field.fail(format!(
+                "Invalid value: {at:?}: the step is after the end of the run ({end}); lengthen spec.duration"
+            ));
         }
         if let (Some(at), Some(action)) = (at, action) {
             read.push((Step { at, action }, field.clone()));

@@ -68,10 +68,10 @@ pub fn page(o: &Outcome) -> String {
 fn head(out: &mut String, o: &Outcome) {
     let (line, well) = verdict(o);
     let speed = if o.wall_seconds > 0.0 { o.simulated_seconds / o.wall_seconds } else { 0.0 };
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<h1>{}</h1><p class=\"{}\">{}</p><p class=\"dim\">seed {}, {} nodes; simulated {} in {:.2} s ({} times real \
-         time); {} events, hash <code>{}</code>; peak memory {}</p>\n",
+         time); {} events, hash <code>{}</code>; peak memory {}</p>",
         escape(&o.name),
         if well { "good" } else { "bad" },
         escape(&line),

@@ -83,7 +83,7 @@ impl Plot {
             if self.stacked { values.sum() } else { values.fold(0.0, f64::max) }
         };
         let highest = (0..self.times.len()).map(at).fold(0.0, f64::max);
-        if self.percent { highest.max(0.1).min(10.0) } else { nice_ceiling(highest) }
+        if self.percent { highest.clamp(0.1, 10.0) } else { nice_ceiling(highest) }
     }
 
     fn axes(&self, out: &mut String, end: f64, top: f64) {
