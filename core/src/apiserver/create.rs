@@ -117,7 +117,8 @@ pub(super) fn fence_of(key: &ObjectKey, old: Option<&Object>, new: &Object) -> O
         return None;
     }
     let same = matches!(old, Some(Object::Lease(old))
-        if old.spec.holder_identity == new.spec.holder_identity && old.spec.lease_transitions == new.spec.lease_transitions);
+        if old.spec.holder_identity == new.spec.holder_identity
+            && old.spec.lease_transitions == new.spec.lease_transitions);
     let holder = std::sync::Arc::from(new.spec.holder_identity.as_deref().unwrap_or(""));
     (!same).then(|| Op::Put { key: StoreKey::Fence(key.clone()), value: Stored::Mark(holder), lease: None })
 }
