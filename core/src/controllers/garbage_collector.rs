@@ -506,7 +506,8 @@ mod tests {
                 let owner = format!("t{owner}");
                 // Owners are older: references go to smaller numbers, so there is no circle.
                 let owned = *owned && owner < format!("t{i}");
-                thing(&format!("t{i}"), if owned { std::slice::from_ref(&owner) } else { &[] }.iter().map(String::as_str).collect::<Vec<_>>().as_slice())
+                let owners: Vec<&str> = owned.then_some(owner.as_str()).into_iter().collect();
+                thing(&format!("t{i}"), &owners)
             }).collect();
             let mut expect: Vec<String> = Vec::new();
             for (i, o) in objects.iter().enumerate() {
@@ -515,7 +516,8 @@ mod tests {
                     expect.push(format!("t{i}"));
                 }
             }
-            let mut fake = Fake::new(&kinds(), objects.iter().enumerate().filter(|(i, _)| !gone[*i]).map(|(_, o)| o.clone()));
+            let left = objects.iter().enumerate().filter(|(i, _)| !gone[*i]).map(|(_, o)| o.clone());
+            let mut fake = Fake::new(&kinds(), left);
             collect(&mut fake);
             assert_eq!(names(&fake), expect);
         }

@@ -65,8 +65,8 @@ impl Controller for NamespaceController {
             plan.writes.push(Write::Update(next.into(), Subresource::Status));
             return plan;
         }
-        // Changes nothing, and fails unless this is still the namespace that stands: what is emptied below goes by name,
-        // and another of the same name must not be.
+        // Changes nothing, and fails unless this is still the namespace that stands: what is emptied below goes by
+        // name, and another of the same name must not be.
         plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
         let name: Arc<str> = Arc::from(key.name());
         let kinds: Vec<Kind> = Kind::all().filter(|k| k.info().namespaced && *k != Kind::POD).collect();

@@ -206,7 +206,10 @@ macro_rules! typed_kinds {
             }
             /// Metadata for writing (copied if shared).
             pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-                match self { $(Object::$variant(o) => Arc::make_mut(&mut o.meta),)* Object::Dynamic(d) => Arc::make_mut(&mut d.meta) }
+                match self {
+                    $(Object::$variant(o) => Arc::make_mut(&mut o.meta),)*
+                    Object::Dynamic(d) => Arc::make_mut(&mut d.meta),
+                }
             }
             /// The same spec, held in the same place or equal.
             pub fn same_spec(&self, other: &Object) -> bool {
@@ -219,7 +222,9 @@ macro_rules! typed_kinds {
             /// The same status, held in the same place or equal.
             pub fn same_status(&self, other: &Object) -> bool {
                 match (self, other) {
-                    $((Object::$variant(a), Object::$variant(b)) => Arc::ptr_eq(&a.status, &b.status) || a.status == b.status,)*
+                    $((Object::$variant(a), Object::$variant(b)) => {
+                        Arc::ptr_eq(&a.status, &b.status) || a.status == b.status
+                    })*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.same_status(b),
                     _ => false,
                 }
@@ -256,7 +261,8 @@ macro_rules! typed_kinds {
 }
 
 macro_rules! resource {
-    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty, |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty,
+        |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
         impl Resource for $whole {
             const KIND: Kind = Kind::$konst;
             type Spec = $spec;
@@ -349,7 +355,8 @@ resource!(Pod core_v1::Pod, POD, BoundPodSpec, core_v1::PodStatus,
 spec_and_status!(Node core_v1::Node, NODE, core_v1::NodeSpec, core_v1::NodeStatus);
 spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
 spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
-spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET, policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
+spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET,
+    policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
 resource!(Lease coordination_v1::Lease, LEASE, coordination_v1::LeaseSpec, (),
     |w| (w.metadata, w.spec.unwrap_or_default(), ()),
     |meta, spec, _status| Self { metadata: meta, spec: Some(spec.clone()) });
@@ -357,7 +364,8 @@ flat!(Endpoints core_v1::Endpoints, ENDPOINTS);
 flat!(EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE);
 flat!(Event core_v1::Event, EVENT);
 flat!(ServiceAccount core_v1::ServiceAccount, SERVICE_ACCOUNT);
-templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CONTROLLER, core_v1::ReplicationControllerSpec, core_v1::ReplicationControllerStatus);
+templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CONTROLLER,
+    core_v1::ReplicationControllerSpec, core_v1::ReplicationControllerStatus);
 templated!(ReplicaSet apps_v1::ReplicaSet, REPLICA_SET, apps_v1::ReplicaSetSpec, apps_v1::ReplicaSetStatus);
 templated!(Deployment apps_v1::Deployment, DEPLOYMENT, apps_v1::DeploymentSpec, apps_v1::DeploymentStatus);
 

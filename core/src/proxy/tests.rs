@@ -18,7 +18,8 @@ fn place() -> Placement {
     Placement { node_name: "n1".into(), zone: "a".into() }
 }
 
-/// An endpoint `10.0.0.<n>` in the state `r`eady, `t`erminating but serving, or `x` neither; with a node and a zone hint.
+/// An endpoint `10.0.0.<n>` in the state `r`eady, `t`erminating but serving, or `x` neither; with a node and a zone
+/// hint.
 fn endpoint(n: u8, state: char, node: &str, hint: Option<&str>) -> Value {
     let hints = hint.map(|zone| json!({"forZones":[{"name":zone}]}));
     json!({"addresses":[format!("10.0.0.{n}")],"nodeName":node,"hints":hints,
@@ -161,7 +162,9 @@ proptest! {
                 // Services may claim the same external IP.
                 with(service(&s), json!({"spec":{"clusterIPs":[format!("10.96.0.{i}")],"externalIPs":[format!("9.9.9.{}", detail % 3)]}}))
             } else {
-                let endpoints: Vec<Value> = (0..detail % 4).map(|n| endpoint(n + i, ['r', 't', 'x'][usize::from(detail / 4 % 3)], "n1", None)).collect();
+                let state = ['r', 't', 'x'][usize::from(detail / 4 % 3)];
+                let endpoints: Vec<Value> =
+                    (0..detail % 4).map(|n| endpoint(n + i, state, "n1", None)).collect();
                 slice(&format!("slice{i}"), &format!("s{}", detail % 3), &endpoints)
             };
             let key = object.key();

@@ -329,8 +329,8 @@ mod tests {
     #[test]
     fn lists_are_opened_however_nested() {
         let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
-                    - apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: v1\n    kind: ConfigMapList\n    items:\n    \
-                    - metadata: {name: b, namespace: x}\n- {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n";
+                    - apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: v1\n    kind: ConfigMapList\n    \
+                    items:\n    - metadata: {name: b, namespace: x}\n- {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n";
         assert_eq!(names(text), ["Namespace/x", "ConfigMap/a", "ConfigMap/b"]);
         assert!(names("apiVersion: v1\nkind: List\nitems: []\n").is_empty());
     }

@@ -1,4 +1,5 @@
-//! Names, labels, keys and ports: the formats that every kind shares, in the words of `apimachinery/pkg/util/validation`.
+//! Names, labels, keys and ports: the formats that every kind shares, in the words of
+//! `apimachinery/pkg/util/validation`.
 
 /// What is wrong with a text; nothing, mostly.
 pub(super) type Wrongs = Vec<String>;
