@@ -200,7 +200,8 @@ impl Cluster {
         self.send(server, request(Call::Watch { kind, namespace: Arc::from(namespace), options }))
     }
 
-    /// What a watch has seen since it was last asked: `+a`, `~a`, `-a`, `*` for a bookmark, `!` for the last initial one.
+    /// What a watch has seen since it was last asked: `+a`, `~a`, `-a`, `*` for a bookmark, `!` for the last initial,
+    /// in order.
     pub fn seen(&mut self, watch: u64) -> String {
         let events = self.watched.remove(&watch).unwrap_or_default();
         let show = |e: &WatchEvent| match e {
