@@ -89,6 +89,10 @@ impl PodState {
         if !self.in_api || self.write.deleted {
             return;
         }
+        // The stand-in for a pod that only the runtime knows is never written: all that it may do is ask.
+        if self.unverified.is_some() && !self.write.stale {
+            return;
+        }
         if self.write.dirty && !self.holds_status() {
             self.write.dirty = false;
             let status = self.make_status(ctx.now, ctx.shared);

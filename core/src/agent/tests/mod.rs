@@ -461,6 +461,7 @@ impl World {
 
     fn update(&mut self, object: Object, subresource: Subresource) -> Result<Response, Status> {
         let key = object.key();
+        assert_ne!(object.rv(), Revision(0), "{key}: a write without a revision would overwrite what others wrote");
         let Some(stored) = self.api.objects.get(&key) else {
             return Err(Status::not_found(key.kind, key.name()));
         };

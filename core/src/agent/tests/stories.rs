@@ -7,8 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::json;
 
-use super::{World, container, describe, exec, probe, ready_world, with};
-use crate::agent::RuntimeEvent;
+use super::{Due, World, container, describe, exec, probe, ready_world, with};
+use crate::agent::{In, RuntimeEvent};
+use crate::api::FromServer;
 use crate::object::{Kind, ObjectKey};
 
 #[test]
@@ -490,4 +491,25 @@ fn lost_runtime_commands() {
         world.run_for(400.0);
         assert!(world.runtime.sandboxes.is_empty() && world.agent.pods() == 0, "{command}");
     }
+}
+
+/// Found by seed 346 of the heavy swarm: the stand-in for a pod that only the runtime knew was written over the pod,
+/// labels and owner gone, while the API was being asked for it.
+#[test]
+fn a_restarted_agent_whose_list_is_old_keeps_the_pods_that_run() {
+    let mut world = ready_world();
+    let key = world.apply("web", json!({"containers": [container("main", "app:1")]}));
+    world.run_for(20.0);
+    let before = world.pod(&key).clone();
+    assert_eq!(before.status.phase.as_deref(), Some("Running"));
+    world.restart_agent();
+    world.api.list_behind = usize::MAX;
+    for _ in 0..100 {
+        // The API server lags: its list is old, and its watch is silent.
+        world.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(FromServer::Watch(..)))));
+        world.run_for(0.001);
+    }
+    world.run_for(60.0);
+    let after = world.pod(&key);
+    assert_eq!(after.status.container_statuses, before.status.container_statuses, "it runs on, unharmed");
 }
