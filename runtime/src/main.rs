@@ -22,6 +22,10 @@ use clap::Parser;
 
 use cli::{Cli, Command, Sim};
 
+/// A simulation allocates and frees millions of small objects a second; this is what is best at that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub enum Exit {

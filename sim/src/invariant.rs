@@ -19,13 +19,12 @@ use k8s_openapi::api::core::v1::PodSpec;
 
 use skeg_core::api::{Call, Request};
 use skeg_core::object::{
-    Amounts, Deployment, IntOrString, Kind, Milli, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet, Revision,
-    controller_of, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
+    Amounts, Deployment, IntOrString, Kind, Milli, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet, controller_of,
+    is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
 };
 use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, StoreKey, Stored};
 
 use crate::outcome::{Happening, InvariantResult, Rollout};
-use crate::scenario::Action;
 
 /// How many breaks of one invariant are told in words.
 const TOLD: usize = 5;
@@ -64,6 +63,8 @@ pub struct Readiness {
 pub struct Checkers {
     broken: BTreeMap<&'static str, (u64, Vec<Happening>)>,
     nodes: BTreeMap<Arc<str>, NodeUse>,
+    /// Of all nodes together.
+    total: NodeUse,
     requests: BTreeMap<usize, (Arc<PodSpec>, Arc<Amounts>)>,
     leaders: BTreeMap<(&'static str, u32), bool>,
     /// Sizes of the ReplicaSets of a Deployment, by UIDs.
@@ -119,9 +120,9 @@ impl Checkers {
         NAMES.iter().map(result).collect()
     }
 
-    /// Looks at the commits after a revision.
-    pub fn commits(&mut self, at: f64, store: &MemoryStore, after: Revision) {
-        for event in &store.changes_after(after) {
+    /// Looks at what the store's last step committed.
+    pub fn commits(&mut self, at: f64, store: &MemoryStore) {
+        for event in store.just_changed().iter().flat_map(|batch| &**batch) {
             self.commit(at, store, event);
         }
     }
@@ -145,7 +146,7 @@ impl Checkers {
     }
 
     fn generations(&mut self, at: f64, old: &ObjectMeta, new: &Object) {
-        if Arc::ptr_eq(new.meta(), new.meta()) && old.generation > new.meta().generation || old.uid != new.meta().uid {
+        if old.generation > new.meta().generation || old.uid != new.meta().uid {
             let what = format!(
                 "{}: generation {:?} became {:?}, uid {:?} became {:?}",
                 new.key(),
@@ -174,8 +175,8 @@ impl Checkers {
         if was != is {
             if let (Some(node), Some(pod)) = (was, old) {
                 let requests = self.requests_of(pod);
-                let used = &mut self.nodes.entry(Arc::clone(node)).or_default().used;
-                add(used, &requests, -1);
+                add(&mut self.nodes.entry(Arc::clone(node)).or_default().used, &requests, -1);
+                add(&mut self.total.used, &requests, -1);
             }
             if let (Some(node), Some(pod)) = (is, new) {
                 self.bound(at, store, node, pod, old.is_some_and(|o| o.spec.node.is_none()));
@@ -186,7 +187,7 @@ impl Checkers {
         if was != is
             && let Some(pod) = new.or(old)
         {
-            self.readiness_changed(at, store, pod, if is { 1 } else { -1 });
+            self.readiness_changed(at, pod, if is { 1 } else { -1 });
         }
     }
 
@@ -211,6 +212,7 @@ impl Checkers {
         let requests = self.requests_of(pod);
         let usage = self.nodes.entry(Arc::clone(node)).or_default();
         add(&mut usage.used, &requests, 1);
+        add(&mut self.total.used, &requests, 1);
         let over = usage.used.iter().find(|(r, n)| **n > usage.allocatable.get(*r).copied().unwrap_or(Milli::ZERO));
         if let Some((resource, n)) = over {
             let has = usage.allocatable.get(resource).copied().unwrap_or(Milli::ZERO);
@@ -257,18 +259,16 @@ impl Checkers {
                 let given = n.status.allocatable.as_ref().or(n.status.capacity.as_ref());
                 given.into_iter().flatten().map(|(k, q)| (k.as_str().into(), Milli::of(q))).collect()
             };
+            add(&mut self.total.allocatable, &usage.allocatable, -1);
             usage.allocatable = if new.is_some() { of(node) } else { Amounts::default() };
+            add(&mut self.total.allocatable, &usage.allocatable, 1);
         }
     }
 
     /// Share of what all nodes can allocate that is requested, by resource.
     pub fn utilisation(&self) -> BTreeMap<String, f64> {
-        let (mut have, mut used) = (Amounts::default(), Amounts::default());
-        for node in self.nodes.values() {
-            add(&mut have, &node.allocatable, 1);
-            add(&mut used, &node.used, 1);
-        }
-        let some = have.iter().filter(|(_, n)| n.0 > 0);
+        let NodeUse { allocatable, used } = &self.total;
+        let some = allocatable.iter().filter(|(_, n)| n.0 > 0);
         some.map(|(r, n)| {
             let share = used.get(r).copied().unwrap_or(Milli::ZERO).0 as f64 / n.0 as f64;
             (r.to_string(), (share * 10_000.0).round() / 10_000.0)
@@ -279,7 +279,7 @@ impl Checkers {
 
     // --- workloads ------------------------------------------------------------------------------------------------
 
-    fn readiness_changed(&mut self, at: f64, _store: &MemoryStore, pod: &Pod, by: i32) {
+    fn readiness_changed(&mut self, at: f64, pod: &Pod, by: i32) {
         let Some(owner) = controller_of(&pod.meta) else { return };
         let Some(kind) = Kind::by_api_version(&owner.api_version, &owner.kind) else { return };
         let own = ObjectKey::new(kind, pod.namespace(), &owner.name);
@@ -395,9 +395,6 @@ impl Checkers {
             }
         }
     }
-
-    /// A user asks for something.
-    pub fn user_acts(&mut self, _action: &Action) {}
 
     /// Notes whether a process leads its role; true if it has just begun to.
     pub fn leads(&mut self, role: &'static str, process: u32, leads: bool) -> bool {

@@ -276,7 +276,7 @@ impl Run<'_> {
             rollouts: world.checkers.rollouts(),
             utilisation: world.checkers.utilisation(),
             event_reasons: world.checkers.event_reasons.clone(),
-            counters: world.counters.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            counters: world.counters(),
             faults: world.faults,
             actions: world.actions,
             series: self.samples,

@@ -8,7 +8,7 @@ use skeg_core::agent::{self, AgentConfig, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::object::{Kind, ObjectKey, REGION_LABEL, Selector, ZONE_LABEL};
-use skeg_core::random::{mix, mix_bytes};
+use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreClient, StoreKey, StoreRequest, Stored};
 use skeg_core::{Machine, Mono, Now, Rng, Wall};
 
@@ -43,6 +43,33 @@ enum Event {
     Step(usize),
     Restart { process: u32 },
     StoreWake,
+}
+
+/// Kinds of events, for hashes and counts.
+#[derive(Clone, Copy)]
+enum Tag {
+    Wake,
+    ToApi,
+    ToClient,
+    Closed,
+    ToStore,
+    FromStore,
+    Runtime,
+    Step,
+    Restart,
+    StoreWake,
+}
+
+/// Their names, in order.
+const TAGS: [&str; 10] =
+    ["wake", "to api", "to client", "closed", "to store", "from store", "runtime", "step", "restart", "store wake"];
+
+/// What a machine says goes here first; kept, so that a step need not allocate.
+#[derive(Debug, Default)]
+struct Scratch {
+    api: Vec<apiserver::Out>,
+    client: Vec<ToServer>,
+    agent: Vec<agent::Out>,
 }
 
 /// A node beside its processes: its runtime, and whether it has power.
@@ -84,8 +111,7 @@ pub struct World {
     pub events: u64,
     /// Hash over all of them.
     pub hash: u64,
-    /// Messages by kind.
-    pub counters: BTreeMap<&'static str, u64>,
+    counts: [u64; TAGS.len()],
     heap: Heap<Event>,
     net: Network,
     rng: Rng,
@@ -106,6 +132,8 @@ pub struct World {
     store_events: Vec<u64>,
     leader_elect: bool,
     record_events: bool,
+    scratch: Scratch,
+    store_out: Vec<store::Out>,
     /// The event that is being carried out, for the trace.
     current: String,
     traced: bool,
@@ -186,7 +214,7 @@ impl World {
             actions: Vec::new(),
             events: 0,
             hash: mix(0, seed),
-            counters: BTreeMap::new(),
+            counts: [0; TAGS.len()],
             heap: Heap::new(mix(seed, 1)),
             net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
             rng: Rng::stream(seed, "world", 0),
@@ -205,6 +233,8 @@ impl World {
             store_events: vec![0; count],
             leader_elect: cluster.control_replicas > 1 || scenario.faults != crate::scenario::FaultLevel::None,
             record_events: cluster.record_events,
+            scratch: Scratch::default(),
+            store_out: Vec::new(),
             current: String::new(),
             traced,
         };
@@ -244,8 +274,15 @@ impl World {
         self.now = at;
         if let Event::Wake { process, life } = event {
             // A wake-up that has been moved is no event.
-            let p = &self.processes[process as usize];
+            let p = &mut self.processes[process as usize];
             if p.life != life || p.armed != at {
+                self.current.clear();
+                return true;
+            }
+            // What it was to do then has been put off meanwhile.
+            if p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at.0 > at) {
+                p.armed = u64::MAX;
+                self.arm(process);
                 self.current.clear();
                 return true;
             }
@@ -278,6 +315,7 @@ impl World {
                 let mut out = Vec::new();
                 let now = self.clock(STORE_HOST);
                 self.store.handle_timeout(now, &mut out);
+                self.checkers.commits(self.now as f64 / 1e9, &self.store);
                 self.from_store(out);
                 self.arm_store();
             }
@@ -286,80 +324,72 @@ impl World {
     }
 
     fn digest(&mut self, at: u64, event: &Event) {
-        let (tag, who, what): (&'static str, u64, u64) = match event {
-            Event::Wake { process, .. } => ("wake", u64::from(*process), 0),
-            Event::ToApi { process, msg, .. } => (
-                "to api",
-                u64::from(*process),
-                match msg {
+        let (tag, who, what): (Tag, u64, u64) = match event {
+            Event::Wake { process, .. } => (Tag::Wake, u64::from(*process), 0),
+            Event::ToApi { process, msg, .. } => {
+                let what = match msg {
                     ToServer::Request(id, _) => id.0,
                     ToServer::Cancel(id) => !id.0,
-                },
-            ),
-            Event::ToClient { process, msg, .. } => (
-                "to client",
-                u64::from(*process),
-                match msg {
+                };
+                (Tag::ToApi, u64::from(*process), what)
+            }
+            Event::ToClient { process, msg, .. } => {
+                let what = match msg {
                     FromServer::Reply(id, result) => mix(id.0, u64::from(result.is_ok())),
                     FromServer::Watch(id, e) => mix(id.0, e.rv().0),
                     FromServer::Disconnected => 1,
-                },
-            ),
-            Event::Closed { process, conn, .. } => ("closed", u64::from(*process), *conn),
-            Event::ToStore { api, id, .. } => ("to store", *api as u64, *id),
-            Event::FromStore { process, msg, .. } => (
-                "from store",
-                u64::from(*process),
-                match msg {
+                };
+                (Tag::ToClient, u64::from(*process), what)
+            }
+            Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn),
+            Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id),
+            Event::FromStore { process, msg, .. } => {
+                let what = match msg {
                     FromStore::Reply(id, _) => *id,
                     FromStore::Events { revision, .. } => revision.0,
                     FromStore::Disconnected => 1,
-                },
-            ),
-            Event::Runtime { node, epoch, .. } => ("runtime", *node as u64, u64::from(*epoch)),
-            Event::Step(i) => ("step", *i as u64, 0),
-            Event::Restart { process } => ("restart", u64::from(*process), 0),
-            Event::StoreWake => ("store wake", 0, 0),
+                };
+                (Tag::FromStore, u64::from(*process), what)
+            }
+            Event::Runtime { node, epoch, .. } => (Tag::Runtime, *node as u64, u64::from(*epoch)),
+            Event::Step(i) => (Tag::Step, *i as u64, 0),
+            Event::Restart { process } => (Tag::Restart, u64::from(*process), 0),
+            Event::StoreWake => (Tag::StoreWake, 0, 0),
         };
-        *self.counters.entry(tag).or_default() += 1;
-        self.hash = mix(mix(mix(self.hash, at), who), mix_bytes(what, tag.as_bytes()));
+        self.counts[tag as usize] += 1;
+        self.hash = mix(mix(mix(mix(self.hash, at), who), tag as u64), what);
         if self.traced {
             let text = format!("{event:?}");
-            self.current = format!("{tag} {who}: {}", text.chars().take(300).collect::<String>());
+            self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
         }
+    }
+
+    /// Events by kind, as far as there were any.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let some = TAGS.iter().zip(self.counts).filter(|(_, n)| *n > 0);
+        some.map(|(name, n)| ((*name).to_owned(), n)).collect()
     }
 
     fn wake(&mut self, process: u32) {
         let now = self.clock(self.processes[process as usize].host);
-        let p = &mut self.processes[process as usize];
-        let Some(running) = p.running.as_mut() else { return };
-        match running {
-            Running::Api(m) => {
-                let mut out = Vec::new();
-                m.handle_timeout(now, &mut out);
-                self.from_api(process, out);
-            }
-            Running::Manager(m) => {
-                let mut out = Vec::new();
-                m.handle_timeout(now, &mut out);
-                self.send_all(process, out);
-            }
-            Running::Scheduler(m) => {
-                let mut out = Vec::new();
-                m.handle_timeout(now, &mut out);
-                self.send_all(process, out);
-            }
-            Running::User(m) => {
-                let mut out = Vec::new();
-                m.handle_timeout(now, &mut out);
-                self.send_all(process, out);
-            }
-            Running::Agent(m) => {
-                let mut out = Vec::new();
-                m.handle_timeout(now, &mut out);
-                self.from_agent(process, out);
-            }
+        let mut out = std::mem::take(&mut self.scratch);
+        match self.processes[process as usize].running.as_mut() {
+            Some(Running::Api(m)) => m.handle_timeout(now, &mut out.api),
+            Some(Running::Manager(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::User(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::Agent(m)) => m.handle_timeout(now, &mut out.agent),
+            None => {}
         }
+        self.deliver(process, out);
+    }
+
+    /// Sends on what a machine has said, and notes when it wants to be woken.
+    fn deliver(&mut self, process: u32, mut out: Scratch) {
+        self.from_api(process, &mut out.api);
+        self.from_agent(process, &mut out.agent);
+        self.from_client(process, &mut out.client);
+        self.scratch = out;
         self.arm(process);
     }
 
@@ -386,8 +416,8 @@ impl World {
 
     // --- clients and API servers -------------------------------------------------------------------------------
 
-    fn send_all(&mut self, process: u32, out: Vec<ToServer>) {
-        for msg in out {
+    fn from_client(&mut self, process: u32, out: &mut Vec<ToServer>) {
+        for msg in out.drain(..) {
             self.send(process, msg);
         }
         self.observe_leaders(process);
@@ -476,16 +506,18 @@ impl World {
     fn api_handle(&mut self, process: u32, input: apiserver::In) {
         let now = self.clock(self.processes[process as usize].host);
         let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
-        let mut out = Vec::new();
-        api.handle(now, input, &mut out);
-        self.from_api(process, out);
-        self.arm(process);
+        let mut out = std::mem::take(&mut self.scratch);
+        api.handle(now, input, &mut out.api);
+        self.deliver(process, out);
     }
 
-    fn from_api(&mut self, process: u32, out: Vec<apiserver::Out>) {
+    fn from_api(&mut self, process: u32, out: &mut Vec<apiserver::Out>) {
+        if out.is_empty() {
+            return;
+        }
         let Role::Api(index) = self.processes[process as usize].role else { unreachable!("only API servers say this") };
         let from = self.processes[process as usize].host;
-        for msg in out {
+        for msg in out.drain(..) {
             match msg {
                 apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
                 apiserver::Out::Store(id, request) => {
@@ -532,20 +564,12 @@ impl World {
             }
         }
         let now = self.clock(self.processes[process as usize].host);
+        let mut out = std::mem::take(&mut self.scratch);
         match self.processes[process as usize].running.as_mut() {
-            Some(Running::Manager(m)) => {
-                let mut out = Vec::new();
-                m.handle(now, msg, &mut out);
-                self.send_all(process, out);
-            }
-            Some(Running::Scheduler(m)) => {
-                let mut out = Vec::new();
-                m.handle(now, msg, &mut out);
-                self.send_all(process, out);
-            }
+            Some(Running::Manager(m)) => m.handle(now, msg, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle(now, msg, &mut out.client),
             Some(Running::User(m)) => {
-                let mut out = Vec::new();
-                m.handle(now, msg, &mut out);
+                m.handle(now, msg, &mut out.client);
                 for done in m.take_done() {
                     let what = match done.error {
                         Some(error) => format!("{}: {error}", done.what),
@@ -553,17 +577,12 @@ impl World {
                     };
                     self.actions.push(Happening { at: self.now as f64 / 1e9, what });
                 }
-                self.send_all(process, out);
             }
-            Some(Running::Agent(m)) => {
-                let mut out = Vec::new();
-                m.handle(now, agent::In::Api(msg), &mut out);
-                self.from_agent(process, out);
-            }
+            Some(Running::Agent(m)) => m.handle(now, agent::In::Api(msg), &mut out.agent),
             Some(Running::Api(_)) => unreachable!("an API server is nobody's client"),
             None => {}
         }
-        self.arm(process);
+        self.deliver(process, out);
     }
 
     // --- the store ------------------------------------------------------------------------------------------------
@@ -572,21 +591,17 @@ impl World {
         if self.processes[self.apis[api] as usize].life != life {
             return;
         }
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.store_out);
         let client = StoreClient(api as u32);
-        let before = self.store.revision();
         let now = self.clock(STORE_HOST);
         self.store.handle(now, store::In::Request(client, id, request), &mut out);
-        if self.store.revision() != before {
-            let at = self.seconds();
-            self.checkers.commits(at, &self.store, before);
-        }
+        self.checkers.commits(self.now as f64 / 1e9, &self.store);
         self.from_store(out);
         self.arm_store();
     }
 
-    fn from_store(&mut self, out: Vec<store::Out>) {
-        for store::Out { to, msg } in out {
+    fn from_store(&mut self, mut out: Vec<store::Out>) {
+        for store::Out { to, msg } in out.drain(..) {
             let index = to.0 as usize;
             let process = self.apis[index];
             let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
@@ -603,13 +618,17 @@ impl World {
             };
             self.heap.push(at, Event::FromStore { process, life, msg });
         }
+        self.store_out = out;
     }
 
     // --- nodes ----------------------------------------------------------------------------------------------------
 
-    fn from_agent(&mut self, process: u32, out: Vec<agent::Out>) {
+    fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
+        if out.is_empty() {
+            return;
+        }
         let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
-        for msg in out {
+        for msg in out.drain(..) {
             match msg {
                 agent::Out::Api(msg) => self.send(process, msg),
                 agent::Out::Runtime(command) => {
@@ -645,13 +664,12 @@ impl World {
                 continue;
             }
             let now = self.clock(self.nodes[node].host);
-            let mut out = Vec::new();
+            let mut out = std::mem::take(&mut self.scratch);
             if let Some(Running::Agent(m)) = self.processes[process as usize].running.as_mut() {
-                m.handle(now, agent::In::Runtime(event), &mut out);
+                m.handle(now, agent::In::Runtime(event), &mut out.agent);
             }
-            self.from_agent(process, out);
+            self.deliver(process, out);
         }
-        self.arm(process);
     }
 
     // --- life and death -------------------------------------------------------------------------------------------
@@ -760,7 +778,6 @@ impl World {
                 }
                 _ => Vec::new(),
             };
-            self.checkers.user_acts(&action);
             let user = self.user;
             let now = self.clock(self.processes[user as usize].host);
             if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {

@@ -57,6 +57,7 @@ const NODE: u16 = 2;
 const PODS: u16 = 3;
 const RECORDER: u16 = 4;
 const LEASE: u16 = 5;
+const NODE_INFORMER: u16 = 6;
 
 /// How a node is to present itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +160,8 @@ pub enum Out {
 pub struct NodeAgent {
     informer: Informer,
     view: View,
+    /// Watches its own Node, so that what others write there is seen at once.
+    own: Box<(Informer, View)>,
     node: NodeKeeper,
     lease: NodeLease,
     pods: Pods,
@@ -189,6 +192,17 @@ impl NodeAgent {
             INFORMER,
             fork(&mut rng),
         );
+        let own = Informer::new(
+            InformerConfig {
+                kind: Kind::NODE,
+                namespace: Arc::from(""),
+                labels: Selector::everything(),
+                fields: FieldSelector::equal("metadata.name", &name),
+                user: Arc::clone(&user),
+            },
+            NODE_INFORMER,
+            fork(&mut rng),
+        );
         let scheme = config.runtime_version.split_once("://").map_or("containerd", |(scheme, _)| scheme);
         let shared = Shared {
             runtime_name: Arc::from(scheme),
@@ -214,6 +228,7 @@ impl NodeAgent {
         NodeAgent {
             informer,
             view: View::new(Kind::POD, &[]),
+            own: Box::new((own, View::new(Kind::NODE, &[]))),
             lease: NodeLease::new(name, Arc::clone(&user), LEASE),
             pods: Pods::new(shared, config.relist_interval),
             rng: fork(&mut rng),
@@ -240,11 +255,14 @@ impl NodeAgent {
                 NODE => self.node_replied(now, id, result, out),
                 PODS => self.pods.replied(now, id, result, out),
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
+                NODE_INFORMER => self.tell_own_informer(now, &FromServer::Reply(id, result), out),
                 _ => self.tell_informer(now, &FromServer::Reply(id, result), out),
             },
+            FromServer::Watch(id, _) if id.part() == NODE_INFORMER => self.tell_own_informer(now, &message, out),
             FromServer::Watch(..) => self.tell_informer(now, &message, out),
             FromServer::Disconnected => {
                 self.tell_informer(now, &message, out);
+                self.tell_own_informer(now, &message, out);
                 self.tell_recorder(now, &message, out);
                 self.node.disconnected(now, &mut self.rng);
                 self.lease.disconnected(now, &mut self.rng);
@@ -258,7 +276,28 @@ impl NodeAgent {
             self.lease.begin(now);
             self.pods.shared.node_meta = self.node.node().map(|n| Arc::clone(&n.meta));
         }
+        self.see_own_node(now);
         self.beat(now, out);
+    }
+
+    /// Tells the keeper of the Node what the watch shows.
+    fn see_own_node(&mut self, now: Now) {
+        let view = &self.own.1;
+        if view.is_synced() {
+            let shown = view.iter().find_map(|(_, o)| o.get::<core_v1::Node>());
+            self.node.seen(now, shown, view.revision(), &mut self.rng);
+        }
+    }
+
+    fn tell_own_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+        let (mut requests, mut changes) = (Vec::new(), Vec::new());
+        let (informer, view) = &mut *self.own;
+        informer.handle(now, message, view, &mut requests, &mut changes);
+        out.extend(requests.into_iter().map(Out::Api));
+        if !changes.is_empty() {
+            self.see_own_node(now);
+            self.beat(now, out);
+        }
     }
 
     /// Does what the Node and its Lease want done now.
@@ -317,6 +356,12 @@ impl Machine for NodeAgent {
             self.informer.handle_timeout(now, &mut self.view, &mut requests);
             out.extend(requests.into_iter().map(Out::Api));
         }
+        if due(self.own.0.poll_timeout()) {
+            let mut requests = Vec::new();
+            let (informer, view) = &mut *self.own;
+            informer.handle_timeout(now, view, &mut requests);
+            out.extend(requests.into_iter().map(Out::Api));
+        }
         if due(self.pods.poll_timeout()) {
             self.pods.handle_timeout(now, out);
         }
@@ -333,6 +378,7 @@ impl Machine for NodeAgent {
         }
         let node = Deadline::earlier(self.lease.poll_timeout(), self.node.poll_timeout());
         let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
-        Deadline::earlier(Deadline::earlier(node, self.informer.poll_timeout()), pods)
+        let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
+        Deadline::earlier(Deadline::earlier(node, informers), pods)
     }
 }

@@ -18,8 +18,6 @@ use crate::object::{
 };
 use crate::random::Rng;
 
-/// How often the agent reads its own Node, to see whether it is gone or someone else wrote its status.
-const NODE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long registration waits for the container runtime's first answer.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
 /// The version that the node says its kubelet has.
@@ -36,7 +34,7 @@ enum Need {
     Adopt,
     /// Its status must be written.
     Status,
-    /// Nothing until the next check.
+    /// Nothing until the next report, or until someone else changes the Node.
     Nothing,
 }
 
@@ -114,6 +112,25 @@ impl NodeKeeper {
         }
     }
 
+    /// Takes in the Node as the agent's watch shows it (`None`: deleted), as of a revision: someone else may have
+    /// written its status, or deleted it.
+    pub(super) fn seen(&mut self, now: Now, shown: Option<&Node>, revision: Revision, rng: &mut Rng) {
+        let Some(known) = &self.node else { return };
+        if self.in_flight.is_some() || self.need != Need::Nothing {
+            return;
+        }
+        match shown {
+            Some(node) if node.rv > known.rv => self.answered(Need::Read, node.clone(), false, now, rng),
+            Some(_) => {}
+            None if revision > known.rv => {
+                self.node = None;
+                self.need = Need::Register;
+                self.next = Some(now.mono + self.retry.next(rng));
+            }
+            None => {}
+        }
+    }
+
     /// The node as the API last answered.
     pub(super) fn node(&self) -> Option<&Node> {
         self.node.as_ref()
@@ -135,8 +152,7 @@ impl NodeKeeper {
             return;
         }
         if self.need == Need::Nothing {
-            let report = self.report_at <= now.mono || self.changed_at.is_some_and(|at| at <= now.mono);
-            self.need = if report { Need::Status } else { Need::Read };
+            self.need = Need::Status;
         }
         let name = &self.config.node_name;
         let options = WriteOptions::default();
@@ -202,34 +218,36 @@ impl NodeKeeper {
     fn answered(&mut self, asked: Need, node: Node, first: bool, now: Now, rng: &mut Rng) {
         if self.node.as_ref().is_some_and(|n| n.rv > node.rv && n.uid() == node.uid()) {
             // A stale read says nothing.
-            return self.rest(now, rng);
+            return self.rest();
         }
-        let wrong_labels =
-            self.config.node_labels().iter().any(|(k, v)| node.meta.labels.as_ref().and_then(|l| l.get(k)) != Some(v));
-        let ready = node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True");
-        let ours = node.status.capacity.as_ref() == Some(&self.config.quantities());
+        let has = |k: &str, v: &str| node.meta.labels.as_ref().and_then(|l| l.get(k)).is_some_and(|have| have == v);
+        let wrong_labels = || self.config.node_labels().iter().any(|(k, v)| !has(k, v));
+        let well = || {
+            node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
+                && node.status.capacity.as_ref() == Some(&self.config.quantities())
+        };
         self.need = match asked {
             Need::Status => {
                 self.report_at = now.mono + rng.jitter(NODE_STATUS_INTERVAL, 4);
                 self.reported = Some(node.rv);
                 Need::Nothing
             }
-            _ if wrong_labels => Need::Adopt,
-            Need::Register if ready && ours => {
+            _ if wrong_labels() => Need::Adopt,
+            Need::Register if well() => {
                 // Created with its status: reports spread over the interval from here on.
                 self.report_at = now.mono + rng.duration(NODE_STATUS_INTERVAL / 2, NODE_STATUS_INTERVAL);
                 Need::Nothing
             }
-            Need::Read if !first && ready && ours && self.changed_at.is_none() => Need::Nothing,
+            Need::Read if !first && well() => Need::Nothing,
             Need::Register | Need::Read | Need::Adopt | Need::Nothing => Need::Status,
         };
         self.node = Some(node);
-        if self.need == Need::Nothing { self.rest(now, rng) } else { self.next = Some(now.mono) }
+        if self.need == Need::Nothing { self.rest() } else { self.next = Some(now.mono) }
     }
 
-    fn rest(&mut self, now: Now, rng: &mut Rng) {
+    fn rest(&mut self) {
         self.need = Need::Nothing;
-        self.next = Some(now.mono + rng.jitter(NODE_CHECK_INTERVAL, 10));
+        self.next = None;
     }
 
     /// The connection broke.
@@ -244,20 +262,17 @@ impl NodeKeeper {
         if let Some((_, at, _)) = self.in_flight {
             return Some(Deadline { at, why: "request of the node is overdue" });
         }
-        let next = self.next?;
         let why = match self.need {
             Need::Register => "register the node",
             Need::Read => "read the node",
             Need::Adopt => "adopt the node",
             Need::Status => "report the node's status",
             Need::Nothing => {
-                let report = self.changed_at.map_or(self.report_at, |at| at.min(self.report_at));
-                let check = Deadline { at: next, why: "look at the node" };
-                let report = Deadline { at: report, why: "report the node's status" };
-                return Deadline::earlier(Some(report), Some(check));
+                let at = self.changed_at.map_or(self.report_at, |at| at.min(self.report_at));
+                return Some(Deadline { at, why: "report the node's status" });
             }
         };
-        Some(Deadline { at: next, why })
+        Some(Deadline { at: self.next?, why })
     }
 
     fn fresh(&self, facts: &Facts, now: Now) -> Node {

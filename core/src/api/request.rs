@@ -51,7 +51,7 @@ impl ReqIds {
 pub enum ToServer {
     /// Asks for something; exactly one `Reply` answers, unless it is lost. A watch is answered by events instead,
     /// or by a `Reply` with an error.
-    Request(ReqId, Request),
+    Request(ReqId, Box<Request>),
     /// Ends a watch.
     Cancel(ReqId),
 }
@@ -91,8 +91,8 @@ pub struct Request {
 
 impl Request {
     /// An unfenced request.
-    pub fn new(user: &Arc<str>, call: Call) -> Request {
-        Request { user: Arc::clone(user), fence: None, call }
+    pub fn new(user: &Arc<str>, call: Call) -> Box<Request> {
+        Box::new(Request { user: Arc::clone(user), fence: None, call })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::service_ip::Addresses;
 use crate::limits;
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
 /// One recent event, shared with the batch in which it came.
@@ -23,7 +23,7 @@ impl Recent {
 
 #[derive(Debug, Default)]
 struct KindCache {
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: KeyMap<Object>,
     recent: VecDeque<Recent>,
     /// Every event after this revision is among the recent ones.
     floor: Revision,
@@ -57,7 +57,7 @@ impl Cache {
     }
 
     pub(super) fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
-        self.kind(kind).into_iter().flat_map(|k| &k.objects)
+        self.kind(kind).into_iter().flat_map(|k| k.objects.iter())
     }
 
     /// The objects of a kind in a namespace (empty: in all), in order.
@@ -147,10 +147,7 @@ impl Cache {
         }
         let objects = &mut self.kind_mut(key.kind).objects;
         match new {
-            Some(new) => match objects.get_mut(key) {
-                Some(slot) => *slot = new,
-                None => drop(objects.insert(key.clone(), new)),
-            },
+            Some(new) => drop(objects.insert(key.clone(), new)),
             None => drop(objects.remove(key)),
         }
     }

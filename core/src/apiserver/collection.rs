@@ -36,10 +36,10 @@ impl ApiServer {
         now: Now,
         conn: ConnId,
         id: ReqId,
-        request: Request,
+        request: Box<Request>,
         out: &mut Vec<Out>,
     ) {
-        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options } } = request else {
+        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options } } = *request else {
             unreachable!("not a deletecollection")
         };
         if kind == Kind::NAMESPACE {
@@ -70,7 +70,7 @@ impl ApiServer {
             options.precondition.uid.get_or_insert(uid);
             let request =
                 Request { user: Arc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
-            self.write(now, Write::new(Origin::Collection(collection), request), out);
+            self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::cache::{Cache, object_of};
 use super::{ApiServer, ConnId, Job, Out, Write, collection, fields, reply, unavailable};
-use crate::api::{Cause, Details, ListOptions, ReqId, Response, Status, WatchOptions};
+use crate::api::{Call, Cause, Details, ListOptions, ReqId, Response, Status, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -37,6 +37,18 @@ pub(super) enum ReadKind {
     },
     /// The victims of a collection are chosen.
     Victims(Box<collection::Victims>),
+}
+
+impl ReadKind {
+    /// Of a call that only reads.
+    pub(super) fn of(call: Call) -> ReadKind {
+        match call {
+            Call::Get { key, rv } => ReadKind::Get { key, rv },
+            Call::List { kind, namespace, options } => ReadKind::List { kind, namespace, options },
+            Call::Watch { kind, namespace, options } => ReadKind::Watch { kind, namespace, options },
+            other => unreachable!("not a read: {other:?}"),
+        }
+    }
 }
 
 /// A read of a client's.

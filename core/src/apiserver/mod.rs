@@ -186,19 +186,13 @@ impl ApiServer {
         self.watchers.count(kind)
     }
 
-    fn request(&mut self, now: Now, conn: ConnId, id: ReqId, request: Request, out: &mut Vec<Out>) {
+    fn request(&mut self, now: Now, conn: ConnId, id: ReqId, request: Box<Request>, out: &mut Vec<Out>) {
         if !self.link.is_up() {
             return reply(conn, id, Err(unavailable()), out);
         }
-        match request.call {
-            Call::Get { key, rv } => self.read(now, Read { conn, id, what: ReadKind::Get { key, rv } }, out),
-            Call::List { kind, namespace, options } => {
-                self.read(now, Read { conn, id, what: ReadKind::List { kind, namespace, options } }, out);
-            }
-            Call::Watch { kind, namespace, options } => {
-                self.read(now, Read { conn, id, what: ReadKind::Watch { kind, namespace, options } }, out);
-            }
-            Call::DeleteCollection { .. } => self.delete_collection(now, conn, id, request, out),
+        let what = match &request.call {
+            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } => ReadKind::of(request.call),
+            Call::DeleteCollection { .. } => return self.delete_collection(now, conn, id, request, out),
             Call::GetScale { .. }
             | Call::Create { .. }
             | Call::Update { .. }
@@ -206,8 +200,9 @@ impl ApiServer {
             | Call::Delete { .. }
             | Call::Bind { .. }
             | Call::Evict { .. }
-            | Call::SetScale { .. } => self.write(now, Write::new(Origin::Client(conn, id), request), out),
-        }
+            | Call::SetScale { .. } => return self.write(now, Write::new(Origin::Client(conn, id), request), out),
+        };
+        self.read(now, Read { conn, id, what }, out);
     }
 
     fn ask_store(&mut self, now: Now, job: Job, request: StoreRequest, out: &mut Vec<Out>) -> u64 {

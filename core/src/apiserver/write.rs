@@ -28,7 +28,7 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) origin: Origin,
-    pub(super) request: Request,
+    pub(super) request: Box<Request>,
     /// What the store has said of keys that matter, newer than the cache was at the time.
     pub(super) fresh: Vec<(StoreKey, Option<KeyValue>)>,
     attempts: u32,
@@ -41,7 +41,7 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(origin: Origin, request: Request) -> Write {
+    pub(super) fn new(origin: Origin, request: Box<Request>) -> Write {
         Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, outrun: false }
     }
 

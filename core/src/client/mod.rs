@@ -6,7 +6,6 @@ mod journal;
 mod queue;
 mod recorder;
 mod runner;
-mod table;
 mod view;
 
 pub use election::Elector;

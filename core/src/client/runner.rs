@@ -394,7 +394,7 @@ impl Runner {
     ) {
         let id = self.ids.next();
         let request = Request { user: Arc::clone(&self.user), fence: mandate.fence.clone(), call };
-        out.push(ToServer::Request(id, request));
+        out.push(ToServer::Request(id, Box::new(request)));
         self.running.get_mut(&key).expect("whoever sends is running").outstanding += 1;
         self.requests.insert(id, Sent { key, index, stage, until: now.mono + limits::REQUEST_TIMEOUT });
     }

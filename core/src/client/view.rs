@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::table::Table;
-use crate::object::{Kind, Obj, Object, ObjectKey, Resource, Revision, controller_of};
+use crate::object::{KeyMap, Kind, Obj, Object, ObjectKey, Resource, Revision, Table, controller_of};
 use crate::random::mix_bytes;
 
 /// A question that a view can answer without a scan.
@@ -35,13 +34,6 @@ pub struct Change {
     pub old: Option<Object>,
     /// What it shows now.
     pub new: Option<Object>,
-}
-
-/// An object and its key, in a slot of a view.
-#[derive(Debug)]
-struct Entry {
-    key: ObjectKey,
-    object: Object,
 }
 
 /// The objects under one value of an index, with their slots.
@@ -101,22 +93,14 @@ impl Grouping {
 
 /// Objects of one kind as one reader knows them.
 ///
-/// They stand in slots, found by the hash of their name; a tree of the keys, which only comings and goings touch,
-/// gives the order. So the cost of a change of an object does not depend on how many others there are.
+/// The cost of a change of an object does not depend on how many others there are.
 #[derive(Debug)]
 pub struct View {
     kind: Kind,
-    slots: Vec<Option<Entry>>,
-    free: Vec<u32>,
-    by_name: Table,
-    order: BTreeMap<ObjectKey, u32>,
+    objects: KeyMap<Object>,
     indexes: Vec<Grouping>,
     revision: Revision,
     synced: bool,
-}
-
-fn name_hash(namespace: &str, name: &str) -> u64 {
-    mix_bytes(mix_bytes(0, namespace.as_bytes()), name.as_bytes())
 }
 
 impl View {
@@ -125,10 +109,7 @@ impl View {
         let grouping = |i: &Index| Grouping { index: *i, groups: vec![], free: vec![], by_value: Table::default() };
         View {
             kind,
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_name: Table::default(),
-            order: BTreeMap::new(),
+            objects: KeyMap::default(),
             indexes: indexes.iter().map(grouping).collect(),
             revision: Revision(0),
             synced: false,
@@ -160,44 +141,34 @@ impl View {
         self.revision = revision;
     }
 
-    fn entry(&self, slot: u32) -> &Entry {
-        self.slots[slot as usize].as_ref().expect("a slot that is found is taken")
-    }
-
     fn find(&self, namespace: &str, name: &str) -> Option<u32> {
-        self.by_name.find(name_hash(namespace, name), |slot| {
-            let key = &self.entry(slot).key;
-            key.name() == name && key.namespace() == namespace
-        })
+        self.objects.find(self.kind, namespace, name)
     }
 
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        if key.kind != self.kind {
-            return None;
-        }
-        self.find(key.namespace(), key.name()).map(|slot| &self.entry(slot).object)
+        self.objects.get(key)
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.objects.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.objects.is_empty()
     }
 
     /// All objects in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Object)> {
-        self.order.iter().map(|(key, slot)| (key, &self.entry(*slot).object))
+        self.objects.iter()
     }
 
     /// The objects of one namespace in order of their names.
     pub fn namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let range = ObjectKey::range_start(self.kind, namespace)..ObjectKey::range_end(self.kind, namespace);
-        self.order.range(range).map(|(_, slot)| &self.entry(*slot).object)
+        self.objects.range(range).map(|(_, object)| object)
     }
 
     fn grouping(&self, index: Index) -> &Grouping {
@@ -207,7 +178,7 @@ impl View {
     /// The objects under `value` of an index, in order of their keys. Panics if the index is not maintained.
     pub fn indexed<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let members = self.grouping(index).members(value);
-        members.into_iter().flat_map(BTreeMap::values).map(|slot| &self.entry(*slot).object)
+        members.into_iter().flat_map(BTreeMap::values).map(|slot| &self.objects.at(*slot).1)
     }
 
     /// How many objects are under `value` of an index. Panics if the index is not maintained.
@@ -228,7 +199,7 @@ impl View {
 
     /// Forgets an object; answers what was there.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Object> {
-        self.find(key.namespace(), key.name()).map(|slot| self.take(slot).object)
+        self.find(key.namespace(), key.name()).map(|slot| self.take(slot).1)
     }
 
     /// Takes in what a list or a watch says of an object, and tells of the change. Known news is no change; another
@@ -240,63 +211,55 @@ impl View {
             changes.push(Change { key, old: None, new: Some(object.clone()) });
             return;
         };
-        let known = &self.entry(slot).object;
+        let known = &self.objects.at(slot).1;
         if known.rv() == object.rv() {
             return;
         }
         if !Arc::ptr_eq(known.meta(), object.meta()) && known.uid() != object.uid() {
-            let Entry { key, object: old } = self.take(slot);
+            let (key, old) = self.take(slot);
             self.insert(key.clone(), object.clone());
             changes.push(Change { key: key.clone(), old: Some(old), new: None });
             changes.push(Change { key, old: None, new: Some(object.clone()) });
             return;
         }
         let old = self.replace(slot, object.clone());
-        changes.push(Change { key: self.entry(slot).key.clone(), old: Some(old), new: Some(object.clone()) });
+        changes.push(Change { key: self.objects.at(slot).0.clone(), old: Some(old), new: Some(object.clone()) });
     }
 
     /// Takes in that an object is gone, and tells of it.
     pub(super) fn unlearn(&mut self, namespace: &str, name: &str, changes: &mut Vec<Change>) {
         if let Some(slot) = self.find(namespace, name) {
-            let Entry { key, object } = self.take(slot);
+            let (key, object) = self.take(slot);
             changes.push(Change { key, old: Some(object), new: None });
         }
     }
 
     fn insert(&mut self, key: ObjectKey, object: Object) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() as u32 - 1
-        });
-        self.by_name.insert(name_hash(key.namespace(), key.name()), slot);
+        let slot = self.objects.insert_new(key, object);
+        let (key, object) = self.objects.at(slot);
         for grouping in &mut self.indexes {
-            each_value(grouping.index, &object, |value| grouping.insert(value, &key, slot));
+            each_value(grouping.index, object, |value| grouping.insert(value, key, slot));
         }
-        self.order.insert(key.clone(), slot);
-        self.slots[slot as usize] = Some(Entry { key, object });
     }
 
     fn replace(&mut self, slot: u32, object: Object) -> Object {
-        let entry = self.slots[slot as usize].as_mut().expect("a slot that is found is taken");
-        let old = std::mem::replace(&mut entry.object, object);
+        let (key, place) = self.objects.at_mut(slot);
+        let old = std::mem::replace(place, object);
         for grouping in &mut self.indexes {
-            if !same_values(grouping.index, &old, &entry.object) {
-                each_value(grouping.index, &old, |value| grouping.remove(value, &entry.key));
-                each_value(grouping.index, &entry.object, |value| grouping.insert(value, &entry.key, slot));
+            if !same_values(grouping.index, &old, place) {
+                each_value(grouping.index, &old, |value| grouping.remove(value, key));
+                each_value(grouping.index, place, |value| grouping.insert(value, key, slot));
             }
         }
         old
     }
 
-    fn take(&mut self, slot: u32) -> Entry {
-        let entry = self.slots[slot as usize].take().expect("a slot that is found is taken");
-        self.by_name.remove(name_hash(entry.key.namespace(), entry.key.name()), slot);
+    fn take(&mut self, slot: u32) -> (ObjectKey, Object) {
+        let (key, object) = self.objects.take(slot);
         for grouping in &mut self.indexes {
-            each_value(grouping.index, &entry.object, |value| grouping.remove(value, &entry.key));
+            each_value(grouping.index, &object, |value| grouping.remove(value, &key));
         }
-        self.order.remove(&entry.key);
-        self.free.push(slot);
-        entry
+        (key, object)
     }
 }
 

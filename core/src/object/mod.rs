@@ -14,11 +14,13 @@ mod dynamic;
 mod field_error;
 mod helpers;
 mod key;
+mod key_map;
 mod kind;
 mod pod;
 mod quantity;
 mod resources;
 mod selector;
+mod table;
 mod template;
 pub mod validation;
 
@@ -34,11 +36,13 @@ pub use dynamic::Dynamic;
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
 pub use key::ObjectKey;
+pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
+pub(crate) use table::Table;
 pub use template::{HasTemplate, Templated};
 
 /// A revision of the store, which is what `resourceVersion` shows. Zero: not stored.

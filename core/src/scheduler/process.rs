@@ -203,7 +203,7 @@ impl SchedulerProcess {
             Sent::Bind(_) | Sent::Condition(..) => self.fence(now),
             Sent::Read(_) => None,
         };
-        out.push(ToServer::Request(id, Request { user: Arc::clone(&self.user), fence, call }));
+        out.push(ToServer::Request(id, Box::new(Request { user: Arc::clone(&self.user), fence, call })));
         self.sent.insert(id, (until, what));
         self.timeouts.insert((until, id));
         id

@@ -17,7 +17,7 @@ use super::{
     WatchId,
 };
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
 
 /// Names a client of the store: one connection of one API server. A reconnect is another client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -72,13 +72,17 @@ struct Lease {
 /// An MVCC store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The newest state, by [`shard`]: comparing keys of one kind is what a write costs.
-    shards: BTreeMap<u32, BTreeMap<StoreKey, KeyValue>>,
+    /// The newest state of objects, by kind.
+    objects: BTreeMap<Kind, KeyMap<KeyValue>>,
+    /// The newest state of everything else. In the order of [`StoreKey`] it comes after every object.
+    others: BTreeMap<StoreKey, KeyValue>,
     /// Changes at and after `compacted`, oldest first.
     log: VecDeque<Undo>,
     revision: Revision,
     compacted: Revision,
     watches: BTreeMap<(StoreClient, WatchId), Watch>,
+    /// What the last step changed, a batch a revision.
+    latest: Vec<Arc<Vec<StoreEvent>>>,
     leases: BTreeMap<LeaseId, Lease>,
     expiries: BTreeSet<(Mono, LeaseId)>,
     next_lease: u64,
@@ -90,23 +94,17 @@ impl Default for MemoryStore {
     }
 }
 
-fn shard(key: &StoreKey) -> u32 {
-    match key {
-        StoreKey::Object(k) => u32::from(k.kind.0),
-        StoreKey::Fence(_) => 1 << 16,
-        StoreKey::Private(_) => 1 << 17,
-    }
-}
-
 impl MemoryStore {
     /// An empty store. Its revision is 1, as etcd's is.
     pub fn new() -> MemoryStore {
         MemoryStore {
-            shards: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            others: BTreeMap::new(),
             log: VecDeque::new(),
             revision: Revision(1),
             compacted: Revision(0),
             watches: BTreeMap::new(),
+            latest: Vec::new(),
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
             next_lease: 1,
@@ -130,12 +128,15 @@ impl MemoryStore {
 
     /// The newest value of a key.
     pub fn get(&self, key: &StoreKey) -> Option<&KeyValue> {
-        self.shards.get(&shard(key))?.get(key)
+        match key {
+            StoreKey::Object(key) => self.objects.get(&key.kind)?.get(key),
+            StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get(key),
+        }
     }
 
     /// The newest state of an object.
     pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
-        match &self.get(&StoreKey::Object(key.clone()))?.value {
+        match &self.objects.get(&key.kind)?.get(key)?.value {
             Stored::Object(o) => Some(o),
             Stored::Mark(_) => None,
         }
@@ -143,10 +144,16 @@ impl MemoryStore {
 
     /// The newest values of `start..end`, in order.
     pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
-        let (start, end) = (start.clone(), end.clone());
-        let shards = (start < end).then(|| self.shards.range(shard(&start)..=shard(&end)));
-        let within = shards.into_iter().flatten().flat_map(move |(_, m)| m.range(start.clone()..end.clone()));
-        within.map(|(_, kv)| kv)
+        // Objects come first in the order of keys: a bound that is none ends or begins behind all of them.
+        let bound = |key: &StoreKey| match key {
+            StoreKey::Object(key) => key.clone(),
+            StoreKey::Fence(_) | StoreKey::Private(_) => ObjectKey::range_start(Kind(u16::MAX), ""),
+        };
+        let (first, last) = (bound(start), bound(end));
+        let kinds = (start < end).then(|| self.objects.range(first.kind..=last.kind));
+        let objects = kinds.into_iter().flatten().flat_map(move |(_, map)| map.range(first.clone()..last.clone()));
+        let others = (start < end).then(|| self.others.range(start.clone()..end.clone()));
+        objects.map(|(_, kv)| kv).chain(others.into_iter().flatten().map(|(_, kv)| kv))
     }
 
     /// Changes after `revision`, oldest first, as far as they have not been compacted away. For observers: costs what
@@ -155,11 +162,17 @@ impl MemoryStore {
         self.changes(revision, |_| true)
     }
 
+    /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
+    pub fn just_changed(&self) -> &[Arc<Vec<StoreEvent>>] {
+        &self.latest
+    }
+
     /// The newest state of every object of a kind, in order of their keys.
     pub fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
-        self.shards.get(&u32::from(kind.0)).into_iter().flatten().filter_map(|(key, kv)| match (key, &kv.value) {
-            (StoreKey::Object(k), Stored::Object(o)) => Some((k, o)),
-            _ => None,
+        let entries = self.objects.get(&kind).into_iter().flat_map(KeyMap::iter);
+        entries.filter_map(|(key, kv)| match &kv.value {
+            Stored::Object(object) => Some((key, object)),
+            Stored::Mark(_) => None,
         })
     }
 
@@ -213,12 +226,17 @@ impl MemoryStore {
         let revision = Revision(self.revision.0 + 1);
         let mut results = Vec::with_capacity(ops.len());
         for op in ops {
-            let previous = match op {
-                Op::Get { key } => self.get(&key).cloned(),
-                Op::Put { key, value, lease } => self.put(revision, key, value, lease, changes),
-                Op::Delete { key } => self.delete(revision, &key, changes),
-            };
-            results.push(previous);
+            match op {
+                Op::Get { key } => results.push(self.get(&key).cloned()),
+                Op::Put { key, value, lease } => {
+                    self.put(revision, key, value, lease, changes);
+                    results.push(None);
+                }
+                Op::Delete { key } => {
+                    self.delete(revision, &key, changes);
+                    results.push(None);
+                }
+            }
         }
         if !changes.is_empty() {
             self.revision = revision;
@@ -241,13 +259,16 @@ impl MemoryStore {
         mut value: Stored,
         lease: Option<LeaseId>,
         changes: &mut Vec<StoreEvent>,
-    ) -> Option<KeyValue> {
+    ) {
         if let Stored::Object(o) = &mut value {
             o.set_rv(revision);
         }
-        let shard = self.shards.entry(shard(&key)).or_default();
         let mut new = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease };
-        let previous = match shard.get_mut(&new.key) {
+        let known = match &new.key {
+            StoreKey::Object(key) => self.objects.entry(key.kind).or_default().get_mut(key),
+            StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&new.key),
+        };
+        let previous = match known {
             Some(old) => {
                 new.key = old.key.clone();
                 new.create_revision = old.create_revision;
@@ -255,7 +276,12 @@ impl MemoryStore {
                 Some(std::mem::replace(old, new.clone()))
             }
             None => {
-                shard.insert(new.key.clone(), new.clone());
+                match &new.key {
+                    StoreKey::Object(key) => {
+                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), new.clone());
+                    }
+                    StoreKey::Fence(_) | StoreKey::Private(_) => drop(self.others.insert(new.key.clone(), new.clone())),
+                }
                 None
             }
         };
@@ -266,15 +292,17 @@ impl MemoryStore {
                 lease.keys.insert(new.key.clone());
             }
         }
-        self.record(revision, new.key.clone(), Some(new), previous.clone(), changes);
-        previous
+        self.record(revision, new.key.clone(), Some(new), previous, changes);
     }
 
-    fn delete(&mut self, revision: Revision, key: &StoreKey, changes: &mut Vec<StoreEvent>) -> Option<KeyValue> {
-        let previous = self.shards.get_mut(&shard(key))?.remove(key)?;
+    fn delete(&mut self, revision: Revision, key: &StoreKey, changes: &mut Vec<StoreEvent>) {
+        let previous = match key {
+            StoreKey::Object(key) => self.objects.get_mut(&key.kind).and_then(|map| map.remove(key)),
+            StoreKey::Fence(_) | StoreKey::Private(_) => self.others.remove(key),
+        };
+        let Some(previous) = previous else { return };
         self.detach(previous.lease, key);
-        self.record(revision, previous.key.clone(), None, Some(previous.clone()), changes);
-        Some(previous)
+        self.record(revision, previous.key.clone(), None, Some(previous), changes);
     }
 
     fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
@@ -380,7 +408,7 @@ impl MemoryStore {
         events
     }
 
-    fn publish(&self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {
+    fn publish(&mut self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {
         let Some(first) = changes.first() else { return };
         let revision = first.revision;
         let all = Arc::new(changes);
@@ -396,6 +424,7 @@ impl MemoryStore {
             };
             out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
         }
+        self.latest.push(all);
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
@@ -463,6 +492,7 @@ impl Machine for MemoryStore {
     type Out = Out;
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        self.latest.clear();
         match input {
             In::Request(from, id, request) => self.request(now, from, id, request, out),
             In::Closed(client) => self.watches.retain(|(c, _), _| *c != client),
@@ -470,6 +500,7 @@ impl Machine for MemoryStore {
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        self.latest.clear();
         while let Some((at, lease)) = self.expiries.first().copied()
             && at <= now.mono
         {

@@ -124,8 +124,7 @@ pub enum StoreRequest {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum StoreReply {
-    /// Of a transaction: whether the compares held, and what each operation read (`Put` and `Delete` answer the
-    /// previous value).
+    /// Of a transaction: whether the compares held, and what each `Get` read (nothing for other operations).
     Txn { revision: Revision, succeeded: bool, results: Vec<Option<KeyValue>> },
     /// Of a range: the keys in order, whether there are more, and how many match in all.
     Range { revision: Revision, kvs: Vec<KeyValue>, more: bool, count: u64 },

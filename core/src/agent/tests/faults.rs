@@ -87,7 +87,7 @@ impl World {
             Fault::Disconnect => {
                 // What was said is lost, and so is the watch.
                 self.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(_))));
-                self.api.watch = None;
+                (self.api.watch, self.api.node_watch) = (None, None);
                 self.later(Duration::ZERO, Due::Input(In::Api(FromServer::Disconnected)));
             }
             Fault::LoseWrite(carried_out) => self.api.lose.push(*carried_out),

@@ -53,6 +53,7 @@ struct FakeApi {
     objects: BTreeMap<ObjectKey, Object>,
     revision: u64,
     watch: Option<ReqId>,
+    node_watch: Option<ReqId>,
     history: Vec<WatchEvent>,
     /// By how many changes the next list is behind.
     list_behind: usize,
@@ -375,6 +376,15 @@ impl World {
             return;
         }
         let result = match request.call {
+            Call::List { kind: Kind::NODE, .. } => {
+                let nodes = self.api.objects.values().filter(|o| o.kind() == Kind::NODE).cloned().collect();
+                let rv = Revision(self.api.revision);
+                Ok(Response::List { items: Arc::new(nodes), rv, continue_from: None, remaining: None })
+            }
+            Call::Watch { kind: Kind::NODE, .. } => {
+                self.api.node_watch = Some(id);
+                return;
+            }
             Call::List { kind, .. } => {
                 let (items, rv) = self.list_pods(kind);
                 Ok(Response::List { items: Arc::new(items), rv, continue_from: None, remaining: None })
@@ -485,7 +495,9 @@ impl World {
         self.api.revision += 1;
         object.set_rv(Revision(self.api.revision));
         let is_new = self.api.objects.insert(object.key(), object.clone()).is_none();
-        if object.kind() == Kind::POD {
+        if object.kind() == Kind::NODE {
+            self.watch_node(WatchEvent::Modified(object));
+        } else if object.kind() == Kind::POD {
             self.watch(if is_new { WatchEvent::Added(object) } else { WatchEvent::Modified(object) });
         }
     }
@@ -494,10 +506,18 @@ impl World {
         let mut object = self.api.objects.remove(key).unwrap();
         self.api.revision += 1;
         object.set_rv(Revision(self.api.revision));
-        if object.kind() == Kind::POD {
+        if object.kind() == Kind::NODE {
+            self.watch_node(WatchEvent::Deleted(object.clone()));
+        } else if object.kind() == Kind::POD {
             self.watch(WatchEvent::Deleted(object.clone()));
         }
         object
+    }
+
+    fn watch_node(&mut self, event: WatchEvent) {
+        if let Some(id) = self.api.node_watch {
+            self.later(LATENCY, Due::Input(In::Api(FromServer::Watch(id, event))));
+        }
     }
 
     fn watch(&mut self, event: WatchEvent) {
@@ -536,7 +556,7 @@ impl World {
     fn restart_agent(&mut self) {
         self.incarnation += 1;
         self.agent = NodeAgent::new(self.config.clone(), Rng::stream(1, "n1", self.incarnation));
-        self.api.watch = None;
+        (self.api.watch, self.api.node_watch) = (None, None);
         // What was on its way to the old process is lost.
         self.queue.retain(|_, due| !matches!(due, Due::Input(_)));
     }

@@ -134,7 +134,7 @@ impl Cluster {
         let id = self.next_request;
         self.next_request += 1;
         let mut out = Vec::new();
-        let message = ToServer::Request(ReqId(id), request);
+        let message = ToServer::Request(ReqId(id), Box::new(request));
         self.servers[server].handle(self.now, In::Client(ConnId(1), message), &mut out);
         self.from_server(server, out);
         id

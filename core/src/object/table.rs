@@ -16,7 +16,7 @@ const EMPTY: Cell = Cell { hash: 0, slot: NONE };
 
 /// Slots by hash. Its owner keeps what is in the slots, and tells whether a slot is the one that is looked for.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     cells: Vec<Cell>,
     len: usize,
 }
@@ -27,7 +27,7 @@ impl Table {
     }
 
     /// The slot with this hash that `is` says is the right one.
-    pub(super) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
         if self.len == 0 {
             return None;
         }
@@ -46,8 +46,8 @@ impl Table {
     }
 
     /// Adds a slot that is not in it.
-    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
-        assert!(slot != NONE, "a view holds fewer than four milliards of objects");
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
+        assert!(slot != NONE, "a map holds fewer than four milliards of objects");
         // At most five eighths full: probes stay short.
         if (self.len + 1) * 8 > self.cells.len() * 5 {
             self.grow();
@@ -57,7 +57,7 @@ impl Table {
     }
 
     /// Removes a slot that is in it.
-    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
         let mask = self.mask();
         let mut hole = hash as u32 as usize & mask;
         while self.cells[hole].slot != slot {
