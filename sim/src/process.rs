@@ -60,6 +60,11 @@ pub struct Process {
 }
 
 impl Role {
+    /// Whether one of its like leads.
+    pub fn is_elected(&self) -> bool {
+        matches!(self, Role::Manager(_) | Role::Scheduler(_))
+    }
+
     /// Builds the machine of a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, leader_elect: bool, record_events: bool) -> Running {
         let rng = Rng::stream(seed, name, u64::from(life));

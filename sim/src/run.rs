@@ -162,6 +162,7 @@ impl Run<'_> {
     /// Carries out events up to a moment.
     fn until(&mut self, until: u64, end: Duration, observer: &mut dyn Observer) {
         let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
+        let mut sample_at = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
         while self.world.next_at().is_some_and(|at| at <= until) {
             self.world.step();
             if self.world.events.is_multiple_of(8192) {
@@ -170,9 +171,9 @@ impl Run<'_> {
             if !self.world.current().is_empty() {
                 observer.event(self.world.events, self.world.now, self.world.hash, self.world.current());
             }
-            let due = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
-            if self.world.now >= due {
+            if self.world.now >= sample_at {
                 self.sample();
+                sample_at = self.world.now + sample_every;
             }
         }
         self.world.now = self.world.now.max(until);

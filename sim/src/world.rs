@@ -112,6 +112,8 @@ pub struct World {
     /// Hash over all of them.
     pub hash: u64,
     counts: [u64; TAGS.len()],
+    /// Wake-ups apart from everything else: they are thousands and small, messages on their way are few and large.
+    wakes: Heap<(u32, u32)>,
     heap: Heap<Event>,
     net: Network,
     rng: Rng,
@@ -215,6 +217,7 @@ impl World {
             events: 0,
             hash: mix(0, seed),
             counts: [0; TAGS.len()],
+            wakes: Heap::new(mix(seed, 2)),
             heap: Heap::new(mix(seed, 1)),
             net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
             rng: Rng::stream(seed, "world", 0),
@@ -253,7 +256,22 @@ impl World {
 
     /// The moment of the next event.
     pub fn next_at(&self) -> Option<u64> {
-        self.heap.next_at()
+        match (self.wakes.next_at(), self.heap.next_at()) {
+            (Some(wake), Some(other)) => Some(wake.min(other)),
+            (wake, other) => wake.or(other),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u64, Event)> {
+        let wake_is_next = match (self.wakes.next(), self.heap.next()) {
+            (Some(wake), Some(other)) => wake < other,
+            (wake, _) => wake.is_some(),
+        };
+        if wake_is_next {
+            self.wakes.pop().map(|(at, (process, life))| (at, Event::Wake { process, life }))
+        } else {
+            self.heap.pop()
+        }
     }
 
     /// The event that was carried out last, in words; empty unless the run is traced.
@@ -269,7 +287,7 @@ impl World {
 
     /// Carries out the next event. False if there is none.
     pub fn step(&mut self) -> bool {
-        let Some((at, event)) = self.heap.pop() else { return false };
+        let Some((at, event)) = self.pop() else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.now = at;
         if let Event::Wake { process, life } = event {
@@ -357,7 +375,7 @@ impl World {
             Event::StoreWake => (Tag::StoreWake, 0, 0),
         };
         self.counts[tag as usize] += 1;
-        self.hash = mix(mix(mix(mix(self.hash, at), who), tag as u64), what);
+        self.hash = mix(self.hash, at ^ mix(who << 8 | tag as u64, what));
         if self.traced {
             let text = format!("{event:?}");
             self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
@@ -372,7 +390,7 @@ impl World {
 
     fn wake(&mut self, process: u32) {
         let now = self.clock(self.processes[process as usize].host);
-        let mut out = std::mem::take(&mut self.scratch);
+        let out = &mut self.scratch;
         match self.processes[process as usize].running.as_mut() {
             Some(Running::Api(m)) => m.handle_timeout(now, &mut out.api),
             Some(Running::Manager(m)) => m.handle_timeout(now, &mut out.client),
@@ -381,15 +399,29 @@ impl World {
             Some(Running::Agent(m)) => m.handle_timeout(now, &mut out.agent),
             None => {}
         }
-        self.deliver(process, out);
+        self.deliver(process);
     }
 
     /// Sends on what a machine has said, and notes when it wants to be woken.
-    fn deliver(&mut self, process: u32, mut out: Scratch) {
-        self.from_api(process, &mut out.api);
-        self.from_agent(process, &mut out.agent);
-        self.from_client(process, &mut out.client);
-        self.scratch = out;
+    fn deliver(&mut self, process: u32) {
+        if !self.scratch.api.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.api);
+            self.from_api(process, &mut out);
+            self.scratch.api = out;
+        }
+        if !self.scratch.agent.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.agent);
+            self.from_agent(process, &mut out);
+            self.scratch.agent = out;
+        }
+        if !self.scratch.client.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.client);
+            out.drain(..).for_each(|msg| self.send(process, msg));
+            self.scratch.client = out;
+        }
+        if self.processes[process as usize].role.is_elected() {
+            self.observe_leaders(process);
+        }
         self.arm(process);
     }
 
@@ -400,7 +432,7 @@ impl World {
         if at < p.armed {
             p.armed = at;
             let life = p.life;
-            self.heap.push(at, Event::Wake { process, life });
+            self.wakes.push(at, (process, life));
         }
     }
 
@@ -415,13 +447,6 @@ impl World {
     }
 
     // --- clients and API servers -------------------------------------------------------------------------------
-
-    fn from_client(&mut self, process: u32, out: &mut Vec<ToServer>) {
-        for msg in out.drain(..) {
-            self.send(process, msg);
-        }
-        self.observe_leaders(process);
-    }
 
     /// The API server that a load balancer would choose: a living one that can be reached.
     fn choose_api(&mut self, host: HostId) -> Option<usize> {
@@ -506,15 +531,11 @@ impl World {
     fn api_handle(&mut self, process: u32, input: apiserver::In) {
         let now = self.clock(self.processes[process as usize].host);
         let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
-        let mut out = std::mem::take(&mut self.scratch);
-        api.handle(now, input, &mut out.api);
-        self.deliver(process, out);
+        api.handle(now, input, &mut self.scratch.api);
+        self.deliver(process);
     }
 
     fn from_api(&mut self, process: u32, out: &mut Vec<apiserver::Out>) {
-        if out.is_empty() {
-            return;
-        }
         let Role::Api(index) = self.processes[process as usize].role else { unreachable!("only API servers say this") };
         let from = self.processes[process as usize].host;
         for msg in out.drain(..) {
@@ -564,7 +585,7 @@ impl World {
             }
         }
         let now = self.clock(self.processes[process as usize].host);
-        let mut out = std::mem::take(&mut self.scratch);
+        let out = &mut self.scratch;
         match self.processes[process as usize].running.as_mut() {
             Some(Running::Manager(m)) => m.handle(now, msg, &mut out.client),
             Some(Running::Scheduler(m)) => m.handle(now, msg, &mut out.client),
@@ -582,7 +603,7 @@ impl World {
             Some(Running::Api(_)) => unreachable!("an API server is nobody's client"),
             None => {}
         }
-        self.deliver(process, out);
+        self.deliver(process);
     }
 
     // --- the store ------------------------------------------------------------------------------------------------
@@ -624,9 +645,6 @@ impl World {
     // --- nodes ----------------------------------------------------------------------------------------------------
 
     fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
-        if out.is_empty() {
-            return;
-        }
         let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
         for msg in out.drain(..) {
             match msg {
@@ -664,11 +682,10 @@ impl World {
                 continue;
             }
             let now = self.clock(self.nodes[node].host);
-            let mut out = std::mem::take(&mut self.scratch);
             if let Some(Running::Agent(m)) = self.processes[process as usize].running.as_mut() {
-                m.handle(now, agent::In::Runtime(event), &mut out.agent);
+                m.handle(now, agent::In::Runtime(event), &mut self.scratch.agent);
             }
-            self.deliver(process, out);
+            self.deliver(process);
         }
     }
 

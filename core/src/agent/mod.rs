@@ -168,6 +168,9 @@ pub struct NodeAgent {
     rng: Rng,
     begun: bool,
     max_images: usize,
+    /// When anything but the Node and its Lease wants to act. Kept, so that a heartbeat, which is most of what an
+    /// agent at rest does, touches nothing else.
+    others: Option<Deadline>,
 }
 
 /// A stream of its own for a part of the agent.
@@ -234,6 +237,7 @@ impl NodeAgent {
             rng: fork(&mut rng),
             begun: false,
             max_images: config.status_max_images,
+            others: Some(Deadline { at: Mono::ZERO, why: "start the agent" }),
             node: NodeKeeper::new(config, user, NODE),
         }
     }
@@ -321,6 +325,12 @@ impl NodeAgent {
         out.extend(requests.into_iter().map(Out::Api));
     }
 
+    fn deadline_of_others(&self) -> Option<Deadline> {
+        let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
+        let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
+        Deadline::earlier(informers, pods)
+    }
+
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
         let was_up = self.pods.runtime_is_up();
         self.pods.runtime_event(now, &self.view, event, out);
@@ -338,9 +348,13 @@ impl Machine for NodeAgent {
     type Out = Out;
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        let is_beat = matches!(&input, In::Api(FromServer::Reply(id, _)) if id.part() == LEASE);
         match input {
             In::Api(message) => self.handle_api(now, message, out),
             In::Runtime(event) => self.handle_runtime(now, event, out),
+        }
+        if !is_beat {
+            self.others = self.deadline_of_others();
         }
     }
 
@@ -351,6 +365,9 @@ impl Machine for NodeAgent {
         }
         let due = |d: Option<Deadline>| d.is_some_and(|d| d.at <= now.mono);
         self.beat(now, out);
+        if !due(self.others) {
+            return;
+        }
         if due(self.informer.poll_timeout()) {
             let mut requests = Vec::new();
             self.informer.handle_timeout(now, &mut self.view, &mut requests);
@@ -370,15 +387,13 @@ impl Machine for NodeAgent {
             self.pods.shared.recorder.handle_timeout(now, &mut requests);
             out.extend(requests.into_iter().map(Out::Api));
         }
+        self.others = self.deadline_of_others();
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
         if !self.begun {
             return Some(Deadline { at: Mono::ZERO, why: "start the agent" });
         }
-        let node = Deadline::earlier(self.lease.poll_timeout(), self.node.poll_timeout());
-        let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
-        let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
-        Deadline::earlier(Deadline::earlier(node, informers), pods)
+        Deadline::earlier(Deadline::earlier(self.lease.poll_timeout(), self.node.poll_timeout()), self.others)
     }
 }

@@ -21,7 +21,7 @@ use crate::api::{ReqId, ReqIds};
 use crate::client::Recorder;
 use crate::limits::{CONTAINER_BACKOFF_BASE, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Mono, Now, Wall};
-use crate::object::{Object, ObjectMeta, Pod};
+use crate::object::{Meta, Object, ObjectMeta, Pod};
 use crate::random::Rng;
 
 /// What all pods of a node share.
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) room: Room,
     pub(super) config: Arc<AgentConfig>,
     /// Metadata of the Node, once it is known.
-    pub(super) node_meta: Option<Arc<ObjectMeta>>,
+    pub(super) node_meta: Option<Arc<Meta>>,
     /// Which container of which pod an id names.
     pub(super) containers: std::collections::BTreeMap<ContainerId, (u32, u16)>,
     /// Number of the last command.

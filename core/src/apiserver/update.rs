@@ -198,7 +198,7 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
     let (sent, old) = (incoming.meta(), current.meta());
     if !Arc::ptr_eq(sent, old) && !same_client_part(sent, old) {
         let meta = new.meta_mut();
-        let kept = std::mem::replace(meta, (**sent).clone());
+        let kept = std::mem::replace(meta, ObjectMeta::clone(sent));
         meta.name = kept.name;
         meta.namespace = kept.namespace;
         meta.generate_name = kept.generate_name;

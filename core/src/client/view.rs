@@ -141,10 +141,6 @@ impl View {
         self.revision = revision;
     }
 
-    fn find(&self, namespace: &str, name: &str) -> Option<u32> {
-        self.objects.find(self.kind, namespace, name)
-    }
-
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.objects.get(key)
@@ -188,7 +184,7 @@ impl View {
 
     /// Takes in an object; answers what was there before.
     pub fn upsert(&mut self, key: ObjectKey, object: Object) -> Option<Object> {
-        match self.find(key.namespace(), key.name()) {
+        match self.objects.slot_of(&key) {
             Some(slot) => Some(self.replace(slot, object)),
             None => {
                 self.insert(key, object);
@@ -199,13 +195,13 @@ impl View {
 
     /// Forgets an object; answers what was there.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Object> {
-        self.find(key.namespace(), key.name()).map(|slot| self.take(slot).1)
+        self.objects.slot_of(key).map(|slot| self.take(slot).1)
     }
 
     /// Takes in what a list or a watch says of an object, and tells of the change. Known news is no change; another
     /// object of the same name is the end of the one before it begins.
     pub(super) fn learn(&mut self, object: &Object, changes: &mut Vec<Change>) {
-        let Some(slot) = self.find(object.namespace(), object.name()) else {
+        let Some(slot) = self.objects.slot_of(object.key_ref()) else {
             let key = object.key();
             self.insert(key.clone(), object.clone());
             changes.push(Change { key, old: None, new: Some(object.clone()) });
@@ -228,7 +224,7 @@ impl View {
 
     /// Takes in that an object is gone, and tells of it.
     pub(super) fn unlearn(&mut self, namespace: &str, name: &str, changes: &mut Vec<Change>) {
-        if let Some(slot) = self.find(namespace, name) {
+        if let Some(slot) = self.objects.find(self.kind, namespace, name) {
             let (key, object) = self.take(slot);
             changes.push(Change { key, old: Some(object), new: None });
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Kind, ObjectMeta, Revision, put_revision, take_revision};
+use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
 
 /// An object of a kind without a typed form inside Skeg.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Dynamic {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
     /// Metadata, without the resource version.
-    pub meta: Arc<ObjectMeta>,
+    pub meta: Arc<Meta>,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
     pub body: Arc<Map<String, Value>>,
     /// The `status` field, if there is one.
@@ -32,12 +32,12 @@ impl Dynamic {
             serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
         let rv = take_revision(&mut meta);
         let status = body.remove("status").map(Arc::new);
-        Ok(Dynamic { kind, rv, meta: Arc::new(meta), body: Arc::new(body), status })
+        Ok(Dynamic { kind, rv, meta: Arc::new(meta.into()), body: Arc::new(body), status })
     }
 
     /// As JSON with everything in it.
     pub fn to_json(&self) -> Value {
-        let mut meta = (*self.meta).clone();
+        let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
         let mut all = Map::new();
         let info = self.kind.info();

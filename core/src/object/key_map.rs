@@ -49,7 +49,8 @@ impl<V> KeyMap<V> {
         self.table.find(hash_of(kind, namespace, name), |slot| self.at(slot).0.is(kind, namespace, name))
     }
 
-    fn slot_of(&self, key: &ObjectKey) -> Option<u32> {
+    /// The slot of a key.
+    pub fn slot_of(&self, key: &ObjectKey) -> Option<u32> {
         self.table.find(hash_of_key(key), |slot| self.at(slot).0 == *key)
     }
 

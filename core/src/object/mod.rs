@@ -16,6 +16,7 @@ mod helpers;
 mod key;
 mod key_map;
 mod kind;
+mod meta;
 mod pod;
 mod quantity;
 mod resources;
@@ -38,6 +39,7 @@ pub use helpers::*;
 pub use key::ObjectKey;
 pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
+pub use meta::Meta;
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
@@ -87,7 +89,7 @@ pub struct Obj<R: Resource> {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
     /// Metadata, without the resource version.
-    pub meta: Arc<ObjectMeta>,
+    pub meta: Arc<Meta>,
     /// What is wanted.
     pub spec: Arc<R::Spec>,
     /// What is.
@@ -120,26 +122,26 @@ impl<R: Resource> PartialEq for Obj<R> {
 impl<R: Resource> Obj<R> {
     /// Builds one that is not stored yet.
     pub fn new(meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
-        Obj { rv: Revision(0), meta: Arc::new(meta), spec: Arc::new(spec), status: Arc::new(status) }
+        Obj { rv: Revision(0), meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) }
     }
 
     /// From the whole k8s-openapi type.
     pub fn from_whole(whole: R) -> Self {
         let (mut meta, spec, status) = whole.split();
         let rv = take_revision(&mut meta);
-        Obj { rv, meta: Arc::new(meta), spec: Arc::new(spec), status: Arc::new(status) }
+        Obj { rv, meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) }
     }
 
     /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.
     pub fn to_whole(&self) -> R {
-        let mut meta = (*self.meta).clone();
+        let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
         R::join(meta, &self.spec, &self.status)
     }
 
-    /// Name of the object; allocates.
+    /// Name of the object.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(R::KIND, self.namespace(), self.name())
+        self.meta.key(R::KIND).clone()
     }
 
     /// `metadata.name`.
@@ -159,7 +161,7 @@ impl<R: Resource> Obj<R> {
 
     /// Metadata for writing (copied if shared).
     pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.meta)
+        Arc::make_mut(&mut self.meta).edit()
     }
 
     /// Spec for writing (copied if shared).
@@ -205,14 +207,14 @@ macro_rules! typed_kinds {
                 match self { $(Object::$variant(o) => o.rv = rv,)* Object::Dynamic(d) => d.rv = rv }
             }
             /// Metadata, without the resource version.
-            pub fn meta(&self) -> &Arc<ObjectMeta> {
+            pub fn meta(&self) -> &Arc<Meta> {
                 match self { $(Object::$variant(o) => &o.meta,)* Object::Dynamic(d) => &d.meta }
             }
             /// Metadata for writing (copied if shared).
             pub fn meta_mut(&mut self) -> &mut ObjectMeta {
                 match self {
-                    $(Object::$variant(o) => Arc::make_mut(&mut o.meta),)*
-                    Object::Dynamic(d) => Arc::make_mut(&mut d.meta),
+                    $(Object::$variant(o) => Arc::make_mut(&mut o.meta).edit(),)*
+                    Object::Dynamic(d) => Arc::make_mut(&mut d.meta).edit(),
                 }
             }
             /// The same spec, held in the same place or equal.
@@ -380,9 +382,14 @@ impl Object {
         decode::lenient(value).map_err(|errors| errors.first().map(ToString::to_string).unwrap_or_default())
     }
 
-    /// Its name; allocates.
+    /// Its key, as the metadata holds it.
+    pub fn key_ref(&self) -> &ObjectKey {
+        self.meta().key(self.kind())
+    }
+
+    /// Its key.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.kind(), self.namespace(), self.name())
+        self.meta().key(self.kind()).clone()
     }
 
     /// `metadata.name`.

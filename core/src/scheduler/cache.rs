@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::framework::Events;
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
-use crate::object::{Milli, Node, ObjectMeta};
+use crate::object::{Meta, Milli, Node, ObjectMeta};
 
 /// A resource by number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -97,7 +97,7 @@ pub struct Nodes {
     count: usize,
     names: Vec<Arc<str>>,
     present: Vec<bool>,
-    meta: Vec<Arc<ObjectMeta>>,
+    meta: Vec<Arc<Meta>>,
     unschedulable: Vec<bool>,
     taints: Vec<Arc<[Taint]>>,
     allocatable: Vec<Vec<i64>>,

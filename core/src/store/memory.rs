@@ -94,6 +94,13 @@ impl Default for MemoryStore {
     }
 }
 
+/// Lets an object's metadata hold the same copy of the key as the store does.
+fn share_key(kv: &KeyValue) {
+    if let (StoreKey::Object(key), Stored::Object(object)) = (&kv.key, &kv.value) {
+        object.meta().share_key(key);
+    }
+}
+
 impl MemoryStore {
     /// An empty store. Its revision is 1, as etcd's is.
     pub fn new() -> MemoryStore {
@@ -270,12 +277,14 @@ impl MemoryStore {
         };
         let previous = match known {
             Some(old) => {
-                new.key = old.key.clone();
+                new.key.clone_from(&old.key);
+                share_key(&new);
                 new.create_revision = old.create_revision;
                 new.version = old.version + 1;
                 Some(std::mem::replace(old, new.clone()))
             }
             None => {
+                share_key(&new);
                 match &new.key {
                     StoreKey::Object(key) => {
                         self.objects.entry(key.kind).or_default().insert_new(key.clone(), new.clone());

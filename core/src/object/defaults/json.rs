@@ -43,7 +43,7 @@ fn job(d: &mut Dynamic) {
         let labels: std::collections::BTreeMap<String, String> =
             labels.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
         if !labels.is_empty() {
-            Arc::make_mut(&mut d.meta).labels = Some(labels);
+            Arc::make_mut(&mut d.meta).edit().labels = Some(labels);
         }
     }
 }
