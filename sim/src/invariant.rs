@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | `node-over-allocatable` | the requests of the pods bound to a node that have not ended never exceed what it can allocate |
+//! | `node-over-allocatable` | the scheduler binds no pod to a node that cannot allocate it beside those that it has |
 //! | `pod-bound-twice` | a pod's node is written once, and is a node that exists |
 //! | `available-floor` | a Deployment's controller never scales its ReplicaSets below `replicas - maxUnavailable` in all |
 //! | `one-leader` | at most one candidate acts as leader of a role |
@@ -213,6 +213,10 @@ impl Checkers {
         let usage = self.nodes.entry(Arc::clone(node)).or_default();
         add(&mut usage.used, &requests, 1);
         add(&mut self.total.used, &requests, 1);
+        // Who names a node by hand asks no scheduler; the node's agent turns away what does not fit.
+        if !just_bound {
+            return;
+        }
         let over = usage.used.iter().find(|(r, n)| **n > usage.allocatable.get(*r).copied().unwrap_or(Milli::ZERO));
         if let Some((resource, n)) = over {
             let has = usage.allocatable.get(resource).copied().unwrap_or(Milli::ZERO);

@@ -79,6 +79,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Whether any key waits to see something in a view.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.patience.is_empty()
+    }
+
     /// A write of `key` was carried out at this revision.
     pub(super) fn wrote(&mut self, views: &Views, key: &ObjectKey, kind: Kind, rv: Revision) {
         if !watches(views, kind) || views.view(kind).revision() >= rv {

@@ -2,6 +2,7 @@
 
 mod election;
 mod informer;
+mod informers;
 mod journal;
 mod queue;
 mod recorder;
@@ -10,6 +11,7 @@ mod view;
 
 pub use election::Elector;
 pub use informer::{Informer, InformerConfig};
+pub use informers::Informers;
 pub use queue::Queue;
 pub use recorder::Recorder;
 pub use runner::{Mandate, Runner};

@@ -1,19 +1,21 @@
-//! The generic runner of a controller: its own informers and views, its queue, its writes.
+//! The generic runner of a controller: its queue, its writes, and what it must see of them before it decides again.
 //!
-//! What comes in: messages of the server, each with the mandate that its owner holds at that moment. What goes out:
+//! What comes in: news of the informers that it shares with other runners, and replies to its own requests, each with
+//! the mandate that its owner holds at that moment. What goes out:
 //! requests. What never happens: a write without a mandate; a decision by a view that does not show the key's own
 //! earlier writes, or that is older than the leadership it is made under; two workers on one key; a second name for
 //! a child whose first creation may have gone through.
 //!
-//! Call order: `handle` for each message of one of its parts, and for `Disconnected`; `handle_timeout` at
-//! `poll_timeout`; both with the mandate of the moment. `reset` when leadership has been lost.
+//! Call order: `news` for each change of a kind that it `reads`, after the views have taken it in; `handle` for each
+//! message of one of its parts, and for `Disconnected`; `handle_timeout` at `poll_timeout`; all with the mandate of the
+//! moment. `reset` when leadership has been lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::journal::{Journal, Verdict};
-use super::{Change, Informer, InformerConfig, Queue, Recorder, View, Views};
+use super::{Change, Informers, Queue, Recorder, View, Views};
 use crate::api::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
     Status, ToServer, WriteOptions,
@@ -21,7 +23,7 @@ use crate::api::{
 use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector, controller_of};
+use crate::object::{Kind, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
 
 /// Letters of a generated name's suffix (apiserver `names.randomLength`).
@@ -83,8 +85,6 @@ pub struct Runner {
     controller: Box<dyn Controller>,
     user: Arc<str>,
     first_part: u16,
-    informers: Vec<Informer>,
-    views: Views,
     recorder: Recorder,
     ids: ReqIds,
     rng: Rng,
@@ -97,7 +97,6 @@ pub struct Runner {
     /// While set, views are behind the beginning of the term; then they are listed again.
     catch_up: Option<Mono>,
     deposed: bool,
-    changes: Vec<Change>,
     keys: Vec<ObjectKey>,
 }
 
@@ -113,23 +112,10 @@ impl std::fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// A runner whose parts are `first_part .. first_part + parts()`.
+    /// A runner whose parts are `first_part .. first_part + PARTS`.
     pub fn new(controller: Box<dyn Controller>, record_events: bool, first_part: u16, mut rng: Rng) -> Runner {
         let user: Arc<str> = Arc::from(controller.name());
         let mut fork = |n: u64| Rng::from_seed(crate::random::mix(rng.next_u64(), n));
-        let watched = controller.watches();
-        let informers = watched.iter().zip(first_part + 2..).map(|(w, part)| {
-            let config = InformerConfig {
-                kind: w.kind,
-                namespace: Arc::from(""),
-                labels: Selector::everything(),
-                fields: FieldSelector::everything(),
-                user: Arc::clone(&user),
-            };
-            Informer::new(config, part, fork(u64::from(part)))
-        });
-        let informers = informers.collect();
-        let views = Views::new(watched.iter().map(|w| View::new(w.kind, w.indexes)).collect());
         let recorder = Recorder::new(Arc::clone(&user), Arc::from(""), record_events, first_part + 1, fork(1));
         let ids = ReqIds::new(first_part);
         let rng = fork(0);
@@ -137,8 +123,6 @@ impl Runner {
             controller,
             user,
             first_part,
-            informers,
-            views,
             recorder,
             ids,
             rng,
@@ -149,24 +133,21 @@ impl Runner {
             term: None,
             catch_up: None,
             deposed: false,
-            changes: Vec::new(),
             keys: Vec::new(),
         }
     }
 
-    /// How many parts of the connection it takes: writes, events, and one for each informer.
-    pub fn parts(&self) -> u16 {
-        2 + self.informers.len() as u16
-    }
+    /// How many parts of the connection it takes: writes, and events.
+    pub const PARTS: u16 = 2;
 
     /// Name of the controller.
     pub fn name(&self) -> &'static str {
         self.controller.name()
     }
 
-    /// What the controller sees; for checkers and for explanations of what has not converged.
-    pub fn views(&self) -> &Views {
-        &self.views
+    /// Whether news of a kind concern it: its controller watches the kind, or it waits to see a write of its own.
+    pub fn reads(&self, kind: Kind) -> bool {
+        self.journal.is_waiting() || self.controller.watches().iter().any(|w| w.kind == kind)
     }
 
     /// Whether nothing is queued, in flight or waiting for its own writes.
@@ -180,38 +161,64 @@ impl Runner {
     }
 
     /// Takes a message from the server.
-    pub fn handle(&mut self, now: Now, input: &FromServer, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+    pub fn handle(
+        &mut self,
+        now: Now,
+        input: &FromServer,
+        informers: &mut Informers,
+        mandate: Option<&Mandate>,
+        out: &mut Vec<ToServer>,
+    ) {
         self.check_term(now, mandate);
         match input {
             FromServer::Reply(id, result) => match id.part().checked_sub(self.first_part) {
-                Some(0) => self.take_reply(now, *id, result, mandate, out),
+                Some(0) => self.take_reply(now, *id, result, informers.views(), mandate, out),
                 Some(1) => self.recorder.handle(now, input, out),
-                Some(n) => self.take_news(now, usize::from(n) - 2, input, out),
-                None => {}
+                Some(_) | None => {}
             },
-            FromServer::Watch(id, _) => {
-                if let Some(n) = id.part().checked_sub(self.first_part + 2) {
-                    self.take_news(now, usize::from(n), input, out);
-                }
-            }
+            FromServer::Watch(..) => {}
             FromServer::Disconnected => {
-                (0..self.informers.len()).for_each(|i| self.take_news(now, i, input, out));
                 self.recorder.handle(now, input, out);
                 let lost = std::mem::take(&mut self.requests);
                 lost.into_values().for_each(|sent| self.unknown_outcome(now, sent));
             }
         }
-        self.pump(now, mandate, out);
+        self.pump(now, informers, mandate, out);
+    }
+
+    /// Takes in what has changed in the view of a kind: queues the keys that it concerns, and works on them.
+    pub fn news(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        changes: &[Change],
+        informers: &mut Informers,
+        mandate: Option<&Mandate>,
+        out: &mut Vec<ToServer>,
+    ) {
+        self.check_term(now, mandate);
+        let (queue, views) = (&mut self.queue, informers.views());
+        let is_watched = self.controller.watches().iter().any(|w| w.kind == kind);
+        for change in changes {
+            if is_watched {
+                self.controller.keys(change, views, &mut self.keys);
+                self.keys.drain(..).for_each(|key| queue.add(key));
+            }
+            self.journal.changed(&change.key, |key| queue.add(key));
+        }
+        self.journal.reached(kind, views.view(kind).revision(), |key| queue.add(key));
+        self.pump(now, informers, mandate, out);
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+    pub fn handle_timeout(
+        &mut self,
+        now: Now,
+        informers: &mut Informers,
+        mandate: Option<&Mandate>,
+        out: &mut Vec<ToServer>,
+    ) {
         self.check_term(now, mandate);
-        for informer in &mut self.informers {
-            if informer.poll_timeout().is_some_and(|d| d.at <= now.mono) {
-                informer.handle_timeout(now, self.views.view_mut(informer.kind()), out);
-            }
-        }
         self.recorder.handle_timeout(now, out);
         while let Some(entry) = self.requests.first_entry() {
             if entry.get().until > now.mono {
@@ -221,14 +228,14 @@ impl Runner {
             self.unknown_outcome(now, sent);
         }
         for kind in self.journal.overdue(now.mono) {
-            self.relist(now, kind, None, out);
+            informers.relist(now, kind, None, out);
         }
         self.queue.advance(now.mono);
         // The first lists are still to come, or there is nothing to catch up for.
-        if self.catch_up.is_some_and(|at| at <= now.mono) && (mandate.is_none() || !self.views.is_synced()) {
+        if self.catch_up.is_some_and(|at| at <= now.mono) && (mandate.is_none() || !self.is_synced(informers.views())) {
             self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
         }
-        self.pump(now, mandate, out);
+        self.pump(now, informers, mandate, out);
     }
 
     /// When it next wants to act.
@@ -241,13 +248,12 @@ impl Runner {
             at(self.journal.next_at(), "own writes don't show"),
             at(self.catch_up, "views are behind the term"),
         ];
-        let informers = self.informers.iter().map(Informer::poll_timeout);
-        own.into_iter().chain(informers).fold(None, Deadline::earlier)
+        own.into_iter().fold(None, Deadline::earlier)
     }
 
     /// Forgets everything that a leader knows and begins again with a new controller, as a new process would.
     /// What the informers have learnt stays.
-    pub fn reset(&mut self, controller: Box<dyn Controller>) {
+    pub fn reset(&mut self, controller: Box<dyn Controller>, views: &Views) {
         assert_eq!(self.controller.name(), controller.name(), "a controller is replaced by its like");
         self.controller = controller;
         self.term = None;
@@ -257,10 +263,10 @@ impl Runner {
         self.journal = Journal::default();
         self.queue = Queue::new();
         let mut keys = Vec::new();
-        for view in self.views.iter() {
-            for (key, object) in view.iter() {
+        for watched in self.controller.watches() {
+            for (key, object) in views.view(watched.kind).iter() {
                 let change = Change { key: key.clone(), old: None, new: Some(object.clone()) };
-                self.controller.keys(&change, &self.views, &mut keys);
+                self.controller.keys(&change, views, &mut keys);
             }
         }
         keys.into_iter().for_each(|key| self.queue.add(key));
@@ -278,65 +284,61 @@ impl Runner {
         }
     }
 
-    fn relist(&mut self, now: Now, kind: Kind, rv: Option<Revision>, out: &mut Vec<ToServer>) {
-        let view = self.views.view_mut(kind);
-        for informer in self.informers.iter_mut().filter(|i| i.kind() == kind) {
-            informer.relist(now, rv, out);
-            informer.handle_timeout(now, view, out);
-        }
+    fn watched<'a>(&self, views: &'a Views) -> impl Iterator<Item = &'a View> + use<'a> {
+        self.controller.watches().iter().map(|w| views.view(w.kind))
     }
 
-    /// Hands a message to an informer, and queues the keys that its changes concern.
-    fn take_news(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
-        let Some(informer) = self.informers.get_mut(index) else { return };
-        let kind = informer.kind();
-        informer.handle(now, input, self.views.view_mut(kind), out, &mut self.changes);
-        let queue = &mut self.queue;
-        for change in self.changes.drain(..) {
-            self.controller.keys(&change, &self.views, &mut self.keys);
-            self.keys.drain(..).for_each(|key| queue.add(key));
-            self.journal.changed(&change.key, |key| queue.add(key));
-        }
-        self.journal.reached(kind, self.views.view(kind).revision(), |key| queue.add(key));
+    fn is_synced(&self, views: &Views) -> bool {
+        self.watched(views).all(View::is_synced)
     }
 
     /// Works on queued keys, as many at a time as there are workers.
-    fn pump(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+    fn pump(&mut self, now: Now, informers: &mut Informers, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
         let Some(mandate) = mandate else { return };
-        if !self.views.is_synced() || !self.is_caught_up(now, mandate, out) {
+        if self.queue.is_empty() && self.catch_up.is_none() {
+            return;
+        }
+        if !self.is_synced(informers.views()) || !self.is_caught_up(now, informers, mandate, out) {
             return;
         }
         while self.running.len() < limits::CONTROLLER_WORKERS {
             let Some(key) = self.queue.pop() else { break };
-            self.work(now, key, mandate, out);
+            self.work(now, key, informers.views(), mandate, out);
         }
     }
 
     /// Whether the views show everything that was written before this term. What an earlier leader wrote is fenced
     /// off from then on, so that a view at the term's revision misses nothing of it.
-    fn is_caught_up(&mut self, now: Now, mandate: &Mandate, out: &mut Vec<ToServer>) -> bool {
+    fn is_caught_up(
+        &mut self,
+        now: Now,
+        informers: &mut Informers,
+        mandate: &Mandate,
+        out: &mut Vec<ToServer>,
+    ) -> bool {
         let Some(until) = self.catch_up else { return true };
         let term = mandate.term();
-        let behind: Vec<Kind> = self.views.iter().filter(|v| v.revision() < term).map(View::kind).collect();
+        let behind: Vec<Kind> =
+            self.watched(informers.views()).filter(|v| v.revision() < term).map(View::kind).collect();
         if behind.is_empty() {
             self.catch_up = None;
             return true;
         }
         if until <= now.mono {
             self.catch_up = Some(now.mono + limits::OWN_WRITES_PATIENCE);
-            behind.into_iter().for_each(|kind| self.relist(now, kind, Some(term), out));
+            behind.into_iter().for_each(|kind| informers.relist(now, kind, Some(term), out));
         }
         false
     }
 
-    fn work(&mut self, now: Now, key: ObjectKey, mandate: &Mandate, out: &mut Vec<ToServer>) {
-        let (plan, resolving) = match self.journal.judge(now.mono, &self.views, &key) {
+    fn work(&mut self, now: Now, key: ObjectKey, views: &Views, mandate: &Mandate, out: &mut Vec<ToServer>) {
+        let (plan, resolving) = match self.journal.judge(now.mono, views, &key) {
             Verdict::Wait => {
                 self.queue.done(&key);
                 return;
             }
             Verdict::Resolve(writes) => (Plan { writes, ..Plan::default() }, true),
-            Verdict::Go => (self.controller.reconcile(&self.views, &key, now), false),
+            Verdict::Go => (self.controller.reconcile(views, &key, now), false),
         };
         plan.wake.into_iter().for_each(|woken| self.queue.add(woken));
         let execution = Execution {
@@ -449,6 +451,7 @@ impl Runner {
         now: Now,
         id: ReqId,
         result: &Result<Response, Status>,
+        views: &Views,
         mandate: Option<&Mandate>,
         out: &mut Vec<ToServer>,
     ) {
@@ -461,9 +464,9 @@ impl Runner {
         self.running.get_mut(&key).expect("a request belongs to a running execution").outstanding -= 1;
         match (stage, result) {
             (Stage::Write { .. }, Ok(Response::List { items, remaining, .. })) => {
-                self.expect_empty(now, &key, index, items.len() as u64 + remaining.unwrap_or(0), out);
+                self.expect_empty(now, &key, index, items.len() as u64 + remaining.unwrap_or(0), views, out);
             }
-            (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, out),
+            (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, views, out),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
                 match mandate {
                     Some(mandate) => {
@@ -474,9 +477,9 @@ impl Runner {
                     None => self.remember(&key, index, Some(child)),
                 }
             }
-            (Stage::Write { .. }, Err(status)) => self.failed(now, &key, index, status, out),
+            (Stage::Write { .. }, Err(status)) => self.failed(now, &key, index, status, views, out),
             (Stage::Confirm { .. }, Ok(response)) if self.is_own_child(&key, index, response) => {
-                self.succeeded(now, &key, index, response, out);
+                self.succeeded(now, &key, index, response, views, out);
             }
             // Somebody else's, by chance: the next try has another name.
             (Stage::Confirm { .. }, Ok(_)) => self.remember(&key, index, None),
@@ -486,13 +489,21 @@ impl Runner {
     }
 
     /// The answer to a [`Write::ExpectEmpty`].
-    fn expect_empty(&mut self, now: Now, key: &ObjectKey, index: usize, count: u64, out: &mut Vec<ToServer>) {
+    fn expect_empty(
+        &mut self,
+        now: Now,
+        key: &ObjectKey,
+        index: usize,
+        count: u64,
+        views: &Views,
+        out: &mut Vec<ToServer>,
+    ) {
         let Write::ExpectEmpty { kind, namespace } = &self.running[key].writes[index] else {
             panic!("only an expectation is answered by a list");
         };
         if count > 0 {
             let status = Write::not_empty(*kind, namespace, count);
-            self.failed(now, key, index, &status, out);
+            self.failed(now, key, index, &status, views, out);
         }
     }
 
@@ -505,24 +516,40 @@ impl Runner {
         wanted.meta().generate_name == found.meta().generate_name && owner(wanted) == owner(found)
     }
 
-    fn succeeded(&mut self, now: Now, key: &ObjectKey, index: usize, response: &Response, out: &mut Vec<ToServer>) {
+    fn succeeded(
+        &mut self,
+        now: Now,
+        key: &ObjectKey,
+        index: usize,
+        response: &Response,
+        views: &Views,
+        out: &mut Vec<ToServer>,
+    ) {
         let write = &self.running[key].writes[index];
         let (object, rv) = match response {
             Response::Object(object) => (Some(object), object.rv()),
             Response::Scale { rv, .. } | Response::List { rv, .. } | Response::Done { rv } => (None, *rv),
         };
-        self.journal.wrote(&self.views, key, write_kind(write), rv);
-        if let Some(note) = self.controller.succeeded(&self.views, key, write, object) {
+        self.journal.wrote(views, key, write_kind(write), rv);
+        if let Some(note) = self.controller.succeeded(views, key, write, object) {
             self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
         }
     }
 
-    fn failed(&mut self, now: Now, key: &ObjectKey, index: usize, status: &Status, out: &mut Vec<ToServer>) {
+    fn failed(
+        &mut self,
+        now: Now,
+        key: &ObjectKey,
+        index: usize,
+        status: &Status,
+        views: &Views,
+        out: &mut Vec<ToServer>,
+    ) {
         let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
         let write = &execution.writes[index];
         match (write, status.reason) {
             (Write::Delete { key: child, uid, .. }, Reason::NotFound) => {
-                self.journal.found_gone(&self.views, key, child, uid);
+                self.journal.found_gone(views, key, child, uid);
             }
             (_, Reason::Conflict) => {
                 execution.failed = true;
@@ -531,7 +558,7 @@ impl Runner {
             _ => {
                 execution.failed = true;
                 execution.retry_after = execution.retry_after.max(retry_after(status));
-                if let Some(note) = self.controller.failed(&self.views, key, write, status) {
+                if let Some(note) = self.controller.failed(views, key, write, status) {
                     self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
                 }
             }
@@ -639,9 +666,9 @@ mod tests {
 
     use super::{Mandate, Runner};
     use crate::api::{Call, FromServer, ReqId, Response, Status, ToServer, WatchEvent};
-    use crate::client::{Change, Views};
+    use crate::client::{Change, Informers, Views};
     use crate::controllers::{Controller, Plan, Watched, Write};
-    use crate::machine::Now;
+    use crate::machine::{Deadline, Now};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use crate::random::Rng;
 
@@ -685,6 +712,7 @@ mod tests {
 
     struct Bench {
         now: Now,
+        informers: Informers,
         runner: Runner,
         out: Vec<ToServer>,
         watch: ReqId,
@@ -693,8 +721,10 @@ mod tests {
     impl Bench {
         /// Synced with pods `a` and `b` at revision 5; the first plan is under way.
         fn new(plans: Vec<Vec<Write>>) -> Bench {
-            let runner = Runner::new(Box::new(Fickle { plans }), false, 2, Rng::from_seed(1));
-            let mut b = Bench { now: Now::default(), runner, out: Vec::new(), watch: ReqId(0) };
+            let fickle = Fickle { plans };
+            let informers = Informers::new(fickle.watches().iter().copied(), &"x".into(), 1, Rng::from_seed(2));
+            let runner = Runner::new(Box::new(fickle), false, 2, Rng::from_seed(1));
+            let mut b = Bench { now: Now::default(), informers, runner, out: Vec::new(), watch: ReqId(0) };
             b.wake();
             let (list, _) = b.requests().remove(0);
             let items = Arc::new(vec![pod("a", 4), pod("b", 5)]);
@@ -707,12 +737,29 @@ mod tests {
         }
 
         fn tell(&mut self, input: FromServer) {
-            self.runner.handle(self.now, &input, Some(&Mandate { fence: None }), &mut self.out);
+            let mandate = Mandate { fence: None };
+            let is_news = match &input {
+                FromServer::Reply(id, _) | FromServer::Watch(id, _) => id.part() == 1,
+                FromServer::Disconnected => true,
+            };
+            if is_news {
+                let mut changes = Vec::new();
+                let kind = self.informers.handle(self.now, 0, &input, &mut self.out, &mut changes);
+                let (now, informers) = (self.now, &mut self.informers);
+                self.runner.news(now, kind, &changes, informers, Some(&mandate), &mut self.out);
+            }
+            self.runner.handle(self.now, &input, &mut self.informers, Some(&mandate), &mut self.out);
+        }
+
+        fn due(&self) -> Option<Deadline> {
+            Deadline::earlier(self.informers.poll_timeout(), self.runner.poll_timeout())
         }
 
         fn wake(&mut self) {
-            self.now.mono = self.now.mono.max(self.runner.poll_timeout().unwrap().at);
-            self.runner.handle_timeout(self.now, Some(&Mandate { fence: None }), &mut self.out);
+            self.now.mono = self.now.mono.max(self.due().unwrap().at);
+            self.informers.handle_timeout(self.now, &mut self.out);
+            let mandate = Mandate { fence: None };
+            self.runner.handle_timeout(self.now, &mut self.informers, Some(&mandate), &mut self.out);
         }
 
         /// What was asked for, but for watches, which are noted.
@@ -750,7 +797,7 @@ mod tests {
         /// Plays for a while in which nothing may be written.
         fn quiet(&mut self, time: Duration) {
             let end = self.now.mono + time;
-            while self.runner.poll_timeout().is_some_and(|d| d.at <= end) {
+            while self.due().is_some_and(|d| d.at <= end) {
                 self.wake();
                 assert!(self.requests().is_empty());
             }
@@ -825,12 +872,13 @@ mod tests {
         let mut b = Bench::new(vec![vec![create(); 3]]);
         let (id, call) = b.requests().remove(0);
         let Call::Create { object, .. } = call else { panic!() };
-        b.runner.handle(b.now, &FromServer::Reply(id, Ok(Response::Object(object))), None, &mut b.out);
+        let reply = FromServer::Reply(id, Ok(Response::Object(object)));
+        b.runner.handle(b.now, &reply, &mut b.informers, None, &mut b.out);
         assert!(b.requests().is_empty());
-        b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]] }));
-        b.runner.handle_timeout(b.now, None, &mut b.out);
+        b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]] }), b.informers.views());
+        b.runner.handle_timeout(b.now, &mut b.informers, None, &mut b.out);
         assert!(b.requests().is_empty());
-        b.runner.handle_timeout(b.now, Some(&Mandate { fence: None }), &mut b.out);
+        b.runner.handle_timeout(b.now, &mut b.informers, Some(&Mandate { fence: None }), &mut b.out);
         assert_eq!(b.requests().len(), 1);
     }
 }

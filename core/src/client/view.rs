@@ -335,6 +335,11 @@ impl Views {
         self.views.iter().find(|v| v.kind == kind).expect("a reader asks only for kinds that it watches")
     }
 
+    /// The view of a kind, if there is one that has taken in its first list.
+    pub fn synced(&self, kind: Kind) -> Option<&View> {
+        self.views.iter().find(|v| v.kind == kind && v.synced)
+    }
+
     /// The view of a kind, for taking in a change.
     pub fn view_mut(&mut self, kind: Kind) -> &mut View {
         self.views.iter_mut().find(|v| v.kind == kind).expect("a reader is told only of kinds that it watches")

@@ -172,7 +172,7 @@ fn expected_scale(views: &Views, pods: &[&Pod]) -> Result<(i32, usize), String> 
 
 fn workload<'a>(views: &'a Views, namespace: &str, owner: &crate::object::OwnerReference) -> Option<&'a Object> {
     let kind = Kind::by_api_version(&owner.api_version, &owner.kind)?;
-    let view = views.iter().find(|v| v.kind() == kind)?;
+    let view = views.synced(kind)?;
     view.get(&ObjectKey::new(kind, namespace, &owner.name)).filter(|o| o.uid() == owner.uid)
 }
 

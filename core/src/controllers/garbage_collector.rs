@@ -138,7 +138,7 @@ fn blocks(dependant: &Object, uid: &str) -> bool {
 /// Everything that names this UID as an owner.
 fn dependants<'a>(views: &'a Views, uid: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
     let uid: Arc<str> = Arc::from(uid);
-    views.iter().flat_map(move |v| v.indexed(Index::Owner, &uid))
+    WATCHED.iter().flat_map(move |w| views.view(w.kind).indexed(Index::Owner, &uid))
 }
 
 /// An owner is gone: one key for all dependants, or, where the view only went back in time, one each.
@@ -175,7 +175,7 @@ enum Owner<'a> {
 
 fn find_owner<'a>(views: &'a Views, dependant: &Object, reference: &OwnerReference) -> Owner<'a> {
     let Some(kind) = Kind::by_api_version(&reference.api_version, &reference.kind) else { return Owner::Unknown };
-    let Some(view) = views.iter().find(|v| v.kind() == kind) else { return Owner::Unknown };
+    let Some(view) = views.synced(kind) else { return Owner::Unknown };
     let namespaced = kind.info().namespaced;
     if !view.is_synced() || namespaced && dependant.namespace().is_empty() {
         return Owner::Unknown;

@@ -1,4 +1,5 @@
-//! The controller manager: one process that runs every controller, under one election, over one connection.
+//! The controller manager: one process that runs every controller, under one election, over one connection, with
+//! shared informers.
 //!
 //! What comes in: messages of the server. What goes out: requests. What never happens: a controller's write without
 //! the leadership of the moment; a controller that goes on with what it knew in an earlier term.
@@ -8,13 +9,15 @@ use std::time::Duration;
 
 use super::Controller;
 use crate::api::{FromServer, ToServer};
-use crate::client::{Elector, Mandate, Runner};
+use crate::client::{Change, Elector, Informers, Mandate, Runner};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, ObjectKey, Revision};
 use crate::random::{Rng, mix};
 
-/// Part of the connection that the elector has; the runners have blocks after it.
+/// Part of the connection that the elector has; the informers and the runners have blocks after it.
 const ELECTOR_PART: u16 = 1;
+/// Part of the first informer.
+const FIRST_INFORMER: u16 = 2;
 /// The informers start when the election has had its first answer, so that a leader's first lists are of its term;
 /// they don't wait longer than this.
 const START_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +44,7 @@ impl Default for ManagerConfig {
 enum Route {
     Nobody,
     Elector,
+    Informer(usize),
     Runner(usize),
 }
 
@@ -50,6 +54,7 @@ type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>> + Send>;
 pub struct ControllerManager {
     make: MakeControllers,
     elector: Option<Elector>,
+    informers: Informers,
     runners: Vec<Runner>,
     routes: Vec<Route>,
     /// Each runner's deadline as of its last step; a step of one runner moves no other's.
@@ -59,6 +64,8 @@ pub struct ControllerManager {
     start_by: Option<Mono>,
     /// The term that the runners' state belongs to.
     term: Option<Revision>,
+    /// Scratch: what an informer has just learnt.
+    changes: Vec<Change>,
 }
 
 impl std::fmt::Debug for ControllerManager {
@@ -82,16 +89,32 @@ impl ControllerManager {
             let user = Arc::from("kube-controller-manager");
             Elector::new(lease, Arc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
         });
+        let controllers = make();
+        let watched = controllers.iter().flat_map(|c| c.watches()).copied();
+        let user = Arc::from("system:kube-controller-manager");
+        let informers = Informers::new(watched, &user, FIRST_INFORMER, fork(FIRST_INFORMER));
         let mut routes = vec![Route::Nobody, Route::Elector];
+        routes.extend((0..usize::from(informers.parts())).map(Route::Informer));
         let mut runners = Vec::new();
-        for (index, controller) in make().into_iter().enumerate() {
+        for (index, controller) in controllers.into_iter().enumerate() {
             let first = routes.len() as u16;
             let runner = Runner::new(controller, config.record_events, first, fork(first));
-            routes.extend((0..runner.parts()).map(|_| Route::Runner(index)));
+            routes.extend((0..Runner::PARTS).map(|_| Route::Runner(index)));
             runners.push(runner);
         }
         let deadlines = vec![None; runners.len()];
-        ControllerManager { make, elector, runners, routes, deadlines, started: false, start_by: None, term: None }
+        ControllerManager {
+            make,
+            elector,
+            informers,
+            runners,
+            routes,
+            deadlines,
+            started: false,
+            start_by: None,
+            term: None,
+            changes: Vec::new(),
+        }
     }
 
     /// Whether its controllers may act at this moment.
@@ -120,7 +143,7 @@ impl ControllerManager {
         }
         if self.term.is_some() {
             for (runner, controller) in self.runners.iter_mut().zip((self.make)()) {
-                runner.reset(controller);
+                runner.reset(controller, self.informers.views());
             }
         }
         self.term = term;
@@ -131,8 +154,9 @@ impl ControllerManager {
     }
 
     fn step_all(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+        self.informers.handle_timeout(now, out);
         for (runner, deadline) in self.runners.iter_mut().zip(&mut self.deadlines) {
-            runner.handle_timeout(now, mandate, out);
+            runner.handle_timeout(now, &mut self.informers, mandate, out);
             *deadline = runner.poll_timeout();
         }
     }
@@ -162,8 +186,23 @@ impl ControllerManager {
 
     fn tell(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mandate = self.settle(now, out);
-        self.runners[index].handle(now, input, mandate.as_ref(), out);
+        self.runners[index].handle(now, input, &mut self.informers, mandate.as_ref(), out);
         self.after(now, index, out);
+    }
+
+    /// Hands a message to an informer, and what it has learnt from it to whom it concerns.
+    fn learn(&mut self, now: Now, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
+        let mut changes = std::mem::take(&mut self.changes);
+        let kind = self.informers.handle(now, informer, input, out, &mut changes);
+        for index in 0..self.runners.len() {
+            if self.runners[index].reads(kind) {
+                let mandate = self.settle(now, out);
+                self.runners[index].news(now, kind, &changes, &mut self.informers, mandate.as_ref(), out);
+                self.after(now, index, out);
+            }
+        }
+        changes.clear();
+        self.changes = changes;
     }
 }
 
@@ -181,6 +220,7 @@ impl Machine for ControllerManager {
                     elector.handle(now, &input, out);
                 }
                 if self.started {
+                    (0..usize::from(self.informers.parts())).for_each(|i| self.learn(now, i, &input, out));
                     (0..self.runners.len()).for_each(|index| self.tell(now, index, &input, out));
                 }
                 return;
@@ -195,6 +235,7 @@ impl Machine for ControllerManager {
                 self.start_if_due(now, out);
                 self.settle(now, out);
             }
+            Route::Informer(index) => self.learn(now, index, &input, out),
             Route::Runner(index) => self.tell(now, index, &input, out),
         }
     }
@@ -205,9 +246,12 @@ impl Machine for ControllerManager {
         }
         self.start_if_due(now, out);
         let mut mandate = self.settle(now, out);
+        if self.started {
+            self.informers.handle_timeout(now, out);
+        }
         for index in 0..self.runners.len() {
             if self.deadlines[index].is_some_and(|d| d.at <= now.mono) {
-                self.runners[index].handle_timeout(now, mandate.as_ref(), out);
+                self.runners[index].handle_timeout(now, &mut self.informers, mandate.as_ref(), out);
                 self.after(now, index, out);
                 mandate = self.settle(now, out);
             }
@@ -218,6 +262,8 @@ impl Machine for ControllerManager {
         let elector = self.elector.as_ref().and_then(Elector::poll_timeout);
         let start_by = self.start_by.unwrap_or(Mono::ZERO);
         let start = (!self.started).then_some(Deadline { at: start_by, why: "start informers" });
-        self.deadlines.iter().fold(Deadline::earlier(elector, start), |a, b| Deadline::earlier(a, *b))
+        let informers = self.informers.poll_timeout().filter(|_| self.started);
+        let first = Deadline::earlier(Deadline::earlier(elector, start), informers);
+        self.deadlines.iter().fold(first, |a, b| Deadline::earlier(a, *b))
     }
 }

@@ -162,8 +162,8 @@ fn a_transaction_sees_its_own_writes() {
     let mut store = example();
     let reply = ask(&mut store, do_ops(vec![put("a", "4"), Op::Get { key: key("a") }]));
     let StoreReply::Txn { results, .. } = reply else { panic!() };
-    let values: Vec<_> = results.into_iter().map(|r| r.unwrap().value).collect();
-    assert_eq!(values, [mark("3"), mark("4")]);
+    let values: Vec<_> = results.into_iter().map(|r| r.map(|kv| kv.value)).collect();
+    assert_eq!(values, [None, Some(mark("4"))]);
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! The informers that the parts of one process share: each kind is listed, watched and held once, however many parts
+//! read it (client-go's `SharedInformerFactory`).
+
+use std::sync::Arc;
+
+use super::{Change, Index, Informer, InformerConfig, View, Views};
+use crate::api::{FromServer, ToServer};
+use crate::controllers::Watched;
+use crate::machine::{Deadline, Now};
+use crate::object::{FieldSelector, Kind, Revision, Selector};
+use crate::random::{Rng, mix};
+
+/// Shared informers with their views. Each informer is a part of the connection, counted from a first one.
+#[derive(Debug)]
+pub struct Informers {
+    informers: Vec<Informer>,
+    views: Views,
+    /// When the first of them wants to act; kept, since most events move no deadline.
+    next: Option<Deadline>,
+}
+
+impl Informers {
+    /// An informer for each kind that is watched, with every index that is asked for.
+    pub fn new(watched: impl Iterator<Item = Watched>, user: &Arc<str>, first_part: u16, mut rng: Rng) -> Informers {
+        let mut kinds: Vec<(Kind, Vec<Index>)> = Vec::new();
+        for w in watched {
+            let at = kinds.iter().position(|(kind, _)| *kind == w.kind).unwrap_or_else(|| {
+                kinds.push((w.kind, Vec::new()));
+                kinds.len() - 1
+            });
+            let known = &mut kinds[at].1;
+            known.extend(w.indexes.iter().filter(|i| !known.contains(i)).copied().collect::<Vec<_>>());
+        }
+        let make = |((kind, _), part): (&(Kind, Vec<Index>), u16)| {
+            let config = InformerConfig {
+                kind: *kind,
+                namespace: Arc::from(""),
+                labels: Selector::everything(),
+                fields: FieldSelector::everything(),
+                user: Arc::clone(user),
+            };
+            Informer::new(config, part, Rng::from_seed(mix(rng.next_u64(), u64::from(part))))
+        };
+        let informers = kinds.iter().zip(first_part..).map(make).collect();
+        let views = Views::new(kinds.iter().map(|(kind, indexes)| View::new(*kind, indexes)).collect());
+        let mut all = Informers { informers, views, next: None };
+        all.next = all.deadline();
+        all
+    }
+
+    /// How many parts of the connection they take.
+    pub fn parts(&self) -> u16 {
+        self.informers.len() as u16
+    }
+
+    /// What they have learnt.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Hands a message to the informer of a part, counted from the first; answers its kind. Changes are pushed.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        part: usize,
+        input: &FromServer,
+        out: &mut Vec<ToServer>,
+        changes: &mut Vec<Change>,
+    ) -> Kind {
+        let informer = &mut self.informers[part];
+        let kind = informer.kind();
+        informer.handle(now, input, self.views.view_mut(kind), out, changes);
+        if !matches!(input, FromServer::Watch(..)) {
+            self.next = self.deadline();
+        }
+        kind
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if self.next.is_none_or(|d| d.at > now.mono) {
+            return;
+        }
+        for informer in &mut self.informers {
+            if informer.poll_timeout().is_some_and(|d| d.at <= now.mono) {
+                informer.handle_timeout(now, self.views.view_mut(informer.kind()), out);
+            }
+        }
+        self.next = self.deadline();
+    }
+
+    /// When one of them next wants to act.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.next
+    }
+
+    /// Lists a kind again, not older than `rv`; see [`Informer::relist`].
+    pub fn relist(&mut self, now: Now, kind: Kind, rv: Option<Revision>, out: &mut Vec<ToServer>) {
+        let view = self.views.view_mut(kind);
+        for informer in self.informers.iter_mut().filter(|i| i.kind() == kind) {
+            informer.relist(now, rv, out);
+            informer.handle_timeout(now, view, out);
+        }
+        self.next = self.deadline();
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.informers.iter().map(Informer::poll_timeout).fold(None, Deadline::earlier)
+    }
+}
