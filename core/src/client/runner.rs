@@ -201,6 +201,7 @@ impl Runner {
         let is_watched = self.controller.watches().iter().any(|w| w.kind == kind);
         for change in changes {
             if is_watched {
+                self.controller.observe(change, now);
                 self.controller.keys(change, views, &mut self.keys);
                 self.keys.drain(..).for_each(|key| queue.add(key));
             }

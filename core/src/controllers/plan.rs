@@ -26,6 +26,10 @@ pub trait Controller: Send {
     /// What it reads.
     fn watches(&self) -> &'static [Watched];
 
+    /// Notes a change of a watched kind as it arrives; called before `keys`, once for each change. For memos that spare
+    /// a walk, and for when something was seen; it decides nothing.
+    fn observe(&mut self, _change: &Change, _now: Now) {}
+
     /// The keys that a change concerns. `views` already show the change.
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>);
 

@@ -9,6 +9,7 @@
 mod ranking;
 mod set;
 mod status;
+mod tally;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ use crate::object::{
 };
 
 use set::Set;
+use tally::{Counts, Tally};
 
 /// What the last failure of a write was, for the `ReplicaFailure` condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,17 +40,39 @@ struct Failure {
 pub struct ReplicaSetController {
     kind: Kind,
     failures: BTreeMap<ObjectKey, Failure>,
+    tallies: BTreeMap<ObjectKey, Tally>,
 }
 
 impl ReplicaSetController {
     /// For ReplicaSets.
     pub fn replica_sets() -> ReplicaSetController {
-        ReplicaSetController { kind: Kind::REPLICA_SET, failures: BTreeMap::new() }
+        ReplicaSetController::of(Kind::REPLICA_SET)
     }
 
     /// For ReplicationControllers.
     pub fn replication_controllers() -> ReplicaSetController {
-        ReplicaSetController { kind: Kind::REPLICATION_CONTROLLER, failures: BTreeMap::new() }
+        ReplicaSetController::of(Kind::REPLICATION_CONTROLLER)
+    }
+
+    fn of(kind: Kind) -> ReplicaSetController {
+        ReplicaSetController { kind, failures: BTreeMap::new(), tallies: BTreeMap::new() }
+    }
+
+    /// The counts of a set, from the tally if there is one that fits.
+    fn counts(&mut self, key: &ObjectKey, object: &Object, set: &Set<'_>, views: &Views) -> Counts {
+        match self.tallies.get(key).filter(|t| t.fits(object, set)) {
+            Some(tally) => {
+                let counts = tally.counts();
+                debug_assert_eq!(counts, Tally::of(object, set, views).counts(), "{key}: a change was not observed");
+                counts
+            }
+            None => {
+                let tally = Tally::of(object, set, views);
+                let counts = tally.counts();
+                self.tallies.insert(key.clone(), tally);
+                counts
+            }
+        }
     }
 }
 
@@ -68,6 +92,21 @@ impl Controller for ReplicaSetController {
                 Watched { kind: Kind::REPLICATION_CONTROLLER, indexes: &[] },
                 Watched { kind: Kind::POD, indexes: &[Index::Controller] },
             ]
+        }
+    }
+
+    fn observe(&mut self, change: &Change, _now: Now) {
+        let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
+        let new = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
+        let mut seen: Option<ObjectKey> = None;
+        for owner in [old, new].into_iter().flatten().filter_map(|p| controller_of(&p.meta)) {
+            let key = ObjectKey::new(self.kind, change.key.namespace(), &owner.name);
+            if owner.kind == self.kind.info().kind && seen.as_ref() != Some(&key) {
+                if let Some(tally) = self.tallies.get_mut(&key) {
+                    tally.changed(old, new);
+                }
+                seen = Some(key);
+            }
         }
     }
 
@@ -107,10 +146,12 @@ impl Controller for ReplicaSetController {
         let object = views.view(self.kind).get(key);
         let Some((object, set)) = object.and_then(|o| Set::of(o).map(|s| (o, s))) else {
             self.failures.remove(key);
+            self.tallies.remove(key);
             return Plan::nothing();
         };
         let failure = self.failures.get(key).cloned();
-        let mut sync = Sync { views, object, set, now, plan: Plan::nothing() };
+        let counts = self.counts(key, object, &set, views);
+        let mut sync = Sync { views, object, set, counts, now, plan: Plan::nothing() };
         if object.is_deleting() {
             sync.status(failure);
             return sync.plan;
@@ -160,6 +201,7 @@ struct Sync<'a> {
     views: &'a Views,
     object: &'a Object,
     set: Set<'a>,
+    counts: Counts,
     now: Now,
     plan: Plan,
 }
@@ -172,6 +214,10 @@ impl<'a> Sync<'a> {
 
     /// Adopts orphans that match and releases pods that no longer do. True if there was something to do.
     fn claim(&mut self) -> bool {
+        let mut orphans = self.views.orphans::<core_v1::Pod>(self.object.namespace());
+        if self.counts.strangers == 0 && orphans.next().is_none() {
+            return false;
+        }
         let candidates = self
             .views
             .controlled_by::<core_v1::Pod>(self.object.uid())
@@ -185,16 +231,15 @@ impl<'a> Sync<'a> {
     /// many writes that takes.
     fn manage(&mut self) -> usize {
         let before = self.plan.writes.len();
-        let active = self.active();
-        let wanted = usize::try_from(self.set.replicas).unwrap_or(0);
-        if active.len() < wanted {
-            let missing = (wanted - active.len()).min(limits::BURST_REPLICAS);
+        let (active, wanted) = (self.active_count(), self.wanted());
+        if active < wanted {
+            let missing = (wanted - active).min(limits::BURST_REPLICAS);
             let pod = Object::from(self.pod());
             // The metadata and spec are shared by all creations; the runner gives each its name.
             self.plan.writes.extend((0..missing).map(|_| Write::Create(pod.clone())));
-        } else if active.len() > wanted {
-            let surplus = (active.len() - wanted).min(limits::BURST_REPLICAS);
-            let mut ranked = ranking::to_delete(active, self.related(), self.now);
+        } else if active > wanted {
+            let surplus = (active - wanted).min(limits::BURST_REPLICAS);
+            let mut ranked = ranking::to_delete(self.active(), self.related(), self.now);
             ranked.truncate(surplus);
             self.plan.writes.extend(ranked.into_iter().map(|pod| Write::Delete {
                 key: pod.key(),
@@ -209,7 +254,15 @@ impl<'a> Sync<'a> {
 
     /// Whether there are as many pods as there should be.
     fn is_complete(&self) -> bool {
-        self.active().len() == usize::try_from(self.set.replicas).unwrap_or(0)
+        self.active_count() == self.wanted()
+    }
+
+    fn active_count(&self) -> usize {
+        usize::try_from(self.counts.replicas).expect("a count of pods is not negative")
+    }
+
+    fn wanted(&self) -> usize {
+        usize::try_from(self.set.replicas).unwrap_or(0)
     }
 
     /// Active pods of this set and of the sets with the same owner, per node: crowded nodes lose pods first.

@@ -8,21 +8,13 @@ use super::{Failure, Sync};
 use crate::api::Subresource;
 use crate::controllers::Write;
 use crate::machine::Wall;
-use crate::object::{Labels, Object, Pod, Time, is_pod_ready, is_pod_terminal, pod_condition};
-
-#[derive(Default, PartialEq, Debug)]
-struct Counts {
-    replicas: i32,
-    labeled: i32,
-    ready: i32,
-    available: i32,
-    terminating: i32,
-}
+use crate::object::{Object, Pod, Time, is_pod_active, is_pod_ready, pod_condition};
 
 impl Sync<'_> {
     /// Writes the status if it changed, and comes back when a ready pod will have been ready for long enough.
     pub(super) fn status(&mut self, failure: Option<Failure>) {
-        let counts = self.counts();
+        let counts = self.counts;
+        let available = self.available();
         let mut copy = self.object.clone();
         let generation = self.object.meta().generation;
         let time = self.now.wall.to_time();
@@ -39,7 +31,7 @@ impl Sync<'_> {
                     replicas: counts.replicas,
                     fully_labeled_replicas: some(counts.labeled),
                     ready_replicas: some(counts.ready),
-                    available_replicas: some(counts.available),
+                    available_replicas: some(available),
                     terminating_replicas: some(counts.terminating),
                     observed_generation: generation,
                     conditions,
@@ -56,7 +48,7 @@ impl Sync<'_> {
                     replicas: counts.replicas,
                     fully_labeled_replicas: some(counts.labeled),
                     ready_replicas: some(counts.ready),
-                    available_replicas: some(counts.available),
+                    available_replicas: some(available),
                     observed_generation: generation,
                     conditions,
                 };
@@ -70,28 +62,20 @@ impl Sync<'_> {
         self.plan.writes.push(Write::Update(copy, Subresource::Status));
     }
 
-    fn counts(&mut self) -> Counts {
-        let mut counts = Counts::default();
-        let template = self.set.template_meta.and_then(|m| m.labels.as_ref());
-        for pod in self.views.controlled_by::<core_v1::Pod>(self.object.uid()) {
-            if is_pod_terminal(pod) {
-                continue;
-            }
-            if pod.meta.deletion_timestamp.is_some() {
-                counts.terminating += 1;
-                continue;
-            }
-            counts.replicas += 1;
-            counts.labeled += i32::from(has_labels(pod, template));
-            if is_pod_ready(pod) {
-                counts.ready += 1;
-                match self.until_available(pod) {
-                    None => counts.available += 1,
-                    Some(left) => self.plan.requeue(left),
-                }
+    /// How many pods are available; comes back when another will be.
+    fn available(&mut self) -> i32 {
+        if self.set.min_ready_seconds <= 0 {
+            return self.counts.ready;
+        }
+        let mut available = 0;
+        let pods = self.views.controlled_by::<core_v1::Pod>(self.object.uid());
+        for pod in pods.filter(|p| is_pod_active(p) && is_pod_ready(p)) {
+            match self.until_available(pod) {
+                None => available += 1,
+                Some(left) => self.plan.requeue(left),
             }
         }
-        counts
+        available
     }
 
     /// Time until a ready pod counts as available; none if it does already.
@@ -109,11 +93,6 @@ impl Sync<'_> {
 
 fn some(n: i32) -> Option<i32> {
     (n != 0).then_some(n)
-}
-
-fn has_labels(pod: &Pod, template: Option<&Labels>) -> bool {
-    let labels = pod.meta.labels.as_ref();
-    template.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
 }
 
 macro_rules! failure_conditions {
