@@ -235,7 +235,7 @@ impl ApiServer {
         match job {
             Job::Load => self.loaded(now, answer, out),
             Job::Watch => self.watching(now, id, answer, out),
-            Job::Commit(write, response) => self.committed(now, write, response, answer, out),
+            Job::Commit(write, response) => self.committed(now, *write, response, answer, out),
             Job::Look(write) => self.looked(now, write, answer, out),
             Job::Revision(read) => self.revision_known(now, *read, answer, out),
             Job::Get(conn, id, key) => list::got(conn, id, &key, answer, out),

@@ -259,26 +259,26 @@ impl ApiServer {
     pub(super) fn committed(
         &mut self,
         now: Now,
-        mut write: Box<Write>,
+        mut write: Write,
         response: Response,
         answer: StoreReply,
         out: &mut Vec<Out>,
     ) {
         match answer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
-                self.answer(now, *write, Ok(at_revision(response, revision)), out);
+                self.answer(now, write, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
                 // Somebody was faster. That is rare, so it costs a look and not every write a reading.
                 write.outrun = true;
                 write.fresh.clear();
-                self.write(now, *write, out);
+                self.write(now, write, out);
             }
             StoreReply::Error(StoreError::LeaseNotFound) => {
                 self.event_lease.forget();
-                self.write(now, *write, out);
+                self.write(now, write, out);
             }
-            _ => self.answer(now, *write, Err(unknown_outcome()), out),
+            _ => self.answer(now, write, Err(unknown_outcome()), out),
         }
     }
 

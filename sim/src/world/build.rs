@@ -1,0 +1,134 @@
+//! How a world begins: hosts, processes, nodes, and the first events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skeg_core::Rng;
+use skeg_core::agent::AgentConfig;
+use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::random::mix;
+use skeg_core::store::MemoryStore;
+
+use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
+use crate::heap::Heap;
+use crate::invariant::Checkers;
+use crate::net::{HostId, Network};
+use crate::process::{Process, Role};
+use crate::runtime::NodeRuntime;
+use crate::scenario::{Action, Scenario};
+
+/// Splits nodes of a scenario over zones and gives each its configuration.
+fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
+    let zones = scenario.cluster.zones.max(1);
+    let mut all = Vec::new();
+    for pool in &scenario.cluster.pools {
+        for i in 0..pool.count {
+            let n = all.len();
+            let letter = |z: usize| {
+                if z < 26 { char::from(b'a' + z as u8).to_string() } else { format!("z{z}") }
+            };
+            let zone = pool.zone.clone().unwrap_or_else(|| format!("zone-{}", letter(n % zones)));
+            let name = pool.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", pool.name));
+            let mut labels = pool.labels.clone();
+            labels.entry(ZONE_LABEL.to_owned()).or_insert_with(|| zone.clone());
+            labels.entry(REGION_LABEL.to_owned()).or_insert_with(|| "sim".to_owned());
+            let zone = labels[ZONE_LABEL].clone();
+            let taint =
+                |t: &String| AgentConfig::parse_taint(t).unwrap_or_else(|why| panic!("pool {}: {why}", pool.name));
+            let taints = pool.taints.iter().map(taint).collect();
+            let config = AgentConfig {
+                node_name: Arc::from(name),
+                labels,
+                taints,
+                capacity: pool.capacity.clone(),
+                host_ip: Arc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
+                record_events: scenario.cluster.record_events,
+                ..AgentConfig::default()
+            };
+            all.push((config, zone));
+        }
+    }
+    all
+}
+
+impl World {
+    /// Builds the world of a scenario; `timeline` is the scenario's own plus the faults drawn by the seed.
+    pub fn new(scenario: &Scenario, seed: u64, timeline: Vec<(Duration, Action)>, traced: bool) -> World {
+        let cluster = &scenario.cluster;
+        let mut processes = Vec::new();
+        let mut host: HostId = STORE_HOST;
+        let add = |name: String, role: Role, host: HostId, processes: &mut Vec<Process>| {
+            let (name, armed) = (Arc::from(name), u64::MAX);
+            processes.push(Process { name, role, host, life: 0, running: None, connection: None, armed });
+            (processes.len() - 1) as u32
+        };
+        let mut next_host = || {
+            host += 1;
+            host
+        };
+        let apis: Vec<u32> = (0..cluster.api_servers.max(1))
+            .map(|i| add(format!("api-server {i}"), Role::Api(i), next_host(), &mut processes))
+            .collect();
+        for i in 0..cluster.control_replicas.max(1) {
+            let host = next_host();
+            add(format!("controller-manager {i}"), Role::Manager(i), host, &mut processes);
+            add(format!("scheduler {i}"), Role::Scheduler(i), host, &mut processes);
+        }
+        let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
+        let mut nodes = Vec::new();
+        for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
+            let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
+            let agent = add(format!("agent {name}"), Role::Agent(n, Arc::new(config)), host, &mut processes);
+            let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));
+            nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, host });
+        }
+        let count = apis.len();
+        let mut world = World {
+            now: 0,
+            seed,
+            store: MemoryStore::new(),
+            nodes,
+            processes,
+            checkers: Checkers::default(),
+            faults: Vec::new(),
+            actions: Vec::new(),
+            events: 0,
+            hash: mix(0, seed),
+            counts: [0; TAGS.len()],
+            wakes: Heap::new(mix(seed, 2)),
+            heap: Heap::new(mix(seed, 1)),
+            net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
+            rng: Rng::stream(seed, "world", 0),
+            images: scenario.images.clone(),
+            timeline,
+            apis,
+            user,
+            conns: Vec::new(),
+            clock_offsets: vec![0; host as usize + 1],
+            lags: vec![Duration::ZERO; count],
+            store_latency: cluster.store_latency,
+            store_stalled_until: 0,
+            store_armed: u64::MAX,
+            store_up: vec![0; count],
+            store_down: vec![0; count],
+            store_events: vec![0; count],
+            leader_elect: cluster.control_replicas > 1 || scenario.faults != crate::scenario::FaultLevel::None,
+            record_events: cluster.record_events,
+            scratch: Scratch::default(),
+            store_out: Vec::new(),
+            current: String::new(),
+            traced,
+        };
+        for i in 0..world.timeline.len() {
+            world.heap.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
+        }
+        // Processes come up over the first second, agents last, as machines do.
+        for p in 0..world.processes.len() {
+            let late = matches!(world.processes[p].role, Role::Agent(..));
+            let at =
+                world.rng.below(if late { 1_000_000_000 } else { 50_000_000 }) + if late { 200_000_000 } else { 0 };
+            world.heap.push(at, Event::Restart { process: p as u32 });
+        }
+        world
+    }
+}

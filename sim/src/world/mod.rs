@@ -1,0 +1,400 @@
+//! The world: owns virtual time, drives every process, carries every message, and lets fate act.
+
+mod build;
+mod fate;
+mod node;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skeg_core::agent;
+use skeg_core::api::{FromServer, ToServer};
+use skeg_core::apiserver::{self, ConnId};
+use skeg_core::random::mix;
+use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
+use skeg_core::{Machine, Mono, Now, Rng, Wall};
+
+use crate::heap::Heap;
+use crate::invariant::Checkers;
+use crate::net::{HostId, Network};
+use crate::outcome::Happening;
+use crate::process::{Process, Running};
+use crate::runtime::{Fire, NodeRuntime};
+use crate::scenario::{Action, ImageProfile};
+
+/// Wall-clock time at virtual time zero: 2026-01-01T00:00:00Z, in microseconds.
+pub const EPOCH: i64 = 1_767_225_600_000_000;
+/// How long until an end notices that its connection is dead, at most.
+const NOTICE: Duration = Duration::from_secs(30);
+/// How long a refused connection takes to be refused.
+const REFUSED: Duration = Duration::from_millis(500);
+/// Host of the store.
+const STORE_HOST: HostId = 0;
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    Wake { process: u32, life: u32 },
+    ToApi { process: u32, life: u32, conn: u64, msg: ToServer },
+    ToClient { process: u32, life: u32, conn: u64, msg: FromServer },
+    Closed { process: u32, life: u32, conn: u64 },
+    ToStore { api: usize, life: u32, id: u64, request: StoreRequest },
+    FromStore { process: u32, life: u32, msg: FromStore },
+    Runtime { node: usize, epoch: u32, agent_life: u32, fire: Fire },
+    Step(usize),
+    Restart { process: u32 },
+    StoreWake,
+}
+
+/// Kinds of events, for hashes and counts.
+#[derive(Clone, Copy)]
+enum Tag {
+    Wake,
+    ToApi,
+    ToClient,
+    Closed,
+    ToStore,
+    FromStore,
+    Runtime,
+    Step,
+    Restart,
+    StoreWake,
+}
+
+/// Their names, in order.
+const TAGS: [&str; 10] =
+    ["wake", "to api", "to client", "closed", "to store", "from store", "runtime", "step", "restart", "store wake"];
+
+/// What a machine says goes here first; kept, so that a step need not allocate.
+#[derive(Debug, Default)]
+struct Scratch {
+    api: Vec<apiserver::Out>,
+    client: Vec<ToServer>,
+    agent: Vec<agent::Out>,
+}
+
+/// A node beside its processes: its runtime, and whether it has power.
+pub struct NodeHost {
+    /// Name of the node.
+    pub name: String,
+    /// Zone.
+    pub zone: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its container runtime.
+    pub runtime: NodeRuntime,
+    /// Whether it has power.
+    pub up: bool,
+    epoch: u32,
+    agent: u32,
+    host: HostId,
+}
+
+/// The world of one run.
+pub struct World {
+    /// Virtual time in nanoseconds.
+    pub now: u64,
+    /// The seed of the run.
+    pub seed: u64,
+    /// The store: the truth that checkers read.
+    pub store: MemoryStore,
+    /// Every node.
+    pub nodes: Vec<NodeHost>,
+    /// Every process.
+    pub processes: Vec<Process>,
+    /// Invariants.
+    pub checkers: Checkers,
+    /// Faults that happened.
+    pub faults: Vec<Happening>,
+    /// What users did.
+    pub actions: Vec<Happening>,
+    /// How many events were carried out.
+    pub events: u64,
+    /// Hash over all of them.
+    pub hash: u64,
+    counts: [u64; TAGS.len()],
+    /// Wake-ups apart from everything else: they are thousands and small, messages on their way are few and large.
+    wakes: Heap<(u32, u32)>,
+    heap: Heap<Event>,
+    net: Network,
+    rng: Rng,
+    images: BTreeMap<String, ImageProfile>,
+    timeline: Vec<(Duration, Action)>,
+    apis: Vec<u32>,
+    user: u32,
+    conns: Vec<u32>,
+    clock_offsets: Vec<i64>,
+    /// Extra delay of the store's events on their way to an API server.
+    lags: Vec<Duration>,
+    store_latency: (Duration, Duration),
+    store_stalled_until: u64,
+    store_armed: u64,
+    /// When the last message from an API server arrives at the store, and back: in order.
+    store_up: Vec<u64>,
+    store_down: Vec<u64>,
+    store_events: Vec<u64>,
+    leader_elect: bool,
+    record_events: bool,
+    scratch: Scratch,
+    store_out: Vec<store::Out>,
+    /// The event that is being carried out, for the trace.
+    current: String,
+    traced: bool,
+}
+
+impl World {
+    /// The moment of the next event.
+    pub fn next_at(&self) -> Option<u64> {
+        match (self.wakes.next_at(), self.heap.next_at()) {
+            (Some(wake), Some(other)) => Some(wake.min(other)),
+            (wake, other) => wake.or(other),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u64, Event)> {
+        let wake_is_next = match (self.wakes.next(), self.heap.next()) {
+            (Some(wake), Some(other)) => wake < other,
+            (wake, _) => wake.is_some(),
+        };
+        if wake_is_next {
+            self.wakes.pop().map(|(at, (process, life))| (at, Event::Wake { process, life }))
+        } else {
+            self.heap.pop()
+        }
+    }
+
+    /// The event that was carried out last, in words; empty unless the run is traced.
+    pub fn current(&self) -> &str {
+        &self.current
+    }
+
+    /// What a process sees as the time.
+    fn clock(&self, host: HostId) -> Now {
+        let wall = EPOCH + (self.now / 1000) as i64 + self.clock_offsets[host as usize];
+        Now { mono: Mono(self.now), wall: Wall(wall) }
+    }
+
+    /// Carries out the next event. False if there is none.
+    pub fn step(&mut self) -> bool {
+        let Some((at, event)) = self.pop() else { return false };
+        debug_assert!(at >= self.now, "time does not go back");
+        self.now = at;
+        if let Event::Wake { process, life } = event {
+            // A wake-up that has been moved is no event.
+            let p = &mut self.processes[process as usize];
+            if p.life != life || p.armed != at {
+                self.current.clear();
+                return true;
+            }
+            // What it was to do then has been put off meanwhile.
+            if p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at.0 > at) {
+                p.armed = u64::MAX;
+                self.arm(process);
+                self.current.clear();
+                return true;
+            }
+        }
+        self.events += 1;
+        self.digest(at, &event);
+        match event {
+            Event::Wake { process, .. } => {
+                self.processes[process as usize].armed = u64::MAX;
+                self.wake(process);
+            }
+            Event::ToApi { process, life, conn, msg } => self.to_api(process, life, conn, msg),
+            Event::ToClient { process, life, conn, msg } => self.to_client(process, life, conn, msg),
+            Event::Closed { process, life, conn } => {
+                if self.processes[process as usize].life == life {
+                    self.api_handle(process, apiserver::In::Closed(ConnId(conn)));
+                }
+            }
+            Event::ToStore { api, life, id, request } => self.to_store(api, life, id, request),
+            Event::FromStore { process, life, msg } => {
+                if self.processes[process as usize].life == life {
+                    self.api_handle(process, apiserver::In::Store(msg));
+                }
+            }
+            Event::Runtime { node, epoch, agent_life, fire } => self.runtime(node, epoch, agent_life, fire),
+            Event::Step(i) => self.act(i),
+            Event::Restart { process } => self.start(process),
+            Event::StoreWake => {
+                self.store_armed = u64::MAX;
+                let mut out = Vec::new();
+                let now = self.clock(STORE_HOST);
+                self.store.handle_timeout(now, &mut out);
+                self.checkers.commits(self.now as f64 / 1e9, &self.store);
+                self.from_store(out);
+                self.arm_store();
+            }
+        }
+        true
+    }
+
+    fn digest(&mut self, at: u64, event: &Event) {
+        let (tag, who, what): (Tag, u64, u64) = match event {
+            Event::Wake { process, .. } => (Tag::Wake, u64::from(*process), 0),
+            Event::ToApi { process, msg, .. } => {
+                let what = match msg {
+                    ToServer::Request(id, _) => id.0,
+                    ToServer::Cancel(id) => !id.0,
+                };
+                (Tag::ToApi, u64::from(*process), what)
+            }
+            Event::ToClient { process, msg, .. } => {
+                let what = match msg {
+                    FromServer::Reply(id, result) => mix(id.0, u64::from(result.is_ok())),
+                    FromServer::Watch(id, e) => mix(id.0, e.rv().0),
+                    FromServer::Disconnected => 1,
+                };
+                (Tag::ToClient, u64::from(*process), what)
+            }
+            Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn),
+            Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id),
+            Event::FromStore { process, msg, .. } => {
+                let what = match msg {
+                    FromStore::Reply(id, _) => *id,
+                    FromStore::Events { revision, .. } => revision.0,
+                    FromStore::Disconnected => 1,
+                };
+                (Tag::FromStore, u64::from(*process), what)
+            }
+            Event::Runtime { node, epoch, .. } => (Tag::Runtime, *node as u64, u64::from(*epoch)),
+            Event::Step(i) => (Tag::Step, *i as u64, 0),
+            Event::Restart { process } => (Tag::Restart, u64::from(*process), 0),
+            Event::StoreWake => (Tag::StoreWake, 0, 0),
+        };
+        self.counts[tag as usize] += 1;
+        self.hash = mix(self.hash, at ^ mix(who << 8 | tag as u64, what));
+        if self.traced {
+            let text = format!("{event:?}");
+            self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
+        }
+    }
+
+    /// Events by kind, as far as there were any.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let some = TAGS.iter().zip(self.counts).filter(|(_, n)| *n > 0);
+        some.map(|(name, n)| ((*name).to_owned(), n)).collect()
+    }
+
+    fn wake(&mut self, process: u32) {
+        let now = self.clock(self.processes[process as usize].host);
+        let out = &mut self.scratch;
+        match self.processes[process as usize].running.as_mut() {
+            Some(Running::Api(m)) => m.handle_timeout(now, &mut out.api),
+            Some(Running::Manager(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::User(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::Agent(m)) => m.handle_timeout(now, &mut out.agent),
+            None => {}
+        }
+        self.deliver(process);
+    }
+
+    /// Sends on what a machine has said, and notes when it wants to be woken.
+    fn deliver(&mut self, process: u32) {
+        if !self.scratch.api.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.api);
+            self.from_api(process, &mut out);
+            self.scratch.api = out;
+        }
+        if !self.scratch.agent.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.agent);
+            self.from_agent(process, &mut out);
+            self.scratch.agent = out;
+        }
+        if !self.scratch.client.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.client);
+            out.drain(..).for_each(|msg| self.send(process, msg));
+            self.scratch.client = out;
+        }
+        if self.processes[process as usize].role.is_elected() {
+            self.observe_leaders(process);
+        }
+        self.arm(process);
+    }
+
+    fn arm(&mut self, process: u32) {
+        let p = &mut self.processes[process as usize];
+        let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return };
+        let at = deadline.at.0.max(self.now + 1);
+        if at < p.armed {
+            p.armed = at;
+            let life = p.life;
+            self.wakes.push(at, (process, life));
+        }
+    }
+
+    fn arm_store(&mut self) {
+        if let Some(deadline) = self.store.poll_timeout() {
+            let at = deadline.at.0.max(self.now + 1);
+            if at < self.store_armed {
+                self.store_armed = at;
+                self.heap.push(at, Event::StoreWake);
+            }
+        }
+    }
+
+    /// Tells the checkers who acts as a leader now.
+    fn observe_leaders(&mut self, process: u32) {
+        if !self.leader_elect {
+            return;
+        }
+        let now = self.clock(self.processes[process as usize].host);
+        let (role, leads) = match &self.processes[process as usize].running {
+            Some(Running::Manager(m)) => ("controller-manager", m.is_leader(now)),
+            Some(Running::Scheduler(m)) => ("scheduler", m.is_leader(now)),
+            _ => return,
+        };
+        if !self.checkers.leads(role, process, leads) {
+            return;
+        }
+        // Another one has just begun to lead: nobody else may still do.
+        let others: Vec<u32> = (0..self.processes.len() as u32)
+            .filter(|p| *p != process)
+            .filter(|p| {
+                let now = self.clock(self.processes[*p as usize].host);
+                match &self.processes[*p as usize].running {
+                    Some(Running::Manager(m)) if role == "controller-manager" => m.is_leader(now),
+                    Some(Running::Scheduler(m)) if role == "scheduler" => m.is_leader(now),
+                    _ => false,
+                }
+            })
+            .collect();
+        let at = self.seconds();
+        if let Some(other) = others.first() {
+            let (a, b) = (&self.processes[process as usize].name, &self.processes[*other as usize].name);
+            let what = format!("{a} leads while {b} still does");
+            self.checkers.broken("one-leader", at, what);
+        }
+    }
+
+    /// Mends everything, as the timeline's `heal` does.
+    pub fn heal_all(&mut self) {
+        let what = "heal everything".to_owned();
+        self.faults.push(Happening { at: self.seconds(), what });
+        self.heal();
+    }
+
+    /// About how many objects there are.
+    pub fn store_size(&self) -> usize {
+        self.checkers.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
+    }
+
+    /// Whether the users have done all that they were to do.
+    pub fn users_are_idle(&self) -> bool {
+        match &self.processes[self.user as usize].running {
+            Some(Running::User(u)) => u.is_idle(),
+            _ => true,
+        }
+    }
+
+    /// API servers that run, for the checkers at the end.
+    pub fn api_servers(&self) -> impl Iterator<Item = &apiserver::ApiServer> {
+        self.apis.iter().filter_map(|p| match &self.processes[*p as usize].running {
+            Some(Running::Api(api)) => Some(&**api),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Nodes and processes: what an agent asks of its container runtime; start, crash and restart; power.
+
+use std::time::Duration;
+
+use skeg_core::Machine;
+use skeg_core::agent::{self, RuntimeEvent};
+use skeg_core::api::FromServer;
+use skeg_core::store::{self, StoreClient};
+
+use super::{Event, STORE_HOST, World};
+use crate::process::{Role, Running};
+use crate::runtime::Fire;
+
+impl World {
+    pub(super) fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
+        let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
+        for msg in out.drain(..) {
+            match msg {
+                agent::Out::Api(msg) => self.send(process, msg),
+                agent::Out::Runtime(command) => {
+                    let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
+                    self.fire_later(node, delay, fire);
+                }
+            }
+        }
+    }
+
+    pub(super) fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
+        let host = &self.nodes[node];
+        let (epoch, agent_life) = (host.epoch, self.processes[host.agent as usize].life);
+        self.heap.push(self.now + delay.as_nanos() as u64, Event::Runtime { node, epoch, agent_life, fire });
+    }
+
+    pub(super) fn runtime(&mut self, node: usize, epoch: u32, agent_life: u32, fire: Fire) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        let now = self.clock(self.nodes[node].host);
+        let (mut events, mut later) = (Vec::new(), Vec::new());
+        self.nodes[node].runtime.fire(self.now, now.wall, fire, &self.images, &mut events, &mut later);
+        for (delay, fire) in later {
+            self.fire_later(node, delay, fire);
+        }
+        let process = self.nodes[node].agent;
+        let same_life = self.processes[process as usize].life == agent_life;
+        for event in events {
+            // Completions are the asker's; what happens by itself is everybody's.
+            let own = matches!(event, RuntimeEvent::Exited { .. } | RuntimeEvent::SandboxGone { .. });
+            if !own && !same_life {
+                continue;
+            }
+            let now = self.clock(self.nodes[node].host);
+            if let Some(Running::Agent(m)) = self.processes[process as usize].running.as_mut() {
+                m.handle(now, agent::In::Runtime(event), &mut self.scratch.agent);
+            }
+            self.deliver(process);
+        }
+    }
+
+    pub(super) fn start(&mut self, process: u32) {
+        let p = &mut self.processes[process as usize];
+        if p.running.is_some() {
+            return;
+        }
+        if let Role::Agent(node, _) = p.role
+            && !self.nodes[node].up
+        {
+            return;
+        }
+        p.life += 1;
+        p.armed = u64::MAX;
+        p.running = Some(p.role.start(self.seed, &p.name, p.life, self.leader_elect, self.record_events));
+        self.wake(process);
+    }
+
+    pub(super) fn crash(&mut self, process: u32) {
+        let p = &mut self.processes[process as usize];
+        if p.running.take().is_none() {
+            return;
+        }
+        // The life ends now, so that nothing that is on its way to it arrives.
+        p.life += 1;
+        p.armed = u64::MAX;
+        let connection = p.connection.take();
+        if let Some(c) = connection {
+            let at = self.now + 1_000_000;
+            self.heap.push(at, Event::Closed { process: self.apis[c.api], life: c.life, conn: c.id });
+        }
+        if let Role::Api(index) = self.processes[process as usize].role {
+            let mut out = Vec::new();
+            let now = self.clock(STORE_HOST);
+            self.store.handle(now, store::In::Closed(StoreClient(index as u32)), &mut out);
+            self.from_store(out);
+            for client in 0..self.processes.len() as u32 {
+                let p = &mut self.processes[client as usize];
+                let Some(c) = p.connection.as_mut().filter(|c| c.api == index) else { continue };
+                c.dead = true;
+                let (life, conn) = (p.life, c.id);
+                let at =
+                    self.now + self.rng.duration(Duration::from_millis(1), Duration::from_secs(2)).as_nanos() as u64;
+                self.heap.push(at, Event::ToClient { process: client, life, conn, msg: FromServer::Disconnected });
+            }
+        }
+    }
+
+    pub(super) fn restart_after(&mut self, process: u32, down: Duration) {
+        self.crash(process);
+        self.heap.push(self.now + down.as_nanos() as u64, Event::Restart { process });
+    }
+}

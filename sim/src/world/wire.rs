@@ -1,0 +1,208 @@
+//! Messages on their way: between clients, API servers and the store.
+
+use std::time::Duration;
+
+use skeg_core::Machine;
+use skeg_core::agent;
+use skeg_core::api::{FromServer, ToServer};
+use skeg_core::apiserver::{self, ConnId};
+use skeg_core::store::{self, FromStore, StoreClient, StoreRequest};
+
+use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
+use crate::net::{Connection, HostId};
+use crate::outcome::Happening;
+use crate::process::{Role, Running};
+
+impl World {
+    /// The API server that a load balancer would choose: a living one that can be reached.
+    pub(super) fn choose_api(&mut self, host: HostId) -> Option<usize> {
+        let alive = |w: &World, i: &usize| {
+            let p = &w.processes[w.apis[*i] as usize];
+            p.running.is_some() && !w.net.is_cut(host, p.host) && !w.net.is_cut(p.host, host)
+        };
+        let living: Vec<usize> = (0..self.apis.len()).filter(|i| alive(self, i)).collect();
+        self.rng.pick(&living).copied()
+    }
+
+    pub(super) fn connect(&mut self, process: u32) -> Option<Connection> {
+        let api = self.choose_api(self.processes[process as usize].host)?;
+        let id = self.conns.len() as u64;
+        self.conns.push(process);
+        let life = self.processes[self.apis[api] as usize].life;
+        let connection = Connection { id, api, life, up: self.now, down: self.now, dead: false };
+        self.processes[process as usize].connection = Some(connection);
+        Some(connection)
+    }
+
+    pub(super) fn send(&mut self, process: u32, msg: ToServer) {
+        let connection = match self.processes[process as usize].connection {
+            Some(connection) => connection,
+            None => match self.connect(process) {
+                Some(connection) => connection,
+                None => return self.refuse(process),
+            },
+        };
+        let from = self.processes[process as usize].host;
+        let to_process = self.apis[connection.api];
+        let to = self.processes[to_process as usize].host;
+        if connection.dead {
+            return;
+        }
+        if self.net.is_cut(from, to) {
+            return self.kill_connection(process);
+        }
+        let at = (self.now + self.net.delay(from, to).as_nanos() as u64).max(connection.up + 1);
+        let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
+        c.up = at;
+        let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id, msg };
+        self.heap.push(at, event);
+    }
+
+    /// Nobody answers: the client learns it soon.
+    pub(super) fn refuse(&mut self, process: u32) {
+        let life = self.processes[process as usize].life;
+        let at = self.now + REFUSED.as_nanos() as u64;
+        self.heap.push(at, Event::ToClient { process, life, conn: u64::MAX, msg: FromServer::Disconnected });
+    }
+
+    /// The connection carries nothing any more; both ends notice some time later.
+    pub(super) fn kill_connection(&mut self, process: u32) {
+        let Some(c) = self.processes[process as usize].connection.as_mut().filter(|c| !c.dead) else { return };
+        c.dead = true;
+        let (conn, api, api_life) = (c.id, c.api, c.life);
+        let life = self.processes[process as usize].life;
+        let lo = Duration::from_secs(1);
+        let (client, server) = (self.rng.duration(lo, NOTICE), self.rng.duration(lo, NOTICE));
+        let (client, server) = (self.now + client.as_nanos() as u64, self.now + server.as_nanos() as u64);
+        self.heap.push(client, Event::ToClient { process, life, conn, msg: FromServer::Disconnected });
+        self.heap.push(server, Event::Closed { process: self.apis[api], life: api_life, conn });
+    }
+
+    pub(super) fn to_api(&mut self, process: u32, life: u32, conn: u64, msg: ToServer) {
+        if self.processes[process as usize].life != life || self.processes[process as usize].running.is_none() {
+            return;
+        }
+        let client = self.conns[conn as usize];
+        let connection = self.processes[client as usize].connection;
+        if connection.is_none_or(|c| c.id != conn || c.dead) {
+            return;
+        }
+        if let ToServer::Request(_, request) = &msg {
+            let at = self.seconds();
+            self.checkers.request(at, &self.store, request);
+        }
+        self.api_handle(process, apiserver::In::Client(ConnId(conn), msg));
+    }
+
+    pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In) {
+        let now = self.clock(self.processes[process as usize].host);
+        let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
+        api.handle(now, input, &mut self.scratch.api);
+        self.deliver(process);
+    }
+
+    pub(super) fn from_api(&mut self, process: u32, out: &mut Vec<apiserver::Out>) {
+        let Role::Api(index) = self.processes[process as usize].role else { unreachable!("only API servers say this") };
+        let from = self.processes[process as usize].host;
+        for msg in out.drain(..) {
+            match msg {
+                apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
+                apiserver::Out::Store(id, request) => {
+                    let life = self.processes[process as usize].life;
+                    let delay = self.net.delay(from, STORE_HOST)
+                        + self.rng.duration(self.store_latency.0, self.store_latency.1);
+                    let at = (self.now + delay.as_nanos() as u64).max(self.store_up[index] + 1);
+                    let at = at.max(self.store_stalled_until);
+                    self.store_up[index] = at;
+                    self.heap.push(at, Event::ToStore { api: index, life, id, request });
+                }
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
+        let process = self.conns[conn as usize];
+        let host = self.processes[process as usize].host;
+        let Some(connection) = self.processes[process as usize].connection.filter(|c| c.id == conn && !c.dead) else {
+            return;
+        };
+        if self.net.is_cut(from, host) {
+            return self.kill_connection(process);
+        }
+        let at = (self.now + self.net.delay(from, host).as_nanos() as u64).max(connection.down + 1);
+        let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
+        c.down = at;
+        let life = self.processes[process as usize].life;
+        self.heap.push(at, Event::ToClient { process, life, conn, msg });
+    }
+
+    pub(super) fn to_client(&mut self, process: u32, life: u32, conn: u64, msg: FromServer) {
+        if self.processes[process as usize].life != life {
+            return;
+        }
+        let broken = matches!(msg, FromServer::Disconnected);
+        let p = &mut self.processes[process as usize];
+        if conn != u64::MAX {
+            if p.connection.is_none_or(|c| c.id != conn || (c.dead && !broken)) {
+                return;
+            }
+            if broken {
+                p.connection = None;
+            }
+        }
+        let now = self.clock(self.processes[process as usize].host);
+        let out = &mut self.scratch;
+        match self.processes[process as usize].running.as_mut() {
+            Some(Running::Manager(m)) => m.handle(now, msg, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle(now, msg, &mut out.client),
+            Some(Running::User(m)) => {
+                m.handle(now, msg, &mut out.client);
+                for done in m.take_done() {
+                    let what = match done.error {
+                        Some(error) => format!("{}: {error}", done.what),
+                        None => done.what,
+                    };
+                    self.actions.push(Happening { at: self.now as f64 / 1e9, what });
+                }
+            }
+            Some(Running::Agent(m)) => m.handle(now, agent::In::Api(msg), &mut out.agent),
+            Some(Running::Api(_)) => unreachable!("an API server is nobody's client"),
+            None => {}
+        }
+        self.deliver(process);
+    }
+
+    pub(super) fn to_store(&mut self, api: usize, life: u32, id: u64, request: StoreRequest) {
+        if self.processes[self.apis[api] as usize].life != life {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.store_out);
+        let client = StoreClient(api as u32);
+        let now = self.clock(STORE_HOST);
+        self.store.handle(now, store::In::Request(client, id, request), &mut out);
+        self.checkers.commits(self.now as f64 / 1e9, &self.store);
+        self.from_store(out);
+        self.arm_store();
+    }
+
+    pub(super) fn from_store(&mut self, mut out: Vec<store::Out>) {
+        for store::Out { to, msg } in out.drain(..) {
+            let index = to.0 as usize;
+            let process = self.apis[index];
+            let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
+            let delay = self.net.delay(STORE_HOST, host);
+            let at = if matches!(msg, FromStore::Events { .. }) {
+                let at = (self.now + (delay + self.lags[index]).as_nanos() as u64).max(self.store_events[index] + 1);
+                self.store_events[index] = at;
+                at
+            } else {
+                let at = (self.now + delay.as_nanos() as u64).max(self.store_down[index] + 1);
+                // The reply to a watch opens its stream: it comes before the stream's events and after older ones.
+                self.store_down[index] = at;
+                at
+            };
+            self.heap.push(at, Event::FromStore { process, life, msg });
+        }
+        self.store_out = out;
+    }
+}
