@@ -12,6 +12,9 @@ pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 pub const WATCH_CACHE_EVENTS: usize = 10_000;
 /// How often old revisions are compacted away (`--etcd-compaction-interval`).
 pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+/// Compaction comes early once so many revisions have passed since the last: a burst of writes must not fill the store
+/// with the past. What is kept is between once and twice as much.
+pub const COMPACTION_REVISIONS: u64 = 150_000;
 /// First back-off of a work queue's key (client-go `ItemExponentialFailureRateLimiter`).
 pub const QUEUE_BACKOFF_BASE: Duration = Duration::from_millis(5);
 /// Longest back-off of a work queue's key. client-go says 1000 s; a cluster that has healed should not wait that long.

@@ -47,7 +47,9 @@ impl ApiServer {
 
     fn take_compaction_turn(&mut self, now: Now, out: &mut Vec<Out>) {
         let due = *self.compaction.next.get_or_insert(now.mono + limits::COMPACTION_INTERVAL);
-        if now.mono < due {
+        let (past, newest) = (self.compaction.past, self.cache.revision());
+        let many = newest.0.saturating_sub(past.0) >= limits::COMPACTION_REVISIONS;
+        if now.mono < due && !many {
             return;
         }
         self.compaction.next = Some(now.mono + limits::COMPACTION_INTERVAL);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Controller, Plan, Write};
 use crate::api::{Propagation, Subresource};
-use crate::client::Views;
+use crate::client::{Change, Views};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision};
 
@@ -55,12 +55,14 @@ pub(crate) fn node(name: &str) -> Object {
 pub(crate) struct Fake {
     pub(crate) views: Views,
     pub(crate) rv: u64,
+    /// What no controller has observed yet.
+    changes: Vec<Change>,
 }
 
 impl Fake {
     /// With these objects stored.
     pub(crate) fn new(kinds: &[Kind], objects: impl IntoIterator<Item = Object>) -> Fake {
-        let mut fake = Fake { views: Views::of(kinds, []), rv: 1 };
+        let mut fake = Fake { views: Views::of(kinds, []), rv: 1, changes: Vec::new() };
         for object in objects {
             fake.put(object);
         }
@@ -74,13 +76,17 @@ impl Fake {
         if object.uid().is_empty() {
             object.meta_mut().uid = Some(format!("uid-{}", self.rv));
         }
-        self.views.view_mut(object.kind()).upsert(object.key(), object);
+        let (key, new) = (object.key(), Some(object.clone()));
+        let old = self.views.view_mut(object.kind()).upsert(key.clone(), object);
+        self.changes.push(Change { key, old, new });
     }
 
     /// Removes an object.
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
         self.advance();
-        self.views.view_mut(key.kind).remove(key);
+        if let Some(old) = self.views.view_mut(key.kind).remove(key) {
+            self.changes.push(Change { key: key.clone(), old: Some(old), new: None });
+        }
     }
 
     /// One object.
@@ -99,6 +105,7 @@ impl Fake {
 
     /// Reconciles a key and carries the plan out; answers it.
     pub(crate) fn step(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) -> Plan {
+        self.changes.drain(..).for_each(|change| controller.observe(&change, now));
         let plan = controller.reconcile(&self.views, key, now);
         for write in &plan.writes {
             self.apply(write, now);

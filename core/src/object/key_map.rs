@@ -129,6 +129,11 @@ impl<V> KeyMap<V> {
         })
     }
 
+    /// All entries in order of their slots, which is that of their arrival where none has left.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&ObjectKey, &mut V)> {
+        self.slots.iter_mut().flatten().map(|(key, value)| (&*key, value))
+    }
+
     /// The entries of a range in order of their keys.
     pub fn range<R: RangeBounds<ObjectKey>>(
         &self,

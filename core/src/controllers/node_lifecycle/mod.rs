@@ -1,9 +1,9 @@
 //! The node lifecycle controller and the taint manager: from heartbeats to conditions, from conditions to taints, from
 //! taints to evictions.
 //!
-//! Keys: one for the periodic look at all heartbeats, one a node, one a pod on a tainted node. A renewal of a lease
-//! concerns no key at all; the look compares two numbers a healthy node. Each step writes one thing, and the change it
-//! makes brings the next step.
+//! Keys: one for the periodic look at all nodes, one a node, one a pod on a tainted node. A renewal of a lease concerns
+//! no key at all: it is noted as it arrives, and the look compares two times a healthy node. Each step writes one
+//! thing, and the change it makes brings the next step.
 
 mod eviction;
 mod health;
@@ -21,7 +21,7 @@ use crate::api::Subresource;
 use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision};
+use crate::object::{KeyMap, Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision};
 use eviction::Stay;
 use health::{NodeState, Readiness};
 use zone::Zones;
@@ -38,7 +38,9 @@ pub struct NodeLifecycleController {
     look: ObjectKey,
     next_look: Mono,
     looked: bool,
-    nodes: BTreeMap<Arc<str>, NodeState>,
+    nodes: KeyMap<NodeState>,
+    /// Nodes that have come, gone or changed since the last look, or whose lease has come or gone.
+    touched: BTreeSet<ObjectKey>,
     zones: Zones,
     all_disrupted: bool,
     /// Revision of the leases at the last look, and when it last moved.
@@ -53,7 +55,8 @@ impl Default for NodeLifecycleController {
             look: ObjectKey::new(Kind::NODE, "", ""),
             next_look: Mono::ZERO,
             looked: false,
-            nodes: BTreeMap::new(),
+            nodes: KeyMap::default(),
+            touched: BTreeSet::new(),
             zones: Zones::default(),
             all_disrupted: false,
             leases: (Revision(0), Mono::ZERO),
@@ -69,6 +72,21 @@ impl Controller for NodeLifecycleController {
 
     fn watches(&self) -> &'static [Watched] {
         WATCHED
+    }
+
+    fn observe(&mut self, change: &Change, now: Now) {
+        match (&change.old, &change.new) {
+            (_, Some(Object::Lease(lease))) if change.key.namespace() == NODE_LEASE_NAMESPACE => {
+                if let Some(slot) = self.nodes.find(Kind::NODE, "", lease.name()) {
+                    self.nodes.at_mut(slot).1.see_lease(lease.rv, now.mono);
+                }
+                if change.old.is_none() {
+                    self.touched.insert(ObjectKey::new(Kind::NODE, "", lease.name()));
+                }
+            }
+            (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
+            _ => {}
+        }
     }
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
@@ -121,7 +139,7 @@ impl Controller for NodeLifecycleController {
     ) -> Option<EventNote> {
         if let Write::Update(Object::Pod(pod), _) = write
             && key.kind == Kind::NODE
-            && let Some(state) = self.nodes.get_mut(key.name())
+            && let Some(state) = self.nodes.get_mut(key)
         {
             state.marked.insert(Arc::from(pod.uid()));
         }
@@ -171,14 +189,14 @@ impl NodeLifecycleController {
         let all_disrupted = self.zones.finish_count();
         if all_disrupted != self.all_disrupted {
             self.all_disrupted = all_disrupted;
-            for (name, state) in &mut self.nodes {
+            for (key, state) in self.nodes.iter_mut() {
                 state.granted = false;
                 if !all_disrupted {
                     state.heard = now.mono;
                     state.silent = false;
                 }
                 if state.tainted {
-                    plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+                    plan.wake.push(key.clone());
                 }
             }
         }
@@ -196,7 +214,7 @@ impl NodeLifecycleController {
             let blind = self.looked && now.since(self.leases.1) > limits::LEASE_VIEW_BLIND;
             self.leases = (revision, now);
             if blind {
-                for state in self.nodes.values_mut() {
+                for (_, state) in self.nodes.iter_mut() {
                     state.heard = now;
                 }
             }
@@ -204,49 +222,52 @@ impl NodeLifecycleController {
         now.since(self.leases.1) <= limits::LEASE_VIEW_QUIET
     }
 
-    /// Goes through nodes, leases and memory side by side; all three are in order of the nodes' names.
+    /// Takes in what was touched, then counts and judges every node.
     fn walk(&mut self, views: &Views, now: Now, can_see: bool, plan: &mut Plan) {
+        if !self.looked {
+            // What was there before the first look was not observed.
+            let nodes = views.view(Kind::NODE).iter().map(|(key, _)| key.clone());
+            let leases = views.list::<coordination_v1::Lease>(NODE_LEASE_NAMESPACE);
+            self.touched.extend(nodes.chain(leases.map(|l| ObjectKey::new(Kind::NODE, "", l.name()))));
+        }
+        for key in std::mem::take(&mut self.touched) {
+            self.take_in(key, views, now, plan);
+        }
         self.zones.start_count();
-        let (mut gone, mut new): (Vec<Arc<str>>, Vec<&Node>) = (Vec::new(), Vec::new());
-        let mut leases = views.list::<coordination_v1::Lease>(NODE_LEASE_NAMESPACE).peekable();
-        let mut states = self.nodes.iter_mut().peekable();
-        for (_, object) in views.view(Kind::NODE).iter() {
-            let Object::Node(node) = object else { continue };
-            let name = node.name();
-            while let Some((n, _)) = states.next_if(|(n, _)| &***n < name) {
-                gone.push(Arc::clone(n));
-            }
-            while let Some(lease) = leases.next_if(|l| l.name() < name) {
-                plan.wake.push(ObjectKey::new(Kind::NODE, "", lease.name()));
-            }
-            let lease = leases.next_if(|l| l.name() == name);
-            let Some((_, state)) = states.next_if(|(n, _)| &***n == name) else {
-                new.push(node);
-                continue;
-            };
-            look_at(state, node, lease, &mut self.zones, now.mono);
+        for (key, state) in self.nodes.iter_mut() {
+            self.zones.count(state.zone, state.readiness == Readiness::True);
             if can_see && state.judge(now.mono) {
-                plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+                plan.wake.push(key.clone());
             }
         }
-        gone.extend(states.map(|(n, _)| Arc::clone(n)));
-        plan.wake.extend(leases.map(|l| ObjectKey::new(Kind::NODE, "", l.name())));
-        for name in gone {
-            self.nodes.remove(&name);
-        }
-        for node in new {
-            let mut state = NodeState::new(now.mono);
-            look_at(&mut state, node, lease_of(views, node.name()), &mut self.zones, now.mono);
-            self.nodes.insert(Arc::from(node.name()), state);
-            if self.looked {
-                let name = node.name();
-                plan.events.push(EventNote {
-                    about: Object::Node(node.clone()),
-                    warning: false,
-                    reason: "RegisteredNode",
-                    message: format!("Node {name} event: Registered Node {name} in Controller"),
-                });
+    }
+
+    /// A node has come, gone or changed, or a lease without a node is there.
+    fn take_in(&mut self, key: ObjectKey, views: &Views, now: Now, plan: &mut Plan) {
+        let Some(node) = views.get::<core_v1::Node>(&key) else {
+            self.nodes.remove(&key);
+            if lease_of(views, key.name()).is_some() {
+                plan.wake.push(key);
             }
+            return;
+        };
+        if let Some(state) = self.nodes.get_mut(&key) {
+            return look_at(state, node, &mut self.zones, now.mono);
+        }
+        let mut state = NodeState::new(now.mono);
+        if let Some(lease) = lease_of(views, key.name()) {
+            state.see_lease(lease.rv, now.mono);
+        }
+        look_at(&mut state, node, &mut self.zones, now.mono);
+        self.nodes.insert_new(key, state);
+        if self.looked {
+            let name = node.name();
+            plan.events.push(EventNote {
+                about: Object::Node(node.clone()),
+                warning: false,
+                reason: "RegisteredNode",
+                message: format!("Node {name} event: Registered Node {name} in Controller"),
+            });
         }
     }
 
@@ -255,11 +276,11 @@ impl NodeLifecycleController {
         if self.all_disrupted || self.zones.all_ready() {
             return;
         }
-        for (name, state) in &mut self.nodes {
+        for (key, state) in self.nodes.iter_mut() {
             let waits = state.readiness != Readiness::True && !state.granted && !state.tainted;
             if waits && self.zones.get_mut(state.zone).grant(now) {
                 state.granted = true;
-                plan.wake.push(ObjectKey::new(Kind::NODE, "", name));
+                plan.wake.push(key.clone());
             }
         }
     }
@@ -267,7 +288,7 @@ impl NodeLifecycleController {
     fn reconcile_node(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
         let Some(node) = views.get::<core_v1::Node>(key) else { return abandoned_lease(views, key) };
         let mut plan = Plan::nothing();
-        let Some(state) = self.nodes.get_mut(key.name()) else {
+        let Some(state) = self.nodes.get_mut(key) else {
             // The look takes it in; taints of conditions do not wait for that.
             plan.wake.push(self.look.clone());
             let tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
@@ -345,11 +366,8 @@ impl NodeLifecycleController {
     }
 }
 
-/// Takes one look at a node and its lease, and counts the node in its zone.
-fn look_at(state: &mut NodeState, node: &Node, lease: Option<&Lease>, zones: &mut Zones, now: Mono) {
-    if let Some(lease) = lease {
-        state.see_lease(lease.rv, now);
-    }
+/// Takes one look at a node.
+fn look_at(state: &mut NodeState, node: &Node, zones: &mut Zones, now: Mono) {
     if state.see_node(node, now) {
         state.zone = zones.number(node);
         state.tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
@@ -357,7 +375,6 @@ fn look_at(state: &mut NodeState, node: &Node, lease: Option<&Lease>, zones: &mu
             state.granted = false;
         }
     }
-    zones.count(state.zone, state.readiness == Readiness::True);
 }
 
 /// Writes the taints that the node should have, if it has others; whether it had to.

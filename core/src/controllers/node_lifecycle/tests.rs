@@ -126,7 +126,7 @@ fn a_pod_is_declared_once() {
     run.until(90, &["n2", "n3"]);
     let pod = run.fake.get(Kind::POD, "d/p3").expect("it tolerates").clone();
     run.fake.put(with(pod, json!({"status":{"conditions":[{"type":"Ready","status":"True"}]}})));
-    run.controller.nodes.get_mut("n1").unwrap().pods_marked = false;
+    run.controller.nodes.get_mut(&ObjectKey::new(Kind::NODE, "", "n1")).unwrap().pods_marked = false;
     run.until(120, &["n2", "n3"]);
     assert_eq!(run.ready(Kind::POD, "d/p3"), "True", "its agent lives after all");
 }
