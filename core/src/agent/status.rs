@@ -71,7 +71,10 @@ impl PodState {
     fn fill(&self, status: &mut core_v1::PodStatus, now: Now, shared: &Shared) {
         let make = |role: fn(Role) -> bool| -> Vec<core_v1::ContainerStatus> {
             let of_role = self.containers.iter().filter(|c| role(c.role));
-            of_role.map(|c| self.container_status(c, shared)).collect()
+            let mut all: Vec<_> = of_role.map(|c| self.container_status(c, shared)).collect();
+            // They are large, and the store keeps many a version: no room is left for more.
+            all.shrink_to_fit();
+            all
         };
         let inits = make(|r| r != Role::Main);
         let mains = make(|r| r == Role::Main);

@@ -86,6 +86,9 @@ pub(super) fn set_condition(
             }
             *old = new;
         }
-        None => conditions.push(new),
+        None => {
+            conditions.reserve_exact(1);
+            conditions.push(new);
+        }
     }
 }

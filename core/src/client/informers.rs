@@ -53,6 +53,11 @@ impl Informers {
         self.informers.len() as u16
     }
 
+    /// Their kinds, in the order of their parts.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.informers.iter().map(Informer::kind)
+    }
+
     /// What they have learnt.
     pub fn views(&self) -> &Views {
         &self.views

@@ -6,7 +6,7 @@
 //! earlier writes, or that is older than the leadership it is made under; two workers on one key; a second name for
 //! a child whose first creation may have gone through.
 //!
-//! Call order: `news` for each change of a kind that it `reads`, after the views have taken it in; `handle` for each
+//! Call order: `news` for each change of a kind that it `watches`, and of every kind while it `waits`, after the views have taken it in; `handle` for each
 //! message of one of its parts, and for `Disconnected`; `handle_timeout` at `poll_timeout`; all with the mandate of the
 //! moment. `reset` when leadership has been lost.
 
@@ -145,9 +145,14 @@ impl Runner {
         self.controller.name()
     }
 
-    /// Whether news of a kind concern it: its controller watches the kind, or it waits to see a write of its own.
-    pub fn reads(&self, kind: Kind) -> bool {
-        self.journal.is_waiting() || self.controller.watches().iter().any(|w| w.kind == kind)
+    /// Whether its controller watches a kind.
+    pub fn watches(&self, kind: Kind) -> bool {
+        self.controller.watches().iter().any(|w| w.kind == kind)
+    }
+
+    /// Whether a key waits to see a write of its own, of whatever kind.
+    pub fn waits(&self) -> bool {
+        self.journal.is_waiting()
     }
 
     /// Whether nothing is queued, in flight or waiting for its own writes.
@@ -197,8 +202,8 @@ impl Runner {
         out: &mut Vec<ToServer>,
     ) {
         self.check_term(now, mandate);
+        let is_watched = self.watches(kind);
         let (queue, views) = (&mut self.queue, informers.views());
-        let is_watched = self.controller.watches().iter().any(|w| w.kind == kind);
         for change in changes {
             if is_watched {
                 self.controller.observe(change, now);

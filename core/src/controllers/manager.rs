@@ -56,6 +56,8 @@ pub struct ControllerManager {
     elector: Option<Elector>,
     informers: Informers,
     runners: Vec<Runner>,
+    /// Runners whose controllers watch a kind, by informer.
+    readers: Vec<Vec<bool>>,
     routes: Vec<Route>,
     /// Each runner's deadline as of its last step; a step of one runner moves no other's.
     deadlines: Vec<Option<Deadline>>,
@@ -102,12 +104,15 @@ impl ControllerManager {
             routes.extend((0..Runner::PARTS).map(|_| Route::Runner(index)));
             runners.push(runner);
         }
+        let reads = |kind| runners.iter().map(|r: &Runner| r.watches(kind)).collect();
+        let readers = informers.kinds().map(reads).collect();
         let deadlines = vec![None; runners.len()];
         ControllerManager {
             make,
             elector,
             informers,
             runners,
+            readers,
             routes,
             deadlines,
             started: false,
@@ -195,7 +200,7 @@ impl ControllerManager {
         let mut changes = std::mem::take(&mut self.changes);
         let kind = self.informers.handle(now, informer, input, out, &mut changes);
         for index in 0..self.runners.len() {
-            if self.runners[index].reads(kind) {
+            if self.readers[informer][index] || self.runners[index].waits() {
                 let mandate = self.settle(now, out);
                 self.runners[index].news(now, kind, &changes, &mut self.informers, mandate.as_ref(), out);
                 self.after(now, index, out);

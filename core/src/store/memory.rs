@@ -184,7 +184,10 @@ impl MemoryStore {
     }
 
     fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
-        let mut changes = Vec::new();
+        let mut changes = match &request {
+            StoreRequest::Txn(txn) => Vec::with_capacity(txn.success.len()),
+            _ => Vec::new(),
+        };
         let mut history = None;
         let reply = match request {
             StoreRequest::Txn(txn) => self.txn(txn, &mut changes),
