@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1 as core_v1;
 
 use skeg_core::object::{
-    Kind, Object, ObjectKey, Pod, Revision, Selector, controller_of, is_node_ready, is_pod_ready, is_pod_terminal,
-    pod_condition, pod_phase,
+    Kind, Object, ObjectKey, Pod, Revision, controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_condition,
+    pod_phase,
 };
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
@@ -270,41 +270,6 @@ pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
                 let (t, c) = (truth.get(key), cached.get(key));
                 return Some(format!("{}: the store has {key} at {t:?}, the cache at {c:?}", api.name()));
             }
-        }
-    }
-    None
-}
-
-/// Compares the EndpointSlices of each Service with its ready pods; a difference in words.
-pub fn wrong_endpoints(store: &MemoryStore) -> Option<String> {
-    for object in objects(store, Kind::SERVICE) {
-        let Object::Service(service) = object else { continue };
-        let Some(labels) = service.spec.selector.as_ref().filter(|s| !s.is_empty()) else { continue };
-        let selector = Selector::from_map(labels);
-        let mut expect: Vec<&str> = objects(store, Kind::POD)
-            .filter(|p| p.namespace() == service.namespace() && selector.matches(p.labels()) && !p.is_deleting())
-            .filter_map(Object::get::<core_v1::Pod>)
-            .filter(|p| is_pod_ready(p))
-            .map(Pod::name)
-            .collect();
-        let of_service = |o: &&Object| {
-            o.namespace() == service.namespace()
-                && o.labels().and_then(|l| l.get("kubernetes.io/service-name")).is_some_and(|n| n == service.name())
-        };
-        let mut found: Vec<&str> = Vec::new();
-        for slice in objects(store, Kind::ENDPOINT_SLICE).filter(of_service) {
-            let Object::EndpointSlice(slice) = slice else { continue };
-            for e in slice.spec.endpoints.iter().flatten() {
-                if e.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
-                    found.extend(e.target_ref.as_ref().and_then(|t| t.name.as_deref()));
-                }
-            }
-        }
-        expect.sort_unstable();
-        found.sort_unstable();
-        if expect != found {
-            let key = service.key();
-            return Some(format!("{key}: ready pods are {expect:?}, its EndpointSlices name {found:?}"));
         }
     }
     None

@@ -10,6 +10,8 @@
 //! | `generation-counts` | `metadata.generation` and the uid of an object never go back or change |
 //! | `caches-at-rest-equal-store` | at the end every API server's cache shows what the store holds |
 //! | `endpoints-at-rest` | at the end the EndpointSlices of a Service name its ready pods, and no others |
+//! | `proxies-at-rest` | at the end every node's service table is what follows from the store; a cluster IP leads to the ready pods |
+//! | `names-at-rest` | at the end the DNS answers each Service's name with its cluster IP, or its ready pods where it is headless |
 //! | `converged-and-kept` | at the end the declared state is reached, and kept |
 
 use std::collections::BTreeMap;
@@ -29,7 +31,7 @@ use crate::outcome::{Happening, InvariantResult, Rollout};
 /// How many breaks of one invariant are told in words.
 const TOLD: usize = 5;
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "node-over-allocatable",
     "pod-bound-twice",
     "available-floor",
@@ -38,6 +40,8 @@ const NAMES: [&str; 9] = [
     "generation-counts",
     "caches-at-rest-equal-store",
     "endpoints-at-rest",
+    "proxies-at-rest",
+    "names-at-rest",
     "converged-and-kept",
 ];
 

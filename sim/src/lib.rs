@@ -16,6 +16,7 @@ pub mod report;
 pub mod run;
 pub mod runtime;
 pub mod scenario;
+pub mod services;
 pub mod user;
 pub mod world;
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::controllers::{ControllerManager, ManagerConfig};
+use skeg_core::dns::{ClusterDns, DnsConfig};
+use skeg_core::proxy::{ProxyConfig, ServiceProxy};
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::{Deadline, Machine, Rng};
 
@@ -25,6 +27,10 @@ pub enum Role {
     User,
     /// The agent of a node; the number counts nodes.
     Agent(usize, Arc<AgentConfig>),
+    /// The service proxy of a node.
+    Proxy(usize, ProxyConfig),
+    /// A replica of the cluster's DNS.
+    Dns(usize),
 }
 
 /// The running machine of a process.
@@ -39,6 +45,10 @@ pub enum Running {
     User(Box<User>),
     /// See [`Role::Agent`].
     Agent(Box<NodeAgent>),
+    /// See [`Role::Proxy`].
+    Proxy(Box<ServiceProxy>),
+    /// See [`Role::Dns`].
+    Dns(Box<ClusterDns>),
 }
 
 /// A process and its place in the world.
@@ -60,6 +70,14 @@ pub struct Process {
 }
 
 impl Role {
+    /// The node that it runs on, if it is a node's.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Role::Agent(node, _) | Role::Proxy(node, _) => Some(*node),
+            Role::Api(_) | Role::Manager(_) | Role::Scheduler(_) | Role::User | Role::Dns(_) => None,
+        }
+    }
+
     /// Whether one of its like leads.
     pub fn is_elected(&self) -> bool {
         matches!(self, Role::Manager(_) | Role::Scheduler(_))
@@ -84,6 +102,8 @@ impl Role {
             }
             Role::User => Running::User(Box::new(User::new(rng))),
             Role::Agent(_, config) => Running::Agent(Box::new(NodeAgent::new((**config).clone(), rng))),
+            Role::Proxy(_, config) => Running::Proxy(Box::new(ServiceProxy::new(config.clone(), rng))),
+            Role::Dns(_) => Running::Dns(Box::new(ClusterDns::new(DnsConfig::default(), rng))),
         }
     }
 }
@@ -97,6 +117,8 @@ impl Running {
             Running::Scheduler(m) => m.poll_timeout(),
             Running::User(m) => m.poll_timeout(),
             Running::Agent(m) => m.poll_timeout(),
+            Running::Proxy(m) => m.poll_timeout(),
+            Running::Dns(m) => m.poll_timeout(),
         }
     }
 }

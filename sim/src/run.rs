@@ -10,6 +10,7 @@ use crate::converge;
 use crate::fault;
 use crate::outcome::{ExpectationResult, NotConverged, Outcome, Sample};
 use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
+use crate::services;
 use crate::world::World;
 
 /// How long the declared state must be kept.
@@ -95,7 +96,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
             zones,
             api_servers: 2,
             control_replicas: 2,
-            proxies: false,
+            proxies: true,
             latency: (Duration::from_micros(200), Duration::from_millis(2)),
             store_latency: (Duration::from_millis(1), Duration::from_millis(5)),
             record_events: true,
@@ -208,12 +209,20 @@ impl Run<'_> {
             let well = self.world.users_are_idle() && converge::unconverged(&self.world.store, 1).is_empty();
             match (well, since) {
                 (true, None) => since = Some(now),
-                (true, Some(from)) if now - from >= nanos(HOLD) => return (true, Vec::new()),
+                // Whoever lost its connection just before the end is given the time to notice.
+                (true, Some(from)) if now - from >= nanos(HOLD) && services::unsettled(&self.world).is_none() => {
+                    return (true, Vec::new());
+                }
                 (true, Some(_)) => {}
                 (false, _) => since = None,
             }
             if now >= nanos(end) {
                 let mut missing = converge::unconverged(&self.world.store, 50);
+                if missing.is_empty()
+                    && let Some((_, why)) = services::unsettled(&self.world)
+                {
+                    missing.push(NotConverged { what: "services".to_owned(), why });
+                }
                 if missing.is_empty() {
                     let what = "the cluster".to_owned();
                     let why = "the declared state was reached too late to see whether it is kept".to_owned();
@@ -252,8 +261,8 @@ impl Run<'_> {
             if let Some(what) = converge::stale_cache(&self.world, judged) {
                 self.world.checkers.broken("caches-at-rest-equal-store", at, what);
             }
-            if let Some(what) = converge::wrong_endpoints(&self.world.store) {
-                self.world.checkers.broken("endpoints-at-rest", at, what);
+            if let Some((invariant, what)) = services::unsettled(&self.world) {
+                self.world.checkers.broken(invariant, at, what);
             }
         }
         let expectations = self.scenario.expectations.iter().map(|e| self.check(e)).collect();

@@ -1,11 +1,13 @@
 //! How a world begins: hosts, processes, nodes, and the first events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
@@ -74,13 +76,22 @@ impl World {
             add(format!("controller-manager {i}"), Role::Manager(i), host, &mut processes);
             add(format!("scheduler {i}"), Role::Scheduler(i), host, &mut processes);
         }
+        let replicas = if cluster.proxies { cluster.control_replicas.max(1) } else { 0 };
+        for i in 0..replicas {
+            add(format!("dns {i}"), Role::Dns(i), next_host(), &mut processes);
+        }
         let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
         let mut nodes = Vec::new();
         for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
             let agent = add(format!("agent {name}"), Role::Agent(n, Arc::new(config)), host, &mut processes);
+            let proxy = cluster.proxies.then(|| {
+                let config = ProxyConfig { node_name: Arc::from(&*name), zone: Arc::from(&*zone) };
+                add(format!("proxy {name}"), Role::Proxy(n, config), host, &mut processes)
+            });
             let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));
-            nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, host });
+            let services = BTreeMap::new();
+            nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, proxy, host, services });
         }
         let count = apis.len();
         let mut world = World {
@@ -88,6 +99,7 @@ impl World {
             seed,
             store: MemoryStore::new(),
             nodes,
+            zones: vec![BTreeMap::new(); replicas],
             processes,
             checkers: Checkers::default(),
             faults: Vec::new(),
@@ -124,7 +136,7 @@ impl World {
         }
         // Processes come up over the first second, agents last, as machines do.
         for p in 0..world.processes.len() {
-            let late = matches!(world.processes[p].role, Role::Agent(..));
+            let late = world.processes[p].role.node().is_some();
             let at =
                 world.rng.below(if late { 1_000_000_000 } else { 50_000_000 }) + if late { 200_000_000 } else { 0 };
             world.heap.push(at, Event::Restart { process: p as u32 });

@@ -11,7 +11,7 @@ use super::{Event, NOTICE, NodeHost, STORE_HOST, World};
 use crate::action::{describe, is_users};
 use crate::net::HostId;
 use crate::outcome::Happening;
-use crate::process::{Role, Running};
+use crate::process::{Process, Role, Running};
 use crate::runtime::Fire;
 use crate::scenario::{Action, NodeSet};
 
@@ -44,7 +44,8 @@ impl World {
 
     pub(super) fn hosts(&mut self, set: &NodeSet) -> BTreeSet<HostId> {
         if *set == NodeSet::ControlPlane {
-            let control = self.processes.iter().filter(|p| !matches!(p.role, Role::Agent(..) | Role::User));
+            let of_control = |p: &&Process| p.role.node().is_none() && !matches!(p.role, Role::User);
+            let control = self.processes.iter().filter(of_control);
             return control.map(|p| p.host).chain([STORE_HOST]).collect();
         }
         self.node_set(set).into_iter().map(|n| self.nodes[n].host).collect()
@@ -93,9 +94,10 @@ impl World {
             }
             Action::RestartAgent { nodes } => {
                 for n in self.node_set(nodes) {
-                    let (agent, down) =
-                        (self.nodes[n].agent, self.rng.duration(Duration::from_secs(1), Duration::from_secs(20)));
-                    self.restart_after(agent, down);
+                    for process in [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten() {
+                        let down = self.rng.duration(Duration::from_secs(1), Duration::from_secs(20));
+                        self.restart_after(process, down);
+                    }
                 }
             }
             Action::Partition { from, to, one_way } => {
@@ -159,13 +161,15 @@ impl World {
         node.up = false;
         node.epoch += 1;
         node.runtime.power_off(wall, disk_lost);
-        let agent = node.agent;
-        // The machine is gone without a word: the server learns of it by silence.
-        let connection = self.processes[agent as usize].connection.take();
-        self.crash(agent);
-        if let Some(c) = connection {
-            let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
-            self.heap.push(at, Event::Closed { process: self.apis[c.api], life: c.life, conn: c.id });
+        node.services.clear();
+        for process in [Some(node.agent), node.proxy].into_iter().flatten() {
+            // The machine is gone without a word: the server learns of it by silence.
+            let connection = self.processes[process as usize].connection.take();
+            self.crash(process);
+            if let Some(c) = connection {
+                let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
+                self.heap.push(at, Event::Closed { process: self.apis[c.api], life: c.life, conn: c.id });
+            }
         }
     }
 
@@ -174,9 +178,10 @@ impl World {
             return;
         }
         self.nodes[n].up = true;
-        let process = self.nodes[n].agent;
-        let boot = self.rng.duration(Duration::from_secs(1), Duration::from_secs(5));
-        self.heap.push(self.now + boot.as_nanos() as u64, Event::Restart { process });
+        for process in [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten() {
+            let boot = self.rng.duration(Duration::from_secs(1), Duration::from_secs(5));
+            self.heap.push(self.now + boot.as_nanos() as u64, Event::Restart { process });
+        }
     }
 
     /// Mends links, clocks, lags and runtimes, and brings back whatever is down.
@@ -190,9 +195,8 @@ impl World {
             self.power_on(n);
         }
         for p in 0..self.processes.len() as u32 {
-            if self.processes[p as usize].running.is_none()
-                && !matches!(self.processes[p as usize].role, Role::Agent(..))
-            {
+            let process = &self.processes[p as usize];
+            if process.running.is_none() && process.role.node().is_none() {
                 self.heap.push(self.now + 1, Event::Restart { process: p });
             }
         }

@@ -6,11 +6,14 @@ mod node;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use skeg_core::agent;
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
+use skeg_core::dns::{self, RecordData};
+use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Machine, Mono, Now, Rng, Wall};
@@ -72,6 +75,8 @@ struct Scratch {
     api: Vec<apiserver::Out>,
     client: Vec<ToServer>,
     agent: Vec<agent::Out>,
+    proxy: Vec<proxy::Out>,
+    dns: Vec<dns::Out>,
 }
 
 /// A node beside its processes: its runtime, and whether it has power.
@@ -88,7 +93,17 @@ pub struct NodeHost {
     pub up: bool,
     epoch: u32,
     agent: u32,
+    proxy: Option<u32>,
     host: HostId,
+    /// What the node does with connections to Services, as its proxy has last set it up.
+    pub services: BTreeMap<Frontend, Arc<Entry>>,
+}
+
+impl NodeHost {
+    /// Whether a service proxy runs on it.
+    pub fn has_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
 }
 
 /// The world of one run.
@@ -101,6 +116,8 @@ pub struct World {
     pub store: MemoryStore,
     /// Every node.
     pub nodes: Vec<NodeHost>,
+    /// What each replica of the DNS publishes.
+    pub zones: Vec<BTreeMap<Arc<str>, Vec<RecordData>>>,
     /// Every process.
     pub processes: Vec<Process>,
     /// Invariants.
@@ -287,6 +304,8 @@ impl World {
             Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.client),
             Some(Running::User(m)) => m.handle_timeout(now, &mut out.client),
             Some(Running::Agent(m)) => m.handle_timeout(now, &mut out.agent),
+            Some(Running::Proxy(m)) => m.handle_timeout(now, &mut out.proxy),
+            Some(Running::Dns(m)) => m.handle_timeout(now, &mut out.dns),
             None => {}
         }
         self.deliver(process);
@@ -308,6 +327,16 @@ impl World {
             let mut out = std::mem::take(&mut self.scratch.client);
             out.drain(..).for_each(|msg| self.send(process, msg));
             self.scratch.client = out;
+        }
+        if !self.scratch.proxy.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.proxy);
+            self.from_proxy(process, &mut out);
+            self.scratch.proxy = out;
+        }
+        if !self.scratch.dns.is_empty() {
+            let mut out = std::mem::take(&mut self.scratch.dns);
+            self.from_dns(process, &mut out);
+            self.scratch.dns = out;
         }
         if self.processes[process as usize].role.is_elected() {
             self.observe_leaders(process);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use skeg_core::Machine;
 use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::FromServer;
+use skeg_core::dns::{self, RecordChange};
+use skeg_core::proxy::{self, TableChange};
 use skeg_core::store::{self, StoreClient};
 
 use super::{Event, STORE_HOST, World};
@@ -20,6 +22,40 @@ impl World {
                 agent::Out::Runtime(command) => {
                     let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
                     self.fire_later(node, delay, fire);
+                }
+            }
+        }
+    }
+
+    /// Sets up a node's services as its proxy says. What is set up outlives the proxy, as rules in a kernel do.
+    pub(super) fn from_proxy(&mut self, process: u32, out: &mut Vec<proxy::Out>) {
+        let Role::Proxy(node, _) = self.processes[process as usize].role else { unreachable!("only proxies say this") };
+        for msg in out.drain(..) {
+            let services = &mut self.nodes[node].services;
+            match msg {
+                proxy::Out::Api(msg) => self.send(process, msg),
+                proxy::Out::Table(TableChange::Replace(all)) => *services = all.into_iter().collect(),
+                proxy::Out::Table(TableChange::Set(frontend, entry)) => drop(services.insert(frontend, entry)),
+                proxy::Out::Table(TableChange::Remove(frontend)) => {
+                    let known = services.remove(&frontend);
+                    assert!(known.is_some(), "{frontend:?} is removed, and is not there");
+                }
+            }
+        }
+    }
+
+    /// Publishes what a replica of the DNS says.
+    pub(super) fn from_dns(&mut self, process: u32, out: &mut Vec<dns::Out>) {
+        let Role::Dns(index) = self.processes[process as usize].role else { unreachable!("only the DNS says this") };
+        for msg in out.drain(..) {
+            let zone = &mut self.zones[index];
+            match msg {
+                dns::Out::Api(msg) => self.send(process, msg),
+                dns::Out::Records(RecordChange::Replace(all)) => *zone = all.into_iter().collect(),
+                dns::Out::Records(RecordChange::Set(name, records)) => drop(zone.insert(name, records)),
+                dns::Out::Records(RecordChange::Remove(name)) => {
+                    let known = zone.remove(&name);
+                    assert!(known.is_some(), "the records of {name} are removed, and are not there");
                 }
             }
         }
@@ -62,9 +98,7 @@ impl World {
         if p.running.is_some() {
             return;
         }
-        if let Role::Agent(node, _) = p.role
-            && !self.nodes[node].up
-        {
+        if p.role.node().is_some_and(|node| !self.nodes[node].up) {
             return;
         }
         p.life += 1;

@@ -166,6 +166,8 @@ impl World {
                 }
             }
             Some(Running::Agent(m)) => m.handle(now, agent::In::Api(msg), &mut out.agent),
+            Some(Running::Proxy(m)) => m.handle(now, msg, &mut out.proxy),
+            Some(Running::Dns(m)) => m.handle(now, msg, &mut out.dns),
             Some(Running::Api(_)) => unreachable!("an API server is nobody's client"),
             None => {}
         }
