@@ -8,6 +8,9 @@ use std::time::Duration;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a watch that asked for bookmarks gets one (apiserver `bookmarkFrequency`).
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a client waits at least on a silent watch before it begins another (client-go `minWatchTimeout`); by chance
+/// up to twice as long.
+pub const WATCH_PATIENCE: Duration = Duration::from_secs(300);
 /// How many events per kind the watch cache keeps for clients that resume.
 pub const WATCH_CACHE_EVENTS: usize = 10_000;
 /// How often old revisions are compacted away (`--etcd-compaction-interval`).

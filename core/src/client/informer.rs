@@ -19,9 +19,6 @@ use crate::machine::{Deadline, Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 use crate::random::Rng;
 
-/// A watch that has been silent for this many bookmark intervals is taken for dead.
-const SILENT_BOOKMARKS: u32 = 3;
-
 /// What an informer is to watch.
 #[derive(Clone, Debug)]
 pub struct InformerConfig {
@@ -53,8 +50,8 @@ enum State {
     /// A list is on its way; `pages` are what came so far.
     Listing { id: ReqId, until: Mono, rv: Option<Revision>, pages: Vec<Object> },
     /// A watch is open. `check` is when silence is looked at, `heard` when something last came; they are apart so
-    /// that an event moves no deadline.
-    Watching { id: ReqId, check: Mono, heard: Mono },
+    /// that an event moves no deadline. Silent for as long as its `patience`, it is taken for dead.
+    Watching { id: ReqId, check: Mono, heard: Mono, patience: Duration },
 }
 
 /// Keeps a view up to date. The view is its owner's, so that several can stand in one [`Views`](super::Views).
@@ -113,13 +110,13 @@ impl Informer {
             State::Listing { until, rv, .. } if until <= now.mono => {
                 self.wait(now, Next::List(rv), Duration::ZERO);
             }
-            State::Watching { id, check, heard } if check <= now.mono => {
-                let silent = heard + limits::BOOKMARK_INTERVAL * SILENT_BOOKMARKS;
+            State::Watching { id, check, heard, patience } if check <= now.mono => {
+                let silent = heard + patience;
                 if silent <= now.mono {
                     out.push(ToServer::Cancel(id));
                     self.wait(now, Next::Watch, Duration::ZERO);
                 } else {
-                    self.state = State::Watching { id, check: silent, heard };
+                    self.state = State::Watching { id, check: silent, heard, patience };
                 }
             }
             State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } => {}
@@ -194,8 +191,8 @@ impl Informer {
         };
         let call = Call::Watch { kind: c.kind, namespace: Arc::clone(&c.namespace), options };
         out.push(ToServer::Request(id, Request::new(&c.user, call)));
-        let check = now.mono + limits::BOOKMARK_INTERVAL * SILENT_BOOKMARKS;
-        self.state = State::Watching { id, check, heard: now.mono };
+        let patience = self.rng.jitter(limits::WATCH_PATIENCE, 100);
+        self.state = State::Watching { id, check: now.mono + patience, heard: now.mono, patience };
     }
 
     /// Waits for its back-off (at least for `least`), then does `next`.
@@ -471,7 +468,7 @@ mod tests {
     #[test]
     fn a_silent_watch_is_given_up_but_an_active_one_is_not() {
         let (mut b, id) = Bench::synced();
-        let silent = limits::BOOKMARK_INTERVAL * super::SILENT_BOOKMARKS;
+        let silent = limits::WATCH_PATIENCE * 2;
         b.now.mono = Mono::ZERO + limits::BOOKMARK_INTERVAL;
         b.tell(FromServer::Watch(id, WatchEvent::Bookmark { rv: Revision(6), initial_events_end: false }));
         b.wake(silent);
