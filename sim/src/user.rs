@@ -50,6 +50,25 @@ pub struct Done {
     pub error: Option<String>,
 }
 
+/// How often a rolling update that timed out is begun again.
+const MORE_TRIES: u32 = 10;
+
+/// A rolling update of a ReplicationController.
+#[derive(Debug)]
+struct Update {
+    machine: RollingUpdate,
+    old: ObjectKey,
+    /// When it is to turn round.
+    rollback_at: Option<Mono>,
+    tries_left: u32,
+}
+
+impl Update {
+    fn has_ended(&self) -> bool {
+        matches!(self.machine.state(), UpdateState::Done | UpdateState::Failed(_)) && self.rollback_at.is_none()
+    }
+}
+
 /// The client. In: messages of the server. Out: requests.
 #[derive(Debug)]
 pub struct User {
@@ -59,8 +78,7 @@ pub struct User {
     in_flight: Option<(ReqId, Mono)>,
     wake: Mono,
     done: Vec<Done>,
-    /// Rolling updates of ReplicationControllers, each with the moment of its rollback.
-    updates: Vec<(RollingUpdate, Option<Mono>)>,
+    updates: Vec<Update>,
     rng: Rng,
 }
 
@@ -138,22 +156,34 @@ impl User {
                 config.update_period = *interval;
                 // Parts of this client's connection: 1 is the user's own.
                 let part = 2 + self.updates.len() as u16;
-                let update = RollingUpdate::new(config, part, Rng::from_seed(self.rng.next_u64()));
-                self.updates.push((update, rollback_after.map(|after| now.mono + after)));
+                let machine = RollingUpdate::new(config, part, Rng::from_seed(self.rng.next_u64()));
+                let rollback_at = rollback_after.map(|after| now.mono + after);
+                self.updates.push(Update { machine, old: old.clone(), rollback_at, tries_left: MORE_TRIES });
             }
             other => panic!("not a user's action: {other:?}"),
         }
     }
 
-    /// Takes down what the rolling updates say, and turns round those whose time has come.
+    /// Takes down what the rolling updates say, and turns round those whose time has come. One that timed out is begun
+    /// again, as somebody at a terminal would: it goes on where it was.
     fn tend_updates(&mut self, now: Now) {
-        for (update, rollback_at) in &mut self.updates {
-            if rollback_at.is_some_and(|at| at <= now.mono) {
-                *rollback_at = None;
-                update.rollback(now);
+        for update in &mut self.updates {
+            if update.rollback_at.is_some_and(|at| at <= now.mono) {
+                (update.rollback_at, update.tries_left) = (None, MORE_TRIES);
+                update.machine.rollback(now);
             }
-            let messages = update.take_messages();
+            let messages = update.machine.take_messages();
             self.done.extend(messages.into_iter().map(|what| Done { what, error: None }));
+            if let UpdateState::Failed(why) = update.machine.state()
+                && update.tries_left > 0
+            {
+                let again = why.starts_with("timed out");
+                self.done.push(Done { what: format!("rolling-update {}", update.old), error: Some(why.clone()) });
+                update.tries_left = if again { update.tries_left - 1 } else { 0 };
+                if again {
+                    update.machine.resume(now);
+                }
+            }
         }
     }
 
@@ -167,8 +197,7 @@ impl User {
 
     /// Whether everything is done.
     pub fn is_idle(&self) -> bool {
-        let ended = |u: &RollingUpdate| matches!(u.state(), UpdateState::Done | UpdateState::Failed(_));
-        self.tasks.is_empty() && self.updates.iter().all(|(u, rollback_at)| ended(u) && rollback_at.is_none())
+        self.tasks.is_empty() && self.updates.iter().all(Update::has_ended)
     }
 
     /// What was done since the last call.
@@ -366,8 +395,8 @@ impl Machine for User {
     type Out = ToServer;
 
     fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
-        for (update, _) in &mut self.updates {
-            update.handle(now, input.clone(), out);
+        for update in &mut self.updates {
+            update.machine.handle(now, input.clone(), out);
         }
         self.tend_updates(now);
         match input {
@@ -384,8 +413,8 @@ impl Machine for User {
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
-        for (update, _) in &mut self.updates {
-            update.handle_timeout(now, out);
+        for update in &mut self.updates {
+            update.machine.handle_timeout(now, out);
         }
         self.tend_updates(now);
         if self.in_flight.is_some_and(|(_, until)| until <= now.mono) {
@@ -406,9 +435,9 @@ impl Machine for User {
             None if self.tasks.is_empty() => None,
             None => Some(Deadline { at: self.wake, why: "next call" }),
         };
-        for (update, rollback_at) in &self.updates {
-            next = Deadline::earlier(next, update.poll_timeout());
-            next = Deadline::earlier(next, rollback_at.map(|at| Deadline { at, why: "roll back" }));
+        for update in &self.updates {
+            next = Deadline::earlier(next, update.machine.poll_timeout());
+            next = Deadline::earlier(next, update.rollback_at.map(|at| Deadline { at, why: "roll back" }));
         }
         next
     }
