@@ -51,15 +51,15 @@ struct NodeUse {
     used: Amounts,
 }
 
-/// Ready pods of a workload over time.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness {
-    /// Now.
-    pub ready: i32,
-    /// Fewest since `wanted` was first reached.
-    pub lowest: Option<i32>,
-    /// When the fewest were seen.
-    pub lowest_at: f64,
+/// A number of ready pods, of some workloads together, that is watched for.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    keys: Vec<ObjectKey>,
+    replicas: i32,
+    /// When so many were first ready.
+    pub reached: Option<f64>,
+    /// The fewest since then, and when.
+    pub lowest: Option<(i32, f64)>,
 }
 
 /// All checkers, and the tallies that they keep by the way.
@@ -76,8 +76,9 @@ pub struct Checkers {
     /// Owner of a ReplicaSet: UID of the set to key of the Deployment.
     deployment_of: BTreeMap<String, ObjectKey>,
     rollouts: Vec<(ObjectKey, Rollout)>,
-    /// Readiness by workload.
-    pub readiness: BTreeMap<ObjectKey, Readiness>,
+    /// Ready pods by workload.
+    ready_of: BTreeMap<ObjectKey, i32>,
+    marks: Vec<Mark>,
     /// Pods by phase.
     pub phases: BTreeMap<String, i64>,
     /// Pods that are ready.
@@ -293,12 +294,10 @@ impl Checkers {
         let own = ObjectKey::new(kind, pod.namespace(), &owner.name);
         let above = self.deployment_of.get(&owner.uid).cloned();
         for key in [Some(own), above].into_iter().flatten() {
-            let r = self.readiness.entry(key.clone()).or_default();
-            r.ready += by;
-            if r.lowest.is_some_and(|lowest| r.ready < lowest) {
-                (r.lowest, r.lowest_at) = (Some(r.ready), at);
-            }
-            let ready = r.ready;
+            let ready = self.ready_of.entry(key.clone()).or_default();
+            *ready += by;
+            let ready = *ready;
+            self.mark(at, &key);
             for (k, rollout) in self.rollouts.iter_mut().rev() {
                 if *k == key && rollout.finished.is_none() {
                     rollout.lowest_available = rollout.lowest_available.min(ready);
@@ -340,7 +339,7 @@ impl Checkers {
         };
         let desired = d.spec.replicas.unwrap_or(1);
         if old.is_none_or(|o| !o.spec.same_template(&d.spec)) {
-            let ready = self.readiness.entry(key.clone()).or_default().ready;
+            let ready = self.ready(&key);
             for (_, r) in self.rollouts.iter_mut().filter(|(k, r)| *k == key && r.finished.is_none()) {
                 r.workload.push_str(" (superseded)");
                 r.finished = Some(at);
@@ -372,11 +371,32 @@ impl Checkers {
         self.rollouts.iter().map(|(_, r)| r.clone()).collect()
     }
 
-    /// Begins to watch the fewest ready pods of a workload, once it has this many.
-    pub fn watch_floor(&mut self, key: &ObjectKey, from: i32) {
-        let r = self.readiness.entry(key.clone()).or_default();
-        if r.lowest.is_none() && r.ready >= from {
-            r.lowest = Some(r.ready);
+    /// How many pods of a workload are ready.
+    pub fn ready(&self, key: &ObjectKey) -> i32 {
+        self.ready_of.get(key).copied().unwrap_or(0)
+    }
+
+    /// Watches for so many ready pods of these workloads together; answers the number of the mark.
+    pub fn watch_for(&mut self, keys: &[ObjectKey], replicas: i32) -> usize {
+        self.marks.push(Mark { keys: keys.to_vec(), replicas, reached: None, lowest: None });
+        self.marks.len() - 1
+    }
+
+    /// A mark by its number.
+    pub fn marked(&self, number: usize) -> &Mark {
+        &self.marks[number]
+    }
+
+    /// Ready pods of a workload have come or gone.
+    fn mark(&mut self, at: f64, key: &ObjectKey) {
+        for mark in self.marks.iter_mut().filter(|m| m.keys.contains(key)) {
+            let ready: i32 = mark.keys.iter().map(|k| self.ready_of.get(k).copied().unwrap_or(0)).sum();
+            if ready >= mark.replicas {
+                mark.reached.get_or_insert(at);
+            }
+            if mark.reached.is_some() && mark.lowest.is_none_or(|(lowest, _)| ready < lowest) {
+                mark.lowest = Some((ready, at));
+            }
         }
     }
 

@@ -121,7 +121,9 @@ pub fn run(
     let mut timeline: Vec<(Duration, Action)> = scenario.timeline.iter().map(|s| (s.at, s.action.clone())).collect();
     timeline.extend(fault::draw(scenario, seed));
     timeline.sort_by_key(|(at, _)| *at);
-    let mut run = Run { scenario, world: World::new(scenario, seed, timeline, options.trace), samples: Vec::new() };
+    let mut world = World::new(scenario, seed, timeline, options.trace);
+    let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
+    let mut run = Run { scenario, world, samples: Vec::new(), marks };
     // A panic is the machine's bug; the world is not used after it.
     match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
         Ok((converged, not_converged)) => Ok(run.outcome(converged, not_converged)),
@@ -138,6 +140,22 @@ struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
     samples: Vec<Sample>,
+    /// The checkers' mark for each expectation that needs one.
+    marks: Vec<Option<usize>>,
+}
+
+/// Begins to watch for what an expectation must be told of later.
+fn watch(expectation: &Expectation, world: &mut World) -> Option<usize> {
+    match expectation {
+        Expectation::Ready { key, replicas, by: Some(_) } => {
+            Some(world.checkers.watch_for(std::slice::from_ref(key), *replicas))
+        }
+        Expectation::NeverBelow { keys, replicas } => Some(world.checkers.watch_for(keys, *replicas)),
+        Expectation::Ready { .. }
+        | Expectation::RolledOut { .. }
+        | Expectation::Image { .. }
+        | Expectation::Pending { .. } => None,
+    }
 }
 
 fn nanos(d: Duration) -> u64 {
@@ -178,7 +196,6 @@ impl Run<'_> {
             }
         }
         self.world.now = self.world.now.max(until);
-        self.watch_floors();
     }
 
     fn tell(&self, end: Duration, observer: &mut dyn Observer) {
@@ -189,14 +206,6 @@ impl Run<'_> {
             pods: &self.world.checkers.phases,
             ready: self.world.checkers.ready,
         });
-    }
-
-    fn watch_floors(&mut self) {
-        for expectation in &self.scenario.expectations {
-            if let Expectation::NeverBelow { key, replicas } = expectation {
-                self.world.checkers.watch_floor(key, *replicas);
-            }
-        }
     }
 
     /// Waits until the declared state is reached, and looks whether it is kept.
@@ -245,7 +254,6 @@ impl Run<'_> {
             nodes_ready: checkers.nodes_ready.max(0) as usize,
             utilisation: checkers.utilisation(),
         });
-        self.watch_floors();
     }
 
     fn outcome(mut self, converged: bool, not_converged: Vec<NotConverged>) -> Outcome {
@@ -265,7 +273,8 @@ impl Run<'_> {
                 self.world.checkers.broken(invariant, at, what);
             }
         }
-        let expectations = self.scenario.expectations.iter().map(|e| self.check(e)).collect();
+        let marked = self.scenario.expectations.iter().zip(&self.marks);
+        let expectations = marked.map(|(e, mark)| self.check(e, *mark)).collect();
         let world = self.world;
         let pods = world.checkers.phases.iter().filter(|(_, n)| **n > 0);
         Outcome {
@@ -294,22 +303,25 @@ impl Run<'_> {
         }
     }
 
-    fn check(&self, expectation: &Expectation) -> ExpectationResult {
+    fn check(&self, expectation: &Expectation, mark: Option<usize>) -> ExpectationResult {
         let checkers = &self.world.checkers;
-        let ready = |key: &ObjectKey| checkers.readiness.get(key).map_or(0, |r| r.ready);
+        let mark = mark.map(|number| checkers.marked(number));
         let (what, met, seen) = match expectation {
             Expectation::Ready { key, replicas, by } => {
-                let n = ready(key);
+                let n = checkers.ready(key);
+                let reached = mark.and_then(|m| m.reached);
+                let in_time = by.is_none_or(|by| reached.is_some_and(|at| at <= by.as_secs_f64()));
                 let when = by.map(|d| format!(" by {d:?}")).unwrap_or_default();
-                (format!("{key} has {replicas} ready{when}"), n == *replicas, format!("{n} ready"))
+                let first = reached.map(|at| format!(", first at {at:.1}s")).unwrap_or_default();
+                (format!("{key} has {replicas} ready{when}"), in_time && n == *replicas, format!("{n} ready{first}"))
             }
-            Expectation::NeverBelow { key, replicas } => {
-                let r = checkers.readiness.get(key).cloned().unwrap_or_default();
-                let seen = match r.lowest {
-                    Some(n) => format!("lowest {n} at {:.1}s", r.lowest_at),
-                    None => "never reached".to_owned(),
-                };
-                (format!("{key} never has fewer than {replicas} ready"), r.lowest.is_some_and(|n| n >= *replicas), seen)
+            Expectation::NeverBelow { keys, replicas } => {
+                let lowest = mark.and_then(|m| m.lowest);
+                let seen = lowest.map_or("never reached".to_owned(), |(n, at)| format!("lowest {n} at {at:.1}s"));
+                let names: Vec<String> = keys.iter().map(ObjectKey::to_string).collect();
+                let (names, have) = (names.join(" and "), if keys.len() == 1 { "never has" } else { "never have" });
+                let what = format!("{names} {have} fewer than {replicas} ready");
+                (what, lowest.is_some_and(|(n, _)| n >= *replicas), seen)
             }
             Expectation::RolledOut { key, by } => {
                 let name = format!("Deployment {}", key.path());

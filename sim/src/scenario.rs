@@ -270,10 +270,10 @@ pub enum FaultLevel {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Expectation {
-    /// At the end of the run (or by `by`), so many replicas of a workload are ready.
+    /// At the end of the run so many replicas of a workload are ready; with `by`, they first were no later than that.
     Ready { key: ObjectKey, replicas: i32, by: Option<Duration> },
-    /// Available replicas never fall below this from the moment they first reached it.
-    NeverBelow { key: ObjectKey, replicas: i32 },
+    /// Ready replicas of these workloads together never fall below this from the moment they first reached it.
+    NeverBelow { keys: Vec<ObjectKey>, replicas: i32 },
     /// A rollout is complete by then.
     RolledOut { key: ObjectKey, by: Duration },
     /// The workload runs this image at the end.

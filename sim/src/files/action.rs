@@ -350,7 +350,13 @@ pub fn expectation(field: &Field<'_>) -> Option<Expectation> {
                 _ => None,
             }
         }
-        "neverBelow" => key().zip(replicas()).map(|(key, replicas)| Expectation::NeverBelow { key, replicas }),
+        "neverBelow" => {
+            let keys = match f.get("targets") {
+                Some(list) => list.items().and_then(|items| items.iter().map(target).collect::<Option<Vec<_>>>()),
+                None => key().map(|key| vec![key]),
+            };
+            keys.zip(replicas()).map(|(keys, replicas)| Expectation::NeverBelow { keys, replicas })
+        }
         "rolledOut" => {
             let by = f.require("by").and_then(|b| b.duration());
             key().zip(by).map(|(key, by)| Expectation::RolledOut { key, by })

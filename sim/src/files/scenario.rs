@@ -475,7 +475,13 @@ fn check_expectation(field: &Field<'_>, expectation: &Expectation, given: &Given
             known.check(field, key);
             Some(*by)
         }
-        Expectation::NeverBelow { key, .. } | Expectation::Image { key, .. } => {
+        Expectation::NeverBelow { keys, .. } => {
+            for key in keys {
+                known.check(field, key);
+            }
+            None
+        }
+        Expectation::Image { key, .. } => {
             known.check(field, key);
             None
         }
