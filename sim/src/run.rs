@@ -65,13 +65,15 @@ pub struct Crash {
     pub seed: u64,
     /// Virtual seconds.
     pub at: f64,
-    /// What was being done.
+    /// The machine that acted: `agent node-7`.
+    pub machine: String,
+    /// What it said.
     pub message: String,
 }
 
 impl std::fmt::Display for Crash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a machine panicked at {:.6}s of seed {}: {}", self.at, self.seed, self.message)
+        write!(f, "{} panicked at {:.6}s of seed {}: {}", self.machine, self.at, self.seed, self.message)
     }
 }
 
@@ -131,7 +133,8 @@ pub fn run(
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             let message = text.to_owned();
-            Err(Crash { seed, at: run.world.now as f64 / 1e9, message })
+            let (at, machine) = (run.world.now as f64 / 1e9, run.world.acting().to_owned());
+            Err(Crash { seed, at, machine, message })
         }
     }
 }

@@ -128,6 +128,7 @@ impl World {
             record_events: cluster.record_events,
             scratch: Scratch::default(),
             store_out: Vec::new(),
+            acting: None,
             current: String::new(),
             traced,
         };

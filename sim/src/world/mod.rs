@@ -155,6 +155,8 @@ pub struct World {
     record_events: bool,
     scratch: Scratch,
     store_out: Vec<store::Out>,
+    /// The process that is being told something, for a crash's message.
+    acting: Option<u32>,
     /// The event that is being carried out, for the trace.
     current: String,
     traced: bool,
@@ -213,6 +215,7 @@ impl World {
             }
         }
         self.events += 1;
+        self.acting = self.whose(&event);
         self.digest(at, &event);
         match event {
             Event::Wake { process, .. } => {
@@ -246,6 +249,25 @@ impl World {
             }
         }
         true
+    }
+
+    /// The process that an event is for; none: the store, or fate.
+    fn whose(&self, event: &Event) -> Option<u32> {
+        match event {
+            Event::Wake { process, .. }
+            | Event::ToApi { process, .. }
+            | Event::ToClient { process, .. }
+            | Event::Closed { process, .. }
+            | Event::FromStore { process, .. }
+            | Event::Restart { process } => Some(*process),
+            Event::Runtime { node, .. } => Some(self.nodes[*node].agent),
+            Event::ToStore { .. } | Event::Step(_) | Event::StoreWake => None,
+        }
+    }
+
+    /// Name of the machine that acts, or acted last.
+    pub fn acting(&self) -> &str {
+        self.acting.map_or("the store", |process| &self.processes[process as usize].name)
     }
 
     fn digest(&mut self, at: u64, event: &Event) {
