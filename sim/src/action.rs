@@ -57,16 +57,24 @@ pub fn describe(action: &Action) -> String {
             format!("links of {} get {extra_latency:?} slower and lose {loss_percent}%", nodes(set))
         }
         Action::ClockJump { nodes: set, by_seconds } => format!("clock of {} jumps by {by_seconds}s", nodes(set)),
+        Action::ClockDrift { nodes: set, ppm } => format!("clock of {} drifts by {ppm} ppm", nodes(set)),
+        Action::Clog { nodes: set, for_ } => format!("links of {} are clogged for {for_:?}", nodes(set)),
+        Action::Overload { index, one_in: 0 } => format!("API server {index} is overloaded no more"),
+        Action::Overload { index, one_in } => format!("API server {index} turns away one request in {one_in}"),
         Action::RestartApiServer { index, down_for } => match index {
             Some(i) => format!("API server {i} is down for {down_for:?}"),
             None => format!("an API server is down for {down_for:?}"),
         },
         Action::ChangeLeader { down_for } => format!("the leaders crash, for {down_for:?}"),
         Action::Compact => "compact the store".to_owned(),
+        Action::Lag { index, by } if by.is_zero() => format!("API server {index} lags no more"),
         Action::Lag { index, by } => format!("API server {index} lags by {by:?}"),
         Action::StallStore { for_ } => format!("the store stalls for {for_:?}"),
         Action::CrashPods { namespace, selector } => format!("pods {selector} in {namespace} crash"),
         Action::DropConnections { nodes: set } => format!("connections of {} die", nodes(set)),
+        Action::RuntimeTrouble { nodes: set, one_in: 0 } => {
+            format!("the container runtimes of {} work again", nodes(set))
+        }
         Action::RuntimeTrouble { nodes: set, one_in } => {
             format!("the container runtimes of {} fail one time in {one_in}", nodes(set))
         }

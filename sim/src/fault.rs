@@ -1,6 +1,7 @@
 //! Faults drawn by seed: a timeline of the same actions that a scenario may name by hand, so that a failing one can be
 //! written down and cut short.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use skeg_core::Rng;
@@ -8,7 +9,7 @@ use skeg_core::Rng;
 use crate::scenario::{Action, FaultLevel, NodeSet, Scenario};
 
 /// What can happen; each class is drawn from a stream of its own, so that adding one moves no other.
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 19] = [
     "node",
     "disk",
     "zone",
@@ -24,6 +25,10 @@ const CLASSES: [&str; 15] = [
     "lag",
     "stall",
     "runtime",
+    "drift",
+    "clog",
+    "flap",
+    "overload",
 ];
 
 /// How often a class happens in ten minutes on a cluster under heavy faults: at least and at most.
@@ -74,7 +79,8 @@ fn some_nodes(scenario: &Scenario, rng: &mut Rng, most: u64) -> NodeSet {
         .flat_map(|p| (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))))
         .collect();
     let count = 1 + rng.below(most);
-    NodeSet::Names((0..count).filter_map(|_| rng.pick(&names).cloned()).collect())
+    let drawn: BTreeSet<String> = (0..count).filter_map(|_| rng.pick(&names).cloned()).collect();
+    NodeSet::Names(drawn.into_iter().collect())
 }
 
 fn one(class: &str, scenario: &Scenario, at: Duration, rng: &mut Rng, all: &mut Vec<(Duration, Action)>) {
@@ -134,6 +140,34 @@ fn one(class: &str, scenario: &Scenario, at: Duration, rng: &mut Rng, all: &mut 
             let nodes = if rng.chance(1, 4) { zone(rng) } else { some_nodes(scenario, rng, 10) };
             push(at, Action::RuntimeTrouble { nodes: nodes.clone(), one_in: rng.range(2, 10) });
             push(heal_at, Action::RuntimeTrouble { nodes, one_in: 0 });
+        }
+        "drift" => {
+            let nodes = if rng.chance(1, 3) { NodeSet::ControlPlane } else { some_nodes(scenario, rng, 5) };
+            // Far more than a real clock drifts, and within what an election allows for.
+            let ppm = rng.below(100_000) as i64 - 50_000;
+            push(at, Action::ClockDrift { nodes, ppm });
+            push(heal_at, Action::Heal);
+        }
+        "clog" => {
+            let nodes = if rng.chance(1, 3) { NodeSet::ControlPlane } else { some_nodes(scenario, rng, 10) };
+            push(at, Action::Clog { nodes, for_: seconds(rng, 1, 45) });
+        }
+        "flap" => {
+            let nodes = some_nodes(scenario, rng, 4);
+            let one_way = rng.chance(1, 2);
+            let mut when = at;
+            for _ in 0..2 + rng.below(5) {
+                let (from, to) = (nodes.clone(), NodeSet::ControlPlane);
+                push(when, Action::Partition { from, to, one_way });
+                when += seconds(rng, 1, 20);
+                push(when, Action::Heal);
+                when += seconds(rng, 1, 20);
+            }
+        }
+        "overload" => {
+            let index = rng.below(scenario.cluster.api_servers.max(1) as u64) as usize;
+            push(at, Action::Overload { index, one_in: rng.range(1, 6) });
+            push(heal_at, Action::Overload { index, one_in: 0 });
         }
         other => unreachable!("{other} is not in the table of classes"),
     }

@@ -4,6 +4,7 @@
 //! runtimes, injects faults, checks invariants, records and replays. Same scenario and seed, same run: to the event.
 
 pub mod action;
+pub mod clock;
 pub mod converge;
 pub mod fault;
 pub mod files;

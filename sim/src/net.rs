@@ -33,13 +33,15 @@ pub struct Network {
     latency: (Duration, Duration),
     cuts: Vec<Cut>,
     slow: Vec<Slow>,
+    /// Hosts whose links pass nothing until a moment; what was sent arrives then.
+    clogs: Vec<(BTreeSet<HostId>, u64)>,
     rng: Rng,
 }
 
 impl Network {
     /// A network whose links have a latency, one way, between two bounds.
     pub fn new(latency: (Duration, Duration), rng: Rng) -> Network {
-        Network { latency, cuts: Vec::new(), slow: Vec::new(), rng }
+        Network { latency, cuts: Vec::new(), slow: Vec::new(), clogs: Vec::new(), rng }
     }
 
     /// Breaks the links from one group to another; hosts within both groups keep their own.
@@ -55,10 +57,16 @@ impl Network {
         self.slow.push(Slow { hosts, extra, loss_percent });
     }
 
+    /// Lets the links of some hosts pass nothing until a moment; nothing is lost.
+    pub fn clog(&mut self, hosts: BTreeSet<HostId>, until: u64) {
+        self.clogs.push((hosts, until));
+    }
+
     /// Mends everything.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.slow.clear();
+        self.clogs.clear();
     }
 
     /// Whether nothing gets from one host to another.
@@ -66,8 +74,8 @@ impl Network {
         from != to && self.cuts.iter().any(|c| c.from.contains(&from) && c.to.contains(&to))
     }
 
-    /// Time that a message takes now.
-    pub fn delay(&mut self, from: HostId, to: HostId) -> Duration {
+    /// Time that a message takes that is sent at `now`.
+    pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> Duration {
         let mut delay = self.rng.duration(self.latency.0, self.latency.1);
         for slow in &self.slow {
             if slow.hosts.contains(&from) || slow.hosts.contains(&to) {
@@ -79,6 +87,12 @@ impl Network {
                     timeout *= 2;
                 }
             }
+        }
+        if !self.clogs.is_empty() {
+            self.clogs.retain(|(_, until)| *until > now);
+            let held = self.clogs.iter().filter(|(hosts, _)| hosts.contains(&from) || hosts.contains(&to));
+            let until = held.map(|(_, until)| *until).max().unwrap_or(now);
+            delay += Duration::from_nanos(until - now);
         }
         delay
     }
@@ -117,8 +131,12 @@ mod tests {
         net.cut(BTreeSet::from([3]), BTreeSet::from([4]), false);
         assert!(net.is_cut(3, 4) && net.is_cut(4, 3));
         net.degrade(BTreeSet::from([5]), 3 * ms, 0);
-        assert_eq!((net.delay(5, 6), net.delay(1, 6)), (4 * ms, ms));
+        assert_eq!((net.delay(0, 5, 6), net.delay(0, 1, 6)), (4 * ms, ms));
+        net.clog(BTreeSet::from([1]), 7_000_000);
+        let clogged = [0, 5_000_000, 7_000_000].map(|now| net.delay(now, 6, 1));
+        assert_eq!(clogged, [8 * ms, 3 * ms, ms]);
+        net.clog(BTreeSet::from([1]), 9_000_000);
         net.heal();
-        assert!(!net.is_cut(1, 2) && net.delay(5, 6) == ms);
+        assert!(!net.is_cut(1, 2) && net.delay(0, 5, 6) == ms && net.delay(0, 1, 6) == ms);
     }
 }

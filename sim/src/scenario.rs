@@ -202,6 +202,21 @@ pub enum Action {
         nodes: NodeSet,
         by_seconds: i64,
     },
+    /// The clocks of these nodes run fast by so many parts per million (below zero: slow), until healed.
+    ClockDrift {
+        nodes: NodeSet,
+        ppm: i64,
+    },
+    /// Links of these nodes pass nothing for this long; then everything arrives.
+    Clog {
+        nodes: NodeSet,
+        for_: Duration,
+    },
+    /// An API server turns away one request in so many with 429; zero: none.
+    Overload {
+        index: usize,
+        one_in: u64,
+    },
     RestartApiServer {
         index: Option<usize>,
         down_for: Duration,

@@ -14,7 +14,7 @@ use crate::scenario::{Action, Expectation, NodeSet};
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
 /// Names of the actions, as the file has them.
-pub const ACTIONS: [&str; 27] = [
+pub const ACTIONS: [&str; 30] = [
     "apply",
     "delete",
     "scale",
@@ -35,6 +35,9 @@ pub const ACTIONS: [&str; 27] = [
     "heal",
     "degrade",
     "clockJump",
+    "clockDrift",
+    "clog",
+    "overload",
     "restartApiServer",
     "changeLeader",
     "compact",
@@ -159,6 +162,18 @@ fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) 
         "clockJump" => {
             let by = f.require("by").and_then(|b| signed_seconds(&b));
             Action::ClockJump { nodes: node_set(f)?, by_seconds: by? }
+        }
+        "clockDrift" => {
+            let ppm = f.require("ppm").and_then(|p| p.integer(-500_000, 500_000));
+            Action::ClockDrift { nodes: node_set(f)?, ppm: ppm? }
+        }
+        "clog" => {
+            let for_ = f.require("for").and_then(|d| d.duration());
+            Action::Clog { nodes: node_set(f)?, for_: for_? }
+        }
+        "overload" => {
+            let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
+            Action::Overload { index: optional(f, "apiServer", 0, |i| i.count(0, 99))?, one_in: one_in? as u64 }
         }
         "restartApiServer" => {
             let index = match f.get("apiServer") {

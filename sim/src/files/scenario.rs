@@ -440,6 +440,8 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
         | Action::Degrade { nodes, .. }
         | Action::DropConnections { nodes }
         | Action::RuntimeTrouble { nodes, .. }
+        | Action::ClockDrift { nodes, .. }
+        | Action::Clog { nodes, .. }
         | Action::ClockJump { nodes, .. } => places.check(field, nodes),
         Action::Partition { from, to, .. } => {
             places.check(field, from);
@@ -448,7 +450,9 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
                 field.fail("Invalid value: both sides of the partition are the same nodes");
             }
         }
-        Action::RestartApiServer { index: Some(index), .. } | Action::Lag { index, .. } => {
+        Action::RestartApiServer { index: Some(index), .. }
+        | Action::Overload { index, .. }
+        | Action::Lag { index, .. } => {
             if *index >= places.api_servers {
                 field.fail(format!(
                     "Not found: API server {index}; the cluster has {} of them, counted from 0",

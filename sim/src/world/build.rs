@@ -12,6 +12,7 @@ use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
 use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
+use crate::clock::Clock;
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
@@ -116,7 +117,8 @@ impl World {
             apis,
             user,
             conns: Vec::new(),
-            clock_offsets: vec![0; host as usize + 1],
+            clocks: vec![Clock::default(); host as usize + 1],
+            overloads: vec![0; count],
             lags: vec![Duration::ZERO; count],
             store_latency: cluster.store_latency,
             store_stalled_until: 0,

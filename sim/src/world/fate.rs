@@ -111,8 +111,23 @@ impl World {
             }
             Action::ClockJump { nodes, by_seconds } => {
                 for host in self.hosts(nodes) {
-                    self.clock_offsets[host as usize] += by_seconds * 1_000_000;
+                    self.clocks[host as usize].jump(*by_seconds);
                 }
+            }
+            Action::ClockDrift { nodes, ppm } => {
+                for host in self.hosts(nodes) {
+                    self.clocks[host as usize].drift(self.now, *ppm);
+                }
+                // Who waits for its own clock is woken earlier or later now.
+                (0..self.processes.len() as u32).for_each(|p| self.arm(p));
+            }
+            Action::Clog { nodes, for_ } => {
+                let hosts = self.hosts(nodes);
+                self.net.clog(hosts, self.now + for_.as_nanos() as u64);
+            }
+            Action::Overload { index, one_in } => {
+                let i = index % self.overloads.len();
+                self.overloads[i] = *one_in;
             }
             Action::RestartApiServer { index, down_for } => {
                 let count = self.apis.len();
@@ -187,7 +202,9 @@ impl World {
     /// Mends links, clocks, lags and runtimes, and brings back whatever is down.
     pub(super) fn heal(&mut self) {
         self.net.heal();
-        self.clock_offsets.fill(0);
+        let now = self.now;
+        self.clocks.iter_mut().for_each(|clock| clock.mend(now));
+        self.overloads.fill(0);
         self.lags.fill(Duration::ZERO);
         self.store_stalled_until = 0;
         for n in 0..self.nodes.len() {

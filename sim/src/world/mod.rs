@@ -16,8 +16,9 @@ use skeg_core::dns::{self, RecordData};
 use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
-use skeg_core::{Machine, Mono, Now, Rng, Wall};
+use skeg_core::{Machine, Now, Rng};
 
+use crate::clock::Clock;
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
@@ -26,8 +27,6 @@ use crate::process::{Process, Running};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
 
-/// Wall-clock time at virtual time zero: 2026-01-01T00:00:00Z, in microseconds.
-pub const EPOCH: i64 = 1_767_225_600_000_000;
 /// How long until an end notices that its connection is dead, at most.
 const NOTICE: Duration = Duration::from_secs(30);
 /// How long a refused connection takes to be refused.
@@ -141,7 +140,9 @@ pub struct World {
     apis: Vec<u32>,
     user: u32,
     conns: Vec<u32>,
-    clock_offsets: Vec<i64>,
+    clocks: Vec<Clock>,
+    /// API servers that turn away one request in so many; zero: none.
+    overloads: Vec<u64>,
     /// Extra delay of the store's events on their way to an API server.
     lags: Vec<Duration>,
     store_latency: (Duration, Duration),
@@ -190,8 +191,7 @@ impl World {
 
     /// What a process sees as the time.
     fn clock(&self, host: HostId) -> Now {
-        let wall = EPOCH + (self.now / 1000) as i64 + self.clock_offsets[host as usize];
-        Now { mono: Mono(self.now), wall: Wall(wall) }
+        self.clocks[host as usize].at(self.now)
     }
 
     /// Carries out the next event. False if there is none.
@@ -207,7 +207,8 @@ impl World {
                 return true;
             }
             // What it was to do then has been put off meanwhile.
-            if p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at.0 > at) {
+            let shown = self.clocks[p.host as usize].at(at).mono;
+            if p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at > shown) {
                 p.armed = u64::MAX;
                 self.arm(process);
                 self.current.clear();
@@ -369,7 +370,7 @@ impl World {
     fn arm(&mut self, process: u32) {
         let p = &mut self.processes[process as usize];
         let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return };
-        let at = deadline.at.0.max(self.now + 1);
+        let at = self.clocks[p.host as usize].when(deadline.at).max(self.now + 1);
         if at < p.armed {
             p.armed = at;
             let life = p.life;
@@ -379,7 +380,7 @@ impl World {
 
     fn arm_store(&mut self) {
         if let Some(deadline) = self.store.poll_timeout() {
-            let at = deadline.at.0.max(self.now + 1);
+            let at = self.clocks[STORE_HOST as usize].when(deadline.at).max(self.now + 1);
             if at < self.store_armed {
                 self.store_armed = at;
                 self.heap.push(at, Event::StoreWake);

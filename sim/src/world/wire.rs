@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skeg_core::Machine;
 use skeg_core::agent;
-use skeg_core::api::{FromServer, ToServer};
+use skeg_core::api::{FromServer, Status, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, StoreClient, StoreRequest};
 
@@ -12,6 +12,9 @@ use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
 use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
 use crate::process::{Role, Running};
+
+/// What an overloaded API server asks for in `Retry-After`.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 impl World {
     /// The API server that a load balancer would choose: a living one that can be reached.
@@ -51,7 +54,7 @@ impl World {
         if self.net.is_cut(from, to) {
             return self.kill_connection(process);
         }
-        let at = (self.now + self.net.delay(from, to).as_nanos() as u64).max(connection.up + 1);
+        let at = (self.now + self.net.delay(self.now, from, to).as_nanos() as u64).max(connection.up + 1);
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.up = at;
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id, msg };
@@ -91,7 +94,21 @@ impl World {
             let at = self.seconds();
             self.checkers.request(at, &self.store, request);
         }
+        if let ToServer::Request(id, _) = &msg
+            && self.turns_away(process)
+        {
+            let status = Status::too_many_requests("Too many requests, please try again later.", TURNED_AWAY);
+            let host = self.processes[process as usize].host;
+            return self.reply(host, conn, FromServer::Reply(*id, Err(status)));
+        }
         self.api_handle(process, apiserver::In::Client(ConnId(conn), msg));
+    }
+
+    /// Whether an overloaded API server turns this request away, as priority and fairness would.
+    fn turns_away(&mut self, process: u32) -> bool {
+        let Role::Api(index) = self.processes[process as usize].role else { return false };
+        let one_in = self.overloads[index];
+        one_in > 0 && self.rng.chance(1, one_in)
     }
 
     pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In) {
@@ -109,7 +126,7 @@ impl World {
                 apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
                 apiserver::Out::Store(id, request) => {
                     let life = self.processes[process as usize].life;
-                    let delay = self.net.delay(from, STORE_HOST)
+                    let delay = self.net.delay(self.now, from, STORE_HOST)
                         + self.rng.duration(self.store_latency.0, self.store_latency.1);
                     let at = (self.now + delay.as_nanos() as u64).max(self.store_up[index] + 1);
                     let at = at.max(self.store_stalled_until);
@@ -129,7 +146,7 @@ impl World {
         if self.net.is_cut(from, host) {
             return self.kill_connection(process);
         }
-        let at = (self.now + self.net.delay(from, host).as_nanos() as u64).max(connection.down + 1);
+        let at = (self.now + self.net.delay(self.now, from, host).as_nanos() as u64).max(connection.down + 1);
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.down = at;
         let life = self.processes[process as usize].life;
@@ -192,7 +209,7 @@ impl World {
             let index = to.0 as usize;
             let process = self.apis[index];
             let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
-            let delay = self.net.delay(STORE_HOST, host);
+            let delay = self.net.delay(self.now, STORE_HOST, host);
             let at = if matches!(msg, FromStore::Events { .. }) {
                 let at = (self.now + (delay + self.lags[index]).as_nanos() as u64).max(self.store_events[index] + 1);
                 self.store_events[index] = at;
