@@ -51,6 +51,18 @@ pub enum Running {
     Dns(Box<ClusterDns>),
 }
 
+/// How the processes of a world are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Whether controller managers and schedulers elect a leader.
+    pub leader_elect: bool,
+    /// Whether Event objects are recorded.
+    pub record_events: bool,
+    /// Whether the controllers of a manager read the same views. Under faults each has its own: so it sees states of
+    /// the cluster that the others do not, and what a shared view would hide comes out.
+    pub share_informers: bool,
+}
+
 /// A process and its place in the world.
 pub struct Process {
     /// For traces and panics: `agent node-7`.
@@ -84,7 +96,8 @@ impl Role {
     }
 
     /// Builds the machine of a life.
-    pub fn start(&self, seed: u64, name: &str, life: u32, leader_elect: bool, record_events: bool) -> Running {
+    pub fn start(&self, seed: u64, name: &str, life: u32, setup: Setup) -> Running {
+        let Setup { leader_elect, record_events, share_informers } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Arc<str> = Arc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -93,7 +106,7 @@ impl Role {
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {
-                let config = ManagerConfig { identity, leader_elect, record_events };
+                let config = ManagerConfig { identity, leader_elect, record_events, share_informers };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {

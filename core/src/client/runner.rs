@@ -6,9 +6,9 @@
 //! earlier writes, or that is older than the leadership it is made under; two workers on one key; a second name for
 //! a child whose first creation may have gone through.
 //!
-//! Call order: `news` for each change of a kind that it `watches`, and of every kind while it `waits`, after the views have taken it in; `handle` for each
-//! message of one of its parts, and for `Disconnected`; `handle_timeout` at `poll_timeout`; all with the mandate of the
-//! moment. `reset` when leadership has been lost.
+//! Call order: `news` for each change of a kind that it `watches`, and of every kind while it `waits`, after the views
+//! have taken it in; `handle` for each message of one of its parts, and for `Disconnected`; `handle_timeout` at
+//! `poll_timeout`; all with the mandate of the moment. `reset` when leadership has been lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

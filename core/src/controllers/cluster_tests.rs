@@ -13,7 +13,8 @@ use crate::random::Rng;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn manager(identity: &str, seed: u64) -> Box<ControllerManager> {
-    let config = ManagerConfig { identity: identity.into(), leader_elect: true, record_events: true };
+    let config =
+        ManagerConfig { identity: identity.into(), leader_elect: true, record_events: true, share_informers: false };
     Box::new(ControllerManager::new(config, Rng::from_seed(seed)))
 }
 

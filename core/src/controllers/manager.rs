@@ -1,5 +1,4 @@
-//! The controller manager: one process that runs every controller, under one election, over one connection, with
-//! shared informers.
+//! The controller manager: one process that runs every controller, under one election, over one connection.
 //!
 //! What comes in: messages of the server. What goes out: requests. What never happens: a controller's write without
 //! the leadership of the moment; a controller that goes on with what it knew in an earlier term.
@@ -16,8 +15,6 @@ use crate::random::{Rng, mix};
 
 /// Part of the connection that the elector has; the informers and the runners have blocks after it.
 const ELECTOR_PART: u16 = 1;
-/// Part of the first informer.
-const FIRST_INFORMER: u16 = 2;
 /// The informers start when the election has had its first answer, so that a leader's first lists are of its term;
 /// they don't wait longer than this.
 const START_PATIENCE: Duration = Duration::from_secs(2);
@@ -31,12 +28,28 @@ pub struct ManagerConfig {
     pub leader_elect: bool,
     /// Whether controllers record Events.
     pub record_events: bool,
+    /// Whether the controllers read the views of one set of informers, as upstream's do. Otherwise each has its own,
+    /// with a lag of its own: that costs more and shows more, so simulations with faults run so.
+    pub share_informers: bool,
 }
 
 impl Default for ManagerConfig {
     fn default() -> ManagerConfig {
-        ManagerConfig { identity: Arc::from("kube-controller-manager"), leader_elect: true, record_events: true }
+        ManagerConfig {
+            identity: Arc::from("kube-controller-manager"),
+            leader_elect: true,
+            record_events: true,
+            share_informers: true,
+        }
     }
+}
+
+/// Informers, and the runners that read their views.
+struct Group {
+    informers: Informers,
+    runners: Vec<usize>,
+    /// Whether the runners' controllers watch a kind, by informer.
+    readers: Vec<Vec<bool>>,
 }
 
 /// Who takes the messages of a part.
@@ -44,7 +57,8 @@ impl Default for ManagerConfig {
 enum Route {
     Nobody,
     Elector,
-    Informer(usize),
+    /// An informer of a group.
+    Informer(usize, usize),
     Runner(usize),
 }
 
@@ -54,10 +68,10 @@ type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>> + Send>;
 pub struct ControllerManager {
     make: MakeControllers,
     elector: Option<Elector>,
-    informers: Informers,
+    groups: Vec<Group>,
     runners: Vec<Runner>,
-    /// Runners whose controllers watch a kind, by informer.
-    readers: Vec<Vec<bool>>,
+    /// Each runner's group.
+    group_of: Vec<usize>,
     routes: Vec<Route>,
     /// Each runner's deadline as of its last step; a step of one runner moves no other's.
     deadlines: Vec<Option<Deadline>>,
@@ -92,11 +106,28 @@ impl ControllerManager {
             Elector::new(lease, Arc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
         });
         let controllers = make();
-        let watched = controllers.iter().flat_map(|c| c.watches()).copied();
-        let user = Arc::from("system:kube-controller-manager");
-        let informers = Informers::new(watched, &user, FIRST_INFORMER, fork(FIRST_INFORMER));
+        let group_of: Vec<usize> =
+            (0..controllers.len()).map(|index| if config.share_informers { 0 } else { index }).collect();
         let mut routes = vec![Route::Nobody, Route::Elector];
-        routes.extend((0..usize::from(informers.parts())).map(Route::Informer));
+        let mut groups: Vec<Group> = Vec::new();
+        let count = group_of.last().map_or(0, |last| last + 1);
+        for number in 0..count {
+            let members: Vec<usize> = (0..controllers.len()).filter(|index| group_of[*index] == number).collect();
+            let watched = members.iter().flat_map(|index| controllers[*index].watches()).copied();
+            let user = match members[..] {
+                [one] => controllers[one].name(),
+                _ => "system:kube-controller-manager",
+            };
+            let first = routes.len() as u16;
+            let informers = Informers::new(watched, &Arc::from(user), first, fork(first));
+            routes.extend((0..usize::from(informers.parts())).map(|part| Route::Informer(number, part)));
+            let watches = |kind| {
+                let of = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);
+                members.iter().map(of).collect()
+            };
+            let readers = informers.kinds().map(watches).collect();
+            groups.push(Group { informers, runners: members, readers });
+        }
         let mut runners = Vec::new();
         for (index, controller) in controllers.into_iter().enumerate() {
             let first = routes.len() as u16;
@@ -104,15 +135,13 @@ impl ControllerManager {
             routes.extend((0..Runner::PARTS).map(|_| Route::Runner(index)));
             runners.push(runner);
         }
-        let reads = |kind| runners.iter().map(|r: &Runner| r.watches(kind)).collect();
-        let readers = informers.kinds().map(reads).collect();
         let deadlines = vec![None; runners.len()];
         ControllerManager {
             make,
             elector,
-            informers,
+            groups,
             runners,
-            readers,
+            group_of,
             routes,
             deadlines,
             started: false,
@@ -147,8 +176,8 @@ impl ControllerManager {
             return mandate;
         }
         if self.term.is_some() {
-            for (runner, controller) in self.runners.iter_mut().zip((self.make)()) {
-                runner.reset(controller, self.informers.views());
+            for ((runner, group), controller) in self.runners.iter_mut().zip(&self.group_of).zip((self.make)()) {
+                runner.reset(controller, self.groups[*group].informers.views());
             }
         }
         self.term = term;
@@ -159,9 +188,9 @@ impl ControllerManager {
     }
 
     fn step_all(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
-        self.informers.handle_timeout(now, out);
-        for (runner, deadline) in self.runners.iter_mut().zip(&mut self.deadlines) {
-            runner.handle_timeout(now, &mut self.informers, mandate, out);
+        self.groups.iter_mut().for_each(|group| group.informers.handle_timeout(now, out));
+        for ((runner, group), deadline) in self.runners.iter_mut().zip(&self.group_of).zip(&mut self.deadlines) {
+            runner.handle_timeout(now, &mut self.groups[*group].informers, mandate, out);
             *deadline = runner.poll_timeout();
         }
     }
@@ -191,18 +220,21 @@ impl ControllerManager {
 
     fn tell(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mandate = self.settle(now, out);
-        self.runners[index].handle(now, input, &mut self.informers, mandate.as_ref(), out);
+        let informers = &mut self.groups[self.group_of[index]].informers;
+        self.runners[index].handle(now, input, informers, mandate.as_ref(), out);
         self.after(now, index, out);
     }
 
     /// Hands a message to an informer, and what it has learnt from it to whom it concerns.
-    fn learn(&mut self, now: Now, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
+    fn learn(&mut self, now: Now, group: usize, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mut changes = std::mem::take(&mut self.changes);
-        let kind = self.informers.handle(now, informer, input, out, &mut changes);
-        for index in 0..self.runners.len() {
-            if self.readers[informer][index] || self.runners[index].waits() {
+        let kind = self.groups[group].informers.handle(now, informer, input, out, &mut changes);
+        for member in 0..self.groups[group].runners.len() {
+            let index = self.groups[group].runners[member];
+            if self.groups[group].readers[informer][member] || self.runners[index].waits() {
                 let mandate = self.settle(now, out);
-                self.runners[index].news(now, kind, &changes, &mut self.informers, mandate.as_ref(), out);
+                let informers = &mut self.groups[group].informers;
+                self.runners[index].news(now, kind, &changes, informers, mandate.as_ref(), out);
                 self.after(now, index, out);
             }
         }
@@ -225,7 +257,10 @@ impl Machine for ControllerManager {
                     elector.handle(now, &input, out);
                 }
                 if self.started {
-                    (0..usize::from(self.informers.parts())).for_each(|i| self.learn(now, i, &input, out));
+                    for group in 0..self.groups.len() {
+                        let parts = usize::from(self.groups[group].informers.parts());
+                        (0..parts).for_each(|part| self.learn(now, group, part, &input, out));
+                    }
                     (0..self.runners.len()).for_each(|index| self.tell(now, index, &input, out));
                 }
                 return;
@@ -240,7 +275,7 @@ impl Machine for ControllerManager {
                 self.start_if_due(now, out);
                 self.settle(now, out);
             }
-            Route::Informer(index) => self.learn(now, index, &input, out),
+            Route::Informer(group, part) => self.learn(now, group, part, &input, out),
             Route::Runner(index) => self.tell(now, index, &input, out),
         }
     }
@@ -252,11 +287,12 @@ impl Machine for ControllerManager {
         self.start_if_due(now, out);
         let mut mandate = self.settle(now, out);
         if self.started {
-            self.informers.handle_timeout(now, out);
+            self.groups.iter_mut().for_each(|group| group.informers.handle_timeout(now, out));
         }
         for index in 0..self.runners.len() {
             if self.deadlines[index].is_some_and(|d| d.at <= now.mono) {
-                self.runners[index].handle_timeout(now, &mut self.informers, mandate.as_ref(), out);
+                let informers = &mut self.groups[self.group_of[index]].informers;
+                self.runners[index].handle_timeout(now, informers, mandate.as_ref(), out);
                 self.after(now, index, out);
                 mandate = self.settle(now, out);
             }
@@ -267,7 +303,8 @@ impl Machine for ControllerManager {
         let elector = self.elector.as_ref().and_then(Elector::poll_timeout);
         let start_by = self.start_by.unwrap_or(Mono::ZERO);
         let start = (!self.started).then_some(Deadline { at: start_by, why: "start informers" });
-        let informers = self.informers.poll_timeout().filter(|_| self.started);
+        let started = self.groups.iter().filter(|_| self.started);
+        let informers = started.map(|group| group.informers.poll_timeout()).fold(None, Deadline::earlier);
         let first = Deadline::earlier(Deadline::earlier(elector, start), informers);
         self.deadlines.iter().fold(first, |a, b| Deadline::earlier(a, *b))
     }

@@ -16,9 +16,9 @@ use crate::clock::Clock;
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
-use crate::process::{Process, Role};
+use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
-use crate::scenario::{Action, Scenario};
+use crate::scenario::{Action, FaultLevel, Scenario};
 
 /// Splits nodes of a scenario over zones and gives each its configuration.
 fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
@@ -126,8 +126,11 @@ impl World {
             store_up: vec![0; count],
             store_down: vec![0; count],
             store_events: vec![0; count],
-            leader_elect: cluster.control_replicas > 1 || scenario.faults != crate::scenario::FaultLevel::None,
-            record_events: cluster.record_events,
+            setup: Setup {
+                leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
+                record_events: cluster.record_events,
+                share_informers: scenario.faults == FaultLevel::None,
+            },
             scratch: Scratch::default(),
             store_out: Vec::new(),
             acting: None,

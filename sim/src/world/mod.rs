@@ -23,7 +23,7 @@ use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
-use crate::process::{Process, Running};
+use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
 
@@ -152,8 +152,7 @@ pub struct World {
     store_up: Vec<u64>,
     store_down: Vec<u64>,
     store_events: Vec<u64>,
-    leader_elect: bool,
-    record_events: bool,
+    setup: Setup,
     scratch: Scratch,
     store_out: Vec<store::Out>,
     /// The process that is being told something, for a crash's message.
@@ -390,7 +389,7 @@ impl World {
 
     /// Tells the checkers who acts as a leader now.
     fn observe_leaders(&mut self, process: u32) {
-        if !self.leader_elect {
+        if !self.setup.leader_elect {
             return;
         }
         let now = self.clock(self.processes[process as usize].host);

@@ -103,7 +103,7 @@ impl World {
         }
         p.life += 1;
         p.armed = u64::MAX;
-        p.running = Some(p.role.start(self.seed, &p.name, p.life, self.leader_elect, self.record_events));
+        p.running = Some(p.role.start(self.seed, &p.name, p.life, self.setup));
         self.wake(process);
     }
 
