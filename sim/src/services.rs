@@ -161,3 +161,57 @@ fn wrong_names(world: &World) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use skeg_core::Object;
+
+    use super::unsettled;
+    use crate::run::plain;
+    use crate::scenario::Action;
+    use crate::world::World;
+
+    /// A Deployment of two behind a Service with an address and one without, a minute after they were applied.
+    fn settled() -> World {
+        let object = |value| Object::from_json(value).expect("a well-formed object");
+        let service = |name: &str, ip: Option<&str>| {
+            object(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+                "spec": {"clusterIP": ip, "selector": {"app": "web"}, "ports": [{"port": 80}]}}))
+        };
+        let web = object(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "c", "image": "i"}]}}}}));
+        let objects = vec![service("web", None), service("each", Some("None")), web];
+        let mut world = World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), Action::Apply(objects))], false);
+        while world.next_at().is_some_and(|at| at < 60_000_000_000) {
+            world.step();
+        }
+        world
+    }
+
+    fn broken(tamper: impl FnOnce(&mut World)) -> Option<&'static str> {
+        let mut world = settled();
+        tamper(&mut world);
+        unsettled(&world).map(|(invariant, _)| invariant)
+    }
+
+    #[test]
+    fn what_is_wrong_with_services_is_seen() {
+        assert_eq!(unsettled(&settled()), None);
+        assert_eq!(settled().nodes[1].services.len(), 1, "one front end, and none for the headless service");
+        assert_eq!(broken(|w| w.nodes[1].services.clear()), Some("proxies-at-rest"));
+        let no_backends = |w: &mut World| {
+            let mut entry = w.nodes[2].services.pop_first().expect("a line").1;
+            std::sync::Arc::make_mut(&mut entry).backends = [].into();
+        };
+        assert_eq!(broken(no_backends), Some("proxies-at-rest"));
+        let name = "each.default.svc.cluster.local";
+        assert_eq!(broken(|w| drop(w.zones[0].remove(name))), Some("names-at-rest"));
+        assert_eq!(broken(|w| w.zones[1].clear()), Some("names-at-rest"));
+    }
+}

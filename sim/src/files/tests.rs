@@ -80,6 +80,23 @@ fn a_scenario_is_read() {
     assert_eq!((s.expectations.len(), s.stop_when_converged), (1, false));
 }
 
+#[test]
+fn every_fault_has_a_name_in_files() {
+    for (step, want) in [
+        ("clockDrift: {controlPlane: true, ppm: -200}", "clock of the control plane drifts by -200 ppm"),
+        ("clog: {names: [node-1], for: 20s}", "links of node-1 are clogged for 20s"),
+        ("overload: {oneIn: 3}", "API server 0 turns away one request in 3"),
+        ("overload: {apiServer: 1, oneIn: 0}", "API server 1 is overloaded no more"),
+        ("runtimeTrouble: {all: true, oneIn: 0}", "the container runtimes of all nodes work again"),
+        ("lag: {apiServer: 1, by: 0s}", "API server 1 lags no more"),
+    ] {
+        let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");
+        let loaded = scenario(&spec).unwrap_or_else(|problems| panic!("{step}: {problems}"));
+        let action = &loaded.scenario.timeline.last().expect("a step").action;
+        assert_eq!(crate::action::describe(action), want);
+    }
+}
+
 fn refused(spec: &str, want: &str) {
     let got = scenario(spec).map(|l| l.scenario).unwrap_err().to_string();
     assert!(got.contains(want), "{got}\n  lacks\n{want}");
