@@ -98,21 +98,38 @@ impl Network {
     }
 }
 
-/// A client's connection to an API server.
+/// A client's connection to an API server. Small: thousands are looked at in turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    /// Its id at the server.
-    pub id: u64,
-    /// Index of the API server.
-    pub api: usize,
-    /// Life of the API server that it leads to.
-    pub life: u32,
     /// When the last message arrives at the server; the next comes after it.
     pub up: u64,
     /// When the last message arrives at the client.
     pub down: u64,
+    id: u32,
+    /// Life of the API server that it leads to.
+    pub life: u32,
+    api: u16,
     /// Nothing gets through any more; both ends will notice.
     pub dead: bool,
+}
+
+impl Connection {
+    /// A new one at this moment: its id at the server, the index and the life of the API server.
+    pub fn new(id: u64, api: usize, life: u32, now: u64) -> Connection {
+        let id = u32::try_from(id).expect("a run has fewer than four milliards of connections");
+        let api = u16::try_from(api).expect("there are few API servers");
+        Connection { up: now, down: now, id, life, api, dead: false }
+    }
+
+    /// Its id at the server.
+    pub fn id(&self) -> u64 {
+        u64::from(self.id)
+    }
+
+    /// Index of the API server.
+    pub fn api(&self) -> usize {
+        usize::from(self.api)
+    }
 }
 
 #[cfg(test)]

@@ -63,22 +63,23 @@ pub struct Setup {
     pub share_informers: bool,
 }
 
-/// A process and its place in the world.
+/// A process and its place in the world. What every event looks at comes first, in one line of the processor's cache.
+#[repr(C, align(64))]
 pub struct Process {
+    /// The machine; none while it is down.
+    pub running: Option<Running>,
+    /// The moment of the armed wake-up; `u64::MAX` if none is.
+    pub armed: u64,
+    /// How often it has been started.
+    pub life: u32,
+    /// Where it runs.
+    pub host: HostId,
+    /// Its connection to an API server, if it has one.
+    pub connection: Option<Connection>,
     /// For traces and panics: `agent node-7`.
     pub name: Arc<str>,
     /// What it is.
     pub role: Role,
-    /// Where it runs.
-    pub host: HostId,
-    /// How often it has been started.
-    pub life: u32,
-    /// The machine; none while it is down.
-    pub running: Option<Running>,
-    /// Its connection to an API server, if it has one.
-    pub connection: Option<Connection>,
-    /// The moment of the armed wake-up; `u64::MAX` if none is.
-    pub armed: u64,
 }
 
 impl Role {

@@ -183,7 +183,7 @@ impl World {
             self.crash(process);
             if let Some(c) = connection {
                 let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
-                self.heap.push(at, Event::Closed { process: self.apis[c.api], life: c.life, conn: c.id });
+                self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
             }
         }
     }

@@ -118,7 +118,7 @@ impl World {
         let connection = p.connection.take();
         if let Some(c) = connection {
             let at = self.now + 1_000_000;
-            self.heap.push(at, Event::Closed { process: self.apis[c.api], life: c.life, conn: c.id });
+            self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
         }
         if let Role::Api(index) = self.processes[process as usize].role {
             let mut out = Vec::new();
@@ -127,9 +127,9 @@ impl World {
             self.from_store(out);
             for client in 0..self.processes.len() as u32 {
                 let p = &mut self.processes[client as usize];
-                let Some(c) = p.connection.as_mut().filter(|c| c.api == index) else { continue };
+                let Some(c) = p.connection.as_mut().filter(|c| c.api() == index) else { continue };
                 c.dead = true;
-                let (life, conn) = (p.life, c.id);
+                let (life, conn) = (p.life, c.id());
                 let at =
                     self.now + self.rng.duration(Duration::from_millis(1), Duration::from_secs(2)).as_nanos() as u64;
                 self.heap.push(at, Event::ToClient { process: client, life, conn, msg: FromServer::Disconnected });

@@ -32,7 +32,7 @@ impl World {
         let id = self.conns.len() as u64;
         self.conns.push(process);
         let life = self.processes[self.apis[api] as usize].life;
-        let connection = Connection { id, api, life, up: self.now, down: self.now, dead: false };
+        let connection = Connection::new(id, api, life, self.now);
         self.processes[process as usize].connection = Some(connection);
         Some(connection)
     }
@@ -46,7 +46,7 @@ impl World {
             },
         };
         let from = self.processes[process as usize].host;
-        let to_process = self.apis[connection.api];
+        let to_process = self.apis[connection.api()];
         let to = self.processes[to_process as usize].host;
         if connection.dead {
             return;
@@ -57,7 +57,7 @@ impl World {
         let at = (self.now + self.net.delay(self.now, from, to).as_nanos() as u64).max(connection.up + 1);
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.up = at;
-        let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id, msg };
+        let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
         self.heap.push(at, event);
     }
 
@@ -72,7 +72,7 @@ impl World {
     pub(super) fn kill_connection(&mut self, process: u32) {
         let Some(c) = self.processes[process as usize].connection.as_mut().filter(|c| !c.dead) else { return };
         c.dead = true;
-        let (conn, api, api_life) = (c.id, c.api, c.life);
+        let (conn, api, api_life) = (c.id(), c.api(), c.life);
         let life = self.processes[process as usize].life;
         let lo = Duration::from_secs(1);
         let (client, server) = (self.rng.duration(lo, NOTICE), self.rng.duration(lo, NOTICE));
@@ -87,7 +87,7 @@ impl World {
         }
         let client = self.conns[conn as usize];
         let connection = self.processes[client as usize].connection;
-        if connection.is_none_or(|c| c.id != conn || c.dead) {
+        if connection.is_none_or(|c| c.id() != conn || c.dead) {
             return;
         }
         if let ToServer::Request(_, request) = &msg {
@@ -140,7 +140,7 @@ impl World {
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
         let host = self.processes[process as usize].host;
-        let Some(connection) = self.processes[process as usize].connection.filter(|c| c.id == conn && !c.dead) else {
+        let Some(connection) = self.processes[process as usize].connection.filter(|c| c.id() == conn && !c.dead) else {
             return;
         };
         if self.net.is_cut(from, host) {
@@ -160,7 +160,7 @@ impl World {
         let broken = matches!(msg, FromServer::Disconnected);
         let p = &mut self.processes[process as usize];
         if conn != u64::MAX {
-            if p.connection.is_none_or(|c| c.id != conn || (c.dead && !broken)) {
+            if p.connection.is_none_or(|c| c.id() != conn || (c.dead && !broken)) {
                 return;
             }
             if broken {
