@@ -81,12 +81,14 @@ pub fn emit(text: &str) {
 
 /// An outcome in a line.
 pub fn summary(o: &Outcome) -> String {
-    let mut why: Vec<String> = o.invariants.iter().filter(|i| i.broken).map(|i| broken_line(o, &i.name)).collect();
+    let broken = o.invariants.iter().filter(|i| i.broken && i.name != CONVERGED);
+    let mut why: Vec<String> = broken.map(|i| broken_line(o, &i.name)).collect();
     why.extend(o.not_converged.iter().map(|n| format!("{}: {}", n.what, n.why)));
     why.extend(o.expectations.iter().filter(|e| !e.met).map(|e| format!("unmet: {} (seen: {})", e.what, e.seen)));
     let verdict = match exit_of(o) {
         Exit::Well => "well",
         Exit::Broken => "an invariant broke",
+        Exit::NotConverged if o.converged => "an expectation is not met",
         Exit::NotConverged | Exit::BadInput | Exit::Differs => "not converged",
     };
     let more = if why.len() > 3 { format!("; and {} more", why.len() - 3) } else { String::new() };
