@@ -13,8 +13,8 @@ use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenar
 use crate::services;
 use crate::world::World;
 
-/// How long the declared state must be kept.
-const HOLD: Duration = Duration::from_secs(30);
+/// How long the declared state must be kept: longer than a silent node counts as ready (`NODE_MONITOR_GRACE`).
+const HOLD: Duration = Duration::from_secs(60);
 /// How long changes may be on their way to the caches that are judged at the end.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often convergence is looked at.

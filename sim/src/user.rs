@@ -240,7 +240,16 @@ impl User {
         match result {
             Ok(response) => {
                 self.tasks.pop_front();
-                self.follow(task, response);
+                if let (Task::List(_, _, _, Then::Undo { deployment, to_revision }), true) =
+                    (&task, attempts < PATIENCE)
+                    && is_unseen(deployment)
+                {
+                    let again = Task::Get(deployment.key(), Then::Rollback { to_revision: *to_revision });
+                    self.tasks.push_front((again, attempts + 1));
+                    self.wake = now.mono + PAUSE;
+                    return;
+                }
+                self.follow(task, attempts, response);
                 self.send(now, out);
             }
             Err(status) => self.refused(now, task, attempts, status, out),
@@ -286,7 +295,7 @@ impl User {
     }
 
     /// Goes on with what was read; a task without a sequel is done.
-    fn follow(&mut self, task: Task, response: &Response) {
+    fn follow(&mut self, task: Task, attempts: u32, response: &Response) {
         let then = match &task {
             Task::Get(_, then) | Task::List(_, _, _, then) => then.clone(),
             Task::Apply(_) | Task::Replace(..) | Task::Call(_) => {
@@ -313,7 +322,9 @@ impl User {
         match next {
             Ok(tasks) => {
                 for task in tasks.into_iter().rev() {
-                    self.tasks.push_front((task, 0));
+                    // A rollback counts its tries over all its steps.
+                    let attempts = if matches!(task, Task::List(_, _, _, Then::Undo { .. })) { attempts } else { 0 };
+                    self.tasks.push_front((task, attempts));
                 }
             }
             Err(error) => self.done.push(Done { what: describe(&task), error: Some(error) }),
@@ -348,6 +359,12 @@ fn set_image(current: &Object, container: &str, image: &str) -> Result<Task, Str
     let index = index.ok_or_else(|| format!("unable to find container named {container:?}"))?;
     let path = format!("/spec/template/spec/containers/{index}/image");
     Ok(patch_task(&current.key(), Patch::Json(json!([{"op": "replace", "path": path, "value": image}]))))
+}
+
+/// Whether the controller has not seen a Deployment's newest template yet: what to roll back to cannot be told. Somebody
+/// at a terminal waits for the rollout to begin.
+fn is_unseen(deployment: &Object) -> bool {
+    matches!(deployment, Object::Deployment(d) if d.status.observed_generation < d.meta.generation)
 }
 
 fn undo(deployment: &Object, items: &[Object], to_revision: Option<i64>) -> Result<Vec<Task>, String> {
