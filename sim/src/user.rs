@@ -361,8 +361,8 @@ fn set_image(current: &Object, container: &str, image: &str) -> Result<Task, Str
     Ok(patch_task(&current.key(), Patch::Json(json!([{"op": "replace", "path": path, "value": image}]))))
 }
 
-/// Whether the controller has not seen a Deployment's newest template yet: what to roll back to cannot be told. Somebody
-/// at a terminal waits for the rollout to begin.
+/// Whether the controller has not seen a Deployment's newest template yet: what to roll back to cannot be told.
+/// Somebody at a terminal waits for the rollout to begin.
 fn is_unseen(deployment: &Object) -> bool {
     matches!(deployment, Object::Deployment(d) if d.status.observed_generation < d.meta.generation)
 }
