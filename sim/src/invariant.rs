@@ -111,11 +111,6 @@ impl Checkers {
         }
     }
 
-    /// Whether any is broken.
-    pub fn any_broken(&self) -> bool {
-        !self.broken.is_empty()
-    }
-
     /// Every invariant with what came of it.
     pub fn results(&self) -> Vec<InvariantResult> {
         let result = |name: &&'static str| {

@@ -1,7 +1,7 @@
 //! Services at rest: whether slices, tables of proxies and names of the DNS say what the pods in the store say.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core_v1;

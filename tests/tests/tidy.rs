@@ -122,8 +122,18 @@ fn no_file_is_dead() {
 fn the_core_and_the_simulator_keep_their_contract() {
     // Clippy bans the types where they are named; this also finds what is hidden behind a macro or an `allow`.
     let everywhere = ["HashMap", "HashSet", "Instant", "SystemTime", "thread_rng", "allow(clippy::disallowed"];
-    let core =
-        ["std::fs", "TcpStream", "TcpListener", "UdpSocket", "std::env", "std::thread", "std::process", "static mut"];
+    // Addresses are values of `core::net`, where no socket can be had.
+    let core = [
+        "std::fs",
+        "std::net",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "std::env",
+        "std::thread",
+        "std::process",
+        "static mut",
+    ];
     let mut found = Vec::new();
     for (name, text) in sources() {
         let in_core = name.starts_with("core/src/");

@@ -4,8 +4,8 @@
 //! puts one mark, and compares it with the revision that the cache has of it; so a server allocates only if its cache
 //! has seen every allocation before, and two servers never give out one address twice.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ServicePort;

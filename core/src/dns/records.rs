@@ -2,8 +2,8 @@
 //!
 //! Source: <https://github.com/kubernetes/dns/blob/master/docs/specification.md>; where it leaves a choice, CoreDNS's.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::Endpoint;

@@ -1,7 +1,7 @@
 //! The zone: every published name, kept by differences, and the answers to questions about it.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::records::{RecordData, Records};

@@ -24,15 +24,14 @@ impl Meta {
         key
     }
 
-    /// Takes a copy of the key that others hold already.
+    /// Takes a copy of the key that others hold already, unless it has made one: that is slower, and no less right.
     pub(crate) fn share_key(&self, key: &ObjectKey) {
-        debug_assert!(key.is(
-            key.kind,
-            self.meta.namespace.as_deref().unwrap_or(""),
-            self.meta.name.as_deref().unwrap_or("")
-        ));
-        // Whoever made one before has another copy: that is slower, and no less right.
-        let _ = self.key.set(key.clone());
+        self.key.get_or_init(|| {
+            let (namespace, name) = (self.meta.namespace.as_deref(), self.meta.name.as_deref());
+            let fits = key.is(key.kind, namespace.unwrap_or(""), name.unwrap_or(""));
+            assert!(fits, "{key} is not the key of {namespace:?} {name:?}");
+            key.clone()
+        });
     }
 
     /// For writing; the key is made anew afterwards, since the name may change.

@@ -2,8 +2,8 @@
 //!
 //! A proxy runs on every node, so this is kept apart from the general label index of views, which is larger.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1 as discovery_v1;
 

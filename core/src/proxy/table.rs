@@ -5,8 +5,8 @@
 //! those of the node alone where the traffic policy is Local; those hinted for the zone or the node where every ready
 //! endpoint has such a hint (KEP-2433, KEP-4444).
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -169,7 +169,7 @@ fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &at.field("taints"), errors);
     for (i, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
-        let good = cidr.split_once('/').is_some_and(|(ip, bits)| match ip.parse::<std::net::IpAddr>() {
+        let good = cidr.split_once('/').is_some_and(|(ip, bits)| match ip.parse::<core::net::IpAddr>() {
             Ok(ip) => bits.parse::<u8>().is_ok_and(|b| b <= if ip.is_ipv4() { 32 } else { 128 }),
             Err(_) => false,
         });

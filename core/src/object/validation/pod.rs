@@ -118,7 +118,7 @@ fn identities(s: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
     for alias in s.host_aliases.iter().flatten() {
         let at = at.field("hostAliases");
-        if alias.ip.parse::<std::net::IpAddr>().is_err() {
+        if alias.ip.parse::<core::net::IpAddr>().is_err() {
             errors.push(FieldError::invalid(at.field("ip"), &alias.ip, names::IP));
         }
         for name in alias.hostnames.iter().flatten() {

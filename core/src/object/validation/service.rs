@@ -1,7 +1,7 @@
 //! Validation of Services, Endpoints and EndpointSlices. Source: `pkg/apis/{core,discovery}/validation`.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
