@@ -231,8 +231,10 @@ impl Run<'_> {
             if now >= nanos(end) {
                 let mut missing = converge::unconverged(&self.world.store, 50);
                 if missing.is_empty()
-                    && let Some((_, why)) = services::unsettled(&self.world)
+                    && let Some((invariant, why)) = services::unsettled(&self.world)
                 {
+                    // Everything else is at rest, and this has had all the time there was: it is broken.
+                    self.world.checkers.broken(invariant, now as f64 / 1e9, why.clone());
                     missing.push(NotConverged { what: "services".to_owned(), why });
                 }
                 if missing.is_empty() {
