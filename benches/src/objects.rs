@@ -45,6 +45,8 @@ impl Template {
             ..ObjectMeta::default()
         };
         let spec = BoundPodSpec { shared: Arc::clone(&self.0), node: None };
-        Obj { rv: Revision(rv), ..Obj::new(meta, spec, Default::default()) }
+        let mut pod = Obj::new(meta, spec, Default::default());
+        pod.rv = Revision(rv);
+        pod
     }
 }

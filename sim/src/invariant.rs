@@ -24,7 +24,7 @@ use skeg_core::object::{
     Amounts, Deployment, IntOrString, Kind, Milli, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet, controller_of,
     is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
 };
-use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, StoreKey, Stored};
+use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, Stored};
 
 use crate::outcome::{Happening, InvariantResult, Rollout};
 
@@ -97,7 +97,7 @@ fn object(kv: Option<&KeyValue>) -> Option<&Object> {
 }
 
 fn stored<'a>(store: &'a MemoryStore, key: &ObjectKey) -> Option<&'a Object> {
-    object(store.get(&StoreKey::Object(key.clone())))
+    store.object(key)
 }
 
 impl Checkers {
@@ -128,7 +128,7 @@ impl Checkers {
     }
 
     fn commit(&mut self, at: f64, store: &MemoryStore, event: &StoreEvent) {
-        let (old, new) = (object(event.previous.as_ref()), object(event.value.as_ref()));
+        let (old, new) = (object(event.previous.as_deref()), object(event.value.as_deref()));
         if let (Some(old), Some(new)) = (old, new) {
             self.generations(at, old.meta(), new);
         }

@@ -11,7 +11,7 @@ use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 /// One recent event, shared with the batch in which it came.
 #[derive(Debug)]
 pub(super) struct Recent {
-    batch: Arc<Vec<StoreEvent>>,
+    batch: Arc<[StoreEvent]>,
     index: u32,
 }
 
@@ -98,17 +98,17 @@ impl Cache {
     }
 
     /// Begins anew with what the store has.
-    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<KeyValue>) {
+    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<Arc<KeyValue>>) {
         *self = Cache { revision, ..Cache::default() };
         self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
         for kv in kvs {
-            match (kv.key, kv.value) {
+            match (&kv.key, &kv.value) {
                 (StoreKey::Object(key), Stored::Object(object)) => {
                     self.kind_mut(key.kind).last = revision;
-                    self.replace(&key, None, Some(object));
+                    self.replace(key, None, Some(object.clone()));
                 }
                 (StoreKey::Private(name), _) => {
-                    self.marks.insert(name, kv.mod_revision);
+                    self.marks.insert(Arc::clone(name), kv.mod_revision);
                 }
                 (StoreKey::Fence(_) | StoreKey::Object(_), _) => {}
             }
@@ -122,12 +122,12 @@ impl Cache {
     }
 
     /// Takes one event of a batch.
-    pub(super) fn apply(&mut self, batch: &Arc<Vec<StoreEvent>>, index: usize) {
+    pub(super) fn apply(&mut self, batch: &Arc<[StoreEvent]>, index: usize) {
         let event = &batch[index];
         match &event.key {
             StoreKey::Object(key) => {
-                let old = event.previous.as_ref().and_then(object_of);
-                self.replace(key, old, event.value.as_ref().and_then(object_of).cloned());
+                let old = event.previous.as_deref().and_then(object_of);
+                self.replace(key, old, event.value.as_deref().and_then(object_of).cloned());
                 let recent = Recent { batch: Arc::clone(batch), index: index as u32 };
                 self.kind_mut(key.kind).remember(recent);
             }

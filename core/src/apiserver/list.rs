@@ -239,7 +239,7 @@ impl ApiServer {
         let options = &page.options;
         let unfiltered = options.labels.is_everything() && options.fields.terms.is_empty();
         let mut seen = 0;
-        for object in kvs.iter().filter_map(object_of) {
+        for object in kvs.iter().filter_map(|kv| object_of(kv)) {
             if options.limit != 0 && page.items.len() == options.limit {
                 break;
             }
@@ -251,10 +251,10 @@ impl ApiServer {
         let left = count - seen;
         let full = options.limit != 0 && page.items.len() == options.limit;
         if !full && more {
-            let last = kvs.last().and_then(object_of).expect("there is more only after something").key();
+            let last = kvs.last().and_then(|kv| object_of(kv)).expect("there is more only after something").key();
             return self.ask_page(now, page, after(&last), out);
         }
-        let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(object_of);
+        let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(|kv| object_of(kv));
         let continue_from = last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
         let remaining = continue_from.as_ref().filter(|_| unfiltered).map(|_| left);
         let items = Arc::new(page.items);
@@ -265,7 +265,7 @@ impl ApiServer {
 /// Answers a get that went to the store.
 pub(super) fn got(conn: ConnId, id: ReqId, key: &ObjectKey, answer: StoreReply, out: &mut Vec<Out>) {
     let result = match answer {
-        StoreReply::Txn { results, .. } => match results.first().and_then(|kv| kv.as_ref()).and_then(object_of) {
+        StoreReply::Txn { results, .. } => match results.first().and_then(Option::as_deref).and_then(object_of) {
             Some(object) => Ok(Response::Object(object.clone())),
             None => Err(Status::not_found(key.kind, key.name())),
         },

@@ -165,7 +165,7 @@ impl ApiServer {
     }
 
     /// Takes the events of one revision into the cache and on to the watchers.
-    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Arc<Vec<StoreEvent>>, out: &mut Vec<Out>) {
+    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Arc<[StoreEvent]>, out: &mut Vec<Out>) {
         self.cache.advance(revision);
         for (index, event) in events.iter().enumerate() {
             self.cache.apply(events, index);

@@ -48,8 +48,8 @@ impl Watcher {
 
     /// What an event is to this watcher: objects enter and leave its selection.
     fn see(&self, event: &StoreEvent) -> Option<WatchEvent> {
-        let old = event.previous.as_ref().and_then(object_of);
-        let new = event.value.as_ref().and_then(object_of);
+        let old = event.previous.as_deref().and_then(object_of);
+        let new = event.value.as_deref().and_then(object_of);
         let (had, has) =
             if self.plain { (old, new) } else { (old.filter(|o| self.matches(o)), new.filter(|o| self.matches(o))) };
         match (had, has) {
@@ -242,7 +242,7 @@ impl Watchers {
             concerned.extend(index.by_name.get(key.name()).into_iter().flatten());
         }
         if !index.by_node.is_empty() {
-            let (old, new) = (node_name(event.previous.as_ref()), node_name(event.value.as_ref()));
+            let (old, new) = (node_name(event.previous.as_deref()), node_name(event.value.as_deref()));
             concerned.extend(old.and_then(|n| index.by_node.get(n)).into_iter().flatten());
             if new != old {
                 concerned.extend(new.and_then(|n| index.by_node.get(n)).into_iter().flatten());

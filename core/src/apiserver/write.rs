@@ -30,7 +30,7 @@ pub(super) struct Write {
     pub(super) origin: Origin,
     pub(super) request: Box<Request>,
     /// What the store has said of keys that matter, newer than the cache was at the time.
-    pub(super) fresh: Vec<(StoreKey, Option<KeyValue>)>,
+    pub(super) fresh: Vec<(StoreKey, Option<Arc<KeyValue>>)>,
     attempts: u32,
     /// The object of a create as it was admitted, so that another attempt need not admit it again.
     pub(super) admitted: Option<Object>,
@@ -157,7 +157,7 @@ impl Deciding<'_> {
     pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
         let fresh = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
         match fresh {
-            Some((_, value)) => value.as_ref().and_then(object_of).cloned(),
+            Some((_, value)) => value.as_deref().and_then(object_of).cloned(),
             None => self.cache.get(key).cloned(),
         }
     }

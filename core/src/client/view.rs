@@ -52,9 +52,13 @@ struct Grouping {
     by_value: Table,
 }
 
+fn hash(value: &str) -> u32 {
+    mix_bytes(0, value.as_bytes()) as u32
+}
+
 impl Grouping {
     fn find(&self, value: &str) -> Option<u32> {
-        self.by_value.find(mix_bytes(0, value.as_bytes()), |slot| &*self.groups[slot as usize].value == value)
+        self.by_value.find(hash(value), |slot| &*self.groups[slot as usize].value == value)
     }
 
     fn members(&self, value: &str) -> Option<&BTreeMap<ObjectKey, u32>> {
@@ -74,7 +78,7 @@ impl Grouping {
                     self.groups.len() as u32 - 1
                 }
             };
-            self.by_value.insert(mix_bytes(0, value.as_bytes()), at);
+            self.by_value.insert(hash(value), at);
             at
         });
         self.groups[group as usize].members.insert(key.clone(), slot);
@@ -85,7 +89,7 @@ impl Grouping {
         let members = &mut self.groups[group as usize].members;
         members.remove(key);
         if members.is_empty() {
-            self.by_value.remove(mix_bytes(0, value.as_bytes()), group);
+            self.by_value.remove(hash(value), group);
             self.free.push(group);
         }
     }

@@ -5,18 +5,43 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Kind;
+use crate::random::{mix, mix_bytes};
 
 /// The name of an object: its kind and `namespace/name` (or `name` for cluster-scoped kinds).
 ///
 /// The path is shared, so that the store, every cache and every queue hold one copy of it. Keys of one namespace
-/// are adjacent in order, so that a namespace is a range.
+/// are adjacent in order, so that a namespace is a range. The hash stands beside it: to find an object, and to see that
+/// two keys are copies of one, the path need not be read.
 #[derive(Clone, Eq)]
 pub struct ObjectKey {
+    path: Arc<str>,
+    hash: u32,
     /// Kind of the object.
     pub kind: Kind,
-    path: Arc<str>,
-    /// Length of the namespace; zero for cluster-scoped kinds.
-    namespace: u32,
+    /// Length of the namespace; zero for cluster-scoped kinds. [`LONG`]: up to the first slash.
+    namespace: u16,
+}
+
+/// Stands for a length that does not fit. No valid name is that long, but keys are made before names are validated.
+const LONG: u16 = u16::MAX;
+
+/// Calls `f` with the path of these parts, which is built on the stack where it fits.
+fn with_path<T>(namespace: &str, name: &str, f: impl FnOnce(&str) -> T) -> T {
+    if namespace.is_empty() {
+        return f(name);
+    }
+    let mut buffer = [b'/'; 128];
+    let length = namespace.len() + 1 + name.len();
+    if length > buffer.len() {
+        return f(&format!("{namespace}/{name}"));
+    }
+    buffer[..namespace.len()].copy_from_slice(namespace.as_bytes());
+    buffer[namespace.len() + 1..length].copy_from_slice(name.as_bytes());
+    f(std::str::from_utf8(&buffer[..length]).expect("two strings and a slash are a string"))
+}
+
+fn hash_of(kind: Kind, path: &str) -> u32 {
+    mix_bytes(mix(0, u64::from(kind.0)), path.as_bytes()) as u32
 }
 
 impl Ord for ObjectKey {
@@ -33,33 +58,37 @@ impl PartialOrd for ObjectKey {
 
 impl PartialEq for ObjectKey {
     fn eq(&self, other: &ObjectKey) -> bool {
-        // Most keys that are equal are copies of one; to see that, the path need not be read.
-        self.kind == other.kind && (Arc::ptr_eq(&self.path, &other.path) || self.path == other.path)
+        // Most keys that are equal are copies of one.
+        self.hash == other.hash
+            && self.kind == other.kind
+            && (Arc::ptr_eq(&self.path, &other.path) || self.path == other.path)
     }
 }
 
 impl ObjectKey {
     /// The key of a namespaced object, or of a cluster-scoped one where `namespace` is empty.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> ObjectKey {
-        if namespace.is_empty() {
-            ObjectKey { kind, path: Arc::from(name), namespace: 0 }
-        } else {
-            let length = namespace.len() + 1 + name.len();
-            // Keys are built for every request: on the stack, so that the shared path is the only allocation.
-            let mut buffer = [b'/'; 128];
-            if length > buffer.len() {
-                return ObjectKey::from_path(kind, &format!("{namespace}/{name}"));
-            }
-            buffer[..namespace.len()].copy_from_slice(namespace.as_bytes());
-            buffer[namespace.len() + 1..length].copy_from_slice(name.as_bytes());
-            let path = std::str::from_utf8(&buffer[..length]).expect("two strings and a slash are a string");
-            ObjectKey { kind, path: Arc::from(path), namespace: namespace.len() as u32 }
-        }
+        with_path(namespace, name, |path| ObjectKey::build(kind, path, namespace.len()))
     }
 
     /// From a whole path, as [`path`](Self::path) gives it.
     pub fn from_path(kind: Kind, path: &str) -> ObjectKey {
-        ObjectKey { kind, path: Arc::from(path), namespace: path.find('/').unwrap_or(0) as u32 }
+        ObjectKey::build(kind, path, path.find('/').unwrap_or(0))
+    }
+
+    fn build(kind: Kind, path: &str, namespace: usize) -> ObjectKey {
+        let namespace = u16::try_from(namespace).unwrap_or(LONG);
+        ObjectKey { kind, hash: hash_of(kind, path), path: Arc::from(path), namespace }
+    }
+
+    /// The hash of the key with these parts, and of no other kind of equal path.
+    pub(super) fn hash_of_parts(kind: Kind, namespace: &str, name: &str) -> u32 {
+        with_path(namespace, name, |path| hash_of(kind, path))
+    }
+
+    /// Its hash: for look-ups, never for an order.
+    pub(super) fn hash(&self) -> u32 {
+        self.hash
     }
 
     /// `namespace/name`, or `name`.
@@ -67,16 +96,23 @@ impl ObjectKey {
         &self.path
     }
 
+    fn namespace_len(&self) -> usize {
+        match self.namespace {
+            LONG => self.path.find('/').unwrap_or(0),
+            n => usize::from(n),
+        }
+    }
+
     /// The namespace; empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
-        &self.path[..self.namespace as usize]
+        &self.path[..self.namespace_len()]
     }
 
     /// The name within the namespace.
     pub fn name(&self) -> &str {
-        match self.namespace {
+        match self.namespace_len() {
             0 => &self.path,
-            n => &self.path[n as usize + 1..],
+            n => &self.path[n + 1..],
         }
     }
 
@@ -120,5 +156,25 @@ impl fmt::Display for ObjectKey {
 impl fmt::Debug for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ObjectKey;
+    use crate::object::Kind;
+
+    #[test]
+    fn parts_and_path_are_one_key() {
+        let long = "n".repeat(70_000);
+        for (namespace, name) in [("", "a"), ("a", "b"), ("", ""), (&*long, "b"), ("a", &*long), ("ä", "ö")] {
+            let key = ObjectKey::new(Kind::POD, namespace, name);
+            assert_eq!((key.namespace(), key.name()), (namespace, name));
+            assert!(key.is(Kind::POD, namespace, name) && !key.is(Kind::NODE, namespace, name));
+            assert_eq!(key, ObjectKey::from_path(Kind::POD, key.path()));
+            assert_eq!(key.hash(), ObjectKey::hash_of_parts(Kind::POD, namespace, name));
+            assert_ne!(key, ObjectKey::new(Kind::NODE, namespace, name));
+        }
+        assert_eq!(size_of::<ObjectKey>(), 24);
     }
 }

@@ -8,7 +8,6 @@ use std::ops::RangeBounds;
 
 use super::table::Table;
 use super::{Kind, ObjectKey};
-use crate::random::{mix, mix_bytes};
 
 /// Values by [`ObjectKey`]. Each has a slot, a small number that stays its own until it is taken out.
 #[derive(Debug)]
@@ -25,14 +24,6 @@ impl<V> Default for KeyMap<V> {
     }
 }
 
-fn hash_of(kind: Kind, namespace: &str, name: &str) -> u64 {
-    mix_bytes(mix_bytes(mix(0, u64::from(kind.0)), namespace.as_bytes()), name.as_bytes())
-}
-
-fn hash_of_key(key: &ObjectKey) -> u64 {
-    hash_of(key.kind, key.namespace(), key.name())
-}
-
 impl<V> KeyMap<V> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
@@ -46,12 +37,13 @@ impl<V> KeyMap<V> {
 
     /// The slot of a key, by its parts.
     pub fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<u32> {
-        self.table.find(hash_of(kind, namespace, name), |slot| self.at(slot).0.is(kind, namespace, name))
+        self.table
+            .find(ObjectKey::hash_of_parts(kind, namespace, name), |slot| self.at(slot).0.is(kind, namespace, name))
     }
 
     /// The slot of a key.
     pub fn slot_of(&self, key: &ObjectKey) -> Option<u32> {
-        self.table.find(hash_of_key(key), |slot| self.at(slot).0 == *key)
+        self.table.find(key.hash(), |slot| self.at(slot).0 == *key)
     }
 
     /// What is in a slot. Panics if nothing is.
@@ -100,7 +92,7 @@ impl<V> KeyMap<V> {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
-        self.table.insert(hash_of_key(&key), slot);
+        self.table.insert(key.hash(), slot);
         let known = self.order.insert(key.clone(), slot);
         assert!(known.is_none(), "{key} is there already");
         self.slots[slot as usize] = Some((key, value));
@@ -115,7 +107,7 @@ impl<V> KeyMap<V> {
     /// Empties a slot. Panics if nothing is in it.
     pub fn take(&mut self, slot: u32) -> (ObjectKey, V) {
         let (key, value) = self.slots[slot as usize].take().expect("a slot that is found is taken");
-        self.table.remove(hash_of_key(&key), slot);
+        self.table.remove(key.hash(), slot);
         self.order.remove(&key);
         self.free.push(slot);
         (key, value)

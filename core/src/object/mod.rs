@@ -1,7 +1,7 @@
 //! The object model: Kubernetes' types at every edge, shared parts inside.
 //!
-//! An object is held as [`Obj`]: revision, metadata, spec and status apart, each part behind its own `Arc`, so that a
-//! renewal of a lease or a change of a status copies one part and a watch event copies none. The resource version is
+//! An object is held as [`Obj`]: its revision, and one pointer to metadata, spec and status, each behind its own `Arc`,
+//! so that a renewal of a lease or a change of a status copies one part, and passing an object on copies none. The resource version is
 //! a number beside the metadata, never inside (`ObjectMeta::resource_version` is `None` here), so a write that changes
 //! only the revision shares everything. `creation_timestamp`, `uid` and the rest stay in the metadata.
 //!
@@ -84,10 +84,18 @@ pub trait Resource: Sized + 'static {
     fn into_object(obj: Obj<Self>) -> Object;
 }
 
-/// A typed object in shared parts. A clone copies three counters.
+/// A typed object in shared parts. A clone copies one counter.
+///
+/// Reads go through to the [`Parts`]. A write to a part copies what other holders share: the three pointers, and that
+/// part. The revision is nobody else's, so the store sets it for free.
 pub struct Obj<R: Resource> {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
+    parts: Arc<Parts<R>>,
+}
+
+/// What an object is made of. Versions of an object share what did not change.
+pub struct Parts<R: Resource> {
     /// Metadata, without the resource version.
     pub meta: Arc<Meta>,
     /// What is wanted.
@@ -96,14 +104,28 @@ pub struct Obj<R: Resource> {
     pub status: Arc<R::Status>,
 }
 
+impl<R: Resource> Clone for Parts<R> {
+    fn clone(&self) -> Self {
+        Parts { meta: Arc::clone(&self.meta), spec: Arc::clone(&self.spec), status: Arc::clone(&self.status) }
+    }
+}
+
 impl<R: Resource> Clone for Obj<R> {
     fn clone(&self) -> Self {
-        Obj {
-            rv: self.rv,
-            meta: Arc::clone(&self.meta),
-            spec: Arc::clone(&self.spec),
-            status: Arc::clone(&self.status),
-        }
+        Obj { rv: self.rv, parts: Arc::clone(&self.parts) }
+    }
+}
+
+impl<R: Resource> std::ops::Deref for Obj<R> {
+    type Target = Parts<R>;
+    fn deref(&self) -> &Parts<R> {
+        &self.parts
+    }
+}
+
+impl<R: Resource> std::ops::DerefMut for Obj<R> {
+    fn deref_mut(&mut self) -> &mut Parts<R> {
+        Arc::make_mut(&mut self.parts)
     }
 }
 
@@ -115,21 +137,28 @@ impl<R: Resource> std::fmt::Debug for Obj<R> {
 
 impl<R: Resource> PartialEq for Obj<R> {
     fn eq(&self, other: &Self) -> bool {
-        self.rv == other.rv && self.meta == other.meta && self.spec == other.spec && self.status == other.status
+        self.rv == other.rv
+            && (Arc::ptr_eq(&self.parts, &other.parts)
+                || (self.meta == other.meta && self.spec == other.spec && self.status == other.status))
     }
 }
 
 impl<R: Resource> Obj<R> {
     /// Builds one that is not stored yet.
     pub fn new(meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
-        Obj { rv: Revision(0), meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) }
+        Obj::from_parts(Revision(0), meta, spec, status)
     }
 
     /// From the whole k8s-openapi type.
     pub fn from_whole(whole: R) -> Self {
         let (mut meta, spec, status) = whole.split();
         let rv = take_revision(&mut meta);
-        Obj { rv, meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) }
+        Obj::from_parts(rv, meta, spec, status)
+    }
+
+    fn from_parts(rv: Revision, meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
+        let parts = Parts { meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) };
+        Obj { rv, parts: Arc::new(parts) }
     }
 
     /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.

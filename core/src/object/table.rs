@@ -27,11 +27,10 @@ impl Table {
     }
 
     /// The slot with this hash that `is` says is the right one.
-    pub(crate) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
         if self.len == 0 {
             return None;
         }
-        let hash = hash as u32;
         let mut at = hash as usize & self.mask();
         loop {
             let cell = self.cells[at];
@@ -46,20 +45,20 @@ impl Table {
     }
 
     /// Adds a slot that is not in it.
-    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         assert!(slot != NONE, "a map holds fewer than four milliards of objects");
         // At most five eighths full: probes stay short.
         if (self.len + 1) * 8 > self.cells.len() * 5 {
             self.grow();
         }
         self.len += 1;
-        self.place(Cell { hash: hash as u32, slot });
+        self.place(Cell { hash, slot });
     }
 
     /// Removes a slot that is in it.
-    pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
+    pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
         let mask = self.mask();
-        let mut hole = hash as u32 as usize & mask;
+        let mut hole = hash as usize & mask;
         while self.cells[hole].slot != slot {
             assert!(self.cells[hole].slot != NONE, "what is removed is there");
             hole = (hole + 1) & mask;
@@ -110,7 +109,7 @@ mod tests {
         let mut rng = Rng::from_seed(1);
         let (mut table, mut tree) = (Table::default(), BTreeMap::new());
         // Few different hashes, so that probes run into each other and around the end.
-        let hash = |key: u32| u64::from(key % 37) * 0x9E37_79B1;
+        let hash = |key: u32| (key % 37).wrapping_mul(0x9E37_79B1);
         for _ in 0..20_000 {
             let key = rng.below(200) as u32;
             if rng.chance(1, 2) && tree.remove(&key).is_some() {

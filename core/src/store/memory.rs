@@ -4,8 +4,9 @@
 //! before the events of the change that it reports. What never happens: a revision with no change, a change without a
 //! revision, or a watch that sees half of a revision.
 //!
-//! The newest state is one ordered map per kind. Of the past it keeps only what each change replaced, from the last
-//! compaction on; an old revision is the newest state with the later changes taken back. Time only ends leases.
+//! The newest state is one ordered map per kind. Of the past it keeps the events from the last compaction on, the very
+//! ones that went to the watches; an old revision is the newest state with the later changes taken back. Time only ends
+//! leases.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,13 +42,8 @@ pub struct Out {
     pub msg: FromStore,
 }
 
-/// What a change replaced, so that the change can be taken back.
-#[derive(Debug)]
-struct Undo {
-    key: StoreKey,
-    previous: Option<KeyValue>,
-    revision: Revision,
-}
+/// The changes of one revision, shared by the history and every watch.
+type Batch = Arc<[StoreEvent]>;
 
 #[derive(Debug)]
 struct Watch {
@@ -59,6 +55,16 @@ struct Watch {
 impl Watch {
     fn covers(&self, key: &StoreKey) -> bool {
         *key >= self.start && *key < self.end
+    }
+
+    /// What of a revision it covers, if anything.
+    fn part_of(&self, batch: &Batch) -> Option<Batch> {
+        let covered = batch.iter().filter(|e| self.covers(&e.key)).count();
+        match covered {
+            0 => None,
+            n if n == batch.len() => Some(Arc::clone(batch)),
+            _ => Some(batch.iter().filter(|e| self.covers(&e.key)).cloned().collect()),
+        }
     }
 }
 
@@ -73,16 +79,18 @@ struct Lease {
 #[derive(Debug)]
 pub struct MemoryStore {
     /// The newest state of objects, by kind.
-    objects: BTreeMap<Kind, KeyMap<KeyValue>>,
+    objects: BTreeMap<Kind, KeyMap<Arc<KeyValue>>>,
     /// The newest state of everything else. In the order of [`StoreKey`] it comes after every object.
-    others: BTreeMap<StoreKey, KeyValue>,
+    others: BTreeMap<StoreKey, Arc<KeyValue>>,
     /// Changes at and after `compacted`, oldest first.
-    log: VecDeque<Undo>,
+    log: VecDeque<Batch>,
     revision: Revision,
     compacted: Revision,
     watches: BTreeMap<(StoreClient, WatchId), Watch>,
     /// What the last step changed, a batch a revision.
-    latest: Vec<Arc<Vec<StoreEvent>>>,
+    latest: Vec<Batch>,
+    /// Scratch: the changes of the revision in the making.
+    changes: Vec<StoreEvent>,
     leases: BTreeMap<LeaseId, Lease>,
     expiries: BTreeSet<(Mono, LeaseId)>,
     next_lease: u64,
@@ -112,6 +120,7 @@ impl MemoryStore {
             compacted: Revision(0),
             watches: BTreeMap::new(),
             latest: Vec::new(),
+            changes: Vec::new(),
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
             next_lease: 1,
@@ -128,13 +137,13 @@ impl MemoryStore {
         self.compacted
     }
 
-    /// How many changes are kept for reading and watching old revisions.
+    /// How many revisions are kept for reading and watching.
     pub fn history_len(&self) -> usize {
         self.log.len()
     }
 
     /// The newest value of a key.
-    pub fn get(&self, key: &StoreKey) -> Option<&KeyValue> {
+    pub fn get(&self, key: &StoreKey) -> Option<&Arc<KeyValue>> {
         match key {
             StoreKey::Object(key) => self.objects.get(&key.kind)?.get(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get(key),
@@ -150,7 +159,7 @@ impl MemoryStore {
     }
 
     /// The newest values of `start..end`, in order.
-    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
+    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a Arc<KeyValue>> + use<'a> {
         // Objects come first in the order of keys: a bound that is none ends or begins behind all of them.
         let bound = |key: &StoreKey| match key {
             StoreKey::Object(key) => key.clone(),
@@ -166,11 +175,11 @@ impl MemoryStore {
     /// Changes after `revision`, oldest first, as far as they have not been compacted away. For observers: costs what
     /// has changed since.
     pub fn changes_after(&self, revision: Revision) -> Vec<StoreEvent> {
-        self.changes(revision, |_| true)
+        self.batches_after(revision).flat_map(|batch| batch.iter().cloned()).collect()
     }
 
     /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
-    pub fn just_changed(&self) -> &[Arc<Vec<StoreEvent>>] {
+    pub fn just_changed(&self) -> &[Arc<[StoreEvent]>] {
         &self.latest
     }
 
@@ -184,13 +193,9 @@ impl MemoryStore {
     }
 
     fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
-        let mut changes = match &request {
-            StoreRequest::Txn(txn) => Vec::with_capacity(txn.success.len()),
-            _ => Vec::new(),
-        };
         let mut history = None;
         let reply = match request {
-            StoreRequest::Txn(txn) => self.txn(txn, &mut changes),
+            StoreRequest::Txn(txn) => self.txn(txn),
             StoreRequest::Range { start, end, at, limit } => self.read_range(&start, &end, at, limit),
             StoreRequest::Watch { watch, start, end, from: revision } => {
                 let reply = self.watch(from, watch, start, end, revision);
@@ -205,7 +210,7 @@ impl MemoryStore {
             StoreRequest::LeaseGrant { ttl_seconds } => self.grant(now, ttl_seconds),
             StoreRequest::LeaseKeepAlive { lease } => self.keep_alive(now, lease),
             StoreRequest::LeaseRevoke { lease } => {
-                if self.revoke(lease, &mut changes) {
+                if self.revoke(lease) {
                     StoreReply::Revoked { revision: self.revision }
                 } else {
                     StoreReply::Error(StoreError::LeaseNotFound)
@@ -220,10 +225,10 @@ impl MemoryStore {
         if let Some(watch) = history {
             self.replay(from, watch, out);
         }
-        self.publish(changes, out);
+        self.publish(out);
     }
 
-    fn txn(&mut self, txn: Txn, changes: &mut Vec<StoreEvent>) -> StoreReply {
+    fn txn(&mut self, txn: Txn) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
         let ops = if succeeded { txn.success } else { txn.failure };
         for op in &ops {
@@ -234,21 +239,15 @@ impl MemoryStore {
             }
         }
         let revision = Revision(self.revision.0 + 1);
-        let mut results = Vec::with_capacity(ops.len());
+        let mut results = Vec::new();
         for op in ops {
             match op {
                 Op::Get { key } => results.push(self.get(&key).cloned()),
-                Op::Put { key, value, lease } => {
-                    self.put(revision, key, value, lease, changes);
-                    results.push(None);
-                }
-                Op::Delete { key } => {
-                    self.delete(revision, &key, changes);
-                    results.push(None);
-                }
+                Op::Put { key, value, lease } => self.put(revision, key, value, lease),
+                Op::Delete { key } => self.delete(revision, &key),
             }
         }
-        if !changes.is_empty() {
+        if !self.changes.is_empty() {
             self.revision = revision;
         }
         StoreReply::Txn { revision: self.revision, succeeded, results }
@@ -262,14 +261,7 @@ impl MemoryStore {
         }
     }
 
-    fn put(
-        &mut self,
-        revision: Revision,
-        key: StoreKey,
-        mut value: Stored,
-        lease: Option<LeaseId>,
-        changes: &mut Vec<StoreEvent>,
-    ) {
+    fn put(&mut self, revision: Revision, key: StoreKey, mut value: Stored, lease: Option<LeaseId>) {
         if let Stored::Object(o) = &mut value {
             o.set_rv(revision);
         }
@@ -278,43 +270,48 @@ impl MemoryStore {
             StoreKey::Object(key) => self.objects.entry(key.kind).or_default().get_mut(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&new.key),
         };
-        let previous = match known {
+        let (value, previous) = match known {
             Some(old) => {
                 new.key.clone_from(&old.key);
                 share_key(&new);
                 new.create_revision = old.create_revision;
                 new.version = old.version + 1;
-                Some(std::mem::replace(old, new.clone()))
+                let new = Arc::new(new);
+                let old = std::mem::replace(old, Arc::clone(&new));
+                (new, Some(old))
             }
             None => {
                 share_key(&new);
+                let new = Arc::new(new);
                 match &new.key {
                     StoreKey::Object(key) => {
-                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), new.clone());
+                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), Arc::clone(&new));
                     }
-                    StoreKey::Fence(_) | StoreKey::Private(_) => drop(self.others.insert(new.key.clone(), new.clone())),
+                    StoreKey::Fence(_) | StoreKey::Private(_) => {
+                        self.others.insert(new.key.clone(), Arc::clone(&new));
+                    }
                 }
-                None
+                (new, None)
             }
         };
         let old_lease = previous.as_ref().and_then(|kv| kv.lease);
         if old_lease != lease {
-            self.detach(old_lease, &new.key);
+            self.detach(old_lease, &value.key);
             if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
-                lease.keys.insert(new.key.clone());
+                lease.keys.insert(value.key.clone());
             }
         }
-        self.record(revision, new.key.clone(), Some(new), previous, changes);
+        self.record(StoreEvent { key: value.key.clone(), value: Some(value), previous, revision });
     }
 
-    fn delete(&mut self, revision: Revision, key: &StoreKey, changes: &mut Vec<StoreEvent>) {
+    fn delete(&mut self, revision: Revision, key: &StoreKey) {
         let previous = match key {
             StoreKey::Object(key) => self.objects.get_mut(&key.kind).and_then(|map| map.remove(key)),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.remove(key),
         };
         let Some(previous) = previous else { return };
         self.detach(previous.lease, key);
-        self.record(revision, previous.key.clone(), None, Some(previous), changes);
+        self.record(StoreEvent { key: previous.key.clone(), value: None, previous: Some(previous), revision });
     }
 
     fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
@@ -323,24 +320,32 @@ impl MemoryStore {
         }
     }
 
-    fn record(
-        &mut self,
-        revision: Revision,
-        key: StoreKey,
-        value: Option<KeyValue>,
-        previous: Option<KeyValue>,
-        changes: &mut Vec<StoreEvent>,
-    ) {
+    fn record(&mut self, event: StoreEvent) {
         // etcd refuses such a transaction; whoever sends one has a bug.
-        assert!(changes.iter().all(|c| c.key != key), "duplicate key given in txn request: {key:?}");
-        self.log.push_back(Undo { key: key.clone(), previous: previous.clone(), revision });
-        changes.push(StoreEvent { key, value, previous, revision });
+        let twice = self.changes.iter().any(|c| c.key == event.key);
+        assert!(!twice, "duplicate key given in txn request: {:?}", event.key);
+        self.changes.push(event);
+    }
+
+    /// The changes after `revision`, oldest first.
+    fn batches_after(&self, revision: Revision) -> impl Iterator<Item = &Batch> {
+        self.log.range(self.log.partition_point(|batch| batch[0].revision <= revision)..)
     }
 
     /// The state of `start..end` as it was at `at`, in terms of what differs from the newest state.
-    fn differences(&self, start: &StoreKey, end: &StoreKey, at: Revision) -> BTreeMap<&StoreKey, Option<&KeyValue>> {
-        let later = self.log.iter().rev().take_while(|u| u.revision > at);
-        later.filter(|u| u.key >= *start && u.key < *end).map(|u| (&u.key, u.previous.as_ref())).collect()
+    fn differences(
+        &self,
+        start: &StoreKey,
+        end: &StoreKey,
+        at: Revision,
+    ) -> BTreeMap<&StoreKey, Option<&Arc<KeyValue>>> {
+        let mut differences = BTreeMap::new();
+        let later = self.batches_after(at).flat_map(|batch| batch.iter());
+        for event in later.filter(|e| e.key >= *start && e.key < *end) {
+            // The first change after `at` replaced what was there then.
+            differences.entry(&event.key).or_insert(event.previous.as_ref());
+        }
+        differences
     }
 
     fn read_range(&self, start: &StoreKey, end: &StoreKey, at: Option<Revision>, limit: usize) -> StoreReply {
@@ -394,54 +399,34 @@ impl MemoryStore {
     /// Sends what a new watch has missed.
     fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
         let watch = &self.watches[&(client, id)];
-        let events = self.changes(Revision(watch.from.0 - 1), |key| watch.covers(key));
-        for batch in events.chunk_by(|a, b| a.revision == b.revision) {
-            let (revision, events) = (batch[0].revision, Arc::new(batch.to_vec()));
-            out.push(Out { to: client, msg: FromStore::Events { watch: id, revision, events } });
+        for batch in self.batches_after(Revision(watch.from.0 - 1)) {
+            if let Some(events) = watch.part_of(batch) {
+                let msg = FromStore::Events { watch: id, revision: batch[0].revision, events };
+                out.push(Out { to: client, msg });
+            }
         }
     }
 
-    /// Changes after `revision`, oldest first. Only `previous` values are kept, so the value of a change is found from
-    /// the newest state backwards: it is what the next change of the key replaced.
-    fn changes(&self, revision: Revision, covers: impl Fn(&StoreKey) -> bool) -> Vec<StoreEvent> {
-        let mut after: BTreeMap<&StoreKey, Option<&KeyValue>> = BTreeMap::new();
-        let mut events: Vec<StoreEvent> = Vec::new();
-        let later = self.log.iter().rev().take_while(|u| u.revision > revision);
-        for undo in later.filter(|u| covers(&u.key)) {
-            let value = after.insert(&undo.key, undo.previous.as_ref()).unwrap_or_else(|| self.get(&undo.key));
-            events.push(StoreEvent {
-                key: undo.key.clone(),
-                value: value.cloned(),
-                previous: undo.previous.clone(),
-                revision: undo.revision,
-            });
-        }
-        events.reverse();
-        events
-    }
-
-    fn publish(&mut self, changes: Vec<StoreEvent>, out: &mut Vec<Out>) {
-        let Some(first) = changes.first() else { return };
+    /// Closes the revision in the making: what it changed goes into the history and to the watches.
+    fn publish(&mut self, out: &mut Vec<Out>) {
+        let Some(first) = self.changes.first() else { return };
         let revision = first.revision;
-        let all = Arc::new(changes);
+        let batch: Batch = self.changes.drain(..).collect();
         for ((client, id), watch) in &self.watches {
             if revision < watch.from {
                 continue;
             }
-            let covered = all.iter().filter(|e| watch.covers(&e.key)).count();
-            let events = match covered {
-                0 => continue,
-                n if n == all.len() => Arc::clone(&all),
-                _ => Arc::new(all.iter().filter(|e| watch.covers(&e.key)).cloned().collect()),
-            };
-            out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
+            if let Some(events) = watch.part_of(&batch) {
+                out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
+            }
         }
-        self.latest.push(all);
+        self.latest.push(Arc::clone(&batch));
+        self.log.push_back(batch);
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
         let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
-        let none = Arc::new(Vec::new());
+        let none: Batch = Arc::from([]);
         for ((to, watch), _) in watches {
             let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Arc::clone(&none) };
             out.push(Out { to: *to, msg });
@@ -456,7 +441,7 @@ impl MemoryStore {
             return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
         }
         self.compacted = at;
-        while self.log.front().is_some_and(|u| u.revision < at) {
+        while self.log.front().is_some_and(|batch| batch[0].revision < at) {
             self.log.pop_front();
         }
         if self.log.capacity() > 4 * self.log.len().max(1024) {
@@ -485,14 +470,14 @@ impl MemoryStore {
     }
 
     /// Ends a lease; all its keys go at one revision.
-    fn revoke(&mut self, id: LeaseId, changes: &mut Vec<StoreEvent>) -> bool {
+    fn revoke(&mut self, id: LeaseId) -> bool {
         let Some(lease) = self.leases.remove(&id) else { return false };
         self.expiries.remove(&(lease.expires, id));
         let revision = Revision(self.revision.0 + 1);
         for key in &lease.keys {
-            self.delete(revision, key, changes);
+            self.delete(revision, key);
         }
-        if !changes.is_empty() {
+        if !self.changes.is_empty() {
             self.revision = revision;
         }
         true
@@ -516,10 +501,9 @@ impl Machine for MemoryStore {
         while let Some((at, lease)) = self.expiries.first().copied()
             && at <= now.mono
         {
-            let mut changes = Vec::new();
-            let known = self.revoke(lease, &mut changes);
+            let known = self.revoke(lease);
             assert!(known, "an expiry names a lease");
-            self.publish(changes, out);
+            self.publish(out);
         }
     }
 

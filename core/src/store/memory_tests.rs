@@ -61,7 +61,7 @@ fn all_at(revision: Option<u64>) -> StoreRequest {
 
 fn texts(reply: &StoreReply) -> Vec<String> {
     let StoreReply::Range { kvs, .. } = reply else { panic!("{reply:?} instead of a range") };
-    let show = |kv: &KeyValue| match (&kv.key, &kv.value) {
+    let show = |kv: &Arc<KeyValue>| match (&kv.key, &kv.value) {
         (StoreKey::Private(k), Stored::Mark(v)) => {
             format!("{k}={v}@{}/{}/{}", kv.create_revision.0, kv.mod_revision.0, kv.version)
         }
@@ -74,7 +74,7 @@ fn events(out: &[Out]) -> Vec<String> {
     let mut shown = Vec::new();
     for o in out {
         let FromStore::Events { revision, events, .. } = &o.msg else { panic!("{o:?} instead of events") };
-        let text = |kv: &Option<KeyValue>| match kv.as_ref().map(|kv| &kv.value) {
+        let text = |kv: &Option<Arc<KeyValue>>| match kv.as_ref().map(|kv| &kv.value) {
             Some(Stored::Mark(v)) => v.to_string(),
             _ => "-".to_owned(),
         };
@@ -162,8 +162,8 @@ fn a_transaction_sees_its_own_writes() {
     let mut store = example();
     let reply = ask(&mut store, do_ops(vec![put("a", "4"), Op::Get { key: key("a") }]));
     let StoreReply::Txn { results, .. } = reply else { panic!() };
-    let values: Vec<_> = results.into_iter().map(|r| r.map(|kv| kv.value)).collect();
-    assert_eq!(values, [None, Some(mark("4"))]);
+    let values: Vec<_> = results.into_iter().map(|r| r.map(|kv| kv.value.clone())).collect();
+    assert_eq!(values, [Some(mark("4"))]);
 }
 
 #[test]
@@ -271,13 +271,13 @@ fn revoking_deletes_and_progress_tells() {
     ask(&mut store, StoreRequest::Watch { watch: WatchId(4), start: key("a"), end: key("b"), from: Revision(0) });
     let mut out = Vec::new();
     store.handle(at(0), In::Request(CLIENT, 1, StoreRequest::Progress), &mut out);
-    let events = Arc::new(Vec::new());
+    let events = Arc::from([]);
     let msg = FromStore::Events { watch: WatchId(4), revision: Revision(3), events };
     let reply = FromStore::Reply(1, StoreReply::Txn { revision: Revision(3), succeeded: true, results: Vec::new() });
     assert_eq!(out, [Out { to: CLIENT, msg }, Out { to: CLIENT, msg: reply }]);
 }
 
-type Snapshot = BTreeMap<StoreKey, KeyValue>;
+type Snapshot = BTreeMap<StoreKey, Arc<KeyValue>>;
 
 /// One step of a random run.
 #[derive(Clone, Debug)]
@@ -331,7 +331,7 @@ impl Model {
                         version: old.map_or(1, |o| o.version + 1),
                         lease: None,
                     };
-                    next.insert(key, kv);
+                    next.insert(key, Arc::new(kv));
                     changed = true;
                 }
                 None => changed |= next.remove(&key).is_some(),
@@ -343,7 +343,7 @@ impl Model {
     }
 
     /// What a watch from `from` has seen by now, as `(revision, key, value)`.
-    fn history(&self, from: u64) -> Vec<(u64, StoreKey, Option<KeyValue>, Option<KeyValue>)> {
+    fn history(&self, from: u64) -> Vec<(u64, StoreKey, Option<Arc<KeyValue>>, Option<Arc<KeyValue>>)> {
         let mut seen = Vec::new();
         for r in from.max(1)..=self.newest() {
             let (old, new) = (&self.snapshots[r as usize - 1], &self.snapshots[r as usize]);
@@ -360,7 +360,7 @@ impl Model {
 fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
     let mut store = MemoryStore::new();
     let mut model = Model { snapshots: vec![Snapshot::new(), Snapshot::new()], compacted: 0 };
-    let mut watches: Vec<(u64, Vec<(u64, StoreKey, Option<KeyValue>, Option<KeyValue>)>)> = Vec::new();
+    let mut watches: Vec<(u64, Vec<(u64, StoreKey, Option<Arc<KeyValue>>, Option<Arc<KeyValue>>)>)> = Vec::new();
     for step in steps {
         let mut out = Vec::new();
         match step {
@@ -398,7 +398,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
                 let r = if r == 0 { model.newest() } else { r };
                 match reply {
                     StoreReply::Range { kvs, .. } => {
-                        let expect: Vec<KeyValue> = model.snapshots[r as usize].values().cloned().collect();
+                        let expect: Vec<Arc<KeyValue>> = model.snapshots[r as usize].values().cloned().collect();
                         prop_assert_eq!(kvs, expect);
                     }
                     StoreReply::Error(_) => prop_assert!(r < model.compacted || r > model.newest()),

@@ -124,10 +124,10 @@ pub enum StoreRequest {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum StoreReply {
-    /// Of a transaction: whether the compares held, and what each `Get` read (nothing for other operations).
-    Txn { revision: Revision, succeeded: bool, results: Vec<Option<KeyValue>> },
+    /// Of a transaction: whether the compares held, and what each `Get` read, in order.
+    Txn { revision: Revision, succeeded: bool, results: Vec<Option<Arc<KeyValue>>> },
     /// Of a range: the keys in order, whether there are more, and how many match in all.
-    Range { revision: Revision, kvs: Vec<KeyValue>, more: bool, count: u64 },
+    Range { revision: Revision, kvs: Vec<Arc<KeyValue>>, more: bool, count: u64 },
     /// The watch stands; its events begin after this.
     Watching { revision: Revision, watch: WatchId },
     /// The watch has ended. With `compacted`: because it asked for a revision older than that.
@@ -162,9 +162,9 @@ pub struct StoreEvent {
     /// The key.
     pub key: StoreKey,
     /// What is there now; none: deleted.
-    pub value: Option<KeyValue>,
+    pub value: Option<Arc<KeyValue>>,
     /// What was there before, if anything.
-    pub previous: Option<KeyValue>,
+    pub previous: Option<Arc<KeyValue>>,
     /// Revision of the change.
     pub revision: Revision,
 }
@@ -177,7 +177,7 @@ pub enum FromStore {
     Reply(u64, StoreReply),
     /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
     /// progress notice that nothing up to `revision` is missing.
-    Events { watch: WatchId, revision: Revision, events: Arc<Vec<StoreEvent>> },
+    Events { watch: WatchId, revision: Revision, events: Arc<[StoreEvent]> },
     /// The connection broke: requests in flight have an unknown outcome, watches are gone.
     Disconnected,
 }
