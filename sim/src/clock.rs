@@ -25,6 +25,9 @@ impl Clock {
     }
 
     fn mono(&self, now: u64) -> u64 {
+        if self.ppm == 0 {
+            return self.shown + (now - self.since);
+        }
         let elapsed = i128::from(now - self.since);
         self.shown + (elapsed + elapsed * i128::from(self.ppm) / 1_000_000) as u64
     }

@@ -129,7 +129,9 @@ impl Checkers {
 
     fn commit(&mut self, at: f64, store: &MemoryStore, event: &StoreEvent) {
         let (old, new) = (object(event.previous.as_deref()), object(event.value.as_deref()));
-        if let (Some(old), Some(new)) = (old, new) {
+        if let (Some(old), Some(new)) = (old, new)
+            && !Arc::ptr_eq(old.meta(), new.meta())
+        {
             self.generations(at, old.meta(), new);
         }
         match new.or(old) {

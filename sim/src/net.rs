@@ -27,10 +27,15 @@ struct Slow {
     loss_percent: u64,
 }
 
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
 /// The network.
 #[derive(Debug)]
 pub struct Network {
-    latency: (Duration, Duration),
+    /// Nanoseconds.
+    latency: (u64, u64),
     cuts: Vec<Cut>,
     slow: Vec<Slow>,
     /// Hosts whose links pass nothing until a moment; what was sent arrives then.
@@ -41,6 +46,7 @@ pub struct Network {
 impl Network {
     /// A network whose links have a latency, one way, between two bounds.
     pub fn new(latency: (Duration, Duration), rng: Rng) -> Network {
+        let latency = (nanos(latency.0), nanos(latency.1));
         Network { latency, cuts: Vec::new(), slow: Vec::new(), clogs: Vec::new(), rng }
     }
 
@@ -74,16 +80,16 @@ impl Network {
         from != to && self.cuts.iter().any(|c| c.from.contains(&from) && c.to.contains(&to))
     }
 
-    /// Time that a message takes that is sent at `now`.
-    pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> Duration {
-        let mut delay = self.rng.duration(self.latency.0, self.latency.1);
+    /// Nanoseconds that a message takes that is sent at `now`.
+    pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> u64 {
+        let mut delay = self.rng.range(self.latency.0, self.latency.1);
         for slow in &self.slow {
             if slow.hosts.contains(&from) || slow.hosts.contains(&to) {
-                delay += slow.extra;
+                delay += nanos(slow.extra);
                 // Each loss costs a retransmission time-out, which doubles.
                 let mut timeout = Duration::from_millis(200);
                 while timeout < Duration::from_secs(10) && self.rng.chance(slow.loss_percent, 100) {
-                    delay += timeout;
+                    delay += nanos(timeout);
                     timeout *= 2;
                 }
             }
@@ -92,7 +98,7 @@ impl Network {
             self.clogs.retain(|(_, until)| *until > now);
             let held = self.clogs.iter().filter(|(hosts, _)| hosts.contains(&from) || hosts.contains(&to));
             let until = held.map(|(_, until)| *until).max().unwrap_or(now);
-            delay += Duration::from_nanos(until - now);
+            delay += until - now;
         }
         delay
     }
@@ -148,12 +154,13 @@ mod tests {
         net.cut(BTreeSet::from([3]), BTreeSet::from([4]), false);
         assert!(net.is_cut(3, 4) && net.is_cut(4, 3));
         net.degrade(BTreeSet::from([5]), 3 * ms, 0);
-        assert_eq!((net.delay(0, 5, 6), net.delay(0, 1, 6)), (4 * ms, ms));
+        let mut delay = |now, from, to| Duration::from_nanos(net.delay(now, from, to));
+        assert_eq!((delay(0, 5, 6), delay(0, 1, 6)), (4 * ms, ms));
         net.clog(BTreeSet::from([1]), 7_000_000);
-        let clogged = [0, 5_000_000, 7_000_000].map(|now| net.delay(now, 6, 1));
+        let clogged = [0, 5_000_000, 7_000_000].map(|now| Duration::from_nanos(net.delay(now, 6, 1)));
         assert_eq!(clogged, [8 * ms, 3 * ms, ms]);
         net.clog(BTreeSet::from([1]), 9_000_000);
         net.heal();
-        assert!(!net.is_cut(1, 2) && net.delay(0, 5, 6) == ms && net.delay(0, 1, 6) == ms);
+        assert!(!net.is_cut(1, 2) && net.delay(0, 5, 6) == 1_000_000 && net.delay(0, 1, 6) == 1_000_000);
     }
 }

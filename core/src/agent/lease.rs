@@ -14,7 +14,9 @@ use super::backoff::Retry;
 use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer, WriteOptions};
 use crate::limits::{NODE_LEASE_DURATION, REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference};
+use crate::object::{
+    Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewedLeaseSpec,
+};
 use crate::random::Rng;
 
 /// Keeps the node's Lease.
@@ -68,7 +70,13 @@ impl NodeLease {
     }
 
     /// Renews (or creates, or reads) if due.
-    pub(super) fn handle_timeout(&mut self, now: Now, node: Option<&Node>, rng: &mut Rng, out: &mut Vec<Out>) {
+    pub(super) fn handle_timeout<'n>(
+        &mut self,
+        now: Now,
+        node: impl FnOnce() -> Option<&'n Node>,
+        rng: &mut Rng,
+        out: &mut Vec<Out>,
+    ) {
         if self.in_flight.is_some_and(|(_, at)| at <= now.mono) {
             self.in_flight = None;
             // It may have been carried out.
@@ -89,7 +97,7 @@ impl NodeLease {
                 Call::Update { object, subresource: Subresource::None, options: WriteOptions::default() }
             }
             None => {
-                let Some(node) = node else {
+                let Some(node) = node() else {
                     self.next = None;
                     return;
                 };
@@ -200,5 +208,5 @@ fn fresh(node: &Node, now: Now) -> Lease {
         renew_time: Some(now.wall.to_micro_time()),
         ..coordination_v1::LeaseSpec::default()
     };
-    Lease::new(meta, spec, ())
+    Lease::new(meta, RenewedLeaseSpec::new(spec), ())
 }

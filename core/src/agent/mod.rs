@@ -156,26 +156,33 @@ pub enum Out {
 }
 
 /// The agent of one node. See the module's documentation for the contract.
+///
+/// What a heartbeat touches, which is most of what an agent at rest does, comes first and together: thousands of agents
+/// beat in turn, and each must be fetched from memory.
 #[derive(Debug)]
+#[repr(C)]
 pub struct NodeAgent {
+    lease: NodeLease,
+    /// When anything but the Lease wants to act.
+    others: Option<Deadline>,
+    rng: Rng,
+    begun: bool,
+    max_images: usize,
+    node: NodeKeeper,
     informer: Informer,
     view: View,
     /// Watches its own Node, so that what others write there is seen at once.
     own: Box<(Informer, View)>,
-    node: NodeKeeper,
-    lease: NodeLease,
     pods: Pods,
-    rng: Rng,
-    begun: bool,
-    max_images: usize,
-    /// When anything but the Node and its Lease wants to act. Kept, so that a heartbeat, which is most of what an
-    /// agent at rest does, touches nothing else.
-    others: Option<Deadline>,
 }
 
 /// A stream of its own for a part of the agent.
 fn fork(rng: &mut Rng) -> Rng {
     Rng::from_seed(rng.next_u64())
+}
+
+fn is_due(deadline: Option<Deadline>, now: Now) -> bool {
+    deadline.is_some_and(|d| d.at <= now.mono)
 }
 
 impl NodeAgent {
@@ -250,12 +257,7 @@ impl NodeAgent {
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {
         match message {
             FromServer::Reply(id, result) => match id.part() {
-                LEASE => {
-                    if self.lease.replied(now, id, result, &mut self.rng) == Heartbeat::Check {
-                        self.node.check(now);
-                    }
-                    self.beat(now, out);
-                }
+                LEASE => self.lease_replied(now, id, result, out),
                 NODE => self.node_replied(now, id, result, out),
                 PODS => self.pods.replied(now, id, result, out),
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
@@ -272,6 +274,19 @@ impl NodeAgent {
                 self.lease.disconnected(now, &mut self.rng);
                 self.pods.disconnected(now, out);
             }
+        }
+    }
+
+    fn lease_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        let check = self.lease.replied(now, id, result, &mut self.rng) == Heartbeat::Check;
+        if check {
+            self.node.check(now);
+        }
+        if check || is_due(self.others, now) {
+            self.beat(now, out);
+            self.others = self.deadline_of_others();
+        } else {
+            self.renew(now, out);
         }
     }
 
@@ -309,7 +324,13 @@ impl NodeAgent {
         let (pods, max_images) = (&self.pods, self.max_images);
         let facts = || Facts { runtime_is_up: pods.runtime_is_up(), images: pods.shared.images.status(max_images) };
         self.node.handle_timeout(now, facts, &mut self.rng, out);
-        self.lease.handle_timeout(now, self.node.node(), &mut self.rng, out);
+        self.renew(now, out);
+    }
+
+    /// Does what the Lease wants done now.
+    fn renew(&mut self, now: Now, out: &mut Vec<Out>) {
+        let node = &self.node;
+        self.lease.handle_timeout(now, || node.node(), &mut self.rng, out);
     }
 
     fn tell_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
@@ -328,7 +349,7 @@ impl NodeAgent {
     fn deadline_of_others(&self) -> Option<Deadline> {
         let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
         let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
-        Deadline::earlier(informers, pods)
+        Deadline::earlier(self.node.poll_timeout(), Deadline::earlier(informers, pods))
     }
 
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
@@ -359,15 +380,15 @@ impl Machine for NodeAgent {
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        if !is_due(self.others, now) {
+            return self.renew(now, out);
+        }
         if !self.begun {
             self.begun = true;
             self.node.begin(now, &mut self.rng);
         }
-        let due = |d: Option<Deadline>| d.is_some_and(|d| d.at <= now.mono);
+        let due = |d| is_due(d, now);
         self.beat(now, out);
-        if !due(self.others) {
-            return;
-        }
         if due(self.informer.poll_timeout()) {
             let mut requests = Vec::new();
             self.informer.handle_timeout(now, &mut self.view, &mut requests);
@@ -391,9 +412,6 @@ impl Machine for NodeAgent {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        if !self.begun {
-            return Some(Deadline { at: Mono::ZERO, why: "start the agent" });
-        }
-        Deadline::earlier(Deadline::earlier(self.lease.poll_timeout(), self.node.poll_timeout()), self.others)
+        Deadline::earlier(self.lease.poll_timeout(), self.others)
     }
 }

@@ -42,6 +42,7 @@ enum Need {
 #[derive(Debug)]
 pub(super) struct NodeKeeper {
     config: Arc<AgentConfig>,
+    info: core_v1::NodeSystemInfo,
     user: Arc<str>,
     ids: ReqIds,
     /// As the API last answered.
@@ -68,6 +69,7 @@ pub(super) struct Facts {
 impl NodeKeeper {
     pub(super) fn new(config: Arc<AgentConfig>, user: Arc<str>, part: u16) -> NodeKeeper {
         NodeKeeper {
+            info: config.node_info(),
             config,
             user,
             ids: ReqIds::new(part),
@@ -313,7 +315,7 @@ impl NodeKeeper {
             allocatable: Some(config.allocatable()),
             addresses: Some(vec![address("InternalIP", &config.host_ip), address("Hostname", &config.node_name)]),
             conditions: Some(conditions(old, facts.runtime_is_up, now)),
-            node_info: Some(config.node_info()),
+            node_info: Some(self.info.clone()),
             images: (!facts.images.is_empty()).then(|| facts.images.clone()),
             daemon_endpoints: Some(core_v1::NodeDaemonEndpoints { kubelet_endpoint: Some(port) }),
             volumes_attached: old.and_then(|s| s.volumes_attached.clone()),

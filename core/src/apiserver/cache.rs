@@ -13,6 +13,7 @@ use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 pub(super) struct Recent {
     batch: Arc<[StoreEvent]>,
     index: u32,
+    revision: Revision,
 }
 
 impl Recent {
@@ -93,7 +94,7 @@ impl Cache {
         if rv < floor {
             return Err(floor);
         }
-        let recent = cache.map(|k| k.recent.range(k.recent.partition_point(|r| r.event().revision <= rv)..));
+        let recent = cache.map(|k| k.recent.range(k.recent.partition_point(|r| r.revision <= rv)..));
         Ok(recent.into_iter().flatten().map(Recent::event))
     }
 
@@ -128,7 +129,7 @@ impl Cache {
             StoreKey::Object(key) => {
                 let old = event.previous.as_deref().and_then(object_of);
                 self.replace(key, old, event.value.as_deref().and_then(object_of).cloned());
-                let recent = Recent { batch: Arc::clone(batch), index: index as u32 };
+                let recent = Recent { batch: Arc::clone(batch), index: index as u32, revision: event.revision };
                 self.kind_mut(key.kind).remember(recent);
             }
             StoreKey::Private(name) => match &event.value {
@@ -147,7 +148,7 @@ impl Cache {
         }
         let objects = &mut self.kind_mut(key.kind).objects;
         match new {
-            Some(new) => drop(objects.insert(key.clone(), new)),
+            Some(new) => drop(objects.put(key, new)),
             None => drop(objects.remove(key)),
         }
     }
@@ -181,13 +182,13 @@ impl Cache {
 
 impl KindCache {
     fn remember(&mut self, recent: Recent) {
-        self.last = recent.event().revision;
+        self.last = recent.revision;
         self.recent.push_back(recent);
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
-            let gone = self.recent.pop_front().expect("a ring over its bound is not empty").event().revision;
+            let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;
             self.floor = gone;
-            while self.recent.front().is_some_and(|r| r.event().revision == gone) {
+            while self.recent.front().is_some_and(|r| r.revision == gone) {
                 self.recent.pop_front();
             }
         }

@@ -23,7 +23,7 @@ impl Deciding<'_> {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
         };
-        let commit = Commit::create(&key, object.clone()).also_fence(&key, None, Some(&object));
+        let commit = Commit::create(&key, object);
         self.finish_commit(commit, key.kind, allocation)
     }
 

@@ -64,7 +64,7 @@ impl Deciding<'_> {
         }
         let stays = held || matches!(grace, Grace::Seconds(seconds, _) if seconds > 0);
         if !stays {
-            return Decision::Commit(Commit::remove(key, current, new).also_fence(key, Some(current), None));
+            return Decision::Commit(Commit::remove(key, current, new));
         }
         if new.meta() == current.meta() {
             let as_is = Ok(Response::Object(current.clone()));

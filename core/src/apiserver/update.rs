@@ -9,17 +9,16 @@ use crate::patch;
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
-    pub(super) fn update(&mut self, write: &mut Write) -> Decision {
+    pub(super) fn update(&mut self, write: &Write) -> Decision {
         let Call::Update { object, subresource, .. } = &write.request.call else { unreachable!("not an update") };
-        let (object, subresource) = (object.clone(), *subresource);
-        let key = object.key();
-        let Some(current) = self.object(write, &key) else {
-            return Decision::refuse_if(&key, Status::not_found(key.kind, key.name()));
+        let key = object.key_ref();
+        let Some(current) = self.known(write, key) else {
+            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
         };
-        if let Err(decision) = check_base(&key, &object, &current) {
+        if let Err(decision) = check_base(key, object, current) {
             return decision;
         }
-        self.replace(write, &key, &current, object, subresource)
+        self.replace(write, key, current, object.clone(), *subresource)
     }
 
     pub(super) fn patch(&mut self, write: &mut Write) -> Decision {
@@ -137,9 +136,9 @@ impl Deciding<'_> {
             return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged);
         }
         if is_finished(&new, current) {
-            return Decision::Commit(Commit::remove(key, current, new).also_fence(key, Some(current), None));
+            return Decision::Commit(Commit::remove(key, current, new));
         }
-        let commit = Commit::replace(key, current, new.clone()).also_fence(key, Some(current), Some(&new));
+        let commit = Commit::replace(key, current, new);
         self.finish_commit(commit, key.kind, allocation)
     }
 }
@@ -151,7 +150,7 @@ fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), 
         // The stored object is no older than the cached one, so an older revision is stale whatever the store says.
         return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
     }
-    if !object.uid().is_empty() && object.uid() != current.uid() {
+    if !Arc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
         return Err(Decision::refuse_if(key, uid_conflict(key, object.uid(), current.uid())));
     }
     Ok(())
@@ -185,6 +184,10 @@ pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, c
 
 /// What the client sent, with the status and the server's own metadata as they stand.
 fn merge_main(current: &Object, incoming: Object) -> Object {
+    if !has_status(current) && Arc::ptr_eq(incoming.meta(), current.meta()) {
+        // Nothing that the client may not change: what it sent is what is wanted.
+        return incoming;
+    }
     let mut new = current.clone();
     new.take_spec(&incoming);
     if !has_status(current) {
@@ -285,9 +288,10 @@ fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
 /// Whether an update took away the last thing that a deletion waited for (`ShouldDeleteDuringUpdate`).
 fn is_finished(new: &Object, current: &Object) -> bool {
     let meta = new.meta();
-    let held = meta.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+    if !meta.is_deleting() || meta.has_finalizers() {
+        return false;
+    }
     match new {
-        _ if held || meta.deletion_timestamp.is_none() => false,
         Object::Namespace(ns) => ns.spec.finalizers.as_ref().is_none_or(Vec::is_empty),
         _ => current.meta().deletion_grace_period_seconds == Some(0),
     }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::coordination::v1::Lease as WholeLease;
+
 use super::cache::object_of;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
 use crate::api::{Call, ReqId, Request, Response, Status};
@@ -85,24 +87,29 @@ impl Decision {
 }
 
 impl Commit {
-    /// Puts `new` in the place of `old`; see [`also_fence`](Self::also_fence) for Leases.
+    /// Puts `new` in the place of `old`. A Lease that changes hands moves its fence in the same transaction; see
+    /// [`Fence`](crate::api::Fence).
     pub(super) fn replace(key: &ObjectKey, old: &Object, new: Object) -> Commit {
-        let key = StoreKey::Object(key.clone());
-        Commit {
-            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
-            response: Response::Object(new.clone()),
-            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
-        }
+        Commit::put(key, old.rv(), Some(old), new)
     }
 
     /// Puts a new object.
     pub(super) fn create(key: &ObjectKey, new: Object) -> Commit {
+        Commit::put(key, Revision(0), None, new)
+    }
+
+    fn put(key: &ObjectKey, rv: Revision, old: Option<&Object>, new: Object) -> Commit {
+        let fence = (key.kind == Kind::LEASE && !same_holder(old, &new)).then(|| {
+            let value = Stored::Mark(Arc::from(holder(&new)));
+            Op::Put { key: StoreKey::Fence(key.clone()), value, lease: None }
+        });
         let key = StoreKey::Object(key.clone());
-        Commit {
-            compare: vec![Compare::ModRevision(key.clone(), Revision(0))],
-            response: Response::Object(new.clone()),
-            ops: vec![Op::Put { key, value: Stored::Object(new), lease: None }],
-        }
+        let compare = vec![Compare::ModRevision(key.clone(), rv)];
+        let response = Response::Object(new.clone());
+        let mut ops = Vec::with_capacity(1 + usize::from(fence.is_some()));
+        ops.push(Op::Put { key, value: Stored::Object(new), lease: None });
+        ops.extend(fence);
+        Commit { compare, ops, response }
     }
 
     /// Lets what is put live by a lease of the store.
@@ -115,30 +122,20 @@ impl Commit {
         self
     }
 
-    /// A Lease that changes hands moves its fence in the same transaction; see [`Fence`](crate::api::Fence).
-    pub(super) fn also_fence(mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) -> Commit {
+    /// A Lease that goes takes its fence with it in the same transaction; see [`Fence`](crate::api::Fence).
+    fn without_fence(mut self, key: &ObjectKey) -> Commit {
         if key.kind == Kind::LEASE {
-            let fence = StoreKey::Fence(key.clone());
-            match new {
-                None => self.ops.push(Op::Delete { key: fence }),
-                Some(new) if !same_holder(old, new) => {
-                    let name = holder(new).map_or("", |(name, _)| name);
-                    self.ops.push(Op::Put { key: fence, value: Stored::Mark(Arc::from(name)), lease: None });
-                }
-                Some(_) => {}
-            }
+            self.ops.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
         }
         self
     }
 
     /// Removes `old`; the answer is `last`, its last state.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
-        let key = StoreKey::Object(key.clone());
-        Commit {
-            compare: vec![Compare::ModRevision(key.clone(), old.rv())],
-            ops: vec![Op::Delete { key }],
-            response: Response::Object(last),
-        }
+        let object = StoreKey::Object(key.clone());
+        let compare = vec![Compare::ModRevision(object.clone(), old.rv())];
+        let commit = Commit { compare, ops: vec![Op::Delete { key: object }], response: Response::Object(last) };
+        commit.without_fence(key)
     }
 }
 
@@ -152,13 +149,21 @@ pub(super) struct Deciding<'a> {
     pub(super) event_lease: &'a super::event_lease::EventLease,
 }
 
-impl Deciding<'_> {
+impl<'a> Deciding<'a> {
     /// The newest state of an object that is known to this write.
     pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
+        self.known(write, key).cloned()
+    }
+
+    /// The same, where it stands.
+    pub(super) fn known<'w>(&self, write: &'w Write, key: &ObjectKey) -> Option<&'w Object>
+    where
+        'a: 'w,
+    {
         let fresh = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
         match fresh {
-            Some((_, value)) => value.as_deref().and_then(object_of).cloned(),
-            None => self.cache.get(key).cloned(),
+            Some((_, value)) => value.as_deref().and_then(object_of),
+            None => self.cache.get(key),
         }
     }
 
@@ -352,13 +357,14 @@ fn is_dry_run(call: &Call) -> bool {
     }
 }
 
-fn holder(object: &Object) -> Option<(&str, Option<i32>)> {
-    match object {
-        Object::Lease(l) => Some((l.spec.holder_identity.as_deref().unwrap_or(""), l.spec.lease_transitions)),
-        _ => None,
-    }
+/// The name of a Lease's holder.
+fn holder(object: &Object) -> &str {
+    object.get::<WholeLease>().and_then(|l| l.spec.holder_identity.as_deref()).unwrap_or("")
 }
 
 fn same_holder(old: Option<&Object>, new: &Object) -> bool {
-    old.and_then(holder) == holder(new)
+    let (Some(Object::Lease(old)), Object::Lease(new)) = (old, new) else { return false };
+    old.spec.same_apart_from_renewal(&new.spec)
+        || (old.spec.holder_identity.as_deref().unwrap_or("") == new.spec.holder_identity.as_deref().unwrap_or("")
+            && old.spec.lease_transitions == new.spec.lease_transitions)
 }

@@ -18,7 +18,7 @@ use crate::api::{
 };
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Lease, Object, ObjectKey, ObjectMeta, Revision};
+use crate::object::{Lease, Object, ObjectKey, ObjectMeta, RenewedLeaseSpec, Revision};
 use crate::random::Rng;
 
 /// How long a request of the election may take (client-go: half the renew deadline).
@@ -42,7 +42,7 @@ struct InFlight {
 /// A record that this process wrote, or tried to write.
 #[derive(Clone, Debug)]
 struct Written {
-    spec: LeaseSpec,
+    spec: RenewedLeaseSpec,
     sent: Mono,
     /// An acquisition, not a renewal.
     acquiring: bool,
@@ -217,6 +217,7 @@ impl Elector {
             preferred_holder: None,
             strategy: None,
         };
+        let spec = RenewedLeaseSpec::new(spec);
         self.written = Some(Written { spec: spec.clone(), sent: now.mono, acquiring: true });
         let options = WriteOptions::default();
         let call = match current {

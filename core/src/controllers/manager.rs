@@ -75,6 +75,10 @@ pub struct ControllerManager {
     routes: Vec<Route>,
     /// Each runner's deadline as of its last step; a step of one runner moves no other's.
     deadlines: Vec<Option<Deadline>>,
+    /// The first of all deadlines. Kept, since most events move none.
+    next: Option<Deadline>,
+    /// Whether one has moved since.
+    moved: bool,
     started: bool,
     /// When the informers start at the latest; known from the first step on.
     start_by: Option<Mono>,
@@ -136,7 +140,7 @@ impl ControllerManager {
             runners.push(runner);
         }
         let deadlines = vec![None; runners.len()];
-        ControllerManager {
+        let mut manager = ControllerManager {
             make,
             elector,
             groups,
@@ -144,11 +148,15 @@ impl ControllerManager {
             group_of,
             routes,
             deadlines,
+            next: None,
+            moved: true,
             started: false,
             start_by: None,
             term: None,
             changes: Vec::new(),
-        }
+        };
+        manager.next = manager.first_deadline();
+        manager
     }
 
     /// Whether its controllers may act at this moment.
@@ -175,6 +183,7 @@ impl ControllerManager {
         if term == self.term {
             return mandate;
         }
+        self.moved = true;
         if self.term.is_some() {
             for ((runner, group), controller) in self.runners.iter_mut().zip(&self.group_of).zip((self.make)()) {
                 runner.reset(controller, self.groups[*group].informers.views());
@@ -197,7 +206,9 @@ impl ControllerManager {
 
     /// After a step of a runner: notes its deadline, and steps down if the server said so.
     fn after(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
-        self.deadlines[index] = self.runners[index].poll_timeout();
+        let deadline = self.runners[index].poll_timeout();
+        self.moved |= deadline != self.deadlines[index];
+        self.deadlines[index] = deadline;
         if self.runners[index].take_deposed()
             && let Some(elector) = &mut self.elector
         {
@@ -243,44 +254,46 @@ impl ControllerManager {
     }
 }
 
-impl Machine for ControllerManager {
-    type In = FromServer;
-    type Out = ToServer;
-
-    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
-        let route = match &input {
+impl ControllerManager {
+    /// Hands a message to whom it is for.
+    fn take(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
+        let route = match input {
             FromServer::Reply(id, _) | FromServer::Watch(id, _) => {
                 self.routes.get(usize::from(id.part())).copied().unwrap_or(Route::Nobody)
             }
             FromServer::Disconnected => {
+                self.moved = true;
                 if let Some(elector) = &mut self.elector {
-                    elector.handle(now, &input, out);
+                    elector.handle(now, input, out);
                 }
                 if self.started {
                     for group in 0..self.groups.len() {
                         let parts = usize::from(self.groups[group].informers.parts());
-                        (0..parts).for_each(|part| self.learn(now, group, part, &input, out));
+                        (0..parts).for_each(|part| self.learn(now, group, part, input, out));
                     }
-                    (0..self.runners.len()).for_each(|index| self.tell(now, index, &input, out));
+                    (0..self.runners.len()).for_each(|index| self.tell(now, index, input, out));
                 }
                 return;
             }
         };
+        // Watch events move no informer's deadline.
+        self.moved |= !matches!(input, FromServer::Watch(..));
         match route {
             Route::Nobody => {}
             Route::Elector => {
                 if let Some(elector) = &mut self.elector {
-                    elector.handle(now, &input, out);
+                    elector.handle(now, input, out);
                 }
                 self.start_if_due(now, out);
                 self.settle(now, out);
             }
-            Route::Informer(group, part) => self.learn(now, group, part, &input, out),
-            Route::Runner(index) => self.tell(now, index, &input, out),
+            Route::Informer(group, part) => self.learn(now, group, part, input, out),
+            Route::Runner(index) => self.tell(now, index, input, out),
         }
     }
 
-    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+    /// Does what is due.
+    fn act(&mut self, now: Now, out: &mut Vec<ToServer>) {
         if let Some(elector) = &mut self.elector {
             elector.handle_timeout(now, out);
         }
@@ -299,7 +312,8 @@ impl Machine for ControllerManager {
         }
     }
 
-    fn poll_timeout(&self) -> Option<Deadline> {
+    /// The first of all deadlines, found anew.
+    fn first_deadline(&self) -> Option<Deadline> {
         let elector = self.elector.as_ref().and_then(Elector::poll_timeout);
         let start_by = self.start_by.unwrap_or(Mono::ZERO);
         let start = (!self.started).then_some(Deadline { at: start_by, why: "start informers" });
@@ -307,5 +321,27 @@ impl Machine for ControllerManager {
         let informers = started.map(|group| group.informers.poll_timeout()).fold(None, Deadline::earlier);
         let first = Deadline::earlier(Deadline::earlier(elector, start), informers);
         self.deadlines.iter().fold(first, |a, b| Deadline::earlier(a, *b))
+    }
+}
+
+impl Machine for ControllerManager {
+    type In = FromServer;
+    type Out = ToServer;
+
+    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        self.take(now, &input, out);
+        if std::mem::take(&mut self.moved) {
+            self.next = self.first_deadline();
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        self.act(now, out);
+        self.moved = false;
+        self.next = self.first_deadline();
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.next
     }
 }

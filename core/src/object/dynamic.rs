@@ -1,24 +1,44 @@
 //! Objects that no machine reads as a type: held as JSON, checked against the built-in type where there is one.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
 
-/// An object of a kind without a typed form inside Skeg.
+/// An object of a kind without a typed form inside Skeg. A clone copies one counter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dynamic {
-    /// Its kind.
-    pub kind: Kind,
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
+    parts: Arc<DynamicParts>,
+}
+
+/// What a dynamic object is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicParts {
+    /// Its kind.
+    pub kind: Kind,
     /// Metadata, without the resource version.
     pub meta: Arc<Meta>,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
     pub body: Arc<Map<String, Value>>,
     /// The `status` field, if there is one.
     pub status: Option<Arc<Value>>,
+}
+
+impl Deref for Dynamic {
+    type Target = DynamicParts;
+    fn deref(&self) -> &DynamicParts {
+        &self.parts
+    }
+}
+
+impl DerefMut for Dynamic {
+    fn deref_mut(&mut self) -> &mut DynamicParts {
+        Arc::make_mut(&mut self.parts)
+    }
 }
 
 impl Dynamic {
@@ -32,7 +52,8 @@ impl Dynamic {
             serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
         let rv = take_revision(&mut meta);
         let status = body.remove("status").map(Arc::new);
-        Ok(Dynamic { kind, rv, meta: Arc::new(meta.into()), body: Arc::new(body), status })
+        let parts = DynamicParts { kind, meta: Arc::new(meta.into()), body: Arc::new(body), status };
+        Ok(Dynamic { rv, parts: Arc::new(parts) })
     }
 
     /// As JSON with everything in it.

@@ -77,10 +77,15 @@ impl<V> KeyMap<V> {
 
     /// Puts a value; answers what was there. The key that was there first stays.
     pub fn insert(&mut self, key: ObjectKey, value: V) -> Option<V> {
-        match self.slot_of(&key) {
+        self.put(&key, value)
+    }
+
+    /// As [`insert`](Self::insert), with a copy of the key where it is new.
+    pub fn put(&mut self, key: &ObjectKey, value: V) -> Option<V> {
+        match self.slot_of(key) {
             Some(slot) => Some(std::mem::replace(self.at_mut(slot).1, value)),
             None => {
-                self.insert_new(key, value);
+                self.insert_new(key.clone(), value);
                 None
             }
         }

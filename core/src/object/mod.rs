@@ -1,6 +1,6 @@
 //! The object model: Kubernetes' types at every edge, shared parts inside.
 //!
-//! An object is held as [`Obj`]: its revision, and one pointer to metadata, spec and status, each behind its own `Arc`,
+//! An object is held as [`Obj`]: its revision, and one pointer to metadata, spec and status, each a [`Part`] of its own,
 //! so that a renewal of a lease or a change of a status copies one part, and passing an object on copies none. The resource version is
 //! a number beside the metadata, never inside (`ObjectMeta::resource_version` is `None` here), so a write that changes
 //! only the revision shares everything. `creation_timestamp`, `uid` and the rest stay in the metadata.
@@ -16,7 +16,9 @@ mod helpers;
 mod key;
 mod key_map;
 mod kind;
+mod lease;
 mod meta;
+mod part;
 mod pod;
 mod quantity;
 mod resources;
@@ -33,13 +35,15 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTim
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-pub use dynamic::Dynamic;
+pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
 pub use key::ObjectKey;
 pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
+pub use lease::RenewedLeaseSpec;
 pub use meta::Meta;
+pub use part::{Inline, Part};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
@@ -71,6 +75,10 @@ pub trait Resource: Sized + 'static {
     type Spec: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
     /// Its status, as held inside; `()` where there is none.
     type Status: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
+    /// How the spec is held.
+    type SpecPart: Part<Of = Self::Spec>;
+    /// How the status is held.
+    type StatusPart: Part<Of = Self::Status>;
 
     /// Takes a whole object apart.
     fn split(self) -> (ObjectMeta, Self::Spec, Self::Status);
@@ -99,14 +107,14 @@ pub struct Parts<R: Resource> {
     /// Metadata, without the resource version.
     pub meta: Arc<Meta>,
     /// What is wanted.
-    pub spec: Arc<R::Spec>,
+    pub spec: R::SpecPart,
     /// What is.
-    pub status: Arc<R::Status>,
+    pub status: R::StatusPart,
 }
 
 impl<R: Resource> Clone for Parts<R> {
     fn clone(&self) -> Self {
-        Parts { meta: Arc::clone(&self.meta), spec: Arc::clone(&self.spec), status: Arc::clone(&self.status) }
+        Parts { meta: Arc::clone(&self.meta), spec: self.spec.clone(), status: self.status.clone() }
     }
 }
 
@@ -157,7 +165,7 @@ impl<R: Resource> Obj<R> {
     }
 
     fn from_parts(rv: Revision, meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
-        let parts = Parts { meta: Arc::new(meta.into()), spec: Arc::new(spec), status: Arc::new(status) };
+        let parts = Parts { meta: Arc::new(meta.into()), spec: Part::new(spec), status: Part::new(status) };
         Obj { rv, parts: Arc::new(parts) }
     }
 
@@ -195,12 +203,12 @@ impl<R: Resource> Obj<R> {
 
     /// Spec for writing (copied if shared).
     pub fn spec_mut(&mut self) -> &mut R::Spec {
-        Arc::make_mut(&mut self.spec)
+        self.spec.make_mut()
     }
 
     /// Status for writing (copied if shared).
     pub fn status_mut(&mut self) -> &mut R::Status {
-        Arc::make_mut(&mut self.status)
+        self.status.make_mut()
     }
 }
 
@@ -217,7 +225,7 @@ macro_rules! typed_kinds {
         $(#[doc = concat!("`", stringify!($variant), "` in shared parts.")]
           pub type $variant = Obj<$whole>;)*
 
-        /// Any object: one of the typed kinds, or a dynamic one. A clone copies counters.
+        /// Any object: one of the typed kinds, or a dynamic one. A clone copies a counter.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Object { $($variant($variant),)* Dynamic(Dynamic) }
@@ -249,7 +257,7 @@ macro_rules! typed_kinds {
             /// The same spec, held in the same place or equal.
             pub fn same_spec(&self, other: &Object) -> bool {
                 match (self, other) {
-                    $((Object::$variant(a), Object::$variant(b)) => Arc::ptr_eq(&a.spec, &b.spec) || a.spec == b.spec,)*
+                    $((Object::$variant(a), Object::$variant(b)) => a.spec.same(&b.spec),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.same_spec(b),
                     _ => false,
                 }
@@ -257,9 +265,7 @@ macro_rules! typed_kinds {
             /// The same status, held in the same place or equal.
             pub fn same_status(&self, other: &Object) -> bool {
                 match (self, other) {
-                    $((Object::$variant(a), Object::$variant(b)) => {
-                        Arc::ptr_eq(&a.status, &b.status) || a.status == b.status
-                    })*
+                    $((Object::$variant(a), Object::$variant(b)) => a.status.same(&b.status),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.same_status(b),
                     _ => false,
                 }
@@ -267,7 +273,7 @@ macro_rules! typed_kinds {
             /// Takes the status of `from`, an object of the same kind (shared, not copied).
             pub fn take_status(&mut self, from: &Object) {
                 match (self, from) {
-                    $((Object::$variant(a), Object::$variant(b)) => a.status = Arc::clone(&b.status),)*
+                    $((Object::$variant(a), Object::$variant(b)) => a.status = b.status.clone(),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.take_status(b),
                     (a, b) => panic!("take_status between {:?} and {:?}", a.kind(), b.kind()),
                 }
@@ -275,7 +281,7 @@ macro_rules! typed_kinds {
             /// Takes everything but metadata and status from `from`, an object of the same kind.
             pub fn take_spec(&mut self, from: &Object) {
                 match (self, from) {
-                    $((Object::$variant(a), Object::$variant(b)) => a.spec = Arc::clone(&b.spec),)*
+                    $((Object::$variant(a), Object::$variant(b)) => a.spec = b.spec.clone(),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.take_spec(b),
                     (a, b) => panic!("take_spec between {:?} and {:?}", a.kind(), b.kind()),
                 }
@@ -296,12 +302,14 @@ macro_rules! typed_kinds {
 }
 
 macro_rules! resource {
-    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty,
+    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
         |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
         impl Resource for $whole {
             const KIND: Kind = Kind::$konst;
             type Spec = $spec;
             type Status = $status;
+            type SpecPart = $hold_spec<$spec>;
+            type StatusPart = $hold_status<$status>;
             #[allow(unused_mut)]
             fn split(self) -> (ObjectMeta, $spec, $status) {
                 let mut $w = self;
@@ -332,7 +340,7 @@ macro_rules! resource {
 /// A kind with optional spec and status of k8s-openapi's own types.
 macro_rules! spec_and_status {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, $spec, $status,
+        resource!($variant $whole, $konst, Arc $spec, Arc $status,
             |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
@@ -345,7 +353,7 @@ macro_rules! spec_and_status {
 /// A kind whose whole type, with empty metadata, stands as its spec.
 macro_rules! flat {
     ($variant:ident $whole:ty, $konst:ident) => {
-        resource!($variant $whole, $konst, $whole, (),
+        resource!($variant $whole, $konst, Arc $whole, Inline (),
             |w| { let meta = std::mem::take(&mut w.metadata); (meta, w, ()) },
             |meta, spec, _status| { let mut w = spec.clone(); w.metadata = meta; w });
     };
@@ -354,7 +362,7 @@ macro_rules! flat {
 /// A kind whose spec holds a pod template, which is shared.
 macro_rules! templated {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, Templated<$spec>, $status,
+        resource!($variant $whole, $konst, Arc Templated<$spec>, Arc $status,
             |w| (w.metadata, Templated::new(Option::from(w.spec).unwrap_or_default()), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
@@ -380,7 +388,7 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, BoundPodSpec, core_v1::PodStatus,
+resource!(Pod core_v1::Pod, POD, Arc BoundPodSpec, Arc core_v1::PodStatus,
 |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
 |meta, spec, status| Self {
     metadata: meta,
@@ -392,9 +400,9 @@ spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec
 spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
 spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET,
     policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
-resource!(Lease coordination_v1::Lease, LEASE, coordination_v1::LeaseSpec, (),
-    |w| (w.metadata, w.spec.unwrap_or_default(), ()),
-    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.clone()) });
+resource!(Lease coordination_v1::Lease, LEASE, Inline RenewedLeaseSpec, Inline (),
+    |w| (w.metadata, RenewedLeaseSpec::new(w.spec.unwrap_or_default()), ()),
+    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.to_whole()) });
 flat!(Endpoints core_v1::Endpoints, ENDPOINTS);
 flat!(EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE);
 flat!(Event core_v1::Event, EVENT);
@@ -443,7 +451,7 @@ impl Object {
 
     /// Whether deletion has been asked for.
     pub fn is_deleting(&self) -> bool {
-        self.meta().deletion_timestamp.is_some()
+        self.meta().is_deleting()
     }
 
     /// The typed object within, if it is of kind `R`.

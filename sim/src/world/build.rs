@@ -120,7 +120,7 @@ impl World {
             clocks: vec![Clock::default(); host as usize + 1],
             overloads: vec![0; count],
             lags: vec![Duration::ZERO; count],
-            store_latency: cluster.store_latency,
+            store_latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),
             store_stalled_until: 0,
             store_armed: u64::MAX,
             store_up: vec![0; count],

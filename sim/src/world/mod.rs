@@ -145,7 +145,8 @@ pub struct World {
     overloads: Vec<u64>,
     /// Extra delay of the store's events on their way to an API server.
     lags: Vec<Duration>,
-    store_latency: (Duration, Duration),
+    /// Nanoseconds.
+    store_latency: (u64, u64),
     store_stalled_until: u64,
     store_armed: u64,
     /// When the last message from an API server arrives at the store, and back: in order.

@@ -54,7 +54,7 @@ impl World {
         if self.net.is_cut(from, to) {
             return self.kill_connection(process);
         }
-        let at = (self.now + self.net.delay(self.now, from, to).as_nanos() as u64).max(connection.up + 1);
+        let at = (self.now + self.net.delay(self.now, from, to)).max(connection.up + 1);
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.up = at;
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
@@ -127,8 +127,8 @@ impl World {
                 apiserver::Out::Store(id, request) => {
                     let life = self.processes[process as usize].life;
                     let delay = self.net.delay(self.now, from, STORE_HOST)
-                        + self.rng.duration(self.store_latency.0, self.store_latency.1);
-                    let at = (self.now + delay.as_nanos() as u64).max(self.store_up[index] + 1);
+                        + self.rng.range(self.store_latency.0, self.store_latency.1);
+                    let at = (self.now + delay).max(self.store_up[index] + 1);
                     let at = at.max(self.store_stalled_until);
                     self.store_up[index] = at;
                     self.heap.push(at, Event::ToStore { api: index, life, id, request });
@@ -146,7 +146,7 @@ impl World {
         if self.net.is_cut(from, host) {
             return self.kill_connection(process);
         }
-        let at = (self.now + self.net.delay(self.now, from, host).as_nanos() as u64).max(connection.down + 1);
+        let at = (self.now + self.net.delay(self.now, from, host)).max(connection.down + 1);
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.down = at;
         let life = self.processes[process as usize].life;
@@ -211,11 +211,11 @@ impl World {
             let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
             let delay = self.net.delay(self.now, STORE_HOST, host);
             let at = if matches!(msg, FromStore::Events { .. }) {
-                let at = (self.now + (delay + self.lags[index]).as_nanos() as u64).max(self.store_events[index] + 1);
+                let at = (self.now + delay + self.lags[index].as_nanos() as u64).max(self.store_events[index] + 1);
                 self.store_events[index] = at;
                 at
             } else {
-                let at = (self.now + delay.as_nanos() as u64).max(self.store_down[index] + 1);
+                let at = (self.now + delay).max(self.store_down[index] + 1);
                 // The reply to a watch opens its stream: it comes before the stream's events and after older ones.
                 self.store_down[index] = at;
                 at

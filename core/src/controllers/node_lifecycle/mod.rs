@@ -77,11 +77,11 @@ impl Controller for NodeLifecycleController {
     fn observe(&mut self, change: &Change, now: Now) {
         match (&change.old, &change.new) {
             (_, Some(Object::Lease(lease))) if change.key.namespace() == NODE_LEASE_NAMESPACE => {
-                if let Some(slot) = self.nodes.find(Kind::NODE, "", lease.name()) {
+                if let Some(slot) = self.nodes.find(Kind::NODE, "", change.key.name()) {
                     self.nodes.at_mut(slot).1.see_lease(lease.rv, now.mono);
                 }
                 if change.old.is_none() {
-                    self.touched.insert(ObjectKey::new(Kind::NODE, "", lease.name()));
+                    self.touched.insert(ObjectKey::new(Kind::NODE, "", change.key.name()));
                 }
             }
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
