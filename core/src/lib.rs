@@ -16,6 +16,7 @@ pub mod object;
 pub mod patch;
 pub mod proxy;
 pub mod random;
+pub mod read_ahead;
 pub mod scheduler;
 pub mod store;
 

@@ -107,7 +107,7 @@ impl<E> Heap<E> {
         self.rise(hole, key);
     }
 
-    /// The moment of the earliest event, with its tie; for merging two heaps.
+    /// The moment of the earliest event, with its tie; for merging with what waits elsewhere.
     pub fn next(&self) -> Option<u128> {
         self.keys.first().map(|key| key >> 32)
     }

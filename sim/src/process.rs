@@ -91,11 +91,6 @@ impl Role {
         }
     }
 
-    /// Whether one of its like leads.
-    pub fn is_elected(&self) -> bool {
-        matches!(self, Role::Manager(_) | Role::Scheduler(_))
-    }
-
     /// Builds the machine of a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: Setup) -> Running {
         let Setup { leader_elect, record_events, share_informers } = setup;

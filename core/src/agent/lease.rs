@@ -18,22 +18,24 @@ use crate::object::{
     Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewedLeaseSpec,
 };
 use crate::random::Rng;
+use crate::read_ahead::{touch, touch_shared};
 
 /// Keeps the node's Lease.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct NodeLease {
-    name: Arc<str>,
-    user: Arc<str>,
-    ids: ReqIds,
+    in_flight: Option<(ReqId, Mono)>,
+    /// When to act next; none until the node is registered.
+    next: Option<Mono>,
     /// As the API last answered.
     lease: Option<Lease>,
     /// The API's form must be read before it is written.
     stale: bool,
-    in_flight: Option<(ReqId, Mono)>,
-    /// When to act next; none until the node is registered.
-    next: Option<Mono>,
-    renewed: Mono,
     retry: Retry,
+    renewed: Mono,
+    ids: ReqIds,
+    user: Arc<str>,
+    name: Arc<str>,
 }
 
 /// What a reply means for the node.
@@ -176,6 +178,16 @@ impl NodeLease {
             self.stale = self.lease.is_some();
             self.next = Some(now.mono + self.retry.next(rng));
         }
+    }
+
+    /// Reads what the next renewal will touch; answers the Lease's key.
+    pub(super) fn read_ahead(&self) -> Option<&ObjectKey> {
+        touch(&self.renewed);
+        touch_shared(&self.user);
+        let lease = self.lease.as_ref()?;
+        lease.spec.read_ahead();
+        touch_shared(&lease.meta);
+        Some(lease.meta.key(Kind::LEASE))
     }
 
     /// When something is due.

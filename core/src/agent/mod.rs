@@ -37,8 +37,9 @@ use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer};
 use crate::client::{Informer, InformerConfig, Recorder, View};
 use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, Selector};
+use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
+use crate::read_ahead::touch;
 
 use admission::Room;
 use images::Images;
@@ -252,6 +253,12 @@ impl NodeAgent {
     /// How many pods the agent cares for, those that are on their way out included.
     pub fn pods(&self) -> usize {
         self.pods.len()
+    }
+
+    /// Reads what the next heartbeat will touch; answers the key of the Lease that it will renew.
+    pub fn read_ahead(&self) -> Option<&ObjectKey> {
+        touch(&self.begun);
+        self.lease.read_ahead()
     }
 
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {

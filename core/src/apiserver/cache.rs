@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::service_ip::Addresses;
 use crate::limits;
 use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
+use crate::read_ahead::touch_shared;
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
 /// One recent event, shared with the batch in which it came.
@@ -21,6 +22,9 @@ impl Recent {
         &self.batch[self.index as usize]
     }
 }
+
+/// How many events over the bound are forgotten together, so that one wait for memory does for all.
+const FORGOTTEN_AT_ONCE: usize = 32;
 
 #[derive(Debug, Default)]
 struct KindCache {
@@ -50,6 +54,11 @@ impl Cache {
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.kind(key.kind)?.objects.get(key)
+    }
+
+    /// Most likely this object; for a look ahead.
+    pub(super) fn peek(&self, key: &ObjectKey) -> Option<&Object> {
+        self.kind(key.kind)?.objects.peek(key)
     }
 
     /// An object with the cache's own copy of its key.
@@ -184,6 +193,10 @@ impl KindCache {
     fn remember(&mut self, recent: Recent) {
         self.last = recent.revision;
         self.recent.push_back(recent);
+        if self.recent.len() < limits::WATCH_CACHE_EVENTS + FORGOTTEN_AT_ONCE {
+            return;
+        }
+        self.recent.iter().take(FORGOTTEN_AT_ONCE).for_each(|r| touch_shared(&r.batch));
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;

@@ -181,6 +181,13 @@ impl ApiServer {
         self.cache.objects(kind)
     }
 
+    /// Reads what a write of this object will touch.
+    pub fn read_ahead(&self, key: &ObjectKey) {
+        if let Some(object) = self.cache.peek(key) {
+            object.read_ahead();
+        }
+    }
+
     /// How many watches of a kind it serves.
     pub fn watches(&self, kind: Kind) -> usize {
         self.watchers.count(kind)

@@ -150,6 +150,11 @@ impl Runner {
         self.controller.watches().iter().any(|w| w.kind == kind)
     }
 
+    /// Reads what news of this object will touch.
+    pub fn read_ahead(&self, key: &ObjectKey) {
+        self.controller.read_ahead(key);
+    }
+
     /// Whether a key waits to see a write of its own, of whatever kind.
     pub fn waits(&self) -> bool {
         self.journal.is_waiting()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::object::{KeyMap, Kind, Obj, Object, ObjectKey, Resource, Revision, Table, controller_of};
 use crate::random::mix_bytes;
+use crate::read_ahead::touch;
 
 /// A question that a view can answer without a scan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -148,6 +149,13 @@ impl View {
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.objects.get(key)
+    }
+
+    /// Reads what news of this object will touch.
+    pub fn read_ahead(&self, key: &ObjectKey) {
+        if let Some(object) = self.objects.peek(key) {
+            touch(&object.rv());
+        }
     }
 
     /// How many objects there are.

@@ -48,8 +48,8 @@ impl Default for ManagerConfig {
 struct Group {
     informers: Informers,
     runners: Vec<usize>,
-    /// Whether the runners' controllers watch a kind, by informer.
-    readers: Vec<Vec<bool>>,
+    /// The runners whose controllers watch a kind, by informer.
+    readers: Vec<Vec<usize>>,
 }
 
 /// Who takes the messages of a part.
@@ -75,6 +75,8 @@ pub struct ControllerManager {
     routes: Vec<Route>,
     /// Each runner's deadline as of its last step; a step of one runner moves no other's.
     deadlines: Vec<Option<Deadline>>,
+    /// Whether a runner waits for writes of its own, as of its last step.
+    waiting: Vec<bool>,
     /// The first of all deadlines. Kept, since most events move none.
     next: Option<Deadline>,
     /// Whether one has moved since.
@@ -127,7 +129,7 @@ impl ControllerManager {
             routes.extend((0..usize::from(informers.parts())).map(|part| Route::Informer(number, part)));
             let watches = |kind| {
                 let of = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);
-                members.iter().map(of).collect()
+                members.iter().copied().filter(of).collect()
             };
             let readers = informers.kinds().map(watches).collect();
             groups.push(Group { informers, runners: members, readers });
@@ -147,6 +149,7 @@ impl ControllerManager {
             runners,
             group_of,
             routes,
+            waiting: vec![false; deadlines.len()],
             deadlines,
             next: None,
             moved: true,
@@ -162,6 +165,15 @@ impl ControllerManager {
     /// Whether its controllers may act at this moment.
     pub fn is_leader(&self, now: Now) -> bool {
         self.mandate(now).is_some()
+    }
+
+    /// Reads what news of this object will touch.
+    pub fn read_ahead(&self, key: &ObjectKey) {
+        for group in &self.groups {
+            let Some(informer) = group.informers.kinds().position(|kind| kind == key.kind) else { continue };
+            group.informers.views().view(key.kind).read_ahead(key);
+            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(key));
+        }
     }
 
     /// The runners, one a controller; for checkers and for explanations of what has not converged.
@@ -202,11 +214,15 @@ impl ControllerManager {
             runner.handle_timeout(now, &mut self.groups[*group].informers, mandate, out);
             *deadline = runner.poll_timeout();
         }
+        for (runner, waits) in self.runners.iter().zip(&mut self.waiting) {
+            *waits = runner.waits();
+        }
     }
 
     /// After a step of a runner: notes its deadline, and steps down if the server said so.
     fn after(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
         let deadline = self.runners[index].poll_timeout();
+        self.waiting[index] = self.runners[index].waits();
         self.moved |= deadline != self.deadlines[index];
         self.deadlines[index] = deadline;
         if self.runners[index].take_deposed()
@@ -242,7 +258,7 @@ impl ControllerManager {
         let kind = self.groups[group].informers.handle(now, informer, input, out, &mut changes);
         for member in 0..self.groups[group].runners.len() {
             let index = self.groups[group].runners[member];
-            if self.groups[group].readers[informer][member] || self.runners[index].waits() {
+            if self.waiting[index] || self.groups[group].readers[informer].contains(&index) {
                 let mandate = self.settle(now, out);
                 let informers = &mut self.groups[group].informers;
                 self.runners[index].news(now, kind, &changes, informers, mandate.as_ref(), out);

@@ -30,6 +30,9 @@ pub trait Controller: Send {
     /// a walk, and for when something was seen; it decides nothing.
     fn observe(&mut self, _change: &Change, _now: Now) {}
 
+    /// Reads what [`observe`](Self::observe) will touch for news of this object; see [`crate::read_ahead`].
+    fn read_ahead(&self, _key: &ObjectKey) {}
+
     /// The keys that a change concerns. `views` already show the change.
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>);
 

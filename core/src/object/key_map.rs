@@ -67,6 +67,11 @@ impl<V> KeyMap<V> {
         self.slot_of(key).map(|slot| self.at_mut(slot).1)
     }
 
+    /// Most likely the value of a key: for a look ahead, which may as well see another.
+    pub fn peek(&self, key: &ObjectKey) -> Option<&V> {
+        self.table.first(key.hash()).and_then(|slot| self.slots[slot as usize].as_ref()).map(|(_, value)| value)
+    }
+
     /// The map's own copy of a key, and its value.
     pub fn get_key_value(&self, key: &ObjectKey) -> Option<(&ObjectKey, &V)> {
         self.slot_of(key).map(|slot| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 
 use super::MicroTime;
+use crate::read_ahead::touch_shared;
 
 /// A Lease's spec with its `renewTime` kept apart, so that a renewal, which is most of what is written in a large
 /// cluster at rest, copies nothing else.
@@ -30,6 +31,11 @@ impl RenewedLeaseSpec {
     /// As the whole spec, `renewTime` included. Copies everything.
     pub fn to_whole(&self) -> LeaseSpec {
         LeaseSpec { renew_time: self.renew_time.clone(), ..LeaseSpec::clone(&self.shared) }
+    }
+
+    /// Reads what a copy will touch.
+    pub fn read_ahead(&self) {
+        touch_shared(&self.shared);
     }
 
     /// Whether they differ in the time of the last renewal at most.

@@ -35,6 +35,8 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTim
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use crate::read_ahead::touch_shared;
+
 pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
@@ -427,6 +429,14 @@ impl Object {
     /// Its key.
     pub fn key(&self) -> ObjectKey {
         self.meta().key(self.kind()).clone()
+    }
+
+    /// Reads what its copies and its end will touch.
+    pub fn read_ahead(&self) {
+        touch_shared(self.meta());
+        if let Object::Lease(lease) = self {
+            lease.spec.read_ahead();
+        }
     }
 
     /// `metadata.name`.

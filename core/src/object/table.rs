@@ -44,6 +44,11 @@ impl Table {
         }
     }
 
+    /// The first slot with this hash, most likely the right one; for a look ahead.
+    pub(crate) fn first(&self, hash: u32) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
     /// Adds a slot that is not in it.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         assert!(slot != NONE, "a map holds fewer than four milliards of objects");

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
+use crate::read_ahead::{touch, touch_shared};
 
 /// Names a client of the store: one connection of one API server. A reconnect is another client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -102,6 +103,17 @@ impl Default for MemoryStore {
     }
 }
 
+/// How many revisions are forgotten together, so that one wait for memory does for all.
+const FORGOTTEN_AT_ONCE: usize = 16;
+
+/// Reads what the end of an event will touch.
+fn read_ahead(event: &StoreEvent) {
+    event.value.iter().for_each(touch_shared);
+    if let Some(KeyValue { value: Stored::Object(object), .. }) = event.previous.as_deref() {
+        object.read_ahead();
+    }
+}
+
 /// Lets an object's metadata hold the same copy of the key as the store does.
 fn share_key(kv: &KeyValue) {
     if let (StoreKey::Object(key), Stored::Object(object)) = (&kv.key, &kv.value) {
@@ -155,6 +167,13 @@ impl MemoryStore {
         match &self.objects.get(&key.kind)?.get(key)?.value {
             Stored::Object(o) => Some(o),
             Stored::Mark(_) => None,
+        }
+    }
+
+    /// Reads what a write of this object will touch.
+    pub fn read_ahead(&self, key: &ObjectKey) {
+        if let Some(kv) = self.objects.get(&key.kind).and_then(|map| map.peek(key)) {
+            touch(&kv.mod_revision);
         }
     }
 
@@ -442,7 +461,12 @@ impl MemoryStore {
         }
         self.compacted = at;
         while self.log.front().is_some_and(|batch| batch[0].revision < at) {
-            self.log.pop_front();
+            self.log.iter().take(FORGOTTEN_AT_ONCE).for_each(|batch| batch.iter().for_each(read_ahead));
+            for _ in 0..FORGOTTEN_AT_ONCE {
+                if self.log.front().is_some_and(|batch| batch[0].revision < at) {
+                    self.log.pop_front();
+                }
+            }
         }
         if self.log.capacity() > 4 * self.log.len().max(1024) {
             self.log.shrink_to_fit();

@@ -11,6 +11,7 @@ use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
+use super::wakes::Wakes;
 use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
 use crate::clock::Clock;
 use crate::heap::Heap;
@@ -82,6 +83,7 @@ impl World {
             add(format!("dns {i}"), Role::Dns(i), next_host(), &mut processes);
         }
         let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
+        let control = processes.len();
         let mut nodes = Vec::new();
         for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
@@ -94,7 +96,7 @@ impl World {
             let services = BTreeMap::new();
             nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, proxy, host, services });
         }
-        let count = apis.len();
+        let (count, wakes) = (apis.len(), Wakes::new(mix(seed, 2), processes.len()));
         let mut world = World {
             now: 0,
             seed,
@@ -108,7 +110,7 @@ impl World {
             events: 0,
             hash: mix(0, seed),
             counts: [0; TAGS.len()],
-            wakes: Heap::new(mix(seed, 2)),
+            wakes,
             heap: Heap::new(mix(seed, 1)),
             net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
             rng: Rng::stream(seed, "world", 0),
@@ -118,6 +120,8 @@ impl World {
             user,
             conns: Vec::new(),
             clocks: vec![Clock::default(); host as usize + 1],
+            steady: true,
+            control,
             overloads: vec![0; count],
             lags: vec![Duration::ZERO; count],
             store_latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),

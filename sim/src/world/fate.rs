@@ -111,11 +111,13 @@ impl World {
             }
             Action::ClockJump { nodes, by_seconds } => {
                 for host in self.hosts(nodes) {
+                    self.steady = false;
                     self.clocks[host as usize].jump(*by_seconds);
                 }
             }
             Action::ClockDrift { nodes, ppm } => {
                 for host in self.hosts(nodes) {
+                    self.steady = false;
                     self.clocks[host as usize].drift(self.now, *ppm);
                 }
                 // Who waits for its own clock is woken earlier or later now.

@@ -3,6 +3,7 @@
 mod build;
 mod fate;
 mod node;
+mod wakes;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use skeg_core::dns::{self, RecordData};
 use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
-use skeg_core::{Machine, Now, Rng};
+use skeg_core::{Machine, Mono, Now, Rng};
 
 use crate::clock::Clock;
 use crate::heap::Heap;
@@ -26,6 +27,7 @@ use crate::outcome::Happening;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
+use wakes::Wakes;
 
 /// How long until an end notices that its connection is dead, at most.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -37,7 +39,7 @@ const STORE_HOST: HostId = 0;
 /// Something that will happen.
 #[derive(Debug)]
 enum Event {
-    Wake { process: u32, life: u32 },
+    Wake { process: u32 },
     ToApi { process: u32, life: u32, conn: u64, msg: ToServer },
     ToClient { process: u32, life: u32, conn: u64, msg: FromServer },
     Closed { process: u32, life: u32, conn: u64 },
@@ -130,8 +132,7 @@ pub struct World {
     /// Hash over all of them.
     pub hash: u64,
     counts: [u64; TAGS.len()],
-    /// Wake-ups apart from everything else: they are thousands and small, messages on their way are few and large.
-    wakes: Heap<(u32, u32)>,
+    wakes: Wakes,
     heap: Heap<Event>,
     net: Network,
     rng: Rng,
@@ -141,6 +142,10 @@ pub struct World {
     user: u32,
     conns: Vec<u32>,
     clocks: Vec<Clock>,
+    /// No clock has been tampered with: they all show the time.
+    steady: bool,
+    /// How many processes come first that are no node's.
+    control: usize,
     /// API servers that turn away one request in so many; zero: none.
     overloads: Vec<u64>,
     /// Extra delay of the store's events on their way to an API server.
@@ -166,22 +171,20 @@ pub struct World {
 impl World {
     /// The moment of the next event.
     pub fn next_at(&self) -> Option<u64> {
-        match (self.wakes.next_at(), self.heap.next_at()) {
+        let next = match (self.wakes.next(), self.heap.next()) {
             (Some(wake), Some(other)) => Some(wake.min(other)),
             (wake, other) => wake.or(other),
-        }
+        };
+        next.map(|key| (key >> 32) as u64)
     }
 
     fn pop(&mut self) -> Option<(u64, Event)> {
+        self.read_ahead();
         let wake_is_next = match (self.wakes.next(), self.heap.next()) {
             (Some(wake), Some(other)) => wake < other,
             (wake, _) => wake.is_some(),
         };
-        if wake_is_next {
-            self.wakes.pop().map(|(at, (process, life))| (at, Event::Wake { process, life }))
-        } else {
-            self.heap.pop()
-        }
+        if wake_is_next { self.wakes.pop().map(|(at, process)| (at, Event::Wake { process })) } else { self.heap.pop() }
     }
 
     /// The event that was carried out last, in words; empty unless the run is traced.
@@ -191,7 +194,7 @@ impl World {
 
     /// What a process sees as the time.
     fn clock(&self, host: HostId) -> Now {
-        self.clocks[host as usize].at(self.now)
+        if self.steady { Clock::default().at(self.now) } else { self.clocks[host as usize].at(self.now) }
     }
 
     /// Carries out the next event. False if there is none.
@@ -199,17 +202,12 @@ impl World {
         let Some((at, event)) = self.pop() else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.now = at;
-        if let Event::Wake { process, life } = event {
-            // A wake-up that has been moved is no event.
+        if let Event::Wake { process } = event {
             let p = &mut self.processes[process as usize];
-            if p.life != life || p.armed != at {
-                self.current.clear();
-                return true;
-            }
-            // What it was to do then has been put off meanwhile.
-            let shown = self.clocks[p.host as usize].at(at).mono;
-            if p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at > shown) {
-                p.armed = u64::MAX;
+            p.armed = u64::MAX;
+            // A clock that has been set right may not show yet what it was to show by now: that is no event.
+            let shown = if self.steady { Mono(at) } else { self.clocks[p.host as usize].at(at).mono };
+            if !self.steady && p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at > shown) {
                 self.arm(process);
                 self.current.clear();
                 return true;
@@ -219,10 +217,7 @@ impl World {
         self.acting = self.whose(&event);
         self.digest(at, &event);
         match event {
-            Event::Wake { process, .. } => {
-                self.processes[process as usize].armed = u64::MAX;
-                self.wake(process);
-            }
+            Event::Wake { process } => self.wake(process),
             Event::ToApi { process, life, conn, msg } => self.to_api(process, life, conn, msg),
             Event::ToClient { process, life, conn, msg } => self.to_client(process, life, conn, msg),
             Event::Closed { process, life, conn } => {
@@ -255,7 +250,7 @@ impl World {
     /// The process that an event is for; none: the store, or fate.
     fn whose(&self, event: &Event) -> Option<u32> {
         match event {
-            Event::Wake { process, .. }
+            Event::Wake { process }
             | Event::ToApi { process, .. }
             | Event::ToClient { process, .. }
             | Event::Closed { process, .. }
@@ -273,7 +268,7 @@ impl World {
 
     fn digest(&mut self, at: u64, event: &Event) {
         let (tag, who, what): (Tag, u64, u64) = match event {
-            Event::Wake { process, .. } => (Tag::Wake, u64::from(*process), 0),
+            Event::Wake { process } => (Tag::Wake, u64::from(*process), 0),
             Event::ToApi { process, msg, .. } => {
                 let what = match msg {
                     ToServer::Request(id, _) => id.0,
@@ -361,21 +356,27 @@ impl World {
             self.from_dns(process, &mut out);
             self.scratch.dns = out;
         }
-        if self.processes[process as usize].role.is_elected() {
+        if matches!(self.processes[process as usize].running, Some(Running::Manager(_) | Running::Scheduler(_))) {
             self.observe_leaders(process);
         }
         self.arm(process);
     }
 
+    /// Sees to it that a process is woken when it wants to be.
     fn arm(&mut self, process: u32) {
         let p = &mut self.processes[process as usize];
-        let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return };
-        let at = self.clocks[p.host as usize].when(deadline.at).max(self.now + 1);
-        if at < p.armed {
+        let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return self.disarm(process) };
+        let at = if self.steady { deadline.at.0 } else { self.clocks[p.host as usize].when(deadline.at) };
+        let at = at.max(self.now + 1);
+        if at != p.armed {
             p.armed = at;
-            let life = p.life;
-            self.wakes.push(at, (process, life));
+            self.wakes.set(at, process);
         }
+    }
+
+    fn disarm(&mut self, process: u32) {
+        self.processes[process as usize].armed = u64::MAX;
+        self.wakes.clear(process);
     }
 
     fn arm_store(&mut self) {

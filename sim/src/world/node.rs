@@ -15,11 +15,13 @@ use crate::runtime::Fire;
 
 impl World {
     pub(super) fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
-        let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
         for msg in out.drain(..) {
             match msg {
                 agent::Out::Api(msg) => self.send(process, msg),
                 agent::Out::Runtime(command) => {
+                    let Role::Agent(node, _) = self.processes[process as usize].role else {
+                        unreachable!("only agents say this")
+                    };
                     let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
                     self.fire_later(node, delay, fire);
                 }
@@ -102,7 +104,6 @@ impl World {
             return;
         }
         p.life += 1;
-        p.armed = u64::MAX;
         p.running = Some(p.role.start(self.seed, &p.name, p.life, self.setup));
         self.wake(process);
     }
@@ -114,8 +115,8 @@ impl World {
         }
         // The life ends now, so that nothing that is on its way to it arrives.
         p.life += 1;
-        p.armed = u64::MAX;
         let connection = p.connection.take();
+        self.disarm(process);
         if let Some(c) = connection {
             let at = self.now + 1_000_000;
             self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });

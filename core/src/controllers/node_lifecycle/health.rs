@@ -49,10 +49,32 @@ pub(super) struct NodeState {
     pub(super) pods_marked: bool,
     /// UIDs of those that have. Each is declared once: an agent that lives after all may say otherwise.
     pub(super) marked: BTreeSet<Arc<str>>,
-    lease: Revision,
+    /// Where its heartbeats are noted, once it has a lease.
+    pub(super) beat: Option<u32>,
     node: Revision,
     heartbeat: Option<Time>,
     posted: bool,
+}
+
+/// The last heartbeat by a node's lease. Apart from the rest, and small: thousands come in turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beat {
+    lease: Revision,
+    heard: Mono,
+}
+
+impl Beat {
+    /// The first sight of a lease.
+    pub(super) fn new(lease: Revision, now: Mono) -> Beat {
+        Beat { lease, heard: now }
+    }
+
+    /// Takes a look at the lease. A greater revision is a heartbeat; a view that went back in time is none.
+    pub(super) fn see(&mut self, lease: Revision, now: Mono) {
+        if lease > self.lease {
+            *self = Beat::new(lease, now);
+        }
+    }
 }
 
 impl NodeState {
@@ -67,18 +89,10 @@ impl NodeState {
             granted: false,
             pods_marked: false,
             marked: BTreeSet::new(),
-            lease: Revision(0),
+            beat: None,
             node: Revision(0),
             heartbeat: None,
             posted: false,
-        }
-    }
-
-    /// Takes a look at the lease. A greater revision is a heartbeat; a view that went back in time is none.
-    pub(super) fn see_lease(&mut self, lease: Revision, now: Mono) {
-        if lease > self.lease {
-            self.lease = lease;
-            self.heard = now;
         }
     }
 
@@ -100,7 +114,8 @@ impl NodeState {
     }
 
     /// Decides whether it has been silent for too long; whether that is news.
-    pub(super) fn judge(&mut self, now: Mono) -> bool {
+    pub(super) fn judge(&mut self, beat: Option<&Beat>, now: Mono) -> bool {
+        self.heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
         let grace = if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE };
         let silent = now.since(self.heard) > grace;
         let news = silent && (!self.silent || self.readiness != Readiness::Unknown || !self.posted);
@@ -109,9 +124,9 @@ impl NodeState {
     }
 
     /// Whether the verdict of silence still stands in the face of these, read later.
-    pub(super) fn still_silent(&self, node: &Node, lease: Option<&Lease>) -> bool {
+    pub(super) fn still_silent(&self, node: &Node, lease: Option<&Lease>, beat: Option<&Beat>) -> bool {
         let heartbeat = node_condition(&node.status, "Ready").and_then(|c| c.last_heartbeat_time.clone());
-        self.silent && lease.is_none_or(|l| l.rv <= self.lease) && heartbeat == self.heartbeat
+        self.silent && lease.is_none_or(|l| beat.is_some_and(|beat| l.rv <= beat.lease)) && heartbeat == self.heartbeat
     }
 }
 
@@ -153,7 +168,7 @@ fn set_unknown(condition: &mut NodeCondition, reason: &str, message: &str, wall:
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeState, conditions_unknown};
+    use super::{Beat, NodeState, conditions_unknown};
     use crate::controllers::fake_cluster::{at, node, with};
     use crate::object::{Object, Revision};
     use k8s_openapi::api::core::v1 as core_v1;
@@ -167,6 +182,7 @@ mod tests {
         let mut seen = node.clone();
         seen.rv = Revision(5);
         assert!(state.see_node(&seen, at(0).mono));
+        let mut beat = Beat::new(Revision(1), at(0).mono);
         for (secs, lease, expect) in [
             (10, 11, false),
             (50, 11, false),
@@ -176,8 +192,8 @@ mod tests {
             (60, 3, false),
             (97, 3, true),
         ] {
-            state.see_lease(Revision(lease), at(secs).mono);
-            state.judge(at(secs).mono);
+            beat.see(Revision(lease), at(secs).mono);
+            state.judge(Some(&beat), at(secs).mono);
             assert_eq!(state.silent, expect, "at {secs} s");
         }
     }

@@ -22,8 +22,9 @@ use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{KeyMap, Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision};
+use crate::read_ahead::touch;
 use eviction::Stay;
-use health::{NodeState, Readiness};
+use health::{Beat, NodeState, Readiness};
 use zone::Zones;
 
 static WATCHED: &[Watched] = &[
@@ -39,6 +40,8 @@ pub struct NodeLifecycleController {
     next_look: Mono,
     looked: bool,
     nodes: KeyMap<NodeState>,
+    /// The last heartbeat by each lease; by the lease's key, so that a renewal is noted by one look-up.
+    beats: KeyMap<Beat>,
     /// Nodes that have come, gone or changed since the last look, or whose lease has come or gone.
     touched: BTreeSet<ObjectKey>,
     zones: Zones,
@@ -56,6 +59,7 @@ impl Default for NodeLifecycleController {
             next_look: Mono::ZERO,
             looked: false,
             nodes: KeyMap::default(),
+            beats: KeyMap::default(),
             touched: BTreeSet::new(),
             zones: Zones::default(),
             all_disrupted: false,
@@ -77,16 +81,24 @@ impl Controller for NodeLifecycleController {
     fn observe(&mut self, change: &Change, now: Now) {
         match (&change.old, &change.new) {
             (_, Some(Object::Lease(lease))) if change.key.namespace() == NODE_LEASE_NAMESPACE => {
-                if let Some(slot) = self.nodes.find(Kind::NODE, "", change.key.name()) {
-                    self.nodes.at_mut(slot).1.see_lease(lease.rv, now.mono);
+                match self.beats.get_mut(&change.key) {
+                    Some(beat) => beat.see(lease.rv, now.mono),
+                    None => self.begin_beats(&change.key, lease.rv, now.mono),
                 }
                 if change.old.is_none() {
                     self.touched.insert(ObjectKey::new(Kind::NODE, "", change.key.name()));
                 }
             }
+            (Some(Object::Lease(_)), None) if self.nodes.find(Kind::NODE, "", change.key.name()).is_none() => {
+                self.beats.remove(&change.key);
+            }
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
             _ => {}
         }
+    }
+
+    fn read_ahead(&self, key: &ObjectKey) {
+        self.beats.peek(key).into_iter().for_each(touch);
     }
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
@@ -177,6 +189,14 @@ fn lease_of<'a>(views: &'a Views, node: &str) -> Option<&'a Lease> {
 }
 
 impl NodeLifecycleController {
+    /// Notes the first heartbeat by a lease. What is noted stays when the lease goes, as long as its node is there.
+    fn begin_beats(&mut self, lease: &ObjectKey, rv: Revision, now: Mono) {
+        let slot = self.beats.insert_new(lease.clone(), Beat::new(rv, now));
+        if let Some(node) = self.nodes.find(Kind::NODE, "", lease.name()) {
+            self.nodes.at_mut(node).1.beat = Some(slot);
+        }
+    }
+
     /// The periodic look: who was heard of, which zones are disrupted, whose turn it is to be tainted.
     fn look_at_all(&mut self, views: &Views, now: Now) -> Plan {
         let mut plan = Plan::nothing();
@@ -236,7 +256,7 @@ impl NodeLifecycleController {
         self.zones.start_count();
         for (key, state) in self.nodes.iter_mut() {
             self.zones.count(state.zone, state.readiness == Readiness::True);
-            if can_see && state.judge(now.mono) {
+            if can_see && state.judge(state.beat.map(|slot| &self.beats.at(slot).1), now.mono) {
                 plan.wake.push(key.clone());
             }
         }
@@ -245,9 +265,11 @@ impl NodeLifecycleController {
     /// A node has come, gone or changed, or a lease without a node is there.
     fn take_in(&mut self, key: ObjectKey, views: &Views, now: Now, plan: &mut Plan) {
         let Some(node) = views.get::<core_v1::Node>(&key) else {
-            self.nodes.remove(&key);
+            let beat = self.nodes.remove(&key).and_then(|state| state.beat);
             if lease_of(views, key.name()).is_some() {
                 plan.wake.push(key);
+            } else if let Some(slot) = beat {
+                self.beats.take(slot);
             }
             return;
         };
@@ -256,7 +278,9 @@ impl NodeLifecycleController {
         }
         let mut state = NodeState::new(now.mono);
         if let Some(lease) = lease_of(views, key.name()) {
-            state.see_lease(lease.rv, now.mono);
+            let lease_key = lease.meta.key(Kind::LEASE);
+            let slot = self.beats.slot_of(lease_key);
+            state.beat = slot.or_else(|| Some(self.beats.insert_new(lease_key.clone(), Beat::new(lease.rv, now.mono))));
         }
         look_at(&mut state, node, &mut self.zones, now.mono);
         self.nodes.insert_new(key, state);
@@ -296,7 +320,7 @@ impl NodeLifecycleController {
             return plan;
         };
         if state.silent
-            && state.still_silent(node, lease_of(views, key.name()))
+            && state.still_silent(node, lease_of(views, key.name()), state.beat.map(|slot| &self.beats.at(slot).1))
             && let Some(next) = health::conditions_unknown(node, now)
         {
             if Readiness::of(node) == Readiness::True {
