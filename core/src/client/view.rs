@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::object::{KeyMap, Kind, Obj, Object, ObjectKey, Resource, Revision, Table, controller_of};
+use crate::object::{KeyMap, Kind, Obj, Object, ObjectKey, Resource, Revision, Table, controller_of, joined};
 use crate::random::mix_bytes;
 use crate::read_ahead::touch;
 
@@ -158,6 +158,11 @@ impl View {
         }
     }
 
+    /// One object by the parts of its key.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<&Object> {
+        self.objects.find(self.kind, namespace, name).map(|slot| &self.objects.at(slot).1)
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.len()
@@ -187,6 +192,18 @@ impl View {
     pub fn indexed<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let members = self.grouping(index).members(value);
         members.into_iter().flat_map(BTreeMap::values).map(|slot| &self.objects.at(*slot).1)
+    }
+
+    /// The objects under a label, or under a pair of a selector, in order of their keys. Panics if the index is not
+    /// maintained.
+    pub fn paired<'a>(
+        &'a self,
+        index: Index,
+        namespace: &str,
+        key: &str,
+        value: &str,
+    ) -> impl Iterator<Item = &'a Object> + use<'a> {
+        joined(&[namespace, "/", key, "=", value], |value| self.indexed(index, value))
     }
 
     /// How many objects are under `value` of an index. Panics if the index is not maintained.
@@ -294,7 +311,7 @@ fn each_value(index: Index, object: &Object, mut f: impl FnMut(&str)) {
     match index {
         Index::Controller => match controller_of(object.meta()) {
             Some(owner) => f(&owner.uid),
-            None => f(&format!("namespace/{}", object.namespace())),
+            None => joined(&["namespace/", object.namespace()], f),
         },
         Index::Owner => object.meta().owner_references.iter().flatten().for_each(|o| f(&o.uid)),
         Index::Node => {
@@ -304,14 +321,14 @@ fn each_value(index: Index, object: &Object, mut f: impl FnMut(&str)) {
         }
         Index::Label => {
             for (k, v) in object.labels().into_iter().flatten() {
-                f(&format!("{}/{k}={v}", object.namespace()));
+                joined(&[object.namespace(), "/", k, "=", v], &mut f);
             }
         }
         Index::Selector => {
             if let Object::Service(service) = object
                 && let Some((k, v)) = service.spec.selector.iter().flatten().next()
             {
-                f(&format!("{}/{k}={v}", service.namespace()));
+                joined(&[service.namespace(), "/", k, "=", v], f);
             }
         }
     }
@@ -374,7 +391,7 @@ impl Views {
 
     /// One typed object by namespace and name.
     pub fn named<R: Resource>(&self, namespace: &str, name: &str) -> Option<&Obj<R>> {
-        self.get::<R>(&ObjectKey::new(R::KIND, namespace, name))
+        self.view(R::KIND).find(namespace, name).and_then(Object::get::<R>)
     }
 
     /// All typed objects of a namespace; of all namespaces where it is empty.

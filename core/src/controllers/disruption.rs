@@ -87,7 +87,11 @@ fn pod_keys(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
             return;
         }
     }
-    for object in views.view(Kind::POD_DISRUPTION_BUDGET).namespace(change.key.namespace()) {
+    let budgets = views.view(Kind::POD_DISRUPTION_BUDGET);
+    if budgets.is_empty() {
+        return;
+    }
+    for object in budgets.namespace(change.key.namespace()) {
         let Some(pdb) = object.get::<policy_v1::PodDisruptionBudget>() else { continue };
         let Some(selector) = selector_of(pdb) else { continue };
         if [old, new].into_iter().flatten().any(|p| selector.matches(p.meta.labels.as_ref())) {

@@ -181,7 +181,7 @@ fn find_owner<'a>(views: &'a Views, dependant: &Object, reference: &OwnerReferen
         return Owner::Unknown;
     }
     let namespace = if namespaced { dependant.namespace() } else { "" };
-    match view.get(&ObjectKey::new(kind, namespace, &reference.name)) {
+    match view.find(namespace, &reference.name) {
         Some(owner) if owner.uid() == reference.uid => Owner::Present(owner),
         _ => Owner::Absent(view),
     }

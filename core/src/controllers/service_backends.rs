@@ -104,8 +104,11 @@ pub(super) fn services_of_pod(change: &Change, views: &Views, keys: &mut Vec<Obj
 /// The keys of services in `namespace` that select these labels.
 pub(super) fn services_with_labels(views: &Views, namespace: &str, labels: Option<&Labels>, keys: &mut Vec<ObjectKey>) {
     let services = views.view(Kind::SERVICE);
+    if services.is_empty() {
+        return;
+    }
     for (k, v) in labels.into_iter().flatten() {
-        for object in services.indexed(Index::Selector, &format!("{namespace}/{k}={v}")) {
+        for object in services.paired(Index::Selector, namespace, k, v) {
             let selector = object.get::<core_v1::Service>().and_then(|s| s.spec.selector.as_ref());
             if selector.is_some_and(|s| selects(s, labels)) {
                 keys.push(object.key());

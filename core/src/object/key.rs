@@ -25,19 +25,21 @@ pub struct ObjectKey {
 /// Stands for a length that does not fit. No valid name is that long, but keys are made before names are validated.
 const LONG: u16 = u16::MAX;
 
-/// Calls `f` with the path of these parts, which is built on the stack where it fits.
+/// Calls `f` with these parts as one string, which is built on the stack where it fits: names are put together for every
+/// look-up.
+pub(crate) fn joined<T>(parts: &[&str], f: impl FnOnce(&str) -> T) -> T {
+    let mut buffer = [0; 192];
+    let mut length = 0;
+    for part in parts {
+        let Some(room) = buffer.get_mut(length..length + part.len()) else { return f(&parts.concat()) };
+        room.copy_from_slice(part.as_bytes());
+        length += part.len();
+    }
+    f(std::str::from_utf8(&buffer[..length]).expect("strings in a row are a string"))
+}
+
 fn with_path<T>(namespace: &str, name: &str, f: impl FnOnce(&str) -> T) -> T {
-    if namespace.is_empty() {
-        return f(name);
-    }
-    let mut buffer = [b'/'; 128];
-    let length = namespace.len() + 1 + name.len();
-    if length > buffer.len() {
-        return f(&format!("{namespace}/{name}"));
-    }
-    buffer[..namespace.len()].copy_from_slice(namespace.as_bytes());
-    buffer[namespace.len() + 1..length].copy_from_slice(name.as_bytes());
-    f(std::str::from_utf8(&buffer[..length]).expect("two strings and a slash are a string"))
+    if namespace.is_empty() { f(name) } else { joined(&[namespace, "/", name], f) }
 }
 
 fn hash_of(kind: Kind, path: &str) -> u32 {

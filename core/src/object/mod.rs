@@ -41,6 +41,7 @@ pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
 pub use key::ObjectKey;
+pub(crate) use key::joined;
 pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
 pub use lease::RenewedLeaseSpec;

@@ -152,8 +152,13 @@ impl Wakes {
 
     fn least_child(&self, place: usize) -> Option<(usize, Key)> {
         let first = place * ARITY + 1;
-        let children = self.keys.get(first..self.keys.len().min(first + ARITY))?;
-        children.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
+        if let Some(&[a, b, c, d]) = self.keys.get(first..first + ARITY) {
+            let (ab, cd) = (if a < b { (0, a) } else { (1, b) }, if c < d { (2, c) } else { (3, d) });
+            let (least, key) = if ab.1 < cd.1 { ab } else { cd };
+            return Some((first + least, key));
+        }
+        let last = self.keys.get(first..)?;
+        last.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
     }
 
     fn put(&mut self, place: usize, key: Key) {

@@ -22,7 +22,8 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
-    BoundPodSpec, Kind, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_condition, pod_phase,
+    BoundPodSpec, KeyMap, Kind, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_condition,
+    pod_phase,
 };
 
 use set::Set;
@@ -40,7 +41,7 @@ struct Failure {
 pub struct ReplicaSetController {
     kind: Kind,
     failures: BTreeMap<ObjectKey, Failure>,
-    tallies: BTreeMap<ObjectKey, Tally>,
+    tallies: KeyMap<Tally>,
 }
 
 impl ReplicaSetController {
@@ -55,7 +56,7 @@ impl ReplicaSetController {
     }
 
     fn of(kind: Kind) -> ReplicaSetController {
-        ReplicaSetController { kind, failures: BTreeMap::new(), tallies: BTreeMap::new() }
+        ReplicaSetController { kind, failures: BTreeMap::new(), tallies: KeyMap::default() }
     }
 
     /// The counts of a set, from the tally if there is one that fits.
@@ -98,14 +99,13 @@ impl Controller for ReplicaSetController {
     fn observe(&mut self, change: &Change, _now: Now) {
         let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
         let new = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
-        let mut seen: Option<ObjectKey> = None;
+        let mut seen = None;
         for owner in [old, new].into_iter().flatten().filter_map(|p| controller_of(&p.meta)) {
-            let key = ObjectKey::new(self.kind, change.key.namespace(), &owner.name);
-            if owner.kind == self.kind.info().kind && seen.as_ref() != Some(&key) {
-                if let Some(tally) = self.tallies.get_mut(&key) {
-                    tally.changed(old, new);
+            if owner.kind == self.kind.info().kind && seen.replace(&owner.name) != Some(&owner.name) {
+                let slot = self.tallies.find(self.kind, change.key.namespace(), &owner.name);
+                if let Some(slot) = slot {
+                    self.tallies.at_mut(slot).1.changed(old, new);
                 }
-                seen = Some(key);
             }
         }
     }
@@ -239,8 +239,7 @@ impl<'a> Sync<'a> {
             self.plan.writes.extend((0..missing).map(|_| Write::Create(pod.clone())));
         } else if active > wanted {
             let surplus = (active - wanted).min(limits::BURST_REPLICAS);
-            let mut ranked = ranking::to_delete(self.active(), self.related(), self.now);
-            ranked.truncate(surplus);
+            let ranked = ranking::to_delete(self.active(), surplus, self.related(), self.now);
             self.plan.writes.extend(ranked.into_iter().map(|pod| Write::Delete {
                 key: pod.key(),
                 uid: pod.uid().into(),

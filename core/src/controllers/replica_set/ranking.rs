@@ -22,9 +22,19 @@ struct Rank<'a> {
     created: Option<Wall>,
 }
 
-/// The pods in the order in which they are to be deleted.
-pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, per_node: BTreeMap<&str, usize>, now: Now) -> Vec<&'a Pod> {
+/// The `surplus` pods to be deleted, in the order in which they are.
+pub(super) fn to_delete<'a>(
+    pods: Vec<&'a Pod>,
+    surplus: usize,
+    per_node: BTreeMap<&str, usize>,
+    now: Now,
+) -> Vec<&'a Pod> {
     let mut ranks: Vec<Rank<'a>> = pods.into_iter().map(|pod| rank(pod, &per_node)).collect();
+    // No two rank the same, so what is selected does not depend on how.
+    if surplus < ranks.len() {
+        ranks.select_nth_unstable_by(surplus, |a, b| compare(a, b, now));
+        ranks.truncate(surplus);
+    }
     ranks.sort_by(|a, b| compare(a, b, now));
     ranks.into_iter().map(|r| r.pod).collect()
 }
