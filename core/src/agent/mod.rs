@@ -33,11 +33,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer};
+use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer, WatchEvent};
 use crate::client::{Informer, InformerConfig, Recorder, View};
 use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
+use crate::object::{FieldSelector, Kind, ObjectKey, Revision, Selector};
 use crate::random::Rng;
 use crate::read_ahead::touch;
 
@@ -264,7 +264,6 @@ impl NodeAgent {
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {
         match message {
             FromServer::Reply(id, result) => match id.part() {
-                LEASE => self.lease_replied(now, id, result, out),
                 NODE => self.node_replied(now, id, result, out),
                 PODS => self.pods.replied(now, id, result, out),
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
@@ -281,6 +280,16 @@ impl NodeAgent {
                 self.lease.disconnected(now, &mut self.rng);
                 self.pods.disconnected(now, out);
             }
+        }
+    }
+
+    /// Nothing up to a revision is missing: no news, and no deadline moves by it.
+    fn bookmark(&mut self, now: Now, id: ReqId, rv: Revision) {
+        if id.part() == NODE_INFORMER {
+            let (informer, view) = &mut *self.own;
+            informer.bookmark(now, id, rv, view);
+        } else {
+            self.informer.bookmark(now, id, rv, &mut self.view);
         }
     }
 
@@ -376,14 +385,15 @@ impl Machine for NodeAgent {
     type Out = Out;
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
-        let is_beat = matches!(&input, In::Api(FromServer::Reply(id, _)) if id.part() == LEASE);
         match input {
+            In::Api(FromServer::Reply(id, result)) if id.part() == LEASE => {
+                return self.lease_replied(now, id, result, out);
+            }
+            In::Api(FromServer::Watch(id, WatchEvent::Bookmark { rv, .. })) => return self.bookmark(now, id, rv),
             In::Api(message) => self.handle_api(now, message, out),
             In::Runtime(event) => self.handle_runtime(now, event, out),
         }
-        if !is_beat {
-            self.others = self.deadline_of_others();
-        }
+        self.others = self.deadline_of_others();
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {

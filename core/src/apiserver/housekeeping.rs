@@ -35,12 +35,8 @@ impl ApiServer {
     }
 
     fn expire_requests(&mut self, now: Now, out: &mut Vec<Out>) {
-        // Ids grow with time, so the oldest request is the first.
-        while let Some((id, flight)) = self.inflight.first_key_value()
-            && now.mono.since(flight.sent) >= limits::STORE_TIMEOUT
-        {
-            let id = *id;
-            let flight = self.inflight.remove(&id).expect("it was just there");
+        let Some(overdue) = now.mono.0.checked_sub(limits::STORE_TIMEOUT.as_nanos() as u64) else { return };
+        while let Some(flight) = self.inflight.take_sent_by(Mono(overdue)) {
             self.give_up(now, flight.job, out);
         }
     }

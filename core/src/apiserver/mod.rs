@@ -19,6 +19,7 @@ mod event_lease;
 mod eviction;
 mod fields;
 mod housekeeping;
+mod inflight;
 mod list;
 mod namespace;
 mod pod;
@@ -43,6 +44,7 @@ use crate::random::Rng;
 use crate::store::{FromStore, StoreReply, StoreRequest};
 
 use cache::Cache;
+use inflight::{InFlight, Window};
 use list::{Page, Read, ReadKind};
 use watch::Watchers;
 use write::{Origin, Write};
@@ -117,12 +119,6 @@ enum Job {
     Forget,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    sent: Mono,
-    job: Job,
-}
-
 /// An API server. See the module's documentation.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -131,7 +127,7 @@ pub struct ApiServer {
     cache: Cache,
     watchers: Watchers,
     link: store_link::Link,
-    inflight: BTreeMap<u64, InFlight>,
+    inflight: Window,
     next_id: u64,
     waits: list::Waits,
     memo: admission::Memo,
@@ -150,7 +146,7 @@ impl ApiServer {
             cache: Cache::default(),
             watchers: Watchers::default(),
             link: store_link::Link::new(),
-            inflight: BTreeMap::new(),
+            inflight: Window::default(),
             next_id: 1,
             waits: list::Waits::default(),
             memo: admission::Memo::default(),
@@ -215,7 +211,7 @@ impl ApiServer {
     fn ask_store(&mut self, now: Now, job: Job, request: StoreRequest, out: &mut Vec<Out>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.inflight.insert(id, InFlight { sent: now.mono, job });
+        self.inflight.push(id, InFlight { sent: now.mono, job });
         out.push(Out::Store(id, request));
         id
     }
@@ -225,7 +221,7 @@ impl ApiServer {
         match message {
             FromStore::Reply(id, answer) => {
                 // An unknown id answers a request that has been given up.
-                if let Some(InFlight { job, .. }) = self.inflight.remove(&id) {
+                if let Some(InFlight { job, .. }) = self.inflight.take(id) {
                     self.store_answers(now, id, job, answer, out);
                 }
             }

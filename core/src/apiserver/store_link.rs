@@ -140,7 +140,7 @@ impl ApiServer {
     /// The connection broke: what was in flight has an unknown outcome. The watch is resumed where it broke off.
     pub(super) fn lose_store(&mut self, now: Now, out: &mut Vec<Out>) {
         self.retry_later(now);
-        for (_, flight) in std::mem::take(&mut self.inflight) {
+        for flight in std::mem::take(&mut self.inflight) {
             self.give_up(now, flight.job, out);
         }
     }

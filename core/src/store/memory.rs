@@ -286,12 +286,19 @@ impl MemoryStore {
         }
         let mut new = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease };
         let known = match &new.key {
-            StoreKey::Object(key) => self.objects.entry(key.kind).or_default().get_mut(key),
+            StoreKey::Object(key) => {
+                let map = self.objects.entry(key.kind).or_default();
+                map.slot_of(key).map(|slot| {
+                    let (key, old) = map.at_mut(slot);
+                    // One copy of the key for all versions.
+                    new.key = StoreKey::Object(key.clone());
+                    old
+                })
+            }
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&new.key),
         };
         let (value, previous) = match known {
             Some(old) => {
-                new.key.clone_from(&old.key);
                 share_key(&new);
                 new.create_revision = old.create_revision;
                 new.version = old.version + 1;

@@ -47,19 +47,20 @@ pub enum StoreKey {
 
 /// A key with its value and revisions, as etcd's `KeyValue`.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(C)]
 pub struct KeyValue {
-    /// The key.
-    pub key: StoreKey,
-    /// The value.
-    pub value: Stored,
+    /// Revision of the last put. What the next put reads comes first, beside the counter of the `Arc`.
+    pub mod_revision: Revision,
     /// Revision of the put that created the key.
     pub create_revision: Revision,
-    /// Revision of the last put.
-    pub mod_revision: Revision,
     /// Puts since creation; 1 at first.
     pub version: u64,
     /// Lease that the key lives by.
     pub lease: Option<LeaseId>,
+    /// The value.
+    pub value: Stored,
+    /// The key.
+    pub key: StoreKey,
 }
 
 /// A condition of a transaction.

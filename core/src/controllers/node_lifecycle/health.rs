@@ -41,6 +41,8 @@ pub(super) struct NodeState {
     pub(super) readiness: Readiness,
     /// Number of its zone.
     pub(super) zone: usize,
+    /// Whether it is counted in its zone.
+    pub(super) counted: bool,
     /// Whether a NoExecute taint of ours is on it.
     pub(super) tainted: bool,
     /// Whether it may be given one.
@@ -85,6 +87,7 @@ impl NodeState {
             silent: false,
             readiness: Readiness::Unknown,
             zone: 0,
+            counted: false,
             tainted: false,
             granted: false,
             pods_marked: false,
@@ -113,11 +116,15 @@ impl NodeState {
         true
     }
 
+    /// Until when it may be silent, by what has been heard of it.
+    pub(super) fn silent_after(&mut self, beat: Option<&Beat>) -> Mono {
+        self.heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
+        self.heard + if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE }
+    }
+
     /// Decides whether it has been silent for too long; whether that is news.
     pub(super) fn judge(&mut self, beat: Option<&Beat>, now: Mono) -> bool {
-        self.heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
-        let grace = if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE };
-        let silent = now.since(self.heard) > grace;
+        let silent = now > self.silent_after(beat);
         let news = silent && (!self.silent || self.readiness != Readiness::Unknown || !self.posted);
         self.silent = silent;
         news

@@ -46,6 +46,8 @@ pub struct NodeLifecycleController {
     touched: BTreeSet<ObjectKey>,
     zones: Zones,
     all_disrupted: bool,
+    /// No node's silence has to be judged before: all have been heard of late enough.
+    judge_at: Mono,
     /// Revision of the leases at the last look, and when it last moved.
     leases: (Revision, Mono),
     /// Pods that will have to leave: since when that is known, and of which UID.
@@ -63,6 +65,7 @@ impl Default for NodeLifecycleController {
             touched: BTreeSet::new(),
             zones: Zones::default(),
             all_disrupted: false,
+            judge_at: Mono::ZERO,
             leases: (Revision(0), Mono::ZERO),
             leaving: BTreeMap::new(),
         }
@@ -206,7 +209,7 @@ impl NodeLifecycleController {
         }
         let can_see = self.can_see(views.view(Kind::LEASE).revision(), now.mono);
         self.walk(views, now, can_see, &mut plan);
-        let all_disrupted = self.zones.finish_count();
+        let all_disrupted = self.zones.judge();
         if all_disrupted != self.all_disrupted {
             self.all_disrupted = all_disrupted;
             for (key, state) in self.nodes.iter_mut() {
@@ -242,7 +245,7 @@ impl NodeLifecycleController {
         now.since(self.leases.1) <= limits::LEASE_VIEW_QUIET
     }
 
-    /// Takes in what was touched, then counts and judges every node.
+    /// Takes in what was touched, and judges the silence of nodes if one may have been silent for too long.
     fn walk(&mut self, views: &Views, now: Now, can_see: bool, plan: &mut Plan) {
         if !self.looked {
             // What was there before the first look was not observed.
@@ -253,19 +256,28 @@ impl NodeLifecycleController {
         for key in std::mem::take(&mut self.touched) {
             self.take_in(key, views, now, plan);
         }
-        self.zones.start_count();
+        if !can_see || now.mono < self.judge_at {
+            return;
+        }
+        self.judge_at = Mono(u64::MAX);
         for (key, state) in self.nodes.iter_mut() {
-            self.zones.count(state.zone, state.readiness == Readiness::True);
-            if can_see && state.judge(state.beat.map(|slot| &self.beats.at(slot).1), now.mono) {
+            let beat = state.beat.map(|slot| &self.beats.at(slot).1);
+            if state.judge(beat, now.mono) {
                 plan.wake.push(key.clone());
             }
+            // Whoever is silent is judged at every look: it may be heard again.
+            self.judge_at = self.judge_at.min(if state.silent { Mono::ZERO } else { state.silent_after(beat) });
         }
     }
 
     /// A node has come, gone or changed, or a lease without a node is there.
     fn take_in(&mut self, key: ObjectKey, views: &Views, now: Now, plan: &mut Plan) {
         let Some(node) = views.get::<core_v1::Node>(&key) else {
-            let beat = self.nodes.remove(&key).and_then(|state| state.beat);
+            let state = self.nodes.remove(&key);
+            if let Some(state) = state.as_ref().filter(|state| state.counted) {
+                self.zones.discount(state.zone, state.readiness == Readiness::True);
+            }
+            let beat = state.and_then(|state| state.beat);
             if lease_of(views, key.name()).is_some() {
                 plan.wake.push(key);
             } else if let Some(slot) = beat {
@@ -274,7 +286,9 @@ impl NodeLifecycleController {
             return;
         };
         if let Some(state) = self.nodes.get_mut(&key) {
-            return look_at(state, node, &mut self.zones, now.mono);
+            look_at(state, node, &mut self.zones, now.mono);
+            self.judge_at = self.judge_at.min(state.silent_after(state.beat.map(|slot| &self.beats.at(slot).1)));
+            return;
         }
         let mut state = NodeState::new(now.mono);
         if let Some(lease) = lease_of(views, key.name()) {
@@ -283,6 +297,7 @@ impl NodeLifecycleController {
             state.beat = slot.or_else(|| Some(self.beats.insert_new(lease_key.clone(), Beat::new(lease.rv, now.mono))));
         }
         look_at(&mut state, node, &mut self.zones, now.mono);
+        self.judge_at = self.judge_at.min(state.silent_after(None));
         self.nodes.insert_new(key, state);
         if self.looked {
             let name = node.name();
@@ -392,8 +407,13 @@ impl NodeLifecycleController {
 
 /// Takes one look at a node.
 fn look_at(state: &mut NodeState, node: &Node, zones: &mut Zones, now: Mono) {
+    let was_ready = state.readiness == Readiness::True;
     if state.see_node(node, now) {
+        if std::mem::replace(&mut state.counted, true) {
+            zones.discount(state.zone, was_ready);
+        }
         state.zone = zones.number(node);
+        zones.count(state.zone, state.readiness == Readiness::True);
         state.tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
         if state.readiness == Readiness::True {
             state.granted = false;

@@ -44,11 +44,11 @@ impl ZoneState {
 #[derive(Debug)]
 pub(super) struct Zone {
     name: String,
-    /// Nodes that are ready, as counted in the pass under way.
+    /// Nodes that are ready, as each was last looked at.
     pub(super) ready: usize,
     /// Nodes that are not.
     pub(super) not_ready: usize,
-    /// As of the last complete pass.
+    /// As of the last look.
     pub(super) state: ZoneState,
     last_grant: Option<Mono>,
 }
@@ -91,17 +91,16 @@ impl Zones {
         &mut self.zones[number]
     }
 
-    /// Begins to count nodes.
-    pub(super) fn start_count(&mut self) {
-        for zone in &mut self.zones {
-            (zone.ready, zone.not_ready) = (0, 0);
-        }
-    }
-
-    /// Counts one node.
+    /// Counts a node in its zone.
     pub(super) fn count(&mut self, number: usize, ready: bool) {
         let zone = &mut self.zones[number];
         if ready { zone.ready += 1 } else { zone.not_ready += 1 }
+    }
+
+    /// Takes a node out of the count as it was counted.
+    pub(super) fn discount(&mut self, number: usize, ready: bool) {
+        let zone = &mut self.zones[number];
+        if ready { zone.ready -= 1 } else { zone.not_ready -= 1 }
     }
 
     /// Whether no node is known that is not ready.
@@ -109,8 +108,8 @@ impl Zones {
         self.zones.iter().all(|z| z.not_ready == 0)
     }
 
-    /// All nodes are counted; answers whether every zone that has nodes is fully disrupted.
-    pub(super) fn finish_count(&mut self) -> bool {
+    /// Sets each zone's state by its counts; answers whether every zone that has nodes is fully disrupted.
+    pub(super) fn judge(&mut self) -> bool {
         let mut inhabited = 0;
         let mut full = 0;
         for zone in self.zones.iter_mut().filter(|z| z.ready + z.not_ready > 0) {
