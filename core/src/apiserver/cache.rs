@@ -23,9 +23,6 @@ impl Recent {
     }
 }
 
-/// How many events over the bound are forgotten together, so that one wait for memory does for all.
-const FORGOTTEN_AT_ONCE: usize = 32;
-
 #[derive(Debug, Default)]
 struct KindCache {
     objects: KeyMap<Object>,
@@ -193,10 +190,10 @@ impl KindCache {
     fn remember(&mut self, recent: Recent) {
         self.last = recent.revision;
         self.recent.push_back(recent);
-        if self.recent.len() < limits::WATCH_CACHE_EVENTS + FORGOTTEN_AT_ONCE {
+        if self.recent.len() < limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE {
             return;
         }
-        self.recent.iter().take(FORGOTTEN_AT_ONCE).for_each(|r| touch_shared(&r.batch));
+        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE).for_each(|r| touch_shared(&r.batch));
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;

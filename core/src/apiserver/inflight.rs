@@ -1,5 +1,5 @@
-//! Requests on their way to the store, by their ids, which ascend one by one: a window over them, since the answers come
-//! about in the order of the questions.
+//! Requests on their way to the store, by their ids, which ascend one by one: a window over them, since the answers
+//! come about in the order of the questions.
 
 use std::collections::VecDeque;
 

@@ -196,7 +196,8 @@ impl Runner {
         self.pump(now, informers, mandate, out);
     }
 
-    /// Takes in what has changed in the view of a kind: queues the keys that it concerns, and works on them.
+    /// Takes in what has changed in the view of a kind: queues the keys that it concerns, and works on them. Answers
+    /// whether there was anything to work on: otherwise no deadline has moved.
     pub fn news(
         &mut self,
         now: Now,
@@ -205,7 +206,7 @@ impl Runner {
         informers: &mut Informers,
         mandate: Option<&Mandate>,
         out: &mut Vec<ToServer>,
-    ) {
+    ) -> bool {
         self.check_term(now, mandate);
         let is_watched = self.watches(kind);
         let (queue, views) = (&mut self.queue, informers.views());
@@ -218,7 +219,11 @@ impl Runner {
             self.journal.changed(&change.key, |key| queue.add(key));
         }
         self.journal.reached(kind, views.view(kind).revision(), |key| queue.add(key));
-        self.pump(now, informers, mandate, out);
+        let stirred = !self.queue.is_empty() || self.catch_up.is_some();
+        if stirred {
+            self.pump(now, informers, mandate, out);
+        }
+        stirred
     }
 
     /// Does what is due.

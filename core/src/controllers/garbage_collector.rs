@@ -136,9 +136,8 @@ fn blocks(dependant: &Object, uid: &str) -> bool {
 }
 
 /// Everything that names this UID as an owner.
-fn dependants<'a>(views: &'a Views, uid: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
-    let uid: Arc<str> = Arc::from(uid);
-    WATCHED.iter().flat_map(move |w| views.view(w.kind).indexed(Index::Owner, &uid))
+fn dependants<'a>(views: &'a Views, uid: &'a str) -> impl Iterator<Item = &'a Object> + use<'a> {
+    WATCHED.iter().flat_map(move |w| views.view(w.kind).indexed(Index::Owner, uid))
 }
 
 /// An owner is gone: one key for all dependants, or, where the view only went back in time, one each.

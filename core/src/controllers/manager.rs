@@ -48,8 +48,8 @@ impl Default for ManagerConfig {
 struct Group {
     informers: Informers,
     runners: Vec<usize>,
-    /// The runners whose controllers watch a kind, by informer.
-    readers: Vec<Vec<usize>>,
+    /// Whether the runners' controllers watch a kind, by informer.
+    readers: Vec<Vec<bool>>,
 }
 
 /// Who takes the messages of a part.
@@ -129,7 +129,7 @@ impl ControllerManager {
             routes.extend((0..usize::from(informers.parts())).map(|part| Route::Informer(number, part)));
             let watches = |kind| {
                 let of = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);
-                members.iter().copied().filter(of).collect()
+                members.iter().map(of).collect()
             };
             let readers = informers.kinds().map(watches).collect();
             groups.push(Group { informers, runners: members, readers });
@@ -172,7 +172,8 @@ impl ControllerManager {
         for group in &self.groups {
             let Some(informer) = group.informers.kinds().position(|kind| kind == key.kind) else { continue };
             group.informers.views().view(key.kind).read_ahead(key);
-            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(key));
+            let readers = group.runners.iter().zip(&group.readers[informer]).filter(|(_, reads)| **reads);
+            readers.for_each(|(index, _)| self.runners[*index].read_ahead(key));
         }
     }
 
@@ -258,11 +259,12 @@ impl ControllerManager {
         let kind = self.groups[group].informers.handle(now, informer, input, out, &mut changes);
         for member in 0..self.groups[group].runners.len() {
             let index = self.groups[group].runners[member];
-            if self.waiting[index] || self.groups[group].readers[informer].contains(&index) {
+            if self.waiting[index] || self.groups[group].readers[informer][member] {
                 let mandate = self.settle(now, out);
                 let informers = &mut self.groups[group].informers;
-                self.runners[index].news(now, kind, &changes, informers, mandate.as_ref(), out);
-                self.after(now, index, out);
+                if self.runners[index].news(now, kind, &changes, informers, mandate.as_ref(), out) {
+                    self.after(now, index, out);
+                }
             }
         }
         changes.clear();

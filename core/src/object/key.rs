@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Kind;
 use crate::random::{mix, mix_bytes};
+use crate::read_ahead::touch_shared;
 
 /// The name of an object: its kind and `namespace/name` (or `name` for cluster-scoped kinds).
 ///
@@ -25,8 +26,8 @@ pub struct ObjectKey {
 /// Stands for a length that does not fit. No valid name is that long, but keys are made before names are validated.
 const LONG: u16 = u16::MAX;
 
-/// Calls `f` with these parts as one string, which is built on the stack where it fits: names are put together for every
-/// look-up.
+/// Calls `f` with these parts as one string, which is built on the stack where it fits: names are put together for
+/// every look-up.
 pub(crate) fn joined<T>(parts: &[&str], f: impl FnOnce(&str) -> T) -> T {
     let mut buffer = [0; 192];
     let mut length = 0;
@@ -91,6 +92,11 @@ impl ObjectKey {
     /// Its hash: for look-ups, never for an order.
     pub(super) fn hash(&self) -> u32 {
         self.hash
+    }
+
+    /// Reads what a copy of it will touch.
+    pub fn read_ahead(&self) {
+        touch_shared(&self.path);
     }
 
     /// `namespace/name`, or `name`.

@@ -17,6 +17,7 @@ use super::{
     Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored, Txn,
     WatchId,
 };
+use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
 use crate::read_ahead::{touch, touch_shared};
@@ -102,9 +103,6 @@ impl Default for MemoryStore {
         MemoryStore::new()
     }
 }
-
-/// How many revisions are forgotten together, so that one wait for memory does for all.
-const FORGOTTEN_AT_ONCE: usize = 16;
 
 /// Reads what the end of an event will touch.
 fn read_ahead(event: &StoreEvent) {
@@ -468,8 +466,8 @@ impl MemoryStore {
         }
         self.compacted = at;
         while self.log.front().is_some_and(|batch| batch[0].revision < at) {
-            self.log.iter().take(FORGOTTEN_AT_ONCE).for_each(|batch| batch.iter().for_each(read_ahead));
-            for _ in 0..FORGOTTEN_AT_ONCE {
+            self.log.iter().take(limits::FORGOTTEN_AT_ONCE).for_each(|batch| batch.iter().for_each(read_ahead));
+            for _ in 0..limits::FORGOTTEN_AT_ONCE {
                 if self.log.front().is_some_and(|batch| batch[0].revision < at) {
                     self.log.pop_front();
                 }

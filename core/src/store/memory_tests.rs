@@ -144,7 +144,7 @@ fn transactions_compare() {
         let StoreReply::Txn { revision, succeeded, results } = reply else { panic!() };
         assert_eq!(succeeded, expect, "{compare:?}");
         assert_eq!(revision.0, if expect { 6 } else { 5 });
-        assert_eq!(results[0].is_some(), !expect);
+        assert_eq!(results.first().is_some_and(Option::is_some), !expect);
     }
 }
 

@@ -331,33 +331,34 @@ impl World {
 
     /// Sends on what a machine has said, and notes when it wants to be woken.
     fn deliver(&mut self, process: u32) {
-        if !self.scratch.api.is_empty() {
-            let mut out = std::mem::take(&mut self.scratch.api);
-            self.from_api(process, &mut out);
-            self.scratch.api = out;
-        }
-        if !self.scratch.agent.is_empty() {
-            let mut out = std::mem::take(&mut self.scratch.agent);
-            self.from_agent(process, &mut out);
-            self.scratch.agent = out;
-        }
-        if !self.scratch.client.is_empty() {
-            let mut out = std::mem::take(&mut self.scratch.client);
-            out.drain(..).for_each(|msg| self.send(process, msg));
-            self.scratch.client = out;
-        }
-        if !self.scratch.proxy.is_empty() {
-            let mut out = std::mem::take(&mut self.scratch.proxy);
-            self.from_proxy(process, &mut out);
-            self.scratch.proxy = out;
-        }
-        if !self.scratch.dns.is_empty() {
-            let mut out = std::mem::take(&mut self.scratch.dns);
-            self.from_dns(process, &mut out);
-            self.scratch.dns = out;
-        }
-        if matches!(self.processes[process as usize].running, Some(Running::Manager(_) | Running::Scheduler(_))) {
-            self.observe_leaders(process);
+        match &self.processes[process as usize].running {
+            Some(Running::Api(_)) => {
+                let mut out = std::mem::take(&mut self.scratch.api);
+                self.from_api(process, &mut out);
+                self.scratch.api = out;
+            }
+            Some(Running::Agent(_)) => {
+                let mut out = std::mem::take(&mut self.scratch.agent);
+                self.from_agent(process, &mut out);
+                self.scratch.agent = out;
+            }
+            Some(Running::Manager(_) | Running::Scheduler(_) | Running::User(_)) => {
+                let mut out = std::mem::take(&mut self.scratch.client);
+                out.drain(..).for_each(|msg| self.send(process, msg));
+                self.scratch.client = out;
+                self.observe_leaders(process);
+            }
+            Some(Running::Proxy(_)) => {
+                let mut out = std::mem::take(&mut self.scratch.proxy);
+                self.from_proxy(process, &mut out);
+                self.scratch.proxy = out;
+            }
+            Some(Running::Dns(_)) => {
+                let mut out = std::mem::take(&mut self.scratch.dns);
+                self.from_dns(process, &mut out);
+                self.scratch.dns = out;
+            }
+            None => {}
         }
         self.arm(process);
     }

@@ -1,8 +1,8 @@
 //! When each process is to be woken, and what the next few wake-ups will touch.
 //!
-//! Most of what happens in a large cluster at rest is that agents wake and beat, thousands of them in turn. Each process
-//! has one wake-up, which moves when its deadline does. The next few are taken from the heap together, so that what they
-//! will touch can be read together.
+//! Most of what happens in a large cluster at rest is that agents wake and beat, thousands of them in turn. Each
+//! process has one wake-up, which moves when its deadline does. The next few are taken from the heap together, so that
+//! what they will touch can be read together.
 
 use std::collections::VecDeque;
 
@@ -184,7 +184,7 @@ impl World {
             }
         }
         for key in leases.into_iter().flatten() {
-            key.path().as_bytes().first().into_iter().for_each(touch);
+            key.read_ahead();
             self.store.read_ahead(key);
         }
         for process in &self.processes[..self.control] {
