@@ -491,6 +491,8 @@ mod tests {
                    "spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},
                    "spec":{"containers":[{"name":"c"}]}}}}),
             json!({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}),
+            json!({"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"l","namespace":"d"},
+                   "spec":{"holderIdentity":"n1","leaseDurationSeconds":40,"renewTime":"2026-01-01T00:00:10.500000Z"}}),
             json!({"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"s","generation":2},
                    "spec":{"serviceName":"x","selector":{},"template":{}},"status":{"replicas":1}}),
         ] {

@@ -14,7 +14,7 @@ use super::World;
 use crate::process::Running;
 
 /// How many wake-ups are taken from the heap together.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 /// Clusters of fewer nodes stay in the processor's cache by themselves.
 const LARGE: usize = 400;
 

@@ -244,3 +244,25 @@ fn heartbeats_concern_nobody() {
         assert_eq!(keys.len(), expect, "{change:?}");
     }
 }
+
+#[test]
+fn what_is_kept_of_a_node_goes_with_it() {
+    for lease_goes_first in [true, false] {
+        let mut run = three_nodes();
+        run.until(10, &["n1", "n2", "n3"]);
+        let kept = |run: &mut Run| {
+            let zone = run.controller.zones.get_mut(0);
+            (zone.ready + zone.not_ready, run.controller.nodes.len(), run.controller.beats.len())
+        };
+        assert_eq!(kept(&mut run), (3, 3, 3));
+        let mut gone = [ObjectKey::new(Kind::LEASE, "kube-node-lease", "n1"), ObjectKey::new(Kind::NODE, "", "n1")];
+        if !lease_goes_first {
+            gone.reverse();
+        }
+        for key in gone {
+            run.fake.remove(&key);
+            run.until(run.secs + 5, &["n2", "n3"]);
+        }
+        assert_eq!(kept(&mut run), (2, 2, 2), "lease first: {lease_goes_first}");
+    }
+}
