@@ -112,11 +112,6 @@ impl<E> Heap<E> {
         self.keys.first().map(|key| key >> 32)
     }
 
-    /// The moment of the earliest event.
-    pub fn next_at(&self) -> Option<u64> {
-        self.keys.first().map(|key| moment(*key))
-    }
-
     /// How many events wait.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -160,7 +155,7 @@ mod tests {
             } else {
                 let least = waiting.iter().enumerate().min_by_key(|(_, at)| **at).map(|(i, _)| i);
                 let expect = least.map(|i| waiting.swap_remove(i));
-                assert_eq!(heap.next_at(), expect);
+                assert_eq!(heap.next().map(|key| (key >> 32) as u64), expect);
                 assert_eq!(heap.pop(), expect.map(|at| (at, at)));
             }
             assert_eq!((heap.len(), heap.is_empty()), (waiting.len(), waiting.is_empty()));
