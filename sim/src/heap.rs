@@ -8,23 +8,117 @@
 
 use skeg_core::random::mix;
 
-/// The moment, then the tie, then the slot of the payload: one number, so that one comparison orders two events.
-type Key = u128;
+/// The moment, then the tie, then whose it is: one number, so that one comparison orders two.
+pub(crate) type Key = u128;
 
-fn key(at: u64, tie: u32, slot: u32) -> Key {
-    u128::from(at) << 64 | u128::from(tie) << 32 | u128::from(slot)
+/// A key whose tie is the `drawn`th of the seed.
+pub(crate) fn key(at: u64, seed: u64, drawn: u64, whose: u32) -> Key {
+    u128::from(at) << 64 | u128::from(mix(seed, drawn) as u32) << 32 | u128::from(whose)
 }
 
-fn moment(key: Key) -> u64 {
+/// The moment of a key.
+pub(crate) fn moment(key: Key) -> u64 {
     (key >> 64) as u64
+}
+
+/// Whose a key is.
+pub(crate) fn whose(key: Key) -> u32 {
+    key as u32
 }
 
 const ARITY: usize = 4;
 
+/// A four-ary heap of keys. Each change tells of every key that it puts in a place, for whoever keeps track.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(Vec<Key>);
+
+impl Keys {
+    /// The earliest.
+    pub(crate) fn first(&self) -> Option<Key> {
+        self.0.first().copied()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds a key.
+    pub(crate) fn add(&mut self, key: Key, mut put: impl FnMut(usize, Key)) {
+        self.0.push(key);
+        self.rise(self.0.len() - 1, key, &mut put);
+    }
+
+    /// Puts another key in a place, from where it goes to where it belongs.
+    pub(crate) fn change(&mut self, place: usize, key: Key, mut put: impl FnMut(usize, Key)) {
+        if key < self.0[place] { self.rise(place, key, &mut put) } else { self.sink(place, key, &mut put) }
+    }
+
+    /// Takes out the earliest.
+    pub(crate) fn take_first(&mut self, put: impl FnMut(usize, Key)) -> Option<Key> {
+        let first = self.first()?;
+        self.remove(0, put);
+        Some(first)
+    }
+
+    /// Takes out the key in a place. The hole goes down to the bottom, where most keys belong that come from there, and
+    /// the last key rises from it.
+    pub(crate) fn remove(&mut self, place: usize, mut put: impl FnMut(usize, Key)) {
+        let last = self.0.pop().expect("what is taken out is there");
+        if place == self.0.len() {
+            return;
+        }
+        let mut hole = place;
+        while let Some((least, child)) = self.least_child(hole) {
+            self.put(hole, child, &mut put);
+            hole = least;
+        }
+        self.rise(hole, last, &mut put);
+    }
+
+    /// Moves a key up from the hole at `place` to where it belongs.
+    fn rise(&mut self, mut place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
+        while place > 0 {
+            let parent = (place - 1) / ARITY;
+            if self.0[parent] <= key {
+                break;
+            }
+            self.put(place, self.0[parent], put);
+            place = parent;
+        }
+        self.put(place, key, put);
+    }
+
+    /// Moves a key down from the hole at `place` to where it belongs.
+    fn sink(&mut self, mut place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
+        while let Some((least, child)) = self.least_child(place).filter(|(_, child)| *child < key) {
+            self.put(place, child, put);
+            place = least;
+        }
+        self.put(place, key, put);
+    }
+
+    fn least_child(&self, place: usize) -> Option<(usize, Key)> {
+        let first = place * ARITY + 1;
+        if let Some(&[a, b, c, d]) = self.0.get(first..first + ARITY) {
+            let (ab, cd) = (if a < b { (0, a) } else { (1, b) }, if c < d { (2, c) } else { (3, d) });
+            let (least, key) = if ab.1 < cd.1 { ab } else { cd };
+            return Some((first + least, key));
+        }
+        let last = self.0.get(first..)?;
+        last.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
+    }
+
+    fn put(&mut self, place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
+        self.0[place] = key;
+        put(place, key);
+    }
+}
+
 /// A queue of events by virtual time in nanoseconds.
 #[derive(Debug)]
 pub struct Heap<E> {
-    keys: Vec<Key>,
+    keys: Keys,
     slab: Vec<Option<E>>,
     free: Vec<u32>,
     seed: u64,
@@ -34,7 +128,7 @@ pub struct Heap<E> {
 impl<E> Heap<E> {
     /// An empty heap whose ties are drawn from `seed`.
     pub fn new(seed: u64) -> Heap<E> {
-        Heap { keys: Vec::new(), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
+        Heap { keys: Keys::default(), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
     }
 
     /// Adds an event at a moment.
@@ -50,61 +144,16 @@ impl<E> Heap<E> {
                 (self.slab.len() - 1) as u32
             }
         };
-        let key = key(at, mix(self.seed, self.pushed) as u32, slot);
-        self.keys.push(key);
-        self.rise(self.keys.len() - 1, key);
+        self.keys.add(key(at, self.seed, self.pushed, slot), |_, _| {});
     }
 
     /// The earliest event and its moment.
     pub fn pop(&mut self) -> Option<(u64, E)> {
-        let last = self.keys.pop()?;
-        let first = match self.keys.first() {
-            Some(first) => {
-                let first = *first;
-                self.sink(last);
-                first
-            }
-            None => last,
-        };
-        let slot = first as u32;
+        let first = self.keys.take_first(|_, _| {})?;
+        let slot = whose(first);
         self.free.push(slot);
         let event = self.slab[slot as usize].take().expect("each key has its payload");
         Some((moment(first), event))
-    }
-
-    /// Moves a key up from the hole at `at` to its place.
-    fn rise(&mut self, mut at: usize, key: Key) {
-        while at > 0 {
-            let parent = (at - 1) / ARITY;
-            if self.keys[parent] <= key {
-                break;
-            }
-            self.keys[at] = self.keys[parent];
-            at = parent;
-        }
-        self.keys[at] = key;
-    }
-
-    /// Puts a key into the hole at the top: the hole goes down to the bottom, where most keys belong that come from
-    /// there, and the key rises from it.
-    fn sink(&mut self, key: Key) {
-        let mut hole = 0;
-        loop {
-            let first = hole * ARITY + 1;
-            let (least, child) = match self.keys.get(first..first + ARITY) {
-                Some(&[a, b, c, d]) => {
-                    let (ab, cd) = (if a < b { (0, a) } else { (1, b) }, if c < d { (2, c) } else { (3, d) });
-                    if ab.1 < cd.1 { ab } else { cd }
-                }
-                Some(_) | None => match self.keys.get(first..).into_iter().flatten().enumerate().min_by_key(|c| c.1) {
-                    Some((least, child)) => (least, *child),
-                    None => break,
-                },
-            };
-            self.keys[hole] = child;
-            hole = first + least;
-        }
-        self.rise(hole, key);
     }
 
     /// The moment of the earliest event, with its tie; for merging with what waits elsewhere.
@@ -119,7 +168,7 @@ impl<E> Heap<E> {
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len() == 0
     }
 }
 

@@ -37,7 +37,7 @@ use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer, WatchEve
 use crate::client::{Informer, InformerConfig, Recorder, View};
 use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, ObjectKey, Revision, Selector};
+use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
 use crate::read_ahead::touch;
 
@@ -284,13 +284,13 @@ impl NodeAgent {
     }
 
     /// Nothing up to a revision is missing: no news, and no deadline moves by it.
-    fn bookmark(&mut self, now: Now, id: ReqId, rv: Revision) {
-        if id.part() == NODE_INFORMER {
-            let (informer, view) = &mut *self.own;
-            informer.bookmark(now, id, rv, view);
-        } else {
-            self.informer.bookmark(now, id, rv, &mut self.view);
-        }
+    fn bookmark(&mut self, now: Now, id: ReqId, message: &FromServer) {
+        let (mut requests, mut changes) = (Vec::new(), Vec::new());
+        let (own, view) = &mut *self.own;
+        let (informer, view) =
+            if id.part() == NODE_INFORMER { (own, view) } else { (&mut self.informer, &mut self.view) };
+        informer.handle(now, message, view, &mut requests, &mut changes);
+        assert!(requests.is_empty() && changes.is_empty(), "a bookmark is no news");
     }
 
     fn lease_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
@@ -389,7 +389,9 @@ impl Machine for NodeAgent {
             In::Api(FromServer::Reply(id, result)) if id.part() == LEASE => {
                 return self.lease_replied(now, id, result, out);
             }
-            In::Api(FromServer::Watch(id, WatchEvent::Bookmark { rv, .. })) => return self.bookmark(now, id, rv),
+            In::Api(message @ FromServer::Watch(id, WatchEvent::Bookmark { .. })) => {
+                return self.bookmark(now, id, &message);
+            }
             In::Api(message) => self.handle_api(now, message, out),
             In::Runtime(event) => self.handle_runtime(now, event, out),
         }

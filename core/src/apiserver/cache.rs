@@ -14,6 +14,7 @@ use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 pub(super) struct Recent {
     batch: Arc<[StoreEvent]>,
     index: u32,
+    /// The event's: beside it, so that old ones are found without a look at events that long ago left the caches.
     revision: Revision,
 }
 

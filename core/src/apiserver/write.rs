@@ -122,20 +122,15 @@ impl Commit {
         self
     }
 
-    /// A Lease that goes takes its fence with it in the same transaction; see [`Fence`](crate::api::Fence).
-    fn without_fence(mut self, key: &ObjectKey) -> Commit {
-        if key.kind == Kind::LEASE {
-            self.ops.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
-        }
-        self
-    }
-
-    /// Removes `old`; the answer is `last`, its last state.
+    /// Removes `old`; the answer is `last`, its last state. A Lease that goes takes its fence with it.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
         let object = StoreKey::Object(key.clone());
         let compare = vec![Compare::ModRevision(object.clone(), old.rv())];
-        let commit = Commit { compare, ops: vec![Op::Delete { key: object }], response: Response::Object(last) };
-        commit.without_fence(key)
+        let mut ops = vec![Op::Delete { key: object }];
+        if key.kind == Kind::LEASE {
+            ops.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
+        }
+        Commit { compare, ops, response: Response::Object(last) }
     }
 }
 

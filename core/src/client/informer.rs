@@ -257,29 +257,13 @@ impl Informer {
         }
     }
 
-    /// Takes a bookmark: a shorter way for owners whom it concerns in nothing else.
-    pub fn bookmark(&mut self, now: Now, of: ReqId, rv: Revision, view: &mut View) {
-        if self.hear(now, of) && rv > view.revision() {
-            view.set_revision(rv);
-        }
-    }
-
-    /// Notes that something came of the watch that is open; false if it is another's.
-    fn hear(&mut self, now: Now, of: ReqId) -> bool {
-        match &mut self.state {
-            State::Watching { id, heard, .. } if *id == of => {
-                *heard = now.mono;
-                self.failures = 0;
-                true
-            }
-            State::Watching { .. } | State::Waiting { .. } | State::Listing { .. } => false,
-        }
-    }
-
     fn take_event(&mut self, now: Now, of: ReqId, event: &WatchEvent, view: &mut View, changes: &mut Vec<Change>) {
-        if !self.hear(now, of) {
+        let State::Watching { id, heard, .. } = &mut self.state else { return };
+        if *id != of {
             return;
         }
+        *heard = now.mono;
+        self.failures = 0;
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => view.learn(object, changes),
             WatchEvent::Deleted(object) => view.unlearn(object.namespace(), object.name(), changes),

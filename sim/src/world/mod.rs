@@ -197,17 +197,20 @@ impl World {
         if self.steady { Clock::default().at(self.now) } else { self.clocks[host as usize].at(self.now) }
     }
 
+    /// The virtual time at which a host's clock shows a moment.
+    fn when(&self, host: HostId, shown: Mono) -> u64 {
+        if self.steady { shown.0 } else { self.clocks[host as usize].when(shown) }
+    }
+
     /// Carries out the next event. False if there is none.
     pub fn step(&mut self) -> bool {
         let Some((at, event)) = self.pop() else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.now = at;
         if let Event::Wake { process } = event {
-            let p = &mut self.processes[process as usize];
-            p.armed = u64::MAX;
+            self.processes[process as usize].armed = u64::MAX;
             // A clock that has been set right may not show yet what it was to show by now: that is no event.
-            let shown = if self.steady { Mono(at) } else { self.clocks[p.host as usize].at(at).mono };
-            if !self.steady && p.running.as_ref().and_then(Running::poll_timeout).is_none_or(|d| d.at > shown) {
+            if !self.steady && !self.is_due(process) {
                 self.arm(process);
                 self.current.clear();
                 return true;
@@ -363,14 +366,20 @@ impl World {
         self.arm(process);
     }
 
+    /// Whether a process wants to be woken by what its clock shows.
+    fn is_due(&self, process: u32) -> bool {
+        let p = &self.processes[process as usize];
+        let shown = self.clock(p.host).mono;
+        p.running.as_ref().and_then(Running::poll_timeout).is_some_and(|d| d.at <= shown)
+    }
+
     /// Sees to it that a process is woken when it wants to be.
     fn arm(&mut self, process: u32) {
-        let p = &mut self.processes[process as usize];
+        let p = &self.processes[process as usize];
         let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return self.disarm(process) };
-        let at = if self.steady { deadline.at.0 } else { self.clocks[p.host as usize].when(deadline.at) };
-        let at = at.max(self.now + 1);
+        let at = self.when(p.host, deadline.at).max(self.now + 1);
         if at != p.armed {
-            p.armed = at;
+            self.processes[process as usize].armed = at;
             self.wakes.set(at, process);
         }
     }
@@ -382,7 +391,7 @@ impl World {
 
     fn arm_store(&mut self) {
         if let Some(deadline) = self.store.poll_timeout() {
-            let at = self.clocks[STORE_HOST as usize].when(deadline.at).max(self.now + 1);
+            let at = self.when(STORE_HOST, deadline.at).max(self.now + 1);
             if at < self.store_armed {
                 self.store_armed = at;
                 self.heap.push(at, Event::StoreWake);

@@ -7,21 +7,16 @@
 use std::collections::VecDeque;
 
 use skeg_core::object::ObjectKey;
-use skeg_core::random::mix;
 use skeg_core::read_ahead::touch;
 
 use super::World;
+use crate::heap::{Key, Keys, key, moment, whose};
 use crate::process::Running;
 
 /// How many wake-ups are taken from the heap together.
 const AHEAD: usize = 32;
 /// Clusters of fewer nodes stay in the processor's cache by themselves.
 const LARGE: usize = 400;
-
-/// The moment, then a tie drawn from the seed, then the process: one number, so that one comparison orders two.
-type Key = u128;
-
-const ARITY: usize = 4;
 
 /// Where the wake-up of a process is: at a place of the heap, or one of these.
 const NOWHERE: u32 = u32::MAX;
@@ -30,8 +25,7 @@ const SOON: u32 = u32::MAX - 1;
 /// Wake-ups by virtual time in nanoseconds, one a process.
 #[derive(Debug)]
 pub(super) struct Wakes {
-    /// A heap of four children a node, as [`Heap`](crate::heap::Heap) has, that knows where each process is in it.
-    keys: Vec<Key>,
+    keys: Keys,
     places: Vec<u32>,
     /// The next few, in order, as they were when they were taken out. What is set meanwhile may come before.
     soon: VecDeque<Key>,
@@ -39,28 +33,28 @@ pub(super) struct Wakes {
     drawn: u64,
 }
 
-fn process_of(key: Key) -> u32 {
-    key as u32
+/// Keeps track of where keys are put.
+fn track(places: &mut [u32]) -> impl FnMut(usize, Key) {
+    |place, key| places[whose(key) as usize] = place as u32
 }
 
 impl Wakes {
     pub(super) fn new(seed: u64, processes: usize) -> Wakes {
-        Wakes { keys: Vec::new(), places: vec![NOWHERE; processes], soon: VecDeque::new(), seed, drawn: 0 }
+        Wakes { keys: Keys::default(), places: vec![NOWHERE; processes], soon: VecDeque::new(), seed, drawn: 0 }
     }
 
     /// Sets the moment of a process's wake-up, whether it had one or not.
     pub(super) fn set(&mut self, at: u64, process: u32) {
         self.drawn += 1;
-        let tie = mix(self.seed, self.drawn) as u32;
-        let key = u128::from(at) << 64 | u128::from(tie) << 32 | u128::from(process);
-        match self.places[process as usize] {
-            NOWHERE => self.add(key),
-            SOON => {
-                self.soon.retain(|k| process_of(*k) != process);
-                self.add(key);
-            }
-            place if key < self.keys[place as usize] => self.rise(place as usize, key),
-            place => self.sink(place as usize, key),
+        let key = key(at, self.seed, self.drawn, process);
+        let place = self.places[process as usize];
+        if place == SOON {
+            self.soon.retain(|k| whose(*k) != process);
+        }
+        let put = track(&mut self.places);
+        match place {
+            NOWHERE | SOON => self.keys.add(key, put),
+            place => self.keys.change(place as usize, key, put),
         }
     }
 
@@ -68,8 +62,8 @@ impl Wakes {
     pub(super) fn clear(&mut self, process: u32) {
         match self.places[process as usize] {
             NOWHERE => return,
-            SOON => self.soon.retain(|k| process_of(*k) != process),
-            place => self.remove(place as usize),
+            SOON => self.soon.retain(|k| whose(*k) != process),
+            place => self.keys.remove(place as usize, track(&mut self.places)),
         }
         self.places[process as usize] = NOWHERE;
     }
@@ -77,8 +71,8 @@ impl Wakes {
     /// The moment of the next, with its tie.
     pub(super) fn next(&self) -> Option<u128> {
         let first = match (self.soon.front(), self.keys.first()) {
-            (Some(soon), Some(first)) => Some(soon.min(first)),
-            (soon, first) => soon.or(first),
+            (Some(soon), Some(first)) => Some(first.min(*soon)),
+            (soon, first) => soon.copied().or(first),
         };
         first.map(|key| key >> 32)
     }
@@ -86,84 +80,22 @@ impl Wakes {
     /// The next process to be woken, and when.
     pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
         let from_heap = match (self.soon.front(), self.keys.first()) {
-            (Some(soon), Some(first)) => first < soon,
+            (Some(soon), Some(first)) => first < *soon,
             (soon, _) => soon.is_none(),
         };
-        let key = if from_heap { self.take_first() } else { self.soon.pop_front() }?;
-        self.places[process_of(key) as usize] = NOWHERE;
-        Some(((key >> 64) as u64, process_of(key)))
+        let key = if from_heap { self.keys.take_first(track(&mut self.places)) } else { self.soon.pop_front() }?;
+        self.places[whose(key) as usize] = NOWHERE;
+        Some((moment(key), whose(key)))
     }
 
     /// Takes out the next few.
     fn take_ahead(&mut self) {
         while self.soon.len() < AHEAD
-            && let Some(key) = self.take_first()
+            && let Some(key) = self.keys.take_first(track(&mut self.places))
         {
-            self.places[process_of(key) as usize] = SOON;
+            self.places[whose(key) as usize] = SOON;
             self.soon.push_back(key);
         }
-    }
-
-    fn take_first(&mut self) -> Option<Key> {
-        let first = *self.keys.first()?;
-        self.remove(0);
-        Some(first)
-    }
-
-    fn add(&mut self, key: Key) {
-        self.keys.push(key);
-        self.rise(self.keys.len() - 1, key);
-    }
-
-    fn remove(&mut self, place: usize) {
-        let last = self.keys.pop().expect("what is removed is there");
-        if place < self.keys.len() {
-            // The hole goes down to the bottom, where the last key comes from, and the key rises from it.
-            let mut hole = place;
-            while let Some((least, child)) = self.least_child(hole) {
-                self.put(hole, child);
-                hole = least;
-            }
-            self.rise(hole, last);
-        }
-    }
-
-    /// Moves a key up from the hole at `place` to where it belongs.
-    fn rise(&mut self, mut place: usize, key: Key) {
-        while place > 0 {
-            let parent = (place - 1) / ARITY;
-            if self.keys[parent] <= key {
-                break;
-            }
-            self.put(place, self.keys[parent]);
-            place = parent;
-        }
-        self.put(place, key);
-    }
-
-    /// Moves a key down from the hole at `place` to where it belongs.
-    fn sink(&mut self, mut place: usize, key: Key) {
-        while let Some((least, child)) = self.least_child(place).filter(|(_, child)| *child < key) {
-            self.put(place, child);
-            place = least;
-        }
-        self.put(place, key);
-    }
-
-    fn least_child(&self, place: usize) -> Option<(usize, Key)> {
-        let first = place * ARITY + 1;
-        if let Some(&[a, b, c, d]) = self.keys.get(first..first + ARITY) {
-            let (ab, cd) = (if a < b { (0, a) } else { (1, b) }, if c < d { (2, c) } else { (3, d) });
-            let (least, key) = if ab.1 < cd.1 { ab } else { cd };
-            return Some((first + least, key));
-        }
-        let last = self.keys.get(first..)?;
-        last.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
-    }
-
-    fn put(&mut self, place: usize, key: Key) {
-        self.keys[place] = key;
-        self.places[process_of(key) as usize] = place as u32;
     }
 }
 
@@ -175,7 +107,7 @@ impl World {
         }
         self.wakes.take_ahead();
         // Step by step and each for all, since each step's addresses come from the one before.
-        let soon = || self.wakes.soon.iter().map(|key| &self.processes[process_of(*key) as usize]);
+        let soon = || self.wakes.soon.iter().map(|key| &self.processes[whose(*key) as usize]);
         soon().for_each(|process| touch(&process.life));
         let mut leases: [Option<&ObjectKey>; AHEAD] = [None; AHEAD];
         for (process, lease) in soon().zip(&mut leases) {

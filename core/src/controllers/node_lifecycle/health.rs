@@ -33,7 +33,7 @@ impl Readiness {
 /// What the controller remembers of a node; dies with the process.
 #[derive(Debug)]
 pub(super) struct NodeState {
-    /// When it was last heard of, or first seen.
+    /// When it was last heard of by its status, or first seen; its heartbeats are noted apart.
     pub(super) heard: Mono,
     /// Whether it has been silent for longer than it may.
     pub(super) silent: bool,
@@ -117,9 +117,9 @@ impl NodeState {
     }
 
     /// Until when it may be silent, by what has been heard of it.
-    pub(super) fn silent_after(&mut self, beat: Option<&Beat>) -> Mono {
-        self.heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
-        self.heard + if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE }
+    pub(super) fn silent_after(&self, beat: Option<&Beat>) -> Mono {
+        let heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
+        heard + if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE }
     }
 
     /// Decides whether it has been silent for too long; whether that is news.
