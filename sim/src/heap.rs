@@ -26,6 +26,14 @@ pub(crate) fn whose(key: Key) -> u32 {
     key as u32
 }
 
+/// After every key.
+pub(crate) const NEVER: Key = Key::MAX;
+
+/// A key without whose it is.
+pub(crate) fn unowned(key: Key) -> Key {
+    key >> 32 << 32
+}
+
 const ARITY: usize = 4;
 
 /// A four-ary heap of keys. Each change tells of every key that it puts in a place, for whoever keeps track.
@@ -156,9 +164,9 @@ impl<E> Heap<E> {
         Some((moment(first), event))
     }
 
-    /// The moment of the earliest event, with its tie; for merging with what waits elsewhere.
-    pub fn next(&self) -> Option<u128> {
-        self.keys.first().map(|key| key >> 32)
+    /// The key of the earliest event, but for whose it is; for merging with what waits elsewhere.
+    pub(crate) fn next(&self) -> Key {
+        self.keys.first().map_or(NEVER, unowned)
     }
 
     /// How many events wait.
@@ -174,7 +182,7 @@ impl<E> Heap<E> {
 
 #[cfg(test)]
 mod tests {
-    use super::Heap;
+    use super::{Heap, moment};
     use skeg_core::Rng;
 
     fn order(seed: u64) -> Vec<u32> {
@@ -204,7 +212,7 @@ mod tests {
             } else {
                 let least = waiting.iter().enumerate().min_by_key(|(_, at)| **at).map(|(i, _)| i);
                 let expect = least.map(|i| waiting.swap_remove(i));
-                assert_eq!(heap.next().map(|key| (key >> 32) as u64), expect);
+                assert_eq!(Some(moment(heap.next())).filter(|_| !heap.is_empty()), expect);
                 assert_eq!(heap.pop(), expect.map(|at| (at, at)));
             }
             assert_eq!((heap.len(), heap.is_empty()), (waiting.len(), waiting.is_empty()));

@@ -185,8 +185,7 @@ impl Run<'_> {
     fn until(&mut self, until: u64, end: Duration, observer: &mut dyn Observer) {
         let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
         let mut sample_at = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
-        while self.world.next_at().is_some_and(|at| at <= until) {
-            self.world.step();
+        while self.world.step(until) {
             if self.world.events.is_multiple_of(8192) {
                 self.tell(end, observer);
             }

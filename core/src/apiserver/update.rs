@@ -130,7 +130,7 @@ impl Deciding<'_> {
             let generation = current.meta().generation.unwrap_or(0) + 1;
             new.meta_mut().generation = Some(generation);
         }
-        let same_meta = Arc::ptr_eq(new.meta(), current.meta()) || new.meta() == current.meta();
+        let same_meta = new.meta() == current.meta();
         if same_meta && same_spec && new.same_status(current) {
             let unchanged = Ok(Response::Object(current.clone()));
             return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged);

@@ -38,7 +38,7 @@ impl Entry {
     fn settle(&mut self, views: &Views) {
         self.revisions.retain(|(kind, rv)| views.view(*kind).revision() < *rv);
         self.gone.retain(|(key, uid)| views.view(key.kind).get(key).is_some_and(|o| o.uid() == &**uid));
-        self.creates.retain(|u| !watches(views, u.child.kind) || views.view(u.child.kind).get(&u.child).is_none());
+        self.creates.retain(|u| !views.has(u.child.kind) || views.view(u.child.kind).get(&u.child).is_none());
     }
 
     fn waits(&self) -> bool {
@@ -48,11 +48,6 @@ impl Entry {
     fn is_empty(&self) -> bool {
         !self.waits() && self.creates.is_empty() && self.deletes.is_empty()
     }
-}
-
-/// Whether a reader watches a kind at all.
-fn watches(views: &Views, kind: Kind) -> bool {
-    views.iter().any(|v| v.kind() == kind)
 }
 
 /// What may be done with a key.
@@ -86,7 +81,7 @@ impl Journal {
 
     /// A write of `key` was carried out at this revision.
     pub(super) fn wrote(&mut self, views: &Views, key: &ObjectKey, kind: Kind, rv: Revision) {
-        if !watches(views, kind) || views.view(kind).revision() >= rv {
+        if !views.has(kind) || views.view(kind).revision() >= rv {
             return;
         }
         let revisions = &mut self.entries.entry(key.clone()).or_default().revisions;
@@ -98,7 +93,7 @@ impl Journal {
 
     /// A delete of `key` found that the object is no more.
     pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Arc<str>) {
-        if watches(views, child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
+        if views.has(child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
             self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Arc::clone(uid)));
         }
     }

@@ -83,6 +83,8 @@ struct Execution {
 /// Runs one controller over a connection that it may share with others.
 pub struct Runner {
     controller: Box<dyn Controller>,
+    /// Whether the controller watches a kind, by number.
+    watched: Vec<bool>,
     user: Arc<str>,
     first_part: u16,
     recorder: Recorder,
@@ -119,8 +121,15 @@ impl Runner {
         let recorder = Recorder::new(Arc::clone(&user), Arc::from(""), record_events, first_part + 1, fork(1));
         let ids = ReqIds::new(first_part);
         let rng = fork(0);
+        let mut watched = Vec::new();
+        for w in controller.watches() {
+            let kind = usize::from(w.kind.0);
+            watched.resize(watched.len().max(kind + 1), false);
+            watched[kind] = true;
+        }
         Runner {
             controller,
+            watched,
             user,
             first_part,
             recorder,
@@ -147,7 +156,7 @@ impl Runner {
 
     /// Whether its controller watches a kind.
     pub fn watches(&self, kind: Kind) -> bool {
-        self.controller.watches().iter().any(|w| w.kind == kind)
+        self.watched.get(usize::from(kind.0)) == Some(&true)
     }
 
     /// Reads what news of this object will touch.

@@ -59,6 +59,9 @@ fn hash(value: &str) -> u32 {
 
 impl Grouping {
     fn find(&self, value: &str) -> Option<u32> {
+        if self.by_value.is_empty() {
+            return None;
+        }
         self.by_value.find(hash(value), |slot| &*self.groups[slot as usize].value == value)
     }
 
@@ -156,6 +159,11 @@ impl View {
         if let Some(object) = self.objects.peek(key) {
             touch(&object.rv());
         }
+    }
+
+    /// The view's own copy of a key, by its parts.
+    pub fn key(&self, namespace: &str, name: &str) -> Option<&ObjectKey> {
+        self.objects.find(self.kind, namespace, name).map(|slot| &self.objects.at(slot).0)
     }
 
     /// One object by the parts of its key.
@@ -338,12 +346,30 @@ fn each_value(index: Index, object: &Object, mut f: impl FnMut(&str)) {
 #[derive(Debug, Default)]
 pub struct Views {
     views: Vec<View>,
+    /// Where the view of each kind is.
+    places: Vec<Option<u16>>,
 }
 
 impl Views {
     /// From its views; at most one of each kind.
     pub fn new(views: Vec<View>) -> Views {
-        Views { views }
+        let mut places = Vec::new();
+        for (view, place) in views.iter().zip(0..) {
+            let kind = usize::from(view.kind.0);
+            places.resize(places.len().max(kind + 1), None);
+            let known = places[kind].replace(place);
+            assert!(known.is_none(), "a reader has one view of a kind");
+        }
+        Views { views, places }
+    }
+
+    fn place(&self, kind: Kind) -> Option<usize> {
+        self.places.get(usize::from(kind.0)).copied().flatten().map(usize::from)
+    }
+
+    /// Whether there is a view of a kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.place(kind).is_some()
     }
 
     /// For tests: views of these objects, with every index.
@@ -361,17 +387,19 @@ impl Views {
 
     /// The view of a kind. Panics if the reader does not watch it.
     pub fn view(&self, kind: Kind) -> &View {
-        self.views.iter().find(|v| v.kind == kind).expect("a reader asks only for kinds that it watches")
+        let place = self.place(kind).expect("a reader asks only for kinds that it watches");
+        &self.views[place]
     }
 
     /// The view of a kind, if there is one that has taken in its first list.
     pub fn synced(&self, kind: Kind) -> Option<&View> {
-        self.views.iter().find(|v| v.kind == kind && v.synced)
+        self.place(kind).map(|place| &self.views[place]).filter(|view| view.synced)
     }
 
     /// The view of a kind, for taking in a change.
     pub fn view_mut(&mut self, kind: Kind) -> &mut View {
-        self.views.iter_mut().find(|v| v.kind == kind).expect("a reader is told only of kinds that it watches")
+        let place = self.place(kind).expect("a reader is told only of kinds that it watches");
+        &mut self.views[place]
     }
 
     /// All of them.

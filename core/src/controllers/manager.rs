@@ -48,8 +48,8 @@ impl Default for ManagerConfig {
 struct Group {
     informers: Informers,
     runners: Vec<usize>,
-    /// Whether the runners' controllers watch a kind, by informer.
-    readers: Vec<Vec<bool>>,
+    /// Those whose controllers watch a kind, by informer.
+    readers: Vec<Vec<usize>>,
 }
 
 /// Who takes the messages of a part.
@@ -127,11 +127,11 @@ impl ControllerManager {
             let first = routes.len() as u16;
             let informers = Informers::new(watched, &Arc::from(user), first, fork(first));
             routes.extend((0..usize::from(informers.parts())).map(|part| Route::Informer(number, part)));
-            let watches = |kind| {
-                let of = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);
-                members.iter().map(of).collect()
+            let watching = |kind| {
+                let watches = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);
+                members.iter().copied().filter(watches).collect()
             };
-            let readers = informers.kinds().map(watches).collect();
+            let readers = informers.kinds().map(watching).collect();
             groups.push(Group { informers, runners: members, readers });
         }
         let mut runners = Vec::new();
@@ -172,8 +172,7 @@ impl ControllerManager {
         for group in &self.groups {
             let Some(informer) = group.informers.kinds().position(|kind| kind == key.kind) else { continue };
             group.informers.views().view(key.kind).read_ahead(key);
-            let readers = group.runners.iter().zip(&group.readers[informer]).filter(|(_, reads)| **reads);
-            readers.for_each(|(index, _)| self.runners[*index].read_ahead(key));
+            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(key));
         }
     }
 
@@ -256,19 +255,29 @@ impl ControllerManager {
     /// Hands a message to an informer, and what it has learnt from it to whom it concerns.
     fn learn(&mut self, now: Now, group: usize, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mut changes = std::mem::take(&mut self.changes);
-        let kind = self.groups[group].informers.handle(now, informer, input, out, &mut changes);
-        for member in 0..self.groups[group].runners.len() {
-            let index = self.groups[group].runners[member];
-            if self.waiting[index] || self.groups[group].readers[informer][member] {
-                let mandate = self.settle(now, out);
-                let informers = &mut self.groups[group].informers;
-                if self.runners[index].news(now, kind, &changes, informers, mandate.as_ref(), out) {
-                    self.after(now, index, out);
-                }
-            }
+        let of = &mut self.groups[group];
+        let kind = of.informers.handle(now, informer, input, out, &mut changes);
+        let readers = std::mem::take(&mut of.readers[informer]);
+        let waiting: Vec<usize> = of.runners.iter().copied().filter(|index| self.waiting[*index]).collect();
+        if waiting.iter().all(|index| readers.contains(index)) {
+            readers.iter().for_each(|index| self.inform(now, *index, kind, &changes, out));
+        } else {
+            let mut all = [&*readers, &*waiting].concat();
+            all.sort_unstable();
+            all.dedup();
+            all.into_iter().for_each(|index| self.inform(now, index, kind, &changes, out));
         }
+        self.groups[group].readers[informer] = readers;
         changes.clear();
         self.changes = changes;
+    }
+
+    fn inform(&mut self, now: Now, index: usize, kind: Kind, changes: &[Change], out: &mut Vec<ToServer>) {
+        let mandate = self.settle(now, out);
+        let informers = &mut self.groups[self.group_of[index]].informers;
+        if self.runners[index].news(now, kind, changes, informers, mandate.as_ref(), out) {
+            self.after(now, index, out);
+        }
     }
 }
 

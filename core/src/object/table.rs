@@ -26,9 +26,14 @@ impl Table {
         self.cells.len() - 1
     }
 
+    /// Whether there is no slot.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The slot with this hash that `is` says is the right one.
     pub(crate) fn find(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.len == 0 {
+        if self.is_empty() {
             return None;
         }
         let mut at = hash as usize & self.mask();

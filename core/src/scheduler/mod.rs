@@ -37,7 +37,7 @@ use table::{Rejections, Table, scan};
 
 use crate::limits;
 use crate::machine::{Deadline, Now};
-use crate::object::{Node, ObjectKey, Pod, is_pod_terminal};
+use crate::object::{KeyMap, Node, ObjectKey, Pod, is_pod_terminal};
 use crate::random::Rng;
 
 /// Name of the default scheduler (`spec.schedulerName`).
@@ -98,7 +98,7 @@ pub struct Scheduler {
     shapes: Shapes,
     pods: Vec<Option<Tracked>>,
     vacant: Vec<PodId>,
-    index: BTreeMap<ObjectKey, PodId>,
+    index: KeyMap<PodId>,
     queue: Queue,
     tables: BTreeMap<ShapeId, Table>,
     uses: u64,
@@ -115,7 +115,7 @@ impl Scheduler {
             shapes: Shapes::default(),
             pods: Vec::new(),
             vacant: Vec::new(),
-            index: BTreeMap::new(),
+            index: KeyMap::default(),
             queue: Queue::default(),
             tables: BTreeMap::new(),
             uses: 0,

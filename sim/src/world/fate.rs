@@ -73,7 +73,7 @@ impl World {
             if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {
                 u.act(now, &action, &nodes);
             }
-            self.arm(user);
+            self.rearm(user);
         } else {
             self.faults.push(happening);
             self.fate(&action);
@@ -121,7 +121,7 @@ impl World {
                     self.clocks[host as usize].drift(self.now, *ppm);
                 }
                 // Who waits for its own clock is woken earlier or later now.
-                (0..self.processes.len() as u32).for_each(|p| self.arm(p));
+                (0..self.processes.len() as u32).for_each(|p| self.rearm(p));
             }
             Action::Clog { nodes, for_ } => {
                 let hosts = self.hosts(nodes);

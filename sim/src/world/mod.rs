@@ -17,10 +17,10 @@ use skeg_core::dns::{self, RecordData};
 use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
-use skeg_core::{Machine, Mono, Now, Rng};
+use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::clock::Clock;
-use crate::heap::Heap;
+use crate::heap::{Heap, moment};
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
@@ -169,22 +169,17 @@ pub struct World {
 }
 
 impl World {
-    /// The moment of the next event.
-    pub fn next_at(&self) -> Option<u64> {
-        let next = match (self.wakes.next(), self.heap.next()) {
-            (Some(wake), Some(other)) => Some(wake.min(other)),
-            (wake, other) => wake.or(other),
-        };
-        next.map(|key| (key >> 32) as u64)
-    }
-
-    fn pop(&mut self) -> Option<(u64, Event)> {
+    /// Takes out the next event and its moment, if that is not after `until`.
+    fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
         self.read_ahead();
-        let wake_is_next = match (self.wakes.next(), self.heap.next()) {
-            (Some(wake), Some(other)) => wake < other,
-            (wake, _) => wake.is_some(),
-        };
-        if wake_is_next { self.wakes.pop().map(|(at, process)| (at, Event::Wake { process })) } else { self.heap.pop() }
+        let (wake, other) = (self.wakes.next(), self.heap.next());
+        if moment(wake.min(other)) > until {
+            None
+        } else if wake < other {
+            self.wakes.pop().map(|(at, process)| (at, Event::Wake { process }))
+        } else {
+            self.heap.pop()
+        }
     }
 
     /// The event that was carried out last, in words; empty unless the run is traced.
@@ -202,16 +197,16 @@ impl World {
         if self.steady { shown.0 } else { self.clocks[host as usize].when(shown) }
     }
 
-    /// Carries out the next event. False if there is none.
-    pub fn step(&mut self) -> bool {
-        let Some((at, event)) = self.pop() else { return false };
+    /// Carries out the next event. False if there is none up to that moment.
+    pub fn step(&mut self, until: u64) -> bool {
+        let Some((at, event)) = self.pop(until) else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.now = at;
         if let Event::Wake { process } = event {
             self.processes[process as usize].armed = u64::MAX;
             // A clock that has been set right may not show yet what it was to show by now: that is no event.
             if !self.steady && !self.is_due(process) {
-                self.arm(process);
+                self.rearm(process);
                 self.current.clear();
                 return true;
             }
@@ -334,36 +329,47 @@ impl World {
 
     /// Sends on what a machine has said, and notes when it wants to be woken.
     fn deliver(&mut self, process: u32) {
-        match &self.processes[process as usize].running {
-            Some(Running::Api(_)) => {
+        let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
+        // What is sent on changes no machine.
+        let due = match running {
+            Running::Api(m) => {
+                let due = m.poll_timeout();
                 let mut out = std::mem::take(&mut self.scratch.api);
                 self.from_api(process, &mut out);
                 self.scratch.api = out;
+                due
             }
-            Some(Running::Agent(_)) => {
+            Running::Agent(m) => {
+                let due = m.poll_timeout();
                 let mut out = std::mem::take(&mut self.scratch.agent);
                 self.from_agent(process, &mut out);
                 self.scratch.agent = out;
+                due
             }
-            Some(Running::Manager(_) | Running::Scheduler(_) | Running::User(_)) => {
+            Running::Manager(_) | Running::Scheduler(_) | Running::User(_) => {
+                let due = running.poll_timeout();
                 let mut out = std::mem::take(&mut self.scratch.client);
                 out.drain(..).for_each(|msg| self.send(process, msg));
                 self.scratch.client = out;
                 self.observe_leaders(process);
+                due
             }
-            Some(Running::Proxy(_)) => {
+            Running::Proxy(m) => {
+                let due = m.poll_timeout();
                 let mut out = std::mem::take(&mut self.scratch.proxy);
                 self.from_proxy(process, &mut out);
                 self.scratch.proxy = out;
+                due
             }
-            Some(Running::Dns(_)) => {
+            Running::Dns(m) => {
+                let due = m.poll_timeout();
                 let mut out = std::mem::take(&mut self.scratch.dns);
                 self.from_dns(process, &mut out);
                 self.scratch.dns = out;
+                due
             }
-            None => {}
-        }
-        self.arm(process);
+        };
+        self.arm(process, due);
     }
 
     /// Whether a process wants to be woken by what its clock shows.
@@ -374,14 +380,20 @@ impl World {
     }
 
     /// Sees to it that a process is woken when it wants to be.
-    fn arm(&mut self, process: u32) {
-        let p = &self.processes[process as usize];
-        let Some(deadline) = p.running.as_ref().and_then(Running::poll_timeout) else { return self.disarm(process) };
-        let at = self.when(p.host, deadline.at).max(self.now + 1);
-        if at != p.armed {
-            self.processes[process as usize].armed = at;
+    fn arm(&mut self, process: u32, due: Option<Deadline>) {
+        let Some(deadline) = due else { return self.disarm(process) };
+        let at = self.when(self.processes[process as usize].host, deadline.at).max(self.now + 1);
+        let armed = &mut self.processes[process as usize].armed;
+        if at != *armed {
+            *armed = at;
             self.wakes.set(at, process);
         }
+    }
+
+    /// As `arm`, with the moment that its machine tells.
+    fn rearm(&mut self, process: u32) {
+        let due = self.processes[process as usize].running.as_ref().and_then(Running::poll_timeout);
+        self.arm(process, due);
     }
 
     fn disarm(&mut self, process: u32) {

@@ -10,7 +10,7 @@ use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::touch;
 
 use super::World;
-use crate::heap::{Key, Keys, key, moment, whose};
+use crate::heap::{Key, Keys, NEVER, key, moment, unowned, whose};
 use crate::process::Running;
 
 /// How many wake-ups are taken from the heap together.
@@ -68,13 +68,10 @@ impl Wakes {
         self.places[process as usize] = NOWHERE;
     }
 
-    /// The moment of the next, with its tie.
-    pub(super) fn next(&self) -> Option<u128> {
-        let first = match (self.soon.front(), self.keys.first()) {
-            (Some(soon), Some(first)) => Some(first.min(*soon)),
-            (soon, first) => soon.copied().or(first),
-        };
-        first.map(|key| key >> 32)
+    /// The key of the next, but for whose it is.
+    pub(super) fn next(&self) -> Key {
+        let soon = self.soon.front().copied().unwrap_or(NEVER);
+        unowned(self.keys.first().unwrap_or(NEVER).min(soon))
     }
 
     /// The next process to be woken, and when.
@@ -152,7 +149,7 @@ mod tests {
                 }
                 _ => {
                     let least = waiting.iter().flatten().min().copied();
-                    assert_eq!(wakes.next().map(|key| (key >> 32) as u64), least);
+                    assert_eq!(moment(wakes.next()), least.unwrap_or(u64::MAX));
                     let woken = wakes.pop();
                     assert_eq!(woken.map(|(at, _)| at), least);
                     if let Some((at, process)) = woken {

@@ -99,6 +99,11 @@ impl Controller for ReplicaSetController {
     fn observe(&mut self, change: &Change, _now: Now) {
         let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
         let new = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
+        if let (Some(old), Some(new)) = (old, new)
+            && tally::weigh_the_same(old, new)
+        {
+            return;
+        }
         let mut seen = None;
         for owner in [old, new].into_iter().flatten().filter_map(|p| controller_of(&p.meta)) {
             if owner.kind == self.kind.info().kind && seen.replace(&owner.name) != Some(&owner.name) {
@@ -123,9 +128,10 @@ impl Controller for ReplicaSetController {
         for object in change.old.iter().chain(change.new.iter()) {
             match controller_of(object.meta()) {
                 Some(owner) if owner.kind == kind_name => {
-                    let key = ObjectKey::new(self.kind, object.namespace(), &owner.name);
-                    if !keys.contains(&key) {
-                        keys.push(key);
+                    let (namespace, name) = (object.namespace(), &owner.name);
+                    if !keys.iter().any(|key| key.is(self.kind, namespace, name)) {
+                        let known = views.view(self.kind).key(namespace, name).cloned();
+                        keys.push(known.unwrap_or_else(|| ObjectKey::new(self.kind, namespace, name)));
                     }
                 }
                 Some(_) => {}
