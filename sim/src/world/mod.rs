@@ -172,7 +172,8 @@ impl World {
     /// Takes out the next event and its moment, if that is not after `until`.
     fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
         self.read_ahead();
-        let (wake, other) = (self.wakes.next(), self.heap.next());
+        let wake = self.wakes.next();
+        let other = self.heap.next(until.min(moment(wake)));
         if moment(wake.min(other)) > until {
             None
         } else if wake < other {
