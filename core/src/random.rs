@@ -103,15 +103,20 @@ impl Rng {
     /// A version-4 UUID in the usual form.
     pub fn uuid(&mut self) -> String {
         let (a, b) = (self.next_u64(), self.next_u64());
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:x}{:03x}-{:012x}",
-            a >> 32,
-            (a >> 16) & 0xffff,
-            a & 0xfff,
-            8 + ((b >> 62) & 3),
-            (b >> 48) & 0xfff,
-            b & 0xffff_ffff_ffff
-        )
+        let bits = u128::from(a >> 16) << 80
+            | 4 << 76
+            | u128::from(a & 0xfff) << 64
+            | u128::from(8 + (b >> 62)) << 60
+            | u128::from(b >> 48 & 0xfff) << 48
+            | u128::from(b & 0xffff_ffff_ffff);
+        let mut text = String::with_capacity(36);
+        for digit in 0..32 {
+            if matches!(digit, 8 | 12 | 16 | 20) {
+                text.push('-');
+            }
+            text.push(char::from(b"0123456789abcdef"[(bits >> (124 - 4 * digit)) as usize & 15]));
+        }
+        text
     }
 }
 

@@ -37,8 +37,8 @@ impl PodState {
             observed_generation: self.pod.meta.generation,
             start_time: old.start_time.clone().or_else(|| Some(now.wall.to_time())),
             qos_class: old.qos_class.clone().or_else(|| Some(qos_class(&self.pod.spec.shared).to_owned())),
-            host_ip: Some(shared.config.host_ip.to_string()),
-            host_ips: Some(vec![core_v1::HostIP { ip: shared.config.host_ip.to_string() }]),
+            host_ip: Some(String::from(&*shared.config.host_ip)),
+            host_ips: Some(vec![core_v1::HostIP { ip: String::from(&*shared.config.host_ip) }]),
             // Not the kubelet's: kept as the API has them.
             nominated_node_name: api.nominated_node_name.clone(),
             resource_claim_statuses: api.resource_claim_statuses.clone(),
@@ -71,9 +71,9 @@ impl PodState {
     fn fill(&self, status: &mut core_v1::PodStatus, now: Now, shared: &Shared) {
         let make = |role: fn(Role) -> bool| -> Vec<core_v1::ContainerStatus> {
             let of_role = self.containers.iter().filter(|c| role(c.role));
-            let mut all: Vec<_> = of_role.map(|c| self.container_status(c, shared)).collect();
             // They are large, and the store keeps many a version: no room is left for more.
-            all.shrink_to_fit();
+            let mut all = Vec::with_capacity(of_role.clone().count());
+            all.extend(of_role.map(|c| self.container_status(c, shared)));
             all
         };
         let inits = make(|r| r != Role::Main);
@@ -91,8 +91,8 @@ impl PodState {
         }
         let host_network = self.pod.spec.host_network == Some(true);
         let ip = match &self.ip {
-            Some(_) if host_network => Some(shared.config.host_ip.to_string()),
-            Some(ip) => Some(ip.to_string()),
+            Some(_) if host_network => Some(String::from(&*shared.config.host_ip)),
+            Some(ip) => Some(String::from(&**ip)),
             // As the kubelet, the address of a pod that has ended stays.
             None => self.write.base.pod_ip.clone().filter(|_| self.stop.is_some()),
         };
@@ -177,7 +177,7 @@ impl PodState {
     }
 
     fn container_status(&self, c: &Container, shared: &Shared) -> core_v1::ContainerStatus {
-        let runtime_id = |id: &super::runtime::ContainerId| format!("{}://{}", shared.runtime_name, id.0);
+        let runtime_id = |id: &super::runtime::ContainerId| [&*shared.runtime_name, "://", &*id.0].concat();
         let ended = |e: &Exit| core_v1::ContainerState {
             terminated: Some(terminated(e, e.id.as_ref().map(runtime_id))),
             ..core_v1::ContainerState::default()
@@ -215,7 +215,7 @@ impl PodState {
             Role::Sidecar | Role::Main => is_running && c.started && c.ready,
         };
         core_v1::ContainerStatus {
-            name: c.name.to_string(),
+            name: String::from(&*c.name),
             ready,
             restart_count: i32::try_from(c.runs.saturating_sub(1)).unwrap_or(i32::MAX),
             image_id: if c.runs > 0 { image.clone() } else { String::new() },
@@ -317,7 +317,10 @@ impl PodState {
             }
         });
         let foreign = self.pod.status.conditions.iter().flatten();
-        own.chain(foreign.filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned()).collect()
+        let mut all = Vec::with_capacity(OWN_CONDITIONS.len());
+        all.extend(own);
+        all.extend(foreign.filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+        all
     }
 }
 

@@ -223,11 +223,15 @@ impl Runner {
             if is_watched {
                 self.controller.observe(change, now);
                 self.controller.keys(change, views, &mut self.keys);
-                self.keys.drain(..).for_each(|key| queue.add(key));
+                if !self.keys.is_empty() {
+                    self.keys.drain(..).for_each(|key| queue.add(key));
+                }
             }
             self.journal.changed(&change.key, |key| queue.add(key));
         }
-        self.journal.reached(kind, views.view(kind).revision(), |key| queue.add(key));
+        if self.journal.is_waiting() {
+            self.journal.reached(kind, views.view(kind).revision(), |key| queue.add(key));
+        }
         let stirred = !self.queue.is_empty() || self.catch_up.is_some();
         if stirred {
             self.pump(now, informers, mandate, out);

@@ -434,7 +434,8 @@ impl Views {
 
     /// The typed objects of a namespace that nobody manages: candidates for adoption.
     pub fn orphans<'a, R: Resource>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Obj<R>> + use<'a, R> {
-        self.view(R::KIND).indexed(Index::Controller, &format!("namespace/{namespace}")).filter_map(Object::get::<R>)
+        let orphans = joined(&["namespace/", namespace], |value| self.view(R::KIND).indexed(Index::Controller, value));
+        orphans.filter_map(Object::get::<R>)
     }
 }
 

@@ -260,23 +260,34 @@ impl ControllerManager {
         let readers = std::mem::take(&mut of.readers[informer]);
         let waiting: Vec<usize> = of.runners.iter().copied().filter(|index| self.waiting[*index]).collect();
         if waiting.iter().all(|index| readers.contains(index)) {
-            readers.iter().for_each(|index| self.inform(now, *index, kind, &changes, out));
+            self.inform(now, group, &readers, kind, &changes, out);
         } else {
             let mut all = [&*readers, &*waiting].concat();
             all.sort_unstable();
             all.dedup();
-            all.into_iter().for_each(|index| self.inform(now, index, kind, &changes, out));
+            self.inform(now, group, &all, kind, &changes, out);
         }
         self.groups[group].readers[informer] = readers;
         changes.clear();
         self.changes = changes;
     }
 
-    fn inform(&mut self, now: Now, index: usize, kind: Kind, changes: &[Change], out: &mut Vec<ToServer>) {
-        let mandate = self.settle(now, out);
-        let informers = &mut self.groups[self.group_of[index]].informers;
-        if self.runners[index].news(now, kind, changes, informers, mandate.as_ref(), out) {
-            self.after(now, index, out);
+    fn inform(
+        &mut self,
+        now: Now,
+        group: usize,
+        runners: &[usize],
+        kind: Kind,
+        changes: &[Change],
+        out: &mut Vec<ToServer>,
+    ) {
+        let mut mandate = self.settle(now, out);
+        for index in runners {
+            let informers = &mut self.groups[group].informers;
+            if self.runners[*index].news(now, kind, changes, informers, mandate.as_ref(), out) {
+                self.after(now, *index, out);
+                mandate = self.settle(now, out);
+            }
         }
     }
 }

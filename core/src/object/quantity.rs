@@ -79,7 +79,8 @@ impl Milli {
             return Ok(Milli(if negative { -i128::from(i64::MAX) } else { i128::from(i64::MAX) }));
         }
         let fraction = &fraction[..fraction.len().min(9)];
-        let digits: i128 = format!("0{whole}{fraction}").parse().map_err(|_| QuantityError)?;
+        // At most 27 digits.
+        let digits = whole.bytes().chain(fraction.bytes()).fold(0, |n, digit| 10 * n + i128::from(digit - b'0'));
         let den = den * 10i128.pow(fraction.len() as u32);
         let scaled = digits.checked_mul(num).ok_or(QuantityError)?;
         let rounded_up = (scaled + den - 1).div_euclid(den);
