@@ -197,7 +197,7 @@ impl Run<'_> {
                 sample_at = self.world.now + sample_every;
             }
         }
-        self.world.now = self.world.now.max(until);
+        self.world.pass(until);
     }
 
     fn tell(&self, end: Duration, observer: &mut dyn Observer) {

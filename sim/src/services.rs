@@ -188,9 +188,7 @@ mod tests {
                     "spec": {"containers": [{"name": "c", "image": "i"}]}}}}));
         let objects = vec![service("web", None), service("each", Some("None")), web];
         let mut world = World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), Action::Apply(objects))], false);
-        while world.next_at().is_some_and(|at| at < 60_000_000_000) {
-            world.step();
-        }
+        while world.step(60_000_000_000) {}
         world
     }
 

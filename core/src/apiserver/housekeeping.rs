@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Mono, Now};
@@ -52,11 +54,11 @@ impl ApiServer {
         let key = StoreKey::Private(Arc::from(COMPACT_KEY));
         let value = Stored::Mark(Arc::from(self.compaction.past.to_string()));
         let txn = Txn {
-            compare: vec![Compare::Version(key.clone(), self.compaction.turn)],
-            success: vec![Op::Put { key: key.clone(), value, lease: None }],
-            failure: vec![Op::Get { key }],
+            compare: smallvec![Compare::Version(key.clone(), self.compaction.turn)],
+            success: smallvec![Op::Put { key: key.clone(), value, lease: None }],
+            failure: smallvec![Op::Get { key }],
         };
-        self.ask_store(now, Job::CompactTurn, StoreRequest::Txn(txn), out);
+        self.ask_store(now, Job::CompactTurn, StoreRequest::Txn(Box::new(txn)), out);
     }
 
     pub(super) fn compact(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {

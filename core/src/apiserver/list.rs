@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::cache::{Cache, object_of};
 use super::{ApiServer, ConnId, Job, Out, Write, collection, fields, reply, unavailable};
 use crate::api::{Call, Cause, Details, ListOptions, ReqId, Response, Status, WatchOptions};
@@ -121,9 +123,9 @@ impl ApiServer {
         let not_older = match &read.what {
             ReadKind::Get { key, rv: None } => {
                 let get = Op::Get { key: StoreKey::Object(key.clone()) };
-                let txn = Txn { success: vec![get], ..Txn::default() };
+                let txn = Txn { success: smallvec![get], ..Txn::default() };
                 let job = Job::Get(read.conn, read.id, key.clone());
-                self.ask_store(now, job, StoreRequest::Txn(txn), out);
+                self.ask_store(now, job, StoreRequest::Txn(Box::new(txn)), out);
                 return;
             }
             ReadKind::List { options, .. } if options.exact || options.continue_from.is_some() => {
@@ -140,7 +142,7 @@ impl ApiServer {
         match not_older {
             Some(rv) => self.serve_at(now, rv, read, out),
             None => {
-                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Txn(Txn::default()), out);
+                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Txn(Box::default()), out);
             }
         }
     }

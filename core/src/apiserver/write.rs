@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease as WholeLease;
+use smallvec::smallvec;
 
 use super::cache::object_of;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
@@ -14,7 +15,7 @@ use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::Rng;
-use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
+use crate::store::{Compare, Few, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
 /// Who wants the answer of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,8 +71,8 @@ pub(super) enum Decision {
 /// A transaction, and the answer if it succeeds (its revision is filled in).
 #[derive(Debug)]
 pub(super) struct Commit {
-    pub(super) compare: Vec<Compare>,
-    pub(super) ops: Vec<Op>,
+    pub(super) compare: Few<Compare>,
+    pub(super) ops: Few<Op>,
     pub(super) response: Response,
 }
 
@@ -104,10 +105,9 @@ impl Commit {
             Op::Put { key: StoreKey::Fence(key.clone()), value, lease: None }
         });
         let key = StoreKey::Object(key.clone());
-        let compare = vec![Compare::ModRevision(key.clone(), rv)];
+        let compare = smallvec![Compare::ModRevision(key.clone(), rv)];
         let response = Response::Object(new.clone());
-        let mut ops = Vec::with_capacity(1 + usize::from(fence.is_some()));
-        ops.push(Op::Put { key, value: Stored::Object(new), lease: None });
+        let mut ops: Few<Op> = smallvec![Op::Put { key, value: Stored::Object(new), lease: None }];
         ops.extend(fence);
         Commit { compare, ops, response }
     }
@@ -125,8 +125,8 @@ impl Commit {
     /// Removes `old`; the answer is `last`, its last state. A Lease that goes takes its fence with it.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
         let object = StoreKey::Object(key.clone());
-        let compare = vec![Compare::ModRevision(object.clone(), old.rv())];
-        let mut ops = vec![Op::Delete { key: object }];
+        let compare = smallvec![Compare::ModRevision(object.clone(), old.rv())];
+        let mut ops: Few<Op> = smallvec![Op::Delete { key: object }];
         if key.kind == Kind::LEASE {
             ops.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
         }
@@ -219,7 +219,7 @@ impl ApiServer {
         // The answer carries no keys of what is absent, so the questions are kept, last and in order.
         write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
         let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
-        self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(txn), out);
+        self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(Box::new(txn)), out);
     }
 
     pub(super) fn looked(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
@@ -252,8 +252,8 @@ impl ApiServer {
                 return self.look(now, write, stale, out);
             }
         }
-        let txn = Txn { compare, success: ops, failure: Vec::new() };
-        self.ask_store(now, Job::Commit(Box::new(write), response), StoreRequest::Txn(txn), out);
+        let txn = Txn { compare, success: ops, failure: Few::new() };
+        self.ask_store(now, Job::Commit(write, response), StoreRequest::Txn(Box::new(txn)), out);
     }
 
     pub(super) fn committed(

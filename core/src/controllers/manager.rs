@@ -258,14 +258,12 @@ impl ControllerManager {
         let of = &mut self.groups[group];
         let kind = of.informers.handle(now, informer, input, out, &mut changes);
         let readers = std::mem::take(&mut of.readers[informer]);
-        let waiting: Vec<usize> = of.runners.iter().copied().filter(|index| self.waiting[*index]).collect();
-        if waiting.iter().all(|index| readers.contains(index)) {
-            self.inform(now, group, &readers, kind, &changes, out);
+        if self.waiting.contains(&true) {
+            let concerned = |index: &usize| self.waiting[*index] || readers.contains(index);
+            let concerned: Vec<usize> = of.runners.iter().copied().filter(concerned).collect();
+            self.inform(now, group, &concerned, kind, &changes, out);
         } else {
-            let mut all = [&*readers, &*waiting].concat();
-            all.sort_unstable();
-            all.dedup();
-            self.inform(now, group, &all, kind, &changes, out);
+            self.inform(now, group, &readers, kind, &changes, out);
         }
         self.groups[group].readers[informer] = readers;
         changes.clear();

@@ -221,7 +221,7 @@ impl Nodes {
             self.taints[i] = Arc::from(taints);
             events |= Events::NODE_UPDATE_TAINT;
         }
-        if self.meta[i].labels != node.meta.labels {
+        if !Arc::ptr_eq(&self.meta[i], &node.meta) && self.meta[i].labels != node.meta.labels {
             events |= Events::NODE_UPDATE_LABEL;
         }
         self.meta[i] = Arc::clone(&node.meta);

@@ -245,10 +245,10 @@ impl MemoryStore {
         self.publish(out);
     }
 
-    fn txn(&mut self, txn: Txn) -> StoreReply {
+    fn txn(&mut self, mut txn: Box<Txn>) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
-        let ops = if succeeded { txn.success } else { txn.failure };
-        for op in &ops {
+        let ops = if succeeded { &mut txn.success } else { &mut txn.failure };
+        for op in &*ops {
             if let Op::Put { lease: Some(lease), .. } = op
                 && !self.leases.contains_key(lease)
             {
@@ -257,7 +257,7 @@ impl MemoryStore {
         }
         let revision = Revision(self.revision.0 + 1);
         let mut results = Vec::new();
-        for op in ops {
+        for op in ops.drain(..) {
             match op {
                 Op::Get { key } => results.push(self.get(&key).cloned()),
                 Op::Put { key, value, lease } => self.put(revision, key, value, lease),

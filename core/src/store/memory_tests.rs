@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, prop_oneof};
 use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
+use smallvec::smallvec;
 
 use super::memory::{In, MemoryStore, Out, StoreClient};
 use super::{
-    Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored, Txn,
-    WatchId,
+    Compare, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored,
+    Txn, WatchId,
 };
 use crate::machine::{Machine, Mono, Now};
 use crate::object::Revision;
@@ -34,7 +35,7 @@ fn del(name: &str) -> Op {
 }
 
 fn do_ops(ops: Vec<Op>) -> StoreRequest {
-    StoreRequest::Txn(Txn { success: ops, ..Txn::default() })
+    StoreRequest::Txn(Box::new(Txn { success: ops.into(), ..Txn::default() }))
 }
 
 fn at(seconds: u64) -> Now {
@@ -128,19 +129,22 @@ fn a_limit_tells_of_more() {
 #[test]
 fn transactions_compare() {
     for (compare, expect) in [
-        (vec![], true),
-        (vec![Compare::ModRevision(key("a"), Revision(5))], true),
-        (vec![Compare::ModRevision(key("a"), Revision(4))], false),
-        (vec![Compare::ModRevision(key("x"), Revision(0))], true),
-        (vec![Compare::CreateRevision(key("b"), Revision(3))], true),
-        (vec![Compare::CreateRevision(key("b"), Revision(0))], false),
-        (vec![Compare::Version(key("a"), 1), Compare::Version(key("b"), 2)], false),
-        (vec![Compare::Version(key("x"), 0)], true),
+        (smallvec![], true),
+        (smallvec![Compare::ModRevision(key("a"), Revision(5))], true),
+        (smallvec![Compare::ModRevision(key("a"), Revision(4))], false),
+        (smallvec![Compare::ModRevision(key("x"), Revision(0))], true),
+        (smallvec![Compare::CreateRevision(key("b"), Revision(3))], true),
+        (smallvec![Compare::CreateRevision(key("b"), Revision(0))], false),
+        (smallvec![Compare::Version(key("a"), 1), Compare::Version(key("b"), 2)], false),
+        (smallvec![Compare::Version(key("x"), 0)], true),
     ] {
         let mut store = example();
-        let txn =
-            Txn { compare: compare.clone(), success: vec![put("c", "1")], failure: vec![Op::Get { key: key("b") }] };
-        let reply = ask(&mut store, StoreRequest::Txn(txn));
+        let txn = Txn {
+            compare: compare.clone(),
+            success: smallvec![put("c", "1")],
+            failure: smallvec![Op::Get { key: key("b") }],
+        };
+        let reply = ask(&mut store, StoreRequest::Txn(Box::new(txn)));
         let StoreReply::Txn { revision, succeeded, results } = reply else { panic!() };
         assert_eq!(succeeded, expect, "{compare:?}");
         assert_eq!(revision.0, if expect { 6 } else { 5 });
@@ -374,8 +378,8 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
                     Some(v) => Op::Put { key: letter(*k), value: mark(&v.to_string()), lease: None },
                     None => Op::Delete { key: letter(*k) },
                 };
-                let txn = Txn { compare, success: writes.iter().map(op).collect(), failure: Vec::new() };
-                let (reply, events) = ask_at(&mut store, 0, StoreRequest::Txn(txn));
+                let txn = Txn { compare, success: writes.iter().map(op).collect(), failure: Few::new() };
+                let (reply, events) = ask_at(&mut store, 0, StoreRequest::Txn(Box::new(txn)));
                 out = events;
                 if holds {
                     model.write(&writes);

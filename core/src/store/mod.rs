@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
+use smallvec::SmallVec;
+
 use crate::object::{Object, ObjectKey, Revision};
 
 /// Name of an etcd lease (a key's time to live; not the Kubernetes kind).
@@ -86,15 +88,18 @@ pub enum Op {
     Get { key: StoreKey },
 }
 
+/// Mostly one, which then stands in place.
+pub type Few<T> = SmallVec<[T; 1]>;
+
 /// If all compares hold, `success` is carried out at one revision; otherwise `failure`.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Txn {
     /// Conditions.
-    pub compare: Vec<Compare>,
+    pub compare: Few<Compare>,
     /// Done if they hold.
-    pub success: Vec<Op>,
+    pub success: Few<Op>,
     /// Done if they don't.
-    pub failure: Vec<Op>,
+    pub failure: Few<Op>,
 }
 
 /// What is asked of the store.
@@ -102,7 +107,7 @@ pub struct Txn {
 #[allow(missing_docs)]
 pub enum StoreRequest {
     /// A transaction.
-    Txn(Txn),
+    Txn(Box<Txn>),
     /// Reads `start..end` in order, at a revision (or the newest), at most `limit` (zero: all).
     Range { start: StoreKey, end: StoreKey, at: Option<Revision>, limit: usize },
     /// Watches `start..end` from a revision on (zero: from now).

@@ -144,6 +144,8 @@ pub struct World {
     clocks: Vec<Clock>,
     /// No clock has been tampered with: they all show the time.
     steady: bool,
+    /// What such a clock shows.
+    time: Now,
     /// How many processes come first that are no node's.
     control: usize,
     /// API servers that turn away one request in so many; zero: none.
@@ -188,9 +190,15 @@ impl World {
         &self.current
     }
 
+    /// Time goes on to a moment, unless it is past it.
+    pub fn pass(&mut self, at: u64) {
+        self.now = self.now.max(at);
+        self.time = Clock::default().at(self.now);
+    }
+
     /// What a process sees as the time.
     fn clock(&self, host: HostId) -> Now {
-        if self.steady { Clock::default().at(self.now) } else { self.clocks[host as usize].at(self.now) }
+        if self.steady { self.time } else { self.clocks[host as usize].at(self.now) }
     }
 
     /// The virtual time at which a host's clock shows a moment.
@@ -202,7 +210,7 @@ impl World {
     pub fn step(&mut self, until: u64) -> bool {
         let Some((at, event)) = self.pop(until) else { return false };
         debug_assert!(at >= self.now, "time does not go back");
-        self.now = at;
+        self.pass(at);
         if let Event::Wake { process } = event {
             self.processes[process as usize].armed = u64::MAX;
             // A clock that has been set right may not show yet what it was to show by now: that is no event.

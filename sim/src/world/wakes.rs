@@ -128,7 +128,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::Wakes;
+    use super::{Wakes, moment};
     use skeg_core::Rng;
 
     #[test]
