@@ -52,8 +52,8 @@ impl Deciding<'_> {
                 commit.response = Response::Done { rv: Revision(0) };
                 if let Verdict::Counted(key, budget) = verdict {
                     let (key, rv) = (StoreKey::Object(key), budget.rv);
-                    commit.compare.push(Compare::ModRevision(key.clone(), rv));
-                    commit.ops.push(Op::Put { key, value: Stored::Object(Object::from(*budget)), lease: None });
+                    commit.txn.compare.push(Compare::ModRevision(key.clone(), rv));
+                    commit.txn.success.push(Op::Put { key, value: Stored::Object(Object::from(*budget)), lease: None });
                 }
             }
             Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(Response::Done { rv: Revision(0) }),

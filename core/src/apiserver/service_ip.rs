@@ -58,8 +58,8 @@ impl Allocation {
     pub(super) fn join(self, mut commit: Commit) -> Commit {
         if let Some(revision) = self.by {
             let key = StoreKey::Private(Arc::from(MARK));
-            commit.compare.push(Compare::ModRevision(key.clone(), revision));
-            commit.ops.push(Op::Put { key, value: Stored::Mark(Arc::from("")), lease: None });
+            commit.txn.compare.push(Compare::ModRevision(key.clone(), revision));
+            commit.txn.success.push(Op::Put { key, value: Stored::Mark(Arc::from("")), lease: None });
         }
         commit
     }

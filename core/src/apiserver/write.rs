@@ -71,8 +71,7 @@ pub(super) enum Decision {
 /// A transaction, and the answer if it succeeds (its revision is filled in).
 #[derive(Debug)]
 pub(super) struct Commit {
-    pub(super) compare: Few<Compare>,
-    pub(super) ops: Few<Op>,
+    pub(super) txn: Box<Txn>,
     pub(super) response: Response,
 }
 
@@ -105,16 +104,21 @@ impl Commit {
             Op::Put { key: StoreKey::Fence(key.clone()), value, lease: None }
         });
         let key = StoreKey::Object(key.clone());
-        let compare = smallvec![Compare::ModRevision(key.clone(), rv)];
         let response = Response::Object(new.clone());
-        let mut ops: Few<Op> = smallvec![Op::Put { key, value: Stored::Object(new), lease: None }];
-        ops.extend(fence);
-        Commit { compare, ops, response }
+        let mut txn = Box::new(Txn {
+            compare: smallvec![Compare::ModRevision(key.clone(), rv)],
+            success: smallvec![Op::Put { key, value: Stored::Object(new), lease: None }],
+            failure: Few::new(),
+        });
+        if let Some(fence) = fence {
+            txn.success.push(fence);
+        }
+        Commit { txn, response }
     }
 
     /// Lets what is put live by a lease of the store.
     pub(super) fn live_by(mut self, id: LeaseId) -> Commit {
-        for op in &mut self.ops {
+        for op in &mut self.txn.success {
             if let Op::Put { lease, .. } = op {
                 *lease = Some(id);
             }
@@ -125,12 +129,15 @@ impl Commit {
     /// Removes `old`; the answer is `last`, its last state. A Lease that goes takes its fence with it.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
         let object = StoreKey::Object(key.clone());
-        let compare = smallvec![Compare::ModRevision(object.clone(), old.rv())];
-        let mut ops: Few<Op> = smallvec![Op::Delete { key: object }];
+        let mut txn = Box::new(Txn {
+            compare: smallvec![Compare::ModRevision(object.clone(), old.rv())],
+            success: smallvec![Op::Delete { key: object }],
+            failure: Few::new(),
+        });
         if key.kind == Kind::LEASE {
-            ops.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
+            txn.success.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
         }
-        Commit { compare, ops, response: Response::Object(last) }
+        Commit { txn, response: Response::Object(last) }
     }
 }
 
@@ -239,21 +246,21 @@ impl ApiServer {
     }
 
     fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
-        let Commit { mut compare, ops, response } = commit;
+        let Commit { mut txn, response } = commit;
         if is_dry_run(&write.request.call) {
             return self.answer(now, write, Ok(response), out);
         }
         if let Some(fence) = &write.request.fence {
-            compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
+            txn.compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
         }
         if write.outrun {
-            let stale = compare.iter().map(compared).filter(|key| !write.is_fresh(key)).cloned().collect::<Vec<_>>();
+            let stale =
+                txn.compare.iter().map(compared).filter(|key| !write.is_fresh(key)).cloned().collect::<Vec<_>>();
             if !stale.is_empty() {
                 return self.look(now, write, stale, out);
             }
         }
-        let txn = Txn { compare, success: ops, failure: Few::new() };
-        self.ask_store(now, Job::Commit(write, response), StoreRequest::Txn(Box::new(txn)), out);
+        self.ask_store(now, Job::Commit(write, response), StoreRequest::Txn(txn), out);
     }
 
     pub(super) fn committed(

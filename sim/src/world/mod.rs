@@ -220,9 +220,7 @@ impl World {
                 return true;
             }
         }
-        self.events += 1;
-        self.acting = self.whose(&event);
-        self.digest(at, &event);
+        self.note(at, &event);
         match event {
             Event::Wake { process } => self.wake(process),
             Event::ToApi { process, life, conn, msg } => self.to_api(process, life, conn, msg),
@@ -254,60 +252,53 @@ impl World {
         true
     }
 
-    /// The process that an event is for; none: the store, or fate.
-    fn whose(&self, event: &Event) -> Option<u32> {
-        match event {
-            Event::Wake { process }
-            | Event::ToApi { process, .. }
-            | Event::ToClient { process, .. }
-            | Event::Closed { process, .. }
-            | Event::FromStore { process, .. }
-            | Event::Restart { process } => Some(*process),
-            Event::Runtime { node, .. } => Some(self.nodes[*node].agent),
-            Event::ToStore { .. } | Event::Step(_) | Event::StoreWake => None,
-        }
-    }
-
     /// Name of the machine that acts, or acted last.
     pub fn acting(&self) -> &str {
         self.acting.map_or("the store", |process| &self.processes[process as usize].name)
     }
 
-    fn digest(&mut self, at: u64, event: &Event) {
-        let (tag, who, what): (Tag, u64, u64) = match event {
-            Event::Wake { process } => (Tag::Wake, u64::from(*process), 0),
+    /// Notes an event in the hash over all of them, in the counts, for a crash's message and for the trace.
+    fn note(&mut self, at: u64, event: &Event) {
+        // What it is about, and the process that it is for; none: the store, or fate.
+        let (tag, who, what, process): (Tag, u64, u64, Option<u32>) = match event {
+            Event::Wake { process } => (Tag::Wake, u64::from(*process), 0, Some(*process)),
             Event::ToApi { process, msg, .. } => {
                 let what = match msg {
                     ToServer::Request(id, _) => id.0,
                     ToServer::Cancel(id) => !id.0,
                 };
-                (Tag::ToApi, u64::from(*process), what)
+                (Tag::ToApi, u64::from(*process), what, Some(*process))
             }
             Event::ToClient { process, msg, .. } => {
                 let what = match msg {
-                    FromServer::Reply(id, result) => mix(id.0, u64::from(result.is_ok())),
-                    FromServer::Watch(id, e) => mix(id.0, e.rv().0),
+                    FromServer::Reply(id, result) => id.0.rotate_left(1) ^ u64::from(result.is_ok()),
+                    FromServer::Watch(id, e) => id.0.rotate_left(1) ^ e.rv().0.rotate_left(32),
                     FromServer::Disconnected => 1,
                 };
-                (Tag::ToClient, u64::from(*process), what)
+                (Tag::ToClient, u64::from(*process), what, Some(*process))
             }
-            Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn),
-            Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id),
+            Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn, Some(*process)),
+            Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id, None),
             Event::FromStore { process, msg, .. } => {
                 let what = match msg {
                     FromStore::Reply(id, _) => *id,
-                    FromStore::Events { revision, .. } => revision.0,
+                    FromStore::Events { revision, .. } => !revision.0,
                     FromStore::Disconnected => 1,
                 };
-                (Tag::FromStore, u64::from(*process), what)
+                (Tag::FromStore, u64::from(*process), what, Some(*process))
             }
-            Event::Runtime { node, epoch, .. } => (Tag::Runtime, *node as u64, u64::from(*epoch)),
-            Event::Step(i) => (Tag::Step, *i as u64, 0),
-            Event::Restart { process } => (Tag::Restart, u64::from(*process), 0),
-            Event::StoreWake => (Tag::StoreWake, 0, 0),
+            Event::Runtime { node, epoch, .. } => {
+                (Tag::Runtime, *node as u64, u64::from(*epoch), Some(self.nodes[*node].agent))
+            }
+            Event::Step(i) => (Tag::Step, *i as u64, 0, None),
+            Event::Restart { process } => (Tag::Restart, u64::from(*process), 0, Some(*process)),
+            Event::StoreWake => (Tag::StoreWake, 0, 0, None),
         };
+        self.events += 1;
+        self.acting = process;
         self.counts[tag as usize] += 1;
-        self.hash = mix(self.hash, at ^ mix(who << 8 | tag as u64, what));
+        // One step of mixing for all of it: tens of thousands of events a second are noted.
+        self.hash = mix(self.hash.rotate_left(7) ^ what, at ^ (who << 8 | tag as u64) << 40);
         if self.traced {
             let text = format!("{event:?}");
             self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
