@@ -131,6 +131,7 @@ impl World {
             store_up: vec![0; count],
             store_down: vec![0; count],
             store_events: vec![0; count],
+            calm: scenario.faults == FaultLevel::None,
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,

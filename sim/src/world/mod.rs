@@ -39,15 +39,49 @@ const STORE_HOST: HostId = 0;
 /// Something that will happen.
 #[derive(Debug)]
 enum Event {
-    Wake { process: u32 },
-    ToApi { process: u32, life: u32, conn: u64, msg: ToServer },
-    ToClient { process: u32, life: u32, conn: u64, msg: FromServer },
-    Closed { process: u32, life: u32, conn: u64 },
-    ToStore { api: usize, life: u32, id: u64, request: StoreRequest },
-    FromStore { process: u32, life: u32, msg: FromStore },
-    Runtime { node: usize, epoch: u32, agent_life: u32, fire: Fire },
+    Wake {
+        process: u32,
+    },
+    ToApi {
+        process: u32,
+        life: u32,
+        conn: u64,
+        msg: ToServer,
+    },
+    ToClient {
+        process: u32,
+        life: u32,
+        conn: u64,
+        msg: FromServer,
+    },
+    Closed {
+        process: u32,
+        life: u32,
+        conn: u64,
+    },
+    ToStore {
+        api: usize,
+        life: u32,
+        id: u64,
+        request: StoreRequest,
+    },
+    /// What the store says: a message, and another one that has come with it.
+    FromStore {
+        process: u32,
+        life: u32,
+        msg: FromStore,
+        with: Option<FromStore>,
+    },
+    Runtime {
+        node: usize,
+        epoch: u32,
+        agent_life: u32,
+        fire: Fire,
+    },
     Step(usize),
-    Restart { process: u32 },
+    Restart {
+        process: u32,
+    },
     StoreWake,
 }
 
@@ -160,6 +194,8 @@ pub struct World {
     store_up: Vec<u64>,
     store_down: Vec<u64>,
     store_events: Vec<u64>,
+    /// No faults are drawn.
+    calm: bool,
     setup: Setup,
     scratch: Scratch,
     store_out: Vec<store::Out>,
@@ -227,13 +263,13 @@ impl World {
             Event::ToClient { process, life, conn, msg } => self.to_client(process, life, conn, msg),
             Event::Closed { process, life, conn } => {
                 if self.processes[process as usize].life == life {
-                    self.api_handle(process, apiserver::In::Closed(ConnId(conn)));
+                    self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
                 }
             }
             Event::ToStore { api, life, id, request } => self.to_store(api, life, id, request),
-            Event::FromStore { process, life, msg } => {
+            Event::FromStore { process, life, msg, with } => {
                 if self.processes[process as usize].life == life {
-                    self.api_handle(process, apiserver::In::Store(msg));
+                    self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
             Event::Runtime { node, epoch, agent_life, fire } => self.runtime(node, epoch, agent_life, fire),
@@ -279,13 +315,14 @@ impl World {
             }
             Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn, Some(*process)),
             Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id, None),
-            Event::FromStore { process, msg, .. } => {
-                let what = match msg {
+            Event::FromStore { process, msg, with, .. } => {
+                let what = |msg: &FromStore| match msg {
                     FromStore::Reply(id, _) => *id,
                     FromStore::Events { revision, .. } => !revision.0,
                     FromStore::Disconnected => 1,
                 };
-                (Tag::FromStore, u64::from(*process), what, Some(*process))
+                let both = what(msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
+                (Tag::FromStore, u64::from(*process), both, Some(*process))
             }
             Event::Runtime { node, epoch, .. } => {
                 (Tag::Runtime, *node as u64, u64::from(*epoch), Some(self.nodes[*node].agent))

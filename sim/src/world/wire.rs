@@ -6,7 +6,7 @@ use skeg_core::Machine;
 use skeg_core::agent;
 use skeg_core::api::{FromServer, Status, ToServer};
 use skeg_core::apiserver::{self, ConnId};
-use skeg_core::store::{self, FromStore, StoreClient, StoreRequest};
+use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
 use crate::net::{Connection, HostId};
@@ -101,7 +101,7 @@ impl World {
             let host = self.processes[process as usize].host;
             return self.reply(host, conn, FromServer::Reply(*id, Err(status)));
         }
-        self.api_handle(process, apiserver::In::Client(ConnId(conn), msg));
+        self.api_handle(process, apiserver::In::Client(ConnId(conn), msg), None);
     }
 
     /// Whether an overloaded API server turns this request away, as priority and fairness would.
@@ -111,10 +111,13 @@ impl World {
         one_in > 0 && self.rng.chance(1, one_in)
     }
 
-    pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In) {
+    pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In, then: Option<apiserver::In>) {
         let now = self.clock(self.processes[process as usize].host);
         let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
         api.handle(now, input, &mut self.scratch.api);
+        if let Some(then) = then {
+            api.handle(now, then, &mut self.scratch.api);
+        }
         self.deliver(process);
     }
 
@@ -205,23 +208,40 @@ impl World {
     }
 
     pub(super) fn from_store(&mut self, mut out: Vec<store::Out>) {
-        for store::Out { to, msg } in out.drain(..) {
+        let mut messages = out.drain(..).peekable();
+        while let Some(store::Out { to, msg }) = messages.next() {
             let index = to.0 as usize;
+            let lag = self.lags[index].as_nanos() as u64;
+            let together = |next: &store::Out| self.calm && lag == 0 && next.to == to && are_one_step(&msg, &next.msg);
+            let with = messages.next_if(together).map(|next| next.msg);
+            let tells = with.is_some() || matches!(msg, FromStore::Events { .. });
             let process = self.apis[index];
             let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
-            let delay = self.net.delay(self.now, STORE_HOST, host);
-            let at = if matches!(msg, FromStore::Events { .. }) {
-                let at = (self.now + delay + self.lags[index].as_nanos() as u64).max(self.store_events[index] + 1);
-                self.store_events[index] = at;
-                at
-            } else {
-                let at = (self.now + delay).max(self.store_down[index] + 1);
+            let mut at = self.now + self.net.delay(self.now, STORE_HOST, host);
+            if tells {
+                at = (at + lag).max(self.store_events[index] + 1);
+            }
+            if !tells || with.is_some() {
                 // The reply to a watch opens its stream: it comes before the stream's events and after older ones.
+                at = at.max(self.store_down[index] + 1);
                 self.store_down[index] = at;
-                at
+            }
+            if tells {
+                self.store_events[index] = at;
+            }
+            let (msg, with) = match with {
+                Some(events) if self.rng.chance(1, 2) => (events, Some(msg)),
+                with => (msg, with),
             };
-            self.heap.push(at, Event::FromStore { process, life, msg });
+            self.heap.push(at, Event::FromStore { process, life, msg, with });
         }
+        drop(messages);
         self.store_out = out;
     }
+}
+
+/// Whether these are the reply to a transaction and the events of what it has changed. In a calm run they come in one
+/// piece, as over one connection, and either may be read first; under faults each has a way of its own.
+fn are_one_step(reply: &FromStore, events: &FromStore) -> bool {
+    matches!((reply, events), (FromStore::Reply(_, StoreReply::Txn { .. }), FromStore::Events { .. }))
 }
