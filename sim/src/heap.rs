@@ -4,7 +4,7 @@
 //! code happens to push, and every order is met by some seed.
 //!
 //! Most events are messages, which arrive within milliseconds, hundreds at a time when a controller makes its pods.
-//! They stand on pages, one a quarter of a millisecond, and only the page whose time has come is sorted (a calendar
+//! They stand on pages, one half a millisecond, and only the page whose time has come is sorted (a calendar
 //! queue: Brown, CACM 1988). What comes later waits in a heap: four-ary, with keys of 16 bytes, so that the children
 //! that a step down compares share a cache line, and there are half as many steps as in a binary heap. Payloads live in
 //! a slab and do not move.
@@ -37,71 +37,53 @@ pub(crate) fn unowned(key: Key) -> Key {
     key >> 32 << 32
 }
 
+/// Messages stand on pages of 2^19 ns.
+const PAGE: u32 = 19;
+
 const ARITY: usize = 4;
 
-/// A four-ary heap of keys. Each change tells of every key that it puts in a place, for whoever keeps track.
+/// A four-ary heap of keys.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(Vec<Key>);
+struct Keys(Vec<Key>);
 
 impl Keys {
     /// The earliest.
-    pub(crate) fn first(&self) -> Option<Key> {
+    fn first(&self) -> Option<Key> {
         self.0.first().copied()
     }
 
     /// Adds a key.
-    pub(crate) fn add(&mut self, key: Key, mut put: impl FnMut(usize, Key)) {
+    fn add(&mut self, key: Key) {
         self.0.push(key);
-        self.rise(self.0.len() - 1, key, &mut put);
+        self.rise(self.0.len() - 1, key);
     }
 
-    /// Puts another key in a place, from where it goes to where it belongs.
-    pub(crate) fn change(&mut self, place: usize, key: Key, mut put: impl FnMut(usize, Key)) {
-        if key < self.0[place] { self.rise(place, key, &mut put) } else { self.sink(place, key, &mut put) }
-    }
-
-    /// Takes out the earliest.
-    pub(crate) fn take_first(&mut self, put: impl FnMut(usize, Key)) -> Option<Key> {
-        let first = self.first()?;
-        self.remove(0, put);
-        Some(first)
-    }
-
-    /// Takes out the key in a place. The hole goes down to the bottom, where most keys belong that come from there, and
-    /// the last key rises from it.
-    pub(crate) fn remove(&mut self, place: usize, mut put: impl FnMut(usize, Key)) {
+    /// Takes out the earliest. The hole goes down to the bottom, where most keys belong that come from there, and the
+    /// last key rises from it.
+    fn take_first(&mut self) {
         let last = self.0.pop().expect("what is taken out is there");
-        if place == self.0.len() {
+        if self.0.is_empty() {
             return;
         }
-        let mut hole = place;
+        let mut hole = 0;
         while let Some((least, child)) = self.least_child(hole) {
-            self.put(hole, child, &mut put);
+            self.0[hole] = child;
             hole = least;
         }
-        self.rise(hole, last, &mut put);
+        self.rise(hole, last);
     }
 
     /// Moves a key up from the hole at `place` to where it belongs.
-    fn rise(&mut self, mut place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
+    fn rise(&mut self, mut place: usize, key: Key) {
         while place > 0 {
             let parent = (place - 1) / ARITY;
             if self.0[parent] <= key {
                 break;
             }
-            self.put(place, self.0[parent], put);
+            self.0[place] = self.0[parent];
             place = parent;
         }
-        self.put(place, key, put);
-    }
-
-    /// Moves a key down from the hole at `place` to where it belongs.
-    fn sink(&mut self, mut place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
-        while let Some((least, child)) = self.least_child(place).filter(|(_, child)| *child < key) {
-            self.put(place, child, put);
-            place = least;
-        }
-        self.put(place, key, put);
+        self.0[place] = key;
     }
 
     fn least_child(&self, place: usize) -> Option<(usize, Key)> {
@@ -114,59 +96,67 @@ impl Keys {
         let last = self.0.get(first..)?;
         last.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
     }
-
-    fn put(&mut self, place: usize, key: Key, put: &mut impl FnMut(usize, Key)) {
-        self.0[place] = key;
-        put(place, key);
-    }
 }
 
-/// A page is of 2^18 ns.
-const PAGE: u32 = 18;
-/// How many pages there are, the open one and those that follow it.
-const PAGES: u64 = 64;
-
-/// The keys of the next few milliseconds.
+/// Keys on pages, each of so many nanoseconds. Only the page whose time has come is in order.
 #[derive(Debug)]
-struct Pages {
+pub(crate) struct Pages {
+    /// A page is of two to the power of this nanoseconds.
+    size: u32,
     /// The keys up to the end of the open page in order, and how many of them have been taken. What is added is mostly
     /// later than what is there.
     open: Vec<Key>,
     taken: usize,
     /// Number of the open page.
     number: u64,
-    /// The keys of the pages that follow, each at its number modulo `PAGES`, and which of them have any.
+    /// The keys of the pages that follow, each at its number modulo how many there are, and which of them have any.
     closed: Vec<Vec<Key>>,
-    used: u64,
+    used: Vec<u64>,
+    /// What comes after the last page.
+    later: Keys,
 }
 
 impl Pages {
-    fn new() -> Pages {
-        Pages { open: Vec::new(), taken: 0, number: 0, closed: vec![Vec::new(); PAGES as usize], used: 0 }
+    /// So many times 64 pages of two to the power of `size` nanoseconds.
+    pub(crate) fn new(size: u32, count: usize) -> Pages {
+        let closed = vec![Vec::new(); 64 * count];
+        let (open, later) = (Vec::new(), Keys::default());
+        Pages { size, open, taken: 0, number: 0, closed, used: vec![0; count], later }
     }
 
-    /// Adds a key, unless it is for later than the last page.
-    fn add(&mut self, key: Key) -> bool {
-        let page = moment(key) >> PAGE;
+    /// Adds a key.
+    pub(crate) fn add(&mut self, key: Key) {
+        let page = moment(key) >> self.size;
         if page <= self.number {
             let place = self.open[self.taken..].partition_point(|open| *open < key);
             self.open.insert(self.taken + place, key);
-        } else if page < self.number + PAGES {
-            let place = page % PAGES;
-            self.closed[place as usize].push(key);
-            self.used |= 1 << place;
+        } else if page - self.number < self.closed.len() as u64 {
+            let place = self.place(page);
+            self.closed[place].push(key);
+            self.used[place / 64] |= 1 << (place % 64);
         } else {
-            return false;
+            self.later.add(key);
         }
-        true
     }
 
-    fn first(&self) -> Option<Key> {
+    fn place(&self, page: u64) -> usize {
+        page as usize & (self.closed.len() - 1)
+    }
+
+    /// The earliest key. Need not be told if it comes after `by`: the page that has it stays closed then, since what is
+    /// added meanwhile belongs on pages before it.
+    #[inline]
+    pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
+        if self.open.is_empty() {
+            self.turn(by);
+        }
         self.open.get(self.taken).copied()
     }
 
-    fn take_first(&mut self) -> Option<Key> {
-        let first = self.first()?;
+    /// Takes out the first key, if the page is open that has it.
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Key> {
+        let first = self.open.get(self.taken).copied()?;
         self.taken += 1;
         if self.taken == self.open.len() {
             self.open.clear();
@@ -175,34 +165,60 @@ impl Pages {
         Some(first)
     }
 
-    /// The number of the next page that has keys.
-    fn next(&self) -> Option<u64> {
-        let after = self.used.rotate_right((self.number % PAGES) as u32);
-        (after != 0).then(|| self.number + u64::from(after.trailing_zeros()))
+    /// Number of the open page.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Opens the page of this number, which is the next that has keys or one before it, with what `later` has for it.
-    fn open(&mut self, number: u64, later: &mut Keys) {
+    /// The keys of the open page and of some that follow it.
+    pub(crate) fn ahead(&self, pages: u64) -> impl Iterator<Item = Key> {
+        let following = (1..pages).flat_map(|n| &self.closed[self.place(self.number + n)]);
+        self.open[self.taken..].iter().chain(following).copied()
+    }
+
+    /// Opens the next page that has keys, unless it begins after `by`.
+    #[inline(never)]
+    fn turn(&mut self, by: u64) {
+        let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> self.size);
+        let number = self.next().map_or(later, |closed| closed.min(later));
+        if number > by >> self.size {
+            return;
+        }
         self.number = number;
-        let place = number % PAGES;
-        self.used &= !(1 << place);
+        let place = self.place(number);
+        self.used[place / 64] &= !(1 << (place % 64));
         // The two change places, so that both keep their room.
-        std::mem::swap(&mut self.open, &mut self.closed[place as usize]);
-        while let Some(key) = later.first().filter(|key| moment(*key) >> PAGE == number) {
-            later.take_first(|_, _| {});
-            self.open.push(key);
+        std::mem::swap(&mut self.open, &mut self.closed[place]);
+        if number == later {
+            while let Some(key) = self.later.first().filter(|key| moment(*key) >> self.size == number) {
+                self.later.take_first();
+                self.open.push(key);
+            }
         }
         if self.open.len() > 1 {
             self.open.sort_unstable();
         }
+    }
+
+    /// The number of the next closed page that has keys.
+    fn next(&self) -> Option<u64> {
+        let here = self.place(self.number);
+        let (word, before) = (here / 64, (1 << (here % 64)) - 1);
+        let found = |word: usize, of: u64| (of != 0).then(|| word * 64 + of.trailing_zeros() as usize);
+        let place = found(word, self.used[word] & !before)
+            .or_else(|| {
+                let mut others = (word + 1..self.used.len()).chain(0..word);
+                others.find_map(|word| found(word, self.used[word]))
+            })
+            .or_else(|| found(word, self.used[word] & before))?;
+        Some(self.number + self.place(place.wrapping_sub(here) as u64) as u64)
     }
 }
 
 /// A queue of events by virtual time in nanoseconds.
 #[derive(Debug)]
 pub struct Heap<E> {
-    soon: Pages,
-    later: Keys,
+    keys: Pages,
     slab: Vec<Option<E>>,
     free: Vec<u32>,
     seed: u64,
@@ -212,7 +228,7 @@ pub struct Heap<E> {
 impl<E> Heap<E> {
     /// An empty heap whose ties are drawn from `seed`.
     pub fn new(seed: u64) -> Heap<E> {
-        Heap { soon: Pages::new(), later: Keys::default(), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
+        Heap { keys: Pages::new(PAGE, 1), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
     }
 
     /// Adds an event at a moment.
@@ -228,16 +244,18 @@ impl<E> Heap<E> {
                 (self.slab.len() - 1) as u32
             }
         };
-        let key = key(at, self.seed, self.pushed, slot);
-        if !self.soon.add(key) {
-            self.later.add(key, |_, _| {});
-        }
+        self.keys.add(key(at, self.seed, self.pushed, slot));
     }
 
     /// The earliest event and its moment.
     pub fn pop(&mut self) -> Option<(u64, E)> {
-        self.turn(u64::MAX);
-        let first = self.soon.take_first()?;
+        self.keys.first(u64::MAX)?;
+        self.take()
+    }
+
+    /// Takes out the event that `next` has told.
+    pub(crate) fn take(&mut self) -> Option<(u64, E)> {
+        let first = self.keys.take_first()?;
         let slot = whose(first);
         self.free.push(slot);
         let event = self.slab[slot as usize].take().expect("each key has its payload");
@@ -247,20 +265,7 @@ impl<E> Heap<E> {
     /// The key of the earliest event, but for whose it is; for merging with what waits elsewhere. Need not be told if
     /// it comes after `by`.
     pub(crate) fn next(&mut self, by: u64) -> Key {
-        self.turn(by);
-        self.soon.first().map_or(NEVER, unowned)
-    }
-
-    /// Opens the next page that has keys, once the open one has none, unless it begins after `by`: what is pushed
-    /// meanwhile belongs on pages before it.
-    fn turn(&mut self, by: u64) {
-        if self.soon.open.is_empty() {
-            let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> PAGE);
-            let number = self.soon.next().map_or(later, |soon| soon.min(later));
-            if number <= by >> PAGE {
-                self.soon.open(number, &mut self.later);
-            }
-        }
+        self.keys.first(by).map_or(NEVER, unowned)
     }
 
     /// How many events wait.

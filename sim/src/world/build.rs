@@ -121,7 +121,7 @@ impl World {
             conns: Vec::new(),
             clocks: vec![Clock::default(); host as usize + 1],
             steady: true,
-            time: Clock::default().at(0),
+            time: Clock::steady(0),
             control,
             overloads: vec![0; count],
             lags: vec![Duration::ZERO; count],

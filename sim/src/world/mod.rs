@@ -209,15 +209,15 @@ pub struct World {
 impl World {
     /// Takes out the next event and its moment, if that is not after `until`.
     fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
-        self.read_ahead();
         let wake = self.wakes.next();
+        self.read_ahead();
         let other = self.heap.next(until.min(moment(wake)));
         if moment(wake.min(other)) > until {
             None
         } else if wake < other {
             self.wakes.pop().map(|(at, process)| (at, Event::Wake { process }))
         } else {
-            self.heap.pop()
+            self.heap.take()
         }
     }
 
@@ -229,7 +229,7 @@ impl World {
     /// Time goes on to a moment, unless it is past it.
     pub fn pass(&mut self, at: u64) {
         self.now = self.now.max(at);
-        self.time = Clock::default().at(self.now);
+        self.time = Clock::steady(self.now);
     }
 
     /// What a process sees as the time.

@@ -1,110 +1,123 @@
 //! When each process is to be woken, and what the next few wake-ups will touch.
 //!
 //! Most of what happens in a large cluster at rest is that agents wake and beat, thousands of them in turn. Each
-//! process has one wake-up, which moves when its deadline does. The next few are taken from the heap together, so that
-//! what they will touch can be read together.
-
-use std::collections::VecDeque;
+//! process has one wake-up, which moves when its deadline does: its old key stays behind, and is nobody's from then on.
+//! The next few are known by their pages, so that what they will touch can be read together.
 
 use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::touch;
 
 use super::World;
-use crate::heap::{Key, Keys, NEVER, key, moment, unowned, whose};
+use crate::heap::{Key, NEVER, Pages, key, moment, unowned, whose};
 use crate::process::Running;
 
-/// How many wake-ups are taken from the heap together.
+/// Wake-ups stand on pages of 2^24 ns, 17 ms; a thousand of them reach beyond the next heartbeat.
+const PAGE: u32 = 24;
+const PAGES: usize = 16;
+/// How many pages are read ahead for together, and how many wake-ups in one go.
+const TOGETHER: u64 = 4;
 const AHEAD: usize = 32;
 /// Clusters of fewer nodes stay in the processor's cache by themselves.
 const LARGE: usize = 400;
 
-/// Where the wake-up of a process is: at a place of the heap, or one of these.
-const NOWHERE: u32 = u32::MAX;
-const SOON: u32 = u32::MAX - 1;
-
 /// Wake-ups by virtual time in nanoseconds, one a process.
 #[derive(Debug)]
 pub(super) struct Wakes {
-    keys: Keys,
-    places: Vec<u32>,
-    /// The next few, in order, as they were when they were taken out. What is set meanwhile may come before.
-    soon: VecDeque<Key>,
+    pages: Pages,
+    /// The key of each process's wake-up.
+    keys: Vec<Key>,
+    /// The earliest of them, as long as that is known.
+    first: Option<Key>,
+    /// The last page that was read ahead for.
+    read: u64,
     seed: u64,
     drawn: u64,
 }
 
-/// Keeps track of where keys are put.
-fn track(places: &mut [u32]) -> impl FnMut(usize, Key) {
-    |place, key| places[whose(key) as usize] = place as u32
-}
-
 impl Wakes {
     pub(super) fn new(seed: u64, processes: usize) -> Wakes {
-        Wakes { keys: Keys::default(), places: vec![NOWHERE; processes], soon: VecDeque::new(), seed, drawn: 0 }
+        Wakes { pages: Pages::new(PAGE, PAGES), keys: vec![NEVER; processes], first: None, read: 0, seed, drawn: 0 }
     }
 
     /// Sets the moment of a process's wake-up, whether it had one or not.
     pub(super) fn set(&mut self, at: u64, process: u32) {
         self.drawn += 1;
         let key = key(at, self.seed, self.drawn, process);
-        let place = self.places[process as usize];
-        if place == SOON {
-            self.soon.retain(|k| whose(*k) != process);
-        }
-        let put = track(&mut self.places);
-        match place {
-            NOWHERE | SOON => self.keys.add(key, put),
-            place => self.keys.change(place as usize, key, put),
-        }
+        self.forget(process);
+        self.keys[process as usize] = key;
+        self.first = self.first.map(|first| first.min(key));
+        self.pages.add(key);
     }
 
     /// Takes a process's wake-up away, if it has one.
     pub(super) fn clear(&mut self, process: u32) {
-        match self.places[process as usize] {
-            NOWHERE => return,
-            SOON => self.soon.retain(|k| whose(*k) != process),
-            place => self.keys.remove(place as usize, track(&mut self.places)),
-        }
-        self.places[process as usize] = NOWHERE;
+        self.forget(process);
+        self.keys[process as usize] = NEVER;
+    }
+
+    /// The wake-up of this process is about to change: if it is the first, another will be.
+    fn forget(&mut self, process: u32) {
+        self.first = self.first.filter(|first| whose(*first) != process);
     }
 
     /// The key of the next, but for whose it is.
-    pub(super) fn next(&self) -> Key {
-        let soon = self.soon.front().copied().unwrap_or(NEVER);
-        unowned(self.keys.first().unwrap_or(NEVER).min(soon))
+    pub(super) fn next(&mut self) -> Key {
+        let first = match self.first {
+            Some(first) => first,
+            None => self.find_first(),
+        };
+        unowned(first)
     }
 
-    /// The next process to be woken, and when.
+    fn find_first(&mut self) -> Key {
+        let mut first = self.pages.first(u64::MAX);
+        while let Some(key) = first.filter(|key| self.keys[whose(*key) as usize] != *key) {
+            assert_eq!(self.pages.take_first(), Some(key), "what is first is taken first");
+            first = self.pages.first(u64::MAX);
+        }
+        let first = first.unwrap_or(NEVER);
+        self.first = Some(first);
+        first
+    }
+
+    /// Takes out the one that `next` has told: its moment, and the process.
     pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
-        let from_heap = match (self.soon.front(), self.keys.first()) {
-            (Some(soon), Some(first)) => first < *soon,
-            (soon, _) => soon.is_none(),
-        };
-        let key = if from_heap { self.keys.take_first(track(&mut self.places)) } else { self.soon.pop_front() }?;
-        self.places[whose(key) as usize] = NOWHERE;
+        // What was set when nothing else was is on a page that nobody has opened.
+        self.pages.first(u64::MAX)?;
+        let key = self.pages.take_first()?;
+        let first = self.first.take();
+        assert_eq!(first, Some(key), "the first has been found, and stands first");
+        self.keys[whose(key) as usize] = NEVER;
         Some((moment(key), whose(key)))
     }
 
-    /// Takes out the next few.
-    fn take_ahead(&mut self) {
-        while self.soon.len() < AHEAD
-            && let Some(key) = self.keys.take_first(track(&mut self.places))
-        {
-            self.places[whose(key) as usize] = SOON;
-            self.soon.push_back(key);
-        }
+    /// Whether time has come to pages that were not read ahead for.
+    fn is_ahead(&self) -> bool {
+        self.pages.number() > self.read
+    }
+
+    /// The processes that are woken within the next few pages.
+    fn take_ahead(&mut self) -> Vec<u32> {
+        self.read = self.pages.number() + TOGETHER - 1;
+        let ahead = self.pages.ahead(TOGETHER).filter(|key| self.keys[whose(*key) as usize] == *key);
+        ahead.map(whose).collect()
     }
 }
 
 impl World {
     /// Once the last few wake-ups have come, reads what the next few will touch.
     pub(super) fn read_ahead(&mut self) {
-        if !self.wakes.soon.is_empty() || self.nodes.len() < LARGE {
-            return;
+        if self.wakes.is_ahead() {
+            let soon = self.wakes.take_ahead();
+            if self.nodes.len() >= LARGE {
+                soon.chunks(AHEAD).for_each(|soon| self.read_for(soon));
+            }
         }
-        self.wakes.take_ahead();
+    }
+
+    fn read_for(&self, processes: &[u32]) {
         // Step by step and each for all, since each step's addresses come from the one before.
-        let soon = || self.wakes.soon.iter().map(|key| &self.processes[whose(*key) as usize]);
+        let soon = || processes.iter().map(|process| &self.processes[*process as usize]);
         soon().for_each(|process| touch(&process.life));
         let mut leases: [Option<&ObjectKey>; AHEAD] = [None; AHEAD];
         for (process, lease) in soon().zip(&mut leases) {
@@ -128,18 +141,23 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::{Wakes, moment};
+    use super::{NEVER, Wakes, moment};
     use skeg_core::Rng;
 
     #[test]
     fn whatever_is_set_cleared_and_taken_ahead_the_earliest_is_next() {
+        [500, 1 << 26, 1 << 34, 1 << 40].into_iter().for_each(earliest_is_next);
+    }
+
+    /// Sets at moments that are at most `spread` after the last that was popped.
+    fn earliest_is_next(spread: u64) {
         let (mut wakes, mut rng) = (Wakes::new(3, 60), Rng::from_seed(3));
-        let mut waiting = [None; 60];
+        let (mut waiting, mut now) = ([None; 60], 0);
         for _ in 0..30_000 {
             let process = rng.below(60) as u32;
             match rng.below(8) {
                 0..5 => {
-                    let at = rng.below(500);
+                    let at = now + rng.below(spread);
                     waiting[process as usize] = Some(at);
                     wakes.set(at, process);
                 }
@@ -150,15 +168,18 @@ mod tests {
                 _ => {
                     let least = waiting.iter().flatten().min().copied();
                     assert_eq!(moment(wakes.next()), least.unwrap_or(u64::MAX));
-                    let woken = wakes.pop();
-                    assert_eq!(woken.map(|(at, _)| at), least);
-                    if let Some((at, process)) = woken {
-                        assert_eq!(waiting[process as usize].take(), Some(at));
+                    if let Some(at) = least {
+                        let (woken_at, process) = wakes.pop().expect("there is a next one");
+                        assert_eq!((woken_at, waiting[process as usize].take()), (at, Some(at)));
+                        now = at;
                     }
                 }
             }
-            if wakes.soon.is_empty() && rng.chance(1, 4) {
-                wakes.take_ahead();
+            if wakes.is_ahead() && rng.chance(1, 4) {
+                wakes.next();
+                for process in wakes.take_ahead() {
+                    assert!(waiting[process as usize].is_some(), "{process} will be woken");
+                }
             }
         }
     }
@@ -168,7 +189,8 @@ mod tests {
         let order = |seed| {
             let mut wakes = Wakes::new(seed, 8);
             (0..8).for_each(|process| wakes.set(5, process));
-            std::iter::from_fn(|| wakes.pop().map(|(_, process)| process)).collect::<Vec<_>>()
+            let next = || if wakes.next() == NEVER { None } else { wakes.pop().map(|(_, process)| process) };
+            std::iter::from_fn(next).collect::<Vec<_>>()
         };
         assert_eq!(order(1), order(1));
         assert!((2..20).any(|seed| order(seed) != order(1)));
