@@ -21,8 +21,8 @@ use k8s_openapi::api::core::v1::PodSpec;
 
 use skeg_core::api::{Call, Request};
 use skeg_core::object::{
-    Amounts, Deployment, IntOrString, Kind, Milli, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet, controller_of,
-    is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
+    Amounts, Deployment, IntOrString, Kind, Milli, NameMap, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet,
+    controller_of, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
 };
 use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, Stored};
 
@@ -66,7 +66,7 @@ pub struct Mark {
 #[derive(Debug, Default)]
 pub struct Checkers {
     broken: BTreeMap<&'static str, (u64, Vec<Happening>)>,
-    nodes: BTreeMap<Arc<str>, NodeUse>,
+    nodes: NameMap<NodeUse>,
     /// Of all nodes together.
     total: NodeUse,
     requests: BTreeMap<usize, (Arc<PodSpec>, Arc<Amounts>)>,
@@ -177,7 +177,7 @@ impl Checkers {
         if was != is {
             if let (Some(node), Some(pod)) = (was, old) {
                 let requests = self.requests_of(pod);
-                add(&mut self.nodes.entry(Arc::clone(node)).or_default().used, &requests, -1);
+                add(&mut self.nodes.entry(node).used, &requests, -1);
                 add(&mut self.total.used, &requests, -1);
             }
             if let (Some(node), Some(pod)) = (is, new) {
@@ -212,7 +212,7 @@ impl Checkers {
             self.broken("pod-bound-twice", at, format!("{} was bound to {node}, which is gone", pod.key()));
         }
         let requests = self.requests_of(pod);
-        let usage = self.nodes.entry(Arc::clone(node)).or_default();
+        let usage = self.nodes.entry(node);
         add(&mut usage.used, &requests, 1);
         add(&mut self.total.used, &requests, 1);
         // Who names a node by hand asks no scheduler; the node's agent turns away what does not fit.
@@ -253,7 +253,7 @@ impl Checkers {
         let ready = |o: Option<&Object>| matches!(o, Some(Object::Node(n)) if skeg_core::object::is_node_ready(n));
         self.nodes_ready += i64::from(ready(new)) - i64::from(ready(old));
         let Some(Object::Node(node)) = new.or(old) else { return };
-        let usage = self.nodes.entry(Arc::from(node.name())).or_default();
+        let usage = self.nodes.entry(node.name());
         let same = match (old, new) {
             (Some(Object::Node(a)), Some(Object::Node(b))) => {
                 Arc::ptr_eq(&a.status, &b.status) || a.status.allocatable == b.status.allocatable

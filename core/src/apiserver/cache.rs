@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::service_ip::Addresses;
 use crate::limits;
-use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
+use crate::object::{KeyMap, Kind, NameMap, Object, ObjectKey, Revision};
 use crate::read_ahead::touch_shared;
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
@@ -41,7 +41,7 @@ pub(super) struct Cache {
     kinds: Vec<KindCache>,
     /// Revisions of the private keys.
     marks: BTreeMap<Arc<str>, Revision>,
-    pods_by_node: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    pods_by_node: NameMap<BTreeSet<ObjectKey>>,
     addresses: Addresses,
 }
 
@@ -174,7 +174,7 @@ impl Cache {
             }
         }
         if let Some(node) = new {
-            self.pods_by_node.entry(Arc::clone(node)).or_default().insert(key.clone());
+            self.pods_by_node.entry(node).insert(key.clone());
         }
     }
 

@@ -56,13 +56,13 @@ impl ApiServer {
         };
         self.event_lease.current = Some((lease, now.mono + limits::EVENT_LEASE_REUSE));
         for write in std::mem::take(&mut self.event_lease.waiting) {
-            self.write(now, write, out);
+            self.write(now, Box::new(write), out);
         }
     }
 
     pub(super) fn event_lease_failed(&mut self, now: Now, why: &Status, out: &mut Vec<Out>) {
         for write in std::mem::take(&mut self.event_lease.waiting) {
-            self.answer(now, write, Err(why.clone()), out);
+            self.answer(now, write.origin, Err(why.clone()), out);
         }
     }
 }

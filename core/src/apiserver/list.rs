@@ -170,7 +170,7 @@ impl ApiServer {
             let (_, (_, waiting)) = self.waits.by_revision.pop_first().expect("something is due");
             match waiting {
                 Waiting::Read(read) => self.serve(now, read, out),
-                Waiting::Write(write) => self.write(now, *write, out),
+                Waiting::Write(write) => self.write(now, write, out),
             }
         }
     }
@@ -186,7 +186,7 @@ impl ApiServer {
                     let status = too_large(key.0, self.cache.revision());
                     reply(read.conn, read.id, Err(status), out);
                 }
-                Waiting::Write(write) => self.answer(now, *write, Err(unavailable()), out),
+                Waiting::Write(write) => self.answer(now, write.origin, Err(unavailable()), out),
             }
         }
     }

@@ -102,7 +102,7 @@ enum Job {
     /// Starts the watch of this id.
     Watch,
     /// The commit of a write, with the answer if it succeeds.
-    Commit(Write, Response),
+    Commit(Box<Write>, Response),
     /// Fresh values for a write.
     Look(Box<Write>),
     /// The store's revision, for a consistent read.
@@ -252,8 +252,8 @@ impl ApiServer {
     /// A job whose answer will not come.
     fn give_up(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
         match job {
-            Job::Commit(write, _) => self.answer(now, write, Err(unknown_outcome()), out),
-            Job::Look(write) => self.answer(now, *write, Err(unavailable()), out),
+            Job::Commit(write, _) => self.answer(now, write.origin, Err(unknown_outcome()), out),
+            Job::Look(write) => self.answer(now, write.origin, Err(unavailable()), out),
             Job::Revision(read) => reply(read.conn, read.id, Err(unavailable()), out),
             Job::Get(conn, id, _) => reply(conn, id, Err(unavailable()), out),
             Job::Page(page) => reply(page.conn, page.id, Err(unavailable()), out),

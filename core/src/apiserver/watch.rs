@@ -9,7 +9,7 @@ use super::{ConnId, Out, fields, reply};
 use crate::api::{FromServer, ReqId, Status, WatchEvent, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
+use crate::object::{FieldSelector, Kind, NameMap, Object, ObjectKey, Revision, Selector};
 use crate::store::{KeyValue, StoreEvent};
 
 /// Where a watcher stands in the index of its kind.
@@ -68,18 +68,18 @@ impl Watcher {
 #[derive(Debug, Default)]
 struct KindIndex {
     all: Vec<u32>,
-    by_namespace: BTreeMap<Arc<str>, Vec<u32>>,
-    by_name: BTreeMap<Arc<str>, Vec<u32>>,
-    by_node: BTreeMap<Arc<str>, Vec<u32>>,
+    by_namespace: NameMap<Vec<u32>>,
+    by_name: NameMap<Vec<u32>>,
+    by_node: NameMap<Vec<u32>>,
 }
 
 impl KindIndex {
     fn add(&mut self, place: &Place, slot: u32) {
         match place {
             Place::All => &mut self.all,
-            Place::Namespace(ns) => self.by_namespace.entry(Arc::clone(ns)).or_default(),
-            Place::Name(name) => self.by_name.entry(Arc::clone(name)).or_default(),
-            Place::Node(node) => self.by_node.entry(Arc::clone(node)).or_default(),
+            Place::Namespace(ns) => self.by_namespace.entry(ns),
+            Place::Name(name) => self.by_name.entry(name),
+            Place::Node(node) => self.by_node.entry(node),
         }
         .push(slot);
     }

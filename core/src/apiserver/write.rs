@@ -44,8 +44,9 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(origin: Origin, request: Box<Request>) -> Write {
-        Write { origin, request, fresh: Vec::new(), attempts: 0, admitted: None, names_tried: 0, outrun: false }
+    pub(super) fn new(origin: Origin, request: Box<Request>) -> Box<Write> {
+        let fresh = Vec::new();
+        Box::new(Write { origin, request, fresh, attempts: 0, admitted: None, names_tried: 0, outrun: false })
     }
 
     fn is_fresh(&self, key: &StoreKey) -> bool {
@@ -188,11 +189,11 @@ impl<'a> Deciding<'a> {
 
 impl ApiServer {
     /// Decides a write, and does what was decided.
-    pub(super) fn write(&mut self, now: Now, mut write: Write, out: &mut Vec<Out>) {
+    pub(super) fn write(&mut self, now: Now, mut write: Box<Write>, out: &mut Vec<Out>) {
         write.attempts += 1;
         if write.attempts > limits::WRITE_ATTEMPTS {
             let status = Status::too_many_requests("too much contention; try again", std::time::Duration::from_secs(1));
-            return self.answer(now, write, Err(status), out);
+            return self.answer(now, write.origin, Err(status), out);
         }
         let mut deciding = Deciding {
             now,
@@ -203,11 +204,11 @@ impl ApiServer {
             event_lease: &self.event_lease,
         };
         match deciding.decide(&mut write) {
-            Decision::Answer(result) => self.answer(now, write, result, out),
+            Decision::Answer(result) => self.answer(now, write.origin, result, out),
             Decision::AnswerIf(mut keys, result) => {
                 keys.retain(|key| !write.is_fresh(key));
                 if keys.is_empty() {
-                    self.answer(now, write, result, out);
+                    self.answer(now, write.origin, result, out);
                 } else {
                     self.look(now, write, keys, out);
                 }
@@ -215,18 +216,18 @@ impl ApiServer {
             Decision::Commit(commit) => self.commit(now, write, commit, out),
             Decision::Await(revision) => {
                 write.fresh.clear();
-                self.waits.add_write(now, revision, Box::new(write));
+                self.waits.add_write(now, revision, write);
             }
-            Decision::AwaitEventLease => self.await_event_lease(now, write, out),
+            Decision::AwaitEventLease => self.await_event_lease(now, *write, out),
         }
     }
 
-    fn look(&mut self, now: Now, mut write: Write, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
+    fn look(&mut self, now: Now, mut write: Box<Write>, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
         assert!(!keys.is_empty(), "a look has something to look for");
         // The answer carries no keys of what is absent, so the questions are kept, last and in order.
         write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
         let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
-        self.ask_store(now, Job::Look(Box::new(write)), StoreRequest::Txn(Box::new(txn)), out);
+        self.ask_store(now, Job::Look(write), StoreRequest::Txn(Box::new(txn)), out);
     }
 
     pub(super) fn looked(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
@@ -237,18 +238,18 @@ impl ApiServer {
                     slot.1 = value;
                 }
                 match fenced_off(&write) {
-                    Some(status) => self.answer(now, *write, Err(status), out),
-                    None => self.write(now, *write, out),
+                    Some(status) => self.answer(now, write.origin, Err(status), out),
+                    None => self.write(now, write, out),
                 }
             }
-            _ => self.answer(now, *write, Err(unavailable()), out),
+            _ => self.answer(now, write.origin, Err(unavailable()), out),
         }
     }
 
-    fn commit(&mut self, now: Now, write: Write, commit: Commit, out: &mut Vec<Out>) {
+    fn commit(&mut self, now: Now, write: Box<Write>, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut txn, response } = commit;
         if is_dry_run(&write.request.call) {
-            return self.answer(now, write, Ok(response), out);
+            return self.answer(now, write.origin, Ok(response), out);
         }
         if let Some(fence) = &write.request.fence {
             txn.compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
@@ -266,14 +267,14 @@ impl ApiServer {
     pub(super) fn committed(
         &mut self,
         now: Now,
-        mut write: Write,
+        mut write: Box<Write>,
         response: Response,
         answer: StoreReply,
         out: &mut Vec<Out>,
     ) {
         match answer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
-                self.answer(now, write, Ok(at_revision(response, revision)), out);
+                self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
                 // Somebody was faster. That is rare, so it costs a look and not every write a reading.
@@ -285,13 +286,13 @@ impl ApiServer {
                 self.event_lease.forget();
                 self.write(now, write, out);
             }
-            _ => self.answer(now, write, Err(unknown_outcome()), out),
+            _ => self.answer(now, write.origin, Err(unknown_outcome()), out),
         }
     }
 
     /// The write is over.
-    pub(super) fn answer(&mut self, now: Now, write: Write, result: Result<Response, Status>, out: &mut Vec<Out>) {
-        match write.origin {
+    pub(super) fn answer(&mut self, now: Now, origin: Origin, result: Result<Response, Status>, out: &mut Vec<Out>) {
+        match origin {
             Origin::Client(conn, id) => reply(conn, id, result, out),
             Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
             // What is missing is noticed and made again by the next housekeeping.

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::object::{KeyMap, Kind, Obj, Object, ObjectKey, Resource, Revision, Table, controller_of, joined};
-use crate::random::mix_bytes;
+use crate::object::{KeyMap, Kind, NameMap, Obj, Object, ObjectKey, Resource, Revision, controller_of, joined};
 use crate::read_ahead::touch;
 
 /// A question that a view can answer without a scan.
@@ -37,64 +36,27 @@ pub struct Change {
     pub new: Option<Object>,
 }
 
-/// The objects under one value of an index, with their slots.
-#[derive(Debug)]
-struct Group {
-    value: Arc<str>,
-    members: BTreeMap<ObjectKey, u32>,
-}
-
-/// One index of a view. Groups are found by hash, and never walked.
+/// One index of a view: for each value the objects under it, with their slots.
 #[derive(Debug)]
 struct Grouping {
     index: Index,
-    groups: Vec<Group>,
-    free: Vec<u32>,
-    by_value: Table,
-}
-
-fn hash(value: &str) -> u32 {
-    mix_bytes(0, value.as_bytes()) as u32
+    groups: NameMap<BTreeMap<ObjectKey, u32>>,
 }
 
 impl Grouping {
-    fn find(&self, value: &str) -> Option<u32> {
-        if self.by_value.is_empty() {
-            return None;
-        }
-        self.by_value.find(hash(value), |slot| &*self.groups[slot as usize].value == value)
-    }
-
     fn members(&self, value: &str) -> Option<&BTreeMap<ObjectKey, u32>> {
-        self.find(value).map(|slot| &self.groups[slot as usize].members)
+        self.groups.get(value)
     }
 
     fn insert(&mut self, value: &str, key: &ObjectKey, slot: u32) {
-        let group = self.find(value).unwrap_or_else(|| {
-            let group = Group { value: Arc::from(value), members: BTreeMap::new() };
-            let at = match self.free.pop() {
-                Some(at) => {
-                    self.groups[at as usize] = group;
-                    at
-                }
-                None => {
-                    self.groups.push(group);
-                    self.groups.len() as u32 - 1
-                }
-            };
-            self.by_value.insert(hash(value), at);
-            at
-        });
-        self.groups[group as usize].members.insert(key.clone(), slot);
+        self.groups.entry(value).insert(key.clone(), slot);
     }
 
     fn remove(&mut self, value: &str, key: &ObjectKey) {
-        let Some(group) = self.find(value) else { return };
-        let members = &mut self.groups[group as usize].members;
+        let Some(members) = self.groups.get_mut(value) else { return };
         members.remove(key);
         if members.is_empty() {
-            self.by_value.remove(hash(value), group);
-            self.free.push(group);
+            self.groups.remove(value);
         }
     }
 }
@@ -114,7 +76,7 @@ pub struct View {
 impl View {
     /// An empty view that maintains these indexes.
     pub fn new(kind: Kind, indexes: &[Index]) -> View {
-        let grouping = |i: &Index| Grouping { index: *i, groups: vec![], free: vec![], by_value: Table::default() };
+        let grouping = |i: &Index| Grouping { index: *i, groups: NameMap::default() };
         View {
             kind,
             objects: KeyMap::default(),

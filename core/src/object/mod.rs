@@ -19,6 +19,7 @@ mod key_map;
 mod kind;
 mod lease;
 mod meta;
+mod name_map;
 mod part;
 mod pod;
 mod quantity;
@@ -47,12 +48,12 @@ pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
 pub use lease::RenewedLeaseSpec;
 pub use meta::Meta;
+pub use name_map::NameMap;
 pub use part::{Inline, Part};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
-pub(crate) use table::Table;
 pub use template::{HasTemplate, Templated};
 
 /// A revision of the store, which is what `resourceVersion` shows. Zero: not stored.

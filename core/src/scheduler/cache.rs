@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::framework::Events;
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
-use crate::object::{Meta, Milli, Node, ObjectMeta};
+use crate::object::{Meta, Milli, NameMap, Node, ObjectMeta};
 
 /// A resource by number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -92,7 +92,7 @@ type Ports = BTreeMap<HostPort, u32>;
 pub struct Nodes {
     /// Names of resources.
     pub resources: ResourceNames,
-    index: BTreeMap<Arc<str>, Slot>,
+    index: NameMap<Slot>,
     vacant: BTreeSet<Slot>,
     count: usize,
     names: Vec<Arc<str>>,
