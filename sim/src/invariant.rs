@@ -256,7 +256,7 @@ impl Checkers {
         let usage = self.nodes.entry(node.name());
         let same = match (old, new) {
             (Some(Object::Node(a)), Some(Object::Node(b))) => {
-                Arc::ptr_eq(&a.status, &b.status) || a.status.allocatable == b.status.allocatable
+                a.status.same_apart_from_report(&b.status) || a.status.allocatable == b.status.allocatable
             }
             _ => false,
         };

@@ -14,7 +14,8 @@ use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, Subreso
 use crate::limits::{NODE_STATUS_INTERVAL, NODE_STATUS_UPDATE_FREQUENCY, REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{
-    HOSTNAME_LABEL, Kind, Labels, Milli, Node, Object, ObjectKey, ObjectMeta, Revision, node_condition,
+    HOSTNAME_LABEL, Kind, Labels, Milli, Node, Object, ObjectKey, ObjectMeta, ReportedNodeStatus, Revision,
+    node_condition,
 };
 use crate::random::Rng;
 
@@ -55,6 +56,8 @@ pub(super) struct NodeKeeper {
     /// The status has changed; to be reported then.
     changed_at: Option<Mono>,
     reported: Option<Revision>,
+    /// The status as last reported.
+    made: Option<ReportedNodeStatus>,
     retry: Retry,
 }
 
@@ -80,6 +83,7 @@ impl NodeKeeper {
             report_at: Mono::ZERO,
             changed_at: None,
             reported: None,
+            made: None,
             retry: Retry::default(),
         }
     }
@@ -170,7 +174,7 @@ impl NodeKeeper {
             }
             (Need::Status, Some(node)) => {
                 let mut node = node.clone();
-                node.status = Arc::new(self.status(&facts(), now));
+                *node.status_mut() = self.report(&facts(), now);
                 self.changed_at = None;
                 Call::Update { object: Object::Node(node), subresource: Subresource::Status, options }
             }
@@ -291,7 +295,7 @@ impl NodeKeeper {
             taints: (!taints.is_empty()).then(|| taints.clone()),
             ..core_v1::NodeSpec::default()
         };
-        Node::new(meta, spec, self.status(facts, now))
+        Node::new(meta, spec, ReportedNodeStatus::new(self.status(facts, now)))
     }
 
     /// An existing Node with our labels; whatever else others set stays.
@@ -304,8 +308,24 @@ impl NodeKeeper {
         node
     }
 
+    /// The status to report. Where the last report still stands and nothing is to be added, only its time is new.
+    fn report(&mut self, facts: &Facts, now: Now) -> ReportedNodeStatus {
+        let stands = |last: &&ReportedNodeStatus| {
+            let is_ready = node_condition(last, "Ready").is_some_and(|c| c.status == "True");
+            self.node.as_ref().is_some_and(|node| node.status.same_apart_from_report(last))
+                && is_ready == facts.runtime_is_up
+                && last.images.as_deref().unwrap_or_default() == facts.images
+        };
+        let status = match self.made.as_ref().filter(stands) {
+            Some(last) => last.reported_at(now.wall.to_time()),
+            None => ReportedNodeStatus::new(self.status(facts, now)),
+        };
+        self.made = Some(status.clone());
+        status
+    }
+
     fn status(&self, facts: &Facts, now: Now) -> core_v1::NodeStatus {
-        let old = self.node.as_ref().map(|n| &*n.status);
+        let old = self.node.as_ref().map(|n| &**n.status);
         let config = &self.config;
         let address =
             |type_: &str, address: &str| core_v1::NodeAddress { type_: type_.to_owned(), address: address.to_owned() };

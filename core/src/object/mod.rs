@@ -20,6 +20,7 @@ mod kind;
 mod lease;
 mod meta;
 mod name_map;
+mod node;
 mod part;
 mod pod;
 mod quantity;
@@ -49,6 +50,7 @@ pub use kind::{Kind, KindInfo};
 pub use lease::RenewedLeaseSpec;
 pub use meta::Meta;
 pub use name_map::NameMap;
+pub use node::ReportedNodeStatus;
 pub use part::{Inline, Part};
 pub use pod::BoundPodSpec;
 pub use quantity::{Milli, QuantityError};
@@ -400,7 +402,13 @@ resource!(Pod core_v1::Pod, POD, Arc BoundPodSpec, Arc core_v1::PodStatus,
     spec: Some(spec.to_whole()),
     status: (*status != Default::default()).then(|| status.clone()),
 });
-spec_and_status!(Node core_v1::Node, NODE, core_v1::NodeSpec, core_v1::NodeStatus);
+resource!(Node core_v1::Node, NODE, Arc core_v1::NodeSpec, Inline ReportedNodeStatus,
+|w| (w.metadata, w.spec.unwrap_or_default(), ReportedNodeStatus::new(w.status.unwrap_or_default())),
+|meta, spec, status| Self {
+    metadata: meta,
+    spec: Some(spec.clone()),
+    status: Some(status.to_whole()).filter(|status| *status != Default::default()),
+});
 spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
 spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
 spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET,

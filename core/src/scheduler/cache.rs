@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::framework::Events;
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
-use crate::object::{Meta, Milli, NameMap, Node, ObjectMeta};
+use crate::object::{Meta, Milli, NameMap, Node, ObjectMeta, ReportedNodeStatus};
 
 /// A resource by number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -98,6 +98,7 @@ pub struct Nodes {
     names: Vec<Arc<str>>,
     present: Vec<bool>,
     meta: Vec<Arc<Meta>>,
+    statuses: Vec<ReportedNodeStatus>,
     unschedulable: Vec<bool>,
     taints: Vec<Arc<[Taint]>>,
     allocatable: Vec<Vec<i64>>,
@@ -228,8 +229,11 @@ impl Nodes {
         if !events.is_empty() {
             self.generation[i] += 1;
         }
-        if self.put_allocatable(i, node) {
-            events |= Events::NODE_UPDATE_ALLOCATABLE;
+        if !self.statuses[i].same_apart_from_report(&node.status) {
+            self.statuses[i] = ReportedNodeStatus::clone(&node.status);
+            if self.put_allocatable(i, node) {
+                events |= Events::NODE_UPDATE_ALLOCATABLE;
+            }
         }
         if !events.is_empty() {
             self.touch(slot);
@@ -266,6 +270,7 @@ impl Nodes {
         self.unschedulable[i] = false;
         self.taints[i] = Arc::from([]);
         self.meta[i] = Arc::default();
+        self.statuses[i] = ReportedNodeStatus::default();
         for column in &mut self.allocatable {
             column[i] = 0;
         }
@@ -324,6 +329,7 @@ impl Nodes {
             self.names.push(Arc::clone(&name));
             self.present.push(false);
             self.meta.push(Arc::default());
+            self.statuses.push(ReportedNodeStatus::default());
             self.unschedulable.push(false);
             self.taints.push(Arc::from([]));
             self.ports.push(Ports::new());

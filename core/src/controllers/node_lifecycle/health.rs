@@ -108,7 +108,7 @@ impl NodeState {
         self.readiness = Readiness::of(node);
         let ready = node_condition(&node.status, "Ready");
         self.posted = ready.is_some();
-        let heartbeat = ready.and_then(|c| c.last_heartbeat_time.clone());
+        let heartbeat = ready.and_then(|c| node.status.heartbeat(c));
         if heartbeat != self.heartbeat {
             self.heartbeat = heartbeat;
             self.heard = now;
@@ -132,7 +132,7 @@ impl NodeState {
 
     /// Whether the verdict of silence still stands in the face of these, read later.
     pub(super) fn still_silent(&self, node: &Node, lease: Option<&Lease>, beat: Option<&Beat>) -> bool {
-        let heartbeat = node_condition(&node.status, "Ready").and_then(|c| c.last_heartbeat_time.clone());
+        let heartbeat = node_condition(&node.status, "Ready").and_then(|c| node.status.heartbeat(c));
         self.silent && lease.is_none_or(|l| beat.is_some_and(|beat| l.rv <= beat.lease)) && heartbeat == self.heartbeat
     }
 }
