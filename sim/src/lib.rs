@@ -12,6 +12,7 @@ pub mod heap;
 pub mod invariant;
 pub mod net;
 pub mod outcome;
+mod pages;
 pub mod process;
 pub mod report;
 pub mod run;

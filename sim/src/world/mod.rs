@@ -20,10 +20,11 @@ use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::clock::Clock;
-use crate::heap::{Heap, moment};
+use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
+use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};

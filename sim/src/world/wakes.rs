@@ -8,7 +8,7 @@ use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::touch;
 
 use super::World;
-use crate::heap::{Key, NEVER, Pages, key, moment, unowned, whose};
+use crate::pages::{Key, NEVER, Pages, key, moment, unowned, whose};
 use crate::process::Running;
 
 /// Wake-ups stand on pages of 2^24 ns, 17 ms; a thousand of them reach beyond the next heartbeat.

@@ -1,0 +1,208 @@
+//! Keys in virtual time, on pages: what comes soon costs the same to add and to take however much there is.
+//!
+//! Only the page whose time has come is in order; what follows it is in no order yet, and what comes after the last
+//! page waits in a heap (a calendar queue: Brown, CACM 1988). The heap is four-ary, with keys of 16 bytes, so that the
+//! children that a step down compares share a cache line, and there are half as many steps as in a binary heap.
+
+use skeg_core::random::mix;
+
+/// The moment, then the tie, then whose it is: one number, so that one comparison orders two.
+pub(crate) type Key = u128;
+
+/// A key whose tie is the `drawn`th of the seed.
+pub(crate) fn key(at: u64, seed: u64, drawn: u64, whose: u32) -> Key {
+    u128::from(at) << 64 | u128::from(mix(seed, drawn) as u32) << 32 | u128::from(whose)
+}
+
+/// The moment of a key.
+pub(crate) fn moment(key: Key) -> u64 {
+    (key >> 64) as u64
+}
+
+/// Whose a key is.
+pub(crate) fn whose(key: Key) -> u32 {
+    key as u32
+}
+
+/// After every key.
+pub(crate) const NEVER: Key = Key::MAX;
+
+/// A key without whose it is.
+pub(crate) fn unowned(key: Key) -> Key {
+    key >> 32 << 32
+}
+
+const ARITY: usize = 4;
+
+/// A four-ary heap of keys.
+#[derive(Debug, Default)]
+struct Keys(Vec<Key>);
+
+impl Keys {
+    /// The earliest.
+    fn first(&self) -> Option<Key> {
+        self.0.first().copied()
+    }
+
+    /// Adds a key.
+    fn add(&mut self, key: Key) {
+        self.0.push(key);
+        self.rise(self.0.len() - 1, key);
+    }
+
+    /// Takes out the earliest. The hole goes down to the bottom, where most keys belong that come from there, and the
+    /// last key rises from it.
+    fn take_first(&mut self) {
+        let last = self.0.pop().expect("what is taken out is there");
+        if self.0.is_empty() {
+            return;
+        }
+        let mut hole = 0;
+        while let Some((least, child)) = self.least_child(hole) {
+            self.0[hole] = child;
+            hole = least;
+        }
+        self.rise(hole, last);
+    }
+
+    /// Moves a key up from the hole at `place` to where it belongs.
+    fn rise(&mut self, mut place: usize, key: Key) {
+        while place > 0 {
+            let parent = (place - 1) / ARITY;
+            if self.0[parent] <= key {
+                break;
+            }
+            self.0[place] = self.0[parent];
+            place = parent;
+        }
+        self.0[place] = key;
+    }
+
+    fn least_child(&self, place: usize) -> Option<(usize, Key)> {
+        let first = place * ARITY + 1;
+        if let Some(&[a, b, c, d]) = self.0.get(first..first + ARITY) {
+            let (ab, cd) = (if a < b { (0, a) } else { (1, b) }, if c < d { (2, c) } else { (3, d) });
+            let (least, key) = if ab.1 < cd.1 { ab } else { cd };
+            return Some((first + least, key));
+        }
+        let last = self.0.get(first..)?;
+        last.iter().enumerate().min_by_key(|(_, key)| **key).map(|(i, key)| (first + i, *key))
+    }
+}
+
+/// Keys on pages, each of so many nanoseconds. Only the page whose time has come is in order.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    /// A page is of two to the power of this nanoseconds.
+    size: u32,
+    /// The keys up to the end of the open page in order, and how many of them have been taken. What is added is mostly
+    /// later than what is there.
+    open: Vec<Key>,
+    taken: usize,
+    /// Number of the open page.
+    number: u64,
+    /// The keys of the pages that follow, each at its number modulo how many there are, and which of them have any.
+    closed: Vec<Vec<Key>>,
+    used: Vec<u64>,
+    /// What comes after the last page.
+    later: Keys,
+}
+
+impl Pages {
+    /// So many times 64 pages of two to the power of `size` nanoseconds.
+    pub(crate) fn new(size: u32, count: usize) -> Pages {
+        let closed = vec![Vec::new(); 64 * count];
+        let (open, later) = (Vec::new(), Keys::default());
+        Pages { size, open, taken: 0, number: 0, closed, used: vec![0; count], later }
+    }
+
+    /// Adds a key.
+    pub(crate) fn add(&mut self, key: Key) {
+        let page = moment(key) >> self.size;
+        if page <= self.number {
+            let place = self.open[self.taken..].partition_point(|open| *open < key);
+            self.open.insert(self.taken + place, key);
+        } else if page - self.number < self.closed.len() as u64 {
+            let place = self.place(page);
+            self.closed[place].push(key);
+            self.used[place / 64] |= 1 << (place % 64);
+        } else {
+            self.later.add(key);
+        }
+    }
+
+    fn place(&self, page: u64) -> usize {
+        page as usize & (self.closed.len() - 1)
+    }
+
+    /// The earliest key. Need not be told if it comes after `by`: the page that has it stays closed then, since what is
+    /// added meanwhile belongs on pages before it.
+    #[inline]
+    pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
+        if self.open.is_empty() {
+            self.turn(by);
+        }
+        self.open.get(self.taken).copied()
+    }
+
+    /// Takes out the first key, if the page is open that has it.
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Key> {
+        let first = self.open.get(self.taken).copied()?;
+        self.taken += 1;
+        if self.taken == self.open.len() {
+            self.open.clear();
+            self.taken = 0;
+        }
+        Some(first)
+    }
+
+    /// Number of the open page.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The keys of the open page and of some that follow it.
+    pub(crate) fn ahead(&self, pages: u64) -> impl Iterator<Item = Key> {
+        let following = (1..pages).flat_map(|n| &self.closed[self.place(self.number + n)]);
+        self.open[self.taken..].iter().chain(following).copied()
+    }
+
+    /// Opens the next page that has keys, unless it begins after `by`.
+    #[inline(never)]
+    fn turn(&mut self, by: u64) {
+        let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> self.size);
+        let number = self.next().map_or(later, |closed| closed.min(later));
+        if number > by >> self.size {
+            return;
+        }
+        self.number = number;
+        let place = self.place(number);
+        self.used[place / 64] &= !(1 << (place % 64));
+        // The two change places, so that both keep their room.
+        std::mem::swap(&mut self.open, &mut self.closed[place]);
+        if number == later {
+            while let Some(key) = self.later.first().filter(|key| moment(*key) >> self.size == number) {
+                self.later.take_first();
+                self.open.push(key);
+            }
+        }
+        if self.open.len() > 1 {
+            self.open.sort_unstable();
+        }
+    }
+
+    /// The number of the next closed page that has keys.
+    fn next(&self) -> Option<u64> {
+        let here = self.place(self.number);
+        let (word, before) = (here / 64, (1 << (here % 64)) - 1);
+        let found = |word: usize, of: u64| (of != 0).then(|| word * 64 + of.trailing_zeros() as usize);
+        let place = found(word, self.used[word] & !before)
+            .or_else(|| {
+                let mut others = (word + 1..self.used.len()).chain(0..word);
+                others.find_map(|word| found(word, self.used[word]))
+            })
+            .or_else(|| found(word, self.used[word] & before))?;
+        Some(self.number + self.place(place.wrapping_sub(here) as u64) as u64)
+    }
+}
