@@ -79,6 +79,8 @@ pub struct Checkers {
     /// Ready pods by workload.
     ready_of: BTreeMap<ObjectKey, i32>,
     marks: Vec<Mark>,
+    /// How many commits there were but for renewals of Leases.
+    pub changes: u64,
     /// Pods by phase.
     pub phases: BTreeMap<String, i64>,
     /// Pods that are ready.
@@ -134,6 +136,7 @@ impl Checkers {
         {
             self.generations(at, old.meta(), new);
         }
+        self.changes += u64::from(!matches!(new.or(old), Some(Object::Lease(_))));
         match new.or(old) {
             Some(Object::Pod(_)) => self.pod(at, store, pod(old), pod(new)),
             Some(Object::Node(_)) => self.node(old, new),

@@ -213,11 +213,13 @@ impl Run<'_> {
     /// Waits until the declared state is reached, and looks whether it is kept.
     fn settle(&mut self, end: Duration, observer: &mut dyn Observer) -> (bool, Vec<NotConverged>) {
         let mut since: Option<u64> = None;
+        // At how many changes the store was last looked at, and whether it was converged.
+        let mut looked: Option<(u64, bool)> = None;
         loop {
             let now = self.world.now;
-            // A look costs a walk over the store: the more there is, the more rarely.
+            // A look costs a walk over the store: the more there is, the more rarely, and only if there is news.
             let step = nanos(LOOK).max(self.world.store_size() as u64 * 20_000);
-            let well = self.world.users_are_idle() && converge::unconverged(&self.world.store, 1).is_empty();
+            let well = self.world.users_are_idle() && self.is_converged(&mut looked);
             match (well, since) {
                 (true, None) => since = Some(now),
                 // Whoever lost its connection just before the end is given the time to notice.
@@ -245,6 +247,15 @@ impl Run<'_> {
             }
             self.until((now + step).min(nanos(end)), end, observer);
         }
+    }
+
+    /// Whether the store is converged; looks only if something has changed since it was `looked` at.
+    fn is_converged(&self, looked: &mut Option<(u64, bool)>) -> bool {
+        let changes = self.world.checkers.changes;
+        let known = looked.filter(|(then, _)| *then == changes);
+        let converged = known.map_or_else(|| converge::unconverged(&self.world.store, 1).is_empty(), |(_, so)| so);
+        *looked = Some((changes, converged));
+        converged
     }
 
     fn sample(&mut self) {
