@@ -140,5 +140,13 @@ mod tests {
         assert_eq!(u.len(), 36);
         assert_eq!(u.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&u.as_bytes()[19]));
+        for seed in 0..50 {
+            let mut rng = Rng::from_seed(seed);
+            let mut draws = rng.clone();
+            let (a, b) = (draws.next_u64(), draws.next_u64());
+            let (low, variant) = (a & 0xfff, 8 + (b >> 62));
+            let front = format!("{:08x}-{:04x}-4{low:03x}-{variant:x}", a >> 32, a >> 16 & 0xffff);
+            assert_eq!(rng.uuid(), format!("{front}{:03x}-{:012x}", b >> 48 & 0xfff, b & 0xffff_ffff_ffff));
+        }
     }
 }

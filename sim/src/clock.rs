@@ -25,8 +25,8 @@ impl Clock {
 
     /// What it shows at a moment.
     pub fn at(&self, now: u64) -> Now {
-        let mono = self.mono(now);
-        Now { mono: Mono(mono), wall: Wall(EPOCH + (mono / 1000) as i64 + self.offset) }
+        let Now { mono, wall } = Clock::steady(self.mono(now));
+        Now { mono, wall: Wall(wall.0 + self.offset) }
     }
 
     fn mono(&self, now: u64) -> u64 {

@@ -43,12 +43,6 @@ impl<E> Heap<E> {
         self.keys.add(key(at, self.seed, self.pushed, slot));
     }
 
-    /// The earliest event and its moment.
-    pub fn pop(&mut self) -> Option<(u64, E)> {
-        self.keys.first(u64::MAX)?;
-        self.take()
-    }
-
     /// Takes out the event that `next` has told.
     pub(crate) fn take(&mut self) -> Option<(u64, E)> {
         let first = self.keys.take_first()?;
@@ -63,22 +57,19 @@ impl<E> Heap<E> {
     pub(crate) fn next(&mut self, by: u64) -> Key {
         self.keys.first(by).map_or(NEVER, unowned)
     }
-
-    /// How many events wait.
-    pub fn len(&self) -> usize {
-        self.slab.len() - self.free.len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Heap, moment};
+    use super::{Heap, NEVER, moment};
     use skeg_core::Rng;
+
+    fn pop<E>(heap: &mut Heap<E>) -> Option<(u64, E)> {
+        let next = heap.next(u64::MAX);
+        let taken = heap.take();
+        assert_eq!(taken.as_ref().map(|(at, _)| *at), Some(moment(next)).filter(|_| next != NEVER));
+        taken
+    }
 
     fn order(seed: u64) -> Vec<u32> {
         let mut heap = Heap::new(seed);
@@ -86,7 +77,7 @@ mod tests {
             heap.push(5, n);
         }
         heap.push(1, 99);
-        std::iter::from_fn(|| heap.pop().map(|(_, n)| n)).collect()
+        std::iter::from_fn(|| pop(&mut heap).map(|(_, n)| n)).collect()
     }
 
     #[test]
@@ -94,6 +85,17 @@ mod tests {
         assert_eq!(order(1)[0], 99);
         assert_eq!(order(1), order(1));
         assert!((2..20).any(|seed| order(seed) != order(1)));
+    }
+
+    #[test]
+    fn what_is_pushed_before_the_next_page_comes_first() {
+        let mut heap = Heap::new(1);
+        heap.push(5_000_000_000, 1);
+        assert_eq!(heap.next(4_000_000_000), NEVER, "it comes later, and its page stays closed");
+        heap.push(4_500_000_000, 2);
+        heap.push(4_499_999_999, 3);
+        let order = [pop(&mut heap), pop(&mut heap), pop(&mut heap), pop(&mut heap)];
+        assert_eq!(order, [Some((4_499_999_999, 3)), Some((4_500_000_000, 2)), Some((5_000_000_000, 1)), None]);
     }
 
     #[test]
@@ -115,11 +117,9 @@ mod tests {
             } else {
                 let least = waiting.iter().enumerate().min_by_key(|(_, at)| **at).map(|(i, _)| i);
                 let expect = least.map(|i| waiting.swap_remove(i));
-                assert_eq!(Some(moment(heap.next(u64::MAX))).filter(|_| !heap.is_empty()), expect);
-                assert_eq!(heap.pop(), expect.map(|at| (at, at)));
+                assert_eq!(pop(&mut heap), expect.map(|at| (at, at)));
                 now = expect.unwrap_or(now);
             }
-            assert_eq!((heap.len(), heap.is_empty()), (waiting.len(), waiting.is_empty()));
         }
     }
 }

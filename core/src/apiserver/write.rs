@@ -87,6 +87,12 @@ impl Decision {
     }
 }
 
+/// One operation, if the key is still at this revision.
+fn guarded(key: StoreKey, rv: Revision, op: Op) -> Box<Txn> {
+    let (compare, success) = (smallvec![Compare::ModRevision(key, rv)], smallvec![op]);
+    Box::new(Txn { compare, success, failure: Few::new() })
+}
+
 impl Commit {
     /// Puts `new` in the place of `old`. A Lease that changes hands moves its fence in the same transaction; see
     /// [`Fence`](crate::api::Fence).
@@ -106,11 +112,8 @@ impl Commit {
         });
         let key = StoreKey::Object(key.clone());
         let response = Response::Object(new.clone());
-        let mut txn = Box::new(Txn {
-            compare: smallvec![Compare::ModRevision(key.clone(), rv)],
-            success: smallvec![Op::Put { key, value: Stored::Object(new), lease: None }],
-            failure: Few::new(),
-        });
+        let put = Op::Put { key: key.clone(), value: Stored::Object(new), lease: None };
+        let mut txn = guarded(key, rv, put);
         if let Some(fence) = fence {
             txn.success.push(fence);
         }
@@ -130,11 +133,7 @@ impl Commit {
     /// Removes `old`; the answer is `last`, its last state. A Lease that goes takes its fence with it.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
         let object = StoreKey::Object(key.clone());
-        let mut txn = Box::new(Txn {
-            compare: smallvec![Compare::ModRevision(object.clone(), old.rv())],
-            success: smallvec![Op::Delete { key: object }],
-            failure: Few::new(),
-        });
+        let mut txn = guarded(object.clone(), old.rv(), Op::Delete { key: object });
         if key.kind == Kind::LEASE {
             txn.success.push(Op::Delete { key: StoreKey::Fence(key.clone()) });
         }
