@@ -1,6 +1,6 @@
 //! Nodes and pods to measure with.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::json;
 use skeg_core::Object;
@@ -23,7 +23,7 @@ pub fn node(i: usize) -> Node {
 }
 
 /// What pods of one template share.
-pub struct Template(Arc<k8s_openapi::api::core::v1::PodSpec>);
+pub struct Template(Rc<k8s_openapi::api::core::v1::PodSpec>);
 
 impl Template {
     /// Pods that request 100m and 500Mi.
@@ -32,7 +32,7 @@ impl Template {
             "schedulerName": "default-scheduler", "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
             "containers": [{"name": "main", "image": "registry.k8s.io/pause:3.9",
                 "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}]});
-        Template(Arc::new(serde_json::from_value(spec).expect("a pod spec is a pod spec")))
+        Template(Rc::new(serde_json::from_value(spec).expect("a pod spec is a pod spec")))
     }
 
     /// The `i`-th pod; on no node.
@@ -44,7 +44,7 @@ impl Template {
             labels: Some([("app".to_owned(), "bench".to_owned())].into()),
             ..ObjectMeta::default()
         };
-        let spec = BoundPodSpec { shared: Arc::clone(&self.0), node: None };
+        let spec = BoundPodSpec { shared: Rc::clone(&self.0), node: None };
         let mut pod = Obj::new(meta, spec, Default::default());
         pod.rv = Revision(rv);
         pod

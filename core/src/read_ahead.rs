@@ -5,7 +5,7 @@
 //! have their lines read together, and so wait once for all of them (Chen et al., "Improving Hash Join Performance
 //! through Prefetching", ICDE 2004, "group prefetching"). Machines offer a `read_ahead` that only looks.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// Reads a value, and forgets it.
 pub fn touch<T: Copy>(value: &T) {
@@ -13,6 +13,6 @@ pub fn touch<T: Copy>(value: &T) {
 }
 
 /// Reads the counter of a shared value, which whoever copies or drops it will change.
-pub fn touch_shared<T: ?Sized>(value: &Arc<T>) {
-    std::hint::black_box(Arc::strong_count(value));
+pub fn touch_shared<T: ?Sized>(value: &Rc<T>) {
+    std::hint::black_box(Rc::strong_count(value));
 }

@@ -1,9 +1,12 @@
-//! Files of this machine, for the readers in `skeg_sim::files`.
+//! Files of this machine, for the readers in `skeg_sim::files`; and what has been read of them.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use skeg_sim::files::Source;
 use skeg_sim::files::yaml::{MAX_FILE_BYTES, too_large_file};
 
@@ -42,6 +45,55 @@ impl Source for Disk {
             .map(|p| p.to_string_lossy().into_owned())
             .collect();
         files.sort();
+        Some(files)
+    }
+}
+
+/// Files as they were once read: for a trace, and for threads that each make the scenario anew.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Files {
+    files: BTreeMap<String, String>,
+    directories: BTreeMap<String, Vec<String>>,
+}
+
+impl Source for Files {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let text = self.files.get(path).map(|text| text.clone().into_bytes());
+        text.ok_or_else(|| "it is not among the files of the trace; record the run again".to_owned())
+    }
+
+    fn directory(&self, path: &str) -> Option<Vec<String>> {
+        self.directories.get(path).cloned()
+    }
+}
+
+/// The file system, and what has been read of it.
+#[derive(Default)]
+pub struct Recording(RefCell<Files>);
+
+impl Recording {
+    /// What has been read so far.
+    pub fn files(&self) -> Files {
+        self.0.borrow().clone()
+    }
+}
+
+impl Source for Recording {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        // Standard input can be read once, a scenario may name it twice.
+        if let Some(text) = self.0.borrow().files.get(path) {
+            return Ok(text.clone().into_bytes());
+        }
+        let bytes = Disk.read(path)?;
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            self.0.borrow_mut().files.insert(path.to_owned(), text.to_owned());
+        }
+        Ok(bytes)
+    }
+
+    fn directory(&self, path: &str) -> Option<Vec<String>> {
+        let files = Disk.directory(path)?;
+        self.0.borrow_mut().directories.insert(path.to_owned(), files.clone());
         Some(files)
     }
 }

@@ -9,14 +9,14 @@ use skeg_sim::outcome::Outcome;
 use skeg_sim::report;
 
 use crate::cli::{Output, RunArgs};
-use crate::disk::explain;
+use crate::disk::{Recording, explain};
 use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::{Exit, drive, machine, trace};
 
 /// Runs, and prints what came of it.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
-    let recording = trace::Recording::default();
+    let recording = Recording::default();
     let loaded = load(args, &recording)?;
     check_writable(args.report.as_deref())?;
     check_writable(args.trace.as_deref())?;
@@ -52,12 +52,17 @@ fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
 
 /// Reads the files; what is left out or will not work is said on standard error.
 pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
-    let loaded = files::load(&args.files, source, &args.load_options()).map_err(|problems| problems.to_string())?;
+    let loaded = load_quietly(args, source)?;
     if !args.quiet {
         loaded.notes.iter().for_each(|n| eprintln!("note: {n}"));
         loaded.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     }
     Ok(loaded)
+}
+
+/// As `load`, without a word but for what is wrong.
+pub fn load_quietly(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
+    files::load(&args.files, source, &args.load_options()).map_err(|problems| problems.to_string())
 }
 
 /// Prints an outcome.

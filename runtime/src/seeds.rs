@@ -8,10 +8,10 @@ use serde_json::json;
 use skeg_sim::outcome::Outcome;
 
 use crate::cli::{Output, RunArgs};
-use crate::disk::Disk;
+use crate::disk::Recording;
 use crate::drive::Crash;
 use crate::progress::Progress;
-use crate::run::{emit, exit_of, load, summary};
+use crate::run::{emit, exit_of, load, load_quietly, summary};
 use crate::{Exit, drive, machine};
 
 /// What is kept of a run.
@@ -27,7 +27,9 @@ struct SeedResult {
 /// Runs every seed, prints each that fails as it ends, and a summary. The order of lines follows the threads; the
 /// results themselves do not.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
-    let loaded = load(args, &Disk)?;
+    let recording = Recording::default();
+    load(args, &recording)?;
+    let files = recording.files();
     let seeds = args.seeds.clone().expect("called with --seeds");
     let jobs = args.jobs.map_or_else(machine::cpus, |n| n as usize);
     let progress = Progress::of_runs(seeds.end - seeds.start, args.quiet);
@@ -36,12 +38,14 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let (sender, receiver) = mpsc::channel();
     let mut results = std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let (next, sender, scenario, end) = (&next, sender.clone(), &loaded.scenario, seeds.end);
+            let (next, sender, files, end) = (&next, sender.clone(), &files, seeds.end);
             scope.spawn(move || {
+                // Objects stay on the thread that makes them.
+                let loaded = load_quietly(args, files).expect("files that were well are well again");
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     // A send fails only when the receiver is gone, which ends the whole command.
-                    if seed >= end || sender.send((seed, drive::run_quietly(scenario, seed))).is_err() {
+                    if seed >= end || sender.send((seed, drive::run_quietly(&loaded.scenario, seed))).is_err() {
                         return;
                     }
                 }

@@ -4,20 +4,19 @@
 //! The format is text: a JSON object on the first line, then one line an event: its number, virtual nanoseconds, the
 //! hash so far, and what it was.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use skeg_sim::files::{self, LoadOptions, Source, duration};
+use skeg_sim::files::{self, LoadOptions, duration};
 use skeg_sim::outcome::Outcome;
 use skeg_sim::scenario::{FaultLevel, Scenario};
 
 use crate::cli::{DiffArgs, ReplayArgs, RunArgs};
-use crate::disk::Disk;
+use crate::disk::{Files, Recording};
 use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::run::{emit, exit_of, file_error, print};
@@ -43,46 +42,8 @@ struct Header {
     settle: Option<String>,
     faults: Option<String>,
     keep_bindings: bool,
-    files: BTreeMap<String, String>,
-    directories: BTreeMap<String, Vec<String>>,
-}
-
-/// Files as they are read, kept for a trace.
-#[derive(Default)]
-pub struct Recording {
-    files: RefCell<BTreeMap<String, String>>,
-    directories: RefCell<BTreeMap<String, Vec<String>>>,
-}
-
-impl Source for Recording {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        // Standard input can be read once, a scenario may name it twice.
-        if let Some(text) = self.files.borrow().get(path) {
-            return Ok(text.clone().into_bytes());
-        }
-        let bytes = Disk.read(path)?;
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            self.files.borrow_mut().insert(path.to_owned(), text.to_owned());
-        }
-        Ok(bytes)
-    }
-
-    fn directory(&self, path: &str) -> Option<Vec<String>> {
-        let files = Disk.directory(path)?;
-        self.directories.borrow_mut().insert(path.to_owned(), files.clone());
-        Some(files)
-    }
-}
-
-impl Source for Header {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        let text = self.files.get(path).map(|text| text.clone().into_bytes());
-        text.ok_or_else(|| "the trace does not hold this file; record the run again".to_owned())
-    }
-
-    fn directory(&self, path: &str) -> Option<Vec<String>> {
-        self.directories.get(path).cloned()
-    }
+    #[serde(flatten)]
+    files: Files,
 }
 
 fn level_name(level: FaultLevel) -> &'static str {
@@ -107,8 +68,7 @@ impl Header {
             settle: options.settle.map(duration::format),
             faults: options.faults.map(|f| level_name(f).to_owned()),
             keep_bindings: options.keep_bindings,
-            files: recording.files.borrow().clone(),
-            directories: recording.directories.borrow().clone(),
+            files: recording.files(),
         }
     }
 
@@ -196,7 +156,7 @@ struct Parting {
 pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
     let mut trace = Trace::open(&args.trace)?;
     let header = &trace.header;
-    let loaded = files::load(&header.paths, header, &header.options()).map_err(|p| p.to_string())?;
+    let loaded = files::load(&header.paths, &header.files, &header.options()).map_err(|p| p.to_string())?;
     if header.version != env!("CARGO_PKG_VERSION") {
         eprintln!("note: recorded by version {}, this is {}", header.version, env!("CARGO_PKG_VERSION"));
     }

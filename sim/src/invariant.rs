@@ -15,7 +15,7 @@
 //! | `converged-and-kept` | at the end the declared state is reached, and kept |
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -69,7 +69,7 @@ pub struct Checkers {
     nodes: NameMap<NodeUse>,
     /// Of all nodes together.
     total: NodeUse,
-    requests: BTreeMap<usize, (Arc<PodSpec>, Arc<Amounts>)>,
+    requests: BTreeMap<usize, (Rc<PodSpec>, Rc<Amounts>)>,
     leaders: BTreeMap<(&'static str, u32), bool>,
     /// Sizes of the ReplicaSets of a Deployment, by UIDs.
     sizes: BTreeMap<String, BTreeMap<String, i32>>,
@@ -132,7 +132,7 @@ impl Checkers {
     fn commit(&mut self, at: f64, store: &MemoryStore, event: &StoreEvent) {
         let (old, new) = (object(event.previous.as_deref()), object(event.value.as_deref()));
         if let (Some(old), Some(new)) = (old, new)
-            && !Arc::ptr_eq(old.meta(), new.meta())
+            && !Rc::ptr_eq(old.meta(), new.meta())
         {
             self.generations(at, old.meta(), new);
         }
@@ -210,7 +210,7 @@ impl Checkers {
         }
     }
 
-    fn bound(&mut self, at: f64, store: &MemoryStore, node: &Arc<str>, pod: &Pod, just_bound: bool) {
+    fn bound(&mut self, at: f64, store: &MemoryStore, node: &Rc<str>, pod: &Pod, just_bound: bool) {
         if just_bound && stored(store, &ObjectKey::new(Kind::NODE, "", node)).is_none() {
             self.broken("pod-bound-twice", at, format!("{} was bound to {node}, which is gone", pod.key()));
         }
@@ -236,19 +236,19 @@ impl Checkers {
     }
 
     /// What a pod asks for, itself included (`pods: 1`); computed once for all pods of a template.
-    fn requests_of(&mut self, pod: &Pod) -> Arc<Amounts> {
-        let address = Arc::as_ptr(&pod.spec.shared) as usize;
+    fn requests_of(&mut self, pod: &Pod) -> Rc<Amounts> {
+        let address = Rc::as_ptr(&pod.spec.shared) as usize;
         if let Some((_, amounts)) = self.requests.get(&address) {
-            return Arc::clone(amounts);
+            return Rc::clone(amounts);
         }
         let mut amounts = pod_requests(&pod.spec.shared);
         amounts.insert("pods".into(), Milli::units(1));
-        let amounts = Arc::new(amounts);
+        let amounts = Rc::new(amounts);
         // The spec is kept, so that its address stays its own.
         if self.requests.len() > 10_000 {
             self.requests.clear();
         }
-        self.requests.insert(address, (Arc::clone(&pod.spec.shared), Arc::clone(&amounts)));
+        self.requests.insert(address, (Rc::clone(&pod.spec.shared), Rc::clone(&amounts)));
         amounts
     }
 
@@ -439,7 +439,7 @@ fn pod(object: Option<&Object>) -> Option<&Pod> {
 }
 
 /// The node on which a pod takes room.
-fn place(pod: &Pod) -> Option<&Arc<str>> {
+fn place(pod: &Pod) -> Option<&Rc<str>> {
     pod.spec.node.as_ref().filter(|_| !is_pod_terminal(pod))
 }
 

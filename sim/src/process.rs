@@ -1,7 +1,7 @@
 //! Processes: what runs on the hosts. A process is a constructor; a crash drops the machine, a restart builds it again
 //! with another incarnation of its random stream.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
@@ -26,7 +26,7 @@ pub enum Role {
     /// Whoever carries out the timeline at the API.
     User,
     /// The agent of a node; the number counts nodes.
-    Agent(usize, Arc<AgentConfig>),
+    Agent(usize, Rc<AgentConfig>),
     /// The service proxy of a node.
     Proxy(usize, ProxyConfig),
     /// A replica of the cluster's DNS.
@@ -77,7 +77,7 @@ pub struct Process {
     /// Its connection to an API server, if it has one.
     pub connection: Option<Connection>,
     /// For traces and panics: `agent node-7`.
-    pub name: Arc<str>,
+    pub name: Rc<str>,
     /// What it is.
     pub role: Role,
 }
@@ -95,10 +95,10 @@ impl Role {
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: Setup) -> Running {
         let Setup { leader_elect, record_events, share_informers } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
-        let identity: Arc<str> = Arc::from(format!("{}_{life}", name.replace(' ', "-")));
+        let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
             Role::Api(_) => {
-                let config = apiserver::Config { name: Arc::from(name), ..apiserver::Config::default() };
+                let config = apiserver::Config { name: Rc::from(name), ..apiserver::Config::default() };
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {

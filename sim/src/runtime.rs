@@ -4,7 +4,7 @@
 //! that dies in between has done nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent::{
@@ -33,7 +33,7 @@ pub enum Fire {
 
 #[derive(Debug)]
 struct Container {
-    spec: Arc<ContainerSpec>,
+    spec: Rc<ContainerSpec>,
     state: ContainerState,
     /// Virtual time from which probes succeed.
     ready_at: u64,
@@ -43,7 +43,7 @@ struct Container {
 #[derive(Debug)]
 pub struct NodeRuntime {
     node: u32,
-    images: BTreeMap<Arc<str>, u64>,
+    images: BTreeMap<Rc<str>, u64>,
     sandboxes: BTreeMap<SandboxId, SandboxInfo>,
     containers: BTreeMap<ContainerId, Container>,
     next: u64,
@@ -71,7 +71,7 @@ fn default_for(spec: &ContainerSpec) -> ImageProfile {
 }
 
 fn error<T>(reason: &str, message: &str) -> Result<T, RuntimeError> {
-    Err(RuntimeError { reason: Arc::from(reason), message: Arc::from(message) })
+    Err(RuntimeError { reason: Rc::from(reason), message: Rc::from(message) })
 }
 
 fn image_of(spec: &ContainerSpec) -> &str {
@@ -157,10 +157,10 @@ impl NodeRuntime {
         let Some(c) = self.containers.get_mut(id) else { return };
         let ContainerState::Running { started_at } = c.state else { return };
         let reason = if code == 0 { "Completed" } else { "Error" };
-        let message = Arc::from("");
+        let message = Rc::from("");
         c.state = ContainerState::Exited {
             exit_code: code,
-            reason: Arc::from(reason),
+            reason: Rc::from(reason),
             message,
             started_at,
             finished_at: wall,
@@ -238,12 +238,12 @@ impl NodeRuntime {
         let containers = self.containers.iter().map(|(id, c)| ContainerInfo {
             id: id.clone(),
             sandbox: c.spec.sandbox.clone(),
-            pod_uid: Arc::clone(&c.spec.pod_uid),
-            name: Arc::clone(&c.spec.name),
+            pod_uid: Rc::clone(&c.spec.pod_uid),
+            name: Rc::clone(&c.spec.name),
             attempt: c.spec.attempt,
             state: c.state.clone(),
         });
-        let images = self.images.iter().map(|(image, bytes)| ImageInfo { image: Arc::clone(image), bytes: *bytes });
+        let images = self.images.iter().map(|(image, bytes)| ImageInfo { image: Rc::clone(image), bytes: *bytes });
         RuntimeEvent::Listed {
             op,
             sandboxes: self.sandboxes.values().cloned().collect(),
@@ -252,31 +252,31 @@ impl NodeRuntime {
         }
     }
 
-    fn pull(&mut self, image: &Arc<str>, profile: &ImageProfile) -> Result<ImageInfo, RuntimeError> {
+    fn pull(&mut self, image: &Rc<str>, profile: &ImageProfile) -> Result<ImageInfo, RuntimeError> {
         if profile.pull_fails {
             return error("ErrImagePull", &format!("failed to pull image {image:?}: not found"));
         }
         if self.trouble() {
             return error("ErrImagePull", &format!("failed to pull image {image:?}: connection reset by peer"));
         }
-        self.images.insert(Arc::clone(image), profile.bytes);
-        Ok(ImageInfo { image: Arc::clone(image), bytes: profile.bytes })
+        self.images.insert(Rc::clone(image), profile.bytes);
+        Ok(ImageInfo { image: Rc::clone(image), bytes: profile.bytes })
     }
 
-    fn run_sandbox(&mut self, pod_uid: Arc<str>, pod: Arc<str>) -> SandboxInfo {
+    fn run_sandbox(&mut self, pod_uid: Rc<str>, pod: Rc<str>) -> SandboxInfo {
         self.next += 1;
         let n = self.next;
-        let id = SandboxId(Arc::from(format!("sandbox-{}-{n}", self.node)));
+        let id = SandboxId(Rc::from(format!("sandbox-{}-{n}", self.node)));
         // 10.128.0.0/9 by node and pod: addresses come back only after 250 pods of a node.
         let host = (n % 250) + 2;
         let (high, low) = (128 + (self.node >> 8) % 128, self.node & 255);
         let info =
-            SandboxInfo { id: id.clone(), pod_uid, pod, ip: Arc::from(format!("10.{high}.{low}.{host}")), ready: true };
+            SandboxInfo { id: id.clone(), pod_uid, pod, ip: Rc::from(format!("10.{high}.{low}.{host}")), ready: true };
         self.sandboxes.insert(id, info.clone());
         info
     }
 
-    fn create(&mut self, spec: Arc<ContainerSpec>) -> Result<ContainerId, RuntimeError> {
+    fn create(&mut self, spec: Rc<ContainerSpec>) -> Result<ContainerId, RuntimeError> {
         if !self.sandboxes.get(&spec.sandbox).is_some_and(|s| s.ready) {
             return error("CreateContainerError", "the sandbox does not run");
         }
@@ -284,7 +284,7 @@ impl NodeRuntime {
             return error("CreateContainerError", "simulated failure of the creation");
         }
         self.next += 1;
-        let id = ContainerId(Arc::from(format!("container-{}-{}", self.node, self.next)));
+        let id = ContainerId(Rc::from(format!("container-{}-{}", self.node, self.next)));
         self.containers.insert(id.clone(), Container { spec, state: ContainerState::Created, ready_at: u64::MAX });
         Ok(id)
     }

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -84,8 +84,8 @@ fn wrong_endpoints(store: &MemoryStore) -> Option<String> {
 }
 
 /// The table that a node should have, made at once from what the store holds.
-fn expected_table(store: &MemoryStore, node: &NodeHost) -> BTreeMap<Frontend, Arc<Entry>> {
-    let place = Placement { node_name: Arc::from(&*node.name), zone: Arc::from(&*node.zone) };
+fn expected_table(store: &MemoryStore, node: &NodeHost) -> BTreeMap<Frontend, Rc<Entry>> {
+    let place = Placement { node_name: Rc::from(&*node.name), zone: Rc::from(&*node.zone) };
     let mut table = ServiceTable::default();
     let ours = |s: &&Service| s.meta.labels.as_ref().is_none_or(|l| !l.contains_key(OTHER_PROXY));
     for service in services(store).filter(ours).filter(|s| !is_headless(s)) {
@@ -93,7 +93,7 @@ fn expected_table(store: &MemoryStore, node: &NodeHost) -> BTreeMap<Frontend, Ar
         let own: Vec<&EndpointSlice> = slices(store, service).collect();
         table.put(&key, lines(&place, &key, Some(service), &own), &mut Vec::new());
     }
-    table.iter().map(|(frontend, entry)| (*frontend, Arc::clone(entry))).collect()
+    table.iter().map(|(frontend, entry)| (*frontend, Rc::clone(entry))).collect()
 }
 
 /// Compares the table of every node with what the store says, and the backends of plain Services with their ready
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(broken(|w| w.nodes[1].services.clear()), Some("proxies-at-rest"));
         let no_backends = |w: &mut World| {
             let mut entry = w.nodes[2].services.pop_first().expect("a line").1;
-            std::sync::Arc::make_mut(&mut entry).backends = [].into();
+            std::rc::Rc::make_mut(&mut entry).backends = [].into();
         };
         assert_eq!(broken(no_backends), Some("proxies-at-rest"));
         let name = "each.default.svc.cluster.local";

@@ -1,7 +1,7 @@
 //! Whoever carries out the timeline at the API: a client as kubectl is, that tries again until it has an answer.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -27,7 +27,7 @@ enum Task {
     Apply(Box<Object>),
     Replace(Box<Object>, Revision),
     Get(ObjectKey, Then),
-    List(Kind, Arc<str>, FieldSelector, Then),
+    List(Kind, Rc<str>, FieldSelector, Then),
     Call(Box<Call>),
 }
 
@@ -72,7 +72,7 @@ impl Update {
 /// The client. In: messages of the server. Out: requests.
 #[derive(Debug)]
 pub struct User {
-    user: Arc<str>,
+    user: Rc<str>,
     ids: ReqIds,
     tasks: VecDeque<(Task, u32)>,
     in_flight: Option<(ReqId, Mono)>,
@@ -88,7 +88,7 @@ impl User {
         User {
             updates: Vec::new(),
             rng,
-            user: Arc::from("kubernetes-admin"),
+            user: Rc::from("kubernetes-admin"),
             ids: ReqIds::new(1),
             tasks: VecDeque::new(),
             in_flight: None,
@@ -217,7 +217,7 @@ impl User {
             Task::Get(key, _) => Call::Get { key: key.clone(), rv: None },
             Task::List(kind, namespace, fields, _) => {
                 let options = ListOptions { fields: fields.clone(), ..ListOptions::default() };
-                Call::List { kind: *kind, namespace: Arc::clone(namespace), options }
+                Call::List { kind: *kind, namespace: Rc::clone(namespace), options }
             }
             Task::Call(call) => (**call).clone(),
         };
@@ -310,7 +310,7 @@ impl User {
             }
             (Then::Rollback { to_revision }, Response::Object(current)) => {
                 let then = Then::Undo { deployment: Box::new(current.clone()), to_revision };
-                let namespace = Arc::from(current.namespace());
+                let namespace = Rc::from(current.namespace());
                 Ok(vec![Task::List(Kind::REPLICA_SET, namespace, FieldSelector::everything(), then)])
             }
             (Then::Undo { deployment, to_revision }, Response::List { items, .. }) => {
@@ -339,7 +339,7 @@ fn cordon(node: &str, cordoned: bool) -> Task {
 
 fn pods_of(node: &str) -> Task {
     let fields = FieldSelector::equal("spec.nodeName", node);
-    Task::List(Kind::POD, Arc::from(""), fields, Then::Evict { node: node.to_owned() })
+    Task::List(Kind::POD, Rc::from(""), fields, Then::Evict { node: node.to_owned() })
 }
 
 fn patch_task(key: &ObjectKey, patch: Patch) -> Task {
@@ -385,7 +385,7 @@ fn evictions(items: &[Object], node: &str) -> Vec<Task> {
         return Vec::new();
     }
     let evict = |o: &&Object| {
-        let precondition = Precondition { uid: Some(Arc::from(o.uid())), rv: None };
+        let precondition = Precondition { uid: Some(Rc::from(o.uid())), rv: None };
         let options = DeleteOptions { precondition, ..DeleteOptions::default() };
         Task::Call(Box::new(Call::Evict { pod: o.key(), options }))
     };

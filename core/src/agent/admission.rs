@@ -2,7 +2,7 @@
 //! when a bound pod arrives: resources, node affinity, host ports.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -17,7 +17,7 @@ pub(super) struct Amounts {
     /// Bytes.
     pub(super) memory: i64,
     /// Whatever else: `ephemeral-storage`, `nvidia.com/gpu`, …; few, in order of name.
-    pub(super) others: Vec<(Arc<str>, i64)>,
+    pub(super) others: Vec<(Rc<str>, i64)>,
 }
 
 impl Amounts {
@@ -42,7 +42,7 @@ impl Amounts {
         let at = match self.others.binary_search_by(|(n, _)| (**n).cmp(name)) {
             Ok(at) => at,
             Err(at) => {
-                self.others.insert(at, (Arc::from(name), 0));
+                self.others.insert(at, (Rc::from(name), 0));
                 at
             }
         };

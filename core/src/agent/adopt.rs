@@ -2,7 +2,7 @@
 //! whose outcome is unknown, and now and then to be sure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -18,13 +18,13 @@ pub(super) struct Found {
 }
 
 /// Sorts a list by pods.
-pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> BTreeMap<Arc<str>, Found> {
-    let mut pods: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> BTreeMap<Rc<str>, Found> {
+    let mut pods: BTreeMap<Rc<str>, Found> = BTreeMap::new();
     for s in sandboxes {
-        pods.entry(Arc::clone(&s.pod_uid)).or_default().sandboxes.push(s);
+        pods.entry(Rc::clone(&s.pod_uid)).or_default().sandboxes.push(s);
     }
     for c in containers {
-        pods.entry(Arc::clone(&c.pod_uid)).or_default().containers.push(c);
+        pods.entry(Rc::clone(&c.pod_uid)).or_default().containers.push(c);
     }
     pods
 }
@@ -32,11 +32,11 @@ pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>
 impl PodState {
     /// A pod that this agent sees for the first time takes over what an earlier agent left running.
     pub(super) fn adopt(&mut self, found: Found, ctx: &mut Ctx<'_>) {
-        let before = Arc::clone(&self.pod.status);
+        let before = Rc::clone(&self.pod.status);
         let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
         self.reconcile(found, ctx);
         for i in 0..self.containers.len() {
-            let name = Arc::clone(&self.containers[i].name);
+            let name = Rc::clone(&self.containers[i].name);
             let role = self.containers[i].role;
             let list = if role == Role::Main { &before.container_statuses } else { &before.init_container_statuses };
             let Some(old) = list.iter().flatten().find(|s| s.name == *name) else { continue };
@@ -174,8 +174,8 @@ fn remember(c: &mut Container, old: &core_v1::ContainerStatus, now: Now) {
     let ended = |t: &core_v1::ContainerStateTerminated| Exit {
         id: None,
         code: t.exit_code,
-        reason: Arc::from(t.reason.as_deref().unwrap_or("")),
-        message: Arc::from(t.message.as_deref().unwrap_or("")),
+        reason: Rc::from(t.reason.as_deref().unwrap_or("")),
+        message: Rc::from(t.message.as_deref().unwrap_or("")),
         started_at: t.started_at.as_ref().map(Wall::from_time),
         finished_at: t.finished_at.as_ref().map_or(Wall(0), Wall::from_time),
         seen: now.mono,

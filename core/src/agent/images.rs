@@ -3,7 +3,7 @@
 //! Containers that want the same image at the same time share one pull.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -35,8 +35,8 @@ struct Pulling {
 /// The images of one node.
 #[derive(Debug, Default)]
 pub(super) struct Images {
-    present: BTreeMap<Arc<str>, u64>,
-    pulling: BTreeMap<Arc<str>, Pulling>,
+    present: BTreeMap<Rc<str>, u64>,
+    pulling: BTreeMap<Rc<str>, Pulling>,
     changed: bool,
 }
 
@@ -74,19 +74,19 @@ impl Images {
         waiter: Waiter,
         now: Mono,
         op: impl FnOnce() -> OpId,
-    ) -> Option<(OpId, Arc<str>)> {
+    ) -> Option<(OpId, Rc<str>)> {
         if let Some(pull) = self.pulling.get_mut(image) {
             pull.waiters.push(waiter);
             return None;
         }
-        let (name, op): (Arc<str>, _) = (Arc::from(image), op());
-        self.pulling.insert(Arc::clone(&name), Pulling { op, since: now, waiters: vec![waiter] });
+        let (name, op): (Rc<str>, _) = (Rc::from(image), op());
+        self.pulling.insert(Rc::clone(&name), Pulling { op, since: now, waiters: vec![waiter] });
         Some((op, name))
     }
 
     /// A pull has ended.
     pub(super) fn ended(&mut self, op: OpId, info: Option<&ImageInfo>) -> Option<EndedPull> {
-        let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Arc::clone(name))?;
+        let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Rc::clone(name))?;
         let pull = self.pulling.remove(&name)?;
         if let Some(info) = info {
             self.changed |= self.present.insert(name, info.bytes) != Some(info.bytes);
@@ -114,7 +114,7 @@ impl Images {
         let mut all: Vec<_> = self.present.iter().collect();
         all.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let limit = limit.min(NODE_STATUS_MAX_IMAGES);
-        let one = |(name, bytes): (&Arc<str>, &u64)| core_v1::ContainerImage {
+        let one = |(name, bytes): (&Rc<str>, &u64)| core_v1::ContainerImage {
             names: Some(vec![name.to_string()]),
             size_bytes: Some(i64::try_from(*bytes).unwrap_or(i64::MAX)),
         };

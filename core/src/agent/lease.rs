@@ -4,7 +4,7 @@
 //! This is the hottest path of a large cluster. The Lease is kept as the API last answered it, and a renewal changes
 //! nothing but `renewTime`.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1 as coordination_v1;
@@ -34,8 +34,8 @@ pub(super) struct NodeLease {
     retry: Retry,
     renewed: Mono,
     ids: ReqIds,
-    user: Arc<str>,
-    name: Arc<str>,
+    user: Rc<str>,
+    name: Rc<str>,
 }
 
 /// What a reply means for the node.
@@ -49,7 +49,7 @@ pub(super) enum Heartbeat {
 }
 
 impl NodeLease {
-    pub(super) fn new(name: Arc<str>, user: Arc<str>, part: u16) -> NodeLease {
+    pub(super) fn new(name: Rc<str>, user: Rc<str>, part: u16) -> NodeLease {
         NodeLease {
             name,
             user,

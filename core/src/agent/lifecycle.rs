@@ -1,7 +1,7 @@
 //! The end of containers and pods: hooks, grace periods, and the order in which sidecars stop
 //! (kubelet `killPod`, `killContainer` and `terminationOrdering`).
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -87,7 +87,7 @@ impl PodState {
         timeout: Duration,
         ctx: &mut Ctx<'_>,
     ) {
-        let action = ProbeAction::Hook(Arc::new(handler));
+        let action = ProbeAction::Hook(Rc::new(handler));
         let timeout_seconds = u32::try_from(timeout.as_secs().max(1)).unwrap_or(u32::MAX);
         self.command(ctx, what, timeout, |op| RuntimeCommand::Probe { op, container, action, timeout_seconds });
     }
@@ -204,7 +204,7 @@ impl PodState {
                 }
                 Life::Waiting | Life::Creating | Life::Starting(_) | Life::Running(..) | Life::Exited(_) => {}
             }
-            let name = Arc::clone(&self.containers[i].name);
+            let name = Rc::clone(&self.containers[i].name);
             self.begin_stop(i, stop.until, || format!("Stopping container {name}"), ctx);
         }
         self.advance_stops(ctx);

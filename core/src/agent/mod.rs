@@ -28,7 +28,7 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -64,7 +64,7 @@ const NODE_INFORMER: u16 = 6;
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
     /// Name of the Node.
-    pub node_name: Arc<str>,
+    pub node_name: Rc<str>,
     /// Labels beside the kubelet's own (host name, os, arch): zone, region, pool, …
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is registered with; see [`AgentConfig::parse_taint`].
@@ -74,9 +74,9 @@ pub struct AgentConfig {
     /// What of the capacity is kept for the system, so that it is not allocatable.
     pub reserved: BTreeMap<String, String>,
     /// Address of the node.
-    pub host_ip: Arc<str>,
+    pub host_ip: Rc<str>,
     /// `spec.providerID`.
-    pub provider_id: Option<Arc<str>>,
+    pub provider_id: Option<Rc<str>>,
     /// Whether Events are recorded.
     pub record_events: bool,
     /// Most images that the Node's status names; zero: none.
@@ -84,35 +84,35 @@ pub struct AgentConfig {
     /// How often the runtime is asked for its list without need; zero: never.
     pub relist_interval: Duration,
     /// `kubernetes.io/os`.
-    pub os: Arc<str>,
+    pub os: Rc<str>,
     /// `kubernetes.io/arch`.
-    pub arch: Arc<str>,
+    pub arch: Rc<str>,
     /// `status.nodeInfo.osImage`.
-    pub os_image: Arc<str>,
+    pub os_image: Rc<str>,
     /// `status.nodeInfo.kernelVersion`.
-    pub kernel_version: Arc<str>,
+    pub kernel_version: Rc<str>,
     /// `status.nodeInfo.containerRuntimeVersion`, `name://version`; the name is also the scheme of container ids.
-    pub runtime_version: Arc<str>,
+    pub runtime_version: Rc<str>,
 }
 
 impl Default for AgentConfig {
     fn default() -> AgentConfig {
         AgentConfig {
-            node_name: Arc::from("node"),
+            node_name: Rc::from("node"),
             labels: BTreeMap::new(),
             taints: Vec::new(),
             capacity: BTreeMap::new(),
             reserved: BTreeMap::new(),
-            host_ip: Arc::from("127.0.0.1"),
+            host_ip: Rc::from("127.0.0.1"),
             provider_id: None,
             record_events: true,
             status_max_images: NODE_STATUS_MAX_IMAGES,
             relist_interval: RUNTIME_RELIST_INTERVAL,
-            os: Arc::from("linux"),
-            arch: Arc::from("amd64"),
-            os_image: Arc::from("Skeg"),
-            kernel_version: Arc::from("6.12.0"),
-            runtime_version: Arc::from("containerd://2.1.0"),
+            os: Rc::from("linux"),
+            arch: Rc::from("amd64"),
+            os_image: Rc::from("Skeg"),
+            kernel_version: Rc::from("6.12.0"),
+            runtime_version: Rc::from("containerd://2.1.0"),
         }
     }
 }
@@ -189,16 +189,16 @@ fn is_due(deadline: Option<Deadline>, now: Now) -> bool {
 impl NodeAgent {
     /// An agent that knows nothing yet.
     pub fn new(config: AgentConfig, mut rng: Rng) -> NodeAgent {
-        let config = Arc::new(config);
-        let name = Arc::clone(&config.node_name);
-        let user: Arc<str> = Arc::from(format!("system:node:{name}"));
+        let config = Rc::new(config);
+        let name = Rc::clone(&config.node_name);
+        let user: Rc<str> = Rc::from(format!("system:node:{name}"));
         let informer = Informer::new(
             InformerConfig {
                 kind: Kind::POD,
-                namespace: Arc::from(""),
+                namespace: Rc::from(""),
                 labels: Selector::everything(),
                 fields: FieldSelector::equal("spec.nodeName", &name),
-                user: Arc::clone(&user),
+                user: Rc::clone(&user),
             },
             INFORMER,
             fork(&mut rng),
@@ -206,21 +206,21 @@ impl NodeAgent {
         let own = Informer::new(
             InformerConfig {
                 kind: Kind::NODE,
-                namespace: Arc::from(""),
+                namespace: Rc::from(""),
                 labels: Selector::everything(),
                 fields: FieldSelector::equal("metadata.name", &name),
-                user: Arc::clone(&user),
+                user: Rc::clone(&user),
             },
             NODE_INFORMER,
             fork(&mut rng),
         );
         let scheme = config.runtime_version.split_once("://").map_or("containerd", |(scheme, _)| scheme);
         let shared = Shared {
-            runtime_name: Arc::from(scheme),
-            user: Arc::clone(&user),
+            runtime_name: Rc::from(scheme),
+            user: Rc::clone(&user),
             recorder: Recorder::new(
-                Arc::from("kubelet"),
-                Arc::clone(&name),
+                Rc::from("kubelet"),
+                Rc::clone(&name),
                 config.record_events,
                 RECORDER,
                 fork(&mut rng),
@@ -231,7 +231,7 @@ impl NodeAgent {
             images: Images::default(),
             room: Room::new(&config.allocatable()),
             node_meta: None,
-            config: Arc::clone(&config),
+            config: Rc::clone(&config),
             containers: BTreeMap::new(),
             last_op: 0,
             wants_list: false,
@@ -240,7 +240,7 @@ impl NodeAgent {
             informer,
             view: View::new(Kind::POD, &[]),
             own: Box::new((own, View::new(Kind::NODE, &[]))),
-            lease: NodeLease::new(name, Arc::clone(&user), LEASE),
+            lease: NodeLease::new(name, Rc::clone(&user), LEASE),
             pods: Pods::new(shared, config.relist_interval),
             rng: fork(&mut rng),
             begun: false,
@@ -309,7 +309,7 @@ impl NodeAgent {
     fn node_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
         if self.node.replied(now, id, result, &mut self.rng) {
             self.lease.begin(now);
-            self.pods.shared.node_meta = self.node.node().map(|n| Arc::clone(&n.meta));
+            self.pods.shared.node_meta = self.node.node().map(|n| Rc::clone(&n.meta));
         }
         self.see_own_node(now);
         self.beat(now, out);

@@ -2,7 +2,7 @@
 //! (`kubelet_node_status.go`, `nodestatus/setters.go`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -42,9 +42,9 @@ enum Need {
 /// Keeps the node's object.
 #[derive(Debug)]
 pub(super) struct NodeKeeper {
-    config: Arc<AgentConfig>,
+    config: Rc<AgentConfig>,
     info: core_v1::NodeSystemInfo,
-    user: Arc<str>,
+    user: Rc<str>,
     ids: ReqIds,
     /// As the API last answered.
     node: Option<Node>,
@@ -70,7 +70,7 @@ pub(super) struct Facts {
 }
 
 impl NodeKeeper {
-    pub(super) fn new(config: Arc<AgentConfig>, user: Arc<str>, part: u16) -> NodeKeeper {
+    pub(super) fn new(config: Rc<AgentConfig>, user: Rc<str>, part: u16) -> NodeKeeper {
         NodeKeeper {
             info: config.node_info(),
             config,

@@ -2,7 +2,7 @@
 //!
 //! What is to be done next is decided in `sync`, `lifecycle` and `probe`; this file only takes in.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -27,8 +27,8 @@ use crate::random::Rng;
 /// What all pods of a node share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) runtime_name: Arc<str>,
-    pub(super) user: Arc<str>,
+    pub(super) runtime_name: Rc<str>,
+    pub(super) user: Rc<str>,
     pub(super) recorder: Recorder,
     pub(super) rng: Rng,
     pub(super) ids: ReqIds,
@@ -36,9 +36,9 @@ pub(super) struct Shared {
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
     pub(super) room: Room,
-    pub(super) config: Arc<AgentConfig>,
+    pub(super) config: Rc<AgentConfig>,
     /// Metadata of the Node, once it is known.
-    pub(super) node_meta: Option<Arc<Meta>>,
+    pub(super) node_meta: Option<Rc<Meta>>,
     /// Which container of which pod an id names.
     pub(super) containers: std::collections::BTreeMap<ContainerId, (u32, u16)>,
     /// Number of the last command.
@@ -83,8 +83,8 @@ pub(super) enum Role {
 pub(super) struct Exit {
     pub(super) id: Option<ContainerId>,
     pub(super) code: i32,
-    pub(super) reason: Arc<str>,
-    pub(super) message: Arc<str>,
+    pub(super) reason: Rc<str>,
+    pub(super) message: Rc<str>,
     pub(super) started_at: Option<Wall>,
     pub(super) finished_at: Wall,
     /// When the agent learned of it.
@@ -130,14 +130,14 @@ pub(super) enum Stop {
 /// Why a container waits.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Waiting {
-    pub(super) reason: Arc<str>,
+    pub(super) reason: Rc<str>,
     pub(super) message: String,
 }
 
 /// One container of a pod.
 #[derive(Clone, Debug)]
 pub(super) struct Container {
-    pub(super) name: Arc<str>,
+    pub(super) name: Rc<str>,
     pub(super) role: Role,
     /// Index in `init_containers` or `containers`.
     pub(super) index: u16,
@@ -163,7 +163,7 @@ pub(super) struct Container {
 impl Container {
     fn new(name: &str, role: Role, index: usize) -> Container {
         Container {
-            name: Arc::from(name),
+            name: Rc::from(name),
             role,
             index: index as u16,
             runs: 0,
@@ -207,7 +207,7 @@ impl Container {
         if self.waiting.as_ref().is_some_and(|w| &*w.reason == reason && w.message == message) {
             return false;
         }
-        self.waiting = Some(Box::new(Waiting { reason: Arc::from(reason), message }));
+        self.waiting = Some(Box::new(Waiting { reason: Rc::from(reason), message }));
         true
     }
 }
@@ -293,7 +293,7 @@ pub(super) struct PodState {
     pub(super) slot: u32,
     /// As the API has it, in the newest form that the agent has seen.
     pub(super) pod: Pod,
-    pub(super) uid: Arc<str>,
+    pub(super) uid: Rc<str>,
     /// Whether the API still has it.
     pub(super) in_api: bool,
     /// Whether it still stands in the agent's view.
@@ -305,7 +305,7 @@ pub(super) struct PodState {
     pub(super) sandbox: Option<SandboxId>,
     pub(super) sandbox_life: SandboxLife,
     pub(super) sandbox_retry: Option<Mono>,
-    pub(super) ip: Option<Arc<str>>,
+    pub(super) ip: Option<Rc<str>>,
     /// Sandboxes of earlier lives that must go: id, whether stopped.
     pub(super) strays: Vec<(SandboxId, bool)>,
     /// Init containers first, then main containers, in order of the spec.
@@ -348,7 +348,7 @@ impl PodState {
         }
         PodState {
             slot,
-            uid: Arc::from(pod.uid()),
+            uid: Rc::from(pod.uid()),
             write: StatusWrite::new(&pod),
             pod,
             in_api: true,
@@ -380,7 +380,7 @@ impl PodState {
     /// A pod that only the runtime knows.
     pub(super) fn orphan(slot: u32, uid: &str, found: Found) -> PodState {
         let path = found.sandboxes.first().map_or(uid, |s| &*s.pod);
-        let mut names: Vec<_> = found.containers.iter().map(|c| Arc::clone(&c.name)).collect();
+        let mut names: Vec<_> = found.containers.iter().map(|c| Rc::clone(&c.name)).collect();
         names.sort();
         names.dedup();
         let (namespace, name) = path.split_once('/').unwrap_or(("", path));
@@ -608,7 +608,7 @@ impl PodState {
 
     fn created(&mut self, i: u16, result: Result<ContainerId, RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
-        let name = Arc::clone(&self.containers[i].name);
+        let name = Rc::clone(&self.containers[i].name);
         match result {
             Ok(id) => {
                 self.event(ctx, false, "Created", || format!("Created container: {name}"));
@@ -667,7 +667,7 @@ impl PodState {
         }
         match result {
             Ok(()) => {
-                let name = Arc::clone(&self.containers[i].name);
+                let name = Rc::clone(&self.containers[i].name);
                 self.event(ctx, false, "Started", || format!("Started container {name}"));
                 self.run_post_start(i, ctx);
             }
@@ -761,8 +761,8 @@ pub(super) fn unknown_exit(id: Option<ContainerId>, c: &Container, now: Now) -> 
     Exit {
         id,
         code: 137,
-        reason: Arc::from("ContainerStatusUnknown"),
-        message: Arc::from(
+        reason: Rc::from("ContainerStatusUnknown"),
+        message: Rc::from(
             "The container could not be located when the pod was deleted.  The container used to be Running",
         ),
         started_at,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -41,13 +41,13 @@ pub(super) struct Pods {
     pub(super) shared: Shared,
     slots: Vec<Option<Box<PodState>>>,
     free: Vec<u32>,
-    by_uid: BTreeMap<Arc<str>, u32>,
+    by_uid: BTreeMap<Rc<str>, u32>,
     timers: BTreeSet<(Mono, u32)>,
     /// UIDs of pods that are gone for good, so that a stale view does not revive them.
-    gone: VecDeque<Arc<str>>,
+    gone: VecDeque<Rc<str>>,
     listing: Listing,
     /// The runtime's first list, until the view has its own.
-    found: Option<BTreeMap<Arc<str>, Found>>,
+    found: Option<BTreeMap<Rc<str>, Found>>,
     /// Both lists are known, so pods are acted on.
     begun: bool,
 }
@@ -171,7 +171,7 @@ impl Pods {
         if ended && !here {
             return;
         }
-        let spec = Arc::clone(&state.pod.spec.shared);
+        let spec = Rc::clone(&state.pod.spec.shared);
         let asks = pod_requests(&spec);
         let known = here || state.pod.status.start_time.is_some();
         let shared = &mut self.shared;
@@ -197,7 +197,7 @@ impl Pods {
 
     fn place(&mut self, state: Box<PodState>) {
         let slot = state.slot;
-        self.by_uid.insert(Arc::clone(&state.uid), slot);
+        self.by_uid.insert(Rc::clone(&state.uid), slot);
         let place = &mut self.slots[slot as usize];
         assert!(place.is_none(), "a slot holds one pod");
         *place = Some(state);
@@ -205,7 +205,7 @@ impl Pods {
 
     /// Pods that the runtime has and the view has not. The view may be old, so the API is asked before they are
     /// stopped and removed.
-    fn add_orphans(&mut self, found: BTreeMap<Arc<str>, Found>, now: Now, out: &mut Vec<Out>) {
+    fn add_orphans(&mut self, found: BTreeMap<Rc<str>, Found>, now: Now, out: &mut Vec<Out>) {
         for (uid, found) in found {
             let slot = self.slot();
             self.place(Box::new(PodState::orphan(slot, &uid, found)));

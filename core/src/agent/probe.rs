@@ -1,7 +1,7 @@
 //! Startup, readiness and liveness probes: when they run, and what their results add up to
 //! (kubelet `prober/worker.go`).
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -159,7 +159,7 @@ impl PodState {
         prober.in_flight = true;
         prober.next = ctx.now.mono + period;
         // Not kept: a probe held for each container of each pod would weigh more than making it anew.
-        let action = ProbeAction::Probe(Arc::new(spec.clone()));
+        let action = ProbeAction::Probe(Rc::new(spec.clone()));
         let timeout_seconds = timeout.as_secs() as u32;
         let touched = self.touched;
         self.command(ctx, What::Probe(i as u16, kind), Duration::ZERO, |op| RuntimeCommand::Probe {
@@ -212,7 +212,7 @@ impl PodState {
         let spec = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s));
         let own = spec.and_then(|p| p.termination_grace_period_seconds);
         let grace = own.or(self.pod.spec.termination_grace_period_seconds).unwrap_or(30);
-        let (name, probe) = (Arc::clone(&self.containers[i].name), kind.title().to_lowercase());
+        let (name, probe) = (Rc::clone(&self.containers[i].name), kind.title().to_lowercase());
         let until = ctx.now.mono + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         self.begin_stop(i, until, || format!("Container {name} failed {probe} probe, will be restarted"), ctx);
     }

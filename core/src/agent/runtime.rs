@@ -3,7 +3,7 @@
 //!
 //! The agent never assumes: after a restart it sends `List` and rebuilds what it knows from the answer.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -15,11 +15,11 @@ pub struct OpId(pub u64);
 
 /// Names a pod sandbox (network namespace and pause container).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct SandboxId(pub Arc<str>);
+pub struct SandboxId(pub Rc<str>);
 
 /// Names a container.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ContainerId(pub Arc<str>);
+pub struct ContainerId(pub Rc<str>);
 
 /// What a container is made from. `pod_*` and `attempt` are kept as labels, so that a list after a restart says all.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +27,11 @@ pub struct ContainerSpec {
     /// The sandbox it lives in.
     pub sandbox: SandboxId,
     /// UID of the pod.
-    pub pod_uid: Arc<str>,
+    pub pod_uid: Rc<str>,
     /// Shared spec of the pod, for everything that a driver needs (env, command, mounts, security).
-    pub pod: Arc<core_v1::PodSpec>,
+    pub pod: Rc<core_v1::PodSpec>,
     /// Name within the pod; it is in `init_containers` or `containers` of `pod`.
-    pub name: Arc<str>,
+    pub name: Rc<str>,
     /// `restartCount` of this life.
     pub attempt: u32,
 }
@@ -45,7 +45,7 @@ pub enum ContainerState {
     /// Running.
     Running { started_at: Wall },
     /// Exited.
-    Exited { exit_code: i32, reason: Arc<str>, message: Arc<str>, started_at: Wall, finished_at: Wall },
+    Exited { exit_code: i32, reason: Rc<str>, message: Rc<str>, started_at: Wall, finished_at: Wall },
 }
 
 /// A container as a list shows it.
@@ -56,9 +56,9 @@ pub struct ContainerInfo {
     /// Its sandbox.
     pub sandbox: SandboxId,
     /// UID of the pod.
-    pub pod_uid: Arc<str>,
+    pub pod_uid: Rc<str>,
     /// Name within the pod.
-    pub name: Arc<str>,
+    pub name: Rc<str>,
     /// `restartCount` of this life.
     pub attempt: u32,
     /// Its state.
@@ -71,11 +71,11 @@ pub struct SandboxInfo {
     /// Its id.
     pub id: SandboxId,
     /// UID of the pod.
-    pub pod_uid: Arc<str>,
+    pub pod_uid: Rc<str>,
     /// `namespace/name` of the pod.
-    pub pod: Arc<str>,
+    pub pod: Rc<str>,
     /// Address of the pod.
-    pub ip: Arc<str>,
+    pub ip: Rc<str>,
     /// Whether it still runs.
     pub ready: bool,
 }
@@ -84,7 +84,7 @@ pub struct SandboxInfo {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
     /// Reference as pods name it.
-    pub image: Arc<str>,
+    pub image: Rc<str>,
     /// Size in bytes.
     pub bytes: u64,
 }
@@ -104,9 +104,9 @@ pub struct ContainerStats {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProbeAction {
     /// A probe of the container's spec: `startup`, `readiness` or `liveness`, by kind.
-    Probe(Arc<core_v1::Probe>),
+    Probe(Rc<core_v1::Probe>),
     /// A lifecycle hook.
-    Hook(Arc<core_v1::LifecycleHandler>),
+    Hook(Rc<core_v1::LifecycleHandler>),
 }
 
 /// Commands to the runtime. Each but `Forget` is completed by exactly one event with its [`OpId`], unless the runtime
@@ -117,15 +117,15 @@ pub enum RuntimeCommand {
     /// Lists sandboxes, containers and images.
     List { op: OpId },
     /// Pulls an image.
-    PullImage { op: OpId, image: Arc<str> },
+    PullImage { op: OpId, image: Rc<str> },
     /// Makes a sandbox.
-    RunSandbox { op: OpId, pod_uid: Arc<str>, pod: Arc<str>, host_network: bool },
+    RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool },
     /// Stops a sandbox and whatever runs in it.
     StopSandbox { op: OpId, sandbox: SandboxId },
     /// Removes a stopped sandbox and its containers.
     RemoveSandbox { op: OpId, sandbox: SandboxId },
     /// Makes a container.
-    CreateContainer { op: OpId, spec: Arc<ContainerSpec> },
+    CreateContainer { op: OpId, spec: Rc<ContainerSpec> },
     /// Starts a created container.
     StartContainer { op: OpId, container: ContainerId },
     /// Asks a container to stop, and kills it after so many seconds. Completed when it has stopped.
@@ -142,9 +142,9 @@ pub enum RuntimeCommand {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuntimeError {
     /// CamelCase reason as container states show it: `ErrImagePull`, `CreateContainerError`, `RunContainerError`.
-    pub reason: Arc<str>,
+    pub reason: Rc<str>,
     /// Human-readable.
-    pub message: Arc<str>,
+    pub message: Rc<str>,
 }
 
 /// Completions, and what happens by itself.

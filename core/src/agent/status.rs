@@ -1,7 +1,7 @@
 //! A pod's status as the kubelet makes it: phase, conditions, container statuses
 //! (`kubelet_pods.go` `generateAPIPodStatus`, `status/generate.go`).
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -350,8 +350,8 @@ fn never_found() -> Exit {
     Exit {
         id: None,
         code: 137,
-        reason: Arc::from("ContainerStatusUnknown"),
-        message: Arc::from("The container could not be located when the pod was terminated"),
+        reason: Rc::from("ContainerStatusUnknown"),
+        message: Rc::from("The container could not be located when the pod was terminated"),
         started_at: None,
         finished_at: Wall(0),
         seen: crate::machine::Mono::ZERO,

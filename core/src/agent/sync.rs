@@ -12,7 +12,7 @@ use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
 use crate::limits::CONTAINER_BACKOFF_BASE;
 use crate::machine::{Mono, Wall};
 use crate::object::{Pod, pod_phase};
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// What the order of containers says about one of them.
 enum Step {
@@ -155,8 +155,8 @@ impl PodState {
             return;
         }
         self.sandbox_life = SandboxLife::Creating;
-        let pod_uid = Arc::clone(&self.uid);
-        let pod = Arc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
+        let pod_uid = Rc::clone(&self.uid);
+        let pod = Rc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
         let host_network = self.pod.spec.host_network == Some(true);
         self.command(ctx, What::RunSandbox, Duration::ZERO, |op| RuntimeCommand::RunSandbox {
             op,
@@ -171,7 +171,7 @@ impl PodState {
         for i in 0..self.containers.len() {
             let c = &self.containers[i];
             if c.force_restart && c.stop == Stop::No && matches!(c.life, Life::Running(..)) {
-                let name = Arc::clone(&c.name);
+                let name = Rc::clone(&c.name);
                 let until = ctx.now.mono + Duration::from_secs(u64::try_from(self.grace_seconds()).unwrap_or(0));
                 self.begin_stop(i, until, || format!("Container {name} definition changed, will be restarted"), ctx);
             }
@@ -180,7 +180,7 @@ impl PodState {
 
     /// The pod's spec in the API has changed: containers with another image must be restarted.
     pub(super) fn spec_changed(&mut self, new: &Pod) {
-        if Arc::ptr_eq(&self.pod.spec, &new.spec) || Arc::ptr_eq(&self.pod.spec.shared, &new.spec.shared) {
+        if Rc::ptr_eq(&self.pod.spec, &new.spec) || Rc::ptr_eq(&self.pod.spec.shared, &new.spec.shared) {
             return;
         }
         for c in &mut self.containers {
@@ -278,7 +278,7 @@ impl PodState {
     }
 
     fn crash_loop(&mut self, i: usize, ctx: &mut Ctx<'_>) {
-        let (pod, name) = (self.format(), Arc::clone(&self.containers[i].name));
+        let (pod, name) = (self.format(), Rc::clone(&self.containers[i].name));
         let c = &mut self.containers[i];
         let delay = go_duration(c.crash.delay());
         let message = format!("back-off {delay} restarting failed container={name} pod={pod}");
@@ -333,11 +333,11 @@ impl PodState {
         let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else { return };
         let c = &mut self.containers[i];
         c.life = Life::Creating;
-        let spec = Arc::new(ContainerSpec {
+        let spec = Rc::new(ContainerSpec {
             sandbox,
-            pod_uid: Arc::clone(&self.uid),
-            pod: Arc::clone(&self.pod.spec.shared),
-            name: Arc::clone(&c.name),
+            pod_uid: Rc::clone(&self.uid),
+            pod: Rc::clone(&self.pod.spec.shared),
+            name: Rc::clone(&c.name),
             attempt: c.runs,
         });
         self.command(ctx, What::Create(i as u16), Duration::ZERO, |op| RuntimeCommand::CreateContainer { op, spec });

@@ -2,7 +2,7 @@
 //!
 //! One request in flight a pod; the latest status wins; a write is repeated until the API has acknowledged it.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -20,7 +20,7 @@ use crate::object::{Object, Pod, Revision};
 #[derive(Clone, Debug)]
 enum Purpose {
     /// This status, written on this revision.
-    Status(Arc<core_v1::PodStatus>, Revision),
+    Status(Rc<core_v1::PodStatus>, Revision),
     /// The newest form of the pod, after a conflict.
     Read,
     /// The final deletion.
@@ -33,7 +33,7 @@ pub(super) struct StatusWrite {
     /// Something changed since the status was last made.
     pub(super) dirty: bool,
     /// The status as last made, or as last taken from the API.
-    pub(super) base: Arc<core_v1::PodStatus>,
+    pub(super) base: Rc<core_v1::PodStatus>,
     /// Whether the API has `base`.
     pub(super) acked: bool,
     /// Revision of the last write that was acknowledged.
@@ -51,7 +51,7 @@ impl StatusWrite {
     pub(super) fn new(pod: &Pod) -> StatusWrite {
         StatusWrite {
             dirty: true,
-            base: Arc::clone(&pod.status),
+            base: Rc::clone(&pod.status),
             acked: true,
             acked_rv: Revision(0),
             in_flight: None,
@@ -97,7 +97,7 @@ impl PodState {
             self.write.dirty = false;
             let status = self.make_status(ctx.now, ctx.shared);
             if status != *self.write.base {
-                self.write.base = Arc::new(status);
+                self.write.base = Rc::new(status);
                 self.write.acked = false;
             }
         }
@@ -110,12 +110,12 @@ impl PodState {
             self.request(Call::Get { key: self.pod.key(), rv }, Purpose::Read, ctx);
         } else if !self.write.acked {
             let mut pod = self.pod.clone();
-            pod.status = Arc::clone(&self.write.base);
-            let purpose = Purpose::Status(Arc::clone(&self.write.base), pod.rv);
+            pod.status = Rc::clone(&self.write.base);
+            let purpose = Purpose::Status(Rc::clone(&self.write.base), pod.rv);
             let (subresource, options) = (Subresource::Status, WriteOptions::default());
             self.request(Call::Update { object: Object::Pod(pod), subresource, options }, purpose, ctx);
         } else if self.may_delete() {
-            let precondition = Precondition { uid: Some(Arc::clone(&self.uid)), rv: None };
+            let precondition = Precondition { uid: Some(Rc::clone(&self.uid)), rv: None };
             let options = DeleteOptions { precondition, grace_seconds: Some(0), ..DeleteOptions::default() };
             self.request(Call::Delete { key: self.pod.key(), options }, Purpose::Delete, ctx);
         }
@@ -139,7 +139,7 @@ impl PodState {
         match (purpose, result) {
             (Purpose::Status(sent, _), Ok(response)) => {
                 self.write.retry.reset();
-                if Arc::ptr_eq(&sent, &self.write.base) {
+                if Rc::ptr_eq(&sent, &self.write.base) {
                     self.write.acked = true;
                 }
                 if let Response::Object(Object::Pod(pod)) = response {
@@ -177,7 +177,7 @@ impl PodState {
         }
         if self.write.acked && *pod.status == *self.write.base {
             // One copy of the status for all who hold it.
-            self.write.base = Arc::clone(&pod.status);
+            self.write.base = Rc::clone(&pod.status);
         }
         self.spec_changed(&pod);
         self.pod = pod;
@@ -225,20 +225,20 @@ impl PodState {
         if pod.rv < self.pod.rv || !self.in_api {
             return;
         }
-        let same_status = Arc::ptr_eq(&pod.status, &self.write.base) || *pod.status == *self.write.base;
+        let same_status = Rc::ptr_eq(&pod.status, &self.write.base) || *pod.status == *self.write.base;
         let foreign = pod.rv > self.write.acked_rv && !same_status;
-        let same = Arc::ptr_eq(&pod.meta, &self.pod.meta)
+        let same = Rc::ptr_eq(&pod.meta, &self.pod.meta)
             || (pod.meta.generation == self.pod.meta.generation
                 && pod.meta.deletion_timestamp == self.pod.meta.deletion_timestamp);
         self.write.dirty |= !same;
         if foreign {
             // Someone else wrote the status, or a write of ours whose reply was lost did: what is ours is set again.
             if self.write.acked {
-                self.write.base = Arc::clone(&pod.status);
+                self.write.base = Rc::clone(&pod.status);
             }
             self.write.dirty = true;
         } else if same_status {
-            self.write.base = Arc::clone(&pod.status);
+            self.write.base = Rc::clone(&pod.status);
             self.write.acked = true;
         }
         self.spec_changed(&pod);

@@ -1,6 +1,6 @@
 //! Requests, replies and watch events.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::Value;
 
@@ -82,7 +82,7 @@ pub struct Fence {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Name of the user or component, for managedFields, events and audit.
-    pub user: Arc<str>,
+    pub user: Rc<str>,
     /// Leadership that must still hold when the write commits.
     pub fence: Option<Fence>,
     /// What is asked.
@@ -91,8 +91,8 @@ pub struct Request {
 
 impl Request {
     /// An unfenced request.
-    pub fn new(user: &Arc<str>, call: Call) -> Box<Request> {
-        Box::new(Request { user: Arc::clone(user), fence: None, call })
+    pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
+        Box::new(Request { user: Rc::clone(user), fence: None, call })
     }
 }
 
@@ -122,7 +122,7 @@ pub struct WriteOptions {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Precondition {
     /// Its UID.
-    pub uid: Option<Arc<str>>,
+    pub uid: Option<Rc<str>>,
     /// Its revision.
     pub rv: Option<Revision>,
 }
@@ -211,9 +211,9 @@ pub enum Call {
     /// Reads one object; `rv` as in [`ListOptions::rv`].
     Get { key: ObjectKey, rv: Option<Revision> },
     /// Lists a kind, in one namespace or (empty) all.
-    List { kind: Kind, namespace: Arc<str>, options: ListOptions },
+    List { kind: Kind, namespace: Rc<str>, options: ListOptions },
     /// Watches a kind, in one namespace or (empty) all.
-    Watch { kind: Kind, namespace: Arc<str>, options: WatchOptions },
+    Watch { kind: Kind, namespace: Rc<str>, options: WatchOptions },
     /// Creates an object. An empty name with `generateName` gets one.
     Create { object: Object, options: WriteOptions },
     /// Replaces an object; `rv` zero means unconditional.
@@ -223,9 +223,9 @@ pub enum Call {
     /// Deletes an object.
     Delete { key: ObjectKey, options: DeleteOptions },
     /// Deletes every object that matches.
-    DeleteCollection { kind: Kind, namespace: Arc<str>, list: ListOptions, options: DeleteOptions },
+    DeleteCollection { kind: Kind, namespace: Rc<str>, list: ListOptions, options: DeleteOptions },
     /// `pods/binding`: assigns a pod to a node. The UID must match.
-    Bind { pod: ObjectKey, uid: Arc<str>, node: Arc<str> },
+    Bind { pod: ObjectKey, uid: Rc<str>, node: Rc<str> },
     /// `pods/eviction`: a delete that PodDisruptionBudgets may refuse with 429.
     Evict { pod: ObjectKey, options: DeleteOptions },
     /// Reads `/scale`.
@@ -242,7 +242,7 @@ pub enum Response {
     /// A list.
     List {
         /// The objects, in order of their keys.
-        items: Arc<Vec<Object>>,
+        items: Rc<Vec<Object>>,
         /// Revision that the list is of.
         rv: Revision,
         /// Token for the next page.

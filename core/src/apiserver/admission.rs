@@ -4,7 +4,7 @@
 //! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{PodSpec, PodStatus, Taint, Toleration};
 use serde_json::Value;
@@ -29,11 +29,11 @@ const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 #[derive(Debug)]
 struct Prepared {
     /// What came in; held, so that its address names it.
-    incoming: Arc<PodSpec>,
-    namespace: Arc<str>,
+    incoming: Rc<PodSpec>,
+    namespace: Rc<str>,
     /// What goes on: defaulted, admitted, validated.
-    spec: Arc<BoundPodSpec>,
-    status: Arc<PodStatus>,
+    spec: Rc<BoundPodSpec>,
+    status: Rc<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
     /// Revision of the last change of a PriorityClass.
@@ -46,11 +46,11 @@ pub(super) struct Memo {
     /// By address of what came in. Only looked up, never walked.
     by_address: BTreeMap<usize, Vec<Prepared>>,
     /// The oldest first.
-    order: VecDeque<(usize, Arc<str>)>,
+    order: VecDeque<(usize, Rc<str>)>,
 }
 
-fn address(spec: &Arc<PodSpec>) -> usize {
-    Arc::as_ptr(spec) as usize
+fn address(spec: &Rc<PodSpec>) -> usize {
+    Rc::as_ptr(spec) as usize
 }
 
 impl Memo {
@@ -58,12 +58,12 @@ impl Memo {
         *self = Memo::default();
     }
 
-    fn find(&self, spec: &Arc<PodSpec>, namespace: &str) -> Option<&Prepared> {
+    fn find(&self, spec: &Rc<PodSpec>, namespace: &str) -> Option<&Prepared> {
         self.by_address.get(&address(spec))?.iter().find(|p| *p.namespace == *namespace)
     }
 
     fn add(&mut self, prepared: Prepared) {
-        let (at, namespace) = (address(&prepared.incoming), Arc::clone(&prepared.namespace));
+        let (at, namespace) = (address(&prepared.incoming), Rc::clone(&prepared.namespace));
         let here = self.by_address.entry(at).or_default();
         match here.iter_mut().find(|p| p.namespace == namespace) {
             Some(old) => *old = prepared,
@@ -129,8 +129,8 @@ impl Deciding<'_> {
         if !mirror && self.admit_known_pod(write, pod) {
             return refuse_pod(pod, validation::metadata_of_new);
         }
-        let incoming = Arc::clone(&pod.spec.shared);
-        pod.status = Arc::default();
+        let incoming = Rc::clone(&pod.spec.shared);
+        pod.status = Rc::default();
         let mut object = Object::Pod(pod.clone());
         apply_defaults(&mut object);
         let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
@@ -140,16 +140,16 @@ impl Deciding<'_> {
         tolerate_trouble_for_a_while(pod);
         if *pod.spec.shared == *incoming {
             // Nothing was missing: the template's own spec goes on being shared.
-            pod.spec_mut().shared = Arc::clone(&incoming);
+            pod.spec_mut().shared = Rc::clone(&incoming);
         }
         refuse_pod(pod, validation::create)?;
         self.first_status(pod);
         if let (Some((account, account_rv)), None) = (account, &pod.spec.node) {
             self.memo.add(Prepared {
                 incoming,
-                namespace: Arc::from(pod.namespace()),
-                spec: Arc::clone(&pod.spec),
-                status: Arc::clone(&pod.status),
+                namespace: Rc::from(pod.namespace()),
+                spec: Rc::clone(&pod.spec),
+                status: Rc::clone(&pod.status),
                 account,
                 account_rv,
                 classes: self.cache.last_event(Kind::PRIORITY_CLASS),
@@ -167,11 +167,11 @@ impl Deciding<'_> {
             return false;
         }
         if pod.spec.node.is_some() {
-            pod.spec_mut().shared = Arc::clone(&known.spec.shared);
+            pod.spec_mut().shared = Rc::clone(&known.spec.shared);
         } else {
-            pod.spec = Arc::clone(&known.spec);
+            pod.spec = Rc::clone(&known.spec);
         }
-        pod.status = Arc::clone(&known.status);
+        pod.status = Rc::clone(&known.status);
         true
     }
 
@@ -200,7 +200,7 @@ impl Deciding<'_> {
             );
             return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
         };
-        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
         spec.service_account_name = Some(name.clone());
         spec.service_account = Some(name);
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
@@ -244,7 +244,7 @@ impl Deciding<'_> {
             );
             return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
         }
-        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
         spec.priority_class_name = class.map(|c| c.name().to_owned());
         spec.priority = Some(value);
         spec.preemption_policy = Some(policy);
@@ -268,10 +268,10 @@ fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
 
 /// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
 fn apply_defaults(object: &mut Object) {
-    let before = pod_spec(object).map(Arc::clone);
+    let before = pod_spec(object).map(Rc::clone);
     defaults::apply(object);
     let (Some(before), Some(after)) = (before, pod_spec(object)) else { return };
-    if Arc::ptr_eq(&before, after) || *before != **after {
+    if Rc::ptr_eq(&before, after) || *before != **after {
         return;
     }
     match object {
@@ -283,7 +283,7 @@ fn apply_defaults(object: &mut Object) {
     }
 }
 
-fn pod_spec(object: &Object) -> Option<&Arc<PodSpec>> {
+fn pod_spec(object: &Object) -> Option<&Rc<PodSpec>> {
     match object {
         Object::Pod(o) => Some(&o.spec.shared),
         Object::Deployment(o) => Some(&o.spec.pod),
@@ -312,7 +312,7 @@ fn tolerate_trouble_for_a_while(pod: &mut Pod) {
         if pod.spec.shared.tolerations.iter().flatten().any(tolerates) {
             continue;
         }
-        let spec = Arc::make_mut(&mut pod.spec_mut().shared);
+        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
         spec.tolerations.get_or_insert_with(Vec::new).push(Toleration {
             key: Some(key.to_owned()),
             operator: Some("Exists".to_owned()),

@@ -1,7 +1,7 @@
 //! The watch cache: the store's state at one revision, and the recent events of each kind.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::service_ip::Addresses;
 use crate::limits;
@@ -12,7 +12,7 @@ use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 /// One recent event, shared with the batch in which it came.
 #[derive(Debug)]
 pub(super) struct Recent {
-    batch: Arc<[StoreEvent]>,
+    batch: Rc<[StoreEvent]>,
     index: u32,
     /// The event's: beside it, so that old ones are found without a look at events that long ago left the caches.
     revision: Revision,
@@ -40,7 +40,7 @@ pub(super) struct Cache {
     revision: Revision,
     kinds: Vec<KindCache>,
     /// Revisions of the private keys.
-    marks: BTreeMap<Arc<str>, Revision>,
+    marks: BTreeMap<Rc<str>, Revision>,
     pods_by_node: NameMap<BTreeSet<ObjectKey>>,
     addresses: Addresses,
 }
@@ -106,7 +106,7 @@ impl Cache {
     }
 
     /// Begins anew with what the store has.
-    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<Arc<KeyValue>>) {
+    pub(super) fn load(&mut self, revision: Revision, kvs: Vec<Rc<KeyValue>>) {
         *self = Cache { revision, ..Cache::default() };
         self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
         for kv in kvs {
@@ -116,7 +116,7 @@ impl Cache {
                     self.replace(key, None, Some(object.clone()));
                 }
                 (StoreKey::Private(name), _) => {
-                    self.marks.insert(Arc::clone(name), kv.mod_revision);
+                    self.marks.insert(Rc::clone(name), kv.mod_revision);
                 }
                 (StoreKey::Fence(_) | StoreKey::Object(_), _) => {}
             }
@@ -130,17 +130,17 @@ impl Cache {
     }
 
     /// Takes one event of a batch.
-    pub(super) fn apply(&mut self, batch: &Arc<[StoreEvent]>, index: usize) {
+    pub(super) fn apply(&mut self, batch: &Rc<[StoreEvent]>, index: usize) {
         let event = &batch[index];
         match &event.key {
             StoreKey::Object(key) => {
                 let old = event.previous.as_deref().and_then(object_of);
                 self.replace(key, old, event.value.as_deref().and_then(object_of).cloned());
-                let recent = Recent { batch: Arc::clone(batch), index: index as u32, revision: event.revision };
+                let recent = Recent { batch: Rc::clone(batch), index: index as u32, revision: event.revision };
                 self.kind_mut(key.kind).remember(recent);
             }
             StoreKey::Private(name) => match &event.value {
-                Some(kv) => drop(self.marks.insert(Arc::clone(name), kv.mod_revision)),
+                Some(kv) => drop(self.marks.insert(Rc::clone(name), kv.mod_revision)),
                 None => drop(self.marks.remove(name)),
             },
             StoreKey::Fence(_) => {}
@@ -215,7 +215,7 @@ pub(super) fn object_of(kv: &KeyValue) -> Option<&Object> {
 }
 
 /// The node that a pod is bound to.
-pub(super) fn node_of(object: &Object) -> Option<&Arc<str>> {
+pub(super) fn node_of(object: &Object) -> Option<&Rc<str>> {
     match object {
         Object::Pod(pod) => pod.spec.node.as_ref(),
         _ => None,

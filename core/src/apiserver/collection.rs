@@ -1,6 +1,6 @@
 //! `deletecollection`: every object that matches is deleted by a write of its own.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::list::{Read, ReadKind, select};
 use super::write::{Origin, Write};
@@ -13,10 +13,10 @@ use crate::object::{Kind, ObjectKey, Revision};
 #[derive(Debug)]
 pub(super) struct Victims {
     pub(super) kind: Kind,
-    namespace: Arc<str>,
+    namespace: Rc<str>,
     pub(super) list: ListOptions,
     options: DeleteOptions,
-    user: Arc<str>,
+    user: Rc<str>,
     fence: Option<Fence>,
 }
 
@@ -52,9 +52,9 @@ impl ApiServer {
     /// The cache is as fresh as the request: what matches now is deleted.
     pub(super) fn victims_chosen(&mut self, now: Now, conn: ConnId, id: ReqId, victims: Victims, out: &mut Vec<Out>) {
         let Victims { kind, namespace, list, options, user, fence } = victims;
-        let mut chosen: Vec<(ObjectKey, Arc<str>)> = Vec::new();
+        let mut chosen: Vec<(ObjectKey, Rc<str>)> = Vec::new();
         select(&self.cache, kind, &namespace, &list, |key, object| {
-            chosen.push((key.clone(), Arc::from(object.uid())));
+            chosen.push((key.clone(), Rc::from(object.uid())));
             list.limit == 0 || chosen.len() < list.limit
         });
         if chosen.is_empty() {
@@ -68,8 +68,7 @@ impl ApiServer {
             let mut options = options.clone();
             // What takes the name of a victim is no victim.
             options.precondition.uid.get_or_insert(uid);
-            let request =
-                Request { user: Arc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
+            let request = Request { user: Rc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }

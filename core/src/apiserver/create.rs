@@ -124,7 +124,7 @@ fn prepare(object: &mut Object) {
         Object::PodDisruptionBudget(o) => o.status = Default::default(),
         Object::Dynamic(o) => match o.kind {
             Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
-                o.status = Some(std::sync::Arc::new(serde_json::json!({"phase": "Pending"})));
+                o.status = Some(std::rc::Rc::new(serde_json::json!({"phase": "Pending"})));
             }
             kind if kind.info().subresources.contains(&"status") => o.status = None,
             _ => {}

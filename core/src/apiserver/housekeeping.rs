@@ -1,6 +1,6 @@
 //! What is done once a second: bookmarks, time-outs, a look at the store, compaction.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use smallvec::smallvec;
 
@@ -51,8 +51,8 @@ impl ApiServer {
             return;
         }
         self.compaction.next = Some(now.mono + limits::COMPACTION_INTERVAL);
-        let key = StoreKey::Private(Arc::from(COMPACT_KEY));
-        let value = Stored::Mark(Arc::from(self.compaction.past.to_string()));
+        let key = StoreKey::Private(Rc::from(COMPACT_KEY));
+        let value = Stored::Mark(Rc::from(self.compaction.past.to_string()));
         let txn = Txn {
             compare: smallvec![Compare::Version(key.clone(), self.compaction.turn)],
             success: smallvec![Op::Put { key: key.clone(), value, lease: None }],

@@ -7,7 +7,7 @@
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use smallvec::smallvec;
 
@@ -29,12 +29,12 @@ pub(super) enum ReadKind {
     },
     List {
         kind: Kind,
-        namespace: Arc<str>,
+        namespace: Rc<str>,
         options: ListOptions,
     },
     Watch {
         kind: Kind,
-        namespace: Arc<str>,
+        namespace: Rc<str>,
         options: WatchOptions,
     },
     /// The victims of a collection are chosen.
@@ -67,7 +67,7 @@ pub(super) struct Page {
     pub(super) conn: ConnId,
     pub(super) id: ReqId,
     kind: Kind,
-    namespace: Arc<str>,
+    namespace: Rc<str>,
     options: ListOptions,
     at: Option<Revision>,
     items: Vec<Object>,
@@ -259,7 +259,7 @@ impl ApiServer {
         let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(|kv| object_of(kv));
         let continue_from = last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
         let remaining = continue_from.as_ref().filter(|_| unfiltered).map(|_| left);
-        let items = Arc::new(page.items);
+        let items = Rc::new(page.items);
         reply(page.conn, page.id, Ok(Response::List { items, rv, continue_from, remaining }), out);
     }
 }
@@ -358,7 +358,7 @@ fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Re
     let continue_from = last.map(|last: &Object| Token { rv, last: last.key() }.encode());
     let unfiltered = options.labels.is_everything() && options.fields.terms.is_empty();
     let remaining = (continue_from.is_some() && unfiltered).then_some(left);
-    Response::List { items: Arc::new(items), rv, continue_from, remaining }
+    Response::List { items: Rc::new(items), rv, continue_from, remaining }
 }
 
 /// 504 for a revision that the cache has not reached.

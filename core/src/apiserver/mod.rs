@@ -34,7 +34,7 @@ mod write;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
 use crate::limits;
@@ -77,7 +77,7 @@ pub enum Out {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Its name, for traces.
-    pub name: Arc<str>,
+    pub name: Rc<str>,
     /// `--service-cluster-ip-range`: network and length of its prefix.
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, both ends included.
@@ -86,11 +86,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config {
-            name: Arc::from("kube-apiserver"),
-            service_cidr: ([10, 96, 0, 0], 12),
-            node_port_range: (30000, 32767),
-        }
+        Config { name: Rc::from("kube-apiserver"), service_cidr: ([10, 96, 0, 0], 12), node_port_range: (30000, 32767) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Binding of pods.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodCondition;
 
@@ -42,7 +42,7 @@ impl Deciding<'_> {
             return Decision::refuse_if(key, conflict(key, &why));
         }
         let mut bound = pod.clone();
-        bound.spec_mut().node = Some(Arc::clone(node));
+        bound.spec_mut().node = Some(Rc::clone(node));
         bound.status_mut().nominated_node_name = None;
         set_condition(&mut bound, "PodScheduled", "True", None, None, self.now.wall.to_time());
         let old = Object::Pod(pod.clone());

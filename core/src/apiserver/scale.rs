@@ -1,6 +1,6 @@
 //! `/scale` of Deployments, ReplicaSets, ReplicationControllers and StatefulSets.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -160,7 +160,7 @@ fn set_replicas(object: &mut Object, replicas: i32) {
         Object::ReplicaSet(o) => o.spec_mut().replicas = Some(replicas),
         Object::ReplicationController(o) => o.spec_mut().replicas = Some(replicas),
         Object::Dynamic(o) => {
-            let body = Arc::make_mut(&mut o.body);
+            let body = Rc::make_mut(&mut o.body);
             let spec = body.entry("spec").or_insert_with(|| json!({}));
             if let Value::Object(spec) = spec {
                 spec.insert("replicas".to_owned(), json!(replicas));

@@ -6,7 +6,7 @@
 
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::ServicePort;
 
@@ -57,9 +57,9 @@ pub(super) struct Allocation {
 impl Allocation {
     pub(super) fn join(self, mut commit: Commit) -> Commit {
         if let Some(revision) = self.by {
-            let key = StoreKey::Private(Arc::from(MARK));
+            let key = StoreKey::Private(Rc::from(MARK));
             commit.txn.compare.push(Compare::ModRevision(key.clone(), revision));
-            commit.txn.success.push(Op::Put { key, value: Stored::Mark(Arc::from("")), lease: None });
+            commit.txn.success.push(Op::Put { key, value: Stored::Mark(Rc::from("")), lease: None });
         }
         commit
     }
@@ -99,7 +99,7 @@ fn wants_health_port(service: &Service) -> bool {
 /// What a client leaves out of an update stays as it was allocated, and what the type no longer needs goes
 /// (`patchAllocatedValues`, `dropTypeDependentFields`).
 pub(super) fn keep_allocated(new: &mut Service, old: &Service) {
-    if Arc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
+    if Rc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
         return;
     }
     let before = &old.spec;
@@ -158,7 +158,7 @@ impl Deciding<'_> {
             Object::Service(s) => Some(s),
             _ => None,
         });
-        if old.is_some_and(|o| Arc::ptr_eq(&o.spec, &service.spec)) {
+        if old.is_some_and(|o| Rc::ptr_eq(&o.spec, &service.spec)) {
             return Ok(Allocation::default());
         }
         let by = self.cache.mark(MARK);

@@ -1,6 +1,6 @@
 //! The connection to the store: load, watch, resume, load again after compaction; with back-off, for ever.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{ApiServer, Job, Out};
@@ -68,7 +68,7 @@ impl Link {
 fn everything() -> (StoreKey, StoreKey) {
     let start = StoreKey::Object(ObjectKey::range_start(Kind(0), ""));
     // Private keys sort last; none of them begins with the last character there is.
-    (start, StoreKey::Private(Arc::from("\u{10FFFF}")))
+    (start, StoreKey::Private(Rc::from("\u{10FFFF}")))
 }
 
 impl ApiServer {
@@ -165,7 +165,7 @@ impl ApiServer {
     }
 
     /// Takes the events of one revision into the cache and on to the watchers.
-    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Arc<[StoreEvent]>, out: &mut Vec<Out>) {
+    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Rc<[StoreEvent]>, out: &mut Vec<Out>) {
         self.cache.advance(revision);
         for (index, event) in events.iter().enumerate() {
             self.cache.apply(events, index);

@@ -1,6 +1,6 @@
 //! Update and patch: what a client may change, and what stays.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
@@ -150,7 +150,7 @@ fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), 
         // The stored object is no older than the cached one, so an older revision is stale whatever the store says.
         return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
     }
-    if !Arc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
+    if !Rc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
         return Err(Decision::refuse_if(key, uid_conflict(key, object.uid(), current.uid())));
     }
     Ok(())
@@ -184,7 +184,7 @@ pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, c
 
 /// What the client sent, with the status and the server's own metadata as they stand.
 fn merge_main(current: &Object, incoming: Object) -> Object {
-    if !has_status(current) && Arc::ptr_eq(incoming.meta(), current.meta()) {
+    if !has_status(current) && Rc::ptr_eq(incoming.meta(), current.meta()) {
         // Nothing that the client may not change: what it sent is what is wanted.
         return incoming;
     }
@@ -195,11 +195,11 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
     }
     if let (Object::Namespace(new), Object::Namespace(old)) = (&mut new, current) {
         // Finalizers of the spec change by `/finalize` alone.
-        new.spec = Arc::clone(&old.spec);
+        new.spec = Rc::clone(&old.spec);
     }
     share_pod_specs(&mut new, current);
     let (sent, old) = (incoming.meta(), current.meta());
-    if !Arc::ptr_eq(sent, old) && !same_client_part(sent, old) {
+    if !Rc::ptr_eq(sent, old) && !same_client_part(sent, old) {
         let meta = new.meta_mut();
         let kept = std::mem::replace(meta, ObjectMeta::clone(sent));
         meta.name = kept.name;
@@ -229,24 +229,24 @@ fn same_client_part(a: &ObjectMeta, b: &ObjectMeta) -> bool {
 fn share_pod_specs(new: &mut Object, current: &Object) {
     match (new, current) {
         (Object::Pod(new), Object::Pod(old))
-            if !Arc::ptr_eq(&new.spec.shared, &old.spec.shared) && new.spec.shared == old.spec.shared =>
+            if !Rc::ptr_eq(&new.spec.shared, &old.spec.shared) && new.spec.shared == old.spec.shared =>
         {
-            new.spec_mut().shared = Arc::clone(&old.spec.shared);
+            new.spec_mut().shared = Rc::clone(&old.spec.shared);
         }
         (Object::Deployment(new), Object::Deployment(old))
-            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
         {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+            new.spec_mut().pod = Rc::clone(&old.spec.pod);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(old))
-            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
         {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+            new.spec_mut().pod = Rc::clone(&old.spec.pod);
         }
         (Object::ReplicationController(new), Object::ReplicationController(old))
-            if !Arc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
+            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
         {
-            new.spec_mut().pod = Arc::clone(&old.spec.pod);
+            new.spec_mut().pod = Rc::clone(&old.spec.pod);
         }
         _ => {}
     }
@@ -264,7 +264,7 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
         new.take_status(incoming);
     }
     let (sent, old) = (incoming.meta(), current.meta());
-    if !Arc::ptr_eq(sent, old) {
+    if !Rc::ptr_eq(sent, old) {
         if sent.labels != old.labels && current.kind() != Kind::DEPLOYMENT {
             new.meta_mut().labels.clone_from(&sent.labels);
         }

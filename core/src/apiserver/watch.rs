@@ -2,7 +2,7 @@
 //! a name, and of the pods of a node each stand where only their events look.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cache::{Cache, node_of, object_of};
 use super::{ConnId, Out, fields, reply};
@@ -16,9 +16,9 @@ use crate::store::{KeyValue, StoreEvent};
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Place {
     All,
-    Namespace(Arc<str>),
-    Name(Arc<str>),
-    Node(Arc<str>),
+    Namespace(Rc<str>),
+    Name(Rc<str>),
+    Node(Rc<str>),
 }
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Watcher {
     conn: ConnId,
     id: ReqId,
     kind: Kind,
-    namespace: Arc<str>,
+    namespace: Rc<str>,
     labels: Selector,
     fields: FieldSelector,
     place: Place,
@@ -127,15 +127,15 @@ impl Watchers {
         conn: ConnId,
         id: ReqId,
         kind: Kind,
-        namespace: Arc<str>,
+        namespace: Rc<str>,
         options: WatchOptions,
         out: &mut Vec<Out>,
     ) {
         let WatchOptions { labels, fields, rv, bookmarks, send_initial_events } = options;
         let place = match (fields.required("spec.nodeName"), fields.required("metadata.name")) {
-            (Some(node), _) if kind == Kind::POD => Place::Node(Arc::from(node)),
-            (_, Some(name)) => Place::Name(Arc::from(name)),
-            _ if !namespace.is_empty() => Place::Namespace(Arc::clone(&namespace)),
+            (Some(node), _) if kind == Kind::POD => Place::Node(Rc::from(node)),
+            (_, Some(name)) => Place::Name(Rc::from(name)),
+            _ if !namespace.is_empty() => Place::Namespace(Rc::clone(&namespace)),
             _ => Place::All,
         };
         let plain =

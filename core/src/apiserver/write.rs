@@ -3,7 +3,7 @@
 //! A decision reads the cache, or what the store has said since (`fresh`). It may answer at once, ask for fresh values
 //! before it refuses, commit a transaction that compares whatever it was decided by, or wait for the cache.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1::Lease as WholeLease;
 use smallvec::smallvec;
@@ -33,7 +33,7 @@ pub(super) struct Write {
     pub(super) origin: Origin,
     pub(super) request: Box<Request>,
     /// What the store has said of keys that matter, newer than the cache was at the time.
-    pub(super) fresh: Vec<(StoreKey, Option<Arc<KeyValue>>)>,
+    pub(super) fresh: Vec<(StoreKey, Option<Rc<KeyValue>>)>,
     attempts: u32,
     /// The object of a create as it was admitted, so that another attempt need not admit it again.
     pub(super) admitted: Option<Object>,
@@ -107,7 +107,7 @@ impl Commit {
 
     fn put(key: &ObjectKey, rv: Revision, old: Option<&Object>, new: Object) -> Commit {
         let fence = (key.kind == Kind::LEASE && !same_holder(old, &new)).then(|| {
-            let value = Stored::Mark(Arc::from(holder(&new)));
+            let value = Stored::Mark(Rc::from(holder(&new)));
             Op::Put { key: StoreKey::Fence(key.clone()), value, lease: None }
         });
         let key = StoreKey::Object(key.clone());

@@ -8,7 +8,7 @@
 //! Every acquisition changes `leaseTransitions` or creates the Lease, and no renewal does: that is how the epoch of a
 //! [`Fence`] can be told from the object.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease as WholeLease, LeaseSpec};
@@ -68,8 +68,8 @@ struct Observed {
 #[derive(Debug)]
 pub struct Elector {
     lease: ObjectKey,
-    identity: Arc<str>,
-    user: Arc<str>,
+    identity: Rc<str>,
+    user: Rc<str>,
     ids: ReqIds,
     rng: Rng,
     next_at: Mono,
@@ -84,7 +84,7 @@ pub struct Elector {
 
 impl Elector {
     /// A candidate called `identity` for the Lease of this key.
-    pub fn new(lease: ObjectKey, identity: Arc<str>, user: Arc<str>, part: u16, rng: Rng) -> Elector {
+    pub fn new(lease: ObjectKey, identity: Rc<str>, user: Rc<str>, part: u16, rng: Rng) -> Elector {
         Elector {
             lease,
             identity,

@@ -7,7 +7,7 @@
 //! What never happens: a change is pushed that the view does not show; an event is taken in from a watch that was
 //! given up; a relist forgets to tell of what went away meanwhile.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Change, View};
@@ -25,13 +25,13 @@ pub struct InformerConfig {
     /// Kind of objects.
     pub kind: Kind,
     /// Namespace; empty for all.
-    pub namespace: Arc<str>,
+    pub namespace: Rc<str>,
     /// Only objects with these labels.
     pub labels: Selector,
     /// Only objects with these fields.
     pub fields: FieldSelector,
     /// Name of the component, for requests.
-    pub user: Arc<str>,
+    pub user: Rc<str>,
 }
 
 /// What the informer will do next, once its back-off is over.
@@ -174,7 +174,7 @@ impl Informer {
             rv: if first { rv } else { None },
             exact: false,
         };
-        let call = Call::List { kind: c.kind, namespace: Arc::clone(&c.namespace), options };
+        let call = Call::List { kind: c.kind, namespace: Rc::clone(&c.namespace), options };
         out.push(ToServer::Request(id, Request::new(&c.user, call)));
         self.state = State::Listing { id, until: now.mono + limits::REQUEST_TIMEOUT, rv, pages };
     }
@@ -189,7 +189,7 @@ impl Informer {
             bookmarks: true,
             send_initial_events: false,
         };
-        let call = Call::Watch { kind: c.kind, namespace: Arc::clone(&c.namespace), options };
+        let call = Call::Watch { kind: c.kind, namespace: Rc::clone(&c.namespace), options };
         out.push(ToServer::Request(id, Request::new(&c.user, call)));
         let patience = self.rng.jitter(limits::WATCH_PATIENCE, 100);
         self.state = State::Watching { id, check: now.mono + patience, heard: now.mono, patience };
@@ -298,7 +298,7 @@ fn replace(view: &mut View, items: &[Object], changes: &mut Vec<Change>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
     use std::time::Duration;
 
     use serde_json::json;
@@ -382,7 +382,7 @@ mod tests {
         }
 
         fn list(&mut self, id: ReqId, rv: u64, items: Vec<Object>) {
-            let items = Arc::new(items);
+            let items = Rc::new(items);
             let rv = Revision(rv);
             self.tell(FromServer::Reply(id, Ok(Response::List { items, rv, continue_from: None, remaining: None })));
         }

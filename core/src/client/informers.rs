@@ -1,7 +1,7 @@
 //! The informers that the parts of one process share: each kind is listed, watched and held once, however many parts
 //! read it (client-go's `SharedInformerFactory`).
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Change, Index, Informer, InformerConfig, View, Views};
 use crate::api::{FromServer, ToServer};
@@ -21,7 +21,7 @@ pub struct Informers {
 
 impl Informers {
     /// An informer for each kind that is watched, with every index that is asked for.
-    pub fn new(watched: impl Iterator<Item = Watched>, user: &Arc<str>, first_part: u16, mut rng: Rng) -> Informers {
+    pub fn new(watched: impl Iterator<Item = Watched>, user: &Rc<str>, first_part: u16, mut rng: Rng) -> Informers {
         let mut kinds: Vec<(Kind, Vec<Index>)> = Vec::new();
         for w in watched {
             let at = kinds.iter().position(|(kind, _)| *kind == w.kind).unwrap_or_else(|| {
@@ -34,10 +34,10 @@ impl Informers {
         let make = |((kind, _), part): (&(Kind, Vec<Index>), u16)| {
             let config = InformerConfig {
                 kind: *kind,
-                namespace: Arc::from(""),
+                namespace: Rc::from(""),
                 labels: Selector::everything(),
                 fields: FieldSelector::everything(),
-                user: Arc::clone(user),
+                user: Rc::clone(user),
             };
             Informer::new(config, part, Rng::from_seed(mix(rng.next_u64(), u64::from(part))))
         };

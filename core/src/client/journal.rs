@@ -8,7 +8,7 @@
 //! - A delete of unknown outcome is sent again before the key decides anew, so that no second child is picked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::Views;
 use crate::controllers::Write;
@@ -19,14 +19,14 @@ use crate::object::{Kind, ObjectKey, Revision};
 /// A generated name that may have been taken.
 #[derive(Debug)]
 struct Uncertain {
-    generate_name: Arc<str>,
+    generate_name: Rc<str>,
     child: ObjectKey,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     revisions: Vec<(Kind, Revision)>,
-    gone: Vec<(ObjectKey, Arc<str>)>,
+    gone: Vec<(ObjectKey, Rc<str>)>,
     creates: Vec<Uncertain>,
     deletes: Vec<Write>,
     /// Since when the key waits, if it does.
@@ -92,9 +92,9 @@ impl Journal {
     }
 
     /// A delete of `key` found that the object is no more.
-    pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Arc<str>) {
+    pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Rc<str>) {
         if views.has(child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
-            self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Arc::clone(uid)));
+            self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Rc::clone(uid)));
         }
     }
 
@@ -102,7 +102,7 @@ impl Journal {
     pub(super) fn uncertain_create(&mut self, key: &ObjectKey, generate_name: &str, child: ObjectKey) {
         let creates = &mut self.entries.entry(key.clone()).or_default().creates;
         if creates.iter().all(|u| u.child != child) {
-            creates.push(Uncertain { generate_name: Arc::from(generate_name), child });
+            creates.push(Uncertain { generate_name: Rc::from(generate_name), child });
         }
     }
 

@@ -4,7 +4,7 @@
 //! Events are a courtesy: what cannot be written after one retry is dropped, and no queue here grows without bound.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as WholeEvent, EventSource, ObjectReference};
@@ -105,8 +105,8 @@ struct Sent {
 /// Records Events of one component.
 #[derive(Debug)]
 pub struct Recorder {
-    component: Arc<str>,
-    host: Arc<str>,
+    component: Rc<str>,
+    host: Rc<str>,
     enabled: bool,
     ids: ReqIds,
     rng: Rng,
@@ -119,7 +119,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// For a component (`kubelet`, `default-scheduler`) on a host (may be empty). With `enabled` false it does nothing.
-    pub fn new(component: Arc<str>, host: Arc<str>, enabled: bool, part: u16, rng: Rng) -> Recorder {
+    pub fn new(component: Rc<str>, host: Rc<str>, enabled: bool, part: u16, rng: Rng) -> Recorder {
         Recorder {
             component,
             host,

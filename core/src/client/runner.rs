@@ -11,7 +11,7 @@
 //! `poll_timeout`; all with the mandate of the moment. `reset` when leadership has been lost.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::journal::{Journal, Verdict};
@@ -85,7 +85,7 @@ pub struct Runner {
     controller: Box<dyn Controller>,
     /// Whether the controller watches a kind, by number.
     watched: Vec<bool>,
-    user: Arc<str>,
+    user: Rc<str>,
     first_part: u16,
     recorder: Recorder,
     ids: ReqIds,
@@ -116,9 +116,9 @@ impl std::fmt::Debug for Runner {
 impl Runner {
     /// A runner whose parts are `first_part .. first_part + PARTS`.
     pub fn new(controller: Box<dyn Controller>, record_events: bool, first_part: u16, mut rng: Rng) -> Runner {
-        let user: Arc<str> = Arc::from(controller.name());
+        let user: Rc<str> = Rc::from(controller.name());
         let mut fork = |n: u64| Rng::from_seed(crate::random::mix(rng.next_u64(), n));
-        let recorder = Recorder::new(Arc::clone(&user), Arc::from(""), record_events, first_part + 1, fork(1));
+        let recorder = Recorder::new(Rc::clone(&user), Rc::from(""), record_events, first_part + 1, fork(1));
         let ids = ReqIds::new(first_part);
         let rng = fork(0);
         let mut watched = Vec::new();
@@ -424,7 +424,7 @@ impl Runner {
         out: &mut Vec<ToServer>,
     ) {
         let id = self.ids.next();
-        let request = Request { user: Arc::clone(&self.user), fence: mandate.fence.clone(), call };
+        let request = Request { user: Rc::clone(&self.user), fence: mandate.fence.clone(), call };
         out.push(ToServer::Request(id, Box::new(request)));
         self.running.get_mut(&key).expect("whoever sends is running").outstanding += 1;
         self.requests.insert(id, Sent { key, index, stage, until: now.mono + limits::REQUEST_TIMEOUT });
@@ -688,7 +688,7 @@ fn retry_after(status: &Status) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
     use std::time::Duration;
 
     use serde_json::json;
@@ -756,7 +756,7 @@ mod tests {
             let mut b = Bench { now: Now::default(), informers, runner, out: Vec::new(), watch: ReqId(0) };
             b.wake();
             let (list, _) = b.requests().remove(0);
-            let items = Arc::new(vec![pod("a", 4), pod("b", 5)]);
+            let items = Rc::new(vec![pod("a", 4), pod("b", 5)]);
             let list = FromServer::Reply(
                 list,
                 Ok(Response::List { items, rv: Revision(5), continue_from: None, remaining: None }),

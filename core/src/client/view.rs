@@ -4,7 +4,7 @@
 //! must be right all the same.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::object::{KeyMap, Kind, NameMap, Obj, Object, ObjectKey, Resource, Revision, controller_of, joined};
 use crate::read_ahead::touch;
@@ -210,7 +210,7 @@ impl View {
         if known.rv() == object.rv() {
             return;
         }
-        if !Arc::ptr_eq(known.meta(), object.meta()) && known.uid() != object.uid() {
+        if !Rc::ptr_eq(known.meta(), object.meta()) && known.uid() != object.uid() {
             let (key, old) = self.take(slot);
             self.insert(key.clone(), object.clone());
             changes.push(Change { key: key.clone(), old: Some(old), new: None });
@@ -260,7 +260,7 @@ impl View {
 
 /// Whether two states of one object stand under the same values of an index. May say no although they do.
 fn same_values(index: Index, old: &Object, new: &Object) -> bool {
-    let same_meta = Arc::ptr_eq(old.meta(), new.meta());
+    let same_meta = Rc::ptr_eq(old.meta(), new.meta());
     match index {
         Index::Controller | Index::Owner => same_meta || old.meta().owner_references == new.meta().owner_references,
         Index::Label => same_meta || old.labels() == new.labels(),
@@ -270,7 +270,7 @@ fn same_values(index: Index, old: &Object, new: &Object) -> bool {
         },
         Index::Selector => match (old, new) {
             (Object::Service(a), Object::Service(b)) => {
-                Arc::ptr_eq(&a.spec, &b.spec) || a.spec.selector == b.spec.selector
+                Rc::ptr_eq(&a.spec, &b.spec) || a.spec.selector == b.spec.selector
             }
             _ => false,
         },

@@ -3,7 +3,7 @@
 //! It writes the status; the eviction subresource of the API server spends what the status allows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::policy::v1::{self as policy_v1, PodDisruptionBudgetStatus};
@@ -78,7 +78,7 @@ fn pod_keys(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
         keys.push(change.key.clone());
     }
     if let (Some(old), Some(new)) = (old, new) {
-        let same = (Arc::ptr_eq(&old.meta, &new.meta)
+        let same = (Rc::ptr_eq(&old.meta, &new.meta)
             || old.meta.labels == new.meta.labels
                 && old.meta.deletion_timestamp == new.meta.deletion_timestamp
                 && old.meta.owner_references == new.meta.owner_references)

@@ -5,7 +5,7 @@
 //! gone go with it by their owner reference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::discovery::v1::{self as discovery_v1, EndpointConditions, EndpointHints, ForNode, ForZone};
@@ -55,7 +55,7 @@ impl Controller for EndpointSliceController {
             Kind::POD => services_of_pod(change, views, keys),
             Kind::SERVICE => {
                 let status_only = matches!((&change.old, &change.new), (Some(o), Some(n))
-                    if Arc::ptr_eq(o.meta(), n.meta()) && o.same_spec(n));
+                    if Rc::ptr_eq(o.meta(), n.meta()) && o.same_spec(n));
                 if !status_only {
                     keys.push(change.key.clone());
                 }
@@ -87,7 +87,7 @@ fn is_ours(labels: Option<&Labels>) -> bool {
 fn services_of_node(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     if let (Some(old), Some(new)) = (&change.old, &change.new) {
         let zone = |o: &Object| o.labels().and_then(|l| l.get(ZONE_LABEL)).cloned();
-        if Arc::ptr_eq(old.meta(), new.meta()) || zone(old) == zone(new) {
+        if Rc::ptr_eq(old.meta(), new.meta()) || zone(old) == zone(new) {
             return;
         }
     }
@@ -147,7 +147,7 @@ fn sync(views: &Views, service: &Service) -> Plan {
     plan.writes.extend(updates);
     plan.writes.extend(doomed.into_iter().map(|slice| Write::Delete {
         key: slice.key(),
-        uid: Arc::from(slice.uid()),
+        uid: Rc::from(slice.uid()),
         rv: None,
         grace_seconds: None,
         propagation: None,

@@ -3,7 +3,7 @@
 //! Services without a selector, and of type ExternalName, are left alone: their endpoints are someone else's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{self as core_v1, EndpointAddress, EndpointPort, EndpointSubset};
 
@@ -46,7 +46,7 @@ impl Controller for EndpointsController {
             Kind::POD => services_of_pod(change, views, keys),
             Kind::SERVICE => {
                 let status_only = matches!((&change.old, &change.new), (Some(o), Some(n))
-                    if Arc::ptr_eq(o.meta(), n.meta()) && o.same_spec(n));
+                    if Rc::ptr_eq(o.meta(), n.meta()) && o.same_spec(n));
                 if !status_only {
                     keys.push(change.key.clone());
                 }
@@ -82,7 +82,7 @@ fn leftover(views: &Views, key: &ObjectKey, current: &Endpoints) -> Plan {
     }
     plan.writes.push(Write::Delete {
         key: current.key(),
-        uid: Arc::from(current.uid()),
+        uid: Rc::from(current.uid()),
         rv: None,
         grace_seconds: None,
         propagation: None,

@@ -1,6 +1,6 @@
 //! Events live for an hour after they last happened. (In Kubernetes a lease of etcd ends them; here it is a sweep.)
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -50,7 +50,7 @@ impl Controller for EventTtlController {
         let old = views.list::<core_v1::Event>("").filter(|e| now.wall.since(last_seen(e)) >= limits::EVENT_TTL);
         plan.writes.extend(old.take(limits::EVENT_SWEEP_BATCH).map(|event| Write::Delete {
             key: event.key(),
-            uid: Arc::from(event.uid()),
+            uid: Rc::from(event.uid()),
             rv: Some(event.rv),
             grace_seconds: None,
             propagation: None,

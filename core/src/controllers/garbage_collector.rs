@@ -9,7 +9,7 @@
 //! was seen to go, which stands for all its dependants.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Controller, Plan, Watched, Write};
 use crate::api::{Propagation, Subresource};
@@ -40,7 +40,7 @@ static WATCHED: &[Watched] = watched! {
 #[derive(Debug, Default)]
 pub struct GarbageCollector {
     /// Objects whose owner may be gone: their UID, and the earliest revision at which their references were seen.
-    bounds: BTreeMap<ObjectKey, (Arc<str>, Revision)>,
+    bounds: BTreeMap<ObjectKey, (Rc<str>, Revision)>,
 }
 
 impl Controller for GarbageCollector {
@@ -54,7 +54,7 @@ impl Controller for GarbageCollector {
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
         if let (Some(old), Some(new)) = (&change.old, &change.new)
-            && (Arc::ptr_eq(old.meta(), new.meta()) || same_ownership(old.meta(), new.meta()))
+            && (Rc::ptr_eq(old.meta(), new.meta()) || same_ownership(old.meta(), new.meta()))
         {
             return;
         }
@@ -248,7 +248,7 @@ impl GarbageCollector {
             }
         }
         if doubtful {
-            self.bounds.insert(key, (Arc::from(object.uid()), bound));
+            self.bounds.insert(key, (Rc::from(object.uid()), bound));
             plan.wake.extend(dead.map(|_| object.key()));
             plan.requeue(limits::GARBAGE_RETRY);
             return;
@@ -296,7 +296,7 @@ fn delete_before_owner(views: &Views, object: &Object) -> Write {
 fn delete(object: &Object, propagation: Propagation) -> Write {
     Write::Delete {
         key: object.key(),
-        uid: Arc::from(object.uid()),
+        uid: Rc::from(object.uid()),
         rv: Some(object.rv()),
         grace_seconds: None,
         propagation: Some(propagation),

@@ -3,7 +3,7 @@
 //! What comes in: messages of the server. What goes out: requests. What never happens: a controller's write without
 //! the leadership of the moment; a controller that goes on with what it knew in an earlier term.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Controller;
@@ -23,7 +23,7 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct ManagerConfig {
     /// `--leader-elect` identity; unique among the replicas.
-    pub identity: Arc<str>,
+    pub identity: Rc<str>,
     /// `--leader-elect`. Without, the manager acts at once and its writes carry no fence.
     pub leader_elect: bool,
     /// Whether controllers record Events.
@@ -36,7 +36,7 @@ pub struct ManagerConfig {
 impl Default for ManagerConfig {
     fn default() -> ManagerConfig {
         ManagerConfig {
-            identity: Arc::from("kube-controller-manager"),
+            identity: Rc::from("kube-controller-manager"),
             leader_elect: true,
             record_events: true,
             share_informers: true,
@@ -62,7 +62,7 @@ enum Route {
     Runner(usize),
 }
 
-type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>> + Send>;
+type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>>>;
 
 /// Runs every controller. See the module's documentation.
 pub struct ControllerManager {
@@ -108,8 +108,8 @@ impl ControllerManager {
         let mut fork = |n: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(n)));
         let elector = config.leader_elect.then(|| {
             let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-controller-manager");
-            let user = Arc::from("kube-controller-manager");
-            Elector::new(lease, Arc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
+            let user = Rc::from("kube-controller-manager");
+            Elector::new(lease, Rc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
         });
         let controllers = make();
         let group_of: Vec<usize> =
@@ -125,7 +125,7 @@ impl ControllerManager {
                 _ => "system:kube-controller-manager",
             };
             let first = routes.len() as u16;
-            let informers = Informers::new(watched, &Arc::from(user), first, fork(first));
+            let informers = Informers::new(watched, &Rc::from(user), first, fork(first));
             routes.extend((0..usize::from(informers.parts())).map(|part| Route::Informer(number, part)));
             let watching = |kind| {
                 let watches = |index: &usize| controllers[*index].watches().iter().any(|w| w.kind == kind);

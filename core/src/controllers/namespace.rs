@@ -5,7 +5,7 @@
 //! (KEP-5080, ordered namespace deletion).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{self as core_v1, NamespaceCondition};
 
@@ -68,10 +68,10 @@ impl Controller for NamespaceController {
         // Changes nothing, and fails unless this is still the namespace that stands: what is emptied below goes by
         // name, and another of the same name must not be.
         plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
-        let name: Arc<str> = Arc::from(key.name());
+        let name: Rc<str> = Rc::from(key.name());
         let kinds: Vec<Kind> = Kind::all().filter(|k| k.info().namespaced && *k != Kind::POD).collect();
         for group in [&[Kind::POD][..], &kinds] {
-            let each = |kind: &Kind| (*kind, Arc::clone(&name));
+            let each = |kind: &Kind| (*kind, Rc::clone(&name));
             plan.writes
                 .extend(group.iter().map(each).map(|(kind, namespace)| Write::DeleteCollection { kind, namespace }));
             plan.writes.extend(group.iter().map(each).map(|(kind, namespace)| Write::ExpectEmpty { kind, namespace }));

@@ -1,6 +1,6 @@
 //! What a controller is, and what it can ask for.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::api::{Patch, Propagation, Status, Subresource};
@@ -19,7 +19,7 @@ pub struct Watched {
 }
 
 /// A controller: decides, never acts.
-pub trait Controller: Send {
+pub trait Controller {
     /// Kubernetes' name of the controller, for events and traces: `deployment-controller`.
     fn name(&self) -> &'static str;
 
@@ -95,20 +95,20 @@ pub enum Write {
     /// Replaces an object, at the revision that it carries.
     Update(Object, Subresource),
     /// Patches an object, if it still has this UID (and revision, if given).
-    Patch { key: ObjectKey, uid: Arc<str>, rv: Option<Revision>, patch: Patch, subresource: Subresource },
+    Patch { key: ObjectKey, uid: Rc<str>, rv: Option<Revision>, patch: Patch, subresource: Subresource },
     /// Deletes an object, if it still has this UID.
     Delete {
         key: ObjectKey,
-        uid: Arc<str>,
+        uid: Rc<str>,
         rv: Option<Revision>,
         grace_seconds: Option<i64>,
         propagation: Option<Propagation>,
     },
     /// Deletes every object of a kind in a namespace.
-    DeleteCollection { kind: Kind, namespace: Arc<str> },
+    DeleteCollection { kind: Kind, namespace: Rc<str> },
     /// Writes nothing: lists one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit` 1), and
     /// fails with [`Write::not_empty`] if there is any, which ends the plan.
-    ExpectEmpty { kind: Kind, namespace: Arc<str> },
+    ExpectEmpty { kind: Kind, namespace: Rc<str> },
 }
 
 impl Write {

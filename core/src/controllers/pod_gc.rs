@@ -4,7 +4,7 @@
 //! and finished pods beyond a number. Keys are nodes and pods; nothing is scanned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{self as core_v1, PodCondition};
 
@@ -80,7 +80,7 @@ fn is_out_of_service(node: &Node) -> bool {
 }
 
 fn force_delete(pod: &Pod) -> Write {
-    Write::Delete { key: pod.key(), uid: Arc::from(pod.uid()), rv: None, grace_seconds: Some(0), propagation: None }
+    Write::Delete { key: pod.key(), uid: Rc::from(pod.uid()), rv: None, grace_seconds: Some(0), propagation: None }
 }
 
 impl PodGcController {

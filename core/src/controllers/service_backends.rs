@@ -90,7 +90,7 @@ pub(super) fn services_of_pod(change: &Change, views: &Views, keys: &mut Vec<Obj
     let new = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
     let mut same_labels = false;
     if let (Some(old), Some(new)) = (old, new) {
-        same_labels = std::sync::Arc::ptr_eq(&old.meta, &new.meta) || old.meta.labels == new.meta.labels;
+        same_labels = std::rc::Rc::ptr_eq(&old.meta, &new.meta) || old.meta.labels == new.meta.labels;
         if same_labels && same_backend(old, new) {
             return;
         }

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
@@ -159,7 +159,7 @@ impl Server {
             }
             Call::List { kind, options, .. } => {
                 let of_kind = self.objects.iter().filter(|(k, o)| k.kind == kind && options.labels.matches(o.labels()));
-                let items = Arc::new(of_kind.map(|(_, o)| o.clone()).collect());
+                let items = Rc::new(of_kind.map(|(_, o)| o.clone()).collect());
                 let rv = Revision(self.revision);
                 return Ok(Response::List { items, rv, continue_from: None, remaining: None });
             }

@@ -10,7 +10,7 @@ mod tests;
 mod zone;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -30,14 +30,14 @@ const KINDS: [Kind; 3] = [Kind::SERVICE, Kind::ENDPOINT_SLICE, Kind::NAMESPACE];
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
     /// `cluster.local`.
-    pub domain: Arc<str>,
+    pub domain: Rc<str>,
     /// Time to live of records, in seconds.
     pub ttl: u32,
 }
 
 impl Default for DnsConfig {
     fn default() -> Self {
-        DnsConfig { domain: Arc::from("cluster.local"), ttl: limits::DNS_TTL }
+        DnsConfig { domain: Rc::from("cluster.local"), ttl: limits::DNS_TTL }
     }
 }
 
@@ -64,15 +64,15 @@ pub struct ClusterDns {
 impl ClusterDns {
     /// A new one, which knows nothing yet.
     pub fn new(config: DnsConfig, mut rng: Rng) -> ClusterDns {
-        let user: Arc<str> = Arc::from("coredns");
+        let user: Rc<str> = Rc::from("coredns");
         let mut part = 0;
         let informers = KINDS.map(|kind| {
             let config = InformerConfig {
                 kind,
-                namespace: Arc::from(""),
+                namespace: Rc::from(""),
                 labels: Selector::everything(),
                 fields: FieldSelector::everything(),
-                user: Arc::clone(&user),
+                user: Rc::clone(&user),
             };
             part += 1;
             Informer::new(config, part, Rng::from_seed(rng.next_u64()))
@@ -131,7 +131,7 @@ impl ClusterDns {
             out.extend(changes.into_iter().map(Out::Records));
         } else {
             self.replaced = true;
-            let all = self.zone.iter().map(|(n, d)| (Arc::clone(n), d)).collect();
+            let all = self.zone.iter().map(|(n, d)| (Rc::clone(n), d)).collect();
             out.push(Out::Records(RecordChange::Replace(all)));
         }
     }

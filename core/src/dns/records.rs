@@ -4,7 +4,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::discovery::v1::Endpoint;
 
@@ -17,10 +17,10 @@ use crate::proxy::slices::{address, is_ready};
 pub enum RecordData {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
-    Cname(Arc<str>),
-    Ptr(Arc<str>),
-    Srv { priority: u16, weight: u16, port: u16, target: Arc<str> },
-    Txt(Arc<str>),
+    Cname(Rc<str>),
+    Ptr(Rc<str>),
+    Srv { priority: u16, weight: u16, port: u16, target: Rc<str> },
+    Txt(Rc<str>),
 }
 
 impl RecordData {
@@ -34,16 +34,16 @@ impl RecordData {
 }
 
 /// The records of one service, by name; each list is in order and without repetition.
-pub(super) type Records = BTreeMap<Arc<str>, BTreeSet<RecordData>>;
+pub(super) type Records = BTreeMap<Rc<str>, BTreeSet<RecordData>>;
 
 /// What is published for a service.
 pub(super) fn records(domain: &str, service: Option<&Service>, slices: &[&EndpointSlice]) -> Records {
     let mut records = Records::new();
     let Some(service) = service else { return records };
-    let name: Arc<str> = Arc::from(format!("{}.{}.svc.{domain}", service.name(), service.namespace()));
+    let name: Rc<str> = Rc::from(format!("{}.{}.svc.{domain}", service.name(), service.namespace()));
     if service.spec.type_.as_deref() == Some("ExternalName") {
         if let Some(target) = service.spec.external_name.as_deref().filter(|t| !t.is_empty()) {
-            let target = Arc::from(target.trim_end_matches('.').to_lowercase());
+            let target = Rc::from(target.trim_end_matches('.').to_lowercase());
             records.entry(name).or_default().insert(RecordData::Cname(target));
         }
         return records;
@@ -59,10 +59,10 @@ pub(super) fn records(domain: &str, service: Option<&Service>, slices: &[&Endpoi
     records
 }
 
-fn cluster_ips(name: &Arc<str>, service: &Service, ips: &BTreeSet<IpAddr>, records: &mut Records) {
+fn cluster_ips(name: &Rc<str>, service: &Service, ips: &BTreeSet<IpAddr>, records: &mut Records) {
     for ip in ips {
-        records.entry(Arc::clone(name)).or_default().insert(RecordData::address(*ip));
-        records.entry(reverse_name(*ip)).or_default().insert(RecordData::Ptr(Arc::clone(name)));
+        records.entry(Rc::clone(name)).or_default().insert(RecordData::address(*ip));
+        records.entry(reverse_name(*ip)).or_default().insert(RecordData::Ptr(Rc::clone(name)));
     }
     for port in service.spec.ports.iter().flatten() {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -71,15 +71,15 @@ fn cluster_ips(name: &Arc<str>, service: &Service, ips: &BTreeSet<IpAddr>, recor
 }
 
 /// Addresses of the ready endpoints, each also under a name of its own.
-fn headless(name: &Arc<str>, slices: &[&EndpointSlice], records: &mut Records) {
+fn headless(name: &Rc<str>, slices: &[&EndpointSlice], records: &mut Records) {
     for slice in slices.iter().filter(|s| s.meta.deletion_timestamp.is_none()) {
         let ready = slice.spec.endpoints.iter().flatten().filter(|e| is_ready(e));
         for (endpoint, ip) in ready.filter_map(|e| Some((e, address(e)?))) {
-            let own: Arc<str> = Arc::from(format!("{}.{name}", endpoint_name(endpoint, ip)));
+            let own: Rc<str> = Rc::from(format!("{}.{name}", endpoint_name(endpoint, ip)));
             for owner in [name, &own] {
-                records.entry(Arc::clone(owner)).or_default().insert(RecordData::address(ip));
+                records.entry(Rc::clone(owner)).or_default().insert(RecordData::address(ip));
             }
-            records.entry(reverse_name(ip)).or_default().insert(RecordData::Ptr(Arc::clone(&own)));
+            records.entry(reverse_name(ip)).or_default().insert(RecordData::Ptr(Rc::clone(&own)));
             for port in slice.spec.ports.iter().flatten() {
                 let protocol = port.protocol.as_deref().unwrap_or("TCP");
                 srv(name, port.name.as_deref(), protocol, port.port.unwrap_or(0), &own, records);
@@ -97,25 +97,25 @@ fn endpoint_name(endpoint: &Endpoint, ip: IpAddr) -> String {
 }
 
 /// A port has SRV records if it has a name.
-fn srv(name: &str, port_name: Option<&str>, protocol: &str, port: i32, target: &Arc<str>, records: &mut Records) {
+fn srv(name: &str, port_name: Option<&str>, protocol: &str, port: i32, target: &Rc<str>, records: &mut Records) {
     let (Some(port_name), Ok(port)) = (port_name.filter(|n| !n.is_empty()), u16::try_from(port)) else { return };
     let owner = format!("_{}._{}.{name}", port_name.to_lowercase(), protocol.to_lowercase());
-    let data = RecordData::Srv { priority: 0, weight: 100, port, target: Arc::clone(target) };
-    records.entry(Arc::from(owner)).or_default().insert(data);
+    let data = RecordData::Srv { priority: 0, weight: 100, port, target: Rc::clone(target) };
+    records.entry(Rc::from(owner)).or_default().insert(data);
 }
 
 /// The name under which an address is looked up: `4.3.2.1.in-addr.arpa`.
-pub(super) fn reverse_name(ip: IpAddr) -> Arc<str> {
+pub(super) fn reverse_name(ip: IpAddr) -> Rc<str> {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, c, d] = ip.octets();
-            Arc::from(format!("{d}.{c}.{b}.{a}.in-addr.arpa"))
+            Rc::from(format!("{d}.{c}.{b}.{a}.in-addr.arpa"))
         }
         IpAddr::V6(ip) => {
             let nibbles = ip.octets().into_iter().rev().flat_map(|o| [o & 15, o >> 4]);
             let mut name: String = nibbles.map(|n| format!("{n:x}.")).collect();
             name.push_str("ip6.arpa");
-            Arc::from(name)
+            Rc::from(name)
         }
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::{core::v1 as core_v1, discovery::v1 as discovery_v1};
 use proptest::prelude::{any, proptest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 const D: &str = "cluster.local";
 
@@ -148,7 +148,7 @@ fn time_to_live() {
 struct Kept {
     zone: Zone,
     index: SliceIndex,
-    copy: BTreeMap<Arc<str>, Vec<RecordData>>,
+    copy: BTreeMap<Rc<str>, Vec<RecordData>>,
 }
 
 impl Kept {
@@ -217,7 +217,7 @@ proptest! {
                 scratch.change(&fake, &Change { key: key.clone(), old: None, new: Some(o.clone()) });
             }
         }
-        let zone: BTreeMap<Arc<str>, Vec<RecordData>> = kept.zone.iter().map(|(n, d)| (Arc::clone(n), d)).collect();
+        let zone: BTreeMap<Rc<str>, Vec<RecordData>> = kept.zone.iter().map(|(n, d)| (Rc::clone(n), d)).collect();
         assert_eq!(zone, kept.copy);
         assert_eq!(zone, scratch.copy);
     }
@@ -237,7 +237,7 @@ fn the_machine_answers_once_it_knows_the_cluster() {
                 Out::Records(change) => replaced.push(change),
                 Out::Api(ToServer::Request(id, request)) => {
                     if let Call::List { kind, .. } = request.call {
-                        let items = Arc::new(objects.iter().filter(|o| o.kind() == kind).cloned().collect());
+                        let items = Rc::new(objects.iter().filter(|o| o.kind() == kind).cloned().collect());
                         let list = Response::List { items, rv: Revision(10), continue_from: None, remaining: None };
                         dns.handle(at(secs), FromServer::Reply(id, Ok(list)), &mut out);
                     }

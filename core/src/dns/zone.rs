@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::records::{RecordData, Records};
 use crate::limits;
@@ -39,7 +39,7 @@ impl RecordType {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// Absolute, lower case, without the last dot.
-    pub name: Arc<str>,
+    pub name: Rc<str>,
     /// Time to live in seconds.
     pub ttl: u32,
     /// What it says.
@@ -68,29 +68,29 @@ pub enum Answer {
 #[derive(Clone, PartialEq, Debug)]
 pub enum RecordChange {
     /// The zone is this and nothing else. Comes first.
-    Replace(Vec<(Arc<str>, Vec<RecordData>)>),
+    Replace(Vec<(Rc<str>, Vec<RecordData>)>),
     /// This name has these records.
-    Set(Arc<str>, Vec<RecordData>),
+    Set(Rc<str>, Vec<RecordData>),
     /// This name has none any more.
-    Remove(Arc<str>),
+    Remove(Rc<str>),
 }
 
 /// Every published name.
 #[derive(Debug)]
 pub struct Zone {
-    domain: Arc<str>,
+    domain: Rc<str>,
     ttl: u32,
     /// By name, and by the service that publishes: two headless services may share an address and so a PTR name.
-    names: BTreeMap<Arc<str>, BTreeMap<ObjectKey, BTreeSet<RecordData>>>,
-    by_service: BTreeMap<ObjectKey, BTreeSet<Arc<str>>>,
-    namespaces: BTreeSet<Arc<str>>,
+    names: BTreeMap<Rc<str>, BTreeMap<ObjectKey, BTreeSet<RecordData>>>,
+    by_service: BTreeMap<ObjectKey, BTreeSet<Rc<str>>>,
+    namespaces: BTreeSet<Rc<str>>,
 }
 
 impl Zone {
     /// An empty zone, `cluster.local`.
     pub fn new(domain: &str, ttl: u32) -> Zone {
         Zone {
-            domain: Arc::from(domain.trim_matches('.').to_lowercase()),
+            domain: Rc::from(domain.trim_matches('.').to_lowercase()),
             ttl,
             names: BTreeMap::new(),
             by_service: BTreeMap::new(),
@@ -104,14 +104,14 @@ impl Zone {
     }
 
     /// Every name with its records.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, Vec<RecordData>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Rc<str>, Vec<RecordData>)> {
         self.names.iter().map(|(name, by)| (name, merged(by)))
     }
 
     /// Notes that a namespace exists, or no longer.
     pub fn put_namespace(&mut self, name: &str, exists: bool) {
         if exists {
-            self.namespaces.insert(Arc::from(name));
+            self.namespaces.insert(Rc::from(name));
         } else {
             self.namespaces.remove(name);
         }
@@ -125,16 +125,16 @@ impl Zone {
             by.remove(service);
             if by.is_empty() {
                 self.names.remove(name);
-                changes.push(RecordChange::Remove(Arc::clone(name)));
+                changes.push(RecordChange::Remove(Rc::clone(name)));
             } else {
-                changes.push(RecordChange::Set(Arc::clone(name), merged(by)));
+                changes.push(RecordChange::Set(Rc::clone(name), merged(by)));
             }
         }
         if !records.is_empty() {
             self.by_service.insert(service.clone(), records.keys().cloned().collect());
         }
         for (name, data) in records {
-            let by = self.names.entry(Arc::clone(&name)).or_default();
+            let by = self.names.entry(Rc::clone(&name)).or_default();
             if by.get(service) != Some(&data) {
                 by.insert(service.clone(), data);
                 changes.push(RecordChange::Set(name, merged(by)));
@@ -146,7 +146,7 @@ impl Zone {
     pub fn resolve(&self, name: &str, type_: RecordType) -> Answer {
         let name = name.trim_end_matches('.').to_lowercase();
         let mut answer = Vec::new();
-        let mut asked: Arc<str> = Arc::from(name);
+        let mut asked: Rc<str> = Rc::from(name);
         for _ in 0..limits::DNS_ALIASES {
             let found = self.lookup(&asked, type_);
             let Answer::Records { answer: mut more, .. } = found else {
@@ -154,7 +154,7 @@ impl Zone {
                 return if answer.is_empty() { found } else { self.with_targets(answer) };
             };
             let alias = match more.as_slice() {
-                [Record { data: RecordData::Cname(target), .. }] => Some(Arc::clone(target)),
+                [Record { data: RecordData::Cname(target), .. }] => Some(Rc::clone(target)),
                 _ => None,
             };
             answer.append(&mut more);
@@ -168,7 +168,7 @@ impl Zone {
 
     fn with_targets(&self, answer: Vec<Record>) -> Answer {
         let mut additional = Vec::new();
-        let targets: BTreeSet<&Arc<str>> = answer
+        let targets: BTreeSet<&Rc<str>> = answer
             .iter()
             .filter_map(|r| match &r.data {
                 RecordData::Srv { target, .. } => Some(target),
@@ -186,12 +186,12 @@ impl Zone {
     }
 
     /// One step, without following aliases.
-    fn lookup(&self, name: &Arc<str>, type_: RecordType) -> Answer {
+    fn lookup(&self, name: &Rc<str>, type_: RecordType) -> Answer {
         let records = |data: Vec<RecordData>| {
             if data.is_empty() {
                 return Answer::NoData;
             }
-            let record = |data| Record { name: Arc::clone(name), ttl: self.ttl, data };
+            let record = |data| Record { name: Rc::clone(name), ttl: self.ttl, data };
             Answer::Records { answer: data.into_iter().map(record).collect(), additional: Vec::new() }
         };
         let takes = |data: Vec<RecordData>| data.into_iter().filter(|d| type_.takes(d)).collect::<Vec<_>>();
@@ -202,7 +202,7 @@ impl Zone {
         let labels: Vec<&str> = below.split('.').filter(|l| !l.is_empty()).collect();
         match labels.as_slice() {
             [] | ["svc" | "pod"] => Answer::NoData,
-            ["dns-version"] => records(takes(vec![RecordData::Txt(Arc::from("1.1.0"))])),
+            ["dns-version"] => records(takes(vec![RecordData::Txt(Rc::from("1.1.0"))])),
             [namespace, "svc" | "pod"] if self.namespaces.contains(*namespace) => Answer::NoData,
             [pod, namespace, "pod"] if self.namespaces.contains(*namespace) => match pod_ip(pod) {
                 Some(ip) => records(takes(vec![RecordData::address(ip)])),

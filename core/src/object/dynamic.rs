@@ -1,7 +1,7 @@
 //! Objects that no machine reads as a type: held as JSON, checked against the built-in type where there is one.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
 pub struct Dynamic {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
-    parts: Arc<DynamicParts>,
+    parts: Rc<DynamicParts>,
 }
 
 /// What a dynamic object is made of.
@@ -21,11 +21,11 @@ pub struct DynamicParts {
     /// Its kind.
     pub kind: Kind,
     /// Metadata, without the resource version.
-    pub meta: Arc<Meta>,
+    pub meta: Rc<Meta>,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
-    pub body: Arc<Map<String, Value>>,
+    pub body: Rc<Map<String, Value>>,
     /// The `status` field, if there is one.
-    pub status: Option<Arc<Value>>,
+    pub status: Option<Rc<Value>>,
 }
 
 impl Deref for Dynamic {
@@ -37,7 +37,7 @@ impl Deref for Dynamic {
 
 impl DerefMut for Dynamic {
     fn deref_mut(&mut self) -> &mut DynamicParts {
-        Arc::make_mut(&mut self.parts)
+        Rc::make_mut(&mut self.parts)
     }
 }
 
@@ -51,9 +51,9 @@ impl Dynamic {
         let mut meta: ObjectMeta =
             serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
         let rv = take_revision(&mut meta);
-        let status = body.remove("status").map(Arc::new);
-        let parts = DynamicParts { kind, meta: Arc::new(meta.into()), body: Arc::new(body), status };
-        Ok(Dynamic { rv, parts: Arc::new(parts) })
+        let status = body.remove("status").map(Rc::new);
+        let parts = DynamicParts { kind, meta: Rc::new(meta.into()), body: Rc::new(body), status };
+        Ok(Dynamic { rv, parts: Rc::new(parts) })
     }
 
     /// As JSON with everything in it.
@@ -76,7 +76,7 @@ impl Dynamic {
 
     /// Equal bodies.
     pub fn same_spec(&self, other: &Dynamic) -> bool {
-        Arc::ptr_eq(&self.body, &other.body) || self.body == other.body
+        Rc::ptr_eq(&self.body, &other.body) || self.body == other.body
     }
 
     /// Equal statuses.
@@ -91,6 +91,6 @@ impl Dynamic {
 
     /// Shares the body of another object.
     pub fn take_spec(&mut self, from: &Dynamic) {
-        self.body = Arc::clone(&from.body);
+        self.body = Rc::clone(&from.body);
     }
 }

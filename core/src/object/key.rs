@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::Kind;
 use crate::random::{mix, mix_bytes};
@@ -15,7 +15,7 @@ use crate::read_ahead::touch_shared;
 /// two keys are copies of one, the path need not be read.
 #[derive(Clone, Eq)]
 pub struct ObjectKey {
-    path: Arc<str>,
+    path: Rc<str>,
     hash: u32,
     /// Kind of the object.
     pub kind: Kind,
@@ -64,7 +64,7 @@ impl PartialEq for ObjectKey {
         // Most keys that are equal are copies of one.
         self.hash == other.hash
             && self.kind == other.kind
-            && (Arc::ptr_eq(&self.path, &other.path) || self.path == other.path)
+            && (Rc::ptr_eq(&self.path, &other.path) || self.path == other.path)
     }
 }
 
@@ -81,7 +81,7 @@ impl ObjectKey {
 
     fn build(kind: Kind, path: &str, namespace: usize) -> ObjectKey {
         let namespace = u16::try_from(namespace).unwrap_or(LONG);
-        ObjectKey { kind, hash: hash_of(kind, path), path: Arc::from(path), namespace }
+        ObjectKey { kind, hash: hash_of(kind, path), path: Rc::from(path), namespace }
     }
 
     /// The hash of the key with these parts, and of no other kind of equal path.

@@ -1,7 +1,7 @@
 //! A Lease's spec: what its renewals leave as it is, shared, and the time of the last renewal beside it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 
@@ -16,7 +16,7 @@ use crate::read_ahead::touch_shared;
 #[derive(Clone, Debug, Default)]
 pub struct RenewedLeaseSpec {
     /// Everything but the time of the last renewal.
-    shared: Arc<LeaseSpec>,
+    shared: Rc<LeaseSpec>,
     /// `spec.renewTime`.
     pub renew_time: Option<MicroTime>,
 }
@@ -25,7 +25,7 @@ impl RenewedLeaseSpec {
     /// Takes `renewTime` out of a whole spec.
     pub fn new(mut spec: LeaseSpec) -> RenewedLeaseSpec {
         let renew_time = spec.renew_time.take();
-        RenewedLeaseSpec { shared: Arc::new(spec), renew_time }
+        RenewedLeaseSpec { shared: Rc::new(spec), renew_time }
     }
 
     /// As the whole spec, `renewTime` included. Copies everything.
@@ -40,7 +40,7 @@ impl RenewedLeaseSpec {
 
     /// Whether they differ in the time of the last renewal at most.
     pub fn same_apart_from_renewal(&self, other: &RenewedLeaseSpec) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
+        Rc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
     }
 }
 
@@ -60,6 +60,6 @@ impl Deref for RenewedLeaseSpec {
 
 impl DerefMut for RenewedLeaseSpec {
     fn deref_mut(&mut self) -> &mut LeaseSpec {
-        Arc::make_mut(&mut self.shared)
+        Rc::make_mut(&mut self.shared)
     }
 }

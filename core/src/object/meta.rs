@@ -1,18 +1,18 @@
 //! Metadata as it is held inside: with the object's key, made once.
 
+use std::cell::OnceCell;
 use std::ops::Deref;
-use std::sync::OnceLock;
 
 use super::{Kind, ObjectKey, ObjectMeta};
 
 /// Metadata without the resource version, and what follows from it. All versions of an object whose metadata stays
 /// share one, and so one copy of the key: stores, caches and views then know each other's keys by address.
 ///
-/// What most readers ask comes first, beside the counter of the `Arc`: they touch one line of the processor's cache.
+/// What most readers ask comes first, beside the counter of the `Rc`: they touch one line of the processor's cache.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Meta {
-    facts: OnceLock<Facts>,
+    facts: OnceCell<Facts>,
     meta: ObjectMeta,
 }
 
@@ -85,7 +85,7 @@ impl Clone for Meta {
 
 impl From<ObjectMeta> for Meta {
     fn from(meta: ObjectMeta) -> Meta {
-        Meta { facts: OnceLock::new(), meta }
+        Meta { facts: OnceCell::new(), meta }
     }
 }
 

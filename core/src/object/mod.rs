@@ -30,7 +30,7 @@ mod table;
 mod template;
 pub mod validation;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
 use k8s_openapi::api::{discovery::v1 as discovery_v1, policy::v1 as policy_v1};
@@ -79,9 +79,9 @@ pub trait Resource: Sized + 'static {
     /// Its row in the registry.
     const KIND: Kind;
     /// Its spec, as held inside.
-    type Spec: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
+    type Spec: Clone + Default + PartialEq + std::fmt::Debug;
     /// Its status, as held inside; `()` where there is none.
-    type Status: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync;
+    type Status: Clone + Default + PartialEq + std::fmt::Debug;
     /// How the spec is held.
     type SpecPart: Part<Of = Self::Spec>;
     /// How the status is held.
@@ -106,13 +106,13 @@ pub trait Resource: Sized + 'static {
 pub struct Obj<R: Resource> {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
-    parts: Arc<Parts<R>>,
+    parts: Rc<Parts<R>>,
 }
 
 /// What an object is made of. Versions of an object share what did not change.
 pub struct Parts<R: Resource> {
     /// Metadata, without the resource version.
-    pub meta: Arc<Meta>,
+    pub meta: Rc<Meta>,
     /// What is wanted.
     pub spec: R::SpecPart,
     /// What is.
@@ -121,13 +121,13 @@ pub struct Parts<R: Resource> {
 
 impl<R: Resource> Clone for Parts<R> {
     fn clone(&self) -> Self {
-        Parts { meta: Arc::clone(&self.meta), spec: self.spec.clone(), status: self.status.clone() }
+        Parts { meta: Rc::clone(&self.meta), spec: self.spec.clone(), status: self.status.clone() }
     }
 }
 
 impl<R: Resource> Clone for Obj<R> {
     fn clone(&self) -> Self {
-        Obj { rv: self.rv, parts: Arc::clone(&self.parts) }
+        Obj { rv: self.rv, parts: Rc::clone(&self.parts) }
     }
 }
 
@@ -140,7 +140,7 @@ impl<R: Resource> std::ops::Deref for Obj<R> {
 
 impl<R: Resource> std::ops::DerefMut for Obj<R> {
     fn deref_mut(&mut self) -> &mut Parts<R> {
-        Arc::make_mut(&mut self.parts)
+        Rc::make_mut(&mut self.parts)
     }
 }
 
@@ -153,7 +153,7 @@ impl<R: Resource> std::fmt::Debug for Obj<R> {
 impl<R: Resource> PartialEq for Obj<R> {
     fn eq(&self, other: &Self) -> bool {
         self.rv == other.rv
-            && (Arc::ptr_eq(&self.parts, &other.parts)
+            && (Rc::ptr_eq(&self.parts, &other.parts)
                 || (self.meta == other.meta && self.spec == other.spec && self.status == other.status))
     }
 }
@@ -172,8 +172,8 @@ impl<R: Resource> Obj<R> {
     }
 
     fn from_parts(rv: Revision, meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
-        let parts = Parts { meta: Arc::new(meta.into()), spec: Part::new(spec), status: Part::new(status) };
-        Obj { rv, parts: Arc::new(parts) }
+        let parts = Parts { meta: Rc::new(meta.into()), spec: Part::new(spec), status: Part::new(status) };
+        Obj { rv, parts: Rc::new(parts) }
     }
 
     /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.
@@ -205,7 +205,7 @@ impl<R: Resource> Obj<R> {
 
     /// Metadata for writing (copied if shared).
     pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.meta).edit()
+        Rc::make_mut(&mut self.meta).edit()
     }
 
     /// Spec for writing (copied if shared).
@@ -251,14 +251,14 @@ macro_rules! typed_kinds {
                 match self { $(Object::$variant(o) => o.rv = rv,)* Object::Dynamic(d) => d.rv = rv }
             }
             /// Metadata, without the resource version.
-            pub fn meta(&self) -> &Arc<Meta> {
+            pub fn meta(&self) -> &Rc<Meta> {
                 match self { $(Object::$variant(o) => &o.meta,)* Object::Dynamic(d) => &d.meta }
             }
             /// Metadata for writing (copied if shared).
             pub fn meta_mut(&mut self) -> &mut ObjectMeta {
                 match self {
-                    $(Object::$variant(o) => Arc::make_mut(&mut o.meta).edit(),)*
-                    Object::Dynamic(d) => Arc::make_mut(&mut d.meta).edit(),
+                    $(Object::$variant(o) => Rc::make_mut(&mut o.meta).edit(),)*
+                    Object::Dynamic(d) => Rc::make_mut(&mut d.meta).edit(),
                 }
             }
             /// The same spec, held in the same place or equal.
@@ -347,7 +347,7 @@ macro_rules! resource {
 /// A kind with optional spec and status of k8s-openapi's own types.
 macro_rules! spec_and_status {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, Arc $spec, Arc $status,
+        resource!($variant $whole, $konst, Rc $spec, Rc $status,
             |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
@@ -360,7 +360,7 @@ macro_rules! spec_and_status {
 /// A kind whose whole type, with empty metadata, stands as its spec.
 macro_rules! flat {
     ($variant:ident $whole:ty, $konst:ident) => {
-        resource!($variant $whole, $konst, Arc $whole, Inline (),
+        resource!($variant $whole, $konst, Rc $whole, Inline (),
             |w| { let meta = std::mem::take(&mut w.metadata); (meta, w, ()) },
             |meta, spec, _status| { let mut w = spec.clone(); w.metadata = meta; w });
     };
@@ -369,7 +369,7 @@ macro_rules! flat {
 /// A kind whose spec holds a pod template, which is shared.
 macro_rules! templated {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, Arc Templated<$spec>, Arc $status,
+        resource!($variant $whole, $konst, Rc Templated<$spec>, Rc $status,
             |w| (w.metadata, Templated::new(Option::from(w.spec).unwrap_or_default()), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
@@ -395,14 +395,14 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, Arc BoundPodSpec, Arc core_v1::PodStatus,
+resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Rc core_v1::PodStatus,
 |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
 |meta, spec, status| Self {
     metadata: meta,
     spec: Some(spec.to_whole()),
     status: (*status != Default::default()).then(|| status.clone()),
 });
-resource!(Node core_v1::Node, NODE, Arc core_v1::NodeSpec, Inline ReportedNodeStatus,
+resource!(Node core_v1::Node, NODE, Rc core_v1::NodeSpec, Inline ReportedNodeStatus,
 |w| (w.metadata, w.spec.unwrap_or_default(), ReportedNodeStatus::new(w.status.unwrap_or_default())),
 |meta, spec, status| Self {
     metadata: meta,
@@ -516,7 +516,7 @@ mod tests {
         let a = Object::from_json(value).unwrap();
         let mut b = a.clone();
         b.set_rv(Revision(9));
-        assert!(std::sync::Arc::ptr_eq(a.meta(), b.meta()));
+        assert!(std::rc::Rc::ptr_eq(a.meta(), b.meta()));
         assert_eq!(b.to_json()["metadata"]["resourceVersion"], "9");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Names of thousands of nodes in a tree are a dozen strings to compare, each in memory of its own; here it is one.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::table::Table;
 use crate::random::mix_bytes;
@@ -10,7 +10,7 @@ use crate::random::mix_bytes;
 /// Values by name.
 #[derive(Debug)]
 pub struct NameMap<V> {
-    slots: Vec<Option<(Arc<str>, V)>>,
+    slots: Vec<Option<(Rc<str>, V)>>,
     free: Vec<u32>,
     table: Table,
 }
@@ -54,13 +54,13 @@ impl<V> NameMap<V> {
     where
         V: Default,
     {
-        let slot = self.find(name).unwrap_or_else(|| self.add(Arc::from(name), V::default()));
+        let slot = self.find(name).unwrap_or_else(|| self.add(Rc::from(name), V::default()));
         let (_, value) = self.slots[slot].as_mut().expect("a slot that is found is taken");
         value
     }
 
     /// Sets the value of a name; answers what it was.
-    pub fn insert(&mut self, name: Arc<str>, value: V) -> Option<V> {
+    pub fn insert(&mut self, name: Rc<str>, value: V) -> Option<V> {
         match self.get_mut(&name) {
             Some(known) => Some(std::mem::replace(known, value)),
             None => {
@@ -70,7 +70,7 @@ impl<V> NameMap<V> {
         }
     }
 
-    fn add(&mut self, name: Arc<str>, value: V) -> usize {
+    fn add(&mut self, name: Rc<str>, value: V) -> usize {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
@@ -92,7 +92,7 @@ impl<V> NameMap<V> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
+    use std::rc::Rc;
 
     use super::NameMap;
     use crate::random::Rng;
@@ -102,10 +102,10 @@ mod tests {
         let mut rng = Rng::from_seed(1);
         let (mut map, mut tree) = (NameMap::default(), BTreeMap::new());
         for n in 0..20_000u32 {
-            let name: Arc<str> = Arc::from(rng.below(70).to_string());
+            let name: Rc<str> = Rc::from(rng.below(70).to_string());
             match rng.below(4) {
                 0 => assert_eq!(map.remove(&name), tree.remove(&name)),
-                1 => assert_eq!(map.insert(Arc::clone(&name), n), tree.insert(name, n)),
+                1 => assert_eq!(map.insert(Rc::clone(&name), n), tree.insert(name, n)),
                 2 => {
                     *map.entry(&name) += 1;
                     *tree.entry(name).or_default() += 1;

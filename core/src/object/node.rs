@@ -1,7 +1,7 @@
 //! A Node's status: what its reports leave as it is, shared, and the time of the last report beside it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
@@ -18,7 +18,7 @@ const REPORTED: Time = Time(Timestamp::MIN);
 /// [`heartbeat`](Self::heartbeat).
 #[derive(Clone, Debug, Default)]
 pub struct ReportedNodeStatus {
-    shared: Arc<NodeStatus>,
+    shared: Rc<NodeStatus>,
     /// The newest `lastHeartbeatTime` of its conditions.
     reported: Option<Time>,
 }
@@ -31,12 +31,12 @@ impl ReportedNodeStatus {
         for condition in conditions.filter(|c| c.last_heartbeat_time == reported) {
             condition.last_heartbeat_time = Some(REPORTED);
         }
-        ReportedNodeStatus { shared: Arc::new(status), reported }
+        ReportedNodeStatus { shared: Rc::new(status), reported }
     }
 
     /// The same, reported at another time.
     pub fn reported_at(&self, time: Time) -> ReportedNodeStatus {
-        ReportedNodeStatus { shared: Arc::clone(&self.shared), reported: Some(time) }
+        ReportedNodeStatus { shared: Rc::clone(&self.shared), reported: Some(time) }
     }
 
     /// As the whole status. Copies everything.
@@ -58,7 +58,7 @@ impl ReportedNodeStatus {
 
     /// Whether they surely differ in the time of the report at most.
     pub fn same_apart_from_report(&self, other: &ReportedNodeStatus) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+        Rc::ptr_eq(&self.shared, &other.shared)
     }
 }
 
@@ -78,7 +78,7 @@ impl Deref for ReportedNodeStatus {
 
 impl DerefMut for ReportedNodeStatus {
     fn deref_mut(&mut self) -> &mut NodeStatus {
-        Arc::make_mut(&mut self.shared)
+        Rc::make_mut(&mut self.shared)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// A part of an object (its spec, its status) as [`Parts`](super::Parts) holds it. A clone copies nothing large.
-pub trait Part: Clone + PartialEq + Debug + Deref<Target = <Self as Part>::Of> + Send + Sync {
+pub trait Part: Clone + PartialEq + Debug + Deref<Target = <Self as Part>::Of> {
     /// What is held.
     type Of;
     /// Holds it.
@@ -16,19 +16,19 @@ pub trait Part: Clone + PartialEq + Debug + Deref<Target = <Self as Part>::Of> +
     fn make_mut(&mut self) -> &mut Self::Of;
 }
 
-impl<T: Clone + PartialEq + Debug + Send + Sync> Part for Arc<T> {
+impl<T: Clone + PartialEq + Debug> Part for Rc<T> {
     type Of = T;
 
-    fn new(of: T) -> Arc<T> {
-        Arc::new(of)
+    fn new(of: T) -> Rc<T> {
+        Rc::new(of)
     }
 
-    fn same(&self, other: &Arc<T>) -> bool {
-        Arc::ptr_eq(self, other) || **self == **other
+    fn same(&self, other: &Rc<T>) -> bool {
+        Rc::ptr_eq(self, other) || **self == **other
     }
 
     fn make_mut(&mut self) -> &mut T {
-        Arc::make_mut(self)
+        Rc::make_mut(self)
     }
 }
 
@@ -50,7 +50,7 @@ impl<T> DerefMut for Inline<T> {
     }
 }
 
-impl<T: Clone + PartialEq + Debug + Send + Sync> Part for Inline<T> {
+impl<T: Clone + PartialEq + Debug> Part for Inline<T> {
     type Of = T;
 
     fn new(of: T) -> Inline<T> {

@@ -1,7 +1,7 @@
 //! A pod's spec: one shared [`PodSpec`] for all pods of a template, and the node beside it.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -11,16 +11,16 @@ use k8s_openapi::api::core::v1::PodSpec;
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct BoundPodSpec {
     /// Everything but the node's name.
-    pub shared: Arc<PodSpec>,
+    pub shared: Rc<PodSpec>,
     /// `spec.nodeName`.
-    pub node: Option<Arc<str>>,
+    pub node: Option<Rc<str>>,
 }
 
 impl BoundPodSpec {
     /// Takes `nodeName` out of a whole spec.
     pub fn new(mut spec: PodSpec) -> BoundPodSpec {
-        let node = spec.node_name.take().filter(|n| !n.is_empty()).map(Arc::from);
-        BoundPodSpec { shared: Arc::new(spec), node }
+        let node = spec.node_name.take().filter(|n| !n.is_empty()).map(Rc::from);
+        BoundPodSpec { shared: Rc::new(spec), node }
     }
 
     /// As the whole spec, `nodeName` included. Copies everything.

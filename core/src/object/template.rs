@@ -2,7 +2,7 @@
 //! their pods, so that a hundred pods of a template weigh one pod spec.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -49,7 +49,7 @@ pub struct Templated<S> {
     /// Everything but the template's pod spec.
     pub fields: S,
     /// `spec.template.spec`.
-    pub pod: Arc<core_v1::PodSpec>,
+    pub pod: Rc<core_v1::PodSpec>,
     /// Whether `spec.template.spec` was given at all.
     has_pod: bool,
 }
@@ -59,11 +59,11 @@ impl<S: HasTemplate> Templated<S> {
     pub fn new(mut fields: S) -> Templated<S> {
         let pod = fields.template_mut().spec.take();
         let has_pod = pod.is_some();
-        Templated { fields, pod: Arc::new(pod.unwrap_or_default()), has_pod }
+        Templated { fields, pod: Rc::new(pod.unwrap_or_default()), has_pod }
     }
 
     /// Shares an existing pod spec.
-    pub fn with_pod(mut fields: S, pod: Arc<core_v1::PodSpec>) -> Templated<S> {
+    pub fn with_pod(mut fields: S, pod: Rc<core_v1::PodSpec>) -> Templated<S> {
         fields.template_mut().spec = None;
         Templated { fields, pod, has_pod: true }
     }
@@ -90,12 +90,12 @@ impl<S: HasTemplate> Templated<S> {
     /// Pod spec for writing (copied if shared).
     pub fn pod_mut(&mut self) -> &mut core_v1::PodSpec {
         self.has_pod = true;
-        Arc::make_mut(&mut self.pod)
+        Rc::make_mut(&mut self.pod)
     }
 
     /// Whether two specs have equal templates (metadata and pod spec); shared pod specs are equal at once.
     pub fn same_template<T: HasTemplate>(&self, other: &Templated<T>) -> bool {
-        (Arc::ptr_eq(&self.pod, &other.pod) || self.pod == other.pod) && self.template_meta() == other.template_meta()
+        (Rc::ptr_eq(&self.pod, &other.pod) || self.pod == other.pod) && self.template_meta() == other.template_meta()
     }
 }
 

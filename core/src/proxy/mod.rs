@@ -13,7 +13,7 @@ mod table;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -30,9 +30,9 @@ pub use table::{Backend, Entry, Frontend, Host, Placement, Protocol, ServiceTabl
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
     /// Name of the node.
-    pub node_name: Arc<str>,
+    pub node_name: Rc<str>,
     /// Zone of the node; empty if it has none.
-    pub zone: Arc<str>,
+    pub zone: Rc<str>,
 }
 
 /// What the proxy can ask for.
@@ -62,17 +62,17 @@ pub struct ServiceProxy {
 impl ServiceProxy {
     /// A new proxy, which knows nothing yet.
     pub fn new(config: ProxyConfig, mut rng: Rng) -> ServiceProxy {
-        let user: Arc<str> = Arc::from("kube-proxy");
+        let user: Rc<str> = Rc::from("kube-proxy");
         let absent = |label: &str| Requirement::Absent(label.to_owned());
         let own_proxy = absent("service.kubernetes.io/service-proxy-name");
         let headless = absent("service.kubernetes.io/headless");
         let mut informer = |kind, part, requirements| {
             let config = InformerConfig {
                 kind,
-                namespace: Arc::from(""),
+                namespace: Rc::from(""),
                 labels: Selector { requirements, nothing: false },
                 fields: FieldSelector::everything(),
-                user: Arc::clone(&user),
+                user: Rc::clone(&user),
             };
             Informer::new(config, part, Rng::from_seed(rng.next_u64()))
         };
@@ -130,7 +130,7 @@ impl ServiceProxy {
             out.extend(changes.into_iter().map(Out::Table));
         } else {
             self.replaced = true;
-            let all = self.table.iter().map(|(f, e)| (*f, Arc::clone(e))).collect();
+            let all = self.table.iter().map(|(f, e)| (*f, Rc::clone(e))).collect();
             out.push(Out::Table(TableChange::Replace(all)));
         }
     }

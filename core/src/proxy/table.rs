@@ -7,7 +7,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServicePort;
@@ -83,24 +83,24 @@ pub struct Entry {
     /// The service, by its key.
     pub service: ObjectKey,
     /// Name of the service's port; empty for the only one.
-    pub port_name: Arc<str>,
+    pub port_name: Rc<str>,
     /// Each equally likely; in order of address.
-    pub backends: Arc<[Backend]>,
+    pub backends: Rc<[Backend]>,
     /// If there are none.
     pub when_empty: WhenEmpty,
     /// `sessionAffinity: ClientIP`: how long a client stays with its backend.
     pub affinity: Option<Duration>,
     /// `loadBalancerSourceRanges`: who may come in; everyone where empty.
-    pub sources: Arc<[String]>,
+    pub sources: Rc<[String]>,
 }
 
 /// A difference of the table, for the driver that applies it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum TableChange {
     /// The table is this and nothing else. Comes first, whatever an earlier proxy left behind.
-    Replace(Vec<(Frontend, Arc<Entry>)>),
+    Replace(Vec<(Frontend, Rc<Entry>)>),
     /// This line is new, or another.
-    Set(Frontend, Arc<Entry>),
+    Set(Frontend, Rc<Entry>),
     /// This line is gone.
     Remove(Frontend),
 }
@@ -109,15 +109,15 @@ pub enum TableChange {
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     /// Name of the node.
-    pub node_name: Arc<str>,
+    pub node_name: Rc<str>,
     /// Its zone; empty if it has none.
-    pub zone: Arc<str>,
+    pub zone: Rc<str>,
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct ServiceTable {
-    lines: BTreeMap<Frontend, Arc<Entry>>,
+    lines: BTreeMap<Frontend, Rc<Entry>>,
     by_service: BTreeMap<ObjectKey, Vec<Frontend>>,
     /// Front ends that several services claim. The first by name has it.
     contested: BTreeMap<Frontend, BTreeSet<ObjectKey>>,
@@ -125,12 +125,12 @@ pub struct ServiceTable {
 
 impl ServiceTable {
     /// Where a connection to this front end goes; `None`: it is none of ours.
-    pub fn get(&self, frontend: &Frontend) -> Option<&Arc<Entry>> {
+    pub fn get(&self, frontend: &Frontend) -> Option<&Rc<Entry>> {
         self.lines.get(frontend)
     }
 
     /// Every line.
-    pub fn iter(&self) -> impl Iterator<Item = (&Frontend, &Arc<Entry>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Frontend, &Rc<Entry>)> {
         self.lines.iter()
     }
 
@@ -172,8 +172,8 @@ impl ServiceTable {
                 return;
             }
         }
-        let entry = Arc::new(entry);
-        self.lines.insert(frontend, Arc::clone(&entry));
+        let entry = Rc::new(entry);
+        self.lines.insert(frontend, Rc::clone(&entry));
         changes.push(TableChange::Set(frontend, entry));
     }
 
@@ -243,7 +243,7 @@ fn port_lines(
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     let outside = outside(service, cluster_ip.is_ipv4(), port);
     let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| affinity_timeout(service));
-    let port_name: Arc<str> = Arc::from(port.name.as_deref().unwrap_or(""));
+    let port_name: Rc<str> = Rc::from(port.name.as_deref().unwrap_or(""));
     let exists = candidates.values().any(|c| c.ready || c.lingering);
     let when_empty = if exists { WhenEmpty::Drop } else { WhenEmpty::Reject };
     let cluster = (!internal_local || !external_local && !outside.is_empty()).then(|| cluster_wide(place, &candidates));
@@ -252,21 +252,21 @@ fn port_lines(
         let wanted = if only_local { &local } else { &cluster };
         wanted.clone().expect("whichever policy is in force has its backends computed")
     };
-    let entry = |only_local: bool, sources: &Arc<[String]>| Entry {
+    let entry = |only_local: bool, sources: &Rc<[String]>| Entry {
         service: key.clone(),
-        port_name: Arc::clone(&port_name),
+        port_name: Rc::clone(&port_name),
         backends: pick(only_local),
         when_empty,
         affinity,
-        sources: Arc::clone(sources),
+        sources: Rc::clone(sources),
     };
-    let everyone: Arc<[String]> = Arc::from([]);
+    let everyone: Rc<[String]> = Rc::from([]);
     if let Ok(number) = u16::try_from(port.port) {
         let frontend = Frontend { host: Host::Ip(cluster_ip), port: number, protocol };
         lines.push((frontend, entry(internal_local, &everyone)));
     }
     for (host, number, guarded) in outside {
-        let sources = if guarded { ranges(service) } else { Arc::clone(&everyone) };
+        let sources = if guarded { ranges(service) } else { Rc::clone(&everyone) };
         lines.push((Frontend { host, port: number, protocol }, entry(external_local, &sources)));
     }
 }
@@ -291,7 +291,7 @@ fn outside(service: &Service, v4: bool, port: &ServicePort) -> Vec<(Host, u16, b
     all
 }
 
-fn ranges(service: &Service) -> Arc<[String]> {
+fn ranges(service: &Service) -> Rc<[String]> {
     service.spec.load_balancer_source_ranges.as_deref().unwrap_or(&[]).into()
 }
 
@@ -344,12 +344,12 @@ fn candidate<'a>(place: &Placement, endpoint: &'a discovery_v1::Endpoint) -> Can
     }
 }
 
-fn collect(all: &BTreeMap<Backend, Candidate<'_>>, wanted: impl Fn(&Candidate<'_>) -> bool) -> Arc<[Backend]> {
+fn collect(all: &BTreeMap<Backend, Candidate<'_>>, wanted: impl Fn(&Candidate<'_>) -> bool) -> Rc<[Backend]> {
     all.iter().filter(|(_, c)| wanted(c)).map(|(b, _)| *b).collect()
 }
 
 /// Backends for traffic that may go anywhere.
-fn cluster_wide(place: &Placement, all: &BTreeMap<Backend, Candidate<'_>>) -> Arc<[Backend]> {
+fn cluster_wide(place: &Placement, all: &BTreeMap<Backend, Candidate<'_>>) -> Rc<[Backend]> {
     let ready = || all.values().filter(|c| c.ready);
     let for_node =
         |c: &Candidate<'_>| hinted(c.hints.and_then(|h| h.for_nodes.as_ref()), |n| n.name == *place.node_name);
@@ -373,7 +373,7 @@ fn hinted<T>(hints: Option<&Vec<T>>, ours: impl Fn(&T) -> bool) -> Option<bool> 
 }
 
 /// Backends for traffic that may not leave the node.
-fn node_local(all: &BTreeMap<Backend, Candidate<'_>>) -> Arc<[Backend]> {
+fn node_local(all: &BTreeMap<Backend, Candidate<'_>>) -> Rc<[Backend]> {
     let ready = collect(all, |c| c.local && c.ready);
     if ready.is_empty() { collect(all, |c| c.local && c.lingering) } else { ready }
 }

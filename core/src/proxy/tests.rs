@@ -12,7 +12,7 @@ use k8s_openapi::api::{core::v1 as core_v1, discovery::v1 as discovery_v1};
 use proptest::prelude::{any, proptest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 fn place() -> Placement {
     Placement { node_name: "n1".into(), zone: "a".into() }
@@ -120,7 +120,7 @@ fn affinity_ports_and_doubles() {
 struct Kept {
     table: ServiceTable,
     index: SliceIndex,
-    copy: BTreeMap<Frontend, Arc<Entry>>,
+    copy: BTreeMap<Frontend, Rc<Entry>>,
 }
 
 impl Kept {
@@ -183,7 +183,7 @@ proptest! {
                 scratch.change(&fake, &Change { key: key.clone(), old: None, new: Some(o.clone()) });
             }
         }
-        let table: BTreeMap<Frontend, Arc<Entry>> = kept.table.iter().map(|(f, e)| (*f, Arc::clone(e))).collect();
+        let table: BTreeMap<Frontend, Rc<Entry>> = kept.table.iter().map(|(f, e)| (*f, Rc::clone(e))).collect();
         assert_eq!(table, kept.copy);
         assert_eq!(table, scratch.copy);
     }
@@ -199,7 +199,7 @@ fn answer(out: &mut Vec<Out>, objects: &[Object]) -> (Vec<FromServer>, Vec<Table
                 if let crate::api::Call::List { kind, .. } = request.call {
                     let items = objects.iter().filter(|o| o.kind() == kind).cloned().collect();
                     let response = Response::List {
-                        items: Arc::new(items),
+                        items: Rc::new(items),
                         rv: Revision(10),
                         continue_from: None,
                         remaining: None,
@@ -247,7 +247,7 @@ fn the_machine_replaces_once_and_then_tells_differences() {
         secs += 1;
     }
     let frontend = Frontend { host: Host::Ip("10.96.0.1".parse().unwrap()), port: 80, protocol: Protocol::Tcp };
-    let last = |e: &Arc<Entry>| e.backends.iter().map(|b| b.ip.to_string()).collect::<Vec<_>>();
+    let last = |e: &Rc<Entry>| e.backends.iter().map(|b| b.ip.to_string()).collect::<Vec<_>>();
     match tables.as_slice() {
         [TableChange::Replace(all), TableChange::Set(f, entry)] => {
             assert_eq!((all.len(), last(&all[0].1)), (1, vec!["10.0.0.1".to_owned()]));

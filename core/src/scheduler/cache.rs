@@ -5,7 +5,7 @@
 //! what changed since it was last used.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -36,8 +36,8 @@ const QUANTITY_MAX: i64 = 1 << 48;
 /// Names of resources, each with its number.
 #[derive(Debug)]
 pub struct ResourceNames {
-    names: Vec<Arc<str>>,
-    ids: BTreeMap<Arc<str>, ResourceId>,
+    names: Vec<Rc<str>>,
+    ids: BTreeMap<Rc<str>, ResourceId>,
 }
 
 impl Default for ResourceNames {
@@ -62,8 +62,8 @@ impl ResourceNames {
             return Some(*id);
         }
         let id = ResourceId(u16::try_from(self.names.len()).ok()?);
-        let name: Arc<str> = Arc::from(name);
-        self.names.push(Arc::clone(&name));
+        let name: Rc<str> = Rc::from(name);
+        self.names.push(Rc::clone(&name));
         self.ids.insert(name, id);
         Some(id)
     }
@@ -95,12 +95,12 @@ pub struct Nodes {
     index: NameMap<Slot>,
     vacant: BTreeSet<Slot>,
     count: usize,
-    names: Vec<Arc<str>>,
+    names: Vec<Rc<str>>,
     present: Vec<bool>,
-    meta: Vec<Arc<Meta>>,
+    meta: Vec<Rc<Meta>>,
     statuses: Vec<ReportedNodeStatus>,
     unschedulable: Vec<bool>,
-    taints: Vec<Arc<[Taint]>>,
+    taints: Vec<Rc<[Taint]>>,
     allocatable: Vec<Vec<i64>>,
     requested: Vec<Vec<i64>>,
     nonzero: [Vec<i64>; 2],
@@ -135,7 +135,7 @@ impl Nodes {
     }
 
     /// The name at a slot.
-    pub fn name(&self, slot: Slot) -> &Arc<str> {
+    pub fn name(&self, slot: Slot) -> &Rc<str> {
         &self.names[slot as usize]
     }
 
@@ -219,13 +219,13 @@ impl Nodes {
         let taints: Vec<Taint> = node.spec.taints.iter().flatten().map(Taint::new).collect();
         if self.unschedulable[i] != unschedulable || *self.taints[i] != *taints {
             self.unschedulable[i] = unschedulable;
-            self.taints[i] = Arc::from(taints);
+            self.taints[i] = Rc::from(taints);
             events |= Events::NODE_UPDATE_TAINT;
         }
-        if !Arc::ptr_eq(&self.meta[i], &node.meta) && self.meta[i].labels != node.meta.labels {
+        if !Rc::ptr_eq(&self.meta[i], &node.meta) && self.meta[i].labels != node.meta.labels {
             events |= Events::NODE_UPDATE_LABEL;
         }
-        self.meta[i] = Arc::clone(&node.meta);
+        self.meta[i] = Rc::clone(&node.meta);
         if !events.is_empty() {
             self.generation[i] += 1;
         }
@@ -268,8 +268,8 @@ impl Nodes {
         self.count -= 1;
         self.generation[i] += 1;
         self.unschedulable[i] = false;
-        self.taints[i] = Arc::from([]);
-        self.meta[i] = Arc::default();
+        self.taints[i] = Rc::from([]);
+        self.meta[i] = Rc::default();
         self.statuses[i] = ReportedNodeStatus::default();
         for column in &mut self.allocatable {
             column[i] = 0;
@@ -323,22 +323,22 @@ impl Nodes {
         if let Some(slot) = self.slot(name) {
             return slot;
         }
-        let name: Arc<str> = Arc::from(name);
+        let name: Rc<str> = Rc::from(name);
         let slot = self.vacant.pop_first().unwrap_or(self.names.len() as Slot);
         if slot as usize == self.names.len() {
-            self.names.push(Arc::clone(&name));
+            self.names.push(Rc::clone(&name));
             self.present.push(false);
-            self.meta.push(Arc::default());
+            self.meta.push(Rc::default());
             self.statuses.push(ReportedNodeStatus::default());
             self.unschedulable.push(false);
-            self.taints.push(Arc::from([]));
+            self.taints.push(Rc::from([]));
             self.ports.push(Ports::new());
             self.generation.push(0);
             self.changed_at.push(0);
             let columns = self.allocatable.iter_mut().chain(&mut self.requested).chain(&mut self.nonzero);
             columns.for_each(|column| column.push(0));
         } else {
-            self.names[slot as usize] = Arc::clone(&name);
+            self.names[slot as usize] = Rc::clone(&name);
         }
         self.generation[slot as usize] += 1;
         self.index.insert(name, slot);

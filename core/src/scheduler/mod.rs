@@ -24,7 +24,7 @@ pub mod shape;
 pub mod table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use cache::{Nodes, Slot};
 use filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
@@ -51,16 +51,16 @@ pub enum Decision {
         /// The pod.
         pod: ObjectKey,
         /// Its UID.
-        uid: Arc<str>,
+        uid: Rc<str>,
         /// The node.
-        node: Arc<str>,
+        node: Rc<str>,
     },
     /// It fits no node.
     Unschedulable {
         /// The pod.
         pod: ObjectKey,
         /// Its UID.
-        uid: Arc<str>,
+        uid: Rc<str>,
         /// Why, in kube-scheduler's words.
         message: String,
     },
@@ -81,7 +81,7 @@ enum State {
 #[derive(Debug)]
 struct Tracked {
     key: ObjectKey,
-    uid: Arc<str>,
+    uid: Rc<str>,
     shape: ShapeId,
     priority: i32,
     /// `preemptionPolicy` is not `Never`.
@@ -92,7 +92,7 @@ struct Tracked {
 /// Decides which pod runs where.
 #[derive(Debug)]
 pub struct Scheduler {
-    name: Arc<str>,
+    name: Rc<str>,
     rng: Rng,
     nodes: Nodes,
     shapes: Shapes,
@@ -107,7 +107,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// For pods whose `spec.schedulerName` is `name`.
-    pub fn new(name: Arc<str>, rng: Rng) -> Scheduler {
+    pub fn new(name: Rc<str>, rng: Rng) -> Scheduler {
         Scheduler {
             name,
             rng,
@@ -183,7 +183,7 @@ impl Scheduler {
     /// Forgets every assumed pod: binds that have not been shown by now were not carried out and will not be.
     pub fn forget_all(&mut self, now: Now) {
         let assumed = self.pods.iter().flatten().filter(|t| matches!(t.state, State::Assumed(_)));
-        let assumed: Vec<_> = assumed.map(|t| (t.key.clone(), Arc::clone(&t.uid))).collect();
+        let assumed: Vec<_> = assumed.map(|t| (t.key.clone(), Rc::clone(&t.uid))).collect();
         assumed.iter().for_each(|(key, uid)| self.forget(now, key, uid));
     }
 
@@ -201,11 +201,11 @@ impl Scheduler {
     pub fn next(&mut self, now: Now) -> Option<Decision> {
         let id = self.queue.pop()?;
         let tracked = self.tracked(id);
-        let (pod, uid, shape_id) = (tracked.key.clone(), Arc::clone(&tracked.uid), tracked.shape);
+        let (pod, uid, shape_id) = (tracked.key.clone(), Rc::clone(&tracked.uid), tracked.shape);
         let may_preempt = tracked.may_preempt;
         match self.find(shape_id, may_preempt) {
             Ok(slot) => {
-                let node = Arc::clone(self.nodes.name(slot));
+                let node = Rc::clone(self.nodes.name(slot));
                 self.count(id, &node);
                 self.tracked_mut(id).state = State::Assumed(slot);
                 self.assumed += 1;
@@ -262,7 +262,7 @@ impl Scheduler {
         let shape = self.shapes.take(&pod.spec, &mut self.nodes.resources);
         let tracked = Tracked {
             key: key.clone(),
-            uid: Arc::from(pod.uid()),
+            uid: Rc::from(pod.uid()),
             shape,
             priority: pod.spec.priority.unwrap_or(0),
             may_preempt: pod.spec.preemption_policy.as_deref() != Some("Never"),
@@ -310,7 +310,7 @@ impl Scheduler {
                 let tracked = self.tracked(id);
                 let (shape, priority) = (tracked.shape, tracked.priority);
                 // The old shape is looked at once more below: it must not be let go of before.
-                let held = Arc::clone(self.shapes.get(shape));
+                let held = Rc::clone(self.shapes.get(shape));
                 self.reshape(id, pod);
                 let tracked = self.tracked(id);
                 let (new_shape, new_priority) = (tracked.shape, tracked.priority);
@@ -324,7 +324,7 @@ impl Scheduler {
     }
 
     /// A tracked pod is shown on a node.
-    fn update_bound(&mut self, now: Now, id: PodId, pod: &Pod, node: &Arc<str>) {
+    fn update_bound(&mut self, now: Now, id: PodId, pod: &Pod, node: &Rc<str>) {
         let before = self.tracked(id).state;
         let old_shape = self.tracked(id).shape;
         match before {
@@ -349,7 +349,7 @@ impl Scheduler {
             }
             State::Queued => {
                 let wake = self.queue.remove(id);
-                let held = Arc::clone(self.shapes.get(old_shape));
+                let held = Rc::clone(self.shapes.get(old_shape));
                 self.reshape(id, pod);
                 self.count(id, node);
                 if wake {
@@ -373,7 +373,7 @@ impl Scheduler {
 
     fn drop_pod(&mut self, now: Now, id: PodId) {
         let (state, shape_id) = (self.tracked(id).state, self.tracked(id).shape);
-        let shape = Arc::clone(self.shapes.get(shape_id));
+        let shape = Rc::clone(self.shapes.get(shape_id));
         let mut freed = None;
         let mut wake = false;
         match state {
@@ -438,7 +438,7 @@ impl Scheduler {
 
     /// A scout has found a node: the next pod of its shape tries, if there is still anything to be found.
     fn wake_if_feasible(&mut self, now: Now, id: ShapeId) {
-        let shape = Arc::clone(self.shapes.get(id));
+        let shape = Rc::clone(self.shapes.get(id));
         if shape.only.is_some() {
             self.wake_shape(now, id, &shape);
         } else if self.table(id).top().count > 0 {
@@ -461,7 +461,7 @@ impl Scheduler {
 
     /// The best node for a pod of a shape, drawn among equally good ones; or why there is none.
     fn find(&mut self, id: ShapeId, may_preempt: bool) -> Result<Slot, String> {
-        let shape = Arc::clone(self.shapes.get(id));
+        let shape = Rc::clone(self.shapes.get(id));
         if let Some(names) = &shape.only {
             return self.find_among(&shape, names, may_preempt);
         }

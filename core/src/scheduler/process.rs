@@ -8,7 +8,7 @@
 //! - a view that has gone back in time is decided by: it is listed anew first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -35,22 +35,22 @@ const CALLS: u16 = 5;
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
     /// Name of this candidate in the election.
-    pub identity: Arc<str>,
+    pub identity: Rc<str>,
     /// Whether to stand for election; otherwise it acts at once, without fence.
     pub leader_elect: bool,
     /// Whether to record Events.
     pub record_events: bool,
     /// `spec.schedulerName` of the pods that it schedules.
-    pub scheduler_name: Arc<str>,
+    pub scheduler_name: Rc<str>,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
         SchedulerConfig {
-            identity: Arc::from("kube-scheduler"),
+            identity: Rc::from("kube-scheduler"),
             leader_elect: true,
             record_events: true,
-            scheduler_name: Arc::from(DEFAULT_SCHEDULER),
+            scheduler_name: Rc::from(DEFAULT_SCHEDULER),
         }
     }
 }
@@ -69,8 +69,8 @@ enum Step {
 /// A bind whose outcome is not certain yet.
 #[derive(Debug)]
 struct Bind {
-    uid: Arc<str>,
-    node: Arc<str>,
+    uid: Rc<str>,
+    node: Rc<str>,
     step: Step,
     /// Failures since it was first sent.
     failures: u32,
@@ -82,14 +82,14 @@ enum Sent {
     Bind(ObjectKey),
     Read(ObjectKey),
     /// A condition with this message.
-    Condition(ObjectKey, Arc<str>),
+    Condition(ObjectKey, Rc<str>),
 }
 
 /// That a pod is unschedulable, until it is written into its conditions.
 #[derive(Debug)]
 struct Report {
-    uid: Arc<str>,
-    message: Arc<str>,
+    uid: Rc<str>,
+    message: Rc<str>,
     failures: u32,
     /// When to try again.
     due: Option<Mono>,
@@ -98,7 +98,7 @@ struct Report {
 /// The scheduler process.
 #[derive(Debug)]
 pub struct SchedulerProcess {
-    user: Arc<str>,
+    user: Rc<str>,
     elector: Option<Elector>,
     pod_informer: Informer,
     node_informer: Informer,
@@ -131,13 +131,13 @@ pub struct SchedulerProcess {
     changes: Vec<Change>,
 }
 
-fn informer(kind: Kind, user: &Arc<str>, part: u16, rng: Rng) -> Informer {
+fn informer(kind: Kind, user: &Rc<str>, part: u16, rng: Rng) -> Informer {
     let config = InformerConfig {
         kind,
-        namespace: Arc::from(""),
+        namespace: Rc::from(""),
         labels: Selector::everything(),
         fields: FieldSelector::everything(),
-        user: Arc::clone(user),
+        user: Rc::clone(user),
     };
     Informer::new(config, part, rng)
 }
@@ -150,12 +150,12 @@ fn retry_after(failures: u32) -> Duration {
 impl SchedulerProcess {
     /// A process that has just started and knows nothing.
     pub fn new(config: SchedulerConfig, mut rng: Rng) -> SchedulerProcess {
-        let user: Arc<str> = Arc::from("system:kube-scheduler");
+        let user: Rc<str> = Rc::from("system:kube-scheduler");
         let mut fork = |part: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
         let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-scheduler");
-        let elector = Elector::new(lease, config.identity, Arc::clone(&user), ELECTION, fork(ELECTION));
-        let host = Arc::from("");
-        let component = Arc::clone(&config.scheduler_name);
+        let elector = Elector::new(lease, config.identity, Rc::clone(&user), ELECTION, fork(ELECTION));
+        let host = Rc::from("");
+        let component = Rc::clone(&config.scheduler_name);
         SchedulerProcess {
             elector: config.leader_elect.then_some(elector),
             pod_informer: informer(Kind::POD, &user, PODS, fork(PODS)),
@@ -203,7 +203,7 @@ impl SchedulerProcess {
             Sent::Bind(_) | Sent::Condition(..) => self.fence(now),
             Sent::Read(_) => None,
         };
-        out.push(ToServer::Request(id, Box::new(Request { user: Arc::clone(&self.user), fence, call })));
+        out.push(ToServer::Request(id, Box::new(Request { user: Rc::clone(&self.user), fence, call })));
         self.sent.insert(id, (until, what));
         self.timeouts.insert((until, id));
         id
@@ -322,7 +322,7 @@ impl SchedulerProcess {
 
     fn take_read(&mut self, now: Now, key: &ObjectKey, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
         let Some(bind) = self.binds.get(key) else { return };
-        let (uid, node) = (Arc::clone(&bind.uid), Arc::clone(&bind.node));
+        let (uid, node) = (Rc::clone(&bind.uid), Rc::clone(&bind.node));
         match result {
             Ok(Response::Object(Object::Pod(pod))) if *uid != *pod.uid() => self.settle(now, key, false, out),
             Ok(Response::Object(Object::Pod(pod))) if pod.spec.node.is_some() => {
@@ -345,15 +345,15 @@ impl SchedulerProcess {
     }
 
     /// Sends a bind, or sends it again.
-    fn bind(&mut self, now: Now, pod: ObjectKey, uid: Arc<str>, node: Arc<str>, out: &mut Vec<ToServer>) {
-        let call = Call::Bind { pod: pod.clone(), uid: Arc::clone(&uid), node: Arc::clone(&node) };
+    fn bind(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
+        let call = Call::Bind { pod: pod.clone(), uid: Rc::clone(&uid), node: Rc::clone(&node) };
         let id = self.send(now, Sent::Bind(pod.clone()), call, out);
         let failures = self.binds.get(&pod).map_or(0, |b| b.failures);
         self.binds.insert(pod, Bind { uid, node, step: Step::Binding(id), failures });
     }
 
     /// Notes on a pod that it is unschedulable.
-    fn report(&mut self, now: Now, key: ObjectKey, uid: Arc<str>, message: Arc<str>, out: &mut Vec<ToServer>) {
+    fn report(&mut self, now: Now, key: ObjectKey, uid: Rc<str>, message: Rc<str>, out: &mut Vec<ToServer>) {
         self.drop_report(&key);
         self.reports.insert(key.clone(), Report { uid, message, failures: 0, due: None });
         self.send_report(now, key, out);
@@ -368,12 +368,12 @@ impl SchedulerProcess {
             self.drop_report(&key);
             return;
         };
-        let message = Arc::clone(&report.message);
+        let message = Rc::clone(&report.message);
         let call = Call::Patch {
             key: key.clone(),
             patch: Patch::Strategic(patch),
             subresource: Subresource::Status,
-            precondition: Precondition { uid: Some(Arc::clone(&report.uid)), rv: None },
+            precondition: Precondition { uid: Some(Rc::clone(&report.uid)), rv: None },
             options: WriteOptions::default(),
         };
         self.send(now, Sent::Condition(key, message), call, out);
@@ -486,7 +486,7 @@ impl SchedulerProcess {
                     if let Some(object) = self.pods.get(&pod) {
                         self.recorder.record(now, object, true, "FailedScheduling", &message, out);
                     }
-                    self.report(now, pod, uid, Arc::from(message), out);
+                    self.report(now, pod, uid, Rc::from(message), out);
                 }
             }
         }

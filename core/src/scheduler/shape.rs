@@ -1,7 +1,7 @@
 //! A pod's shape: everything about it that filters and scores ask, and nothing else. Pods of equal shape share work.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::PodSpec;
@@ -351,7 +351,7 @@ pub struct ShapeId(pub u32);
 
 #[derive(Debug)]
 struct Held {
-    shape: Arc<Shape>,
+    shape: Rc<Shape>,
     /// How many pods are of it.
     pods: u32,
 }
@@ -360,23 +360,23 @@ struct Held {
 #[derive(Debug, Default)]
 pub struct Shapes {
     held: BTreeMap<ShapeId, Held>,
-    ids: BTreeMap<Arc<Shape>, ShapeId>,
+    ids: BTreeMap<Rc<Shape>, ShapeId>,
     /// Numbers are never used twice, so that what is kept by number cannot be another shape's.
     next: u32,
     /// Specs by address. A spec is held as long as its entry is, so that no address means two specs.
-    specs: BTreeMap<usize, (Arc<PodSpec>, ShapeId)>,
+    specs: BTreeMap<usize, (Rc<PodSpec>, ShapeId)>,
 }
 
 impl Shapes {
     /// The shape of a spec, one more pod of which there is.
     pub fn take(&mut self, spec: &BoundPodSpec, resources: &mut ResourceNames) -> ShapeId {
-        let address = Arc::as_ptr(&spec.shared) as usize;
+        let address = Rc::as_ptr(&spec.shared) as usize;
         let id = match self.specs.get(&address) {
             Some((_, id)) => *id,
             None => {
                 self.sweep();
                 let id = self.intern(Shape::new(&spec.shared, resources));
-                self.specs.insert(address, (Arc::clone(&spec.shared), id));
+                self.specs.insert(address, (Rc::clone(&spec.shared), id));
                 id
             }
         };
@@ -391,7 +391,7 @@ impl Shapes {
     }
 
     /// The shape of a number that is taken.
-    pub fn get(&self, id: ShapeId) -> &Arc<Shape> {
+    pub fn get(&self, id: ShapeId) -> &Rc<Shape> {
         &self.held.get(&id).expect("a shape is held while pods are of it").shape
     }
 
@@ -403,10 +403,10 @@ impl Shapes {
         if let Some(id) = self.ids.get(&shape) {
             return *id;
         }
-        let shape = Arc::new(shape);
+        let shape = Rc::new(shape);
         let id = ShapeId(self.next);
         self.next += 1;
-        self.held.insert(id, Held { shape: Arc::clone(&shape), pods: 0 });
+        self.held.insert(id, Held { shape: Rc::clone(&shape), pods: 0 });
         self.ids.insert(shape, id);
         id
     }
@@ -429,7 +429,7 @@ impl Shapes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
 
     use serde_json::{Value, json};
 
@@ -525,6 +525,6 @@ mod tests {
         }
         assert!(shapes.held.len() <= limits::SCHEDULER_SHAPES + 1);
         assert_eq!(shapes.take(&kept, &mut names), id);
-        assert!(Arc::ptr_eq(shapes.get(id), shapes.ids.get_key_value(shapes.get(id)).unwrap().0));
+        assert!(Rc::ptr_eq(shapes.get(id), shapes.ids.get_key_value(shapes.get(id)).unwrap().0));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
@@ -45,7 +45,7 @@ pub struct Out {
 }
 
 /// The changes of one revision, shared by the history and every watch.
-type Batch = Arc<[StoreEvent]>;
+type Batch = Rc<[StoreEvent]>;
 
 #[derive(Debug)]
 struct Watch {
@@ -64,7 +64,7 @@ impl Watch {
         let covered = batch.iter().filter(|e| self.covers(&e.key)).count();
         match covered {
             0 => None,
-            n if n == batch.len() => Some(Arc::clone(batch)),
+            n if n == batch.len() => Some(Rc::clone(batch)),
             _ => Some(batch.iter().filter(|e| self.covers(&e.key)).cloned().collect()),
         }
     }
@@ -81,9 +81,9 @@ struct Lease {
 #[derive(Debug)]
 pub struct MemoryStore {
     /// The newest state of objects, by kind.
-    objects: BTreeMap<Kind, KeyMap<Arc<KeyValue>>>,
+    objects: BTreeMap<Kind, KeyMap<Rc<KeyValue>>>,
     /// The newest state of everything else. In the order of [`StoreKey`] it comes after every object.
-    others: BTreeMap<StoreKey, Arc<KeyValue>>,
+    others: BTreeMap<StoreKey, Rc<KeyValue>>,
     /// Changes at and after `compacted`, oldest first.
     log: VecDeque<Batch>,
     revision: Revision,
@@ -153,7 +153,7 @@ impl MemoryStore {
     }
 
     /// The newest value of a key.
-    pub fn get(&self, key: &StoreKey) -> Option<&Arc<KeyValue>> {
+    pub fn get(&self, key: &StoreKey) -> Option<&Rc<KeyValue>> {
         match key {
             StoreKey::Object(key) => self.objects.get(&key.kind)?.get(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get(key),
@@ -176,7 +176,7 @@ impl MemoryStore {
     }
 
     /// The newest values of `start..end`, in order.
-    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a Arc<KeyValue>> + use<'a> {
+    pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a Rc<KeyValue>> + use<'a> {
         // Objects come first in the order of keys: a bound that is none ends or begins behind all of them.
         let bound = |key: &StoreKey| match key {
             StoreKey::Object(key) => key.clone(),
@@ -196,7 +196,7 @@ impl MemoryStore {
     }
 
     /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
-    pub fn just_changed(&self) -> &[Arc<[StoreEvent]>] {
+    pub fn just_changed(&self) -> &[Rc<[StoreEvent]>] {
         &self.latest
     }
 
@@ -300,19 +300,19 @@ impl MemoryStore {
                 share_key(&new);
                 new.create_revision = old.create_revision;
                 new.version = old.version + 1;
-                let new = Arc::new(new);
-                let old = std::mem::replace(old, Arc::clone(&new));
+                let new = Rc::new(new);
+                let old = std::mem::replace(old, Rc::clone(&new));
                 (new, Some(old))
             }
             None => {
                 share_key(&new);
-                let new = Arc::new(new);
+                let new = Rc::new(new);
                 match &new.key {
                     StoreKey::Object(key) => {
-                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), Arc::clone(&new));
+                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), Rc::clone(&new));
                     }
                     StoreKey::Fence(_) | StoreKey::Private(_) => {
-                        self.others.insert(new.key.clone(), Arc::clone(&new));
+                        self.others.insert(new.key.clone(), Rc::clone(&new));
                     }
                 }
                 (new, None)
@@ -362,7 +362,7 @@ impl MemoryStore {
         start: &StoreKey,
         end: &StoreKey,
         at: Revision,
-    ) -> BTreeMap<&StoreKey, Option<&Arc<KeyValue>>> {
+    ) -> BTreeMap<&StoreKey, Option<&Rc<KeyValue>>> {
         let mut differences = BTreeMap::new();
         let later = self.batches_after(at).flat_map(|batch| batch.iter());
         for event in later.filter(|e| e.key >= *start && e.key < *end) {
@@ -444,15 +444,15 @@ impl MemoryStore {
                 out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
             }
         }
-        self.latest.push(Arc::clone(&batch));
+        self.latest.push(Rc::clone(&batch));
         self.log.push_back(batch);
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
         let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
-        let none: Batch = Arc::from([]);
+        let none: Batch = Rc::from([]);
         for ((to, watch), _) in watches {
-            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Arc::clone(&none) };
+            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Rc::clone(&none) };
             out.push(Out { to: *to, msg });
         }
     }

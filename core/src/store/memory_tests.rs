@@ -1,7 +1,7 @@
 //! The store in memory against tables, and against a model that keeps a whole copy of every revision.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, prop_oneof};
@@ -19,11 +19,11 @@ use crate::object::Revision;
 const CLIENT: StoreClient = StoreClient(1);
 
 fn key(name: &str) -> StoreKey {
-    StoreKey::Private(Arc::from(name))
+    StoreKey::Private(Rc::from(name))
 }
 
 fn mark(text: &str) -> Stored {
-    Stored::Mark(Arc::from(text))
+    Stored::Mark(Rc::from(text))
 }
 
 fn put(name: &str, text: &str) -> Op {
@@ -62,7 +62,7 @@ fn all_at(revision: Option<u64>) -> StoreRequest {
 
 fn texts(reply: &StoreReply) -> Vec<String> {
     let StoreReply::Range { kvs, .. } = reply else { panic!("{reply:?} instead of a range") };
-    let show = |kv: &Arc<KeyValue>| match (&kv.key, &kv.value) {
+    let show = |kv: &Rc<KeyValue>| match (&kv.key, &kv.value) {
         (StoreKey::Private(k), Stored::Mark(v)) => {
             format!("{k}={v}@{}/{}/{}", kv.create_revision.0, kv.mod_revision.0, kv.version)
         }
@@ -75,7 +75,7 @@ fn events(out: &[Out]) -> Vec<String> {
     let mut shown = Vec::new();
     for o in out {
         let FromStore::Events { revision, events, .. } = &o.msg else { panic!("{o:?} instead of events") };
-        let text = |kv: &Option<Arc<KeyValue>>| match kv.as_ref().map(|kv| &kv.value) {
+        let text = |kv: &Option<Rc<KeyValue>>| match kv.as_ref().map(|kv| &kv.value) {
             Some(Stored::Mark(v)) => v.to_string(),
             _ => "-".to_owned(),
         };
@@ -275,13 +275,13 @@ fn revoking_deletes_and_progress_tells() {
     ask(&mut store, StoreRequest::Watch { watch: WatchId(4), start: key("a"), end: key("b"), from: Revision(0) });
     let mut out = Vec::new();
     store.handle(at(0), In::Request(CLIENT, 1, StoreRequest::Progress), &mut out);
-    let events = Arc::from([]);
+    let events = Rc::from([]);
     let msg = FromStore::Events { watch: WatchId(4), revision: Revision(3), events };
     let reply = FromStore::Reply(1, StoreReply::Txn { revision: Revision(3), succeeded: true, results: Vec::new() });
     assert_eq!(out, [Out { to: CLIENT, msg }, Out { to: CLIENT, msg: reply }]);
 }
 
-type Snapshot = BTreeMap<StoreKey, Arc<KeyValue>>;
+type Snapshot = BTreeMap<StoreKey, Rc<KeyValue>>;
 
 /// One step of a random run.
 #[derive(Clone, Debug)]
@@ -335,7 +335,7 @@ impl Model {
                         version: old.map_or(1, |o| o.version + 1),
                         lease: None,
                     };
-                    next.insert(key, Arc::new(kv));
+                    next.insert(key, Rc::new(kv));
                     changed = true;
                 }
                 None => changed |= next.remove(&key).is_some(),
@@ -347,7 +347,7 @@ impl Model {
     }
 
     /// What a watch from `from` has seen by now, as `(revision, key, value)`.
-    fn history(&self, from: u64) -> Vec<(u64, StoreKey, Option<Arc<KeyValue>>, Option<Arc<KeyValue>>)> {
+    fn history(&self, from: u64) -> Vec<(u64, StoreKey, Option<Rc<KeyValue>>, Option<Rc<KeyValue>>)> {
         let mut seen = Vec::new();
         for r in from.max(1)..=self.newest() {
             let (old, new) = (&self.snapshots[r as usize - 1], &self.snapshots[r as usize]);
@@ -364,7 +364,7 @@ impl Model {
 fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
     let mut store = MemoryStore::new();
     let mut model = Model { snapshots: vec![Snapshot::new(), Snapshot::new()], compacted: 0 };
-    let mut watches: Vec<(u64, Vec<(u64, StoreKey, Option<Arc<KeyValue>>, Option<Arc<KeyValue>>)>)> = Vec::new();
+    let mut watches: Vec<(u64, Vec<(u64, StoreKey, Option<Rc<KeyValue>>, Option<Rc<KeyValue>>)>)> = Vec::new();
     for step in steps {
         let mut out = Vec::new();
         match step {
@@ -402,7 +402,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
                 let r = if r == 0 { model.newest() } else { r };
                 match reply {
                     StoreReply::Range { kvs, .. } => {
-                        let expect: Vec<Arc<KeyValue>> = model.snapshots[r as usize].values().cloned().collect();
+                        let expect: Vec<Rc<KeyValue>> = model.snapshots[r as usize].values().cloned().collect();
                         prop_assert_eq!(kvs, expect);
                     }
                     StoreReply::Error(_) => prop_assert!(r < model.compacted || r > model.newest()),

@@ -11,7 +11,7 @@ mod memory;
 #[cfg(test)]
 mod memory_tests;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
@@ -33,7 +33,7 @@ pub enum Stored {
     /// An API object. Its `rv` is set to the revision of the commit.
     Object(Object),
     /// A marker that says nothing but its revisions (fences, allocation ranges).
-    Mark(Arc<str>),
+    Mark(Rc<str>),
 }
 
 /// A key of the store: an object's key, or the fence of an election's Lease.
@@ -44,14 +44,14 @@ pub enum StoreKey {
     /// Its revision is the epoch of the holder of this Lease; see [`Fence`](crate::api::Fence).
     Fence(ObjectKey),
     /// Server-private state: allocation of cluster IPs and node ports.
-    Private(Arc<str>),
+    Private(Rc<str>),
 }
 
 /// A key with its value and revisions, as etcd's `KeyValue`.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(C)]
 pub struct KeyValue {
-    /// Revision of the last put. What the next put reads comes first, beside the counter of the `Arc`.
+    /// Revision of the last put. What the next put reads comes first, beside the counter of the `Rc`.
     pub mod_revision: Revision,
     /// Revision of the put that created the key.
     pub create_revision: Revision,
@@ -131,9 +131,9 @@ pub enum StoreRequest {
 #[allow(missing_docs)]
 pub enum StoreReply {
     /// Of a transaction: whether the compares held, and what each `Get` read, in order.
-    Txn { revision: Revision, succeeded: bool, results: Vec<Option<Arc<KeyValue>>> },
+    Txn { revision: Revision, succeeded: bool, results: Vec<Option<Rc<KeyValue>>> },
     /// Of a range: the keys in order, whether there are more, and how many match in all.
-    Range { revision: Revision, kvs: Vec<Arc<KeyValue>>, more: bool, count: u64 },
+    Range { revision: Revision, kvs: Vec<Rc<KeyValue>>, more: bool, count: u64 },
     /// The watch stands; its events begin after this.
     Watching { revision: Revision, watch: WatchId },
     /// The watch has ended. With `compacted`: because it asked for a revision older than that.
@@ -168,9 +168,9 @@ pub struct StoreEvent {
     /// The key.
     pub key: StoreKey,
     /// What is there now; none: deleted.
-    pub value: Option<Arc<KeyValue>>,
+    pub value: Option<Rc<KeyValue>>,
     /// What was there before, if anything.
-    pub previous: Option<Arc<KeyValue>>,
+    pub previous: Option<Rc<KeyValue>>,
     /// Revision of the change.
     pub revision: Revision,
 }
@@ -183,7 +183,7 @@ pub enum FromStore {
     Reply(u64, StoreReply),
     /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
     /// progress notice that nothing up to `revision` is missing.
-    Events { watch: WatchId, revision: Revision, events: Arc<[StoreEvent]> },
+    Events { watch: WatchId, revision: Revision, events: Rc<[StoreEvent]> },
     /// The connection broke: requests in flight have an unknown outcome, watches are gone.
     Disconnected,
 }

@@ -1,7 +1,7 @@
 //! How a world begins: hosts, processes, nodes, and the first events.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::Rng;
@@ -41,11 +41,11 @@ fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
                 |t: &String| AgentConfig::parse_taint(t).unwrap_or_else(|why| panic!("pool {}: {why}", pool.name));
             let taints = pool.taints.iter().map(taint).collect();
             let config = AgentConfig {
-                node_name: Arc::from(name),
+                node_name: Rc::from(name),
                 labels,
                 taints,
                 capacity: pool.capacity.clone(),
-                host_ip: Arc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
+                host_ip: Rc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
                 record_events: scenario.cluster.record_events,
                 ..AgentConfig::default()
             };
@@ -62,7 +62,7 @@ impl World {
         let mut processes = Vec::new();
         let mut host: HostId = STORE_HOST;
         let add = |name: String, role: Role, host: HostId, processes: &mut Vec<Process>| {
-            let (name, armed) = (Arc::from(name), u64::MAX);
+            let (name, armed) = (Rc::from(name), u64::MAX);
             processes.push(Process { name, role, host, life: 0, running: None, connection: None, armed });
             (processes.len() - 1) as u32
         };
@@ -87,9 +87,9 @@ impl World {
         let mut nodes = Vec::new();
         for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
-            let agent = add(format!("agent {name}"), Role::Agent(n, Arc::new(config)), host, &mut processes);
+            let agent = add(format!("agent {name}"), Role::Agent(n, Rc::new(config)), host, &mut processes);
             let proxy = cluster.proxies.then(|| {
-                let config = ProxyConfig { node_name: Arc::from(&*name), zone: Arc::from(&*zone) };
+                let config = ProxyConfig { node_name: Rc::from(&*name), zone: Rc::from(&*zone) };
                 add(format!("proxy {name}"), Role::Proxy(n, config), host, &mut processes)
             });
             let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));

@@ -7,7 +7,7 @@ mod wakes;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent;
@@ -132,7 +132,7 @@ pub struct NodeHost {
     proxy: Option<u32>,
     host: HostId,
     /// What the node does with connections to Services, as its proxy has last set it up.
-    pub services: BTreeMap<Frontend, Arc<Entry>>,
+    pub services: BTreeMap<Frontend, Rc<Entry>>,
 }
 
 impl NodeHost {
@@ -153,7 +153,7 @@ pub struct World {
     /// Every node.
     pub nodes: Vec<NodeHost>,
     /// What each replica of the DNS publishes.
-    pub zones: Vec<BTreeMap<Arc<str>, Vec<RecordData>>>,
+    pub zones: Vec<BTreeMap<Rc<str>, Vec<RecordData>>>,
     /// Every process.
     pub processes: Vec<Process>,
     /// Invariants.

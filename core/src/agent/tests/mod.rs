@@ -4,7 +4,7 @@ mod faults;
 mod stories;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -32,14 +32,14 @@ struct Behaviour {
 }
 
 struct FakeContainer {
-    spec: Arc<ContainerSpec>,
+    spec: Rc<ContainerSpec>,
     state: ContainerState,
     since: Mono,
 }
 
 #[derive(Default)]
 struct FakeRuntime {
-    images: BTreeMap<Arc<str>, u64>,
+    images: BTreeMap<Rc<str>, u64>,
     sandboxes: BTreeMap<SandboxId, SandboxInfo>,
     containers: BTreeMap<ContainerId, FakeContainer>,
     behaviours: BTreeMap<String, Behaviour>,
@@ -248,7 +248,7 @@ impl World {
                 let behaviour = self.runtime.behaviours[&*image].clone();
                 let (after, result) = match behaviour.pull {
                     Ok(time) => {
-                        self.runtime.images.insert(Arc::clone(&image), 1000);
+                        self.runtime.images.insert(Rc::clone(&image), 1000);
                         (time, Ok(ImageInfo { image, bytes: 1000 }))
                     }
                     Err(e) => (seconds(0.5), Err(RuntimeError { reason: "ErrImagePull".into(), message: e.into() })),
@@ -309,18 +309,18 @@ impl World {
         let info = |(id, c): (&ContainerId, &FakeContainer)| ContainerInfo {
             id: id.clone(),
             sandbox: c.spec.sandbox.clone(),
-            pod_uid: Arc::clone(&c.spec.pod_uid),
-            name: Arc::clone(&c.spec.name),
+            pod_uid: Rc::clone(&c.spec.pod_uid),
+            name: Rc::clone(&c.spec.name),
             attempt: c.spec.attempt,
             state: c.state.clone(),
         };
         let containers = r.containers.iter().map(info).collect();
-        let images = r.images.iter().map(|(i, b)| ImageInfo { image: Arc::clone(i), bytes: *b }).collect();
+        let images = r.images.iter().map(|(i, b)| ImageInfo { image: Rc::clone(i), bytes: *b }).collect();
         self.tell(Duration::ZERO, RuntimeEvent::Listed { op, sandboxes, containers, images });
     }
 
     fn start(&mut self, op: OpId, id: &ContainerId) {
-        let spec = Arc::clone(&self.runtime.containers[id].spec);
+        let spec = Rc::clone(&self.runtime.containers[id].spec);
         if !self.runtime.sandboxes[&spec.sandbox].ready {
             return self.tell(Duration::ZERO, RuntimeEvent::Started { op, result: Err(dead_sandbox()) });
         }
@@ -338,7 +338,7 @@ impl World {
     fn stop(&mut self, op: OpId, id: ContainerId, grace_seconds: u32) {
         let line = format!("stop {} grace={grace_seconds}", self.runtime.containers[&id].spec.name);
         self.say(&line);
-        let spec = Arc::clone(&self.runtime.containers[&id].spec);
+        let spec = Rc::clone(&self.runtime.containers[&id].spec);
         let wanted = self.runtime.behaviours[&self.image(&spec)].stop;
         let grace = Duration::from_secs(u64::from(grace_seconds));
         let code = if wanted > grace { 137 } else { 143 };
@@ -379,7 +379,7 @@ impl World {
             Call::List { kind: Kind::NODE, .. } => {
                 let nodes = self.api.objects.values().filter(|o| o.kind() == Kind::NODE).cloned().collect();
                 let rv = Revision(self.api.revision);
-                Ok(Response::List { items: Arc::new(nodes), rv, continue_from: None, remaining: None })
+                Ok(Response::List { items: Rc::new(nodes), rv, continue_from: None, remaining: None })
             }
             Call::Watch { kind: Kind::NODE, .. } => {
                 self.api.node_watch = Some(id);
@@ -387,7 +387,7 @@ impl World {
             }
             Call::List { kind, .. } => {
                 let (items, rv) = self.list_pods(kind);
-                Ok(Response::List { items: Arc::new(items), rv, continue_from: None, remaining: None })
+                Ok(Response::List { items: Rc::new(items), rv, continue_from: None, remaining: None })
             }
             Call::Watch { options, .. } => {
                 self.api.watch = Some(id);

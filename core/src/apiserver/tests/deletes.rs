@@ -1,6 +1,6 @@
 //! Grace, finalizers, propagation, preconditions, collections, namespaces.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::json;
 
@@ -156,7 +156,7 @@ fn preconditions_must_hold() {
     let mut c = cluster(1);
     let made = c.create(config_map("a")).unwrap();
     let with = |precondition| DeleteOptions { precondition, ..DeleteOptions::default() };
-    let uid = |uid: &str| Precondition { uid: Some(Arc::from(uid)), rv: None };
+    let uid = |uid: &str| Precondition { uid: Some(Rc::from(uid)), rv: None };
     let rv = |rv| Precondition { uid: None, rv: Some(rv) };
     let (reason, text) = refusal(c.delete(&made.key(), with(uid("other"))));
     assert_eq!(reason, Reason::Conflict);
@@ -174,7 +174,7 @@ fn a_precondition_is_held_against_the_store_and_not_a_stale_cache() {
     c.delete(&first.key(), DeleteOptions::default()).unwrap();
     let second = c.create(config_map("a")).unwrap();
     let with = |uid: &str| DeleteOptions {
-        precondition: Precondition { uid: Some(Arc::from(uid)), rv: None },
+        precondition: Precondition { uid: Some(Rc::from(uid)), rv: None },
         ..DeleteOptions::default()
     };
     let delete = |options| Call::Delete { key: first.key(), options };
@@ -193,7 +193,7 @@ fn collections_delete_what_matches() {
     }
     let all = |list| Call::DeleteCollection {
         kind: Kind::CONFIG_MAP,
-        namespace: Arc::from("default"),
+        namespace: Rc::from("default"),
         list,
         options: DeleteOptions::default(),
     };

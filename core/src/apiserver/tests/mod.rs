@@ -9,7 +9,7 @@ mod watches;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -190,14 +190,14 @@ impl Cluster {
     }
 
     pub fn list_at(&mut self, server: usize, kind: Kind, options: ListOptions) -> Result<Vec<String>, Status> {
-        match self.call_at(server, Call::List { kind, namespace: Arc::from(""), options })? {
+        match self.call_at(server, Call::List { kind, namespace: Rc::from(""), options })? {
             Response::List { items, .. } => Ok(items.iter().map(|o| o.name().to_owned()).collect()),
             other => panic!("{other:?} instead of a list"),
         }
     }
 
     pub fn watch_at(&mut self, server: usize, kind: Kind, namespace: &str, options: WatchOptions) -> u64 {
-        self.send(server, request(Call::Watch { kind, namespace: Arc::from(namespace), options }))
+        self.send(server, request(Call::Watch { kind, namespace: Rc::from(namespace), options }))
     }
 
     /// What a watch has seen since it was last asked: `+a`, `~a`, `-a`, `*` for a bookmark, `!` for the last initial,
@@ -224,13 +224,13 @@ impl Cluster {
     }
 
     pub fn bind(&mut self, server: usize, pod: &Object, node: &str) -> Result<Response, Status> {
-        let call = Call::Bind { pod: pod.key(), uid: Arc::from(pod.uid()), node: Arc::from(node) };
+        let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node: Rc::from(node) };
         self.call_at(server, call)
     }
 }
 
 pub(super) fn request(call: Call) -> Request {
-    Request { user: Arc::from("test"), fence: None, call }
+    Request { user: Rc::from("test"), fence: None, call }
 }
 
 pub(super) fn object_in(response: Response) -> Object {
@@ -266,7 +266,7 @@ pub(super) fn set_phase(object: &mut Object, phase: &str) {
 
 pub(super) fn set_data(object: &mut Object, value: &str) {
     let Object::Dynamic(o) = object else { panic!("not dynamic") };
-    Arc::make_mut(&mut o.body).insert("data".to_owned(), json!({"k": value}));
+    Rc::make_mut(&mut o.body).insert("data".to_owned(), json!({"k": value}));
 }
 
 /// The reason and message of a refusal.

@@ -1,6 +1,6 @@
 //! Admission, binding and eviction of pods.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -33,18 +33,18 @@ fn pods_start_pending_and_admitted() {
 #[test]
 fn pods_of_a_template_share_what_is_prepared() {
     let mut c = cluster(1);
-    let template = Arc::clone(&as_pod(&Object::from_json(pod("t")).unwrap()).spec.shared);
+    let template = Rc::clone(&as_pod(&Object::from_json(pod("t")).unwrap()).spec.shared);
     let mut create = |name: &str| {
         let mut object = Object::from_json(pod(name)).unwrap();
-        object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = Arc::clone(&template);
+        object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = Rc::clone(&template);
         match c.call(Call::Create { object, options: WriteOptions::default() }).unwrap() {
             Response::Object(o) => o,
             other => panic!("{other:?}"),
         }
     };
     let (a, b) = (create("a"), create("b"));
-    assert!(Arc::ptr_eq(&as_pod(&a).spec, &as_pod(&b).spec));
-    assert!(Arc::ptr_eq(&as_pod(&a).status, &as_pod(&b).status));
+    assert!(Rc::ptr_eq(&as_pod(&a).spec, &as_pod(&b).spec));
+    assert!(Rc::ptr_eq(&as_pod(&a).status, &as_pod(&b).status));
     assert_ne!(a.uid(), b.uid());
 
     // A new default class is not missed for what was prepared before.
@@ -113,7 +113,7 @@ fn a_pod_is_bound_once() {
     let bound = c.get(&made.key()).unwrap();
     assert_eq!((bound.rv(), as_pod(&bound).spec.node.as_deref()), (rv, Some("n1")));
     assert_eq!(pod_condition(&as_pod(&bound).status, "PodScheduled").unwrap().status, "True");
-    assert!(Arc::ptr_eq(&as_pod(&bound).spec.shared, &as_pod(&made).spec.shared));
+    assert!(Rc::ptr_eq(&as_pod(&bound).spec.shared, &as_pod(&made).spec.shared));
 
     // The other server has not seen the binding; the store has.
     let text = "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"";

@@ -1,6 +1,6 @@
 //! Get and list: freshness, selectors, pages.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Cluster, cluster, config_map, key, pod, refusal, request, set_data};
 use crate::api::{Call, ListOptions, Reason, Response, Status};
@@ -28,7 +28,7 @@ fn a_list_is_as_fresh_as_it_asks() {
     let newest = c.store.revision();
     assert_eq!(c.list_at(1, Kind::CONFIG_MAP, at(0)).unwrap(), ["a"], "whatever the cache has");
     // A read that asks for more waits for the cache.
-    let list = |options| request(Call::List { kind: Kind::CONFIG_MAP, namespace: Arc::from("default"), options });
+    let list = |options| request(Call::List { kind: Kind::CONFIG_MAP, namespace: Rc::from("default"), options });
     let waiting = [c.send(1, list(ListOptions::default())), c.send(1, list(at(newest.0)))];
     let get = c.send(1, request(Call::Get { key: key(Kind::CONFIG_MAP, "b"), rv: Some(newest) }));
     assert!(waiting.iter().all(|id| c.reply(*id).is_none()));
@@ -55,7 +55,7 @@ fn a_get_without_a_revision_comes_from_the_store() {
 fn what_asks_for_the_future_is_told_so() {
     let mut c = cluster(1);
     let newest = c.store.revision();
-    let list = Call::List { kind: Kind::POD, namespace: Arc::from(""), options: at(newest.0 + 5) };
+    let list = Call::List { kind: Kind::POD, namespace: Rc::from(""), options: at(newest.0 + 5) };
     let id = c.send(0, request(list));
     c.tick(limits::CACHE_WAIT.as_secs() + 1);
     let status = c.reply(id).unwrap().unwrap_err();
@@ -92,7 +92,7 @@ fn selectors_select() {
 }
 
 fn page(c: &mut Cluster, options: ListOptions) -> Result<(Vec<String>, Revision, Option<String>, Option<u64>), Status> {
-    let call = Call::List { kind: Kind::CONFIG_MAP, namespace: Arc::from("default"), options };
+    let call = Call::List { kind: Kind::CONFIG_MAP, namespace: Rc::from("default"), options };
     let Response::List { items, rv, continue_from, remaining } = c.call(call)? else { panic!() };
     Ok((items.iter().map(|o| o.name().to_owned()).collect(), rv, continue_from, remaining))
 }

@@ -1,6 +1,6 @@
 //! Starts, disconnects, silence, compaction, lost replies.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{cluster, config_map, key, refusal, request};
 use crate::api::{Call, ListOptions, Reason, WatchOptions, WriteOptions};
@@ -39,7 +39,7 @@ fn a_server_without_a_store_is_unavailable() {
     c.cut_off[0] = true;
     c.disconnect(0);
     assert!(!c.servers[0].is_ready());
-    let list = Call::List { kind: Kind::POD, namespace: Arc::from(""), options: ListOptions::default() };
+    let list = Call::List { kind: Kind::POD, namespace: Rc::from(""), options: ListOptions::default() };
     assert_eq!(refusal(c.call(list)).0, Reason::ServiceUnavailable);
     c.tick(60);
     assert!(!c.servers[0].is_ready());

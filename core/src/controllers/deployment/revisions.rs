@@ -19,7 +19,7 @@ pub(super) fn revision(meta: &ObjectMeta) -> i64 {
 
 /// Whether a ReplicaSet has this template, but for the hash label.
 pub(super) fn same_template(d: &Deployment, rs: &ReplicaSet) -> bool {
-    if !(std::sync::Arc::ptr_eq(&d.spec.pod, &rs.spec.pod) || d.spec.pod == rs.spec.pod) {
+    if !(std::rc::Rc::ptr_eq(&d.spec.pod, &rs.spec.pod) || d.spec.pod == rs.spec.pod) {
         return false;
     }
     let (Some(a), Some(b)) = (d.spec.template_meta(), rs.spec.template_meta()) else {

@@ -3,7 +3,7 @@
 //! Time is measured by this process's own clock from the moment it saw a heartbeat; the clocks of nodes never matter.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::NodeCondition;
 
@@ -50,7 +50,7 @@ pub(super) struct NodeState {
     /// Whether all its pods have been declared not ready.
     pub(super) pods_marked: bool,
     /// UIDs of those that have. Each is declared once: an agent that lives after all may say otherwise.
-    pub(super) marked: BTreeSet<Arc<str>>,
+    pub(super) marked: BTreeSet<Rc<str>>,
     /// Where its heartbeats are noted, once it has a lease.
     pub(super) beat: Option<u32>,
     node: Revision,

@@ -11,7 +11,7 @@ mod taints;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1 as coordination_v1;
 use k8s_openapi::api::core::v1::{self as core_v1, Taint};
@@ -51,7 +51,7 @@ pub struct NodeLifecycleController {
     /// Revision of the leases at the last look, and when it last moved.
     leases: (Revision, Mono),
     /// Pods that will have to leave: since when that is known, and of which UID.
-    leaving: BTreeMap<ObjectKey, (Arc<str>, Mono)>,
+    leaving: BTreeMap<ObjectKey, (Rc<str>, Mono)>,
 }
 
 impl Default for NodeLifecycleController {
@@ -122,7 +122,7 @@ impl Controller for NodeLifecycleController {
                 let old = old.as_ref().and_then(Object::get::<core_v1::Pod>);
                 let same = old.is_some_and(|o| {
                     o.spec.node == new.spec.node
-                        && (Arc::ptr_eq(&o.spec.shared, &new.spec.shared) || o.spec.tolerations == new.spec.tolerations)
+                        && (Rc::ptr_eq(&o.spec.shared, &new.spec.shared) || o.spec.tolerations == new.spec.tolerations)
                         && o.meta.deletion_timestamp == new.meta.deletion_timestamp
                         && o.meta.uid == new.meta.uid
                 });
@@ -156,7 +156,7 @@ impl Controller for NodeLifecycleController {
             && key.kind == Kind::NODE
             && let Some(state) = self.nodes.get_mut(key)
         {
-            state.marked.insert(Arc::from(pod.uid()));
+            state.marked.insert(Rc::from(pod.uid()));
         }
         None
     }
@@ -166,7 +166,7 @@ fn node_changed(change: &Change, old: &Node, new: &Node, views: &Views, keys: &m
     let conditions = |n: &Node| -> Vec<(String, String)> {
         n.status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect()
     };
-    let same_spec = Arc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec;
+    let same_spec = Rc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec;
     if !same_spec || conditions(old) != conditions(new) || old.meta.uid != new.meta.uid {
         keys.push(change.key.clone());
     }
@@ -382,7 +382,7 @@ impl NodeLifecycleController {
         };
         let known = self.leaving.get(key).filter(|(uid, _)| **uid == *pod.uid()).map(|(_, since)| *since);
         let since = known.unwrap_or_else(|| {
-            self.leaving.insert(key.clone(), (Arc::from(pod.uid()), now.mono));
+            self.leaving.insert(key.clone(), (Rc::from(pod.uid()), now.mono));
             now.mono
         });
         let stayed = now.mono.since(since);
@@ -395,7 +395,7 @@ impl NodeLifecycleController {
         }
         plan.writes.push(Write::Delete {
             key: key.clone(),
-            uid: Arc::from(pod.uid()),
+            uid: Rc::from(pod.uid()),
             rv: None,
             grace_seconds: None,
             propagation: None,
@@ -431,7 +431,7 @@ fn push_taints(plan: &mut Plan, node: &Node, no_execute: bool, now: Now) -> bool
 }
 
 /// Declares the node's pods not ready; whether none is left to declare.
-fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Arc<str>>, now: Now) -> bool {
+fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Rc<str>>, now: Now) -> bool {
     for pod in pods_on(views, node.name()).filter(|p| !marked.contains(p.uid())) {
         if let Some(next) = eviction::not_ready(pod, now) {
             plan.writes.push(Write::Update(next.into(), Subresource::Status));
@@ -470,7 +470,7 @@ fn abandoned_lease(views: &Views, key: &ObjectKey) -> Plan {
     }
     plan.writes.push(Write::Delete {
         key: lease.key(),
-        uid: Arc::from(lease.uid()),
+        uid: Rc::from(lease.uid()),
         rv: Some(lease.rv),
         grace_seconds: None,
         propagation: None,

@@ -1,6 +1,6 @@
 //! What ReplicaSets and ReplicationControllers have in common.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -12,7 +12,7 @@ pub(super) struct Set<'a> {
     pub replicas: i32,
     pub min_ready_seconds: i32,
     pub template_meta: Option<&'a ObjectMeta>,
-    pub pod: &'a Arc<PodSpec>,
+    pub pod: &'a Rc<PodSpec>,
 }
 
 impl<'a> Set<'a> {

@@ -2,7 +2,7 @@
 //! thousand as in a set of ten.
 
 use std::ops::{AddAssign, SubAssign};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
@@ -56,7 +56,7 @@ pub(super) struct Tally {
 
 /// Whether two states of a pod surely count the same in any set: most changes of a pod move no count.
 pub(super) fn weigh_the_same(old: &Pod, new: &Pod) -> bool {
-    Arc::ptr_eq(&old.meta, &new.meta)
+    Rc::ptr_eq(&old.meta, &new.meta)
         && is_pod_terminal(old) == is_pod_terminal(new)
         && is_pod_ready(old) == is_pod_ready(new)
 }

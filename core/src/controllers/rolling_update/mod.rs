@@ -15,7 +15,7 @@ mod step;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -60,13 +60,13 @@ pub enum CleanupPolicy {
 #[derive(Clone, Debug)]
 pub struct RollingUpdateConfig {
     /// Namespace of both controllers.
-    pub namespace: Arc<str>,
+    pub namespace: Rc<str>,
     /// Name of the old controller.
-    pub old: Arc<str>,
+    pub old: Rc<str>,
     /// The new controller; its `spec.replicas` is what is wanted, absent: as many as the old one had.
     pub new: ReplicationController,
     /// Label by which the pods are told apart.
-    pub key: Arc<str>,
+    pub key: Rc<str>,
     /// Rest between two steps (`--update-period`).
     pub update_period: Duration,
     /// Time between two looks (`--poll-interval`).
@@ -89,10 +89,10 @@ impl RollingUpdateConfig {
     /// With kubectl's defaults.
     pub fn new(namespace: &str, old: &str, new: ReplicationController) -> RollingUpdateConfig {
         RollingUpdateConfig {
-            namespace: Arc::from(namespace),
-            old: Arc::from(old),
+            namespace: Rc::from(namespace),
+            old: Rc::from(old),
             new,
-            key: Arc::from(DEFAULT_KEY),
+            key: Rc::from(DEFAULT_KEY),
             update_period: Duration::from_secs(60),
             interval: Duration::from_secs(3),
             timeout: Duration::from_secs(300),
@@ -210,7 +210,7 @@ struct Memory {
 #[derive(Debug)]
 pub struct RollingUpdate {
     config: RollingUpdateConfig,
-    user: Arc<str>,
+    user: Rc<str>,
     ids: ReqIds,
     rng: Rng,
     state: UpdateState,
@@ -229,7 +229,7 @@ impl RollingUpdate {
     pub fn new(config: RollingUpdateConfig, part: u16, rng: Rng) -> RollingUpdate {
         RollingUpdate {
             config,
-            user: Arc::from("kubectl-rolling-update"),
+            user: Rc::from("kubectl-rolling-update"),
             ids: ReqIds::new(part),
             rng,
             state: UpdateState::Running,
@@ -304,7 +304,7 @@ impl RollingUpdate {
         }
         let labels = if labels.is_empty() { Selector::nothing() } else { Selector::from_map(&labels) };
         let options = ListOptions { labels, ..ListOptions::default() };
-        Call::List { kind: Kind::POD, namespace: Arc::clone(&self.config.namespace), options }
+        Call::List { kind: Kind::POD, namespace: Rc::clone(&self.config.namespace), options }
     }
 
     /// Asks again after a failure, later each time. After a write of unknown outcome everything is read anew.

@@ -1,7 +1,7 @@
 //! The next step of a rolling update, by what has just been read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -171,7 +171,7 @@ fn label(pod: &Pod, key: &str, value: &str) -> Call {
         key: pod.key(),
         patch: Patch::Merge(json!({"metadata": {"labels": {key: value}}})),
         subresource: Subresource::None,
-        precondition: Precondition { uid: Some(Arc::from(pod.uid())), rv: None },
+        precondition: Precondition { uid: Some(Rc::from(pod.uid())), rv: None },
         options: WriteOptions::default(),
     }
 }

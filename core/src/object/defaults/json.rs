@@ -1,7 +1,7 @@
 //! Defaults of kinds that are held as JSON. Their specs are read as the k8s-openapi type where it has rules of its own,
 //! and written back only if something was missing.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
 use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
@@ -32,7 +32,7 @@ fn through<T: Defaults + for<'de> Deserialize<'de> + serde::Serialize>(d: &mut D
     }
     spec.fill();
     let value = serde_json::to_value(&spec).expect("k8s-openapi types serialise");
-    Arc::make_mut(&mut d.body).insert(field.to_owned(), value);
+    Rc::make_mut(&mut d.body).insert(field.to_owned(), value);
 }
 
 /// A Job without labels gets those of its template.
@@ -43,7 +43,7 @@ fn job(d: &mut Dynamic) {
         let labels: std::collections::BTreeMap<String, String> =
             labels.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
         if !labels.is_empty() {
-            Arc::make_mut(&mut d.meta).edit().labels = Some(labels);
+            Rc::make_mut(&mut d.meta).edit().labels = Some(labels);
         }
     }
 }
@@ -51,7 +51,7 @@ fn job(d: &mut Dynamic) {
 fn plain(d: &mut Dynamic) {
     let missing = missing_of(d.kind, &d.body);
     if !missing.is_empty() {
-        let body = Arc::make_mut(&mut d.body);
+        let body = Rc::make_mut(&mut d.body);
         for (path, value) in missing {
             put(body, &path, value);
         }
@@ -61,10 +61,10 @@ fn plain(d: &mut Dynamic) {
     }
 }
 
-fn pending(status: &mut Option<Arc<Value>>) {
+fn pending(status: &mut Option<Rc<Value>>) {
     let phase = status.as_ref().and_then(|s| s.get("phase")).and_then(Value::as_str).unwrap_or("");
     if phase.is_empty() {
-        let status = Arc::make_mut(status.get_or_insert_with(|| Arc::new(json!({}))));
+        let status = Rc::make_mut(status.get_or_insert_with(|| Rc::new(json!({}))));
         if let Value::Object(map) = status {
             map.insert("phase".to_owned(), json!("Pending"));
         }

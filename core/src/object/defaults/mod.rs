@@ -8,7 +8,7 @@ mod rules;
 mod service;
 mod workload;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -53,25 +53,25 @@ pub fn template_spec(spec: &mut PodSpec) {
     spec.fill();
 }
 
-fn fill_shared<T: Defaults + Clone>(part: &mut Arc<T>) {
+fn fill_shared<T: Defaults + Clone>(part: &mut Rc<T>) {
     if part.lacks() {
-        Arc::make_mut(part).fill();
+        Rc::make_mut(part).fill();
     }
 }
 
-fn templated<S: HasTemplate + Defaults>(spec: &mut Arc<Templated<S>>) {
+fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
     if spec.fields.lacks() {
-        Arc::make_mut(spec).fields.fill();
+        Rc::make_mut(spec).fields.fill();
     }
     if spec.pod.lacks() && spec.template_is_given() {
-        Arc::make_mut(spec).pod_mut().fill();
+        Rc::make_mut(spec).pod_mut().fill();
     }
 }
 
 /// A pod that is new is `Pending`, and its class of service is fixed from then on.
 fn apply_pod(pod: &mut Pod) {
     if pod_spec_lacks(&pod.spec.shared) {
-        pod_spec(Arc::make_mut(&mut pod.spec_mut().shared));
+        pod_spec(Rc::make_mut(&mut pod.spec_mut().shared));
     }
     let class_missing = pod.status.qos_class.is_none();
     if pod.status.phase.is_none() || class_missing {

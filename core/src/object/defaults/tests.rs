@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use proptest::prelude::*;
@@ -274,16 +274,16 @@ fn what_is_complete_is_not_copied() {
         let mut twice = once.clone();
         apply(&mut twice);
         let same = match (&once, &twice) {
-            (Object::Pod(a), Object::Pod(b)) => Arc::ptr_eq(&a.spec, &b.spec) && Arc::ptr_eq(&a.status, &b.status),
-            (Object::Deployment(a), Object::Deployment(b)) => Arc::ptr_eq(&a.spec, &b.spec),
-            (Object::ReplicaSet(a), Object::ReplicaSet(b)) => Arc::ptr_eq(&a.spec, &b.spec),
-            (Object::ReplicationController(a), Object::ReplicationController(b)) => Arc::ptr_eq(&a.spec, &b.spec),
-            (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(&a.spec, &b.spec),
-            (Object::Namespace(a), Object::Namespace(b)) => Arc::ptr_eq(&a.spec, &b.spec),
-            (Object::Dynamic(a), Object::Dynamic(b)) => Arc::ptr_eq(&a.body, &b.body),
+            (Object::Pod(a), Object::Pod(b)) => Rc::ptr_eq(&a.spec, &b.spec) && Rc::ptr_eq(&a.status, &b.status),
+            (Object::Deployment(a), Object::Deployment(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::ReplicaSet(a), Object::ReplicaSet(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::ReplicationController(a), Object::ReplicationController(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::Service(a), Object::Service(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::Namespace(a), Object::Namespace(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::Dynamic(a), Object::Dynamic(b)) => Rc::ptr_eq(&a.body, &b.body),
             _ => false,
         };
-        assert!(same && Arc::ptr_eq(once.meta(), twice.meta()), "{value}");
+        assert!(same && Rc::ptr_eq(once.meta(), twice.meta()), "{value}");
         assert_eq!(once, twice);
     }
 }

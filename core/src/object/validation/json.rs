@@ -1,7 +1,7 @@
 //! Validation of kinds that are held as JSON: the essentials of each, and their pod templates through their types.
 //! Source: `pkg/apis/*/validation`.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
 use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
@@ -55,7 +55,7 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
 
 /// What may change in a dynamic object. Shared bodies are the same body.
 pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
-    if Arc::ptr_eq(&new.body, &old.body) || new.body == old.body {
+    if Rc::ptr_eq(&new.body, &old.body) || new.body == old.body {
         return;
     }
     create(new, errors);

@@ -148,7 +148,7 @@ fn finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
 /// `ValidateObjectMetaUpdate`. Shared metadata is the same metadata.
 pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
     let (n, o) = (new.meta(), old.meta());
-    if std::sync::Arc::ptr_eq(n, o) {
+    if std::rc::Rc::ptr_eq(n, o) {
         return;
     }
     let at = &Path::Root("metadata");

@@ -15,7 +15,7 @@ mod service;
 mod volume;
 mod workload;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::NodeSpec;
@@ -54,23 +54,23 @@ pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     meta::update(new, old, &mut errors);
     match (new, old) {
         (Object::Pod(n), Object::Pod(o)) => pod::update(n, o, &mut errors),
-        (Object::Service(n), Object::Service(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+        (Object::Service(n), Object::Service(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
             service::create(&n.spec, &mut errors);
             service::update(&n.spec, &o.spec, &mut errors);
         }
-        (Object::Deployment(n), Object::Deployment(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+        (Object::Deployment(n), Object::Deployment(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
             workload::deployment(&n.spec, &mut errors);
             workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
         }
-        (Object::ReplicaSet(n), Object::ReplicaSet(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+        (Object::ReplicaSet(n), Object::ReplicaSet(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
             workload::replica_set(&n.spec, &mut errors);
             workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
         }
-        (Object::Node(n), Object::Node(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+        (Object::Node(n), Object::Node(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
             node(&n.spec, &mut errors);
             node_update(&n.spec, &o.spec, &mut errors);
         }
-        (Object::EndpointSlice(n), Object::EndpointSlice(o)) if !Arc::ptr_eq(&n.spec, &o.spec) => {
+        (Object::EndpointSlice(n), Object::EndpointSlice(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
             service::slice(&n.spec, &mut errors);
             let at = &Path::Root("addressType");
             let show = |t: &String| Go(format!("{t:?}"));
@@ -146,9 +146,9 @@ fn spec(object: &Object, errors: &mut Vec<FieldError>) {
 fn same_spec_part(new: &Object, old: &Object) -> bool {
     match (new, old) {
         (Object::Lease(n), Object::Lease(o)) => n.spec.same_apart_from_renewal(&o.spec),
-        (Object::Endpoints(n), Object::Endpoints(o)) => Arc::ptr_eq(&n.spec, &o.spec),
-        (Object::ReplicationController(n), Object::ReplicationController(o)) => Arc::ptr_eq(&n.spec, &o.spec),
-        (Object::PodDisruptionBudget(n), Object::PodDisruptionBudget(o)) => Arc::ptr_eq(&n.spec, &o.spec),
+        (Object::Endpoints(n), Object::Endpoints(o)) => Rc::ptr_eq(&n.spec, &o.spec),
+        (Object::ReplicationController(n), Object::ReplicationController(o)) => Rc::ptr_eq(&n.spec, &o.spec),
+        (Object::PodDisruptionBudget(n), Object::PodDisruptionBudget(o)) => Rc::ptr_eq(&n.spec, &o.spec),
         // What is left has been compared by `update`, or has nothing to check.
         _ => true,
     }

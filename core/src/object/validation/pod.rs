@@ -2,7 +2,7 @@
 //! (`ValidatePodSpec`, `ValidatePodUpdate`, `ValidatePodStatusUpdate`).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec};
 
@@ -146,12 +146,12 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
 
 /// `ValidatePodUpdate`. A shared spec is the same spec.
 pub(super) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
-    if Arc::ptr_eq(&new.spec, &old.spec) {
+    if Rc::ptr_eq(&new.spec, &old.spec) {
         return;
     }
     let at = &Path::Root("spec");
     let (n, o) = (&new.spec.shared, &old.spec.shared);
-    if new.spec.node == old.spec.node && Arc::ptr_eq(n, o) {
+    if new.spec.node == old.spec.node && Rc::ptr_eq(n, o) {
         return;
     }
     spec(n, at, errors);
@@ -266,7 +266,7 @@ fn changed_fields(n: &PodSpec, n_node: Option<&str>, o: &PodSpec, o_node: Option
 
 /// `ValidatePodStatusUpdate`: a container that is not to be started again stays terminated.
 pub(super) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
-    if Arc::ptr_eq(&new.status, &old.status) {
+    if Rc::ptr_eq(&new.status, &old.status) {
         return;
     }
     let restart = old.spec.restart_policy.as_deref().unwrap_or("Always");

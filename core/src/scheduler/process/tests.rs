@@ -1,7 +1,7 @@
 //! Scheduler processes over bad lines, against a real API server and store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ struct Cluster {
     stall: Duration,
     replies: u64,
     /// Where each pod was first seen bound, by UID.
-    bound: BTreeMap<String, Arc<str>>,
+    bound: BTreeMap<String, Rc<str>>,
 }
 
 impl Cluster {
@@ -146,7 +146,7 @@ impl Cluster {
 
     fn user(&mut self, call: Call) {
         let before = self.replies;
-        let request = Request::new(&Arc::from("user"), call);
+        let request = Request::new(&Rc::from("user"), call);
         self.count += 1;
         self.ask_api(apiserver::In::Client(USER, ToServer::Request(ReqId(self.count), request)));
         assert_eq!(self.replies, before + 1, "the store answers at once, and so does the server");
@@ -283,13 +283,13 @@ impl Cluster {
 
     /// No node has more than it can hold, and no pod moves.
     fn check(&mut self) {
-        let mut used: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+        let mut used: BTreeMap<Rc<str>, i64> = BTreeMap::new();
         let mut seen = Vec::new();
         for pod in self.pods() {
             let Some(node) = &pod.spec.node else { continue };
             let requests = pod.spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap();
-            *used.entry(Arc::clone(node)).or_insert(0) += Milli::of(&requests["cpu"]).milli();
-            seen.push((pod.uid().to_owned(), Arc::clone(node)));
+            *used.entry(Rc::clone(node)).or_insert(0) += Milli::of(&requests["cpu"]).milli();
+            seen.push((pod.uid().to_owned(), Rc::clone(node)));
         }
         for (node, used) in used {
             let key = ObjectKey::new(Kind::NODE, "", &node);
@@ -300,7 +300,7 @@ impl Cluster {
             }
         }
         for (uid, node) in seen {
-            let first = self.bound.entry(uid).or_insert_with(|| Arc::clone(&node));
+            let first = self.bound.entry(uid).or_insert_with(|| Rc::clone(&node));
             assert_eq!(*first, node, "a pod stays where it is");
         }
     }
