@@ -253,7 +253,7 @@ pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
 /// Compares every API server's cache with the store as it was at a revision; a difference in words. Objects that have
 /// changed since are left out: they may be on their way.
 pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
-    let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).into_iter().map(|e| e.key).collect();
+    let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
     for api in world.api_servers() {
         for kind in Kind::all() {
             let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));

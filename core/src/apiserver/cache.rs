@@ -132,7 +132,7 @@ impl Cache {
     /// Takes one event of a batch.
     pub(super) fn apply(&mut self, batch: &Rc<[StoreEvent]>, index: usize) {
         let event = &batch[index];
-        match &event.key {
+        match event.key() {
             StoreKey::Object(key) => {
                 let old = event.previous.as_deref().and_then(object_of);
                 self.replace(key, old, event.value.as_deref().and_then(object_of).cloned());

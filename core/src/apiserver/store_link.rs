@@ -169,7 +169,7 @@ impl ApiServer {
         self.cache.advance(revision);
         for (index, event) in events.iter().enumerate() {
             self.cache.apply(events, index);
-            if let StoreKey::Object(key) = &event.key {
+            if let StoreKey::Object(key) = event.key() {
                 self.watchers.dispatch(key, event, out);
             }
         }

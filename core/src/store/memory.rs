@@ -61,11 +61,11 @@ impl Watch {
 
     /// What of a revision it covers, if anything.
     fn part_of(&self, batch: &Batch) -> Option<Batch> {
-        let covered = batch.iter().filter(|e| self.covers(&e.key)).count();
+        let covered = batch.iter().filter(|e| self.covers(e.key())).count();
         match covered {
             0 => None,
             n if n == batch.len() => Some(Rc::clone(batch)),
-            _ => Some(batch.iter().filter(|e| self.covers(&e.key)).cloned().collect()),
+            _ => Some(batch.iter().filter(|e| self.covers(e.key())).cloned().collect()),
         }
     }
 }
@@ -325,7 +325,7 @@ impl MemoryStore {
                 lease.keys.insert(value.key.clone());
             }
         }
-        self.record(StoreEvent { key: value.key.clone(), value: Some(value), previous, revision });
+        self.record(StoreEvent { value: Some(value), previous, revision });
     }
 
     fn delete(&mut self, revision: Revision, key: &StoreKey) {
@@ -335,7 +335,7 @@ impl MemoryStore {
         };
         let Some(previous) = previous else { return };
         self.detach(previous.lease, key);
-        self.record(StoreEvent { key: previous.key.clone(), value: None, previous: Some(previous), revision });
+        self.record(StoreEvent { value: None, previous: Some(previous), revision });
     }
 
     fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
@@ -346,8 +346,8 @@ impl MemoryStore {
 
     fn record(&mut self, event: StoreEvent) {
         // etcd refuses such a transaction; whoever sends one has a bug.
-        let twice = self.changes.iter().any(|c| c.key == event.key);
-        assert!(!twice, "duplicate key given in txn request: {:?}", event.key);
+        let twice = self.changes.iter().any(|c| c.key() == event.key());
+        assert!(!twice, "duplicate key given in txn request: {:?}", event.key());
         self.changes.push(event);
     }
 
@@ -365,9 +365,9 @@ impl MemoryStore {
     ) -> BTreeMap<&StoreKey, Option<&Rc<KeyValue>>> {
         let mut differences = BTreeMap::new();
         let later = self.batches_after(at).flat_map(|batch| batch.iter());
-        for event in later.filter(|e| e.key >= *start && e.key < *end) {
+        for event in later.filter(|e| e.key() >= start && e.key() < end) {
             // The first change after `at` replaced what was there then.
-            differences.entry(&event.key).or_insert(event.previous.as_ref());
+            differences.entry(event.key()).or_insert(event.previous.as_ref());
         }
         differences
     }

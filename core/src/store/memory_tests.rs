@@ -81,7 +81,7 @@ fn events(out: &[Out]) -> Vec<String> {
         };
         let one = |e: &StoreEvent| {
             assert_eq!(e.revision, *revision);
-            let StoreKey::Private(k) = &e.key else { panic!("{e:?}") };
+            let StoreKey::Private(k) = e.key() else { panic!("{e:?}") };
             format!("{k}:{}>{}", text(&e.previous), text(&e.value))
         };
         shown.push(format!("{} {}", revision.0, events.iter().map(one).collect::<Vec<_>>().join(" ")));
@@ -425,7 +425,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
         for o in out {
             let FromStore::Events { watch, revision, events } = o.msg else { panic!("{o:?}") };
             for e in events.iter() {
-                let seen = (revision.0, e.key.clone(), e.value.clone(), e.previous.clone());
+                let seen = (revision.0, e.key().clone(), e.value.clone(), e.previous.clone());
                 watches[watch.0 as usize].1.push(seen);
             }
         }

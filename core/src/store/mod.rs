@@ -165,14 +165,20 @@ pub enum StoreError {
 /// A change, as a watch sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreEvent {
-    /// The key.
-    pub key: StoreKey,
     /// What is there now; none: deleted.
     pub value: Option<Rc<KeyValue>>,
     /// What was there before, if anything.
     pub previous: Option<Rc<KeyValue>>,
     /// Revision of the change.
     pub revision: Revision,
+}
+
+impl StoreEvent {
+    /// The key.
+    pub fn key(&self) -> &StoreKey {
+        let kv = self.value.as_ref().or(self.previous.as_ref());
+        &kv.expect("what is deleted was there").key
+    }
 }
 
 /// From the store to one of its clients.
