@@ -28,6 +28,7 @@ impl<E> Heap<E> {
     }
 
     /// Adds an event at a moment.
+    #[inline(always)]
     pub fn push(&mut self, at: u64, event: E) {
         self.pushed += 1;
         let slot = match self.free.pop() {
@@ -44,6 +45,7 @@ impl<E> Heap<E> {
     }
 
     /// Takes out the event that `next` has told.
+    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<(u64, E)> {
         let first = self.keys.take_first()?;
         let slot = whose(first);
@@ -54,6 +56,7 @@ impl<E> Heap<E> {
 
     /// The key of the earliest event, but for whose it is; for merging with what waits elsewhere. Need not be told if
     /// it comes after `by`.
+    #[inline(always)]
     pub(crate) fn next(&mut self, by: u64) -> Key {
         self.keys.first(by).map_or(NEVER, unowned)
     }

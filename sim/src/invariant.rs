@@ -123,12 +123,14 @@ impl Checkers {
     }
 
     /// Looks at what the store's last step committed.
+    #[inline(always)]
     pub fn commits(&mut self, at: f64, store: &MemoryStore) {
         for event in store.just_changed().iter().flat_map(|batch| &**batch) {
             self.commit(at, store, event);
         }
     }
 
+    #[inline(always)]
     fn commit(&mut self, at: f64, store: &MemoryStore, event: &StoreEvent) {
         let (old, new) = (object(event.previous.as_deref()), object(event.value.as_deref()));
         if let (Some(old), Some(new)) = (old, new)
@@ -403,6 +405,7 @@ impl Checkers {
     // --- requests and leaders ---------------------------------------------------------------------------------------
 
     /// Looks at a request as an API server gets it.
+    #[inline(always)]
     pub fn request(&mut self, at: f64, store: &MemoryStore, request: &Request) {
         let Call::Delete { key, options } = &request.call else { return };
         if !request.user.contains("garbage") {

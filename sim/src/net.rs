@@ -76,11 +76,13 @@ impl Network {
     }
 
     /// Whether nothing gets from one host to another.
+    #[inline(always)]
     pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
         from != to && self.cuts.iter().any(|c| c.from.contains(&from) && c.to.contains(&to))
     }
 
     /// Nanoseconds that a message takes that is sent at `now`.
+    #[inline(always)]
     pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> u64 {
         let mut delay = self.rng.range(self.latency.0, self.latency.1);
         for slow in &self.slow {

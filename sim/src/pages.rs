@@ -40,11 +40,13 @@ struct Keys(Vec<Key>);
 
 impl Keys {
     /// The earliest.
+    #[inline(always)]
     fn first(&self) -> Option<Key> {
         self.0.first().copied()
     }
 
     /// Adds a key.
+    #[inline(always)]
     fn add(&mut self, key: Key) {
         self.0.push(key);
         self.rise(self.0.len() - 1, key);
@@ -52,6 +54,7 @@ impl Keys {
 
     /// Takes out the earliest. The hole goes down to the bottom, where most keys belong that come from there, and the
     /// last key rises from it.
+    #[inline(always)]
     fn take_first(&mut self) {
         let last = self.0.pop().expect("what is taken out is there");
         if self.0.is_empty() {
@@ -101,6 +104,8 @@ pub(crate) struct Pages {
     taken: usize,
     /// Number of the open page.
     number: u64,
+    /// No page before this one has keys, but for the open one.
+    ahead: u64,
     /// The keys of the pages that follow, each at its number modulo how many there are, and which of them have any.
     closed: Vec<Vec<Key>>,
     used: Vec<u64>,
@@ -113,16 +118,20 @@ impl Pages {
     pub(crate) fn new(size: u32, count: usize) -> Pages {
         let closed = vec![Vec::new(); 64 * count];
         let (open, later) = (Vec::new(), Keys::default());
-        Pages { size, open, taken: 0, number: 0, closed, used: vec![0; count], later }
+        Pages { size, open, taken: 0, number: 0, ahead: 0, closed, used: vec![0; count], later }
     }
 
     /// Adds a key.
+    #[inline(always)]
     pub(crate) fn add(&mut self, key: Key) {
         let page = moment(key) >> self.size;
         if page <= self.number {
             let place = self.open[self.taken..].partition_point(|open| *open < key);
             self.open.insert(self.taken + place, key);
-        } else if page - self.number < self.closed.len() as u64 {
+            return;
+        }
+        self.ahead = self.ahead.min(page);
+        if page - self.number < self.closed.len() as u64 {
             let place = self.place(page);
             self.closed[place].push(key);
             self.used[place / 64] |= 1 << (place % 64);
@@ -137,16 +146,16 @@ impl Pages {
 
     /// The earliest key. Need not be told if it comes after `by`: the page that has it stays closed then, since what is
     /// added meanwhile belongs on pages before it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
-        if self.open.is_empty() {
+        if self.open.is_empty() && self.ahead <= by >> self.size {
             self.turn(by);
         }
         self.open.get(self.taken).copied()
     }
 
     /// Takes out the first key, if the page is open that has it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_first(&mut self) -> Option<Key> {
         let first = self.open.get(self.taken).copied()?;
         self.taken += 1;
@@ -173,6 +182,7 @@ impl Pages {
     fn turn(&mut self, by: u64) {
         let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> self.size);
         let number = self.next().map_or(later, |closed| closed.min(later));
+        self.ahead = number;
         if number > by >> self.size {
             return;
         }

@@ -119,6 +119,7 @@ impl Role {
 
 impl Running {
     /// When the machine next wants to be woken.
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self {
             Running::Api(m) => m.poll_timeout(),

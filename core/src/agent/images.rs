@@ -95,6 +95,7 @@ impl Images {
     }
 
     /// When the oldest pull runs out of time.
+    #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.pulling.values().map(|p| p.since + IMAGE_PULL_TIMEOUT).min()
     }

@@ -72,6 +72,7 @@ impl NodeLease {
     }
 
     /// Renews (or creates, or reads) if due.
+    #[inline(always)]
     pub(super) fn handle_timeout<'n>(
         &mut self,
         now: Now,
@@ -112,6 +113,7 @@ impl NodeLease {
     }
 
     /// Takes in a reply.
+    #[inline(always)]
     pub(super) fn replied(
         &mut self,
         now: Now,
@@ -181,6 +183,7 @@ impl NodeLease {
     }
 
     /// Reads what the next renewal will touch; answers the Lease's key.
+    #[inline]
     pub(super) fn read_ahead(&self) -> Option<&ObjectKey> {
         touch(&self.renewed);
         touch_shared(&self.user);

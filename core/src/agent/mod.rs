@@ -256,6 +256,7 @@ impl NodeAgent {
     }
 
     /// Reads what the next heartbeat will touch; answers the key of the Lease that it will renew.
+    #[inline]
     pub fn read_ahead(&self) -> Option<&ObjectKey> {
         touch(&self.begun);
         self.lease.read_ahead()
@@ -284,6 +285,7 @@ impl NodeAgent {
     }
 
     /// Nothing up to a revision is missing: no news, and no deadline moves by it.
+    #[inline(always)]
     fn bookmark(&mut self, now: Now, id: ReqId, message: &FromServer) {
         let (mut requests, mut changes) = (Vec::new(), Vec::new());
         let (own, view) = &mut *self.own;
@@ -293,6 +295,7 @@ impl NodeAgent {
         assert!(requests.is_empty() && changes.is_empty(), "a bookmark is no news");
     }
 
+    #[inline(always)]
     fn lease_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
         let check = self.lease.replied(now, id, result, &mut self.rng) == Heartbeat::Check;
         if check {
@@ -344,6 +347,7 @@ impl NodeAgent {
     }
 
     /// Does what the Lease wants done now.
+    #[inline(always)]
     fn renew(&mut self, now: Now, out: &mut Vec<Out>) {
         let node = &self.node;
         self.lease.handle_timeout(now, || node.node(), &mut self.rng, out);

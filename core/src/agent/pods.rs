@@ -424,6 +424,7 @@ impl Pods {
     }
 
     /// When something is due, and why.
+    #[inline(always)]
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let pod = self.timers.first().map(|(at, slot)| {
             let why = self.slots[*slot as usize].as_ref().and_then(|p| p.deadline).map_or("look at a pod", |d| d.1);

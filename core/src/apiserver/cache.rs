@@ -124,12 +124,14 @@ impl Cache {
     }
 
     /// The store has reached this revision.
+    #[inline(always)]
     pub(super) fn advance(&mut self, revision: Revision) {
         assert!(revision >= self.revision, "the cache went back from {:?} to {revision:?}", self.revision);
         self.revision = revision;
     }
 
     /// Takes one event of a batch.
+    #[inline(always)]
     pub(super) fn apply(&mut self, batch: &Rc<[StoreEvent]>, index: usize) {
         let event = &batch[index];
         match event.key() {
@@ -147,6 +149,7 @@ impl Cache {
         }
     }
 
+    #[inline(always)]
     fn replace(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<Object>) {
         match key.kind {
             Kind::POD => self.index_pod(key, old, new.as_ref()),
@@ -188,6 +191,7 @@ impl Cache {
 }
 
 impl KindCache {
+    #[inline(always)]
     fn remember(&mut self, recent: Recent) {
         self.last = recent.revision;
         self.recent.push_back(recent);

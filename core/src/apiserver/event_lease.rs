@@ -30,6 +30,7 @@ impl EventLease {
 
 impl Deciding<'_> {
     /// Adds to a commit what its kind needs: a lease for Events, the allocation of a Service's addresses.
+    #[inline]
     pub(super) fn finish_commit(&self, commit: Commit, kind: Kind, allocation: Allocation) -> Decision {
         if kind != Kind::EVENT {
             return Decision::Commit(allocation.join(commit));

@@ -23,6 +23,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Adds the request of the next id.
+    #[inline(always)]
     pub(super) fn push(&mut self, id: u64, flight: InFlight) {
         if self.flights.is_empty() {
             self.first = id;
@@ -32,6 +33,7 @@ impl Window {
     }
 
     /// Takes out the request of an id, if it is still there.
+    #[inline(always)]
     pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {
         let at = usize::try_from(id.checked_sub(self.first)?).ok()?;
         let flight = self.flights.get_mut(at)?.take();

@@ -174,6 +174,7 @@ impl ApiServer {
     }
 
     /// Reads what a write of this object will touch.
+    #[inline]
     pub fn read_ahead(&self, key: &ObjectKey) {
         if let Some(object) = self.cache.peek(key) {
             object.read_ahead();
@@ -204,6 +205,7 @@ impl ApiServer {
         self.read(now, Read { conn, id, what }, out);
     }
 
+    #[inline(always)]
     fn ask_store(&mut self, now: Now, job: Job, request: StoreRequest, out: &mut Vec<Out>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -212,6 +214,7 @@ impl ApiServer {
         id
     }
 
+    #[inline(always)]
     fn store_says(&mut self, now: Now, message: FromStore, out: &mut Vec<Out>) {
         self.link.heard(now);
         match message {

@@ -55,6 +55,7 @@ pub(super) struct Allocation {
 }
 
 impl Allocation {
+    #[inline]
     pub(super) fn join(self, mut commit: Commit) -> Commit {
         if let Some(revision) = self.by {
             let key = StoreKey::Private(Rc::from(MARK));

@@ -165,6 +165,7 @@ impl ApiServer {
     }
 
     /// Takes the events of one revision into the cache and on to the watchers.
+    #[inline]
     pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Rc<[StoreEvent]>, out: &mut Vec<Out>) {
         self.cache.advance(revision);
         for (index, event) in events.iter().enumerate() {

@@ -88,6 +88,7 @@ impl Deciding<'_> {
     }
 
     /// Puts `incoming` in the place of `current`, as far as the client may change it.
+    #[inline]
     pub(super) fn replace(
         &mut self,
         write: &Write,
@@ -115,6 +116,7 @@ impl Deciding<'_> {
     }
 
     /// Commits a changed object: generation, no-ops, and the end of what waited for its last finalizer.
+    #[inline]
     pub(super) fn store_change(
         &self,
         key: &ObjectKey,
@@ -144,6 +146,7 @@ impl Deciding<'_> {
 }
 
 /// What a whole object that a client sent expects of the stored one.
+#[inline]
 fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), Decision> {
     if object.rv().0 != 0 && object.rv() != current.rv() {
         let stale = Status::stale(key.kind, key.name());

@@ -47,6 +47,7 @@ impl Watcher {
     }
 
     /// What an event is to this watcher: objects enter and leave its selection.
+    #[inline(always)]
     fn see(&self, event: &StoreEvent) -> Option<WatchEvent> {
         let old = event.previous.as_deref().and_then(object_of);
         let new = event.value.as_deref().and_then(object_of);
@@ -230,6 +231,7 @@ impl Watchers {
     }
 
     /// Sends an event to those whom it concerns.
+    #[inline(always)]
     pub(super) fn dispatch(&mut self, key: &ObjectKey, event: &StoreEvent, out: &mut Vec<Out>) {
         let Some(index) = self.kinds.get(usize::from(key.kind.0)) else { return };
         let concerned = &mut self.concerned;

@@ -105,6 +105,7 @@ impl Commit {
         Commit::put(key, Revision(0), None, new)
     }
 
+    #[inline(always)]
     fn put(key: &ObjectKey, rv: Revision, old: Option<&Object>, new: Object) -> Commit {
         let fence = (key.kind == Kind::LEASE && !same_holder(old, &new)).then(|| {
             let value = Stored::Mark(Rc::from(holder(&new)));
@@ -169,6 +170,7 @@ impl<'a> Deciding<'a> {
         }
     }
 
+    #[inline]
     fn decide(&mut self, write: &mut Write) -> Decision {
         match &write.request.call {
             Call::Create { .. } => self.create(write),
@@ -188,6 +190,7 @@ impl<'a> Deciding<'a> {
 
 impl ApiServer {
     /// Decides a write, and does what was decided.
+    #[inline]
     pub(super) fn write(&mut self, now: Now, mut write: Box<Write>, out: &mut Vec<Out>) {
         write.attempts += 1;
         if write.attempts > limits::WRITE_ATTEMPTS {
@@ -290,6 +293,7 @@ impl ApiServer {
     }
 
     /// The write is over.
+    #[inline(always)]
     pub(super) fn answer(&mut self, now: Now, origin: Origin, result: Result<Response, Status>, out: &mut Vec<Out>) {
         match origin {
             Origin::Client(conn, id) => reply(conn, id, result, out),
@@ -306,6 +310,7 @@ fn compared(compare: &Compare) -> &StoreKey {
     }
 }
 
+#[inline(always)]
 fn at_revision(response: Response, revision: Revision) -> Response {
     match response {
         Response::Object(mut object) => {

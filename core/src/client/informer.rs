@@ -78,6 +78,7 @@ impl Informer {
     }
 
     /// Takes a message from the server; changes of the view are pushed in order.
+    #[inline(always)]
     pub fn handle(
         &mut self,
         now: Now,
@@ -257,6 +258,7 @@ impl Informer {
         }
     }
 
+    #[inline(always)]
     fn take_event(&mut self, now: Now, of: ReqId, event: &WatchEvent, view: &mut View, changes: &mut Vec<Change>) {
         let State::Watching { id, heard, .. } = &mut self.state else { return };
         if *id != of {

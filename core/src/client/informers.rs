@@ -64,6 +64,7 @@ impl Informers {
     }
 
     /// Hands a message to the informer of a part, counted from the first; answers its kind. Changes are pushed.
+    #[inline]
     pub fn handle(
         &mut self,
         now: Now,

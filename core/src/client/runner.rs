@@ -207,6 +207,7 @@ impl Runner {
 
     /// Takes in what has changed in the view of a kind: queues the keys that it concerns, and works on them. Answers
     /// whether there was anything to work on: otherwise no deadline has moved.
+    #[inline]
     pub fn news(
         &mut self,
         now: Now,

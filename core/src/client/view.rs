@@ -199,6 +199,7 @@ impl View {
 
     /// Takes in what a list or a watch says of an object, and tells of the change. Known news is no change; another
     /// object of the same name is the end of the one before it begins.
+    #[inline(always)]
     pub(super) fn learn(&mut self, object: &Object, changes: &mut Vec<Change>) {
         let Some(slot) = self.objects.slot_of(object.key_ref()) else {
             let key = object.key();
@@ -237,6 +238,7 @@ impl View {
         }
     }
 
+    #[inline(always)]
     fn replace(&mut self, slot: u32, object: Object) -> Object {
         let (key, place) = self.objects.at_mut(slot);
         let old = std::mem::replace(place, object);

@@ -168,6 +168,7 @@ impl ControllerManager {
     }
 
     /// Reads what news of this object will touch.
+    #[inline]
     pub fn read_ahead(&self, key: &ObjectKey) {
         for group in &self.groups {
             let Some(informer) = group.informers.kinds().position(|kind| kind == key.kind) else { continue };
@@ -189,6 +190,7 @@ impl ControllerManager {
     }
 
     /// The mandate of the moment, with every runner's state brought into its term.
+    #[inline(always)]
     fn settle(&mut self, now: Now, out: &mut Vec<ToServer>) -> Option<Mandate> {
         let mandate = self.mandate(now);
         let term = mandate.as_ref().map(|m| m.fence.as_ref().map_or(Revision(0), |f| f.epoch));
@@ -253,6 +255,7 @@ impl ControllerManager {
     }
 
     /// Hands a message to an informer, and what it has learnt from it to whom it concerns.
+    #[inline(always)]
     fn learn(&mut self, now: Now, group: usize, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mut changes = std::mem::take(&mut self.changes);
         let of = &mut self.groups[group];
@@ -270,6 +273,7 @@ impl ControllerManager {
         self.changes = changes;
     }
 
+    #[inline(always)]
     fn inform(
         &mut self,
         now: Now,

@@ -42,32 +42,38 @@ impl<V> KeyMap<V> {
     }
 
     /// The slot of a key.
+    #[inline(always)]
     pub fn slot_of(&self, key: &ObjectKey) -> Option<u32> {
         self.table.find(key.hash(), |slot| self.at(slot).0 == *key)
     }
 
     /// What is in a slot. Panics if nothing is.
+    #[inline(always)]
     pub fn at(&self, slot: u32) -> &(ObjectKey, V) {
         self.slots[slot as usize].as_ref().expect("a slot that is found is taken")
     }
 
     /// What is in a slot, to be changed. Panics if nothing is.
+    #[inline(always)]
     pub fn at_mut(&mut self, slot: u32) -> (&ObjectKey, &mut V) {
         let (key, value) = self.slots[slot as usize].as_mut().expect("a slot that is found is taken");
         (key, value)
     }
 
     /// The value of a key.
+    #[inline]
     pub fn get(&self, key: &ObjectKey) -> Option<&V> {
         self.slot_of(key).map(|slot| &self.at(slot).1)
     }
 
     /// The value of a key, to be changed.
+    #[inline]
     pub fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut V> {
         self.slot_of(key).map(|slot| self.at_mut(slot).1)
     }
 
     /// Most likely the value of a key: for a look ahead, which may as well see another.
+    #[inline]
     pub fn peek(&self, key: &ObjectKey) -> Option<&V> {
         self.table.first(key.hash()).and_then(|slot| self.slots[slot as usize].as_ref()).map(|(_, value)| value)
     }
@@ -81,11 +87,13 @@ impl<V> KeyMap<V> {
     }
 
     /// Puts a value; answers what was there. The key that was there first stays.
+    #[inline]
     pub fn insert(&mut self, key: ObjectKey, value: V) -> Option<V> {
         self.put(&key, value)
     }
 
     /// As [`insert`](Self::insert), with a copy of the key where it is new.
+    #[inline(always)]
     pub fn put(&mut self, key: &ObjectKey, value: V) -> Option<V> {
         match self.slot_of(key) {
             Some(slot) => Some(std::mem::replace(self.at_mut(slot).1, value)),

@@ -34,11 +34,13 @@ impl RenewedLeaseSpec {
     }
 
     /// Reads what a copy will touch.
+    #[inline]
     pub fn read_ahead(&self) {
         touch_shared(&self.shared);
     }
 
     /// Whether they differ in the time of the last renewal at most.
+    #[inline(always)]
     pub fn same_apart_from_renewal(&self, other: &RenewedLeaseSpec) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
     }

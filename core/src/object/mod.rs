@@ -262,6 +262,7 @@ macro_rules! typed_kinds {
                 }
             }
             /// The same spec, held in the same place or equal.
+            #[inline(always)]
             pub fn same_spec(&self, other: &Object) -> bool {
                 match (self, other) {
                     $((Object::$variant(a), Object::$variant(b)) => a.spec.same(&b.spec),)*
@@ -270,6 +271,7 @@ macro_rules! typed_kinds {
                 }
             }
             /// The same status, held in the same place or equal.
+            #[inline]
             pub fn same_status(&self, other: &Object) -> bool {
                 match (self, other) {
                     $((Object::$variant(a), Object::$variant(b)) => a.status.same(&b.status),)*
@@ -443,6 +445,7 @@ impl Object {
     }
 
     /// Reads what its copies and its end will touch.
+    #[inline]
     pub fn read_ahead(&self) {
         touch_shared(self.meta());
         if let Object::Lease(lease) = self {

@@ -31,6 +31,7 @@ impl<V> NameMap<V> {
         self.table.is_empty()
     }
 
+    #[inline(always)]
     fn find(&self, name: &str) -> Option<usize> {
         if self.is_empty() {
             return None;
@@ -40,11 +41,13 @@ impl<V> NameMap<V> {
     }
 
     /// The value of a name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&V> {
         self.find(name).and_then(|slot| self.slots[slot].as_ref()).map(|(_, value)| value)
     }
 
     /// The value of a name, to be changed.
+    #[inline]
     pub fn get_mut(&mut self, name: &str) -> Option<&mut V> {
         self.find(name).and_then(|slot| self.slots[slot].as_mut()).map(|(_, value)| value)
     }

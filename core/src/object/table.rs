@@ -32,6 +32,7 @@ impl Table {
     }
 
     /// The slot with this hash that `is` says is the right one.
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
         if self.is_empty() {
             return None;

@@ -55,11 +55,13 @@ struct Watch {
 }
 
 impl Watch {
+    #[inline(always)]
     fn covers(&self, key: &StoreKey) -> bool {
         *key >= self.start && *key < self.end
     }
 
     /// What of a revision it covers, if anything.
+    #[inline(always)]
     fn part_of(&self, batch: &Batch) -> Option<Batch> {
         let covered = batch.iter().filter(|e| self.covers(e.key())).count();
         match covered {
@@ -105,6 +107,7 @@ impl Default for MemoryStore {
 }
 
 /// Reads what the end of an event will touch.
+#[inline]
 fn read_ahead(event: &StoreEvent) {
     event.value.iter().for_each(touch_shared);
     if let Some(KeyValue { value: Stored::Object(object), .. }) = event.previous.as_deref() {
@@ -153,6 +156,7 @@ impl MemoryStore {
     }
 
     /// The newest value of a key.
+    #[inline(always)]
     pub fn get(&self, key: &StoreKey) -> Option<&Rc<KeyValue>> {
         match key {
             StoreKey::Object(key) => self.objects.get(&key.kind)?.get(key),
@@ -169,6 +173,7 @@ impl MemoryStore {
     }
 
     /// Reads what a write of this object will touch.
+    #[inline]
     pub fn read_ahead(&self, key: &ObjectKey) {
         if let Some(kv) = self.objects.get(&key.kind).and_then(|map| map.peek(key)) {
             touch(&kv.mod_revision);
@@ -209,6 +214,7 @@ impl MemoryStore {
         })
     }
 
+    #[inline]
     fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
         let mut history = None;
         let reply = match request {
@@ -245,6 +251,7 @@ impl MemoryStore {
         self.publish(out);
     }
 
+    #[inline(always)]
     fn txn(&mut self, mut txn: Box<Txn>) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
         let ops = if succeeded { &mut txn.success } else { &mut txn.failure };
@@ -270,6 +277,7 @@ impl MemoryStore {
         StoreReply::Txn { revision: self.revision, succeeded, results }
     }
 
+    #[inline(always)]
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
             Compare::ModRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *want,
@@ -278,6 +286,7 @@ impl MemoryStore {
         }
     }
 
+    #[inline(always)]
     fn put(&mut self, revision: Revision, key: StoreKey, mut value: Stored, lease: Option<LeaseId>) {
         if let Stored::Object(o) = &mut value {
             o.set_rv(revision);
@@ -344,6 +353,7 @@ impl MemoryStore {
         }
     }
 
+    #[inline(always)]
     fn record(&mut self, event: StoreEvent) {
         // etcd refuses such a transaction; whoever sends one has a bug.
         let twice = self.changes.iter().any(|c| c.key() == event.key());
@@ -432,6 +442,7 @@ impl MemoryStore {
     }
 
     /// Closes the revision in the making: what it changed goes into the history and to the watches.
+    #[inline(always)]
     fn publish(&mut self, out: &mut Vec<Out>) {
         let Some(first) = self.changes.first() else { return };
         let revision = first.revision;

@@ -209,6 +209,7 @@ pub struct World {
 
 impl World {
     /// Takes out the next event and its moment, if that is not after `until`.
+    #[inline(always)]
     fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
         let wake = self.wakes.next();
         self.read_ahead();
@@ -228,22 +229,26 @@ impl World {
     }
 
     /// Time goes on to a moment, unless it is past it.
+    #[inline(always)]
     pub fn pass(&mut self, at: u64) {
         self.now = self.now.max(at);
         self.time = Clock::steady(self.now);
     }
 
     /// What a process sees as the time.
+    #[inline(always)]
     fn clock(&self, host: HostId) -> Now {
         if self.steady { self.time } else { self.clocks[host as usize].at(self.now) }
     }
 
     /// The virtual time at which a host's clock shows a moment.
+    #[inline(always)]
     fn when(&self, host: HostId, shown: Mono) -> u64 {
         if self.steady { shown.0 } else { self.clocks[host as usize].when(shown) }
     }
 
     /// Carries out the next event. False if there is none up to that moment.
+    #[inline(always)]
     pub fn step(&mut self, until: u64) -> bool {
         let Some((at, event)) = self.pop(until) else { return false };
         debug_assert!(at >= self.now, "time does not go back");
@@ -295,6 +300,7 @@ impl World {
     }
 
     /// Notes an event in the hash over all of them, in the counts, for a crash's message and for the trace.
+    #[inline(always)]
     fn note(&mut self, at: u64, event: &Event) {
         // What it is about, and the process that it is for; none: the store, or fate.
         let (tag, who, what, process): (Tag, u64, u64, Option<u32>) = match event {
@@ -366,6 +372,7 @@ impl World {
     }
 
     /// Sends on what a machine has said, and notes when it wants to be woken.
+    #[inline(always)]
     fn deliver(&mut self, process: u32) {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
         // What is sent on changes no machine.
@@ -418,6 +425,7 @@ impl World {
     }
 
     /// Sees to it that a process is woken when it wants to be.
+    #[inline(always)]
     fn arm(&mut self, process: u32, due: Option<Deadline>) {
         let Some(deadline) = due else { return self.disarm(process) };
         let at = self.when(self.processes[process as usize].host, deadline.at).max(self.now + 1);
@@ -439,6 +447,7 @@ impl World {
         self.wakes.clear(process);
     }
 
+    #[inline(always)]
     fn arm_store(&mut self) {
         if let Some(deadline) = self.store.poll_timeout() {
             let at = self.when(STORE_HOST, deadline.at).max(self.now + 1);
@@ -450,6 +459,7 @@ impl World {
     }
 
     /// Tells the checkers who acts as a leader now.
+    #[inline(always)]
     fn observe_leaders(&mut self, process: u32) {
         if !self.setup.leader_elect {
             return;

@@ -14,6 +14,7 @@ use crate::process::{Role, Running};
 use crate::runtime::Fire;
 
 impl World {
+    #[inline(always)]
     pub(super) fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
         for msg in out.drain(..) {
             match msg {

@@ -40,6 +40,7 @@ impl Wakes {
     }
 
     /// Sets the moment of a process's wake-up, whether it had one or not.
+    #[inline(always)]
     pub(super) fn set(&mut self, at: u64, process: u32) {
         self.drawn += 1;
         let key = key(at, self.seed, self.drawn, process);
@@ -56,11 +57,13 @@ impl Wakes {
     }
 
     /// The wake-up of this process is about to change: if it is the first, another will be.
+    #[inline]
     fn forget(&mut self, process: u32) {
         self.first = self.first.filter(|first| whose(*first) != process);
     }
 
     /// The key of the next, but for whose it is.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Key {
         let first = match self.first {
             Some(first) => first,
@@ -69,6 +72,7 @@ impl Wakes {
         unowned(first)
     }
 
+    #[inline(always)]
     fn find_first(&mut self) -> Key {
         let mut first = self.pages.first(u64::MAX);
         while let Some(key) = first.filter(|key| self.keys[whose(*key) as usize] != *key) {
@@ -81,6 +85,7 @@ impl Wakes {
     }
 
     /// Takes out the one that `next` has told: its moment, and the process.
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
         // What was set when nothing else was is on a page that nobody has opened.
         self.pages.first(u64::MAX)?;
@@ -106,6 +111,7 @@ impl Wakes {
 
 impl World {
     /// Once the last few wake-ups have come, reads what the next few will touch.
+    #[inline]
     pub(super) fn read_ahead(&mut self) {
         if self.wakes.is_ahead() {
             let soon = self.wakes.take_ahead();

@@ -37,6 +37,7 @@ impl World {
         Some(connection)
     }
 
+    #[inline(always)]
     pub(super) fn send(&mut self, process: u32, msg: ToServer) {
         let connection = match self.processes[process as usize].connection {
             Some(connection) => connection,
@@ -81,6 +82,7 @@ impl World {
         self.heap.push(server, Event::Closed { process: self.apis[api], life: api_life, conn });
     }
 
+    #[inline]
     pub(super) fn to_api(&mut self, process: u32, life: u32, conn: u64, msg: ToServer) {
         if self.processes[process as usize].life != life || self.processes[process as usize].running.is_none() {
             return;
@@ -111,6 +113,7 @@ impl World {
         one_in > 0 && self.rng.chance(1, one_in)
     }
 
+    #[inline(always)]
     pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In, then: Option<apiserver::In>) {
         let now = self.clock(self.processes[process as usize].host);
         let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
@@ -121,6 +124,7 @@ impl World {
         self.deliver(process);
     }
 
+    #[inline(always)]
     pub(super) fn from_api(&mut self, process: u32, out: &mut Vec<apiserver::Out>) {
         let Role::Api(index) = self.processes[process as usize].role else { unreachable!("only API servers say this") };
         let from = self.processes[process as usize].host;
@@ -140,6 +144,7 @@ impl World {
         }
     }
 
+    #[inline(always)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
         let host = self.processes[process as usize].host;
@@ -156,6 +161,7 @@ impl World {
         self.heap.push(at, Event::ToClient { process, life, conn, msg });
     }
 
+    #[inline]
     pub(super) fn to_client(&mut self, process: u32, life: u32, conn: u64, msg: FromServer) {
         if self.processes[process as usize].life != life {
             return;
@@ -194,6 +200,7 @@ impl World {
         self.deliver(process);
     }
 
+    #[inline(always)]
     pub(super) fn to_store(&mut self, api: usize, life: u32, id: u64, request: StoreRequest) {
         if self.processes[self.apis[api] as usize].life != life {
             return;
@@ -207,6 +214,7 @@ impl World {
         self.arm_store();
     }
 
+    #[inline(always)]
     pub(super) fn from_store(&mut self, mut out: Vec<store::Out>) {
         let mut messages = out.drain(..).peekable();
         while let Some(store::Out { to, msg }) = messages.next() {

@@ -146,6 +146,7 @@ fn finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// `ValidateObjectMetaUpdate`. Shared metadata is the same metadata.
+#[inline]
 pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
     let (n, o) = (new.meta(), old.meta());
     if std::rc::Rc::ptr_eq(n, o) {

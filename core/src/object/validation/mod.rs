@@ -48,6 +48,7 @@ pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
 
 /// What is wrong with an update of an object. A name, UID or time stamp that the update leaves out is not changed by
 /// it.
+#[inline]
 pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     assert_eq!(new.kind(), old.kind(), "an update does not change the kind");
