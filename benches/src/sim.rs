@@ -120,49 +120,58 @@ pub fn thousand_pods() -> Result<Vec<Figure>, String> {
     Ok(vec![Figure { name: "sim/1000-pods-1000-nodes", value: seconds, unit: "s" }])
 }
 
-/// Notes the first and the last moments of virtual and of wall time within a window of virtual time.
-struct Window {
+/// How fast virtual time passes in each hour from a moment on.
+struct Hours {
     from: Duration,
-    until: Duration,
-    first: Option<(Duration, Instant)>,
-    last: Option<(Duration, Instant)>,
+    /// The first and the last moment that were told of each hour, in virtual and in wall time.
+    hours: Vec<[(Duration, Instant); 2]>,
 }
 
-impl Observer for Window {
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Observer for Hours {
     fn progress(&mut self, p: &Progress<'_>) {
-        if p.at < self.from || p.at > self.until {
-            return;
+        let Some(since) = p.at.checked_sub(self.from) else { return };
+        let (hour, moment) = (since.as_secs() / HOUR.as_secs(), (p.at, Instant::now()));
+        match self.hours.get_mut(hour as usize) {
+            Some([_, last]) => *last = moment,
+            None => self.hours.push([moment; 2]),
         }
-        let moment = (p.at, Instant::now());
-        self.first.get_or_insert(moment);
-        self.last = Some(moment);
     }
 }
 
-/// An hour of a day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted. The hour begins
-/// when the store's history is as long as it gets, so that it is like any other hour of the day.
+impl Hours {
+    /// Virtual seconds a wall second, in the fastest of the whole hours.
+    fn best(&self, whole: usize) -> Option<f64> {
+        let rate = |[(began, started), (ended, finished)]: &[(Duration, Instant); 2]| {
+            (*ended - *began).as_secs_f64() / finished.duration_since(*started).as_secs_f64()
+        };
+        self.hours.iter().take(whole).map(rate).max_by(f64::total_cmp)
+    }
+}
+
+/// Hours of a day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted. They begin when
+/// the store's history is as long as it gets, so that each is like any other hour of the day. Of three the fastest is
+/// told: what else a machine does while it measures can only slow it.
 pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     const EVERY: usize = 20;
     const FROM: usize = 900;
-    const UNTIL: usize = FROM + 3600;
+    const WHOLE: usize = 3;
+    let until = FROM + WHOLE * HOUR.as_secs() as usize;
     let mut s = scenario("day-5000-nodes", NODES);
-    s.duration = Duration::from_secs(UNTIL as u64);
+    s.duration = Duration::from_secs(until as u64);
     let first = ["ebb", "flood"].map(|name| deployment(name, 1_000)).into();
     s.timeline = vec![step(60, Action::Apply(first))];
     // One grows while the other shrinks, by a hundred pods each time.
-    for (i, at) in (300..UNTIL).step_by(EVERY).enumerate() {
+    for (i, at) in (300..until).step_by(EVERY).enumerate() {
         for (name, grows) in [("ebb", i % 2 == 0), ("flood", i % 2 == 1)] {
             let replicas = if grows { 1_000 + 5 * EVERY as i32 } else { 1_000 };
             s.timeline.push(step(at as u64, Action::Scale { key: key(name), replicas }));
         }
     }
-    let (from, until) = (Duration::from_secs(FROM as u64), Duration::from_secs(UNTIL as u64));
-    let mut window = Window { from, until, first: None, last: None };
-    play(&s, &mut window)?;
-    let (Some((began, started)), Some((ended, finished))) = (window.first, window.last) else {
-        return Err("the run told of no moment of its hour".to_owned());
-    };
-    let value = (ended - began).as_secs_f64() / finished.duration_since(started).as_secs_f64();
+    let mut hours = Hours { from: Duration::from_secs(FROM as u64), hours: Vec::new() };
+    play(&s, &mut hours)?;
+    let value = hours.best(WHOLE).ok_or("the run told of no moment of its hours")?;
     Ok(vec![Figure { name: "sim/day-5000-nodes", value, unit: "simulated s/s" }])
 }
 
