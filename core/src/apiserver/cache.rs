@@ -9,25 +9,10 @@ use crate::object::{KeyMap, Kind, NameMap, Object, ObjectKey, Revision};
 use crate::read_ahead::touch_shared;
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
-/// One recent event, shared with the batch in which it came.
-#[derive(Debug)]
-pub(super) struct Recent {
-    batch: Rc<[StoreEvent]>,
-    index: u32,
-    /// The event's: beside it, so that old ones are found without a look at events that long ago left the caches.
-    revision: Revision,
-}
-
-impl Recent {
-    pub(super) fn event(&self) -> &StoreEvent {
-        &self.batch[self.index as usize]
-    }
-}
-
 #[derive(Debug, Default)]
 struct KindCache {
     objects: KeyMap<Object>,
-    recent: VecDeque<Recent>,
+    recent: VecDeque<StoreEvent>,
     /// Every event after this revision is among the recent ones.
     floor: Revision,
     /// Revision of the last event.
@@ -102,7 +87,7 @@ impl Cache {
             return Err(floor);
         }
         let recent = cache.map(|k| k.recent.range(k.recent.partition_point(|r| r.revision <= rv)..));
-        Ok(recent.into_iter().flatten().map(Recent::event))
+        Ok(recent.into_iter().flatten())
     }
 
     /// Begins anew with what the store has.
@@ -132,14 +117,12 @@ impl Cache {
 
     /// Takes one event of a batch.
     #[inline(always)]
-    pub(super) fn apply(&mut self, batch: &Rc<[StoreEvent]>, index: usize) {
-        let event = &batch[index];
+    pub(super) fn apply(&mut self, event: &StoreEvent) {
         match event.key() {
             StoreKey::Object(key) => {
                 let old = event.previous.as_deref().and_then(object_of);
                 self.replace(key, old, event.value.as_deref().and_then(object_of).cloned());
-                let recent = Recent { batch: Rc::clone(batch), index: index as u32, revision: event.revision };
-                self.kind_mut(key.kind).remember(recent);
+                self.kind_mut(key.kind).remember(event.clone());
             }
             StoreKey::Private(name) => match &event.value {
                 Some(kv) => drop(self.marks.insert(Rc::clone(name), kv.mod_revision)),
@@ -192,13 +175,13 @@ impl Cache {
 
 impl KindCache {
     #[inline(always)]
-    fn remember(&mut self, recent: Recent) {
+    fn remember(&mut self, recent: StoreEvent) {
         self.last = recent.revision;
         self.recent.push_back(recent);
         if self.recent.len() < limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE {
             return;
         }
-        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE).for_each(|r| touch_shared(&r.batch));
+        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE).flat_map(|e| &e.value).for_each(touch_shared);
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;

@@ -7,7 +7,7 @@ use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Kind, ObjectKey, Revision};
-use crate::store::{StoreEvent, StoreKey, StoreReply, StoreRequest, WatchId};
+use crate::store::{Batch, StoreKey, StoreReply, StoreRequest, WatchId};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -166,10 +166,10 @@ impl ApiServer {
 
     /// Takes the events of one revision into the cache and on to the watchers.
     #[inline]
-    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Rc<[StoreEvent]>, out: &mut Vec<Out>) {
+    pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Batch, out: &mut Vec<Out>) {
         self.cache.advance(revision);
-        for (index, event) in events.iter().enumerate() {
-            self.cache.apply(events, index);
+        for event in events.iter() {
+            self.cache.apply(event);
             if let StoreKey::Object(key) = event.key() {
                 self.watchers.dispatch(key, event, out);
             }

@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored, Txn,
-    WatchId,
+    Batch, Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest,
+    Stored, Txn, WatchId,
 };
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
@@ -44,9 +44,6 @@ pub struct Out {
     pub msg: FromStore,
 }
 
-/// The changes of one revision, shared by the history and every watch.
-type Batch = Rc<[StoreEvent]>;
-
 #[derive(Debug)]
 struct Watch {
     start: StoreKey,
@@ -66,7 +63,7 @@ impl Watch {
         let covered = batch.iter().filter(|e| self.covers(e.key())).count();
         match covered {
             0 => None,
-            n if n == batch.len() => Some(Rc::clone(batch)),
+            n if n == batch.len() => Some(batch.clone()),
             _ => Some(batch.iter().filter(|e| self.covers(e.key())).cloned().collect()),
         }
     }
@@ -201,7 +198,7 @@ impl MemoryStore {
     }
 
     /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
-    pub fn just_changed(&self) -> &[Rc<[StoreEvent]>] {
+    pub fn just_changed(&self) -> &[Batch] {
         &self.latest
     }
 
@@ -446,7 +443,7 @@ impl MemoryStore {
     fn publish(&mut self, out: &mut Vec<Out>) {
         let Some(first) = self.changes.first() else { return };
         let revision = first.revision;
-        let batch: Batch = self.changes.drain(..).collect();
+        let batch = Batch::take(&mut self.changes);
         for ((client, id), watch) in &self.watches {
             if revision < watch.from {
                 continue;
@@ -455,15 +452,15 @@ impl MemoryStore {
                 out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
             }
         }
-        self.latest.push(Rc::clone(&batch));
+        self.latest.push(batch.clone());
         self.log.push_back(batch);
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
         let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
-        let none: Batch = Rc::from([]);
+        let none = Batch::from_iter([]);
         for ((to, watch), _) in watches {
-            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: Rc::clone(&none) };
+            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: none.clone() };
             out.push(Out { to: *to, msg });
         }
     }

@@ -10,8 +10,8 @@ use smallvec::smallvec;
 
 use super::memory::{In, MemoryStore, Out, StoreClient};
 use super::{
-    Compare, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest, Stored,
-    Txn, WatchId,
+    Batch, Compare, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest,
+    Stored, Txn, WatchId,
 };
 use crate::machine::{Machine, Mono, Now};
 use crate::object::Revision;
@@ -275,7 +275,7 @@ fn revoking_deletes_and_progress_tells() {
     ask(&mut store, StoreRequest::Watch { watch: WatchId(4), start: key("a"), end: key("b"), from: Revision(0) });
     let mut out = Vec::new();
     store.handle(at(0), In::Request(CLIENT, 1, StoreRequest::Progress), &mut out);
-    let events = Rc::from([]);
+    let events = Batch::from_iter([]);
     let msg = FromStore::Events { watch: WatchId(4), revision: Revision(3), events };
     let reply = FromStore::Reply(1, StoreReply::Txn { revision: Revision(3), succeeded: true, results: Vec::new() });
     assert_eq!(out, [Out { to: CLIENT, msg }, Out { to: CLIENT, msg: reply }]);

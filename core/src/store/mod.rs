@@ -7,12 +7,14 @@
 //!
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
+mod batch;
 mod memory;
 #[cfg(test)]
 mod memory_tests;
 
 use std::rc::Rc;
 
+pub use batch::Batch;
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
 use smallvec::SmallVec;
@@ -189,7 +191,7 @@ pub enum FromStore {
     Reply(u64, StoreReply),
     /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
     /// progress notice that nothing up to `revision` is missing.
-    Events { watch: WatchId, revision: Revision, events: Rc<[StoreEvent]> },
+    Events { watch: WatchId, revision: Revision, events: Batch },
     /// The connection broke: requests in flight have an unknown outcome, watches are gone.
     Disconnected,
 }
