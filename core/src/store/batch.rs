@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::StoreEvent;
 
-/// Changes of one revision; none in a progress notice. Mostly there is one, which then stands in place; more are shared.
+/// Changes of one revision; none in a progress notice. Mostly there is one, which stands in place; more are shared.
 #[derive(Clone)]
 pub struct Batch(Changes);
 
