@@ -8,7 +8,7 @@ use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Object};
 use skeg_sim::outcome::Outcome;
 use skeg_sim::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step};
-use skeg_sim::{Observer, Progress, RunOptions};
+use skeg_sim::{Observer, Progress, RunOptions, Silent};
 
 use crate::Figure;
 
@@ -103,10 +103,6 @@ fn play(scenario: &Scenario, watch: &mut dyn Observer) -> Result<(Outcome, f64),
     Ok((outcome, wall))
 }
 
-fn unwatched() -> Stopwatch {
-    Stopwatch { from: Duration::ZERO, pods: i64::MAX, started: None, finished: None }
-}
-
 /// 1,000 pods on 1,000 nodes: wall time from apply to all Running.
 pub fn thousand_pods() -> Result<Vec<Figure>, String> {
     let mut s = scenario("1000-pods-1000-nodes", 1_000);
@@ -182,7 +178,7 @@ pub fn large() -> Result<Vec<Figure>, String> {
     let image = "registry.k8s.io/pause:3.10".to_owned();
     let set_image = Action::SetImage { key: key("web-0"), container: "main".to_owned(), image };
     s.timeline = vec![step(60, Action::Apply(all)), step(1200, set_image)];
-    let (outcome, wall) = play(&s, &mut unwatched())?;
+    let (outcome, wall) = play(&s, &mut Silent)?;
     let ready: i64 = outcome.workloads.iter().filter(|w| w.kind == "Deployment").map(|w| i64::from(w.ready)).sum();
     if ready != 150_000 {
         return Err(format!("{ready} pods are ready, not 150000"));

@@ -59,7 +59,7 @@ pub struct Files {
 impl Source for Files {
     fn read(&self, path: &str) -> Result<Vec<u8>, String> {
         let text = self.files.get(path).map(|text| text.clone().into_bytes());
-        text.ok_or_else(|| "it is not among the files of the trace; record the run again".to_owned())
+        text.ok_or_else(|| "it is not among the files that were recorded; record the run again".to_owned())
     }
 
     fn directory(&self, path: &str) -> Option<Vec<String>> {

@@ -40,13 +40,11 @@ struct Keys(Vec<Key>);
 
 impl Keys {
     /// The earliest.
-    #[inline(always)]
     fn first(&self) -> Option<Key> {
         self.0.first().copied()
     }
 
     /// Adds a key.
-    #[inline(always)]
     fn add(&mut self, key: Key) {
         self.0.push(key);
         self.rise(self.0.len() - 1, key);
@@ -54,7 +52,6 @@ impl Keys {
 
     /// Takes out the earliest. The hole goes down to the bottom, where most keys belong that come from there, and the
     /// last key rises from it.
-    #[inline(always)]
     fn take_first(&mut self) {
         let last = self.0.pop().expect("what is taken out is there");
         if self.0.is_empty() {

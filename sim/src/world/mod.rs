@@ -459,7 +459,6 @@ impl World {
     }
 
     /// Tells the checkers who acts as a leader now.
-    #[inline(always)]
     fn observe_leaders(&mut self, process: u32) {
         if !self.setup.leader_elect {
             return;
