@@ -71,7 +71,7 @@ impl Reader {
         let list = request(&mut out, |c| matches!(c, Call::List { .. }));
         let mut items: Vec<Object> = pods.iter().cloned().map(Object::from).collect();
         items.sort_by_key(|o| o.meta().name.clone());
-        let response = Response::List { items: items.into(), rv: Revision(1), continue_from: None, remaining: None };
+        let response = Response::List { items: items.into(), rv: Revision(1), rest: None };
         informer.handle(now, &FromServer::Reply(list, Ok(response)), &mut view, &mut out, &mut changes);
         informer.handle_timeout(now, &mut view, &mut out);
         let watch = request(&mut out, |c| matches!(c, Call::Watch { .. }));

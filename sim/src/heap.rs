@@ -28,7 +28,7 @@ impl<E> Heap<E> {
     }
 
     /// Adds an event at a moment.
-    #[inline(always)]
+    #[inline(never)]
     pub fn push(&mut self, at: u64, event: E) {
         self.pushed += 1;
         let slot = match self.free.pop() {

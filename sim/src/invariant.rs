@@ -125,7 +125,7 @@ impl Checkers {
     /// Looks at what the store's last step committed.
     #[inline(always)]
     pub fn commits(&mut self, at: f64, store: &MemoryStore) {
-        for event in store.just_changed().iter().flat_map(|batch| &**batch) {
+        for event in store.just_changed().flat_map(|batch| &**batch) {
             self.commit(at, store, event);
         }
     }

@@ -84,7 +84,13 @@ impl Network {
     /// Nanoseconds that a message takes that is sent at `now`.
     #[inline(always)]
     pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> u64 {
-        let mut delay = self.rng.range(self.latency.0, self.latency.1);
+        let delay = self.rng.range(self.latency.0, self.latency.1);
+        if self.slow.is_empty() && self.clogs.is_empty() { delay } else { self.hindered(now, from, to, delay) }
+    }
+
+    /// The delay of a message that may meet slow or clogged links.
+    #[cold]
+    fn hindered(&mut self, now: u64, from: HostId, to: HostId, mut delay: u64) -> u64 {
         for slow in &self.slow {
             if slow.hosts.contains(&from) || slow.hosts.contains(&to) {
                 delay += nanos(slow.extra);

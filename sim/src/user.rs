@@ -288,7 +288,7 @@ impl User {
             _ if passes => self.retry(now, PAUSE),
             _ => {
                 self.tasks.pop_front();
-                self.done.push(Done { what: describe(&task), error: Some(status.message.clone()) });
+                self.done.push(Done { what: describe(&task), error: Some(status.message.to_string()) });
                 self.send(now, out);
             }
         }

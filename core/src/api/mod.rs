@@ -5,6 +5,6 @@ mod status;
 
 pub use request::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Patch, Precondition, Propagation, ReqId, ReqIds, Request,
-    Response, Subresource, ToServer, WatchEvent, WatchOptions, WriteOptions,
+    Response, Rest, Scale, Subresource, ToServer, WatchEvent, WatchOptions, WriteOptions,
 };
 pub use status::{Cause, Details, Reason, Status};

@@ -234,7 +234,31 @@ pub enum Call {
     SetScale { key: ObjectKey, replicas: i32, rv: Revision, options: WriteOptions },
 }
 
-/// A successful reply.
+/// What follows a page of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rest {
+    /// `continue`: token for the next page.
+    pub continue_from: String,
+    /// `remainingItemCount`, where known.
+    pub remaining: Option<u64>,
+}
+
+/// How large an object is and is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scale {
+    /// The scaled object.
+    pub key: ObjectKey,
+    /// `spec.replicas`.
+    pub replicas: i32,
+    /// `status.replicas`.
+    pub current: i32,
+    /// `status.selector`.
+    pub selector: String,
+    /// Revision of the scaled object.
+    pub rv: Revision,
+}
+
+/// A successful reply. Small, since every answer is moved from hand to hand: what is rare is boxed.
 #[derive(Clone, Debug)]
 pub enum Response {
     /// The object as it now stands. For a delete: its last state (its `rv` is that of the deletion).
@@ -245,24 +269,11 @@ pub enum Response {
         items: Rc<Vec<Object>>,
         /// Revision that the list is of.
         rv: Revision,
-        /// Token for the next page.
-        continue_from: Option<String>,
-        /// How many are left after this page, where known.
-        remaining: Option<u64>,
+        /// What follows, unless this is the end.
+        rest: Option<Box<Rest>>,
     },
     /// `/scale`.
-    Scale {
-        /// The scaled object.
-        key: ObjectKey,
-        /// `spec.replicas`.
-        replicas: i32,
-        /// `status.replicas`.
-        current: i32,
-        /// `status.selector`.
-        selector: String,
-        /// Revision of the scaled object.
-        rv: Revision,
-    },
+    Scale(Box<Scale>),
     /// Done, with nothing to show (eviction, binding, deletecollection).
     Done {
         /// Revision of the write; zero where nothing was written.

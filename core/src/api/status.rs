@@ -87,7 +87,7 @@ pub struct Status {
     /// Machine-readable reason; the HTTP code follows from it.
     pub reason: Reason,
     /// Human-readable message.
-    pub message: String,
+    pub message: Box<str>,
     /// What it was about.
     pub details: Option<Box<Details>>,
 }
@@ -109,10 +109,10 @@ impl Status {
             kind: info.plural.to_owned(),
             ..Details::default()
         };
-        Status { reason, message, details: Some(Box::new(details)) }
+        Status { reason, message: message.into(), details: Some(Box::new(details)) }
     }
 
-    fn bare(reason: Reason, message: impl Into<String>) -> Status {
+    fn bare(reason: Reason, message: impl Into<Box<str>>) -> Status {
         Status { reason, message: message.into(), details: None }
     }
 
@@ -181,7 +181,7 @@ impl Status {
     }
 
     /// 400.
-    pub fn bad_request(message: impl Into<String>) -> Status {
+    pub fn bad_request(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::BadRequest, message)
     }
 
@@ -192,12 +192,12 @@ impl Status {
     }
 
     /// 410: a revision is gone by compaction; list again.
-    pub fn expired(message: impl Into<String>) -> Status {
+    pub fn expired(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::Expired, message)
     }
 
     /// 429.
-    pub fn too_many_requests(message: impl Into<String>, retry_after: Duration) -> Status {
+    pub fn too_many_requests(message: impl Into<Box<str>>, retry_after: Duration) -> Status {
         let mut s = Status::bare(Reason::TooManyRequests, message);
         let retry_after_seconds = Some(retry_after.as_secs() as u32);
         s.details = Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
@@ -205,17 +205,17 @@ impl Status {
     }
 
     /// 504: it may or may not have happened.
-    pub fn timeout(message: impl Into<String>) -> Status {
+    pub fn timeout(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::Timeout, message)
     }
 
     /// 503: nothing was done.
-    pub fn unavailable(message: impl Into<String>) -> Status {
+    pub fn unavailable(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::ServiceUnavailable, message)
     }
 
     /// 500.
-    pub fn internal(message: impl Into<String>) -> Status {
+    pub fn internal(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::InternalError, format!("Internal error occurred: {}", message.into()))
     }
 

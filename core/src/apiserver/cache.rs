@@ -95,7 +95,7 @@ impl Cache {
         *self = Cache { revision, ..Cache::default() };
         self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
         for kv in kvs {
-            match (&kv.key, &kv.value) {
+            match (kv.key(), &kv.value) {
                 (StoreKey::Object(key), Stored::Object(object)) => {
                     self.kind_mut(key.kind).last = revision;
                     self.replace(key, None, Some(object.clone()));

@@ -13,7 +13,7 @@ use smallvec::smallvec;
 
 use super::cache::{Cache, object_of};
 use super::{ApiServer, ConnId, Job, Out, Write, collection, fields, reply, unavailable};
-use crate::api::{Call, Cause, Details, ListOptions, ReqId, Response, Status, WatchOptions};
+use crate::api::{Call, Cause, Details, ListOptions, ReqId, Response, Rest, Status, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -227,7 +227,7 @@ impl ApiServer {
     fn ask_page(&mut self, now: Now, page: Page, start: ObjectKey, out: &mut Vec<Out>) {
         let end = StoreKey::Object(ObjectKey::range_end(page.kind, &page.namespace));
         let limit = if page.options.limit == 0 { 0 } else { page.options.limit.max(limits::PAGE_SIZE) };
-        let range = StoreRequest::Range { start: StoreKey::Object(start), end, at: page.at, limit };
+        let range = StoreRequest::Range { span: Box::new(StoreKey::Object(start)..end), at: page.at, limit };
         self.ask_store(now, Job::Page(Box::new(page)), range, out);
     }
 
@@ -257,10 +257,9 @@ impl ApiServer {
             return self.ask_page(now, page, after(&last), out);
         }
         let last = kvs.get(seen as usize - usize::from(seen > 0)).and_then(|kv| object_of(kv));
-        let continue_from = last.filter(|_| full && left > 0).map(|last| Token { rv, last: last.key() }.encode());
-        let remaining = continue_from.as_ref().filter(|_| unfiltered).map(|_| left);
+        let rest = last.filter(|_| full && left > 0).map(|last| rest(rv, last, unfiltered.then_some(left)));
         let items = Rc::new(page.items);
-        reply(page.conn, page.id, Ok(Response::List { items, rv, continue_from, remaining }), out);
+        reply(page.conn, page.id, Ok(Response::List { items, rv, rest }), out);
     }
 }
 
@@ -355,10 +354,13 @@ fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Re
     });
     let rv = cache.revision();
     let last = items.last().filter(|_| left > 0);
-    let continue_from = last.map(|last: &Object| Token { rv, last: last.key() }.encode());
     let unfiltered = options.labels.is_everything() && options.fields.terms.is_empty();
-    let remaining = (continue_from.is_some() && unfiltered).then_some(left);
-    Response::List { items: Rc::new(items), rv, continue_from, remaining }
+    let rest = last.map(|last| rest(rv, last, unfiltered.then_some(left)));
+    Response::List { items: Rc::new(items), rv, rest }
+}
+
+fn rest(rv: Revision, last: &Object, remaining: Option<u64>) -> Box<Rest> {
+    Box::new(Rest { continue_from: Token { rv, last: last.key() }.encode(), remaining })
 }
 
 /// 504 for a revision that the cache has not reached.

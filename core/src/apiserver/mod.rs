@@ -97,8 +97,8 @@ enum Job {
     Load,
     /// Starts the watch of this id.
     Watch,
-    /// The commit of a write, with the answer if it succeeds.
-    Commit(Box<Write>, Response),
+    /// The commit of a write.
+    Commit(Box<Write>),
     /// Fresh values for a write.
     Look(Box<Write>),
     /// The store's revision, for a consistent read.
@@ -237,7 +237,7 @@ impl ApiServer {
         match job {
             Job::Load => self.loaded(now, answer, out),
             Job::Watch => self.watching(now, id, answer, out),
-            Job::Commit(write, response) => self.committed(now, write, response, answer, out),
+            Job::Commit(write) => self.committed(now, write, answer, out),
             Job::Look(write) => self.looked(now, write, answer, out),
             Job::Revision(read) => self.revision_known(now, *read, answer, out),
             Job::Get(conn, id, key) => list::got(conn, id, &key, answer, out),
@@ -251,7 +251,7 @@ impl ApiServer {
     /// A job whose answer will not come.
     fn give_up(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
         match job {
-            Job::Commit(write, _) => self.answer(now, write.origin, Err(unknown_outcome()), out),
+            Job::Commit(write) => self.answer(now, write.origin, Err(unknown_outcome()), out),
             Job::Look(write) => self.answer(now, write.origin, Err(unavailable()), out),
             Job::Revision(read) => reply(read.conn, read.id, Err(unavailable()), out),
             Job::Get(conn, id, _) => reply(conn, id, Err(unavailable()), out),

@@ -54,7 +54,7 @@ impl Deciding<'_> {
 
 fn conflict(key: &ObjectKey, why: &str) -> Status {
     let mut status = Status::conflict(Kind::POD, key.name(), why);
-    status.message = format!("Operation cannot be fulfilled on pods/binding {:?}: {why}", key.name());
+    status.message = format!("Operation cannot be fulfilled on pods/binding {:?}: {why}", key.name()).into();
     if let Some(details) = &mut status.details {
         "pods/binding".clone_into(&mut details.kind);
     }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
-use crate::api::{Call, Patch, Response, Status};
-use crate::object::{FieldError, Kind, Labels, Object, ObjectKey, Revision, Selector};
+use crate::api::{Call, Patch, Response, Scale, Status};
+use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectKey, Revision, Selector};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
@@ -15,8 +15,8 @@ impl Deciding<'_> {
         let Call::GetScale { key } = &write.request.call else { unreachable!("not a read of a scale") };
         match self.scaled(write, key) {
             // A read without a revision is as fresh as the store.
-            Ok((current, scale)) => {
-                let fresh = Ok(scale.response(key, current.rv()));
+            Ok((_, scale)) => {
+                let fresh = Ok(Response::Scale(Box::new(scale)));
                 Decision::AnswerIf(vec![StoreKey::Object(key.clone())], fresh)
             }
             Err(decision) => decision,
@@ -39,7 +39,7 @@ impl Deciding<'_> {
             Ok(found) => found,
             Err(decision) => return decision,
         };
-        let patched = match patch_json(scale.to_json(key, current.rv()), patch) {
+        let patched = match patch_json(to_json(&scale), patch) {
             Ok(patched) => patched,
             Err(status) => return Decision::refuse(status),
         };
@@ -60,7 +60,7 @@ impl Deciding<'_> {
         }
         let missing = || Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
         let current = self.object(write, key).ok_or_else(missing)?;
-        let scale = Scale::of(&current).ok_or_else(missing)?;
+        let scale = scale_of(&current).ok_or_else(missing)?;
         Ok((current, scale))
     }
 
@@ -75,10 +75,10 @@ impl Deciding<'_> {
         let mut new = current.clone();
         set_replicas(&mut new, replicas);
         let mut deciding = self.store_change(key, current, new, Allocation::default());
-        let answer = Scale { replicas, ..scale };
+        let answer = Response::Scale(Box::new(Scale { replicas, ..scale }));
         match &mut deciding {
-            Decision::Commit(commit) => commit.response = answer.response(key, Revision(0)),
-            Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(answer.response(key, current.rv())),
+            Decision::Commit(commit) => commit.response = answer,
+            Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(answer),
             Decision::Answer(_) | Decision::AnswerIf(..) | Decision::Await(_) | Decision::AwaitEventLease => {}
         }
         deciding
@@ -99,59 +99,38 @@ fn patch_json(mut scale: Value, patch: &Patch) -> Result<Value, Status> {
 }
 
 /// What `/scale` shows of an object.
-struct Scale {
-    replicas: i32,
-    current: i32,
-    selector: String,
+fn scale_of(object: &Object) -> Option<Scale> {
+    let selected = |selector: &LabelSelector| Selector::from_label_selector(selector).map(|s| s.to_string());
+    let (replicas, current, selector) = match object {
+        Object::Deployment(o) => (o.spec.replicas, o.status.replicas.unwrap_or(0), selected(&o.spec.selector)),
+        Object::ReplicaSet(o) => (o.spec.replicas, o.status.replicas, selected(&o.spec.selector)),
+        Object::ReplicationController(o) => {
+            let selector = Selector::from_map(o.spec.selector.as_ref().unwrap_or(&Labels::new()));
+            (o.spec.replicas, o.status.replicas, Ok(selector.to_string()))
+        }
+        Object::Dynamic(o) if o.kind == Kind::STATEFUL_SET => {
+            let number = |v: Option<&Value>| v.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
+            let (spec, status) = (o.body.get("spec"), o.status.as_ref());
+            let selector = spec.and_then(|s| s.get("selector")).cloned().unwrap_or_default();
+            let selector = selected(&serde_json::from_value(selector).unwrap_or_default());
+            let replicas = number(spec.and_then(|s| s.get("replicas")));
+            (replicas, number(status.and_then(|s| s.get("replicas"))).unwrap_or(0), selector)
+        }
+        _ => return None,
+    };
+    let (replicas, selector) = (replicas.unwrap_or(1), selector.unwrap_or_default());
+    Some(Scale { key: object.key(), replicas, current, selector, rv: object.rv() })
 }
 
-impl Scale {
-    fn of(object: &Object) -> Option<Scale> {
-        let labels = |s: &Selector| s.to_string();
-        Some(match object {
-            Object::Deployment(o) => Scale {
-                replicas: o.spec.replicas.unwrap_or(1),
-                current: o.status.replicas.unwrap_or(0),
-                selector: Selector::from_label_selector(&o.spec.selector).map(|s| labels(&s)).unwrap_or_default(),
-            },
-            Object::ReplicaSet(o) => Scale {
-                replicas: o.spec.replicas.unwrap_or(1),
-                current: o.status.replicas,
-                selector: Selector::from_label_selector(&o.spec.selector).map(|s| labels(&s)).unwrap_or_default(),
-            },
-            Object::ReplicationController(o) => Scale {
-                replicas: o.spec.replicas.unwrap_or(1),
-                current: o.status.replicas,
-                selector: labels(&Selector::from_map(o.spec.selector.as_ref().unwrap_or(&Labels::new()))),
-            },
-            Object::Dynamic(o) if o.kind == Kind::STATEFUL_SET => {
-                let number = |v: Option<&Value>| v.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
-                let spec = o.body.get("spec");
-                let selector = spec.and_then(|s| s.get("selector")).cloned().unwrap_or_default();
-                let selector = serde_json::from_value(selector).unwrap_or_default();
-                Scale {
-                    replicas: number(spec.and_then(|s| s.get("replicas"))).unwrap_or(1),
-                    current: number(o.status.as_ref().and_then(|s| s.get("replicas"))).unwrap_or(0),
-                    selector: Selector::from_label_selector(&selector).map(|s| labels(&s)).unwrap_or_default(),
-                }
-            }
-            _ => return None,
-        })
-    }
-
-    fn response(&self, key: &ObjectKey, rv: Revision) -> Response {
-        let Scale { replicas, current, selector } = self;
-        Response::Scale { key: key.clone(), replicas: *replicas, current: *current, selector: selector.clone(), rv }
-    }
-
-    fn to_json(&self, key: &ObjectKey, rv: Revision) -> Value {
-        json!({
-            "apiVersion": "autoscaling/v1", "kind": "Scale",
-            "metadata": {"name": key.name(), "namespace": key.namespace(), "resourceVersion": rv.to_string()},
-            "spec": {"replicas": self.replicas},
-            "status": {"replicas": self.current, "selector": self.selector},
-        })
-    }
+/// The `autoscaling/v1` Scale.
+fn to_json(scale: &Scale) -> Value {
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": scale.key.name(), "namespace": scale.key.namespace(),
+            "resourceVersion": scale.rv.to_string()},
+        "spec": {"replicas": scale.replicas},
+        "status": {"replicas": scale.current, "selector": scale.selector},
+    })
 }
 
 fn set_replicas(object: &mut Object, replicas: i32) {

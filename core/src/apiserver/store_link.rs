@@ -7,7 +7,7 @@ use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Kind, ObjectKey, Revision};
-use crate::store::{Batch, StoreKey, StoreReply, StoreRequest, WatchId};
+use crate::store::{Batch, Span, StoreKey, StoreReply, StoreRequest, WatchId};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -65,10 +65,10 @@ impl Link {
     }
 }
 
-fn everything() -> (StoreKey, StoreKey) {
+fn everything() -> Box<Span> {
     let start = StoreKey::Object(ObjectKey::range_start(Kind(0), ""));
     // Private keys sort last; none of them begins with the last character there is.
-    (start, StoreKey::Private(Rc::from("\u{10FFFF}")))
+    Box::new(start..StoreKey::Private(Rc::from("\u{10FFFF}")))
 }
 
 impl ApiServer {
@@ -76,19 +76,17 @@ impl ApiServer {
         self.link.state = State::Connecting;
         self.link.heard = now.mono;
         if self.link.reload {
-            let (start, end) = everything();
-            self.ask_store(now, Job::Load, StoreRequest::Range { start, end, at: None, limit: 0 }, out);
+            self.ask_store(now, Job::Load, StoreRequest::Range { span: everything(), at: None, limit: 0 }, out);
         } else {
             self.watch_store(now, out);
         }
     }
 
     fn watch_store(&mut self, now: Now, out: &mut Vec<Out>) {
-        let (start, end) = everything();
         let watch = WatchId(self.next_id);
         self.link.watch = Some(watch);
         let from = Revision(self.cache.revision().0 + 1);
-        self.ask_store(now, Job::Watch, StoreRequest::Watch { watch, start, end, from }, out);
+        self.ask_store(now, Job::Watch, StoreRequest::Watch { watch, span: everything(), from }, out);
     }
 
     pub(super) fn loaded(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {

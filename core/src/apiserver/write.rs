@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use super::cache::object_of;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
-use crate::api::{Call, ReqId, Request, Response, Status};
+use crate::api::{Call, ReqId, Request, Response, Scale, Status};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -41,12 +41,14 @@ pub(super) struct Write {
     pub(super) names_tried: u32,
     /// A transaction has failed: what the next one compares is asked for first.
     outrun: bool,
+    /// The answer if the commit that is on its way succeeds.
+    response: Option<Response>,
 }
 
 impl Write {
     pub(super) fn new(origin: Origin, request: Box<Request>) -> Box<Write> {
-        let fresh = Vec::new();
-        Box::new(Write { origin, request, fresh, attempts: 0, admitted: None, names_tried: 0, outrun: false })
+        let (fresh, admitted, response) = (Vec::new(), None, None);
+        Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, outrun: false, response })
     }
 
     fn is_fresh(&self, key: &StoreKey) -> bool {
@@ -248,7 +250,7 @@ impl ApiServer {
         }
     }
 
-    fn commit(&mut self, now: Now, write: Box<Write>, commit: Commit, out: &mut Vec<Out>) {
+    fn commit(&mut self, now: Now, mut write: Box<Write>, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut txn, response } = commit;
         if is_dry_run(&write.request.call) {
             return self.answer(now, write.origin, Ok(response), out);
@@ -263,19 +265,14 @@ impl ApiServer {
                 return self.look(now, write, stale, out);
             }
         }
-        self.ask_store(now, Job::Commit(write, response), StoreRequest::Txn(txn), out);
+        write.response = Some(response);
+        self.ask_store(now, Job::Commit(write), StoreRequest::Txn(txn), out);
     }
 
-    pub(super) fn committed(
-        &mut self,
-        now: Now,
-        mut write: Box<Write>,
-        response: Response,
-        answer: StoreReply,
-        out: &mut Vec<Out>,
-    ) {
+    pub(super) fn committed(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
+                let response = write.response.take().expect("a commit has an answer for its success");
                 self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
@@ -318,9 +315,7 @@ fn at_revision(response: Response, revision: Revision) -> Response {
             Response::Object(object)
         }
         Response::Done { .. } => Response::Done { rv: revision },
-        Response::Scale { key, replicas, current, selector, .. } => {
-            Response::Scale { key, replicas, current, selector, rv: revision }
-        }
+        Response::Scale(scale) => Response::Scale(Box::new(Scale { rv: revision, ..*scale })),
         Response::List { .. } => unreachable!("a write answers no list"),
     }
 }

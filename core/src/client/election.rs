@@ -258,7 +258,7 @@ impl Elector {
                 self.observed = None;
                 self.acquire(now, None, out);
             }
-            Ok(Response::List { .. } | Response::Scale { .. } | Response::Done { .. }) | Err(_) => self.retry(now),
+            Ok(Response::List { .. } | Response::Scale(_) | Response::Done { .. }) | Err(_) => self.retry(now),
         }
     }
 

@@ -217,10 +217,10 @@ impl Informer {
             panic!("a list is taken in only while one is on its way");
         };
         match result {
-            Ok(Response::List { items, rv, continue_from, .. }) => {
-                if let Some(token) = continue_from {
+            Ok(Response::List { items, rv, rest }) => {
+                if let Some(rest) = rest {
                     pages.extend(items.iter().cloned());
-                    self.list(now, asked, Some(token.clone()), pages, out);
+                    self.list(now, asked, Some(rest.continue_from.clone()), pages, out);
                     return;
                 }
                 self.failures = 0;
@@ -235,7 +235,7 @@ impl Informer {
                 self.watch(now, *rv, out);
             }
             // Not an answer to a list; ask again.
-            Ok(Response::Object(_) | Response::Scale { .. } | Response::Done { .. }) => {
+            Ok(Response::Object(_) | Response::Scale(_) | Response::Done { .. }) => {
                 self.wait(now, Next::List(asked), Duration::ZERO);
             }
             Err(status) => {
@@ -386,7 +386,7 @@ mod tests {
         fn list(&mut self, id: ReqId, rv: u64, items: Vec<Object>) {
             let items = Rc::new(items);
             let rv = Revision(rv);
-            self.tell(FromServer::Reply(id, Ok(Response::List { items, rv, continue_from: None, remaining: None })));
+            self.tell(FromServer::Reply(id, Ok(Response::List { items, rv, rest: None })));
         }
 
         fn told(&mut self) -> Vec<(String, Option<u64>, Option<u64>)> {

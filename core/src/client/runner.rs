@@ -493,8 +493,9 @@ impl Runner {
         let Sent { key, index, stage, .. } = sent;
         self.running.get_mut(&key).expect("a request belongs to a running execution").outstanding -= 1;
         match (stage, result) {
-            (Stage::Write { .. }, Ok(Response::List { items, remaining, .. })) => {
-                self.expect_empty(now, &key, index, items.len() as u64 + remaining.unwrap_or(0), views, out);
+            (Stage::Write { .. }, Ok(Response::List { items, rest, .. })) => {
+                let remaining = rest.as_ref().and_then(|rest| rest.remaining).unwrap_or(0);
+                self.expect_empty(now, &key, index, items.len() as u64 + remaining, views, out);
             }
             (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, views, out),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
@@ -558,7 +559,8 @@ impl Runner {
         let write = &self.running[key].writes[index];
         let (object, rv) = match response {
             Response::Object(object) => (Some(object), object.rv()),
-            Response::Scale { rv, .. } | Response::List { rv, .. } | Response::Done { rv } => (None, *rv),
+            Response::Scale(scale) => (None, scale.rv),
+            Response::List { rv, .. } | Response::Done { rv } => (None, *rv),
         };
         self.journal.wrote(views, key, write_kind(write), rv);
         if let Some(note) = self.controller.succeeded(views, key, write, object) {
@@ -758,10 +760,7 @@ mod tests {
             b.wake();
             let (list, _) = b.requests().remove(0);
             let items = Rc::new(vec![pod("a", 4), pod("b", 5)]);
-            let list = FromServer::Reply(
-                list,
-                Ok(Response::List { items, rv: Revision(5), continue_from: None, remaining: None }),
-            );
+            let list = FromServer::Reply(list, Ok(Response::List { items, rv: Revision(5), rest: None }));
             b.tell(list);
             b
         }

@@ -86,8 +86,8 @@ impl Controller for NamespaceController {
 
     fn failed(&mut self, _views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let obstacle = match write {
-            Write::ExpectEmpty { .. } => Obstacle::Remaining(error.message.clone()),
-            Write::DeleteCollection { .. } => Obstacle::Failure(error.message.clone()),
+            Write::ExpectEmpty { .. } => Obstacle::Remaining(error.message.to_string()),
+            Write::DeleteCollection { .. } => Obstacle::Failure(error.message.to_string()),
             Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::Delete { .. } => return None,
         };
         self.obstacles.insert(key.clone(), obstacle);

@@ -161,7 +161,7 @@ impl Server {
                 let of_kind = self.objects.iter().filter(|(k, o)| k.kind == kind && options.labels.matches(o.labels()));
                 let items = Rc::new(of_kind.map(|(_, o)| o.clone()).collect());
                 let rv = Revision(self.revision);
-                return Ok(Response::List { items, rv, continue_from: None, remaining: None });
+                return Ok(Response::List { items, rv, rest: None });
             }
             other => panic!("the miniature server cannot {other:?}"),
         }))

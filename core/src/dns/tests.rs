@@ -238,7 +238,7 @@ fn the_machine_answers_once_it_knows_the_cluster() {
                 Out::Api(ToServer::Request(id, request)) => {
                     if let Call::List { kind, .. } = request.call {
                         let items = Rc::new(objects.iter().filter(|o| o.kind() == kind).cloned().collect());
-                        let list = Response::List { items, rv: Revision(10), continue_from: None, remaining: None };
+                        let list = Response::List { items, rv: Revision(10), rest: None };
                         dns.handle(at(secs), FromServer::Reply(id, Ok(list)), &mut out);
                     }
                 }

@@ -15,7 +15,7 @@ pub(super) fn apply(mut doc: Value, patch: &Value) -> Result<Value, Status> {
     if steps.len() > JSON_PATCH_OPERATIONS {
         let message =
             format!("The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS}, got {}", steps.len());
-        return Err(Status { reason: Reason::RequestEntityTooLarge, message, details: None });
+        return Err(Status { reason: Reason::RequestEntityTooLarge, message: message.into(), details: None });
     }
     let mut copied = 0;
     for step in steps {
@@ -81,7 +81,7 @@ pub(super) fn rejected(why: String) -> Status {
     let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
     Status {
         reason: Reason::Invalid,
-        message: "the server rejected our request due to an error in our request".to_owned(),
+        message: "the server rejected our request due to an error in our request".into(),
         details: Some(Box::new(Details { causes: vec![cause], ..Details::default() })),
     }
 }

@@ -34,7 +34,7 @@ pub fn apply_value(kind: Kind, mut value: Value, patch: &Patch) -> Result<Value,
             message: "the body of the request was in an unknown format - accepted media types include: \
                       application/json-patch+json, application/merge-patch+json, \
                       application/strategic-merge-patch+json"
-                .to_owned(),
+                .into(),
             details: None,
         }),
     }

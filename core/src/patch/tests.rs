@@ -19,7 +19,7 @@ fn check(original: Value, patch: Value, want: Value) {
 
 fn refused(original: Value, patch: Value, want: &str) {
     let status = strategic(Kind::POD, pod(original), pod(patch)).expect_err(want);
-    assert_eq!((status.reason, status.message.as_str()), (Reason::BadRequest, want));
+    assert_eq!((status.reason, &*status.message), (Reason::BadRequest, want));
 }
 
 #[test]

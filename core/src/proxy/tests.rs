@@ -198,12 +198,7 @@ fn answer(out: &mut Vec<Out>, objects: &[Object]) -> (Vec<FromServer>, Vec<Table
             Out::Api(ToServer::Request(id, request)) => {
                 if let crate::api::Call::List { kind, .. } = request.call {
                     let items = objects.iter().filter(|o| o.kind() == kind).cloned().collect();
-                    let response = Response::List {
-                        items: Rc::new(items),
-                        rv: Revision(10),
-                        continue_from: None,
-                        remaining: None,
-                    };
+                    let response = Response::List { items: Rc::new(items), rv: Revision(10), rest: None };
                     replies.push(FromServer::Reply(id, Ok(response)));
                 } else {
                     let event = if objects.is_empty() {

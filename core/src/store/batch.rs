@@ -61,15 +61,15 @@ mod tests {
 
     use super::Batch;
     use crate::object::Revision;
-    use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
+    use crate::store::{Entry, KeyValue, StoreEvent, StoreKey, Stored};
 
     #[test]
     fn it_holds_what_it_was_given_however_many() {
         let event = |n: u64| {
             let (revision, text) = (Revision(7), Rc::<str>::from(n.to_string()));
             let (value, key) = (Stored::Mark(Rc::clone(&text)), StoreKey::Private(text));
-            let (mod_revision, create_revision) = (revision, revision);
-            let kv = KeyValue { mod_revision, create_revision, version: 1, lease: None, value, key };
+            let entry = Rc::new(Entry { key, create_revision: revision, lease: None });
+            let kv = KeyValue { mod_revision: revision, version: 1, value, entry };
             StoreEvent { value: Some(Rc::new(kv)), previous: None, revision }
         };
         for n in [0, 1, 2, 5] {

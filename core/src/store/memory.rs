@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    Batch, Compare, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest,
-    Stored, Txn, WatchId,
+    Batch, Compare, Entry, FromStore, KeyValue, LeaseId, Op, Span, StoreError, StoreEvent, StoreKey, StoreReply,
+    StoreRequest, Stored, Txn, WatchId,
 };
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
@@ -46,15 +46,16 @@ pub struct Out {
 
 #[derive(Debug)]
 struct Watch {
-    start: StoreKey,
-    end: StoreKey,
+    /// Whose it is, and its name there.
+    of: (StoreClient, WatchId),
+    span: Span,
     from: Revision,
 }
 
 impl Watch {
     #[inline(always)]
     fn covers(&self, key: &StoreKey) -> bool {
-        *key >= self.start && *key < self.end
+        self.span.contains(key)
     }
 
     /// What of a revision it covers, if anything.
@@ -79,17 +80,18 @@ struct Lease {
 /// An MVCC store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The newest state of objects, by kind.
-    objects: BTreeMap<Kind, KeyMap<Rc<KeyValue>>>,
+    /// The newest state of objects, by the number of their kind.
+    objects: Vec<KeyMap<Rc<KeyValue>>>,
     /// The newest state of everything else. In the order of [`StoreKey`] it comes after every object.
     others: BTreeMap<StoreKey, Rc<KeyValue>>,
     /// Changes at and after `compacted`, oldest first.
     log: VecDeque<Batch>,
     revision: Revision,
     compacted: Revision,
-    watches: BTreeMap<(StoreClient, WatchId), Watch>,
-    /// What the last step changed, a batch a revision.
-    latest: Vec<Batch>,
+    /// In order of their clients and ids.
+    watches: Vec<Watch>,
+    /// How many revisions the last step made.
+    latest: usize,
     /// Scratch: the changes of the revision in the making.
     changes: Vec<StoreEvent>,
     leases: BTreeMap<LeaseId, Lease>,
@@ -114,7 +116,7 @@ fn read_ahead(event: &StoreEvent) {
 
 /// Lets an object's metadata hold the same copy of the key as the store does.
 fn share_key(kv: &KeyValue) {
-    if let (StoreKey::Object(key), Stored::Object(object)) = (&kv.key, &kv.value) {
+    if let (StoreKey::Object(key), Stored::Object(object)) = (kv.key(), &kv.value) {
         object.meta().share_key(key);
     }
 }
@@ -123,13 +125,13 @@ impl MemoryStore {
     /// An empty store. Its revision is 1, as etcd's is.
     pub fn new() -> MemoryStore {
         MemoryStore {
-            objects: BTreeMap::new(),
+            objects: Vec::new(),
             others: BTreeMap::new(),
             log: VecDeque::new(),
             revision: Revision(1),
             compacted: Revision(0),
-            watches: BTreeMap::new(),
-            latest: Vec::new(),
+            watches: Vec::new(),
+            latest: 0,
             changes: Vec::new(),
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
@@ -152,18 +154,30 @@ impl MemoryStore {
         self.log.len()
     }
 
+    fn of_kind(&self, kind: Kind) -> Option<&KeyMap<Rc<KeyValue>>> {
+        self.objects.get(usize::from(kind.0))
+    }
+
+    fn of_kind_mut(&mut self, kind: Kind) -> &mut KeyMap<Rc<KeyValue>> {
+        let kind = usize::from(kind.0);
+        if kind >= self.objects.len() {
+            self.objects.resize_with(kind + 1, KeyMap::default);
+        }
+        &mut self.objects[kind]
+    }
+
     /// The newest value of a key.
     #[inline(always)]
     pub fn get(&self, key: &StoreKey) -> Option<&Rc<KeyValue>> {
         match key {
-            StoreKey::Object(key) => self.objects.get(&key.kind)?.get(key),
+            StoreKey::Object(key) => self.of_kind(key.kind)?.get(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get(key),
         }
     }
 
     /// The newest state of an object.
     pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
-        match &self.objects.get(&key.kind)?.get(key)?.value {
+        match &self.of_kind(key.kind)?.get(key)?.value {
             Stored::Object(o) => Some(o),
             Stored::Mark(_) => None,
         }
@@ -172,8 +186,9 @@ impl MemoryStore {
     /// Reads what a write of this object will touch.
     #[inline]
     pub fn read_ahead(&self, key: &ObjectKey) {
-        if let Some(kv) = self.objects.get(&key.kind).and_then(|map| map.peek(key)) {
+        if let Some(kv) = self.of_kind(key.kind).and_then(|map| map.peek(key)) {
             touch(&kv.mod_revision);
+            touch_shared(&kv.entry);
         }
     }
 
@@ -185,8 +200,10 @@ impl MemoryStore {
             StoreKey::Fence(_) | StoreKey::Private(_) => ObjectKey::range_start(Kind(u16::MAX), ""),
         };
         let (first, last) = (bound(start), bound(end));
-        let kinds = (start < end).then(|| self.objects.range(first.kind..=last.kind));
-        let objects = kinds.into_iter().flatten().flat_map(move |(_, map)| map.range(first.clone()..last.clone()));
+        let number = |kind: Kind| usize::from(kind.0).min(self.objects.len());
+        let (from, to) = (number(first.kind), number(Kind(last.kind.0.saturating_add(1))));
+        let kinds = if start < end { &self.objects[from..to] } else { &[] };
+        let objects = kinds.iter().flat_map(move |map| map.range(first.clone()..last.clone()));
         let others = (start < end).then(|| self.others.range(start.clone()..end.clone()));
         objects.map(|(_, kv)| kv).chain(others.into_iter().flatten().map(|(_, kv)| kv))
     }
@@ -198,13 +215,13 @@ impl MemoryStore {
     }
 
     /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
-    pub fn just_changed(&self) -> &[Batch] {
-        &self.latest
+    pub fn just_changed(&self) -> impl Iterator<Item = &Batch> {
+        self.log.range(self.log.len() - self.latest..)
     }
 
     /// The newest state of every object of a kind, in order of their keys.
     pub fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
-        let entries = self.objects.get(&kind).into_iter().flat_map(KeyMap::iter);
+        let entries = self.of_kind(kind).into_iter().flat_map(KeyMap::iter);
         entries.filter_map(|(key, kv)| match &kv.value {
             Stored::Object(object) => Some((key, object)),
             Stored::Mark(_) => None,
@@ -216,14 +233,14 @@ impl MemoryStore {
         let mut history = None;
         let reply = match request {
             StoreRequest::Txn(txn) => self.txn(txn),
-            StoreRequest::Range { start, end, at, limit } => self.read_range(&start, &end, at, limit),
-            StoreRequest::Watch { watch, start, end, from: revision } => {
-                let reply = self.watch(from, watch, start, end, revision);
+            StoreRequest::Range { span, at, limit } => self.read_range(&span.start, &span.end, at, limit),
+            StoreRequest::Watch { watch, span, from: revision } => {
+                let reply = self.watch(from, watch, *span, revision);
                 history = matches!(reply, StoreReply::Watching { .. }).then_some(watch);
                 reply
             }
             StoreRequest::CancelWatch { watch } => {
-                self.watches.remove(&(from, watch));
+                self.watches.retain(|w| w.of != (from, watch));
                 StoreReply::WatchCanceled { watch, compacted: None }
             }
             StoreRequest::Compact { at } => self.compact(at),
@@ -276,10 +293,12 @@ impl MemoryStore {
 
     #[inline(always)]
     fn holds(&self, compare: &Compare) -> bool {
+        let (Compare::ModRevision(key, _) | Compare::CreateRevision(key, _) | Compare::Version(key, _)) = compare;
+        let kv = self.get(key);
         match compare {
-            Compare::ModRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *want,
-            Compare::CreateRevision(key, want) => self.get(key).map_or(Revision(0), |kv| kv.create_revision) == *want,
-            Compare::Version(key, want) => self.get(key).map_or(0, |kv| kv.version) == *want,
+            Compare::ModRevision(_, want) => kv.map_or(Revision(0), |kv| kv.mod_revision) == *want,
+            Compare::CreateRevision(_, want) => kv.map_or(Revision(0), |kv| kv.entry.create_revision) == *want,
+            Compare::Version(_, want) => kv.map_or(0, |kv| kv.version) == *want,
         }
     }
 
@@ -288,60 +307,50 @@ impl MemoryStore {
         if let Stored::Object(o) = &mut value {
             o.set_rv(revision);
         }
-        let mut new = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease };
-        let known = match &new.key {
-            StoreKey::Object(key) => {
-                let map = self.objects.entry(key.kind).or_default();
-                map.slot_of(key).map(|slot| {
-                    let (key, old) = map.at_mut(slot);
-                    // One copy of the key for all versions.
-                    new.key = StoreKey::Object(key.clone());
-                    old
-                })
-            }
-            StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&new.key),
+        let place = match &key {
+            StoreKey::Object(key) => self.of_kind_mut(key.kind).get_mut(key),
+            StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&key),
         };
-        let (value, previous) = match known {
-            Some(old) => {
-                share_key(&new);
-                new.create_revision = old.create_revision;
-                new.version = old.version + 1;
-                let new = Rc::new(new);
-                let old = std::mem::replace(old, Rc::clone(&new));
-                (new, Some(old))
-            }
-            None => {
-                share_key(&new);
-                let new = Rc::new(new);
-                match &new.key {
-                    StoreKey::Object(key) => {
-                        self.objects.entry(key.kind).or_default().insert_new(key.clone(), Rc::clone(&new));
-                    }
-                    StoreKey::Fence(_) | StoreKey::Private(_) => {
-                        self.others.insert(new.key.clone(), Rc::clone(&new));
-                    }
-                }
-                (new, None)
-            }
-        };
-        let old_lease = previous.as_ref().and_then(|kv| kv.lease);
-        if old_lease != lease {
-            self.detach(old_lease, &value.key);
-            if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
-                lease.keys.insert(value.key.clone());
-            }
+        let Some(place) = place else { return self.put_new(revision, key, value, lease) };
+        let old = &**place;
+        let same = old.entry.lease == lease;
+        let entry = if same { Rc::clone(&old.entry) } else { Rc::new(Entry { lease, ..Entry::clone(&old.entry) }) };
+        let new = Rc::new(KeyValue { mod_revision: revision, version: old.version + 1, value, entry });
+        share_key(&new);
+        let previous = std::mem::replace(place, Rc::clone(&new));
+        if !same {
+            self.detach(previous.entry.lease, &key);
+            self.attach(lease, key);
         }
-        self.record(StoreEvent { value: Some(value), previous, revision });
+        self.record(StoreEvent { value: Some(new), previous: Some(previous), revision });
+    }
+
+    fn put_new(&mut self, revision: Revision, key: StoreKey, value: Stored, lease: Option<LeaseId>) {
+        let entry = Rc::new(Entry { key: key.clone(), create_revision: revision, lease });
+        let new = Rc::new(KeyValue { mod_revision: revision, version: 1, value, entry });
+        share_key(&new);
+        match &key {
+            StoreKey::Object(key) => drop(self.of_kind_mut(key.kind).insert_new(key.clone(), Rc::clone(&new))),
+            StoreKey::Fence(_) | StoreKey::Private(_) => drop(self.others.insert(key.clone(), Rc::clone(&new))),
+        }
+        self.attach(lease, key);
+        self.record(StoreEvent { value: Some(new), previous: None, revision });
     }
 
     fn delete(&mut self, revision: Revision, key: &StoreKey) {
         let previous = match key {
-            StoreKey::Object(key) => self.objects.get_mut(&key.kind).and_then(|map| map.remove(key)),
+            StoreKey::Object(key) => self.of_kind_mut(key.kind).remove(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.remove(key),
         };
         let Some(previous) = previous else { return };
-        self.detach(previous.lease, key);
+        self.detach(previous.entry.lease, key);
         self.record(StoreEvent { value: None, previous: Some(previous), revision });
+    }
+
+    fn attach(&mut self, lease: Option<LeaseId>, key: StoreKey) {
+        if let Some(lease) = lease.and_then(|l| self.leases.get_mut(&l)) {
+            lease.keys.insert(key);
+        }
     }
 
     fn detach(&mut self, lease: Option<LeaseId>, key: &StoreKey) {
@@ -396,7 +405,7 @@ impl MemoryStore {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some((key, _)), Some(kv)) => (*key).cmp(&kv.key),
+                (Some((key, _)), Some(kv)) => (*key).cmp(kv.key()),
             };
             let new = if order.is_ge() { present.next() } else { None };
             let kv = if order.is_le() { past.next().and_then(|(_, old)| old) } else { new };
@@ -411,25 +420,22 @@ impl MemoryStore {
         StoreReply::Range { revision: self.revision, kvs, more, count }
     }
 
-    fn watch(
-        &mut self,
-        client: StoreClient,
-        watch: WatchId,
-        start: StoreKey,
-        end: StoreKey,
-        from: Revision,
-    ) -> StoreReply {
+    fn watch(&mut self, client: StoreClient, watch: WatchId, span: Span, from: Revision) -> StoreReply {
         let from = if from.0 == 0 { Revision(self.revision.0 + 1) } else { from };
         if from < self.compacted {
             return StoreReply::WatchCanceled { watch, compacted: Some(self.compacted) };
         }
-        self.watches.insert((client, watch), Watch { start, end, from });
+        let watch_of = Watch { of: (client, watch), span, from };
+        match self.watches.binary_search_by_key(&watch_of.of, |w| w.of) {
+            Ok(at) => self.watches[at] = watch_of,
+            Err(at) => self.watches.insert(at, watch_of),
+        }
         StoreReply::Watching { revision: Revision(from.0 - 1), watch }
     }
 
     /// Sends what a new watch has missed.
     fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
-        let watch = &self.watches[&(client, id)];
+        let Some(watch) = self.watches.iter().find(|w| w.of == (client, id)) else { return };
         for batch in self.batches_after(Revision(watch.from.0 - 1)) {
             if let Some(events) = watch.part_of(batch) {
                 let msg = FromStore::Events { watch: id, revision: batch[0].revision, events };
@@ -444,24 +450,22 @@ impl MemoryStore {
         let Some(first) = self.changes.first() else { return };
         let revision = first.revision;
         let batch = Batch::take(&mut self.changes);
-        for ((client, id), watch) in &self.watches {
-            if revision < watch.from {
-                continue;
-            }
+        for watch in self.watches.iter().filter(|watch| revision >= watch.from) {
             if let Some(events) = watch.part_of(&batch) {
-                out.push(Out { to: *client, msg: FromStore::Events { watch: *id, revision, events } });
+                let (to, id) = watch.of;
+                out.push(Out { to, msg: FromStore::Events { watch: id, revision, events } });
             }
         }
-        self.latest.push(batch.clone());
+        self.latest += 1;
         self.log.push_back(batch);
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
-        let watches = self.watches.range((client, WatchId(0))..=(client, WatchId(u64::MAX)));
+        let watches = self.watches.iter().map(|watch| watch.of).filter(|(to, _)| *to == client);
         let none = Batch::from_iter([]);
-        for ((to, watch), _) in watches {
-            let msg = FromStore::Events { watch: *watch, revision: self.revision, events: none.clone() };
-            out.push(Out { to: *to, msg });
+        for (to, watch) in watches {
+            let msg = FromStore::Events { watch, revision: self.revision, events: none.clone() };
+            out.push(Out { to, msg });
         }
     }
 
@@ -526,15 +530,15 @@ impl Machine for MemoryStore {
     type Out = Out;
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
-        self.latest.clear();
+        self.latest = 0;
         match input {
             In::Request(from, id, request) => self.request(now, from, id, request, out),
-            In::Closed(client) => self.watches.retain(|(c, _), _| *c != client),
+            In::Closed(client) => self.watches.retain(|watch| watch.of.0 != client),
         }
     }
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
-        self.latest.clear();
+        self.latest = 0;
         while let Some((at, lease)) = self.expiries.first().copied()
             && at <= now.mono
         {

@@ -10,8 +10,8 @@ use smallvec::smallvec;
 
 use super::memory::{In, MemoryStore, Out, StoreClient};
 use super::{
-    Batch, Compare, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply, StoreRequest,
-    Stored, Txn, WatchId,
+    Batch, Compare, Entry, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply,
+    StoreRequest, Stored, Txn, WatchId,
 };
 use crate::machine::{Machine, Mono, Now};
 use crate::object::Revision;
@@ -57,14 +57,14 @@ fn ask(store: &mut MemoryStore, request: StoreRequest) -> StoreReply {
 }
 
 fn all_at(revision: Option<u64>) -> StoreRequest {
-    StoreRequest::Range { start: key(""), end: key("~"), at: revision.map(Revision), limit: 0 }
+    StoreRequest::Range { span: Box::new(key("")..key("~")), at: revision.map(Revision), limit: 0 }
 }
 
 fn texts(reply: &StoreReply) -> Vec<String> {
     let StoreReply::Range { kvs, .. } = reply else { panic!("{reply:?} instead of a range") };
-    let show = |kv: &Rc<KeyValue>| match (&kv.key, &kv.value) {
+    let show = |kv: &Rc<KeyValue>| match (kv.key(), &kv.value) {
         (StoreKey::Private(k), Stored::Mark(v)) => {
-            format!("{k}={v}@{}/{}/{}", kv.create_revision.0, kv.mod_revision.0, kv.version)
+            format!("{k}={v}@{}/{}/{}", kv.entry.create_revision.0, kv.mod_revision.0, kv.version)
         }
         other => panic!("{other:?}"),
     };
@@ -119,7 +119,7 @@ fn reads_at_every_revision() {
 fn a_limit_tells_of_more() {
     let mut store = example();
     let StoreReply::Range { kvs, more, count, .. } =
-        ask(&mut store, StoreRequest::Range { start: key(""), end: key("~"), at: None, limit: 1 })
+        ask(&mut store, StoreRequest::Range { span: Box::new(key("")..key("~")), at: None, limit: 1 })
     else {
         panic!()
     };
@@ -175,7 +175,7 @@ fn a_watch_replays_and_goes_on() {
     let all: &[&str] = &["2 a:->1", "3 a:1>2 b:->1", "4 a:2>-", "5 a:->3"];
     for (from, missed) in [(2, all), (4, &all[2..]), (6, &[]), (0, &[])] {
         let mut store = example();
-        let watch = StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("c"), from: Revision(from) };
+        let watch = StoreRequest::Watch { watch: WatchId(1), span: Box::new(key("a")..key("c")), from: Revision(from) };
         let (reply, out) = ask_at(&mut store, 0, watch);
         assert!(matches!(reply, StoreReply::Watching { .. }));
         assert_eq!(events(&out), missed, "from {from}");
@@ -192,7 +192,7 @@ fn a_watch_replays_and_goes_on() {
 #[test]
 fn a_watch_of_the_future_waits_for_it() {
     let mut store = example();
-    let watch = StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("c"), from: Revision(7) };
+    let watch = StoreRequest::Watch { watch: WatchId(1), span: Box::new(key("a")..key("c")), from: Revision(7) };
     ask(&mut store, watch);
     assert!(events(&ask_at(&mut store, 0, do_ops(vec![put("a", "6")])).1).is_empty());
     assert_eq!(events(&ask_at(&mut store, 0, do_ops(vec![put("a", "7")])).1), ["7 a:6>7"]);
@@ -201,7 +201,7 @@ fn a_watch_of_the_future_waits_for_it() {
 #[test]
 fn a_closed_client_hears_nothing() {
     let mut store = example();
-    ask(&mut store, StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("c"), from: Revision(0) });
+    ask(&mut store, StoreRequest::Watch { watch: WatchId(1), span: Box::new(key("a")..key("c")), from: Revision(0) });
     store.handle(at(0), In::Closed(CLIENT), &mut Vec::new());
     assert!(ask_at(&mut store, 0, do_ops(vec![put("a", "6")])).1.is_empty());
 }
@@ -223,7 +223,7 @@ fn compaction_forgets() {
         StoreReply::Error(StoreError::FutureRevision { newest })
     );
     for (from, expect) in [(3, None), (4, Some(vec!["4 a:2>-", "5 a:->3"]))] {
-        let watch = StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("c"), from: Revision(from) };
+        let watch = StoreRequest::Watch { watch: WatchId(1), span: Box::new(key("a")..key("c")), from: Revision(from) };
         let (reply, out) = ask_at(&mut store, 0, watch);
         match expect {
             Some(expect) => assert_eq!(events(&out), expect),
@@ -248,7 +248,7 @@ fn leases_end_with_their_keys() {
     // A put without the lease takes the key out of it.
     ask(&mut store, do_ops(vec![put("c", "stays")]));
     ask_at(&mut store, 5, StoreRequest::LeaseKeepAlive { lease });
-    ask(&mut store, StoreRequest::Watch { watch: WatchId(1), start: key("a"), end: key("z"), from: Revision(0) });
+    ask(&mut store, StoreRequest::Watch { watch: WatchId(1), span: Box::new(key("a")..key("z")), from: Revision(0) });
     let mut out = Vec::new();
     store.handle_timeout(at(14), &mut out);
     assert!(out.is_empty());
@@ -272,7 +272,7 @@ fn revoking_deletes_and_progress_tells() {
     ask(&mut store, do_ops(vec![Op::Put { key: key("a"), value: mark("v"), lease }]));
     ask(&mut store, StoreRequest::LeaseRevoke { lease: LeaseId(1) });
     assert!(texts(&ask(&mut store, all_at(None))).is_empty());
-    ask(&mut store, StoreRequest::Watch { watch: WatchId(4), start: key("a"), end: key("b"), from: Revision(0) });
+    ask(&mut store, StoreRequest::Watch { watch: WatchId(4), span: Box::new(key("a")..key("b")), from: Revision(0) });
     let mut out = Vec::new();
     store.handle(at(0), In::Request(CLIENT, 1, StoreRequest::Progress), &mut out);
     let events = Batch::from_iter([]);
@@ -327,13 +327,16 @@ impl Model {
             let (key, old) = (letter(*k), next.get(&letter(*k)).cloned());
             match value {
                 Some(v) => {
-                    let kv = KeyValue {
+                    let entry = Entry {
                         key: key.clone(),
+                        create_revision: old.as_ref().map_or(revision, |o| o.entry.create_revision),
+                        lease: None,
+                    };
+                    let kv = KeyValue {
                         value: mark(&v.to_string()),
-                        create_revision: old.as_ref().map_or(revision, |o| o.create_revision),
                         mod_revision: revision,
                         version: old.map_or(1, |o| o.version + 1),
-                        lease: None,
+                        entry: Rc::new(entry),
                     };
                     next.insert(key, Rc::new(kv));
                     changed = true;
@@ -412,7 +415,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
             Step::Watch(r) => {
                 let id = watches.len() as u64;
                 let from = Revision(u64::from(r));
-                let watch = StoreRequest::Watch { watch: WatchId(id), start: key(""), end: key("~"), from };
+                let watch = StoreRequest::Watch { watch: WatchId(id), span: Box::new(key("")..key("~")), from };
                 let (reply, events) = ask_at(&mut store, 0, watch);
                 out = events;
                 let start = if r == 0 { model.newest() + 1 } else { u64::from(r) };

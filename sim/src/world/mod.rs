@@ -372,7 +372,7 @@ impl World {
     }
 
     /// Sends on what a machine has said, and notes when it wants to be woken.
-    #[inline(always)]
+    #[inline(never)]
     fn deliver(&mut self, process: u32) {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
         // What is sent on changes no machine.

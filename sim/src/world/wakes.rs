@@ -40,7 +40,7 @@ impl Wakes {
     }
 
     /// Sets the moment of a process's wake-up, whether it had one or not.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn set(&mut self, at: u64, process: u32) {
         self.drawn += 1;
         let key = key(at, self.seed, self.drawn, process);

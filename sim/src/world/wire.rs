@@ -113,7 +113,7 @@ impl World {
         one_in > 0 && self.rng.chance(1, one_in)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In, then: Option<apiserver::In>) {
         let now = self.clock(self.processes[process as usize].host);
         let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
         let host = self.processes[process as usize].host;

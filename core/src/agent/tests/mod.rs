@@ -379,7 +379,7 @@ impl World {
             Call::List { kind: Kind::NODE, .. } => {
                 let nodes = self.api.objects.values().filter(|o| o.kind() == Kind::NODE).cloned().collect();
                 let rv = Revision(self.api.revision);
-                Ok(Response::List { items: Rc::new(nodes), rv, continue_from: None, remaining: None })
+                Ok(Response::List { items: Rc::new(nodes), rv, rest: None })
             }
             Call::Watch { kind: Kind::NODE, .. } => {
                 self.api.node_watch = Some(id);
@@ -387,7 +387,7 @@ impl World {
             }
             Call::List { kind, .. } => {
                 let (items, rv) = self.list_pods(kind);
-                Ok(Response::List { items: Rc::new(items), rv, continue_from: None, remaining: None })
+                Ok(Response::List { items: Rc::new(items), rv, rest: None })
             }
             Call::Watch { options, .. } => {
                 self.api.watch = Some(id);

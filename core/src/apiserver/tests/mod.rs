@@ -272,7 +272,7 @@ pub(super) fn set_data(object: &mut Object, value: &str) {
 /// The reason and message of a refusal.
 pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Reason, String) {
     let status = result.unwrap_err();
-    (status.reason, status.message)
+    (status.reason, status.message.into())
 }
 
 pub(super) fn fenced(call: Call, lease: &ObjectKey, epoch: Revision) -> Request {

@@ -175,7 +175,7 @@ fn budgets_limit_evictions() {
     for server in [0, 1] {
         let status = evict(&mut c, server, "b").unwrap_err();
         assert_eq!(status.reason, Reason::TooManyRequests);
-        assert_eq!(status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
+        assert_eq!(&*status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
         let cause = &status.details.unwrap().causes[0];
         assert_eq!(cause.reason, "DisruptionBudget");
         assert_eq!(cause.message, "The disruption budget pdb needs 2 healthy pods and has 3 currently");

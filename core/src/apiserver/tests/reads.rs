@@ -61,7 +61,7 @@ fn what_asks_for_the_future_is_told_so() {
     let status = c.reply(id).unwrap().unwrap_err();
     assert_eq!(status.reason.code(), 504);
     let text = format!("Timeout: Too large resource version: {}, current: {newest}", newest.0 + 5);
-    assert_eq!(status.message, text);
+    assert_eq!(*status.message, *text);
 }
 
 #[test]
@@ -93,8 +93,9 @@ fn selectors_select() {
 
 fn page(c: &mut Cluster, options: ListOptions) -> Result<(Vec<String>, Revision, Option<String>, Option<u64>), Status> {
     let call = Call::List { kind: Kind::CONFIG_MAP, namespace: Rc::from("default"), options };
-    let Response::List { items, rv, continue_from, remaining } = c.call(call)? else { panic!() };
-    Ok((items.iter().map(|o| o.name().to_owned()).collect(), rv, continue_from, remaining))
+    let Response::List { items, rv, rest } = c.call(call)? else { panic!() };
+    let (continue_from, remaining) = rest.map(|rest| (rest.continue_from, rest.remaining)).unzip();
+    Ok((items.iter().map(|o| o.name().to_owned()).collect(), rv, continue_from, remaining.flatten()))
 }
 
 fn pages(limit: usize, continue_from: Option<String>) -> ListOptions {

@@ -170,20 +170,22 @@ fn scale_reads_and_writes_replicas() {
         "template":{"metadata":{"labels":{"app":"db"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}});
     for made in [c.create(deployment("a", 2)).unwrap(), c.create(sts).unwrap()] {
         let set = |replicas, rv| Call::SetScale { key: made.key(), replicas, rv, options: WriteOptions::default() };
-        let Response::Scale { replicas: 5, rv, .. } = c.call(set(5, made.rv())).unwrap() else { panic!() };
-        assert_eq!(rv, c.store.revision());
+        let scale = |c: &mut Cluster, call| match c.call(call).unwrap() {
+            Response::Scale(scale) => *scale,
+            other => panic!("{other:?} instead of a scale"),
+        };
+        let grown = scale(&mut c, set(5, made.rv()));
+        assert_eq!((grown.replicas, grown.rv), (5, c.store.revision()));
         assert_eq!(refusal(c.call(set(6, made.rv()))).0, Reason::Conflict);
         assert_eq!(refusal(c.call(set(-1, Revision(0)))).0, Reason::Invalid);
-        let Response::Scale { replicas: 5, selector, .. } = c.call(Call::GetScale { key: made.key() }).unwrap() else {
-            panic!()
-        };
-        assert!(selector.starts_with("app="));
+        let read = scale(&mut c, Call::GetScale { key: made.key() });
+        assert!(read.replicas == 5 && read.selector.starts_with("app="), "{read:?}");
         assert_eq!(c.get(&made.key()).unwrap().meta().generation, Some(2));
         let mut patch = patch_call(&made, json!({"spec": {"replicas": 6}}));
         if let Call::Patch { subresource, .. } = &mut patch {
             *subresource = Subresource::Scale;
         }
-        assert!(matches!(c.call(patch).unwrap(), Response::Scale { replicas: 6, .. }));
+        assert_eq!(scale(&mut c, patch).replicas, 6);
     }
     let made = c.create(config_map("x")).unwrap();
     assert_eq!(refusal(c.call(Call::GetScale { key: made.key() })).0, Reason::MethodNotAllowed);
@@ -224,7 +226,7 @@ fn a_fence_holds_as_long_as_the_leader() {
     let status = write(&mut c).unwrap_err();
     assert!(status.is_fenced(), "{status}");
     assert_eq!(
-        status.message,
+        &*status.message,
         "Operation cannot be fulfilled on configmaps \"c3\": leadership of lease \"kube-system/kube-scheduler\" was lost"
     );
     renew(&mut c, &taken, "a", 16);
