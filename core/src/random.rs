@@ -87,7 +87,8 @@ impl Rng {
 
     /// `base` stretched by up to `percent` per cent, as client-go's `wait.Jitter`.
     pub fn jitter(&mut self, base: std::time::Duration, percent: u64) -> std::time::Duration {
-        base + self.duration(std::time::Duration::ZERO, base * percent as u32 / 100)
+        let most = base.as_nanos() as u64 * percent / 100;
+        base + std::time::Duration::from_nanos(self.range(0, most))
     }
 
     /// One element of a slice, or none if it is empty.

@@ -56,7 +56,7 @@ impl ApiServer {
         let txn = Txn {
             compare: smallvec![Compare::Version(key.clone(), self.compaction.turn)],
             success: smallvec![Op::Put { key: key.clone(), value, lease: None }],
-            failure: smallvec![Op::Get { key }],
+            failure: vec![Op::Get { key }],
         };
         self.ask_store(now, Job::CompactTurn, StoreRequest::Txn(Box::new(txn)), out);
     }

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::Rng;
-use crate::store::{Compare, Few, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
+use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
 /// Who wants the answer of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +92,7 @@ impl Decision {
 /// One operation, if the key is still at this revision.
 fn guarded(key: StoreKey, rv: Revision, op: Op) -> Box<Txn> {
     let (compare, success) = (smallvec![Compare::ModRevision(key, rv)], smallvec![op]);
-    Box::new(Txn { compare, success, failure: Few::new() })
+    Box::new(Txn { compare, success, failure: Vec::new() })
 }
 
 impl Commit {

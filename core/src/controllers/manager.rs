@@ -77,6 +77,8 @@ pub struct ControllerManager {
     deadlines: Vec<Option<Deadline>>,
     /// Whether a runner waits for writes of its own, as of its last step.
     waiting: Vec<bool>,
+    /// Whether any does.
+    some_wait: bool,
     /// The first of all deadlines. Kept, since most events move none.
     next: Option<Deadline>,
     /// Whether one has moved since.
@@ -150,6 +152,7 @@ impl ControllerManager {
             group_of,
             routes,
             waiting: vec![false; deadlines.len()],
+            some_wait: false,
             deadlines,
             next: None,
             moved: true,
@@ -216,15 +219,17 @@ impl ControllerManager {
             runner.handle_timeout(now, &mut self.groups[*group].informers, mandate, out);
             *deadline = runner.poll_timeout();
         }
-        for (runner, waits) in self.runners.iter().zip(&mut self.waiting) {
-            *waits = runner.waits();
-        }
+        self.waiting = self.runners.iter().map(Runner::waits).collect();
+        self.some_wait = self.waiting.contains(&true);
     }
 
     /// After a step of a runner: notes its deadline, and steps down if the server said so.
     fn after(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
         let deadline = self.runners[index].poll_timeout();
-        self.waiting[index] = self.runners[index].waits();
+        let waits = self.runners[index].waits();
+        if std::mem::replace(&mut self.waiting[index], waits) != waits {
+            self.some_wait = self.waiting.contains(&true);
+        }
         self.moved |= deadline != self.deadlines[index];
         self.deadlines[index] = deadline;
         if self.runners[index].take_deposed()
@@ -261,7 +266,7 @@ impl ControllerManager {
         let of = &mut self.groups[group];
         let kind = of.informers.handle(now, informer, input, out, &mut changes);
         let readers = std::mem::take(&mut of.readers[informer]);
-        if self.waiting.contains(&true) {
+        if self.some_wait {
             let concerned = |index: &usize| self.waiting[*index] || readers.contains(index);
             let concerned: Vec<usize> = of.runners.iter().copied().filter(concerned).collect();
             self.inform(now, group, &concerned, kind, &changes, out);

@@ -9,19 +9,21 @@ use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
 
 /// An object of a kind without a typed form inside Skeg. A clone copies one counter.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(C)]
 pub struct Dynamic {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
     parts: Rc<DynamicParts>,
 }
 
-/// What a dynamic object is made of.
+/// What a dynamic object is made of; metadata first, as in the typed kinds.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(C)]
 pub struct DynamicParts {
-    /// Its kind.
-    pub kind: Kind,
     /// Metadata, without the resource version.
     pub meta: Rc<Meta>,
+    /// Its kind.
+    pub kind: Kind,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
     pub body: Rc<Map<String, Value>>,
     /// The `status` field, if there is one.

@@ -103,13 +103,16 @@ pub trait Resource: Sized + 'static {
 ///
 /// Reads go through to the [`Parts`]. A write to a part copies what other holders share: the three pointers, and that
 /// part. The revision is nobody else's, so the store sets it for free.
+#[repr(C)]
 pub struct Obj<R: Resource> {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
     parts: Rc<Parts<R>>,
 }
 
-/// What an object is made of. Versions of an object share what did not change.
+/// What an object is made of. Versions of an object share what did not change. Metadata come first in every kind, so
+/// that they are found without asking which kind it is.
+#[repr(C)]
 pub struct Parts<R: Resource> {
     /// Metadata, without the resource version.
     pub meta: Rc<Meta>,

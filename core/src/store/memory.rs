@@ -151,7 +151,7 @@ impl MemoryStore {
 
     /// How many revisions are kept for reading and watching.
     pub fn history_len(&self) -> usize {
-        self.log.len()
+        self.log.len() - self.log.partition_point(|batch| batch[0].revision < self.compacted)
     }
 
     fn of_kind(&self, kind: Kind) -> Option<&KeyMap<Rc<KeyValue>>> {
@@ -266,24 +266,24 @@ impl MemoryStore {
     }
 
     #[inline(always)]
-    fn txn(&mut self, mut txn: Box<Txn>) -> StoreReply {
+    fn txn(&mut self, txn: Box<Txn>) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
-        let ops = if succeeded { &mut txn.success } else { &mut txn.failure };
-        for op in &*ops {
-            if let Op::Put { lease: Some(lease), .. } = op
-                && !self.leases.contains_key(lease)
-            {
-                return StoreReply::Error(StoreError::LeaseNotFound);
-            }
+        let ops: &[Op] = if succeeded { &txn.success } else { &txn.failure };
+        let lacks = |op: &Op| matches!(op, Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease));
+        if ops.iter().any(lacks) {
+            return StoreReply::Error(StoreError::LeaseNotFound);
         }
         let revision = Revision(self.revision.0 + 1);
         let mut results = Vec::new();
-        for op in ops.drain(..) {
-            match op {
-                Op::Get { key } => results.push(self.get(&key).cloned()),
-                Op::Put { key, value, lease } => self.put(revision, key, value, lease),
-                Op::Delete { key } => self.delete(revision, &key),
-            }
+        let mut carry_out = |op| match op {
+            Op::Get { key } => results.push(self.get(&key).cloned()),
+            Op::Put { key, value, lease } => self.put(revision, key, value, lease),
+            Op::Delete { key } => self.delete(revision, &key),
+        };
+        if succeeded {
+            txn.success.into_iter().for_each(&mut carry_out);
+        } else {
+            txn.failure.into_iter().for_each(&mut carry_out);
         }
         if !self.changes.is_empty() {
             self.revision = revision;
@@ -458,6 +458,25 @@ impl MemoryStore {
         }
         self.latest += 1;
         self.log.push_back(batch);
+        if revision.0.is_multiple_of(limits::FORGOTTEN_AT_ONCE / 2) {
+            self.forget_some();
+        }
+    }
+
+    /// Lets go of some of what has been compacted away, twice as much as has come since the last time. Their memory is
+    /// used again while it is near, and no step waits for all of it; etcd's compaction deletes bit by bit as well.
+    fn forget_some(&mut self) {
+        let gone = |log: &VecDeque<Batch>| log.front().is_some_and(|batch| batch[0].revision < self.compacted);
+        if !gone(&self.log) {
+            return;
+        }
+        let some = limits::FORGOTTEN_AT_ONCE as usize;
+        self.log.iter().take(some).for_each(|batch| batch.iter().for_each(read_ahead));
+        for _ in 0..some {
+            if gone(&self.log) {
+                self.log.pop_front();
+            }
+        }
     }
 
     fn progress(&self, client: StoreClient, out: &mut Vec<Out>) {
@@ -477,14 +496,6 @@ impl MemoryStore {
             return StoreReply::Error(StoreError::Compacted { oldest: self.compacted });
         }
         self.compacted = at;
-        while self.log.front().is_some_and(|batch| batch[0].revision < at) {
-            self.log.iter().take(limits::FORGOTTEN_AT_ONCE).for_each(|batch| batch.iter().for_each(read_ahead));
-            for _ in 0..limits::FORGOTTEN_AT_ONCE {
-                if self.log.front().is_some_and(|batch| batch[0].revision < at) {
-                    self.log.pop_front();
-                }
-            }
-        }
         if self.log.capacity() > 4 * self.log.len().max(1024) {
             self.log.shrink_to_fit();
         }

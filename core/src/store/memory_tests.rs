@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use super::memory::{In, MemoryStore, Out, StoreClient};
 use super::{
-    Batch, Compare, Entry, Few, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply,
+    Batch, Compare, Entry, FromStore, KeyValue, LeaseId, Op, StoreError, StoreEvent, StoreKey, StoreReply,
     StoreRequest, Stored, Txn, WatchId,
 };
 use crate::machine::{Machine, Mono, Now};
@@ -142,7 +142,7 @@ fn transactions_compare() {
         let txn = Txn {
             compare: compare.clone(),
             success: smallvec![put("c", "1")],
-            failure: smallvec![Op::Get { key: key("b") }],
+            failure: vec![Op::Get { key: key("b") }],
         };
         let reply = ask(&mut store, StoreRequest::Txn(Box::new(txn)));
         let StoreReply::Txn { revision, succeeded, results } = reply else { panic!() };
@@ -381,7 +381,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
                     Some(v) => Op::Put { key: letter(*k), value: mark(&v.to_string()), lease: None },
                     None => Op::Delete { key: letter(*k) },
                 };
-                let txn = Txn { compare, success: writes.iter().map(op).collect(), failure: Few::new() };
+                let txn = Txn { compare, success: writes.iter().map(op).collect(), failure: Vec::new() };
                 let (reply, events) = ask_at(&mut store, 0, StoreRequest::Txn(Box::new(txn)));
                 out = events;
                 if holds {

@@ -115,7 +115,7 @@ pub struct Txn {
     /// Done if they hold.
     pub success: Few<Op>,
     /// Done if they don't.
-    pub failure: Few<Op>,
+    pub failure: Vec<Op>,
 }
 
 /// The keys from one on up to, and without, another.
