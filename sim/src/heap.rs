@@ -33,7 +33,9 @@ impl<E> Heap<E> {
         self.pushed += 1;
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slab[slot as usize] = Some(event);
+                let place = &mut self.slab[slot as usize];
+                assert!(place.is_none(), "a free slot is empty");
+                *place = Some(event);
                 slot
             }
             None => {

@@ -262,26 +262,68 @@ impl World {
                 return true;
             }
         }
-        self.note(at, &event);
+        if self.traced {
+            self.describe(&event);
+        }
         match event {
-            Event::Wake { process } => self.wake(process),
-            Event::ToApi { process, life, conn, msg } => self.to_api(process, life, conn, msg),
-            Event::ToClient { process, life, conn, msg } => self.to_client(process, life, conn, msg),
+            Event::Wake { process } => {
+                self.note(at, Tag::Wake, process, 0);
+                self.wake(process);
+            }
+            Event::ToApi { process, life, conn, msg } => {
+                let what = match &msg {
+                    ToServer::Request(id, _) => id.0,
+                    ToServer::Cancel(id) => !id.0,
+                };
+                self.note(at, Tag::ToApi, process, what);
+                self.to_api(process, life, conn, msg);
+            }
+            Event::ToClient { process, life, conn, msg } => {
+                let what = match &msg {
+                    FromServer::Reply(id, result) => id.0.rotate_left(1) ^ u64::from(result.is_ok()),
+                    FromServer::Watch(id, e) => id.0.rotate_left(1) ^ e.rv().0.rotate_left(32),
+                    FromServer::Disconnected => 1,
+                };
+                self.note(at, Tag::ToClient, process, what);
+                self.to_client(process, life, conn, msg);
+            }
             Event::Closed { process, life, conn } => {
+                self.note(at, Tag::Closed, process, conn);
                 if self.processes[process as usize].life == life {
                     self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
                 }
             }
-            Event::ToStore { api, life, id, request } => self.to_store(api, life, id, request),
+            Event::ToStore { api, life, id, request } => {
+                self.note_of_none(at, Tag::ToStore, api as u64, id);
+                self.to_store(api, life, id, request);
+            }
             Event::FromStore { process, life, msg, with } => {
+                let what = |msg: &FromStore| match msg {
+                    FromStore::Reply(id, _) => *id,
+                    FromStore::Events { revision, .. } => !revision.0,
+                    FromStore::Disconnected => 1,
+                };
+                let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
+                self.note(at, Tag::FromStore, process, both);
                 if self.processes[process as usize].life == life {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
-            Event::Runtime { node, epoch, agent_life, fire } => self.runtime(node, epoch, agent_life, fire),
-            Event::Step(i) => self.act(i),
-            Event::Restart { process } => self.start(process),
+            Event::Runtime { node, epoch, agent_life, fire } => {
+                self.note_of_none(at, Tag::Runtime, node as u64, u64::from(epoch));
+                self.acting = Some(self.nodes[node].agent);
+                self.runtime(node, epoch, agent_life, fire);
+            }
+            Event::Step(i) => {
+                self.note_of_none(at, Tag::Step, i as u64, 0);
+                self.act(i);
+            }
+            Event::Restart { process } => {
+                self.note(at, Tag::Restart, process, 0);
+                self.start(process);
+            }
             Event::StoreWake => {
+                self.note_of_none(at, Tag::StoreWake, 0, 0);
                 self.store_armed = u64::MAX;
                 let mut out = Vec::new();
                 let now = self.clock(STORE_HOST);
@@ -299,54 +341,41 @@ impl World {
         self.acting.map_or("the store", |process| &self.processes[process as usize].name)
     }
 
-    /// Notes an event in the hash over all of them, in the counts, for a crash's message and for the trace.
+    /// Notes an event for a process; see `note_of_none`.
     #[inline(always)]
-    fn note(&mut self, at: u64, event: &Event) {
-        // What it is about, and the process that it is for; none: the store, or fate.
-        let (tag, who, what, process): (Tag, u64, u64, Option<u32>) = match event {
-            Event::Wake { process } => (Tag::Wake, u64::from(*process), 0, Some(*process)),
-            Event::ToApi { process, msg, .. } => {
-                let what = match msg {
-                    ToServer::Request(id, _) => id.0,
-                    ToServer::Cancel(id) => !id.0,
-                };
-                (Tag::ToApi, u64::from(*process), what, Some(*process))
-            }
-            Event::ToClient { process, msg, .. } => {
-                let what = match msg {
-                    FromServer::Reply(id, result) => id.0.rotate_left(1) ^ u64::from(result.is_ok()),
-                    FromServer::Watch(id, e) => id.0.rotate_left(1) ^ e.rv().0.rotate_left(32),
-                    FromServer::Disconnected => 1,
-                };
-                (Tag::ToClient, u64::from(*process), what, Some(*process))
-            }
-            Event::Closed { process, conn, .. } => (Tag::Closed, u64::from(*process), *conn, Some(*process)),
-            Event::ToStore { api, id, .. } => (Tag::ToStore, *api as u64, *id, None),
-            Event::FromStore { process, msg, with, .. } => {
-                let what = |msg: &FromStore| match msg {
-                    FromStore::Reply(id, _) => *id,
-                    FromStore::Events { revision, .. } => !revision.0,
-                    FromStore::Disconnected => 1,
-                };
-                let both = what(msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
-                (Tag::FromStore, u64::from(*process), both, Some(*process))
-            }
-            Event::Runtime { node, epoch, .. } => {
-                (Tag::Runtime, *node as u64, u64::from(*epoch), Some(self.nodes[*node].agent))
-            }
-            Event::Step(i) => (Tag::Step, *i as u64, 0, None),
-            Event::Restart { process } => (Tag::Restart, u64::from(*process), 0, Some(*process)),
-            Event::StoreWake => (Tag::StoreWake, 0, 0, None),
-        };
+    fn note(&mut self, at: u64, tag: Tag, process: u32, what: u64) {
+        self.note_of_none(at, tag, u64::from(process), what);
+        self.acting = Some(process);
+    }
+
+    /// Notes an event that is for no process, but the store or fate: in the hash over all of them, in the counts and
+    /// for a crash's message. What it is about stands in `who` and `what`.
+    #[inline(always)]
+    fn note_of_none(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
         self.events += 1;
-        self.acting = process;
+        self.acting = None;
         self.counts[tag as usize] += 1;
         // One step of mixing for all of it: tens of thousands of events a second are noted.
         self.hash = mix(self.hash.rotate_left(7) ^ what, at ^ (who << 8 | tag as u64) << 40);
-        if self.traced {
-            let text = format!("{event:?}");
-            self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
-        }
+    }
+
+    /// Puts an event in words, for the trace.
+    #[cold]
+    fn describe(&mut self, event: &Event) {
+        let (tag, who) = match event {
+            Event::Wake { process } => (Tag::Wake, *process as usize),
+            Event::ToApi { process, .. } => (Tag::ToApi, *process as usize),
+            Event::ToClient { process, .. } => (Tag::ToClient, *process as usize),
+            Event::Closed { process, .. } => (Tag::Closed, *process as usize),
+            Event::ToStore { api, .. } => (Tag::ToStore, *api),
+            Event::FromStore { process, .. } => (Tag::FromStore, *process as usize),
+            Event::Runtime { node, .. } => (Tag::Runtime, *node),
+            Event::Step(i) => (Tag::Step, *i),
+            Event::Restart { process } => (Tag::Restart, *process as usize),
+            Event::StoreWake => (Tag::StoreWake, 0),
+        };
+        let text = format!("{event:?}");
+        self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
     }
 
     /// Events by kind, as far as there were any.
