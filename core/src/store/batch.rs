@@ -25,6 +25,16 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The one change of it, unless there are more.
+    pub(super) fn into_one(self) -> Option<StoreEvent> {
+        match self.0 {
+            Changes::One([one]) => Some(one),
+            Changes::Many(_) => None,
+        }
+    }
+}
+
 impl FromIterator<StoreEvent> for Batch {
     fn from_iter<I: IntoIterator<Item = StoreEvent>>(events: I) -> Batch {
         Batch::take(&mut events.into_iter().collect())

@@ -92,6 +92,8 @@ pub struct MemoryStore {
     watches: Vec<Watch>,
     /// How many revisions the last step made.
     latest: usize,
+    /// Versions that nobody holds any more: the next ones take their places in memory, which are near.
+    spare: Vec<Rc<KeyValue>>,
     /// Scratch: the changes of the revision in the making.
     changes: Vec<StoreEvent>,
     leases: BTreeMap<LeaseId, Lease>,
@@ -121,6 +123,14 @@ fn share_key(kv: &KeyValue) {
     }
 }
 
+/// Holds a version, in the place of a spare one if there is any.
+#[inline]
+fn hold(spare: Option<Rc<KeyValue>>, version: KeyValue) -> Rc<KeyValue> {
+    let Some(mut place) = spare else { return Rc::new(version) };
+    *Rc::get_mut(&mut place).expect("a spare version is held once") = version;
+    place
+}
+
 impl MemoryStore {
     /// An empty store. Its revision is 1, as etcd's is.
     pub fn new() -> MemoryStore {
@@ -132,6 +142,7 @@ impl MemoryStore {
             compacted: Revision(0),
             watches: Vec::new(),
             latest: 0,
+            spare: Vec::new(),
             changes: Vec::new(),
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
@@ -307,6 +318,7 @@ impl MemoryStore {
         if let Stored::Object(o) = &mut value {
             o.set_rv(revision);
         }
+        let spare = self.spare.pop();
         let place = match &key {
             StoreKey::Object(key) => self.of_kind_mut(key.kind).get_mut(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&key),
@@ -315,7 +327,7 @@ impl MemoryStore {
         let old = &**place;
         let same = old.entry.lease == lease;
         let entry = if same { Rc::clone(&old.entry) } else { Rc::new(Entry { lease, ..Entry::clone(&old.entry) }) };
-        let new = Rc::new(KeyValue { mod_revision: revision, version: old.version + 1, value, entry });
+        let new = hold(spare, KeyValue { mod_revision: revision, version: old.version + 1, value, entry });
         share_key(&new);
         let previous = std::mem::replace(place, Rc::clone(&new));
         if !same {
@@ -473,9 +485,12 @@ impl MemoryStore {
         let some = limits::FORGOTTEN_AT_ONCE as usize;
         self.log.iter().take(some).for_each(|batch| batch.iter().for_each(read_ahead));
         for _ in 0..some {
-            if gone(&self.log) {
-                self.log.pop_front();
+            if !gone(&self.log) {
+                break;
             }
+            let batch = self.log.pop_front().expect("it is there as of the line before");
+            let previous = batch.into_one().and_then(|event| event.previous);
+            self.spare.extend(previous.filter(|kv| self.spare.len() < some && Rc::strong_count(kv) == 1));
         }
     }
 

@@ -22,8 +22,8 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
-    BoundPodSpec, KeyMap, Kind, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_condition,
-    pod_phase,
+    BoundPodSpec, KeyMap, Kind, NameMap, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active,
+    pod_condition, pod_phase,
 };
 
 use set::Set;
@@ -245,7 +245,7 @@ impl<'a> Sync<'a> {
             self.plan.writes.extend((0..missing).map(|_| Write::Create(pod.clone())));
         } else if active > wanted {
             let surplus = (active - wanted).min(limits::BURST_REPLICAS);
-            let ranked = ranking::to_delete(self.active(), surplus, self.related(), self.now);
+            let ranked = ranking::to_delete(self.active(), surplus, &self.related(), self.now);
             self.plan.writes.extend(ranked.into_iter().map(|pod| Write::Delete {
                 key: pod.key(),
                 uid: pod.uid().into(),
@@ -271,17 +271,17 @@ impl<'a> Sync<'a> {
     }
 
     /// Active pods of this set and of the sets with the same owner, per node: crowded nodes lose pods first.
-    fn related(&self) -> BTreeMap<&'a str, usize> {
+    fn related(&self) -> NameMap<usize> {
         let mut uids = vec![self.object.uid()];
         if let Some(owner) = controller_of(self.object.meta()).filter(|_| self.object.kind() == Kind::REPLICA_SET) {
             let siblings = self.views.controlled_by::<apps_v1::ReplicaSet>(&owner.uid).map(|rs| rs.uid());
             uids.extend(siblings.filter(|uid| *uid != self.object.uid()));
         }
-        let mut per_node = BTreeMap::new();
+        let mut per_node = NameMap::default();
         for uid in uids {
             for pod in self.views.controlled_by::<core_v1::Pod>(uid).filter(|p| is_pod_active(p)) {
-                if let Some(node) = pod.spec.node.as_deref() {
-                    *per_node.entry(node).or_insert(0) += 1;
+                if let Some(node) = &pod.spec.node {
+                    *per_node.entry(node) += 1;
                 }
             }
         }

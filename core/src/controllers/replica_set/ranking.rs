@@ -1,11 +1,10 @@
 //! Which pods go first when a set shrinks (`ActivePodsWithRanks`).
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::machine::{Now, Wall};
-use crate::object::{Pod, is_pod_ready, pod_condition, pod_phase};
+use crate::object::{NameMap, Pod, pod_condition, pod_phase};
 
 /// Annotation by which a pod says what its deletion costs; the cheaper go first (KEP-2255).
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -23,13 +22,8 @@ struct Rank<'a> {
 }
 
 /// The `surplus` pods to be deleted, in the order in which they are.
-pub(super) fn to_delete<'a>(
-    pods: Vec<&'a Pod>,
-    surplus: usize,
-    per_node: BTreeMap<&str, usize>,
-    now: Now,
-) -> Vec<&'a Pod> {
-    let mut ranks: Vec<Rank<'a>> = pods.into_iter().map(|pod| rank(pod, &per_node)).collect();
+pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, surplus: usize, per_node: &NameMap<usize>, now: Now) -> Vec<&'a Pod> {
+    let mut ranks: Vec<Rank<'a>> = pods.into_iter().map(|pod| rank(pod, per_node)).collect();
     // No two rank the same, so what is selected does not depend on how.
     if surplus < ranks.len() {
         ranks.select_nth_unstable_by(surplus, |a, b| compare(a, b, now));
@@ -39,10 +33,11 @@ pub(super) fn to_delete<'a>(
     ranks.into_iter().map(|r| r.pod).collect()
 }
 
-fn rank<'a>(pod: &'a Pod, per_node: &BTreeMap<&str, usize>) -> Rank<'a> {
+fn rank<'a>(pod: &'a Pod, per_node: &NameMap<usize>) -> Rank<'a> {
     let node = pod.spec.node.as_deref();
-    let ready = is_pod_ready(pod);
-    let since = pod_condition(&pod.status, "Ready").and_then(|c| c.last_transition_time.as_ref());
+    let condition = pod_condition(&pod.status, "Ready");
+    let ready = condition.is_some_and(|c| c.status == "True");
+    let since = condition.and_then(|c| c.last_transition_time.as_ref());
     let annotations = pod.meta.annotations.as_ref();
     Rank {
         pod,
