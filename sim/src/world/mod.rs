@@ -325,11 +325,10 @@ impl World {
             Event::StoreWake => {
                 self.note_of_none(at, Tag::StoreWake, 0, 0);
                 self.store_armed = u64::MAX;
-                let mut out = Vec::new();
                 let now = self.clock(STORE_HOST);
-                self.store.handle_timeout(now, &mut out);
+                self.store.handle_timeout(now, &mut self.store_out);
                 self.checkers.commits(self.now as f64 / 1e9, &self.store);
-                self.from_store(out);
+                self.from_store();
                 self.arm_store();
             }
         }
@@ -404,45 +403,42 @@ impl World {
     #[inline(never)]
     fn deliver(&mut self, process: u32) {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
-        // What is sent on changes no machine.
-        let due = match running {
-            Running::Api(m) => {
-                let due = m.poll_timeout();
-                let mut out = std::mem::take(&mut self.scratch.api);
-                self.from_api(process, &mut out);
-                self.scratch.api = out;
-                due
+        let due = running.poll_timeout();
+        // Taken from the end, so that nothing is moved but what is said. What is sent on changes no machine.
+        let out = &mut self.scratch;
+        match running {
+            Running::Api(_) => {
+                out.api.reverse();
+                while let Some(msg) = self.scratch.api.pop() {
+                    self.from_api(process, msg);
+                }
             }
-            Running::Agent(m) => {
-                let due = m.poll_timeout();
-                let mut out = std::mem::take(&mut self.scratch.agent);
-                self.from_agent(process, &mut out);
-                self.scratch.agent = out;
-                due
+            Running::Agent(_) => {
+                out.agent.reverse();
+                while let Some(msg) = self.scratch.agent.pop() {
+                    self.from_agent(process, msg);
+                }
             }
             Running::Manager(_) | Running::Scheduler(_) | Running::User(_) => {
-                let due = running.poll_timeout();
-                let mut out = std::mem::take(&mut self.scratch.client);
-                out.drain(..).for_each(|msg| self.send(process, msg));
-                self.scratch.client = out;
+                out.client.reverse();
+                while let Some(msg) = self.scratch.client.pop() {
+                    self.send(process, msg);
+                }
                 self.observe_leaders(process);
-                due
             }
-            Running::Proxy(m) => {
-                let due = m.poll_timeout();
-                let mut out = std::mem::take(&mut self.scratch.proxy);
-                self.from_proxy(process, &mut out);
-                self.scratch.proxy = out;
-                due
+            Running::Proxy(_) => {
+                out.proxy.reverse();
+                while let Some(msg) = self.scratch.proxy.pop() {
+                    self.from_proxy(process, msg);
+                }
             }
-            Running::Dns(m) => {
-                let due = m.poll_timeout();
-                let mut out = std::mem::take(&mut self.scratch.dns);
-                self.from_dns(process, &mut out);
-                self.scratch.dns = out;
-                due
+            Running::Dns(_) => {
+                out.dns.reverse();
+                while let Some(msg) = self.scratch.dns.pop() {
+                    self.from_dns(process, msg);
+                }
             }
-        };
+        }
         self.arm(process, due);
     }
 

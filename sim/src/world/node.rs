@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use skeg_core::Machine;
-use skeg_core::agent::{self, RuntimeEvent};
+use skeg_core::agent::{self, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::FromServer;
 use skeg_core::dns::{self, RecordChange};
 use skeg_core::proxy::{self, TableChange};
@@ -15,51 +15,46 @@ use crate::runtime::Fire;
 
 impl World {
     #[inline(always)]
-    pub(super) fn from_agent(&mut self, process: u32, out: &mut Vec<agent::Out>) {
-        for msg in out.drain(..) {
-            match msg {
-                agent::Out::Api(msg) => self.send(process, msg),
-                agent::Out::Runtime(command) => {
-                    let Role::Agent(node, _) = self.processes[process as usize].role else {
-                        unreachable!("only agents say this")
-                    };
-                    let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
-                    self.fire_later(node, delay, fire);
-                }
-            }
+    pub(super) fn from_agent(&mut self, process: u32, msg: agent::Out) {
+        match msg {
+            agent::Out::Api(msg) => self.send(process, msg),
+            agent::Out::Runtime(command) => self.command(process, command),
         }
     }
 
+    /// Lets a node's runtime do what its agent asks for.
+    fn command(&mut self, process: u32, command: RuntimeCommand) {
+        let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
+        let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
+        self.fire_later(node, delay, fire);
+    }
+
     /// Sets up a node's services as its proxy says. What is set up outlives the proxy, as rules in a kernel do.
-    pub(super) fn from_proxy(&mut self, process: u32, out: &mut Vec<proxy::Out>) {
+    pub(super) fn from_proxy(&mut self, process: u32, msg: proxy::Out) {
         let Role::Proxy(node, _) = self.processes[process as usize].role else { unreachable!("only proxies say this") };
-        for msg in out.drain(..) {
-            let services = &mut self.nodes[node].services;
-            match msg {
-                proxy::Out::Api(msg) => self.send(process, msg),
-                proxy::Out::Table(TableChange::Replace(all)) => *services = all.into_iter().collect(),
-                proxy::Out::Table(TableChange::Set(frontend, entry)) => drop(services.insert(frontend, entry)),
-                proxy::Out::Table(TableChange::Remove(frontend)) => {
-                    let known = services.remove(&frontend);
-                    assert!(known.is_some(), "{frontend:?} is removed, and is not there");
-                }
+        let services = &mut self.nodes[node].services;
+        match msg {
+            proxy::Out::Api(msg) => self.send(process, msg),
+            proxy::Out::Table(TableChange::Replace(all)) => *services = all.into_iter().collect(),
+            proxy::Out::Table(TableChange::Set(frontend, entry)) => drop(services.insert(frontend, entry)),
+            proxy::Out::Table(TableChange::Remove(frontend)) => {
+                let known = services.remove(&frontend);
+                assert!(known.is_some(), "{frontend:?} is removed, and is not there");
             }
         }
     }
 
     /// Publishes what a replica of the DNS says.
-    pub(super) fn from_dns(&mut self, process: u32, out: &mut Vec<dns::Out>) {
+    pub(super) fn from_dns(&mut self, process: u32, msg: dns::Out) {
         let Role::Dns(index) = self.processes[process as usize].role else { unreachable!("only the DNS says this") };
-        for msg in out.drain(..) {
-            let zone = &mut self.zones[index];
-            match msg {
-                dns::Out::Api(msg) => self.send(process, msg),
-                dns::Out::Records(RecordChange::Replace(all)) => *zone = all.into_iter().collect(),
-                dns::Out::Records(RecordChange::Set(name, records)) => drop(zone.insert(name, records)),
-                dns::Out::Records(RecordChange::Remove(name)) => {
-                    let known = zone.remove(&name);
-                    assert!(known.is_some(), "the records of {name} are removed, and are not there");
-                }
+        let zone = &mut self.zones[index];
+        match msg {
+            dns::Out::Api(msg) => self.send(process, msg),
+            dns::Out::Records(RecordChange::Replace(all)) => *zone = all.into_iter().collect(),
+            dns::Out::Records(RecordChange::Set(name, records)) => drop(zone.insert(name, records)),
+            dns::Out::Records(RecordChange::Remove(name)) => {
+                let known = zone.remove(&name);
+                assert!(known.is_some(), "the records of {name} are removed, and are not there");
             }
         }
     }
@@ -123,10 +118,9 @@ impl World {
             self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
         }
         if let Role::Api(index) = self.processes[process as usize].role {
-            let mut out = Vec::new();
             let now = self.clock(STORE_HOST);
-            self.store.handle(now, store::In::Closed(StoreClient(index as u32)), &mut out);
-            self.from_store(out);
+            self.store.handle(now, store::In::Closed(StoreClient(index as u32)), &mut self.store_out);
+            self.from_store();
             for client in 0..self.processes.len() as u32 {
                 let p = &mut self.processes[client as usize];
                 let Some(c) = p.connection.as_mut().filter(|c| c.api() == index) else { continue };

@@ -11,7 +11,7 @@ use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
 use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
-use crate::process::{Role, Running};
+use crate::process::{Process, Role, Running};
 
 /// What an overloaded API server asks for in `Retry-After`.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
@@ -125,21 +125,19 @@ impl World {
     }
 
     #[inline(always)]
-    pub(super) fn from_api(&mut self, process: u32, out: &mut Vec<apiserver::Out>) {
-        let Role::Api(index) = self.processes[process as usize].role else { unreachable!("only API servers say this") };
-        let from = self.processes[process as usize].host;
-        for msg in out.drain(..) {
-            match msg {
-                apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
-                apiserver::Out::Store(id, request) => {
-                    let life = self.processes[process as usize].life;
-                    let delay = self.net.delay(self.now, from, STORE_HOST)
-                        + self.rng.range(self.store_latency.0, self.store_latency.1);
-                    let at = (self.now + delay).max(self.store_up[index] + 1);
-                    let at = at.max(self.store_stalled_until);
-                    self.store_up[index] = at;
-                    self.heap.push(at, Event::ToStore { api: index, life, id, request });
-                }
+    pub(super) fn from_api(&mut self, process: u32, msg: apiserver::Out) {
+        let Process { host, life, role, .. } = &self.processes[process as usize];
+        let (from, life) = (*host, *life);
+        match msg {
+            apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
+            apiserver::Out::Store(id, request) => {
+                let Role::Api(index) = *role else { unreachable!("only API servers say this") };
+                let delay = self.net.delay(self.now, from, STORE_HOST)
+                    + self.rng.range(self.store_latency.0, self.store_latency.1);
+                let at = (self.now + delay).max(self.store_up[index] + 1);
+                let at = at.max(self.store_stalled_until);
+                self.store_up[index] = at;
+                self.heap.push(at, Event::ToStore { api: index, life, id, request });
             }
         }
     }
@@ -205,23 +203,22 @@ impl World {
         if self.processes[self.apis[api] as usize].life != life {
             return;
         }
-        let mut out = std::mem::take(&mut self.store_out);
         let client = StoreClient(api as u32);
         let now = self.clock(STORE_HOST);
-        self.store.handle(now, store::In::Request(client, id, request), &mut out);
+        self.store.handle(now, store::In::Request(client, id, request), &mut self.store_out);
         self.checkers.commits(self.now as f64 / 1e9, &self.store);
-        self.from_store(out);
+        self.from_store();
         self.arm_store();
     }
 
     #[inline(always)]
-    pub(super) fn from_store(&mut self, mut out: Vec<store::Out>) {
-        let mut messages = out.drain(..).peekable();
-        while let Some(store::Out { to, msg }) = messages.next() {
+    pub(super) fn from_store(&mut self) {
+        self.store_out.reverse();
+        while let Some(store::Out { to, msg }) = self.store_out.pop() {
             let index = to.0 as usize;
             let lag = self.lags[index].as_nanos() as u64;
             let together = |next: &store::Out| self.calm && lag == 0 && next.to == to && are_one_step(&msg, &next.msg);
-            let with = messages.next_if(together).map(|next| next.msg);
+            let with = self.store_out.pop_if(|next| together(next)).map(|next| next.msg);
             let tells = with.is_some() || matches!(msg, FromStore::Events { .. });
             let process = self.apis[index];
             let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
@@ -243,8 +240,6 @@ impl World {
             };
             self.heap.push(at, Event::FromStore { process, life, msg, with });
         }
-        drop(messages);
-        self.store_out = out;
     }
 }
 
