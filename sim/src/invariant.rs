@@ -448,7 +448,10 @@ fn place(pod: &Pod) -> Option<&Rc<str>> {
 
 fn add(to: &mut Amounts, what: &Amounts, sign: i128) {
     for (resource, n) in what {
-        to.entry(resource.clone()).or_default().0 += sign * n.0;
+        match to.get_mut(resource) {
+            Some(known) => known.0 += sign * n.0,
+            None => drop(to.insert(resource.clone(), Milli(sign * n.0))),
+        }
     }
 }
 
