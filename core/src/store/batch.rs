@@ -23,9 +23,7 @@ impl Batch {
         let one = if changes.len() == 1 { changes.pop() } else { None };
         Batch(one.map_or_else(|| Changes::Many(changes.drain(..).collect()), |one| Changes::One([one])))
     }
-}
 
-impl Batch {
     /// The one change of it, unless there are more.
     pub(super) fn into_one(self) -> Option<StoreEvent> {
         match self.0 {

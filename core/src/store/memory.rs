@@ -243,7 +243,7 @@ impl MemoryStore {
     fn request(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest, out: &mut Vec<Out>) {
         let mut history = None;
         let reply = match request {
-            StoreRequest::Txn(txn) => self.txn(txn),
+            StoreRequest::Txn(txn) => self.txn(*txn),
             StoreRequest::Range { span, at, limit } => self.read_range(&span.start, &span.end, at, limit),
             StoreRequest::Watch { watch, span, from: revision } => {
                 let reply = self.watch(from, watch, *span, revision);
@@ -277,7 +277,7 @@ impl MemoryStore {
     }
 
     #[inline(always)]
-    fn txn(&mut self, txn: Box<Txn>) -> StoreReply {
+    fn txn(&mut self, txn: Txn) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
         let ops: &[Op] = if succeeded { &txn.success } else { &txn.failure };
         let lacks = |op: &Op| matches!(op, Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease));
@@ -323,7 +323,7 @@ impl MemoryStore {
             StoreKey::Object(key) => self.of_kind_mut(key.kind).get_mut(key),
             StoreKey::Fence(_) | StoreKey::Private(_) => self.others.get_mut(&key),
         };
-        let Some(place) = place else { return self.put_new(revision, key, value, lease) };
+        let Some(place) = place else { return self.put_new(spare, revision, key, value, lease) };
         let old = &**place;
         let same = old.entry.lease == lease;
         let entry = if same { Rc::clone(&old.entry) } else { Rc::new(Entry { lease, ..Entry::clone(&old.entry) }) };
@@ -337,9 +337,16 @@ impl MemoryStore {
         self.record(StoreEvent { value: Some(new), previous: Some(previous), revision });
     }
 
-    fn put_new(&mut self, revision: Revision, key: StoreKey, value: Stored, lease: Option<LeaseId>) {
+    fn put_new(
+        &mut self,
+        spare: Option<Rc<KeyValue>>,
+        revision: Revision,
+        key: StoreKey,
+        value: Stored,
+        lease: Option<LeaseId>,
+    ) {
         let entry = Rc::new(Entry { key: key.clone(), create_revision: revision, lease });
-        let new = Rc::new(KeyValue { mod_revision: revision, version: 1, value, entry });
+        let new = hold(spare, KeyValue { mod_revision: revision, version: 1, value, entry });
         share_key(&new);
         match &key {
             StoreKey::Object(key) => drop(self.of_kind_mut(key.kind).insert_new(key.clone(), Rc::clone(&new))),

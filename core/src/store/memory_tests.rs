@@ -171,6 +171,29 @@ fn a_transaction_sees_its_own_writes() {
 }
 
 #[test]
+fn what_is_let_go_after_a_compaction_is_nobodys() {
+    let mut store = MemoryStore::new();
+    let value = |n: u64| {
+        if n.is_multiple_of(3) { vec![put("a", &n.to_string()), put("b", "x")] } else { vec![put("a", &n.to_string())] }
+    };
+    // Revision n holds n.
+    (2..=300).for_each(|n| drop(ask(&mut store, do_ops(value(n)))));
+    let StoreReply::Range { kvs: held, .. } = ask(&mut store, all_at(Some(90))) else { panic!("a range") };
+    ask(&mut store, StoreRequest::Compact { at: Revision(200) });
+    assert_eq!(store.history_len(), 101);
+    for n in 301..=900 {
+        ask(&mut store, do_ops(value(n)));
+        assert_eq!(store.history_len() as u64, n - 199);
+        let old = 200 + n % 100;
+        assert!(texts(&ask(&mut store, all_at(Some(old))))[0].starts_with(&format!("a={old}@2/{old}/")));
+    }
+    assert_eq!(held[0].value, mark("90"), "what somebody holds stays as it is");
+    let StoreReply::Error(StoreError::Compacted { .. }) = ask(&mut store, all_at(Some(199))) else {
+        panic!("what is compacted away is out of reach")
+    };
+}
+
+#[test]
 fn a_watch_replays_and_goes_on() {
     let all: &[&str] = &["2 a:->1", "3 a:1>2 b:->1", "4 a:2>-", "5 a:->3"];
     for (from, missed) in [(2, all), (4, &all[2..]), (6, &[]), (0, &[])] {
