@@ -125,20 +125,19 @@ impl World {
         // Step by step and each for all, since each step's addresses come from the one before.
         let soon = || processes.iter().map(|process| &self.processes[*process as usize]);
         soon().for_each(|process| touch(&process.life));
-        let mut leases: [Option<&ObjectKey>; AHEAD] = [None; AHEAD];
-        for (process, lease) in soon().zip(&mut leases) {
-            if let Some(Running::Agent(agent)) = &process.running {
-                *lease = agent.read_ahead();
-            }
-        }
-        for key in leases.into_iter().flatten() {
+        let mut leases: Vec<&ObjectKey> = Vec::with_capacity(processes.len());
+        leases.extend(soon().filter_map(|process| match &process.running {
+            Some(Running::Agent(agent)) => agent.read_ahead(),
+            _ => None,
+        }));
+        for key in &leases {
             key.read_ahead();
             self.store.read_ahead(key);
         }
         for process in &self.processes[..self.control] {
             match &process.running {
-                Some(Running::Api(api)) => leases.into_iter().flatten().for_each(|key| api.read_ahead(key)),
-                Some(Running::Manager(manager)) => leases.into_iter().flatten().for_each(|key| manager.read_ahead(key)),
+                Some(Running::Api(api)) => leases.iter().for_each(|key| api.read_ahead(key)),
+                Some(Running::Manager(manager)) => leases.iter().for_each(|key| manager.read_ahead(key)),
                 _ => {}
             }
         }
