@@ -14,7 +14,7 @@ pub const WATCH_PATIENCE: Duration = Duration::from_secs(300);
 /// How many events per kind the watch cache keeps at least for clients that resume.
 pub const WATCH_CACHE_EVENTS: usize = 10_000;
 /// How many old events, or revisions, are forgotten together, so that one wait for memory does for all of them.
-pub const FORGOTTEN_AT_ONCE: u64 = 32;
+pub const FORGOTTEN_AT_ONCE: usize = 32;
 /// How often old revisions are compacted away (`--etcd-compaction-interval`).
 pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// Compaction comes early once so many revisions have passed since the last: a burst of writes must not fill the store

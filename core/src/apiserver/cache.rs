@@ -178,10 +178,10 @@ impl KindCache {
     fn remember(&mut self, recent: StoreEvent) {
         self.last = recent.revision;
         self.recent.push_back(recent);
-        if self.recent.len() < limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE as usize {
+        if self.recent.len() < limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE {
             return;
         }
-        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE as usize).flat_map(|e| &e.value).for_each(touch_shared);
+        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE).flat_map(|e| &e.value).for_each(touch_shared);
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;

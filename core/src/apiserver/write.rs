@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use super::cache::object_of;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
-use crate::api::{Call, ReqId, Request, Response, Scale, Status};
+use crate::api::{Call, ReqId, Request, Response, Status};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -315,7 +315,10 @@ fn at_revision(response: Response, revision: Revision) -> Response {
             Response::Object(object)
         }
         Response::Done { .. } => Response::Done { rv: revision },
-        Response::Scale(scale) => Response::Scale(Box::new(Scale { rv: revision, ..*scale })),
+        Response::Scale(mut scale) => {
+            scale.rv = revision;
+            Response::Scale(scale)
+        }
         Response::List { .. } => unreachable!("a write answers no list"),
     }
 }

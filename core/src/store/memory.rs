@@ -279,22 +279,19 @@ impl MemoryStore {
     #[inline(always)]
     fn txn(&mut self, txn: Txn) -> StoreReply {
         let succeeded = txn.compare.iter().all(|c| self.holds(c));
-        let ops: &[Op] = if succeeded { &txn.success } else { &txn.failure };
+        let ops = if succeeded { txn.success } else { txn.failure.into() };
         let lacks = |op: &Op| matches!(op, Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease));
         if ops.iter().any(lacks) {
             return StoreReply::Error(StoreError::LeaseNotFound);
         }
         let revision = Revision(self.revision.0 + 1);
         let mut results = Vec::new();
-        let mut carry_out = |op| match op {
-            Op::Get { key } => results.push(self.get(&key).cloned()),
-            Op::Put { key, value, lease } => self.put(revision, key, value, lease),
-            Op::Delete { key } => self.delete(revision, &key),
-        };
-        if succeeded {
-            txn.success.into_iter().for_each(&mut carry_out);
-        } else {
-            txn.failure.into_iter().for_each(&mut carry_out);
+        for op in ops {
+            match op {
+                Op::Get { key } => results.push(self.get(&key).cloned()),
+                Op::Put { key, value, lease } => self.put(revision, key, value, lease),
+                Op::Delete { key } => self.delete(revision, &key),
+            }
         }
         if !self.changes.is_empty() {
             self.revision = revision;
@@ -444,10 +441,10 @@ impl MemoryStore {
         if from < self.compacted {
             return StoreReply::WatchCanceled { watch, compacted: Some(self.compacted) };
         }
-        let watch_of = Watch { of: (client, watch), span, from };
-        match self.watches.binary_search_by_key(&watch_of.of, |w| w.of) {
-            Ok(at) => self.watches[at] = watch_of,
-            Err(at) => self.watches.insert(at, watch_of),
+        let new = Watch { of: (client, watch), span, from };
+        match self.watches.binary_search_by_key(&new.of, |w| w.of) {
+            Ok(at) => self.watches[at] = new,
+            Err(at) => self.watches.insert(at, new),
         }
         StoreReply::Watching { revision: Revision(from.0 - 1), watch }
     }
@@ -477,7 +474,7 @@ impl MemoryStore {
         }
         self.latest += 1;
         self.log.push_back(batch);
-        if revision.0.is_multiple_of(limits::FORGOTTEN_AT_ONCE / 2) {
+        if revision.0.is_multiple_of(limits::FORGOTTEN_AT_ONCE as u64 / 2) {
             self.forget_some();
         }
     }
@@ -489,7 +486,7 @@ impl MemoryStore {
         if !gone(&self.log) {
             return;
         }
-        let some = limits::FORGOTTEN_AT_ONCE as usize;
+        let some = limits::FORGOTTEN_AT_ONCE;
         self.log.iter().take(some).for_each(|batch| batch.iter().for_each(read_ahead));
         for _ in 0..some {
             if !gone(&self.log) {

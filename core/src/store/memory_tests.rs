@@ -179,14 +179,18 @@ fn what_is_let_go_after_a_compaction_is_nobodys() {
     // Revision n holds n.
     (2..=300).for_each(|n| drop(ask(&mut store, do_ops(value(n)))));
     let StoreReply::Range { kvs: held, .. } = ask(&mut store, all_at(Some(90))) else { panic!("a range") };
+    let StoreReply::Range { kvs, .. } = ask(&mut store, all_at(Some(50))) else { panic!("a range") };
+    let Stored::Mark(fifty) = kvs[0].value.clone() else { panic!("a mark") };
+    drop(kvs);
     ask(&mut store, StoreRequest::Compact { at: Revision(200) });
-    assert_eq!(store.history_len(), 101);
+    assert_eq!((store.history_len(), Rc::strong_count(&fifty)), (101, 2));
     for n in 301..=900 {
         ask(&mut store, do_ops(value(n)));
         assert_eq!(store.history_len() as u64, n - 199);
         let old = 200 + n % 100;
         assert!(texts(&ask(&mut store, all_at(Some(old))))[0].starts_with(&format!("a={old}@2/{old}/")));
     }
+    assert_eq!(Rc::strong_count(&fifty), 1, "nobody holds what is let go");
     assert_eq!(held[0].value, mark("90"), "what somebody holds stays as it is");
     let StoreReply::Error(StoreError::Compacted { .. }) = ask(&mut store, all_at(Some(199))) else {
         panic!("what is compacted away is out of reach")

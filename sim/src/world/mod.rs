@@ -404,42 +404,32 @@ impl World {
     fn deliver(&mut self, process: u32) {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
         let due = running.poll_timeout();
-        // Taken from the end, so that nothing is moved but what is said. What is sent on changes no machine.
-        let out = &mut self.scratch;
         match running {
-            Running::Api(_) => {
-                out.api.reverse();
-                while let Some(msg) = self.scratch.api.pop() {
-                    self.from_api(process, msg);
-                }
-            }
-            Running::Agent(_) => {
-                out.agent.reverse();
-                while let Some(msg) = self.scratch.agent.pop() {
-                    self.from_agent(process, msg);
-                }
-            }
+            Running::Api(_) => self.send_on(process, |said| &mut said.api, World::from_api),
+            Running::Agent(_) => self.send_on(process, |said| &mut said.agent, World::from_agent),
             Running::Manager(_) | Running::Scheduler(_) | Running::User(_) => {
-                out.client.reverse();
-                while let Some(msg) = self.scratch.client.pop() {
-                    self.send(process, msg);
-                }
+                self.send_on(process, |said| &mut said.client, World::send);
                 self.observe_leaders(process);
             }
-            Running::Proxy(_) => {
-                out.proxy.reverse();
-                while let Some(msg) = self.scratch.proxy.pop() {
-                    self.from_proxy(process, msg);
-                }
-            }
-            Running::Dns(_) => {
-                out.dns.reverse();
-                while let Some(msg) = self.scratch.dns.pop() {
-                    self.from_dns(process, msg);
-                }
-            }
+            Running::Proxy(_) => self.send_on(process, |said| &mut said.proxy, World::from_proxy),
+            Running::Dns(_) => self.send_on(process, |said| &mut said.dns, World::from_dns),
         }
         self.arm(process, due);
+    }
+
+    /// Sends on what a machine has said, in that order. It is taken from the end, so that nothing else is moved; and it
+    /// changes no machine.
+    #[inline(always)]
+    fn send_on<T>(
+        &mut self,
+        process: u32,
+        said: impl Fn(&mut Scratch) -> &mut Vec<T>,
+        send: impl Fn(&mut World, u32, T),
+    ) {
+        said(&mut self.scratch).reverse();
+        while let Some(msg) = said(&mut self.scratch).pop() {
+            send(self, process, msg);
+        }
     }
 
     /// Whether a process wants to be woken by what its clock shows.

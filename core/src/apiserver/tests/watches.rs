@@ -61,14 +61,14 @@ fn a_watch_of_the_past_is_too_old() {
     let mut c = cluster(2);
     let first = c.create(config_map("a")).unwrap();
     let mut last = first.clone();
-    for i in 1..limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE as usize {
+    for i in 1..limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE {
         set_data(&mut last, &i.to_string());
         last = c.update(last).unwrap();
     }
     let watch = c.watch_at(0, Kind::CONFIG_MAP, "", from(first.rv()));
     let (reason, text) = refusal(c.reply(watch).unwrap());
     assert_eq!((reason, reason.code()), (Reason::Expired, 410));
-    let oldest = first.rv().0 + limits::FORGOTTEN_AT_ONCE - 1;
+    let oldest = first.rv().0 + limits::FORGOTTEN_AT_ONCE as u64 - 1;
     assert_eq!(text, format!("too old resource version: {} ({oldest})", first.rv()));
     let watch = c.watch_at(0, Kind::CONFIG_MAP, "", from(Revision(oldest)));
     assert_eq!(c.seen(watch).split(' ').count(), limits::WATCH_CACHE_EVENTS);
