@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use skeg_core::api::{Call, Request};
 use skeg_core::object::{
     Amounts, Deployment, IntOrString, Kind, Milli, NameMap, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet,
-    controller_of, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
+    controller_of, is_mere_report, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
 };
 use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, Stored};
 
@@ -255,6 +255,11 @@ impl Checkers {
     }
 
     fn node(&mut self, old: Option<&Object>, new: Option<&Object>) {
+        if let (Some(Object::Node(old)), Some(Object::Node(new))) = (old, new)
+            && is_mere_report(old, new)
+        {
+            return;
+        }
         let ready = |o: Option<&Object>| matches!(o, Some(Object::Node(n)) if skeg_core::object::is_node_ready(n));
         self.nodes_ready += i64::from(ready(new)) - i64::from(ready(old));
         let Some(Object::Node(node)) = new.or(old) else { return };

@@ -112,6 +112,9 @@ impl Images {
 
     /// As `node.status.images` has it: the largest first.
     pub(super) fn status(&self, limit: usize) -> Vec<core_v1::ContainerImage> {
+        if limit == 0 {
+            return Vec::new();
+        }
         let mut all: Vec<_> = self.present.iter().collect();
         all.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let limit = limit.min(NODE_STATUS_MAX_IMAGES);

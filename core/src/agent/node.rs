@@ -56,8 +56,9 @@ pub(super) struct NodeKeeper {
     /// The status has changed; to be reported then.
     changed_at: Option<Mono>,
     reported: Option<Revision>,
-    /// The status as last reported.
-    made: Option<ReportedNodeStatus>,
+    /// The status as last reported, if another report need only tell its time; and whether it says that the container
+    /// runtime is up.
+    made: Option<(ReportedNodeStatus, bool)>,
     retry: Retry,
 }
 
@@ -165,7 +166,10 @@ impl NodeKeeper {
         let call = match (self.need, &self.node) {
             (Need::Register, _) | (Need::Adopt | Need::Status, None) => {
                 self.need = Need::Register;
-                Call::Create { object: Object::Node(self.fresh(&facts(), now)), options }
+                let facts = facts();
+                let node = self.fresh(&facts, now);
+                self.note_made(&node.status, &facts);
+                Call::Create { object: Object::Node(node), options }
             }
             (Need::Read | Need::Nothing, _) => Call::Get { key: ObjectKey::new(Kind::NODE, "", name), rv: None },
             (Need::Adopt, Some(node)) => {
@@ -310,18 +314,22 @@ impl NodeKeeper {
 
     /// The status to report. Where the last report still stands and nothing is to be added, only its time is new.
     fn report(&mut self, facts: &Facts, now: Now) -> ReportedNodeStatus {
-        let stands = |last: &&ReportedNodeStatus| {
-            let is_ready = node_condition(last, "Ready").is_some_and(|c| c.status == "True");
-            self.node.as_ref().is_some_and(|node| node.status.same_apart_from_report(last))
-                && is_ready == facts.runtime_is_up
-                && last.images.as_deref().unwrap_or_default() == facts.images
-        };
-        let status = match self.made.as_ref().filter(stands) {
-            Some(last) => last.reported_at(now.wall.to_time()),
-            None => ReportedNodeStatus::new(self.status(facts, now)),
-        };
-        self.made = Some(status.clone());
+        if let (Some((last, was_up)), Some(node)) = (&self.made, &self.node)
+            && node.status.same_apart_from_report(last)
+            && *was_up == facts.runtime_is_up
+            && last.images.as_deref().unwrap_or_default() == facts.images
+        {
+            return last.reported_at(now.wall.to_time());
+        }
+        let status = ReportedNodeStatus::new(self.status(facts, now));
+        self.note_made(&status, facts);
         status
+    }
+
+    /// Keeps the status for the next report, unless its time is not the one that it tells of the Ready condition.
+    fn note_made(&mut self, status: &ReportedNodeStatus, facts: &Facts) {
+        let tells = node_condition(status, "Ready").is_some_and(|c| status.is_reported(c));
+        self.made = tells.then(|| (status.clone(), facts.runtime_is_up));
     }
 
     fn status(&self, facts: &Facts, now: Now) -> core_v1::NodeStatus {

@@ -1,5 +1,7 @@
 //! Small readings of objects that many machines share: owners, pod phases, conditions, int-or-percent.
 
+use std::rc::Rc;
+
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod};
@@ -61,6 +63,15 @@ pub fn node_condition<'a>(status: &'a core_v1::NodeStatus, type_: &str) -> Optio
 /// Whether the node's `Ready` condition is true.
 pub fn is_node_ready(node: &Node) -> bool {
     node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// Whether a Node surely differs from what it was in its revision and the time of its kubelet's report at most: most
+/// changes of Nodes are no news for anybody else.
+#[inline]
+pub fn is_mere_report(old: &Node, new: &Node) -> bool {
+    Rc::ptr_eq(&old.meta, &new.meta)
+        && Rc::ptr_eq(&old.spec, &new.spec)
+        && old.status.same_apart_from_report(&new.status)
 }
 
 /// The well-known label of a node's zone.

@@ -56,6 +56,16 @@ impl ReportedNodeStatus {
         }
     }
 
+    /// Whether a condition is one that each report tells anew.
+    pub fn is_reported(&self, condition: &NodeCondition) -> bool {
+        condition.last_heartbeat_time == Some(REPORTED)
+    }
+
+    /// The time of the report.
+    pub fn reported(&self) -> Option<&Time> {
+        self.reported.as_ref()
+    }
+
     /// Whether they surely differ in the time of the report at most.
     pub fn same_apart_from_report(&self, other: &ReportedNodeStatus) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)
@@ -111,7 +121,7 @@ mod tests {
     fn a_report_that_says_nothing_new_shares_everything_else() {
         let (early, late) = (Some("2026-01-01T00:00:00Z"), Some("2026-01-01T00:05:00Z"));
         let first = ReportedNodeStatus::new(status([early, None, early]));
-        let time = ReportedNodeStatus::new(status([late; 3])).reported.expect("a time");
+        let time = ReportedNodeStatus::new(status([late; 3])).reported().expect("a time").clone();
         let next = first.reported_at(time);
         assert!(next != first && next.same_apart_from_report(&first));
         assert_eq!(next.to_whole(), status([late, None, late]));

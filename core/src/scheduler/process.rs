@@ -22,7 +22,7 @@ use crate::api::{
 use crate::client::{Change, Elector, Informer, InformerConfig, Recorder, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, pod_condition};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, is_mere_report, pod_condition};
 use crate::random::{Rng, mix};
 
 const ELECTION: u16 = 1;
@@ -214,7 +214,10 @@ impl SchedulerProcess {
         let changes = std::mem::take(&mut self.changes);
         for change in &changes {
             match &change.new {
-                Some(Object::Node(node)) => self.core.node_changed(now, node),
+                Some(Object::Node(node)) => match &change.old {
+                    Some(Object::Node(old)) if is_mere_report(old, node) => {}
+                    _ => self.core.node_changed(now, node),
+                },
                 Some(Object::Pod(pod)) => self.take_pod(now, &change.key, pod, out),
                 Some(_) => {}
                 None if change.key.kind == Kind::NODE => self.core.node_removed(change.key.name()),

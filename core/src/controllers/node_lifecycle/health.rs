@@ -53,8 +53,11 @@ pub(super) struct NodeState {
     pub(super) marked: BTreeSet<Rc<str>>,
     /// Where its heartbeats are noted, once it has a lease.
     pub(super) beat: Option<u32>,
+    /// The revision that was looked at last, and the heartbeat in it.
     node: Revision,
     heartbeat: Option<Time>,
+    /// Whether that is the time of the kubelet's report.
+    reports: bool,
     posted: bool,
 }
 
@@ -95,6 +98,7 @@ impl NodeState {
             beat: None,
             node: Revision(0),
             heartbeat: None,
+            reports: false,
             posted: false,
         }
     }
@@ -108,12 +112,27 @@ impl NodeState {
         self.readiness = Readiness::of(node);
         let ready = node_condition(&node.status, "Ready");
         self.posted = ready.is_some();
+        self.reports = ready.is_some_and(|c| node.status.is_reported(c));
         let heartbeat = ready.and_then(|c| node.status.heartbeat(c));
         if heartbeat != self.heartbeat {
             self.heartbeat = heartbeat;
             self.heard = now;
         }
         true
+    }
+
+    /// Takes in a mere report: does what [`see_node`](Self::see_node) would do, if it has seen the node as it was
+    /// before. Answers whether it has.
+    pub(super) fn see_report(&mut self, old: &Node, new: &Node, now: Mono) -> bool {
+        let known = self.node == old.rv;
+        if known {
+            self.node = new.rv;
+            if self.reports && self.heartbeat.as_ref() != new.status.reported() {
+                self.heartbeat = new.status.reported().cloned();
+                self.heard = now;
+            }
+        }
+        known
     }
 
     /// Until when it may be silent, by what has been heard of it.

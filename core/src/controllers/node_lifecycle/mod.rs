@@ -1,8 +1,8 @@
 //! The node lifecycle controller and the taint manager: from heartbeats to conditions, from conditions to taints, from
 //! taints to evictions.
 //!
-//! Keys: one for the periodic look at all nodes, one a node, one a pod on a tainted node. A renewal of a lease concerns
-//! no key at all: it is noted as it arrives, and the look compares two times a healthy node. Each step writes one
+//! Keys: one for the periodic look at all nodes, one a node, one a pod on a tainted node. A renewal of a lease, or a
+//! report of a node that says nothing new, concerns no key at all: it is noted as it arrives, and the look compares two times a healthy node. Each step writes one
 //! thing, and the change it makes brings the next step.
 
 mod eviction;
@@ -21,7 +21,9 @@ use crate::api::Subresource;
 use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{KeyMap, Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision};
+use crate::object::{
+    KeyMap, Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision, is_mere_report,
+};
 use crate::read_ahead::touch;
 use eviction::Stay;
 use health::{Beat, NodeState, Readiness};
@@ -95,6 +97,8 @@ impl Controller for NodeLifecycleController {
             (Some(Object::Lease(_)), None) if self.nodes.find(Kind::NODE, "", change.key.name()).is_none() => {
                 self.beats.remove(&change.key);
             }
+            (Some(Object::Node(old)), Some(Object::Node(new)))
+                if is_mere_report(old, new) && self.note_report(&change.key, old, new, now.mono) => {}
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
             _ => {}
         }
@@ -163,6 +167,9 @@ impl Controller for NodeLifecycleController {
 }
 
 fn node_changed(change: &Change, old: &Node, new: &Node, views: &Views, keys: &mut Vec<ObjectKey>) {
+    if is_mere_report(old, new) {
+        return;
+    }
     let conditions = |n: &Node| -> Vec<(String, String)> {
         n.status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect()
     };
@@ -198,6 +205,11 @@ impl NodeLifecycleController {
         if let Some(node) = self.nodes.find(Kind::NODE, "", lease.name()) {
             self.nodes.at_mut(node).1.beat = Some(slot);
         }
+    }
+
+    /// Notes a report that says nothing new, if all that was before it has been looked at; whether it has.
+    fn note_report(&mut self, node: &ObjectKey, old: &Node, new: &Node, now: Mono) -> bool {
+        self.nodes.get_mut(node).is_some_and(|state| state.see_report(old, new, now))
     }
 
     /// The periodic look: who was heard of, which zones are disrupted, whose turn it is to be tainted.
