@@ -32,7 +32,7 @@ pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>
 impl PodState {
     /// A pod that this agent sees for the first time takes over what an earlier agent left running.
     pub(super) fn adopt(&mut self, found: Found, ctx: &mut Ctx<'_>) {
-        let before = Rc::clone(&self.pod.status);
+        let before = self.pod.status.clone();
         let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
         self.reconcile(found, ctx);
         for i in 0..self.containers.len() {

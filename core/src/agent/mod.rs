@@ -262,6 +262,15 @@ impl NodeAgent {
         self.lease.read_ahead()
     }
 
+    /// Reads what news will touch, whether of the API or of the container runtime: most of it is where it looks for its
+    /// next deadline.
+    pub fn read_ahead_news(&self) {
+        touch(&self.begun);
+        touch(&self.deadline_of_others());
+        touch(&self.view.len());
+        self.pods.read_ahead();
+    }
+
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {
         match message {
             FromServer::Reply(id, result) => match id.part() {

@@ -14,13 +14,13 @@ use crate::api::{
 };
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::Mono;
-use crate::object::{Object, Pod, Revision};
+use crate::object::{Briefed, Object, Part, Pod, Revision};
 
 /// What a request in flight is for.
 #[derive(Clone, Debug)]
 enum Purpose {
     /// This status, written on this revision.
-    Status(Rc<core_v1::PodStatus>, Revision),
+    Status(Briefed<core_v1::PodStatus>, Revision),
     /// The newest form of the pod, after a conflict.
     Read,
     /// The final deletion.
@@ -33,7 +33,7 @@ pub(super) struct StatusWrite {
     /// Something changed since the status was last made.
     pub(super) dirty: bool,
     /// The status as last made, or as last taken from the API.
-    pub(super) base: Rc<core_v1::PodStatus>,
+    pub(super) base: Briefed<core_v1::PodStatus>,
     /// Whether the API has `base`.
     pub(super) acked: bool,
     /// Revision of the last write that was acknowledged.
@@ -51,7 +51,7 @@ impl StatusWrite {
     pub(super) fn new(pod: &Pod) -> StatusWrite {
         StatusWrite {
             dirty: true,
-            base: Rc::clone(&pod.status),
+            base: pod.status.clone(),
             acked: true,
             acked_rv: Revision(0),
             in_flight: None,
@@ -97,7 +97,7 @@ impl PodState {
             self.write.dirty = false;
             let status = self.make_status(ctx.now, ctx.shared);
             if status != *self.write.base {
-                self.write.base = Rc::new(status);
+                self.write.base = Part::new(status);
                 self.write.acked = false;
             }
         }
@@ -110,8 +110,8 @@ impl PodState {
             self.request(Call::Get { key: self.pod.key(), rv }, Purpose::Read, ctx);
         } else if !self.write.acked {
             let mut pod = self.pod.clone();
-            pod.status = Rc::clone(&self.write.base);
-            let purpose = Purpose::Status(Rc::clone(&self.write.base), pod.rv);
+            pod.status = self.write.base.clone();
+            let purpose = Purpose::Status(self.write.base.clone(), pod.rv);
             let (subresource, options) = (Subresource::Status, WriteOptions::default());
             self.request(Call::Update { object: Object::Pod(pod), subresource, options }, purpose, ctx);
         } else if self.may_delete() {
@@ -139,7 +139,7 @@ impl PodState {
         match (purpose, result) {
             (Purpose::Status(sent, _), Ok(response)) => {
                 self.write.retry.reset();
-                if Rc::ptr_eq(&sent, &self.write.base) {
+                if sent.is_held_as(&self.write.base) {
                     self.write.acked = true;
                 }
                 if let Response::Object(Object::Pod(pod)) = response {
@@ -177,7 +177,7 @@ impl PodState {
         }
         if self.write.acked && *pod.status == *self.write.base {
             // One copy of the status for all who hold it.
-            self.write.base = Rc::clone(&pod.status);
+            self.write.base = pod.status.clone();
         }
         self.spec_changed(&pod);
         self.pod = pod;
@@ -225,7 +225,7 @@ impl PodState {
         if pod.rv < self.pod.rv || !self.in_api {
             return;
         }
-        let same_status = Rc::ptr_eq(&pod.status, &self.write.base) || *pod.status == *self.write.base;
+        let same_status = pod.status == self.write.base;
         let foreign = pod.rv > self.write.acked_rv && !same_status;
         let same = Rc::ptr_eq(&pod.meta, &self.pod.meta)
             || (pod.meta.generation == self.pod.meta.generation
@@ -234,11 +234,11 @@ impl PodState {
         if foreign {
             // Someone else wrote the status, or a write of ours whose reply was lost did: what is ours is set again.
             if self.write.acked {
-                self.write.base = Rc::clone(&pod.status);
+                self.write.base = pod.status.clone();
             }
             self.write.dirty = true;
         } else if same_status {
-            self.write.base = Rc::clone(&pod.status);
+            self.write.base = pod.status.clone();
             self.write.acked = true;
         }
         self.spec_changed(&pod);

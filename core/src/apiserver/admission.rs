@@ -15,8 +15,8 @@ use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::limits;
 use crate::object::{
-    BoundPodSpec, FieldError, Kind, Object, ObjectKey, Pod, Revision, TAINT_NOT_READY, TAINT_UNREACHABLE, defaults,
-    qos_class, validation,
+    BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, Revision, TAINT_NOT_READY,
+    TAINT_UNREACHABLE, defaults, qos_class, validation,
 };
 use crate::store::StoreKey;
 
@@ -33,7 +33,7 @@ struct Prepared {
     namespace: Rc<str>,
     /// What goes on: defaulted, admitted, validated.
     spec: Rc<BoundPodSpec>,
-    status: Rc<PodStatus>,
+    status: Briefed<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
     /// Revision of the last change of a PriorityClass.
@@ -130,7 +130,7 @@ impl Deciding<'_> {
             return refuse_pod(pod, validation::metadata_of_new);
         }
         let incoming = Rc::clone(&pod.spec.shared);
-        pod.status = Rc::default();
+        pod.status = Part::new(PodStatus::default());
         let mut object = Object::Pod(pod.clone());
         apply_defaults(&mut object);
         let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
@@ -149,7 +149,7 @@ impl Deciding<'_> {
                 incoming,
                 namespace: Rc::from(pod.namespace()),
                 spec: Rc::clone(&pod.spec),
-                status: Rc::clone(&pod.status),
+                status: pod.status.clone(),
                 account,
                 account_rv,
                 classes: self.cache.last_event(Kind::PRIORITY_CLASS),
@@ -171,7 +171,7 @@ impl Deciding<'_> {
         } else {
             pod.spec = Rc::clone(&known.spec);
         }
-        pod.status = Rc::clone(&known.status);
+        pod.status = known.status.clone();
         true
     }
 

@@ -181,7 +181,8 @@ impl KindCache {
         if self.recent.len() < limits::WATCH_CACHE_EVENTS + limits::FORGOTTEN_AT_ONCE {
             return;
         }
-        self.recent.iter().take(limits::FORGOTTEN_AT_ONCE).flat_map(|e| &e.value).for_each(touch_shared);
+        let going = self.recent.iter().take(limits::FORGOTTEN_AT_ONCE);
+        going.flat_map(|e| e.value.iter().chain(&e.previous)).for_each(touch_shared);
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
             // All events of a revision go together: half a revision can't be resumed from.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod};
+use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod, PodPhase};
 
 /// The owner that manages an object, if any (`controller: true`).
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -32,12 +32,19 @@ pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
 
 /// `status.phase`, `Pending` where unset.
 pub fn pod_phase(pod: &Pod) -> &str {
-    pod.status.phase.as_deref().unwrap_or("Pending")
+    match pod.status.brief().phase {
+        PodPhase::Pending => "Pending",
+        PodPhase::Running => "Running",
+        PodPhase::Succeeded => "Succeeded",
+        PodPhase::Failed => "Failed",
+        PodPhase::Unknown => "Unknown",
+        PodPhase::Other => pod.status.phase.as_deref().unwrap_or_default(),
+    }
 }
 
 /// Whether the pod has run to its end.
 pub fn is_pod_terminal(pod: &Pod) -> bool {
-    matches!(pod_phase(pod), "Succeeded" | "Failed")
+    matches!(pod.status.brief().phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 /// Whether the pod counts as alive for a controller: not at its end and not being deleted.
@@ -52,7 +59,7 @@ pub fn pod_condition<'a>(status: &'a core_v1::PodStatus, type_: &str) -> Option<
 
 /// Whether the pod's `Ready` condition is true.
 pub fn is_pod_ready(pod: &Pod) -> bool {
-    pod_condition(&pod.status, "Ready").is_some_and(|c| c.status == "True")
+    pod.status.brief().is_ready()
 }
 
 /// A node's condition by type.

@@ -23,6 +23,7 @@ mod name_map;
 mod node;
 mod part;
 mod pod;
+mod pod_status;
 mod quantity;
 mod resources;
 mod selector;
@@ -53,6 +54,7 @@ pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
 pub use part::{Inline, Part};
 pub use pod::BoundPodSpec;
+pub use pod_status::{Briefed, InBrief, PodBrief, PodPhase, PodReadiness};
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
@@ -400,7 +402,7 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Rc core_v1::PodStatus,
+resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Briefed core_v1::PodStatus,
 |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
 |meta, spec, status| Self {
     metadata: meta,

@@ -69,6 +69,7 @@ impl World {
         if self.nodes[node].epoch != epoch {
             return;
         }
+        self.read_for_news(self.nodes[node].agent);
         let now = self.clock(self.nodes[node].host);
         let (mut events, mut later) = (Vec::new(), Vec::new());
         self.nodes[node].runtime.fire(self.now, now.wall, fire, &self.images, &mut events, &mut later);

@@ -121,6 +121,16 @@ impl World {
         }
     }
 
+    /// Reads what news will touch that is on its way to an agent, while it is on its way.
+    #[inline]
+    pub(super) fn read_for_news(&self, process: u32) {
+        if self.nodes.len() >= LARGE
+            && let Some(Running::Agent(agent)) = &self.processes[process as usize].running
+        {
+            agent.read_ahead_news();
+        }
+    }
+
     fn read_for(&self, processes: &[u32]) {
         // Step by step and each for all, since each step's addresses come from the one before.
         let soon = || processes.iter().map(|process| &self.processes[*process as usize]);

@@ -156,6 +156,9 @@ impl World {
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.down = at;
         let life = self.processes[process as usize].life;
+        if matches!(msg, FromServer::Watch(..)) {
+            self.read_for_news(process);
+        }
         self.heap.push(at, Event::ToClient { process, life, conn, msg });
     }
 

@@ -22,8 +22,7 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
-    BoundPodSpec, KeyMap, Kind, NameMap, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active,
-    pod_condition, pod_phase,
+    BoundPodSpec, KeyMap, Kind, NameMap, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_phase,
 };
 
 use set::Set;
@@ -307,10 +306,7 @@ impl<'a> Sync<'a> {
 /// Whether a change of a pod can change what its set decides or reports.
 fn pod_matters(change: &Change) -> bool {
     let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new) else { return true };
-    let ready = |p: &Pod| {
-        let condition = pod_condition(&p.status, "Ready");
-        condition.map(|c| (c.status == "True", c.last_transition_time.clone()))
-    };
+    let ready = |p: &Pod| (p.status.brief().readiness, p.status.brief().since());
     old.meta != new.meta || pod_phase(old) != pod_phase(new) || ready(old) != ready(new)
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use crate::machine::{Now, Wall};
-use crate::object::{NameMap, Pod, pod_condition, pod_phase};
+use crate::object::{NameMap, Pod, PodPhase};
 
 /// Annotation by which a pod says what its deletion costs; the cheaper go first (KEP-2255).
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -16,7 +16,7 @@ struct Rank<'a> {
     ready: bool,
     cost: i32,
     crowd: usize,
-    ready_since: Option<i64>,
+    ready_since: Option<Wall>,
     restarts: i32,
     created: Option<Wall>,
 }
@@ -35,23 +35,21 @@ pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, surplus: usize, per_node: &NameM
 
 fn rank<'a>(pod: &'a Pod, per_node: &NameMap<usize>) -> Rank<'a> {
     let node = pod.spec.node.as_deref();
-    let condition = pod_condition(&pod.status, "Ready");
-    let ready = condition.is_some_and(|c| c.status == "True");
-    let since = condition.and_then(|c| c.last_transition_time.as_ref());
+    let status = pod.status.brief();
     let annotations = pod.meta.annotations.as_ref();
     Rank {
         pod,
         unassigned: node.is_none(),
-        phase: match pod_phase(pod) {
-            "Pending" => 0,
-            "Unknown" => 1,
-            _ => 2,
+        phase: match status.phase {
+            PodPhase::Pending => 0,
+            PodPhase::Unknown => 1,
+            PodPhase::Running | PodPhase::Succeeded | PodPhase::Failed | PodPhase::Other => 2,
         },
-        ready,
+        ready: status.is_ready(),
         cost: annotations.and_then(|a| a.get(DELETION_COST)?.parse().ok()).unwrap_or(0),
         crowd: node.and_then(|n| per_node.get(n).copied()).unwrap_or(0),
-        ready_since: since.filter(|_| ready).map(|t| Wall::from_time(t).0),
-        restarts: pod.status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
+        ready_since: status.since().filter(|_| status.is_ready()),
+        restarts: status.restarts,
         created: pod.meta.creation_timestamp.as_ref().map(Wall::from_time),
     }
 }
@@ -69,7 +67,7 @@ fn compare(a: &Rank<'_>, b: &Rank<'_>, now: Now) -> Ordering {
         .then(a.ready.cmp(&b.ready))
         .then(a.cost.cmp(&b.cost))
         .then(b.crowd.cmp(&a.crowd))
-        .then_with(|| age_class(a.ready_since.map(Wall), now).cmp(&age_class(b.ready_since.map(Wall), now)))
+        .then_with(|| age_class(a.ready_since, now).cmp(&age_class(b.ready_since, now)))
         .then(b.restarts.cmp(&a.restarts))
         .then_with(|| age_class(a.created, now).cmp(&age_class(b.created, now)))
         .then_with(|| a.pod.uid().cmp(b.pod.uid()))

@@ -7,8 +7,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 use super::{Failure, Sync};
 use crate::api::Subresource;
 use crate::controllers::Write;
-use crate::machine::Wall;
-use crate::object::{Object, Pod, Time, is_pod_active, is_pod_ready, pod_condition};
+use crate::object::{Object, Pod, Time, is_pod_active, is_pod_ready};
 
 impl Sync<'_> {
     /// Writes the status if it changed, and comes back when a ready pod will have been ready for long enough.
@@ -84,8 +83,8 @@ impl Sync<'_> {
         if min.is_zero() {
             return None;
         }
-        let since = pod_condition(&pod.status, "Ready").and_then(|c| c.last_transition_time.as_ref());
-        let ready_for = since.map_or(Duration::ZERO, |t| self.now.wall.since(Wall::from_time(t)));
+        let since = pod.status.brief().since();
+        let ready_for = since.map_or(Duration::ZERO, |since| self.now.wall.since(since));
         // Times in objects are whole seconds: one more makes sure that the moment has passed.
         (ready_for < min).then(|| min - ready_for + Duration::from_secs(1))
     }

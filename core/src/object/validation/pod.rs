@@ -266,7 +266,7 @@ fn changed_fields(n: &PodSpec, n_node: Option<&str>, o: &PodSpec, o_node: Option
 
 /// `ValidatePodStatusUpdate`: a container that is not to be started again stays terminated.
 pub(super) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
-    if Rc::ptr_eq(&new.status, &old.status) {
+    if new.status.is_held_as(&old.status) {
         return;
     }
     let restart = old.spec.restart_policy.as_deref().unwrap_or("Always");
