@@ -1,4 +1,4 @@
-//! When each process is to be woken, and what the next few wake-ups will touch.
+//! When each process is to be woken, and what the next few wake-ups, and news on their way, will touch.
 //!
 //! Most of what happens in a large cluster at rest is that agents wake and beat, thousands of them in turn. Each
 //! process has one wake-up, which moves when its deadline does: its old key stays behind, and is nobody's from then on.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Due, World, container, describe, exec, probe, ready_world, with};
 use crate::agent::{In, RuntimeEvent};
 use crate::api::FromServer;
-use crate::object::{Kind, ObjectKey};
+use crate::object::{Kind, Node, ObjectKey, is_mere_report, node_condition};
 
 #[test]
 fn registers_beats_and_comes_back() {
@@ -51,6 +51,25 @@ fn registers_beats_and_comes_back() {
     world.restart_agent();
     world.run_for(20.0);
     assert_eq!(world.api.objects[&node_key].uid(), node["metadata"]["uid"].as_str().unwrap());
+}
+
+#[test]
+fn a_report_that_says_nothing_new_shares_the_node_but_for_its_time() {
+    let mut world = ready_world();
+    world.run_for(2.0);
+    let key = ObjectKey::new(Kind::NODE, "", "n1");
+    let node = |world: &World| world.api.objects[&key].get::<core_v1::Node>().expect("a Node").clone();
+    let (first, mut reports) = (node(&world), 0);
+    for _ in 0..9 {
+        let before = node(&world);
+        world.run_for(100.0);
+        let after = node(&world);
+        reports += usize::from(after.rv != before.rv);
+        assert!(is_mere_report(&before, &after), "{:?} became {:?}", before.to_whole(), after.to_whole());
+    }
+    assert!((2..=4).contains(&reports), "{reports} reports in 900 s of rest");
+    let ready = |node: &Node| node_condition(&node.status, "Ready").and_then(|c| node.status.heartbeat(c));
+    assert!(ready(&node(&world)) > ready(&first), "its time is that of the report");
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn set_unknown(condition: &mut NodeCondition, reason: &str, message: &str, wall:
 mod tests {
     use super::{Beat, NodeState, conditions_unknown};
     use crate::controllers::fake_cluster::{at, node, with};
-    use crate::object::{Object, Revision};
+    use crate::object::{Object, Revision, is_mere_report};
     use k8s_openapi::api::core::v1 as core_v1;
     use serde_json::json;
 
@@ -222,6 +222,43 @@ mod tests {
             state.judge(Some(&beat), at(secs).mono);
             assert_eq!(state.silent, expect, "at {secs} s");
         }
+    }
+
+    #[test]
+    fn a_mere_report_is_heard_if_the_node_was_seen_as_it_was_before() {
+        let condition = |at: &str| json!({"type": "Ready", "status": "True", "lastHeartbeatTime": at});
+        let of = |at| with(node("n1"), json!({"status": {"conditions": [condition(at)]}}));
+        let mut early = of("2024-01-01T00:00:00Z").get::<core_v1::Node>().expect("a Node").clone();
+        early.rv = Revision(5);
+        let late = of("2024-01-01T00:05:00Z").get::<core_v1::Node>().expect("a Node").clone();
+        let mut next = early.clone();
+        next.rv = Revision(early.rv.0 + 1);
+        *next.status_mut() = early.status.reported_at(late.status.reported().expect("a time").clone());
+        assert!(is_mere_report(&early, &next) && !is_mere_report(&early, &late));
+
+        let mut state = NodeState::new(at(0).mono);
+        assert!(!state.see_report(&early, &next, at(5).mono), "there was no look");
+        assert!(state.see_node(&early, at(10).mono));
+        assert!(state.see_report(&early, &next, at(20).mono));
+        assert_eq!(state.heard, at(20).mono);
+        assert!(!state.see_node(&next, at(30).mono), "it is known");
+        assert!(!state.see_report(&early, &next, at(40).mono), "another was seen last");
+        // A report does not tell the time of this condition.
+        let mut state = NodeState::new(at(0).mono);
+        let old = with(
+            of("2024-01-01T00:00:00Z"),
+            json!({"status": {"conditions": [
+                condition("2024-01-01T00:00:00Z"),
+                {"type": "Other", "status": "True", "lastHeartbeatTime": "2024-01-01T00:01:00Z"},
+            ]}}),
+        );
+        let mut old = old.get::<core_v1::Node>().expect("a Node").clone();
+        old.rv = Revision(5);
+        let mut next = old.clone();
+        next.rv = Revision(old.rv.0 + 1);
+        *next.status_mut() = old.status.reported_at(late.status.reported().expect("a time").clone());
+        assert!(state.see_node(&old, at(10).mono) && state.see_report(&old, &next, at(20).mono));
+        assert_eq!(state.heard, at(10).mono);
     }
 
     #[test]
