@@ -96,8 +96,8 @@ pub trait InBrief: Clone + PartialEq + fmt::Debug {
     fn in_brief(&self) -> Self::Brief;
 }
 
-/// A part behind a counter of its own. What is asked most often is told in brief from beside the pointer: a condition of
-/// a pod would be found by comparing strings, each in memory of its own, in every pod that is counted or ranked.
+/// A part behind a counter of its own. What is asked most often is told in brief from beside the pointer: a condition
+/// of a pod would be found by comparing strings, each in memory of its own, in every pod that is counted or ranked.
 pub struct Briefed<T: InBrief> {
     shared: Rc<T>,
     /// Made when it is first asked for.
