@@ -2,8 +2,8 @@
 //! taints to evictions.
 //!
 //! Keys: one for the periodic look at all nodes, one a node, one a pod on a tainted node. A renewal of a lease, or a
-//! report of a node that says nothing new, concerns no key at all: it is noted as it arrives, and the look compares two times a healthy node. Each step writes one
-//! thing, and the change it makes brings the next step.
+//! report of a node that says nothing new, concerns no key at all: it is noted as it arrives, and the look compares two
+//! times a healthy node. Each step writes one thing, and the change it makes brings the next step.
 
 mod eviction;
 mod health;
