@@ -79,7 +79,7 @@ pub struct Checkers {
     /// Ready pods by workload.
     ready_of: BTreeMap<ObjectKey, i32>,
     marks: Vec<Mark>,
-    /// How many commits there were but for renewals of Leases.
+    /// How many commits there were but for renewals of Leases and reports of Nodes that say nothing new.
     pub changes: u64,
     /// Pods by phase.
     pub phases: BTreeMap<String, i64>,
@@ -138,7 +138,11 @@ impl Checkers {
         {
             self.generations(at, old.meta(), new);
         }
-        self.changes += u64::from(!matches!(new.or(old), Some(Object::Lease(_))));
+        let says_nothing = match (old, new) {
+            (Some(Object::Node(old)), Some(Object::Node(new))) => is_mere_report(old, new),
+            (old, new) => matches!(new.or(old), Some(Object::Lease(_))),
+        };
+        self.changes += u64::from(!says_nothing);
         match new.or(old) {
             Some(Object::Pod(_)) => self.pod(at, store, pod(old), pod(new)),
             Some(Object::Node(_)) => self.node(old, new),
