@@ -133,16 +133,17 @@ impl Checkers {
     #[inline(always)]
     fn commit(&mut self, at: f64, store: &MemoryStore, event: &StoreEvent) {
         let (old, new) = (object(event.previous.as_deref()), object(event.value.as_deref()));
+        if let (Some(Object::Node(old)), Some(Object::Node(new))) = (old, new)
+            && is_mere_report(old, new)
+        {
+            return;
+        }
         if let (Some(old), Some(new)) = (old, new)
             && !Rc::ptr_eq(old.meta(), new.meta())
         {
             self.generations(at, old.meta(), new);
         }
-        let says_nothing = match (old, new) {
-            (Some(Object::Node(old)), Some(Object::Node(new))) => is_mere_report(old, new),
-            (old, new) => matches!(new.or(old), Some(Object::Lease(_))),
-        };
-        self.changes += u64::from(!says_nothing);
+        self.changes += u64::from(!matches!(new.or(old), Some(Object::Lease(_))));
         match new.or(old) {
             Some(Object::Pod(_)) => self.pod(at, store, pod(old), pod(new)),
             Some(Object::Node(_)) => self.node(old, new),
@@ -259,11 +260,6 @@ impl Checkers {
     }
 
     fn node(&mut self, old: Option<&Object>, new: Option<&Object>) {
-        if let (Some(Object::Node(old)), Some(Object::Node(new))) = (old, new)
-            && is_mere_report(old, new)
-        {
-            return;
-        }
         let ready = |o: Option<&Object>| matches!(o, Some(Object::Node(n)) if skeg_core::object::is_node_ready(n));
         self.nodes_ready += i64::from(ready(new)) - i64::from(ready(old));
         let Some(Object::Node(node)) = new.or(old) else { return };

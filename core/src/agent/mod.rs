@@ -268,7 +268,7 @@ impl NodeAgent {
         touch(&self.begun);
         touch(&self.deadline_of_others());
         touch(&self.view.len());
-        self.pods.read_ahead();
+        touch(&self.pods.len());
     }
 
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {

@@ -20,7 +20,6 @@ use crate::client::{Change, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Labels, Object, Pod, Revision, pod_phase};
-use crate::read_ahead::touch;
 
 /// Pause between two questions for the list while something stays unclear.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -66,13 +65,6 @@ impl Pods {
             found: None,
             begun: false,
         }
-    }
-
-    /// Reads what news of a pod will touch.
-    pub(super) fn read_ahead(&self) {
-        touch(&self.by_uid.len());
-        touch(&self.begun);
-        self.slots.iter().flatten().for_each(|pod| touch(&pod.deadline));
     }
 
     /// Whether the runtime has answered at all.

@@ -175,7 +175,7 @@ impl PodState {
         if pod.rv < self.pod.rv {
             return;
         }
-        if self.write.acked && *pod.status == *self.write.base {
+        if self.write.acked && pod.status == self.write.base {
             // One copy of the status for all who hold it.
             self.write.base = pod.status.clone();
         }

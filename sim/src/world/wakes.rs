@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// Reads what news will touch that is on its way to an agent, while it is on its way.
+    /// Reads together what news will touch that is on its way to an agent, or is about to be told.
     #[inline]
     pub(super) fn read_for_news(&self, process: u32) {
         if self.nodes.len() >= LARGE

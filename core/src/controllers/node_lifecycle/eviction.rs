@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
 
 use crate::machine::Now;
-use crate::object::{Pod, pod_condition};
+use crate::object::{Pod, is_pod_ready, pod_condition};
 
 /// How long a pod may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,9 @@ pub(super) fn disruption_target(pod: &Pod, now: Now) -> Option<Pod> {
 
 /// The pod declared not ready because its node is; `None` if it is not ready already.
 pub(super) fn not_ready(pod: &Pod, now: Now) -> Option<Pod> {
-    pod_condition(&pod.status, "Ready").filter(|c| c.status == "True")?;
+    if !is_pod_ready(pod) {
+        return None;
+    }
     let mut next = pod.clone();
     let list = next.status_mut().conditions.get_or_insert_default();
     for condition in list.iter_mut().filter(|c| c.type_ == "Ready") {

@@ -98,7 +98,7 @@ impl Controller for NodeLifecycleController {
                 self.beats.remove(&change.key);
             }
             (Some(Object::Node(old)), Some(Object::Node(new)))
-                if is_mere_report(old, new) && self.note_report(&change.key, old, new, now.mono) => {}
+                if is_mere_report(old, new) && self.hears(&change.key, old, new, now.mono) => {}
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
             _ => {}
         }
@@ -208,7 +208,7 @@ impl NodeLifecycleController {
     }
 
     /// Notes a report that says nothing new, if all that was before it has been looked at; whether it has.
-    fn note_report(&mut self, node: &ObjectKey, old: &Node, new: &Node, now: Mono) -> bool {
+    fn hears(&mut self, node: &ObjectKey, old: &Node, new: &Node, now: Mono) -> bool {
         self.nodes.get_mut(node).is_some_and(|state| state.see_report(old, new, now))
     }
 

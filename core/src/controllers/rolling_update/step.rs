@@ -13,7 +13,7 @@ use super::{
 use crate::api::{Call, Patch, Precondition, Propagation, Subresource, WriteOptions};
 use crate::machine::{Now, Wall};
 use crate::object::{
-    Object, ObjectMeta, Pod, ReplicationController, Revision, Selector, controller_of, is_pod_active, pod_condition,
+    Object, ObjectMeta, Pod, ReplicationController, Revision, Selector, controller_of, is_pod_active, is_pod_ready,
     scaled,
 };
 
@@ -242,12 +242,9 @@ fn scale(
 }
 
 fn is_available(pod: &Pod, min_ready_seconds: i32, now: Wall) -> bool {
-    let ready = pod_condition(&pod.status, "Ready").filter(|c| c.status == "True" && is_pod_active(pod));
     let needed = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or(0));
-    ready.is_some_and(|c| {
-        let since = c.last_transition_time.as_ref().map(Wall::from_time);
-        needed.is_zero() || since.is_some_and(|t| now.since(t) >= needed)
-    })
+    let long_enough = || pod.status.brief().since().is_some_and(|since| now.since(since) >= needed);
+    is_pod_active(pod) && is_pod_ready(pod) && (needed.is_zero() || long_enough())
 }
 
 fn resized(rc: &ReplicationController, replicas: i32) -> Call {
