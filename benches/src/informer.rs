@@ -5,7 +5,7 @@ use std::time::Instant;
 use skeg_core::Kind;
 use skeg_core::api::{Call, FromServer, ReqId, Response, ToServer, WatchEvent};
 use skeg_core::client::{Index, Informer, InformerConfig, View};
-use skeg_core::object::{FieldSelector, Object, Pod, Revision, Selector};
+use skeg_core::object::{FieldSelector, Object, Pod, Revision, Selector, Text};
 use skeg_core::{Now, Rng};
 
 use crate::Figure;
@@ -100,8 +100,8 @@ impl Reader {
         let i = self.rng.below(self.pods.len().min(busy) as u64) as usize;
         let pod = &mut self.pods[i];
         pod.rv = Revision(self.rv);
-        let running = pod.status.phase.as_deref() == Some("Running");
-        pod.status_mut().phase = Some(if running { "Pending" } else { "Running" }.to_owned());
+        let running = pod.status.phase == Text::RUNNING;
+        pod.status_mut().phase = if running { Text::PENDING } else { Text::RUNNING };
         FromServer::Watch(self.watch, WatchEvent::Modified(Object::from(pod.clone())))
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1 as core_v1;
 
 use skeg_core::object::{
-    Kind, Object, ObjectKey, Pod, Revision, controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_condition,
-    pod_phase,
+    ContainerState, Kind, Object, ObjectKey, Pod, Revision, Text, controller_of, is_node_ready, is_pod_ready,
+    is_pod_terminal, pod_phase,
 };
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
@@ -143,20 +143,20 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
         return Some(format!("pod {name} is terminating"));
     }
     if pod.spec.node.is_none() {
-        let c = pod_condition(&pod.status, "PodScheduled");
-        let why = c.and_then(|c| c.message.clone()).unwrap_or_else(|| "it has not been looked at".to_owned());
+        let c = pod.status.condition(&Text::POD_SCHEDULED);
+        let why = c.and_then(|c| c.message.to_option()).unwrap_or_else(|| "it has not been looked at".to_owned());
         return Some(format!("pod {name} is not scheduled: {why}"));
     }
-    let statuses =
-        pod.status.init_container_statuses.iter().flatten().chain(pod.status.container_statuses.iter().flatten());
+    let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
     for status in statuses {
-        let state = status.state.as_ref();
-        if let Some(w) = state.and_then(|s| s.waiting.as_ref()) {
-            let (reason, message) = (w.reason.clone().unwrap_or_default(), w.message.clone().unwrap_or_default());
-            return Some(format!("container {} of pod {name} waits: {reason} {message}", status.name));
-        }
-        if !status.ready && state.is_some_and(|s| s.running.is_some()) {
-            return Some(format!("container {} of pod {name} runs and is not ready", status.name));
+        match &status.state {
+            ContainerState::Waiting { reason, message } => {
+                return Some(format!("container {} of pod {name} waits: {reason} {message}", status.name));
+            }
+            ContainerState::Running { .. } if !status.ready => {
+                return Some(format!("container {} of pod {name} runs and is not ready", status.name));
+            }
+            _ => {}
         }
     }
     let node = pod.spec.node.as_deref().unwrap_or("");
@@ -243,8 +243,8 @@ pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
     let waiting = pods.filter(|p| p.spec.node.is_none() && !is_pod_terminal(p)).take(100);
     waiting
         .map(|p| {
-            let c = pod_condition(&p.status, "PodScheduled");
-            let why = c.and_then(|c| c.message.clone()).unwrap_or_else(|| "not looked at yet".to_owned());
+            let c = p.status.condition(&Text::POD_SCHEDULED);
+            let why = c.and_then(|c| c.message.to_option()).unwrap_or_else(|| "not looked at yet".to_owned());
             PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why }
         })
         .collect()

@@ -41,7 +41,7 @@ fn slices<'a>(store: &'a MemoryStore, service: &'a Service) -> impl Iterator<Ite
 }
 
 fn addresses<'a>(pods: impl IntoIterator<Item = &'a &'a Pod>) -> BTreeSet<IpAddr> {
-    pods.into_iter().filter_map(|p| p.status.pod_ip.as_deref()?.parse().ok()).collect()
+    pods.into_iter().filter_map(|p| p.status.pod_ip.as_str().parse().ok()).collect()
 }
 
 fn is_headless(service: &Service) -> bool {

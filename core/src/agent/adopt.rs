@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1 as core_v1;
-
 use super::pod::{Container, Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, What, exit_of, unknown_exit};
 use super::runtime::{ContainerInfo, ContainerState, SandboxInfo};
 use crate::machine::{Now, Wall};
+use crate::object;
 
 /// What a list shows of one pod.
 #[derive(Debug, Default)]
@@ -39,7 +38,7 @@ impl PodState {
             let name = Rc::clone(&self.containers[i].name);
             let role = self.containers[i].role;
             let list = if role == Role::Main { &before.container_statuses } else { &before.init_container_statuses };
-            let Some(old) = list.iter().flatten().find(|s| s.name == *name) else { continue };
+            let Some(old) = list.iter().find(|s| s.name == *name) else { continue };
             let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
             remember(&mut self.containers[i], old, ctx.now);
             // A sandbox that is gone takes its init containers' work with it, unless nothing is to run again.
@@ -169,19 +168,19 @@ impl PodState {
 }
 
 /// What the API's status says of a container that the list said less about.
-fn remember(c: &mut Container, old: &core_v1::ContainerStatus, now: Now) {
+fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
     let restarts = u32::try_from(old.restart_count).unwrap_or(0);
-    let ended = |t: &core_v1::ContainerStateTerminated| Exit {
+    let ended = |t: &object::Terminated| Exit {
         id: None,
         code: t.exit_code,
-        reason: Rc::from(t.reason.as_deref().unwrap_or("")),
-        message: Rc::from(t.message.as_deref().unwrap_or("")),
-        started_at: t.started_at.as_ref().map(Wall::from_time),
-        finished_at: t.finished_at.as_ref().map_or(Wall(0), Wall::from_time),
+        reason: Rc::from(t.reason.as_str()),
+        message: Rc::from(t.message.as_str()),
+        started_at: t.started_at.wall(),
+        finished_at: t.finished_at.wall().unwrap_or(Wall(0)),
         seen: now.mono,
         stale: false,
     };
-    let last = old.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| Box::new(ended(t)));
+    let last = old.last_state.terminated().map(|t| Box::new(ended(t)));
     match &c.life {
         Life::Running(..) => {
             c.runs = c.runs.max(restarts + 1);
@@ -200,15 +199,14 @@ fn remember(c: &mut Container, old: &core_v1::ContainerStatus, now: Now) {
             c.last = c.last.take().or(last);
         }
         Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_) => {
-            let state = old.state.as_ref();
-            if let Some(t) = state.and_then(|s| s.terminated.as_ref()) {
+            if let Some(t) = old.state.terminated() {
                 c.runs = c.runs.max(restarts + 1);
                 c.life = Life::Exited(Box::new(ended(t)));
                 c.last = last;
-            } else if let Some(r) = state.and_then(|s| s.running.as_ref()) {
+            } else if let object::ContainerState::Running { started_at } = old.state {
                 c.runs = c.runs.max(restarts + 1);
                 let mut exit = unknown_exit(None, c, now);
-                exit.started_at = r.started_at.as_ref().map(Wall::from_time);
+                exit.started_at = started_at.wall();
                 c.life = Life::Exited(Box::new(exit));
                 c.last = last;
             } else if last.is_some() {

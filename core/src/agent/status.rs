@@ -3,26 +3,26 @@
 
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1 as core_v1;
-
 use super::pod::{Container, Exit, Life, PodState, Role, SandboxLife, Shared, StopReason, container_spec};
+use super::runtime::ContainerId;
 use super::sync::DEADLINE_MESSAGE;
 use crate::machine::{Now, Wall};
-use crate::object::pod_condition;
-use crate::object::qos_class;
+use crate::object::{
+    Addresses, ContainerState, ContainerStatus, PodCondition, PodStatus, Stamp, Terminated, Text, qos_class,
+};
 
 /// Conditions that the kubelet sets; whatever else stands in a status is someone else's.
-const OWN_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [Text; 5] =
+    [Text::POD_READY_TO_START_CONTAINERS, Text::INITIALIZED, Text::READY, Text::CONTAINERS_READY, Text::POD_SCHEDULED];
 
-/// What a condition says: whether it holds, or else why not.
-type Verdict = Result<Option<&'static str>, (&'static str, String)>;
+/// What a condition says: whether it holds, with a reason, or else why not, with a message.
+type Verdict = Result<Text, (Text, Text)>;
 
 impl PodState {
     /// Whether the status is to be made later: the kubelet shows nothing in the middle of starting containers (unless
     /// they were ready, which must be taken back), nor between the end of the last container and that of the sandbox.
     pub(super) fn holds_status(&self) -> bool {
-        let was_ready = pod_condition(&self.write.base, "ContainersReady").is_some_and(|c| c.status == "True");
+        let was_ready = self.write.base.condition(&Text::CONTAINERS_READY).is_some_and(|c| c.status == Text::TRUE);
         let starting =
             !was_ready && self.containers.iter().any(|c| matches!(c.life, Life::Creating | Life::Starting(_)));
         let ending = self.stop.is_some() && !self.finished && self.containers.iter().all(|c| !c.is_up());
@@ -30,34 +30,31 @@ impl PodState {
     }
 
     /// The status that the pod now has.
-    pub(super) fn make_status(&self, now: Now, shared: &Shared) -> core_v1::PodStatus {
+    pub(super) fn make_status(&self, now: Now, shared: &Shared) -> PodStatus {
         let old = &self.write.base;
         let api = &self.pod.status;
-        let mut status = core_v1::PodStatus {
+        let mut status = PodStatus {
             observed_generation: self.pod.meta.generation,
-            start_time: old.start_time.clone().or_else(|| Some(now.wall.to_time())),
-            qos_class: old.qos_class.clone().or_else(|| Some(qos_class(&self.pod.spec.shared).to_owned())),
-            host_ip: Some(String::from(&*shared.config.host_ip)),
-            host_ips: Some(vec![core_v1::HostIP { ip: String::from(&*shared.config.host_ip) }]),
+            start_time: old.start_time.or(Stamp::of(now.wall)),
+            qos_class: old.qos_class.or(|| qos_class(&self.pod.spec.shared).into()),
+            host_ip: (&shared.config.host_ip).into(),
+            host_ips: Addresses::TheOne,
             // Not the kubelet's: kept as the API has them.
             nominated_node_name: api.nominated_node_name.clone(),
-            resource_claim_statuses: api.resource_claim_statuses.clone(),
-            resize: api.resize.clone(),
-            ephemeral_container_statuses: api.ephemeral_container_statuses.clone(),
-            extended_resource_claim_status: api.extended_resource_claim_status.clone(),
-            ..core_v1::PodStatus::default()
+            rest: api.rest.clone(),
+            ..PodStatus::default()
         };
         if let Some(rejection) = &self.rejection {
-            status.phase = Some("Failed".to_owned());
-            status.reason = Some(rejection.reason.clone());
-            status.message = Some(format!("Pod was rejected: {}", rejection.message));
+            status.phase = Text::FAILED;
+            status.reason = Text::from(&*rejection.reason);
+            status.message = Text::from(&*format!("Pod was rejected: {}", rejection.message));
             status.conditions.clone_from(&api.conditions);
             return status;
         }
-        let is_terminal = matches!(old.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let is_terminal = [Text::SUCCEEDED, Text::FAILED].contains(&old.phase);
         if is_terminal && !self.knows_an_end() {
             // It ended before this agent's time; what was told then stands.
-            return core_v1::PodStatus { observed_generation: self.pod.meta.generation, ..(**old).clone() };
+            return PodStatus { observed_generation: self.pod.meta.generation, ..(**old).clone() };
         }
         self.fill(&mut status, now, shared);
         status
@@ -68,8 +65,8 @@ impl PodState {
         self.containers.iter().any(|c| c.runs > 0 || c.last.is_some() || c.is_up())
     }
 
-    fn fill(&self, status: &mut core_v1::PodStatus, now: Now, shared: &Shared) {
-        let make = |role: fn(Role) -> bool| -> Vec<core_v1::ContainerStatus> {
+    fn fill(&self, status: &mut PodStatus, now: Now, shared: &Shared) {
+        let make = |role: fn(Role) -> bool| -> Vec<ContainerStatus> {
             let of_role = self.containers.iter().filter(|c| role(c.role));
             // They are large, and the store keeps many a version: no room is left for more.
             let mut all = Vec::with_capacity(of_role.clone().count());
@@ -78,46 +75,47 @@ impl PodState {
         };
         let inits = make(|r| r != Role::Main);
         let mains = make(|r| r == Role::Main);
-        status.phase = Some(self.phase().to_owned());
+        status.phase = self.phase();
         if self.finished && self.stop.is_some_and(|s| s.reason == StopReason::DeadlineExceeded) {
-            status.phase = Some("Failed".to_owned());
-            status.reason = Some("DeadlineExceeded".to_owned());
-            status.message = Some(DEADLINE_MESSAGE.to_owned());
-        } else if matches!(self.write.base.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            status.phase = Text::FAILED;
+            status.reason = Text::DEADLINE_EXCEEDED;
+            status.message = DEADLINE_MESSAGE.into();
+        } else if [Text::SUCCEEDED, Text::FAILED].contains(&self.write.base.phase) {
             // A terminal phase is never left.
             status.phase.clone_from(&self.write.base.phase);
             status.reason.clone_from(&self.write.base.reason);
             status.message.clone_from(&self.write.base.message);
         }
         let host_network = self.pod.spec.host_network == Some(true);
-        let ip = match &self.ip {
-            Some(_) if host_network => Some(String::from(&*shared.config.host_ip)),
-            Some(ip) => Some(String::from(&**ip)),
+        status.pod_ip = match &self.ip {
+            Some(_) if host_network => status.host_ip.clone(),
+            Some(ip) => self.write.base.pod_ip.reread(ip),
             // As the kubelet, the address of a pod that has ended stays.
-            None => self.write.base.pod_ip.clone().filter(|_| self.stop.is_some()),
+            None if self.stop.is_some() => self.write.base.pod_ip.clone(),
+            None => Text::EMPTY,
         };
-        status.pod_ips = ip.clone().map(|ip| vec![core_v1::PodIP { ip }]);
-        status.pod_ip = ip;
-        let phase = status.phase.clone().unwrap_or_default();
-        let initialized = self.initialized_verdict(&inits, &phase);
-        let containers_ready = self.containers_ready_verdict(&inits, &mains, &phase);
+        if !status.pod_ip.is_empty() {
+            status.pod_ips = Addresses::TheOne;
+        }
+        let initialized = self.initialized_verdict(&inits, &status.phase);
+        let containers_ready = self.containers_ready_verdict(&inits, &mains, &status.phase);
         let ready = match &containers_ready {
             Ok(_) => self.readiness_gates_verdict(),
             Err(e) => Err(e.clone()),
         };
         let sandbox = if self.sandbox_life == SandboxLife::Ready && self.ip.is_some() {
-            Ok(None)
+            Ok(Text::EMPTY)
         } else {
-            Err(("", String::new()))
+            Err((Text::EMPTY, Text::EMPTY))
         };
-        let verdicts = [sandbox, initialized, ready, containers_ready, Ok(None)];
-        status.conditions = Some(self.conditions(verdicts, now));
-        status.init_container_statuses = (!inits.is_empty()).then_some(inits);
-        status.container_statuses = Some(mains);
+        let verdicts = [sandbox, initialized, ready, containers_ready, Ok(Text::EMPTY)];
+        status.conditions = self.conditions(verdicts, now);
+        status.init_container_statuses = inits;
+        status.container_statuses = mains;
     }
 
     /// `getPhase`.
-    fn phase(&self) -> &'static str {
+    fn phase(&self) -> Text {
         let (mut pending_init, mut pending_sidecars, mut failed_init) = (0, 0, 0);
         let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
         for c in &self.containers {
@@ -155,16 +153,16 @@ impl PodState {
             // No container will run again: the phase must be a final one.
             let mains = self.containers.iter().filter(|c| c.role == Role::Main).count() as i32;
             let all_well = stopped == succeeded && stopped == mains && stopped > 0 && failed_init == 0;
-            return if all_well { "Succeeded" } else { "Failed" };
+            return if all_well { Text::SUCCEEDED } else { Text::FAILED };
         }
         if failed_init > 0 && policy == "Never" {
             // Terminal only once everything has stopped.
-            return "Pending";
+            return Text::PENDING;
         }
         if pending_init > 0 || (pending_sidecars > 0 && !self.initialized) || waiting > 0 {
-            return "Pending";
+            return Text::PENDING;
         }
-        if running > 0 || stopped > 0 { "Running" } else { "Pending" }
+        if running > 0 || stopped > 0 { Text::RUNNING } else { Text::PENDING }
     }
 
     /// Exit code of a container's last run, if it does not run now.
@@ -176,31 +174,27 @@ impl PodState {
         }
     }
 
-    fn container_status(&self, c: &Container, shared: &Shared) -> core_v1::ContainerStatus {
-        let runtime_id = |id: &super::runtime::ContainerId| [&*shared.runtime_name, "://", &*id.0].concat();
-        let ended = |e: &Exit| core_v1::ContainerState {
-            terminated: Some(terminated(e, e.id.as_ref().map(runtime_id))),
-            ..core_v1::ContainerState::default()
+    fn container_status(&self, c: &Container, shared: &Shared) -> ContainerStatus {
+        let told = &self.write.base;
+        let old = told.container_statuses.iter().chain(&told.init_container_statuses).find(|s| s.name == *c.name);
+        let runtime_id = |id: &ContainerId| match old.filter(|old| names(&old.container_id, shared, id)) {
+            Some(old) => old.container_id.clone(),
+            None => Text::from(&*[&*shared.runtime_name, "://", &*id.0].concat()),
         };
-        let last = c.last.as_deref().map(ended);
-        let waits = |reason: &str, message: Option<String>| core_v1::ContainerState {
-            waiting: Some(core_v1::ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
-            ..core_v1::ContainerState::default()
-        };
+        let ended = |e: &Exit| ContainerState::Terminated(Box::new(terminated(e, e.id.as_ref().map(runtime_id))));
+        let last = c.last.as_deref().map_or(ContainerState::Empty, ended);
         let (state, last_state) = match (&c.life, &c.waiting) {
-            (Life::Running(_, at), _) => {
-                let running = core_v1::ContainerStateRunning { started_at: Some(at.to_time()) };
-                (core_v1::ContainerState { running: Some(running), ..core_v1::ContainerState::default() }, last)
-            }
-            (Life::Exited(e), Some(w)) if self.stop.is_none() => (waits(&w.reason, text(&w.message)), Some(ended(e))),
+            (Life::Running(_, at), _) => (ContainerState::Running { started_at: Stamp::of(*at) }, last),
+            (Life::Exited(e), Some(w)) if self.stop.is_none() => (waits(&w.reason, &w.message), ended(e)),
             (Life::Exited(e), _) => (ended(e), last),
-            (_, Some(w)) if !self.finished => (waits(&w.reason, text(&w.message)), last),
+            (_, Some(w)) if !self.finished => (waits(&w.reason, &w.message), last),
             // Between two runs the end of the last one is shown.
-            _ if last.is_some() => (last.unwrap_or_default(), None),
-            _ if self.finished && self.initialized => (ended(&never_found()), None),
+            _ if last != ContainerState::Empty => (last, ContainerState::Empty),
+            _ if self.finished && self.initialized => (ended(&never_found()), ContainerState::Empty),
             _ => {
                 let any_init = self.containers.iter().any(|c| c.role != Role::Main);
-                (waits(if any_init { "PodInitializing" } else { "ContainerCreating" }, None), None)
+                let reason = if any_init { "PodInitializing" } else { "ContainerCreating" };
+                (waits(reason, ""), ContainerState::Empty)
             }
         };
         let id = match &c.life {
@@ -208,44 +202,42 @@ impl PodState {
             Life::Exited(e) => e.id.as_ref(),
             Life::Waiting | Life::Pulling | Life::Creating => c.last.as_ref().and_then(|e| e.id.as_ref()),
         };
-        let image = self.image_of_run(c);
+        let image = self.image_of_run(c, old);
         let is_running = matches!(c.life, Life::Running(..));
         let ready = match c.role {
             Role::Init => c.exit().is_some_and(|e| e.code == 0) || (self.initialized && !is_running),
             Role::Sidecar | Role::Main => is_running && c.started && c.ready,
         };
-        core_v1::ContainerStatus {
-            name: String::from(&*c.name),
+        ContainerStatus {
+            name: Text::from(&c.name),
             ready,
             restart_count: i32::try_from(c.runs.saturating_sub(1)).unwrap_or(i32::MAX),
-            image_id: if c.runs > 0 { image.clone() } else { String::new() },
+            image_id: if c.runs > 0 { image.clone() } else { Text::EMPTY },
             image,
-            container_id: id.map(runtime_id),
+            container_id: id.map(runtime_id).unwrap_or_default(),
             started: Some(is_running && c.started),
-            state: Some(state),
-            last_state: Some(last_state.unwrap_or_default()),
-            ..core_v1::ContainerStatus::default()
+            state,
+            last_state,
+            rest: None,
         }
     }
 
     /// The image that a container runs, which for a moment is not the one that its spec names.
-    fn image_of_run(&self, c: &Container) -> String {
-        if c.force_restart {
-            let told = self.write.base.container_statuses.iter().chain(&self.write.base.init_container_statuses);
-            if let Some(s) = told.flatten().find(|s| s.name == *c.name) {
-                return s.image.clone();
-            }
+    fn image_of_run(&self, c: &Container, old: Option<&ContainerStatus>) -> Text {
+        match (old, container_spec(&self.pod, c).and_then(|s| s.image.as_deref())) {
+            (Some(old), _) if c.force_restart => old.image.clone(),
+            (Some(old), Some(image)) => old.image.reread(image),
+            (_, image) => Text::from(image.unwrap_or("")),
         }
-        container_spec(&self.pod, c).and_then(|s| s.image.clone()).unwrap_or_default()
     }
 
     /// `GeneratePodInitializedCondition`.
-    fn initialized_verdict(&self, inits: &[core_v1::ContainerStatus], phase: &str) -> Verdict {
-        if phase == "Succeeded" {
-            return Ok(Some("PodCompleted"));
+    fn initialized_verdict(&self, inits: &[ContainerStatus], phase: &Text) -> Verdict {
+        if *phase == Text::SUCCEEDED {
+            return Ok(Text::POD_COMPLETED);
         }
         if self.initialized {
-            return Ok(None);
+            return Ok(Text::EMPTY);
         }
         let roles = self.containers.iter().filter(|c| c.role != Role::Main).map(|c| c.role);
         let incomplete = inits.iter().zip(roles).filter(|(s, role)| match role {
@@ -254,30 +246,28 @@ impl PodState {
         });
         let names: Vec<&str> = incomplete.map(|(s, _)| s.name.as_str()).collect();
         if names.is_empty() {
-            return Ok(None);
+            return Ok(Text::EMPTY);
         }
-        Err(("ContainersNotInitialized", format!("containers with incomplete status: [{}]", names.join(" "))))
+        let message = format!("containers with incomplete status: [{}]", names.join(" "));
+        Err((Text::CONTAINERS_NOT_INITIALIZED, Text::from(&*message)))
     }
 
     /// `GenerateContainersReadyCondition`.
-    fn containers_ready_verdict(
-        &self,
-        inits: &[core_v1::ContainerStatus],
-        mains: &[core_v1::ContainerStatus],
-        phase: &str,
-    ) -> Verdict {
-        match phase {
-            "Succeeded" => return Err(("PodCompleted", String::new())),
-            "Failed" => return Err(("PodFailed", String::new())),
-            _ => {}
+    fn containers_ready_verdict(&self, inits: &[ContainerStatus], mains: &[ContainerStatus], phase: &Text) -> Verdict {
+        if *phase == Text::SUCCEEDED {
+            return Err((Text::POD_COMPLETED, Text::EMPTY));
+        }
+        if *phase == Text::FAILED {
+            return Err((Text::POD_FAILED, Text::EMPTY));
         }
         let roles = self.containers.iter().filter(|c| c.role != Role::Main).map(|c| c.role);
         let sidecars = inits.iter().zip(roles).filter(|(_, r)| *r == Role::Sidecar).map(|(s, _)| s);
         let unready: Vec<&str> = sidecars.chain(mains).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
         if unready.is_empty() {
-            return Ok(None);
+            return Ok(Text::EMPTY);
         }
-        Err(("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))))
+        let message = format!("containers with unready status: [{}]", unready.join(" "));
+        Err((Text::CONTAINERS_NOT_READY, Text::from(&*message)))
     }
 
     /// `GeneratePodReadyCondition`, when the containers are.
@@ -285,62 +275,70 @@ impl PodState {
         let mut messages = Vec::new();
         for gate in self.pod.spec.readiness_gates.iter().flatten() {
             let name = &gate.condition_type;
-            match pod_condition(&self.pod.status, name) {
+            match self.pod.status.condition(&Text::from(&**name)) {
                 None => {
                     messages.push(format!("corresponding condition of pod readiness gate {name:?} does not exist."));
                 }
-                Some(c) if c.status != "True" => messages
+                Some(c) if c.status != Text::TRUE => messages
                     .push(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status)),
                 Some(_) => {}
             }
         }
-        if messages.is_empty() { Ok(None) } else { Err(("ReadinessGatesNotReady", messages.join(", "))) }
+        if messages.is_empty() {
+            return Ok(Text::EMPTY);
+        }
+        Err((Text::READINESS_GATES_NOT_READY, Text::from(&*messages.join(", "))))
     }
 
-    fn conditions(&self, verdicts: [Verdict; 5], now: Now) -> Vec<core_v1::PodCondition> {
-        let own = OWN_CONDITIONS.iter().zip(verdicts).map(|(type_, verdict)| {
-            let (holds, reason, message) = match verdict {
-                Ok(reason) => ("True", reason.unwrap_or(""), String::new()),
-                Err((reason, message)) => ("False", reason, message),
+    fn conditions(&self, verdicts: [Verdict; 5], now: Now) -> Vec<PodCondition> {
+        let own = OWN_CONDITIONS.into_iter().zip(verdicts).map(|(type_, verdict)| {
+            let (status, reason, message) = match verdict {
+                Ok(reason) => (Text::TRUE, reason, Text::EMPTY),
+                Err((reason, message)) => (Text::FALSE, reason, message),
             };
-            let old = pod_condition(&self.write.base, type_).filter(|c| c.status == holds);
-            core_v1::PodCondition {
-                type_: (*type_).to_owned(),
-                status: holds.to_owned(),
-                reason: text(reason),
-                message: text(&message),
+            let old = self.write.base.condition(&type_).filter(|c| c.status == status);
+            PodCondition {
+                type_,
+                status,
+                reason,
+                message,
                 observed_generation: self.pod.meta.generation,
-                last_transition_time: old
-                    .and_then(|c| c.last_transition_time.clone())
-                    .or_else(|| Some(now.wall.to_time())),
-                last_probe_time: None,
+                last_transition_time: old.map_or(Stamp::NONE, |c| c.last_transition_time).or(Stamp::of(now.wall)),
+                last_probe_time: Stamp::NONE,
             }
         });
-        let foreign = self.pod.status.conditions.iter().flatten();
-        let mut all = Vec::with_capacity(OWN_CONDITIONS.len());
+        let foreign = self.pod.status.conditions.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_));
+        // The store keeps many a version: no room is left for more.
+        let mut all = Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count());
         all.extend(own);
-        all.extend(foreign.filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+        all.extend(foreign.cloned());
         all
     }
 }
 
-fn text(s: &str) -> Option<String> {
-    (!s.is_empty()).then(|| s.to_owned())
+fn waits(reason: &str, message: &str) -> ContainerState {
+    ContainerState::Waiting { reason: reason.into(), message: message.into() }
 }
 
-fn terminated(e: &Exit, container_id: Option<String>) -> core_v1::ContainerStateTerminated {
+/// Whether a text is the id of a container, as statuses have it.
+fn names(text: &Text, shared: &Shared, id: &ContainerId) -> bool {
+    let bare = text.as_str().strip_prefix(&*shared.runtime_name).and_then(|rest| rest.strip_prefix("://"));
+    bare == Some(&*id.0)
+}
+
+fn terminated(e: &Exit, container_id: Option<Text>) -> Terminated {
     let reason = match &*e.reason {
-        "" if e.code == 0 => "Completed",
-        "" => "Error",
-        given => given,
+        "" if e.code == 0 => Text::COMPLETED,
+        "" => Text::ERROR,
+        _ => Text::from(&e.reason),
     };
-    core_v1::ContainerStateTerminated {
-        container_id,
+    Terminated {
+        container_id: container_id.unwrap_or_default(),
         exit_code: e.code,
-        reason: Some(reason.to_owned()),
-        message: text(&e.message),
-        started_at: e.started_at.map(Wall::to_time),
-        finished_at: Some(e.finished_at).filter(|at| at.0 != 0).map(Wall::to_time),
+        reason,
+        message: Text::from(&e.message),
+        started_at: e.started_at.map_or(Stamp::NONE, Stamp::of),
+        finished_at: if e.finished_at.0 == 0 { Stamp::NONE } else { Stamp::of(e.finished_at) },
         signal: None,
     }
 }

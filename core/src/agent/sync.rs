@@ -10,7 +10,7 @@ use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
 use crate::limits::CONTAINER_BACKOFF_BASE;
-use crate::machine::{Mono, Wall};
+use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
 use std::rc::Rc;
 
@@ -368,7 +368,7 @@ impl PodState {
     /// The pod's time begins to count: `startTime` is known.
     fn set_active_deadline(&mut self, now: crate::machine::Now) {
         let Some(seconds) = self.pod.spec.active_deadline_seconds.and_then(|s| u64::try_from(s).ok()) else { return };
-        let start = self.write.base.start_time.as_ref().map_or(now.wall, Wall::from_time);
+        let start = self.write.base.start_time.wall().unwrap_or(now.wall);
         let left = Duration::from_secs(seconds).saturating_sub(now.wall.since(start));
         self.active_until = Some(now.mono + left);
     }

@@ -4,8 +4,6 @@
 
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1 as core_v1;
-
 use super::Out;
 use super::backoff::Retry;
 use super::pod::{Ctx, PodState, StopReason};
@@ -14,13 +12,13 @@ use crate::api::{
 };
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::Mono;
-use crate::object::{Briefed, Object, Part, Pod, Revision};
+use crate::object::{Briefed, Object, Part, Pod, PodStatus, Revision};
 
 /// What a request in flight is for.
 #[derive(Clone, Debug)]
 enum Purpose {
     /// This status, written on this revision.
-    Status(Briefed<core_v1::PodStatus>, Revision),
+    Status(Briefed<PodStatus>, Revision),
     /// The newest form of the pod, after a conflict.
     Read,
     /// The final deletion.
@@ -33,7 +31,7 @@ pub(super) struct StatusWrite {
     /// Something changed since the status was last made.
     pub(super) dirty: bool,
     /// The status as last made, or as last taken from the API.
-    pub(super) base: Briefed<core_v1::PodStatus>,
+    pub(super) base: Briefed<PodStatus>,
     /// Whether the API has `base`.
     pub(super) acked: bool,
     /// Revision of the last write that was acknowledged.

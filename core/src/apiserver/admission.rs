@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{PodSpec, PodStatus, Taint, Toleration};
+use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
 use serde_json::Value;
 
 use super::pod::set_condition;
@@ -15,8 +15,8 @@ use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::limits;
 use crate::object::{
-    BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, Revision, TAINT_NOT_READY,
-    TAINT_UNREACHABLE, defaults, qos_class, validation,
+    BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, PodCondition, PodStatus, Revision,
+    TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
 };
 use crate::store::StoreKey;
 
@@ -176,14 +176,19 @@ impl Deciding<'_> {
     }
 
     fn first_status(&self, pod: &mut Pod) {
-        let class = qos_class(&pod.spec.shared).to_owned();
+        let class = Text::from(qos_class(&pod.spec.shared));
         let status = pod.status_mut();
-        status.phase = Some("Pending".to_owned());
-        status.qos_class = Some(class);
+        status.phase = Text::PENDING;
+        status.qos_class = class;
         if pod.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
-            let message = "Scheduling is blocked due to non-empty scheduling gates";
-            let now = self.now.wall.to_time();
-            set_condition(pod, "PodScheduled", "False", Some("SchedulingGated"), Some(message), now);
+            let gated = PodCondition {
+                type_: Text::POD_SCHEDULED,
+                status: Text::FALSE,
+                reason: "SchedulingGated".into(),
+                message: "Scheduling is blocked due to non-empty scheduling gates".into(),
+                ..PodCondition::default()
+            };
+            set_condition(pod, gated, self.now);
         }
     }
 

@@ -13,7 +13,9 @@ use super::update::check_precondition;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Call, Cause, Response, Status};
 use crate::limits;
-use crate::object::{Kind, Object, ObjectKey, Pod, PodDisruptionBudget, Revision, Selector, Time, is_pod_ready};
+use crate::object::{
+    Kind, Object, ObjectKey, Pod, PodCondition, PodDisruptionBudget, Revision, Selector, Text, Time, is_pod_ready,
+};
 use crate::store::{Compare, Op, StoreKey, Stored};
 
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
@@ -42,9 +44,14 @@ impl Deciding<'_> {
         };
         let mut last = pod.clone();
         if last.meta.deletion_timestamp.is_none() {
-            let message = "Eviction API: evicting";
-            let now = self.now.wall.to_time();
-            set_condition(&mut last, "DisruptionTarget", "True", Some("EvictionByEvictionAPI"), Some(message), now);
+            let target = PodCondition {
+                type_: Text::DISRUPTION_TARGET,
+                status: Text::TRUE,
+                reason: "EvictionByEvictionAPI".into(),
+                message: "Eviction API: evicting".into(),
+                ..PodCondition::default()
+            };
+            set_condition(&mut last, target, self.now);
         }
         let mut decision = self.delete_object(key, &Object::Pod(pod.clone()), Object::Pod(last), options);
         match &mut decision {
@@ -64,7 +71,7 @@ impl Deciding<'_> {
 
     fn ask_budgets(&self, write: &Write, key: &ObjectKey, pod: &Pod) -> Result<Verdict, Decision> {
         // Pods that do not run yet, or no more, are no loss (`canIgnorePDB`).
-        let phase = pod.status.phase.as_deref().unwrap_or("");
+        let phase = pod.status.phase.as_str();
         if matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.meta.deletion_timestamp.is_some() {
             return Ok(Verdict::Free);
         }

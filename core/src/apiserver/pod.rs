@@ -2,11 +2,10 @@
 
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::PodCondition;
-
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Response, Status};
-use crate::object::{Kind, Object, ObjectKey, Pod, Revision, Time};
+use crate::machine::Now;
+use crate::object::{Kind, Object, ObjectKey, Pod, PodCondition, Revision, Stamp, Text};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
@@ -43,8 +42,9 @@ impl Deciding<'_> {
         }
         let mut bound = pod.clone();
         bound.spec_mut().node = Some(Rc::clone(node));
-        bound.status_mut().nominated_node_name = None;
-        set_condition(&mut bound, "PodScheduled", "True", None, None, self.now.wall.to_time());
+        bound.status_mut().nominated_node_name = Text::EMPTY;
+        let scheduled = PodCondition { type_: Text::POD_SCHEDULED, status: Text::TRUE, ..PodCondition::default() };
+        set_condition(&mut bound, scheduled, self.now);
         let old = Object::Pod(pod.clone());
         let mut commit = Commit::replace(key, &old, Object::Pod(bound));
         commit.response = Response::Done { rv: Revision(0) };
@@ -62,33 +62,9 @@ fn conflict(key: &ObjectKey, why: &str) -> Status {
 }
 
 /// Sets a condition; the time of its last transition moves with its status.
-pub(super) fn set_condition(
-    pod: &mut Pod,
-    type_: &str,
-    status: &str,
-    reason: Option<&str>,
-    message: Option<&str>,
-    now: Time,
-) {
-    let conditions = pod.status_mut().conditions.get_or_insert_with(Vec::new);
-    let mut new = PodCondition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.map(str::to_owned),
-        message: message.map(str::to_owned),
-        last_transition_time: Some(now),
-        ..PodCondition::default()
-    };
-    match conditions.iter_mut().find(|c| c.type_ == type_) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time.take();
-            }
-            *old = new;
-        }
-        None => {
-            conditions.reserve_exact(1);
-            conditions.push(new);
-        }
-    }
+pub(super) fn set_condition(pod: &mut Pod, mut condition: PodCondition, now: Now) {
+    let status = pod.status_mut();
+    let old = status.condition(&condition.type_).filter(|old| old.status == condition.status);
+    condition.last_transition_time = old.map_or(Stamp::of(now.wall), |old| old.last_transition_time);
+    status.set_condition(condition);
 }

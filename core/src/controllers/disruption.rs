@@ -16,12 +16,12 @@ use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::{Now, Wall};
 use crate::object::{
-    Kind, Object, ObjectKey, Pod, PodDisruptionBudget, Requirement, Selector, Time, controller_of, is_pod_ready,
-    pod_condition, scaled,
+    Kind, Object, ObjectKey, Pod, PodCondition, PodDisruptionBudget, Requirement, Selector, Stamp, Text, Time,
+    controller_of, is_pod_ready, scaled,
 };
 
 const CONDITION: &str = "DisruptionAllowed";
-const TARGET: &str = "DisruptionTarget";
+const TARGET: Text = Text::DISRUPTION_TARGET;
 
 static WATCHED: &[Watched] = &[
     Watched { kind: Kind::POD_DISRUPTION_BUDGET, indexes: &[] },
@@ -359,7 +359,7 @@ fn set_condition(
 }
 
 fn is_target(pod: &Pod) -> bool {
-    pod.meta.deletion_timestamp.is_none() && pod_condition(&pod.status, TARGET).is_some_and(|c| c.status == "True")
+    pod.meta.deletion_timestamp.is_none() && pod.status.condition(&TARGET).is_some_and(|c| c.status == Text::TRUE)
 }
 
 /// Takes the DisruptionTarget condition back from a pod that was not deleted within two minutes.
@@ -369,20 +369,19 @@ fn stale_target(views: &Views, key: &ObjectKey, now: Now) -> Plan {
     if crate::object::is_pod_terminal(pod) {
         return plan;
     }
-    let since = pod_condition(&pod.status, TARGET).and_then(|c| c.last_transition_time.as_ref()).map(Wall::from_time);
+    let since = pod.status.condition(&TARGET).and_then(|c| c.last_transition_time.wall());
     let age = since.map_or(limits::DISRUPTION_TIMEOUT, |s| now.wall.since(s));
     if age < limits::DISRUPTION_TIMEOUT {
         plan.requeue(limits::DISRUPTION_TIMEOUT - age);
         return plan;
     }
     let mut next = pod.clone();
-    let list: &mut Vec<core_v1::PodCondition> = next.status_mut().conditions.get_or_insert_default();
-    for c in list.iter_mut().filter(|c| c.type_ == TARGET) {
-        *c = core_v1::PodCondition {
-            type_: TARGET.to_owned(),
-            status: "False".to_owned(),
-            last_transition_time: Some(now.wall.to_time()),
-            ..core_v1::PodCondition::default()
+    for c in next.status_mut().conditions.iter_mut().filter(|c| c.type_ == TARGET) {
+        *c = PodCondition {
+            type_: TARGET,
+            status: Text::FALSE,
+            last_transition_time: Stamp::of(now.wall),
+            ..PodCondition::default()
         };
     }
     plan.writes.push(Write::Update(next.into(), Subresource::Status));

@@ -6,14 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{self as core_v1, PodCondition};
+use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{Controller, Plan, Watched, Write};
 use crate::api::Subresource;
 use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{Kind, Node, Object, ObjectKey, Pod, Revision, Time, is_node_ready, is_pod_terminal};
+use crate::object::{
+    Kind, Node, Object, ObjectKey, Pod, PodCondition, Revision, Stamp, Text, Time, is_node_ready, is_pod_terminal,
+};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -162,7 +164,7 @@ impl PodGcController {
             self.finished.remove(&id);
         }
         if let Some(pod) = pod.filter(|p| is_pod_terminal(p)) {
-            let evicted = pod.status.reason.as_deref() == Some("Evicted");
+            let evicted = pod.status.reason == "Evicted";
             let id = (!evicted, pod.meta.creation_timestamp.clone(), key.clone());
             self.finished.insert(id.clone());
             self.finished_ids.insert(key.clone(), id);
@@ -177,15 +179,14 @@ fn orphaned(pod: &Pod, now: Now) -> Option<Pod> {
     }
     let mut next = pod.clone();
     let status = next.status_mut();
-    status.phase = Some("Failed".to_owned());
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|c| c.type_ != "DisruptionTarget");
-    conditions.push(PodCondition {
-        type_: "DisruptionTarget".to_owned(),
-        status: "True".to_owned(),
-        reason: Some("DeletionByPodGC".to_owned()),
-        message: Some("PodGC: node no longer exists".to_owned()),
-        last_transition_time: Some(now.wall.to_time()),
+    status.phase = Text::FAILED;
+    status.conditions.retain(|c| c.type_ != Text::DISRUPTION_TARGET);
+    status.conditions.push(PodCondition {
+        type_: Text::DISRUPTION_TARGET,
+        status: Text::TRUE,
+        reason: "DeletionByPodGC".into(),
+        message: "PodGC: node no longer exists".into(),
+        last_transition_time: Stamp::of(now.wall),
         ..PodCondition::default()
     });
     Some(next)

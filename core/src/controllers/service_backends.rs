@@ -6,7 +6,9 @@
 use k8s_openapi::api::core::v1::{self as core_v1, ObjectReference, ServicePort};
 
 use crate::client::{Change, Index, Views};
-use crate::object::{IntOrString, Kind, Labels, Object, ObjectKey, Pod, Service, is_pod_ready, is_pod_terminal};
+use crate::object::{
+    Addresses, IntOrString, Kind, Labels, Object, ObjectKey, Pod, Service, Text, is_pod_ready, is_pod_terminal,
+};
 
 /// Label of Endpoints and EndpointSlices of services without a cluster IP.
 pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -132,15 +134,14 @@ fn same_backend(old: &Pod, new: &Pod) -> bool {
 
 /// Whether a pod can back a service at all (`ShouldPodBeInEndpoints`).
 pub(super) fn can_back(pod: &Pod, include_terminating: bool) -> bool {
-    let has_ip = pod.status.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty())
-        || pod.status.pod_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    let has_ip = !pod.status.pod_ip.is_empty() || pod.status.pod_ips != Addresses::Absent;
     has_ip && !is_pod_terminal(pod) && (include_terminating || pod.meta.deletion_timestamp.is_none())
 }
 
 /// The pod's address in a family.
 pub(super) fn pod_address(pod: &Pod, family: Family) -> Option<&str> {
-    let many = pod.status.pod_ips.iter().flatten().map(|p| p.ip.as_str());
-    many.chain(pod.status.pod_ip.as_deref()).find(|ip| !ip.is_empty() && Family::of(ip) == family)
+    let many = pod.status.pod_ips.all(&pod.status.pod_ip).iter().filter_map(Text::get);
+    many.chain(pod.status.pod_ip.get()).find(|ip| Family::of(ip) == family)
 }
 
 /// The port of the pod that a port of a service leads to (`podutil.FindPort`).

@@ -6,13 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
-
 use crate::api::{
     Call, FromServer, Patch, Precondition, Propagation, ReqId, Response, Status, Subresource, ToServer, WatchEvent,
 };
 use crate::machine::{Machine, Mono, Now, Wall};
-use crate::object::{Kind, Object, ObjectKey, Revision, is_pod_active, is_pod_ready};
+use crate::object::{Kind, Object, ObjectKey, PodCondition, PodStatus, Revision, Text, is_pod_active, is_pod_ready};
 use crate::random::Rng;
 
 /// Wall time at the beginning of every test.
@@ -411,11 +409,10 @@ impl Cluster {
 pub fn make_ready(pod: &mut Object, time: &crate::object::Time) {
     let Object::Pod(pod) = pod else { panic!("only pods become ready") };
     let condition = PodCondition {
-        type_: "Ready".to_owned(),
-        status: "True".to_owned(),
-        last_transition_time: Some(time.clone()),
+        type_: Text::READY,
+        status: Text::TRUE,
+        last_transition_time: Some(time.clone()).into(),
         ..PodCondition::default()
     };
-    *pod.status_mut() =
-        PodStatus { phase: Some("Running".to_owned()), conditions: Some(vec![condition]), ..PodStatus::default() };
+    *pod.status_mut() = PodStatus { phase: Text::RUNNING, conditions: vec![condition], ..PodStatus::default() };
 }

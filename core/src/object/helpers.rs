@@ -38,7 +38,7 @@ pub fn pod_phase(pod: &Pod) -> &str {
         PodPhase::Succeeded => "Succeeded",
         PodPhase::Failed => "Failed",
         PodPhase::Unknown => "Unknown",
-        PodPhase::Other => pod.status.phase.as_deref().unwrap_or_default(),
+        PodPhase::Other => pod.status.phase.as_str(),
     }
 }
 
@@ -50,11 +50,6 @@ pub fn is_pod_terminal(pod: &Pod) -> bool {
 /// Whether the pod counts as alive for a controller: not at its end and not being deleted.
 pub fn is_pod_active(pod: &Pod) -> bool {
     !is_pod_terminal(pod) && pod.meta.deletion_timestamp.is_none()
-}
-
-/// A pod's condition by type.
-pub fn pod_condition<'a>(status: &'a core_v1::PodStatus, type_: &str) -> Option<&'a core_v1::PodCondition> {
-    status.conditions.iter().flatten().find(|c| c.type_ == type_)
 }
 
 /// Whether the pod's `Ready` condition is true.

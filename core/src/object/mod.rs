@@ -29,6 +29,7 @@ mod resources;
 mod selector;
 mod table;
 mod template;
+mod text;
 pub mod validation;
 
 use std::rc::Rc;
@@ -52,13 +53,16 @@ pub use lease::RenewedLeaseSpec;
 pub use meta::Meta;
 pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
-pub use part::{Inline, Part};
+pub use part::{Briefed, InBrief, Inline, Part};
 pub use pod::BoundPodSpec;
-pub use pod_status::{Briefed, InBrief, PodBrief, PodPhase, PodReadiness};
+pub use pod_status::{
+    Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,
+};
 pub use quantity::{Milli, QuantityError};
 pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
 pub use template::{HasTemplate, Templated};
+pub use text::{Stamp, Text};
 
 /// A revision of the store, which is what `resourceVersion` shows. Zero: not stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
@@ -402,12 +406,12 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Briefed core_v1::PodStatus,
-|w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.unwrap_or_default()),
+resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Briefed PodStatus,
+|w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.map(PodStatus::new).unwrap_or_default()),
 |meta, spec, status| Self {
     metadata: meta,
     spec: Some(spec.to_whole()),
-    status: (*status != Default::default()).then(|| status.clone()),
+    status: (*status != Default::default()).then(|| status.to_whole()),
 });
 resource!(Node core_v1::Node, NODE, Rc core_v1::NodeSpec, Inline ReportedNodeStatus,
 |w| (w.metadata, w.spec.unwrap_or_default(), ReportedNodeStatus::new(w.status.unwrap_or_default())),

@@ -1,6 +1,7 @@
 //! How a part of an object is held: behind a counter of its own where it is large, in place where it is small.
 
-use std::fmt::Debug;
+use std::cell::Cell;
+use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
@@ -63,5 +64,82 @@ impl<T: Clone + PartialEq + Debug> Part for Inline<T> {
 
     fn make_mut(&mut self) -> &mut T {
         &mut self.0
+    }
+}
+
+/// What can be told in brief.
+pub trait InBrief: Clone + PartialEq + Debug {
+    /// The brief. Small.
+    type Brief: Copy;
+
+    /// What is asked again and again.
+    fn in_brief(&self) -> Self::Brief;
+}
+
+/// A part behind a counter of its own. What is asked most often is told in brief from beside the pointer: a condition
+/// of a pod would be found by comparing strings, each in memory of its own, in every pod that is counted or ranked.
+pub struct Briefed<T: InBrief> {
+    shared: Rc<T>,
+    /// Made when it is first asked for.
+    brief: Cell<Option<T::Brief>>,
+}
+
+impl<T: InBrief> Briefed<T> {
+    /// In brief.
+    #[inline]
+    pub fn brief(&self) -> T::Brief {
+        self.brief.get().unwrap_or_else(|| {
+            let brief = self.shared.in_brief();
+            self.brief.set(Some(brief));
+            brief
+        })
+    }
+
+    /// Whether it is held in the same place as another.
+    pub fn is_held_as(&self, other: &Briefed<T>) -> bool {
+        Rc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl<T: InBrief> Clone for Briefed<T> {
+    fn clone(&self) -> Briefed<T> {
+        Briefed { shared: Rc::clone(&self.shared), brief: self.brief.clone() }
+    }
+}
+
+impl<T: InBrief> PartialEq for Briefed<T> {
+    fn eq(&self, other: &Briefed<T>) -> bool {
+        self.is_held_as(other) || self.shared == other.shared
+    }
+}
+
+impl<T: InBrief> Debug for Briefed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl<T: InBrief> Deref for Briefed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.shared
+    }
+}
+
+impl<T: InBrief> Part for Briefed<T> {
+    type Of = T;
+
+    fn new(of: T) -> Briefed<T> {
+        Briefed { shared: Rc::new(of), brief: Cell::new(None) }
+    }
+
+    fn same(&self, other: &Briefed<T>) -> bool {
+        self == other
+    }
+
+    fn make_mut(&mut self) -> &mut T {
+        self.brief.set(None);
+        Rc::make_mut(&mut self.shared)
     }
 }

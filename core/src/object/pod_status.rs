@@ -1,14 +1,328 @@
 //! A Pod's status, and beside it in brief what everybody asks of it.
 
-use std::cell::Cell;
-use std::fmt;
-use std::ops::Deref;
-use std::rc::Rc;
+use k8s_openapi::api::core::v1 as core_v1;
 
-use k8s_openapi::api::core::v1::PodStatus;
-
-use super::{Part, pod_condition};
+use super::part::InBrief;
+use super::{Stamp, Text};
 use crate::machine::Wall;
+
+/// A Pod's status. What most pods have stands here in few lines of memory; whatever else Kubernetes' type can say is in
+/// `rest`, so that what came in goes out.
+#[derive(Clone, PartialEq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct PodStatus {
+    pub phase: Text,
+    pub reason: Text,
+    pub message: Text,
+    pub nominated_node_name: Text,
+    pub qos_class: Text,
+    pub host_ip: Text,
+    pub host_ips: Addresses,
+    pub pod_ip: Text,
+    pub pod_ips: Addresses,
+    pub start_time: Stamp,
+    pub observed_generation: Option<i64>,
+    pub conditions: Vec<PodCondition>,
+    pub init_container_statuses: Vec<ContainerStatus>,
+    pub container_statuses: Vec<ContainerStatus>,
+    /// The fields that are not above; in it, those above are unset.
+    pub rest: Option<Box<core_v1::PodStatus>>,
+}
+
+/// The addresses of a pod or its host (`podIPs`, `hostIPs`), beside the first one, which has a field of its own.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub enum Addresses {
+    /// Not told.
+    #[default]
+    Absent,
+    /// The one that has a field of its own, and no other.
+    TheOne,
+    /// These.
+    These(Box<[Text]>),
+}
+
+/// A condition of a Pod.
+#[derive(Clone, PartialEq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct PodCondition {
+    pub type_: Text,
+    pub status: Text,
+    pub reason: Text,
+    pub message: Text,
+    pub last_transition_time: Stamp,
+    pub last_probe_time: Stamp,
+    pub observed_generation: Option<i64>,
+}
+
+/// The status of a container.
+#[derive(Clone, PartialEq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct ContainerStatus {
+    pub name: Text,
+    pub image: Text,
+    pub image_id: Text,
+    pub container_id: Text,
+    pub state: ContainerState,
+    pub last_state: ContainerState,
+    pub restart_count: i32,
+    pub ready: bool,
+    pub started: Option<bool>,
+    /// The fields that are not above; in it, those above are unset.
+    pub rest: Option<Box<core_v1::ContainerStatus>>,
+}
+
+/// What a container does, or did last.
+#[derive(Clone, PartialEq, Default, Debug)]
+#[allow(missing_docs)]
+pub enum ContainerState {
+    /// Not told.
+    #[default]
+    Absent,
+    /// Told, and nothing: a container that has not run before has such a last state.
+    Empty,
+    Waiting {
+        reason: Text,
+        message: Text,
+    },
+    Running {
+        started_at: Stamp,
+    },
+    Terminated(Box<Terminated>),
+    /// More than one of these at once. No kubelet says so, and the API does not forbid it.
+    Several(Box<core_v1::ContainerState>),
+}
+
+/// How a container ended.
+#[derive(Clone, PartialEq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Terminated {
+    pub container_id: Text,
+    pub reason: Text,
+    pub message: Text,
+    pub exit_code: i32,
+    pub signal: Option<i32>,
+    pub started_at: Stamp,
+    pub finished_at: Stamp,
+}
+
+/// `None` for an empty list: Kubernetes' types do not tell them apart (`omitempty`).
+fn some<T, U>(list: &[T], to_whole: impl FnMut(&T) -> U) -> Option<Vec<U>> {
+    (!list.is_empty()).then(|| list.iter().map(to_whole).collect())
+}
+
+fn each<T, U>(list: Option<Vec<T>>, new: impl FnMut(T) -> U) -> Vec<U> {
+    list.into_iter().flatten().map(new).collect()
+}
+
+/// What is left of a status once the common fields are taken out, if anything is.
+fn rest<T: Default + PartialEq>(left: T) -> Option<Box<T>> {
+    (left != T::default()).then(|| Box::new(left))
+}
+
+impl PodStatus {
+    /// From Kubernetes' type.
+    pub fn new(mut whole: core_v1::PodStatus) -> PodStatus {
+        let host_ip = Text::from(whole.host_ip.take());
+        let pod_ip = Text::from(whole.pod_ip.take());
+        PodStatus {
+            phase: whole.phase.take().into(),
+            reason: whole.reason.take().into(),
+            message: whole.message.take().into(),
+            nominated_node_name: whole.nominated_node_name.take().into(),
+            qos_class: whole.qos_class.take().into(),
+            host_ips: Addresses::new(each(whole.host_ips.take(), |a| Text::from(&*a.ip)), &host_ip),
+            host_ip,
+            pod_ips: Addresses::new(each(whole.pod_ips.take(), |a| Text::from(&*a.ip)), &pod_ip),
+            pod_ip,
+            start_time: whole.start_time.take().into(),
+            observed_generation: whole.observed_generation.take(),
+            conditions: each(whole.conditions.take(), PodCondition::new),
+            init_container_statuses: each(whole.init_container_statuses.take(), ContainerStatus::new),
+            container_statuses: each(whole.container_statuses.take(), ContainerStatus::new),
+            rest: rest(whole),
+        }
+    }
+
+    /// As Kubernetes' type.
+    pub fn to_whole(&self) -> core_v1::PodStatus {
+        core_v1::PodStatus {
+            phase: self.phase.to_option(),
+            reason: self.reason.to_option(),
+            message: self.message.to_option(),
+            nominated_node_name: self.nominated_node_name.to_option(),
+            qos_class: self.qos_class.to_option(),
+            host_ip: self.host_ip.to_option(),
+            host_ips: some(self.host_ips.all(&self.host_ip), |a| core_v1::HostIP { ip: a.to_string() }),
+            pod_ip: self.pod_ip.to_option(),
+            pod_ips: some(self.pod_ips.all(&self.pod_ip), |a| core_v1::PodIP { ip: a.to_string() }),
+            start_time: self.start_time.to_time(),
+            observed_generation: self.observed_generation,
+            conditions: some(&self.conditions, PodCondition::to_whole),
+            init_container_statuses: some(&self.init_container_statuses, ContainerStatus::to_whole),
+            container_statuses: some(&self.container_statuses, ContainerStatus::to_whole),
+            ..self.rest.as_deref().cloned().unwrap_or_default()
+        }
+    }
+
+    /// A condition by type.
+    pub fn condition(&self, type_: &Text) -> Option<&PodCondition> {
+        self.conditions.iter().find(|c| c.type_ == *type_)
+    }
+
+    /// Puts a condition in place of the one of its type, or at the end.
+    pub fn set_condition(&mut self, condition: PodCondition) {
+        match self.conditions.iter_mut().find(|c| c.type_ == condition.type_) {
+            Some(old) => *old = condition,
+            None => {
+                // The store keeps many a version: no room is left for more.
+                self.conditions.reserve_exact(1);
+                self.conditions.push(condition);
+            }
+        }
+    }
+}
+
+impl Addresses {
+    fn new(all: Vec<Text>, first: &Text) -> Addresses {
+        match &*all {
+            [] => Addresses::Absent,
+            [one] if one == first => Addresses::TheOne,
+            _ => Addresses::These(all.into()),
+        }
+    }
+
+    /// All of them, given the one that has a field of its own.
+    pub fn all<'a>(&'a self, first: &'a Text) -> &'a [Text] {
+        match self {
+            Addresses::Absent => &[],
+            Addresses::TheOne => std::slice::from_ref(first),
+            Addresses::These(all) => all,
+        }
+    }
+}
+
+impl PodCondition {
+    fn new(whole: core_v1::PodCondition) -> PodCondition {
+        PodCondition {
+            type_: Text::from(&*whole.type_),
+            status: Text::from(&*whole.status),
+            reason: whole.reason.into(),
+            message: whole.message.into(),
+            last_transition_time: whole.last_transition_time.into(),
+            last_probe_time: whole.last_probe_time.into(),
+            observed_generation: whole.observed_generation,
+        }
+    }
+
+    fn to_whole(&self) -> core_v1::PodCondition {
+        core_v1::PodCondition {
+            type_: self.type_.to_string(),
+            status: self.status.to_string(),
+            reason: self.reason.to_option(),
+            message: self.message.to_option(),
+            last_transition_time: self.last_transition_time.to_time(),
+            last_probe_time: self.last_probe_time.to_time(),
+            observed_generation: self.observed_generation,
+        }
+    }
+}
+
+impl ContainerStatus {
+    fn new(mut whole: core_v1::ContainerStatus) -> ContainerStatus {
+        ContainerStatus {
+            name: Text::from(&*std::mem::take(&mut whole.name)),
+            image: Text::from(&*std::mem::take(&mut whole.image)),
+            image_id: Text::from(&*std::mem::take(&mut whole.image_id)),
+            container_id: whole.container_id.take().into(),
+            state: whole.state.take().into(),
+            last_state: whole.last_state.take().into(),
+            restart_count: std::mem::take(&mut whole.restart_count),
+            ready: std::mem::take(&mut whole.ready),
+            started: whole.started.take(),
+            rest: rest(whole),
+        }
+    }
+
+    fn to_whole(&self) -> core_v1::ContainerStatus {
+        core_v1::ContainerStatus {
+            name: self.name.to_string(),
+            image: self.image.to_string(),
+            image_id: self.image_id.to_string(),
+            container_id: self.container_id.to_option(),
+            state: self.state.to_whole(),
+            last_state: self.last_state.to_whole(),
+            restart_count: self.restart_count,
+            ready: self.ready,
+            started: self.started,
+            ..self.rest.as_deref().cloned().unwrap_or_default()
+        }
+    }
+}
+
+impl From<Option<core_v1::ContainerState>> for ContainerState {
+    fn from(whole: Option<core_v1::ContainerState>) -> ContainerState {
+        let Some(whole) = whole else { return ContainerState::Absent };
+        match whole {
+            core_v1::ContainerState { waiting: None, running: None, terminated: None } => ContainerState::Empty,
+            core_v1::ContainerState { waiting: Some(w), running: None, terminated: None } => {
+                ContainerState::Waiting { reason: w.reason.into(), message: w.message.into() }
+            }
+            core_v1::ContainerState { waiting: None, running: Some(r), terminated: None } => {
+                ContainerState::Running { started_at: r.started_at.into() }
+            }
+            core_v1::ContainerState { waiting: None, running: None, terminated: Some(t) } => {
+                ContainerState::Terminated(Box::new(Terminated {
+                    container_id: t.container_id.into(),
+                    reason: t.reason.into(),
+                    message: t.message.into(),
+                    exit_code: t.exit_code,
+                    signal: t.signal,
+                    started_at: t.started_at.into(),
+                    finished_at: t.finished_at.into(),
+                }))
+            }
+            several => ContainerState::Several(Box::new(several)),
+        }
+    }
+}
+
+impl ContainerState {
+    fn to_whole(&self) -> Option<core_v1::ContainerState> {
+        let mut whole = core_v1::ContainerState::default();
+        match self {
+            ContainerState::Absent => return None,
+            ContainerState::Empty => {}
+            ContainerState::Waiting { reason, message } => {
+                whole.waiting =
+                    Some(core_v1::ContainerStateWaiting { reason: reason.to_option(), message: message.to_option() });
+            }
+            ContainerState::Running { started_at } => {
+                whole.running = Some(core_v1::ContainerStateRunning { started_at: started_at.to_time() });
+            }
+            ContainerState::Terminated(t) => {
+                whole.terminated = Some(core_v1::ContainerStateTerminated {
+                    container_id: t.container_id.to_option(),
+                    reason: t.reason.to_option(),
+                    message: t.message.to_option(),
+                    exit_code: t.exit_code,
+                    signal: t.signal,
+                    started_at: t.started_at.to_time(),
+                    finished_at: t.finished_at.to_time(),
+                });
+            }
+            ContainerState::Several(several) => whole.clone_from(several),
+        }
+        Some(whole)
+    }
+
+    /// How one ended that has ended.
+    pub fn terminated(&self) -> Option<&Terminated> {
+        match self {
+            ContainerState::Terminated(t) => Some(t),
+            _ => None,
+        }
+    }
+}
 
 /// A Pod's phase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +351,8 @@ pub enum PodReadiness {
 /// What is asked of a Pod's status again and again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PodBrief {
-    /// `lastTransitionTime` of the `Ready` condition; [`NEVER`] if there is none.
-    since: Wall,
+    /// `lastTransitionTime` of the `Ready` condition.
+    since: Stamp,
     /// The most restarts of any of its containers, init containers left out.
     pub restarts: i32,
     /// `status.phase`, `Pending` where unset.
@@ -47,28 +361,25 @@ pub struct PodBrief {
     pub readiness: PodReadiness,
 }
 
-const NEVER: Wall = Wall(i64::MIN);
-
 impl InBrief for PodStatus {
     type Brief = PodBrief;
 
     fn in_brief(&self) -> PodBrief {
-        let ready = pod_condition(self, "Ready");
-        let since = ready.and_then(|c| c.last_transition_time.as_ref());
+        let ready = self.condition(&Text::READY);
         PodBrief {
-            since: since.map_or(NEVER, Wall::from_time),
-            restarts: self.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
-            phase: match self.phase.as_deref() {
-                None | Some("Pending") => PodPhase::Pending,
-                Some("Running") => PodPhase::Running,
-                Some("Succeeded") => PodPhase::Succeeded,
-                Some("Failed") => PodPhase::Failed,
-                Some("Unknown") => PodPhase::Unknown,
-                Some(_) => PodPhase::Other,
+            since: ready.map_or(Stamp::NONE, |c| c.last_transition_time),
+            restarts: self.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0),
+            phase: match self.phase.as_str() {
+                "" | "Pending" => PodPhase::Pending,
+                "Running" => PodPhase::Running,
+                "Succeeded" => PodPhase::Succeeded,
+                "Failed" => PodPhase::Failed,
+                "Unknown" => PodPhase::Unknown,
+                _ => PodPhase::Other,
             },
             readiness: match ready {
                 None => PodReadiness::Absent,
-                Some(c) if c.status == "True" => PodReadiness::Ready,
+                Some(c) if c.status == Text::TRUE => PodReadiness::Ready,
                 Some(_) => PodReadiness::Not,
             },
         }
@@ -83,116 +394,89 @@ impl PodBrief {
 
     /// `lastTransitionTime` of its `Ready` condition.
     pub fn since(&self) -> Option<Wall> {
-        (self.since != NEVER).then_some(self.since)
-    }
-}
-
-/// What can be told in brief.
-pub trait InBrief: Clone + PartialEq + fmt::Debug {
-    /// The brief. Small.
-    type Brief: Copy;
-
-    /// What is asked again and again.
-    fn in_brief(&self) -> Self::Brief;
-}
-
-/// A part behind a counter of its own. What is asked most often is told in brief from beside the pointer: a condition
-/// of a pod would be found by comparing strings, each in memory of its own, in every pod that is counted or ranked.
-pub struct Briefed<T: InBrief> {
-    shared: Rc<T>,
-    /// Made when it is first asked for.
-    brief: Cell<Option<T::Brief>>,
-}
-
-impl<T: InBrief> Briefed<T> {
-    /// In brief.
-    #[inline]
-    pub fn brief(&self) -> T::Brief {
-        self.brief.get().unwrap_or_else(|| {
-            let brief = self.shared.in_brief();
-            self.brief.set(Some(brief));
-            brief
-        })
-    }
-
-    /// Whether it is held in the same place as another.
-    pub fn is_held_as(&self, other: &Briefed<T>) -> bool {
-        Rc::ptr_eq(&self.shared, &other.shared)
-    }
-}
-
-impl<T: InBrief> Clone for Briefed<T> {
-    fn clone(&self) -> Briefed<T> {
-        Briefed { shared: Rc::clone(&self.shared), brief: self.brief.clone() }
-    }
-}
-
-impl<T: InBrief> PartialEq for Briefed<T> {
-    fn eq(&self, other: &Briefed<T>) -> bool {
-        self.is_held_as(other) || self.shared == other.shared
-    }
-}
-
-impl<T: InBrief> fmt::Debug for Briefed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
-}
-
-impl<T: InBrief> Deref for Briefed<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.shared
-    }
-}
-
-impl<T: InBrief> Part for Briefed<T> {
-    type Of = T;
-
-    fn new(of: T) -> Briefed<T> {
-        Briefed { shared: Rc::new(of), brief: Cell::new(None) }
-    }
-
-    fn same(&self, other: &Briefed<T>) -> bool {
-        self == other
-    }
-
-    fn make_mut(&mut self) -> &mut T {
-        self.brief.set(None);
-        Rc::make_mut(&mut self.shared)
+        self.since.wall()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodStatus;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::{Briefed, PodPhase, PodReadiness};
+    use super::{Addresses, ContainerState, PodPhase, PodReadiness, PodStatus};
     use crate::machine::Wall;
-    use crate::object::Part;
+    use crate::object::{Briefed, Part, Text};
+
+    fn status(value: Value) -> PodStatus {
+        PodStatus::new(serde_json::from_value(value).expect("a status"))
+    }
+
+    #[test]
+    fn what_came_in_goes_out() {
+        let ended = json!({"terminated": {"exitCode": 3, "signal": 9, "reason": "OOMKilled", "message": "m",
+            "startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:00:09Z", "containerID": "x://y"}});
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:02Z"}});
+        let several = json!({"waiting": {"reason": "a"}, "running": {}});
+        let container = |name: &str, state: &Value, last: &Value| {
+            json!({"name": name, "image": "i", "imageID": "sha", "containerID": "sim://1", "ready": true, "started": true,
+                "restartCount": 4, "state": state, "lastState": last, "stopSignal": "SIGTERM",
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
+        };
+        let full = json!({
+            "phase": "Running", "reason": "r", "message": "m", "nominatedNodeName": "n", "qosClass": "Burstable",
+            "hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}],
+            "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd00::1"}],
+            "startTime": "2026-01-01T00:00:00Z", "observedGeneration": 2, "resize": "Proposed",
+            "resourceClaimStatuses": [{"name": "c"}],
+            "ephemeralContainerStatuses": [{"name": "e", "image": "", "imageID": "", "ready": false, "restartCount": 0}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:07Z"},
+                {"type": "x.io/gate", "status": "Unknown", "reason": "Why", "message": "because",
+                 "lastProbeTime": "2026-01-01T00:00:08Z", "observedGeneration": 2},
+            ],
+            "initContainerStatuses": [container("a", &ended, &json!({}))],
+            "containerStatuses": [
+                container("b", &waiting, &ended), container("c", &running, &json!({})), container("d", &several, &json!({})),
+                {"name": "f", "image": "", "imageID": "", "ready": false, "restartCount": 0},
+            ],
+        });
+        for value in [json!({}), json!({"phase": "Odd", "podIP": "10.0.0.1"}), full.clone()] {
+            assert_eq!(serde_json::to_value(status(value.clone()).to_whole()).expect("it is written"), value);
+        }
+        let full = status(full);
+        assert_eq!((&full.host_ips, full.pod_ips.all(&full.pod_ip).len()), (&Addresses::TheOne, 2));
+        assert!(matches!(full.container_statuses[2].state, ContainerState::Several(_)));
+        assert_eq!(full.init_container_statuses[0].state.terminated().map(|t| t.exit_code), Some(3));
+    }
+
+    #[test]
+    fn what_is_common_has_no_rest() {
+        let value = json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0}]});
+        let status = status(value);
+        assert!(status.rest.is_none() && status.container_statuses[0].rest.is_none());
+        assert!(size_of::<PodStatus>() <= 272, "{}", size_of::<PodStatus>());
+    }
 
     #[test]
     fn the_brief_is_that_of_the_status_also_after_a_change() {
         let container = |n| json!({"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": n});
-        let status: PodStatus = serde_json::from_value(json!({
+        let status = status(json!({
             "phase": "Running",
             "conditions": [
                 {"type": "Initialized", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"},
                 {"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:07Z"},
             ],
             "containerStatuses": [container(3), container(5)],
-        }))
-        .expect("a status");
+        }));
         let mut held = Briefed::new(status);
         let brief = held.brief();
         assert_eq!((brief.phase, brief.is_ready(), brief.restarts), (PodPhase::Running, true, 5));
         assert_eq!(brief.since(), Some(Wall(7_000_000)));
         let copy = held.clone();
         let changed = held.make_mut();
-        changed.phase = Some("Failed".to_owned());
-        changed.conditions.as_mut().expect("conditions")[1].status = "False".to_owned();
+        changed.phase = Text::FAILED;
+        changed.conditions[1].status = Text::FALSE;
         assert_eq!((held.brief().phase, held.brief().readiness), (PodPhase::Failed, PodReadiness::Not));
         assert_eq!(copy.brief(), brief, "a copy that was made before is as it was");
         let none = Briefed::new(PodStatus::default()).brief();

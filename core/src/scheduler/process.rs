@@ -22,7 +22,9 @@ use crate::api::{
 use crate::client::{Change, Elector, Informer, InformerConfig, Recorder, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, is_mere_report, pod_condition};
+use crate::object::{
+    FieldSelector, Kind, Object, ObjectKey, Pod, PodCondition, Revision, Selector, Text, is_mere_report,
+};
 use crate::random::{Rng, mix};
 
 const ELECTION: u16 = 1;
@@ -521,14 +523,12 @@ impl SchedulerProcess {
 
 /// The patch that notes a pod as unschedulable; none if it is noted already.
 fn condition_patch(now: Now, pod: &Pod, message: &str) -> Option<serde_json::Value> {
-    let old = pod_condition(&pod.status, "PodScheduled");
-    let same = |c: &core_v1::PodCondition| {
-        c.status == "False" && c.reason.as_deref() == Some("Unschedulable") && c.message.as_deref() == Some(message)
-    };
+    let old = pod.status.condition(&Text::POD_SCHEDULED);
+    let same = |c: &PodCondition| c.status == Text::FALSE && c.reason == Text::UNSCHEDULABLE && c.message == *message;
     if old.is_some_and(same) {
         return None;
     }
-    let since = old.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
+    let since = old.filter(|c| c.status == Text::FALSE).and_then(|c| c.last_transition_time.to_time());
     Some(json!({"status": {"conditions": [{
         "type": "PodScheduled",
         "status": "False",

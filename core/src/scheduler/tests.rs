@@ -68,7 +68,7 @@ fn gated_foreign_deleted_and_finished_pods_are_left_alone() {
     deleted.meta_mut().deletion_timestamp = Some(Wall(0).to_time());
     s.pod_changed(at(0), &deleted);
     let mut finished = pod("finished", json!({}));
-    finished.status_mut().phase = Some("Failed".to_owned());
+    finished.status_mut().phase = crate::object::Text::FAILED;
     s.pod_changed(at(0), &finished);
     assert_eq!(decisions(&mut s, at(0)), Vec::<String>::new());
     s.pod_changed(at(1), &pod("gated", json!({})));
@@ -141,7 +141,7 @@ fn a_pod_that_changes_tries_again() {
     s.pod_changed(at(0), &pod("a", json!({})));
     assert_eq!(decisions(&mut s, at(0)), ["a!"]);
     let mut noted = pod("a", json!({}));
-    noted.status_mut().reason = Some("x".to_owned());
+    noted.status_mut().reason = "x".into();
     s.pod_changed(at(5), &noted);
     assert_eq!(s.waiting(), counts(0, 0, 1), "its own condition is no reason");
     s.pod_changed(at(5), &pod("a", json!({"tolerations": [{"operator": "Exists"}]})));

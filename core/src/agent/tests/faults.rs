@@ -134,14 +134,14 @@ impl World {
         for pod in &pods {
             let line = describe(pod);
             assert!(pod.meta.deletion_timestamp.is_none(), "still there: {line}");
-            let phase = pod.status.phase.as_deref().unwrap_or("");
+            let phase = pod.status.phase.as_str();
             let rests = matches!(phase, "Succeeded" | "Failed");
             let loops = line.contains("CrashLoopBackOff");
             assert!(rests || loops || line.contains(" Running PIRCS"), "not settled: {line}");
             let running = self.runtime.containers.values().filter(|c| *c.spec.pod_uid == *pod.uid());
             let running = running.filter(|c| matches!(c.state, crate::agent::ContainerState::Running { .. })).count();
-            let told = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses).flatten();
-            let told = told.filter(|s| s.state.as_ref().is_some_and(|s| s.running.is_some())).count();
+            let told = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+            let told = told.filter(|s| matches!(s.state, crate::object::ContainerState::Running { .. })).count();
             assert_eq!(running, told, "what runs is what is told: {line}");
         }
         let wanted: BTreeSet<&str> = pods.iter().map(|p| p.uid()).collect();

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::api::{Call, FromServer, Patch, ReqId, Response, Status, Subresource, ToServer, WatchEvent};
 use crate::machine::{Machine, Mono, Now, Wall};
-use crate::object::{Kind, Object, ObjectKey, Pod, Revision};
+use crate::object::{Kind, Object, ObjectKey, Pod, Revision, Text};
 use crate::random::Rng;
 
 const EPOCH: Wall = Wall(1_700_000_000_000_000);
@@ -574,7 +574,7 @@ impl World {
 /// `name Phase[/Reason] TRUECONDITIONS container=state…`
 fn describe(pod: &Pod) -> String {
     let s = &pod.status;
-    let letter = |type_: &str| match type_ {
+    let letter = |type_: &Text| match type_.as_str() {
         "PodReadyToStartContainers" => "P",
         "Initialized" => "I",
         "Ready" => "R",
@@ -582,14 +582,14 @@ fn describe(pod: &Pod) -> String {
         "PodScheduled" => "S",
         _ => "x",
     };
-    let conditions = s.conditions.iter().flatten().filter(|c| c.status == "True");
+    let conditions = s.conditions.iter().filter(|c| c.status == Text::TRUE);
     let letters: String = conditions.map(|c| letter(&c.type_)).collect();
-    let reason = s.reason.as_ref().map(|r| format!("/{r}")).unwrap_or_default();
-    let mut line = format!("{} {}{reason} {letters}", pod.name(), s.phase.as_deref().unwrap_or("-"));
-    let statuses = s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten());
+    let reason = s.reason.get().map(|r| format!("/{r}")).unwrap_or_default();
+    let mut line = format!("{} {}{reason} {letters}", pod.name(), s.phase.get().unwrap_or("-"));
+    let statuses = s.init_container_statuses.iter().chain(&s.container_statuses);
     for c in statuses {
-        let state = c.state.as_ref().map(describe_state).unwrap_or_default();
-        let last = c.last_state.as_ref().map(describe_state).filter(|l| !l.is_empty());
+        let state = describe_state(&c.state);
+        let last = Some(describe_state(&c.last_state)).filter(|l| !l.is_empty());
         let last = last.map(|l| format!("<{l}")).unwrap_or_default();
         let restarts = if c.restart_count > 0 { format!("#{}", c.restart_count) } else { String::new() };
         let ready = if c.ready { "+" } else { "" };
@@ -598,15 +598,13 @@ fn describe(pod: &Pod) -> String {
     line
 }
 
-fn describe_state(s: &core_v1::ContainerState) -> String {
-    if let Some(w) = &s.waiting {
-        w.reason.clone().unwrap_or_default()
-    } else if s.running.is_some() {
-        "running".to_owned()
-    } else if let Some(t) = &s.terminated {
-        format!("{}({})", t.reason.as_deref().unwrap_or(""), t.exit_code)
-    } else {
-        String::new()
+fn describe_state(s: &crate::object::ContainerState) -> String {
+    use crate::object::ContainerState;
+    match s {
+        ContainerState::Waiting { reason, .. } => reason.to_string(),
+        ContainerState::Running { .. } => "running".to_owned(),
+        ContainerState::Terminated(t) => format!("{}({})", t.reason, t.exit_code),
+        ContainerState::Absent | ContainerState::Empty | ContainerState::Several(_) => String::new(),
     }
 }
 

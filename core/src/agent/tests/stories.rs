@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Due, World, container, describe, exec, probe, ready_world, with};
 use crate::agent::{In, RuntimeEvent};
 use crate::api::FromServer;
-use crate::object::{Kind, Node, ObjectKey, is_mere_report, node_condition};
+use crate::object::{Kind, Node, ObjectKey, PodCondition, Text, is_mere_report, node_condition};
 
 #[test]
 fn registers_beats_and_comes_back() {
@@ -77,7 +77,7 @@ fn a_plain_pod_lives_and_is_deleted() {
     let mut world = ready_world();
     let key = world.apply("p", json!({"containers": [container("a", "app:1"), container("b", "app:1")]}));
     world.run_for(10.0);
-    assert_eq!(world.pod(&key).status.pod_ip.as_deref(), Some("10.1.0.1"));
+    assert_eq!(world.pod(&key).status.pod_ip, "10.1.0.1");
     world.delete(&key, 30);
     world.run_for(10.0);
     world.check(
@@ -340,7 +340,7 @@ fn who_does_not_fit_is_turned_away() {
     world.run_for(5.0);
     let second = world.apply("q", asks("2"));
     world.run_for(5.0);
-    let message = world.pod(&second).status.message.clone().unwrap();
+    let message = world.pod(&second).status.message.clone();
     assert_eq!(
         message,
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 3000, capacity: 4000"
@@ -460,10 +460,9 @@ fn readiness_gates_and_others_conditions() {
     let set = |world: &mut World, type_: &str, status: &str| {
         let mut pod = world.api.objects[&key].clone();
         if let Some(p) = pod.get_mut::<core_v1::Pod>() {
-            let all = p.status_mut().conditions.as_mut().unwrap();
+            let all = &mut p.status_mut().conditions;
             all.retain(|c| c.type_ != type_);
-            let (type_, status) = (type_.to_owned(), status.to_owned());
-            all.push(core_v1::PodCondition { type_, status, ..Default::default() });
+            all.push(PodCondition { type_: type_.into(), status: status.into(), ..PodCondition::default() });
         }
         world.put(pod);
         world.run_for(5.0);
@@ -520,7 +519,7 @@ fn a_restarted_agent_whose_list_is_old_keeps_the_pods_that_run() {
     let key = world.apply("web", json!({"containers": [container("main", "app:1")]}));
     world.run_for(20.0);
     let before = world.pod(&key).clone();
-    assert_eq!(before.status.phase.as_deref(), Some("Running"));
+    assert_eq!(before.status.phase, Text::RUNNING);
     world.restart_agent();
     world.api.list_behind = usize::MAX;
     for _ in 0..100 {

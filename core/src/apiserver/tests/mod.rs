@@ -261,7 +261,7 @@ pub(super) fn deployment(name: &str, replicas: i32) -> Value {
 
 pub(super) fn set_phase(object: &mut Object, phase: &str) {
     let Object::Pod(pod) = object else { panic!("not a pod") };
-    pod.status_mut().phase = Some(phase.to_owned());
+    pod.status_mut().phase = phase.into();
 }
 
 pub(super) fn set_data(object: &mut Object, value: &str) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Cluster, cluster, key, pod, refusal};
 use crate::api::{Call, DeleteOptions, Reason, Response, Status, WriteOptions};
-use crate::object::{Kind, Object, Pod, pod_condition};
+use crate::object::{Kind, Object, Pod, PodCondition, Text};
 
 fn as_pod(object: &Object) -> &Pod {
     object.get().unwrap()
@@ -19,7 +19,7 @@ fn pods_start_pending_and_admitted() {
     manifest["status"] = json!({"phase": "Running"});
     let made = c.create(manifest).unwrap();
     let p = as_pod(&made);
-    assert_eq!((p.status.phase.as_deref(), p.status.qos_class.as_deref()), (Some("Pending"), Some("BestEffort")));
+    assert_eq!((&p.status.phase, &p.status.qos_class), (&Text::PENDING, &Text::BEST_EFFORT));
     assert_eq!(p.spec.service_account_name.as_deref(), Some("default"));
     assert_eq!((p.spec.priority, p.spec.preemption_policy.as_deref()), (Some(0), Some("PreemptLowerPriority")));
     let tolerations: Vec<_> =
@@ -112,7 +112,7 @@ fn a_pod_is_bound_once() {
     let Response::Done { rv } = c.bind(0, &made, "n1").unwrap() else { panic!() };
     let bound = c.get(&made.key()).unwrap();
     assert_eq!((bound.rv(), as_pod(&bound).spec.node.as_deref()), (rv, Some("n1")));
-    assert_eq!(pod_condition(&as_pod(&bound).status, "PodScheduled").unwrap().status, "True");
+    assert_eq!(as_pod(&bound).status.condition(&Text::POD_SCHEDULED).unwrap().status, Text::TRUE);
     assert!(Rc::ptr_eq(&as_pod(&bound).spec.shared, &as_pod(&made).spec.shared));
 
     // The other server has not seen the binding; the store has.
@@ -145,8 +145,9 @@ fn budget(c: &mut Cluster, name: &str, allowed: i32, desired: i32, healthy: i32)
 fn ready_pod(c: &mut Cluster, name: &str, ready: bool) -> Object {
     let mut made = c.running_pod(name, "n1");
     let p = made.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap();
-    let now = c.now.wall.to_time();
-    crate::apiserver::pod::set_condition(p, "Ready", if ready { "True" } else { "False" }, None, None, now);
+    let status = if ready { Text::TRUE } else { Text::FALSE };
+    let condition = PodCondition { type_: Text::READY, status, ..PodCondition::default() };
+    crate::apiserver::pod::set_condition(p, condition, c.now);
     c.update_status(made).unwrap()
 }
 
@@ -165,8 +166,8 @@ fn budgets_limit_evictions() {
     evict(&mut c, 0, "a").unwrap();
     let gone = c.get(&key(Kind::POD, "a")).unwrap();
     assert!(gone.is_deleting());
-    let condition = pod_condition(&as_pod(&gone).status, "DisruptionTarget").unwrap().clone();
-    assert_eq!(condition.reason.as_deref(), Some("EvictionByEvictionAPI"));
+    let condition = as_pod(&gone).status.condition(&Text::DISRUPTION_TARGET).unwrap().clone();
+    assert_eq!(condition.reason, "EvictionByEvictionAPI");
     let Some(Object::PodDisruptionBudget(b)) = c.get(&key(Kind::POD_DISRUPTION_BUDGET, "pdb")) else { panic!() };
     assert_eq!(b.status.disruptions_allowed, Some(0));
     assert!(b.status.disrupted_pods.as_ref().unwrap().contains_key("a"));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::machine::Now;
-use crate::object::{Pod, is_pod_ready, pod_condition};
+use crate::object::{Pod, PodCondition, Stamp, Text, is_pod_ready};
 
 /// How long a pod may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,21 +50,20 @@ pub(super) fn stay(tolerations: &[Toleration], taints: &[&Taint]) -> Stay {
 
 /// The pod with the condition that says why it is deleted; `None` if it has it.
 pub(super) fn disruption_target(pod: &Pod, now: Now) -> Option<Pod> {
-    const TYPE: &str = "DisruptionTarget";
     const REASON: &str = "DeletionByTaintManager";
-    let current = pod_condition(&pod.status, TYPE);
-    if current.is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some(REASON)) {
+    let current = pod.status.condition(&Text::DISRUPTION_TARGET);
+    if current.is_some_and(|c| c.status == Text::TRUE && c.reason == REASON) {
         return None;
     }
     let mut next = pod.clone();
-    let conditions = next.status_mut().conditions.get_or_insert_default();
-    conditions.retain(|c| c.type_ != TYPE);
+    let conditions = &mut next.status_mut().conditions;
+    conditions.retain(|c| c.type_ != Text::DISRUPTION_TARGET);
     conditions.push(PodCondition {
-        type_: TYPE.to_owned(),
-        status: "True".to_owned(),
-        reason: Some(REASON.to_owned()),
-        message: Some("Taint manager: deleting due to NoExecute taint".to_owned()),
-        last_transition_time: Some(now.wall.to_time()),
+        type_: Text::DISRUPTION_TARGET,
+        status: Text::TRUE,
+        reason: REASON.into(),
+        message: "Taint manager: deleting due to NoExecute taint".into(),
+        last_transition_time: Stamp::of(now.wall),
         ..PodCondition::default()
     });
     Some(next)
@@ -76,12 +75,11 @@ pub(super) fn not_ready(pod: &Pod, now: Now) -> Option<Pod> {
         return None;
     }
     let mut next = pod.clone();
-    let list = next.status_mut().conditions.get_or_insert_default();
-    for condition in list.iter_mut().filter(|c| c.type_ == "Ready") {
-        condition.status = "False".to_owned();
-        condition.reason = Some("NodeNotReady".to_owned());
-        condition.message = Some("Node is not ready".to_owned());
-        condition.last_transition_time = Some(now.wall.to_time());
+    for condition in next.status_mut().conditions.iter_mut().filter(|c| c.type_ == Text::READY) {
+        condition.status = Text::FALSE;
+        condition.reason = Text::NODE_NOT_READY;
+        condition.message = "Node is not ready".into();
+        condition.last_transition_time = Stamp::of(now.wall);
     }
     Some(next)
 }

@@ -22,7 +22,8 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
-    BoundPodSpec, KeyMap, Kind, NameMap, Object, ObjectKey, ObjectMeta, Pod, controller_of, is_pod_active, pod_phase,
+    BoundPodSpec, KeyMap, Kind, NameMap, Object, ObjectKey, ObjectMeta, Pod, PodStatus, controller_of, is_pod_active,
+    pod_phase,
 };
 
 use set::Set;
@@ -299,7 +300,7 @@ impl<'a> Sync<'a> {
             ..ObjectMeta::default()
         };
         let spec = BoundPodSpec { shared: std::rc::Rc::clone(self.set.pod), node: None };
-        Pod::new(meta, spec, core_v1::PodStatus::default())
+        Pod::new(meta, spec, PodStatus::default())
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, qos_class};
+use super::{HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
 use rules::Defaults;
 
 /// Fills in what is missing, as the API server does on every write before validation.
@@ -73,12 +73,11 @@ fn apply_pod(pod: &mut Pod) {
     if pod_spec_lacks(&pod.spec.shared) {
         pod_spec(Rc::make_mut(&mut pod.spec_mut().shared));
     }
-    let class_missing = pod.status.qos_class.is_none();
-    if pod.status.phase.is_none() || class_missing {
+    if pod.status.phase.is_empty() || pod.status.qos_class.is_empty() {
         let class = qos_class(&pod.spec.shared);
         let status = pod.status_mut();
-        status.phase.get_or_insert_with(|| "Pending".to_owned());
-        status.qos_class.get_or_insert_with(|| class.to_owned());
+        status.phase = status.phase.or(|| Text::PENDING);
+        status.qos_class = status.qos_class.or(|| class.into());
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::path::{Go, Path};
 use super::{container, meta, names, not_negative, one_of, push_all, scheduling, volume};
@@ -274,10 +274,11 @@ pub(super) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) 
         return;
     }
     let rules = |name: &str| old.spec.containers.iter().any(|c| c.name == name && c.restart_policy.is_some());
-    let was = |name: &str| old.status.container_statuses.iter().flatten().find(|c| c.name == name);
-    for (i, now) in new.status.container_statuses.iter().flatten().enumerate() {
-        let Some(exit) = was(&now.name).and_then(exit_code) else { continue };
-        if (restart == "Never" || exit == 0) && exit_code(now).is_none() && !rules(&now.name) {
+    let was = |name: &str| old.status.container_statuses.iter().find(|c| c.name == *name);
+    for (i, now) in new.status.container_statuses.iter().enumerate() {
+        let Some(exit) = was(now.name.as_str()).and_then(|c| c.state.terminated()) else { continue };
+        if (restart == "Never" || exit.exit_code == 0) && now.state.terminated().is_none() && !rules(now.name.as_str())
+        {
             let at = Path::Root("status");
             let at = at.field("containerStatuses");
             errors.push(FieldError::forbidden(
@@ -286,8 +287,4 @@ pub(super) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) 
             ));
         }
     }
-}
-
-fn exit_code(status: &ContainerStatus) -> Option<i32> {
-    status.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code)
 }

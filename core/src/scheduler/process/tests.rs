@@ -13,7 +13,7 @@ use crate::api::{
 use crate::apiserver::{self, ApiServer, ConnId};
 use crate::limits;
 use crate::machine::{Machine, Mono, Now, Wall};
-use crate::object::{Kind, Milli, Object, ObjectKey, Pod, pod_condition};
+use crate::object::{Kind, Milli, Object, ObjectKey, Pod, Text};
 use crate::random::Rng;
 use crate::scheduler::cache::ResourceId;
 use crate::store::{self, MemoryStore, StoreClient};
@@ -330,12 +330,12 @@ fn pods_are_bound_and_the_rest_are_told_why() {
     let name = scheduled[0]["involvedObject"]["name"].as_str().unwrap();
     assert_eq!(scheduled[0]["message"], format!("Successfully assigned default/{name} to n1"));
     let waiting = c.pods().into_iter().find(|p| p.spec.node.is_none()).unwrap().clone();
-    let condition = pod_condition(&waiting.status, "PodScheduled").unwrap();
+    let condition = waiting.status.condition(&Text::POD_SCHEDULED).unwrap();
     let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption \
                    victims found for incoming pod.";
     assert_eq!(
-        (&*condition.status, condition.reason.as_deref(), condition.message.as_deref()),
-        ("False", Some("Unschedulable"), Some(message))
+        (condition.status.as_str(), condition.reason.as_str(), condition.message.as_str()),
+        ("False", "Unschedulable", message)
     );
     assert_eq!(c.events("FailedScheduling")[0]["message"], message);
     let rv = waiting.rv;
@@ -471,8 +471,8 @@ fn play(seed: u64) {
     let most = free.values().copied().max().unwrap();
     for pod in c.pods().into_iter().filter(|p| p.spec.node.is_none()) {
         assert!(cpu(pod) > most, "seed {seed}: {} waits though {free:?} is free", pod.name());
-        let condition = pod_condition(&pod.status, "PodScheduled");
-        assert!(condition.is_some_and(|c| c.status == "False"), "seed {seed}: {} is not told why", pod.name());
+        let condition = pod.status.condition(&Text::POD_SCHEDULED);
+        assert!(condition.is_some_and(|c| c.status == Text::FALSE), "seed {seed}: {} is not told why", pod.name());
     }
 }
 
