@@ -19,7 +19,7 @@ pub fn objects(store: &MemoryStore, kind: Kind) -> impl Iterator<Item = &Object>
     let end = StoreKey::Object(ObjectKey::range_end(kind, ""));
     store.range(&start, &end).filter_map(|kv| match &kv.value {
         Stored::Object(object) => Some(object),
-        Stored::Mark(_) => None,
+        Stored::Mark(..) => None,
     })
 }
 

@@ -94,7 +94,7 @@ pub struct Checkers {
 fn object(kv: Option<&KeyValue>) -> Option<&Object> {
     match kv.map(|kv| &kv.value) {
         Some(Stored::Object(object)) => Some(object),
-        Some(Stored::Mark(_)) | None => None,
+        Some(Stored::Mark(..)) | None => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, Subreso
 use crate::limits::{NODE_LEASE_DURATION, REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{
-    Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewedLeaseSpec,
+    Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewTime,
 };
 use crate::random::Rng;
 use crate::read_ahead::{touch, touch_shared};
@@ -95,7 +95,7 @@ impl NodeLease {
                 Call::Get { key, rv: None }
             }
             Some(lease) => {
-                lease.spec_mut().renew_time = Some(now.wall.to_micro_time());
+                lease.renewal = RenewTime::of(now.wall);
                 let object = Object::Lease(lease.clone());
                 Call::Update { object, subresource: Subresource::None, options: WriteOptions::default() }
             }
@@ -188,8 +188,7 @@ impl NodeLease {
         touch(&self.renewed);
         touch_shared(&self.user);
         let lease = self.lease.as_ref()?;
-        lease.spec.read_ahead();
-        touch_shared(&lease.meta);
+        lease.read_ahead();
         Some(lease.meta.key(Kind::LEASE))
     }
 
@@ -223,5 +222,5 @@ fn fresh(node: &Node, now: Now) -> Lease {
         renew_time: Some(now.wall.to_micro_time()),
         ..coordination_v1::LeaseSpec::default()
     };
-    Lease::new(meta, RenewedLeaseSpec::new(spec), ())
+    Lease::new(meta, spec, ())
 }

@@ -101,7 +101,7 @@ impl Cache {
                     self.replace(key, None, Some(object.clone()));
                 }
                 (StoreKey::Private(name), _) => {
-                    self.marks.insert(Rc::clone(name), kv.mod_revision);
+                    self.marks.insert(Rc::clone(name), kv.mod_revision());
                 }
                 (StoreKey::Fence(_) | StoreKey::Object(_), _) => {}
             }
@@ -125,7 +125,7 @@ impl Cache {
                 self.kind_mut(key.kind).remember(event.clone());
             }
             StoreKey::Private(name) => match &event.value {
-                Some(kv) => drop(self.marks.insert(Rc::clone(name), kv.mod_revision)),
+                Some(kv) => drop(self.marks.insert(Rc::clone(name), kv.mod_revision())),
                 None => drop(self.marks.remove(name)),
             },
             StoreKey::Fence(_) => {}
@@ -198,7 +198,7 @@ impl KindCache {
 pub(super) fn object_of(kv: &KeyValue) -> Option<&Object> {
     match &kv.value {
         Stored::Object(o) => Some(o),
-        Stored::Mark(_) => None,
+        Stored::Mark(..) => None,
     }
 }
 

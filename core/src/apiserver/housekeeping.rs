@@ -52,7 +52,7 @@ impl ApiServer {
         }
         self.compaction.next = Some(now.mono + limits::COMPACTION_INTERVAL);
         let key = StoreKey::Private(Rc::from(COMPACT_KEY));
-        let value = Stored::Mark(Rc::from(self.compaction.past.to_string()));
+        let value = Stored::mark(&self.compaction.past.to_string());
         let txn = Txn {
             compare: smallvec![Compare::Version(key.clone(), self.compaction.turn)],
             success: smallvec![Op::Put { key: key.clone(), value, lease: None }],

@@ -60,7 +60,7 @@ impl Allocation {
         if let Some(revision) = self.by {
             let key = StoreKey::Private(Rc::from(MARK));
             commit.txn.compare.push(Compare::ModRevision(key.clone(), revision));
-            commit.txn.success.push(Op::Put { key, value: Stored::Mark(Rc::from("")), lease: None });
+            commit.txn.success.push(Op::Put { key, value: Stored::mark(""), lease: None });
         }
         commit
     }
@@ -164,7 +164,7 @@ impl Deciding<'_> {
         }
         let by = self.cache.mark(MARK);
         let private = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Private(name) if &**name == MARK));
-        let stands = private.and_then(|(_, kv)| kv.as_ref()).map_or(Revision(0), |kv| kv.mod_revision);
+        let stands = private.and_then(|(_, kv)| kv.as_ref()).map_or(Revision(0), |kv| kv.mod_revision());
         if stands > by {
             // Somebody else has allocated; the cache will show what.
             return Err(Decision::Await(stands));

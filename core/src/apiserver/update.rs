@@ -105,6 +105,10 @@ impl Deciding<'_> {
                 return Decision::refuse(Status::method_not_allowed(key.kind, "update"));
             }
         };
+        if new.shares_parts(current) {
+            // At most a renewal, which has nothing to default, to check or to allocate.
+            return self.store_change(key, current, new, Default::default());
+        }
         if let Err(status) = self.admit_changed(&mut new, current, subresource) {
             return Decision::refuse_if(key, status);
         }

@@ -110,7 +110,7 @@ impl Commit {
     #[inline(always)]
     fn put(key: &ObjectKey, rv: Revision, old: Option<&Object>, new: Object) -> Commit {
         let fence = (key.kind == Kind::LEASE && !same_holder(old, &new)).then(|| {
-            let value = Stored::Mark(Rc::from(holder(&new)));
+            let value = Stored::mark(holder(&new));
             Op::Put { key: StoreKey::Fence(key.clone()), value, lease: None }
         });
         let key = StoreKey::Object(key.clone());
@@ -328,7 +328,7 @@ fn fenced_off(write: &Write) -> Option<Status> {
     let fence = write.request.fence.as_ref()?;
     let at = |k: &StoreKey| matches!(k, StoreKey::Fence(lease) if *lease == fence.lease);
     let (_, stands) = write.fresh.iter().find(|(k, _)| at(k))?;
-    let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
+    let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision());
     let key = about(&write.request.call);
     (epoch != fence.epoch).then(|| Status::fenced(key.kind, key.name(), fence.lease.path()))
 }
@@ -369,7 +369,7 @@ fn holder(object: &Object) -> &str {
 
 fn same_holder(old: Option<&Object>, new: &Object) -> bool {
     let (Some(Object::Lease(old)), Object::Lease(new)) = (old, new) else { return false };
-    old.spec.same_apart_from_renewal(&new.spec)
+    Rc::ptr_eq(&old.spec, &new.spec)
         || (old.spec.holder_identity.as_deref().unwrap_or("") == new.spec.holder_identity.as_deref().unwrap_or("")
             && old.spec.lease_transitions == new.spec.lease_transitions)
 }

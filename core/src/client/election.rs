@@ -18,7 +18,7 @@ use crate::api::{
 };
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Lease, Object, ObjectKey, ObjectMeta, RenewedLeaseSpec, Revision};
+use crate::object::{Lease, Object, ObjectKey, ObjectMeta, RenewTime, Revision};
 use crate::random::Rng;
 
 /// How long a request of the election may take (client-go: half the renew deadline).
@@ -42,7 +42,8 @@ struct InFlight {
 /// A record that this process wrote, or tried to write.
 #[derive(Clone, Debug)]
 struct Written {
-    spec: RenewedLeaseSpec,
+    spec: LeaseSpec,
+    renewal: RenewTime,
     sent: Mono,
     /// An acquisition, not a renewal.
     acquiring: bool,
@@ -198,8 +199,9 @@ impl Elector {
     }
 
     fn renew(&mut self, now: Now, mut lease: Lease, out: &mut Vec<ToServer>) {
-        lease.spec_mut().renew_time = Some(now.wall.to_micro_time());
-        self.written = Some(Written { spec: (*lease.spec).clone(), sent: now.mono, acquiring: false });
+        lease.renewal = RenewTime::of(now.wall);
+        let (spec, renewal) = (LeaseSpec::clone(&lease.spec), lease.renewal);
+        self.written = Some(Written { spec, renewal, sent: now.mono, acquiring: false });
         let object = Object::Lease(lease);
         let call = Call::Update { object, subresource: Subresource::None, options: WriteOptions::default() };
         self.send(now, Ask::Renew, call, out);
@@ -212,17 +214,18 @@ impl Elector {
             holder_identity: Some(self.identity.to_string()),
             lease_duration_seconds: Some(limits::LEASE_DURATION.as_secs() as i32),
             acquire_time: Some(now.wall.to_micro_time()),
-            renew_time: Some(now.wall.to_micro_time()),
+            renew_time: None,
             lease_transitions: Some(transitions),
             preferred_holder: None,
             strategy: None,
         };
-        let spec = RenewedLeaseSpec::new(spec);
-        self.written = Some(Written { spec: spec.clone(), sent: now.mono, acquiring: true });
+        let renewal = RenewTime::of(now.wall);
+        self.written = Some(Written { spec: spec.clone(), renewal, sent: now.mono, acquiring: true });
         let options = WriteOptions::default();
         let call = match current {
             Some(mut lease) => {
                 *lease.spec_mut() = spec;
+                lease.renewal = renewal;
                 Call::Update { object: Object::Lease(lease), subresource: Subresource::None, options }
             }
             None => {
@@ -231,7 +234,9 @@ impl Elector {
                     namespace: Some(self.lease.namespace().to_owned()),
                     ..ObjectMeta::default()
                 };
-                Call::Create { object: Object::Lease(Lease::new(meta, spec, ())), options }
+                let mut lease = Lease::new(meta, spec, ());
+                lease.renewal = renewal;
+                Call::Create { object: Object::Lease(lease), options }
             }
         };
         self.send(now, Ask::Acquire, call, out);
@@ -273,7 +278,7 @@ impl Elector {
         match own {
             // An acquisition of unknown outcome was carried out. The record has not been touched since, so that its
             // revision is that of the acquisition.
-            Some(w) if w.acquiring && w.spec == *lease.spec && now.mono < w.sent + limits::RENEW_DEADLINE => {
+            Some(w) if w.acquiring && w.wrote(&lease) && now.mono < w.sent + limits::RENEW_DEADLINE => {
                 self.held = Some(Held { epoch: lease.rv, lease, renewed: w.sent });
                 self.next_at = w.sent + limits::RETRY_PERIOD;
             }
@@ -287,7 +292,7 @@ impl Elector {
     /// Whether somebody's record has run out by this process's own clock. Notes when it last changed.
     fn is_free(&mut self, now: Now, lease: &Lease) -> bool {
         let since = match &self.observed {
-            Some(seen) if seen.lease.spec == lease.spec => seen.since,
+            Some(seen) if seen.lease.renewal == lease.renewal && seen.lease.spec == lease.spec => seen.since,
             Some(_) | None => now.mono,
         };
         self.observed = Some(Observed { lease: lease.clone(), since });
@@ -325,6 +330,13 @@ impl Elector {
                 self.next_at = if conflict { now.mono } else { now.mono + limits::RETRY_PERIOD / 2 };
             }
         }
+    }
+}
+
+impl Written {
+    /// Whether this is what a Lease says.
+    fn wrote(&self, lease: &Lease) -> bool {
+        self.renewal == lease.renewal && self.spec == *lease.spec
     }
 }
 

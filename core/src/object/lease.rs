@@ -1,67 +1,75 @@
-//! A Lease's spec: what its renewals leave as it is, shared, and the time of the last renewal beside it.
+//! When a Lease was last renewed: kept apart from everything else that it says.
 
-use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
-
-use k8s_openapi::api::coordination::v1::LeaseSpec;
+use std::fmt;
 
 use super::MicroTime;
-use crate::read_ahead::touch_shared;
+use crate::machine::Wall;
 
-/// A Lease's spec with its `renewTime` kept apart, so that a renewal, which is most of what is written in a large
-/// cluster at rest, copies nothing else.
-///
-/// Dereferences to the shared [`LeaseSpec`], whose own `renew_time` is always `None`: read
-/// [`renew_time`](Self::renew_time).
-#[derive(Clone, Debug, Default)]
-pub struct RenewedLeaseSpec {
-    /// Everything but the time of the last renewal.
-    shared: Rc<LeaseSpec>,
-    /// `spec.renewTime`.
-    pub renew_time: Option<MicroTime>,
-}
+/// A Lease's `spec.renewTime`, or none, to the microsecond. It stands beside the shared parts of the object, so that a
+/// renewal, which is most of what is written in a large cluster at rest, copies and allocates nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RenewTime(i64);
 
-impl RenewedLeaseSpec {
-    /// Takes `renewTime` out of a whole spec.
-    pub fn new(mut spec: LeaseSpec) -> RenewedLeaseSpec {
-        let renew_time = spec.renew_time.take();
-        RenewedLeaseSpec { shared: Rc::new(spec), renew_time }
+impl RenewTime {
+    const NONE: RenewTime = RenewTime(i64::MIN);
+
+    /// A time by the wall clock.
+    pub fn of(wall: Wall) -> RenewTime {
+        RenewTime(wall.0)
     }
 
-    /// As the whole spec, `renewTime` included. Copies everything.
-    pub fn to_whole(&self) -> LeaseSpec {
-        LeaseSpec { renew_time: self.renew_time.clone(), ..LeaseSpec::clone(&self.shared) }
-    }
-
-    /// Reads what a copy will touch.
-    #[inline]
-    pub fn read_ahead(&self) {
-        touch_shared(&self.shared);
-    }
-
-    /// Whether they differ in the time of the last renewal at most.
-    #[inline(always)]
-    pub fn same_apart_from_renewal(&self, other: &RenewedLeaseSpec) -> bool {
-        Rc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
+    /// As Kubernetes' types have it.
+    pub fn to_micro_time(self) -> Option<MicroTime> {
+        (self != RenewTime::NONE).then(|| Wall(self.0).to_micro_time())
     }
 }
 
-impl PartialEq for RenewedLeaseSpec {
-    fn eq(&self, other: &RenewedLeaseSpec) -> bool {
-        self.renew_time == other.renew_time && self.same_apart_from_renewal(other)
+impl Default for RenewTime {
+    fn default() -> RenewTime {
+        RenewTime::NONE
     }
 }
 
-impl Deref for RenewedLeaseSpec {
-    type Target = LeaseSpec;
-
-    fn deref(&self) -> &LeaseSpec {
-        &self.shared
+impl From<Option<MicroTime>> for RenewTime {
+    fn from(time: Option<MicroTime>) -> RenewTime {
+        time.map_or(RenewTime::NONE, |t| RenewTime::of(Wall::from_micro_time(&t)))
     }
 }
 
-impl DerefMut for RenewedLeaseSpec {
-    fn deref_mut(&mut self) -> &mut LeaseSpec {
-        Rc::make_mut(&mut self.shared)
+impl fmt::Debug for RenewTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_micro_time() {
+            Some(time) => time.0.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RenewTime;
+    use crate::machine::Wall;
+    use crate::object::Object;
+    use serde_json::json;
+
+    #[test]
+    fn a_renewal_shares_everything_else() {
+        let value = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+            "spec": {"holderIdentity": "n", "renewTime": "2026-01-01T00:00:10.500000Z"}});
+        let Object::Lease(lease) = Object::from_json(value.clone()).unwrap() else { panic!("a Lease") };
+        let mut renewed = lease.clone();
+        renewed.renewal = RenewTime::of(Wall::from_micro_time(&lease.renewal.to_micro_time().unwrap()));
+        assert_eq!(renewed, lease);
+        renewed.renewal = RenewTime::of(Wall(1_000_001));
+        assert!(renewed.shares_parts(&lease));
+        let (old, new) = (Object::Lease(lease), Object::Lease(renewed));
+        assert!(old != new && !old.same_spec(&new));
+        assert_eq!(
+            (old.to_json(), &new.to_json()["spec"]["renewTime"]),
+            (value, &json!("1970-01-01T00:00:01.000001Z"))
+        );
+        let mut taken = old.clone();
+        taken.take_spec(&new);
+        assert_eq!(taken, new);
     }
 }

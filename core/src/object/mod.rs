@@ -49,7 +49,7 @@ pub use key::ObjectKey;
 pub(crate) use key::joined;
 pub use key_map::KeyMap;
 pub use kind::{Kind, KindInfo};
-pub use lease::RenewedLeaseSpec;
+pub use lease::RenewTime;
 pub use meta::Meta;
 pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
@@ -92,11 +92,19 @@ pub trait Resource: Sized + 'static {
     type SpecPart: Part<Of = Self::Spec>;
     /// How the status is held.
     type StatusPart: Part<Of = Self::Status>;
+    /// What of the spec is written anew all the time, and held apart from the rest; `()` where nothing is.
+    type Renewal: Copy + Default + PartialEq + std::fmt::Debug;
 
     /// Takes a whole object apart.
     fn split(self) -> (ObjectMeta, Self::Spec, Self::Status);
     /// Puts a whole object together.
     fn join(meta: ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Self;
+    /// Takes what is held apart out of a whole spec.
+    fn take_renewal(_spec: &mut Self::Spec) -> Self::Renewal {
+        Self::Renewal::default()
+    }
+    /// Puts what is held apart into a whole object.
+    fn put_renewal(&mut self, _renewal: Self::Renewal) {}
     /// The typed object within an [`Object`], if it is of this kind.
     fn from_object(object: &Object) -> Option<&Obj<Self>>;
     /// The typed object within an [`Object`], for changing it.
@@ -108,12 +116,15 @@ pub trait Resource: Sized + 'static {
 /// A typed object in shared parts. A clone copies one counter.
 ///
 /// Reads go through to the [`Parts`]. A write to a part copies what other holders share: the three pointers, and that
-/// part. The revision is nobody else's, so the store sets it for free.
+/// part. The revision and the renewal are nobody else's: the store sets the one and a holder of a Lease the other for
+/// free.
 #[repr(C)]
 pub struct Obj<R: Resource> {
     /// Revision of the last change; zero if not stored.
     pub rv: Revision,
     parts: Rc<Parts<R>>,
+    /// What is held apart from the spec, since it is written anew all the time: a Lease's `renewTime`.
+    pub renewal: R::Renewal,
 }
 
 /// What an object is made of. Versions of an object share what did not change. Metadata come first in every kind, so
@@ -136,7 +147,7 @@ impl<R: Resource> Clone for Parts<R> {
 
 impl<R: Resource> Clone for Obj<R> {
     fn clone(&self) -> Self {
-        Obj { rv: self.rv, parts: Rc::clone(&self.parts) }
+        Obj { rv: self.rv, parts: Rc::clone(&self.parts), renewal: self.renewal }
     }
 }
 
@@ -162,7 +173,8 @@ impl<R: Resource> std::fmt::Debug for Obj<R> {
 impl<R: Resource> PartialEq for Obj<R> {
     fn eq(&self, other: &Self) -> bool {
         self.rv == other.rv
-            && (Rc::ptr_eq(&self.parts, &other.parts)
+            && self.renewal == other.renewal
+            && (self.shares_parts(other)
                 || (self.meta == other.meta && self.spec == other.spec && self.status == other.status))
     }
 }
@@ -180,16 +192,31 @@ impl<R: Resource> Obj<R> {
         Obj::from_parts(rv, meta, spec, status)
     }
 
-    fn from_parts(rv: Revision, meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
+    fn from_parts(rv: Revision, meta: ObjectMeta, mut spec: R::Spec, status: R::Status) -> Self {
+        let renewal = R::take_renewal(&mut spec);
         let parts = Parts { meta: Rc::new(meta.into()), spec: Part::new(spec), status: Part::new(status) };
-        Obj { rv, parts: Rc::new(parts) }
+        Obj { rv, parts: Rc::new(parts), renewal }
     }
 
     /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.
     pub fn to_whole(&self) -> R {
         let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
-        R::join(meta, &self.spec, &self.status)
+        let mut whole = R::join(meta, &self.spec, &self.status);
+        whole.put_renewal(self.renewal);
+        whole
+    }
+
+    /// Whether they surely differ in revision and renewal at most.
+    #[inline(always)]
+    pub fn shares_parts(&self, other: &Obj<R>) -> bool {
+        Rc::ptr_eq(&self.parts, &other.parts)
+    }
+
+    /// Reads what a copy, and its end, will touch.
+    #[inline]
+    pub fn read_ahead(&self) {
+        touch_shared(&self.parts);
     }
 
     /// Name of the object.
@@ -274,8 +301,16 @@ macro_rules! typed_kinds {
             #[inline(always)]
             pub fn same_spec(&self, other: &Object) -> bool {
                 match (self, other) {
-                    $((Object::$variant(a), Object::$variant(b)) => a.spec.same(&b.spec),)*
+                    $((Object::$variant(a), Object::$variant(b)) => a.renewal == b.renewal && a.spec.same(&b.spec),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.same_spec(b),
+                    _ => false,
+                }
+            }
+            /// Whether they surely differ in revision and renewal at most.
+            #[inline]
+            pub fn shares_parts(&self, other: &Object) -> bool {
+                match (self, other) {
+                    $((Object::$variant(a), Object::$variant(b)) => a.shares_parts(b),)*
                     _ => false,
                 }
             }
@@ -299,7 +334,10 @@ macro_rules! typed_kinds {
             /// Takes everything but metadata and status from `from`, an object of the same kind.
             pub fn take_spec(&mut self, from: &Object) {
                 match (self, from) {
-                    $((Object::$variant(a), Object::$variant(b)) => a.spec = b.spec.clone(),)*
+                    $((Object::$variant(a), Object::$variant(b)) => {
+                        a.spec = b.spec.clone();
+                        a.renewal = b.renewal;
+                    })*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.take_spec(b),
                     (a, b) => panic!("take_spec between {:?} and {:?}", a.kind(), b.kind()),
                 }
@@ -320,7 +358,10 @@ macro_rules! typed_kinds {
 }
 
 macro_rules! resource {
-    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
+    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty, |$w:ident| $($rest:tt)*) => {
+        resource!({ type Renewal = (); } $variant $whole, $konst, $hold_spec $spec, $hold_status $status, |$w| $($rest)*);
+    };
+    ({ $($renewal:tt)* } $variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
         |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
         impl Resource for $whole {
             const KIND: Kind = Kind::$konst;
@@ -328,6 +369,7 @@ macro_rules! resource {
             type Status = $status;
             type SpecPart = $hold_spec<$spec>;
             type StatusPart = $hold_status<$status>;
+            $($renewal)*
             #[allow(unused_mut)]
             fn split(self) -> (ObjectMeta, $spec, $status) {
                 let mut $w = self;
@@ -424,9 +466,18 @@ spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec
 spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
 spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET,
     policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
-resource!(Lease coordination_v1::Lease, LEASE, Inline RenewedLeaseSpec, Inline (),
-    |w| (w.metadata, RenewedLeaseSpec::new(w.spec.unwrap_or_default()), ()),
-    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.to_whole()) });
+resource!({
+        type Renewal = RenewTime;
+        fn take_renewal(spec: &mut coordination_v1::LeaseSpec) -> RenewTime {
+            spec.renew_time.take().into()
+        }
+        fn put_renewal(&mut self, renewal: RenewTime) {
+            self.spec.get_or_insert_default().renew_time = renewal.to_micro_time();
+        }
+    }
+    Lease coordination_v1::Lease, LEASE, Rc coordination_v1::LeaseSpec, Inline (),
+    |w| (w.metadata, w.spec.unwrap_or_default(), ()),
+    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.clone()) });
 flat!(Endpoints core_v1::Endpoints, ENDPOINTS);
 flat!(EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE);
 flat!(Event core_v1::Event, EVENT);
@@ -456,9 +507,9 @@ impl Object {
     /// Reads what its copies and its end will touch.
     #[inline]
     pub fn read_ahead(&self) {
-        touch_shared(self.meta());
-        if let Object::Lease(lease) = self {
-            lease.spec.read_ahead();
+        match self {
+            Object::Lease(lease) => lease.read_ahead(),
+            _ => touch_shared(self.meta()),
         }
     }
 

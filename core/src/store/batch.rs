@@ -75,9 +75,9 @@ mod tests {
     fn it_holds_what_it_was_given_however_many() {
         let event = |n: u64| {
             let (revision, text) = (Revision(7), Rc::<str>::from(n.to_string()));
-            let (value, key) = (Stored::Mark(Rc::clone(&text)), StoreKey::Private(text));
+            let (value, key) = (Stored::Mark(revision, Rc::clone(&text)), StoreKey::Private(text));
             let entry = Rc::new(Entry { key, create_revision: revision, lease: None });
-            let kv = KeyValue { mod_revision: revision, version: 1, value, entry };
+            let kv = KeyValue { version: 1, value, entry };
             StoreEvent { value: Some(Rc::new(kv)), previous: None, revision }
         };
         for n in [0, 1, 2, 5] {

@@ -190,7 +190,7 @@ impl MemoryStore {
     pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
         match &self.of_kind(key.kind)?.get(key)?.value {
             Stored::Object(o) => Some(o),
-            Stored::Mark(_) => None,
+            Stored::Mark(..) => None,
         }
     }
 
@@ -198,7 +198,7 @@ impl MemoryStore {
     #[inline]
     pub fn read_ahead(&self, key: &ObjectKey) {
         if let Some(kv) = self.of_kind(key.kind).and_then(|map| map.peek(key)) {
-            touch(&kv.mod_revision);
+            touch(&kv.version);
             touch_shared(&kv.entry);
         }
     }
@@ -235,7 +235,7 @@ impl MemoryStore {
         let entries = self.of_kind(kind).into_iter().flat_map(KeyMap::iter);
         entries.filter_map(|(key, kv)| match &kv.value {
             Stored::Object(object) => Some((key, object)),
-            Stored::Mark(_) => None,
+            Stored::Mark(..) => None,
         })
     }
 
@@ -304,7 +304,7 @@ impl MemoryStore {
         let (Compare::ModRevision(key, _) | Compare::CreateRevision(key, _) | Compare::Version(key, _)) = compare;
         let kv = self.get(key);
         match compare {
-            Compare::ModRevision(_, want) => kv.map_or(Revision(0), |kv| kv.mod_revision) == *want,
+            Compare::ModRevision(_, want) => kv.map_or(Revision(0), |kv| kv.mod_revision()) == *want,
             Compare::CreateRevision(_, want) => kv.map_or(Revision(0), |kv| kv.entry.create_revision) == *want,
             Compare::Version(_, want) => kv.map_or(0, |kv| kv.version) == *want,
         }
@@ -312,9 +312,7 @@ impl MemoryStore {
 
     #[inline(always)]
     fn put(&mut self, revision: Revision, key: StoreKey, mut value: Stored, lease: Option<LeaseId>) {
-        if let Stored::Object(o) = &mut value {
-            o.set_rv(revision);
-        }
+        value.set_revision(revision);
         let spare = self.spare.pop();
         let place = match &key {
             StoreKey::Object(key) => self.of_kind_mut(key.kind).get_mut(key),
@@ -324,7 +322,7 @@ impl MemoryStore {
         let old = &**place;
         let same = old.entry.lease == lease;
         let entry = if same { Rc::clone(&old.entry) } else { Rc::new(Entry { lease, ..Entry::clone(&old.entry) }) };
-        let new = hold(spare, KeyValue { mod_revision: revision, version: old.version + 1, value, entry });
+        let new = hold(spare, KeyValue { version: old.version + 1, value, entry });
         share_key(&new);
         let previous = std::mem::replace(place, Rc::clone(&new));
         if !same {
@@ -343,7 +341,7 @@ impl MemoryStore {
         lease: Option<LeaseId>,
     ) {
         let entry = Rc::new(Entry { key: key.clone(), create_revision: revision, lease });
-        let new = hold(spare, KeyValue { mod_revision: revision, version: 1, value, entry });
+        let new = hold(spare, KeyValue { version: 1, value, entry });
         share_key(&new);
         match &key {
             StoreKey::Object(key) => drop(self.of_kind_mut(key.kind).insert_new(key.clone(), Rc::clone(&new))),

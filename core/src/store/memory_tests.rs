@@ -23,7 +23,7 @@ fn key(name: &str) -> StoreKey {
 }
 
 fn mark(text: &str) -> Stored {
-    Stored::Mark(Rc::from(text))
+    Stored::mark(text)
 }
 
 fn put(name: &str, text: &str) -> Op {
@@ -63,8 +63,8 @@ fn all_at(revision: Option<u64>) -> StoreRequest {
 fn texts(reply: &StoreReply) -> Vec<String> {
     let StoreReply::Range { kvs, .. } = reply else { panic!("{reply:?} instead of a range") };
     let show = |kv: &Rc<KeyValue>| match (kv.key(), &kv.value) {
-        (StoreKey::Private(k), Stored::Mark(v)) => {
-            format!("{k}={v}@{}/{}/{}", kv.entry.create_revision.0, kv.mod_revision.0, kv.version)
+        (StoreKey::Private(k), Stored::Mark(_, v)) => {
+            format!("{k}={v}@{}/{}/{}", kv.entry.create_revision.0, kv.mod_revision().0, kv.version)
         }
         other => panic!("{other:?}"),
     };
@@ -76,7 +76,7 @@ fn events(out: &[Out]) -> Vec<String> {
     for o in out {
         let FromStore::Events { revision, events, .. } = &o.msg else { panic!("{o:?} instead of events") };
         let text = |kv: &Option<Rc<KeyValue>>| match kv.as_ref().map(|kv| &kv.value) {
-            Some(Stored::Mark(v)) => v.to_string(),
+            Some(Stored::Mark(_, v)) => v.to_string(),
             _ => "-".to_owned(),
         };
         let one = |e: &StoreEvent| {
@@ -167,7 +167,7 @@ fn a_transaction_sees_its_own_writes() {
     let reply = ask(&mut store, do_ops(vec![put("a", "4"), Op::Get { key: key("a") }]));
     let StoreReply::Txn { results, .. } = reply else { panic!() };
     let values: Vec<_> = results.into_iter().map(|r| r.map(|kv| kv.value.clone())).collect();
-    assert_eq!(values, [Some(mark("4"))]);
+    assert_eq!(values, [Some(Stored::Mark(Revision(6), Rc::from("4")))]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn what_is_let_go_after_a_compaction_is_nobodys() {
     (2..=300).for_each(|n| drop(ask(&mut store, do_ops(value(n)))));
     let StoreReply::Range { kvs: held, .. } = ask(&mut store, all_at(Some(90))) else { panic!("a range") };
     let StoreReply::Range { kvs, .. } = ask(&mut store, all_at(Some(50))) else { panic!("a range") };
-    let Stored::Mark(fifty) = kvs[0].value.clone() else { panic!("a mark") };
+    let Stored::Mark(_, fifty) = kvs[0].value.clone() else { panic!("a mark") };
     drop(kvs);
     ask(&mut store, StoreRequest::Compact { at: Revision(200) });
     assert_eq!((store.history_len(), Rc::strong_count(&fifty)), (101, 2));
@@ -191,7 +191,7 @@ fn what_is_let_go_after_a_compaction_is_nobodys() {
         assert!(texts(&ask(&mut store, all_at(Some(old))))[0].starts_with(&format!("a={old}@2/{old}/")));
     }
     assert_eq!(Rc::strong_count(&fifty), 1, "nobody holds what is let go");
-    assert_eq!(held[0].value, mark("90"), "what somebody holds stays as it is");
+    assert_eq!(held[0].value, Stored::Mark(Revision(90), Rc::from("90")), "what somebody holds stays as it is");
     let StoreReply::Error(StoreError::Compacted { .. }) = ask(&mut store, all_at(Some(199))) else {
         panic!("what is compacted away is out of reach")
     };
@@ -360,8 +360,7 @@ impl Model {
                         lease: None,
                     };
                     let kv = KeyValue {
-                        value: mark(&v.to_string()),
-                        mod_revision: revision,
+                        value: Stored::Mark(revision, Rc::from(v.to_string())),
                         version: old.map_or(1, |o| o.version + 1),
                         entry: Rc::new(entry),
                     };
@@ -400,7 +399,7 @@ fn run(steps: Vec<Step>) -> Result<(), proptest::test_runner::TestCaseError> {
         match step {
             Step::Txn { compare, writes } => {
                 let holds = compare.is_none_or(|(k, r)| {
-                    model.snapshots.last().unwrap().get(&letter(k)).map_or(0, |kv| kv.mod_revision.0) == u64::from(r)
+                    model.snapshots.last().unwrap().get(&letter(k)).map_or(0, |kv| kv.mod_revision().0) == u64::from(r)
                 });
                 let compare =
                     compare.iter().map(|(k, r)| Compare::ModRevision(letter(*k), Revision(u64::from(*r)))).collect();

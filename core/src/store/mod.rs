@@ -34,8 +34,32 @@ pub struct WatchId(pub u64);
 pub enum Stored {
     /// An API object. Its `rv` is set to the revision of the commit.
     Object(Object),
-    /// A marker that says nothing but its revisions (fences, allocation ranges).
-    Mark(Rc<str>),
+    /// A marker that says little but its revision, which is that of the commit too (fences, allocation ranges).
+    Mark(Revision, Rc<str>),
+}
+
+impl Stored {
+    /// A marker that is not stored yet.
+    pub fn mark(text: &str) -> Stored {
+        Stored::Mark(Revision(0), Rc::from(text))
+    }
+
+    /// Revision of the commit.
+    #[inline]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Stored::Object(object) => object.rv(),
+            Stored::Mark(revision, _) => *revision,
+        }
+    }
+
+    #[inline]
+    fn set_revision(&mut self, revision: Revision) {
+        match self {
+            Stored::Object(object) => object.set_rv(revision),
+            Stored::Mark(own, _) => *own = revision,
+        }
+    }
 }
 
 /// A key of the store: an object's key, or the fence of an election's Lease.
@@ -53,8 +77,6 @@ pub enum StoreKey {
 /// the history holds hundreds of thousands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyValue {
-    /// Revision of the last put.
-    pub mod_revision: Revision,
     /// Puts since creation; 1 at first.
     pub version: u64,
     /// The value.
@@ -78,6 +100,12 @@ impl KeyValue {
     /// The key.
     pub fn key(&self) -> &StoreKey {
         &self.entry.key
+    }
+
+    /// Revision of the last put.
+    #[inline]
+    pub fn mod_revision(&self) -> Revision {
+        self.value.revision()
     }
 }
 

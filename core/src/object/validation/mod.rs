@@ -146,7 +146,7 @@ fn spec(object: &Object, errors: &mut Vec<FieldError>) {
 /// Whether two objects share their spec. Where they don't, it may be equal all the same.
 fn same_spec_part(new: &Object, old: &Object) -> bool {
     match (new, old) {
-        (Object::Lease(n), Object::Lease(o)) => n.spec.same_apart_from_renewal(&o.spec),
+        (Object::Lease(n), Object::Lease(o)) => Rc::ptr_eq(&n.spec, &o.spec),
         (Object::Endpoints(n), Object::Endpoints(o)) => Rc::ptr_eq(&n.spec, &o.spec),
         (Object::ReplicationController(n), Object::ReplicationController(o)) => Rc::ptr_eq(&n.spec, &o.spec),
         (Object::PodDisruptionBudget(n), Object::PodDisruptionBudget(o)) => Rc::ptr_eq(&n.spec, &o.spec),
