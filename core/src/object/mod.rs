@@ -358,10 +358,13 @@ macro_rules! typed_kinds {
 }
 
 macro_rules! resource {
-    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty, |$w:ident| $($rest:tt)*) => {
-        resource!({ type Renewal = (); } $variant $whole, $konst, $hold_spec $spec, $hold_status $status, |$w| $($rest)*);
+    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
+        |$w:ident| $($rest:tt)*) => {
+        resource!({ type Renewal = (); }
+            $variant $whole, $konst, $hold_spec $spec, $hold_status $status, |$w| $($rest)*);
     };
-    ({ $($renewal:tt)* } $variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
+    ({ $($renewal:tt)* } $variant:ident $whole:ty, $konst:ident,
+        $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
         |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
         impl Resource for $whole {
             const KIND: Kind = Kind::$konst;
