@@ -1,10 +1,10 @@
 //! The object model: Kubernetes' types at every edge, shared parts inside.
 //!
 //! An object is held as [`Obj`]: its revision, and one pointer to metadata, spec and status, each a [`Part`] of its
-//! own, so that a renewal of a lease or a change of a status copies one part, and passing an object on copies none. The
-//! resource version is a number beside the metadata, never inside (`ObjectMeta::resource_version` is `None` here), so a
-//! write that changes only the revision shares everything. `creation_timestamp`, `uid` and the rest stay in the
-//! metadata.
+//! own, so that a change of a status copies one part, and passing an object on copies none. Beside them stands what is
+//! written anew all the time, a Lease's `renewTime`. The resource version is a number beside the metadata, never inside
+//! (`ObjectMeta::resource_version` is `None` here), so a write that changes only the revision shares everything.
+//! `creation_timestamp`, `uid` and the rest stay in the metadata.
 //!
 //! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::api::{Call, Patch, Precondition, Reason, Response, Subresource, WriteOptions};
 use crate::limits;
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Kind, Object, ObjectKey, RenewTime, Revision};
 
 const DRY: WriteOptions = WriteOptions { dry_run: true };
 
@@ -83,6 +83,28 @@ fn status_and_spec_are_written_apart() {
     let Object::Deployment(d) = &after else { panic!() };
     assert_eq!((d.spec.replicas, d.status.replicas, d.meta.generation), (Some(5), Some(3), Some(2)));
     assert_eq!(d.meta.labels, None, "the labels of a Deployment don't come with its status");
+}
+
+#[test]
+fn a_renewal_shares_all_else_and_may_come_from_anybody() {
+    let mut c = cluster(1);
+    let manifest = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"holderIdentity": "n"},
+        "metadata": {"name": "l", "namespace": "default"}});
+    let made = c.create(manifest).unwrap();
+    let Object::Lease(lease) = &made else { panic!("a Lease") };
+    let mut renewed = lease.clone();
+    renewed.renewal = RenewTime::of(c.now.wall);
+    let after = c.update(renewed.into()).unwrap();
+    assert!(after.shares_parts(&made) && after.rv() > made.rv());
+    assert_eq!(c.get(&made.key()), Some(after.clone()), "it is stored");
+    assert_eq!(c.update(after.clone()).unwrap().rv(), after.rv(), "nothing new is no change");
+
+    // A client over the wire knows nothing of what is shared.
+    let mut body = after.to_json();
+    body["spec"]["renewTime"] = json!("2031-01-01T00:00:00.000007Z");
+    let last = c.update(Object::from_json(body.clone()).unwrap()).unwrap();
+    assert_eq!((&last.to_json()["spec"], last.rv().0), (&body["spec"], after.rv().0 + 1));
+    assert_eq!(refusal(c.update(after)).0, Reason::Conflict, "a renewal expects its base");
 }
 
 #[test]
