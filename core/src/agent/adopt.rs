@@ -203,7 +203,7 @@ fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
                 c.runs = c.runs.max(restarts + 1);
                 c.life = Life::Exited(Box::new(ended(t)));
                 c.last = last;
-            } else if let object::ContainerState::Running { started_at } = old.state {
+            } else if let Some(started_at) = old.state.running() {
                 c.runs = c.runs.max(restarts + 1);
                 let mut exit = unknown_exit(None, c, now);
                 exit.started_at = started_at.wall();

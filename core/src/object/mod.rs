@@ -475,7 +475,9 @@ resource!({
             spec.renew_time.take().into()
         }
         fn put_renewal(&mut self, renewal: RenewTime) {
-            self.spec.get_or_insert_default().renew_time = renewal.to_micro_time();
+            let spec = self.spec.get_or_insert_default();
+            assert!(spec.renew_time.is_none(), "a renewal is written to Obj::renewal, not into the shared spec");
+            spec.renew_time = renewal.to_micro_time();
         }
     }
     Lease coordination_v1::Lease, LEASE, Rc coordination_v1::LeaseSpec, Inline (),

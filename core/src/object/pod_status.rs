@@ -89,7 +89,7 @@ pub enum ContainerState {
     },
     Terminated(Box<Terminated>),
     /// More than one of these at once. No kubelet says so, and the API does not forbid it.
-    Several(Box<core_v1::ContainerState>),
+    Several(Box<[ContainerState]>),
 }
 
 /// How a container ended.
@@ -262,26 +262,15 @@ impl ContainerStatus {
 impl From<Option<core_v1::ContainerState>> for ContainerState {
     fn from(whole: Option<core_v1::ContainerState>) -> ContainerState {
         let Some(whole) = whole else { return ContainerState::Absent };
-        match whole {
-            core_v1::ContainerState { waiting: None, running: None, terminated: None } => ContainerState::Empty,
-            core_v1::ContainerState { waiting: Some(w), running: None, terminated: None } => {
-                ContainerState::Waiting { reason: w.reason.into(), message: w.message.into() }
-            }
-            core_v1::ContainerState { waiting: None, running: Some(r), terminated: None } => {
-                ContainerState::Running { started_at: r.started_at.into() }
-            }
-            core_v1::ContainerState { waiting: None, running: None, terminated: Some(t) } => {
-                ContainerState::Terminated(Box::new(Terminated {
-                    container_id: t.container_id.into(),
-                    reason: t.reason.into(),
-                    message: t.message.into(),
-                    exit_code: t.exit_code,
-                    signal: t.signal,
-                    started_at: t.started_at.into(),
-                    finished_at: t.finished_at.into(),
-                }))
-            }
-            several => ContainerState::Several(Box::new(several)),
+        let waiting =
+            whole.waiting.map(|w| ContainerState::Waiting { reason: w.reason.into(), message: w.message.into() });
+        let running = whole.running.map(|r| ContainerState::Running { started_at: r.started_at.into() });
+        let terminated = whole.terminated.map(|t| ContainerState::Terminated(Box::new(Terminated::new(t))));
+        let mut all: Vec<ContainerState> = [waiting, running, terminated].into_iter().flatten().collect();
+        match all.len() {
+            0 => ContainerState::Empty,
+            1 => all.remove(0),
+            _ => ContainerState::Several(all.into()),
         }
     }
 }
@@ -299,27 +288,65 @@ impl ContainerState {
             ContainerState::Running { started_at } => {
                 whole.running = Some(core_v1::ContainerStateRunning { started_at: started_at.to_time() });
             }
-            ContainerState::Terminated(t) => {
-                whole.terminated = Some(core_v1::ContainerStateTerminated {
-                    container_id: t.container_id.to_option(),
-                    reason: t.reason.to_option(),
-                    message: t.message.to_option(),
-                    exit_code: t.exit_code,
-                    signal: t.signal,
-                    started_at: t.started_at.to_time(),
-                    finished_at: t.finished_at.to_time(),
-                });
+            ContainerState::Terminated(t) => whole.terminated = Some(t.to_whole()),
+            ContainerState::Several(all) => {
+                for state in all.iter().filter_map(ContainerState::to_whole) {
+                    whole.waiting = whole.waiting.or(state.waiting);
+                    whole.running = whole.running.or(state.running);
+                    whole.terminated = whole.terminated.or(state.terminated);
+                }
             }
-            ContainerState::Several(several) => whole.clone_from(several),
         }
         Some(whole)
     }
 
+    /// The states that are told: one, but for oddities.
+    pub fn all(&self) -> &[ContainerState] {
+        match self {
+            ContainerState::Several(all) => all,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// How one ended that has ended.
     pub fn terminated(&self) -> Option<&Terminated> {
-        match self {
-            ContainerState::Terminated(t) => Some(t),
+        self.all().iter().find_map(|state| match state {
+            ContainerState::Terminated(t) => Some(&**t),
             _ => None,
+        })
+    }
+
+    /// Since when one runs that runs.
+    pub fn running(&self) -> Option<Stamp> {
+        self.all().iter().find_map(|state| match state {
+            ContainerState::Running { started_at } => Some(*started_at),
+            _ => None,
+        })
+    }
+}
+
+impl Terminated {
+    fn new(whole: core_v1::ContainerStateTerminated) -> Terminated {
+        Terminated {
+            container_id: whole.container_id.into(),
+            reason: whole.reason.into(),
+            message: whole.message.into(),
+            exit_code: whole.exit_code,
+            signal: whole.signal,
+            started_at: whole.started_at.into(),
+            finished_at: whole.finished_at.into(),
+        }
+    }
+
+    fn to_whole(&self) -> core_v1::ContainerStateTerminated {
+        core_v1::ContainerStateTerminated {
+            container_id: self.container_id.to_option(),
+            reason: self.reason.to_option(),
+            message: self.message.to_option(),
+            exit_code: self.exit_code,
+            signal: self.signal,
+            started_at: self.started_at.to_time(),
+            finished_at: self.finished_at.to_time(),
         }
     }
 }
@@ -404,7 +431,7 @@ mod tests {
 
     use super::{Addresses, ContainerState, PodPhase, PodReadiness, PodStatus};
     use crate::machine::Wall;
-    use crate::object::{Briefed, Part, Text};
+    use crate::object::{Briefed, Part, Stamp, Text};
 
     fn status(value: Value) -> PodStatus {
         PodStatus::new(serde_json::from_value(value).expect("a status"))
@@ -416,10 +443,10 @@ mod tests {
             "startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:00:09Z", "containerID": "x://y"}});
         let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
         let running = json!({"running": {"startedAt": "2026-01-01T00:00:02Z"}});
-        let several = json!({"waiting": {"reason": "a"}, "running": {}});
+        let several = json!({"running": {"startedAt": "2026-01-01T00:00:03Z"}, "terminated": {"exitCode": 5}});
         let container = |name: &str, state: &Value, last: &Value| {
-            json!({"name": name, "image": "i", "imageID": "sha", "containerID": "sim://1", "ready": true, "started": true,
-                "restartCount": 4, "state": state, "lastState": last, "stopSignal": "SIGTERM",
+            json!({"name": name, "image": "i", "imageID": "sha", "containerID": "sim://1", "ready": true,
+                "started": true, "restartCount": 4, "state": state, "lastState": last, "stopSignal": "SIGTERM",
                 "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
         };
         let full = json!({
@@ -428,7 +455,9 @@ mod tests {
             "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd00::1"}],
             "startTime": "2026-01-01T00:00:00Z", "observedGeneration": 2, "resize": "Proposed",
             "resourceClaimStatuses": [{"name": "c"}],
-            "ephemeralContainerStatuses": [{"name": "e", "image": "", "imageID": "", "ready": false, "restartCount": 0}],
+            "ephemeralContainerStatuses": [
+                {"name": "e", "image": "", "imageID": "", "ready": false, "restartCount": 0},
+            ],
             "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:07Z"},
                 {"type": "x.io/gate", "status": "Unknown", "reason": "Why", "message": "because",
@@ -436,7 +465,8 @@ mod tests {
             ],
             "initContainerStatuses": [container("a", &ended, &json!({}))],
             "containerStatuses": [
-                container("b", &waiting, &ended), container("c", &running, &json!({})), container("d", &several, &json!({})),
+                container("b", &waiting, &ended), container("c", &running, &json!({})),
+                container("d", &several, &json!({})),
                 {"name": "f", "image": "", "imageID": "", "ready": false, "restartCount": 0},
             ],
         });
@@ -445,7 +475,13 @@ mod tests {
         }
         let full = status(full);
         assert_eq!((&full.host_ips, full.pod_ips.all(&full.pod_ip).len()), (&Addresses::TheOne, 2));
-        assert!(matches!(full.container_statuses[2].state, ContainerState::Several(_)));
+        // As the API's rules and the kubelet read them: each of several states counts.
+        let several = &full.container_statuses[2].state;
+        assert!(matches!(several, ContainerState::Several(all) if all.len() == 2));
+        assert_eq!(
+            (several.running().map(Stamp::is_some), several.terminated().map(|t| t.exit_code)),
+            (Some(true), Some(5))
+        );
         assert_eq!(full.init_container_statuses[0].state.terminated().map(|t| t.exit_code), Some(3));
     }
 
