@@ -4,6 +4,7 @@
 //! process has one wake-up, which moves when its deadline does: its old key stays behind, and is nobody's from then on.
 //! The next few are known by their pages, so that what they will touch can be read together.
 
+use skeg_core::api::{ReqId, WatchEvent};
 use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::touch;
 
@@ -128,6 +129,18 @@ impl World {
             && let Some(Running::Agent(agent)) = &self.processes[process as usize].running
         {
             agent.read_ahead_news();
+        }
+    }
+
+    /// As `read_for_news`, for an event of a watch.
+    #[inline]
+    pub(super) fn read_for_event(&self, process: u32, id: ReqId, event: &WatchEvent) {
+        if !matches!(event, WatchEvent::Bookmark { .. }) {
+            self.read_for_news(process);
+        } else if self.nodes.len() >= LARGE
+            && let Some(Running::Agent(agent)) = &self.processes[process as usize].running
+        {
+            agent.read_ahead_bookmark(id);
         }
     }
 

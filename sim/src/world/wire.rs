@@ -156,8 +156,8 @@ impl World {
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.down = at;
         let life = self.processes[process as usize].life;
-        if matches!(msg, FromServer::Watch(..)) {
-            self.read_for_news(process);
+        if let FromServer::Watch(id, event) = &msg {
+            self.read_for_event(process, *id, event);
         }
         self.heap.push(at, Event::ToClient { process, life, conn, msg });
     }
