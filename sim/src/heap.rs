@@ -46,14 +46,23 @@ impl<E> Heap<E> {
         self.keys.add(key(at, self.seed, self.pushed, slot));
     }
 
-    /// Takes out the event that `next` has told.
+    /// Takes out what `next` has told: its moment, and where the event stands, for `peek` and `take`.
     #[inline(always)]
-    pub(crate) fn take(&mut self) -> Option<(u64, E)> {
-        let first = self.keys.take_first()?;
-        let slot = whose(first);
+    pub(crate) fn pop(&mut self) -> Option<(u64, u32)> {
+        self.keys.take_first().map(|first| (moment(first), whose(first)))
+    }
+
+    /// The event that stands where `pop` has told.
+    #[inline(always)]
+    pub(crate) fn peek(&self, slot: u32) -> &E {
+        self.slab[slot as usize].as_ref().expect("each key has its payload")
+    }
+
+    /// Takes that event.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, slot: u32) -> E {
         self.free.push(slot);
-        let event = self.slab[slot as usize].take().expect("each key has its payload");
-        Some((moment(first), event))
+        self.slab[slot as usize].take().expect("each key has its payload")
     }
 
     /// The key of the earliest event, but for whose it is; for merging with what waits elsewhere. Need not be told if
@@ -71,7 +80,7 @@ mod tests {
 
     fn pop<E>(heap: &mut Heap<E>) -> Option<(u64, E)> {
         let next = heap.next(u64::MAX);
-        let taken = heap.take();
+        let taken = heap.pop().map(|(at, slot)| (at, heap.take(slot)));
         assert_eq!(taken.as_ref().map(|(at, _)| *at), Some(moment(next)).filter(|_| next != NEVER));
         taken
     }

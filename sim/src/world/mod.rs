@@ -40,9 +40,6 @@ const STORE_HOST: HostId = 0;
 /// Something that will happen.
 #[derive(Debug)]
 enum Event {
-    Wake {
-        process: u32,
-    },
     ToApi {
         process: u32,
         life: u32,
@@ -84,6 +81,45 @@ enum Event {
         process: u32,
     },
     StoreWake,
+}
+
+impl Event {
+    #[inline(always)]
+    fn tag(&self) -> Tag {
+        match self {
+            Event::ToApi { .. } => Tag::ToApi,
+            Event::ToClient { .. } => Tag::ToClient,
+            Event::Closed { .. } => Tag::Closed,
+            Event::ToStore { .. } => Tag::ToStore,
+            Event::FromStore { .. } => Tag::FromStore,
+            Event::Runtime { .. } => Tag::Runtime,
+            Event::Step(_) => Tag::Step,
+            Event::Restart { .. } => Tag::Restart,
+            Event::StoreWake => Tag::StoreWake,
+        }
+    }
+
+    /// The number of the process, API server, node or step that it is for.
+    fn who(&self) -> usize {
+        match self {
+            Event::ToApi { process, .. }
+            | Event::ToClient { process, .. }
+            | Event::Closed { process, .. }
+            | Event::FromStore { process, .. }
+            | Event::Restart { process } => *process as usize,
+            Event::ToStore { api: who, .. } | Event::Runtime { node: who, .. } | Event::Step(who) => *who,
+            Event::StoreWake => 0,
+        }
+    }
+}
+
+/// What happens next.
+#[derive(Clone, Copy)]
+enum Next {
+    /// A process wakes.
+    Wake(u32),
+    /// The event that stands at this place of the heap.
+    Queued(u32),
 }
 
 /// Kinds of events, for hashes and counts.
@@ -208,18 +244,18 @@ pub struct World {
 }
 
 impl World {
-    /// Takes out the next event and its moment, if that is not after `until`.
+    /// What happens next, and its moment, if that is not after `until`.
     #[inline(always)]
-    fn pop(&mut self, until: u64) -> Option<(u64, Event)> {
+    fn pop(&mut self, until: u64) -> Option<(u64, Next)> {
         let wake = self.wakes.next();
         self.read_ahead();
         let other = self.heap.next(until.min(moment(wake)));
         if moment(wake.min(other)) > until {
             None
         } else if wake < other {
-            self.wakes.pop().map(|(at, process)| (at, Event::Wake { process }))
+            self.wakes.pop().map(|(at, process)| (at, Next::Wake(process)))
         } else {
-            self.heap.take()
+            self.heap.pop().map(|(at, slot)| (at, Next::Queued(slot)))
         }
     }
 
@@ -250,27 +286,42 @@ impl World {
     /// Carries out the next event. False if there is none up to that moment.
     #[inline(always)]
     pub fn step(&mut self, until: u64) -> bool {
-        let Some((at, event)) = self.pop(until) else { return false };
+        let Some((at, next)) = self.pop(until) else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.pass(at);
-        if let Event::Wake { process } = event {
-            self.processes[process as usize].armed = u64::MAX;
-            // A clock that has been set right may not show yet what it was to show by now: that is no event.
-            if !self.steady && !self.is_due(process) {
-                self.rearm(process);
-                self.current.clear();
-                return true;
-            }
+        match next {
+            Next::Wake(process) => self.woken(at, process),
+            Next::Queued(slot) => self.carry_out(at, slot),
+        }
+        true
+    }
+
+    /// A process is to be woken.
+    #[inline(always)]
+    fn woken(&mut self, at: u64, process: u32) {
+        self.processes[process as usize].armed = u64::MAX;
+        // A clock that has been set right may not show yet what it was to show by now: that is no event.
+        if !self.steady && !self.is_due(process) {
+            self.rearm(process);
+            return self.current.clear();
         }
         if self.traced {
-            self.describe(&event);
+            self.current = format!("{} {process}", TAGS[Tag::Wake as usize]);
         }
-        match event {
-            Event::Wake { process } => {
-                self.note(at, Tag::Wake, process, 0);
-                self.wake(process);
-            }
-            Event::ToApi { process, life, conn, msg } => {
+        self.note(at, Tag::Wake, process, 0);
+        self.wake(process);
+    }
+
+    /// Carries out the event that stands at a place of the heap. Each kind is taken from there by itself: thus the
+    /// message that it carries is moved but once, to where it is read.
+    #[inline(always)]
+    fn carry_out(&mut self, at: u64, slot: u32) {
+        if self.traced {
+            self.describe(slot);
+        }
+        match self.heap.peek(slot).tag() {
+            Tag::ToApi => {
+                let Event::ToApi { process, life, conn, msg } = self.heap.take(slot) else { unreachable!("by its tag") };
                 let what = match &msg {
                     ToServer::Request(id, _) => id.0,
                     ToServer::Cancel(id) => !id.0,
@@ -278,7 +329,10 @@ impl World {
                 self.note(at, Tag::ToApi, process, what);
                 self.to_api(process, life, conn, msg);
             }
-            Event::ToClient { process, life, conn, msg } => {
+            Tag::ToClient => {
+                let Event::ToClient { process, life, conn, msg } = self.heap.take(slot) else {
+                    unreachable!("by its tag")
+                };
                 let what = match &msg {
                     FromServer::Reply(id, result) => id.0.rotate_left(1) ^ u64::from(result.is_ok()),
                     FromServer::Watch(id, e) => id.0.rotate_left(1) ^ e.rv().0.rotate_left(32),
@@ -287,17 +341,15 @@ impl World {
                 self.note(at, Tag::ToClient, process, what);
                 self.to_client(process, life, conn, msg);
             }
-            Event::Closed { process, life, conn } => {
-                self.note(at, Tag::Closed, process, conn);
-                if self.processes[process as usize].life == life {
-                    self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
-                }
-            }
-            Event::ToStore { api, life, id, request } => {
+            Tag::ToStore => {
+                let Event::ToStore { api, life, id, request } = self.heap.take(slot) else { unreachable!("by its tag") };
                 self.note_of_none(at, Tag::ToStore, api as u64, id);
                 self.to_store(api, life, id, request);
             }
-            Event::FromStore { process, life, msg, with } => {
+            Tag::FromStore => {
+                let Event::FromStore { process, life, msg, with } = self.heap.take(slot) else {
+                    unreachable!("by its tag")
+                };
                 let what = |msg: &FromStore| match msg {
                     FromStore::Reply(id, _) => *id,
                     FromStore::Events { revision, .. } => !revision.0,
@@ -307,6 +359,23 @@ impl World {
                 self.note(at, Tag::FromStore, process, both);
                 if self.processes[process as usize].life == life {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
+                }
+            }
+            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Restart | Tag::StoreWake => {
+                let event = self.heap.take(slot);
+                self.carry_out_rare(at, event);
+            }
+        }
+    }
+
+    /// Carries out an event that carries no message.
+    #[inline(never)]
+    fn carry_out_rare(&mut self, at: u64, event: Event) {
+        match event {
+            Event::Closed { process, life, conn } => {
+                self.note(at, Tag::Closed, process, conn);
+                if self.processes[process as usize].life == life {
+                    self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
                 }
             }
             Event::Runtime { node, epoch, agent_life, fire } => {
@@ -331,8 +400,10 @@ impl World {
                 self.from_store();
                 self.arm_store();
             }
+            Event::ToApi { .. } | Event::ToClient { .. } | Event::ToStore { .. } | Event::FromStore { .. } => {
+                unreachable!("it carries a message")
+            }
         }
-        true
     }
 
     /// Name of the machine that acts, or acted last.
@@ -360,21 +431,11 @@ impl World {
 
     /// Puts an event in words, for the trace.
     #[cold]
-    fn describe(&mut self, event: &Event) {
-        let (tag, who) = match event {
-            Event::Wake { process } => (Tag::Wake, *process as usize),
-            Event::ToApi { process, .. } => (Tag::ToApi, *process as usize),
-            Event::ToClient { process, .. } => (Tag::ToClient, *process as usize),
-            Event::Closed { process, .. } => (Tag::Closed, *process as usize),
-            Event::ToStore { api, .. } => (Tag::ToStore, *api),
-            Event::FromStore { process, .. } => (Tag::FromStore, *process as usize),
-            Event::Runtime { node, .. } => (Tag::Runtime, *node),
-            Event::Step(i) => (Tag::Step, *i),
-            Event::Restart { process } => (Tag::Restart, *process as usize),
-            Event::StoreWake => (Tag::StoreWake, 0),
-        };
+    fn describe(&mut self, slot: u32) {
+        let event = self.heap.peek(slot);
         let text = format!("{event:?}");
-        self.current = format!("{} {who}: {}", TAGS[tag as usize], text.chars().take(300).collect::<String>());
+        let text = text.chars().take(300).collect::<String>();
+        self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
     }
 
     /// Events by kind, as far as there were any.
