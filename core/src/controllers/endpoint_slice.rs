@@ -116,7 +116,9 @@ fn sync(views: &Views, service: &Service) -> Plan {
     let mut doomed: Vec<&EndpointSlice> = Vec::new();
     let label = format!("{}/{SERVICE_NAME_LABEL}={}", service.namespace(), service.name());
     let slices = views.view(Kind::ENDPOINT_SLICE).indexed(Index::Label, &label);
-    for slice in slices.filter_map(Object::get::<discovery_v1::EndpointSlice>) {
+    let mut slices: Vec<&EndpointSlice> = slices.filter_map(Object::get::<discovery_v1::EndpointSlice>).collect();
+    slices.sort_unstable_by_key(|slice| slice.name());
+    for slice in slices {
         if !is_ours(slice.meta.labels.as_ref()) || slice.meta.deletion_timestamp.is_some() {
             continue;
         }

@@ -71,14 +71,11 @@ pub(super) fn selected_pods<'a>(views: &'a Views, service: &Service) -> Vec<&'a 
         .iter()
         .map(|(k, v)| format!("{namespace}/{k}={v}"))
         .min_by_key(|value| pods.indexed_len(Index::Label, value));
-    match rarest {
-        Some(value) => pods
-            .indexed(Index::Label, &value)
-            .filter_map(Object::get::<core_v1::Pod>)
-            .filter(|pod| selects(selector, pod.meta.labels.as_ref()))
-            .collect(),
-        None => views.list::<core_v1::Pod>(namespace).collect(),
-    }
+    let Some(value) = rarest else { return views.list::<core_v1::Pod>(namespace).collect() };
+    let labelled = pods.indexed(Index::Label, &value).filter_map(Object::get::<core_v1::Pod>);
+    let mut selected: Vec<&Pod> = labelled.filter(|pod| selects(selector, pod.meta.labels.as_ref())).collect();
+    selected.sort_unstable_by_key(|pod| pod.name());
+    selected
 }
 
 /// Whether every pair of a service's selector is among the labels.

@@ -1,8 +1,10 @@
 //! A map by object key: found by hash, walked in the order of the keys.
 //!
-//! A change of an entry costs the same however many others there are: only comings and goings touch the tree that
-//! gives the order. Nothing is ever walked in hash order.
+//! A change of an entry costs the same however many others there are, and so does its coming and going as long as
+//! nobody walks: the tree that gives the order takes in what has come since the last walk when the next one begins.
+//! Nothing is ever walked in hash order.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 
@@ -15,24 +17,72 @@ pub struct KeyMap<V> {
     slots: Vec<Option<(ObjectKey, V)>>,
     free: Vec<u32>,
     table: Table,
-    order: BTreeMap<ObjectKey, u32>,
+    order: RefCell<Order>,
+}
+
+/// The order of the keys, as far as somebody has walked in it. To compare two keys reads both names, in memory that
+/// nobody may have looked at for long, and many a pod comes and goes between two walks.
+#[derive(Debug, Default)]
+struct Order {
+    tree: BTreeMap<ObjectKey, u32>,
+    /// Slots that have been filled since the last walk; they may be empty again.
+    fresh: Vec<u32>,
+    /// Where each slot stands.
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Place {
+    Nowhere,
+    Fresh,
+    Tree,
+}
+
+impl Order {
+    /// A slot has been filled.
+    fn add(&mut self, slot: u32) {
+        let index = slot as usize;
+        self.places.resize(self.places.len().max(index + 1), Place::Nowhere);
+        if self.places[index] == Place::Nowhere {
+            self.places[index] = Place::Fresh;
+            self.fresh.push(slot);
+        }
+    }
+
+    /// A slot has been emptied.
+    fn remove(&mut self, slot: u32, key: &ObjectKey) {
+        if self.places[slot as usize] == Place::Tree {
+            self.tree.remove(key);
+            self.places[slot as usize] = Place::Nowhere;
+        }
+    }
+
+    /// Takes the fresh slots into the tree; `key` tells what is in them.
+    fn settle<'a>(&mut self, key: impl Fn(u32) -> Option<&'a ObjectKey>) {
+        for slot in self.fresh.drain(..) {
+            let key = key(slot);
+            self.places[slot as usize] = if key.is_some() { Place::Tree } else { Place::Nowhere };
+            let known = key.and_then(|key| self.tree.insert(key.clone(), slot));
+            assert!(known.is_none(), "a key stands in one slot");
+        }
+    }
 }
 
 impl<V> Default for KeyMap<V> {
     fn default() -> KeyMap<V> {
-        KeyMap { slots: Vec::new(), free: Vec::new(), table: Table::default(), order: BTreeMap::new() }
+        KeyMap { slots: Vec::new(), free: Vec::new(), table: Table::default(), order: RefCell::default() }
     }
 }
 
 impl<V> KeyMap<V> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.slots.len() - self.free.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.len() == 0
     }
 
     /// The slot of a key, by its parts.
@@ -106,13 +156,13 @@ impl<V> KeyMap<V> {
 
     /// Adds a key that is not there; answers its slot.
     pub fn insert_new(&mut self, key: ObjectKey, value: V) -> u32 {
+        assert!(self.slot_of(&key).is_none(), "{key} is there already");
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
         self.table.insert(key.hash(), slot);
-        let known = self.order.insert(key.clone(), slot);
-        assert!(known.is_none(), "{key} is there already");
+        self.order.get_mut().add(slot);
         self.slots[slot as usize] = Some((key, value));
         slot
     }
@@ -126,17 +176,14 @@ impl<V> KeyMap<V> {
     pub fn take(&mut self, slot: u32) -> (ObjectKey, V) {
         let (key, value) = self.slots[slot as usize].take().expect("a slot that is found is taken");
         self.table.remove(key.hash(), slot);
-        self.order.remove(&key);
+        self.order.get_mut().remove(slot, &key);
         self.free.push(slot);
         (key, value)
     }
 
     /// All entries in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &V)> {
-        self.order.values().map(|slot| {
-            let (key, value) = self.at(*slot);
-            (key, value)
-        })
+        self.range(..)
     }
 
     /// All entries in order of their slots, which is that of their arrival where none has left.
@@ -149,8 +196,11 @@ impl<V> KeyMap<V> {
         &self,
         range: R,
     ) -> impl DoubleEndedIterator<Item = (&ObjectKey, &V)> + use<'_, R, V> {
-        self.order.range(range).map(|(_, slot)| {
-            let (key, value) = self.at(*slot);
+        let mut order = self.order.borrow_mut();
+        order.settle(|slot| self.slots[slot as usize].as_ref().map(|(key, _)| key));
+        let slots: Vec<u32> = order.tree.range(range).map(|(_, slot)| *slot).collect();
+        slots.into_iter().map(|slot| {
+            let (key, value) = self.at(slot);
             (key, value)
         })
     }
@@ -180,7 +230,10 @@ mod tests {
                     assert_eq!(slot.map(|s| map.at(s).1), tree.get(&key).copied());
                 }
             }
-            assert_eq!(map.len(), tree.len());
+            assert_eq!((map.len(), map.is_empty()), (tree.len(), tree.is_empty()));
+            if rng.chance(1, 20) {
+                assert!(map.iter().eq(tree.iter()));
+            }
         }
         assert!(map.iter().eq(tree.iter()));
         let (from, to) = (ObjectKey::range_start(Kind::POD, "a"), ObjectKey::range_end(Kind::POD, "a"));

@@ -170,11 +170,11 @@ fn node_changed(change: &Change, old: &Node, new: &Node, views: &Views, keys: &m
     if is_mere_report(old, new) {
         return;
     }
-    let conditions = |n: &Node| -> Vec<(String, String)> {
-        n.status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect()
-    };
+    fn conditions(node: &Node) -> impl Iterator<Item = (&str, &str)> {
+        node.status.conditions.iter().flatten().map(|c| (&*c.type_, &*c.status))
+    }
     let same_spec = Rc::ptr_eq(&old.spec, &new.spec) || old.spec == new.spec;
-    if !same_spec || conditions(old) != conditions(new) || old.meta.uid != new.meta.uid {
+    if !same_spec || !conditions(old).eq(conditions(new)) || old.meta.uid != new.meta.uid {
         keys.push(change.key.clone());
     }
     if !same_spec && !no_execute(old).eq(no_execute(new)) {
