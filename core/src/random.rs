@@ -9,6 +9,7 @@ pub struct Rng {
     s: [u64; 4],
 }
 
+#[inline]
 fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *state;
@@ -18,6 +19,7 @@ fn splitmix(state: &mut u64) -> u64 {
 }
 
 /// Mixes `value` into a 64-bit running hash; order matters. Used for names of streams and for event hashes.
+#[inline]
 pub fn mix(hash: u64, value: u64) -> u64 {
     let mut s = hash ^ value.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     splitmix(&mut s)
@@ -26,9 +28,13 @@ pub fn mix(hash: u64, value: u64) -> u64 {
 /// Mixes bytes into a running hash, eight at a time.
 pub fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
     let mut h = mix(hash, bytes.len() as u64);
-    for chunk in bytes.chunks(8) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        h = mix(h, u64::from_le_bytes(*word));
+    }
+    if !rest.is_empty() {
         let mut word = [0u8; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
+        word[..rest.len()].copy_from_slice(rest);
         h = mix(h, u64::from_le_bytes(word));
     }
     h
@@ -71,6 +77,7 @@ impl Rng {
     }
 
     /// Uniform in `lo..hi`; `lo` where the range is empty.
+    #[inline]
     pub fn range(&mut self, lo: u64, hi: u64) -> u64 {
         if hi <= lo { lo } else { lo + self.below(hi - lo) }
     }

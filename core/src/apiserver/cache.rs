@@ -160,7 +160,7 @@ impl Cache {
             }
         }
         if let Some(node) = new {
-            self.pods_by_node.entry(node).insert(key.clone());
+            self.pods_by_node.entry_of(node).insert(key.clone());
         }
     }
 

@@ -159,7 +159,7 @@ impl View {
         self.indexes.iter().find(|g| g.index == index).expect("an index is declared before it is used")
     }
 
-    /// The objects under `value` of an index, in order of their slots: that is of no meaning, but the same in every run.
+    /// The objects under `value` of an index, in order of their slots: it means nothing, but is the same in every run.
     /// Panics if the index is not maintained.
     pub fn indexed<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let members = self.grouping(index).members(value);

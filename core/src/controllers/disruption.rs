@@ -285,7 +285,7 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
         return plan;
     }
     let mut next = pdb.clone();
-    *next.status_mut() = status;
+    next.set_status(status);
     plan.writes.push(Write::Update(next.into(), Subresource::Status));
     plan
 }

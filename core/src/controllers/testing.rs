@@ -414,5 +414,5 @@ pub fn make_ready(pod: &mut Object, time: &crate::object::Time) {
         last_transition_time: Some(time.clone()).into(),
         ..PodCondition::default()
     };
-    *pod.status_mut() = PodStatus { phase: Text::RUNNING, conditions: vec![condition], ..PodStatus::default() };
+    pod.set_status(PodStatus { phase: Text::RUNNING, conditions: vec![condition], ..PodStatus::default() });
 }

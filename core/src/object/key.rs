@@ -29,22 +29,26 @@ const LONG: u16 = u16::MAX;
 /// Calls `f` with these parts as one string, which is built on the stack where it fits: names are put together for
 /// every look-up.
 pub(crate) fn joined<T>(parts: &[&str], f: impl FnOnce(&str) -> T) -> T {
+    joined_bytes(parts, |bytes| f(std::str::from_utf8(bytes).expect("strings in a row are a string")))
+}
+
+fn joined_bytes<T>(parts: &[&str], f: impl FnOnce(&[u8]) -> T) -> T {
     let mut buffer = [0; 192];
     let mut length = 0;
     for part in parts {
-        let Some(room) = buffer.get_mut(length..length + part.len()) else { return f(&parts.concat()) };
+        let Some(room) = buffer.get_mut(length..length + part.len()) else { return f(parts.concat().as_bytes()) };
         room.copy_from_slice(part.as_bytes());
         length += part.len();
     }
-    f(std::str::from_utf8(&buffer[..length]).expect("strings in a row are a string"))
+    f(&buffer[..length])
 }
 
 fn with_path<T>(namespace: &str, name: &str, f: impl FnOnce(&str) -> T) -> T {
     if namespace.is_empty() { f(name) } else { joined(&[namespace, "/", name], f) }
 }
 
-fn hash_of(kind: Kind, path: &str) -> u32 {
-    mix_bytes(mix(0, u64::from(kind.0)), path.as_bytes()) as u32
+fn hash_of(kind: Kind, path: &[u8]) -> u32 {
+    mix_bytes(mix(0, u64::from(kind.0)), path) as u32
 }
 
 impl Ord for ObjectKey {
@@ -81,12 +85,15 @@ impl ObjectKey {
 
     fn build(kind: Kind, path: &str, namespace: usize) -> ObjectKey {
         let namespace = u16::try_from(namespace).unwrap_or(LONG);
-        ObjectKey { kind, hash: hash_of(kind, path), path: Rc::from(path), namespace }
+        ObjectKey { kind, hash: hash_of(kind, path.as_bytes()), path: Rc::from(path), namespace }
     }
 
     /// The hash of the key with these parts, and of no other kind of equal path.
     pub(super) fn hash_of_parts(kind: Kind, namespace: &str, name: &str) -> u32 {
-        with_path(namespace, name, |path| hash_of(kind, path))
+        match namespace {
+            "" => hash_of(kind, name.as_bytes()),
+            _ => joined_bytes(&[namespace, "/", name], |path| hash_of(kind, path)),
+        }
     }
 
     /// Its hash: for look-ups, never for an order.

@@ -253,6 +253,11 @@ impl<R: Resource> Obj<R> {
     pub fn status_mut(&mut self) -> &mut R::Status {
         self.status.make_mut()
     }
+
+    /// Puts another status in its place: nothing of the old one is copied.
+    pub fn set_status(&mut self, status: R::Status) {
+        self.status = Part::new(status);
+    }
 }
 
 fn take_revision(meta: &mut ObjectMeta) -> Revision {

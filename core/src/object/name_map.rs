@@ -58,6 +58,19 @@ impl<V> NameMap<V> {
         V: Default,
     {
         let slot = self.find(name).unwrap_or_else(|| self.add(Rc::from(name), V::default()));
+        self.at_mut(slot)
+    }
+
+    /// As [`entry`](Self::entry); a name that is new is shared.
+    pub fn entry_of(&mut self, name: &Rc<str>) -> &mut V
+    where
+        V: Default,
+    {
+        let slot = self.find(name).unwrap_or_else(|| self.add(Rc::clone(name), V::default()));
+        self.at_mut(slot)
+    }
+
+    fn at_mut(&mut self, slot: usize) -> &mut V {
         let (_, value) = self.slots[slot].as_mut().expect("a slot that is found is taken");
         value
     }

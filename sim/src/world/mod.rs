@@ -321,7 +321,9 @@ impl World {
         }
         match self.heap.peek(slot).tag() {
             Tag::ToApi => {
-                let Event::ToApi { process, life, conn, msg } = self.heap.take(slot) else { unreachable!("by its tag") };
+                let Event::ToApi { process, life, conn, msg } = self.heap.take(slot) else {
+                    unreachable!("by its tag")
+                };
                 let what = match &msg {
                     ToServer::Request(id, _) => id.0,
                     ToServer::Cancel(id) => !id.0,
@@ -342,7 +344,9 @@ impl World {
                 self.to_client(process, life, conn, msg);
             }
             Tag::ToStore => {
-                let Event::ToStore { api, life, id, request } = self.heap.take(slot) else { unreachable!("by its tag") };
+                let Event::ToStore { api, life, id, request } = self.heap.take(slot) else {
+                    unreachable!("by its tag")
+                };
                 self.note_of_none(at, Tag::ToStore, api as u64, id);
                 self.to_store(api, life, id, request);
             }

@@ -95,7 +95,7 @@ impl Sync<'_> {
         }
         if status != *self.d.status {
             let mut copy = self.d.clone();
-            *copy.status_mut() = status;
+            copy.set_status(status);
             self.plan.writes.push(Write::Update(Object::from(copy), Subresource::Status));
         }
     }

@@ -181,7 +181,7 @@ fn the_deadline_starts_anew_with_each_rollout() {
         "availableReplicas": 3, "conditions": [{"type": "Progressing", "status": "True",
             "reason": "NewReplicaSetAvailable", "lastUpdateTime": "2020-01-01T00:00:00Z",
             "lastTransitionTime": "2020-01-01T00:00:00Z"}]});
-    *d.status_mut() = serde_json::from_value(done).unwrap();
+    d.set_status(serde_json::from_value(done).unwrap());
     let reason = |plan: &Plan| {
         let Some(Write::Update(Object::Deployment(out), _)) = plan.writes.last() else { panic!("a status is written") };
         let mut all = out.status.conditions.iter().flatten();

@@ -233,7 +233,7 @@ mod tests {
         let late = of("2024-01-01T00:05:00Z").get::<core_v1::Node>().expect("a Node").clone();
         let mut next = early.clone();
         next.rv = Revision(early.rv.0 + 1);
-        *next.status_mut() = early.status.reported_at(late.status.reported().expect("a time").clone());
+        next.set_status(early.status.reported_at(late.status.reported().expect("a time").clone()));
         assert!(is_mere_report(&early, &next) && !is_mere_report(&early, &late));
 
         let mut state = NodeState::new(at(0).mono);
@@ -256,7 +256,7 @@ mod tests {
         old.rv = Revision(5);
         let mut next = old.clone();
         next.rv = Revision(old.rv.0 + 1);
-        *next.status_mut() = old.status.reported_at(late.status.reported().expect("a time").clone());
+        next.set_status(old.status.reported_at(late.status.reported().expect("a time").clone()));
         assert!(state.see_node(&old, at(10).mono) && state.see_report(&old, &next, at(20).mono));
         assert_eq!(state.heard, at(10).mono);
     }

@@ -281,7 +281,7 @@ impl<'a> Sync<'a> {
         for uid in uids {
             for pod in self.views.controlled_by::<core_v1::Pod>(uid).filter(|p| is_pod_active(p)) {
                 if let Some(node) = &pod.spec.node {
-                    *per_node.entry(node) += 1;
+                    *per_node.entry_of(node) += 1;
                 }
             }
         }

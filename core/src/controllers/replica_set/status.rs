@@ -38,7 +38,7 @@ impl Sync<'_> {
                 if *rs.status == new {
                     return;
                 }
-                *rs.status_mut() = new;
+                rs.set_status(new);
             }
             Object::ReplicationController(rc) => {
                 let old = rc.status.conditions.as_deref().unwrap_or(&[]);
@@ -54,7 +54,7 @@ impl Sync<'_> {
                 if *rc.status == new {
                     return;
                 }
-                *rc.status_mut() = new;
+                rc.set_status(new);
             }
             other => unreachable!("a set is a ReplicaSet or a ReplicationController, not {:?}", other.kind()),
         }

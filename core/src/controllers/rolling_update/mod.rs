@@ -134,7 +134,7 @@ pub fn with_image(
     let name = name.map_or_else(|| format!("{}-{hash}", old.name()), str::to_owned);
     let (namespace, labels) = (old.meta.namespace.clone(), old.meta.labels.clone());
     *new.meta_mut() = crate::object::ObjectMeta { name: Some(name), namespace, labels, ..Default::default() };
-    *new.status_mut() = Default::default();
+    new.set_status(Default::default());
     let spec = new.spec_mut();
     spec.replicas = None;
     set_key(&mut spec.fields, key, &hash);

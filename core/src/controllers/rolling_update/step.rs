@@ -334,7 +334,7 @@ fn finish(config: &RollingUpdateConfig, new: &ReplicationController) -> Step {
     annotate(&mut twin, RENAME_FROM, new.name().to_owned());
     annotate(&mut twin, DESIRED_REPLICAS, size(new).to_string());
     twin.rv = Revision(0);
-    *twin.status_mut() = Default::default();
+    twin.set_status(Default::default());
     set_key(&mut twin.spec_mut().fields, RENAMING, "true");
     twin.spec_mut().replicas = Some(0);
     let message = format!("Renaming {} to {}", new.name(), config.old);
