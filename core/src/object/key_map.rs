@@ -14,11 +14,17 @@ use super::{Kind, ObjectKey};
 /// Values by [`ObjectKey`]. Each has a slot, a small number that stays its own until it is taken out.
 #[derive(Debug)]
 pub struct KeyMap<V> {
-    slots: Vec<Option<(ObjectKey, V)>>,
+    slots: Vec<Slot<V>>,
     free: Vec<u32>,
     table: Table,
     order: RefCell<Order>,
 }
+
+/// An entry, or none. Aligned so that one of 56 bytes, as those of objects are, never stands across two lines of the
+/// processor's cache.
+#[derive(Debug)]
+#[repr(align(32))]
+struct Slot<V>(Option<(ObjectKey, V)>);
 
 /// The order of the keys, as far as somebody has walked in it. To compare two keys reads both names, in memory that
 /// nobody may have looked at for long, and many a pod comes and goes between two walks.
@@ -100,13 +106,13 @@ impl<V> KeyMap<V> {
     /// What is in a slot. Panics if nothing is.
     #[inline(always)]
     pub fn at(&self, slot: u32) -> &(ObjectKey, V) {
-        self.slots[slot as usize].as_ref().expect("a slot that is found is taken")
+        self.slots[slot as usize].0.as_ref().expect("a slot that is found is taken")
     }
 
     /// What is in a slot, to be changed. Panics if nothing is.
     #[inline(always)]
     pub fn at_mut(&mut self, slot: u32) -> (&ObjectKey, &mut V) {
-        let (key, value) = self.slots[slot as usize].as_mut().expect("a slot that is found is taken");
+        let (key, value) = self.slots[slot as usize].0.as_mut().expect("a slot that is found is taken");
         (key, value)
     }
 
@@ -125,7 +131,7 @@ impl<V> KeyMap<V> {
     /// Most likely the value of a key: for a look ahead, which may as well see another.
     #[inline]
     pub fn peek(&self, key: &ObjectKey) -> Option<&V> {
-        self.table.first(key.hash()).and_then(|slot| self.slots[slot as usize].as_ref()).map(|(_, value)| value)
+        self.table.first(key.hash()).and_then(|slot| self.slots[slot as usize].0.as_ref()).map(|(_, value)| value)
     }
 
     /// The map's own copy of a key, and its value.
@@ -158,12 +164,12 @@ impl<V> KeyMap<V> {
     pub fn insert_new(&mut self, key: ObjectKey, value: V) -> u32 {
         assert!(self.slot_of(&key).is_none(), "{key} is there already");
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            self.slots.push(Slot(None));
             self.slots.len() as u32 - 1
         });
         self.table.insert(key.hash(), slot);
         self.order.get_mut().add(slot);
-        self.slots[slot as usize] = Some((key, value));
+        self.slots[slot as usize].0 = Some((key, value));
         slot
     }
 
@@ -174,7 +180,7 @@ impl<V> KeyMap<V> {
 
     /// Empties a slot. Panics if nothing is in it.
     pub fn take(&mut self, slot: u32) -> (ObjectKey, V) {
-        let (key, value) = self.slots[slot as usize].take().expect("a slot that is found is taken");
+        let (key, value) = self.slots[slot as usize].0.take().expect("a slot that is found is taken");
         self.table.remove(key.hash(), slot);
         self.order.get_mut().remove(slot, &key);
         self.free.push(slot);
@@ -188,7 +194,7 @@ impl<V> KeyMap<V> {
 
     /// All entries in order of their slots, which is that of their arrival where none has left.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&ObjectKey, &mut V)> {
-        self.slots.iter_mut().flatten().map(|(key, value)| (&*key, value))
+        self.slots.iter_mut().filter_map(|slot| slot.0.as_mut()).map(|(key, value)| (&*key, value))
     }
 
     /// The entries of a range in order of their keys.
@@ -197,7 +203,7 @@ impl<V> KeyMap<V> {
         range: R,
     ) -> impl DoubleEndedIterator<Item = (&ObjectKey, &V)> + use<'_, R, V> {
         let mut order = self.order.borrow_mut();
-        order.settle(|slot| self.slots[slot as usize].as_ref().map(|(key, _)| key));
+        order.settle(|slot| self.slots[slot as usize].0.as_ref().map(|(key, _)| key));
         let slots: Vec<u32> = order.tree.range(range).map(|(_, slot)| *slot).collect();
         slots.into_iter().map(|slot| {
             let (key, value) = self.at(slot);
