@@ -46,7 +46,7 @@ struct Grouping {
 
 impl Grouping {
     fn members(&self, value: &str) -> Option<&BTreeSet<u32>> {
-        if self.groups.is_empty() { None } else { self.groups.get(value) }
+        self.groups.get(value)
     }
 
     fn insert(&mut self, value: &str, slot: u32) {
@@ -447,7 +447,12 @@ mod tests {
             assert!(view.iter().eq(plain.iter()) && view.len() == plain.len());
             assert_eq!(view.get(&key), plain.get(&key));
             let indexed = |index, value| -> BTreeMap<_, _> {
-                view.indexed(index, value).map(|object| (object.key(), object)).collect()
+                let all: BTreeMap<_, _> = view.indexed(index, value).map(|object| (object.key(), object)).collect();
+                assert_eq!(
+                    (all.len(), all.len()),
+                    (view.indexed(index, value).count(), view.indexed_len(index, value))
+                );
+                all
             };
             for node in ["", "n1", "n2"] {
                 let on = |o: &&Object| matches!(o, Object::Pod(p) if p.spec.node.as_deref().unwrap_or("") == node);

@@ -20,8 +20,8 @@ pub struct KeyMap<V> {
     order: RefCell<Order>,
 }
 
-/// An entry, or none. Aligned so that one of 56 bytes, as those of objects are, never stands across two lines of the
-/// processor's cache.
+/// An entry, or none. One of 56 bytes, as those of objects are, would mostly stand across two lines of the processor's
+/// cache; so aligned it stands in one wherever the allocator lets large blocks begin with a line.
 #[derive(Debug)]
 #[repr(align(32))]
 struct Slot<V>(Option<(ObjectKey, V)>);

@@ -312,8 +312,8 @@ impl World {
         self.wake(process);
     }
 
-    /// Carries out the event that stands at a place of the heap. Each kind is taken from there by itself: thus the
-    /// message that it carries is moved but once, to where it is read.
+    /// Carries out the event that stands at a place of the heap. Each kind that carries a message is taken from there
+    /// by itself, so that no more is moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
         if self.traced {

@@ -4,6 +4,7 @@
 //! process has one wake-up, which moves when its deadline does: its old key stays behind, and is nobody's from then on.
 //! The next few are known by their pages, so that what they will touch can be read together.
 
+use skeg_core::agent::NodeAgent;
 use skeg_core::api::{ReqId, WatchEvent};
 use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::touch;
@@ -122,12 +123,19 @@ impl World {
         }
     }
 
+    /// The agent that a process is, where reading ahead is worth it.
+    #[inline]
+    fn far_agent(&self, process: u32) -> Option<&NodeAgent> {
+        match &self.processes[process as usize].running {
+            Some(Running::Agent(agent)) if self.nodes.len() >= LARGE => Some(agent),
+            _ => None,
+        }
+    }
+
     /// Reads together what news will touch that is on its way to an agent, or is about to be told.
     #[inline]
     pub(super) fn read_for_news(&self, process: u32) {
-        if self.nodes.len() >= LARGE
-            && let Some(Running::Agent(agent)) = &self.processes[process as usize].running
-        {
+        if let Some(agent) = self.far_agent(process) {
             agent.read_ahead_news();
         }
     }
@@ -135,12 +143,10 @@ impl World {
     /// As `read_for_news`, for an event of a watch.
     #[inline]
     pub(super) fn read_for_event(&self, process: u32, id: ReqId, event: &WatchEvent) {
-        if !matches!(event, WatchEvent::Bookmark { .. }) {
-            self.read_for_news(process);
-        } else if self.nodes.len() >= LARGE
-            && let Some(Running::Agent(agent)) = &self.processes[process as usize].running
-        {
-            agent.read_ahead_bookmark(id);
+        match (self.far_agent(process), event) {
+            (Some(agent), WatchEvent::Bookmark { .. }) => agent.read_ahead_bookmark(id),
+            (Some(agent), _) => agent.read_ahead_news(),
+            (None, _) => {}
         }
     }
 
