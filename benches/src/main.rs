@@ -15,9 +15,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-/// A simulation allocates and frees millions of small objects a second; this is what is best at that.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: skeg_allocator::Allocator = skeg_allocator::Allocator;
 
 /// One figure.
 struct Figure {
@@ -27,6 +26,7 @@ struct Figure {
 }
 
 fn main() -> ExitCode {
+    skeg_allocator::keep_what_is_freed();
     let name = std::env::args().nth(1).unwrap_or_default();
     let figures = match name.as_str() {
         "informer" => Ok(vec![informer::event_cost_ratio()]),

@@ -22,9 +22,8 @@ use clap::Parser;
 
 use cli::{Cli, Command, Sim};
 
-/// A simulation allocates and frees millions of small objects a second; this is what is best at that.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: skeg_allocator::Allocator = skeg_allocator::Allocator;
 
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -55,6 +54,8 @@ impl Exit {
 }
 
 fn main() -> ExitCode {
+    // Each command runs and ends; nothing runs beside it yet.
+    skeg_allocator::keep_what_is_freed();
     let exit = match Cli::parse().command {
         Command::Sim(Sim::Run(args)) if args.seeds.is_some() => seeds::run(&args),
         Command::Sim(Sim::Run(args)) => run::run(&args),
