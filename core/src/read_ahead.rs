@@ -7,6 +7,25 @@
 
 use std::rc::Rc;
 
+/// How deep a look ahead for an object of some map goes. What one step brings tells the next where to look, so each is
+/// taken for many objects before the next: loops of few instructions, whose waits the processor lets overlap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Its cell in the map's table.
+    Cell,
+    /// Its entry in the map.
+    Entry,
+    /// What the entry points to.
+    Value,
+    /// What that points to.
+    Parts,
+}
+
+impl Step {
+    /// One after the other.
+    pub const ALL: [Step; 4] = [Step::Cell, Step::Entry, Step::Value, Step::Parts];
+}
+
 /// Reads a value, and forgets it.
 pub fn touch<T: Copy>(value: &T) {
     std::hint::black_box(*value);

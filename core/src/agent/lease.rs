@@ -18,7 +18,7 @@ use crate::object::{
     Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewTime,
 };
 use crate::random::Rng;
-use crate::read_ahead::{touch, touch_shared};
+use crate::read_ahead::{Step, touch, touch_shared};
 
 /// Keeps the node's Lease.
 #[derive(Debug)]
@@ -182,14 +182,24 @@ impl NodeLease {
         }
     }
 
-    /// Reads what the next renewal will touch; answers the Lease's key.
+    /// Reads what the next renewal will touch.
     #[inline]
-    pub(super) fn read_ahead(&self) -> Option<&ObjectKey> {
-        touch(&self.renewed);
-        touch_shared(&self.user);
-        let lease = self.lease.as_ref()?;
-        lease.read_ahead();
-        Some(lease.meta.key(Kind::LEASE))
+    pub(super) fn read_ahead(&self, step: Step) {
+        match (step, &self.lease) {
+            (Step::Cell, _) | (_, None) => {}
+            (Step::Entry, Some(_)) => touch(&self.renewed),
+            (Step::Value, Some(lease)) => {
+                touch_shared(&self.user);
+                lease.read_ahead();
+            }
+            (Step::Parts, Some(lease)) => touch_shared(&lease.meta),
+        }
+    }
+
+    /// The Lease's key.
+    #[inline]
+    pub(super) fn key(&self) -> Option<&ObjectKey> {
+        self.lease.as_ref().map(|lease| lease.meta.key(Kind::LEASE))
     }
 
     /// When something is due.

@@ -39,7 +39,7 @@ use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
-use crate::read_ahead::touch;
+use crate::read_ahead::{Step, touch};
 
 use admission::Room;
 use images::Images;
@@ -255,11 +255,19 @@ impl NodeAgent {
         self.pods.len()
     }
 
-    /// Reads what the next heartbeat will touch; answers the key of the Lease that it will renew.
+    /// Reads what the next heartbeat will touch of the agent, and of the Lease that it will renew.
     #[inline]
-    pub fn read_ahead(&self) -> Option<&ObjectKey> {
-        touch(&self.begun);
-        self.lease.read_ahead()
+    pub fn read_ahead(&self, step: Step) {
+        if step == Step::Entry {
+            touch(&self.begun);
+        }
+        self.lease.read_ahead(step);
+    }
+
+    /// The key of the Lease that the next heartbeat will renew.
+    #[inline]
+    pub fn lease_key(&self) -> Option<&ObjectKey> {
+        self.lease.key()
     }
 
     /// Reads what news will touch, whether of the API or of the container runtime: most of it is where it looks for its

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::service_ip::Addresses;
 use crate::limits;
 use crate::object::{KeyMap, Kind, NameMap, Object, ObjectKey, Revision};
-use crate::read_ahead::touch_shared;
+use crate::read_ahead::{Step, touch_shared};
 use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 
 #[derive(Debug, Default)]
@@ -39,9 +39,11 @@ impl Cache {
         self.kind(key.kind)?.objects.get(key)
     }
 
-    /// Most likely this object; for a look ahead.
-    pub(super) fn peek(&self, key: &ObjectKey) -> Option<&Object> {
-        self.kind(key.kind)?.objects.peek(key)
+    /// Reads what a look-up of this object will touch.
+    pub(super) fn read_ahead(&self, key: &ObjectKey, step: Step) {
+        if let Some(object) = self.kind(key.kind).and_then(|kind| kind.objects.read_ahead(key, step)) {
+            object.read_ahead();
+        }
     }
 
     /// An object with the cache's own copy of its key.

@@ -41,6 +41,7 @@ use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::Rng;
+use crate::read_ahead::Step;
 use crate::store::{FromStore, StoreReply, StoreRequest};
 
 use cache::Cache;
@@ -173,12 +174,9 @@ impl ApiServer {
         self.cache.objects(kind)
     }
 
-    /// Reads what a write of this object will touch.
-    #[inline]
-    pub fn read_ahead(&self, key: &ObjectKey) {
-        if let Some(object) = self.cache.peek(key) {
-            object.read_ahead();
-        }
+    /// Reads what writes of these objects will touch.
+    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        keys.iter().for_each(|key| self.cache.read_ahead(key, step));
     }
 
     /// How many watches of a kind it serves.

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Kind, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
+use crate::read_ahead::Step;
 
 /// Letters of a generated name's suffix (apiserver `names.randomLength`).
 const SUFFIX_LETTERS: usize = 5;
@@ -159,9 +160,9 @@ impl Runner {
         self.watched.get(usize::from(kind.0)) == Some(&true)
     }
 
-    /// Reads what news of this object will touch.
-    pub fn read_ahead(&self, key: &ObjectKey) {
-        self.controller.read_ahead(key);
+    /// Reads what news of these objects will touch.
+    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        self.controller.read_ahead(keys, step);
     }
 
     /// Whether a key waits to see a write of its own, of whatever kind.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::object::{KeyMap, Kind, NameMap, Obj, Object, ObjectKey, Resource, Revision, controller_of, joined};
-use crate::read_ahead::touch;
+use crate::read_ahead::Step;
 
 /// A question that a view can answer without a scan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -117,10 +117,10 @@ impl View {
         self.objects.get(key)
     }
 
-    /// Reads what news of this object will touch.
-    pub fn read_ahead(&self, key: &ObjectKey) {
-        if let Some(object) = self.objects.peek(key) {
-            touch(&object.rv());
+    /// Reads what news of these objects will touch.
+    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        for key in keys {
+            self.objects.read_ahead(key, step);
         }
     }
 

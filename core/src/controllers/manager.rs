@@ -12,6 +12,7 @@ use crate::client::{Change, Elector, Informers, Mandate, Runner};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, ObjectKey, Revision};
 use crate::random::{Rng, mix};
+use crate::read_ahead::Step;
 
 /// Part of the connection that the elector has; the informers and the runners have blocks after it.
 const ELECTOR_PART: u16 = 1;
@@ -170,13 +171,13 @@ impl ControllerManager {
         self.mandate(now).is_some()
     }
 
-    /// Reads what news of this object will touch.
-    #[inline]
-    pub fn read_ahead(&self, key: &ObjectKey) {
+    /// Reads what news of these objects, all of one kind, will touch.
+    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        let Some(kind) = keys.first().map(|key| key.kind) else { return };
         for group in &self.groups {
-            let Some(informer) = group.informers.kinds().position(|kind| kind == key.kind) else { continue };
-            group.informers.views().view(key.kind).read_ahead(key);
-            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(key));
+            let Some(informer) = group.informers.kinds().position(|of| of == kind) else { continue };
+            group.informers.views().view(kind).read_ahead(keys, step);
+            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(keys, step));
         }
     }
 

@@ -8,6 +8,7 @@ use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::read_ahead::Step;
 
 /// A kind that a controller reads, and the indexes that it asks.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,8 @@ pub trait Controller {
     /// a walk, and for when something was seen; it decides nothing.
     fn observe(&mut self, _change: &Change, _now: Now) {}
 
-    /// Reads what [`observe`](Self::observe) will touch for news of this object; see [`crate::read_ahead`].
-    fn read_ahead(&self, _key: &ObjectKey) {}
+    /// Reads what [`observe`](Self::observe) will touch for news of these objects; see [`crate::read_ahead`].
+    fn read_ahead(&self, _keys: &[&ObjectKey], _step: Step) {}
 
     /// The keys that a change concerns. `views` already show the change.
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>);

@@ -10,6 +10,7 @@ use std::ops::RangeBounds;
 
 use super::table::Table;
 use super::{Kind, ObjectKey};
+use crate::read_ahead::{Step, touch};
 
 /// Values by [`ObjectKey`]. Each has a slot, a small number that stays its own until it is taken out.
 #[derive(Debug)]
@@ -128,10 +129,19 @@ impl<V> KeyMap<V> {
         self.slot_of(key).map(|slot| self.at_mut(slot).1)
     }
 
-    /// Most likely the value of a key: for a look ahead, which may as well see another.
+    /// Reads what a look-up of this key will touch here; answers, after that, most likely its value.
     #[inline]
-    pub fn peek(&self, key: &ObjectKey) -> Option<&V> {
-        self.table.first(key.hash()).and_then(|slot| self.slots[slot as usize].0.as_ref()).map(|(_, value)| value)
+    pub fn read_ahead(&self, key: &ObjectKey, step: Step) -> Option<&V> {
+        if step == Step::Cell {
+            self.table.read_ahead(key.hash());
+            return None;
+        }
+        let entry = &self.slots[self.table.first(key.hash())? as usize].0;
+        if step == Step::Entry {
+            touch(&entry.is_some());
+            return None;
+        }
+        entry.as_ref().map(|(_, value)| value)
     }
 
     /// The map's own copy of a key, and its value.

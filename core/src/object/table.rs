@@ -3,6 +3,8 @@
 //! Hash and slot stand beside each other in one array of eight bytes a cell, so that a look-up in a hundred thousand
 //! entries misses the cache once or twice and not once a level of a tree. Linear probing, deletion by shifting back.
 
+use crate::read_ahead::touch;
+
 /// A slot that stands for none.
 const NONE: u32 = u32::MAX;
 
@@ -53,6 +55,14 @@ impl Table {
     /// The first slot with this hash, most likely the right one; for a look ahead.
     pub(crate) fn first(&self, hash: u32) -> Option<u32> {
         self.find(hash, |_| true)
+    }
+
+    /// Reads the first cell that a look-up with this hash will read.
+    #[inline]
+    pub(crate) fn read_ahead(&self, hash: u32) {
+        if !self.is_empty() {
+            touch(&self.cells[hash as usize & self.mask()].slot);
+        }
     }
 
     /// Adds a slot that is not in it.

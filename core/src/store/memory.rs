@@ -20,7 +20,7 @@ use super::{
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
-use crate::read_ahead::{touch, touch_shared};
+use crate::read_ahead::{Step, touch, touch_shared};
 
 /// Names a client of the store: one connection of one API server. A reconnect is another client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -194,12 +194,14 @@ impl MemoryStore {
         }
     }
 
-    /// Reads what a write of this object will touch.
-    #[inline]
-    pub fn read_ahead(&self, key: &ObjectKey) {
-        if let Some(kv) = self.of_kind(key.kind).and_then(|map| map.peek(key)) {
-            touch(&kv.version);
-            touch_shared(&kv.entry);
+    /// Reads what writes of these objects will touch.
+    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        for key in keys {
+            match self.of_kind(key.kind).and_then(|map| map.read_ahead(key, step)) {
+                Some(kv) if step == Step::Parts => touch_shared(&kv.entry),
+                Some(kv) => touch(&kv.version),
+                None => {}
+            }
         }
     }
 

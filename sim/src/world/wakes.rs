@@ -7,7 +7,7 @@
 use skeg_core::agent::NodeAgent;
 use skeg_core::api::{ReqId, WatchEvent};
 use skeg_core::object::ObjectKey;
-use skeg_core::read_ahead::touch;
+use skeg_core::read_ahead::{Step, touch};
 
 use super::World;
 use crate::pages::{Key, NEVER, Pages, key, moment, unowned, whose};
@@ -106,8 +106,13 @@ impl Wakes {
     /// The processes that are woken within the next few pages.
     fn take_ahead(&mut self) -> Vec<u32> {
         self.read = self.pages.number() + TOGETHER - 1;
-        let ahead = self.pages.ahead(TOGETHER).filter(|key| self.keys[whose(*key) as usize] == *key);
-        ahead.map(whose).collect()
+        let mut processes = Vec::with_capacity(2 * AHEAD);
+        self.pages.ahead(TOGETHER).for_each(|key| {
+            if self.keys[whose(key) as usize] == key {
+                processes.push(whose(key));
+            }
+        });
+        processes
     }
 }
 
@@ -154,20 +159,26 @@ impl World {
         // Step by step and each for all, since each step's addresses come from the one before.
         let soon = || processes.iter().map(|process| &self.processes[*process as usize]);
         soon().for_each(|process| touch(&process.life));
-        let mut leases: Vec<&ObjectKey> = Vec::with_capacity(processes.len());
-        leases.extend(soon().filter_map(|process| match &process.running {
-            Some(Running::Agent(agent)) => agent.read_ahead(),
-            _ => None,
-        }));
-        for key in &leases {
-            key.read_ahead();
-            self.store.read_ahead(key);
+        let mut agents: Vec<&NodeAgent> = Vec::with_capacity(processes.len());
+        soon().for_each(|process| {
+            if let Some(Running::Agent(agent)) = &process.running {
+                agents.push(agent);
+            }
+        });
+        for step in Step::ALL {
+            agents.iter().for_each(|agent| agent.read_ahead(step));
         }
-        for process in &self.processes[..self.control] {
-            match &process.running {
-                Some(Running::Api(api)) => leases.iter().for_each(|key| api.read_ahead(key)),
-                Some(Running::Manager(manager)) => leases.iter().for_each(|key| manager.read_ahead(key)),
-                _ => {}
+        let mut leases: Vec<&ObjectKey> = Vec::with_capacity(agents.len());
+        leases.extend(agents.iter().filter_map(|agent| agent.lease_key()));
+        leases.iter().for_each(|key| key.read_ahead());
+        for step in Step::ALL {
+            self.store.read_ahead(&leases, step);
+            for process in &self.processes[..self.control] {
+                match &process.running {
+                    Some(Running::Api(api)) => api.read_ahead(&leases, step),
+                    Some(Running::Manager(manager)) => manager.read_ahead(&leases, step),
+                    _ => {}
+                }
             }
         }
     }

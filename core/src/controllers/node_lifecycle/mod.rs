@@ -24,7 +24,7 @@ use crate::machine::{Mono, Now};
 use crate::object::{
     KeyMap, Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, Pod, Revision, is_mere_report,
 };
-use crate::read_ahead::touch;
+use crate::read_ahead::Step;
 use eviction::Stay;
 use health::{Beat, NodeState, Readiness};
 use zone::Zones;
@@ -104,8 +104,10 @@ impl Controller for NodeLifecycleController {
         }
     }
 
-    fn read_ahead(&self, key: &ObjectKey) {
-        self.beats.peek(key).into_iter().for_each(touch);
+    fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        for key in keys {
+            self.beats.read_ahead(key, step);
+        }
     }
 
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
