@@ -145,8 +145,14 @@ impl Pages {
     /// added meanwhile belongs on pages before it.
     #[inline(always)]
     pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
-        if self.open.is_empty() && self.ahead <= by >> self.size {
-            self.turn(by);
+        self.first_of(by, |_| true)
+    }
+
+    /// As `first`, but of each page that it opens only what `keeps` says is still wanted.
+    #[inline(always)]
+    pub(crate) fn first_of(&mut self, by: u64, keeps: impl Fn(Key) -> bool) -> Option<Key> {
+        while self.open.is_empty() && self.ahead <= by >> self.size {
+            self.turn(by, &keeps);
         }
         self.open.get(self.taken).copied()
     }
@@ -176,7 +182,7 @@ impl Pages {
 
     /// Opens the next page that has keys, unless it begins after `by`.
     #[inline(never)]
-    fn turn(&mut self, by: u64) {
+    fn turn(&mut self, by: u64, keeps: impl Fn(Key) -> bool) {
         let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> self.size);
         let number = self.next().map_or(later, |closed| closed.min(later));
         self.ahead = number;
@@ -194,6 +200,7 @@ impl Pages {
                 self.open.push(key);
             }
         }
+        self.open.retain(|key| keeps(*key));
         if self.open.len() > 1 {
             self.open.sort_unstable();
         }

@@ -10,6 +10,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ pub struct MemoryStore {
     changes: Vec<StoreEvent>,
     leases: BTreeMap<LeaseId, Lease>,
     expiries: BTreeSet<(Mono, LeaseId)>,
-    next_lease: u64,
+    next_lease: NonZeroU64,
 }
 
 impl Default for MemoryStore {
@@ -146,7 +147,7 @@ impl MemoryStore {
             changes: Vec::new(),
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
-            next_lease: 1,
+            next_lease: NonZeroU64::MIN,
         }
     }
 
@@ -525,7 +526,7 @@ impl MemoryStore {
         let ttl_seconds = ttl_seconds.max(1);
         let ttl = Duration::from_secs(ttl_seconds);
         let lease = LeaseId(self.next_lease);
-        self.next_lease += 1;
+        self.next_lease = self.next_lease.checked_add(1).expect("leases are numbered");
         let expires = now.mono + ttl;
         self.leases.insert(lease, Lease { ttl, expires, keys: BTreeSet::new() });
         self.expiries.insert((expires, lease));

@@ -1,6 +1,7 @@
 //! The store in memory against tables, and against a model that keeps a whole copy of every revision.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -295,9 +296,9 @@ fn leases_end_with_their_keys() {
 fn revoking_deletes_and_progress_tells() {
     let mut store = MemoryStore::new();
     ask(&mut store, StoreRequest::LeaseGrant { ttl_seconds: 10 });
-    let lease = Some(LeaseId(1));
+    let lease = Some(LeaseId(NonZeroU64::MIN));
     ask(&mut store, do_ops(vec![Op::Put { key: key("a"), value: mark("v"), lease }]));
-    ask(&mut store, StoreRequest::LeaseRevoke { lease: LeaseId(1) });
+    ask(&mut store, StoreRequest::LeaseRevoke { lease: LeaseId(NonZeroU64::MIN) });
     assert!(texts(&ask(&mut store, all_at(None))).is_empty());
     ask(&mut store, StoreRequest::Watch { watch: WatchId(4), span: Box::new(key("a")..key("b")), from: Revision(0) });
     let mut out = Vec::new();
@@ -470,4 +471,11 @@ proptest! {
     fn behaves_as_the_naive_store(steps in steps()) {
         run(steps)?;
     }
+}
+
+#[test]
+fn a_version_and_what_all_versions_share_fill_a_line_of_the_cache_each() {
+    let counters = 2 * size_of::<usize>();
+    assert!(size_of::<KeyValue>() + counters <= 64, "{}", size_of::<KeyValue>());
+    assert!(size_of::<Entry>() + counters <= 64, "{}", size_of::<Entry>());
 }

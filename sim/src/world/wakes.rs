@@ -74,12 +74,18 @@ impl Wakes {
         unowned(first)
     }
 
+    /// The first key, which may be nobody's any more if it was set on a page that was open already.
+    #[inline(always)]
+    fn first_set(&mut self) -> Option<Key> {
+        self.pages.first_of(u64::MAX, |key| self.keys[whose(key) as usize] == key)
+    }
+
     #[inline(always)]
     fn find_first(&mut self) -> Key {
-        let mut first = self.pages.first(u64::MAX);
+        let mut first = self.first_set();
         while let Some(key) = first.filter(|key| self.keys[whose(*key) as usize] != *key) {
             assert_eq!(self.pages.take_first(), Some(key), "what is first is taken first");
-            first = self.pages.first(u64::MAX);
+            first = self.first_set();
         }
         let first = first.unwrap_or(NEVER);
         self.first = Some(first);
@@ -90,7 +96,7 @@ impl Wakes {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
         // What was set when nothing else was is on a page that nobody has opened.
-        self.pages.first(u64::MAX)?;
+        self.first_set()?;
         let key = self.pages.take_first()?;
         let first = self.first.take();
         assert_eq!(first, Some(key), "the first has been found, and stands first");

@@ -85,12 +85,16 @@ impl Controller for NodeLifecycleController {
 
     fn observe(&mut self, change: &Change, now: Now) {
         match (&change.old, &change.new) {
-            (_, Some(Object::Lease(lease))) if change.key.namespace() == NODE_LEASE_NAMESPACE => {
+            (old, Some(Object::Lease(lease))) => {
+                // Only Leases of nodes have beats, so the name of one that has need not be read.
                 match self.beats.get_mut(&change.key) {
                     Some(beat) => beat.see(lease.rv, now.mono),
-                    None => self.begin_beats(&change.key, lease.rv, now.mono),
+                    None if change.key.namespace() == NODE_LEASE_NAMESPACE => {
+                        self.begin_beats(&change.key, lease.rv, now.mono);
+                    }
+                    None => return,
                 }
-                if change.old.is_none() {
+                if old.is_none() {
                     self.touched.insert(ObjectKey::new(Kind::NODE, "", change.key.name()));
                 }
             }
