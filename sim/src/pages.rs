@@ -209,6 +209,10 @@ impl Pages {
     /// The number of the next closed page that has keys.
     fn next(&self) -> Option<u64> {
         let here = self.place(self.number);
+        if let [used] = self.used[..] {
+            let ahead = used.rotate_right(here as u32);
+            return (ahead != 0).then(|| self.number + u64::from(ahead.trailing_zeros()));
+        }
         let (word, before) = (here / 64, (1 << (here % 64)) - 1);
         let found = |word: usize, of: u64| (of != 0).then(|| word * 64 + of.trailing_zeros() as usize);
         let place = found(word, self.used[word] & !before)

@@ -182,6 +182,11 @@ fn fork(rng: &mut Rng) -> Rng {
     Rng::from_seed(rng.next_u64())
 }
 
+fn read_ahead_bookmark(informer: &Informer, view: &View) {
+    touch(&informer.poll_timeout());
+    touch(&view.revision());
+}
+
 fn is_due(deadline: Option<Deadline>, now: Now) -> bool {
     deadline.is_some_and(|d| d.at <= now.mono)
 }
@@ -281,12 +286,15 @@ impl NodeAgent {
 
     /// Reads what a bookmark will touch, which is little of the agent, and most of what is told to agents at rest.
     #[inline]
-    pub fn read_ahead_bookmark(&self, id: ReqId) {
-        touch(&self.begun);
-        let (own, view) = &*self.own;
-        let (informer, view) = if id.part() == NODE_INFORMER { (own, view) } else { (&self.informer, &self.view) };
-        touch(&informer.poll_timeout());
-        touch(&view.revision());
+    pub fn read_ahead_bookmark(&self, id: ReqId, step: Step) {
+        let own = id.part() == NODE_INFORMER;
+        match step {
+            Step::Entry => touch(&self.begun),
+            Step::Value if own => touch(&std::ptr::from_ref(&*self.own)),
+            Step::Value => read_ahead_bookmark(&self.informer, &self.view),
+            Step::Parts if own => read_ahead_bookmark(&self.own.0, &self.own.1),
+            Step::Cell | Step::Parts => {}
+        }
     }
 
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {

@@ -28,7 +28,7 @@ use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
-use wakes::Wakes;
+use wakes::{MANY, Wakes};
 
 /// How long until an end notices that its connection is dead, at most.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -470,7 +470,12 @@ impl World {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
         let due = running.poll_timeout();
         match running {
-            Running::Api(_) => self.send_on(process, |said| &mut said.api, World::from_api),
+            Running::Api(_) => {
+                if self.scratch.api.len() >= MANY {
+                    self.read_for_bookmarks();
+                }
+                self.send_on(process, |said| &mut said.api, World::from_api);
+            }
             Running::Agent(_) => self.send_on(process, |said| &mut said.agent, World::from_agent),
             Running::Manager(_) | Running::Scheduler(_) | Running::User(_) => {
                 self.send_on(process, |said| &mut said.client, World::send);

@@ -5,7 +5,8 @@
 //! The next few are known by their pages, so that what they will touch can be read together.
 
 use skeg_core::agent::NodeAgent;
-use skeg_core::api::{ReqId, WatchEvent};
+use skeg_core::api::{FromServer, ReqId, WatchEvent};
+use skeg_core::apiserver;
 use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::{Step, touch};
 
@@ -19,6 +20,8 @@ const PAGES: usize = 16;
 /// How many pages are read ahead for together, and how many wake-ups in one go.
 const TOGETHER: u64 = 4;
 const AHEAD: usize = 32;
+/// An API server that says so many things at once most likely sends its bookmarks.
+pub(super) const MANY: usize = 8;
 /// Clusters of fewer nodes stay in the processor's cache by themselves.
 const LARGE: usize = 400;
 
@@ -151,13 +154,22 @@ impl World {
         }
     }
 
-    /// As `read_for_news`, for an event of a watch.
-    #[inline]
-    pub(super) fn read_for_event(&self, process: u32, id: ReqId, event: &WatchEvent) {
-        match (self.far_agent(process), event) {
-            (Some(agent), WatchEvent::Bookmark { .. }) => agent.read_ahead_bookmark(id),
-            (Some(agent), _) => agent.read_ahead_news(),
-            (None, _) => {}
+    /// Reads together what the bookmarks will touch that an API server has just said: each has many agents to tell.
+    pub(super) fn read_for_bookmarks(&self) {
+        let mut told: Vec<(&NodeAgent, ReqId)> = Vec::new();
+        for said in self.scratch.api.chunks(AHEAD) {
+            let processes = said.iter().filter_map(|said| match said {
+                apiserver::Out::Client(conn, FromServer::Watch(id, WatchEvent::Bookmark { .. })) => {
+                    Some((self.conns[conn.0 as usize], *id))
+                }
+                _ => None,
+            });
+            processes.clone().for_each(|(process, _)| touch(&self.processes[process as usize].life));
+            told.extend(processes.filter_map(|(process, id)| Some((self.far_agent(process)?, id))));
+            for step in Step::ALL {
+                told.iter().for_each(|(agent, id)| agent.read_ahead_bookmark(*id, step));
+            }
+            told.clear();
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skeg_core::Machine;
 use skeg_core::agent;
-use skeg_core::api::{FromServer, Status, ToServer};
+use skeg_core::api::{FromServer, Status, ToServer, WatchEvent};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
@@ -156,8 +156,8 @@ impl World {
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.down = at;
         let life = self.processes[process as usize].life;
-        if let FromServer::Watch(id, event) = &msg {
-            self.read_for_event(process, *id, event);
+        if matches!(&msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. })) {
+            self.read_for_news(process);
         }
         self.heap.push(at, Event::ToClient { process, life, conn, msg });
     }
