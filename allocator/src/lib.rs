@@ -4,7 +4,7 @@
 //! in no order. Two things make that faster than mimalloc's own defaults:
 //! - What was freed is kept, not given back to the system: pages that are given back and fetched again are small ones
 //!   from then on, in the midst of large ones, and every look into them may miss the processor's table of pages.
-//! - Rust's usual alignments are those that mimalloc has anyway, and need not be asked for.
+//! - Up to a word, which is what most types ask for, mimalloc aligns anyway, and need not be asked to.
 //!
 //! This is the one crate with unsafe code: each block only hands its caller's promise on.
 
@@ -16,8 +16,7 @@ use libmimalloc_sys as mimalloc;
 /// mimalloc, for `#[global_allocator]`.
 pub struct Allocator;
 
-/// Every block of at least so many bytes begins at a multiple of them (`MI_MAX_ALIGN_SIZE`); smaller ones, whose sizes
-/// are rounded up to eight, at a multiple of eight.
+/// Sizes are rounded up to multiples of so many bytes at least, and every block begins at such a multiple.
 const WORD: usize = 8;
 /// `mi_option_purge_delay` of mimalloc 2, in milliseconds; below zero: never.
 const PURGE_DELAY: c_int = 15;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use skeg_tests::{files, root};
 
-const CRATES: [&str; 6] = ["core", "sim", "runtime", "benches", "tests", "xtask"];
+const CRATES: [&str; 7] = ["core", "sim", "runtime", "benches", "allocator", "tests", "xtask"];
+/// The one crate that does not forbid unsafe code.
+const UNSAFE: &str = "allocator";
 const MAX_WIDTH: usize = 120;
 const MAX_LINES: usize = 1000;
 
@@ -159,6 +161,20 @@ fn contains_word(line: &str, word: &str) -> bool {
         let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
         !part(before) && !part(after)
     })
+}
+
+#[test]
+fn every_crate_but_one_has_the_lints_of_the_workspace() {
+    let manifest = |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(
+        manifest(root().join("Cargo.toml")).contains("unsafe_code = \"forbid\""),
+        "the workspace forbids unsafe code"
+    );
+    let has = |name: &str| manifest(root().join(name).join("Cargo.toml")).contains("[lints]\nworkspace = true");
+    let others = CRATES.into_iter().filter(|name| has(name) == (*name == UNSAFE)).map(str::to_owned);
+    fail_if_any("every crate but one has the lints of the workspace", others.collect());
+    let listed = format!("members = [{}]", CRATES.map(|name| format!("{name:?}")).join(", "));
+    assert!(manifest(root().join("Cargo.toml")).contains(&listed), "these are the crates of the workspace: {listed}");
 }
 
 #[test]
