@@ -149,8 +149,8 @@ impl Hours {
 }
 
 /// A day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted. It begins when the store's
-/// history is as long as it gets, so that its hours are all alike. The fastest is told: what else a machine does while
-/// it measures can only slow it. How far the others are from it is printed too.
+/// history is as long as it gets, so that its hours are all alike. The middle one is told: half of them pass at least so
+/// fast, whatever else the machine does in the others. The slowest and the fastest are printed too.
 pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     const EVERY: usize = 20;
     const FROM: usize = 900;
@@ -170,12 +170,12 @@ pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     let mut hours = Hours { from: Duration::from_secs(FROM as u64), hours: Vec::new() };
     play(&s, &mut hours)?;
     let rates = hours.rates(WHOLE);
-    let [slowest, .., value] = rates[..] else { return Err("the run told of no moment of its hours".to_owned()) };
+    let [slowest, .., fastest] = rates[..] else { return Err("the run told of no moment of its hours".to_owned()) };
+    let value = rates[(rates.len() - 1) / 2];
     eprintln!(
-        "of its {} hours the slowest passed at {slowest:.0}, the middle one at {:.0} and the fastest at {value:.0} \
-         simulated seconds a second",
-        rates.len(),
-        rates[rates.len() / 2]
+        "of its {} hours the slowest passed at {slowest:.0}, the middle one at {value:.0} and the fastest at \
+         {fastest:.0} simulated seconds a second",
+        rates.len()
     );
     Ok(vec![Figure { name: "sim/day-5000-nodes", value, unit: "simulated s/s" }])
 }
