@@ -149,8 +149,8 @@ impl Hours {
 }
 
 /// A day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted. It begins when the store's
-/// history is as long as it gets, so that its hours are all alike. The middle one is told: half of them pass at least so
-/// fast, whatever else the machine does in the others. The slowest and the fastest are printed too.
+/// history is as long as it gets, so that its hours are all alike. The middle one is told: half of them pass at least
+/// so fast, whatever else the machine does in the others. The slowest and the fastest are printed too.
 pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     const EVERY: usize = 20;
     const FROM: usize = 900;
