@@ -22,7 +22,7 @@ use crate::random::Rng;
 /// How long registration waits for the container runtime's first answer.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
 /// The version that the node says its kubelet has.
-const KUBELET_VERSION: &str = concat!("v1.37.0+skeg-", env!("CARGO_PKG_VERSION"));
+const KUBELET_VERSION: &str = concat!("v1.36.0+skeg-", env!("CARGO_PKG_VERSION"));
 
 /// What is to be done about the Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

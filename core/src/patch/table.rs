@@ -1,6 +1,6 @@
 //! How strategic merge patch treats each field: which lists are merged, by which key, and where the types lead.
 //!
-//! Facts of Kubernetes' API (1.37): `patchStrategy` and `patchMergeKey`. They differ from the keys of server-side
+//! Facts of Kubernetes' API (1.36): `patchStrategy` and `patchMergeKey`. They differ from the keys of server-side
 //! apply for `ports` of containers and Services, among others. What is not here: maps are merged, lists replaced.
 
 use Treatment::{Merge, Plain, Replace};

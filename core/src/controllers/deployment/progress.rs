@@ -13,7 +13,7 @@ use crate::object::{Deployment, Object, ReplicaSet};
 type Condition = apps_v1::DeploymentCondition;
 
 fn condition<'a>(status: &'a apps_v1::DeploymentStatus, type_: &str) -> Option<&'a Condition> {
-    status.conditions.iter().flatten().find(|c| c.type_.as_deref() == Some(type_))
+    status.conditions.iter().flatten().find(|c| c.type_ == type_)
 }
 
 /// Sets a condition. Without a change of status and reason nothing is written; the transition time moves only when
@@ -35,7 +35,7 @@ fn set_condition(status: &mut apps_v1::DeploymentStatus, mut new: Condition) {
 
 fn remove_condition(status: &mut apps_v1::DeploymentStatus, type_: &str) {
     if let Some(all) = &mut status.conditions {
-        all.retain(|c| c.type_.as_deref() != Some(type_));
+        all.retain(|c| c.type_ != type_);
     }
 }
 
@@ -122,8 +122,8 @@ impl Sync<'_> {
     fn condition(&self, type_: &str, status: &str, reason: &str, message: String) -> Condition {
         let time = Some(self.now.wall.to_time());
         Condition {
-            type_: Some(type_.to_owned()),
-            status: Some(status.to_owned()),
+            type_: type_.to_owned(),
+            status: status.to_owned(),
             reason: Some(reason.to_owned()),
             message: Some(message),
             last_update_time: time.clone(),
@@ -178,7 +178,7 @@ impl Sync<'_> {
         } else if progressed(&self.d.status, status) {
             let message = format!("{subject} is progressing.");
             let mut new = self.condition("Progressing", "True", reason::UPDATED, message);
-            if let Some(c) = current.filter(|c| c.status.as_deref() == Some("True")) {
+            if let Some(c) = current.filter(|c| c.status == "True") {
                 new.last_transition_time = c.last_transition_time;
             }
             // The update time must move even where status and reason stay: the deadline counts from it.
@@ -222,18 +222,14 @@ impl Sync<'_> {
 
     fn replica_failure(&self, status: &mut apps_v1::DeploymentStatus) {
         let failure = |rs: &&ReplicaSet| {
-            let found = rs.status.conditions.iter().flatten().find(|c| c.type_.as_deref() == Some("ReplicaFailure"));
+            let found = rs.status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure");
             found.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
         };
         let found = self.new_rs().as_ref().and_then(failure).or_else(|| self.all.iter().find_map(failure));
         match found {
             Some((value, why, message)) => {
-                let new = self.condition(
-                    "ReplicaFailure",
-                    &value.unwrap_or_default(),
-                    &why.unwrap_or_default(),
-                    message.unwrap_or_default(),
-                );
+                let new =
+                    self.condition("ReplicaFailure", &value, &why.unwrap_or_default(), message.unwrap_or_default());
                 set_condition(status, new);
             }
             None => remove_condition(status, "ReplicaFailure"),

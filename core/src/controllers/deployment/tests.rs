@@ -156,8 +156,7 @@ fn the_deadline_is_counted_from_the_last_progress() {
     let sets = || vec![replica_set(&d, "nu", "a:2", 1, 3, 1)];
     let condition = |plan: &Plan| {
         let Some(Write::Update(Object::Deployment(out), _)) = plan.writes.last() else { panic!("a status is written") };
-        let found =
-            out.status.conditions.iter().flatten().find(|c| c.type_.as_deref() == Some("Progressing")).unwrap().clone();
+        let found = out.status.conditions.iter().flatten().find(|c| c.type_ == "Progressing").unwrap().clone();
         (out.clone(), found.reason.unwrap())
     };
     let (mut stored, reason) = condition(&plan(&d, sets()));
@@ -185,7 +184,7 @@ fn the_deadline_starts_anew_with_each_rollout() {
     let reason = |plan: &Plan| {
         let Some(Write::Update(Object::Deployment(out), _)) = plan.writes.last() else { panic!("a status is written") };
         let mut all = out.status.conditions.iter().flatten();
-        all.find(|c| c.type_.as_deref() == Some("Progressing")).unwrap().reason.clone().unwrap()
+        all.find(|c| c.type_ == "Progressing").unwrap().reason.clone().unwrap()
     };
     let old = || replica_set(&d, "old", "a:1", 1, 3, 3);
     assert_eq!(reason(&plan(&d, vec![old()])), "NewReplicaSetCreated");
