@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod random;
 pub mod read_ahead;
 pub mod scheduler;
+pub mod schema;
 pub mod store;
 
 pub use machine::{Deadline, Machine, Mono, Now, Wall};

@@ -156,6 +156,8 @@ pub const AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
 pub const DNS_ALIASES: usize = 8;
 /// Time to live of the cluster DNS's records, in seconds (as kubeadm configures CoreDNS).
 pub const DNS_TTL: u32 = 30;
+/// How deep the schema of a custom resource may nest.
+pub const SCHEMA_DEPTH: usize = 64;
 /// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
 pub const JSON_PATCH_OPERATIONS: usize = 10_000;
 /// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).

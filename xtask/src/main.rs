@@ -1,4 +1,5 @@
-//! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`.
+//! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`,
+//! `cargo xtask schema`.
 //!
 //! It only starts other commands and passes on how they ended, so that a task is the same here and in CI.
 
@@ -6,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::env;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 const USAGE: &str = "\
@@ -14,6 +16,7 @@ Tasks:
   cargo xtask lint                                    formatting and lints
   cargo xtask bench [NAME…] [--output json|text]      release figures; all of them without a name
   cargo xtask swarm [A..B] [--jobs N]                 heavy faults over many seeds (0..100 without a range)
+  cargo xtask schema                                  core's table of types, from the data that SKEG_SHARED names
 ";
 
 /// Benches, in the order in which they are run, each with the figures that it prints.
@@ -24,6 +27,9 @@ const BENCHES: [(&str, &[&str]); 5] = [
     ("day", &["sim/day-5000-nodes"]),
     ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),
 ];
+
+/// The repository's root.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// The scenario of the swarm.
 const SWARM: &str = "examples/heavy-50.yaml";
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => bench(rest),
         "swarm" => swarm(rest),
+        "schema" => xtask::schema::run(Path::new(ROOT)),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -49,7 +56,7 @@ fn main() -> ExitCode {
 
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(args).current_dir(ROOT);
     command
 }
 
