@@ -273,29 +273,13 @@ fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
 
 /// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
 fn apply_defaults(object: &mut Object) {
-    let before = pod_spec(object).map(Rc::clone);
+    let before = object.pod_spec().map(Rc::clone);
     defaults::apply(object);
-    let (Some(before), Some(after)) = (before, pod_spec(object)) else { return };
+    let (Some(before), Some(after)) = (before, object.pod_spec()) else { return };
     if Rc::ptr_eq(&before, after) || *before != **after {
         return;
     }
-    match object {
-        Object::Pod(o) => o.spec_mut().shared = before,
-        Object::Deployment(o) => o.spec_mut().pod = before,
-        Object::ReplicaSet(o) => o.spec_mut().pod = before,
-        Object::ReplicationController(o) => o.spec_mut().pod = before,
-        _ => {}
-    }
-}
-
-fn pod_spec(object: &Object) -> Option<&Rc<PodSpec>> {
-    match object {
-        Object::Pod(o) => Some(&o.spec.shared),
-        Object::Deployment(o) => Some(&o.spec.pod),
-        Object::ReplicaSet(o) => Some(&o.spec.pod),
-        Object::ReplicationController(o) => Some(&o.spec.pod),
-        _ => None,
-    }
+    object.set_pod_spec(before);
 }
 
 fn refuse(object: &Object, errors: &[FieldError]) -> Result<(), Status> {

@@ -1,13 +1,12 @@
 //! The connection to the store: load, watch, resume, load again after compaction; with back-off, for ever.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Kind, ObjectKey, Revision};
-use crate::store::{Batch, Span, StoreKey, StoreReply, StoreRequest, WatchId};
+use crate::object::Revision;
+use crate::store::{Batch, StoreKey, StoreReply, StoreRequest, WatchId, everything};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -65,18 +64,17 @@ impl Link {
     }
 }
 
-fn everything() -> Box<Span> {
-    let start = StoreKey::Object(ObjectKey::range_start(Kind(0), ""));
-    // Private keys sort last; none of them begins with the last character there is.
-    Box::new(start..StoreKey::Private(Rc::from("\u{10FFFF}")))
-}
-
 impl ApiServer {
     pub(super) fn connect(&mut self, now: Now, out: &mut Vec<Out>) {
         self.link.state = State::Connecting;
         self.link.heard = now.mono;
         if self.link.reload {
-            self.ask_store(now, Job::Load, StoreRequest::Range { span: everything(), at: None, limit: 0 }, out);
+            self.ask_store(
+                now,
+                Job::Load,
+                StoreRequest::Range { span: Box::new(everything()), at: None, limit: 0 },
+                out,
+            );
         } else {
             self.watch_store(now, out);
         }
@@ -86,7 +84,7 @@ impl ApiServer {
         let watch = WatchId(self.next_id);
         self.link.watch = Some(watch);
         let from = Revision(self.cache.revision().0 + 1);
-        self.ask_store(now, Job::Watch, StoreRequest::Watch { watch, span: everything(), from }, out);
+        self.ask_store(now, Job::Watch, StoreRequest::Watch { watch, span: Box::new(everything()), from }, out);
     }
 
     pub(super) fn loaded(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {

@@ -204,7 +204,7 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
         // Finalizers of the spec change by `/finalize` alone.
         new.spec = Rc::clone(&old.spec);
     }
-    share_pod_specs(&mut new, current);
+    new.share_pod_spec(current);
     let (sent, old) = (incoming.meta(), current.meta());
     if !Rc::ptr_eq(sent, old) && !same_client_part(sent, old) {
         let meta = new.meta_mut();
@@ -230,33 +230,6 @@ fn same_client_part(a: &ObjectMeta, b: &ObjectMeta) -> bool {
         && a.finalizers == b.finalizers
         && a.owner_references == b.owner_references
         && a.managed_fields == b.managed_fields
-}
-
-/// Shares the pod specs that an update left as they were.
-fn share_pod_specs(new: &mut Object, current: &Object) {
-    match (new, current) {
-        (Object::Pod(new), Object::Pod(old))
-            if !Rc::ptr_eq(&new.spec.shared, &old.spec.shared) && new.spec.shared == old.spec.shared =>
-        {
-            new.spec_mut().shared = Rc::clone(&old.spec.shared);
-        }
-        (Object::Deployment(new), Object::Deployment(old))
-            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
-        {
-            new.spec_mut().pod = Rc::clone(&old.spec.pod);
-        }
-        (Object::ReplicaSet(new), Object::ReplicaSet(old))
-            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
-        {
-            new.spec_mut().pod = Rc::clone(&old.spec.pod);
-        }
-        (Object::ReplicationController(new), Object::ReplicationController(old))
-            if !Rc::ptr_eq(&new.spec.pod, &old.spec.pod) && new.spec.pod == old.spec.pod =>
-        {
-            new.spec_mut().pod = Rc::clone(&old.spec.pod);
-        }
-        _ => {}
-    }
 }
 
 fn has_status(object: &Object) -> bool {

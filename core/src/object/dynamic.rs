@@ -58,6 +58,39 @@ impl Dynamic {
         Ok(Dynamic { rv, parts: Rc::new(parts) })
     }
 
+    /// From what the store keeps.
+    pub(super) fn from_stored(kind: Kind, bytes: &[u8]) -> Result<Dynamic, String> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let info = kind.info();
+        for (field, want) in [("apiVersion", &*info.api_version()), ("kind", info.kind)] {
+            let found = &value[field];
+            if found != want {
+                return Err(format!("{field} is {found} and not {want:?}"));
+            }
+        }
+        Dynamic::from_json(kind, value)
+    }
+
+    /// Holds what is equal to another version of this object as it is held there.
+    pub(super) fn share(&mut self, other: &Dynamic) {
+        if Rc::ptr_eq(&self.parts, &other.parts) {
+            return;
+        }
+        if self.parts == other.parts {
+            self.parts = Rc::clone(&other.parts);
+            return;
+        }
+        if self.meta == other.meta {
+            self.meta = Rc::clone(&other.meta);
+        }
+        if self.same_spec(other) {
+            self.take_spec(other);
+        }
+        if self.same_status(other) {
+            self.take_status(other);
+        }
+    }
+
     /// As JSON with everything in it.
     pub fn to_json(&self) -> Value {
         let mut meta = ObjectMeta::clone(&self.meta);

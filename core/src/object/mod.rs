@@ -213,6 +213,28 @@ impl<R: Resource> Obj<R> {
         Rc::ptr_eq(&self.parts, &other.parts)
     }
 
+    /// Holds what is equal to another version of this object as it is held there.
+    fn share(&mut self, other: &Obj<R>) {
+        if self.shares_parts(other) {
+            return;
+        }
+        let (meta, spec) = (self.meta == other.meta, self.spec.same(&other.spec));
+        let status = self.status.same(&other.status);
+        if meta && spec && status {
+            self.parts = Rc::clone(&other.parts);
+            return;
+        }
+        if meta {
+            self.meta = Rc::clone(&other.meta);
+        }
+        if spec {
+            self.spec = other.spec.clone();
+        }
+        if status {
+            self.status = other.status.clone();
+        }
+    }
+
     /// Reads what a copy, and its end, will touch.
     #[inline]
     pub fn read_ahead(&self) {
@@ -352,6 +374,37 @@ macro_rules! typed_kinds {
                 match self {
                     $(Object::$variant(o) => serde_json::to_value(o.to_whole()).expect("k8s-openapi types serialise"),)*
                     Object::Dynamic(d) => d.to_json(),
+                }
+            }
+            /// As JSON without the revision: what a store that keeps bytes keeps.
+            pub fn to_stored(&self) -> Vec<u8> {
+                let mut unversioned = self.clone();
+                unversioned.set_rv(Revision(0));
+                match &unversioned {
+                    $(Object::$variant(o) => serde_json::to_vec(&o.to_whole()),)*
+                    Object::Dynamic(d) => serde_json::to_vec(&d.to_json()),
+                }
+                .expect("objects serialise")
+            }
+            /// From what [`to_stored`](Self::to_stored) has written. It was decoded and normalised before that, and is
+            /// not again.
+            pub fn from_stored(kind: Kind, bytes: &[u8]) -> Result<Object, String> {
+                match kind {
+                    $(Kind::$konst => serde_json::from_slice::<$whole>(bytes)
+                        .map(|whole| Object::$variant(Obj::from_whole(whole))).map_err(|e| e.to_string()),)*
+                    _ => Dynamic::from_stored(kind, bytes).map(Object::Dynamic),
+                }
+            }
+            /// Holds what is equal to another version of this object as it is held there.
+            pub fn share(&mut self, other: &Object) {
+                self.share_pod_spec(other);
+                if let (Object::Node(a), Object::Node(b)) = (&mut *self, other) {
+                    a.status.share(&b.status);
+                }
+                match (self, other) {
+                    $((Object::$variant(a), Object::$variant(b)) => a.share(b),)*
+                    (Object::Dynamic(a), Object::Dynamic(b)) => a.share(b),
+                    _ => {}
                 }
             }
         }
@@ -502,6 +555,36 @@ impl Object {
     /// [`decode`] for strict reading of manifests.
     pub fn from_json(value: Value) -> Result<Object, String> {
         decode::lenient(value).map_err(|errors| errors.first().map(ToString::to_string).unwrap_or_default())
+    }
+
+    /// The pod spec that it is, or that its template holds.
+    pub fn pod_spec(&self) -> Option<&Rc<core_v1::PodSpec>> {
+        match self {
+            Object::Pod(o) => Some(&o.spec.shared),
+            Object::Deployment(o) => Some(&o.spec.pod),
+            Object::ReplicaSet(o) => Some(&o.spec.pod),
+            Object::ReplicationController(o) => Some(&o.spec.pod),
+            _ => None,
+        }
+    }
+
+    /// Holds this pod spec in the place of the one that it has.
+    pub fn set_pod_spec(&mut self, pod: Rc<core_v1::PodSpec>) {
+        match self {
+            Object::Pod(o) => o.spec_mut().shared = pod,
+            Object::Deployment(o) => o.spec_mut().pod = pod,
+            Object::ReplicaSet(o) => o.spec_mut().pod = pod,
+            Object::ReplicationController(o) => o.spec_mut().pod = pod,
+            _ => {}
+        }
+    }
+
+    /// Shares the pod spec of another object if it is equal.
+    pub fn share_pod_spec(&mut self, other: &Object) {
+        let (Some(own), Some(others)) = (self.pod_spec(), other.pod_spec()) else { return };
+        if !Rc::ptr_eq(own, others) && own == others {
+            self.set_pod_spec(Rc::clone(others));
+        }
     }
 
     /// Its key, as the metadata holds it.

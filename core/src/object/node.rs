@@ -39,6 +39,13 @@ impl ReportedNodeStatus {
         ReportedNodeStatus { shared: Rc::clone(&self.shared), reported: Some(time) }
     }
 
+    /// Holds what is equal to another status, the time of the report apart, as it is held there.
+    pub(super) fn share(&mut self, other: &ReportedNodeStatus) {
+        if self.shared == other.shared {
+            self.shared = Rc::clone(&other.shared);
+        }
+    }
+
     /// As the whole status. Copies everything.
     pub fn to_whole(&self) -> NodeStatus {
         let mut whole = NodeStatus::clone(&self.shared);

@@ -100,6 +100,8 @@ pub struct MemoryStore {
     leases: BTreeMap<LeaseId, Lease>,
     expiries: BTreeSet<(Mono, LeaseId)>,
     next_lease: NonZeroU64,
+    /// Leases that the last step granted (with their TTL in seconds) or ended.
+    leased: Vec<(LeaseId, Option<u64>)>,
 }
 
 impl Default for MemoryStore {
@@ -148,7 +150,91 @@ impl MemoryStore {
             leases: BTreeMap::new(),
             expiries: BTreeSet::new(),
             next_lease: NonZeroU64::MIN,
+            leased: Vec::new(),
         }
+    }
+
+    /// A store with the state of another one at a revision. What was before is compacted away: it can be read at this
+    /// revision and watched from the next one on. Leases begin anew, as with etcd after a restart. Keys are of one
+    /// version each, none newer than `revision`.
+    pub fn restore(
+        now: Now,
+        revision: Revision,
+        next_lease: LeaseId,
+        leases: impl IntoIterator<Item = (LeaseId, u64)>,
+        values: impl IntoIterator<Item = KeyValue>,
+    ) -> MemoryStore {
+        let next_lease = next_lease.0;
+        let mut store = MemoryStore { revision, compacted: revision, next_lease, ..MemoryStore::new() };
+        leases.into_iter().for_each(|(lease, ttl)| store.replay_lease(now, lease, ttl));
+        for kv in values {
+            assert!(kv.mod_revision() <= revision, "{:?} is newer than {revision:?}", kv.key());
+            share_key(&kv);
+            let (key, lease) = (kv.key().clone(), kv.entry.lease);
+            match &key {
+                StoreKey::Object(key) => drop(store.of_kind_mut(key.kind).put(key, Rc::new(kv))),
+                StoreKey::Fence(_) | StoreKey::Private(_) => drop(store.others.insert(key.clone(), Rc::new(kv))),
+            }
+            store.attach(lease, key);
+        }
+        store
+    }
+
+    /// Does again what another store has committed at the next revision, without an answer or an event. Reading and
+    /// watching from before it is possible as if it had been done here. `Err` with the next revision if this is not it:
+    /// then something is missing, or was there already.
+    pub fn replay(&mut self, revision: Revision, ops: impl IntoIterator<Item = Op>) -> Result<(), Revision> {
+        let next = Revision(self.revision.0 + 1);
+        if revision != next {
+            return Err(next);
+        }
+        for op in ops {
+            match op {
+                Op::Put { key, value, lease } => self.put(revision, key, value, lease),
+                Op::Delete { key } => self.delete(revision, &key),
+                Op::Get { .. } => {}
+            }
+        }
+        self.revision = revision;
+        self.publish(&mut Vec::new());
+        Ok(())
+    }
+
+    /// A lease that another store has granted: the next one has a later name.
+    pub fn replay_lease(&mut self, now: Now, lease: LeaseId, ttl_seconds: u64) {
+        let ttl = Duration::from_secs(ttl_seconds);
+        let expires = now.mono + ttl;
+        self.leases.insert(lease, Lease { ttl, expires, keys: BTreeSet::new() });
+        self.expiries.insert((expires, lease));
+        self.next_lease = self.next_lease.max(lease.0.checked_add(1).expect("leases are numbered"));
+    }
+
+    /// A lease that another store has ended, after its keys were deleted.
+    pub fn replay_revoked(&mut self, lease: LeaseId) {
+        if let Some(ended) = self.leases.remove(&lease) {
+            self.expiries.remove(&(ended.expires, lease));
+        }
+    }
+
+    /// A compaction of another store, as far as it goes further than what was restored.
+    pub fn replay_compaction(&mut self, at: Revision) {
+        self.compacted = self.compacted.max(at.min(self.revision));
+    }
+
+    /// Leases and their TTLs in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, u64)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl.as_secs()))
+    }
+
+    /// The lease that is granted next.
+    pub fn next_lease(&self) -> LeaseId {
+        LeaseId(self.next_lease)
+    }
+
+    /// What the last call of `handle` or `handle_timeout` did to leases: those that it granted, with their TTL in
+    /// seconds, and those that it ended.
+    pub fn just_leased(&self) -> &[(LeaseId, Option<u64>)] {
+        &self.leased
     }
 
     /// Revision of the newest change.
@@ -274,7 +360,7 @@ impl MemoryStore {
         };
         out.push(Out { to: from, msg: FromStore::Reply(id, reply) });
         if let Some(watch) = history {
-            self.replay(from, watch, out);
+            self.send_history(from, watch, out);
         }
         self.publish(out);
     }
@@ -451,7 +537,7 @@ impl MemoryStore {
     }
 
     /// Sends what a new watch has missed.
-    fn replay(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
+    fn send_history(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
         let Some(watch) = self.watches.iter().find(|w| w.of == (client, id)) else { return };
         for batch in self.batches_after(Revision(watch.from.0 - 1)) {
             if let Some(events) = watch.part_of(batch) {
@@ -530,6 +616,7 @@ impl MemoryStore {
         let expires = now.mono + ttl;
         self.leases.insert(lease, Lease { ttl, expires, keys: BTreeSet::new() });
         self.expiries.insert((expires, lease));
+        self.leased.push((lease, Some(ttl_seconds)));
         StoreReply::Lease { revision: self.revision, lease, ttl_seconds }
     }
 
@@ -545,6 +632,7 @@ impl MemoryStore {
     fn revoke(&mut self, id: LeaseId) -> bool {
         let Some(lease) = self.leases.remove(&id) else { return false };
         self.expiries.remove(&(lease.expires, id));
+        self.leased.push((id, None));
         let revision = Revision(self.revision.0 + 1);
         for key in &lease.keys {
             self.delete(revision, key);
@@ -562,6 +650,7 @@ impl Machine for MemoryStore {
 
     fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
         self.latest = 0;
+        self.leased.clear();
         match input {
             In::Request(from, id, request) => self.request(now, from, id, request, out),
             In::Closed(client) => self.watches.retain(|watch| watch.of.0 != client),
@@ -570,6 +659,7 @@ impl Machine for MemoryStore {
 
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
         self.latest = 0;
+        self.leased.clear();
         while let Some((at, lease)) = self.expiries.first().copied()
             && at <= now.mono
         {

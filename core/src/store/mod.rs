@@ -2,12 +2,16 @@
 //!
 //! What comes in: [`StoreRequest`]s, each with an id of the asker's. What goes out: one [`StoreReply`] for each, and
 //! batches of [`StoreEvent`]s for each watch. What never happens: a reply that depends on anything but the requests
-//! before it. In memory here ([`memory`]); embedded and etcd are drivers that speak the same messages, so whoever
-//! talks to a store treats it as asynchronous from the first day.
+//! before it. In memory here ([`MemoryStore`]), with a journal beside it ([`DurableStore`]), whose files are a
+//! driver's. etcd is another driver that speaks the same messages, so whoever talks to a store treats it as
+//! asynchronous from the first day.
 //!
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
 mod batch;
+pub mod codec;
+mod durable;
+pub mod journal;
 mod memory;
 #[cfg(test)]
 mod memory_tests;
@@ -16,11 +20,13 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 pub use batch::Batch;
+pub use codec::Codec;
+pub use durable::{DurableStore, Recovered, RecoveryError};
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
 use smallvec::SmallVec;
 
-use crate::object::{Object, ObjectKey, Revision};
+use crate::object::{Kind, Object, ObjectKey, Revision};
 
 /// Name of an etcd lease (a key's time to live; not the Kubernetes kind).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -149,6 +155,13 @@ pub struct Txn {
 
 /// The keys from one on up to, and without, another.
 pub type Span = std::ops::Range<StoreKey>;
+
+/// All keys that are ours. The keys of others, if there are any, are not in it.
+pub fn everything() -> Span {
+    let start = StoreKey::Object(ObjectKey::range_start(Kind(0), ""));
+    // Private keys sort last; none of ours begins with the last character there is.
+    start..StoreKey::Private(Rc::from("\u{10FFFF}"))
+}
 
 /// What is asked of the store. Small: what is rare is boxed.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,382 @@
+//! Keys and values of the store as bytes, for the stores that keep bytes: etcd and the embedded durable one.
+//!
+//! What comes in: keys and values. What goes out: bytes, and back. What never happens: two values that are equal and
+//! held twice where one was at hand (see [`Codec::decode`]), or bytes that are read as something else than was written.
+//!
+//! **Keys** are laid out as Kubernetes' are, so that `etcdctl get --prefix /registry/pods/default/` shows what one
+//! expects:
+//!
+//! | key | bytes |
+//! |---|---|
+//! | an object of the core group | `/registry/<resource>/<namespace>/<name>`, without namespace if cluster-scoped |
+//! | an object of another group | `/registry/<group>/<resource>/<namespace>/<name>` |
+//! | a fence | `/registry/~fences/<group>/<resource>/<namespace>/<name>` |
+//! | a private key | `/registry/~private/<name>` |
+//!
+//! `~` comes after every letter: as in the order of [`StoreKey`], objects come first. Among objects the order of the
+//! bytes is that of resources by name, where memory has that of kinds by number. So a [`Span`] has bytes if it lies
+//! within one kind, or reaches from anywhere to the end of [`everything`](super::everything); there are no others.
+//!
+//! **Values** say their format in their first byte:
+//!
+//! | first byte | the value |
+//! |---|---|
+//! | `{` | an object: its JSON with `apiVersion` and `kind` and without `metadata.resourceVersion`, which is the revision of the put; what `kube-apiserver --storage-media-type=application/json` writes |
+//! | `=` | a mark: the rest is its text |
+//!
+//! JSON is what people expect who look into the store with etcd's tools, it needs no schema to be read, and it is what
+//! objects are made of that have no type here. A later format has another first byte, and is refused by this version.
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::{Span, StoreKey, Stored, everything};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+
+/// Kubernetes' `--etcd-prefix`.
+pub const PREFIX: &str = "/registry";
+
+const FENCES: &str = "~fences";
+const PRIVATE: &str = "~private";
+const OBJECT: u8 = b'{';
+const MARK: u8 = b'=';
+/// What Kubernetes' protobuf values begin with.
+const PROTOBUF: &[u8] = b"k8s\0";
+
+/// Why bytes cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodecError {
+    /// No key of this layout.
+    NotAKey {
+        /// The bytes, escaped.
+        key: String,
+    },
+    /// A key of a resource that is not known (yet).
+    UnknownResource {
+        /// API group.
+        group: String,
+        /// Plural name.
+        resource: String,
+    },
+    /// A value of another format.
+    UnknownFormat {
+        /// The key.
+        key: String,
+        /// What it is instead, as far as that can be told.
+        found: String,
+    },
+    /// A value of a known format that does not say what it should.
+    Malformed {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CodecError::NotAKey { key } => write!(f, "{key:?} is no key of skeg's layout"),
+            CodecError::UnknownResource { group, resource } if group.is_empty() => {
+                write!(f, "there is no resource {resource:?} in the core group")
+            }
+            CodecError::UnknownResource { group, resource } => {
+                write!(f, "there is no resource {resource:?} in group {group:?}")
+            }
+            CodecError::UnknownFormat { key, found } => write!(f, "the value of {key} is {found}, and not skeg's"),
+            CodecError::Malformed { key, why } => write!(f, "the value of {key} cannot be read: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// A key as bytes.
+pub fn encode_key(key: &StoreKey) -> Vec<u8> {
+    match key {
+        StoreKey::Object(key) => format!("{PREFIX}/{}/{}", resource(key.kind), key.path()),
+        StoreKey::Fence(lease) => format!("{PREFIX}/{FENCES}/{}/{}", resource(lease.kind), lease.path()),
+        StoreKey::Private(name) => format!("{PREFIX}/{PRIVATE}/{name}"),
+    }
+    .into_bytes()
+}
+
+/// A key from bytes.
+pub fn decode_key(bytes: &[u8]) -> Result<StoreKey, CodecError> {
+    let not_a_key = || CodecError::NotAKey { key: bytes.escape_ascii().to_string() };
+    let text = std::str::from_utf8(bytes).ok();
+    let path = text.and_then(|t| t.strip_prefix(PREFIX)?.strip_prefix('/')).ok_or_else(not_a_key)?;
+    match path.split_once('/').ok_or_else(not_a_key)? {
+        (PRIVATE, name) => Ok(StoreKey::Private(Rc::from(name))),
+        (FENCES, lease) => object_key(lease, not_a_key).map(StoreKey::Fence),
+        _ => object_key(path, not_a_key).map(StoreKey::Object),
+    }
+}
+
+/// A span as the bytes that its keys lie between, the end excluded. See the module for which spans have them.
+pub fn encode_span(span: &Span) -> (Vec<u8>, Vec<u8>) {
+    let all = everything();
+    let start = if span.start == all.start { format!("{PREFIX}/").into_bytes() } else { encode_key(&span.start) };
+    let end = match (&span.start, &span.end) {
+        // '0' is the character after '/'.
+        (_, end) if *end == all.end => format!("{PREFIX}0").into_bytes(),
+        (StoreKey::Object(from), StoreKey::Object(to)) if from.kind == to.kind => encode_key(&span.end),
+        (StoreKey::Object(from), StoreKey::Object(to)) if *to == ObjectKey::range_end(from.kind, "") => {
+            format!("{PREFIX}/{}0", resource(from.kind)).into_bytes()
+        }
+        (StoreKey::Private(_), StoreKey::Private(_)) => encode_key(&span.end),
+        (start, end) => panic!("from {start:?} to {end:?} is no span of one kind"),
+    };
+    (start, end)
+}
+
+/// `pods` or `apps/deployments`.
+fn resource(kind: Kind) -> String {
+    let info = kind.info();
+    match info.group {
+        "" => info.plural.to_owned(),
+        group => format!("{group}/{}", info.plural),
+    }
+}
+
+/// From `pods/default/web` or `apps/deployments/default/web`.
+fn object_key(path: &str, not_a_key: impl Fn() -> CodecError) -> Result<ObjectKey, CodecError> {
+    let (first, rest) = path.split_once('/').ok_or_else(&not_a_key)?;
+    if let Some(kind) = Kind::by_resource("", first) {
+        return Ok(ObjectKey::from_path(kind, rest));
+    }
+    let unknown = |group: &str, resource: &str| {
+        Err(CodecError::UnknownResource { group: group.to_owned(), resource: resource.to_owned() })
+    };
+    // A path of a group has a resource and a name at least; what has less is one of the core group.
+    let Some((second, rest)) = rest.split_once('/') else { return unknown("", first) };
+    match Kind::by_resource(first, second) {
+        Some(kind) => Ok(ObjectKey::from_path(kind, rest)),
+        None => unknown(first, second),
+    }
+}
+
+/// A value as bytes. The revision is not in them: it is that of the put.
+pub fn encode(value: &Stored) -> Vec<u8> {
+    match value {
+        Stored::Object(object) => object.to_stored(),
+        Stored::Mark(_, text) => [&[MARK], text.as_bytes()].concat(),
+    }
+}
+
+/// Reads values from bytes, and lets what is equal be held once.
+#[derive(Debug, Default)]
+pub struct Codec {}
+
+impl Codec {
+    /// One that has not read anything yet.
+    pub fn new() -> Codec {
+        Codec::default()
+    }
+
+    /// The value of a key, put at `revision`. Whatever of it is equal to a `previous` version of it (metadata, spec,
+    /// status, a pod spec within) is held as there: a renewal or a report shares all but what it says.
+    pub fn decode(
+        &mut self,
+        key: &StoreKey,
+        revision: Revision,
+        bytes: &[u8],
+        previous: Option<&Stored>,
+    ) -> Result<Stored, CodecError> {
+        let malformed = |why: String| CodecError::Malformed { key: show(key), why };
+        match (bytes.first(), key) {
+            (Some(&OBJECT), StoreKey::Object(key)) => {
+                let mut object = Object::from_stored(key.kind, bytes).map_err(malformed)?;
+                if object.key_ref() != key {
+                    return Err(malformed(format!("it is of {}", object.key())));
+                }
+                object.set_rv(revision);
+                if let Some(Stored::Object(previous)) = previous {
+                    object.share(previous);
+                }
+                Ok(Stored::Object(object))
+            }
+            (Some(&MARK), StoreKey::Fence(_) | StoreKey::Private(_)) => {
+                let text = std::str::from_utf8(&bytes[1..]).map_err(|e| malformed(e.to_string()))?;
+                Ok(Stored::Mark(revision, Rc::from(text)))
+            }
+            (Some(&OBJECT), _) => Err(malformed("it is an object where a mark belongs".to_owned())),
+            (Some(&MARK), _) => Err(malformed("it is a mark where an object belongs".to_owned())),
+            (first, _) => {
+                let found = match first {
+                    None => "empty".to_owned(),
+                    Some(_) if bytes.starts_with(PROTOBUF) => "Kubernetes' protobuf".to_owned(),
+                    Some(byte) => format!("of a format that begins with {:?}", byte.escape_ascii().to_string()),
+                };
+                Err(CodecError::UnknownFormat { key: show(key), found })
+            }
+        }
+    }
+}
+
+fn show(key: &StoreKey) -> String {
+    String::from_utf8_lossy(&encode_key(key)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::{Codec, decode_key, encode, encode_key, encode_span};
+    use crate::object::{Kind, Object, ObjectKey, Revision};
+    use crate::store::{StoreKey, Stored, everything};
+
+    fn object(value: Value) -> Object {
+        Object::from_json(value).unwrap()
+    }
+
+    fn round(object: &Object, previous: Option<&Object>) -> Object {
+        let (key, bytes) = (StoreKey::Object(object.key()), encode(&Stored::Object(object.clone())));
+        let previous = previous.map(|p| Stored::Object(p.clone()));
+        match Codec::new().decode(&key, object.rv(), &bytes, previous.as_ref()) {
+            Ok(Stored::Object(read)) => {
+                assert_eq!((&read, read.to_json()), (object, object.to_json()), "{}", bytes.escape_ascii());
+                read
+            }
+            other => panic!("{other:?} instead of an object"),
+        }
+    }
+
+    #[test]
+    fn keys_come_back() {
+        let pod = ObjectKey::new(Kind::POD, "default", "web-1");
+        let lease = ObjectKey::new(Kind::LEASE, "kube-system", "scheduler");
+        for (key, bytes) in [
+            (StoreKey::Object(pod), "/registry/pods/default/web-1"),
+            (StoreKey::Object(ObjectKey::new(Kind::NODE, "", "n")), "/registry/nodes/n"),
+            (StoreKey::Object(lease.clone()), "/registry/coordination.k8s.io/leases/kube-system/scheduler"),
+            (StoreKey::Fence(lease), "/registry/~fences/coordination.k8s.io/leases/kube-system/scheduler"),
+            (StoreKey::Private(Rc::from("a/b")), "/registry/~private/a/b"),
+        ] {
+            assert_eq!((encode_key(&key), decode_key(bytes.as_bytes())), (bytes.as_bytes().to_vec(), Ok(key)));
+        }
+        for kind in Kind::all() {
+            let namespace = if kind.info().namespaced { "ns" } else { "" };
+            let key = StoreKey::Object(ObjectKey::new(kind, namespace, "x"));
+            assert_eq!(decode_key(&encode_key(&key)), Ok(key));
+        }
+    }
+
+    #[test]
+    fn other_keys_are_told() {
+        for (bytes, why) in [
+            (&b"/registry"[..], "\"/registry\" is no key of skeg's layout"),
+            (b"/other/pods/a/b", "\"/other/pods/a/b\" is no key of skeg's layout"),
+            (b"/registry/pods", "\"/registry/pods\" is no key of skeg's layout"),
+            (b"/registry/p\xff/x", "\"/registry/p\\\\xff/x\" is no key of skeg's layout"),
+            (b"/registry/minions/n", "there is no resource \"minions\" in the core group"),
+            (b"/registry/y.io/xs/ns/n", "there is no resource \"xs\" in group \"y.io\""),
+        ] {
+            assert_eq!(decode_key(bytes).unwrap_err().to_string(), why);
+        }
+    }
+
+    #[test]
+    fn a_span_holds_the_bytes_of_its_keys() {
+        let all = everything();
+        let span = |from: ObjectKey, to: ObjectKey| StoreKey::Object(from)..StoreKey::Object(to);
+        let of = |kind, namespace| span(ObjectKey::range_start(kind, namespace), ObjectKey::range_end(kind, namespace));
+        let last = Kind::all().last().unwrap();
+        let keys: Vec<StoreKey> = Kind::all()
+            .flat_map(|kind| {
+                ["", "a/b", "a/c", "b/b", "aa/b"].map(|path| StoreKey::Object(ObjectKey::from_path(kind, path)))
+            })
+            .chain([StoreKey::Fence(ObjectKey::new(Kind::LEASE, "a", "b")), StoreKey::Private(Rc::from("x"))])
+            .collect();
+        let spans = [of(Kind::POD, ""), of(Kind::DEPLOYMENT, "a"), of(Kind::LEASE, "a"), of(last, ""), all.clone()];
+        for span in spans {
+            let (start, end) = encode_span(&span);
+            let bytes = start..end;
+            for key in &keys {
+                assert_eq!(span.contains(key), bytes.contains(&encode_key(key)), "{key:?} in {span:?}");
+            }
+        }
+        let rest = encode_span(&(StoreKey::Object(ObjectKey::new(Kind::POD, "a", "b"))..all.end));
+        assert_eq!(rest, (b"/registry/pods/a/b".to_vec(), b"/registry0".to_vec()));
+    }
+
+    #[test]
+    fn what_is_equal_to_the_previous_version_is_held_as_there() {
+        let pod = |phase: &str, node: Option<&str>| {
+            object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d", "uid": "u",
+                "resourceVersion": "7"}, "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": node},
+                "status": {"phase": phase, "startTime": "2026-01-01T00:00:00Z"}}))
+        };
+        let parts = |object: &Object| match object {
+            Object::Pod(p) => (p.meta.clone(), p.spec.clone(), p.spec.shared.clone(), p.status.clone()),
+            other => panic!("{other:?}"),
+        };
+        let old = pod("Pending", Some("n"));
+        let (meta, spec, shared, status) = parts(&old);
+        assert!(round(&old, Some(&old)).shares_parts(&old));
+        let (m, s, _, _) = parts(&round(&pod("Running", Some("n")), Some(&old)));
+        assert!(Rc::ptr_eq(&m, &meta) && Rc::ptr_eq(&s, &spec));
+        let (_, s, sh, st) = parts(&round(&pod("Pending", None), Some(&old)));
+        assert!(!Rc::ptr_eq(&s, &spec) && Rc::ptr_eq(&sh, &shared) && st.is_held_as(&status));
+
+        let lease = |at: &str| {
+            object(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l",
+                "namespace": "d"}, "spec": {"holderIdentity": "n", "renewTime": at}}))
+        };
+        let old = lease("2026-01-01T00:00:00.000001Z");
+        assert!(round(&lease("2026-01-01T00:00:10.000001Z"), Some(&old)).shares_parts(&old));
+
+        let node = |at: &str| {
+            object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {
+                "capacity": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": at}]}}))
+        };
+        let old = node("2026-01-01T00:00:00Z");
+        let (Object::Node(new), Object::Node(old)) = (round(&node("2026-01-01T00:05:00Z"), Some(&old)), &old) else {
+            panic!("nodes")
+        };
+        assert!(new.status.same_apart_from_report(&old.status) && Rc::ptr_eq(&new.spec, &old.spec));
+
+        let map = |value: &str, label: &str| {
+            object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "d",
+                "labels": {"l": label}}, "data": {"k": value}}))
+        };
+        let old = map("v", "a");
+        let (Object::Dynamic(relabelled), Object::Dynamic(changed), Object::Dynamic(old)) =
+            (round(&map("v", "b"), Some(&old)), round(&map("w", "a"), Some(&old)), &old)
+        else {
+            panic!("dynamic")
+        };
+        assert!(Rc::ptr_eq(&relabelled.body, &old.body) && Rc::ptr_eq(&changed.meta, &old.meta));
+    }
+
+    #[test]
+    fn marks_come_back_and_what_is_no_value_is_told() {
+        let mut codec = Codec::new();
+        let (private, pod) = (StoreKey::Private(Rc::from("x")), StoreKey::Object(ObjectKey::new(Kind::POD, "d", "p")));
+        let mark = Stored::Mark(Revision(3), Rc::from("a text"));
+        assert_eq!(codec.decode(&private, Revision(3), &encode(&mark), None), Ok(mark));
+        let other = br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"q","namespace":"d"}}"#;
+        for (key, bytes, why) in [
+            (&pod, &b""[..], "the value of /registry/pods/d/p is empty, and not skeg's"),
+            (&pod, b"k8s\0\n", "the value of /registry/pods/d/p is Kubernetes' protobuf, and not skeg's"),
+            (
+                &pod,
+                b"\x02",
+                "the value of /registry/pods/d/p is of a format that begins with \"\\\\x02\", and not skeg's",
+            ),
+            (&pod, b"=x", "the value of /registry/pods/d/p cannot be read: it is a mark where an object belongs"),
+            (&private, b"{}", "the value of /registry/~private/x cannot be read: it is an object where a mark belongs"),
+            (&pod, other, "the value of /registry/pods/d/p cannot be read: it is of Pod/d/q"),
+        ] {
+            assert_eq!(codec.decode(key, Revision(1), bytes, None).unwrap_err().to_string(), why);
+        }
+        for bytes in
+            [&b"{"[..], b"{}", br#"{"apiVersion":"v1","kind":"Node"}"#, br#"{"apiVersion":"v1","kind":"Pod"}x"#]
+        {
+            assert!(codec.decode(&pod, Revision(1), bytes, None).is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+}
