@@ -2,7 +2,7 @@
 //! it can be run again anywhere and compared event by event.
 //!
 //! The format is text: a JSON object on the first line, then one line an event: its number, virtual nanoseconds, the
-//! hash so far, and what it was.
+//! hash so far, and what it was, commits included.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::run::{emit, exit_of, file_error, print};
 use crate::{Exit, drive, machine};
 
 /// Version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest first line: the files of a run are in it.
 const MAX_HEADER: u64 = 1 << 30;
 /// Events shown before the one where two runs part.

@@ -101,6 +101,11 @@ impl ObjectKey {
         self.hash
     }
 
+    /// Its kind and hash in one number, for digests: equal in every run.
+    pub(crate) fn digest(&self) -> u64 {
+        u64::from(self.kind.0) << 32 | u64::from(self.hash)
+    }
+
     /// Reads what a copy of it will touch.
     pub fn read_ahead(&self) {
         touch_shared(&self.path);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 use super::MicroTime;
 use crate::machine::Wall;
 
@@ -33,6 +35,13 @@ impl Default for RenewTime {
 impl From<Option<MicroTime>> for RenewTime {
     fn from(time: Option<MicroTime>) -> RenewTime {
         time.map_or(RenewTime::NONE, |t| RenewTime::of(Wall::from_micro_time(&t)))
+    }
+}
+
+/// For digests; at the edges it is a part of the Lease's spec.
+impl Serialize for RenewTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0)
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod decode;
 pub mod defaults;
+mod digest;
 mod dynamic;
 mod field_error;
 mod helpers;
@@ -38,10 +39,12 @@ use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1,
 use k8s_openapi::api::{discovery::v1 as discovery_v1, policy::v1 as policy_v1};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, OwnerReference, Time};
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::read_ahead::touch_shared;
 
+pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
@@ -85,15 +88,15 @@ pub trait Resource: Sized + 'static {
     /// Its row in the registry.
     const KIND: Kind;
     /// Its spec, as held inside.
-    type Spec: Clone + Default + PartialEq + std::fmt::Debug;
+    type Spec: Clone + Default + PartialEq + std::fmt::Debug + Digest;
     /// Its status, as held inside; `()` where there is none.
-    type Status: Clone + Default + PartialEq + std::fmt::Debug;
+    type Status: Clone + Default + PartialEq + std::fmt::Debug + Digest;
     /// How the spec is held.
     type SpecPart: Part<Of = Self::Spec>;
     /// How the status is held.
     type StatusPart: Part<Of = Self::Status>;
     /// What of the spec is written anew all the time, and held apart from the rest; `()` where nothing is.
-    type Renewal: Copy + Default + PartialEq + std::fmt::Debug;
+    type Renewal: Copy + Default + PartialEq + std::fmt::Debug + Serialize;
 
     /// Takes a whole object apart.
     fn split(self) -> (ObjectMeta, Self::Spec, Self::Status);
@@ -348,6 +351,18 @@ macro_rules! typed_kinds {
                     $((Object::$variant(a), Object::$variant(b)) => a.status.same(&b.status),)*
                     (Object::Dynamic(a), Object::Dynamic(b)) => a.same_status(b),
                     _ => false,
+                }
+            }
+            /// Mixes into `hash` what differs from the version before, or all of it if there was none. The same for
+            /// equal values, whatever they share; the revision is not in it.
+            #[inline]
+            pub fn digest_change(&self, before: Option<&Object>, hash: u64) -> u64 {
+                match self {
+                    $(Object::$variant(new) => digest::object(new, before.and_then(Object::get), hash),)*
+                    Object::Dynamic(new) => {
+                        let old = before.and_then(|o| match o { Object::Dynamic(old) => Some(old), _ => None });
+                        digest::dynamic(new, old, hash)
+                    }
                 }
             }
             /// Takes the status of `from`, an object of the same kind (shared, not copied).

@@ -68,6 +68,11 @@ impl ReportedNodeStatus {
         condition.last_heartbeat_time == Some(REPORTED)
     }
 
+    /// Everything but the time of the report.
+    pub(super) fn shared(&self) -> &Rc<NodeStatus> {
+        &self.shared
+    }
+
     /// The time of the report.
     pub fn reported(&self) -> Option<&Time> {
         self.reported.as_ref()

@@ -1,6 +1,7 @@
 //! A Pod's status, and beside it in brief what everybody asks of it.
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::Serialize;
 
 use super::part::InBrief;
 use super::{Stamp, Text};
@@ -8,7 +9,9 @@ use crate::machine::Wall;
 
 /// A Pod's status. What most pods have stands here in few lines of memory; whatever else Kubernetes' type can say is in
 /// `rest`, so that what came in goes out.
-#[derive(Clone, PartialEq, Default, Debug)]
+///
+/// `Serialize` is for digests: what clients see is [`to_whole`](Self::to_whole).
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PodStatus {
     pub phase: Text,
@@ -30,7 +33,7 @@ pub struct PodStatus {
 }
 
 /// The addresses of a pod or its host (`podIPs`, `hostIPs`), beside the first one, which has a field of its own.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub enum Addresses {
     /// Not told.
     #[default]
@@ -42,7 +45,7 @@ pub enum Addresses {
 }
 
 /// A condition of a Pod.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PodCondition {
     pub type_: Text,
@@ -55,7 +58,7 @@ pub struct PodCondition {
 }
 
 /// The status of a container.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct ContainerStatus {
     pub name: Text,
@@ -72,7 +75,7 @@ pub struct ContainerStatus {
 }
 
 /// What a container does, or did last.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub enum ContainerState {
     /// Not told.
@@ -93,7 +96,7 @@ pub enum ContainerState {
 }
 
 /// How a container ended.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Terminated {
     pub container_id: Text,

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::rc::Rc;
 
+use serde::{Serialize, Serializer};
+
 use super::Time;
 use crate::machine::Wall;
 
@@ -138,6 +140,12 @@ impl From<Option<String>> for Text {
     }
 }
 
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
         self.as_str() == other
@@ -194,6 +202,13 @@ impl Stamp {
     #[must_use]
     pub fn or(self, other: Stamp) -> Stamp {
         if self.is_some() { self } else { other }
+    }
+}
+
+/// For digests: seconds, the smallest number where there is none.
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0)
     }
 }
 

@@ -27,6 +27,7 @@ pub use memory::{In, MemoryStore, Out, StoreClient};
 use smallvec::SmallVec;
 
 use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::random::{mix, mix_bytes};
 
 /// Name of an etcd lease (a key's time to live; not the Kubernetes kind).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -49,6 +50,14 @@ impl Stored {
     /// A marker that is not stored yet.
     pub fn mark(text: &str) -> Stored {
         Stored::Mark(Revision(0), Rc::from(text))
+    }
+
+    /// The API object, unless it is a marker.
+    pub fn object(&self) -> Option<&Object> {
+        match self {
+            Stored::Object(object) => Some(object),
+            Stored::Mark(..) => None,
+        }
     }
 
     /// Revision of the commit.
@@ -239,6 +248,23 @@ impl StoreEvent {
     pub fn key(&self) -> &StoreKey {
         let kv = self.value.as_ref().or(self.previous.as_ref());
         kv.expect("what is deleted was there").key()
+    }
+
+    /// Mixes into `hash` what was changed: the key, the revision, and of the value what differs from before.
+    #[inline]
+    pub fn digest(&self, hash: u64) -> u64 {
+        let hash = mix(hash, self.revision.0);
+        let hash = match self.key() {
+            StoreKey::Object(key) => mix(hash, key.digest()),
+            StoreKey::Fence(key) => mix(hash, !key.digest()),
+            StoreKey::Private(key) => mix_bytes(hash, key.as_bytes()),
+        };
+        let before = self.previous.as_deref().and_then(|kv| kv.value.object());
+        match self.value.as_deref().map(|kv| &kv.value) {
+            Some(Stored::Object(object)) => object.digest_change(before, hash),
+            Some(Stored::Mark(_, text)) => mix_bytes(hash, text.as_bytes()),
+            None => !hash,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod build;
 mod fate;
 mod node;
+mod trace;
 mod wakes;
 mod wire;
 
@@ -400,7 +401,7 @@ impl World {
                 self.store_armed = u64::MAX;
                 let now = self.clock(STORE_HOST);
                 self.store.handle_timeout(now, &mut self.store_out);
-                self.checkers.commits(self.now as f64 / 1e9, &self.store);
+                self.note_commits();
                 self.from_store();
                 self.arm_store();
             }
@@ -433,13 +434,16 @@ impl World {
         self.hash = mix(self.hash.rotate_left(7) ^ what, at ^ (who << 8 | tag as u64) << 40);
     }
 
-    /// Puts an event in words, for the trace.
-    #[cold]
-    fn describe(&mut self, slot: u32) {
-        let event = self.heap.peek(slot);
-        let text = format!("{event:?}");
-        let text = text.chars().take(300).collect::<String>();
-        self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
+    /// Notes what the store has just committed: in the hash, for the checkers, and for the trace.
+    #[inline(always)]
+    fn note_commits(&mut self) {
+        for change in self.store.just_changed().flat_map(|batch| &**batch) {
+            self.hash = change.digest(self.hash);
+        }
+        self.checkers.commits(self.now as f64 / 1e9, &self.store);
+        if self.traced {
+            self.describe_commits();
+        }
     }
 
     /// Events by kind, as far as there were any.

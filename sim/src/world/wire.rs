@@ -209,7 +209,7 @@ impl World {
         let client = StoreClient(api as u32);
         let now = self.clock(STORE_HOST);
         self.store.handle(now, store::In::Request(client, id, request), &mut self.store_out);
-        self.checkers.commits(self.now as f64 / 1e9, &self.store);
+        self.note_commits();
         self.from_store();
         self.arm_store();
     }

@@ -1,0 +1,128 @@
+//! The trace of a run: every event in words, and every commit with what it changed.
+//!
+//! What is committed is told whole, and so are requests, but for the objects in them. What is sent back to those who
+//! asked may be told in short: it follows from what was committed.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+use skeg_core::store::{StoreEvent, Stored};
+
+use super::{Event, TAGS, World};
+
+/// How much is told of a message that carries what others have written.
+const MOST: usize = 300;
+
+impl World {
+    /// Puts an event in words, for the trace.
+    #[cold]
+    pub(super) fn describe(&mut self, slot: u32) {
+        let event = self.heap.peek(slot);
+        let text = format!("{event:?}");
+        let text = match event {
+            Event::ToClient { .. } | Event::FromStore { .. } => shortened(&text),
+            Event::ToApi { .. }
+            | Event::ToStore { .. }
+            | Event::Closed { .. }
+            | Event::Runtime { .. }
+            | Event::Step(_)
+            | Event::Restart { .. }
+            | Event::StoreWake => text,
+        };
+        self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
+    }
+
+    /// Adds what the store has just committed to what is told of the event.
+    #[cold]
+    pub(super) fn describe_commits(&mut self) {
+        for change in self.store.just_changed().flat_map(|batch| &**batch) {
+            self.current.push_str(&commit(change));
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… and {} bytes more", &text[..end], text.len() - end),
+    }
+}
+
+/// A commit in words: ` | r7 put pods/default/web: spec.nodeName="node-1"`.
+fn commit(change: &StoreEvent) -> String {
+    let (key, revision) = (change.key(), change.revision);
+    let before = change.previous.as_deref().and_then(|kv| kv.value.object());
+    let key = format!("{key:?}");
+    match change.value.as_deref().map(|kv| &kv.value) {
+        None => format!(" | {revision:?} delete {key}"),
+        Some(Stored::Mark(_, text)) => format!(" | {revision:?} put {key}: {text:?}"),
+        Some(Stored::Object(object)) => match before {
+            None => format!(" | {revision:?} create {key}: {}", object.to_json()),
+            Some(before) => {
+                let mut text = String::new();
+                difference(&mut String::new(), &before.to_json(), &object.to_json(), &mut text);
+                format!(" | {revision:?} put {key}:{text}")
+            }
+        },
+    }
+}
+
+/// Adds ` path=value` for each place where two values differ, ` -path` for what is gone.
+fn difference(path: &mut String, old: &Value, new: &Value, text: &mut String) {
+    let within = |path: &mut String, name: &str, go: &mut dyn FnMut(&mut String)| {
+        let length = path.len();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+        go(path);
+        path.truncate(length);
+    };
+    match (old, new) {
+        (old, new) if old == new => {}
+        (Value::Object(old), Value::Object(new)) => {
+            for name in old.keys().filter(|name| !new.contains_key(*name)) {
+                within(path, name, &mut |path| write!(text, " -{path}").expect("a string takes what is written"));
+            }
+            for (name, new) in new {
+                let old = old.get(name).unwrap_or(&Value::Null);
+                within(path, name, &mut |path| difference(path, old, new, text));
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (i, (old, new)) in old.iter().zip(new).enumerate() {
+                within(path, &i.to_string(), &mut |path| difference(path, old, new, text));
+            }
+        }
+        (_, new) => write!(text, " {path}={new}").expect("a string takes what is written"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{MOST, difference, shortened};
+
+    #[test]
+    fn what_changed_is_told_whole() {
+        let check = |old: Value, new: Value, expect: &str| {
+            let mut text = String::new();
+            difference(&mut String::new(), &old, &new, &mut text);
+            assert_eq!(text, expect);
+        };
+        check(json!({"a": 1}), json!({"a": 1}), "");
+        check(json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": 3, "d": {"e": null}}}), " -a.c a.b=3 a.d={\"e\":null}");
+        check(json!({"l": [{"x": 1}, {"x": 2}]}), json!({"l": [{"x": 1}, {"x": 5}]}), " l.1.x=5");
+        check(json!({"l": [1]}), json!({"l": [1, 2]}), " l=[1,2]");
+        let long = "x".repeat(10 * MOST);
+        check(json!({}), json!({"a": long}), &format!(" a=\"{long}\""));
+    }
+
+    #[test]
+    fn what_is_shortened_says_so() {
+        assert_eq!(shortened("ä"), "ä");
+        let text = shortened(&"ä".repeat(MOST + 2));
+        assert!(text.ends_with("ä… and 4 bytes more"), "{text}");
+    }
+}
