@@ -20,6 +20,7 @@ pub mod read_ahead;
 pub mod scheduler;
 pub mod schema;
 pub mod store;
+pub mod table;
 
 pub use machine::{Deadline, Machine, Mono, Now, Wall};
 pub use object::{Kind, Object, ObjectKey, Revision};

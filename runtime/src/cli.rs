@@ -49,6 +49,16 @@ pub enum Command {
     /// Simulate a cluster: deterministic, in virtual time, with faults.
     #[command(subcommand)]
     Sim(Sim),
+    /// Run a cluster with simulated nodes, and serve the Kubernetes API for it.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::UP_HELP)]
+    Up(crate::up::UpArgs),
+    /// End a cluster that `skeg up` runs.
+    #[cfg(feature = "up")]
+    Down(crate::up::InstanceArgs),
+    /// Say whether a cluster runs, and where; exit code 1 if none does.
+    #[cfg(feature = "up")]
+    Status(crate::up::InstanceArgs),
     /// Print the version.
     Version,
 }

@@ -15,6 +15,8 @@ mod progress;
 mod run;
 mod seeds;
 mod trace;
+#[cfg(feature = "up")]
+mod up;
 
 use std::process::ExitCode;
 
@@ -54,13 +56,22 @@ impl Exit {
 }
 
 fn main() -> ExitCode {
-    // Each command runs and ends; nothing runs beside it yet.
-    skeg_allocator::keep_what_is_freed();
-    let exit = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if matches!(command, Command::Sim(_)) {
+        // A simulation runs and ends; what runs on beside others gives back what it does not need.
+        skeg_allocator::keep_what_is_freed();
+    }
+    let exit = match command {
         Command::Sim(Sim::Run(args)) if args.seeds.is_some() => seeds::run(&args),
         Command::Sim(Sim::Run(args)) => run::run(&args),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
+        #[cfg(feature = "up")]
+        Command::Up(args) => up::up(&args),
+        #[cfg(feature = "up")]
+        Command::Down(args) => up::down(&args),
+        #[cfg(feature = "up")]
+        Command::Status(args) => up::status(&args),
         Command::Version => {
             println!("skeg {}", env!("CARGO_PKG_VERSION"));
             Ok(Exit::Well)

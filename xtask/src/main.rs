@@ -31,6 +31,9 @@ const BENCHES: [(&str, &[&str]); 5] = [
 /// The repository's root.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
+/// `skeg up` is off by default and checked always.
+const UP: &str = "skeg-runtime/up";
+
 /// The scenario of the swarm.
 const SWARM: &str = "examples/heavy-50.yaml";
 
@@ -74,11 +77,11 @@ fn describe(command: &Command) -> String {
 
 fn lint() -> Result<(), String> {
     run(cargo(&["fmt", "--all", "--check"]))?;
-    run(cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    run(cargo(&["clippy", "--workspace", "--all-targets", "--features", UP, "--quiet", "--", "-D", "warnings"]))
 }
 
 fn test() -> Result<(), String> {
-    run(cargo(&["test", "--workspace"]))
+    run(cargo(&["test", "--workspace", "--features", UP]))
 }
 
 fn bench(args: &[String]) -> Result<(), String> {

@@ -53,6 +53,11 @@ pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
     read(value).map(|(object, _)| object)
 }
 
+/// Reads an object, and the fields that its kind does not have, which are dropped (`Warn`).
+pub fn with_unknown(value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
+    read(value)
+}
+
 /// The kind that a manifest names, known or not: an error says what is missing or that there is no such kind.
 pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
     let Some(map) = value.as_object() else {

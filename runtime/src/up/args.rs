@@ -1,0 +1,54 @@
+//! Arguments of `skeg up`, `skeg down` and `skeg status`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What `skeg up --help` ends with.
+pub const UP_HELP: &str = "\
+Examples:
+  skeg up
+      ten simulated nodes; kubectl is set up to use them under the context `skeg`
+  skeg up --nodes 1000 --kubeconfig /tmp/skeg.yaml
+      a thousand nodes; the kubeconfig is written to a file of its own
+
+The cluster lives in memory and is gone when it ends (Ctrl-C, SIGTERM or `skeg down`).
+
+Exit codes:
+  0  it ran, and was asked to end
+  2  bad input or bad usage";
+
+/// Arguments of `up`.
+#[derive(Args, Debug, Clone)]
+pub struct UpArgs {
+    /// Simulated nodes (16 CPUs, 64Gi, 110 pods each).
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    pub nodes: u32,
+    /// Address to serve the API at; port 0 takes any that is free.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+    /// Where to write the kubeconfig; without it, it is merged into your own ($KUBECONFIG or ~/.kube/config).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How the log is written to standard error.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Lines to read.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Arguments of `down` and `status`.
+#[derive(Args, Debug, Clone)]
+pub struct InstanceArgs {
+    /// Address that the cluster was told to listen at.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+}

@@ -1,0 +1,162 @@
+//! Request bodies: how large and how deep they may be, in which encodings they come.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use serde_json::Value;
+use skeg_core::api::{Patch, Reason, Status};
+
+/// Most bytes of a body (apiserver `MaxRequestBodyBytes`).
+pub const MAX_BYTES: usize = 3 << 20;
+/// Of a larger one so many bytes are read and thrown away, so that its sender gets to read why it is refused.
+const MAX_DISCARDED: usize = 32 << 20;
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Most values in a YAML body, those of aliases included.
+const MAX_VALUES: usize = 300_000;
+/// Deepest nesting of a YAML body; serde_json has a like bound.
+const MAX_DEPTH: usize = 100;
+/// Stack for the YAML parser, which recurses up to [`MAX_DEPTH`] deep with large frames.
+const PARSER_STACK: usize = 16 << 20;
+
+/// Reads a body as it comes.
+pub async fn read(body: Incoming) -> Result<Vec<u8>, Status> {
+    match tokio::time::timeout(PATIENCE, collect(body)).await {
+        Ok(read) => read,
+        Err(_) => Err(Status::bad_request("the request body did not arrive in time")),
+    }
+}
+
+async fn collect(mut body: Incoming) -> Result<Vec<u8>, Status> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("unable to read the body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= MAX_BYTES {
+            bytes.extend_from_slice(&data);
+        } else if length > MAX_DISCARDED {
+            break;
+        }
+    }
+    if length <= MAX_BYTES {
+        return Ok(bytes);
+    }
+    let message = format!("Request entity too large: limit is {MAX_BYTES}").into();
+    Err(Status { reason: Reason::RequestEntityTooLarge, message, details: None })
+}
+
+/// The media type of a body, without its parameters, in lower case; JSON where none is named.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let bare = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if bare.is_empty() || bare == "*/*" { "application/json".to_owned() } else { bare }
+}
+
+fn unsupported(given: &str, known: &[&str]) -> Status {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        known.join(", ")
+    );
+    tracing::debug!("a body of type {given:?} was refused");
+    Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None }
+}
+
+/// Decodes the body of an object.
+pub fn object(media_type: &str, bytes: &[u8]) -> Result<Value, Status> {
+    match media_type {
+        "application/json" => json(bytes),
+        "application/yaml" => yaml(bytes),
+        other => Err(unsupported(other, &["application/json", "application/yaml"])),
+    }
+}
+
+/// Decodes the body of a patch.
+pub fn patch(media_type: &str, bytes: &[u8]) -> Result<Patch, Status> {
+    match media_type {
+        "application/json-patch+json" => Ok(Patch::Json(json(bytes)?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(json(bytes)?)),
+        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json(bytes)?)),
+        other => Err(unsupported(
+            other,
+            &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"],
+        )),
+    }
+}
+
+fn json(bytes: &[u8]) -> Result<Value, Status> {
+    let bad = |e: serde_json::Error| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"));
+    serde_json::from_slice(bytes).map_err(bad)
+}
+
+fn yaml(bytes: &[u8]) -> Result<Value, Status> {
+    // A thread of its own only for the size of its stack: how deep a body may be must not depend on the caller.
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(PARSER_STACK);
+        let parser = parser.spawn_scoped(scope, || parse_yaml(bytes));
+        let parser = parser.map_err(|e| Status::unavailable(format!("no thread could be started: {e}")))?;
+        parser.join().expect("the parser does not panic")
+    })
+}
+
+fn parse_yaml(bytes: &[u8]) -> Result<Value, Status> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: the text is not UTF-8"))?;
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_nodes: MAX_VALUES,
+            max_total_scalar_bytes: MAX_BYTES,
+            max_events: 3 * MAX_VALUES,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_VALUES, },
+        legacy_octal_numbers: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+        emit_comments: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| {
+        let text = e.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        Status::bad_request(format!("error converting YAML to JSON: yaml: {first}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{object, patch};
+    use serde_json::json;
+
+    #[test]
+    fn bodies_come_as_json_or_yaml() {
+        let want = json!({"kind": "Pod", "spec": {"n": 420}});
+        assert_eq!(object("application/json", br#"{"kind":"Pod","spec":{"n":420}}"#).unwrap(), want);
+        assert_eq!(object("application/yaml", b"kind: Pod\nspec:\n  n: 0644\n").unwrap(), want);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+        let nested = format!("a: {}1{}", "{a: ".repeat(5000), "}".repeat(5000));
+        let bomb = (0..30)
+            .fold("x0: &x0 [a, a]\n".to_owned(), |text, i| format!("{text}x{}: &x{} [*x{i}, *x{i}]\n", i + 1, i + 1));
+        for (media_type, body, code) in [
+            ("application/json", "{", 400),
+            ("application/json", &*deep, 400),
+            ("application/json", "{\"a\": 1} x", 400),
+            ("application/yaml", "a: [", 400),
+            ("application/yaml", &*nested, 400),
+            ("application/yaml", &*bomb, 400),
+            ("application/yaml", "a: 1\n---\nb: 2\n", 400),
+            ("text/plain", "{}", 415),
+            ("application/vnd.kubernetes.protobuf", "k8s", 415),
+        ] {
+            let status = object(media_type, body.as_bytes()).unwrap_err();
+            assert_eq!(status.reason.code(), code, "{media_type} {}", &body[..body.len().min(40)]);
+        }
+        assert_eq!(patch("application/json", b"{}").unwrap_err().reason.code(), 415);
+    }
+}

@@ -1,0 +1,156 @@
+//! What every cluster has and everybody expects, beyond the namespaces and PriorityClasses that the API server makes by
+//! itself: the Service `kubernetes` with its endpoints, and a default StorageClass.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+use skeg_core::Object;
+use skeg_core::api::{
+    Call, FromServer, Patch, Precondition, Reason, ReqIds, Request, Subresource, ToServer, WriteOptions,
+};
+
+/// First address of the Service network, which is the API server's (`--service-cluster-ip-range`).
+pub const KUBERNETES_IP: &str = "10.96.0.1";
+
+/// How an object is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Create,
+    /// It is there already, from an earlier life of the cluster, and is brought up to date.
+    Patch,
+}
+
+/// What is still to be made, one after the other.
+#[derive(Debug)]
+pub struct Bootstrap {
+    all: Vec<Value>,
+    wanted: VecDeque<Value>,
+    /// It has all been there once: what is there now is left as it is.
+    once: bool,
+    asked: Option<Asked>,
+    ids: ReqIds,
+    /// What went wrong, for the log.
+    refused: Vec<String>,
+}
+
+impl Bootstrap {
+    /// For an API server that can be reached at this address.
+    pub fn new(advertised: SocketAddr) -> Bootstrap {
+        let mut all = vec![service(advertised.port()), storage_class()];
+        // Endpoints must not be loopback addresses: each host has its own.
+        if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
+            all.extend([endpoints(advertised), endpoint_slice(advertised)]);
+        }
+        let wanted = all.clone().into();
+        Bootstrap { all, wanted, once: false, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
+    }
+
+    /// Looks again, since somebody may have deleted something; what to ask for thereupon.
+    pub fn look_again(&mut self) -> Option<ToServer> {
+        if self.is_done() {
+            self.wanted = self.all.clone().into();
+        }
+        self.next_request()
+    }
+
+    /// Whether all that can be there is there.
+    pub fn is_done(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Whether it has all been there.
+    pub fn was_done(&self) -> bool {
+        self.once
+    }
+
+    /// What was refused since the last call.
+    pub fn take_refused(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// What to ask for next, if nothing is being asked for.
+    fn next_request(&mut self) -> Option<ToServer> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let wanted = self.wanted.front()?.clone();
+        self.asked = Some(Asked::Create);
+        let object = Object::from_json(wanted).expect("what every cluster has is well-formed");
+        Some(self.request(Call::Create { object, options: WriteOptions::default() }))
+    }
+
+    fn request(&mut self, call: Call) -> ToServer {
+        ToServer::Request(self.ids.next(), Request::new(&Rc::from("system:apiserver"), call))
+    }
+
+    /// The API server answers; what to ask for thereupon.
+    pub fn answered(&mut self, message: FromServer) -> Option<ToServer> {
+        let FromServer::Reply(_, result) = message else { return None };
+        let asked = self.asked.take().expect("nothing is answered that was not asked");
+        let wanted = self.wanted.front().expect("what is asked for is wanted");
+        match result {
+            Err(status) if status.reason == Reason::AlreadyExists && self.once => {}
+            Err(status) if status.reason == Reason::AlreadyExists && asked == Asked::Create => {
+                let object = Object::from_json(wanted.clone()).expect("it was well-formed before");
+                let call = Call::Patch {
+                    key: object.key(),
+                    patch: Patch::Merge(wanted.clone()),
+                    subresource: Subresource::None,
+                    precondition: Precondition::default(),
+                    options: WriteOptions::default(),
+                };
+                self.asked = Some(Asked::Patch);
+                return Some(self.request(call));
+            }
+            Err(status) => self.refused.push(status.message.into()),
+            Ok(_) => {}
+        }
+        self.wanted.pop_front();
+        self.once |= self.wanted.is_empty();
+        self.next_request()
+    }
+}
+
+fn service(port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": KUBERNETES_IP, "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]},
+    })
+}
+
+fn endpoints(at: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": at.ip()}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": at.port()}]}],
+    })
+}
+
+fn endpoint_slice(at: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [at.ip()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "protocol": "TCP", "port": at.port()}],
+    })
+}
+
+/// Where claims that name no class go. No volume is made for them yet.
+fn storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    })
+}

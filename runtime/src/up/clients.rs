@@ -1,0 +1,353 @@
+//! The requests that came over HTTP, on the thread of the machines: from plain values to calls of the API server, and
+//! back.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use skeg_core::api::{
+    Call, DeleteOptions, FromServer, Precondition, Reason, ReqId, Request, Response, Scale, Status, ToServer,
+    WatchEvent,
+};
+use skeg_core::object::decode::{self, DecodeError};
+use skeg_core::{Kind, Object, ObjectKey, Revision};
+use tokio::sync::oneshot;
+
+use super::ask::{
+    self, Answer, Ask, Deletion, Event, EventSink, Events, FieldValidation, Reply, Target, WatchEncoding, What,
+};
+
+/// What one request waits for.
+enum Waiting {
+    /// Its only answer.
+    Answer { reply: oneshot::Sender<Reply>, warnings: Vec<String> },
+    /// The pod that it is to bind, whose UID it did not name.
+    Bind { reply: oneshot::Sender<Reply>, user: Rc<str>, node: Rc<str> },
+    /// Events.
+    Watch(Watcher),
+}
+
+struct Watcher {
+    kind: Kind,
+    sink: EventSink,
+    encoding: WatchEncoding,
+    /// What is handed out as soon as the watch has begun.
+    begin: Option<(oneshot::Sender<Reply>, Events)>,
+}
+
+/// An event that was encoded last: its watchers come one after the other.
+struct Encoded {
+    key: ObjectKey,
+    rv: Revision,
+    type_: &'static str,
+    encoding: WatchEncoding,
+    event: Event,
+}
+
+/// All requests that came over HTTP and are not answered yet.
+#[derive(Default)]
+pub struct Clients {
+    next: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    /// The watch that has just been asked for.
+    starting: Option<u64>,
+    encoded: Option<Encoded>,
+}
+
+impl Clients {
+    /// Takes a request; what goes to the API server, unless it is answered already.
+    pub fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Reply>) -> Option<ToServer> {
+        self.next += 1;
+        let id = self.next;
+        let user: Rc<str> = Rc::from(ask.user);
+        let mut warnings = Vec::new();
+        let call = match call(ask.what, ask.validation, &mut warnings) {
+            Ok(Asked::Call(call)) => {
+                self.waiting.insert(id, Waiting::Answer { reply, warnings });
+                call
+            }
+            Ok(Asked::Bind(target, node)) => {
+                self.waiting.insert(id, Waiting::Bind { reply, user: Rc::clone(&user), node: Rc::from(node) });
+                Call::Get { key: key(&target), rv: None }
+            }
+            Ok(Asked::Watch(call, kind, encoding)) => {
+                let (sink, events) = ask::events(id);
+                let begin = Some((reply, events));
+                self.waiting.insert(id, Waiting::Watch(Watcher { kind, sink, encoding, begin }));
+                self.starting = Some(id);
+                call
+            }
+            Err(status) => {
+                finish(reply, Err(status), warnings);
+                return None;
+            }
+        };
+        Some(ToServer::Request(ReqId(id), Request::new(&user, call)))
+    }
+
+    /// Nobody reads a watch any more.
+    pub fn cancel(&mut self, watch: u64) -> ToServer {
+        self.waiting.remove(&watch);
+        ToServer::Cancel(ReqId(watch))
+    }
+
+    /// What was asked for last has been looked at: a watch that has not been refused has begun.
+    pub fn settle(&mut self) {
+        let Some(Waiting::Watch(watcher)) = self.starting.take().and_then(|id| self.waiting.get_mut(&id)) else {
+            return;
+        };
+        if let Some((reply, events)) = watcher.begin.take() {
+            finish(reply, Ok(Answer::Watch(events)), Vec::new());
+        }
+    }
+
+    /// The API server answers; what it is to be told thereupon.
+    pub fn answered(&mut self, message: FromServer) -> Option<ToServer> {
+        match message {
+            FromServer::Reply(id, result) => self.replied(id, result),
+            FromServer::Watch(id, event) => self.happened(id, event),
+            FromServer::Disconnected => unreachable!("there is no line that could break"),
+        }
+    }
+
+    fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
+        // The answer to a watch that nobody reads any more concerns nobody.
+        match (self.waiting.remove(&id.0)?, result) {
+            (Waiting::Answer { reply, warnings }, result) => finish(reply, result.map(answer), warnings),
+            (Waiting::Bind { reply, user, node }, Ok(Response::Object(pod))) => {
+                let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node };
+                self.waiting.insert(id.0, Waiting::Answer { reply, warnings: Vec::new() });
+                return Some(ToServer::Request(id, Request::new(&user, call)));
+            }
+            (Waiting::Bind { reply, .. }, result) => finish(reply, result.map(answer), Vec::new()),
+            (Waiting::Watch(mut watcher), Err(status)) => {
+                match watcher.begin.take() {
+                    // As Kubernetes' watch cache does, a watch from too old a revision begins, and ends with an event.
+                    Some((reply, events)) if matches!(status.reason, Reason::Expired | Reason::Gone) => {
+                        finish(reply, Ok(Answer::Watch(events)), Vec::new());
+                    }
+                    Some((reply, _)) => {
+                        finish(reply, Err(status), Vec::new());
+                        return None;
+                    }
+                    None => {}
+                }
+                watcher.sink.send(encode("ERROR", status.to_json(), watcher.encoding), true);
+            }
+            (Waiting::Watch(_), Ok(response)) => unreachable!("a watch is not answered by {response:?}"),
+        }
+        None
+    }
+
+    fn happened(&mut self, id: ReqId, event: WatchEvent) -> Option<ToServer> {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id.0) else { return Some(ToServer::Cancel(id)) };
+        let initial = watcher.begin.is_some();
+        let (type_, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
+            WatchEvent::Bookmark { rv, initial_events_end } => {
+                let event = encode("BOOKMARK", bookmark(watcher.kind, rv, initial_events_end), watcher.encoding);
+                return self.hand_on(id, event, initial);
+            }
+        };
+        let encoding = watcher.encoding;
+        let same = |e: &&Encoded| {
+            e.rv == object.rv() && e.type_ == type_ && e.encoding == encoding && e.key == *object.key_ref()
+        };
+        let event = match self.encoded.as_ref().filter(same) {
+            Some(encoded) => encoded.event.clone(),
+            None => {
+                let event = encode(type_, object.to_json(), encoding);
+                let (key, rv) = (object.key(), object.rv());
+                self.encoded = Some(Encoded { key, rv, type_, encoding, event: event.clone() });
+                event
+            }
+        };
+        self.hand_on(id, event, initial)
+    }
+
+    fn hand_on(&mut self, id: ReqId, event: Event, initial: bool) -> Option<ToServer> {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id.0) else { return None };
+        if watcher.sink.send(event, initial) {
+            return None;
+        }
+        tracing::debug!(watch = id.0, "a watcher that is gone, or too slow, is cut off");
+        Some(self.cancel(id.0))
+    }
+}
+
+fn finish(reply: oneshot::Sender<Reply>, result: Result<Answer, Status>, warnings: Vec<String>) {
+    // Whoever asked may be gone: then nobody minds.
+    let _ = reply.send(Reply { result, warnings });
+}
+
+fn encode(type_: &'static str, object: Value, encoding: WatchEncoding) -> Event {
+    match encoding {
+        WatchEncoding::Json => {
+            let mut line = serde_json::to_vec(&json!({"type": type_, "object": object})).expect("values serialise");
+            line.push(b'\n');
+            Event::Line(line.into())
+        }
+        WatchEncoding::Values => Event::Value(type_, Arc::new(object)),
+    }
+}
+
+fn bookmark(kind: Kind, rv: Revision, initial_events_end: bool) -> Value {
+    let info = kind.info();
+    let mut metadata = json!({"resourceVersion": rv.to_string(), "creationTimestamp": null});
+    if initial_events_end {
+        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    json!({"kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata})
+}
+
+fn answer(response: Response) -> Answer {
+    match response {
+        Response::Object(object) => Answer::Object(object.to_json()),
+        Response::List { items, rv, rest } => {
+            let (continue_from, remaining) = match rest {
+                Some(rest) => (Some(rest.continue_from), rest.remaining),
+                None => (None, None),
+            };
+            Answer::List { items: items.iter().map(Object::to_json).collect(), rv: rv.0, continue_from, remaining }
+        }
+        Response::Scale(scale) => Answer::Object(scale_json(&scale)),
+        Response::Done { .. } => Answer::Done,
+    }
+}
+
+/// The `autoscaling/v1` Scale.
+fn scale_json(scale: &Scale) -> Value {
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": scale.key.name(), "namespace": scale.key.namespace(),
+            "resourceVersion": scale.rv.to_string()},
+        "spec": {"replicas": scale.replicas},
+        "status": {"replicas": scale.current, "selector": scale.selector},
+    })
+}
+
+fn key(target: &Target) -> ObjectKey {
+    ObjectKey::new(target.kind, &target.namespace, &target.name)
+}
+
+/// What a request comes to.
+enum Asked {
+    Call(Call),
+    Watch(Call, Kind, WatchEncoding),
+    /// A binding that does not name the UID of the pod, to be asked for first.
+    Bind(Target, String),
+}
+
+fn call(what: What, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Asked, Status> {
+    let call = match what {
+        What::Get { target, rv } => Call::Get { key: key(&target), rv: rv.map(Revision) },
+        What::List { kind, namespace, options } => Call::List { kind, namespace: Rc::from(namespace), options },
+        What::Watch { kind, namespace, options, encoding } => {
+            let call = Call::Watch { kind, namespace: Rc::from(namespace), options };
+            return Ok(Asked::Watch(call, kind, encoding));
+        }
+        What::Create { kind, namespace, body, options } => {
+            let mut object = object_of(kind, body, validation, warnings)?;
+            set_namespace(&mut object, &namespace)?;
+            Call::Create { object, options }
+        }
+        What::Update { target, body, subresource, options } => {
+            let mut object = object_of(target.kind, body, validation, warnings)?;
+            check_name(&object, &target.name)?;
+            set_namespace(&mut object, &target.namespace)?;
+            Call::Update { object, subresource, options }
+        }
+        What::Patch { target, patch, subresource, options } => {
+            Call::Patch { key: key(&target), patch, subresource, precondition: Precondition::default(), options }
+        }
+        What::Delete { target, options } => Call::Delete { key: key(&target), options: deletion(options) },
+        What::DeleteCollection { kind, namespace, list, options } => {
+            Call::DeleteCollection { kind, namespace: Rc::from(namespace), list, options: deletion(options) }
+        }
+        What::Bind { target, uid: Some(uid), node } => {
+            Call::Bind { pod: key(&target), uid: Rc::from(uid), node: Rc::from(node) }
+        }
+        What::Bind { target, uid: None, node } => return Ok(Asked::Bind(target, node)),
+        What::Evict { target, options } => Call::Evict { pod: key(&target), options: deletion(options) },
+        What::GetScale { target } => Call::GetScale { key: key(&target) },
+        What::SetScale { target, replicas, rv, options } => {
+            Call::SetScale { key: key(&target), replicas, rv: Revision(rv), options }
+        }
+    };
+    Ok(Asked::Call(call))
+}
+
+fn deletion(options: Deletion) -> DeleteOptions {
+    let Deletion { uid, rv, grace_seconds, propagation, dry_run } = options;
+    let precondition = Precondition { uid: uid.map(Rc::from), rv: rv.map(Revision) };
+    DeleteOptions { precondition, grace_seconds, propagation, dry_run }
+}
+
+/// The object that a body holds, which the path has said the kind of.
+fn object_of(
+    kind: Kind,
+    mut body: Value,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Object, Status> {
+    let info = kind.info();
+    let whole = |message: String| DecodeError { path: String::new(), message, unknown_field: false };
+    let Some(map) = body.as_object_mut() else {
+        return Err(decode::status(kind, &[whole("json: cannot unmarshal into an object".to_owned())]));
+    };
+    check_revision(map.get("metadata"))?;
+    for (field, expected) in [("apiVersion", info.api_version()), ("kind", info.kind.to_owned())] {
+        match map.get(field) {
+            None | Some(Value::Null) => drop(map.insert(field.to_owned(), Value::String(expected))),
+            Some(Value::String(given)) if given.is_empty() => {
+                map.insert(field.to_owned(), Value::String(expected));
+            }
+            Some(Value::String(given)) if *given != expected => {
+                let what = if field == "kind" { "kind" } else { "API version" };
+                return Err(Status::bad_request(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({expected})"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    let (object, unknown) = decode::with_unknown(body).map_err(|errors| decode::status(kind, &errors))?;
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(kind, &unknown)),
+        FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),
+        FieldValidation::Ignore | FieldValidation::Strict => {}
+    }
+    Ok(object)
+}
+
+/// A revision that cannot be read must not become an unconditional write.
+fn check_revision(metadata: Option<&Value>) -> Result<(), Status> {
+    match metadata.and_then(|m| m.get("resourceVersion")) {
+        Some(Value::String(rv)) if !rv.is_empty() && rv.parse::<u64>().is_err() => Err(Status::bad_request(format!(
+            "metadata.resourceVersion: Invalid value: {rv:?}: strconv.ParseUint: parsing {rv:?}: invalid syntax"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_name(object: &Object, name: &str) -> Result<(), Status> {
+    if object.name() == name {
+        return Ok(());
+    }
+    let given = object.name();
+    Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")))
+}
+
+fn set_namespace(object: &mut Object, namespace: &str) -> Result<(), Status> {
+    if object.namespace().is_empty() && !namespace.is_empty() {
+        object.meta_mut().namespace = Some(namespace.to_owned());
+    }
+    if object.namespace() == namespace {
+        return Ok(());
+    }
+    let why = "the namespace of the provided object does not match the namespace sent on the request";
+    Err(Status::bad_request(why))
+}

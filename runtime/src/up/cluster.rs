@@ -1,0 +1,370 @@
+//! The cluster's own thread: it owns the store, the API server, controllers, scheduler and nodes, and drives them in
+//! real time.
+//!
+//! What comes in: requests of HTTP, through one channel. What goes out: their answers, and events of their watches.
+//! Between the machines messages take no time: they stand in one queue and are carried out in order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use skeg_core::agent::{self, RuntimeEvent};
+use skeg_core::api::{FromServer, ToServer};
+use skeg_core::apiserver::{self, ConnId};
+use skeg_core::store::{self, FromStore, MemoryStore, StoreClient, StoreRequest};
+use skeg_core::{Deadline, Machine, Mono, Now, Rng, Wall};
+use skeg_sim::process::{Role, Running, Setup};
+use skeg_sim::runtime::{Fire, NodeRuntime};
+use skeg_sim::scenario::ImageProfile;
+
+use super::ask::Inbound;
+use super::bootstrap::Bootstrap;
+use super::clients::Clients;
+
+/// The connection of everything that comes over HTTP.
+const HTTP: ConnId = ConnId(u64::MAX);
+/// The connection of the one who makes what every cluster has.
+const BOOTSTRAP: ConnId = ConnId(u64::MAX - 1);
+/// How often what every cluster has is looked after (upstream's `kubernetesservice` controller).
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
+/// The API server is this client of the store.
+const API: StoreClient = StoreClient(0);
+/// Requests that are taken in before the timers are looked at again.
+const TAKEN_AT_ONCE: usize = 64;
+/// Messages that are carried out before requests and timers are looked at again.
+const CARRIED_AT_ONCE: usize = 256;
+
+/// What a cluster is made of.
+#[derive(Debug)]
+pub struct Plan {
+    /// Draws of names, UIDs and times follow from it.
+    pub seed: u64,
+    /// Nodes, each as its agent presents it.
+    pub nodes: Vec<agent::AgentConfig>,
+    /// How images behave.
+    pub images: BTreeMap<String, ImageProfile>,
+    /// What every cluster has.
+    pub bootstrap: Bootstrap,
+}
+
+/// What is on its way between two machines.
+enum Message {
+    ToApi(ConnId, ToServer),
+    ToMember(usize, FromServer),
+    ToStore(u64, StoreRequest),
+    FromStore(FromStore),
+}
+
+/// A client of the API server that runs here.
+struct Member {
+    name: String,
+    running: Running,
+    /// When it is to be woken.
+    armed: Option<u64>,
+}
+
+/// Who is woken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sleeper {
+    Store,
+    Api,
+    /// What every cluster has is looked after.
+    Bootstrap,
+    Member(usize),
+    /// The container runtime of a node, for what is due there with this number.
+    Runtime(usize, u64),
+}
+
+/// The machines, and what is between them.
+pub struct Cluster {
+    started: Instant,
+    store: MemoryStore,
+    api: apiserver::ApiServer,
+    members: Vec<Member>,
+    /// Container runtimes, and the member that is the node's agent.
+    runtimes: Vec<(usize, NodeRuntime)>,
+    fires: BTreeMap<u64, Fire>,
+    next_fire: u64,
+    images: BTreeMap<String, ImageProfile>,
+    queue: VecDeque<Message>,
+    timers: BTreeSet<(u64, Sleeper)>,
+    store_armed: Option<u64>,
+    api_armed: Option<u64>,
+    clients: Clients,
+    bootstrap: Bootstrap,
+    ready: Arc<AtomicBool>,
+    api_out: Vec<apiserver::Out>,
+    store_out: Vec<store::Out>,
+}
+
+impl Cluster {
+    /// Builds the machines; nothing runs yet. `ready` is set once the cluster has what every cluster has.
+    pub fn new(plan: Plan, ready: Arc<AtomicBool>) -> Cluster {
+        let setup = Setup { leader_elect: false, record_events: true, share_informers: true };
+        let Plan { seed, nodes, images, bootstrap } = plan;
+        let start = |name: String, role: Role| {
+            let running = role.start(seed, &name, 1, setup);
+            Member { name, running, armed: None }
+        };
+        let mut members = vec![
+            start("controller-manager".to_owned(), Role::Manager(0)),
+            start("scheduler".to_owned(), Role::Scheduler(0)),
+        ];
+        let mut runtimes = Vec::new();
+        for (n, config) in nodes.into_iter().enumerate() {
+            let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
+            runtimes.push((members.len(), NodeRuntime::new(n as u32, rng)));
+            members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
+        }
+        let rng = Rng::stream(seed, "api-server", 0);
+        Cluster {
+            started: Instant::now(),
+            store: MemoryStore::new(),
+            api: apiserver::ApiServer::new(apiserver::Config::default(), rng),
+            members,
+            runtimes,
+            fires: BTreeMap::new(),
+            next_fire: 0,
+            images,
+            queue: VecDeque::new(),
+            timers: BTreeSet::new(),
+            store_armed: None,
+            api_armed: None,
+            clients: Clients::default(),
+            bootstrap,
+            ready,
+            api_out: Vec::new(),
+            store_out: Vec::new(),
+        }
+    }
+
+    /// Runs until it is told to stop, or nobody is left who could ask.
+    pub fn run(mut self, inbox: &Receiver<Inbound>) {
+        self.wake(Sleeper::Api);
+        while !self.api.is_ready() {
+            self.carry_out();
+            self.wake_due();
+        }
+        self.wake(Sleeper::Bootstrap);
+        for member in 0..self.members.len() {
+            self.wake(Sleeper::Member(member));
+        }
+        loop {
+            self.carry_out();
+            self.wake_due();
+            self.carry_out();
+            let inbound = match inbox.recv_timeout(self.until_next()) {
+                Ok(inbound) => inbound,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(TAKEN_AT_ONCE);
+            for inbound in std::iter::once(inbound).chain(more) {
+                match inbound {
+                    Inbound::Ask(ask, answer) => {
+                        if let Some(message) = self.clients.ask(ask, answer) {
+                            self.queue.push_back(Message::ToApi(HTTP, message));
+                        }
+                    }
+                    Inbound::Cancel(watch) => {
+                        let message = self.clients.cancel(watch);
+                        self.queue.push_back(Message::ToApi(HTTP, message));
+                    }
+                    Inbound::Stop => return,
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let mono = Mono(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono, wall: Wall(i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)) }
+    }
+
+    fn until_next(&self) -> Duration {
+        if !self.queue.is_empty() {
+            return Duration::ZERO;
+        }
+        let next = self.timers.first().map_or(u64::MAX, |(at, _)| *at);
+        let wait = Duration::from_nanos(next.saturating_sub(self.now().mono.0));
+        // A clock that was set, or a machine that slept, is looked at within a minute.
+        wait.min(Duration::from_secs(60))
+    }
+
+    /// Wakes whoever is due.
+    fn wake_due(&mut self) {
+        let now = self.now().mono.0;
+        while let Some((at, sleeper)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.wake(sleeper);
+            self.carry_out();
+        }
+    }
+
+    fn wake(&mut self, sleeper: Sleeper) {
+        let now = self.now();
+        match sleeper {
+            Sleeper::Store => {
+                self.store_armed = None;
+                self.store.handle_timeout(now, &mut self.store_out);
+                self.after_store();
+            }
+            Sleeper::Api => {
+                self.api_armed = None;
+                self.api.handle_timeout(now, &mut self.api_out);
+                self.after_api();
+            }
+            Sleeper::Bootstrap => {
+                let next = self.bootstrap.look_again();
+                self.queue.extend(next.map(|message| Message::ToApi(BOOTSTRAP, message)));
+                self.timers.insert(((now.mono + BOOTSTRAP_INTERVAL).0, Sleeper::Bootstrap));
+            }
+            Sleeper::Member(member) => {
+                self.members[member].armed = None;
+                self.step_member(member, now, None);
+            }
+            Sleeper::Runtime(node, number) => self.fire(node, number, now),
+        }
+    }
+
+    /// Carries out messages until none is on its way, or so many that somebody else is to have a turn.
+    fn carry_out(&mut self) {
+        for _ in 0..CARRIED_AT_ONCE {
+            let Some(message) = self.queue.pop_front() else { return };
+            let now = self.now();
+            match message {
+                Message::ToApi(conn, message) => {
+                    self.api.handle(now, apiserver::In::Client(conn, message), &mut self.api_out);
+                    self.after_api();
+                    if conn == HTTP {
+                        self.clients.settle();
+                    }
+                }
+                Message::ToMember(member, message) => self.step_member(member, now, Some(message)),
+                Message::ToStore(id, request) => {
+                    self.store.handle(now, store::In::Request(API, id, request), &mut self.store_out);
+                    self.after_store();
+                }
+                Message::FromStore(message) => {
+                    self.api.handle(now, apiserver::In::Store(message), &mut self.api_out);
+                    self.after_api();
+                }
+            }
+        }
+    }
+
+    fn after_store(&mut self) {
+        self.queue.extend(self.store_out.drain(..).map(|out| Message::FromStore(out.msg)));
+        arm(&mut self.timers, &mut self.store_armed, Sleeper::Store, self.store.poll_timeout());
+    }
+
+    fn after_api(&mut self) {
+        let mut out = std::mem::take(&mut self.api_out);
+        for out in out.drain(..) {
+            match out {
+                apiserver::Out::Store(id, request) => self.queue.push_back(Message::ToStore(id, request)),
+                apiserver::Out::Client(HTTP, message) => {
+                    if let Some(message) = self.clients.answered(message) {
+                        self.queue.push_back(Message::ToApi(HTTP, message));
+                    }
+                }
+                apiserver::Out::Client(BOOTSTRAP, message) => {
+                    let next = self.bootstrap.answered(message);
+                    self.queue.extend(next.map(|message| Message::ToApi(BOOTSTRAP, message)));
+                    self.look_at_bootstrap();
+                }
+                apiserver::Out::Client(ConnId(member), message) => {
+                    self.queue.push_back(Message::ToMember(member as usize, message));
+                }
+            }
+        }
+        self.api_out = out;
+        arm(&mut self.timers, &mut self.api_armed, Sleeper::Api, self.api.poll_timeout());
+    }
+
+    /// The cluster is ready once it has what every cluster has.
+    fn look_at_bootstrap(&mut self) {
+        for refused in self.bootstrap.take_refused() {
+            tracing::warn!("what every cluster has was refused: {refused}");
+        }
+        self.ready.store(self.bootstrap.was_done(), Ordering::Release);
+    }
+
+    /// Tells a member something, or that its time has come.
+    fn step_member(&mut self, index: usize, now: Now, message: Option<FromServer>) {
+        let (mut calls, mut agent_out) = (Vec::new(), Vec::new());
+        let member = &mut self.members[index];
+        match (&mut member.running, message) {
+            (Running::Manager(m), Some(message)) => m.handle(now, message, &mut calls),
+            (Running::Manager(m), None) => m.handle_timeout(now, &mut calls),
+            (Running::Scheduler(m), Some(message)) => m.handle(now, message, &mut calls),
+            (Running::Scheduler(m), None) => m.handle_timeout(now, &mut calls),
+            (Running::Agent(m), Some(message)) => m.handle(now, agent::In::Api(message), &mut agent_out),
+            (Running::Agent(m), None) => m.handle_timeout(now, &mut agent_out),
+            (Running::Api(_) | Running::User(_) | Running::Proxy(_) | Running::Dns(_), _) => {
+                unreachable!("{} is no member of a cluster that is up", member.name)
+            }
+        }
+        let conn = ConnId(index as u64);
+        self.queue.extend(calls.into_iter().map(|message| Message::ToApi(conn, message)));
+        self.after_agent(index, agent_out);
+    }
+
+    fn after_agent(&mut self, index: usize, out: Vec<agent::Out>) {
+        for out in out {
+            match out {
+                agent::Out::Api(message) => self.queue.push_back(Message::ToApi(ConnId(index as u64), message)),
+                agent::Out::Runtime(command) => {
+                    let node = self.runtimes.partition_point(|(agent, _)| *agent < index);
+                    let (delay, fire) = self.runtimes[node].1.command(command, &self.images);
+                    self.fire_later(node, delay, fire);
+                }
+            }
+        }
+        let member = &mut self.members[index];
+        arm(&mut self.timers, &mut member.armed, Sleeper::Member(index), member.running.poll_timeout());
+    }
+
+    fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
+        let at = (self.now().mono + delay).0;
+        self.next_fire += 1;
+        self.fires.insert(self.next_fire, fire);
+        self.timers.insert((at, Sleeper::Runtime(node, self.next_fire)));
+    }
+
+    /// Something that a container runtime was asked for, or that its containers do by themselves, is done.
+    fn fire(&mut self, node: usize, number: u64, now: Now) {
+        let fire = self.fires.remove(&number).expect("what is due was put there");
+        let (mut events, mut later): (Vec<RuntimeEvent>, _) = (Vec::new(), Vec::new());
+        let (index, runtime) = &mut self.runtimes[node];
+        let index = *index;
+        runtime.fire(now.mono.0, now.wall, fire, &self.images, &mut events, &mut later);
+        for (delay, fire) in later {
+            self.fire_later(node, delay, fire);
+        }
+        let mut out = Vec::new();
+        if let Running::Agent(agent) = &mut self.members[index].running {
+            events.into_iter().for_each(|event| agent.handle(now, agent::In::Runtime(event), &mut out));
+        }
+        self.after_agent(index, out);
+    }
+}
+
+/// Sets the timer of a sleeper.
+fn arm(timers: &mut BTreeSet<(u64, Sleeper)>, armed: &mut Option<u64>, who: Sleeper, next: Option<Deadline>) {
+    let next = next.map(|deadline| deadline.at.0);
+    if *armed != next {
+        if let Some(old) = armed.take() {
+            timers.remove(&(old, who));
+        }
+        if let Some(at) = next {
+            timers.insert((at, who));
+        }
+        *armed = next;
+    }
+}

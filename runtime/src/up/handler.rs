@@ -1,0 +1,436 @@
+//! From HTTP requests to what is asked of the API server, and back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
+use hyper::{Method, Request, Response};
+use serde_json::{Value, json};
+use skeg_core::api::{Patch, Reason, Status, Subresource};
+use skeg_core::object::FieldSelector;
+use skeg_core::{Kind, Wall};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::accept::{self, Accepted};
+use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
+use super::identity::{self, Attempt, Identity};
+use super::params::Params;
+use super::render::{IncludeObject, ListMeta, Look};
+use super::reply::Content;
+use super::route::{Objects, Route, not_found, route};
+use super::{accept::Shape, body, discovery, log, openapi, reply};
+
+/// Reads that are served at once (`--max-requests-inflight`).
+const READS: usize = 400;
+/// Writes that are served at once (`--max-mutating-requests-inflight`).
+const WRITES: usize = 200;
+/// A watch goes on for this long, and by its number up to twice as long (`--min-request-timeout`).
+const WATCH_TIMEOUT: u64 = 1800;
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Handler {
+    cluster: Sender<Inbound>,
+    ready: Arc<AtomicBool>,
+    /// `address:port`, as clients reach it.
+    address: String,
+    reads: Semaphore,
+    writes: Semaphore,
+}
+
+/// The head of a request, and who sent it.
+struct Head<'a> {
+    identity: &'a Identity,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    params: Params,
+    accepted: Accepted,
+}
+
+fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+fn wants_gzip(headers: &HeaderMap) -> bool {
+    header(headers, ACCEPT_ENCODING).is_some_and(|v| v.split(',').any(|e| e.trim().starts_with("gzip")))
+}
+
+fn method_not_allowed() -> Status {
+    let message = "the server does not allow this method on the requested resource".into();
+    Status { reason: Reason::MethodNotAllowed, message, details: None }
+}
+
+fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl Handler {
+    /// For a cluster whose thread reads from the other end of `cluster`.
+    pub fn new(cluster: Sender<Inbound>, ready: Arc<AtomicBool>, address: String) -> Handler {
+        Handler { cluster, ready, address, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) }
+    }
+
+    /// Answers a request. Whatever is wrong with it is told as a `Status`.
+    pub async fn respond(&self, identity: &Identity, request: Request<Incoming>) -> Response<Content> {
+        let (head, body) = request.into_parts();
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let accepted = accept::negotiate(header(&head.headers, ACCEPT));
+        let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
+        let answered = async {
+            // Nobody signs tokens yet, so none is known.
+            if head.headers.contains_key(AUTHORIZATION) {
+                return Err(identity::unauthorised());
+            }
+            let (route, params) = (route(&path)?, Params::parse(head.uri.query()));
+            match route {
+                Route::Objects(objects) => {
+                    let head = Head { identity, method: &method, headers: &head.headers, params, accepted: accepted? };
+                    self.objects(&head, objects, body).await
+                }
+                route => self.other(identity, &method, &path, &head.headers, &params, route),
+            }
+        };
+        let response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
+        tracing::debug!(%method, path, user = identity.name, code = response.status().as_u16());
+        response
+    }
+
+    /// Paths that are no objects.
+    fn other(
+        &self,
+        identity: &Identity,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        params: &Params,
+        route: Route,
+    ) -> Result<Response<Content>, Status> {
+        let public = matches!(route, Route::Health { .. } | Route::Version);
+        identity::authorise_path(identity, public, path)?;
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(method_not_allowed());
+        }
+        let gzip = wants_gzip(headers);
+        let json = |value: &Value| Ok(reply::value(200, value, accept::Encoding::Json, gzip));
+        match route {
+            Route::Health { readiness, check } => self.health(readiness, check.as_deref(), params),
+            Route::Version => json(&discovery::version()),
+            Route::Root => json(&json!({"paths": self.paths()})),
+            Route::Groups { legacy } => {
+                if let Some(version) = accept::discovery(header(headers, ACCEPT)) {
+                    let value = discovery::aggregated(legacy, version);
+                    return Ok(reply::typed(&discovery::aggregated_type(version), &value));
+                }
+                let value = if legacy { discovery::api_versions(&self.address) } else { discovery::api_groups() };
+                json(&value)
+            }
+            Route::Group(group) => json(&discovery::api_group(&group).ok_or_else(not_found)?),
+            Route::Resources { group, version } => {
+                json(&discovery::api_resources(&group, &version).ok_or_else(not_found)?)
+            }
+            Route::OpenApiIndex => json(&openapi::index()),
+            Route::OpenApi(path) => json(&openapi::document(&path).ok_or_else(not_found)?),
+            Route::Objects(_) => unreachable!("objects are answered elsewhere"),
+        }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let fixed = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+        let versions = discovery::group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
+        let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
+        all.sort();
+        all
+    }
+
+    fn health(&self, readiness: bool, check: Option<&str>, params: &Params) -> Result<Response<Content>, Status> {
+        let checks: Vec<(&str, bool)> = match readiness {
+            false => vec![("ping", true)],
+            true => vec![("ping", true), ("poststarthook/bootstrap", self.ready.load(Ordering::Acquire))],
+        };
+        let name = match readiness {
+            true => "readyz",
+            false => "livez",
+        };
+        if let Some(check) = check {
+            let (_, well) = checks.iter().find(|(name, _)| *name == check).ok_or_else(not_found)?;
+            return Ok(if *well { reply::text(200, "ok".to_owned()) } else { failed(&checks, name) });
+        }
+        if checks.iter().any(|(_, well)| !well) {
+            return Ok(failed(&checks, name));
+        }
+        if params.get("verbose").is_none() {
+            return Ok(reply::text(200, "ok".to_owned()));
+        }
+        let lines: String = checks.iter().map(|(name, _)| format!("[+]{name} ok\n")).collect();
+        Ok(reply::text(200, format!("{lines}{name} check passed\n")))
+    }
+
+    /// Objects: one by name, or all of a kind.
+    async fn objects(&self, head: &Head<'_>, objects: Objects, body: Incoming) -> Result<Response<Content>, Status> {
+        if let Some(subresource) = &objects.subresource
+            && !discovery::has_subresource(objects.kind, subresource)
+        {
+            return Err(not_found());
+        }
+        let watches =
+            head.method == Method::GET && objects.subresource.is_none() && (objects.watch || head.params.flag("watch"));
+        let verb = match (head.method, &objects.name) {
+            (_, _) if watches => "watch",
+            (&Method::GET, Some(_)) => "get",
+            (&Method::GET, None) => "list",
+            (&Method::POST, _) => "create",
+            (&Method::PUT, Some(_)) => "update",
+            (&Method::PATCH, Some(_)) => "patch",
+            (&Method::DELETE, Some(_)) => "delete",
+            (&Method::DELETE, None) => "deletecollection",
+            _ => return Err(method_not_allowed()),
+        };
+        let info = objects.kind.info();
+        let resource = match &objects.subresource {
+            Some(subresource) => format!("{}/{subresource}", info.plural),
+            None => info.plural.to_owned(),
+        };
+        let name = objects.name.as_deref().unwrap_or_default();
+        let attempt = Attempt { verb, group: info.group, resource: &resource, namespace: &objects.namespace, name };
+        identity::authorise(head.identity, &attempt)?;
+        let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
+        let _permit = lane.try_acquire().map_err(|_| overloaded())?;
+        match verb {
+            "watch" => self.watch(head, &objects).await,
+            "get" | "list" => self.read(head, &objects).await,
+            _ => self.write(head, &objects, verb, body).await,
+        }
+    }
+
+    fn look(&self, head: &Head<'_>, kind: Kind) -> Result<Look, Status> {
+        let include = match head.params.said("includeObject") {
+            None | Some("Metadata") => IncludeObject::Metadata,
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            Some(other) => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        };
+        Ok(Look { kind, shape: head.accepted.shape, include, now: wall() })
+    }
+
+    async fn read(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
+        let (kind, namespace) = (objects.kind, objects.namespace.clone());
+        let look = self.look(head, kind)?;
+        let what = match (&objects.name, objects.subresource.as_deref()) {
+            (Some(_), Some("scale")) => What::GetScale { target: target(objects)? },
+            (Some(_), _) => What::Get { target: target(objects)?, rv: head.params.resource_version()? },
+            (None, _) => What::List { kind, namespace, options: head.params.list()? },
+        };
+        let reply = self.ask(head, what, FieldValidation::Ignore).await?;
+        let value = match reply.result? {
+            Answer::Object(pod) if objects.subresource.as_deref() == Some("log") => {
+                return Ok(reply::text(200, log::of(&pod, &head.params)?));
+            }
+            Answer::Object(scale) if objects.subresource.as_deref() == Some("scale") => scale,
+            Answer::Object(object) => look.object(object),
+            Answer::List { items, rv, continue_from, remaining } => {
+                look.list(items, &ListMeta { rv, continue_from, remaining })
+            }
+            other => unreachable!("a read is not answered by {other:?}"),
+        };
+        Ok(reply::value(200, &value, head.accepted.encoding, wants_gzip(head.headers)))
+    }
+
+    async fn watch(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
+        let (kind, namespace) = (objects.kind, objects.namespace.clone());
+        let look = self.look(head, kind)?;
+        let (mut options, timeout) = head.params.watch()?;
+        if let Some(name) = &objects.name {
+            options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
+        }
+        let encoding = match look.shape {
+            Shape::Whole => WatchEncoding::Json,
+            Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values,
+        };
+        let what = What::Watch { kind, namespace, options, encoding };
+        let reply = self.ask(head, what, FieldValidation::Ignore).await?;
+        let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
+        let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
+        Ok(reply::watch(events, look, self.cluster.clone(), timeout))
+    }
+
+    async fn write(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        verb: &str,
+        body: Incoming,
+    ) -> Result<Response<Content>, Status> {
+        let look = self.look(head, objects.kind)?;
+        let media_type = body::media_type(head.headers);
+        let bytes = body::read(body).await?;
+        let what = match verb {
+            "create" => self.create(head, objects, &media_type, &bytes)?,
+            "update" => self.update(head, objects, &media_type, &bytes)?,
+            "patch" => {
+                let (subresource, options) = (subresource(objects)?, head.params.write()?);
+                let patch = body::patch(&media_type, &bytes)?;
+                check_patch(&patch)?;
+                What::Patch { target: target(objects)?, patch, subresource, options }
+            }
+            "delete" | "deletecollection" => {
+                let given = if bytes.is_empty() { None } else { Some(body::object(&media_type, &bytes)?) };
+                let options = head.params.deletion(given.as_ref())?;
+                match verb {
+                    "delete" if objects.subresource.is_none() => What::Delete { target: target(objects)?, options },
+                    "delete" => return Err(method_not_allowed()),
+                    _ => {
+                        let (kind, namespace) = (objects.kind, objects.namespace.clone());
+                        What::DeleteCollection { kind, namespace, list: head.params.list()?, options }
+                    }
+                }
+            }
+            other => unreachable!("{other} is no write"),
+        };
+        let code = if verb == "create" { 201 } else { 200 };
+        let is_scale = objects.subresource.as_deref() == Some("scale");
+        let reply = self.ask(head, what, head.params.field_validation()?).await?;
+        let value = match reply.result? {
+            Answer::Object(object) if verb == "delete" => deleted(look, object),
+            Answer::Object(scale) if is_scale => scale,
+            Answer::Object(object) => look.object(object),
+            Answer::Done => reply::success(None),
+            other => unreachable!("a write is not answered by {other:?}"),
+        };
+        let mut response = reply::value(code, &value, head.accepted.encoding, wants_gzip(head.headers));
+        reply::warn(&mut response, &reply.warnings);
+        Ok(response)
+    }
+
+    fn create(&self, head: &Head<'_>, objects: &Objects, media_type: &str, bytes: &[u8]) -> Result<What, Status> {
+        let body = body::object(media_type, bytes)?;
+        let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
+        match objects.subresource.as_deref() {
+            None if objects.name.is_none() => {
+                let (kind, namespace) = (objects.kind, objects.namespace.clone());
+                Ok(What::Create { kind, namespace, body, options: head.params.write()? })
+            }
+            Some("binding") => {
+                let node = text(&body["target"]["name"]);
+                let node = node.ok_or_else(|| Status::bad_request("target.name: Required value"))?;
+                Ok(What::Bind { target: target(objects)?, uid: text(&body["metadata"]["uid"]), node })
+            }
+            Some("eviction") => {
+                let mut options = head.params.deletion(body.get("deleteOptions"))?;
+                options.dry_run |= head.params.write()?.dry_run;
+                Ok(What::Evict { target: target(objects)?, options })
+            }
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    fn update(&self, head: &Head<'_>, objects: &Objects, media_type: &str, bytes: &[u8]) -> Result<What, Status> {
+        let body = body::object(media_type, bytes)?;
+        let (target, options) = (target(objects)?, head.params.write()?);
+        if objects.subresource.as_deref() != Some("scale") {
+            return Ok(What::Update { target, body, subresource: subresource(objects)?, options });
+        }
+        let replicas = match &body["spec"]["replicas"] {
+            Value::Null => 0,
+            given => given.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(|| {
+                let why = format!(
+                    "json: cannot unmarshal {given} into Go struct field ScaleSpec.spec.replicas of type int32"
+                );
+                Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {why}"))
+            })?,
+        };
+        let rv = match body["metadata"]["resourceVersion"].as_str() {
+            None | Some("") => 0,
+            Some(rv) => rv.parse().map_err(|_| {
+                Status::bad_request(format!("metadata.resourceVersion: Invalid value: {rv:?}: must be a number"))
+            })?,
+        };
+        Ok(What::SetScale { target, replicas, rv, options })
+    }
+
+    /// Asks the cluster, and waits for its answer.
+    async fn ask(&self, head: &Head<'_>, what: What, validation: FieldValidation) -> Result<Reply, Status> {
+        let (sender, answer) = oneshot::channel();
+        let ask = Ask { user: head.identity.name.clone(), what, validation };
+        let gone = || Status::unavailable("the server is shutting down");
+        self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+fn failed(checks: &[(&str, bool)], name: &str) -> Response<Content> {
+    let line = |(name, well): &(&str, bool)| match well {
+        true => format!("[+]{name} ok\n"),
+        false => format!("[-]{name} failed: reason withheld\n"),
+    };
+    reply::text(500, format!("{}{name} check failed\n", checks.iter().map(line).collect::<String>()))
+}
+
+fn overloaded() -> Status {
+    Status::too_many_requests("Too many requests, please try again later.", Duration::from_secs(1))
+}
+
+fn target(objects: &Objects) -> Result<Target, Status> {
+    let name = objects.name.clone().ok_or_else(method_not_allowed)?;
+    Ok(Target { kind: objects.kind, namespace: objects.namespace.clone(), name })
+}
+
+fn subresource(objects: &Objects) -> Result<Subresource, Status> {
+    match objects.subresource.as_deref() {
+        None => Ok(Subresource::None),
+        Some("status") => Ok(Subresource::Status),
+        Some("scale") => Ok(Subresource::Scale),
+        Some("finalize") => Ok(Subresource::Finalize),
+        Some(_) => Err(method_not_allowed()),
+    }
+}
+
+/// What would be an unconditional write by mistake is refused.
+fn check_patch(patch: &Patch) -> Result<(), Status> {
+    let rv = match patch {
+        Patch::Merge(body) | Patch::Strategic(body) => body.pointer("/metadata/resourceVersion"),
+        Patch::Json(operations) => {
+            let path = "/metadata/resourceVersion";
+            let sets = |op: &&Value| op["path"] == path && matches!(op["op"].as_str(), Some("add" | "replace"));
+            operations.as_array().into_iter().flatten().rfind(sets).and_then(|op| op.get("value"))
+        }
+        Patch::Apply { body, .. } => body.pointer("/metadata/resourceVersion"),
+    };
+    match rv.and_then(Value::as_str) {
+        Some(rv) if !rv.is_empty() && rv.parse::<u64>().is_err() => {
+            Err(Status::bad_request(format!("metadata.resourceVersion: Invalid value: {rv:?}: must be a number")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Kinds whose objects are shown when they are deleted; of the others it is only said that they are gone.
+const SHOWN_WHEN_DELETED: [Kind; 9] = [
+    Kind::POD,
+    Kind::SERVICE,
+    Kind::SERVICE_ACCOUNT,
+    Kind::PERSISTENT_VOLUME,
+    Kind::PERSISTENT_VOLUME_CLAIM,
+    Kind::POD_TEMPLATE,
+    Kind::RESOURCE_QUOTA,
+    Kind::STORAGE_CLASS,
+    Kind::VOLUME_ATTACHMENT,
+];
+
+/// The answer to a delete: the object while it is still there or where its kind shows it, a `Status` otherwise.
+fn deleted(look: Look, object: Value) -> Value {
+    let stays = !object["metadata"]["deletionTimestamp"].is_null();
+    if stays || SHOWN_WHEN_DELETED.contains(&look.kind) {
+        return look.object(object);
+    }
+    let info = look.kind.info();
+    let mut details = json!({"name": object["metadata"]["name"], "kind": info.plural,
+        "uid": object["metadata"]["uid"]});
+    if !info.group.is_empty() {
+        details["group"] = json!(info.group);
+    }
+    reply::success(Some(details))
+}

@@ -1,0 +1,104 @@
+//! Who asks: the subject of the client's certificate, or nobody known.
+
+use skeg_core::api::{Reason, Status};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A user as the API server knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Name of the user.
+    pub name: String,
+    /// Groups, those that follow from the way of authentication included.
+    pub groups: Vec<String>,
+}
+
+/// The group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
+
+impl Identity {
+    /// Somebody who shows nothing.
+    pub fn anonymous() -> Identity {
+        Identity { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+    }
+
+    /// The subject of a certificate that our authority has signed: its common name, and its organisations as groups.
+    pub fn of_certificate(der: &[u8]) -> Option<Identity> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+        let organisations = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
+        let groups = organisations.chain(["system:authenticated".to_owned()]).collect();
+        Some(Identity { name, groups })
+    }
+
+    /// Whether it is an administrator of the cluster.
+    pub fn is_master(&self) -> bool {
+        self.groups.iter().any(|g| g == MASTERS)
+    }
+}
+
+/// What somebody wants to do, for the words of a refusal.
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: &'a str,
+    /// API group.
+    pub group: &'a str,
+    /// Resource, with its subresource.
+    pub resource: &'a str,
+    /// Namespace; empty: all, or none.
+    pub namespace: &'a str,
+    /// Name of the object, where it is known.
+    pub name: &'a str,
+}
+
+/// Administrators may do everything, others nothing with objects.
+pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Status> {
+    if identity.is_master() {
+        return Ok(());
+    }
+    let Attempt { verb, group, resource, namespace, name } = attempt;
+    let place = match *namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let qualified = match (*group, resource.split('/').next().unwrap_or_default()) {
+        ("", plural) => plural.to_owned(),
+        (group, plural) => format!("{plural}.{group}"),
+    };
+    let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    let user = &identity.name;
+    let why = format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {place}");
+    let message = format!("{qualified}{named} is forbidden: {why}").into();
+    Err(Status { reason: Reason::Forbidden, message, details: None })
+}
+
+/// Paths that are no objects: health and version are everybody's, the rest is for whoever is known.
+pub fn authorise_path(identity: &Identity, public: bool, path: &str) -> Result<(), Status> {
+    if public || identity.groups.iter().any(|g| g == "system:authenticated") {
+        return Ok(());
+    }
+    let message = format!("forbidden: User {:?} cannot get path {path:?}", identity.name).into();
+    Err(Status { reason: Reason::Forbidden, message, details: None })
+}
+
+/// 401.
+pub fn unauthorised() -> Status {
+    Status { reason: Reason::Unauthorized, message: "Unauthorized".into(), details: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attempt, Identity, authorise, authorise_path};
+
+    #[test]
+    fn a_stranger_is_refused_in_kubernetes_words() {
+        let stranger = Identity::anonymous();
+        let attempt = Attempt { verb: "list", group: "apps", resource: "deployments", namespace: "a", name: "" };
+        let want = "deployments.apps is forbidden: User \"system:anonymous\" cannot list resource \"deployments\" in \
+                    API group \"apps\" in the namespace \"a\"";
+        assert_eq!(&*authorise(&stranger, &attempt).unwrap_err().message, want);
+        assert!(authorise_path(&stranger, true, "/healthz").is_ok());
+        assert_eq!(authorise_path(&stranger, false, "/apis").unwrap_err().reason.code(), 403);
+    }
+}

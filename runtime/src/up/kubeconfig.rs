@@ -1,0 +1,116 @@
+//! The kubeconfig: a file of its own, or the context `skeg` in the user's.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::pki::Pki;
+use crate::disk::explain;
+
+/// Name of the cluster, the user and the context.
+pub const CONTEXT: &str = "skeg";
+
+/// The user's own kubeconfig: the first file of `$KUBECONFIG`, or `~/.kube/config`.
+pub fn users_own() -> Result<PathBuf, String> {
+    if let Some(list) = std::env::var_os("KUBECONFIG")
+        && let Some(first) = std::env::split_paths(&list).find(|p| !p.as_os_str().is_empty())
+    {
+        return Ok(first);
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.ok_or("error: there is no home directory; name a file with --kubeconfig")?;
+    Ok(Path::new(&home).join(".kube").join("config"))
+}
+
+/// Puts the cluster into a kubeconfig, and makes it the current one. What else the file holds stays; its comments do
+/// not, as with kubectl.
+pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
+    let error = |e: &std::io::Error| format!("error: {}: {}", path.display(), explain(e));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(error(&e)),
+    };
+    let old = if text.trim().is_empty() { Value::Null } else { parse(path, &text)? };
+    let merged = with_cluster(old, url, pki).map_err(|why| format!("error: {}: {why}", path.display()))?;
+    let yaml = serde_saphyr::to_string(&merged).map_err(|e| format!("error: {}: {e}", path.display()))?;
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::create_dir_all(dir).map_err(|e| error(&e))?;
+    }
+    // Written beside it and renamed, so that nobody reads half of it.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".skeg-{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+    let written = file.and_then(|mut file| file.write_all(yaml.as_bytes()).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&beside, path)).map_err(|e| error(&e))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Value, String> {
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| {
+        let text = e.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        format!("error: {}: {first}; mend the file, or name another with --kubeconfig", path.display())
+    })?;
+    if value.is_object() || value.is_null() {
+        return Ok(value);
+    }
+    Err(format!("error: {}: it is no kubeconfig; name another file with --kubeconfig", path.display()))
+}
+
+fn with_cluster(old: Value, url: &str, pki: &Pki) -> Result<Value, String> {
+    let mut config = if old.is_null() { json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}) } else { old };
+    let encode = |pem: &str| STANDARD.encode(pem);
+    let entries = [
+        ("clusters", "cluster", json!({"server": url, "certificate-authority-data": encode(&pki.ca_pem)})),
+        (
+            "users",
+            "user",
+            json!({"client-certificate-data": encode(&pki.admin.certificate_pem),
+                "client-key-data": encode(&pki.admin.key_pem)}),
+        ),
+        ("contexts", "context", json!({"cluster": CONTEXT, "user": CONTEXT})),
+    ];
+    for (list, field, value) in entries {
+        let entry = json!({"name": CONTEXT, field: value});
+        if config[list].is_null() {
+            config[list] = json!([]);
+        }
+        let all = config[list].as_array_mut().ok_or_else(|| format!("{list} is not a list"))?;
+        match all.iter_mut().find(|e| e["name"] == CONTEXT) {
+            Some(old) => *old = entry,
+            None => all.push(entry),
+        }
+    }
+    config["current-context"] = json!(CONTEXT);
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CONTEXT, with_cluster};
+    use crate::up::pki;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn other_clusters_stay() {
+        let pki = pki::generate(&[]).unwrap();
+        let old = json!({"apiVersion": "v1", "kind": "Config", "current-context": "mine",
+            "clusters": [{"name": "mine", "cluster": {"server": "https://mine"}}],
+            "contexts": [{"name": CONTEXT, "context": {"cluster": "old"}}]});
+        let new = with_cluster(old, "https://127.0.0.1:6443", &pki).unwrap();
+        assert_eq!(new["clusters"][0]["cluster"]["server"], "https://mine");
+        assert_eq!(new["clusters"][1]["cluster"]["server"], "https://127.0.0.1:6443");
+        assert_eq!(new["contexts"], json!([{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}]));
+        assert_eq!(new["current-context"], CONTEXT);
+        let again = with_cluster(new.clone(), "https://127.0.0.1:7443", &pki).unwrap();
+        assert_eq!(again["clusters"].as_array().unwrap().len(), 2);
+        assert!(with_cluster(json!({"users": "none"}), "https://x", &pki).is_err());
+        assert_eq!(with_cluster(Value::Null, "https://x", &pki).unwrap()["kind"], "Config");
+    }
+}

@@ -1,0 +1,162 @@
+//! Answers over HTTP: their bodies, headers and compression.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Frame};
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use skeg_core::api::Status;
+use tokio::time::Sleep;
+
+use super::accept::Encoding;
+use super::ask::{Event, Events, Inbound};
+use super::render::Look;
+
+/// The body of an answer.
+pub type Content = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Bodies of fewer bytes are not compressed (apiserver `defaultGzipThresholdBytes`).
+const GZIP_FROM: usize = 128 << 10;
+/// Bytes of events that are sent together.
+const CHUNK: usize = 64 << 10;
+
+fn build(code: u16, content_type: &str, body: Vec<u8>) -> Response<Content> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(code).expect("codes are Kubernetes' own");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).expect("media types are plain"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Plain text.
+pub fn text(code: u16, text: String) -> Response<Content> {
+    build(code, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+/// A value of a media type of its own.
+pub fn typed(content_type: &str, value: &Value) -> Response<Content> {
+    build(200, content_type, serde_json::to_vec(value).expect("values serialise"))
+}
+
+/// A value as the client wants it.
+pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Response<Content> {
+    let (content_type, body) = match encoding {
+        Encoding::Json => ("application/json", serde_json::to_vec(value).expect("values serialise")),
+        Encoding::Yaml => ("application/yaml", serde_saphyr::to_string(value).expect("values serialise").into_bytes()),
+    };
+    if !gzip || body.len() < GZIP_FROM {
+        return build(code, content_type, body);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&body).expect("memory takes all");
+    let mut response = build(code, content_type, encoder.finish().expect("memory takes all"));
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+/// A failure.
+pub fn status(status: &Status, encoding: Encoding) -> Response<Content> {
+    let mut response = value(status.reason.code(), &status.to_json(), encoding, false);
+    if let Some(seconds) = status.details.as_ref().and_then(|d| d.retry_after_seconds) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A success with nothing to show but that.
+pub fn success(details: Option<Value>) -> Value {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if let Some(details) = details {
+        status["details"] = details;
+    }
+    status
+}
+
+/// Adds `Warning` headers.
+pub fn warn(response: &mut Response<Content>, warnings: &[String]) {
+    for warning in warnings {
+        let quoted: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let quoted = quoted.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, header);
+        }
+    }
+}
+
+/// The events of a watch, as they come.
+pub fn watch(events: Events, look: Look, cluster: Sender<Inbound>, timeout: Duration) -> Response<Content> {
+    let deadline = Box::pin(tokio::time::sleep(timeout));
+    let body = WatchBody { events, look, cluster, deadline, first: true, ended: false };
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+struct WatchBody {
+    events: Events,
+    look: Look,
+    cluster: Sender<Inbound>,
+    deadline: Pin<Box<Sleep>>,
+    /// No object has been shown yet.
+    first: bool,
+    ended: bool,
+}
+
+impl WatchBody {
+    fn write(&mut self, event: &Event, chunk: &mut Vec<u8>) {
+        match event {
+            Event::Line(line) => chunk.extend_from_slice(line),
+            Event::Value(type_, object) => {
+                let shown = self.look.event(type_, object, self.first);
+                self.first = false;
+                serde_json::to_writer(&mut *chunk, &json!({"type": type_, "object": shown})).expect("memory takes all");
+                chunk.push(b'\n');
+            }
+        }
+    }
+}
+
+impl Body for WatchBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let mut chunk = Vec::new();
+        while !this.ended && chunk.len() < CHUNK {
+            match this.events.poll(cx) {
+                Poll::Ready(Some(event)) => this.write(&event, &mut chunk),
+                Poll::Ready(None) => this.ended = true,
+                Poll::Pending => break,
+            }
+        }
+        if !chunk.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from(chunk)))));
+        }
+        if this.ended || this.deadline.as_mut().poll(cx).is_ready() {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for WatchBody {
+    fn drop(&mut self) {
+        // Where the cluster has ended, there is no watch to end.
+        let _ = self.cluster.send(Inbound::Cancel(self.events.id));
+    }
+}

@@ -1,0 +1,195 @@
+//! Paths of the API: what a URL names.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
+
+use skeg_core::Kind;
+use skeg_core::api::{Reason, Status};
+
+/// What a path leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// `/healthz`, `/livez`, `/readyz`, and one check of theirs.
+    Health {
+        /// Whether it is asked if requests are served, and not only whether the process lives.
+        readiness: bool,
+        /// The check, if one is named.
+        check: Option<String>,
+    },
+    /// `/version`.
+    Version,
+    /// `/`: the paths that there are.
+    Root,
+    /// `/api`, or `/apis`.
+    Groups {
+        /// `/api`.
+        legacy: bool,
+    },
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/v1`, or `/apis/GROUP/VERSION`.
+    Resources {
+        /// The group; empty for the core group.
+        group: String,
+        /// The version.
+        version: String,
+    },
+    /// `/openapi/v3`.
+    OpenApiIndex,
+    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`: the rest of the path.
+    OpenApi(String),
+    /// Objects.
+    Objects(Objects),
+}
+
+/// The part of a path that names objects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Objects {
+    /// Their kind.
+    pub kind: Kind,
+    /// Their namespace; empty: all of them, or the kind has none.
+    pub namespace: String,
+    /// The object, if one is named.
+    pub name: Option<String>,
+    /// Its subresource, if one is named.
+    pub subresource: Option<String>,
+    /// The old way of watching, `/api/v1/watch/…`.
+    pub watch: bool,
+}
+
+/// 404 for a path that leads nowhere.
+pub fn not_found() -> Status {
+    let message = "the server could not find the requested resource".into();
+    Status { reason: Reason::NotFound, message, details: None }
+}
+
+/// Takes a path apart.
+pub fn route(path: &str) -> Result<Route, Status> {
+    let decoded = segments(path)?;
+    let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
+    let health =
+        |readiness: bool, check: Option<&&str>| Route::Health { readiness, check: check.map(|c| (*c).to_owned()) };
+    Ok(match parts.as_slice() {
+        [] => Route::Root,
+        ["healthz" | "livez", rest @ ..] if rest.len() <= 1 => health(false, rest.first()),
+        ["readyz", rest @ ..] if rest.len() <= 1 => health(true, rest.first()),
+        ["version"] => Route::Version,
+        ["api"] => Route::Groups { legacy: true },
+        ["apis"] => Route::Groups { legacy: false },
+        ["openapi", "v3"] => Route::OpenApiIndex,
+        ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
+        ["api", "v1"] => Route::Resources { group: String::new(), version: "v1".to_owned() },
+        ["apis", group] => Route::Group((*group).to_owned()),
+        ["apis", group, version] => Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
+        ["api", version, rest @ ..] => Route::Objects(objects("", version, rest)?),
+        ["apis", group, version, rest @ ..] => Route::Objects(objects(group, version, rest)?),
+        _ => return Err(not_found()),
+    })
+}
+
+/// The decoded segments of a path. One that would be another path is refused: it must not reach the store's keys.
+fn segments(path: &str) -> Result<Vec<String>, Status> {
+    let mut segments = Vec::new();
+    for raw in path.split('/').filter(|s| !s.is_empty()) {
+        let bad = |why: &str| Status::bad_request(format!("invalid path segment {raw:?}: {why}"));
+        let text = percent_encoding::percent_decode_str(raw).decode_utf8().map_err(|_| bad("it is not UTF-8"))?;
+        if text == "." || text == ".." {
+            return Err(bad("it may not be '.' or '..'"));
+        }
+        if text.contains(['/', '%', '\0']) {
+            return Err(bad("it may not contain '/' or '%'"));
+        }
+        segments.push(text.into_owned());
+    }
+    Ok(segments)
+}
+
+fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Status> {
+    let watch = rest.first() == Some(&"watch");
+    if watch {
+        rest = &rest[1..];
+    }
+    let find = |plural: &str| {
+        let found = Kind::by_resource(group, plural).filter(|kind| kind.info().version == version);
+        found.ok_or_else(not_found)
+    };
+    let (namespace, rest) = match rest {
+        // Namespaces have no other resources under them than their own subresources.
+        ["namespaces", namespace, plural, more @ ..] if group.is_empty() && !is_namespace_subresource(plural, more) => {
+            (Some(*namespace), &rest[2..])
+        }
+        ["namespaces", namespace, _, ..] if !group.is_empty() => (Some(*namespace), &rest[2..]),
+        _ => (None, rest),
+    };
+    let [plural, rest @ ..] = rest else { return Err(not_found()) };
+    let kind = find(plural)?;
+    if namespace.is_some() && !kind.info().namespaced {
+        return Err(not_found());
+    }
+    let (name, subresource) = match rest {
+        [] => (None, None),
+        [name] => (Some(*name), None),
+        [name, subresource] => (Some(*name), Some(*subresource)),
+        _ => return Err(not_found()),
+    };
+    if name.is_some() && kind.info().namespaced && namespace.is_none() {
+        return Err(not_found());
+    }
+    Ok(Objects {
+        kind,
+        namespace: namespace.unwrap_or_default().to_owned(),
+        name: name.map(str::to_owned),
+        subresource: subresource.map(str::to_owned),
+        watch,
+    })
+}
+
+fn is_namespace_subresource(segment: &str, after: &[&str]) -> bool {
+    after.is_empty() && Kind::NAMESPACE.info().subresources.contains(&segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Objects, Route, route};
+    use skeg_core::Kind;
+
+    #[test]
+    fn paths_lead_to_objects() {
+        fn check(path: &str, kind: Kind, namespace: &str, name: Option<&str>, subresource: Option<&str>, watch: bool) {
+            let owned = |s: Option<&str>| s.map(str::to_owned);
+            let (name, subresource) = (owned(name), owned(subresource));
+            let want = Objects { kind, namespace: namespace.to_owned(), name, subresource, watch };
+            assert_eq!(route(path).unwrap(), Route::Objects(want), "{path}");
+        }
+        check("/api/v1/pods", Kind::POD, "", None, None, false);
+        check("/api/v1/namespaces/a/pods", Kind::POD, "a", None, None, false);
+        check("/api/v1/namespaces/a/pods/p", Kind::POD, "a", Some("p"), None, false);
+        check("/api/v1/namespaces/a/pods/p/eviction", Kind::POD, "a", Some("p"), Some("eviction"), false);
+        check("/api/v1/watch/namespaces/a/pods", Kind::POD, "a", None, None, true);
+        check("/api/v1/namespaces", Kind::NAMESPACE, "", None, None, false);
+        check("/api/v1/namespaces/a", Kind::NAMESPACE, "", Some("a"), None, false);
+        check("/api/v1/namespaces/a/finalize", Kind::NAMESPACE, "", Some("a"), Some("finalize"), false);
+        check("/api/v1/nodes/n/status", Kind::NODE, "", Some("n"), Some("status"), false);
+        check("/apis/apps/v1/namespaces/a/deployments/d/scale", Kind::DEPLOYMENT, "a", Some("d"), Some("scale"), false);
+        check("/api/v1/namespaces/a/configmaps/kube%2Droot", Kind::CONFIG_MAP, "a", Some("kube-root"), None, false);
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere_are_refused() {
+        for (path, code) in [
+            ("/nothing", 404),
+            ("/api/v2/pods", 404),
+            ("/api/v1/pots", 404),
+            ("/apis/apps/v1beta1/deployments", 404),
+            ("/api/v1/namespaces/a/nodes", 404),
+            ("/api/v1/pods/p", 404),
+            ("/api/v1/namespaces/a/pods/p/log/more", 404),
+            ("/api/v1/namespaces/../pods/p", 400),
+            ("/api/v1/namespaces/a/pods/..%2f..%2fsecrets", 400),
+            ("/api/v1/namespaces/a%2fb/pods", 400),
+            ("/api/v1/namespaces/%2e%2e/pods", 400),
+            ("/api/v1/namespaces/a/pods/%ff", 400),
+        ] {
+            assert_eq!(route(path).unwrap_err().reason.code(), code, "{path}");
+        }
+    }
+}

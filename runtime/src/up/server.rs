@@ -1,0 +1,107 @@
+//! Sockets: TLS, HTTP/1.1 and HTTP/2, and how they end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::handler::Handler;
+use super::identity::Identity;
+use super::pki::Pki;
+
+/// How long a client may take to agree on TLS, and to send the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that are open at once.
+const CONNECTIONS: usize = 20_000;
+/// Requests that one connection of HTTP/2 has open at once (apiserver `--http2-max-streams-per-connection`).
+const STREAMS: u32 = 250;
+/// How long requests may take to end after the server was asked to.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How clients and server prove to each other who they are. Clients need not.
+pub fn tls(pki: &Pki) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(pki.ca.clone()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pki.server.key.clone()));
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![CertificateDer::from(pki.server.certificate.clone())], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Serves until `stop` comes, and a little longer for requests that are open then.
+pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handler>, stop: impl Future<Output = ()>) {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let farewell = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore stays open");
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of descriptors, or the client is gone: others may fare better in a moment.
+                tracing::warn!("a connection could not be accepted: {e}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (acceptor, handler, watcher) = (acceptor.clone(), Arc::clone(&handler), farewell.watcher());
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(e) = connection(stream, acceptor, handler, watcher).await {
+                tracing::debug!("a connection ended: {e}");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(FAREWELL, farewell.shutdown()).await.is_err() {
+        tracing::debug!("requests that were still open are cut off");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    handler: Arc<Handler>,
+    farewell: hyper_util::server::graceful::Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let identity = Arc::new(match certificate {
+        Some(certificate) => Identity::of_certificate(certificate).ok_or("the client's certificate names nobody")?,
+        None => Identity::anonymous(),
+    });
+    let service = service_fn(move |request| {
+        let (handler, identity) = (Arc::clone(&handler), Arc::clone(&identity));
+        async move { Ok::<_, Infallible>(handler.respond(&identity, request).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    farewell.watch(served).await
+}

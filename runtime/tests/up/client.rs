@@ -1,0 +1,241 @@
+//! A cluster of a test's own, and an HTTP client that sends just what it is told to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+/// How long something may take that takes a moment.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory of a test's own.
+pub fn scratch(test: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("up").join(test);
+    std::fs::create_dir_all(&dir).expect("it can be made");
+    dir
+}
+
+/// A cluster that runs; it is killed with the test.
+pub struct Cluster {
+    child: Child,
+    /// `127.0.0.1:port`.
+    pub address: String,
+    /// Its kubeconfig.
+    pub kubeconfig: PathBuf,
+    admin: Arc<ClientConfig>,
+    stranger: Arc<ClientConfig>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    /// Headers, their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The first header of a name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+impl Cluster {
+    /// Starts one, and waits until it answers.
+    pub fn start(test: &str, args: &[&str]) -> Cluster {
+        let kubeconfig = scratch(test).join("kubeconfig");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+        command.args(["up", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(&kubeconfig).args(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary runs");
+        let mut line = String::new();
+        let read = BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line);
+        assert!(read.is_ok() && line.starts_with("kubectl "), "it says how to go on: {line:?}");
+        let text = std::fs::read_to_string(&kubeconfig).expect("the kubeconfig is written");
+        let config: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
+        let server = config["clusters"][0]["cluster"]["server"].as_str().expect("a URL");
+        let decode = |value: &Value| STANDARD.decode(value.as_str().expect("base64")).expect("base64");
+        let user = &config["users"][0]["user"];
+        let mut roots = RootCertStore::empty();
+        let authority = decode(&config["clusters"][0]["cluster"]["certificate-authority-data"]);
+        roots.add(CertificateDer::from_pem_slice(&authority).expect("PEM")).expect("a certificate");
+        let certificate = CertificateDer::from_pem_slice(&decode(&user["client-certificate-data"])).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])).expect("PEM");
+        let builder = || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            builder.expect("versions are known").with_root_certificates(roots.clone())
+        };
+        let admin = builder().with_client_auth_cert(vec![certificate], key).expect("they belong together");
+        let stranger = builder().with_no_client_auth();
+        let address = server.strip_prefix("https://").expect("TLS").to_owned();
+        let cluster = Cluster { child, address, kubeconfig, admin: Arc::new(admin), stranger: Arc::new(stranger) };
+        cluster.wait_for("the cluster is ready", || cluster.get("/readyz").code == 200);
+        cluster
+    }
+
+    fn connect(&self, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let connection = ClientConnection::new(Arc::clone(config), name).expect("TLS can be set up");
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("sockets have time-outs");
+        StreamOwned::new(connection, stream)
+    }
+
+    fn exchange(
+        &self,
+        config: &Arc<ClientConfig>,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut stream = self.connect(config);
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("it reads");
+        // Who is refused early may not read all of the body.
+        let _ = stream.write_all(body).and_then(|()| stream.flush());
+        read_answer(&mut BufReader::new(stream))
+    }
+
+    /// Sends a request as the administrator.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.exchange(&self.admin, method, path, headers, body)
+    }
+
+    /// Reads as the administrator.
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"")
+    }
+
+    /// Reads as somebody without a certificate.
+    pub fn get_as_stranger(&self, path: &str) -> Answer {
+        self.exchange(&self.stranger, "GET", path, &[], b"")
+    }
+
+    /// Writes JSON as the administrator.
+    pub fn write(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let content_type = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        self.send(method, path, &[("Content-Type", content_type)], body.to_string().as_bytes())
+    }
+
+    /// Creates an object, which must be taken.
+    pub fn create(&self, path: &str, body: &Value) -> Value {
+        let answer = self.write("POST", path, body);
+        assert_eq!(answer.code, 201, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// The first events of a watch, as lines of JSON.
+    pub fn watch(&self, path: &str, count: usize) -> Vec<Value> {
+        let mut stream = self.connect(&self.admin);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(head.as_bytes()).expect("it reads");
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        while reader.read_line(&mut line).expect("it answers") > 2 {
+            line.clear();
+        }
+        let mut events = Vec::new();
+        while events.len() < count {
+            line.clear();
+            assert!(reader.read_line(&mut line).expect("events come") > 0, "the watch ended after {events:?}");
+            // Lines that are no JSON are the lengths of chunks.
+            if line.starts_with('{') {
+                events.push(serde_json::from_str(&line).expect("events are JSON"));
+            }
+        }
+        events
+    }
+
+    /// Waits until something holds.
+    pub fn wait_for(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Another command of `skeg`, about this cluster.
+    pub fn skeg(&self, command: &str) -> Output {
+        let mut skeg = Command::new(env!("CARGO_BIN_EXE_skeg"));
+        skeg.args([command, "--listen", &self.address]).output().expect("the binary runs")
+    }
+
+    /// Waits until the process has ended, and tells how.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().expect("it is our child").code()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_answer(reader: &mut impl BufRead) -> Answer {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("it answers");
+    let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or_else(|| panic!("no answer: {line:?}"));
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line).expect("headers come");
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut answer = Answer { code, headers, body: Vec::new() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        loop {
+            line.clear();
+            reader.read_line(&mut line).expect("chunks come");
+            let length = usize::from_str_radix(line.trim(), 16).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+            let mut chunk = vec![0; length + 2];
+            reader.read_exact(&mut chunk).expect("chunks are whole");
+            if length == 0 {
+                break;
+            }
+            answer.body.extend_from_slice(&chunk[..length]);
+        }
+    } else {
+        let length = answer.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        answer.body.resize(length, 0);
+        reader.read_exact(&mut answer.body).expect("the body is whole");
+    }
+    answer
+}

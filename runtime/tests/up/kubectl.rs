@@ -1,0 +1,137 @@
+//! kubectl against a cluster: what a person sees of the commands that they use every day. Runs the binary that `KUBECTL`
+//! names, or else the one on the path; says so where there is none.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::client::{Cluster, scratch};
+
+struct Kubectl<'a> {
+    binary: PathBuf,
+    cluster: &'a Cluster,
+    cache: PathBuf,
+}
+
+/// The binary to test with. A dispatcher looks at the server first and then runs another: `KUBECTL` names one that does
+/// not.
+fn binary() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("KUBECTL") {
+        return Some(PathBuf::from(named));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
+}
+
+impl Kubectl<'_> {
+    fn run(&self, args: &[&str], input: &str) -> (bool, String) {
+        let mut command = Command::new(&self.binary);
+        command.arg("--kubeconfig").arg(&self.cluster.kubeconfig).arg("--cache-dir").arg(&self.cache).args(args);
+        let file = self.cache.join("input.yaml");
+        std::fs::write(&file, input).expect("it can be written");
+        command.stdin(std::fs::File::open(&file).expect("it was just written"));
+        let output = command.output().expect("kubectl runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Runs a command that must end well, and returns what it printed.
+    fn well(&self, args: &[&str], input: &str) -> String {
+        let (well, text) = self.run(args, input);
+        assert!(well, "kubectl {}: {text}", args.join(" "));
+        text
+    }
+
+    /// Runs a command, and looks for parts of what it prints, in any order.
+    fn check(&self, line: &str, parts: &[&str]) {
+        let args: Vec<&str> = line.split(' ').collect();
+        let text = self.well(&args, "");
+        for part in parts {
+            assert!(text.contains(part), "kubectl {line}: {part:?} is not in\n{text}");
+        }
+    }
+}
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: nginx, image: 'nginx:1', ports: [{containerPort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
+";
+
+#[test]
+fn a_day_with_kubectl() {
+    let Some(binary) = binary() else {
+        eprintln!("no kubectl is on the path, and KUBECTL names none: not run");
+        return;
+    };
+    let cluster = Cluster::start("kubectl", &["--nodes", "3"]);
+    // A cache of this run's own: discovery of another server must not be believed.
+    let cache = scratch("kubectl").join(format!("cache-{}", std::process::id()));
+    std::fs::create_dir_all(&cache).expect("it can be made");
+    let kubectl = Kubectl { binary, cluster: &cluster, cache };
+
+    kubectl.check("wait --for=condition=Ready nodes --all --timeout=60s", &["node/node-0 condition met"]);
+    kubectl.check("get nodes -o wide", &["NAME", "INTERNAL-IP", "Ready", "v1.36"]);
+    kubectl.check("version", &["Server Version: v1.36.0"]);
+    kubectl.check("cluster-info", &["control plane", "is running at"]);
+    kubectl.check("api-resources", &["deployments", "apps/v1", "PodDisruptionBudget"]);
+    let applied = kubectl.well(&["apply", "-f", "-"], WEB);
+    assert!(applied.contains("deployment.apps/web created"), "{applied}");
+    kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    let again = kubectl.well(&["apply", "-f", "-"], WEB);
+    assert!(again.contains("deployment.apps/web unchanged"), "{again}");
+    kubectl.check("get deployment web", &["READY", "2/2"]);
+    kubectl.check("get pods -o wide", &["Running", "1/1", "node-"]);
+    kubectl.check("get deployment web -o jsonpath={.spec.replicas}", &["2"]);
+    kubectl.check("get deployment web -o yaml", &["kind: Deployment", "image: nginx:1"]);
+    kubectl.check("get events", &["SuccessfulCreate", "Scheduled"]);
+    kubectl.check("describe deployment web", &["RollingUpdate", "2 desired", "ScalingReplicaSet"]);
+    kubectl.check("describe node node-0", &["Capacity:", "Allocated resources"]);
+    kubectl.check("describe service web", &["Endpoints:"]);
+    kubectl.check("label deployment web tier=front", &["deployment.apps/web labeled"]);
+    kubectl.check("annotate deployment web note=x", &["deployment.apps/web annotated"]);
+    kubectl.check("get deployment -l tier=front", &["web"]);
+    kubectl.check("scale deployment web --replicas=4", &["deployment.apps/web scaled"]);
+    kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    kubectl.check("set image deployment/web nginx=nginx:2", &["image updated"]);
+    kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    kubectl.check("rollout history deployment/web", &["REVISION", "2"]);
+    kubectl.check("rollout undo deployment/web", &["rolled back"]);
+    kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    kubectl.check("get deployment web -o jsonpath={..image}", &["nginx:1"]);
+    kubectl.check("rollout pause deployment/web", &["paused"]);
+    kubectl.check("rollout resume deployment/web", &["resumed"]);
+    kubectl.check("rollout restart deployment/web", &["restarted"]);
+    kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    let logs = kubectl.well(&["logs", "deployment/web"], "");
+    assert!(logs.contains("is simulated"), "{logs}");
+    kubectl.check("taint node node-0 a=b:NoSchedule", &["node/node-0 tainted"]);
+    kubectl.check("taint node node-0 a-", &["node/node-0 untainted"]);
+    kubectl.check("cordon node-1", &["node/node-1 cordoned"]);
+    kubectl.check("drain node-1 --ignore-daemonsets --timeout=60s", &["node/node-1 drained"]);
+    kubectl.check("get node node-1", &["Ready,SchedulingDisabled"]);
+    kubectl.check("uncordon node-1", &["node/node-1 uncordoned"]);
+    kubectl.check("wait --for=condition=Available deployment/web --timeout=60s", &["condition met"]);
+    kubectl.check("delete deployment web", &["deployment.apps \"web\" deleted"]);
+    kubectl.check("wait --for=delete pod -l app=web --timeout=60s", &[]);
+    kubectl.check("delete service,pdb --all", &["poddisruptionbudget.policy \"web\" deleted"]);
+    let (well, text) = kubectl.run(&["get", "deployment", "web"], "");
+    assert!(!well && text.contains("deployments.apps \"web\" not found"), "{text}");
+}
