@@ -23,6 +23,15 @@ impl BoundPodSpec {
         BoundPodSpec { shared: Rc::new(spec), node }
     }
 
+    /// The spec of a pod of this template. It is shared, save where the template itself names a node: a shared spec
+    /// names none.
+    pub fn of_template(template: &Rc<PodSpec>) -> BoundPodSpec {
+        match template.node_name {
+            None => BoundPodSpec { shared: Rc::clone(template), node: None },
+            Some(_) => BoundPodSpec::new((**template).clone()),
+        }
+    }
+
     /// As the whole spec, `nodeName` included. Copies everything.
     pub fn to_whole(&self) -> PodSpec {
         let mut spec = (*self.shared).clone();

@@ -299,8 +299,7 @@ impl<'a> Sync<'a> {
             owner_references: Some(vec![controller_ref(self.object)]),
             ..ObjectMeta::default()
         };
-        let spec = BoundPodSpec { shared: std::rc::Rc::clone(self.set.pod), node: None };
-        Pod::new(meta, spec, PodStatus::default())
+        Pod::new(meta, BoundPodSpec::of_template(self.set.pod), PodStatus::default())
     }
 }
 
@@ -315,5 +314,7 @@ fn is_namespace_terminating(error: &Status) -> bool {
     error.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
 }
 
+#[cfg(test)]
+mod template_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use crate::controllers::{Controller, Plan, Write};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object};
 
-const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
+pub(super) const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
 
 fn set(replicas: i32) -> Object {
     Object::from_json(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
