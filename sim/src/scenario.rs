@@ -91,6 +91,8 @@ pub struct ImageProfile {
     pub never_ready: bool,
     /// Time from SIGTERM to exit.
     pub stop: Duration,
+    /// Time that a lifecycle hook takes which does not say so itself, as one that sleeps does.
+    pub hook: Duration,
     /// CPU in thousandths of a core that it uses.
     pub cpu_milli: u64,
     /// Memory in bytes that it uses.
@@ -108,6 +110,7 @@ impl Default for ImageProfile {
             pull_fails: false,
             never_ready: false,
             stop: Duration::from_millis(500),
+            hook: Duration::ZERO,
             cpu_milli: 50,
             memory_bytes: 64 << 20,
         }

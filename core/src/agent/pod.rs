@@ -473,8 +473,8 @@ impl PodState {
     fn sandbox_running(&mut self, result: Result<SandboxInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
         match result {
             Ok(info) => {
+                self.ip = self.address(&info, ctx.shared);
                 self.sandbox = Some(info.id);
-                self.ip = (!info.ip.is_empty()).then_some(info.ip);
                 self.sandbox_life = SandboxLife::Ready;
             }
             Err(e) => {
@@ -485,6 +485,13 @@ impl PodState {
                 });
             }
         }
+    }
+
+    /// The pod's address: that of its sandbox, or of the node whose network it uses.
+    pub(super) fn address(&self, sandbox: &SandboxInfo, shared: &Shared) -> Option<Rc<str>> {
+        let on_host = self.pod.spec.host_network == Some(true);
+        let ip = if on_host { &shared.config.host_ip } else { &sandbox.ip };
+        (!ip.is_empty()).then(|| Rc::clone(ip))
     }
 
     fn sandbox_stopped(&mut self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {

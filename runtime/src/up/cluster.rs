@@ -18,6 +18,7 @@ use skeg_core::{Deadline, Machine, Mono, Now, Rng, Wall};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
+use skeg_sim::subnet::Subnet;
 
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
@@ -113,9 +114,10 @@ impl Cluster {
             start("scheduler".to_owned(), Role::Scheduler(0)),
         ];
         let mut runtimes = Vec::new();
-        for (n, config) in nodes.into_iter().enumerate() {
+        let subnets = Subnet::of_agents(nodes.iter());
+        for (n, (config, addresses)) in nodes.into_iter().zip(subnets).enumerate() {
             let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
-            runtimes.push((members.len(), NodeRuntime::new(n as u32, rng)));
+            runtimes.push((members.len(), NodeRuntime::new(n as u32, addresses, rng)));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let rng = Rng::stream(seed, "api-server", 0);

@@ -254,6 +254,9 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     if let Some(d) = f.get("stop").and_then(|s| s.duration()) {
         p.stop = d;
     }
+    if let Some(d) = f.get("hook").and_then(|s| s.duration()) {
+        p.hook = d;
+    }
     if let Some(q) = f.get("cpu").and_then(|s| s.quantity()) {
         p.cpu_milli = u64::try_from(q.milli()).unwrap_or(0);
     }

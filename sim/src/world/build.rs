@@ -20,6 +20,7 @@ use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
 use crate::scenario::{Action, FaultLevel, Scenario};
+use crate::subnet::Subnet;
 
 /// Splits nodes of a scenario over zones and gives each its configuration.
 fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
@@ -85,14 +86,16 @@ impl World {
         let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
         let control = processes.len();
         let mut nodes = Vec::new();
-        for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
+        let configs = node_configs(scenario);
+        let subnets = Subnet::of_agents(configs.iter().map(|(config, _)| config));
+        for (n, ((config, zone), addresses)) in configs.into_iter().zip(subnets).enumerate() {
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
             let agent = add(format!("agent {name}"), Role::Agent(n, Rc::new(config)), host, &mut processes);
             let proxy = cluster.proxies.then(|| {
                 let config = ProxyConfig { node_name: Rc::from(&*name), zone: Rc::from(&*zone) };
                 add(format!("proxy {name}"), Role::Proxy(n, config), host, &mut processes)
             });
-            let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));
+            let runtime = NodeRuntime::new(n as u32, addresses, Rng::stream(seed, &format!("runtime {name}"), 0));
             let services = BTreeMap::new();
             nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, proxy, host, services });
         }
