@@ -54,6 +54,10 @@ pub const NODE_STATUS_MAX_IMAGES: usize = 50;
 pub const CONTAINER_BACKOFF_BASE: Duration = Duration::from_secs(10);
 /// Longest back-off of a crashing container and of a failing image pull (kubelet `MaxContainerBackOff`).
 pub const CONTAINER_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// First pause after a volume could not be mounted; it doubles.
+pub const MOUNT_BACKOFF_BASE: Duration = Duration::from_millis(500);
+/// Longest such pause.
+pub const MOUNT_BACKOFF_MAX: Duration = Duration::from_secs(122);
 /// How long a command to the container runtime may take (`runtimeRequestTimeout`).
 pub const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an image pull may take before it counts as failed.

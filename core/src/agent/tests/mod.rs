@@ -1,6 +1,7 @@
 //! A whole agent against a small API and a small container runtime, told as transcripts of what the API was told.
 
 mod faults;
+mod references;
 mod stories;
 
 use std::collections::BTreeMap;
