@@ -91,9 +91,6 @@ fn check_shape(object: &Object) -> Result<(), Status> {
     if info.namespaced && object.namespace().is_empty() {
         return Err(Status::bad_request("an empty namespace may not be set during creation"));
     }
-    if !info.namespaced && !object.namespace().is_empty() {
-        return Err(Status::bad_request("namespace may not be set for cluster-scoped resources"));
-    }
     if object.name().is_empty() && object.meta().generate_name.as_deref().unwrap_or("").is_empty() {
         let error = FieldError::required("metadata.name", "name or generateName is required");
         return Err(Status::invalid(object.kind(), "", &[error]));

@@ -46,7 +46,10 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(origin: Origin, request: Box<Request>) -> Box<Write> {
+    pub(super) fn new(origin: Origin, mut request: Box<Request>) -> Box<Write> {
+        if let Call::Create { object, .. } | Call::Update { object, .. } = &mut request.call {
+            forget_namespace(object);
+        }
         let (fresh, admitted, response) = (Vec::new(), None, None);
         Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, outrun: false, response })
     }
@@ -331,6 +334,14 @@ fn fenced_off(write: &Write) -> Option<Status> {
     let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision());
     let key = about(&write.request.call);
     (epoch != fence.epoch).then(|| Status::fenced(key.kind, key.name(), fence.lease.path()))
+}
+
+/// An object of the whole cluster has no namespace, whatever it says (`EnsureObjectNamespaceMatchesRequestNamespace`).
+#[inline]
+fn forget_namespace(object: &mut Object) {
+    if !object.kind().info().namespaced && !object.namespace().is_empty() {
+        object.meta_mut().namespace = None;
+    }
 }
 
 /// The object that a write is about.

@@ -62,7 +62,10 @@ pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,
 };
 pub use quantity::{Milli, QuantityError};
-pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
+pub use resources::{
+    Amounts, container_limits, container_requests, is_pod_level, is_restartable_init, pod_limits, pod_requests,
+    qos_class,
+};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};

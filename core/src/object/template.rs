@@ -13,6 +13,8 @@ pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
     fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec;
     /// The template's metadata.
     fn template_meta(&self) -> Option<&ObjectMeta>;
+    /// Whether there is a template. A template has a pod spec, if only an empty one: Go has no other.
+    fn has_template(&self) -> bool;
 }
 
 impl HasTemplate for apps_v1::DeploymentSpec {
@@ -21,6 +23,9 @@ impl HasTemplate for apps_v1::DeploymentSpec {
     }
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.metadata.as_ref()
+    }
+    fn has_template(&self) -> bool {
+        true
     }
 }
 
@@ -31,6 +36,9 @@ impl HasTemplate for apps_v1::ReplicaSetSpec {
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.as_ref().and_then(|t| t.metadata.as_ref())
     }
+    fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
 }
 
 impl HasTemplate for core_v1::ReplicationControllerSpec {
@@ -39,6 +47,9 @@ impl HasTemplate for core_v1::ReplicationControllerSpec {
     }
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.as_ref().and_then(|t| t.metadata.as_ref())
+    }
+    fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 }
 
@@ -57,7 +68,7 @@ pub struct Templated<S> {
 impl<S: HasTemplate> Templated<S> {
     /// Takes the pod spec out of a whole spec.
     pub fn new(mut fields: S) -> Templated<S> {
-        let pod = fields.template_mut().spec.take();
+        let pod = if fields.has_template() { fields.template_mut().spec.take() } else { None };
         let has_pod = pod.is_some();
         Templated { fields, pod: Rc::new(pod.unwrap_or_default()), has_pod }
     }

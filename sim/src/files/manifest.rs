@@ -128,7 +128,7 @@ fn open<'d>(
             }
             return;
         };
-        for entry in entries.iter().filter(|e| !["apiVersion", "kind", "metadata", "items"].contains(&e.key.as_str())) {
+        for entry in entries.iter().filter(|e| !LIST_FIELDS.contains(&e.key.as_str())) {
             let message = format!("unknown field {:?}; remove it or correct its name", entry.key);
             problems.push(document.problem_at(entry.line, &join(&path, &entry.key), message));
         }
@@ -140,6 +140,9 @@ fn open<'d>(
     }
     raws.push(Raw { document, path, value });
 }
+
+/// What a list has. Old exports have its metadata beside the rest.
+const LIST_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "items", "resourceVersion", "selfLink"];
 
 /// The tree as JSON, but for the items of a list, which are opened one by one.
 fn tree_without_items(tree: &Tree) -> Value {
@@ -209,12 +212,14 @@ fn instead(kind: &str) -> String {
     }
 }
 
-/// A namespaced object without a namespace goes to `default`, as `kubectl` has it.
+/// A namespaced object without a namespace goes to `default`, as `kubectl` has it; any other loses the one it names, as
+/// the API has it.
 fn default_namespace(value: &mut Value, kind: Kind) {
-    if !kind.info().namespaced {
-        return;
-    }
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        if !kind.info().namespaced {
+            meta.remove("namespace");
+            return;
+        }
         let absent = meta.get("namespace").is_none_or(|n| n.is_null() || n.as_str() == Some(""));
         if absent {
             meta.insert("namespace".to_owned(), json!("default"));
@@ -333,6 +338,8 @@ mod tests {
                     items:\n    - metadata: {name: b, namespace: x}\n- {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n";
         assert_eq!(names(text), ["Namespace/x", "ConfigMap/a", "ConfigMap/b"]);
         assert!(names("apiVersion: v1\nkind: List\nitems: []\n").is_empty());
+        let old = "apiVersion: v1\nitems: []\nkind: List\nmetadata: {}\nresourceVersion: ''\nselfLink: ''\n";
+        assert!(names(old).is_empty());
     }
 
     #[test]
@@ -341,6 +348,11 @@ mod tests {
         assert_eq!(m.add_namespaces(), ["shop"]);
         assert_eq!(m.objects.len(), 2);
         assert_eq!(read_text(CM).0.objects[0].meta().namespace.as_deref(), Some("default"));
+        let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r, namespace: x}\n\
+                    rules: []\n";
+        let (mut m, problems) = read_text(role);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!((m.add_namespaces(), m.objects[0].meta().namespace.as_deref()), (Vec::new(), None));
     }
 
     #[test]

@@ -31,7 +31,6 @@ fn create_stamps_and_refuses() {
     homeless["metadata"] = json!({"name": "x"});
     let mut lost = config_map("x");
     lost["metadata"]["namespace"] = json!("nowhere");
-    let mut node = json!({"apiVersion":"v1","kind":"Node","metadata":{"name":"n","namespace":"default"}});
     for (manifest, reason, text) in [
         (deployment("a", 1), Reason::AlreadyExists, "deployments.apps \"a\" already exists"),
         (with_rv, Reason::BadRequest, "resourceVersion should not be set on objects to be created"),
@@ -42,7 +41,6 @@ fn create_stamps_and_refuses() {
         ),
         (homeless, Reason::BadRequest, "an empty namespace may not be set during creation"),
         (lost, Reason::NotFound, "namespaces \"nowhere\" not found"),
-        (node.take(), Reason::BadRequest, "namespace may not be set for cluster-scoped resources"),
     ] {
         assert_eq!(refusal(c.create(manifest)), (reason, text.to_owned()));
     }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Kind, Object};
 use crate::api::Status;
 
-pub use quantity::canonical;
+pub use quantity::{canonical, in_family_of, rounded_up};
 
 /// One thing in a manifest that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

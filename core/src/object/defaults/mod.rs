@@ -63,7 +63,7 @@ fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
     if spec.fields.lacks() {
         Rc::make_mut(spec).fields.fill();
     }
-    if spec.pod.lacks() && spec.template_is_given() {
+    if spec.fields.has_template() && spec.pod.lacks() {
         Rc::make_mut(spec).pod_mut().fill();
     }
 }

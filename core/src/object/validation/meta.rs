@@ -70,6 +70,26 @@ pub(super) fn template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Ve
     annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
 }
 
+/// `ValidateTemplateObjectMeta`: of the metadata of a claim that is yet to be made, labels and annotations may be set.
+pub(super) fn claim_template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let Some(meta) = meta else { return };
+    annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
+    labels(meta.labels.as_ref(), &at.field("labels"), errors);
+    for (field, set) in [
+        ("name", meta.name.is_some()),
+        ("generateName", meta.generate_name.is_some()),
+        ("namespace", meta.namespace.is_some()),
+        ("uID", meta.uid.is_some()),
+        ("resourceVersion", meta.resource_version.is_some()),
+        ("ownerReferences", meta.owner_references.is_some()),
+        ("finalizers", meta.finalizers.is_some()),
+    ] {
+        if set {
+            errors.push(FieldError::forbidden(at.field(field), "cannot be set"));
+        }
+    }
+}
+
 /// `ValidateLabels`.
 pub(super) fn labels(labels: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (key, value) in labels.into_iter().flatten() {

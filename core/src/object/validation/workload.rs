@@ -155,9 +155,11 @@ fn selected_template(
 
 /// `ValidatePodTemplateSpec`.
 pub(super) fn template(meta: Option<&ObjectMeta>, pod: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
-    meta::template(meta, &at.field("metadata"), errors);
+    meta::template(meta, at, errors);
+    let annotations = meta.and_then(|m| m.annotations.as_ref());
+    pod::annotations(annotations, pod, &at.field("annotations"), errors);
     let at = at.field("spec");
-    pod::spec(pod, &at, errors);
+    pod::spec(pod, None, &at, errors);
     if pod.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
         errors.push(FieldError::forbidden(
             at.field("ephemeralContainers"),
@@ -169,7 +171,7 @@ pub(super) fn template(meta: Option<&ObjectMeta>, pod: &PodSpec, at: &Path<'_>, 
 fn always_restarts(pod: &PodSpec, what: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let at = at.field("template");
     let at = at.field("spec");
-    if let Some(policy) = pod.restart_policy.as_deref().filter(|p| matches!(*p, "OnFailure" | "Never")) {
+    if let Some(policy) = pod.restart_policy.as_deref().filter(|p| *p != "Always") {
         errors.push(FieldError::not_supported(at.field("restartPolicy"), policy, &["Always"]));
     }
     if pod.active_deadline_seconds.is_some() {
