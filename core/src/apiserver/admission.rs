@@ -1,7 +1,8 @@
 //! Admission, defaulting and validation of what is written.
 //!
 //! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle
-//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition.
+//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, RuntimeClass (see
+//! `runtime_class`), PodSecurity (see `pod_security`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
 use serde_json::Value;
 
 use super::pod::set_condition;
+use super::pod_security;
 use super::service_ip::keep_allocated;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
@@ -36,8 +38,8 @@ struct Prepared {
     status: Briefed<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
-    /// Revision of the last change of a PriorityClass.
-    classes: Revision,
+    /// Revision of the last change of what else decided: a PriorityClass, a RuntimeClass.
+    decided_by: [Revision; 2],
 }
 
 /// The pod specs that have been prepared: pods of one template are prepared once and share what came of it.
@@ -98,7 +100,11 @@ impl Deciding<'_> {
                 taints.push(Taint { key, effect, ..Taint::default() });
             }
         }
-        refuse(object, &validation::create(object)).map_err(Decision::refuse)
+        let mut errors = validation::create(object);
+        if let Object::Namespace(namespace) = object {
+            errors.extend(pod_security::wrong_labels(namespace.meta.labels.as_ref()));
+        }
+        refuse(object, &errors).map_err(Decision::refuse)
     }
 
     /// Defaults and validates a changed object.
@@ -119,7 +125,14 @@ impl Deciding<'_> {
                 if !new.same_spec(current) {
                     apply_defaults(new);
                 }
-                refuse(new, &validation::update(new, current))
+                let mut errors = validation::update(new, current);
+                if let (Object::Namespace(new), Object::Namespace(old)) = (&*new, current) {
+                    let wrong = pod_security::wrong_labels(new.meta.labels.as_ref());
+                    if wrong != pod_security::wrong_labels(old.meta.labels.as_ref()) {
+                        errors.extend(wrong);
+                    }
+                }
+                refuse(new, &errors)
             }
         }
     }
@@ -127,7 +140,8 @@ impl Deciding<'_> {
     fn admit_pod(&mut self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
         if !mirror && self.admit_known_pod(write, pod) {
-            return refuse_pod(pod, validation::metadata_of_new);
+            refuse_pod(pod, validation::metadata_of_new)?;
+            return self.pod_security(write, pod);
         }
         let incoming = Rc::clone(&pod.spec.shared);
         pod.status = Part::new(PodStatus::default());
@@ -138,11 +152,13 @@ impl Deciding<'_> {
         self.priority(write, pod)?;
         let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
         tolerate_trouble_for_a_while(pod);
+        self.runtime_class(write, pod)?;
         if *pod.spec.shared == *incoming {
             // Nothing was missing: the template's own spec goes on being shared.
             pod.spec_mut().shared = Rc::clone(&incoming);
         }
         refuse_pod(pod, validation::create)?;
+        self.pod_security(write, pod)?;
         self.first_status(pod);
         if let (Some((account, account_rv)), None) = (account, &pod.spec.node) {
             self.memo.add(Prepared {
@@ -152,7 +168,7 @@ impl Deciding<'_> {
                 status: pod.status.clone(),
                 account,
                 account_rv,
-                classes: self.cache.last_event(Kind::PRIORITY_CLASS),
+                decided_by: self.deciding(),
             });
         }
         Ok(())
@@ -163,7 +179,7 @@ impl Deciding<'_> {
         let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
         let account = self.object(write, &known.account).map(|a| a.rv());
         let gated = known.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        if account != Some(known.account_rv) || known.classes != self.cache.last_event(Kind::PRIORITY_CLASS) || gated {
+        if account != Some(known.account_rv) || known.decided_by != self.deciding() || gated {
             return false;
         }
         if pod.spec.node.is_some() {
@@ -173,6 +189,10 @@ impl Deciding<'_> {
         }
         pod.status = known.status.clone();
         true
+    }
+
+    fn deciding(&self) -> [Revision; 2] {
+        [Kind::PRIORITY_CLASS, Kind::RUNTIME_CLASS].map(|kind| self.cache.last_event(kind))
     }
 
     fn first_status(&self, pod: &mut Pod) {

@@ -23,6 +23,8 @@ mod inflight;
 mod list;
 mod namespace;
 mod pod;
+mod pod_security;
+mod runtime_class;
 mod scale;
 mod service_ip;
 mod store_link;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::pod_security;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
 use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
@@ -111,6 +112,12 @@ impl Deciding<'_> {
         }
         if let Err(status) = self.admit_changed(&mut new, current, subresource) {
             return Decision::refuse_if(key, status);
+        }
+        if let (Object::Pod(pod), Object::Pod(old), Subresource::None) = (&new, current, subresource)
+            && pod_security::is_significant(pod, old)
+            && let Err(decision) = self.pod_security(write, pod)
+        {
+            return decision;
         }
         let allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
             Ok(allocation) => allocation,

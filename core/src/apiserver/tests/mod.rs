@@ -1,5 +1,6 @@
 //! The API server over the store in memory, pumped until nothing moves.
 
+mod admission;
 mod deletes;
 mod pods;
 mod reads;
