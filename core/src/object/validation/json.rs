@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
-use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
-use k8s_openapi::api::core::v1::{LimitRangeItem, LimitRangeSpec, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    LimitRangeItem, LimitRangeSpec, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, ResourceRequirements,
+};
+use k8s_openapi::api::node::v1::{Overhead, Scheduling};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::path::{Go, Path};
-use super::{names, not_negative, one_of, push_all, resources, volume, workload};
+use super::resources::Of;
+use super::{job, names, networking, not_negative, one_of, push_all, resources, volume, workload};
 use crate::object::{Dynamic, FieldError, Kind, Milli};
 
 /// Most bytes in a ConfigMap or Secret.
@@ -26,8 +29,8 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
     match d.kind {
         Kind::STATEFUL_SET => typed(d, "spec", errors, |s: &StatefulSetSpec, e| workload::stateful_set(s, e)),
         Kind::DAEMON_SET => typed(d, "spec", errors, |s: &DaemonSetSpec, e| workload::daemon_set(s, e)),
-        Kind::JOB => typed(d, "spec", errors, |s: &JobSpec, e| workload::job(s, root, true, e)),
-        Kind::CRON_JOB => typed(d, "spec", errors, |s: &CronJobSpec, e| workload::cron_job(s, e)),
+        Kind::JOB => typed(d, "spec", errors, job::job),
+        Kind::CRON_JOB => typed(d, "spec", errors, job::cron_job),
         Kind::POD_TEMPLATE => typed(d, "template", errors, |t: &PodTemplateSpec, e| {
             let none = PodSpec::default();
             let pod = t.spec.as_ref().unwrap_or(&none);
@@ -44,14 +47,24 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
         Kind::STORAGE_CLASS => required(&d.body, &["provisioner"], errors),
         Kind::ROLE | Kind::CLUSTER_ROLE => role(d, errors),
         Kind::ROLE_BINDING | Kind::CLUSTER_ROLE_BINDING => role_binding(d, errors),
-        Kind::INGRESS => ingress(&d.body, errors),
-        Kind::NETWORK_POLICY => network_policy(&d.body, errors),
+        Kind::INGRESS => typed_or_none(d, errors, networking::ingress),
+        Kind::NETWORK_POLICY => typed_or_none(d, errors, networking::policy),
         Kind::RESOURCE_QUOTA => quota(&d.body, errors),
         Kind::LIMIT_RANGE => typed(d, "spec", errors, limit_range),
         Kind::CUSTOM_RESOURCE_DEFINITION => definition(d, errors),
-        Kind::RUNTIME_CLASS => required(&d.body, &["handler"], errors),
-        Kind::INGRESS_CLASS => required(&d.body, &["spec", "controller"], errors),
+        Kind::RUNTIME_CLASS => runtime_class(d, errors),
+        Kind::INGRESS_CLASS => typed_or_none(d, errors, networking::class),
         Kind::CONTROLLER_REVISION => not_negative(number(&d.body, &["revision"]), &Path::Root("revision"), errors),
+        _ => {}
+    }
+}
+
+/// What only a new object is asked.
+pub(super) fn of_new(d: &Dynamic, errors: &mut Errors) {
+    let name = d.meta.name.as_deref().unwrap_or("");
+    match d.kind {
+        Kind::JOB => both(d, d, errors, |s, _, e| job::host_names(name, s, e)),
+        Kind::INGRESS => networking::class_given_twice(&d.meta, text(&d.body, &["spec", "ingressClassName"]), errors),
         _ => {}
     }
 }
@@ -62,13 +75,14 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
         return;
     }
     create(new, errors);
+    let root = &Path::Root("spec");
     let spec = |d: &Dynamic| d.body.get("spec").cloned();
     match new.kind {
         Kind::STATEFUL_SET => both(new, old, errors, workload::stateful_set_update),
         Kind::DAEMON_SET => both(new, old, errors, |n: &DaemonSetSpec, o, e| {
             workload::fixed_selector(&n.selector, &o.selector, e);
         }),
-        Kind::JOB => both(new, old, errors, workload::job_update),
+        Kind::JOB => both(new, old, errors, job::update),
         Kind::CONFIG_MAP | Kind::SECRET => immutable_data(new, old, errors),
         Kind::RESOURCE_QUOTA => {
             let scopes = |d: &Dynamic| {
@@ -87,6 +101,17 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
                     errors.push(FieldError::forbidden(field, "may not be changed in an update."));
                 }
             }
+        }
+        Kind::RUNTIME_CLASS => {
+            let handler = |d: &Dynamic| text(&d.body, &["handler"]).to_owned();
+            let show = |h: &String| Go(format!("{h:?}"));
+            super::meta::immutable(&handler(new), &handler(old), &Path::Root("handler"), show, errors);
+        }
+        Kind::INGRESS_CLASS => {
+            let controller = |d: &Dynamic| text(&d.body, &["spec", "controller"]).to_owned();
+            let show = |c: &String| Go(format!("{c:?}"));
+            let at = root.field("controller");
+            super::meta::immutable(&controller(new), &controller(old), &at, show, errors);
         }
         Kind::STORAGE_CLASS => {
             for (field, detail) in [
@@ -133,6 +158,18 @@ fn typed<T: for<'de> Deserialize<'de>>(
             Ok(spec) => check(&spec, errors),
             Err(e) => errors.push(FieldError::invalid(field, Go(value.to_string()), e.to_string())),
         },
+    }
+}
+
+/// As [`typed`], for a spec that may be absent, which is one that says nothing.
+fn typed_or_none<T: for<'de> Deserialize<'de> + Default>(
+    d: &Dynamic,
+    errors: &mut Errors,
+    check: impl FnOnce(&T, &mut Errors),
+) {
+    match d.body.get("spec") {
+        None | Some(Value::Null) => check(&T::default(), errors),
+        Some(_) => typed(d, "spec", errors, check),
     }
 }
 
@@ -384,6 +421,30 @@ fn priority_class(d: &Dynamic, errors: &mut Errors) {
     }
 }
 
+/// `ValidateRuntimeClass`.
+fn runtime_class(d: &Dynamic, errors: &mut Errors) {
+    let handler = text(&d.body, &["handler"]);
+    push_all(errors, &Path::Root("handler"), handler, names::label(handler));
+    if d.body.get("overhead").is_some_and(|o| !o.is_null()) {
+        typed(d, "overhead", errors, |o: &Overhead, e| {
+            let limits = ResourceRequirements { limits: o.pod_fixed.clone(), ..ResourceRequirements::default() };
+            resources::requirements(&limits, Of::Container, &BTreeSet::new(), &Path::Root("overhead"), e);
+        });
+    }
+    if d.body.get("scheduling").is_some_and(|s| !s.is_null()) {
+        typed(d, "scheduling", errors, |s: &Scheduling, e| {
+            let at = &Path::Root("scheduling");
+            super::meta::labels(s.node_selector.as_ref(), &at.field("nodeSelector"), e);
+            let (path, list) = (at.field("tolerations"), s.tolerations.as_deref().unwrap_or_default());
+            super::scheduling::tolerations(list, &path, e);
+            for (i, t) in list.iter().enumerate().filter(|(i, t)| list[..*i].contains(t)) {
+                let shown = Go(serde_json::to_string(t).unwrap_or_default());
+                e.push(FieldError::duplicate(path.index(i), shown));
+            }
+        });
+    }
+}
+
 fn role(d: &Dynamic, errors: &mut Errors) {
     let at = &Path::Root("rules");
     for (i, rule) in list(&d.body, &["rules"]).iter().enumerate() {
@@ -428,68 +489,6 @@ fn role_binding(d: &Dynamic, errors: &mut Errors) {
         if get("kind") == "ServiceAccount" && get("namespace").is_empty() && d.kind == Kind::CLUSTER_ROLE_BINDING {
             errors.push(FieldError::required(at.field("namespace"), ""));
         }
-    }
-}
-
-fn ingress(body: &Map<String, Value>, errors: &mut Errors) {
-    let at = &Path::Root("spec");
-    let rules = list(body, &["spec", "rules"]);
-    if rules.is_empty() && self::at(body, &["spec", "defaultBackend"]).is_none() {
-        let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid(at, Go("null".to_owned()), detail));
-    }
-    let at = at.field("rules");
-    for (i, rule) in rules.iter().enumerate() {
-        let at = at.index(i);
-        let host = rule.get("host").and_then(Value::as_str).unwrap_or("");
-        let plain = host.strip_prefix("*.").unwrap_or(host);
-        if !plain.is_empty() {
-            push_all(errors, &at.field("host"), host, names::subdomain(plain));
-        }
-        let paths = rule.pointer("/http/paths").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for (j, path) in paths.iter().enumerate() {
-            let at = at.field("http");
-            let at = at.field("paths");
-            let at = at.index(j);
-            ingress_path(path, &at, errors);
-        }
-    }
-}
-
-fn ingress_path(path: &Value, at: &Path<'_>, errors: &mut Errors) {
-    let get = |field: &str| path.get(field).and_then(Value::as_str).unwrap_or("");
-    let (text, kind) = (get("path"), get("pathType"));
-    if kind.is_empty() {
-        errors.push(FieldError::required(at.field("pathType"), "pathType must be specified"));
-        return;
-    }
-    one_of(kind, &["Exact", "ImplementationSpecific", "Prefix"], &at.field("pathType"), errors);
-    if kind != "ImplementationSpecific" && !text.starts_with('/') {
-        errors.push(FieldError::invalid(at.field("path"), text, "must be an absolute path"));
-    }
-    let service = path.pointer("/backend/service");
-    if service.is_none() && path.pointer("/backend/resource").is_none() {
-        let detail = "resource or service backend is required";
-        errors.push(FieldError::required(at.field("backend"), detail));
-    }
-    if let Some(service) = service {
-        let at = at.field("backend");
-        let at = at.field("service");
-        if service.get("name").and_then(Value::as_str).unwrap_or("").is_empty() {
-            errors.push(FieldError::required(at.field("name"), ""));
-        }
-        let port = |field: &str| service.pointer(&format!("/port/{field}")).is_some_and(|v| !v.is_null());
-        if !port("name") && !port("number") {
-            errors.push(FieldError::required(at, "port name or number is required"));
-        }
-    }
-}
-
-fn network_policy(body: &Map<String, Value>, errors: &mut Errors) {
-    let at = &Path::Root("spec");
-    for (i, type_) in list(body, &["spec", "policyTypes"]).iter().enumerate() {
-        let at = at.field("policyTypes");
-        one_of(type_.as_str().unwrap_or(""), &["Egress", "Ingress"], &at.index(i), errors);
     }
 }
 

@@ -13,7 +13,7 @@ const IMMUTABLE: &str = "field is immutable";
 /// What a name of this kind must look like.
 fn name_rule(kind: Kind) -> fn(&str) -> names::Wrongs {
     match kind {
-        Kind::NAMESPACE => names::label,
+        Kind::NAMESPACE | Kind::STATEFUL_SET => names::label,
         Kind::SERVICE => names::label_1035,
         Kind::ROLE | Kind::ROLE_BINDING | Kind::CLUSTER_ROLE | Kind::CLUSTER_ROLE_BINDING => names::path_segment,
         _ => names::subdomain,
@@ -251,5 +251,24 @@ pub(super) fn immutable<T: PartialEq>(
 ) {
     if new != old {
         errors.push(FieldError::invalid(at, show(new), IMMUTABLE));
+    }
+}
+
+/// `IsDomainPrefixedPath`.
+pub(super) fn domain_prefixed(text: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match text.split_once('/') {
+        _ if text.is_empty() => errors.push(FieldError::required(at, "")),
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            push_all(errors, at, host, names::subdomain(host));
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !path.bytes().all(good) {
+                let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                errors.push(FieldError::invalid(at, path, detail));
+            }
+        }
+        _ => {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(at, text, detail));
+        }
     }
 }

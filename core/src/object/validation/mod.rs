@@ -7,10 +7,12 @@ mod cloud_volume;
 mod container;
 mod cron;
 mod env;
+mod job;
 mod json;
 mod meta;
 mod mount;
 mod names;
+mod networking;
 mod path;
 mod pod;
 mod probe;
@@ -46,6 +48,10 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     match object {
         Object::Pod(pod) => pod::create(pod, &mut errors),
         Object::Event(event) => involved(event, &mut errors),
+        Object::Dynamic(d) => {
+            json::create(d, &mut errors);
+            json::of_new(d, &mut errors);
+        }
         other => spec(other, &mut errors),
     }
     errors

@@ -1,3 +1,4 @@
+mod kinds;
 mod pods;
 
 use proptest::prelude::*;
@@ -372,7 +373,13 @@ fn deployments() {
         change("/spec/replicas", json!(-1)),
         &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
     );
-    check(change("/spec/selector", json!({})), &["spec.selector: Required value"]);
+    check(
+        change("/spec/selector", json!({})),
+        &[
+            "spec.selector: Required value",
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+        ],
+    );
     check(
         change("/spec/strategy", json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 0}})),
         &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"],
@@ -414,9 +421,11 @@ fn other_workloads() {
     );
     check(sts.clone(), &[]);
     check(
-        with(sts.clone(), "/spec/volumeClaimTemplates", json!([])),
-        &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\""],
+        with(sts.clone(), "/spec/podManagementPolicy", json!("Random")),
+        &["spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'"],
     );
+    // Nobody looks into its pods before they are made.
+    check(with(sts.clone(), "/spec/volumeClaimTemplates", json!([])), &[]);
     check_update(with(sts.clone(), "/spec/replicas", json!(5)), sts.clone(), &[]);
     check_update(
         with(sts.clone(), "/spec/serviceName", json!("t")),
@@ -445,7 +454,7 @@ fn other_workloads() {
         json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": plain,
         "updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}}),
     );
-    check(ds, &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0"]);
+    check(ds, &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"]);
 }
 
 #[test]
