@@ -198,7 +198,8 @@ pub fn large() -> Result<Vec<Figure>, String> {
     ])
 }
 
-fn peak_rss_bytes() -> u64 {
+/// The most memory that this process has had so far.
+pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().map_or(0, |kib| kib * 1024)

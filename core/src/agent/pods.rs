@@ -171,7 +171,7 @@ impl Pods {
         if ended && !here {
             return;
         }
-        let spec = Rc::clone(&state.pod.spec.shared);
+        let spec = state.pod.spec.shared.clone();
         let asks = pod_requests(&spec);
         let known = here || state.pod.status.start_time.is_some();
         let shared = &mut self.shared;

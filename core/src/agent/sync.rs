@@ -180,7 +180,7 @@ impl PodState {
 
     /// The pod's spec in the API has changed: containers with another image must be restarted.
     pub(super) fn spec_changed(&mut self, new: &Pod) {
-        if Rc::ptr_eq(&self.pod.spec, &new.spec) || Rc::ptr_eq(&self.pod.spec.shared, &new.spec.shared) {
+        if Rc::ptr_eq(&self.pod.spec, &new.spec) || self.pod.spec.shared.is_held_as(&new.spec.shared) {
             return;
         }
         for c in &mut self.containers {
@@ -336,7 +336,7 @@ impl PodState {
         let spec = Rc::new(ContainerSpec {
             sandbox,
             pod_uid: Rc::clone(&self.uid),
-            pod: Rc::clone(&self.pod.spec.shared),
+            pod: self.pod.spec.shared.clone(),
             name: Rc::clone(&c.name),
             attempt: c.runs,
         });

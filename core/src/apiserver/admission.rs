@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use serde_json::Value;
 
 use super::pod::set_condition;
@@ -16,7 +16,7 @@ use crate::api::{Status, Subresource};
 use crate::limits;
 use crate::object::{
     BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, PodCondition, PodStatus, Revision,
-    TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
+    SharedPodSpec, TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
 };
 use crate::store::StoreKey;
 
@@ -28,8 +28,8 @@ const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 /// What came of a pod spec.
 #[derive(Debug)]
 struct Prepared {
-    /// What came in; held, so that its address names it.
-    incoming: Rc<PodSpec>,
+    /// What came in.
+    incoming: SharedPodSpec,
     namespace: Rc<str>,
     /// What goes on: defaulted, admitted, validated.
     spec: Rc<BoundPodSpec>,
@@ -40,17 +40,14 @@ struct Prepared {
     classes: Revision,
 }
 
-/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it.
+/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it, wherever
+/// they come from.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    /// By address of what came in. Only looked up, never walked.
-    by_address: BTreeMap<usize, Vec<Prepared>>,
+    /// By fingerprint of what came in. Only looked up, never walked.
+    by_print: BTreeMap<u64, Vec<Prepared>>,
     /// The oldest first.
-    order: VecDeque<(usize, Rc<str>)>,
-}
-
-fn address(spec: &Rc<PodSpec>) -> usize {
-    Rc::as_ptr(spec) as usize
+    order: VecDeque<(SharedPodSpec, Rc<str>)>,
 }
 
 impl Memo {
@@ -58,28 +55,35 @@ impl Memo {
         *self = Memo::default();
     }
 
-    fn find(&self, spec: &Rc<PodSpec>, namespace: &str) -> Option<&Prepared> {
-        self.by_address.get(&address(spec))?.iter().find(|p| *p.namespace == *namespace)
+    fn find(&self, spec: &SharedPodSpec, namespace: &str) -> Option<&Prepared> {
+        self.by_print.get(&spec.fingerprint())?.iter().find(|p| p.is_of(spec, namespace))
     }
 
     fn add(&mut self, prepared: Prepared) {
-        let (at, namespace) = (address(&prepared.incoming), Rc::clone(&prepared.namespace));
-        let here = self.by_address.entry(at).or_default();
-        match here.iter_mut().find(|p| p.namespace == namespace) {
+        let (spec, namespace) = (prepared.incoming.clone(), Rc::clone(&prepared.namespace));
+        let here = self.by_print.entry(spec.fingerprint()).or_default();
+        match here.iter_mut().find(|p| p.is_of(&spec, &namespace)) {
             Some(old) => *old = prepared,
             None => {
                 here.push(prepared);
-                self.order.push_back((at, namespace));
+                self.order.push_back((spec, namespace));
             }
         }
         if self.order.len() > limits::PREPARED_SPECS {
-            let (at, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
-            let here = self.by_address.get_mut(&at).expect("the order names entries");
-            here.retain(|p| p.namespace != namespace);
+            let (spec, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
+            let print = spec.fingerprint();
+            let here = self.by_print.get_mut(&print).expect("the order names entries");
+            here.retain(|p| !p.is_of(&spec, &namespace));
             if here.is_empty() {
-                self.by_address.remove(&at);
+                self.by_print.remove(&print);
             }
         }
+    }
+}
+
+impl Prepared {
+    fn is_of(&self, spec: &SharedPodSpec, namespace: &str) -> bool {
+        *self.namespace == *namespace && self.incoming == *spec
     }
 }
 
@@ -129,7 +133,7 @@ impl Deciding<'_> {
         if !mirror && self.admit_known_pod(write, pod) {
             return refuse_pod(pod, validation::metadata_of_new);
         }
-        let incoming = Rc::clone(&pod.spec.shared);
+        let incoming = pod.spec.shared.clone();
         pod.status = Part::new(PodStatus::default());
         let mut object = Object::Pod(pod.clone());
         apply_defaults(&mut object);
@@ -138,9 +142,9 @@ impl Deciding<'_> {
         self.priority(write, pod)?;
         let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
         tolerate_trouble_for_a_while(pod);
-        if *pod.spec.shared == *incoming {
+        if pod.spec.shared == incoming {
             // Nothing was missing: the template's own spec goes on being shared.
-            pod.spec_mut().shared = Rc::clone(&incoming);
+            pod.spec_mut().shared = incoming.clone();
         }
         refuse_pod(pod, validation::create)?;
         self.first_status(pod);
@@ -167,7 +171,7 @@ impl Deciding<'_> {
             return false;
         }
         if pod.spec.node.is_some() {
-            pod.spec_mut().shared = Rc::clone(&known.spec.shared);
+            pod.spec_mut().shared = known.spec.shared.clone();
         } else {
             pod.spec = Rc::clone(&known.spec);
         }
@@ -205,7 +209,7 @@ impl Deciding<'_> {
             );
             return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
         };
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.service_account_name = Some(name.clone());
         spec.service_account = Some(name);
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
@@ -249,7 +253,7 @@ impl Deciding<'_> {
             );
             return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
         }
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.priority_class_name = class.map(|c| c.name().to_owned());
         spec.priority = Some(value);
         spec.preemption_policy = Some(policy);
@@ -273,10 +277,10 @@ fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
 
 /// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
 fn apply_defaults(object: &mut Object) {
-    let before = object.pod_spec().map(Rc::clone);
+    let before = object.pod_spec().cloned();
     defaults::apply(object);
     let (Some(before), Some(after)) = (before, object.pod_spec()) else { return };
-    if Rc::ptr_eq(&before, after) || *before != **after {
+    if before.is_held_as(after) || before != *after {
         return;
     }
     object.set_pod_spec(before);
@@ -301,7 +305,7 @@ fn tolerate_trouble_for_a_while(pod: &mut Pod) {
         if pod.spec.shared.tolerations.iter().flatten().any(tolerates) {
             continue;
         }
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.tolerations.get_or_insert_with(Vec::new).push(Toleration {
             key: Some(key.to_owned()),
             operator: Some("Exists".to_owned()),

@@ -102,7 +102,7 @@ fn meta(meta: &Meta, hash: u64) -> u64 {
 }
 
 /// Mixes all that a value says.
-fn whole<T: Serialize + ?Sized>(value: &T, hash: u64) -> u64 {
+pub(super) fn whole<T: Serialize + ?Sized>(value: &T, hash: u64) -> u64 {
     let mut mixer = Mixer(hash);
     value.serialize(&mut mixer).expect("whatever can be serialised can be mixed");
     mixer.0

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
+use super::{Kind, Meta, ObjectMeta, Revision, put_revision, shrink, take_revision};
 
 /// An object of a kind without a typed form inside Skeg. A clone copies one counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,7 @@ impl Dynamic {
         let meta = body.remove("metadata").unwrap_or_else(|| Value::Object(Map::new()));
         let mut meta: ObjectMeta =
             serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
+        shrink(&mut meta);
         let rv = take_revision(&mut meta);
         let status = body.remove("status").map(Rc::new);
         let parts = DynamicParts { kind, meta: Rc::new(meta.into()), body: Rc::new(body), status };

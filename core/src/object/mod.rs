@@ -15,6 +15,7 @@ mod digest;
 mod dynamic;
 mod field_error;
 mod helpers;
+mod intern;
 mod key;
 mod key_map;
 mod kind;
@@ -24,6 +25,7 @@ mod name_map;
 mod node;
 mod part;
 mod pod;
+mod pod_spec;
 mod pod_status;
 mod quantity;
 mod resources;
@@ -48,6 +50,7 @@ pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
+pub use intern::Interner;
 pub use key::ObjectKey;
 pub(crate) use key::joined;
 pub use key_map::KeyMap;
@@ -58,6 +61,7 @@ pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
 pub use part::{Briefed, InBrief, Inline, Part};
 pub use pod::BoundPodSpec;
+pub use pod_spec::SharedPodSpec;
 pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,
 };
@@ -191,6 +195,7 @@ impl<R: Resource> Obj<R> {
     /// From the whole k8s-openapi type.
     pub fn from_whole(whole: R) -> Self {
         let (mut meta, spec, status) = whole.split();
+        shrink(&mut meta);
         let rv = take_revision(&mut meta);
         Obj::from_parts(rv, meta, spec, status)
     }
@@ -285,6 +290,14 @@ impl<R: Resource> Obj<R> {
     }
 }
 
+/// Gives back the room that reading has left in lists: the store keeps many a version.
+fn shrink(meta: &mut ObjectMeta) {
+    meta.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
+    meta.finalizers.iter_mut().for_each(Vec::shrink_to_fit);
+    meta.managed_fields.iter_mut().for_each(Vec::shrink_to_fit);
+}
+
+/// A text that is no number has been refused when it was decoded.
 fn take_revision(meta: &mut ObjectMeta) -> Revision {
     Revision(meta.resource_version.take().and_then(|v| v.parse().ok()).unwrap_or(0))
 }
@@ -573,7 +586,7 @@ impl Object {
     }
 
     /// The pod spec that it is, or that its template holds.
-    pub fn pod_spec(&self) -> Option<&Rc<core_v1::PodSpec>> {
+    pub fn pod_spec(&self) -> Option<&SharedPodSpec> {
         match self {
             Object::Pod(o) => Some(&o.spec.shared),
             Object::Deployment(o) => Some(&o.spec.pod),
@@ -584,7 +597,7 @@ impl Object {
     }
 
     /// Holds this pod spec in the place of the one that it has.
-    pub fn set_pod_spec(&mut self, pod: Rc<core_v1::PodSpec>) {
+    pub fn set_pod_spec(&mut self, pod: SharedPodSpec) {
         match self {
             Object::Pod(o) => o.spec_mut().shared = pod,
             Object::Deployment(o) => o.spec_mut().pod = pod,
@@ -597,8 +610,8 @@ impl Object {
     /// Shares the pod spec of another object if it is equal.
     pub fn share_pod_spec(&mut self, other: &Object) {
         let (Some(own), Some(others)) = (self.pod_spec(), other.pod_spec()) else { return };
-        if !Rc::ptr_eq(own, others) && own == others {
-            self.set_pod_spec(Rc::clone(others));
+        if !own.is_held_as(others) && own == others {
+            self.set_pod_spec(others.clone());
         }
     }
 

@@ -31,7 +31,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::{Span, StoreKey, Stored, everything};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Interner, Kind, Object, ObjectKey, Revision};
 
 /// Kubernetes' `--etcd-prefix`.
 pub const PREFIX: &str = "/registry";
@@ -165,9 +165,12 @@ pub fn encode(value: &Stored) -> Vec<u8> {
     }
 }
 
-/// Reads values from bytes, and lets what is equal be held once.
+/// Reads values from bytes, and lets what is equal be held once: what two versions of an object have in common, and
+/// what many objects say (see [`Interner`]).
 #[derive(Debug, Default)]
-pub struct Codec {}
+pub struct Codec {
+    interner: Interner,
+}
 
 impl Codec {
     /// One that has not read anything yet.
@@ -188,9 +191,11 @@ impl Codec {
         match (bytes.first(), key) {
             (Some(&OBJECT), StoreKey::Object(key)) => {
                 let mut object = Object::from_stored(key.kind, bytes).map_err(malformed)?;
-                if object.key_ref() != key {
+                if !key.is(object.kind(), object.namespace(), object.name()) {
                     return Err(malformed(format!("it is of {}", object.key())));
                 }
+                self.interner.intern(&mut object);
+                object.meta().share_key(key);
                 object.set_rv(revision);
                 if let Some(Stored::Object(previous)) = previous {
                     object.share(previous);
@@ -320,7 +325,7 @@ mod tests {
         let (m, s, _, _) = parts(&round(&pod("Running", Some("n")), Some(&old)));
         assert!(Rc::ptr_eq(&m, &meta) && Rc::ptr_eq(&s, &spec));
         let (_, s, sh, st) = parts(&round(&pod("Pending", None), Some(&old)));
-        assert!(!Rc::ptr_eq(&s, &spec) && Rc::ptr_eq(&sh, &shared) && st.is_held_as(&status));
+        assert!(!Rc::ptr_eq(&s, &spec) && sh.is_held_as(&shared) && st.is_held_as(&status));
 
         let lease = |at: &str| {
             object(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l",

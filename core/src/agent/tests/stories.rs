@@ -1,7 +1,6 @@
 //! Life stories of pods as golden transcripts.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -418,7 +417,7 @@ fn a_changed_image_restarts_its_container() {
     world.run_for(10.0);
     let mut pod = world.api.objects[&key].clone();
     if let Some(p) = pod.get_mut::<core_v1::Pod>() {
-        Rc::make_mut(&mut p.spec_mut().shared).containers[1].image = Some("app:2".to_owned());
+        p.spec_mut().shared.make_mut().containers[1].image = Some("app:2".to_owned());
     }
     world.put(pod);
     world.run_for(10.0);

@@ -1,7 +1,5 @@
 //! Create, update, patch, scale, leases, fences, two servers that write at once.
 
-use std::rc::Rc;
-
 use serde_json::{Value, json};
 
 use super::{
@@ -174,7 +172,7 @@ fn patches_apply_to_what_is_there() {
     let patched = object_in(c.call(patch_call(&made, json!({"spec": {"replicas": 4}}))).unwrap());
     let (Object::Deployment(new), Object::Deployment(old)) = (&patched, &made) else { panic!() };
     assert_eq!((new.spec.replicas, new.meta.generation), (Some(4), Some(2)));
-    assert!(Rc::ptr_eq(&new.spec.pod, &old.spec.pod), "an untouched pod spec stays shared");
+    assert!(new.spec.pod.is_held_as(&old.spec.pod), "an untouched pod spec stays shared");
     for (body, reason) in [
         (json!({"metadata": {"resourceVersion": made.rv().to_string()}}), Reason::Conflict),
         (json!({"metadata": {"uid": "other"}}), Reason::Conflict),
@@ -347,7 +345,7 @@ fn equal_parts_are_stored_once() {
     copy.meta_mut().annotations = Some([("k".to_owned(), "v".to_owned())].into());
     c.update(copy).unwrap();
     let (Object::Pod(old), Some(Object::Pod(new))) = (&made, c.get(&made.key())) else { panic!() };
-    assert!(Rc::ptr_eq(&old.spec.shared, &new.spec.shared));
+    assert!(old.spec.shared.is_held_as(&new.spec.shared));
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl<'a> Sync<'a> {
             owner_references: Some(vec![controller_ref(self.object)]),
             ..ObjectMeta::default()
         };
-        let spec = BoundPodSpec { shared: std::rc::Rc::clone(self.set.pod), node: None };
+        let spec = BoundPodSpec { shared: self.set.pod.clone(), node: None };
         Pod::new(meta, spec, PodStatus::default())
     }
 }

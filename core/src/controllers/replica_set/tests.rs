@@ -56,7 +56,7 @@ fn missing_pods_are_made_and_share_one_spec() {
         .writes
         .iter()
         .filter_map(|w| match w {
-            Write::Create(Object::Pod(p)) => Some((p.meta.generate_name.clone(), std::rc::Rc::as_ptr(&p.spec.shared))),
+            Write::Create(Object::Pod(p)) => Some((p.meta.generate_name.clone(), std::ptr::from_ref(&*p.spec.shared))),
             _ => None,
         })
         .collect();

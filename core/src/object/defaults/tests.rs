@@ -333,7 +333,7 @@ proptest! {
             (super::pod_spec as fn(&mut PodSpec), super::pod_spec_lacks as fn(&PodSpec) -> bool),
             (super::template_spec, |s| super::rules::Defaults::lacks(s)),
         ] {
-            let mut once = (*pod.spec.shared).clone();
+            let mut once = PodSpec::clone(&pod.spec.shared);
             fill(&mut once);
             prop_assert_eq!(lacks(&pod.spec.shared), once != *pod.spec.shared);
             prop_assert!(!lacks(&once));

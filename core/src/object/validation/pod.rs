@@ -151,7 +151,7 @@ pub(super) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
     }
     let at = &Path::Root("spec");
     let (n, o) = (&new.spec.shared, &old.spec.shared);
-    if new.spec.node == old.spec.node && Rc::ptr_eq(n, o) {
+    if new.spec.node == old.spec.node && n.is_held_as(o) {
         return;
     }
     spec(n, at, errors);
