@@ -209,6 +209,11 @@ impl Status {
         Status::bare(Reason::Timeout, message)
     }
 
+    /// 413 (`NewRequestEntityTooLargeError`).
+    pub fn too_large(why: &str) -> Status {
+        Status::bare(Reason::RequestEntityTooLarge, format!("Request entity too large: {why}"))
+    }
+
     /// 503: nothing was done.
     pub fn unavailable(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::ServiceUnavailable, message)

@@ -117,6 +117,22 @@ impl Cache {
         self.revision = revision;
     }
 
+    /// The event with what was there before, where the store has left that out. What this cache holds is it: the state
+    /// at the revision before.
+    #[inline]
+    pub(super) fn completed(&self, event: &StoreEvent) -> Option<StoreEvent> {
+        if event.lacks_previous() { self.complete(event) } else { None }
+    }
+
+    #[cold]
+    fn complete(&self, event: &StoreEvent) -> Option<StoreEvent> {
+        let StoreKey::Object(key) = event.key() else { return None };
+        let value = Stored::Object(self.get(key)?.clone());
+        let version = event.value.as_ref().map_or(0, |kv| kv.version - 1);
+        let previous = KeyValue { version, value, entry: Rc::clone(&event.entry) };
+        Some(StoreEvent { previous: Some(Rc::new(previous)), ..event.clone() })
+    }
+
     /// Takes one event of a batch.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: &StoreEvent) {

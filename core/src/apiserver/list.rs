@@ -97,6 +97,10 @@ impl Waits {
         self.add(now, revision, Waiting::Write(write));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_revision.is_empty()
+    }
+
     /// Whether something waits for this revision or an older one.
     pub(super) fn is_due(&self, reached: Revision) -> bool {
         self.by_revision.first_key_value().is_some_and(|((r, _), _)| *r <= reached)
@@ -142,7 +146,7 @@ impl ApiServer {
         match not_older {
             Some(rv) => self.serve_at(now, rv, read, out),
             None => {
-                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Txn(Box::default()), out);
+                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Revision, out);
             }
         }
     }
@@ -150,7 +154,7 @@ impl ApiServer {
     /// The store has told its revision, which was no older than the request.
     pub(super) fn revision_known(&mut self, now: Now, read: Read, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
-            StoreReply::Txn { revision, .. } => self.serve_at(now, revision, read, out),
+            StoreReply::Revision { revision } => self.serve_at(now, revision, read, out),
             _ => reply(read.conn, read.id, Err(unavailable()), out),
         }
     }
@@ -160,6 +164,7 @@ impl ApiServer {
             self.serve(now, read, out);
         } else {
             self.waits.add(now, rv, Waiting::Read(read));
+            self.link.wait_for_revision(now);
         }
     }
 
@@ -383,7 +388,11 @@ fn page_error(page: &Page, error: &StoreError) -> Status {
         ),
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { newest } => too_large(page.at.unwrap_or_default(), *newest),
-        StoreError::LeaseNotFound | StoreError::Unavailable => unavailable(),
+        StoreError::LeaseNotFound
+        | StoreError::TooLarge
+        | StoreError::NoSpace
+        | StoreError::Denied
+        | StoreError::Unavailable => unavailable(),
     }
 }
 

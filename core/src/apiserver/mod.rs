@@ -223,10 +223,13 @@ impl ApiServer {
                 }
             }
             FromStore::Events { watch, revision, events } => {
-                if self.link.watches(watch) && revision > self.cache.revision() {
+                let counts = self.link.watches(watch) && (!events.is_empty() || self.link.trusts_progress());
+                if counts && revision > self.cache.revision() {
                     self.advance(now, revision, &events, out);
                 }
             }
+            FromStore::WatchCanceled { watch, compacted } => self.watch_canceled(now, watch, compacted, out),
+            FromStore::Progress(progress) => self.link.set_progress(progress),
             FromStore::Disconnected => self.lose_store(now, out),
         }
     }
@@ -295,6 +298,9 @@ impl Machine for ApiServer {
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
         if self.link.is_due(now) {
             self.connect(now, out);
+        }
+        if self.link.wants_progress(now) {
+            self.ask_for_progress(now, out);
         }
         if now.mono >= self.next_tick {
             self.next_tick = now.mono + limits::HOUSEKEEPING_INTERVAL;

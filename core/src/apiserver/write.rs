@@ -221,6 +221,7 @@ impl ApiServer {
             Decision::Await(revision) => {
                 write.fresh.clear();
                 self.waits.add_write(now, revision, write);
+                self.link.wait_for_revision(now);
             }
             Decision::AwaitEventLease => self.await_event_lease(now, *write, out),
         }
@@ -285,6 +286,7 @@ impl ApiServer {
                 self.event_lease.forget();
                 self.write(now, write, out);
             }
+            StoreReply::Error(error) => self.answer(now, write.origin, Err(refused(&error)), out),
             _ => self.answer(now, write.origin, Err(unknown_outcome()), out),
         }
     }
@@ -298,6 +300,18 @@ impl ApiServer {
             // What is missing is noticed and made again by the next housekeeping.
             Origin::Bootstrap => {}
         }
+    }
+}
+
+/// What a client hears of a write that the store did not carry out, or may not have: the store's own words, with the
+/// codes that Kubernetes gives them.
+pub(super) fn refused(error: &StoreError) -> Status {
+    match error {
+        StoreError::TooLarge => Status::too_large("etcdserver: request is too large"),
+        StoreError::NoSpace => Status::internal("etcdserver: mvcc: database space exceeded"),
+        StoreError::Denied => Status::internal("etcdserver: permission denied"),
+        StoreError::Compacted { .. } | StoreError::FutureRevision { .. } | StoreError::LeaseNotFound => unavailable(),
+        StoreError::Unavailable => unknown_outcome(),
     }
 }
 

@@ -359,6 +359,8 @@ impl World {
                     FromStore::Reply(id, _) => *id,
                     FromStore::Events { revision, .. } => !revision.0,
                     FromStore::Disconnected => 1,
+                    FromStore::WatchCanceled { .. } => 2,
+                    FromStore::Progress(_) => 3,
                 };
                 let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
                 self.note(at, Tag::FromStore, process, both);

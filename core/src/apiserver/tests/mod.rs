@@ -1,6 +1,7 @@
 //! The API server over the store in memory, pumped until nothing moves.
 
 mod deletes;
+mod etcd;
 mod pods;
 mod reads;
 mod services;
