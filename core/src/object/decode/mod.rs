@@ -105,8 +105,22 @@ pub fn status(kind: Kind, errors: &[DecodeError]) -> Status {
     ))
 }
 
+/// A `resourceVersion` that is no number must not become none, which would make an update unconditional.
+fn revision(value: &Value) -> Result<(), DecodeError> {
+    let given = value.get("metadata").and_then(|meta| meta.get("resourceVersion")).and_then(Value::as_str);
+    match given.filter(|text| !text.is_empty() && text.parse::<u64>().is_err()) {
+        None => Ok(()),
+        Some(text) => Err(DecodeError {
+            path: "metadata.resourceVersion".to_owned(),
+            message: format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+            unknown_field: false,
+        }),
+    }
+}
+
 fn read(value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
     let kind = kind_of(&value).map_err(|e| vec![e])?;
+    revision(&value).map_err(|e| vec![e])?;
     let mut unknown = Vec::new();
     match kinds::read(kind, value, &mut unknown) {
         Ok(object) => Ok((object, unknown)),
@@ -215,6 +229,18 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Pod", "spec": "x"}),
             &[("spec", "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec")],
         );
+    }
+
+    #[test]
+    fn a_revision_is_a_number_or_none() {
+        let map = |rv: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": rv}});
+        for bad in ["x", "-1", "1.5", "18446744073709551616", " 1"] {
+            let message = format!("strconv.ParseUint: parsing {bad:?}: invalid syntax");
+            check(map(json!(bad)), &[("metadata.resourceVersion", &message)]);
+        }
+        for (good, rv) in [(json!("7"), 7), (json!(""), 0), (Value::Null, 0)] {
+            assert_eq!(strict(map(good)).unwrap().rv().0, rv);
+        }
     }
 
     #[test]
