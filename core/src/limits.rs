@@ -142,6 +142,8 @@ pub const DISRUPTED_PODS: usize = 2000;
 pub const EVENT_LEASE_REUSE: Duration = Duration::from_secs(60);
 /// Longest record of a durable store's journal, in bytes: ten times the largest transaction that etcd takes.
 pub const JOURNAL_RECORD: usize = 16 * 1024 * 1024;
+/// Most objects of a CustomResourceDefinition that goes that are deleted at a time.
+pub const COLLECTED_AT_ONCE: usize = 500;
 /// How long a namespace is left to finish between two looks at what is left in it.
 pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).

@@ -255,7 +255,7 @@ pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
 pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
     let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
     for api in world.api_servers() {
-        for kind in Kind::all() {
+        for kind in api.kinds().all() {
             let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));
             let truth: BTreeMap<ObjectKey, Revision> =
                 objects(&world.store, kind).map(|o| (o.key(), o.rv())).filter(|(k, _)| settled(k)).collect();

@@ -422,7 +422,7 @@ impl Checkers {
         }
         for owner in child.meta().owner_references.iter().flatten() {
             let Some(kind) = Kind::by_api_version(&owner.api_version, &owner.kind) else { continue };
-            let namespace = if kind.info().namespaced { child.namespace() } else { "" };
+            let namespace = if kind.row().namespaced { child.namespace() } else { "" };
             let living = stored(store, &ObjectKey::new(kind, namespace, &owner.name))
                 .is_some_and(|o| o.uid() == owner.uid && !o.is_deleting());
             if living {

@@ -203,7 +203,7 @@ impl Deciding<'_> {
                 "error looking up service account {}/{name}: serviceaccount {name:?} not found",
                 pod.namespace()
             );
-            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
+            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD.row(), pod.name(), &why)));
         };
         let spec = Rc::make_mut(&mut pod.spec_mut().shared);
         spec.service_account_name = Some(name.clone());
@@ -217,7 +217,7 @@ impl Deciding<'_> {
     /// Priority: resolves `priorityClassName`, or the default class, to a number.
     fn priority(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let asked = pod.spec.shared.priority_class_name.clone().unwrap_or_default();
-        let forbid = |why: &str| Status::forbidden(Kind::POD, pod.name(), why);
+        let forbid = |why: &str| Status::forbidden(Kind::POD.row(), pod.name(), why);
         let class = if asked.is_empty() {
             self.default_class()
         } else {
@@ -283,7 +283,7 @@ fn apply_defaults(object: &mut Object) {
 }
 
 fn refuse(object: &Object, errors: &[FieldError]) -> Result<(), Status> {
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.kind(), object.name(), errors)) }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.info(), object.name(), errors)) }
 }
 
 fn refuse_pod(pod: &Pod, validate: impl Fn(&Object) -> Vec<FieldError>) -> Result<(), Decision> {

@@ -351,11 +351,11 @@ fn refuse_service(key: &ObjectKey, field: &str, shown: &str, why: &str) -> Decis
     if why.ends_with("range is full") {
         return Decision::refuse(Status::internal(why));
     }
-    Decision::refuse(Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]))
+    Decision::refuse(Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]))
 }
 
 /// Refused if the holder still holds it.
 fn taken(key: &ObjectKey, holder: &ObjectKey, field: &str, shown: &str, why: &str) -> Decision {
-    let status = Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]);
+    let status = Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]);
     Decision::AnswerIf(vec![StoreKey::Object(holder.clone())], Err(status))
 }

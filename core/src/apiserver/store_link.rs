@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::Revision;
+use crate::object::{Kind, Revision};
 use crate::store::{Batch, StoreKey, StoreReply, StoreRequest, WatchId, everything};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +93,7 @@ impl ApiServer {
                 self.watchers.end_all(out);
                 self.memo.clear();
                 self.cache.load(revision, kvs);
+                self.load_definitions();
                 self.link.reload = false;
                 self.watch_store(now, out);
                 self.serve_waiting(now, out);
@@ -110,6 +111,7 @@ impl ApiServer {
                 self.link.state = State::Up;
                 self.link.backoff = limits::STORE_BACKOFF_BASE;
                 self.bootstrap(now, out);
+                self.tend_definitions(now, out);
             }
             StoreReply::WatchCanceled { compacted: Some(_), .. } => {
                 self.link.reload = true;
@@ -164,10 +166,21 @@ impl ApiServer {
     #[inline]
     pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Batch, out: &mut Vec<Out>) {
         self.cache.advance(revision);
+        let mut defines = false;
         for event in events.iter() {
             self.cache.apply(event);
             if let StoreKey::Object(key) = event.key() {
                 self.watchers.dispatch(key, event, out);
+                defines |= key.kind == Kind::CUSTOM_RESOURCE_DEFINITION;
+            }
+        }
+        if defines {
+            for event in events.iter() {
+                if let StoreKey::Object(key) = event.key()
+                    && key.kind == Kind::CUSTOM_RESOURCE_DEFINITION
+                {
+                    self.definition_changed(now, key, out);
+                }
             }
         }
         if self.waits.is_due(revision) {

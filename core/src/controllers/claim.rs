@@ -12,10 +12,10 @@ use crate::object::{Obj, Object, OwnerReference, Resource, Selector, controller_
 
 /// The reference by which an owner manages a dependant (`metav1.NewControllerRef`).
 pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
-    let info = owner.kind().info();
+    let info = owner.info();
     OwnerReference {
         api_version: info.api_version(),
-        kind: info.kind.to_owned(),
+        kind: info.kind.to_string(),
         name: owner.name().to_owned(),
         uid: owner.uid().to_owned(),
         controller: Some(true),

@@ -33,12 +33,12 @@ pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
 
 /// Every controller, in the order in which the manager runs them.
-pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
+pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::DeploymentController::default()),
         Box::new(replica_set::ReplicaSetController::replica_sets()),
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
     ];
-    all.extend(cluster_controllers());
+    all.extend(cluster_controllers(&config.kinds));
     all
 }

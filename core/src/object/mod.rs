@@ -9,6 +9,7 @@
 //! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
+mod builtin;
 pub mod decode;
 pub mod defaults;
 mod digest;
@@ -18,6 +19,7 @@ mod helpers;
 mod key;
 mod key_map;
 mod kind;
+mod kinds;
 mod lease;
 mod meta;
 mod name_map;
@@ -28,6 +30,7 @@ mod pod_status;
 mod quantity;
 mod resources;
 mod selector;
+pub mod structural;
 mod table;
 mod template;
 mod text;
@@ -51,7 +54,8 @@ pub use helpers::*;
 pub use key::ObjectKey;
 pub(crate) use key::joined;
 pub use key_map::KeyMap;
-pub use kind::{Kind, KindInfo};
+pub use kind::{GroupVersion, Kind, KindInfo, KindRef, SubresourceInfo, Verbs, Words};
+pub use kinds::Kinds;
 pub use lease::RenewTime;
 pub use meta::Meta;
 pub use name_map::NameMap;
@@ -188,11 +192,11 @@ impl<R: Resource> Obj<R> {
         Obj::from_parts(Revision(0), meta, spec, status)
     }
 
-    /// From the whole k8s-openapi type.
-    pub fn from_whole(whole: R) -> Self {
+    /// From the whole k8s-openapi type; an error says that its resource version is none.
+    pub fn from_whole(whole: R) -> Result<Self, FieldError> {
         let (mut meta, spec, status) = whole.split();
-        let rv = take_revision(&mut meta);
-        Obj::from_parts(rv, meta, spec, status)
+        let rv = take_revision(&mut meta)?;
+        Ok(Obj::from_parts(rv, meta, spec, status))
     }
 
     fn from_parts(rv: Revision, meta: ObjectMeta, mut spec: R::Spec, status: R::Status) -> Self {
@@ -285,8 +289,25 @@ impl<R: Resource> Obj<R> {
     }
 }
 
-fn take_revision(meta: &mut ObjectMeta) -> Revision {
-    Revision(meta.resource_version.take().and_then(|v| v.parse().ok()).unwrap_or(0))
+impl Revision {
+    /// Reads a `resourceVersion`; empty is zero: not given. An error is in the words of Go's `strconv`.
+    pub fn parse(text: &str, field: &str) -> Result<Revision, FieldError> {
+        if text.is_empty() {
+            return Ok(Revision(0));
+        }
+        // Go takes no sign here, and Rust takes a plus.
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let why = match text.parse() {
+            Ok(number) if digits => return Ok(Revision(number)),
+            Err(_) if digits => "value out of range",
+            _ => "invalid syntax",
+        };
+        Err(FieldError::invalid(field, text, format!("strconv.ParseUint: parsing {text:?}: {why}")))
+    }
+}
+
+fn take_revision(meta: &mut ObjectMeta) -> Result<Revision, FieldError> {
+    Revision::parse(meta.resource_version.take().as_deref().unwrap_or(""), "metadata.resourceVersion")
 }
 
 fn put_revision(meta: &mut ObjectMeta, rv: Revision) {
@@ -307,6 +328,10 @@ macro_rules! typed_kinds {
             /// Its kind.
             pub fn kind(&self) -> Kind {
                 match self { $(Object::$variant(_) => Kind::$konst,)* Object::Dynamic(d) => d.kind }
+            }
+            /// What is known of its kind.
+            pub fn info(&self) -> &KindInfo {
+                match self { $(Object::$variant(_) => Kind::$konst.row(),)* Object::Dynamic(d) => &d.of }
             }
             /// Revision of its last change.
             pub fn rv(&self) -> Revision {
@@ -403,11 +428,13 @@ macro_rules! typed_kinds {
             }
             /// From what [`to_stored`](Self::to_stored) has written. It was decoded and normalised before that, and is
             /// not again.
-            pub fn from_stored(kind: Kind, bytes: &[u8]) -> Result<Object, String> {
+            pub fn from_stored(kind: Kind, of: KindRef, bytes: &[u8]) -> Result<Object, String> {
                 match kind {
-                    $(Kind::$konst => serde_json::from_slice::<$whole>(bytes)
-                        .map(|whole| Object::$variant(Obj::from_whole(whole))).map_err(|e| e.to_string()),)*
-                    _ => Dynamic::from_stored(kind, bytes).map(Object::Dynamic),
+                    $(Kind::$konst => {
+                        let whole = serde_json::from_slice::<$whole>(bytes).map_err(|e| e.to_string())?;
+                        Obj::from_whole(whole).map(Object::$variant).map_err(|e| e.to_string())
+                    })*
+                    _ => Dynamic::from_stored(kind, of, bytes).map(Object::Dynamic),
                 }
             }
             /// Holds what is equal to another version of this object as it is held there.

@@ -45,7 +45,12 @@ fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
         let message = "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}";
         return Err(Status::bad_request(message));
     };
-    let of = table::Type::of_kind(kind.info().kind);
+    let Some(row) = kind.built_in() else {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        return Err(Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None });
+    };
+    let of = table::Type::of_kind(&row.kind);
     strategic::merge(original, patch.clone(), of).map(Value::Object).map_err(|why| {
         // The library's "bad patch" errors are the client's; all are.
         Status::bad_request(why)

@@ -14,7 +14,7 @@ use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, MemoryStore, StoreClient, StoreRequest};
-use skeg_core::{Deadline, Machine, Mono, Now, Rng, Wall};
+use skeg_core::{Deadline, Kinds, Machine, Mono, Now, Rng, Wall};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
@@ -102,10 +102,11 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines; nothing runs yet. `ready` is set once the cluster has what every cluster has.
     pub fn new(plan: Plan, ready: Arc<AtomicBool>) -> Cluster {
-        let setup = Setup { leader_elect: false, record_events: true, share_informers: true };
+        let kinds = Kinds::default();
+        let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
         let Plan { seed, nodes, images, bootstrap } = plan;
         let start = |name: String, role: Role| {
-            let running = role.start(seed, &name, 1, setup);
+            let running = role.start(seed, &name, 1, &setup);
             Member { name, running, armed: None }
         };
         let mut members = vec![
@@ -122,7 +123,7 @@ impl Cluster {
         Cluster {
             started: Instant::now(),
             store: MemoryStore::new(),
-            api: apiserver::ApiServer::new(apiserver::Config::default(), rng),
+            api: apiserver::ApiServer::new(apiserver::Config { kinds, ..apiserver::Config::default() }, rng),
             members,
             runtimes,
             fires: BTreeMap::new(),

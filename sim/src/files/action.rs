@@ -288,7 +288,7 @@ pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
         field.invalid("the name must not be empty");
         return None;
     }
-    let namespace = if kind.info().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
+    let namespace = if kind.row().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
     Some(ObjectKey::new(kind, namespace, &name))
 }
 

@@ -198,11 +198,11 @@ fn given_twice(key: &ObjectKey, first: &Problem) -> String {
 
 /// What to write instead of a kind that is not known.
 fn instead(kind: &str) -> String {
-    let others: Vec<String> = Kind::all().filter(|k| k.info().kind == kind).map(|k| k.info().api_version()).collect();
+    let others: Vec<String> = Kind::all().filter(|k| k.row().kind == kind).map(|k| k.row().api_version()).collect();
     if !others.is_empty() {
         return format!("write apiVersion: {}", others.join(" or "));
     }
-    let kinds: Vec<&str> = Kind::all().map(|k| k.info().kind).collect();
+    let kinds: Vec<&str> = Kind::all().map(|k| &*k.row().kind).collect();
     match super::fields::nearest(kind, &kinds) {
         Some(near) => format!("did you mean {near:?}?"),
         None => "custom resources are not supported yet, remove it".to_owned(),
@@ -211,7 +211,7 @@ fn instead(kind: &str) -> String {
 
 /// A namespaced object without a namespace goes to `default`, as `kubectl` has it.
 fn default_namespace(value: &mut Value, kind: Kind) {
-    if !kind.info().namespaced {
+    if !kind.row().namespaced {
         return;
     }
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -272,7 +272,7 @@ impl Known {
     fn add(&mut self, object: &Object) {
         let meta = object.meta();
         let kind = object.kind();
-        let namespace = if kind.info().namespaced { meta.namespace.as_deref().unwrap_or("default") } else { "" };
+        let namespace = if kind.row().namespaced { meta.namespace.as_deref().unwrap_or("default") } else { "" };
         let key = ObjectKey::new(kind, namespace, meta.name.as_deref().unwrap_or(""));
         let pod = match object {
             Object::Deployment(d) => Some(&d.spec.pod),
@@ -396,7 +396,7 @@ fn read_timeline(
 fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &Places) {
     let of_kind = |key: &ObjectKey, verb: &str, kinds: &[Kind]| {
         if !kinds.contains(&key.kind) {
-            let names: Vec<&str> = kinds.iter().map(|k| k.info().kind).collect();
+            let names: Vec<&str> = kinds.iter().map(|k| &*k.row().kind).collect();
             field.fail(format!("Invalid value: {:?}: {verb} works on {}", key.to_string(), names.join(", ")));
         }
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
-use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::object::{Kinds, REGION_LABEL, ZONE_LABEL};
 use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
@@ -136,6 +136,7 @@ impl World {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,
                 share_informers: scenario.faults == FaultLevel::None,
+                kinds: Kinds::default(),
             },
             scratch: Scratch::default(),
             store_out: Vec::new(),

@@ -101,7 +101,7 @@ impl World {
             return;
         }
         p.life += 1;
-        p.running = Some(p.role.start(self.seed, &p.name, p.life, self.setup));
+        p.running = Some(p.role.start(self.seed, &p.name, p.life, &self.setup));
         self.wake(process);
     }
 

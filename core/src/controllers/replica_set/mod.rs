@@ -106,7 +106,7 @@ impl Controller for ReplicaSetController {
         }
         let mut seen = None;
         for owner in [old, new].into_iter().flatten().filter_map(|p| controller_of(&p.meta)) {
-            if owner.kind == self.kind.info().kind && seen.replace(&owner.name) != Some(&owner.name) {
+            if owner.kind == self.kind.row().kind && seen.replace(&owner.name) != Some(&owner.name) {
                 let slot = self.tallies.find(self.kind, change.key.namespace(), &owner.name);
                 if let Some(slot) = slot {
                     self.tallies.at_mut(slot).1.changed(old, new);
@@ -123,7 +123,7 @@ impl Controller for ReplicaSetController {
         if !pod_matters(change) {
             return;
         }
-        let kind_name = self.kind.info().kind;
+        let kind_name = &*self.kind.row().kind;
         let mut orphan = false;
         for object in change.old.iter().chain(change.new.iter()) {
             match controller_of(object.meta()) {

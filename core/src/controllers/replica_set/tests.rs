@@ -145,7 +145,8 @@ fn a_failure_shows_as_a_condition_once() {
     let views = Views::of(&[Kind::REPLICA_SET, Kind::POD], [set(1)]);
     let plan = controller.reconcile(&views, &key, NOW);
     let create = plan.writes.iter().find(|w| matches!(w, Write::Create(_))).unwrap();
-    let note = controller.failed(&views, &key, create, &crate::api::Status::forbidden(Kind::POD, "", "quota")).unwrap();
+    let note =
+        controller.failed(&views, &key, create, &crate::api::Status::forbidden(Kind::POD.row(), "", "quota")).unwrap();
     assert_eq!(note.message, "Error creating: pods is forbidden: quota");
     let again = controller.reconcile(&views, &key, NOW);
     let Some(Write::Update(Object::ReplicaSet(rs), _)) = again.writes.first() else { panic!("a status is written") };

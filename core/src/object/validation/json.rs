@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::path::{Go, Path};
 use super::{names, not_negative, one_of, push_all, volume, workload};
-use crate::object::{Dynamic, FieldError, Kind, Milli};
+use crate::object::{Dynamic, FieldError, Kind, Milli, structural};
 
 /// Most bytes in a ConfigMap or Secret.
 const DATA_LIMIT: usize = 1024 * 1024;
@@ -453,6 +453,13 @@ fn definition(d: &Dynamic, errors: &mut Errors) {
         required(&d.body, &["spec", "names", field], errors);
     }
     let versions = list(&d.body, &["spec", "versions"]);
+    for (index, version) in versions.iter().enumerate() {
+        let at = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        match version.pointer("/schema/openAPIV3Schema") {
+            Some(schema) => structural::check(schema, &at, errors),
+            None => errors.push(FieldError::required(at, "schemas are required")),
+        }
+    }
     let stored = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
     if stored != 1 {
         let shown = Go(Value::Array(versions.to_vec()).to_string());

@@ -43,7 +43,7 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(at.field("name"), name, "must be no more than 52 characters"));
     }
     let namespace = meta.namespace.as_deref().unwrap_or("");
-    match (kind.info().namespaced, namespace.is_empty()) {
+    match (object.info().namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(at.field("namespace"), "")),
         (true, false) => push_all(errors, &at.field("namespace"), namespace, names::label(namespace)),
         (false, false) => errors.push(FieldError::forbidden(at.field("namespace"), "not allowed on this type")),

@@ -635,7 +635,7 @@ proptest! {
     #[test]
     fn nothing_that_can_be_read_makes_it_panic(bodies in prop::collection::vec(any_json(), 6)) {
         for (i, kind) in crate::object::Kind::all().enumerate() {
-            let info = kind.info();
+            let info = kind.row();
             let mut value = json!({"apiVersion": info.api_version(), "kind": info.kind});
             for (field, body) in ["metadata", "spec", "status", "data", "subsets", "webhooks"].iter().zip(bodies.iter().cycle().skip(i)) {
                 value[*field] = body.clone();
