@@ -69,6 +69,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is registered with; see [`AgentConfig::parse_taint`].
     pub taints: Vec<core_v1::Taint>,
+    /// Whether the Node is registered as schedulable (`registerSchedulable`); otherwise it begins cordoned.
+    pub register_schedulable: bool,
     /// Capacity by resource, as quantities. `pods` is 110 unless given.
     pub capacity: BTreeMap<String, String>,
     /// What of the capacity is kept for the system, so that it is not allocatable.
@@ -101,6 +103,7 @@ impl Default for AgentConfig {
             node_name: Rc::from("node"),
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            register_schedulable: true,
             capacity: BTreeMap::new(),
             reserved: BTreeMap::new(),
             host_ip: Rc::from("127.0.0.1"),
