@@ -27,6 +27,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         zone: None,
+        cordoned: false,
     };
     Scenario {
         name: name.to_owned(),

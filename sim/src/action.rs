@@ -7,6 +7,7 @@ pub fn is_users(action: &Action) -> bool {
     matches!(
         action,
         Action::Apply(_)
+            | Action::Create(_)
             | Action::Delete(_)
             | Action::Scale { .. }
             | Action::SetImage { .. }
@@ -32,6 +33,7 @@ pub fn describe(action: &Action) -> String {
     };
     match action {
         Action::Apply(objects) => format!("apply {} object(s)", objects.len()),
+        Action::Create(objects) => format!("create {} object(s)", objects.len()),
         Action::Delete(key) => format!("delete {key}"),
         Action::Scale { key, replicas } => format!("scale {key} to {replicas}"),
         Action::SetImage { key, image, .. } => format!("set image of {key} to {image}"),

@@ -70,6 +70,8 @@ pub struct NodePool {
     pub taints: Vec<String>,
     /// Zone of all nodes of the pool; otherwise they are spread.
     pub zone: Option<String>,
+    /// The nodes register as unschedulable.
+    pub cordoned: bool,
 }
 
 /// How containers of an image behave.
@@ -127,8 +129,10 @@ pub struct Step {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Action {
-    /// Creates objects, or updates those that exist (as `kubectl apply` of a full manifest).
+    /// `kubectl apply`: creates objects, or brings those that exist to what is said here and leaves the rest of them.
     Apply(Vec<Object>),
+    /// Objects of an export come into being as they were; those that exist are replaced.
+    Create(Vec<Object>),
     Delete(ObjectKey),
     Scale {
         key: ObjectKey,

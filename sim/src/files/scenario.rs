@@ -202,7 +202,7 @@ fn node_pool(field: &Field<'_>) -> Option<NodePool> {
         f.get("taints").and_then(|t| t.items()).unwrap_or_default().iter().filter_map(taint).collect();
     let zone = f.get("zone").and_then(|z| z.name()).map(str::to_owned);
     f.finish();
-    Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone })
+    Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone, cordoned: false })
 }
 
 /// What a node offers where nothing is said.
@@ -402,7 +402,10 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
     };
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
-        Action::Apply(objects) => objects.iter().for_each(|o| known.add(o)),
+        Action::Apply(objects) | Action::Create(objects) => objects.iter().for_each(|o| known.add(o)),
+        Action::Patch { key, .. } if key.kind == Kind::NODE => {
+            places.check(field, &NodeSet::Names(vec![key.name().to_owned()]));
+        }
         Action::Delete(key) | Action::Patch { key, .. } => _ = known.check(field, key),
         Action::Scale { key, .. } => {
             known.check(field, key);

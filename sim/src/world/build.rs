@@ -44,6 +44,7 @@ fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
                 node_name: Rc::from(name),
                 labels,
                 taints,
+                register_schedulable: !pool.cordoned,
                 capacity: pool.capacity.clone(),
                 host_ip: Rc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
                 record_events: scenario.cluster.record_events,

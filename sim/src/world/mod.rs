@@ -29,6 +29,7 @@ use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
+use crate::user::User;
 use wakes::{MANY, Wakes};
 
 /// How long until an end notices that its connection is dead, at most.
@@ -593,12 +594,17 @@ impl World {
         self.checkers.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
     }
 
+    /// Whoever carries out the timeline at the API; nobody, before it has come up.
+    pub fn user(&self) -> Option<&User> {
+        match &self.processes[self.user as usize].running {
+            Some(Running::User(user)) => Some(user),
+            _ => None,
+        }
+    }
+
     /// Whether the users have done all that they were to do.
     pub fn users_are_idle(&self) -> bool {
-        match &self.processes[self.user as usize].running {
-            Some(Running::User(u)) => u.is_idle(),
-            _ => true,
-        }
+        self.user().is_none_or(User::is_idle)
     }
 
     /// API servers that run, for the checkers at the end.
