@@ -121,7 +121,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Crash> {
     let mut timeline: Vec<(Duration, Action)> = scenario.timeline.iter().map(|s| (s.at, s.action.clone())).collect();
-    timeline.extend(fault::draw(scenario, seed));
+    timeline.extend(fault::draw(scenario, seed).into_iter().map(|(at, fault)| (at, fault.into())));
     timeline.sort_by_key(|(at, _)| *at);
     let mut world = World::new(scenario, seed, timeline, options.trace);
     let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();

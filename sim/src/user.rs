@@ -14,7 +14,7 @@ use skeg_core::controllers::rolling_update::{RollingUpdate, RollingUpdateConfig,
 use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
-use crate::scenario::Action;
+use crate::scenario::UserAction;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -97,11 +97,11 @@ impl User {
         }
     }
 
-    /// Adds an action; those of fate are not for a user.
-    pub fn act(&mut self, now: Now, action: &Action, nodes: &[String]) {
+    /// Adds an action.
+    pub fn act(&mut self, now: Now, action: &UserAction, nodes: &[String]) {
         let call = |c: Call| Task::Call(Box::new(c));
         match action {
-            Action::Apply(objects) => {
+            UserAction::Apply(objects) => {
                 let rank = |o: &Object| match o.kind() {
                     Kind::NAMESPACE => 0,
                     Kind::PRIORITY_CLASS | Kind::SERVICE_ACCOUNT | Kind::CONFIG_MAP | Kind::SECRET => 1,
@@ -112,41 +112,41 @@ impl User {
                 sorted.sort_by_key(|o| rank(o));
                 self.push_all(sorted.into_iter().map(|o| Task::Apply(Box::new(o.clone()))));
             }
-            Action::Delete(key) => {
+            UserAction::Delete(key) => {
                 let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
                 self.push(call(Call::Delete { key: key.clone(), options }));
             }
-            Action::Scale { key, replicas } => {
+            UserAction::Scale { key, replicas } => {
                 let (rv, options) = (Revision(0), WriteOptions::default());
                 self.push(call(Call::SetScale { key: key.clone(), replicas: *replicas, rv, options }));
             }
-            Action::SetImage { key, container, image } => {
+            UserAction::SetImage { key, container, image } => {
                 let then = Then::SetImage { container: container.clone(), image: image.clone() };
                 self.push(Task::Get(key.clone(), then));
             }
-            Action::Patch { key, patch } => self.push(patch_task(key, patch.clone())),
-            Action::Rollback { key, to_revision } => {
+            UserAction::Patch { key, patch } => self.push(patch_task(key, patch.clone())),
+            UserAction::Rollback { key, to_revision } => {
                 self.push(Task::Get(key.clone(), Then::Rollback { to_revision: *to_revision }));
             }
-            Action::Pause { key, paused } => {
+            UserAction::Pause { key, paused } => {
                 self.push(patch_task(key, Patch::Merge(json!({"spec": {"paused": paused}}))));
             }
-            Action::Restart { key } => {
+            UserAction::Restart { key } => {
                 let stamp = self.done.len().to_string();
                 let annotations = json!({"kubectl.kubernetes.io/restartedAt": stamp});
                 let body = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
                 self.push(patch_task(key, Patch::Merge(body)));
             }
-            Action::Cordon { cordoned, .. } => {
+            UserAction::Cordon { cordoned, .. } => {
                 self.push_all(nodes.iter().map(|n| cordon(n, *cordoned)));
             }
-            Action::Drain { .. } => {
+            UserAction::Drain { .. } => {
                 for node in nodes {
                     self.push(cordon(node, true));
                     self.push(pods_of(node));
                 }
             }
-            Action::RollingUpdate { old, new, interval, rollback_after } => {
+            UserAction::RollingUpdate { old, new, interval, rollback_after } => {
                 let Object::ReplicationController(new) = &**new else {
                     let error = Some(format!("{} cannot be rolling-updated", new.kind()));
                     self.done.push(Done { what: format!("rolling-update {old}"), error });
@@ -160,7 +160,6 @@ impl User {
                 let rollback_at = rollback_after.map(|after| now.mono + after);
                 self.updates.push(Update { machine, old: old.clone(), rollback_at, tries_left: MORE_TRIES });
             }
-            other => panic!("not a user's action: {other:?}"),
         }
     }
 

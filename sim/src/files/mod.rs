@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use skeg_core::{Kind, Object};
 
-use crate::scenario::{Action, Cluster, FaultLevel, NodePool, NodeSet, Scenario, Step};
+use crate::scenario::{Cluster, FaultLevel, NodePool, NodeSet, Scenario, Step, UserAction};
 use manifest::Manifests;
 pub use problem::{Problem, Problems};
 use yaml::Document;
@@ -228,11 +228,11 @@ fn assemble(
     }
     let cordoned = NodeSet::Names(manifests.cordoned);
     if cordoned != NodeSet::Names(Vec::new()) && options.nodes.is_none() {
-        let step = Step { at: Duration::ZERO, action: Action::Cordon { nodes: cordoned, cordoned: true } };
+        let step = Step { at: Duration::ZERO, action: UserAction::Cordon { nodes: cordoned, cordoned: true }.into() };
         scenario.timeline.insert(0, step);
     }
     if !manifests.objects.is_empty() {
-        let step = Step { at: Duration::ZERO, action: Action::Apply(manifests.objects) };
+        let step = Step { at: Duration::ZERO, action: UserAction::Apply(manifests.objects).into() };
         scenario.timeline.insert(0, step);
     }
     Loaded { scenario, notes, warnings }

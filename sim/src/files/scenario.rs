@@ -10,7 +10,10 @@ use super::action;
 use super::fields::{Field, Fields, Reader, nearest};
 use super::problem::Problems;
 use super::yaml::Document;
-use crate::scenario::{Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step};
+use crate::fault::{Fault, Target};
+use crate::scenario::{
+    Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step, UserAction,
+};
 
 /// `apiVersion` of scenarios.
 pub const API_VERSION: &str = "skeg.dev/v1alpha1";
@@ -387,13 +390,16 @@ fn read_timeline(
     }
     read.sort_by_key(|(step, _)| step.at);
     for (step, field) in &read {
-        check_action(field, &step.action, known, places);
+        match &step.action {
+            Action::User(action) => check_action(field, action, known, places),
+            Action::Fault(fault) => check_fault(field, fault, places),
+        }
     }
     given.timeline = read.into_iter().map(|(step, _)| step).collect();
 }
 
 /// What an action refers to must exist, and be of a kind that it can be done to.
-fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &Places) {
+fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, places: &Places) {
     let of_kind = |key: &ObjectKey, verb: &str, kinds: &[Kind]| {
         if !kinds.contains(&key.kind) {
             let names: Vec<&str> = kinds.iter().map(|k| k.info().kind).collect();
@@ -402,13 +408,13 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
     };
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
-        Action::Apply(objects) => objects.iter().for_each(|o| known.add(o)),
-        Action::Delete(key) | Action::Patch { key, .. } => _ = known.check(field, key),
-        Action::Scale { key, .. } => {
+        UserAction::Apply(objects) => objects.iter().for_each(|o| known.add(o)),
+        UserAction::Delete(key) | UserAction::Patch { key, .. } => _ = known.check(field, key),
+        UserAction::Scale { key, .. } => {
             known.check(field, key);
             of_kind(key, "scale", SCALED);
         }
-        Action::SetImage { key, container, .. } => {
+        UserAction::SetImage { key, container, .. } => {
             if known.check(field, key) {
                 let containers = &known.0[key];
                 if !containers.is_empty() && !containers.contains(container) {
@@ -416,56 +422,37 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
                 }
             }
         }
-        Action::Rollback { key, .. } => {
+        UserAction::Rollback { key, .. } => {
             known.check(field, key);
             of_kind(key, "rollback", &[Kind::DEPLOYMENT]);
         }
-        Action::Pause { key, .. } => {
+        UserAction::Pause { key, .. } => {
             known.check(field, key);
             of_kind(key, "pause and resume", &[Kind::DEPLOYMENT]);
         }
-        Action::Restart { key } => {
+        UserAction::Restart { key } => {
             known.check(field, key);
             of_kind(key, "restart", &[Kind::DEPLOYMENT]);
         }
-        Action::RollingUpdate { old, new, .. } => {
+        UserAction::RollingUpdate { old, new, .. } => {
             known.check(field, old);
             known.add(new);
         }
-        Action::Cordon { nodes, .. }
-        | Action::Drain { nodes }
-        | Action::Kill { nodes, .. }
-        | Action::Start { nodes }
-        | Action::RestartAgent { nodes }
-        | Action::Degrade { nodes, .. }
-        | Action::DropConnections { nodes }
-        | Action::RuntimeTrouble { nodes, .. }
-        | Action::ClockDrift { nodes, .. }
-        | Action::Clog { nodes, .. }
-        | Action::ClockJump { nodes, .. } => places.check(field, nodes),
-        Action::Partition { from, to, .. } => {
-            places.check(field, from);
-            places.check(field, to);
-            if from == to {
-                field.fail("Invalid value: both sides of the partition are the same nodes");
+        UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => places.check(field, nodes),
+    }
+}
+
+/// What a fault is about must exist.
+fn check_fault(field: &Field<'_>, fault: &Fault, places: &Places) {
+    for target in fault.targets() {
+        match target {
+            Target::Nodes(set) => places.check(field, set),
+            Target::ApiServer(index) if index >= places.api_servers => {
+                let count = places.api_servers;
+                field.fail(format!("Not found: API server {index}; the cluster has {count} of them, counted from 0"));
             }
+            Target::ApiServer(_) => {}
         }
-        Action::RestartApiServer { index: Some(index), .. }
-        | Action::Overload { index, .. }
-        | Action::Lag { index, .. } => {
-            if *index >= places.api_servers {
-                field.fail(format!(
-                    "Not found: API server {index}; the cluster has {} of them, counted from 0",
-                    places.api_servers
-                ));
-            }
-        }
-        Action::RestartApiServer { index: None, .. }
-        | Action::Heal
-        | Action::ChangeLeader { .. }
-        | Action::Compact
-        | Action::StallStore { .. }
-        | Action::CrashPods { .. } => {}
     }
 }
 

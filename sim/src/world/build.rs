@@ -14,6 +14,7 @@ use skeg_core::store::MemoryStore;
 use super::wakes::Wakes;
 use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
 use crate::clock::Clock;
+use crate::fault::Layered;
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
@@ -94,7 +95,20 @@ impl World {
             });
             let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));
             let services = BTreeMap::new();
-            nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, proxy, host, services });
+            nodes.push(NodeHost {
+                name,
+                zone,
+                labels,
+                runtime,
+                up: true,
+                down_by: Vec::new(),
+                trouble: Layered::default(),
+                epoch: 0,
+                agent,
+                proxy,
+                host,
+                services,
+            });
         }
         let (count, wakes) = (apis.len(), Wakes::new(mix(seed, 2), processes.len()));
         let mut world = World {
@@ -123,10 +137,13 @@ impl World {
             steady: true,
             time: Clock::steady(0),
             control,
-            overloads: vec![0; count],
-            lags: vec![Duration::ZERO; count],
+            overloads: vec![Layered::default(); count],
+            lags: vec![Layered::default(); count],
             store_latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),
             store_stalled_until: 0,
+            stalls: Layered::default(),
+            active: Vec::new(),
+            taken_down: Vec::new(),
             store_armed: u64::MAX,
             store_up: vec![0; count],
             store_down: vec![0; count],

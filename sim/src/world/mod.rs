@@ -21,6 +21,7 @@ use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::clock::Clock;
+use crate::fault::{Fault, FaultId, Layered};
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
@@ -78,6 +79,8 @@ enum Event {
         fire: Fire,
     },
     Step(usize),
+    /// A fault has lasted as long as it was to.
+    Mend(FaultId),
     Restart {
         process: u32,
     },
@@ -95,6 +98,7 @@ impl Event {
             Event::FromStore { .. } => Tag::FromStore,
             Event::Runtime { .. } => Tag::Runtime,
             Event::Step(_) => Tag::Step,
+            Event::Mend(_) => Tag::Mend,
             Event::Restart { .. } => Tag::Restart,
             Event::StoreWake => Tag::StoreWake,
         }
@@ -109,6 +113,7 @@ impl Event {
             | Event::FromStore { process, .. }
             | Event::Restart { process } => *process as usize,
             Event::ToStore { api: who, .. } | Event::Runtime { node: who, .. } | Event::Step(who) => *who,
+            Event::Mend(id) => id.0 as usize,
             Event::StoreWake => 0,
         }
     }
@@ -136,11 +141,23 @@ enum Tag {
     Step,
     Restart,
     StoreWake,
+    Mend,
 }
 
 /// Their names, in order.
-const TAGS: [&str; 10] =
-    ["wake", "to api", "to client", "closed", "to store", "from store", "runtime", "step", "restart", "store wake"];
+const TAGS: [&str; 11] = [
+    "wake",
+    "to api",
+    "to client",
+    "closed",
+    "to store",
+    "from store",
+    "runtime",
+    "step",
+    "restart",
+    "store wake",
+    "mend",
+];
 
 /// What a machine says goes here first; kept, so that a step need not allocate.
 #[derive(Debug, Default)]
@@ -164,6 +181,10 @@ pub struct NodeHost {
     pub runtime: NodeRuntime,
     /// Whether it has power.
     pub up: bool,
+    /// Faults that keep it from power.
+    down_by: Vec<FaultId>,
+    /// Faults that trouble its runtime, one time in so many.
+    trouble: Layered<u64>,
     epoch: u32,
     agent: u32,
     proxy: Option<u32>,
@@ -176,6 +197,12 @@ impl NodeHost {
     /// Whether a service proxy runs on it.
     pub fn has_proxy(&self) -> bool {
         self.proxy.is_some()
+    }
+
+    /// Changes what faults make of its runtime.
+    pub(crate) fn change_trouble(&mut self, change: impl FnOnce(&mut Layered<u64>)) {
+        change(&mut self.trouble);
+        self.runtime.trouble_one_in = self.trouble.get().unwrap_or(0);
     }
 }
 
@@ -206,11 +233,12 @@ pub struct World {
     counts: [u64; TAGS.len()],
     wakes: Wakes,
     heap: Heap<Event>,
-    net: Network,
-    rng: Rng,
+    pub(crate) net: Network,
+    pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
     timeline: Vec<(Duration, Action)>,
-    apis: Vec<u32>,
+    /// Processes of the API servers.
+    pub(crate) apis: Vec<u32>,
     user: u32,
     conns: Vec<u32>,
     clocks: Vec<Clock>,
@@ -220,13 +248,19 @@ pub struct World {
     time: Now,
     /// How many processes come first that are no node's.
     control: usize,
-    /// API servers that turn away one request in so many; zero: none.
-    overloads: Vec<u64>,
+    /// API servers that turn away one request in so many.
+    pub(crate) overloads: Vec<Layered<u64>>,
     /// Extra delay of the store's events on their way to an API server.
-    lags: Vec<Duration>,
+    pub(crate) lags: Vec<Layered<Duration>>,
     /// Nanoseconds.
     store_latency: (u64, u64),
     store_stalled_until: u64,
+    /// Until when each fault stalls it.
+    pub(crate) stalls: Layered<u64>,
+    /// Faults that have happened and are not healed.
+    active: Vec<(FaultId, Fault)>,
+    /// Processes that faults have taken down.
+    taken_down: Vec<(FaultId, u32)>,
     store_armed: u64,
     /// When the last message from an API server arrives at the store, and back: in order.
     store_up: Vec<u64>,
@@ -366,7 +400,7 @@ impl World {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
-            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Restart | Tag::StoreWake => {
+            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Mend | Tag::Restart | Tag::StoreWake => {
                 let event = self.heap.take(slot);
                 self.carry_out_rare(at, event);
             }
@@ -391,6 +425,10 @@ impl World {
             Event::Step(i) => {
                 self.note_of_none(at, Tag::Step, i as u64, 0);
                 self.act(i);
+            }
+            Event::Mend(id) => {
+                self.note_of_none(at, Tag::Mend, u64::from(id.0), 0);
+                self.heal(id);
             }
             Event::Restart { process } => {
                 self.note(at, Tag::Restart, process, 0);
@@ -581,11 +619,11 @@ impl World {
         }
     }
 
-    /// Mends everything, as the timeline's `heal` does.
+    /// Heals every fault, as the timeline's `heal` does.
     pub fn heal_all(&mut self) {
         let what = "heal everything".to_owned();
         self.faults.push(Happening { at: self.seconds(), what });
-        self.heal();
+        self.heal_each();
     }
 
     /// About how many objects there are.

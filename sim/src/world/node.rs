@@ -133,9 +133,4 @@ impl World {
             }
         }
     }
-
-    pub(super) fn restart_after(&mut self, process: u32, down: Duration) {
-        self.crash(process);
-        self.heap.push(self.now + down.as_nanos() as u64, Event::Restart { process });
-    }
 }
