@@ -4,10 +4,12 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod availability;
 mod claim;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod daemon_set;
 pub mod deployment;
 mod disruption;
 mod endpoint_slice;
@@ -16,6 +18,8 @@ mod event_ttl;
 #[cfg(test)]
 pub(crate) mod fake_cluster;
 mod garbage_collector;
+mod hash;
+mod history;
 mod manager;
 mod namespace;
 mod node_lifecycle;
@@ -25,8 +29,10 @@ pub mod replica_set;
 pub mod rolling_update;
 mod service_account;
 mod service_backends;
+mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
+mod whole;
 
 pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
@@ -40,5 +46,7 @@ pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
     ];
     all.extend(cluster_controllers());
+    all.push(Box::new(stateful_set::StatefulSetController));
+    all.push(Box::<daemon_set::DaemonSetController>::default());
     all
 }

@@ -23,6 +23,7 @@ mod meta;
 mod name_map;
 mod node;
 mod part;
+mod placement;
 mod pod;
 mod pod_status;
 mod quantity;
@@ -57,6 +58,7 @@ pub use meta::Meta;
 pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
 pub use part::{Briefed, InBrief, Inline, Part};
+pub use placement::{matches_node, tolerates};
 pub use pod::BoundPodSpec;
 pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,

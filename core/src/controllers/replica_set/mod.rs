@@ -17,7 +17,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{claim, controller_ref};
+use crate::controllers::claim::{Candidate, claim, controller_ref};
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
@@ -228,7 +228,8 @@ impl<'a> Sync<'a> {
             .views
             .controlled_by::<core_v1::Pod>(self.object.uid())
             .chain(self.views.orphans::<core_v1::Pod>(self.object.namespace()));
-        let writes = claim(self.object, &self.set.selector, candidates.filter(|p| is_pod_active(p)));
+        let active = candidates.filter(|p| is_pod_active(p)).map(Candidate::from);
+        let writes = claim(self.object, &self.set.selector, active);
         self.plan.writes.extend(writes);
         !self.plan.writes.is_empty()
     }
