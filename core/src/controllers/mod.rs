@@ -20,6 +20,7 @@ pub(crate) mod fake_cluster;
 mod garbage_collector;
 mod hash;
 mod history;
+mod job;
 mod manager;
 mod namespace;
 mod node_lifecycle;
@@ -33,6 +34,8 @@ mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
 mod whole;
+#[cfg(test)]
+pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
@@ -48,5 +51,6 @@ pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.extend(cluster_controllers());
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
+    all.push(Box::<job::JobController>::default());
     all
 }

@@ -3,131 +3,27 @@
 use serde_json::{Value, json};
 
 use super::{StatefulSetController, identity};
-use crate::api::Patch;
-use crate::client::Views;
-use crate::controllers::{Controller, Plan, Write};
-use crate::machine::{Mono, Now, Wall};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::controllers::workload_world::{NOTHING, World, name};
+use crate::object::{Kind, ObjectKey};
 
-const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
-const KINDS: &[Kind] = &[Kind::STATEFUL_SET, Kind::POD, Kind::CONTROLLER_REVISION, Kind::PERSISTENT_VOLUME_CLAIM];
-
-/// A set and what became of it.
-struct World {
-    views: Views,
-    revision: u64,
-    set: ObjectKey,
+fn set(spec: Value) -> World {
+    let mut all = json!({"replicas": 3, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
+        "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}});
+    json_patch::merge(&mut all, &spec);
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "web", "namespace": "d", "uid": "u", "generation": 1}, "spec": all});
+    World::new(StatefulSetController, set, name)
 }
 
-impl World {
-    fn new(spec: Value) -> World {
-        let mut all = json!({"replicas": 3, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
-            "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}});
-        json_patch::merge(&mut all, &spec);
-        let set = Object::from_json(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
-            "metadata": {"name": "web", "namespace": "d", "uid": "u", "generation": 1}, "spec": all}))
-        .unwrap();
-        let key = set.key();
-        World { views: Views::of(KINDS, [set]), revision: 1, set: key }
-    }
-
-    fn put(&mut self, mut object: Object) {
-        self.revision += 1;
-        object.set_rv(Revision(self.revision));
-        self.views.view_mut(object.kind()).upsert(object.key(), object);
-    }
-
-    fn get(&self, kind: Kind, name: &str) -> Option<&Object> {
-        self.views.view(kind).find("d", name)
-    }
-
-    fn edit(&mut self, kind: Kind, name: &str, change: impl FnOnce(&mut Value)) {
-        let mut value = self.get(kind, name).expect("what is edited is there").to_json();
-        change(&mut value);
-        self.put(Object::from_json(value).unwrap());
-    }
-
-    fn edit_set(&mut self, spec: Value) {
-        self.edit(Kind::STATEFUL_SET, "web", |v| json_patch::merge(&mut v["spec"], &spec));
-    }
-
-    fn ready(&mut self, pod: &str) {
-        self.edit(Kind::POD, pod, |v| {
-            v["status"] = json!({"phase": "Running", "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2024-01-01T00:01:00Z"}]});
-        });
-    }
-
-    fn gone(&mut self, pod: &str) {
-        let key = ObjectKey::new(Kind::POD, "d", pod);
-        self.views.view_mut(Kind::POD).remove(&key).expect("what goes is there");
-    }
-
-    fn plan(&mut self) -> Plan {
-        StatefulSetController.reconcile(&self.views, &self.set, NOW)
-    }
-
-    /// Carries out plans until one is empty; what was made and deleted, apart from revisions, in order.
-    fn settle(&mut self) -> Vec<String> {
-        let mut done = Vec::new();
-        for _ in 0..20 {
-            let plan = self.plan();
-            if plan.writes.is_empty() {
-                return done;
-            }
-            plan.writes.into_iter().for_each(|write| self.carry_out(write, &mut done));
-        }
-        panic!("the set does not settle: {done:?}");
-    }
-
-    fn carry_out(&mut self, write: Write, done: &mut Vec<String>) {
-        match write {
-            Write::Create(mut object) => {
-                let kind = object.kind();
-                let name = object.name().to_owned();
-                assert!(self.get(kind, &name).is_none(), "{name} exists");
-                object.meta_mut().uid = Some(format!("u-{name}"));
-                if kind == Kind::POD {
-                    let mut value = object.to_json();
-                    value["status"] = json!({"phase": "Pending"});
-                    object = Object::from_json(value).unwrap();
-                }
-                if kind != Kind::CONTROLLER_REVISION {
-                    done.push(format!("+{name}"));
-                }
-                self.put(object);
-            }
-            Write::Update(object, _) => self.put(object),
-            Write::Delete { key, .. } if key.kind == Kind::POD => {
-                done.push(format!("-{}", key.name()));
-                self.edit(Kind::POD, key.name(), |v| {
-                    v["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:01:30Z")
-                });
-            }
-            Write::Delete { key, .. } => {
-                self.views.view_mut(key.kind).remove(&key);
-            }
-            Write::Patch { key, patch: Patch::Merge(body), .. } => {
-                self.edit(key.kind, key.name(), |v| json_patch::merge(v, &body));
-            }
-            other => panic!("a set does not ask for {other:?}"),
-        }
-    }
-
-    fn status(&self) -> Value {
-        self.get(Kind::STATEFUL_SET, "web").unwrap().to_json()["status"].clone()
-    }
-
-    fn image(&self, pod: &str) -> String {
-        self.get(Kind::POD, pod).unwrap().to_json()["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
-    }
+fn image(world: &World, pod: &str) -> Value {
+    world.pod(pod)["spec"]["containers"][0]["image"].clone()
 }
 
 /// A set of three that runs.
 fn running(spec: Value) -> World {
-    let mut world = World::new(spec);
+    let mut world = set(spec);
     for pod in ["web-0", "web-1", "web-2"] {
         world.settle();
         if world.get(Kind::POD, pod).is_some() {
@@ -140,9 +36,9 @@ fn running(spec: Value) -> World {
 
 #[test]
 fn an_ordered_set_goes_up_one_by_one_and_down_from_the_end() {
-    let mut world = World::new(json!({}));
+    let mut world = set(json!({}));
     assert_eq!(world.settle(), ["+web-0"]);
-    let pod = world.get(Kind::POD, "web-0").unwrap().to_json();
+    let pod = world.pod("web-0");
     assert_eq!(pod["spec"]["hostname"], "web-0");
     assert_eq!(pod["spec"]["subdomain"], "web");
     assert_eq!(pod["metadata"]["labels"]["statefulset.kubernetes.io/pod-name"], "web-0");
@@ -153,9 +49,8 @@ fn an_ordered_set_goes_up_one_by_one_and_down_from_the_end() {
     assert_eq!(world.settle(), ["+web-2"]);
     world.ready("web-2");
     world.settle();
-    let status = world.status();
-    assert_eq!((&status["readyReplicas"], &status["availableReplicas"]), (&json!(3), &json!(3)));
-    world.edit_set(json!({"replicas": 1}));
+    assert_eq!((world.status("readyReplicas"), world.status("availableReplicas")), (json!(3), json!(3)));
+    world.edit_spec(json!({"replicas": 1}));
     assert_eq!(world.settle(), ["-web-2"]);
     world.gone("web-2");
     assert_eq!(world.settle(), ["-web-1"]);
@@ -164,26 +59,26 @@ fn an_ordered_set_goes_up_one_by_one_and_down_from_the_end() {
 #[test]
 fn an_ordered_set_waits_for_an_earlier_pod() {
     let mut world = running(json!({}));
-    world.edit(Kind::POD, "web-0", |v| v["status"]["conditions"][0]["status"] = json!("False"));
-    world.edit_set(json!({"replicas": 2}));
+    world.edit_pod("web-0", |v| v["status"]["conditions"][0]["status"] = json!("False"));
+    world.edit_spec(json!({"replicas": 2}));
     // Neither is the last pod taken away, nor would one be made, while the first is not ready.
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.settle(), NOTHING);
     world.ready("web-0");
     assert_eq!(world.settle(), ["-web-2"]);
 }
 
 #[test]
 fn a_parallel_set_goes_up_and_down_at_once() {
-    let mut world = World::new(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
+    let mut world = set(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
     assert_eq!(world.settle(), ["+web-5", "+web-6", "+web-7"]);
-    world.edit_set(json!({"replicas": 0}));
+    world.edit_spec(json!({"replicas": 0}));
     assert_eq!(world.settle(), ["-web-7", "-web-6", "-web-5"]);
 }
 
 #[test]
 fn a_failed_pod_is_made_again_under_its_name_once_it_is_gone() {
     let mut world = running(json!({}));
-    world.edit(Kind::POD, "web-1", |v| v["status"]["phase"] = json!("Failed"));
+    world.edit_pod("web-1", |v| v["status"]["phase"] = json!("Failed"));
     assert_eq!(world.settle(), ["-web-1"]);
     world.gone("web-1");
     assert_eq!(world.settle(), ["+web-1"]);
@@ -192,43 +87,40 @@ fn a_failed_pod_is_made_again_under_its_name_once_it_is_gone() {
 #[test]
 fn an_update_rolls_from_the_end_and_stops_at_the_partition() {
     let mut world = running(json!({}));
-    world.edit_set(json!({"updateStrategy": {"rollingUpdate": {"partition": 1}},
+    world.edit_spec(json!({"updateStrategy": {"rollingUpdate": {"partition": 1}},
         "template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
     for pod in ["web-2", "web-1"] {
         assert_eq!(world.settle(), [format!("-{pod}")]);
         world.gone(pod);
         assert_eq!(world.settle(), [format!("+{pod}")]);
-        assert_eq!(world.image(pod), "i:2");
+        assert_eq!(image(&world, pod), "i:2");
         world.ready(pod);
     }
-    assert_eq!(world.settle(), [""; 0]);
-    assert_eq!(
-        (world.status()["updatedReplicas"].clone(), world.status()["currentReplicas"].clone()),
-        (json!(2), json!(1))
-    );
+    assert_eq!(world.settle(), NOTHING);
+    assert_eq!((world.status("updatedReplicas"), world.status("currentReplicas")), (json!(2), json!(1)));
     // Under the partition a lost pod comes back at the current revision, above it at the update's.
     world.gone("web-0");
     assert_eq!(world.settle(), ["+web-0"]);
-    assert_eq!(world.image("web-0"), "i:1");
+    assert_eq!(image(&world, "web-0"), "i:1");
     world.ready("web-0");
-    world.edit_set(json!({"updateStrategy": {"rollingUpdate": {"partition": 0}}}));
+    world.edit_spec(json!({"updateStrategy": {"rollingUpdate": {"partition": 0}}}));
     assert_eq!(world.settle(), ["-web-0"]);
     world.gone("web-0");
     world.settle();
     world.ready("web-0");
     world.settle();
-    assert_eq!(world.status()["currentRevision"], world.status()["updateRevision"]);
+    assert_eq!(world.status("currentRevision"), world.status("updateRevision"));
 }
 
 #[test]
 fn a_pod_lost_in_a_rollout_returns_at_the_update_revision() {
     let mut world = running(json!({}));
-    world.edit_set(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
+    world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
     assert_eq!(world.settle(), ["-web-2"]);
     world.gone("web-2");
     world.gone("web-0");
     assert_eq!(world.settle(), ["+web-0"]);
-    assert_eq!(world.image("web-0"), "i:2");
+    assert_eq!(image(&world, "web-0"), "i:2");
 }
 
 #[test]
@@ -239,33 +131,33 @@ fn as_many_are_updated_at_once_as_may_be_unavailable() {
         world.ready(pod);
     }
     world.settle();
-    world.edit_set(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
+    world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
     assert_eq!(world.settle(), ["-web-2", "-web-1"]);
 }
 
 #[test]
 fn on_delete_waits_for_somebody_to_delete() {
     let mut world = running(json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}));
-    world.edit_set(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
-    assert_eq!(world.settle(), [""; 0]);
+    world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}));
+    assert_eq!(world.settle(), NOTHING);
     world.gone("web-1");
     assert_eq!(world.settle(), ["+web-1"]);
-    assert_eq!(world.image("web-1"), "i:2");
+    assert_eq!(image(&world, "web-1"), "i:2");
 }
 
 #[test]
 fn going_back_numbers_the_old_revision_anew_and_history_is_kept_short() {
     let mut world = running(json!({"revisionHistoryLimit": 1}));
-    let first = world.status()["updateRevision"].clone();
+    let first = world.status("updateRevision");
     for image in ["i:2", "i:3", "i:4"] {
-        world.edit_set(json!({"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}));
+        world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}));
         world.settle();
     }
     // The first is live: pods are of it. Of the other three one is the update's and one is history.
     assert_eq!(world.views.view(Kind::CONTROLLER_REVISION).len(), 3);
-    world.edit_set(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}));
+    world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}));
     world.settle();
-    assert_eq!(world.status()["updateRevision"], first);
+    assert_eq!(world.status("updateRevision"), first);
     let revision = world.get(Kind::CONTROLLER_REVISION, first.as_str().unwrap()).unwrap().to_json();
     assert_eq!(revision["revision"], 5);
 }
@@ -274,10 +166,10 @@ fn going_back_numbers_the_old_revision_anew_and_history_is_kept_short() {
 fn claims_come_before_their_pod_and_go_as_the_policy_says() {
     let template = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}}}}]);
-    let mut world = World::new(json!({"replicas": 2, "volumeClaimTemplates": template,
+    let mut world = set(json!({"replicas": 2, "volumeClaimTemplates": template,
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}));
     assert_eq!(world.settle(), ["+data-web-0", "+web-0"]);
-    let volumes = world.get(Kind::POD, "web-0").unwrap().to_json()["spec"]["volumes"].clone();
+    let volumes = world.pod("web-0")["spec"]["volumes"].clone();
     assert_eq!(volumes, json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-0"}}]));
     world.ready("web-0");
     assert_eq!(world.settle(), ["+data-web-1", "+web-1"]);
@@ -288,17 +180,17 @@ fn claims_come_before_their_pod_and_go_as_the_policy_says() {
             .clone()
     };
     assert_eq!(owner(&world, "data-web-1"), "StatefulSet");
-    world.edit_set(json!({"replicas": 1}));
+    world.edit_spec(json!({"replicas": 1}));
     assert_eq!(world.settle(), ["-web-1"]);
     assert_eq!((owner(&world, "data-web-1"), owner(&world, "data-web-0")), (json!("Pod"), json!("StatefulSet")));
     // No pod is made while its claim is on its way out.
     world.gone("web-1");
-    world.edit(Kind::PERSISTENT_VOLUME_CLAIM, "data-web-1", |v| {
+    world.edit(&ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, "d", "data-web-1"), |v| {
         v["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:01:30Z");
         v["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
     });
-    world.edit_set(json!({"replicas": 2}));
-    assert_eq!(world.settle(), [""; 0]);
+    world.edit_spec(json!({"replicas": 2}));
+    assert_eq!(world.settle(), NOTHING);
 }
 
 #[test]
@@ -312,11 +204,11 @@ fn a_member_is_known_by_its_name() {
 
 #[test]
 fn availability_waits_for_min_ready_seconds() {
-    let mut world = World::new(json!({"minReadySeconds": 60}));
+    let mut world = set(json!({"minReadySeconds": 60}));
     world.settle();
     world.ready("web-0");
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.settle(), NOTHING);
     // Ready since 00:01:00, now 00:01:40: twenty seconds are left, and one for the rounding of times.
     assert_eq!(world.plan().requeue_after, Some(std::time::Duration::from_secs(21)));
-    assert_eq!(world.status()["availableReplicas"], 0);
+    assert_eq!(world.status("availableReplicas"), 0);
 }
