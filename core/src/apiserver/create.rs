@@ -126,6 +126,10 @@ fn prepare(object: &mut Object) {
             Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
                 o.status = Some(std::rc::Rc::new(serde_json::json!({"phase": "Pending"})));
             }
+            Kind::JOB => {
+                o.status = None;
+                super::job::select_own_pods(o);
+            }
             kind if kind.info().subresources.contains(&"status") => o.status = None,
             _ => {}
         },

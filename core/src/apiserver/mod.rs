@@ -20,6 +20,7 @@ mod eviction;
 mod fields;
 mod housekeeping;
 mod inflight;
+mod job;
 mod list;
 mod namespace;
 mod pod;

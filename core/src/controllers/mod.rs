@@ -33,6 +33,7 @@ mod service_backends;
 mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
+mod ttl_after_finished;
 mod whole;
 #[cfg(test)]
 pub(crate) mod workload_world;
@@ -52,5 +53,6 @@ pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());
+    all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
     all
 }

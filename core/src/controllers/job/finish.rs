@@ -40,7 +40,7 @@ fn condition<'a>(status: &'a batch_v1::JobStatus, type_: &str) -> Option<&'a bat
 }
 
 /// Whether a Job has ended, either way.
-pub(super) fn is_finished(status: &batch_v1::JobStatus) -> bool {
+pub(in crate::controllers) fn is_finished(status: &batch_v1::JobStatus) -> bool {
     condition(status, "Complete").or_else(|| condition(status, "Failed")).is_some()
 }
 

@@ -28,6 +28,7 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey, Pod, PodPhase, Selector, controller_of, is_pod_active};
 
+pub(super) use finish::is_finished;
 use pods::{index_of, is_tracked, untrack};
 
 /// Finalizer of a pod that its Job has not counted yet.
@@ -99,7 +100,7 @@ impl Controller for JobController {
         let (Some(job), Some(selector)) = (job, selector_of(object)) else { return plan };
         let (spec, old) = (job.spec.unwrap_or_default(), job.status.unwrap_or_default());
         let managed = spec.managed_by.as_deref().is_none_or(|by| by == JOB_CONTROLLER);
-        if !managed || finish::is_finished(&old) || !plan.writes.is_empty() {
+        if !managed || is_finished(&old) || !plan.writes.is_empty() {
             return plan;
         }
         let owned = views.controlled_by::<core_v1::Pod>(object.uid());
