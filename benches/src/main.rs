@@ -8,6 +8,7 @@
 
 mod informer;
 mod objects;
+mod restore;
 mod schedule;
 mod sim;
 
@@ -34,7 +35,12 @@ fn main() -> ExitCode {
         "thousand" => sim::thousand_pods(),
         "day" => sim::day_of_5000_nodes(),
         "large" => sim::large(),
-        _ => Err(format!("there is no bench {name:?}; there are informer, schedule, thousand, day and large")),
+        "restore" => restore::restore_150k(),
+        half @ ("restore-made" | "restore-loaded") => {
+            println!("{}", restore::measure(half == "restore-loaded"));
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(format!("there is no bench {name:?}; there are informer, schedule, thousand, day, large and restore")),
     };
     match figures {
         Ok(figures) => {

@@ -1,10 +1,8 @@
 //! Nodes and pods to measure with.
 
-use std::rc::Rc;
-
 use serde_json::json;
 use skeg_core::Object;
-use skeg_core::object::{BoundPodSpec, Node, Obj, ObjectMeta, Pod, Revision};
+use skeg_core::object::{BoundPodSpec, Node, Obj, ObjectMeta, Pod, Revision, SharedPodSpec};
 
 /// A ready node of 4 CPUs, 32Gi and 110 pods, in one of three zones.
 pub fn node(i: usize) -> Node {
@@ -23,7 +21,7 @@ pub fn node(i: usize) -> Node {
 }
 
 /// What pods of one template share.
-pub struct Template(Rc<k8s_openapi::api::core::v1::PodSpec>);
+pub struct Template(SharedPodSpec);
 
 impl Template {
     /// Pods that request 100m and 500Mi.
@@ -32,7 +30,8 @@ impl Template {
             "schedulerName": "default-scheduler", "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
             "containers": [{"name": "main", "image": "registry.k8s.io/pause:3.9",
                 "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}]});
-        Template(Rc::new(serde_json::from_value(spec).expect("a pod spec is a pod spec")))
+        let spec: k8s_openapi::api::core::v1::PodSpec = serde_json::from_value(spec).expect("a pod spec is a pod spec");
+        Template(spec.into())
     }
 
     /// The `i`-th pod; on no node.
@@ -44,7 +43,7 @@ impl Template {
             labels: Some([("app".to_owned(), "bench".to_owned())].into()),
             ..ObjectMeta::default()
         };
-        let spec = BoundPodSpec { shared: Rc::clone(&self.0), node: None };
+        let spec = BoundPodSpec { shared: self.0.clone(), node: None };
         let mut pod = Obj::new(meta, spec, Default::default());
         pod.rv = Revision(rv);
         pod

@@ -7,7 +7,7 @@ use serde_json::json;
 use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Object};
 use skeg_sim::outcome::Outcome;
-use skeg_sim::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step};
+use skeg_sim::scenario::{Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
 use skeg_sim::{Observer, Progress, RunOptions, Silent};
 
 use crate::Figure;
@@ -27,6 +27,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         zone: None,
+        cordoned: false,
     };
     Scenario {
         name: name.to_owned(),
@@ -64,8 +65,8 @@ fn key(name: &str) -> ObjectKey {
     ObjectKey::new(Kind::DEPLOYMENT, "default", name)
 }
 
-fn step(at: u64, action: Action) -> Step {
-    Step { at: Duration::from_secs(at), action }
+fn step(at: u64, action: UserAction) -> Step {
+    Step { at: Duration::from_secs(at), action: action.into() }
 }
 
 /// Notes at which wall time the run passed a moment, and at which so many pods ran.
@@ -106,7 +107,7 @@ fn play(scenario: &Scenario, watch: &mut dyn Observer) -> Result<(Outcome, f64),
 /// 1,000 pods on 1,000 nodes: wall time from apply to all Running.
 pub fn thousand_pods() -> Result<Vec<Figure>, String> {
     let mut s = scenario("1000-pods-1000-nodes", 1_000);
-    s.timeline = vec![step(60, Action::Apply(vec![deployment("web", 1_000)]))];
+    s.timeline = vec![step(60, UserAction::Apply(vec![deployment("web", 1_000)]))];
     let mut watch = Stopwatch { from: Duration::from_secs(60), pods: 1_000, started: None, finished: None };
     play(&s, &mut watch)?;
     let (Some(started), Some(finished)) = (watch.started, watch.finished) else {
@@ -159,12 +160,12 @@ pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     let mut s = scenario("day-5000-nodes", NODES);
     s.duration = Duration::from_secs(until as u64);
     let first = ["ebb", "flood"].map(|name| deployment(name, 1_000)).into();
-    s.timeline = vec![step(60, Action::Apply(first))];
+    s.timeline = vec![step(60, UserAction::Apply(first))];
     // One grows while the other shrinks, by a hundred pods each time.
     for (i, at) in (300..until).step_by(EVERY).enumerate() {
         for (name, grows) in [("ebb", i % 2 == 0), ("flood", i % 2 == 1)] {
             let replicas = if grows { 1_000 + 5 * EVERY as i32 } else { 1_000 };
-            s.timeline.push(step(at as u64, Action::Scale { key: key(name), replicas }));
+            s.timeline.push(step(at as u64, UserAction::Scale { key: key(name), replicas }));
         }
     }
     let mut hours = Hours { from: Duration::from_secs(FROM as u64), hours: Vec::new() };
@@ -185,8 +186,8 @@ pub fn large() -> Result<Vec<Figure>, String> {
     let mut s = scenario("150k-pods", NODES);
     let all = (0..15).map(|i| deployment(&format!("web-{i}"), 10_000)).collect();
     let image = "registry.k8s.io/pause:3.10".to_owned();
-    let set_image = Action::SetImage { key: key("web-0"), container: "main".to_owned(), image };
-    s.timeline = vec![step(60, Action::Apply(all)), step(1200, set_image)];
+    let set_image = UserAction::SetImage { key: key("web-0"), container: "main".to_owned(), image };
+    s.timeline = vec![step(60, UserAction::Apply(all)), step(1200, set_image)];
     let (outcome, wall) = play(&s, &mut Silent)?;
     let ready: i64 = outcome.workloads.iter().filter(|w| w.kind == "Deployment").map(|w| i64::from(w.ready)).sum();
     if ready != 150_000 {
@@ -198,7 +199,8 @@ pub fn large() -> Result<Vec<Figure>, String> {
     ])
 }
 
-fn peak_rss_bytes() -> u64 {
+/// The most memory that this process has had so far.
+pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().map_or(0, |kib| kib * 1024)

@@ -23,5 +23,5 @@ pub mod store;
 pub mod table;
 
 pub use machine::{Deadline, Machine, Mono, Now, Wall};
-pub use object::{Kind, Object, ObjectKey, Revision};
+pub use object::{Kind, Kinds, Object, ObjectKey, Revision};
 pub use random::Rng;

@@ -54,6 +54,10 @@ pub const NODE_STATUS_MAX_IMAGES: usize = 50;
 pub const CONTAINER_BACKOFF_BASE: Duration = Duration::from_secs(10);
 /// Longest back-off of a crashing container and of a failing image pull (kubelet `MaxContainerBackOff`).
 pub const CONTAINER_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// First pause after a volume could not be mounted; it doubles.
+pub const MOUNT_BACKOFF_BASE: Duration = Duration::from_millis(500);
+/// Longest such pause.
+pub const MOUNT_BACKOFF_MAX: Duration = Duration::from_secs(122);
 /// How long a command to the container runtime may take (`runtimeRequestTimeout`).
 pub const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an image pull may take before it counts as failed.
@@ -120,6 +124,11 @@ pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 pub const STORE_PROBE_AFTER: Duration = Duration::from_secs(5);
 /// How long the API server hears nothing from the store before it connects anew.
 pub const STORE_SILENCE: Duration = Duration::from_secs(15);
+/// How many keys the API server loads at once when it begins; fewer where that takes too long, [`PAGE_SIZE`] at least.
+pub const LOAD_PAGE: usize = 10_000;
+/// How often the API server asks how far the store has told it everything, while something waits for that (Kubernetes'
+/// `progressRequestPeriod`).
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// First back-off of the API server's connection to the store.
 pub const STORE_BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// Longest back-off of the API server's connection to the store.
@@ -140,8 +149,14 @@ pub const PAGE_SIZE: usize = 500;
 pub const DISRUPTED_PODS: usize = 2000;
 /// For how long events share one lease of the store (`LeaseReuseDurationSeconds`).
 pub const EVENT_LEASE_REUSE: Duration = Duration::from_secs(60);
+/// Pod specs that are held when what nobody else holds is let go for the first time.
+pub const INTERNED_SPECS: usize = 4_096;
+/// Texts of statuses that are held before they are collected anew.
+pub const INTERNED_TEXTS: usize = 65_536;
 /// Longest record of a durable store's journal, in bytes: ten times the largest transaction that etcd takes.
 pub const JOURNAL_RECORD: usize = 16 * 1024 * 1024;
+/// Most objects of a CustomResourceDefinition that goes that are deleted at a time.
+pub const COLLECTED_AT_ONCE: usize = 500;
 /// How long a namespace is left to finish between two looks at what is left in it.
 pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long an eviction may take from its admission to the pod's deletion (disruption controller `DeletionTimeout`).

@@ -3,6 +3,8 @@
 //! A stream is named by what it is for, `(seed, machine, incarnation)`; two streams share no state, so adding a
 //! machine moves no other machine's draws. Source of the algorithms: Blackman and Vigna, <https://prng.di.unimi.it>.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// A deterministic stream of random numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng {
@@ -38,6 +40,22 @@ pub fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
         h = mix(h, u64::from_le_bytes(word));
     }
     h
+}
+
+/// What hashes of names begin with. Zero until [`key_name_hashes`] is called, and so in every simulation.
+static NAME_KEY: AtomicU64 = AtomicU64::new(0);
+
+/// Keys the hashes of names, for a server whose names come from users: nobody who does not know the key can choose names
+/// that all hash to one place. To be called once, with a number that is hard to guess, before the first name is hashed.
+/// Nothing is ordered by these hashes, so no decision depends on them.
+pub fn key_name_hashes(key: u64) {
+    NAME_KEY.store(key, Ordering::Relaxed);
+}
+
+/// The beginning of a hash of a name.
+#[inline(always)]
+pub(crate) fn name_key() -> u64 {
+    NAME_KEY.load(Ordering::Relaxed)
 }
 
 /// Letters that Kubernetes uses for generated names: no vowels, nothing that looks alike.

@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// Keep the pods of an export on their nodes, rather than let the scheduler place them anew.
     #[arg(long)]
     pub keep_bindings: bool,
+    /// Refuse input (exit code 2) of which this build does not carry out everything, rather than warn of it.
+    #[arg(long)]
+    pub strict: bool,
     /// What is printed on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,

@@ -32,6 +32,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
         Ok(outcome) => outcome,
         Err(crash) => return Ok(crashed(&crash, args)),
     };
+    outcome.warnings.clone_from(&loaded.warnings);
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     if let Some(path) = &args.report {
@@ -50,9 +51,14 @@ fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
     Exit::Broken
 }
 
-/// Reads the files; what is left out or will not work is said on standard error.
+/// Reads the files; what is left out or will not work is said on standard error, or refused with `--strict`.
 pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
     let loaded = load_quietly(args, source)?;
+    if args.strict && !loaded.warnings.is_empty() {
+        let lines: Vec<String> = loaded.warnings.iter().map(|w| format!("error: {w}")).collect();
+        let advice = "error: --strict: the input asks for what is not carried out; leave --strict out to run the rest";
+        return Err(format!("{}\n{advice}", lines.join("\n")));
+    }
     if !args.quiet {
         loaded.notes.iter().for_each(|n| eprintln!("note: {n}"));
         loaded.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
@@ -96,7 +102,8 @@ pub fn summary(o: &Outcome) -> String {
         Exit::NotConverged if o.converged => "an expectation is not met",
         Exit::NotConverged | Exit::BadInput | Exit::Differs => "not converged",
     };
-    let more = if why.len() > 3 { format!("; and {} more", why.len() - 3) } else { String::new() };
+    let all = why.len() + o.not_converged_total.saturating_sub(o.not_converged.len());
+    let more = if all > 3 { format!("; and {} more", all - 3) } else { String::new() };
     let why = if why.is_empty() { String::new() } else { format!(": {}{more}", why[..why.len().min(3)].join("; ")) };
     format!("seed {}, hash {}: {verdict}{why}", o.seed, o.event_hash)
 }

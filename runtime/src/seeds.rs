@@ -28,7 +28,7 @@ struct SeedResult {
 /// results themselves do not.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let recording = Recording::default();
-    load(args, &recording)?;
+    let warnings = load(args, &recording)?.warnings;
     let files = recording.files();
     let seeds = args.seeds.clone().expect("called with --seeds");
     let jobs = args.jobs.map_or_else(machine::cpus, |n| n as usize);
@@ -56,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     });
     progress.finish();
     results.sort_by_key(|r| r.seed);
-    Ok(report(args, &results, started.elapsed().as_secs_f64(), jobs))
+    Ok(report(args, &warnings, &results, started.elapsed().as_secs_f64(), jobs))
 }
 
 fn collect(
@@ -97,7 +97,7 @@ fn collect(
     results
 }
 
-fn report(args: &RunArgs, results: &[SeedResult], wall: f64, jobs: usize) -> Exit {
+fn report(args: &RunArgs, warnings: &[String], results: &[SeedResult], wall: f64, jobs: usize) -> Exit {
     let failing: Vec<&SeedResult> = results.iter().filter(|r| r.exit != Exit::Well).collect();
     let simulated: f64 = results.iter().map(|r| r.simulated_seconds).sum();
     let events: u64 = results.iter().map(|r| r.events).sum();
@@ -115,7 +115,7 @@ fn report(args: &RunArgs, results: &[SeedResult], wall: f64, jobs: usize) -> Exi
                 .collect();
             let hashes: Vec<_> = results.iter().map(|r| json!({"seed": r.seed, "event_hash": r.hash})).collect();
             let object = json!({"runs": results.len(), "failed": failing.len(), "failures": list, "hashes": hashes,
-                    "simulated_seconds": simulated, "events": events, "wall_seconds": wall, "jobs": jobs,
+                    "simulated_seconds": simulated, "events": events, "wall_seconds": wall, "jobs": jobs, "warnings": warnings,
                     "peak_rss_bytes": machine::peak_rss_bytes()});
             emit(&format!("{object}\n"));
         }

@@ -193,6 +193,7 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
             return Ok(Exit::Broken);
         }
     };
+    outcome.warnings = loaded.warnings;
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     print(&outcome, args.output, false);

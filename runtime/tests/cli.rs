@@ -166,6 +166,26 @@ spec:
 }
 
 #[test]
+fn what_is_not_carried_out_is_said_everywhere_and_refused_with_strict() {
+    let dir = scratch("gaps");
+    let file = dir.join("quota.yaml");
+    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q}\nspec: {hard: {pods: 1}}\n";
+    std::fs::write(&file, quota).expect("it can be written");
+    let path = file.to_string_lossy();
+    let warning = "ResourceQuota default/q: kind: stored, but quotas are not enforced yet";
+    let output = skeg(&["sim", "run", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("warning: {warning}")), "{}", stderr(&output));
+    assert!(stdout(&output).contains("NOT CARRIED OUT") && stdout(&output).contains(warning), "{}", stdout(&output));
+    assert_eq!(json(&["sim", "run", &path]).1["warnings"], serde_json::json!([warning]));
+    let refused = skeg(&["sim", "run", &path, "--strict"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stdout(&refused).is_empty() && stderr(&refused).contains(warning), "{}", stderr(&refused));
+    let well = skeg(&["sim", "run", "examples/shop.yaml", "--strict", "--quiet"]);
+    assert_eq!(well.status.code(), Some(0), "{}", stderr(&well));
+}
+
+#[test]
 fn an_export_keeps_its_bindings_if_asked() {
     let dir = scratch("export");
     let file = dir.join("live.yaml");
@@ -254,6 +274,25 @@ fn whoever_stops_reading_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), stderr(&output).contains("panicked")), (Some(0), false));
+}
+
+#[test]
+fn shared_manifests_say_what_is_not_carried_out() {
+    let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
+    for (name, words) in [
+        ("cassandra", "StatefulSet default/cassandra: kind: stored, but nothing makes its pods yet"),
+        ("cockroachdb-statefulset", "StatefulSet default/cockroachdb: spec.template.spec.affinity.podAntiAffinity."),
+        ("guestbook-go", "Service default/guestbook: spec.type: no load balancer is made"),
+        ("online-boutique", "Service default/frontend-external: spec.type: no load balancer is made"),
+    ] {
+        let file = Path::new(&shared).join(format!("data/manifests/{name}.yaml"));
+        let refused = skeg(&["sim", "run", &file.to_string_lossy(), "--strict"]);
+        assert_eq!(refused.status.code(), Some(2), "{name}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(words), "{name}: {}\n  lacks {words}", stderr(&refused));
+        // Without --strict it is said as well, even where the file is refused (a budget of a version that is no more).
+        let run = skeg(&["sim", "run", &file.to_string_lossy(), "--for", "10s", "--settle", "10s"]);
+        assert!(stderr(&run).contains(&format!("warning: {words}")), "{name}: {}\n  lacks {words}", stderr(&run));
+    }
 }
 
 #[test]

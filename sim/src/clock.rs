@@ -2,6 +2,8 @@
 
 use skeg_core::{Mono, Now, Wall};
 
+use crate::fault::{FaultId, Layered};
+
 /// Wall-clock time at virtual time zero: 2026-01-01T00:00:00Z, in microseconds.
 pub const EPOCH: i64 = 1_767_225_600_000_000;
 
@@ -15,6 +17,9 @@ pub struct Clock {
     ppm: i64,
     /// By how much its wall clock is wrong beside that, in microseconds.
     offset: i64,
+    /// What faults have made of it: rates, and jumps in seconds.
+    drifts: Layered<i64>,
+    jumps: Layered<i64>,
 }
 
 impl Clock {
@@ -48,27 +53,41 @@ impl Clock {
         self.since.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)).saturating_add(1)
     }
 
-    /// Moves the wall clock.
-    pub fn jump(&mut self, seconds: i64) {
+    /// A fault moves the wall clock.
+    pub fn jump(&mut self, by: FaultId, seconds: i64) {
+        self.jumps.set(by, seconds);
         self.offset += seconds * 1_000_000;
     }
 
-    /// Makes it run fast or slow from now on.
-    pub fn drift(&mut self, now: u64, ppm: i64) {
+    /// A fault makes it run fast or slow from now on.
+    pub fn drift(&mut self, now: u64, by: FaultId, ppm: i64) {
+        self.drifts.set(by, ppm);
+        self.run_at(now, ppm);
+    }
+
+    fn run_at(&mut self, now: u64, ppm: i64) {
         assert!(ppm.abs() < 1_000_000, "a clock neither stands nor runs twice as fast");
         (self.shown, self.since, self.ppm) = (self.mono(now), now, ppm);
     }
 
-    /// Sets the wall clock right, and its rate. What its monotone part has gained or lost stays.
-    pub fn mend(&mut self, now: u64) {
-        self.drift(now, 0);
-        self.offset = (now as i64 - self.shown as i64) / 1000;
+    /// Takes back what a fault has made of it. Once nothing makes it drift any more, its wall clock is set right, but
+    /// for the jumps of other faults. What its monotone part has gained or lost stays.
+    pub fn mend(&mut self, now: u64, by: FaultId) {
+        let (drifted, jumped) = (self.drifts.remove(by), self.jumps.remove(by));
+        if drifted {
+            self.run_at(now, self.drifts.get().unwrap_or(0));
+        }
+        if (drifted || jumped) && self.drifts.get().is_none() {
+            let mono = self.mono(now);
+            self.offset = (now as i64 - mono as i64) / 1000 + self.jumps.all().sum::<i64>() * 1_000_000;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Clock, EPOCH};
+    use crate::fault::FaultId;
     use skeg_core::Mono;
 
     #[test]
@@ -76,7 +95,7 @@ mod tests {
         let mut clock = Clock::default();
         for (step, ppm) in [0, 50_000, -50_000, 0, 1, -1].into_iter().enumerate() {
             let now = step as u64 * 1_000_000_007;
-            clock.drift(now, ppm);
+            clock.drift(now, FaultId(step as u32), ppm);
             let shown = clock.at(now).mono.0;
             for after in [1, 999, 1_000_003, 77_777_777_777] {
                 let due = Mono(shown + after);
@@ -85,9 +104,15 @@ mod tests {
                 assert!(when < now + 3 || clock.at(when - 3).mono <= due, "{ppm} ppm, {after} ns: not much too late");
             }
         }
-        clock.jump(30);
-        assert_ne!(clock.at(10_000_000_000).wall.0, EPOCH + 10_000_000);
-        clock.mend(10_000_000_000);
-        assert!((clock.at(10_000_000_000).wall.0 - EPOCH - 10_000_000).abs() <= 1);
+        let wrong_by = |clock: &Clock| clock.at(10_000_000_000).wall.0 - EPOCH - 10_000_000;
+        clock.jump(FaultId(6), 30);
+        clock.jump(FaultId(7), -5);
+        assert_ne!(wrong_by(&clock), 0);
+        (0..6).for_each(|id| clock.mend(10_000_000_000, FaultId(id)));
+        assert!((wrong_by(&clock) - 25_000_000).abs() <= 1, "the jumps are left");
+        clock.mend(10_000_000_000, FaultId(6));
+        assert!((wrong_by(&clock) + 5_000_000).abs() <= 1);
+        clock.mend(10_000_000_000, FaultId(7));
+        assert!(wrong_by(&clock).abs() <= 1);
     }
 }

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1 as core_v1;
 
 use skeg_core::object::{
-    ContainerState, Kind, Object, ObjectKey, Pod, Revision, Text, controller_of, is_node_ready, is_pod_ready,
+    ContainerState, Kind, Object, ObjectKey, Pod, Revision, Selector, Text, controller_of, is_node_ready, is_pod_ready,
     is_pod_terminal, pod_phase,
 };
+use skeg_core::scheduler::DEFAULT_SCHEDULER;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
 use crate::outcome::{NotConverged, PendingPod, Workload};
+use crate::user::Declared;
 use crate::world::World;
 
 /// Objects of a kind in the store.
@@ -23,43 +25,140 @@ pub fn objects(store: &MemoryStore, kind: Kind) -> impl Iterator<Item = &Object>
     })
 }
 
-/// What has not reached its declared state; stops after `most`.
-pub fn unconverged(store: &MemoryStore, most: usize) -> Vec<NotConverged> {
-    let mut found = Vec::new();
-    let checks: [fn(&MemoryStore, usize, &mut Vec<NotConverged>); 5] =
-        [workloads_unconverged, nodes_unconverged, namespaces_unconverged, pods_unconverged, no_controller];
-    for check in checks {
-        if found.len() < most {
-            check(store, most, &mut found);
+/// How much of what is not converged is told in words.
+const TOLD: usize = 50;
+
+/// What has not reached its declared state.
+#[derive(Debug)]
+pub struct Unconverged {
+    /// The first of it.
+    pub list: Vec<NotConverged>,
+    /// How much there is in all.
+    pub total: usize,
+    /// One is enough: the rest is not looked for.
+    only_whether: bool,
+}
+
+impl Unconverged {
+    fn new(only_whether: bool) -> Unconverged {
+        Unconverged { list: Vec::new(), total: 0, only_whether }
+    }
+
+    /// Whether there is nothing of the kind.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Whether no more need be looked for.
+    fn is_enough(&self) -> bool {
+        self.only_whether && self.total > 0
+    }
+
+    /// Adds something; why is asked only if it is told.
+    pub fn add(&mut self, what: impl FnOnce() -> String, why: impl FnOnce() -> String) {
+        self.total += 1;
+        if self.list.len() < TOLD && !self.only_whether {
+            self.list.push(NotConverged { what: what(), why: why() });
+        }
+    }
+
+    fn add_object(&mut self, object: &Object, why: impl FnOnce() -> String) {
+        self.add(|| name_of(&object.key()), why);
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn extend(&mut self, other: Unconverged) {
+        self.total += other.total;
+        let room = TOLD.saturating_sub(self.list.len());
+        self.list.extend(other.list.into_iter().take(room));
+    }
+}
+
+/// `Deployment shop/web`.
+fn name_of(key: &ObjectKey) -> String {
+    format!("{} {}", key.kind, key.path())
+}
+
+/// Whether the cluster has reached the state that the store declares.
+pub fn is_converged(world: &World) -> bool {
+    look(world, true).is_empty()
+}
+
+/// What the cluster has not reached of the state that the store declares.
+pub fn unconverged(world: &World) -> Unconverged {
+    look(world, false)
+}
+
+fn look(world: &World, only_whether: bool) -> Unconverged {
+    let (store, mut found) = (&world.store, Unconverged::new(only_whether));
+    workloads_unconverged(store, &mut found);
+    nodes_unconverged(world, &mut found);
+    for check in [namespaces_unconverged, pods_unconverged, no_controller] {
+        if !found.is_enough() {
+            check(store, &mut found);
         }
     }
     found
 }
 
-fn tell(found: &mut Vec<NotConverged>, object: &Object, why: String) {
-    let place = if object.namespace().is_empty() {
-        object.name().to_owned()
-    } else {
-        format!("{}/{}", object.namespace(), object.name())
-    };
-    found.push(NotConverged { what: format!("{} {place}", object.kind()), why });
+/// What users asked for and did not get, however well the cluster does with the rest: what the API refused, what is
+/// declared and not there, what still waits.
+pub fn complaints(world: &World) -> Unconverged {
+    let mut found = Unconverged::new(false);
+    let Some(user) = world.user() else { return found };
+    for (what, why) in user.waiting() {
+        found.add(|| what, || why);
+    }
+    for (what, why) in user.refused() {
+        found.add(|| what.clone(), || format!("refused: {why}"));
+    }
+    for (key, declared) in user.declared() {
+        if let Some(why) = &declared.refused {
+            found.add(|| name_of(key), || format!("not as declared, since the API refused it: {why}"));
+        } else if world.store.object(key).is_none() && !may_vanish(&world.store, key, declared) {
+            found.add(
+                || name_of(key),
+                || "declared, and not there: it was deleted, and nothing makes it again".to_owned(),
+            );
+        }
+    }
+    found
 }
 
-fn workloads_unconverged(store: &MemoryStore, most: usize, found: &mut Vec<NotConverged>) {
+/// Whether a declared object may be gone by right: it is a controller's by now, or lives for a while only.
+fn may_vanish(store: &MemoryStore, key: &ObjectKey, declared: &Declared) -> bool {
+    let selects = |o: &Object| {
+        let selector = match o {
+            Object::Deployment(d) => Selector::from_label_selector(&d.spec.selector).ok(),
+            Object::ReplicaSet(r) => Selector::from_label_selector(&r.spec.selector).ok(),
+            Object::ReplicationController(r) => r.spec.selector.as_ref().map(Selector::from_map),
+            _ => None,
+        };
+        o.namespace() == key.namespace() && selector.is_some_and(|s| s.matches(declared.object.labels()))
+    };
+    match key.kind {
+        _ if declared.of_controller => true,
+        Kind::EVENT => true,
+        Kind::JOB => !declared.object.to_json()["spec"]["ttlSecondsAfterFinished"].is_null(),
+        Kind::REPLICA_SET => objects(store, Kind::DEPLOYMENT).any(selects),
+        Kind::POD => objects(store, Kind::REPLICA_SET).chain(objects(store, Kind::REPLICATION_CONTROLLER)).any(selects),
+        _ => false,
+    }
+}
+
+fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     for kind in [Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER] {
         for object in objects(store, kind) {
-            if found.len() >= most {
+            if found.is_enough() {
                 return;
             }
             if object.is_deleting() {
-                tell(found, object, "it is being deleted".to_owned());
+                found.add_object(object, || "it is being deleted".to_owned());
                 continue;
             }
-            if let Some(mut why) = lagging(object) {
-                if let Some(cause) = why_pods_wait(store, object) {
-                    why = format!("{why}; {cause}");
-                }
-                tell(found, object, why);
+            if let Some(why) = lagging(object) {
+                let cause = || why_pods_wait(store, object).map(|cause| format!("; {cause}")).unwrap_or_default();
+                found.add_object(object, || why + &cause());
             }
         }
     }
@@ -143,9 +242,7 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
         return Some(format!("pod {name} is terminating"));
     }
     if pod.spec.node.is_none() {
-        let c = pod.status.condition(&Text::POD_SCHEDULED);
-        let why = c.and_then(|c| c.message.to_option()).unwrap_or_else(|| "it has not been looked at".to_owned());
-        return Some(format!("pod {name} is not scheduled: {why}"));
+        return Some(format!("pod {name} is not scheduled: {}", why_unscheduled(pod)));
     }
     let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
     for status in statuses {
@@ -159,57 +256,80 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
             _ => {}
         }
     }
+    if let Some(gate) = pod.status.condition(&Text::READY).filter(|c| c.reason == Text::READINESS_GATES_NOT_READY) {
+        return Some(format!("pod {name} is not ready: {}", gate.message));
+    }
     let node = pod.spec.node.as_deref().unwrap_or("");
     Some(format!("pod {name} is {} on {node}", pod_phase(pod)))
 }
 
-fn nodes_unconverged(store: &MemoryStore, most: usize, found: &mut Vec<NotConverged>) {
-    for object in objects(store, Kind::NODE) {
+/// Why a pod has no node: the scheduler's words, or that its scheduler does not run here.
+fn why_unscheduled(pod: &Pod) -> String {
+    let scheduler = pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER);
+    let told = pod.status.condition(&Text::POD_SCHEDULED).and_then(|c| c.message.to_option());
+    match told {
+        Some(words) => words,
+        None if scheduler != DEFAULT_SCHEDULER => {
+            format!("spec.schedulerName is {scheduler:?}, and no scheduler of that name runs here")
+        }
+        None => "it has not been looked at".to_owned(),
+    }
+}
+
+fn nodes_unconverged(world: &World, found: &mut Unconverged) {
+    for object in objects(&world.store, Kind::NODE) {
         let Object::Node(node) = object else { continue };
-        if found.len() < most && !is_node_ready(node) {
-            tell(found, object, "the node is not ready".to_owned());
+        if found.is_enough() {
+            return;
         }
         let tainted = |t: &core_v1::Taint| {
             t.key == skeg_core::object::TAINT_NOT_READY || t.key == skeg_core::object::TAINT_UNREACHABLE
         };
-        if found.len() < most && is_node_ready(node) && node.spec.taints.iter().flatten().any(tainted) {
-            tell(found, object, "the node is ready and still tainted".to_owned());
+        if !is_node_ready(node) {
+            found.add_object(object, || "the node is not ready".to_owned());
+        } else if node.spec.taints.iter().flatten().any(tainted) {
+            found.add_object(object, || "the node is ready and still tainted".to_owned());
+        }
+    }
+    // One that a user has deleted is not missed until its agent registers it again.
+    let user = world.user();
+    for host in &world.nodes {
+        let key = ObjectKey::new(Kind::NODE, "", &host.name);
+        let deleted = || user.is_some_and(|u| u.has_deleted(&key));
+        if !found.is_enough() && world.store.object(&key).is_none() && !deleted() {
+            found.add(|| name_of(&key), || "the node has not registered".to_owned());
         }
     }
 }
 
-fn namespaces_unconverged(store: &MemoryStore, most: usize, found: &mut Vec<NotConverged>) {
-    for object in objects(store, Kind::NAMESPACE) {
-        if found.len() < most && object.is_deleting() {
-            tell(found, object, "the namespace is terminating".to_owned());
-        }
+fn namespaces_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+    for object in objects(store, Kind::NAMESPACE).filter(|o| o.is_deleting()) {
+        found.add_object(object, || "the namespace is terminating".to_owned());
     }
 }
 
-fn pods_unconverged(store: &MemoryStore, most: usize, found: &mut Vec<NotConverged>) {
+fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     for object in objects(store, Kind::POD) {
         let Object::Pod(pod) = object else { continue };
-        if found.len() >= most {
+        if found.is_enough() {
             return;
         }
         if pod.meta.deletion_timestamp.is_some() {
             let node = pod.spec.node.as_deref().unwrap_or("no node");
-            tell(found, object, format!("it is terminating, on {node}"));
+            found.add_object(object, || format!("it is terminating, on {node}"));
         } else if controller_of(&pod.meta).is_none()
             && let Some(why) = why_not_ready(pod)
         {
-            tell(found, object, why);
+            found.add_object(object, || why);
         }
     }
 }
 
 /// Kinds whose controllers come with a later part of the project.
-fn no_controller(store: &MemoryStore, most: usize, found: &mut Vec<NotConverged>) {
+fn no_controller(store: &MemoryStore, found: &mut Unconverged) {
     for kind in [Kind::STATEFUL_SET, Kind::DAEMON_SET, Kind::JOB, Kind::CRON_JOB] {
         for object in objects(store, kind) {
-            if found.len() < most {
-                tell(found, object, format!("this build has no controller for kind {kind}"));
-            }
+            found.add_object(object, || format!("this build has no controller for kind {kind}"));
         }
     }
 }
@@ -237,17 +357,20 @@ pub fn workloads(store: &MemoryStore) -> Vec<Workload> {
     all
 }
 
-/// Pods without a node, with the scheduler's words; at most a hundred.
-pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
+/// Most pending pods that are told one by one.
+const PENDING: usize = 100;
+
+/// Pods that wait for a node, in one namespace or (empty) all.
+pub fn waiting_pods<'s>(store: &'s MemoryStore, namespace: &'s str) -> impl Iterator<Item = &'s Pod> {
     let pods = objects(store, Kind::POD).filter_map(Object::get::<core_v1::Pod>);
-    let waiting = pods.filter(|p| p.spec.node.is_none() && !is_pod_terminal(p)).take(100);
-    waiting
-        .map(|p| {
-            let c = p.status.condition(&Text::POD_SCHEDULED);
-            let why = c.and_then(|c| c.message.to_option()).unwrap_or_else(|| "not looked at yet".to_owned());
-            PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why }
-        })
-        .collect()
+    let of_namespace = pods.filter(move |p| namespace.is_empty() || p.namespace() == namespace);
+    of_namespace.filter(|p| p.spec.node.is_none() && !is_pod_terminal(p))
+}
+
+/// The first pods without a node, with the scheduler's words.
+pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
+    let told = waiting_pods(store, "").take(PENDING);
+    told.map(|p| PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why: why_unscheduled(p) }).collect()
 }
 
 /// Compares every API server's cache with the store as it was at a revision; a difference in words. Objects that have
@@ -255,7 +378,7 @@ pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
 pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
     let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
     for api in world.api_servers() {
-        for kind in Kind::all() {
+        for kind in api.kinds().all() {
             let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));
             let truth: BTreeMap<ObjectKey, Revision> =
                 objects(&world.store, kind).map(|o| (o.key(), o.rv())).filter(|(k, _)| settled(k)).collect();

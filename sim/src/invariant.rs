@@ -17,12 +17,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::PodSpec;
-
 use skeg_core::api::{Call, Request};
 use skeg_core::object::{
     Amounts, Deployment, IntOrString, Kind, Milli, NameMap, Object, ObjectKey, ObjectMeta, Pod, ReplicaSet,
-    controller_of, is_mere_report, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
+    SharedPodSpec, controller_of, is_mere_report, is_pod_ready, is_pod_terminal, pod_phase, pod_requests, scaled,
 };
 use skeg_core::store::{KeyValue, MemoryStore, StoreEvent, Stored};
 
@@ -69,7 +67,7 @@ pub struct Checkers {
     nodes: NameMap<NodeUse>,
     /// Of all nodes together.
     total: NodeUse,
-    requests: BTreeMap<usize, (Rc<PodSpec>, Rc<Amounts>)>,
+    requests: BTreeMap<u64, (SharedPodSpec, Rc<Amounts>)>,
     leaders: BTreeMap<(&'static str, u32), bool>,
     /// Sizes of the ReplicaSets of a Deployment, by UIDs.
     sizes: BTreeMap<String, BTreeMap<String, i32>>,
@@ -244,18 +242,19 @@ impl Checkers {
 
     /// What a pod asks for, itself included (`pods: 1`); computed once for all pods of a template.
     fn requests_of(&mut self, pod: &Pod) -> Rc<Amounts> {
-        let address = Rc::as_ptr(&pod.spec.shared) as usize;
-        if let Some((_, amounts)) = self.requests.get(&address) {
+        let print = pod.spec.shared.fingerprint();
+        if let Some((spec, amounts)) = self.requests.get(&print)
+            && *spec == pod.spec.shared
+        {
             return Rc::clone(amounts);
         }
         let mut amounts = pod_requests(&pod.spec.shared);
         amounts.insert("pods".into(), Milli::units(1));
         let amounts = Rc::new(amounts);
-        // The spec is kept, so that its address stays its own.
         if self.requests.len() > 10_000 {
             self.requests.clear();
         }
-        self.requests.insert(address, (Rc::clone(&pod.spec.shared), Rc::clone(&amounts)));
+        self.requests.insert(print, (pod.spec.shared.clone(), Rc::clone(&amounts)));
         amounts
     }
 
@@ -422,7 +421,7 @@ impl Checkers {
         }
         for owner in child.meta().owner_references.iter().flatten() {
             let Some(kind) = Kind::by_api_version(&owner.api_version, &owner.kind) else { continue };
-            let namespace = if kind.info().namespaced { child.namespace() } else { "" };
+            let namespace = if kind.row().namespaced { child.namespace() } else { "" };
             let living = stored(store, &ObjectKey::new(kind, namespace, &owner.name))
                 .is_some_and(|o| o.uid() == owner.uid && !o.is_deleting());
             if living {

@@ -9,6 +9,7 @@ pub mod converge;
 pub mod fault;
 pub mod files;
 pub mod heap;
+pub mod hook;
 pub mod invariant;
 pub mod net;
 pub mod outcome;
@@ -19,6 +20,7 @@ pub mod run;
 pub mod runtime;
 pub mod scenario;
 pub mod services;
+pub mod subnet;
 pub mod user;
 pub mod world;
 

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 
+use crate::fault::FaultId;
+
 /// A host: 0 is the store's, then the API servers', the control processes', the users', the nodes'.
 pub type HostId = u32;
 
 /// Links that are broken in one direction.
 #[derive(Clone, Debug)]
 struct Cut {
+    by: FaultId,
     from: BTreeSet<HostId>,
     to: BTreeSet<HostId>,
 }
@@ -22,9 +25,18 @@ struct Cut {
 /// Hosts whose links are slow and lossy.
 #[derive(Clone, Debug)]
 struct Slow {
+    by: FaultId,
     hosts: BTreeSet<HostId>,
     extra: Duration,
     loss_percent: u64,
+}
+
+/// Hosts whose links pass nothing until a moment.
+#[derive(Clone, Debug)]
+struct Clog {
+    by: FaultId,
+    hosts: BTreeSet<HostId>,
+    until: u64,
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -39,7 +51,7 @@ pub struct Network {
     cuts: Vec<Cut>,
     slow: Vec<Slow>,
     /// Hosts whose links pass nothing until a moment; what was sent arrives then.
-    clogs: Vec<(BTreeSet<HostId>, u64)>,
+    clogs: Vec<Clog>,
     rng: Rng,
 }
 
@@ -51,28 +63,28 @@ impl Network {
     }
 
     /// Breaks the links from one group to another; hosts within both groups keep their own.
-    pub fn cut(&mut self, from: BTreeSet<HostId>, to: BTreeSet<HostId>, one_way: bool) {
+    pub fn cut(&mut self, by: FaultId, from: BTreeSet<HostId>, to: BTreeSet<HostId>, one_way: bool) {
         if !one_way {
-            self.cuts.push(Cut { from: to.clone(), to: from.clone() });
+            self.cuts.push(Cut { by, from: to.clone(), to: from.clone() });
         }
-        self.cuts.push(Cut { from, to });
+        self.cuts.push(Cut { by, from, to });
     }
 
     /// Makes the links of some hosts slow and lossy.
-    pub fn degrade(&mut self, hosts: BTreeSet<HostId>, extra: Duration, loss_percent: u64) {
-        self.slow.push(Slow { hosts, extra, loss_percent });
+    pub fn degrade(&mut self, by: FaultId, hosts: BTreeSet<HostId>, extra: Duration, loss_percent: u64) {
+        self.slow.push(Slow { by, hosts, extra, loss_percent });
     }
 
     /// Lets the links of some hosts pass nothing until a moment; nothing is lost.
-    pub fn clog(&mut self, hosts: BTreeSet<HostId>, until: u64) {
-        self.clogs.push((hosts, until));
+    pub fn clog(&mut self, by: FaultId, hosts: BTreeSet<HostId>, until: u64) {
+        self.clogs.push(Clog { by, hosts, until });
     }
 
-    /// Mends everything.
-    pub fn heal(&mut self) {
-        self.cuts.clear();
-        self.slow.clear();
-        self.clogs.clear();
+    /// Mends what a fault has done to the links.
+    pub fn mend(&mut self, id: FaultId) {
+        self.cuts.retain(|cut| cut.by != id);
+        self.slow.retain(|slow| slow.by != id);
+        self.clogs.retain(|clog| clog.by != id);
     }
 
     /// Whether nothing gets from one host to another.
@@ -103,9 +115,9 @@ impl Network {
             }
         }
         if !self.clogs.is_empty() {
-            self.clogs.retain(|(_, until)| *until > now);
-            let held = self.clogs.iter().filter(|(hosts, _)| hosts.contains(&from) || hosts.contains(&to));
-            let until = held.map(|(_, until)| *until).max().unwrap_or(now);
+            self.clogs.retain(|clog| clog.until > now);
+            let held = self.clogs.iter().filter(|clog| clog.hosts.contains(&from) || clog.hosts.contains(&to));
+            let until = held.map(|clog| clog.until).max().unwrap_or(now);
             delay += until - now;
         }
         delay
@@ -149,26 +161,29 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::Network;
+    use crate::fault::FaultId;
     use skeg_core::Rng;
     use std::collections::BTreeSet;
     use std::time::Duration;
 
     #[test]
-    fn cuts_are_per_direction_and_heal() {
+    fn cuts_are_per_direction_and_each_is_mended_alone() {
         let ms = Duration::from_millis(1);
         let mut net = Network::new((ms, ms), Rng::from_seed(1));
-        net.cut(BTreeSet::from([1]), BTreeSet::from([2]), true);
+        net.cut(FaultId(1), BTreeSet::from([1]), BTreeSet::from([2]), true);
         assert!(net.is_cut(1, 2) && !net.is_cut(2, 1));
-        net.cut(BTreeSet::from([3]), BTreeSet::from([4]), false);
+        net.cut(FaultId(2), BTreeSet::from([3]), BTreeSet::from([4]), false);
         assert!(net.is_cut(3, 4) && net.is_cut(4, 3));
-        net.degrade(BTreeSet::from([5]), 3 * ms, 0);
+        net.degrade(FaultId(3), BTreeSet::from([5]), 3 * ms, 0);
         let mut delay = |now, from, to| Duration::from_nanos(net.delay(now, from, to));
         assert_eq!((delay(0, 5, 6), delay(0, 1, 6)), (4 * ms, ms));
-        net.clog(BTreeSet::from([1]), 7_000_000);
+        net.clog(FaultId(4), BTreeSet::from([1]), 7_000_000);
         let clogged = [0, 5_000_000, 7_000_000].map(|now| Duration::from_nanos(net.delay(now, 6, 1)));
         assert_eq!(clogged, [8 * ms, 3 * ms, ms]);
-        net.clog(BTreeSet::from([1]), 9_000_000);
-        net.heal();
-        assert!(!net.is_cut(1, 2) && net.delay(0, 5, 6) == 1_000_000 && net.delay(0, 1, 6) == 1_000_000);
+        net.clog(FaultId(5), BTreeSet::from([1]), 9_000_000);
+        net.mend(FaultId(1));
+        assert!(!net.is_cut(1, 2) && net.is_cut(3, 4) && net.delay(0, 5, 6) == 4_000_000);
+        [2, 3, 5].into_iter().for_each(|id| net.mend(FaultId(id)));
+        assert!(!net.is_cut(3, 4) && net.delay(0, 5, 6) == 1_000_000 && net.delay(0, 1, 6) == 1_000_000);
     }
 }

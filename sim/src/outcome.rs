@@ -21,10 +21,14 @@ pub struct Outcome {
     pub events: u64,
     /// Hash over all of them, in hexadecimal.
     pub event_hash: String,
+    /// What of the input is not carried out, and so was not rehearsed. Set by the driver.
+    pub warnings: Vec<String>,
     /// Whether the declared state was reached and kept.
     pub converged: bool,
-    /// What was not, and why.
+    /// What was not, and why: the first of it.
     pub not_converged: Vec<NotConverged>,
+    /// How much was not, in all.
+    pub not_converged_total: usize,
     /// Every invariant that was checked.
     pub invariants: Vec<InvariantResult>,
     /// Expectations of the scenario.
@@ -33,8 +37,10 @@ pub struct Outcome {
     pub workloads: Vec<Workload>,
     /// Pods by phase at the end.
     pub pods: BTreeMap<String, usize>,
-    /// Pods that wait for a node, and why.
+    /// Pods that wait for a node, and why: the first of them.
     pub pending: Vec<PendingPod>,
+    /// How many pods wait for a node, in all.
+    pub pending_total: usize,
     /// Rollouts that happened.
     pub rollouts: Vec<Rollout>,
     /// Faults that were injected, in order.

@@ -7,6 +7,7 @@ use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::controllers::{ControllerManager, ManagerConfig};
 use skeg_core::dns::{ClusterDns, DnsConfig};
+use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::{Deadline, Machine, Rng};
@@ -52,7 +53,7 @@ pub enum Running {
 }
 
 /// How the processes of a world are set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Whether controller managers and schedulers elect a leader.
     pub leader_elect: bool,
@@ -61,6 +62,8 @@ pub struct Setup {
     /// Whether the controllers of a manager read the same views. Under faults each has its own: so it sees states of
     /// the cluster that the others do not, and what a shared view would hide comes out.
     pub share_informers: bool,
+    /// The kinds of the world, which every process that stores or collects objects must number alike.
+    pub kinds: Kinds,
 }
 
 /// A process and its place in the world. What every event looks at comes first, in one line of the processor's cache.
@@ -92,17 +95,17 @@ impl Role {
     }
 
     /// Builds the machine of a life.
-    pub fn start(&self, seed: u64, name: &str, life: u32, setup: Setup) -> Running {
-        let Setup { leader_elect, record_events, share_informers } = setup;
+    pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
+        let Setup { leader_elect, record_events, share_informers, kinds } = setup.clone();
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
             Role::Api(_) => {
-                let config = apiserver::Config { name: Rc::from(name), ..apiserver::Config::default() };
+                let config = apiserver::Config { name: Rc::from(name), kinds, ..apiserver::Config::default() };
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {
-                let config = ManagerConfig { identity, leader_elect, record_events, share_informers };
+                let config = ManagerConfig { identity, leader_elect, record_events, share_informers, kinds };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use skeg_core::object::{Kind, Object, ObjectKey};
 
-use crate::converge;
+use crate::converge::{self, Unconverged};
 use crate::fault;
-use crate::outcome::{ExpectationResult, NotConverged, Outcome, Sample};
+use crate::outcome::{ExpectationResult, Outcome, Sample};
 use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
 use crate::services;
 use crate::world::World;
@@ -90,6 +90,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         zone: None,
+        cordoned: false,
     };
     Scenario {
         name: "plain".to_owned(),
@@ -121,14 +122,14 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Crash> {
     let mut timeline: Vec<(Duration, Action)> = scenario.timeline.iter().map(|s| (s.at, s.action.clone())).collect();
-    timeline.extend(fault::draw(scenario, seed));
+    timeline.extend(fault::draw(scenario, seed).into_iter().map(|(at, fault)| (at, fault.into())));
     timeline.sort_by_key(|(at, _)| *at);
     let mut world = World::new(scenario, seed, timeline, options.trace);
     let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
     let mut run = Run { scenario, world, samples: Vec::new(), marks };
     // A panic is the machine's bug; the world is not used after it.
     match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
-        Ok((converged, not_converged)) => Ok(run.outcome(converged, not_converged)),
+        Ok(lacks) => Ok(run.outcome(lacks)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -166,7 +167,7 @@ fn nanos(d: Duration) -> u64 {
 }
 
 impl Run<'_> {
-    fn play(&mut self, observer: &mut dyn Observer) -> (bool, Vec<NotConverged>) {
+    fn play(&mut self, observer: &mut dyn Observer) -> Unconverged {
         let scenario = self.scenario;
         let last_step = scenario.timeline.iter().map(|s| s.at).max().unwrap_or_default();
         let quiet = scenario.faults == FaultLevel::None && scenario.stop_when_converged;
@@ -210,8 +211,8 @@ impl Run<'_> {
         });
     }
 
-    /// Waits until the declared state is reached, and looks whether it is kept.
-    fn settle(&mut self, end: Duration, observer: &mut dyn Observer) -> (bool, Vec<NotConverged>) {
+    /// Waits until the declared state is reached, and looks whether it is kept. Answers what it lacks.
+    fn settle(&mut self, end: Duration, observer: &mut dyn Observer) -> Unconverged {
         let mut since: Option<u64> = None;
         // At how many changes the store was last looked at, and whether it was converged.
         let mut looked: Option<(u64, bool)> = None;
@@ -222,38 +223,44 @@ impl Run<'_> {
             let well = self.world.users_are_idle() && self.is_converged(&mut looked);
             match (well, since) {
                 (true, None) => since = Some(now),
-                // Whoever lost its connection just before the end is given the time to notice.
+                // Whoever lost its connection just before the end is given the time to notice. What was refused, or is
+                // gone, no waiting brings back.
                 (true, Some(from)) if now - from >= nanos(HOLD) && services::unsettled(&self.world).is_none() => {
-                    return (true, Vec::new());
+                    return converge::complaints(&self.world);
                 }
                 (true, Some(_)) => {}
                 (false, _) => since = None,
             }
             if now >= nanos(end) {
-                let mut missing = converge::unconverged(&self.world.store, 50);
-                if missing.is_empty()
-                    && let Some((invariant, why)) = services::unsettled(&self.world)
-                {
-                    // Everything else is at rest, and this has had all the time there was: it is broken.
-                    self.world.checkers.broken(invariant, now as f64 / 1e9, why.clone());
-                    missing.push(NotConverged { what: "services".to_owned(), why });
-                }
-                if missing.is_empty() {
-                    let what = "the cluster".to_owned();
-                    let why = "the declared state was reached too late to see whether it is kept".to_owned();
-                    missing.push(NotConverged { what, why });
-                }
-                return (false, missing);
+                return self.lacks_at_the_end();
             }
             self.until((now + step).min(nanos(end)), end, observer);
         }
+    }
+
+    /// What is not as declared when time is up.
+    fn lacks_at_the_end(&mut self) -> Unconverged {
+        let mut lacks = converge::complaints(&self.world);
+        lacks.extend(converge::unconverged(&self.world));
+        if lacks.is_empty()
+            && let Some((invariant, why)) = services::unsettled(&self.world)
+        {
+            // Everything else is at rest, and this has had all the time there was: it is broken.
+            self.world.checkers.broken(invariant, self.world.now as f64 / 1e9, why.clone());
+            lacks.add(|| "services".to_owned(), || why);
+        }
+        if lacks.is_empty() {
+            let why = "the declared state was reached too late to see whether it is kept";
+            lacks.add(|| "the cluster".to_owned(), || why.to_owned());
+        }
+        lacks
     }
 
     /// Whether the store is converged; looks only if something has changed since it was `looked` at.
     fn is_converged(&self, looked: &mut Option<(u64, bool)>) -> bool {
         let changes = self.world.checkers.changes;
         let known = looked.filter(|(then, _)| *then == changes);
-        let converged = known.map_or_else(|| converge::unconverged(&self.world.store, 1).is_empty(), |(_, so)| so);
+        let converged = known.map_or_else(|| converge::is_converged(&self.world), |(_, so)| so);
         *looked = Some((changes, converged));
         converged
     }
@@ -271,7 +278,9 @@ impl Run<'_> {
         });
     }
 
-    fn outcome(mut self, converged: bool, not_converged: Vec<NotConverged>) -> Outcome {
+    fn outcome(mut self, lacks: Unconverged) -> Outcome {
+        let Unconverged { list: not_converged, total: not_converged_total, .. } = lacks;
+        let converged = not_converged_total == 0;
         self.sample();
         let at = self.world.now as f64 / 1e9;
         if !converged {
@@ -302,11 +311,14 @@ impl Run<'_> {
             event_hash: format!("{:016x}", world.hash),
             converged,
             not_converged,
+            not_converged_total,
+            warnings: Vec::new(),
             invariants: world.checkers.results(),
             expectations,
             workloads: converge::workloads(&world.store),
             pods: pods.map(|(k, n)| (k.clone(), *n as usize)).collect(),
             pending: converge::pending(&world.store),
+            pending_total: converge::waiting_pods(&world.store, "").count(),
             rollouts: world.checkers.rollouts(),
             utilisation: world.checkers.utilisation(),
             event_reasons: world.checkers.event_reasons.clone(),
@@ -351,10 +363,9 @@ impl Run<'_> {
                 (format!("{key} runs {image}"), found.contains(image), found.join(", "))
             }
             Expectation::Pending { namespace, count } => {
-                let prefix = format!("{namespace}/");
-                let pending = converge::pending(&self.world.store);
-                let n = pending.iter().filter(|p| p.pod.starts_with(&prefix)).count();
-                (format!("{count} pods are pending in {namespace}"), n == *count, n.to_string())
+                let n = converge::waiting_pods(&self.world.store, namespace).count();
+                let place = if namespace.is_empty() { "all namespaces" } else { namespace };
+                (format!("{count} pods are pending in {place}"), n == *count, n.to_string())
             }
         };
         ExpectationResult { what, met, seen }

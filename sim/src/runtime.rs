@@ -13,7 +13,9 @@ use skeg_core::agent::{
 };
 use skeg_core::{Rng, Wall};
 
+use crate::hook;
 use crate::scenario::ImageProfile;
+use crate::subnet::Subnet;
 
 /// Bytes per second that a node pulls images with.
 const PULL_BANDWIDTH: u64 = 100 << 20;
@@ -47,6 +49,7 @@ pub struct NodeRuntime {
     sandboxes: BTreeMap<SandboxId, SandboxInfo>,
     containers: BTreeMap<ContainerId, Container>,
     next: u64,
+    addresses: Subnet,
     rng: Rng,
     /// Faults: starts and pulls fail or take long, one in so many.
     pub trouble_one_in: u64,
@@ -81,14 +84,15 @@ fn image_of(spec: &ContainerSpec) -> &str {
 }
 
 impl NodeRuntime {
-    /// An empty runtime of the node with this number.
-    pub fn new(node: u32, rng: Rng) -> NodeRuntime {
+    /// An empty runtime of the node with this number, whose pods have these addresses.
+    pub fn new(node: u32, addresses: Subnet, rng: Rng) -> NodeRuntime {
         NodeRuntime {
             node,
             images: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
             next: 1,
+            addresses,
             rng,
             trouble_one_in: 0,
         }
@@ -124,6 +128,14 @@ impl NodeRuntime {
                 let grace = Duration::from_secs(u64::from(*grace_seconds));
                 let code = if stop <= grace { 0 } else { KILLED };
                 return (stop.min(grace).max(ms(1)), Fire::Stop(*op, container.clone(), code));
+            }
+            RuntimeCommand::Probe { container, action: ProbeAction::Hook(hook), .. } => {
+                // What sleeps is not late, however slow the machine is.
+                if let Some(told) = hook::told_by(hook) {
+                    return (told.max(ms(1)), Fire::Command(command));
+                }
+                let image = self.containers.get(container).map_or("", |c| image_of(&c.spec));
+                profile(profiles, image, &default).hook + self.rng.duration(ms(1), ms(5))
             }
             _ => self.rng.duration(ms(1), ms(5)),
         };
@@ -184,11 +196,11 @@ impl NodeRuntime {
                 let result = self.pull(&image, profile(profiles, &image, &default));
                 RuntimeEvent::Pulled { op, result }
             }
-            RuntimeCommand::RunSandbox { op, pod_uid, pod, .. } => {
+            RuntimeCommand::RunSandbox { op, pod_uid, pod, host_network } => {
                 let result = if self.trouble() {
                     error("FailedCreatePodSandBox", "simulated failure of the sandbox")
                 } else {
-                    Ok(self.run_sandbox(pod_uid, pod))
+                    self.run_sandbox(pod_uid, pod, host_network)
                 };
                 RuntimeEvent::SandboxRunning { op, result }
             }
@@ -197,15 +209,14 @@ impl NodeRuntime {
                 for id in ids {
                     self.exit(wall, &id, KILLED, events);
                 }
-                if let Some(s) = self.sandboxes.get_mut(&sandbox) {
-                    s.ready = false;
-                }
+                self.leave_network(&sandbox);
                 RuntimeEvent::SandboxStopped { op, result: Ok(()) }
             }
             RuntimeCommand::RemoveSandbox { op, sandbox } => {
                 for id in self.in_sandbox(&sandbox) {
                     self.containers.remove(&id);
                 }
+                self.leave_network(&sandbox);
                 self.sandboxes.remove(&sandbox);
                 RuntimeEvent::SandboxRemoved { op, result: Ok(()) }
             }
@@ -263,17 +274,26 @@ impl NodeRuntime {
         Ok(ImageInfo { image: Rc::clone(image), bytes: profile.bytes })
     }
 
-    fn run_sandbox(&mut self, pod_uid: Rc<str>, pod: Rc<str>) -> SandboxInfo {
+    fn run_sandbox(&mut self, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool) -> Result<SandboxInfo, RuntimeError> {
         self.next += 1;
-        let n = self.next;
-        let id = SandboxId(Rc::from(format!("sandbox-{}-{n}", self.node)));
-        // 10.128.0.0/9 by node and pod: addresses come back only after 250 pods of a node.
-        let host = (n % 250) + 2;
-        let (high, low) = (128 + (self.node >> 8) % 128, self.node & 255);
-        let info =
-            SandboxInfo { id: id.clone(), pod_uid, pod, ip: Rc::from(format!("10.{high}.{low}.{host}")), ready: true };
+        let id = SandboxId(Rc::from(format!("sandbox-{}-{}", self.node, self.next)));
+        let ip = match if host_network { Ok(Rc::from("")) } else { self.addresses.take() } {
+            Ok(ip) => ip,
+            Err(why) => return error("FailedCreatePodSandBox", &format!("failed to setup network for sandbox: {why}")),
+        };
+        let info = SandboxInfo { id: id.clone(), pod_uid, pod, ip, ready: true };
         self.sandboxes.insert(id, info.clone());
-        info
+        Ok(info)
+    }
+
+    /// A sandbox that has stopped gives its address back.
+    fn leave_network(&mut self, id: &SandboxId) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        sandbox.ready = false;
+        if !sandbox.ip.is_empty() {
+            self.addresses.release(&sandbox.ip);
+            sandbox.ip = Rc::from("");
+        }
     }
 
     fn create(&mut self, spec: Rc<ContainerSpec>) -> Result<ContainerId, RuntimeError> {
@@ -349,6 +369,7 @@ impl NodeRuntime {
     pub fn power_off(&mut self, wall: Wall, disk_lost: bool) {
         if disk_lost {
             self.images.clear();
+            self.addresses.release_all();
             self.sandboxes.clear();
             self.containers.clear();
             return;
@@ -366,5 +387,102 @@ impl NodeRuntime {
     pub fn running(&self, pod_uid: &str) -> Vec<ContainerId> {
         let of_pod = |c: &Container| *c.spec.pod_uid == *pod_uid && matches!(c.state, ContainerState::Running { .. });
         self.containers.iter().filter(|(_, c)| of_pod(c)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+    use skeg_core::agent::{
+        ContainerId, ContainerSpec, OpId, ProbeAction, RuntimeCommand, RuntimeEvent, SandboxId, SandboxInfo,
+    };
+    use skeg_core::{Rng, Wall};
+
+    use super::{ImageProfile, NodeRuntime, Subnet};
+
+    struct Node {
+        runtime: NodeRuntime,
+        profiles: BTreeMap<String, ImageProfile>,
+    }
+
+    impl Node {
+        fn new() -> Node {
+            let addresses = Subnet::of_nodes(&[110]).remove(0);
+            let slow = ImageProfile { hook: Duration::from_secs(7), ..ImageProfile::default() };
+            Node {
+                runtime: NodeRuntime::new(0, addresses, Rng::from_seed(1)),
+                profiles: [("slow:1".to_owned(), slow)].into(),
+            }
+        }
+
+        /// Carries a command out; answers how long it took and what the agent is told.
+        fn does(&mut self, command: RuntimeCommand) -> (Duration, RuntimeEvent) {
+            let (delay, fire) = self.runtime.command(command, &self.profiles);
+            let (mut events, mut later) = (Vec::new(), Vec::new());
+            self.runtime.fire(0, Wall(0), fire, &self.profiles, &mut events, &mut later);
+            (delay, events.pop().expect("a command is answered"))
+        }
+
+        fn sandbox(&mut self, n: usize, host_network: bool) -> SandboxInfo {
+            let (uid, pod) = (Rc::from(format!("u{n}")), Rc::from(format!("d/p{n}")));
+            let run = RuntimeCommand::RunSandbox { op: OpId(1), pod_uid: uid, pod, host_network };
+            match self.does(run).1 {
+                RuntimeEvent::SandboxRunning { result, .. } => result.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn running(&mut self, image: &str) -> ContainerId {
+            let sandbox = self.sandbox(0, false);
+            let pod: k8s_openapi::api::core::v1::PodSpec =
+                serde_json::from_value(json!({"containers": [{"name": "c", "image": image}]})).unwrap();
+            let (pod_uid, name) = (Rc::from("u0"), Rc::from("c"));
+            let spec = ContainerSpec { sandbox: sandbox.id, pod_uid, pod: pod.into(), name, attempt: 0 };
+            let created = self.does(RuntimeCommand::CreateContainer { op: OpId(1), spec: Rc::new(spec) }).1;
+            let RuntimeEvent::Created { result: Ok(container), .. } = created else { panic!("{created:?}") };
+            self.does(RuntimeCommand::StartContainer { op: OpId(1), container: container.clone() });
+            container
+        }
+    }
+
+    #[test]
+    fn hooks_take_their_time() {
+        let check = |image: &str, hook: Value, at_least: u64, below_ms: u64| {
+            let mut node = Node::new();
+            let container = node.running(image);
+            let action = ProbeAction::Hook(Rc::new(serde_json::from_value(hook.clone()).unwrap()));
+            let (took, answer) =
+                node.does(RuntimeCommand::Probe { op: OpId(1), container, action, timeout_seconds: 30 });
+            let range = Duration::from_secs(at_least)..Duration::from_millis(at_least * 1000 + below_ms);
+            assert!(range.contains(&took), "{image} {hook}: {took:?}");
+            assert_eq!(answer, RuntimeEvent::Probed { op: OpId(1), result: Ok(()) });
+        };
+        check("app:1", json!({"sleep": {"seconds": 20}}), 20, 1);
+        check("app:1", json!({"exec": {"command": ["sleep", "20"]}}), 20, 1);
+        check("slow:1", json!({"exec": {"command": ["sh", "-c", "sleep 20"]}}), 20, 1);
+        check("slow:1", json!({"exec": {"command": ["drain"]}}), 7, 10);
+        check("slow:1", json!({"httpGet": {"port": 80}}), 7, 10);
+        check("app:1", json!({"exec": {"command": ["drain"]}}), 0, 10);
+    }
+
+    #[test]
+    fn every_pod_has_an_address_of_its_own() {
+        let mut node = Node::new();
+        let mut live: Vec<SandboxInfo> = Vec::new();
+        for n in 0..1000 {
+            if live.len() == 110 {
+                let sandbox: SandboxId = live.remove(n % 110).id;
+                node.does(RuntimeCommand::StopSandbox { op: OpId(1), sandbox: sandbox.clone() });
+                node.does(RuntimeCommand::RemoveSandbox { op: OpId(1), sandbox });
+            }
+            live.push(node.sandbox(n, false));
+            let addresses: BTreeSet<_> = live.iter().map(|s| Rc::clone(&s.ip)).collect();
+            assert_eq!(addresses.len(), live.len());
+        }
+        assert_eq!(&*node.sandbox(1000, true).ip, "", "a pod on the node's network needs none");
     }
 }

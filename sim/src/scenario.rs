@@ -3,11 +3,14 @@
 //! These are plain values. Reading them from files, with errors that name file, line and field, is `files`' job.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use skeg_core::Object;
 use skeg_core::api::Patch;
 use skeg_core::object::{ObjectKey, Selector};
+
+use crate::fault::Fault;
 
 /// A whole run, but for its seed.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ pub struct NodePool {
     pub taints: Vec<String>,
     /// Zone of all nodes of the pool; otherwise they are spread.
     pub zone: Option<String>,
+    /// The nodes register as unschedulable.
+    pub cordoned: bool,
 }
 
 /// How containers of an image behave.
@@ -91,6 +96,8 @@ pub struct ImageProfile {
     pub never_ready: bool,
     /// Time from SIGTERM to exit.
     pub stop: Duration,
+    /// Time that a lifecycle hook takes which does not say so itself, as one that sleeps does.
+    pub hook: Duration,
     /// CPU in thousandths of a core that it uses.
     pub cpu_milli: u64,
     /// Memory in bytes that it uses.
@@ -108,6 +115,7 @@ impl Default for ImageProfile {
             pull_fails: false,
             never_ready: false,
             stop: Duration::from_millis(500),
+            hook: Duration::ZERO,
             cpu_milli: 50,
             memory_bytes: 64 << 20,
         }
@@ -123,12 +131,44 @@ pub struct Step {
     pub action: Action,
 }
 
-/// What a step does. The first group is a user at the API; the second is fate.
+/// What a step does.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Action {
-    /// Creates objects, or updates those that exist (as `kubectl apply` of a full manifest).
+    User(UserAction),
+    Fault(Fault),
+}
+
+impl Action {
+    /// In words.
+    pub fn describe(&self) -> String {
+        match self {
+            Action::User(action) => action.describe(),
+            Action::Fault(fault) => fault.describe(),
+        }
+    }
+}
+
+impl From<UserAction> for Action {
+    fn from(action: UserAction) -> Action {
+        Action::User(action)
+    }
+}
+
+impl<F: Into<Fault>> From<F> for Action {
+    fn from(fault: F) -> Action {
+        Action::Fault(fault.into())
+    }
+}
+
+/// What a user does at the API.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum UserAction {
+    /// `kubectl apply`: creates objects, or brings those that exist to what is said here and leaves the rest of them.
     Apply(Vec<Object>),
+    /// Objects of an export come into being as they were; those that exist are replaced.
+    Create(Vec<Object>),
     Delete(ObjectKey),
     Scale {
         key: ObjectKey,
@@ -169,88 +209,6 @@ pub enum Action {
     Drain {
         nodes: NodeSet,
     },
-
-    /// Nodes lose power; `disk_lost`: what was on them is gone as well.
-    Kill {
-        nodes: NodeSet,
-        disk_lost: bool,
-    },
-    /// Killed nodes come back.
-    Start {
-        nodes: NodeSet,
-    },
-    /// The agent process restarts; containers live on.
-    RestartAgent {
-        nodes: NodeSet,
-    },
-    /// Links between two groups break; `one_way`: only from `from` to `to`.
-    Partition {
-        from: NodeSet,
-        to: NodeSet,
-        one_way: bool,
-    },
-    /// Every partition, slow link and lossy link is mended.
-    Heal,
-    /// Links of these nodes get slow and lossy.
-    Degrade {
-        nodes: NodeSet,
-        extra_latency: Duration,
-        loss_percent: u64,
-    },
-    /// The wall clock of these nodes (or `control` processes) jumps.
-    ClockJump {
-        nodes: NodeSet,
-        by_seconds: i64,
-    },
-    /// The clocks of these nodes run fast by so many parts per million (below zero: slow), until healed.
-    ClockDrift {
-        nodes: NodeSet,
-        ppm: i64,
-    },
-    /// Links of these nodes pass nothing for this long; then everything arrives.
-    Clog {
-        nodes: NodeSet,
-        for_: Duration,
-    },
-    /// An API server turns away one request in so many with 429; zero: none.
-    Overload {
-        index: usize,
-        one_in: u64,
-    },
-    RestartApiServer {
-        index: Option<usize>,
-        down_for: Duration,
-    },
-    /// The leading controller manager and scheduler crash and come back after this long.
-    ChangeLeader {
-        down_for: Duration,
-    },
-    /// The store is compacted now, so that lagging watchers get 410.
-    Compact,
-    /// Watch caches of an API server lag by this much until healed.
-    Lag {
-        index: usize,
-        by: Duration,
-    },
-    /// The store stalls for this long.
-    StallStore {
-        for_: Duration,
-    },
-    /// Connections of these nodes (or of the control plane) to the API die: requests in flight are lost before they are
-    /// carried out, or their replies after.
-    DropConnections {
-        nodes: NodeSet,
-    },
-    /// Container runtimes of these nodes fail, or are slow, one time in so many; zero: never.
-    RuntimeTrouble {
-        nodes: NodeSet,
-        one_in: u64,
-    },
-    /// Containers crash: every one of the pods that match.
-    CrashPods {
-        namespace: String,
-        selector: Selector,
-    },
 }
 
 /// Which nodes an action is about.
@@ -268,6 +226,19 @@ pub enum NodeSet {
     Random(usize),
     /// The machines of the control plane (store, API servers, controllers, scheduler).
     ControlPlane,
+}
+
+impl fmt::Display for NodeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeSet::All => f.write_str("all nodes"),
+            NodeSet::Names(names) => f.write_str(&names.join(", ")),
+            NodeSet::Zone(zone) => f.write_str(zone),
+            NodeSet::Labels(selector) => write!(f, "nodes with {selector}"),
+            NodeSet::Random(n) => write!(f, "{n} random node(s)"),
+            NodeSet::ControlPlane => f.write_str("the control plane"),
+        }
+    }
 }
 
 /// How heavily faults are drawn by seed during `duration`.

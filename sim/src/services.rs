@@ -171,7 +171,7 @@ mod tests {
 
     use super::unsettled;
     use crate::run::plain;
-    use crate::scenario::Action;
+    use crate::scenario::UserAction;
     use crate::world::World;
 
     /// A Deployment of two behind a Service with an address and one without, a minute after they were applied.
@@ -187,7 +187,8 @@ mod tests {
                 "template": {"metadata": {"labels": {"app": "web"}},
                     "spec": {"containers": [{"name": "c", "image": "i"}]}}}}));
         let objects = vec![service("web", None), service("each", Some("None")), web];
-        let mut world = World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), Action::Apply(objects))], false);
+        let mut world =
+            World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), UserAction::Apply(objects).into())], false);
         while world.step(60_000_000_000) {}
         world
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use skeg_core::Object;
 use skeg_sim::outcome::Outcome;
 use skeg_sim::run::plain;
-use skeg_sim::scenario::{Action, FaultLevel, Scenario, Step};
+use skeg_sim::scenario::{FaultLevel, Scenario, Step, UserAction};
 use skeg_sim::{RunOptions, Silent, run};
 
 fn deployment(name: &str, replicas: i32) -> Object {
@@ -31,7 +31,7 @@ fn service(name: &str) -> Object {
 fn shop(nodes: usize) -> Scenario {
     let mut scenario = plain(nodes, 3);
     let objects = vec![deployment("web", 6), service("web"), deployment("api", 9), deployment("db", 3)];
-    scenario.timeline = vec![Step { at: Duration::from_secs(5), action: Action::Apply(objects) }];
+    scenario.timeline = vec![Step { at: Duration::from_secs(5), action: UserAction::Apply(objects).into() }];
     scenario
 }
 

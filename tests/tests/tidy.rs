@@ -191,14 +191,35 @@ fn nothing_is_left_to_do() {
     fail_if_any("no unfinished code", found);
 }
 
+/// What a document names and is not there: paths from the root, and files of Rust without their directory.
+fn missing_from(document: &str, names: &BTreeSet<String>) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"));
+    let words: BTreeSet<&str> = text.split(|c: char| c.is_whitespace() || "`()[],;|".contains(c)).collect();
+    let dirs = CRATES.iter().chain(&["docs", "examples"]);
+    let is_path = |w: &str| dirs.clone().any(|d| w.starts_with(&format!("{d}/"))) && !w.contains(['*', '<', '…', '{']);
+    let is_file = |w: &str| w.ends_with(".rs") && !w.contains(['/', '*', '<', '…', '{', ':']);
+    let is_there = |w: &str| match (is_path(w), is_file(w)) {
+        (true, _) => root().join(w).exists(),
+        (false, true) => names.contains(w),
+        (false, false) => true,
+    };
+    let words = words.into_iter().map(|w| w.trim_end_matches(['.', ':', '?']));
+    words.filter(|w| !is_there(w)).map(|w| format!("{document}: {w}")).collect()
+}
+
 #[test]
-fn the_map_names_what_is_there() {
+fn the_documents_name_what_is_there() {
+    let name = |path: &String| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let names: BTreeSet<String> = sources().iter().map(|(path, _)| name(path)).collect();
+    let docs = files(&root().join("docs"), ".md").into_iter();
+    let docs = docs.map(|d| d.strip_prefix(root()).expect("it is under the root").to_string_lossy().into_owned());
+    let all = ["ARCHITECTURE.md", "CONTRIBUTING.md"].map(str::to_owned).into_iter().chain(docs);
+    fail_if_any("what the documents name exists", all.flat_map(|d| missing_from(&d, &names)).collect());
+}
+
+#[test]
+fn the_map_names_every_module() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("there is a map");
-    let words: BTreeSet<&str> = map.split(|c: char| c.is_whitespace() || "`(),;|".contains(c)).collect();
-    let is_path =
-        |w: &&&str| CRATES.iter().any(|c| w.starts_with(&format!("{c}/"))) && !w.contains(['*', '<', '…', '{']);
-    let missing = words.iter().filter(is_path).filter(|w| !root().join(w.trim_end_matches(['.', ':'])).exists());
-    fail_if_any("paths in ARCHITECTURE.md exist", missing.map(|w| (*w).to_owned()).collect());
     let modules = |c: &str| {
         let entries = std::fs::read_dir(root().join(c).join("src")).expect("a crate has sources");
         let names = entries.map(|e| e.expect("it can be read").file_name().to_string_lossy().into_owned());

@@ -20,12 +20,13 @@ Tasks:
 ";
 
 /// Benches, in the order in which they are run, each with the figures that it prints.
-const BENCHES: [(&str, &[&str]); 5] = [
+const BENCHES: [(&str, &[&str]); 6] = [
     ("informer", &["informer/event-cost-ratio"]),
     ("schedule", &["schedule/basic-5000"]),
     ("thousand", &["sim/1000-pods-1000-nodes"]),
     ("day", &["sim/day-5000-nodes"]),
     ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),
+    ("restore", &["sim/restore-150k", "sim/restore-150k-bytes", "sim/restore-150k-wall"]),
 ];
 
 /// The repository's root.

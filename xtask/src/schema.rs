@@ -1,8 +1,8 @@
 //! Makes the core's schema table from Kubernetes' facts: `cargo xtask schema`.
 //!
-//! In: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`), what
-//! only Go's types say (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which say what 1.36 has. Out:
-//! `core/src/schema/kubernetes.txt`, whose first lines describe its form. The same input gives the same bytes.
+//! In: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`),
+//! what only Go's types say (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which say what 1.36 has.
+//! Out: `core/src/schema/kubernetes.txt`, whose first lines describe its form. The same input gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

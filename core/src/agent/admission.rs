@@ -7,7 +7,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::object::{self, Labels, Milli, Requirement};
+use crate::object::{self, Labels, Milli, matches_node};
 
 /// Amounts by resource. CPU is in thousandths, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,47 +187,6 @@ fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
 
 fn predicate(name: &str, why: &str) -> Rejection {
     Rejection { reason: name.to_owned(), message: format!("Predicate {name} failed: {why}") }
-}
-
-/// `nodeSelector` and required node affinity, as component-helpers' `GetRequiredNodeAffinity`.
-fn matches_node(spec: &core_v1::PodSpec, node_name: &str, labels: Option<&Labels>) -> bool {
-    let has = |k: &String, v: &String| labels.is_some_and(|l| l.get(k) == Some(v));
-    if !spec.node_selector.iter().flatten().all(|(k, v)| has(k, v)) {
-        return false;
-    }
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|a| a.node_affinity.as_ref())
-        .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
-    let Some(required) = required else { return true };
-    required.node_selector_terms.iter().any(|term| term_matches(term, node_name, labels))
-}
-
-fn term_matches(term: &core_v1::NodeSelectorTerm, node_name: &str, labels: Option<&Labels>) -> bool {
-    let (expressions, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
-    if expressions.is_none_or(<[_]>::is_empty) && fields.is_none_or(<[_]>::is_empty) {
-        return false;
-    }
-    let name = Labels::from([("metadata.name".to_owned(), node_name.to_owned())]);
-    let all = |list: Option<&[core_v1::NodeSelectorRequirement]>, labels: Option<&Labels>| {
-        list.into_iter().flatten().all(|r| requirement(r).is_some_and(|r| r.matches(labels)))
-    };
-    all(expressions, labels) && all(fields, Some(&name))
-}
-
-fn requirement(r: &core_v1::NodeSelectorRequirement) -> Option<Requirement> {
-    let (key, values) = (r.key.clone(), r.values.clone().unwrap_or_default());
-    let bound = || values.first().and_then(|v| v.parse().ok());
-    Some(match r.operator.as_str() {
-        "In" => Requirement::In(key, values),
-        "NotIn" => Requirement::NotIn(key, values),
-        "Exists" => Requirement::Exists(key),
-        "DoesNotExist" => Requirement::Absent(key),
-        "Gt" => Requirement::Gt(key, bound()?),
-        "Lt" => Requirement::Lt(key, bound()?),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

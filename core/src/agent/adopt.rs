@@ -84,9 +84,9 @@ impl PodState {
         };
         if self.sandbox.as_ref() != Some(&chosen.id) {
             self.lose_containers(ctx);
+            self.ip = self.address(&chosen, ctx.shared);
             self.sandbox = Some(chosen.id);
             self.sandbox_life = if chosen.ready { SandboxLife::Ready } else { SandboxLife::Dead };
-            self.ip = (!chosen.ip.is_empty()).then_some(chosen.ip);
             return;
         }
         match (self.sandbox_life, chosen.ready) {

@@ -7,8 +7,8 @@
 //!
 //! Files: `node` and `lease` keep the Node and its heartbeat; `pods` is the table of pods; `pod` takes in what the
 //! runtime says of one pod, `sync` decides what is next, `lifecycle` ends containers and pods, `probe` and `images` do
-//! what their names say, `adopt` rebuilds a pod from the runtime's list; `status` makes a pod's status and `write`
-//! brings it to the API.
+//! what their names say, `references` reads what pods refer to, `adopt` rebuilds a pod from the runtime's list;
+//! `status` makes a pod's status and `write` brings it to the API.
 
 mod admission;
 mod adopt;
@@ -20,6 +20,7 @@ mod node;
 mod pod;
 mod pods;
 mod probe;
+mod references;
 mod runtime;
 mod status;
 mod sync;
@@ -47,6 +48,7 @@ use lease::{Heartbeat, NodeLease};
 use node::{Facts, NodeKeeper};
 use pod::Shared;
 use pods::Pods;
+use references::References;
 pub use runtime::{
     ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ImageInfo, OpId, ProbeAction,
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
@@ -59,6 +61,7 @@ const PODS: u16 = 3;
 const RECORDER: u16 = 4;
 const LEASE: u16 = 5;
 const NODE_INFORMER: u16 = 6;
+const REFERENCES: u16 = 7;
 
 /// How a node is to present itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +72,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is registered with; see [`AgentConfig::parse_taint`].
     pub taints: Vec<core_v1::Taint>,
+    /// Whether the Node is registered as schedulable (`registerSchedulable`); otherwise it begins cordoned.
+    pub register_schedulable: bool,
     /// Capacity by resource, as quantities. `pods` is 110 unless given.
     pub capacity: BTreeMap<String, String>,
     /// What of the capacity is kept for the system, so that it is not allocatable.
@@ -101,6 +106,7 @@ impl Default for AgentConfig {
             node_name: Rc::from("node"),
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            register_schedulable: true,
             capacity: BTreeMap::new(),
             reserved: BTreeMap::new(),
             host_ip: Rc::from("127.0.0.1"),
@@ -234,6 +240,7 @@ impl NodeAgent {
             ids: ReqIds::new(PODS),
             requests: BTreeMap::new(),
             images: Images::default(),
+            references: References::new(Rc::clone(&user), REFERENCES),
             room: Room::new(&config.allocatable()),
             node_meta: None,
             config: Rc::clone(&config),
@@ -302,6 +309,7 @@ impl NodeAgent {
             FromServer::Reply(id, result) => match id.part() {
                 NODE => self.node_replied(now, id, result, out),
                 PODS => self.pods.replied(now, id, result, out),
+                REFERENCES => self.pods.reference_replied(now, id, result, out),
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
                 NODE_INFORMER => self.tell_own_informer(now, &FromServer::Reply(id, result), out),
                 _ => self.tell_informer(now, &FromServer::Reply(id, result), out),

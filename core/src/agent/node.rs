@@ -15,7 +15,7 @@ use crate::limits::{NODE_STATUS_INTERVAL, NODE_STATUS_UPDATE_FREQUENCY, REQUEST_
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{
     HOSTNAME_LABEL, Kind, Labels, Milli, Node, Object, ObjectKey, ObjectMeta, ReportedNodeStatus, Revision,
-    node_condition,
+    TAINT_UNSCHEDULABLE, node_condition,
 };
 use crate::random::Rng;
 
@@ -48,6 +48,9 @@ pub(super) struct NodeKeeper {
     ids: ReqIds,
     /// As the API last answered.
     node: Option<Node>,
+    /// The Node was there once in this process's life. One that is deleted then is not made again before a restart
+    /// (`registrationCompleted`): whoever deleted it meant it.
+    registered: bool,
     need: Need,
     in_flight: Option<(ReqId, Mono, Need)>,
     next: Option<Mono>,
@@ -78,6 +81,7 @@ impl NodeKeeper {
             user,
             ids: ReqIds::new(part),
             node: None,
+            registered: false,
             need: Need::Register,
             in_flight: None,
             next: None,
@@ -129,13 +133,18 @@ impl NodeKeeper {
         match shown {
             Some(node) if node.rv > known.rv => self.answered(Need::Read, node.clone(), false, now, rng),
             Some(_) => {}
-            None if revision > known.rv => {
-                self.node = None;
-                self.need = Need::Register;
-                self.next = Some(now.mono + self.retry.next(rng));
-            }
+            None if revision > known.rv => self.is_gone(now, rng),
             None => {}
         }
+    }
+
+    /// The Node is not there. Before it is registered that is a matter of moments; afterwards the kubelet looks for it with
+    /// every report of its status, in vain until somebody makes it again.
+    fn is_gone(&mut self, now: Now, rng: &mut Rng) {
+        self.node = None;
+        let pause = if self.registered { NODE_STATUS_UPDATE_FREQUENCY } else { self.retry.next(rng) };
+        self.need = if self.registered { Need::Read } else { Need::Register };
+        self.next = Some(now.mono + pause);
     }
 
     /// The node as the API last answered.
@@ -215,11 +224,7 @@ impl NodeKeeper {
                 self.need = Need::Read;
                 self.next = Some(now.mono);
             }
-            Err(status) if status.reason == Reason::NotFound => {
-                self.node = None;
-                self.need = Need::Register;
-                self.next = Some(now.mono + self.retry.next(rng));
-            }
+            Err(status) if status.reason == Reason::NotFound => self.is_gone(now, rng),
             Ok(_) | Err(_) => self.next = Some(now.mono + self.retry.next(rng)),
         }
         false
@@ -251,7 +256,7 @@ impl NodeKeeper {
             Need::Read if !first && well() => Need::Nothing,
             Need::Register | Need::Read | Need::Adopt | Need::Nothing => Need::Status,
         };
-        self.node = Some(node);
+        (self.node, self.registered) = (Some(node), true);
         if self.need == Need::Nothing { self.rest() } else { self.next = Some(now.mono) }
     }
 
@@ -293,10 +298,16 @@ impl NodeKeeper {
             annotations: Some(BTreeMap::from(annotations)),
             ..ObjectMeta::default()
         };
-        let taints = &self.config.taints;
+        let (mut taints, cordoned) = (self.config.taints.clone(), !self.config.register_schedulable);
+        // The taint comes with the Node, so that no pod slips in before the node controller sets it.
+        if cordoned && taints.iter().all(|t| t.key != TAINT_UNSCHEDULABLE) {
+            let (key, effect) = (TAINT_UNSCHEDULABLE.to_owned(), "NoSchedule".to_owned());
+            taints.push(core_v1::Taint { key, effect, value: None, time_added: None });
+        }
         let spec = core_v1::NodeSpec {
             provider_id: self.config.provider_id.as_deref().map(str::to_owned),
-            taints: (!taints.is_empty()).then(|| taints.clone()),
+            taints: (!taints.is_empty()).then_some(taints),
+            unschedulable: cordoned.then_some(true),
             ..core_v1::NodeSpec::default()
         };
         Node::new(meta, spec, ReportedNodeStatus::new(self.status(facts, now)))

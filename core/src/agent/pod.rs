@@ -12,6 +12,7 @@ use super::adopt::Found;
 use super::backoff::{Backoff, go_duration};
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
+use super::references::{References, refers};
 use super::runtime::{
     ContainerId, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     /// Requests in flight, by pod's slot.
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
+    pub(super) references: References,
     pub(super) room: Room,
     pub(super) config: Rc<AgentConfig>,
     /// Metadata of the Node, once it is known.
@@ -324,6 +326,11 @@ pub(super) struct PodState {
     pub(super) verified: Option<Box<Pod>>,
     /// Another pod of the same name is still on the node and must go first.
     pub(super) has_predecessor: bool,
+    /// It refers to ConfigMaps or Secrets.
+    pub(super) refers: bool,
+    /// Its volumes could not be mounted: how often, and when that is tried again.
+    pub(super) mount_failures: u32,
+    pub(super) mount_retry: Option<Mono>,
     /// When `activeDeadlineSeconds` is over.
     pub(super) active_until: Option<Mono>,
     /// The outcome of a command is unknown: nothing is done before the runtime has been asked.
@@ -350,6 +357,9 @@ impl PodState {
             slot,
             uid: Rc::from(pod.uid()),
             write: StatusWrite::new(&pod),
+            refers: refers(&pod.spec.shared),
+            mount_failures: 0,
+            mount_retry: None,
             pod,
             in_api: true,
             in_view: true,
@@ -473,8 +483,8 @@ impl PodState {
     fn sandbox_running(&mut self, result: Result<SandboxInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
         match result {
             Ok(info) => {
+                self.ip = self.address(&info, ctx.shared);
                 self.sandbox = Some(info.id);
-                self.ip = (!info.ip.is_empty()).then_some(info.ip);
                 self.sandbox_life = SandboxLife::Ready;
             }
             Err(e) => {
@@ -485,6 +495,13 @@ impl PodState {
                 });
             }
         }
+    }
+
+    /// The pod's address: that of its sandbox, or of the node whose network it uses.
+    pub(super) fn address(&self, sandbox: &SandboxInfo, shared: &Shared) -> Option<Rc<str>> {
+        let on_host = self.pod.spec.host_network == Some(true);
+        let ip = if on_host { &shared.config.host_ip } else { &sandbox.ip };
+        (!ip.is_empty()).then(|| Rc::clone(ip))
     }
 
     fn sandbox_stopped(&mut self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {

@@ -171,7 +171,7 @@ impl Pods {
         if ended && !here {
             return;
         }
-        let spec = Rc::clone(&state.pod.spec.shared);
+        let spec = state.pod.spec.shared.clone();
         let asks = pod_requests(&spec);
         let known = here || state.pod.status.start_time.is_some();
         let shared = &mut self.shared;
@@ -256,6 +256,9 @@ impl Pods {
         }
         if let Some(id) = state.write.request_in_flight() {
             self.shared.requests.remove(&id);
+        }
+        if state.refers {
+            self.shared.references.release(state.slot);
         }
         self.by_uid.remove(&state.uid);
         self.free.push(state.slot);
@@ -393,8 +396,22 @@ impl Pods {
         }
     }
 
+    /// Takes in the API's answer about something that pods refer to.
+    pub(super) fn reference_replied(
+        &mut self,
+        now: Now,
+        id: ReqId,
+        result: Result<Response, Status>,
+        out: &mut Vec<Out>,
+    ) {
+        for slot in self.shared.references.replied(now, id, result) {
+            self.with(slot, now, out, |_, _| {});
+        }
+    }
+
     /// The connection to the API broke.
     pub(super) fn disconnected(&mut self, now: Now, out: &mut Vec<Out>) {
+        self.shared.references.disconnected(now);
         let slots: BTreeSet<u32> = std::mem::take(&mut self.shared.requests).into_values().collect();
         for slot in slots {
             self.with(slot, now, out, |pod, ctx| pod.lost_connection(ctx));
@@ -417,6 +434,11 @@ impl Pods {
             let late = RuntimeError { reason: "ErrImagePull".into(), message: "context deadline exceeded".into() };
             self.pulled(op, Err(late), now, out);
         }
+        if self.shared.references.deadline().is_some_and(|at| at <= now.mono) {
+            for slot in self.shared.references.handle_timeout(now) {
+                self.with(slot, now, out, |_, _| {});
+            }
+        }
         // A pod that is looked at gets its next deadline in the future, so that this ends.
         while let Some((_, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.with(slot, now, out, |_, _| {});
@@ -438,7 +460,8 @@ impl Pods {
             (None, next) => next.map(|at| Deadline { at, why: "list the container runtime" }),
         };
         let pull = self.shared.images.deadline().map(|at| Deadline { at, why: "image pull is overdue" });
-        Deadline::earlier(Deadline::earlier(pod, list), pull)
+        let read = self.shared.references.deadline().map(|at| Deadline { at, why: "read what a pod refers to" });
+        Deadline::earlier(Deadline::earlier(pod, list), Deadline::earlier(pull, read))
     }
 
     /// How many pods the agent cares for.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use crate::machine::Wall;
+use crate::object::SharedPodSpec;
 
 /// Names a command, so that its completion finds its way back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -29,7 +30,7 @@ pub struct ContainerSpec {
     /// UID of the pod.
     pub pod_uid: Rc<str>,
     /// Shared spec of the pod, for everything that a driver needs (env, command, mounts, security).
-    pub pod: Rc<core_v1::PodSpec>,
+    pub pod: SharedPodSpec,
     /// Name within the pod; it is in `init_containers` or `containers` of `pod`.
     pub name: Rc<str>,
     /// `restartCount` of this life.

@@ -86,9 +86,7 @@ impl PodState {
             status.reason.clone_from(&self.write.base.reason);
             status.message.clone_from(&self.write.base.message);
         }
-        let host_network = self.pod.spec.host_network == Some(true);
         status.pod_ip = match &self.ip {
-            Some(_) if host_network => status.host_ip.clone(),
             Some(ip) => self.write.base.pod_ip.reread(ip),
             // As the kubelet, the address of a pod that has ended stays.
             None if self.stop.is_some() => self.write.base.pod_ip.clone(),

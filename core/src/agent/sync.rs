@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1 as core_v1;
 use super::backoff::go_duration;
 use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
+use super::references::{environment_needs, volume_needs};
 use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
-use crate::limits::CONTAINER_BACKOFF_BASE;
+use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
 use std::rc::Rc;
@@ -53,6 +54,7 @@ impl PodState {
             self.overdue(what, ctx);
         }
         self.sandbox_retry = self.sandbox_retry.filter(|at| *at > now);
+        self.mount_retry = self.mount_retry.filter(|at| *at > now);
         for c in &mut self.containers {
             c.retry_at = c.retry_at.filter(|at| *at > now);
         }
@@ -154,6 +156,9 @@ impl PodState {
         if !self.admitted || self.has_predecessor || self.sandbox_retry.is_some() || !self.strays.is_empty() {
             return;
         }
+        if self.refers && !self.mounts(ctx) {
+            return;
+        }
         self.sandbox_life = SandboxLife::Creating;
         let pod_uid = Rc::clone(&self.uid);
         let pod = Rc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
@@ -164,6 +169,58 @@ impl PodState {
             pod,
             host_network,
         });
+    }
+
+    /// Whether the pod's volumes can be mounted, which comes before its sandbox. If not, that is tried again after a
+    /// while that doubles (`exponentialbackoff`).
+    fn mounts(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        if self.mount_retry.is_some() {
+            return false;
+        }
+        let (spec, namespace) = (&self.pod.spec.shared, self.pod.namespace());
+        let volumes = || spec.volumes.iter().flatten();
+        let mut known = true;
+        for need in volumes().flat_map(|v| volume_needs(v, namespace)) {
+            known &= ctx.shared.references.ask(&need.key, self.slot, ctx.now, ctx.out);
+        }
+        if !known {
+            return false;
+        }
+        let references = &ctx.shared.references;
+        let failed = volumes().filter_map(|v| {
+            let wrongs: Vec<String> = volume_needs(v, namespace).filter_map(|n| n.wrong(references)).collect();
+            match wrongs.as_slice() {
+                [] => None,
+                [one] => Some((v.name.clone(), one.clone())),
+                many => Some((v.name.clone(), format!("[{}]", many.join(", ")))),
+            }
+        });
+        let failed: Vec<(String, String)> = failed.collect();
+        for (volume, why) in &failed {
+            self.event(ctx, true, "FailedMount", || format!("MountVolume.SetUp failed for volume {volume:?} : {why}"));
+        }
+        if !failed.is_empty() {
+            let delay = MOUNT_BACKOFF_BASE * 2_u32.pow(self.mount_failures.min(8));
+            self.mount_failures += 1;
+            self.mount_retry = Some(ctx.now.mono + delay.min(MOUNT_BACKOFF_MAX));
+        }
+        failed.is_empty()
+    }
+
+    /// Whether it is known by now whether a container's environment can be made.
+    fn knows_environment(&self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        let Some(c) = container_spec(&self.pod, &self.containers[i]).filter(|_| self.refers) else { return true };
+        let mut known = true;
+        for need in environment_needs(c, self.pod.namespace()) {
+            known &= ctx.shared.references.ask(&need.key, self.slot, ctx.now, ctx.out);
+        }
+        known
+    }
+
+    /// Why a container's environment cannot be made.
+    fn wrong_environment(&self, i: usize, ctx: &Ctx<'_>) -> Option<String> {
+        let c = container_spec(&self.pod, &self.containers[i]).filter(|_| self.refers)?;
+        environment_needs(c, self.pod.namespace()).find_map(|need| need.wrong(&ctx.shared.references))
     }
 
     /// Containers whose spec changed are stopped, to be begun anew.
@@ -180,7 +237,7 @@ impl PodState {
 
     /// The pod's spec in the API has changed: containers with another image must be restarted.
     pub(super) fn spec_changed(&mut self, new: &Pod) {
-        if Rc::ptr_eq(&self.pod.spec, &new.spec) || Rc::ptr_eq(&self.pod.spec.shared, &new.spec.shared) {
+        if Rc::ptr_eq(&self.pod.spec, &new.spec) || self.pod.spec.shared.is_held_as(&new.spec.shared) {
             return;
         }
         for c in &mut self.containers {
@@ -238,6 +295,9 @@ impl PodState {
         if self.containers[i].retry_at.is_some() || self.in_crash_backoff(i, ctx) {
             return false;
         }
+        if !self.knows_environment(i, ctx) {
+            return true;
+        }
         let Some(spec) = container_spec(&self.pod, &self.containers[i]) else { return false };
         match ctx.shared.images.decide(spec) {
             Pull::Present => {
@@ -245,8 +305,7 @@ impl PodState {
                     let image = spec.image.as_deref().unwrap_or("");
                     format!("Container image {image:?} already present on machine")
                 });
-                self.create(i, ctx);
-                true
+                self.create(i, ctx)
             }
             Pull::Needed => self.pull(i, ctx),
             Pull::Forbidden => {
@@ -328,19 +387,29 @@ impl PodState {
         }
     }
 
-    /// Makes a container whose image is there.
-    pub(super) fn create(&mut self, i: usize, ctx: &mut Ctx<'_>) {
-        let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else { return };
+    /// Makes a container whose image is there; answers whether that was set going.
+    pub(super) fn create(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else {
+            return false;
+        };
+        if let Some(why) = self.wrong_environment(i, ctx) {
+            let c = &mut self.containers[i];
+            c.retry_at = Some(ctx.now.mono + CONTAINER_BACKOFF_BASE);
+            self.write.dirty |= c.wait_for("CreateContainerConfigError", why.clone());
+            self.event(ctx, true, "Failed", || format!("Error: {why}"));
+            return false;
+        }
         let c = &mut self.containers[i];
         c.life = Life::Creating;
         let spec = Rc::new(ContainerSpec {
             sandbox,
             pod_uid: Rc::clone(&self.uid),
-            pod: Rc::clone(&self.pod.spec.shared),
+            pod: self.pod.spec.shared.clone(),
             name: Rc::clone(&c.name),
             attempt: c.runs,
         });
         self.command(ctx, What::Create(i as u16), Duration::ZERO, |op| RuntimeCommand::CreateContainer { op, spec });
+        true
     }
 
     /// A pod that has stopped gives back what it took, and goes when the API has let it go.
@@ -401,6 +470,9 @@ impl PodState {
         }
         if let Some(at) = self.sandbox_retry {
             add(at, "retry a sandbox");
+        }
+        if let Some(at) = self.mount_retry.filter(|_| self.stop.is_none()) {
+            add(at, "mount volumes again");
         }
         if let Some(at) = self.active_until.filter(|_| self.stop.is_none()) {
             add(at, "active deadline of a pod");

@@ -234,6 +234,23 @@ pub enum Call {
     SetScale { key: ObjectKey, replicas: i32, rv: Revision, options: WriteOptions },
 }
 
+impl Call {
+    /// The kind of the objects that it is about.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Call::Create { object, .. } | Call::Update { object, .. } => object.kind(),
+            Call::Patch { key, .. }
+            | Call::Delete { key, .. }
+            | Call::GetScale { key }
+            | Call::SetScale { key, .. }
+            | Call::Get { key, .. } => key.kind,
+            Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.kind,
+            Call::List { kind, .. } | Call::Watch { kind, .. } | Call::DeleteCollection { kind, .. } => *kind,
+        }
+    }
+}
+
 /// What follows a page of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rest {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::object::{FieldError, Kind};
+use crate::object::{FieldError, KindInfo};
 
 /// Machine-readable reason, named as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,12 +101,11 @@ impl fmt::Display for Status {
 impl std::error::Error for Status {}
 
 impl Status {
-    fn about(reason: Reason, kind: Kind, name: &str, message: String) -> Status {
-        let info = kind.info();
+    fn about(reason: Reason, of: &KindInfo, name: &str, message: String) -> Status {
         let details = Details {
             name: name.to_owned(),
-            group: info.group.to_owned(),
-            kind: info.plural.to_owned(),
+            group: of.group.to_string(),
+            kind: of.plural.to_string(),
             ..Details::default()
         };
         Status { reason, message: message.into(), details: Some(Box::new(details)) }
@@ -117,33 +116,38 @@ impl Status {
     }
 
     /// 404 for an object.
-    pub fn not_found(kind: Kind, name: &str) -> Status {
-        Status::about(Reason::NotFound, kind, name, format!("{} {name:?} not found", kind.info().qualified()))
+    pub fn not_found(of: &KindInfo, name: &str) -> Status {
+        Status::about(Reason::NotFound, of, name, format!("{} {name:?} not found", of.qualified()))
+    }
+
+    /// 404 for a resource that is not served at all.
+    pub fn not_served() -> Status {
+        Status::bare(Reason::NotFound, "the server could not find the requested resource")
     }
 
     /// 409 for a create.
-    pub fn already_exists(kind: Kind, name: &str) -> Status {
-        Status::about(Reason::AlreadyExists, kind, name, format!("{} {name:?} already exists", kind.info().qualified()))
+    pub fn already_exists(of: &KindInfo, name: &str) -> Status {
+        Status::about(Reason::AlreadyExists, of, name, format!("{} {name:?} already exists", of.qualified()))
     }
 
     /// 409 for an update against another revision.
-    pub fn conflict(kind: Kind, name: &str, why: &str) -> Status {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.info().qualified());
-        Status::about(Reason::Conflict, kind, name, message)
+    pub fn conflict(of: &KindInfo, name: &str, why: &str) -> Status {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", of.qualified());
+        Status::about(Reason::Conflict, of, name, message)
     }
 
     /// 409 because the resource version is not the stored one.
-    pub fn stale(kind: Kind, name: &str) -> Status {
+    pub fn stale(of: &KindInfo, name: &str) -> Status {
         Status::conflict(
-            kind,
+            of,
             name,
             "the object has been modified; please apply your changes to the latest version and try again",
         )
     }
 
     /// 409 because the leadership that the write relied on is lost.
-    pub fn fenced(kind: Kind, name: &str, lease: &str) -> Status {
-        Status::conflict(kind, name, &format!("leadership of lease {lease:?} was lost"))
+    pub fn fenced(of: &KindInfo, name: &str, lease: &str) -> Status {
+        Status::conflict(of, name, &format!("leadership of lease {lease:?} was lost"))
     }
 
     /// Whether this is [`fenced`](Self::fenced).
@@ -152,16 +156,15 @@ impl Status {
     }
 
     /// 422 with a cause for each field.
-    pub fn invalid(kind: Kind, name: &str, errors: &[FieldError]) -> Status {
-        let info = kind.info();
-        let gk = if info.group.is_empty() { info.kind.to_owned() } else { format!("{}.{}", info.kind, info.group) };
+    pub fn invalid(of: &KindInfo, name: &str, errors: &[FieldError]) -> Status {
+        let gk = of.qualified_kind();
         let list = match errors {
             [one] => one.to_string(),
             many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
-        let mut s = Status::about(Reason::Invalid, kind, name, format!("{gk} {name:?} is invalid: {list}"));
+        let mut s = Status::about(Reason::Invalid, of, name, format!("{gk} {name:?} is invalid: {list}"));
         if let Some(d) = &mut s.details {
-            d.kind = info.kind.to_owned();
+            d.kind = of.kind.to_string();
             d.causes = errors
                 .iter()
                 .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.field.clone() })
@@ -170,14 +173,32 @@ impl Status {
         s
     }
 
+    /// 422 for an update that does not say what it is based on.
+    pub fn unconditional(of: &KindInfo, name: &str) -> Status {
+        // Upstream names the resource where the kind should stand.
+        let message = format!(
+            "{} {name:?} is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
+            of.qualified()
+        );
+        let mut status = Status::about(Reason::Invalid, of, name, message);
+        if let Some(details) = &mut status.details {
+            details.causes.push(Cause {
+                reason: "FieldValueInvalid".to_owned(),
+                message: "Invalid value: 0x0: must be specified for an update".to_owned(),
+                field: "metadata.resourceVersion".to_owned(),
+            });
+        }
+        status
+    }
+
     /// 403.
-    pub fn forbidden(kind: Kind, name: &str, why: &str) -> Status {
+    pub fn forbidden(of: &KindInfo, name: &str, why: &str) -> Status {
         let message = if name.is_empty() {
-            format!("{} is forbidden: {why}", kind.info().qualified())
+            format!("{} is forbidden: {why}", of.qualified())
         } else {
-            format!("{} {name:?} is forbidden: {why}", kind.info().qualified())
+            format!("{} {name:?} is forbidden: {why}", of.qualified())
         };
-        Status::about(Reason::Forbidden, kind, name, message)
+        Status::about(Reason::Forbidden, of, name, message)
     }
 
     /// 400.
@@ -186,9 +207,9 @@ impl Status {
     }
 
     /// 405.
-    pub fn method_not_allowed(kind: Kind, verb: &str) -> Status {
-        let message = format!("{verb} is not supported on resources of kind {:?}", kind.info().qualified());
-        Status::about(Reason::MethodNotAllowed, kind, "", message)
+    pub fn method_not_allowed(of: &KindInfo, verb: &str) -> Status {
+        let message = format!("{verb} is not supported on resources of kind {:?}", of.qualified());
+        Status::about(Reason::MethodNotAllowed, of, "", message)
     }
 
     /// 410: a revision is gone by compaction; list again.
@@ -207,6 +228,11 @@ impl Status {
     /// 504: it may or may not have happened.
     pub fn timeout(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::Timeout, message)
+    }
+
+    /// 413 (`NewRequestEntityTooLargeError`).
+    pub fn too_large(why: &str) -> Status {
+        Status::bare(Reason::RequestEntityTooLarge, format!("Request entity too large: {why}"))
     }
 
     /// 503: nothing was done.

@@ -1,22 +1,24 @@
 //! Admission, defaulting and validation of what is written.
 //!
 //! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle
-//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition.
+//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, RuntimeClass (see
+//! `runtime_class`), PodSecurity (see `pod_security`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use serde_json::Value;
 
 use super::pod::set_condition;
+use super::pod_security;
 use super::service_ip::keep_allocated;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::limits;
 use crate::object::{
     BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, PodCondition, PodStatus, Revision,
-    TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
+    SharedPodSpec, TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
 };
 use crate::store::StoreKey;
 
@@ -28,29 +30,26 @@ const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 /// What came of a pod spec.
 #[derive(Debug)]
 struct Prepared {
-    /// What came in; held, so that its address names it.
-    incoming: Rc<PodSpec>,
+    /// What came in.
+    incoming: SharedPodSpec,
     namespace: Rc<str>,
     /// What goes on: defaulted, admitted, validated.
     spec: Rc<BoundPodSpec>,
     status: Briefed<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
-    /// Revision of the last change of a PriorityClass.
-    classes: Revision,
+    /// Revision of the last change of what else decided: a PriorityClass, a RuntimeClass.
+    decided_by: [Revision; 2],
 }
 
-/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it.
+/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it, wherever
+/// they come from.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    /// By address of what came in. Only looked up, never walked.
-    by_address: BTreeMap<usize, Vec<Prepared>>,
+    /// By fingerprint of what came in. Only looked up, never walked.
+    by_print: BTreeMap<u64, Vec<Prepared>>,
     /// The oldest first.
-    order: VecDeque<(usize, Rc<str>)>,
-}
-
-fn address(spec: &Rc<PodSpec>) -> usize {
-    Rc::as_ptr(spec) as usize
+    order: VecDeque<(SharedPodSpec, Rc<str>)>,
 }
 
 impl Memo {
@@ -58,28 +57,35 @@ impl Memo {
         *self = Memo::default();
     }
 
-    fn find(&self, spec: &Rc<PodSpec>, namespace: &str) -> Option<&Prepared> {
-        self.by_address.get(&address(spec))?.iter().find(|p| *p.namespace == *namespace)
+    fn find(&self, spec: &SharedPodSpec, namespace: &str) -> Option<&Prepared> {
+        self.by_print.get(&spec.fingerprint())?.iter().find(|p| p.is_of(spec, namespace))
     }
 
     fn add(&mut self, prepared: Prepared) {
-        let (at, namespace) = (address(&prepared.incoming), Rc::clone(&prepared.namespace));
-        let here = self.by_address.entry(at).or_default();
-        match here.iter_mut().find(|p| p.namespace == namespace) {
+        let (spec, namespace) = (prepared.incoming.clone(), Rc::clone(&prepared.namespace));
+        let here = self.by_print.entry(spec.fingerprint()).or_default();
+        match here.iter_mut().find(|p| p.is_of(&spec, &namespace)) {
             Some(old) => *old = prepared,
             None => {
                 here.push(prepared);
-                self.order.push_back((at, namespace));
+                self.order.push_back((spec, namespace));
             }
         }
         if self.order.len() > limits::PREPARED_SPECS {
-            let (at, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
-            let here = self.by_address.get_mut(&at).expect("the order names entries");
-            here.retain(|p| p.namespace != namespace);
+            let (spec, namespace) = self.order.pop_front().expect("a memo over its bound is not empty");
+            let print = spec.fingerprint();
+            let here = self.by_print.get_mut(&print).expect("the order names entries");
+            here.retain(|p| !p.is_of(&spec, &namespace));
             if here.is_empty() {
-                self.by_address.remove(&at);
+                self.by_print.remove(&print);
             }
         }
+    }
+}
+
+impl Prepared {
+    fn is_of(&self, spec: &SharedPodSpec, namespace: &str) -> bool {
+        *self.namespace == *namespace && self.incoming == *spec
     }
 }
 
@@ -98,7 +104,11 @@ impl Deciding<'_> {
                 taints.push(Taint { key, effect, ..Taint::default() });
             }
         }
-        refuse(object, &validation::create(object)).map_err(Decision::refuse)
+        let mut errors = validation::create(object);
+        if let Object::Namespace(namespace) = object {
+            errors.extend(pod_security::wrong_labels(namespace.meta.labels.as_ref()));
+        }
+        refuse(object, &errors).map_err(Decision::refuse)
     }
 
     /// Defaults and validates a changed object.
@@ -119,7 +129,14 @@ impl Deciding<'_> {
                 if !new.same_spec(current) {
                     apply_defaults(new);
                 }
-                refuse(new, &validation::update(new, current))
+                let mut errors = validation::update(new, current);
+                if let (Object::Namespace(new), Object::Namespace(old)) = (&*new, current) {
+                    let wrong = pod_security::wrong_labels(new.meta.labels.as_ref());
+                    if wrong != pod_security::wrong_labels(old.meta.labels.as_ref()) {
+                        errors.extend(wrong);
+                    }
+                }
+                refuse(new, &errors)
             }
         }
     }
@@ -127,9 +144,10 @@ impl Deciding<'_> {
     fn admit_pod(&mut self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
         if !mirror && self.admit_known_pod(write, pod) {
-            return refuse_pod(pod, validation::metadata_of_new);
+            refuse_pod(pod, validation::metadata_of_new)?;
+            return self.pod_security(write, pod);
         }
-        let incoming = Rc::clone(&pod.spec.shared);
+        let incoming = pod.spec.shared.clone();
         pod.status = Part::new(PodStatus::default());
         let mut object = Object::Pod(pod.clone());
         apply_defaults(&mut object);
@@ -138,11 +156,13 @@ impl Deciding<'_> {
         self.priority(write, pod)?;
         let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
         tolerate_trouble_for_a_while(pod);
-        if *pod.spec.shared == *incoming {
+        self.runtime_class(write, pod)?;
+        if pod.spec.shared == incoming {
             // Nothing was missing: the template's own spec goes on being shared.
-            pod.spec_mut().shared = Rc::clone(&incoming);
+            pod.spec_mut().shared = incoming.clone();
         }
         refuse_pod(pod, validation::create)?;
+        self.pod_security(write, pod)?;
         self.first_status(pod);
         if let (Some((account, account_rv)), None) = (account, &pod.spec.node) {
             self.memo.add(Prepared {
@@ -152,7 +172,7 @@ impl Deciding<'_> {
                 status: pod.status.clone(),
                 account,
                 account_rv,
-                classes: self.cache.last_event(Kind::PRIORITY_CLASS),
+                decided_by: self.deciding(),
             });
         }
         Ok(())
@@ -163,16 +183,20 @@ impl Deciding<'_> {
         let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
         let account = self.object(write, &known.account).map(|a| a.rv());
         let gated = known.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        if account != Some(known.account_rv) || known.classes != self.cache.last_event(Kind::PRIORITY_CLASS) || gated {
+        if account != Some(known.account_rv) || known.decided_by != self.deciding() || gated {
             return false;
         }
         if pod.spec.node.is_some() {
-            pod.spec_mut().shared = Rc::clone(&known.spec.shared);
+            pod.spec_mut().shared = known.spec.shared.clone();
         } else {
             pod.spec = Rc::clone(&known.spec);
         }
         pod.status = known.status.clone();
         true
+    }
+
+    fn deciding(&self) -> [Revision; 2] {
+        [Kind::PRIORITY_CLASS, Kind::RUNTIME_CLASS].map(|kind| self.cache.last_event(kind))
     }
 
     fn first_status(&self, pod: &mut Pod) {
@@ -203,9 +227,9 @@ impl Deciding<'_> {
                 "error looking up service account {}/{name}: serviceaccount {name:?} not found",
                 pod.namespace()
             );
-            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD, pod.name(), &why)));
+            return Err(Decision::refuse_if(&key, Status::forbidden(Kind::POD.row(), pod.name(), &why)));
         };
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.service_account_name = Some(name.clone());
         spec.service_account = Some(name);
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
@@ -217,7 +241,7 @@ impl Deciding<'_> {
     /// Priority: resolves `priorityClassName`, or the default class, to a number.
     fn priority(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let asked = pod.spec.shared.priority_class_name.clone().unwrap_or_default();
-        let forbid = |why: &str| Status::forbidden(Kind::POD, pod.name(), why);
+        let forbid = |why: &str| Status::forbidden(Kind::POD.row(), pod.name(), why);
         let class = if asked.is_empty() {
             self.default_class()
         } else {
@@ -249,7 +273,7 @@ impl Deciding<'_> {
             );
             return Err(Decision::AnswerIf(keys, Err(forbid(&why))));
         }
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.priority_class_name = class.map(|c| c.name().to_owned());
         spec.priority = Some(value);
         spec.preemption_policy = Some(policy);
@@ -273,17 +297,17 @@ fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
 
 /// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
 fn apply_defaults(object: &mut Object) {
-    let before = object.pod_spec().map(Rc::clone);
+    let before = object.pod_spec().cloned();
     defaults::apply(object);
     let (Some(before), Some(after)) = (before, object.pod_spec()) else { return };
-    if Rc::ptr_eq(&before, after) || *before != **after {
+    if before.is_held_as(after) || before != *after {
         return;
     }
     object.set_pod_spec(before);
 }
 
 fn refuse(object: &Object, errors: &[FieldError]) -> Result<(), Status> {
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.kind(), object.name(), errors)) }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(object.info(), object.name(), errors)) }
 }
 
 fn refuse_pod(pod: &Pod, validate: impl Fn(&Object) -> Vec<FieldError>) -> Result<(), Decision> {
@@ -301,7 +325,7 @@ fn tolerate_trouble_for_a_while(pod: &mut Pod) {
         if pod.spec.shared.tolerations.iter().flatten().any(tolerates) {
             continue;
         }
-        let spec = Rc::make_mut(&mut pod.spec_mut().shared);
+        let spec = pod.spec_mut().shared.make_mut();
         spec.tolerations.get_or_insert_with(Vec::new).push(Toleration {
             key: Some(key.to_owned()),
             operator: Some("Exists".to_owned()),

@@ -23,6 +23,8 @@ struct KindCache {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     revision: Revision,
+    /// As of when it was loaded as a whole.
+    loaded: Revision,
     kinds: Vec<KindCache>,
     /// Revisions of the private keys.
     marks: BTreeMap<Rc<str>, Revision>,
@@ -55,6 +57,13 @@ impl Cache {
         self.kind(kind).into_iter().flat_map(|k| k.objects.iter())
     }
 
+    /// Whether a name without a namespace names an object of this kind, or none.
+    pub(super) fn stands_alone(&self, kind: Kind, name: &str) -> bool {
+        // Of a custom kind this does not know: a path without a namespace is there only where objects have none.
+        let there = || self.kind(kind).is_some_and(|k| k.objects.find(kind, "", name).is_some());
+        kind.built_in().map_or_else(there, |row| !row.namespaced)
+    }
+
     /// The objects of a kind in a namespace (empty: in all), in order.
     pub(super) fn range(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let range = ObjectKey::range_start(kind, namespace)..ObjectKey::range_end(kind, namespace);
@@ -84,7 +93,7 @@ impl Cache {
     /// The events of a kind after a revision; `Err` with the oldest revision that can be resumed from.
     pub(super) fn events_after(&self, kind: Kind, rv: Revision) -> Result<impl Iterator<Item = &StoreEvent>, Revision> {
         let cache = self.kind(kind);
-        let floor = cache.map_or(self.revision, |k| k.floor);
+        let floor = cache.map_or(self.loaded, |k| k.floor);
         if rv < floor {
             return Err(floor);
         }
@@ -95,7 +104,8 @@ impl Cache {
     /// Begins anew with what the store has.
     pub(super) fn load(&mut self, revision: Revision, kvs: Vec<Rc<KeyValue>>) {
         *self = Cache { revision, ..Cache::default() };
-        self.kinds.resize_with(Kind::all().count(), || KindCache { floor: revision, ..KindCache::default() });
+        self.loaded = revision;
+        self.make_room(Kind::all().count());
         for kv in kvs {
             match (kv.key(), &kv.value) {
                 (StoreKey::Object(key), Stored::Object(object)) => {
@@ -115,6 +125,22 @@ impl Cache {
     pub(super) fn advance(&mut self, revision: Revision) {
         assert!(revision >= self.revision, "the cache went back from {:?} to {revision:?}", self.revision);
         self.revision = revision;
+    }
+
+    /// The event with what was there before, where the store has left that out. What this cache holds is it: the state
+    /// at the revision before.
+    #[inline]
+    pub(super) fn completed(&self, event: &StoreEvent) -> Option<StoreEvent> {
+        if event.lacks_previous() { self.complete(event) } else { None }
+    }
+
+    #[cold]
+    fn complete(&self, event: &StoreEvent) -> Option<StoreEvent> {
+        let StoreKey::Object(key) = event.key() else { return None };
+        let value = Stored::Object(self.get(key)?.clone());
+        let version = event.value.as_ref().map_or(0, |kv| kv.version - 1);
+        let previous = KeyValue { version, value, entry: Rc::clone(&event.entry) };
+        Some(StoreEvent { previous: Some(Rc::new(previous)), ..event.clone() })
     }
 
     /// Takes one event of a batch.
@@ -170,8 +196,18 @@ impl Cache {
         self.kinds.get(usize::from(kind.0))
     }
 
+    /// All events since the load are known of a kind that nothing has been heard of.
+    fn make_room(&mut self, kinds: usize) {
+        let floor = self.loaded;
+        self.kinds.resize_with(kinds, || KindCache { floor, ..KindCache::default() });
+    }
+
     fn kind_mut(&mut self, kind: Kind) -> &mut KindCache {
-        &mut self.kinds[usize::from(kind.0)]
+        let index = usize::from(kind.0);
+        if index >= self.kinds.len() {
+            self.make_room(index + 1);
+        }
+        &mut self.kinds[index]
     }
 }
 

@@ -7,7 +7,7 @@ use super::write::{Origin, Write};
 use super::{ApiServer, ConnId, Out, reply};
 use crate::api::{Call, DeleteOptions, Fence, ListOptions, Reason, ReqId, Request, Response, Status};
 use crate::machine::Now;
-use crate::object::{Kind, ObjectKey, Revision};
+use crate::object::{Kind, ObjectKey, Revision, Verbs};
 
 /// What is to be deleted, and how.
 #[derive(Debug)]
@@ -42,8 +42,9 @@ impl ApiServer {
         let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options } } = *request else {
             unreachable!("not a deletecollection")
         };
-        if kind == Kind::NAMESPACE {
-            return reply(conn, id, Err(Status::method_not_allowed(kind, "deletecollection")), out);
+        let of = self.config.kinds.info(kind);
+        if of.verbs != Verbs::All {
+            return reply(conn, id, Err(Status::method_not_allowed(&of, "deletecollection")), out);
         }
         let victims = Box::new(Victims { kind, namespace, list, options, user, fence });
         self.read(now, Read { conn, id, what: ReadKind::Victims(victims) }, out);

@@ -38,7 +38,10 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         prepare(&mut object);
-        self.admit_new(write, &mut object)?;
+        match self.shape_new(&mut object).map_err(Decision::refuse)? {
+            Some((custom, written)) => custom.admit_new(&written, &object).map_err(Decision::refuse)?,
+            None => self.admit_new(write, &mut object)?,
+        }
         write.admitted = Some(object.clone());
         Ok(object)
     }
@@ -47,7 +50,7 @@ impl Deciding<'_> {
     fn stamp(&mut self, object: &mut Object) {
         let uid = self.rng.uuid();
         let suffix = object.name().is_empty().then(|| self.rng.name_suffix(5));
-        let counted = object.kind().info().has_generation;
+        let counted = object.info().has_generation;
         let now = self.now.wall.to_time();
         let meta = object.meta_mut();
         meta.uid = Some(uid);
@@ -67,7 +70,7 @@ impl Deciding<'_> {
         let generated_name = asked.name().is_empty();
         let known = write.fresh.iter().any(|(k, _)| matches!(k, StoreKey::Object(k) if k == key));
         if !generated_name || !known || write.names_tried + 1 >= limits::NAME_ATTEMPTS {
-            return Decision::refuse_if(key, Status::already_exists(key.kind, key.name()));
+            return Decision::refuse_if(key, Status::already_exists(object.info(), key.name()));
         }
         write.names_tried += 1;
         let suffix = self.rng.name_suffix(5);
@@ -84,19 +87,16 @@ fn generated(prefix: &str, suffix: &str) -> String {
 }
 
 fn check_shape(object: &Object) -> Result<(), Status> {
-    let info = object.kind().info();
+    let info = object.info();
     if object.rv().0 != 0 {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     if info.namespaced && object.namespace().is_empty() {
         return Err(Status::bad_request("an empty namespace may not be set during creation"));
     }
-    if !info.namespaced && !object.namespace().is_empty() {
-        return Err(Status::bad_request("namespace may not be set for cluster-scoped resources"));
-    }
     if object.name().is_empty() && object.meta().generate_name.as_deref().unwrap_or("").is_empty() {
         let error = FieldError::required("metadata.name", "name or generateName is required");
-        return Err(Status::invalid(object.kind(), "", &[error]));
+        return Err(Status::invalid(object.info(), "", &[error]));
     }
     Ok(())
 }
@@ -126,7 +126,11 @@ fn prepare(object: &mut Object) {
             Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
                 o.status = Some(std::rc::Rc::new(serde_json::json!({"phase": "Pending"})));
             }
-            kind if kind.info().subresources.contains(&"status") => o.status = None,
+            Kind::JOB => {
+                o.status = None;
+                super::job::select_own_pods(o);
+            }
+            _ if o.of.has_status => o.status = None,
             _ => {}
         },
         Object::Lease(_)

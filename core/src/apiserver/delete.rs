@@ -30,13 +30,16 @@ impl Deciding<'_> {
     pub(super) fn delete(&mut self, write: &mut Write) -> Decision {
         let Call::Delete { key, options } = &write.request.call else { unreachable!("not a delete") };
         let Some(current) = self.object(write, key) else {
-            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+            return Decision::refuse_if(key, Status::not_found(&self.info(key.kind), key.name()));
         };
         if let Err(status) = check_precondition(key, &options.precondition, &current) {
             return Decision::refuse_if(key, status);
         }
         if key.kind == Kind::NAMESPACE {
             return self.delete_namespace(key, &current, options);
+        }
+        if key.kind == Kind::CUSTOM_RESOURCE_DEFINITION {
+            return self.delete_definition(key, &current, options);
         }
         self.delete_object(key, &current, current.clone(), options)
     }

@@ -1,13 +1,13 @@
 //! Event objects live for an hour: they are put under a lease of the store, many to a lease.
 
 use super::service_ip::Allocation;
-use super::write::{Commit, Deciding, Decision, Write};
+use super::write::{Commit, Deciding, Decision, Write, refused};
 use super::{ApiServer, Job, Out, unavailable};
 use crate::api::Status;
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::Kind;
-use crate::store::{LeaseId, StoreReply, StoreRequest};
+use crate::store::{LeaseId, StoreError, StoreReply, StoreRequest};
 
 /// The lease under which events are put now.
 #[derive(Debug, Default)]
@@ -52,8 +52,12 @@ impl ApiServer {
     }
 
     pub(super) fn event_lease_granted(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {
-        let StoreReply::Lease { lease, .. } = answer else {
-            return self.event_lease_failed(now, &unavailable(), out);
+        let lease = match answer {
+            StoreReply::Lease { lease, .. } => lease,
+            // No Event has been sent to the store yet, so no outcome is unknown.
+            StoreReply::Error(StoreError::Unavailable) => return self.event_lease_failed(now, &unavailable(), out),
+            StoreReply::Error(error) => return self.event_lease_failed(now, &refused(&error), out),
+            _ => return self.event_lease_failed(now, &unavailable(), out),
         };
         self.event_lease.current = Some((lease, now.mono + limits::EVENT_LEASE_REUSE));
         for write in std::mem::take(&mut self.event_lease.waiting) {

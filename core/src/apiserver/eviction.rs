@@ -33,7 +33,7 @@ impl Deciding<'_> {
         let Call::Evict { pod: key, options } = &write.request.call else { unreachable!("not an eviction") };
         let current = self.object(write, key);
         let Some(Object::Pod(pod)) = &current else {
-            return Decision::refuse_if(key, Status::not_found(Kind::POD, key.name()));
+            return Decision::refuse_if(key, Status::not_found(Kind::POD.row(), key.name()));
         };
         if let Err(status) = check_precondition(key, &options.precondition, &Object::Pod(pod.clone())) {
             return Decision::refuse_if(key, status);
@@ -135,11 +135,11 @@ fn count(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(), S
     }
     let allowed = status.disruptions_allowed.unwrap_or(0);
     if allowed < 0 {
-        return Err(Status::forbidden(Kind::POD_DISRUPTION_BUDGET, &name, "pdb disruptions allowed is negative"));
+        return Err(Status::forbidden(Kind::POD_DISRUPTION_BUDGET.row(), &name, "pdb disruptions allowed is negative"));
     }
     if status.disrupted_pods.as_ref().is_some_and(|p| p.len() > limits::DISRUPTED_PODS) {
         let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(Status::forbidden(Kind::POD_DISRUPTION_BUDGET, &name, why));
+        return Err(Status::forbidden(Kind::POD_DISRUPTION_BUDGET.row(), &name, why));
     }
     if allowed == 0 {
         let message = format!(

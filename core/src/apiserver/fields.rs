@@ -4,15 +4,16 @@
 
 use std::borrow::Cow;
 
+use super::custom;
 use crate::api::Status;
-use crate::object::{FieldSelector, Kind, Object};
+use crate::object::{FieldSelector, Kind, KindInfo, Object};
 
 /// Refuses selectors on fields that the kind does not offer.
-pub(super) fn check(kind: Kind, fields: &FieldSelector) -> Result<(), Status> {
+pub(super) fn check(kind: Kind, of: &KindInfo, fields: &FieldSelector) -> Result<(), Status> {
     for (path, _, _) in &fields.terms {
-        let common = path == "metadata.name" || (path == "metadata.namespace" && kind.info().namespaced);
-        if !common && !special(kind).contains(&path.as_str()) {
-            let text = if special(kind).is_empty() {
+        let common = path == "metadata.name" || (path == "metadata.namespace" && of.namespaced);
+        if !common && !special(kind).contains(&path.as_str()) && !of.selectable.iter().any(|field| field == path) {
+            let text = if special(kind).is_empty() && kind.built_in().is_some() {
                 format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
             } else {
                 format!("field label not supported: {path}")
@@ -112,6 +113,7 @@ fn read<'a>(object: &'a Object, path: &str) -> Option<Cow<'a, str>> {
                 _ => None,
             }
         }
+        Object::Dynamic(d) if d.kind.built_in().is_none() => custom::field(d, path).map(Cow::Owned),
         Object::Dynamic(d) => match path {
             "type" => d.body.get("type").and_then(|v| v.as_str()).map(Cow::Borrowed),
             "status.successful" => {
@@ -156,9 +158,9 @@ mod tests {
             ("spec.hostname=x", false, false),
         ] {
             let fields = FieldSelector::parse(text).unwrap();
-            assert_eq!(check(Kind::POD, &fields).is_ok(), ok, "{text}");
+            assert_eq!(check(Kind::POD, Kind::POD.row(), &fields).is_ok(), ok, "{text}");
             assert_eq!(matches(&pod, &fields), expect, "{text}");
         }
-        assert!(check(Kind::NODE, &FieldSelector::equal("metadata.namespace", "d")).is_err());
+        assert!(check(Kind::NODE, Kind::NODE.row(), &FieldSelector::equal("metadata.namespace", "d")).is_err());
     }
 }

@@ -16,7 +16,7 @@ use super::{ApiServer, ConnId, Job, Out, Write, collection, fields, reply, unava
 use crate::api::{Call, Cause, Details, ListOptions, ReqId, Response, Rest, Status, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Kind, KindInfo, Kinds, Object, ObjectKey, Revision};
 use crate::store::{Op, StoreError, StoreKey, StoreReply, StoreRequest, Txn};
 
 /// What is read.
@@ -97,6 +97,10 @@ impl Waits {
         self.add(now, revision, Waiting::Write(write));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_revision.is_empty()
+    }
+
     /// Whether something waits for this revision or an older one.
     pub(super) fn is_due(&self, reached: Revision) -> bool {
         self.by_revision.first_key_value().is_some_and(|((r, _), _)| *r <= reached)
@@ -117,7 +121,7 @@ impl Waits {
 
 impl ApiServer {
     pub(super) fn read(&mut self, now: Now, read: Read, out: &mut Vec<Out>) {
-        if let Err(status) = check(&read.what) {
+        if let Err(status) = check(&self.config.kinds, &read.what) {
             return reply(read.conn, read.id, Err(status), out);
         }
         let not_older = match &read.what {
@@ -142,7 +146,7 @@ impl ApiServer {
         match not_older {
             Some(rv) => self.serve_at(now, rv, read, out),
             None => {
-                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Txn(Box::default()), out);
+                self.ask_store(now, Job::Revision(Box::new(read)), StoreRequest::Revision, out);
             }
         }
     }
@@ -150,7 +154,7 @@ impl ApiServer {
     /// The store has told its revision, which was no older than the request.
     pub(super) fn revision_known(&mut self, now: Now, read: Read, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
-            StoreReply::Txn { revision, .. } => self.serve_at(now, revision, read, out),
+            StoreReply::Revision { revision } => self.serve_at(now, revision, read, out),
             _ => reply(read.conn, read.id, Err(unavailable()), out),
         }
     }
@@ -160,6 +164,7 @@ impl ApiServer {
             self.serve(now, read, out);
         } else {
             self.waits.add(now, rv, Waiting::Read(read));
+            self.link.wait_for_revision(now);
         }
     }
 
@@ -197,7 +202,12 @@ impl ApiServer {
         match what {
             ReadKind::Get { key, .. } => {
                 let found = self.cache.get(&key).cloned().map(Response::Object);
-                reply(conn, id, found.ok_or_else(|| Status::not_found(key.kind, key.name())), out);
+                reply(
+                    conn,
+                    id,
+                    found.ok_or_else(|| Status::not_found(&self.config.kinds.info(key.kind), key.name())),
+                    out,
+                );
             }
             ReadKind::List { kind, namespace, options } => {
                 reply(conn, id, Ok(list(&self.cache, kind, &namespace, &options)), out);
@@ -264,18 +274,18 @@ impl ApiServer {
 }
 
 /// Answers a get that went to the store.
-pub(super) fn got(conn: ConnId, id: ReqId, key: &ObjectKey, answer: StoreReply, out: &mut Vec<Out>) {
+pub(super) fn got(conn: ConnId, id: ReqId, of: &KindInfo, key: &ObjectKey, answer: StoreReply, out: &mut Vec<Out>) {
     let result = match answer {
         StoreReply::Txn { results, .. } => match results.first().and_then(Option::as_deref).and_then(object_of) {
             Some(object) => Ok(Response::Object(object.clone())),
-            None => Err(Status::not_found(key.kind, key.name())),
+            None => Err(Status::not_found(of, key.name())),
         },
         _ => Err(unavailable()),
     };
     reply(conn, id, result, out);
 }
 
-fn check(what: &ReadKind) -> Result<(), Status> {
+fn check(kinds: &Kinds, what: &ReadKind) -> Result<(), Status> {
     match what {
         ReadKind::Get { .. } => Ok(()),
         ReadKind::List { kind, options, .. } => {
@@ -299,10 +309,10 @@ fn check(what: &ReadKind) -> Result<(), Status> {
             if options.continue_from.is_some() && options.rv.is_some_and(|rv| rv.0 != 0) {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            fields::check(*kind, &options.fields)
+            fields::check(*kind, &kinds.info(*kind), &options.fields)
         }
-        ReadKind::Watch { kind, options, .. } => fields::check(*kind, &options.fields),
-        ReadKind::Victims(victims) => fields::check(victims.kind, &victims.list.fields),
+        ReadKind::Watch { kind, options, .. } => fields::check(*kind, &kinds.info(*kind), &options.fields),
+        ReadKind::Victims(victims) => fields::check(victims.kind, &kinds.info(victims.kind), &victims.list.fields),
     }
 }
 
@@ -327,7 +337,7 @@ pub(super) fn select<'a>(
         (Some(node), _) => {
             let _ = cache.pods_of_node(node).all(step);
         }
-        (None, Some(name)) if !namespace.is_empty() || !kind.info().namespaced => {
+        (None, Some(name)) if !namespace.is_empty() || cache.stands_alone(kind, name) => {
             let key = ObjectKey::new(kind, namespace, name);
             if let Some((key, object)) = cache.entry(&key) {
                 step((key, object));
@@ -383,7 +393,11 @@ fn page_error(page: &Page, error: &StoreError) -> Status {
         ),
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { newest } => too_large(page.at.unwrap_or_default(), *newest),
-        StoreError::LeaseNotFound | StoreError::Unavailable => unavailable(),
+        StoreError::LeaseNotFound
+        | StoreError::TooLarge
+        | StoreError::NoSpace
+        | StoreError::Denied
+        | StoreError::Unavailable => unavailable(),
     }
 }
 

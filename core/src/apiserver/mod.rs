@@ -14,15 +14,19 @@ mod admission;
 mod cache;
 mod collection;
 mod create;
+mod custom;
 mod delete;
 mod event_lease;
 mod eviction;
 mod fields;
 mod housekeeping;
 mod inflight;
+mod job;
 mod list;
 mod namespace;
 mod pod;
+mod pod_security;
+mod runtime_class;
 mod scale;
 mod service_ip;
 mod store_link;
@@ -39,7 +43,7 @@ use std::rc::Rc;
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision};
 use crate::random::Rng;
 use crate::read_ahead::Step;
 use crate::store::{FromStore, StoreReply, StoreRequest};
@@ -83,11 +87,18 @@ pub struct Config {
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, both ends included.
     pub node_port_range: (u16, u16),
+    /// The kinds of its world: where custom ones get their numbers.
+    pub kinds: Kinds,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { name: Rc::from("kube-apiserver"), service_cidr: ([10, 96, 0, 0], 12), node_port_range: (30000, 32767) }
+        Config {
+            name: Rc::from("kube-apiserver"),
+            service_cidr: ([10, 96, 0, 0], 12),
+            node_port_range: (30000, 32767),
+            kinds: Kinds::default(),
+        }
     }
 }
 
@@ -122,6 +133,7 @@ pub struct ApiServer {
     config: Config,
     rng: Rng,
     cache: Cache,
+    customs: custom::Customs,
     watchers: Watchers,
     link: store_link::Link,
     inflight: Window,
@@ -141,6 +153,7 @@ impl ApiServer {
             config,
             rng,
             cache: Cache::default(),
+            customs: custom::Customs::default(),
             watchers: Watchers::default(),
             link: store_link::Link::new(),
             inflight: Window::default(),
@@ -179,6 +192,28 @@ impl ApiServer {
         keys.iter().for_each(|key| self.cache.read_ahead(key, step));
     }
 
+    /// The kinds that its world knows, whether this server serves them or not.
+    pub fn kinds(&self) -> &Kinds {
+        &self.config.kinds
+    }
+
+    /// Whether it serves a kind at the moment.
+    #[inline]
+    pub fn serves(&self, kind: Kind) -> bool {
+        kind.built_in().map_or_else(|| self.customs.of(kind).is_some(), |row| row.verbs.stored())
+    }
+
+    /// Every resource that it serves at the moment, as discovery tells of them: built-in ones first.
+    pub fn resources(&self) -> impl Iterator<Item = (Kind, KindRef)> {
+        self.config.kinds.all().filter(|kind| self.serves(*kind)).map(|kind| (kind, self.config.kinds.info(kind)))
+    }
+
+    /// Finds a served resource by group, version and plural name as a path gives them.
+    pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<(Kind, KindRef)> {
+        let kind = self.config.kinds.by_path(group, version, plural).filter(|kind| self.serves(*kind))?;
+        Some((kind, self.config.kinds.info(kind)))
+    }
+
     /// How many watches of a kind it serves.
     pub fn watches(&self, kind: Kind) -> usize {
         self.watchers.count(kind)
@@ -187,6 +222,9 @@ impl ApiServer {
     fn request(&mut self, now: Now, conn: ConnId, id: ReqId, request: Box<Request>, out: &mut Vec<Out>) {
         if !self.link.is_up() {
             return reply(conn, id, Err(unavailable()), out);
+        }
+        if !self.serves(request.call.kind()) {
+            return reply(conn, id, Err(Status::not_served()), out);
         }
         let what = match &request.call {
             Call::Get { .. } | Call::List { .. } | Call::Watch { .. } => ReadKind::of(request.call),
@@ -223,10 +261,13 @@ impl ApiServer {
                 }
             }
             FromStore::Events { watch, revision, events } => {
-                if self.link.watches(watch) && revision > self.cache.revision() {
+                let counts = self.link.watches(watch) && (!events.is_empty() || self.link.trusts_progress());
+                if counts && revision > self.cache.revision() {
                     self.advance(now, revision, &events, out);
                 }
             }
+            FromStore::WatchCanceled { watch, compacted } => self.watch_canceled(now, watch, compacted, out),
+            FromStore::Progress(progress) => self.link.set_progress(progress),
             FromStore::Disconnected => self.lose_store(now, out),
         }
     }
@@ -238,7 +279,7 @@ impl ApiServer {
             Job::Commit(write) => self.committed(now, write, answer, out),
             Job::Look(write) => self.looked(now, write, answer, out),
             Job::Revision(read) => self.revision_known(now, *read, answer, out),
-            Job::Get(conn, id, key) => list::got(conn, id, &key, answer, out),
+            Job::Get(conn, id, key) => list::got(conn, id, &self.config.kinds.info(key.kind), &key, answer, out),
             Job::Page(page) => self.page_read(now, *page, answer, out),
             Job::CompactTurn => self.compact(now, answer, out),
             Job::EventLease => self.event_lease_granted(now, answer, out),
@@ -295,6 +336,9 @@ impl Machine for ApiServer {
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
         if self.link.is_due(now) {
             self.connect(now, out);
+        }
+        if self.link.wants_progress(now) {
+            self.ask_for_progress(now, out);
         }
         if now.mono >= self.next_tick {
             self.next_tick = now.mono + limits::HOUSEKEEPING_INTERVAL;

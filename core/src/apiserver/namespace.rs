@@ -32,13 +32,13 @@ impl Deciding<'_> {
         }
         let key = ObjectKey::new(Kind::NAMESPACE, "", name);
         let Some(Object::Namespace(namespace)) = self.object(write, &key) else {
-            return Err(Decision::refuse_if(&key, Status::not_found(Kind::NAMESPACE, name)));
+            return Err(Decision::refuse_if(&key, Status::not_found(Kind::NAMESPACE.row(), name)));
         };
         if namespace.status.phase.as_deref() != Some("Terminating") && namespace.meta.deletion_timestamp.is_none() {
             return Ok(());
         }
         let why = format!("unable to create new content in namespace {name} because it is being terminated");
-        let mut status = Status::forbidden(object.kind(), object.name(), &why);
+        let mut status = Status::forbidden(object.info(), object.name(), &why);
         if let Some(details) = &mut status.details {
             details.causes.push(Cause {
                 reason: "NamespaceTerminating".to_owned(),
@@ -52,7 +52,7 @@ impl Deciding<'_> {
     /// A namespace first turns Terminating; it goes once the finalizers of its spec are gone.
     pub(super) fn delete_namespace(&self, key: &ObjectKey, current: &Object, options: &DeleteOptions) -> Decision {
         if IMMORTAL.contains(&key.name()) {
-            let status = Status::forbidden(key.kind, key.name(), "this namespace may not be deleted");
+            let status = Status::forbidden(key.kind.row(), key.name(), "this namespace may not be deleted");
             return Decision::refuse(status);
         }
         let Object::Namespace(namespace) = current else { unreachable!("a key of a namespace names one") };
@@ -86,7 +86,7 @@ impl ApiServer {
                 continue;
             }
             let mut manifest = json!({
-                "apiVersion": kind.info().api_version(), "kind": kind.info().kind, "metadata": {"name": name},
+                "apiVersion": kind.row().api_version(), "kind": kind.row().kind, "metadata": {"name": name},
             });
             if kind == Kind::PRIORITY_CLASS {
                 manifest["value"] = json!(value);

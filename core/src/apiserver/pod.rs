@@ -14,7 +14,7 @@ impl Deciding<'_> {
         let Call::Bind { pod: key, uid, node } = &write.request.call else { unreachable!("not a binding") };
         let current = self.object(write, key);
         let Some(Object::Pod(pod)) = &current else {
-            return Decision::refuse_if(key, Status::not_found(Kind::POD, key.name()));
+            return Decision::refuse_if(key, Status::not_found(Kind::POD.row(), key.name()));
         };
         if pod.uid() != &**uid {
             let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", pod.uid());
@@ -53,7 +53,7 @@ impl Deciding<'_> {
 }
 
 fn conflict(key: &ObjectKey, why: &str) -> Status {
-    let mut status = Status::conflict(Kind::POD, key.name(), why);
+    let mut status = Status::conflict(Kind::POD.row(), key.name(), why);
     status.message = format!("Operation cannot be fulfilled on pods/binding {:?}: {why}", key.name()).into();
     if let Some(details) = &mut status.details {
         "pods/binding".clone_into(&mut details.kind);

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::custom::ScalePaths;
 use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Call, Patch, Response, Scale, Status};
+use crate::object::structural::at_path;
 use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectKey, Revision, Selector};
 use crate::store::StoreKey;
 
@@ -43,7 +45,10 @@ impl Deciding<'_> {
             Ok(patched) => patched,
             Err(status) => return Decision::refuse(status),
         };
-        let rv = patched["metadata"]["resourceVersion"].as_str().and_then(|rv| rv.parse().ok()).unwrap_or(0);
+        let rv = match base_of(&patched["metadata"]["resourceVersion"]) {
+            Ok(rv) => rv,
+            Err(status) => return Decision::refuse(status),
+        };
         let replicas = &patched["spec"]["replicas"];
         let number = if replicas.is_null() { Some(0) } else { replicas.as_i64().and_then(|n| i32::try_from(n).ok()) };
         let Some(number) = number else {
@@ -51,29 +56,35 @@ impl Deciding<'_> {
             return Decision::refuse(Status::bad_request(text));
         };
         let key = key.clone();
-        self.scale_to(&key, &current, scale, number, Revision(rv))
+        self.scale_to(&key, &current, scale, number, rv)
+    }
+
+    /// Where the objects of a custom kind have their numbers.
+    fn scale_paths(&self, kind: Kind) -> Option<&ScalePaths> {
+        self.customs.of(kind).and_then(|custom| custom.scale())
     }
 
     fn scaled(&self, write: &Write, key: &ObjectKey) -> Result<(Object, Scale), Decision> {
-        if !key.kind.info().subresources.contains(&"scale") {
-            return Err(Decision::refuse(Status::method_not_allowed(key.kind, "scale")));
+        let of = self.info(key.kind);
+        if !of.has_subresource("scale") {
+            return Err(Decision::refuse(Status::method_not_allowed(&of, "scale")));
         }
-        let missing = || Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+        let missing = || Decision::refuse_if(key, Status::not_found(&of, key.name()));
         let current = self.object(write, key).ok_or_else(missing)?;
-        let scale = scale_of(&current).ok_or_else(missing)?;
+        let scale = scale_of(&current, self.scale_paths(key.kind)).ok_or_else(missing)?;
         Ok((current, scale))
     }
 
     fn scale_to(&self, key: &ObjectKey, current: &Object, scale: Scale, replicas: i32, rv: Revision) -> Decision {
         if replicas < 0 {
             let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-            return Decision::refuse(Status::invalid(key.kind, key.name(), &[error]));
+            return Decision::refuse(Status::invalid(current.info(), key.name(), &[error]));
         }
         if rv.0 != 0 && rv != current.rv() {
-            return Decision::refuse_if(key, Status::stale(key.kind, key.name()));
+            return Decision::refuse_if(key, Status::stale(current.info(), key.name()));
         }
         let mut new = current.clone();
-        set_replicas(&mut new, replicas);
+        set_replicas(&mut new, self.scale_paths(key.kind), replicas);
         let mut deciding = self.store_change(key, current, new, Allocation::default());
         let answer = Response::Scale(Box::new(Scale { replicas, ..scale }));
         match &mut deciding {
@@ -98,8 +109,18 @@ fn patch_json(mut scale: Value, patch: &Patch) -> Result<Value, Status> {
     Ok(scale)
 }
 
+/// The revision that a Scale says to be based on; zero: none.
+fn base_of(rv: &Value) -> Result<Revision, Status> {
+    let unreadable = |why: String| Status::bad_request(format!("Scale in version \"v1\" cannot be handled: {why}"));
+    match rv {
+        Value::Null => Ok(Revision(0)),
+        Value::String(text) => Revision::parse(text, "metadata.resourceVersion").map_err(|e| unreadable(e.to_string())),
+        other => Err(unreadable(format!("metadata.resourceVersion: {other} is not a string"))),
+    }
+}
+
 /// What `/scale` shows of an object.
-fn scale_of(object: &Object) -> Option<Scale> {
+fn scale_of(object: &Object, paths: Option<&ScalePaths>) -> Option<Scale> {
     let selected = |selector: &LabelSelector| Selector::from_label_selector(selector).map(|s| s.to_string());
     let (replicas, current, selector) = match object {
         Object::Deployment(o) => (o.spec.replicas, o.status.replicas.unwrap_or(0), selected(&o.spec.selector)),
@@ -116,10 +137,30 @@ fn scale_of(object: &Object) -> Option<Scale> {
             let replicas = number(spec.and_then(|s| s.get("replicas")));
             (replicas, number(status.and_then(|s| s.get("replicas"))).unwrap_or(0), selector)
         }
+        Object::Dynamic(o) => {
+            let paths = paths?;
+            let find = |path: &str| at_path(&o.body, o.status.as_deref(), path);
+            let number = |path: &str| find(path).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
+            let selector = paths.selector.as_deref().and_then(find).and_then(Value::as_str).unwrap_or("");
+            (Some(number(&paths.spec).unwrap_or(0)), number(&paths.status).unwrap_or(0), Ok(selector.to_owned()))
+        }
         _ => return None,
     };
     let (replicas, selector) = (replicas.unwrap_or(1), selector.unwrap_or_default());
     Some(Scale { key: object.key(), replicas, current, selector, rv: object.rv() })
+}
+
+/// Puts a value at a simple JSON path; what is missing on the way is made.
+fn set_at(body: &mut Map<String, Value>, path: &str, value: Value) {
+    let mut steps: Vec<&str> = path.trim_start_matches('.').split('.').collect();
+    let last = steps.pop().expect("a split has a part");
+    let mut at = body;
+    for step in steps {
+        let next = at.entry(step).or_insert_with(|| json!({}));
+        let Value::Object(next) = next else { return };
+        at = next;
+    }
+    at.insert(last.to_owned(), value);
 }
 
 /// The `autoscaling/v1` Scale.
@@ -133,17 +174,14 @@ fn to_json(scale: &Scale) -> Value {
     })
 }
 
-fn set_replicas(object: &mut Object, replicas: i32) {
+fn set_replicas(object: &mut Object, paths: Option<&ScalePaths>, replicas: i32) {
     match object {
         Object::Deployment(o) => o.spec_mut().replicas = Some(replicas),
         Object::ReplicaSet(o) => o.spec_mut().replicas = Some(replicas),
         Object::ReplicationController(o) => o.spec_mut().replicas = Some(replicas),
         Object::Dynamic(o) => {
-            let body = Rc::make_mut(&mut o.body);
-            let spec = body.entry("spec").or_insert_with(|| json!({}));
-            if let Value::Object(spec) = spec {
-                spec.insert("replicas".to_owned(), json!(replicas));
-            }
+            let path = paths.map_or(".spec.replicas", |paths| &paths.spec);
+            set_at(Rc::make_mut(&mut o.body), path, json!(replicas));
         }
         _ => unreachable!("a kind without a scale was refused before"),
     }

@@ -184,6 +184,7 @@ impl Deciding<'_> {
         if !wants_ip(service) {
             return Ok(false);
         }
+        refuse_other_families(key, service)?;
         let asked = service.spec.cluster_ip.clone().unwrap_or_default();
         let asked = if asked.is_empty() {
             service.spec.cluster_ips.as_ref().and_then(|ips| ips.first().cloned()).unwrap_or_default()
@@ -338,6 +339,30 @@ impl Deciding<'_> {
     }
 }
 
+/// The cluster has IPv4 alone: a Service that must have IPv6 is refused (`initIPFamilyFields`). One that only prefers
+/// two stacks, or is headless and selects nothing, is not.
+fn refuse_other_families(key: &ObjectKey, service: &Service) -> Result<(), Decision> {
+    let spec = &service.spec;
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    if headless && spec.selector.as_ref().is_none_or(|s| s.is_empty()) {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    if spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
+        let why = "this cluster is not configured for dual-stack services";
+        errors.push(field_error("spec.ipFamilyPolicy", "\"RequireDualStack\"", why));
+    }
+    // A family that is not given follows from the address that is.
+    let given = spec.ip_families.as_deref().unwrap_or_default();
+    let addresses = spec.cluster_ips.as_deref().unwrap_or_default().iter().skip(given.len());
+    let implied = addresses.map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" });
+    for (i, family) in given.iter().map(String::as_str).chain(implied).enumerate().filter(|(_, f)| *f != "IPv4") {
+        let field = format!("spec.ipFamilies[{i}]");
+        errors.push(field_error(&field, &format!("{family:?}"), "not configured on this cluster"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Decision::refuse(Status::invalid(key.kind.row(), key.name(), &errors))) }
+}
+
 fn field_error(field: &str, shown: &str, why: &str) -> FieldError {
     FieldError {
         kind: crate::object::ErrorKind::Invalid,
@@ -351,11 +376,11 @@ fn refuse_service(key: &ObjectKey, field: &str, shown: &str, why: &str) -> Decis
     if why.ends_with("range is full") {
         return Decision::refuse(Status::internal(why));
     }
-    Decision::refuse(Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]))
+    Decision::refuse(Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]))
 }
 
 /// Refused if the holder still holds it.
 fn taken(key: &ObjectKey, holder: &ObjectKey, field: &str, shown: &str, why: &str) -> Decision {
-    let status = Status::invalid(key.kind, key.name(), &[field_error(field, shown, why)]);
+    let status = Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]);
     Decision::AnswerIf(vec![StoreKey::Object(holder.clone())], Err(status))
 }

@@ -1,12 +1,20 @@
 //! The connection to the store: load, watch, resume, load again after compaction; with back-off, for ever.
+//!
+//! A load is many pages at one revision, and may take minutes: what has been read is kept when the connection breaks,
+//! and a page that does not come is asked for again, half as large.
 
+use std::rc::Rc;
 use std::time::Duration;
+
+use smallvec::smallvec;
 
 use super::{ApiServer, Job, Out};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::Revision;
-use crate::store::{Batch, StoreKey, StoreReply, StoreRequest, WatchId, everything};
+use crate::object::{Kind, Revision};
+use crate::store::{
+    Batch, KeyValue, Op, Progress, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn, WatchId, everything,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -27,6 +35,38 @@ pub(super) struct Link {
     backoff: Duration,
     /// The cache can't be carried on: the next connection loads it anew.
     reload: bool,
+    loading: Loading,
+    /// What the store's notices of progress are worth.
+    progress: Progress,
+    /// When to ask for progress next, since something waits for a revision.
+    ask_progress: Option<Mono>,
+}
+
+/// A load that is under way.
+#[derive(Debug)]
+struct Loading {
+    /// The revision of the first page; the others are read at it.
+    at: Option<Revision>,
+    kvs: Vec<Rc<KeyValue>>,
+    /// How many keys are asked for at once.
+    page: usize,
+}
+
+impl Default for Loading {
+    fn default() -> Loading {
+        Loading { at: None, kvs: Vec::new(), page: limits::LOAD_PAGE }
+    }
+}
+
+impl Loading {
+    /// The next page.
+    fn request(&self) -> StoreRequest {
+        let mut span = everything();
+        if let Some(last) = self.kvs.last() {
+            span.start = last.key().successor();
+        }
+        StoreRequest::Range { span: Box::new(span), at: self.at, limit: self.page }
+    }
 }
 
 impl Link {
@@ -37,6 +77,9 @@ impl Link {
             heard: Mono::ZERO,
             backoff: limits::STORE_BACKOFF_BASE,
             reload: true,
+            loading: Loading::default(),
+            progress: Progress::default(),
+            ask_progress: None,
         }
     }
 
@@ -56,28 +99,52 @@ impl Link {
         matches!(self.state, State::Down(at) if at <= now.mono)
     }
 
-    pub(super) fn deadline(&self) -> Option<Deadline> {
-        match self.state {
-            State::Down(at) => Some(Deadline { at, why: "connect to the store" }),
-            State::Connecting | State::Up => None,
+    pub(super) fn set_progress(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// Whether a notice of progress says that no event before it is missing.
+    pub(super) fn trusts_progress(&self) -> bool {
+        self.progress != Progress::Overtakes
+    }
+
+    /// Something waits for a revision. Mostly its event is on its way; if none comes, the store is asked.
+    pub(super) fn wait_for_revision(&mut self, now: Now) {
+        if self.progress != Progress::Needless && self.ask_progress.is_none() {
+            self.ask_progress = Some(now.mono + limits::PROGRESS_INTERVAL);
         }
     }
+
+    pub(super) fn wants_progress(&self, now: Now) -> bool {
+        self.ask_progress.is_some_and(|at| at <= now.mono)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let connect = match self.state {
+            State::Down(at) => Some(Deadline { at, why: "connect to the store" }),
+            State::Connecting | State::Up => None,
+        };
+        Deadline::earlier(connect, self.ask_progress.map(|at| Deadline { at, why: "ask the store for progress" }))
+    }
 }
+
+/// The key that is written where notices of progress may overtake events.
+const PROGRESS_KEY: &str = "progress";
 
 impl ApiServer {
     pub(super) fn connect(&mut self, now: Now, out: &mut Vec<Out>) {
         self.link.state = State::Connecting;
         self.link.heard = now.mono;
         if self.link.reload {
-            self.ask_store(
-                now,
-                Job::Load,
-                StoreRequest::Range { span: Box::new(everything()), at: None, limit: 0 },
-                out,
-            );
+            self.load(now, out);
         } else {
             self.watch_store(now, out);
         }
+    }
+
+    fn load(&mut self, now: Now, out: &mut Vec<Out>) {
+        let request = self.link.loading.request();
+        self.ask_store(now, Job::Load, request, out);
     }
 
     fn watch_store(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -89,13 +156,27 @@ impl ApiServer {
 
     pub(super) fn loaded(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
-            StoreReply::Range { revision, kvs, .. } => {
+            StoreReply::Range { revision, kvs, more, .. } => {
+                let loading = &mut self.link.loading;
+                let at = *loading.at.get_or_insert(revision);
+                let goes_on = more && !kvs.is_empty();
+                loading.kvs.extend(kvs);
+                if goes_on {
+                    return self.load(now, out);
+                }
+                let kvs = std::mem::take(&mut self.link.loading).kvs;
                 self.watchers.end_all(out);
                 self.memo.clear();
-                self.cache.load(revision, kvs);
+                self.cache.load(at, kvs);
+                self.load_definitions();
                 self.link.reload = false;
                 self.watch_store(now, out);
                 self.serve_waiting(now, out);
+            }
+            StoreReply::Error(StoreError::Compacted { .. }) => {
+                // The rest of what was begun cannot be read any more.
+                self.link.loading = Loading::default();
+                self.retry_later(now);
             }
             _ => self.retry_later(now),
         }
@@ -110,13 +191,52 @@ impl ApiServer {
                 self.link.state = State::Up;
                 self.link.backoff = limits::STORE_BACKOFF_BASE;
                 self.bootstrap(now, out);
+                self.tend_definitions(now, out);
             }
-            StoreReply::WatchCanceled { compacted: Some(_), .. } => {
-                self.link.reload = true;
-                self.connect(now, out);
+            StoreReply::WatchCanceled { watch, compacted: compacted @ Some(_) } => {
+                self.watch_canceled(now, watch, compacted, out);
+            }
+            StoreReply::Error(_) => {
+                // It may stand all the same; it must not be told of everything beside the next one.
+                self.ask_store(now, Job::Forget, StoreRequest::CancelWatch { watch: WatchId(id) }, out);
+                self.retry_later(now);
             }
             _ => self.retry_later(now),
         }
+    }
+
+    /// The store has ended a watch: it is resumed, or, where it cannot be, everything is loaded anew.
+    pub(super) fn watch_canceled(&mut self, now: Now, watch: WatchId, compacted: Option<Revision>, out: &mut Vec<Out>) {
+        if !self.link.watches(watch) {
+            return;
+        }
+        self.link.watch = None;
+        match compacted {
+            Some(_) => {
+                self.link.reload = true;
+                self.connect(now, out);
+            }
+            None => self.retry_later(now),
+        }
+    }
+
+    /// Something has waited for a revision for a while, and no event has come.
+    pub(super) fn ask_for_progress(&mut self, now: Now, out: &mut Vec<Out>) {
+        self.link.ask_progress = None;
+        if self.waits.is_empty() || !self.link.is_up() {
+            return;
+        }
+        self.link.wait_for_revision(now);
+        let request = match self.link.progress {
+            Progress::Needless => return,
+            Progress::Ordered => StoreRequest::Progress,
+            Progress::Overtakes => {
+                let key = StoreKey::Private(Rc::from(PROGRESS_KEY));
+                let put = Op::Put { key, value: Stored::mark(&self.config.name), lease: None };
+                StoreRequest::Txn(Box::new(Txn { success: smallvec![put], ..Txn::default() }))
+            }
+        };
+        self.ask_store(now, Job::Forget, request, out);
     }
 
     fn retry_later(&mut self, now: Now) {
@@ -126,9 +246,16 @@ impl ApiServer {
         self.link.watch = None;
     }
 
+    /// A page that has not come may have been too much for the time that it had.
+    fn ask_for_less(&mut self) {
+        let page = &mut self.link.loading.page;
+        *page = (*page / 2).max(limits::PAGE_SIZE);
+    }
+
     /// The reply that would have connected this server is lost.
     pub(super) fn connecting_failed(&mut self, now: Now) {
         if self.link.state == State::Connecting {
+            self.ask_for_less();
             self.retry_later(now);
         }
     }
@@ -164,10 +291,23 @@ impl ApiServer {
     #[inline]
     pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Batch, out: &mut Vec<Out>) {
         self.cache.advance(revision);
+        let mut defines = false;
         for event in events.iter() {
+            let completed = self.cache.completed(event);
+            let event = completed.as_ref().unwrap_or(event);
             self.cache.apply(event);
             if let StoreKey::Object(key) = event.key() {
                 self.watchers.dispatch(key, event, out);
+                defines |= key.kind == Kind::CUSTOM_RESOURCE_DEFINITION;
+            }
+        }
+        if defines {
+            for event in events.iter() {
+                if let StoreKey::Object(key) = event.key()
+                    && key.kind == Kind::CUSTOM_RESOURCE_DEFINITION
+                {
+                    self.definition_changed(now, key, out);
+                }
             }
         }
         if self.waits.is_due(revision) {

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use super::custom::CustomResource;
+use super::pod_security;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
 use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
@@ -13,7 +15,7 @@ impl Deciding<'_> {
         let Call::Update { object, subresource, .. } = &write.request.call else { unreachable!("not an update") };
         let key = object.key_ref();
         let Some(current) = self.known(write, key) else {
-            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+            return Decision::refuse_if(key, Status::not_found(&self.info(key.kind), key.name()));
         };
         if let Err(decision) = check_base(key, object, current) {
             return decision;
@@ -33,7 +35,7 @@ impl Deciding<'_> {
             if matches!(patch, Patch::Apply { .. }) && subresource == Subresource::None {
                 return self.apply_new(write, &key);
             }
-            return Decision::refuse_if(&key, Status::not_found(key.kind, key.name()));
+            return Decision::refuse_if(&key, Status::not_found(&self.info(key.kind), key.name()));
         };
         if let Err(status) = check_precondition(&key, precondition, &current) {
             return Decision::refuse_if(&key, status);
@@ -42,9 +44,9 @@ impl Deciding<'_> {
             Ok(value) => value,
             Err(status) => return Decision::refuse_if(&key, status),
         };
-        let object = match Object::from_json(patched) {
+        let object = match self.decode(patched) {
             Ok(object) => object,
-            Err(text) => return Decision::refuse(Status::bad_request(text)),
+            Err(status) => return Decision::refuse(status),
         };
         if object.kind() != key.kind || object.name() != key.name() || object.namespace() != key.namespace() {
             let why = "the name, namespace and kind of an object cannot be changed by a patch";
@@ -63,12 +65,12 @@ impl Deciding<'_> {
             unreachable!("not an apply")
         };
         if precondition.uid.is_some() || precondition.rv.is_some() {
-            return Decision::refuse_if(key, Status::not_found(key.kind, key.name()));
+            return Decision::refuse_if(key, Status::not_found(&self.info(key.kind), key.name()));
         }
         let options = *options;
-        let mut object = match Object::from_json(body.clone()) {
+        let mut object = match self.decode(body.clone()) {
             Ok(object) => object,
-            Err(text) => return Decision::refuse(Status::bad_request(text)),
+            Err(status) => return Decision::refuse(status),
         };
         if object.name().is_empty() {
             object.meta_mut().name = Some(key.name().to_owned());
@@ -97,12 +99,16 @@ impl Deciding<'_> {
         incoming: Object,
         subresource: Subresource,
     ) -> Decision {
+        if let Some(custom) = self.customs.of(key.kind) {
+            let custom = Rc::clone(custom);
+            return self.replace_custom(&custom, key, &custom.retagged(current), incoming, subresource);
+        }
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
-            Subresource::Status if key.kind.info().subresources.contains(&"status") => merge_status(current, &incoming),
+            Subresource::Status if current.info().has_status => merge_status(current, &incoming),
             Subresource::Finalize if key.kind == Kind::NAMESPACE => merge_finalizers(current, &incoming),
             Subresource::Status | Subresource::Finalize | Subresource::Scale => {
-                return Decision::refuse(Status::method_not_allowed(key.kind, "update"));
+                return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
         if new.shares_parts(current) {
@@ -112,11 +118,40 @@ impl Deciding<'_> {
         if let Err(status) = self.admit_changed(&mut new, current, subresource) {
             return Decision::refuse_if(key, status);
         }
+        if let (Object::Pod(pod), Object::Pod(old), Subresource::None) = (&new, current, subresource)
+            && pod_security::is_significant(pod, old)
+            && let Err(decision) = self.pod_security(write, pod)
+        {
+            return decision;
+        }
         let allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
         };
         self.store_change(key, current, new, allocation)
+    }
+
+    /// The same of a custom object, as its definition has it.
+    fn replace_custom(
+        &mut self,
+        custom: &CustomResource,
+        key: &ObjectKey,
+        current: &Object,
+        mut incoming: Object,
+        subresource: Subresource,
+    ) -> Decision {
+        let written = custom.shape(&mut incoming);
+        let new = match subresource {
+            Subresource::None => merge_main(current, incoming),
+            Subresource::Status if current.info().has_status => merge_status(current, &incoming),
+            Subresource::Status | Subresource::Finalize | Subresource::Scale => {
+                return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
+            }
+        };
+        match custom.admit_changed(&written, &new, current) {
+            Ok(()) => self.store_change(key, current, new, Default::default()),
+            Err(status) => Decision::refuse_if(key, status),
+        }
     }
 
     /// Commits a changed object: generation, no-ops, and the end of what waited for its last finalizer.
@@ -129,10 +164,14 @@ impl Deciding<'_> {
         allocation: super::service_ip::Allocation,
     ) -> Decision {
         let same_spec = new.same_spec(current);
+        // Where the status is not apart, it is of one piece with the spec.
+        let counts = |new: &Object| !same_spec || !current.info().has_status && !new.same_status(current);
+        let counted = current.info().has_generation && counts(&new);
         if same_spec {
             // One copy of what is equal, whoever sent it.
             new.take_spec(current);
-        } else if key.kind.info().has_generation {
+        }
+        if counted {
             let generation = current.meta().generation.unwrap_or(0) + 1;
             new.meta_mut().generation = Some(generation);
         }
@@ -152,20 +191,23 @@ impl Deciding<'_> {
 /// What a whole object that a client sent expects of the stored one.
 #[inline]
 fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), Decision> {
+    if object.rv().0 == 0 && !current.info().unconditional_update {
+        return Err(Decision::refuse_if(key, Status::unconditional(current.info(), key.name())));
+    }
     if object.rv().0 != 0 && object.rv() != current.rv() {
-        let stale = Status::stale(key.kind, key.name());
+        let stale = Status::stale(current.info(), key.name());
         // The stored object is no older than the cached one, so an older revision is stale whatever the store says.
         return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
     }
     if !Rc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
-        return Err(Decision::refuse_if(key, uid_conflict(key, object.uid(), current.uid())));
+        return Err(Decision::refuse_if(key, uid_conflict(current, object.uid())));
     }
     Ok(())
 }
 
-fn uid_conflict(key: &ObjectKey, asked: &str, found: &str) -> Status {
-    let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {found}");
-    Status::conflict(key.kind, key.name(), &why)
+fn uid_conflict(current: &Object, asked: &str) -> Status {
+    let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {}", current.uid());
+    Status::conflict(current.info(), current.name(), &why)
 }
 
 /// Checks a precondition, in the words of `rest.BeforeDelete`.
@@ -176,7 +218,7 @@ pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, c
              deleted and then recreated",
             current.uid()
         );
-        return Err(Status::conflict(key.kind, key.name(), &why));
+        return Err(Status::conflict(current.info(), key.name(), &why));
     }
     if let Some(rv) = precondition.rv.filter(|rv| *rv != current.rv()) {
         let why = format!(
@@ -184,7 +226,7 @@ pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, c
              object might have been modified",
             current.rv()
         );
-        return Err(Status::conflict(key.kind, key.name(), &why));
+        return Err(Status::conflict(current.info(), key.name(), &why));
     }
     Ok(())
 }
@@ -233,7 +275,7 @@ fn same_client_part(a: &ObjectMeta, b: &ObjectMeta) -> bool {
 }
 
 fn has_status(object: &Object) -> bool {
-    object.kind().info().subresources.contains(&"status")
+    object.info().has_status
 }
 
 /// The stored object with the status that the client sent. Labels and annotations may come with it, as upstream's

@@ -230,6 +230,16 @@ impl Watchers {
         *self = Watchers { next_serial, ..Watchers::default() };
     }
 
+    /// Ends all watches of a kind that is served no more.
+    pub(super) fn end_kind(&mut self, kind: Kind, out: &mut Vec<Out>) {
+        let of_kind = |w: &&Watcher| w.kind == kind;
+        let ended: Vec<(ConnId, ReqId)> = self.slots.iter().flatten().filter(of_kind).map(|w| (w.conn, w.id)).collect();
+        for (conn, id) in ended {
+            self.cancel(conn, id);
+            reply(conn, id, Err(Status::not_served()), out);
+        }
+    }
+
     /// Sends an event to those whom it concerns.
     #[inline(always)]
     pub(super) fn dispatch(&mut self, key: &ObjectKey, event: &StoreEvent, out: &mut Vec<Out>) {
@@ -295,7 +305,7 @@ impl Watcher {
         };
         match &self.place {
             Place::Node(node) if !node.is_empty() => cache.pods_of_node(node).for_each(|(_, o)| send(o)),
-            Place::Name(name) if !self.namespace.is_empty() || !self.kind.info().namespaced => {
+            Place::Name(name) if !self.namespace.is_empty() || cache.stands_alone(self.kind, name) => {
                 cache.get(&ObjectKey::new(self.kind, &self.namespace, name)).into_iter().for_each(send);
             }
             _ => cache.range(self.kind, &self.namespace).for_each(|(_, o)| send(o)),

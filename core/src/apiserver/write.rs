@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1::Lease as WholeLease;
+use serde_json::Value;
 use smallvec::smallvec;
 
 use super::cache::object_of;
@@ -13,7 +14,7 @@ use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_
 use crate::api::{Call, ReqId, Request, Response, Status};
 use crate::limits;
 use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision, decode};
 use crate::random::Rng;
 use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
@@ -46,7 +47,10 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(origin: Origin, request: Box<Request>) -> Box<Write> {
+    pub(super) fn new(origin: Origin, mut request: Box<Request>) -> Box<Write> {
+        if let Call::Create { object, .. } | Call::Update { object, .. } = &mut request.call {
+            forget_namespace(object);
+        }
         let (fresh, admitted, response) = (Vec::new(), None, None);
         Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, outrun: false, response })
     }
@@ -148,6 +152,7 @@ impl Commit {
 pub(super) struct Deciding<'a> {
     pub(super) now: Now,
     pub(super) cache: &'a super::Cache,
+    pub(super) customs: &'a super::custom::Customs,
     pub(super) config: &'a super::Config,
     pub(super) rng: &'a mut Rng,
     pub(super) memo: &'a mut admission::Memo,
@@ -155,6 +160,19 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
+    /// What is known of a kind.
+    pub(super) fn info(&self, kind: Kind) -> KindRef {
+        self.config.kinds.info(kind)
+    }
+
+    /// Reads what a client has written; fields that its kind does not have are dropped.
+    pub(super) fn decode(&self, value: Value) -> Result<Object, Status> {
+        decode::lenient_in(&self.config.kinds, value).map_err(|errors| {
+            let first = errors.first().expect("what cannot be read says why");
+            Status::bad_request(first.to_string())
+        })
+    }
+
     /// The newest state of an object that is known to this write.
     pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
         self.known(write, key).cloned()
@@ -202,6 +220,7 @@ impl ApiServer {
         let mut deciding = Deciding {
             now,
             cache: &self.cache,
+            customs: &self.customs,
             config: &self.config,
             rng: &mut self.rng,
             memo: &mut self.memo,
@@ -221,6 +240,7 @@ impl ApiServer {
             Decision::Await(revision) => {
                 write.fresh.clear();
                 self.waits.add_write(now, revision, write);
+                self.link.wait_for_revision(now);
             }
             Decision::AwaitEventLease => self.await_event_lease(now, *write, out),
         }
@@ -241,7 +261,7 @@ impl ApiServer {
                 for (slot, value) in write.fresh[first..].iter_mut().zip(results) {
                     slot.1 = value;
                 }
-                match fenced_off(&write) {
+                match fenced_off(&self.config.kinds, &write) {
                     Some(status) => self.answer(now, write.origin, Err(status), out),
                     None => self.write(now, write, out),
                 }
@@ -285,6 +305,7 @@ impl ApiServer {
                 self.event_lease.forget();
                 self.write(now, write, out);
             }
+            StoreReply::Error(error) => self.answer(now, write.origin, Err(refused(&error)), out),
             _ => self.answer(now, write.origin, Err(unknown_outcome()), out),
         }
     }
@@ -298,6 +319,18 @@ impl ApiServer {
             // What is missing is noticed and made again by the next housekeeping.
             Origin::Bootstrap => {}
         }
+    }
+}
+
+/// What a client hears of a write that the store did not carry out, or may not have: the store's own words, with the
+/// codes that Kubernetes gives them.
+pub(super) fn refused(error: &StoreError) -> Status {
+    match error {
+        StoreError::TooLarge => Status::too_large("etcdserver: request is too large"),
+        StoreError::NoSpace => Status::internal("etcdserver: mvcc: database space exceeded"),
+        StoreError::Denied => Status::internal("etcdserver: permission denied"),
+        StoreError::Compacted { .. } | StoreError::FutureRevision { .. } | StoreError::LeaseNotFound => unavailable(),
+        StoreError::Unavailable => unknown_outcome(),
     }
 }
 
@@ -324,13 +357,21 @@ fn at_revision(response: Response, revision: Revision) -> Response {
 }
 
 /// The refusal of a write whose leader has lost the lead, by what the store has said.
-fn fenced_off(write: &Write) -> Option<Status> {
+fn fenced_off(kinds: &Kinds, write: &Write) -> Option<Status> {
     let fence = write.request.fence.as_ref()?;
     let at = |k: &StoreKey| matches!(k, StoreKey::Fence(lease) if *lease == fence.lease);
     let (_, stands) = write.fresh.iter().find(|(k, _)| at(k))?;
     let epoch = stands.as_ref().map_or(Revision(0), |kv| kv.mod_revision());
     let key = about(&write.request.call);
-    (epoch != fence.epoch).then(|| Status::fenced(key.kind, key.name(), fence.lease.path()))
+    (epoch != fence.epoch).then(|| Status::fenced(&kinds.info(key.kind), key.name(), fence.lease.path()))
+}
+
+/// An object of the whole cluster has no namespace, whatever it says (`EnsureObjectNamespaceMatchesRequestNamespace`).
+#[inline]
+fn forget_namespace(object: &mut Object) {
+    if !object.info().namespaced && !object.namespace().is_empty() {
+        object.meta_mut().namespace = None;
+    }
 }
 
 /// The object that a write is about.

@@ -381,11 +381,11 @@ mod tests {
             let stored = self.lease.clone();
             Ok(Response::Object(match (call, stored) {
                 (Call::Get { .. }, Some(l)) => Object::Lease(l),
-                (Call::Get { .. }, None) => return Err(Status::not_found(Kind::LEASE, "x")),
-                (Call::Create { .. }, Some(_)) => return Err(Status::already_exists(Kind::LEASE, "x")),
+                (Call::Get { .. }, None) => return Err(Status::not_found(Kind::LEASE.row(), "x")),
+                (Call::Create { .. }, Some(_)) => return Err(Status::already_exists(Kind::LEASE.row(), "x")),
                 (Call::Create { object: Object::Lease(l), .. }, None) => self.put(l),
                 (Call::Update { object: Object::Lease(l), .. }, Some(s)) if s.rv == l.rv => self.put(l),
-                (Call::Update { .. }, _) => return Err(Status::stale(Kind::LEASE, "x")),
+                (Call::Update { .. }, _) => return Err(Status::stale(Kind::LEASE.row(), "x")),
                 (other, _) => panic!("{other:?}"),
             }))
         }

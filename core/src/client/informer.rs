@@ -52,6 +52,8 @@ enum State {
     /// A watch is open. `check` is when silence is looked at, `heard` when something last came; they are apart so
     /// that an event moves no deadline. Silent for as long as its `patience`, it is taken for dead.
     Watching { id: ReqId, check: Mono, heard: Mono, patience: Duration },
+    /// Its kind is not served for now.
+    Paused,
 }
 
 /// Keeps a view up to date. The view is its owner's, so that several can stand in one [`Views`](super::Views).
@@ -94,10 +96,10 @@ impl Informer {
                     self.take_list(now, result, view, out, changes);
                 }
                 State::Watching { id: watching, .. } if watching == id => self.take_end(now, result, view),
-                State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } => {}
+                State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } | State::Paused => {}
             },
             FromServer::Disconnected => match self.state {
-                State::Waiting { .. } => {}
+                State::Waiting { .. } | State::Paused => {}
                 State::Listing { rv, .. } => self.wait(now, Next::List(rv), Duration::ZERO),
                 State::Watching { .. } => self.wait(now, Next::Watch, Duration::ZERO),
             },
@@ -120,13 +122,33 @@ impl Informer {
                     self.state = State::Watching { id, check: silent, heard, patience };
                 }
             }
-            State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } => {}
+            State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } | State::Paused => {}
         }
+    }
+
+    /// Stops: its kind is not served any more, and the view is empty from now on.
+    pub fn pause(&mut self, view: &mut View, out: &mut Vec<ToServer>, changes: &mut Vec<Change>) {
+        if let State::Watching { id, .. } = self.state {
+            out.push(ToServer::Cancel(id));
+        }
+        self.state = State::Paused;
+        replace(view, &[], changes);
+        view.set_synced(false);
+    }
+
+    /// Starts again, if it was stopped; takes effect at the next `handle_timeout`.
+    pub fn resume(&mut self, now: Now) -> bool {
+        let paused = matches!(self.state, State::Paused);
+        if paused {
+            self.state = State::Waiting { at: now.mono, next: Next::List(Some(Revision(0))) };
+        }
+        paused
     }
 
     /// When it next wants to act.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         Some(match &self.state {
+            State::Paused => return None,
             State::Waiting { at, next: Next::List(_) } => Deadline { at: *at, why: "list" },
             State::Waiting { at, next: Next::Watch } => Deadline { at: *at, why: "resume watch" },
             State::Listing { until, .. } => Deadline { at: *until, why: "list timed out" },
@@ -143,6 +165,7 @@ impl Informer {
                 return;
             }
             State::Watching { id, .. } => out.push(ToServer::Cancel(id)),
+            State::Paused => return,
             State::Waiting { .. } | State::Listing { .. } => {}
         }
         self.state = State::Waiting { at: now.mono, next: Next::List(rv) };

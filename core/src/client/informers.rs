@@ -15,6 +15,8 @@ use crate::random::{Rng, mix};
 pub struct Informers {
     informers: Vec<Informer>,
     views: Views,
+    user: Rc<str>,
+    rng: Rng,
     /// When the first of them wants to act; kept, since most events move no deadline.
     next: Option<Deadline>,
 }
@@ -31,21 +33,37 @@ impl Informers {
             let known = &mut kinds[at].1;
             known.extend(w.indexes.iter().filter(|i| !known.contains(i)).copied().collect::<Vec<_>>());
         }
-        let make = |((kind, _), part): (&(Kind, Vec<Index>), u16)| {
-            let config = InformerConfig {
-                kind: *kind,
-                namespace: Rc::from(""),
-                labels: Selector::everything(),
-                fields: FieldSelector::everything(),
-                user: Rc::clone(user),
-            };
-            Informer::new(config, part, Rng::from_seed(mix(rng.next_u64(), u64::from(part))))
-        };
-        let informers = kinds.iter().zip(first_part..).map(make).collect();
+        let informers =
+            kinds.iter().zip(first_part..).map(|((kind, _), part)| make(*kind, part, user, &mut rng)).collect();
         let views = Views::new(kinds.iter().map(|(kind, indexes)| View::new(*kind, indexes)).collect());
-        let mut all = Informers { informers, views, next: None };
+        let mut all = Informers { informers, views, user: Rc::clone(user), rng, next: None };
         all.next = all.deadline();
         all
+    }
+
+    /// Adds a kind that is not watched yet, as this part of the connection, and starts.
+    pub fn add(&mut self, now: Now, watched: Watched, part: u16, out: &mut Vec<ToServer>) {
+        let mut informer = make(watched.kind, part, &self.user, &mut self.rng);
+        self.views.add(View::new(watched.kind, watched.indexes));
+        informer.handle_timeout(now, self.views.view_mut(watched.kind), out);
+        self.informers.push(informer);
+        self.next = self.deadline();
+    }
+
+    /// Stops an informer, counted from the first, whose kind is served no more: what it knew is gone.
+    pub fn pause(&mut self, index: usize, out: &mut Vec<ToServer>, changes: &mut Vec<Change>) {
+        let informer = &mut self.informers[index];
+        informer.pause(self.views.view_mut(informer.kind()), out, changes);
+        self.next = self.deadline();
+    }
+
+    /// Starts an informer again that was stopped.
+    pub fn resume(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
+        let informer = &mut self.informers[index];
+        if informer.resume(now) {
+            informer.handle_timeout(now, self.views.view_mut(informer.kind()), out);
+            self.next = self.deadline();
+        }
     }
 
     /// How many parts of the connection they take.
@@ -113,4 +131,16 @@ impl Informers {
     fn deadline(&self) -> Option<Deadline> {
         self.informers.iter().map(Informer::poll_timeout).fold(None, Deadline::earlier)
     }
+}
+
+/// An informer of all objects of a kind.
+fn make(kind: Kind, part: u16, user: &Rc<str>, rng: &mut Rng) -> Informer {
+    let config = InformerConfig {
+        kind,
+        namespace: Rc::from(""),
+        labels: Selector::everything(),
+        fields: FieldSelector::everything(),
+        user: Rc::clone(user),
+    };
+    Informer::new(config, part, Rng::from_seed(mix(rng.next_u64(), u64::from(part))))
 }

@@ -352,12 +352,12 @@ fn new_event(
     rng: &mut Rng,
 ) -> Event {
     let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-    let info = about.kind().info();
+    let info = about.info();
     let namespace = if about.namespace().is_empty() { "default" } else { about.namespace() };
     let whole = WholeEvent {
         involved_object: ObjectReference {
             api_version: Some(info.api_version()),
-            kind: Some(info.kind.to_owned()),
+            kind: Some(info.kind.to_string()),
             name: text(about.name()),
             namespace: text(about.namespace()),
             uid: text(about.uid()),
@@ -409,7 +409,7 @@ mod tests {
                     Call::Create { object: Object::Event(e), .. } => {
                         let known = self.events.insert(e.key(), Object::Event(e.clone()).to_json());
                         match known {
-                            Some(_) => Err(Status::already_exists(Kind::EVENT, e.name())),
+                            Some(_) => Err(Status::already_exists(Kind::EVENT.row(), e.name())),
                             None => Ok(Response::Object(Object::Event(e))),
                         }
                     }
@@ -418,7 +418,7 @@ mod tests {
                             json_patch::merge(event, &body);
                             Ok(Response::Object(Object::from_json(event.clone()).unwrap()))
                         }
-                        None => Err(Status::not_found(Kind::EVENT, key.name())),
+                        None => Err(Status::not_found(Kind::EVENT.row(), key.name())),
                     },
                     other => panic!("{other:?}"),
                 };

@@ -20,10 +20,10 @@ use crate::api::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
     Status, ToServer, WriteOptions,
 };
-use crate::controllers::{Controller, EventNote, Plan, Write};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Revision, controller_of};
+use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
 use crate::read_ahead::Step;
 
@@ -123,11 +123,7 @@ impl Runner {
         let ids = ReqIds::new(first_part);
         let rng = fork(0);
         let mut watched = Vec::new();
-        for w in controller.watches() {
-            let kind = usize::from(w.kind.0);
-            watched.resize(watched.len().max(kind + 1), false);
-            watched[kind] = true;
-        }
+        controller.watches().iter().for_each(|w| note(&mut watched, w.kind));
         Runner {
             controller,
             watched,
@@ -158,6 +154,17 @@ impl Runner {
     /// Whether its controller watches a kind.
     pub fn watches(&self, kind: Kind) -> bool {
         self.watched.get(usize::from(kind.0)) == Some(&true)
+    }
+
+    /// What its controller has learnt to read beside what it watches anyway.
+    pub fn watches_also(&mut self, views: &Views) -> Vec<Watched> {
+        let also = if self.watches(Kind::CUSTOM_RESOURCE_DEFINITION) {
+            self.controller.watches_also(views)
+        } else {
+            Vec::new()
+        };
+        also.iter().for_each(|w| note(&mut self.watched, w.kind));
+        also
     }
 
     /// Reads what news of these objects will touch.
@@ -294,8 +301,8 @@ impl Runner {
         self.journal = Journal::default();
         self.queue = Queue::new();
         let mut keys = Vec::new();
-        for watched in self.controller.watches() {
-            for (key, object) in views.view(watched.kind).iter() {
+        for view in views.iter().filter(|view| self.watched.get(usize::from(view.kind().0)) == Some(&true)) {
+            for (key, object) in view.iter() {
                 let change = Change { key: key.clone(), old: None, new: Some(object.clone()) };
                 self.controller.keys(&change, views, &mut keys);
             }
@@ -496,7 +503,8 @@ impl Runner {
         match (stage, result) {
             (Stage::Write { .. }, Ok(Response::List { items, rest, .. })) => {
                 let remaining = rest.as_ref().and_then(|rest| rest.remaining).unwrap_or(0);
-                self.expect_empty(now, &key, index, items.len() as u64 + remaining, views, out);
+                let left = items.first().map(|first| (first.info(), items.len() as u64 + remaining));
+                self.expect_empty(now, &key, index, left, views, out);
             }
             (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, views, out),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
@@ -526,15 +534,14 @@ impl Runner {
         now: Now,
         key: &ObjectKey,
         index: usize,
-        count: u64,
+        left: Option<(&KindInfo, u64)>,
         views: &Views,
         out: &mut Vec<ToServer>,
     ) {
-        let Write::ExpectEmpty { kind, namespace } = &self.running[key].writes[index] else {
-            panic!("only an expectation is answered by a list");
-        };
-        if count > 0 {
-            let status = Write::not_empty(*kind, namespace, count);
+        let expected = matches!(self.running[key].writes[index], Write::ExpectEmpty { .. });
+        assert!(expected, "only an expectation is answered by a list");
+        if let Some((of, count)) = left {
+            let status = Write::not_empty(of, count);
             self.failed(now, key, index, &status, views, out);
         }
     }
@@ -584,6 +591,8 @@ impl Runner {
             (Write::Delete { key: child, uid, .. }, Reason::NotFound) => {
                 self.journal.found_gone(views, key, child, uid);
             }
+            // A kind that is served no more has no objects.
+            (Write::DeleteCollection { .. } | Write::ExpectEmpty { .. }, Reason::NotFound) => {}
             (_, Reason::Conflict) => {
                 execution.failed = true;
                 self.deposed |= status.is_fenced();
@@ -675,6 +684,12 @@ fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
     }
     execution.next += count;
     start..start + count
+}
+
+fn note(watched: &mut Vec<bool>, kind: Kind) {
+    let kind = usize::from(kind.0);
+    watched.resize(watched.len().max(kind + 1), false);
+    watched[kind] = true;
 }
 
 fn write_kind(write: &Write) -> Kind {
@@ -852,7 +867,7 @@ mod tests {
     fn what_is_gone_already_must_be_gone_from_the_view_too() {
         let mut b = Bench::new(vec![vec![delete("a")], vec![delete("b")]]);
         let (id, _) = b.next();
-        b.tell(FromServer::Reply(id, Err(Status::not_found(Kind::POD, "a"))));
+        b.tell(FromServer::Reply(id, Err(Status::not_found(Kind::POD.row(), "a"))));
         b.tell(FromServer::Watch(b.watch, WatchEvent::Modified(pod("b", 6))));
         b.quiet(Duration::from_secs(30));
         b.tell(FromServer::Watch(b.watch, WatchEvent::Deleted(pod("a", 7))));
@@ -867,7 +882,7 @@ mod tests {
         let (id, second) = b.next();
         assert_eq!(first, second);
         // It had gone through: whether it is ours is asked before that counts as done.
-        b.tell(FromServer::Reply(id, Err(Status::already_exists(Kind::POD, &first["create ".len()..]))));
+        b.tell(FromServer::Reply(id, Err(Status::already_exists(Kind::POD.row(), &first["create ".len()..]))));
         let (id, what) = b.next();
         assert_eq!(what, first.replace("create", "get"));
         let mut made = pod(&first["create ".len()..], 9);
@@ -888,7 +903,7 @@ mod tests {
                 let Call::Create { mut object, .. } = call else { panic!() };
                 object.set_rv(Revision(5));
                 let fails = expect == 4 && i == 3;
-                let refused = Err(Status::forbidden(Kind::POD, object.name(), "quota"));
+                let refused = Err(Status::forbidden(Kind::POD.row(), object.name(), "quota"));
                 b.tell(FromServer::Reply(id, if fails { refused } else { Ok(Response::Object(object)) }));
             }
         }

@@ -313,19 +313,31 @@ pub struct Views {
     views: Vec<View>,
     /// Where the view of each kind is.
     places: Vec<Option<u16>>,
+    /// The custom kinds among them.
+    custom: Vec<Kind>,
 }
 
 impl Views {
     /// From its views; at most one of each kind.
     pub fn new(views: Vec<View>) -> Views {
-        let mut places = Vec::new();
-        for (view, place) in views.iter().zip(0..) {
-            let kind = usize::from(view.kind.0);
-            places.resize(places.len().max(kind + 1), None);
-            let known = places[kind].replace(place);
-            assert!(known.is_none(), "a reader has one view of a kind");
-        }
-        Views { views, places }
+        let mut all = Views { views: Vec::new(), places: Vec::new(), custom: Vec::new() };
+        views.into_iter().for_each(|view| all.add(view));
+        all
+    }
+
+    /// Adds the view of another kind.
+    pub fn add(&mut self, view: View) {
+        let kind = usize::from(view.kind.0);
+        self.places.resize(self.places.len().max(kind + 1), None);
+        let known = self.places[kind].replace(self.views.len() as u16);
+        assert!(known.is_none(), "a reader has one view of a kind");
+        self.custom.extend(Some(view.kind).filter(|kind| kind.built_in().is_none()));
+        self.views.push(view);
+    }
+
+    /// The custom kinds of which there is a view.
+    pub fn custom(&self) -> &[Kind] {
+        &self.custom
     }
 
     fn place(&self, kind: Kind) -> Option<usize> {

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::Write;
 use crate::api::{Patch, Subresource};
-use crate::object::{Obj, Object, OwnerReference, Resource, Selector, controller_of};
+use crate::object::{Meta, Obj, Object, ObjectKey, OwnerReference, Resource, Revision, Selector, controller_of};
 
 /// The reference by which an owner manages a dependant (`metav1.NewControllerRef`).
 pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
-    let info = owner.kind().info();
+    let info = owner.info();
     OwnerReference {
         api_version: info.api_version(),
-        kind: info.kind.to_owned(),
+        kind: info.kind.to_string(),
         name: owner.name().to_owned(),
         uid: owner.uid().to_owned(),
         controller: Some(true),
@@ -23,18 +23,38 @@ pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
     }
 }
 
+/// A dependant that may be adopted or released.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    key: &'a ObjectKey,
+    meta: &'a Meta,
+    rv: Revision,
+}
+
+impl<'a, C: Resource> From<&'a Obj<C>> for Candidate<'a> {
+    fn from(object: &'a Obj<C>) -> Candidate<'a> {
+        Candidate { key: object.meta.key(C::KIND), meta: &object.meta, rv: object.rv }
+    }
+}
+
+impl<'a> From<&'a Object> for Candidate<'a> {
+    fn from(object: &'a Object) -> Candidate<'a> {
+        Candidate { key: object.key_ref(), meta: object.meta(), rv: object.rv() }
+    }
+}
+
 /// The adoptions and releases that make the candidates (orphans, and what the owner manages already) agree with the
 /// selector.
-pub(super) fn claim<'a, C: Resource>(
+pub(super) fn claim<'a>(
     owner: &Object,
     selector: &Selector,
-    candidates: impl Iterator<Item = &'a Obj<C>>,
+    candidates: impl Iterator<Item = Candidate<'a>>,
 ) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut adopts = false;
     for candidate in candidates.filter(|_| !owner.is_deleting()) {
         let matches = selector.matches(candidate.meta.labels.as_ref());
-        match controller_of(&candidate.meta) {
+        match controller_of(candidate.meta) {
             Some(other) if other.uid == owner.uid() && !matches => writes.push(set_owners(owner, candidate, false)),
             None if matches && candidate.meta.deletion_timestamp.is_none() => {
                 if !adopts {
@@ -61,14 +81,14 @@ fn look(owner: &Object) -> Write {
 }
 
 /// Replaces a candidate's references by those to other owners, and to this one if it is adopted.
-fn set_owners<C: Resource>(owner: &Object, candidate: &Obj<C>, adopt: bool) -> Write {
+fn set_owners(owner: &Object, candidate: Candidate<'_>, adopt: bool) -> Write {
     let mut references = candidate.meta.owner_references.clone().unwrap_or_default();
     references.retain(|r| r.uid != owner.uid());
     references.extend(adopt.then(|| controller_ref(owner)));
     let references = if references.is_empty() { Value::Null } else { json!(references) };
     Write::Patch {
-        key: candidate.key(),
-        uid: candidate.uid().into(),
+        key: candidate.key.clone(),
+        uid: candidate.meta.uid.as_deref().unwrap_or("").into(),
         rv: Some(candidate.rv),
         patch: Patch::Merge(json!({"metadata": {"ownerReferences": references}})),
         subresource: Subresource::None,

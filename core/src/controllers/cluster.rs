@@ -10,16 +10,17 @@ use super::namespace::NamespaceController;
 use super::node_lifecycle::NodeLifecycleController;
 use super::pod_gc::PodGcController;
 use super::service_account::ServiceAccountController;
+use crate::object::Kinds;
 
-/// One of each, new.
-pub fn cluster_controllers() -> Vec<Box<dyn Controller>> {
+/// One of each, new, for a world of these kinds.
+pub fn cluster_controllers(kinds: &Kinds) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(EndpointsController),
         Box::new(EndpointSliceController),
         Box::<NodeLifecycleController>::default(),
         Box::<PodGcController>::default(),
-        Box::<GarbageCollector>::default(),
-        Box::<NamespaceController>::default(),
+        Box::new(GarbageCollector::new(kinds.clone())),
+        Box::new(NamespaceController::new(kinds.clone())),
         Box::new(ServiceAccountController),
         Box::new(DisruptionController),
         Box::<EventTtlController>::default(),

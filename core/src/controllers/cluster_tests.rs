@@ -13,8 +13,13 @@ use crate::random::Rng;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn manager(identity: &str, seed: u64) -> Box<ControllerManager> {
-    let config =
-        ManagerConfig { identity: identity.into(), leader_elect: true, record_events: true, share_informers: false };
+    let config = ManagerConfig {
+        identity: identity.into(),
+        leader_elect: true,
+        record_events: true,
+        share_informers: false,
+        ..ManagerConfig::default()
+    };
     Box::new(ControllerManager::new(config, Rng::from_seed(seed)))
 }
 

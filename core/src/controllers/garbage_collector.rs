@@ -16,7 +16,7 @@ use crate::api::{Propagation, Subresource};
 use crate::client::{Change, Index, View, Views};
 use crate::limits;
 use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey, ObjectMeta, OwnerReference, Revision};
+use crate::object::{Dynamic, Kind, Kinds, Object, ObjectKey, ObjectMeta, OwnerReference, Revision};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -25,7 +25,7 @@ macro_rules! watched {
     ($($kind:ident)*) => { &[$(Watched { kind: Kind::$kind, indexes: &[Index::Owner] }),*] };
 }
 
-/// Every kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are the
+/// Every stored kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are the
 /// node lifecycle controller's.
 static WATCHED: &[Watched] = watched! {
     NAMESPACE NODE POD SERVICE ENDPOINTS REPLICATION_CONTROLLER SERVICE_ACCOUNT CONFIG_MAP SECRET PERSISTENT_VOLUME
@@ -33,19 +33,40 @@ static WATCHED: &[Watched] = watched! {
     CONTROLLER_REVISION JOB CRON_JOB HORIZONTAL_POD_AUTOSCALER POD_DISRUPTION_BUDGET ENDPOINT_SLICE INGRESS
     INGRESS_CLASS NETWORK_POLICY ROLE ROLE_BINDING CLUSTER_ROLE CLUSTER_ROLE_BINDING PRIORITY_CLASS STORAGE_CLASS
     CSI_DRIVER CSI_NODE VOLUME_ATTACHMENT RUNTIME_CLASS CUSTOM_RESOURCE_DEFINITION MUTATING_WEBHOOK_CONFIGURATION
-    VALIDATING_WEBHOOK_CONFIGURATION
+    VALIDATING_WEBHOOK_CONFIGURATION CERTIFICATE_SIGNING_REQUEST IP_ADDRESS SERVICE_CIDR FLOW_SCHEMA
+    PRIORITY_LEVEL_CONFIGURATION CSI_STORAGE_CAPACITY VOLUME_ATTRIBUTES_CLASS DEVICE_CLASS RESOURCE_CLAIM
+    RESOURCE_CLAIM_TEMPLATE RESOURCE_SLICE VALIDATING_ADMISSION_POLICY VALIDATING_ADMISSION_POLICY_BINDING
+    MUTATING_ADMISSION_POLICY MUTATING_ADMISSION_POLICY_BINDING API_SERVICE
 };
 
 /// Deletes what nobody owns any more, and lets owners go once their dependants are gone or set free.
 #[derive(Debug, Default)]
 pub struct GarbageCollector {
+    kinds: Kinds,
     /// Objects whose owner may be gone: their UID, and the earliest revision at which their references were seen.
     bounds: BTreeMap<ObjectKey, (Rc<str>, Revision)>,
+}
+
+impl GarbageCollector {
+    /// For a world of these kinds.
+    pub fn new(kinds: Kinds) -> GarbageCollector {
+        GarbageCollector { kinds, ..GarbageCollector::default() }
+    }
 }
 
 impl Controller for GarbageCollector {
     fn name(&self) -> &'static str {
         "generic-garbage-collector"
+    }
+
+    /// The kinds of the definitions that are established.
+    fn watches_also(&self, views: &Views) -> Vec<Watched> {
+        let definitions = views.view(Kind::CUSTOM_RESOURCE_DEFINITION).iter();
+        let kinds = definitions.filter_map(|(_, definition)| match definition {
+            Object::Dynamic(d) => served_kind(d, &self.kinds),
+            _ => None,
+        });
+        kinds.map(|kind| Watched { kind, indexes: &[Index::Owner] }).collect()
     }
 
     fn watches(&self) -> &'static [Watched] {
@@ -67,13 +88,13 @@ impl Controller for GarbageCollector {
             if replaced {
                 owner_went(old, views, keys);
             }
-            waiting_owners(old, views, keys);
+            waiting_owners(&self.kinds, old, views, keys);
         }
         if let Some(new) = &change.new {
             let waits = new.is_deleting() && (has_finalizer(new, FOREGROUND) || has_finalizer(new, ORPHAN));
             let doubtful = || {
                 let refs = new.meta().owner_references.iter().flatten();
-                refs.map(|r| find_owner(views, new, r)).any(|o| match o {
+                refs.map(|r| find_owner(&self.kinds, views, new, r)).any(|o| match o {
                     Owner::Present(owner) => waits_for_dependants(owner),
                     Owner::Absent(_) => true,
                     Owner::Unknown => false,
@@ -137,7 +158,8 @@ fn blocks(dependant: &Object, uid: &str) -> bool {
 
 /// Everything that names this UID as an owner.
 fn dependants<'a>(views: &'a Views, uid: &'a str) -> impl Iterator<Item = &'a Object> + use<'a> {
-    WATCHED.iter().flat_map(move |w| views.view(w.kind).indexed(Index::Owner, uid))
+    let kinds = WATCHED.iter().map(|w| w.kind).chain(views.custom().iter().copied());
+    kinds.flat_map(move |kind| views.view(kind).indexed(Index::Owner, uid))
 }
 
 /// An owner is gone: one key for all dependants, or, where the view only went back in time, one each.
@@ -152,15 +174,23 @@ fn owner_went(owner: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
 }
 
 /// Owners of `dependant` that wait with a finalizer may have waited for this.
-fn waiting_owners(dependant: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
+fn waiting_owners(kinds: &Kinds, dependant: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
     for reference in dependant.meta().owner_references.iter().flatten() {
-        if let Owner::Present(owner) = find_owner(views, dependant, reference)
+        if let Owner::Present(owner) = find_owner(kinds, views, dependant, reference)
             && owner.is_deleting()
             && (has_finalizer(owner, FOREGROUND) || has_finalizer(owner, ORPHAN))
         {
             keys.push(owner.key());
         }
     }
+}
+
+/// The kind that an established definition brings, once its world knows it.
+fn served_kind(definition: &Dynamic, kinds: &Kinds) -> Option<Kind> {
+    let conditions = definition.status.as_ref()?.get("conditions")?.as_array()?;
+    let established = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
+    let spec = definition.body.get("spec").filter(|_| established)?;
+    kinds.by_resource(spec["group"].as_str()?, spec["names"]["plural"].as_str()?)
 }
 
 /// What a view says of an owner.
@@ -172,10 +202,10 @@ enum Owner<'a> {
     Unknown,
 }
 
-fn find_owner<'a>(views: &'a Views, dependant: &Object, reference: &OwnerReference) -> Owner<'a> {
-    let Some(kind) = Kind::by_api_version(&reference.api_version, &reference.kind) else { return Owner::Unknown };
+fn find_owner<'a>(kinds: &Kinds, views: &'a Views, dependant: &Object, reference: &OwnerReference) -> Owner<'a> {
+    let Some(kind) = kinds.by_api_version(&reference.api_version, &reference.kind) else { return Owner::Unknown };
     let Some(view) = views.synced(kind) else { return Owner::Unknown };
-    let namespaced = kind.info().namespaced;
+    let namespaced = kinds.info(kind).namespaced;
     if !view.is_synced() || namespaced && dependant.namespace().is_empty() {
         return Owner::Unknown;
     }
@@ -235,7 +265,7 @@ impl GarbageCollector {
         let mut loose: Vec<&OwnerReference> = Vec::new();
         let mut waiting = false;
         for reference in references {
-            match find_owner(views, object, reference) {
+            match find_owner(&self.kinds, views, object, reference) {
                 Owner::Present(owner) if waits_for_dependants(owner) => {
                     waiting = true;
                     loose.push(reference);

@@ -10,7 +10,7 @@ use super::Controller;
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, Elector, Informers, Mandate, Runner};
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{Kind, ObjectKey, Revision};
+use crate::object::{Kind, Kinds, ObjectKey, Revision};
 use crate::random::{Rng, mix};
 use crate::read_ahead::Step;
 
@@ -32,6 +32,8 @@ pub struct ManagerConfig {
     /// Whether the controllers read the views of one set of informers, as upstream's do. Otherwise each has its own,
     /// with a lag of its own: that costs more and shows more, so simulations with faults run so.
     pub share_informers: bool,
+    /// The kinds of its world.
+    pub kinds: Kinds,
 }
 
 impl Default for ManagerConfig {
@@ -41,6 +43,7 @@ impl Default for ManagerConfig {
             leader_elect: true,
             record_events: true,
             share_informers: true,
+            kinds: Kinds::default(),
         }
     }
 }
@@ -277,6 +280,48 @@ impl ControllerManager {
         self.groups[group].readers[informer] = readers;
         changes.clear();
         self.changes = changes;
+        if kind == Kind::CUSTOM_RESOURCE_DEFINITION {
+            self.follow_definitions(now, group, out);
+        }
+    }
+
+    /// Informers for the kinds that the controllers of a group have learnt of, and no more for those that are gone.
+    #[cold]
+    fn follow_definitions(&mut self, now: Now, group: usize, out: &mut Vec<ToServer>) {
+        let of = &mut self.groups[group];
+        let mut wanted = Vec::new();
+        for index in of.runners.iter().copied() {
+            let also = self.runners[index].watches_also(of.informers.views());
+            wanted.extend(also.into_iter().map(|watched| (watched, index)));
+        }
+        let known: Vec<Kind> = of.informers.kinds().collect();
+        for (watched, index) in &wanted {
+            match known.iter().position(|kind| *kind == watched.kind) {
+                Some(informer) => {
+                    of.informers.resume(now, informer, out);
+                    if !of.readers[informer].contains(index) {
+                        of.readers[informer].push(*index);
+                    }
+                }
+                None if !of.informers.views().has(watched.kind) => {
+                    let part = self.routes.len() as u16;
+                    self.routes.push(Route::Informer(group, of.readers.len()));
+                    of.informers.add(now, *watched, part, out);
+                    of.readers.push(vec![*index]);
+                }
+                None => {}
+            }
+        }
+        let still = |kind: &Kind| kind.built_in().is_some() || wanted.iter().any(|(watched, _)| watched.kind == *kind);
+        for informer in (0..known.len()).filter(|informer| !still(&known[*informer])) {
+            let mut changes = Vec::new();
+            of.informers.pause(informer, out, &mut changes);
+            if !changes.is_empty() {
+                let readers = self.groups[group].readers[informer].clone();
+                return self.inform(now, group, &readers, known[informer], &changes, out);
+            }
+        }
+        self.moved = true;
     }
 
     #[inline(always)]

@@ -4,10 +4,12 @@
 //! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
 //! and the read-your-writes guard. Controllers never call each other; they meet in the store.
 
+mod availability;
 mod claim;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod daemon_set;
 pub mod deployment;
 mod disruption;
 mod endpoint_slice;
@@ -16,6 +18,9 @@ mod event_ttl;
 #[cfg(test)]
 pub(crate) mod fake_cluster;
 mod garbage_collector;
+mod hash;
+mod history;
+mod job;
 mod manager;
 mod namespace;
 mod node_lifecycle;
@@ -25,20 +30,29 @@ pub mod replica_set;
 pub mod rolling_update;
 mod service_account;
 mod service_backends;
+mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
+mod ttl_after_finished;
+mod whole;
+#[cfg(test)]
+pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
 
 /// Every controller, in the order in which the manager runs them.
-pub fn all(_config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
+pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::DeploymentController::default()),
         Box::new(replica_set::ReplicaSetController::replica_sets()),
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
     ];
-    all.extend(cluster_controllers());
+    all.extend(cluster_controllers(&config.kinds));
+    all.push(Box::new(stateful_set::StatefulSetController));
+    all.push(Box::<daemon_set::DaemonSetController>::default());
+    all.push(Box::<job::JobController>::default());
+    all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
     all
 }

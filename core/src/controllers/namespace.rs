@@ -13,7 +13,7 @@ use super::{Controller, EventNote, Plan, Watched, Write};
 use crate::api::{Status, Subresource};
 use crate::client::{Change, Views};
 use crate::machine::{Now, Wall};
-use crate::object::{Kind, Namespace, ObjectKey};
+use crate::object::{Kind, Kinds, Namespace, ObjectKey};
 
 const FINALIZER: &str = "kubernetes";
 const TERMINATING: &str = "Terminating";
@@ -32,7 +32,15 @@ enum Obstacle {
 /// Empties and ends namespaces. Keys are namespaces.
 #[derive(Debug, Default)]
 pub struct NamespaceController {
+    kinds: Kinds,
     obstacles: BTreeMap<ObjectKey, Obstacle>,
+}
+
+impl NamespaceController {
+    /// For a world of these kinds. Of a custom one that is served no more the API server says so, and nothing is left.
+    pub fn new(kinds: Kinds) -> NamespaceController {
+        NamespaceController { kinds, ..NamespaceController::default() }
+    }
 }
 
 impl Controller for NamespaceController {
@@ -69,7 +77,8 @@ impl Controller for NamespaceController {
         // name, and another of the same name must not be.
         plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
         let name: Rc<str> = Rc::from(key.name());
-        let kinds: Vec<Kind> = Kind::all().filter(|k| k.info().namespaced && *k != Kind::POD).collect();
+        let kinds: Vec<Kind> =
+            self.kinds.all_stored().filter(|k| self.kinds.info(*k).namespaced && *k != Kind::POD).collect();
         for group in [&[Kind::POD][..], &kinds] {
             let each = |kind: &Kind| (*kind, Rc::clone(&name));
             plan.writes
@@ -176,7 +185,7 @@ mod tests {
             |k: Kind| plan.writes.iter().position(|w| matches!(w, Write::DeleteCollection { kind, .. } if *kind == k));
         let asked =
             |k: Kind| plan.writes.iter().position(|w| matches!(w, Write::ExpectEmpty { kind, .. } if *kind == k));
-        for kind in Kind::all().filter(|k| k.info().namespaced) {
+        for kind in Kind::all_stored().filter(|k| k.row().namespaced) {
             assert!(told(kind).unwrap() < asked(kind).unwrap(), "{kind}");
             assert!(kind == Kind::POD || asked(Kind::POD) < told(kind), "{kind}");
         }
@@ -206,7 +215,7 @@ mod tests {
             |plan: &crate::controllers::Plan| matches!(plan.writes[..], [Write::Update(_, Subresource::Status)]);
         assert!(only_status(&fake.step(&mut controller, &key(), at(0))), "first the phase");
         let write = Write::ExpectEmpty { kind: Kind::POD, namespace: "n".into() };
-        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD, "n", 2));
+        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD.row(), 2));
         assert!(only_status(&fake.step(&mut controller, &key(), at(1))));
         assert!(!only_status(&controller.reconcile(&fake.views, &key(), at(2))), "told once");
         let json = fake.get(Kind::NAMESPACE, "n").unwrap().to_json();

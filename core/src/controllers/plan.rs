@@ -7,7 +7,7 @@ use crate::api::{Patch, Propagation, Status, Subresource};
 use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision};
 use crate::read_ahead::Step;
 
 /// A kind that a controller reads, and the indexes that it asks.
@@ -26,6 +26,12 @@ pub trait Controller {
 
     /// What it reads.
     fn watches(&self) -> &'static [Watched];
+
+    /// What it has learnt to read beside that: kinds that CustomResourceDefinitions have brought. Asked whenever one of
+    /// those has changed, if it watches them.
+    fn watches_also(&self, _views: &Views) -> Vec<Watched> {
+        Vec::new()
+    }
 
     /// Notes a change of a watched kind as it arrives; called before `keys`, once for each change. For memos that spare
     /// a walk, and for when something was seen; it decides nothing.
@@ -114,8 +120,8 @@ pub enum Write {
 
 impl Write {
     /// The failure of [`Write::ExpectEmpty`] where `count` objects are left: not yet, ask again.
-    pub fn not_empty(kind: Kind, _namespace: &str, count: u64) -> Status {
-        let message = format!("{}. has {count} resource instances", kind.info().qualified());
+    pub fn not_empty(of: &KindInfo, count: u64) -> Status {
+        let message = format!("{}. has {count} resource instances", of.qualified());
         Status::too_many_requests(message, limits::NAMESPACE_RETRY)
     }
 }

@@ -56,10 +56,10 @@ impl Server {
         let key = object.key();
         assert!(!key.name().is_empty(), "the client names what it creates");
         if self.objects.contains_key(&key) {
-            return Err(Status::already_exists(key.kind, key.name()));
+            return Err(Status::already_exists(key.kind.row(), key.name()));
         }
         if self.refuse_pods && key.kind == Kind::POD {
-            return Err(Status::forbidden(key.kind, key.name(), "exceeded quota"));
+            return Err(Status::forbidden(key.kind.row(), key.name(), "exceeded quota"));
         }
         self.uids += 1;
         let uid = format!("uid-{}", self.uids);
@@ -93,12 +93,12 @@ impl Server {
     }
 
     fn find(&self, key: &ObjectKey, condition: &Precondition) -> Result<Object, Status> {
-        let found = self.objects.get(key).ok_or_else(|| Status::not_found(key.kind, key.name()))?;
+        let found = self.objects.get(key).ok_or_else(|| Status::not_found(key.kind.row(), key.name()))?;
         if condition.uid.as_deref().is_some_and(|uid| uid != found.uid()) {
-            return Err(Status::conflict(key.kind, key.name(), "Precondition failed: UID in precondition"));
+            return Err(Status::conflict(key.kind.row(), key.name(), "Precondition failed: UID in precondition"));
         }
         if condition.rv.is_some_and(|rv| rv != found.rv()) {
-            return Err(Status::stale(key.kind, key.name()));
+            return Err(Status::stale(key.kind.row(), key.name()));
         }
         Ok(found.clone())
     }
@@ -288,7 +288,7 @@ impl Cluster {
                         continue;
                     }
                     let reply = if self.server.is_fenced_off(&request) {
-                        Err(Status::fenced(Kind::LEASE, "", "x"))
+                        Err(Status::fenced(Kind::LEASE.row(), "", "x"))
                     } else {
                         self.server.call(self.now, request.call)
                     };

@@ -10,7 +10,9 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::{BoundPodSpec, Dynamic, HasTemplate, Meta, Obj, Part, ReportedNodeStatus, Resource, Templated};
+use super::{
+    BoundPodSpec, Dynamic, HasTemplate, Meta, Obj, Part, ReportedNodeStatus, Resource, SharedPodSpec, Templated,
+};
 use crate::random::{mix, mix_bytes};
 
 /// Which parts of an object differ.
@@ -34,14 +36,14 @@ impl<T: Serialize> Digest for T {
 impl Digest for BoundPodSpec {
     fn digest(&self, before: Option<&BoundPodSpec>, hash: u64) -> u64 {
         let hash = mix_bytes(hash, self.node.as_deref().unwrap_or("").as_bytes());
-        unless_same(&self.shared, before.map(|b| &b.shared), hash)
+        pod_spec(&self.shared, before.map(|b| &b.shared), hash)
     }
 }
 
 impl<S: HasTemplate + Serialize> Digest for Templated<S> {
     fn digest(&self, before: Option<&Templated<S>>, hash: u64) -> u64 {
         let hash = whole(&(&self.fields, self.template_is_given()), hash);
-        unless_same(&self.pod, before.map(|b| &b.pod), hash)
+        pod_spec(&self.pod, before.map(|b| &b.pod), hash)
     }
 }
 
@@ -50,6 +52,11 @@ impl Digest for ReportedNodeStatus {
         let hash = mix(hash, self.reported().map_or(0, |time| time.0.as_microsecond() as u64));
         unless_same(self.shared(), before.map(ReportedNodeStatus::shared), hash)
     }
+}
+
+/// Mixes a pod spec, unless it is what it was.
+fn pod_spec(spec: &SharedPodSpec, before: Option<&SharedPodSpec>, hash: u64) -> u64 {
+    if before.is_some_and(|before| spec == before) { mix(hash, 0) } else { whole(&**spec, mix(hash, 1)) }
 }
 
 /// Mixes a shared part, unless it is what it was.
@@ -102,7 +109,7 @@ fn meta(meta: &Meta, hash: u64) -> u64 {
 }
 
 /// Mixes all that a value says.
-fn whole<T: Serialize + ?Sized>(value: &T, hash: u64) -> u64 {
+pub(super) fn whole<T: Serialize + ?Sized>(value: &T, hash: u64) -> u64 {
     let mut mixer = Mixer(hash);
     value.serialize(&mut mixer).expect("whatever can be serialised can be mixed");
     mixer.0

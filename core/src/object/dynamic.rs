@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::{Kind, Meta, ObjectMeta, Revision, put_revision, take_revision};
+use super::{Kind, KindRef, Meta, ObjectMeta, Revision, put_revision, shrink, take_revision};
 
 /// An object of a kind without a typed form inside Skeg. A clone copies one counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,17 +17,28 @@ pub struct Dynamic {
 }
 
 /// What a dynamic object is made of; metadata first, as in the typed kinds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[repr(C)]
 pub struct DynamicParts {
     /// Metadata, without the resource version.
     pub meta: Rc<Meta>,
     /// Its kind.
     pub kind: Kind,
+    /// What was known of its kind when it was read: the version that it is written in, for one.
+    pub of: KindRef,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
     pub body: Rc<Map<String, Value>>,
     /// The `status` field, if there is one.
     pub status: Option<Rc<Value>>,
+}
+
+impl PartialEq for DynamicParts {
+    fn eq(&self, other: &DynamicParts) -> bool {
+        self.kind == other.kind
+            && self.meta == other.meta
+            && self.status == other.status
+            && (Rc::ptr_eq(&self.body, &other.body) || self.body == other.body)
+    }
 }
 
 impl Deref for Dynamic {
@@ -44,31 +55,33 @@ impl DerefMut for Dynamic {
 }
 
 impl Dynamic {
-    /// From JSON of the given kind.
-    pub fn from_json(kind: Kind, value: Value) -> Result<Dynamic, String> {
+    /// From JSON of the given kind, of which this is known.
+    pub fn from_json(kind: Kind, of: KindRef, value: Value) -> Result<Dynamic, String> {
         let Value::Object(mut body) = value else { return Err("expected an object".to_owned()) };
         body.remove("apiVersion");
         body.remove("kind");
         let meta = body.remove("metadata").unwrap_or_else(|| Value::Object(Map::new()));
         let mut meta: ObjectMeta =
             serde_path_to_error::deserialize(meta).map_err(|e| format!("metadata.{}: {}", e.path(), e.inner()))?;
-        let rv = take_revision(&mut meta);
+        shrink(&mut meta);
+        let rv = take_revision(&mut meta).map_err(|e| e.to_string())?;
         let status = body.remove("status").map(Rc::new);
-        let parts = DynamicParts { kind, meta: Rc::new(meta.into()), body: Rc::new(body), status };
+        let parts = DynamicParts { kind, of, meta: Rc::new(meta.into()), body: Rc::new(body), status };
         Ok(Dynamic { rv, parts: Rc::new(parts) })
     }
 
     /// From what the store keeps.
-    pub(super) fn from_stored(kind: Kind, bytes: &[u8]) -> Result<Dynamic, String> {
+    pub(super) fn from_stored(kind: Kind, of: KindRef, bytes: &[u8]) -> Result<Dynamic, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        let info = kind.info();
-        for (field, want) in [("apiVersion", &*info.api_version()), ("kind", info.kind)] {
+        let text = |field: &str| value[field].as_str().unwrap_or("");
+        let of = of.written_as(text("apiVersion"), text("kind"));
+        for (field, want) in [("apiVersion", &*of.api_version()), ("kind", &*of.kind)] {
             let found = &value[field];
             if found != want {
                 return Err(format!("{field} is {found} and not {want:?}"));
             }
         }
-        Dynamic::from_json(kind, value)
+        Dynamic::from_json(kind, of, value)
     }
 
     /// Holds what is equal to another version of this object as it is held there.
@@ -96,9 +109,8 @@ impl Dynamic {
         let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
         let mut all = Map::new();
-        let info = self.kind.info();
-        all.insert("apiVersion".to_owned(), Value::String(info.api_version()));
-        all.insert("kind".to_owned(), Value::String(info.kind.to_owned()));
+        all.insert("apiVersion".to_owned(), Value::String(self.of.api_version()));
+        all.insert("kind".to_owned(), Value::String(self.of.kind.to_string()));
         all.insert("metadata".to_owned(), serde_json::to_value(meta).expect("metadata serialises"));
         for (k, v) in self.body.iter() {
             all.insert(k.clone(), v.clone());

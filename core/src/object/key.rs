@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::Kind;
-use crate::random::{mix, mix_bytes};
+use crate::random::{mix, mix_bytes, name_key};
 use crate::read_ahead::touch_shared;
 
 /// The name of an object: its kind and `namespace/name` (or `name` for cluster-scoped kinds).
@@ -48,7 +48,7 @@ fn with_path<T>(namespace: &str, name: &str, f: impl FnOnce(&str) -> T) -> T {
 }
 
 fn hash_of(kind: Kind, path: &[u8]) -> u32 {
-    mix_bytes(mix(0, u64::from(kind.0)), path) as u32
+    mix_bytes(mix(name_key(), u64::from(kind.0)), path) as u32
 }
 
 impl Ord for ObjectKey {

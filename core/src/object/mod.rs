@@ -9,25 +9,31 @@
 //! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
+mod builtin;
 pub mod decode;
 pub mod defaults;
 mod digest;
 mod dynamic;
 mod field_error;
 mod helpers;
+mod intern;
 mod key;
 mod key_map;
 mod kind;
+mod kinds;
 mod lease;
 mod meta;
 mod name_map;
 mod node;
 mod part;
+mod placement;
 mod pod;
+mod pod_spec;
 mod pod_status;
 mod quantity;
 mod resources;
 mod selector;
+pub mod structural;
 mod table;
 mod template;
 mod text;
@@ -48,21 +54,28 @@ pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
+pub use intern::Interner;
 pub use key::ObjectKey;
 pub(crate) use key::joined;
 pub use key_map::KeyMap;
-pub use kind::{Kind, KindInfo};
+pub use kind::{GroupVersion, Kind, KindInfo, KindRef, SubresourceInfo, Verbs, Words};
+pub use kinds::Kinds;
 pub use lease::RenewTime;
 pub use meta::Meta;
 pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
 pub use part::{Briefed, InBrief, Inline, Part};
+pub use placement::{matches_node, tolerates};
 pub use pod::BoundPodSpec;
+pub use pod_spec::SharedPodSpec;
 pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,
 };
 pub use quantity::{Milli, QuantityError};
-pub use resources::{Amounts, is_restartable_init, pod_limits, pod_requests, qos_class};
+pub use resources::{
+    Amounts, container_limits, container_requests, is_pod_level, is_restartable_init, pod_limits, pod_requests,
+    qos_class,
+};
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};
@@ -188,11 +201,12 @@ impl<R: Resource> Obj<R> {
         Obj::from_parts(Revision(0), meta, spec, status)
     }
 
-    /// From the whole k8s-openapi type.
-    pub fn from_whole(whole: R) -> Self {
+    /// From the whole k8s-openapi type; an error says that its resource version is none.
+    pub fn from_whole(whole: R) -> Result<Self, FieldError> {
         let (mut meta, spec, status) = whole.split();
-        let rv = take_revision(&mut meta);
-        Obj::from_parts(rv, meta, spec, status)
+        shrink(&mut meta);
+        let rv = take_revision(&mut meta)?;
+        Ok(Obj::from_parts(rv, meta, spec, status))
     }
 
     fn from_parts(rv: Revision, meta: ObjectMeta, mut spec: R::Spec, status: R::Status) -> Self {
@@ -285,8 +299,32 @@ impl<R: Resource> Obj<R> {
     }
 }
 
-fn take_revision(meta: &mut ObjectMeta) -> Revision {
-    Revision(meta.resource_version.take().and_then(|v| v.parse().ok()).unwrap_or(0))
+/// Gives back the room that reading has left in lists: the store keeps many a version.
+fn shrink(meta: &mut ObjectMeta) {
+    meta.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
+    meta.finalizers.iter_mut().for_each(Vec::shrink_to_fit);
+    meta.managed_fields.iter_mut().for_each(Vec::shrink_to_fit);
+}
+
+impl Revision {
+    /// Reads a `resourceVersion`; empty is zero: not given. An error is in the words of Go's `strconv`.
+    pub fn parse(text: &str, field: &str) -> Result<Revision, FieldError> {
+        if text.is_empty() {
+            return Ok(Revision(0));
+        }
+        // Go takes no sign here, and Rust takes a plus.
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let why = match text.parse() {
+            Ok(number) if digits => return Ok(Revision(number)),
+            Err(_) if digits => "value out of range",
+            _ => "invalid syntax",
+        };
+        Err(FieldError::invalid(field, text, format!("strconv.ParseUint: parsing {text:?}: {why}")))
+    }
+}
+
+fn take_revision(meta: &mut ObjectMeta) -> Result<Revision, FieldError> {
+    Revision::parse(meta.resource_version.take().as_deref().unwrap_or(""), "metadata.resourceVersion")
 }
 
 fn put_revision(meta: &mut ObjectMeta, rv: Revision) {
@@ -307,6 +345,10 @@ macro_rules! typed_kinds {
             /// Its kind.
             pub fn kind(&self) -> Kind {
                 match self { $(Object::$variant(_) => Kind::$konst,)* Object::Dynamic(d) => d.kind }
+            }
+            /// What is known of its kind.
+            pub fn info(&self) -> &KindInfo {
+                match self { $(Object::$variant(_) => Kind::$konst.row(),)* Object::Dynamic(d) => &d.of }
             }
             /// Revision of its last change.
             pub fn rv(&self) -> Revision {
@@ -403,11 +445,13 @@ macro_rules! typed_kinds {
             }
             /// From what [`to_stored`](Self::to_stored) has written. It was decoded and normalised before that, and is
             /// not again.
-            pub fn from_stored(kind: Kind, bytes: &[u8]) -> Result<Object, String> {
+            pub fn from_stored(kind: Kind, of: KindRef, bytes: &[u8]) -> Result<Object, String> {
                 match kind {
-                    $(Kind::$konst => serde_json::from_slice::<$whole>(bytes)
-                        .map(|whole| Object::$variant(Obj::from_whole(whole))).map_err(|e| e.to_string()),)*
-                    _ => Dynamic::from_stored(kind, bytes).map(Object::Dynamic),
+                    $(Kind::$konst => {
+                        let whole = serde_json::from_slice::<$whole>(bytes).map_err(|e| e.to_string())?;
+                        Obj::from_whole(whole).map(Object::$variant).map_err(|e| e.to_string())
+                    })*
+                    _ => Dynamic::from_stored(kind, of, bytes).map(Object::Dynamic),
                 }
             }
             /// Holds what is equal to another version of this object as it is held there.
@@ -573,7 +617,7 @@ impl Object {
     }
 
     /// The pod spec that it is, or that its template holds.
-    pub fn pod_spec(&self) -> Option<&Rc<core_v1::PodSpec>> {
+    pub fn pod_spec(&self) -> Option<&SharedPodSpec> {
         match self {
             Object::Pod(o) => Some(&o.spec.shared),
             Object::Deployment(o) => Some(&o.spec.pod),
@@ -584,7 +628,7 @@ impl Object {
     }
 
     /// Holds this pod spec in the place of the one that it has.
-    pub fn set_pod_spec(&mut self, pod: Rc<core_v1::PodSpec>) {
+    pub fn set_pod_spec(&mut self, pod: SharedPodSpec) {
         match self {
             Object::Pod(o) => o.spec_mut().shared = pod,
             Object::Deployment(o) => o.spec_mut().pod = pod,
@@ -597,8 +641,8 @@ impl Object {
     /// Shares the pod spec of another object if it is equal.
     pub fn share_pod_spec(&mut self, other: &Object) {
         let (Some(own), Some(others)) = (self.pod_spec(), other.pod_spec()) else { return };
-        if !Rc::ptr_eq(own, others) && own == others {
-            self.set_pod_spec(Rc::clone(others));
+        if !own.is_held_as(others) && own == others {
+            self.set_pod_spec(others.clone());
         }
     }
 

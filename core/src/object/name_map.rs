@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::table::Table;
-use crate::random::mix_bytes;
+use crate::random::{mix_bytes, name_key};
 
 /// Values by name.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl<V> Default for NameMap<V> {
 }
 
 fn hash(name: &str) -> u32 {
-    mix_bytes(0, name.as_bytes()) as u32
+    mix_bytes(name_key(), name.as_bytes()) as u32
 }
 
 impl<V> NameMap<V> {

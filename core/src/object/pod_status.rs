@@ -114,7 +114,10 @@ fn some<T, U>(list: &[T], to_whole: impl FnMut(&T) -> U) -> Option<Vec<U>> {
 }
 
 fn each<T, U>(list: Option<Vec<T>>, new: impl FnMut(T) -> U) -> Vec<U> {
-    list.into_iter().flatten().map(new).collect()
+    let mut all: Vec<U> = list.map_or_else(Vec::new, |list| list.into_iter().map(new).collect());
+    // The store keeps many a version: no room is left for more.
+    all.shrink_to_fit();
+    all
 }
 
 /// What is left of a status once the common fields are taken out, if anything is.

@@ -31,6 +31,22 @@ pub fn pod_limits(spec: &PodSpec) -> Amounts {
     limits
 }
 
+/// What the containers of a pod ask for together, pod-level requests and overhead left aside
+/// (`AggregateContainerRequests`).
+pub fn container_requests(spec: &PodSpec) -> Amounts {
+    effective(spec, |c| c.resources.as_ref()?.requests.as_ref(), |_| None, false)
+}
+
+/// What the containers of a pod are limited to together (`AggregateContainerLimits`).
+pub fn container_limits(spec: &PodSpec) -> Amounts {
+    effective(spec, |c| c.resources.as_ref()?.limits.as_ref(), |_| None, false)
+}
+
+/// Whether a resource may be asked for by a pod as a whole (`IsSupportedPodLevelResource`).
+pub fn is_pod_level(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory") || resource.starts_with("hugepages-")
+}
+
 /// `Guaranteed`, `Burstable` or `BestEffort`, as `status.qosClass` has it. Expects a defaulted spec.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut requests, mut limits) = ([0i128; 2], [0i128; 2]);
@@ -106,7 +122,7 @@ fn effective<'a>(
         raise(&mut total, &peak);
     }
     for (name, quantity) in spec.resources.as_ref().and_then(of_pod).into_iter().flatten() {
-        if name == "cpu" || name == "memory" || name.starts_with("hugepages-") {
+        if is_pod_level(name) {
             total.insert(name.clone(), Milli::of(quantity));
         }
     }

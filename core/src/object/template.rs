@@ -2,10 +2,11 @@
 //! their pods, so that a hundred pods of a template weigh one pod spec.
 
 use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::SharedPodSpec;
 
 /// A spec type with a pod template somewhere inside.
 pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
@@ -13,6 +14,8 @@ pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
     fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec;
     /// The template's metadata.
     fn template_meta(&self) -> Option<&ObjectMeta>;
+    /// Whether there is a template. A template has a pod spec, if only an empty one: Go has no other.
+    fn has_template(&self) -> bool;
 }
 
 impl HasTemplate for apps_v1::DeploymentSpec {
@@ -21,6 +24,9 @@ impl HasTemplate for apps_v1::DeploymentSpec {
     }
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.metadata.as_ref()
+    }
+    fn has_template(&self) -> bool {
+        true
     }
 }
 
@@ -31,6 +37,9 @@ impl HasTemplate for apps_v1::ReplicaSetSpec {
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.as_ref().and_then(|t| t.metadata.as_ref())
     }
+    fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
 }
 
 impl HasTemplate for core_v1::ReplicationControllerSpec {
@@ -39,6 +48,9 @@ impl HasTemplate for core_v1::ReplicationControllerSpec {
     }
     fn template_meta(&self) -> Option<&ObjectMeta> {
         self.template.as_ref().and_then(|t| t.metadata.as_ref())
+    }
+    fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 }
 
@@ -49,7 +61,7 @@ pub struct Templated<S> {
     /// Everything but the template's pod spec.
     pub fields: S,
     /// `spec.template.spec`.
-    pub pod: Rc<core_v1::PodSpec>,
+    pub pod: SharedPodSpec,
     /// Whether `spec.template.spec` was given at all.
     has_pod: bool,
 }
@@ -57,13 +69,13 @@ pub struct Templated<S> {
 impl<S: HasTemplate> Templated<S> {
     /// Takes the pod spec out of a whole spec.
     pub fn new(mut fields: S) -> Templated<S> {
-        let pod = fields.template_mut().spec.take();
+        let pod = if fields.has_template() { fields.template_mut().spec.take() } else { None };
         let has_pod = pod.is_some();
-        Templated { fields, pod: Rc::new(pod.unwrap_or_default()), has_pod }
+        Templated { fields, pod: pod.unwrap_or_default().into(), has_pod }
     }
 
     /// Shares an existing pod spec.
-    pub fn with_pod(mut fields: S, pod: Rc<core_v1::PodSpec>) -> Templated<S> {
+    pub fn with_pod(mut fields: S, pod: SharedPodSpec) -> Templated<S> {
         fields.template_mut().spec = None;
         Templated { fields, pod, has_pod: true }
     }
@@ -72,7 +84,7 @@ impl<S: HasTemplate> Templated<S> {
     pub fn to_whole(&self) -> S {
         let mut fields = self.fields.clone();
         if self.has_pod {
-            fields.template_mut().spec = Some((*self.pod).clone());
+            fields.template_mut().spec = Some(core_v1::PodSpec::clone(&self.pod));
         }
         fields
     }
@@ -90,12 +102,12 @@ impl<S: HasTemplate> Templated<S> {
     /// Pod spec for writing (copied if shared).
     pub fn pod_mut(&mut self) -> &mut core_v1::PodSpec {
         self.has_pod = true;
-        Rc::make_mut(&mut self.pod)
+        self.pod.make_mut()
     }
 
     /// Whether two specs have equal templates (metadata and pod spec); shared pod specs are equal at once.
     pub fn same_template<T: HasTemplate>(&self, other: &Templated<T>) -> bool {
-        (Rc::ptr_eq(&self.pod, &other.pod) || self.pod == other.pod) && self.template_meta() == other.template_meta()
+        self.pod == other.pod && self.template_meta() == other.template_meta()
     }
 }
 

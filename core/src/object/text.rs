@@ -93,6 +93,14 @@ impl Text {
         *self == Text::EMPTY
     }
 
+    /// What it holds by a counter, if it is no word.
+    pub(super) fn shared(&self) -> Option<&Rc<str>> {
+        match &self.0 {
+            Form::Word(_) => None,
+            Form::Other(text) => Some(text),
+        }
+    }
+
     /// The text, if there is one.
     pub fn get(&self) -> Option<&str> {
         (!self.is_empty()).then(|| self.as_str())

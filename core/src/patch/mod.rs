@@ -6,6 +6,7 @@
 mod json;
 mod strategic;
 mod table;
+mod three_way;
 
 use serde_json::Value;
 
@@ -40,12 +41,35 @@ pub fn apply_value(kind: Kind, mut value: Value, patch: &Patch) -> Result<Value,
     }
 }
 
+/// The strategic merge patch by which `kubectl apply` brings a live object to what a file says: `original` is what the
+/// last file said, `modified` what this one says, `current` the live object. `None` if there is nothing to be done.
+///
+/// # Errors
+/// In kubectl's words, if an item of a list lacks the key by which it is merged.
+pub fn three_way(
+    kind: Kind,
+    original: Option<&Value>,
+    modified: &Value,
+    current: &Value,
+) -> Result<Option<Value>, String> {
+    let none = serde_json::Map::new();
+    let original = original.and_then(Value::as_object).unwrap_or(&none);
+    let [modified, current] = [modified, current].map(|v| v.as_object().unwrap_or(&none));
+    let patch = three_way::patch(original, modified, current, table::Type::of_kind(&kind.row().kind))?;
+    Ok((!patch.is_empty()).then_some(Value::Object(patch)))
+}
+
 fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
     let (Value::Object(original), Value::Object(patch)) = (value, patch) else {
         let message = "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}";
         return Err(Status::bad_request(message));
     };
-    let of = table::Type::of_kind(kind.info().kind);
+    let Some(row) = kind.built_in() else {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        return Err(Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None });
+    };
+    let of = table::Type::of_kind(&row.kind);
     strategic::merge(original, patch.clone(), of).map(Value::Object).map_err(|why| {
         // The library's "bad patch" errors are the client's; all are.
         Status::bad_request(why)
@@ -54,3 +78,5 @@ fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod three_way_tests;

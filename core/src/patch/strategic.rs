@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::table::{Treatment, Type};
 
-const DIRECTIVE: &str = "$patch";
-const RETAIN: &str = "$retainKeys";
-const ORDER: &str = "$setElementOrder/";
-const DELETE: &str = "$deleteFromPrimitiveList/";
+pub(super) const DIRECTIVE: &str = "$patch";
+pub(super) const RETAIN: &str = "$retainKeys";
+pub(super) const ORDER: &str = "$setElementOrder/";
+pub(super) const DELETE: &str = "$deleteFromPrimitiveList/";
 
 type Fields = Map<String, Value>;
 

@@ -29,6 +29,16 @@ impl Type {
         ROWS.iter().find(|r| r.0 == kind).map_or(Type("Object"), |r| Type(r.0))
     }
 
+    /// Whether a patch of this field, or of an item of it, says which of its keys stay (strategy `retainKeys`).
+    pub(super) fn retains_keys(self, field: &str) -> bool {
+        matches!(
+            (self.0, field),
+            ("DeploymentSpec", "strategy")
+                | ("PodSpec", "volumes" | "resourceClaims")
+                | ("PodStatus", "resourceClaimStatuses")
+        )
+    }
+
     /// How a field is treated, and the type of it (or of its items).
     pub(super) fn field(self, name: &str) -> (Treatment, Type) {
         if name == "metadata" && self != Type::PLAIN {

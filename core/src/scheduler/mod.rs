@@ -215,7 +215,7 @@ impl Scheduler {
                 Some(Decision::Bind { pod, uid, node })
             }
             Err(message) => {
-                self.queue.unschedulable(now.mono, id);
+                self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
                 Some(Decision::Unschedulable { pod, uid, message })
             }
         }
@@ -423,6 +423,7 @@ impl Scheduler {
         let helps = |id: &ShapeId| queueing_hint(events, shapes.get(*id), nodes, slot) == QueueingHint::Queue;
         let woken: Vec<ShapeId> = self.queue.idle().filter(helps).collect();
         woken.into_iter().for_each(|shape| self.queue.wake(now.mono, shape));
+        self.queue.wake_unrejected(now.mono);
     }
 
     /// A scout is gone: the next pod of its shape tries, if there is still anything to be found.

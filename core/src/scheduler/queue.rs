@@ -3,6 +3,9 @@
 //! Unschedulable pods wait in groups of equal shape. What helps one of a group helps the one before it at least as
 //! much, so that an event wakes only the first of a group, its *scout*; when the scout has found a node, the next one
 //! becomes the scout. A thousand pods that wait for room cost one try per room, and no pod overtakes another.
+//!
+//! Pods that no plug-in has rejected, for there was no node, try again at any event, as kube-scheduler's do: what was
+//! said of them holds no longer.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +70,8 @@ pub struct Queue {
     groups: BTreeMap<ShapeId, Group>,
     /// Unschedulable pods by since when they are.
     stale: BTreeSet<(Mono, Turn)>,
+    /// Those of them that no plug-in has rejected.
+    unrejected: BTreeSet<Turn>,
     sequence: u64,
 }
 
@@ -94,8 +99,9 @@ impl Queue {
         Some(turn.pod)
     }
 
-    /// A pod that was popped has found no node. Answers whether it was its group's scout.
-    pub fn unschedulable(&mut self, now: Mono, pod: PodId) -> bool {
+    /// A pod that was popped has found no node. `rejected`: by a plug-in, rather than for want of any node. Answers
+    /// whether it was its group's scout.
+    pub fn unschedulable(&mut self, now: Mono, pod: PodId, rejected: bool) -> bool {
         let turn = self.turn(now, pod, self.items[&pod].turn.priority.0);
         let item = self.item(pod);
         assert_eq!(item.place, Place::Out, "only a pod that was popped is found unschedulable");
@@ -104,6 +110,9 @@ impl Queue {
         let group = self.groups.entry(self.items[&pod].shape).or_default();
         group.waiting.insert(turn);
         self.stale.insert((turn.since, turn));
+        if !rejected {
+            self.unrejected.insert(turn);
+        }
         let was_scout = group.scout == Some(pod);
         if was_scout {
             group.scout = None;
@@ -161,6 +170,14 @@ impl Queue {
         group.scout = Some(turn.pod);
         self.unlink(turn.pod);
         self.enqueue(now, turn.pod);
+    }
+
+    /// Something happened: lets those try whom no plug-in has rejected.
+    pub fn wake_unrejected(&mut self, now: Mono) {
+        while let Some(turn) = self.unrejected.first().copied() {
+            self.unlink(turn.pod);
+            self.enqueue(now, turn.pod);
+        }
     }
 
     /// Moves pods whose back-off is over, and those that have waited too long for an event.
@@ -221,6 +238,7 @@ impl Queue {
             Place::Active => self.active.remove(&turn),
             Place::Backoff(until) => self.backoff.remove(&(until, turn)),
             Place::Unschedulable => {
+                self.unrejected.remove(&turn);
                 let group = self.groups.get_mut(&shape).expect("an unschedulable pod is in its group");
                 group.waiting.remove(&turn) && self.stale.remove(&(turn.since, turn))
             }
@@ -275,7 +293,7 @@ mod tests {
     fn failed(queue: &mut Queue, now: Mono, pod: u32, shape: ShapeId) {
         queue.add(now, pod, shape, 0);
         assert_eq!(pops(queue), [pod]);
-        queue.unschedulable(now, pod);
+        queue.unschedulable(now, pod, true);
     }
 
     #[test]
@@ -294,7 +312,7 @@ mod tests {
         let mut now = 0;
         for expect in [1, 2, 4, 8, 10, 10] {
             assert_eq!(pops(&mut q), [1]);
-            q.unschedulable(at(now), 1);
+            q.unschedulable(at(now), 1, true);
             q.wake(at(now), A);
             assert_eq!(q.poll_timeout().unwrap().at, at(now + expect));
             q.handle_timeout(Mono(at(now + expect).0 - 1));
@@ -326,10 +344,29 @@ mod tests {
         assert!(q.found(1), "the others wait for their turn");
         q.wake(at(20), A);
         assert_eq!(pops(&mut q), [2]);
-        assert!(q.unschedulable(at(20), 2));
+        assert!(q.unschedulable(at(20), 2, true));
         assert_eq!(q.idle().collect::<Vec<_>>(), [A, B]);
         q.wake(at(20), A);
         assert!(q.remove(3), "a scout that goes leaves its place to the next");
+        assert_eq!(q.counts(), counts(0, 0, 2));
+    }
+
+    #[test]
+    fn whom_nobody_has_rejected_tries_at_any_event() {
+        let mut q = Queue::default();
+        for pod in 1..=3 {
+            q.add(at(0), pod, A, 0);
+            assert_eq!(pops(&mut q), [pod]);
+            q.unschedulable(at(0), pod, pod == 2);
+        }
+        q.wake_unrejected(at(20));
+        assert_eq!((pops(&mut q), q.counts()), (vec![1, 3], counts(0, 0, 1)));
+        q.unschedulable(at(20), 1, true);
+        q.wake_unrejected(at(40));
+        assert_eq!(q.counts(), counts(0, 0, 2), "both are rejected by now");
+        q.unschedulable(at(40), 3, false);
+        q.remove(3);
+        q.wake_unrejected(at(60));
         assert_eq!(q.counts(), counts(0, 0, 2));
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::cache::{ResourceId, ResourceNames};
 use crate::limits;
-use crate::object::{BoundPodSpec, ObjectMeta, Requirement, is_restartable_init};
+use crate::object::{BoundPodSpec, ObjectMeta, Requirement, SharedPodSpec, is_restartable_init};
 
 /// CPU that a container without a request is taken to ask for when nodes are scored, in thousandths.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -363,20 +363,21 @@ pub struct Shapes {
     ids: BTreeMap<Rc<Shape>, ShapeId>,
     /// Numbers are never used twice, so that what is kept by number cannot be another shape's.
     next: u32,
-    /// Specs by address. A spec is held as long as its entry is, so that no address means two specs.
-    specs: BTreeMap<usize, (Rc<PodSpec>, ShapeId)>,
+    /// Specs by fingerprint, and the shape of each.
+    specs: BTreeMap<u64, Vec<(SharedPodSpec, ShapeId)>>,
 }
 
 impl Shapes {
     /// The shape of a spec, one more pod of which there is.
     pub fn take(&mut self, spec: &BoundPodSpec, resources: &mut ResourceNames) -> ShapeId {
-        let address = Rc::as_ptr(&spec.shared) as usize;
-        let id = match self.specs.get(&address) {
+        let print = spec.shared.fingerprint();
+        let known = self.specs.get(&print).and_then(|specs| specs.iter().find(|(known, _)| *known == spec.shared));
+        let id = match known {
             Some((_, id)) => *id,
             None => {
                 self.sweep();
                 let id = self.intern(Shape::new(&spec.shared, resources));
-                self.specs.insert(address, (Rc::clone(&spec.shared), id));
+                self.specs.entry(print).or_default().push((spec.shared.clone(), id));
                 id
             }
         };

@@ -210,9 +210,26 @@ fn pods_count_where_they_are_though_the_node_is_gone() {
     };
     assert_eq!(message, "no nodes available to schedule pods");
     s.node_changed(at(9), &node("n", "1"));
-    assert_eq!(s.waiting(), counts(0, 0, 1), "the node is full as soon as it is back");
-    s.pod_removed(at(9), &key("a"));
-    assert_eq!(decisions(&mut s, at(9)), ["b>n"]);
+    assert_eq!(decisions(&mut s, at(9)), ["b!"], "the node is full as soon as it is back");
+    s.pod_removed(at(20), &key("a"));
+    assert_eq!(decisions(&mut s, at(20)), ["b>n"]);
+}
+
+#[test]
+fn who_was_told_that_there_is_no_node_is_told_why_the_new_node_does_not_do() {
+    let mut s = with(&[]);
+    let big = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "10"}}}]});
+    (0..3).for_each(|i| s.pod_changed(at(0), &pod(&format!("p{i}"), big.clone())));
+    assert_eq!(decisions(&mut s, at(0)), ["p0!", "p1!", "p2!"]);
+    s.node_changed(at(5), &node("n", "1"));
+    let messages: Vec<_> = std::iter::from_fn(|| s.next(at(5))).collect();
+    assert_eq!(messages.len(), 3);
+    for decision in messages {
+        let Decision::Unschedulable { message, .. } = decision else { panic!("{decision:?}") };
+        assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
+    }
+    s.node_changed(at(9), &node("m", "1"));
+    assert_eq!(decisions(&mut s, at(9)), [] as [&str; 0], "plug-ins have rejected them by now");
 }
 
 #[test]

@@ -77,8 +77,8 @@ mod tests {
             let (revision, text) = (Revision(7), Rc::<str>::from(n.to_string()));
             let (value, key) = (Stored::Mark(revision, Rc::clone(&text)), StoreKey::Private(text));
             let entry = Rc::new(Entry { key, create_revision: revision, lease: None });
-            let kv = KeyValue { version: 1, value, entry };
-            StoreEvent { value: Some(Rc::new(kv)), previous: None, revision }
+            let kv = KeyValue { version: 1, value, entry: Rc::clone(&entry) };
+            StoreEvent { entry, value: Some(Rc::new(kv)), previous: None, revision }
         };
         for n in [0, 1, 2, 5] {
             let events: Vec<StoreEvent> = (0..n).map(event).collect();

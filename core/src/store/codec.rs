@@ -31,7 +31,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::{Span, StoreKey, Stored, everything};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::object::{Interner, Kind, Kinds, Object, ObjectKey, Revision};
 
 /// Kubernetes' `--etcd-prefix`.
 pub const PREFIX: &str = "/registry";
@@ -93,55 +93,56 @@ impl fmt::Display for CodecError {
 impl std::error::Error for CodecError {}
 
 /// A key as bytes.
-pub fn encode_key(key: &StoreKey) -> Vec<u8> {
+pub fn encode_key(kinds: &Kinds, key: &StoreKey) -> Vec<u8> {
     match key {
-        StoreKey::Object(key) => format!("{PREFIX}/{}/{}", resource(key.kind), key.path()),
-        StoreKey::Fence(lease) => format!("{PREFIX}/{FENCES}/{}/{}", resource(lease.kind), lease.path()),
+        StoreKey::Object(key) => format!("{PREFIX}/{}/{}", resource(kinds, key.kind), key.path()),
+        StoreKey::Fence(lease) => format!("{PREFIX}/{FENCES}/{}/{}", resource(kinds, lease.kind), lease.path()),
         StoreKey::Private(name) => format!("{PREFIX}/{PRIVATE}/{name}"),
     }
     .into_bytes()
 }
 
-/// A key from bytes.
-pub fn decode_key(bytes: &[u8]) -> Result<StoreKey, CodecError> {
+/// A key from bytes. A custom resource gets its number here, if its definition has not been heard of yet.
+pub fn decode_key(kinds: &Kinds, bytes: &[u8]) -> Result<StoreKey, CodecError> {
     let not_a_key = || CodecError::NotAKey { key: bytes.escape_ascii().to_string() };
     let text = std::str::from_utf8(bytes).ok();
     let path = text.and_then(|t| t.strip_prefix(PREFIX)?.strip_prefix('/')).ok_or_else(not_a_key)?;
     match path.split_once('/').ok_or_else(not_a_key)? {
         (PRIVATE, name) => Ok(StoreKey::Private(Rc::from(name))),
-        (FENCES, lease) => object_key(lease, not_a_key).map(StoreKey::Fence),
-        _ => object_key(path, not_a_key).map(StoreKey::Object),
+        (FENCES, lease) => object_key(kinds, lease, not_a_key).map(StoreKey::Fence),
+        _ => object_key(kinds, path, not_a_key).map(StoreKey::Object),
     }
 }
 
 /// A span as the bytes that its keys lie between, the end excluded. See the module for which spans have them.
-pub fn encode_span(span: &Span) -> (Vec<u8>, Vec<u8>) {
+pub fn encode_span(kinds: &Kinds, span: &Span) -> (Vec<u8>, Vec<u8>) {
     let all = everything();
-    let start = if span.start == all.start { format!("{PREFIX}/").into_bytes() } else { encode_key(&span.start) };
+    let start =
+        if span.start == all.start { format!("{PREFIX}/").into_bytes() } else { encode_key(kinds, &span.start) };
     let end = match (&span.start, &span.end) {
         // '0' is the character after '/'.
         (_, end) if *end == all.end => format!("{PREFIX}0").into_bytes(),
-        (StoreKey::Object(from), StoreKey::Object(to)) if from.kind == to.kind => encode_key(&span.end),
+        (StoreKey::Object(from), StoreKey::Object(to)) if from.kind == to.kind => encode_key(kinds, &span.end),
         (StoreKey::Object(from), StoreKey::Object(to)) if *to == ObjectKey::range_end(from.kind, "") => {
-            format!("{PREFIX}/{}0", resource(from.kind)).into_bytes()
+            format!("{PREFIX}/{}0", resource(kinds, from.kind)).into_bytes()
         }
-        (StoreKey::Private(_), StoreKey::Private(_)) => encode_key(&span.end),
+        (StoreKey::Private(_), StoreKey::Private(_)) => encode_key(kinds, &span.end),
         (start, end) => panic!("from {start:?} to {end:?} is no span of one kind"),
     };
     (start, end)
 }
 
 /// `pods` or `apps/deployments`.
-fn resource(kind: Kind) -> String {
-    let info = kind.info();
-    match info.group {
-        "" => info.plural.to_owned(),
+fn resource(kinds: &Kinds, kind: Kind) -> String {
+    let info = kinds.info(kind);
+    match &*info.group {
+        "" => info.plural.to_string(),
         group => format!("{group}/{}", info.plural),
     }
 }
 
 /// From `pods/default/web` or `apps/deployments/default/web`.
-fn object_key(path: &str, not_a_key: impl Fn() -> CodecError) -> Result<ObjectKey, CodecError> {
+fn object_key(kinds: &Kinds, path: &str, not_a_key: impl Fn() -> CodecError) -> Result<ObjectKey, CodecError> {
     let (first, rest) = path.split_once('/').ok_or_else(&not_a_key)?;
     if let Some(kind) = Kind::by_resource("", first) {
         return Ok(ObjectKey::from_path(kind, rest));
@@ -151,7 +152,7 @@ fn object_key(path: &str, not_a_key: impl Fn() -> CodecError) -> Result<ObjectKe
     };
     // A path of a group has a resource and a name at least; what has less is one of the core group.
     let Some((second, rest)) = rest.split_once('/') else { return unknown("", first) };
-    match Kind::by_resource(first, second) {
+    match kinds.stored(first, second, rest.contains('/')) {
         Some(kind) => Ok(ObjectKey::from_path(kind, rest)),
         None => unknown(first, second),
     }
@@ -165,14 +166,23 @@ pub fn encode(value: &Stored) -> Vec<u8> {
     }
 }
 
-/// Reads values from bytes, and lets what is equal be held once.
+/// Reads values from bytes, and lets what is equal be held once: what two versions of an object have in common, and
+/// what many objects say (see [`Interner`]).
 #[derive(Debug, Default)]
-pub struct Codec {}
+pub struct Codec {
+    interner: Interner,
+    kinds: Kinds,
+}
 
 impl Codec {
-    /// One that has not read anything yet.
-    pub fn new() -> Codec {
-        Codec::default()
+    /// One that has not read anything yet, for a world of these kinds.
+    pub fn new(kinds: Kinds) -> Codec {
+        Codec { interner: Interner::default(), kinds }
+    }
+
+    /// The kinds of its world.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// The value of a key, put at `revision`. Whatever of it is equal to a `previous` version of it (metadata, spec,
@@ -184,13 +194,15 @@ impl Codec {
         bytes: &[u8],
         previous: Option<&Stored>,
     ) -> Result<Stored, CodecError> {
-        let malformed = |why: String| CodecError::Malformed { key: show(key), why };
+        let malformed = |why: String| CodecError::Malformed { key: show(&self.kinds, key), why };
         match (bytes.first(), key) {
             (Some(&OBJECT), StoreKey::Object(key)) => {
-                let mut object = Object::from_stored(key.kind, bytes).map_err(malformed)?;
-                if object.key_ref() != key {
+                let mut object = Object::from_stored(key.kind, self.kinds.info(key.kind), bytes).map_err(malformed)?;
+                if !key.is(object.kind(), object.namespace(), object.name()) {
                     return Err(malformed(format!("it is of {}", object.key())));
                 }
+                self.interner.intern(&mut object);
+                object.meta().share_key(key);
                 object.set_rv(revision);
                 if let Some(Stored::Object(previous)) = previous {
                     object.share(previous);
@@ -209,14 +221,14 @@ impl Codec {
                     Some(_) if bytes.starts_with(PROTOBUF) => "Kubernetes' protobuf".to_owned(),
                     Some(byte) => format!("of a format that begins with {:?}", byte.escape_ascii().to_string()),
                 };
-                Err(CodecError::UnknownFormat { key: show(key), found })
+                Err(CodecError::UnknownFormat { key: show(&self.kinds, key), found })
             }
         }
     }
 }
 
-fn show(key: &StoreKey) -> String {
-    String::from_utf8_lossy(&encode_key(key)).into_owned()
+fn show(kinds: &Kinds, key: &StoreKey) -> String {
+    String::from_utf8_lossy(&encode_key(kinds, key)).into_owned()
 }
 
 #[cfg(test)]
@@ -226,7 +238,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Codec, decode_key, encode, encode_key, encode_span};
-    use crate::object::{Kind, Object, ObjectKey, Revision};
+    use crate::object::{Kind, Kinds, Object, ObjectKey, Revision};
     use crate::store::{StoreKey, Stored, everything};
 
     fn object(value: Value) -> Object {
@@ -236,7 +248,7 @@ mod tests {
     fn round(object: &Object, previous: Option<&Object>) -> Object {
         let (key, bytes) = (StoreKey::Object(object.key()), encode(&Stored::Object(object.clone())));
         let previous = previous.map(|p| Stored::Object(p.clone()));
-        match Codec::new().decode(&key, object.rv(), &bytes, previous.as_ref()) {
+        match Codec::default().decode(&key, object.rv(), &bytes, previous.as_ref()) {
             Ok(Stored::Object(read)) => {
                 assert_eq!((&read, read.to_json()), (object, object.to_json()), "{}", bytes.escape_ascii());
                 read
@@ -247,6 +259,8 @@ mod tests {
 
     #[test]
     fn keys_come_back() {
+        let kinds = Kinds::default();
+        let custom = decode_key(&kinds, b"/registry/y.io/xs/ns/n").unwrap();
         let pod = ObjectKey::new(Kind::POD, "default", "web-1");
         let lease = ObjectKey::new(Kind::LEASE, "kube-system", "scheduler");
         for (key, bytes) in [
@@ -255,13 +269,17 @@ mod tests {
             (StoreKey::Object(lease.clone()), "/registry/coordination.k8s.io/leases/kube-system/scheduler"),
             (StoreKey::Fence(lease), "/registry/~fences/coordination.k8s.io/leases/kube-system/scheduler"),
             (StoreKey::Private(Rc::from("a/b")), "/registry/~private/a/b"),
+            (custom, "/registry/y.io/xs/ns/n"),
         ] {
-            assert_eq!((encode_key(&key), decode_key(bytes.as_bytes())), (bytes.as_bytes().to_vec(), Ok(key)));
+            assert_eq!(
+                (encode_key(&kinds, &key), decode_key(&kinds, bytes.as_bytes())),
+                (bytes.as_bytes().to_vec(), Ok(key))
+            );
         }
         for kind in Kind::all() {
-            let namespace = if kind.info().namespaced { "ns" } else { "" };
+            let namespace = if kind.row().namespaced { "ns" } else { "" };
             let key = StoreKey::Object(ObjectKey::new(kind, namespace, "x"));
-            assert_eq!(decode_key(&encode_key(&key)), Ok(key));
+            assert_eq!(decode_key(&kinds, &encode_key(&kinds, &key)), Ok(key));
         }
     }
 
@@ -273,9 +291,9 @@ mod tests {
             (b"/registry/pods", "\"/registry/pods\" is no key of skeg's layout"),
             (b"/registry/p\xff/x", "\"/registry/p\\\\xff/x\" is no key of skeg's layout"),
             (b"/registry/minions/n", "there is no resource \"minions\" in the core group"),
-            (b"/registry/y.io/xs/ns/n", "there is no resource \"xs\" in group \"y.io\""),
+            (b"/registry/yio/xs/ns/n", "there is no resource \"xs\" in group \"yio\""),
         ] {
-            assert_eq!(decode_key(bytes).unwrap_err().to_string(), why);
+            assert_eq!(decode_key(&Kinds::default(), bytes).unwrap_err().to_string(), why);
         }
     }
 
@@ -293,13 +311,17 @@ mod tests {
             .collect();
         let spans = [of(Kind::POD, ""), of(Kind::DEPLOYMENT, "a"), of(Kind::LEASE, "a"), of(last, ""), all.clone()];
         for span in spans {
-            let (start, end) = encode_span(&span);
+            let (start, end) = encode_span(&Kinds::default(), &span);
             let bytes = start..end;
             for key in &keys {
-                assert_eq!(span.contains(key), bytes.contains(&encode_key(key)), "{key:?} in {span:?}");
+                assert_eq!(
+                    span.contains(key),
+                    bytes.contains(&encode_key(&Kinds::default(), key)),
+                    "{key:?} in {span:?}"
+                );
             }
         }
-        let rest = encode_span(&(StoreKey::Object(ObjectKey::new(Kind::POD, "a", "b"))..all.end));
+        let rest = encode_span(&Kinds::default(), &(StoreKey::Object(ObjectKey::new(Kind::POD, "a", "b"))..all.end));
         assert_eq!(rest, (b"/registry/pods/a/b".to_vec(), b"/registry0".to_vec()));
     }
 
@@ -320,7 +342,7 @@ mod tests {
         let (m, s, _, _) = parts(&round(&pod("Running", Some("n")), Some(&old)));
         assert!(Rc::ptr_eq(&m, &meta) && Rc::ptr_eq(&s, &spec));
         let (_, s, sh, st) = parts(&round(&pod("Pending", None), Some(&old)));
-        assert!(!Rc::ptr_eq(&s, &spec) && Rc::ptr_eq(&sh, &shared) && st.is_held_as(&status));
+        assert!(!Rc::ptr_eq(&s, &spec) && sh.is_held_as(&shared) && st.is_held_as(&status));
 
         let lease = |at: &str| {
             object(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l",
@@ -354,7 +376,7 @@ mod tests {
 
     #[test]
     fn marks_come_back_and_what_is_no_value_is_told() {
-        let mut codec = Codec::new();
+        let mut codec = Codec::default();
         let (private, pod) = (StoreKey::Private(Rc::from("x")), StoreKey::Object(ObjectKey::new(Kind::POD, "d", "p")));
         let mark = Stored::Mark(Revision(3), Rc::from("a text"));
         assert_eq!(codec.decode(&private, Revision(3), &encode(&mark), None), Ok(mark));

@@ -16,12 +16,13 @@ use super::codec::{self, Codec, CodecError};
 use super::journal::{self, Change, NotAJournal, Reader, Record, Tail, Value};
 use super::{Batch, Entry, In, KeyValue, MemoryStore, Op, Out, everything};
 use crate::machine::{Deadline, Machine, Now};
-use crate::object::Revision;
+use crate::object::{Kinds, Revision};
 
 /// A store in memory that says what is to be written down.
 #[derive(Debug, Default)]
 pub struct DurableStore {
     store: MemoryStore,
+    kinds: Kinds,
 }
 
 /// What came of reading a snapshot and a journal.
@@ -109,7 +110,12 @@ impl DurableStore {
             Tail::Clean | Tail::Torn { .. } | Tail::Corrupt { records_after: 0, .. } => {}
             lost => return Err(RecoveryError::Journal(lost.clone())),
         }
-        Ok(Recovered { store: DurableStore { store }, end: reader.end(), tail: reader.tail().clone(), replayed })
+        Ok(Recovered {
+            store: DurableStore { store, kinds: codec.kinds().clone() },
+            end: reader.end(),
+            tail: reader.tail().clone(),
+            replayed,
+        })
     }
 
     /// The store in memory: for observers.
@@ -148,7 +154,7 @@ impl DurableStore {
             records += 1;
         }
         let all = everything();
-        let values = store.range(&all.start, &all.end).map(value_record);
+        let values = store.range(&all.start, &all.end).map(|kv| value_record(&self.kinds, kv));
         let last = std::iter::once_with(move || {
             let mut last = Vec::new();
             let values = store.range(&all.start, &all.end).count() as u64;
@@ -160,7 +166,7 @@ impl DurableStore {
 
     /// What the last step did. A lease ends after its keys: if the machine stops in between, it expires once more.
     fn write_down(&self, compacted: Revision, bytes: &mut Vec<u8>) {
-        self.store.just_changed().for_each(|batch| append_commit(bytes, batch));
+        self.store.just_changed().for_each(|batch| append_commit(&self.kinds, bytes, batch));
         for (lease, ttl_seconds) in self.store.just_leased() {
             let record = match *ttl_seconds {
                 Some(ttl_seconds) => Record::Lease { lease: *lease, ttl_seconds },
@@ -174,9 +180,9 @@ impl DurableStore {
     }
 }
 
-fn append_commit(bytes: &mut Vec<u8>, batch: &Batch) {
+fn append_commit(kinds: &Kinds, bytes: &mut Vec<u8>, batch: &Batch) {
     let revision = batch.first().expect("a commit changes something").revision;
-    let keys: Vec<Vec<u8>> = batch.iter().map(|event| codec::encode_key(event.key())).collect();
+    let keys: Vec<Vec<u8>> = batch.iter().map(|event| codec::encode_key(kinds, event.key())).collect();
     let values: Vec<_> = batch.iter().map(|event| event.value.as_ref().map(|kv| codec::encode(&kv.value))).collect();
     let parts = batch.iter().zip(&keys).zip(&values);
     let changes = parts.map(|((event, key), value)| match (&event.value, value) {
@@ -187,9 +193,9 @@ fn append_commit(bytes: &mut Vec<u8>, batch: &Batch) {
     journal::append(bytes, &Record::Commit { revision, changes });
 }
 
-fn value_record(kv: &Rc<KeyValue>) -> Vec<u8> {
+fn value_record(kinds: &Kinds, kv: &Rc<KeyValue>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let (key, value) = (codec::encode_key(kv.key()), codec::encode(&kv.value));
+    let (key, value) = (codec::encode_key(kinds, kv.key()), codec::encode(&kv.value));
     let value = Value {
         key: &key,
         value: &value,
@@ -238,7 +244,7 @@ fn read_snapshot(now: Now, codec: &mut Codec, bytes: &[u8]) -> Result<MemoryStor
 }
 
 fn key_value(codec: &mut Codec, value: &Value<'_>) -> Result<KeyValue, CodecError> {
-    let key = codec::decode_key(value.key)?;
+    let key = codec::decode_key(codec.kinds(), value.key)?;
     let stored = codec.decode(&key, value.mod_revision, value.value, None)?;
     let entry = Rc::new(Entry { key, create_revision: value.create_revision, lease: value.lease });
     Ok(KeyValue { version: value.version, value: stored, entry })
@@ -275,12 +281,12 @@ fn replay(now: Now, codec: &mut Codec, store: &mut MemoryStore, record: Record<'
 fn op(codec: &mut Codec, store: &MemoryStore, revision: Revision, change: &Change<'_>) -> Result<Op, CodecError> {
     match change {
         Change::Put { key, value, lease } => {
-            let key = codec::decode_key(key)?;
+            let key = codec::decode_key(codec.kinds(), key)?;
             let previous = store.get(&key).map(|kv| &kv.value);
             let value = codec.decode(&key, revision, value, previous)?;
             Ok(Op::Put { key, value, lease: *lease })
         }
-        Change::Delete { key } => Ok(Op::Delete { key: codec::decode_key(key)? }),
+        Change::Delete { key } => Ok(Op::Delete { key: codec::decode_key(codec.kinds(), key)? }),
     }
 }
 
@@ -378,7 +384,7 @@ mod tests {
                 }
             }
             let recover = |journal: &[u8]| {
-                DurableStore::recover(Now::default(), &mut Codec::new(), snapshot.as_deref(), journal)
+                DurableStore::recover(Now::default(), &mut Codec::default(), snapshot.as_deref(), journal)
             };
             let recovered = recover(&journal).unwrap();
             let same = state(recovered.store.memory(), taken_at);
@@ -408,7 +414,7 @@ mod tests {
             }
         }
         let recover = |snapshot: Option<&[u8]>, journal: &[u8]| {
-            DurableStore::recover(Now::default(), &mut Codec::new(), snapshot, journal)
+            DurableStore::recover(Now::default(), &mut Codec::default(), snapshot, journal)
                 .map(|r| (r.store.memory().revision(), r.replayed))
                 .map_err(|e| e.to_string())
         };
@@ -426,7 +432,7 @@ mod tests {
         let half = &snapshot[..snapshot.len() - 1];
         assert!(recover(Some(half), &journal).unwrap_err().starts_with("the snapshot is not complete: the last"));
         assert!(matches!(
-            DurableStore::recover(Now::default(), &mut Codec::new(), None, b"something else"),
+            DurableStore::recover(Now::default(), &mut Codec::default(), None, b"something else"),
             Err(RecoveryError::NotAJournal(_))
         ));
     }

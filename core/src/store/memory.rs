@@ -355,8 +355,9 @@ impl MemoryStore {
             }
             StoreRequest::Progress => {
                 self.progress(from, out);
-                StoreReply::Txn { revision: self.revision, succeeded: true, results: Vec::new() }
+                StoreReply::ProgressAsked
             }
+            StoreRequest::Revision => StoreReply::Revision { revision: self.revision },
         };
         out.push(Out { to: from, msg: FromStore::Reply(id, reply) });
         if let Some(watch) = history {
@@ -418,7 +419,7 @@ impl MemoryStore {
             self.detach(previous.entry.lease, &key);
             self.attach(lease, key);
         }
-        self.record(StoreEvent { value: Some(new), previous: Some(previous), revision });
+        self.record(StoreEvent { entry: Rc::clone(&new.entry), value: Some(new), previous: Some(previous), revision });
     }
 
     fn put_new(
@@ -437,7 +438,7 @@ impl MemoryStore {
             StoreKey::Fence(_) | StoreKey::Private(_) => drop(self.others.insert(key.clone(), Rc::clone(&new))),
         }
         self.attach(lease, key);
-        self.record(StoreEvent { value: Some(new), previous: None, revision });
+        self.record(StoreEvent { entry: Rc::clone(&new.entry), value: Some(new), previous: None, revision });
     }
 
     fn delete(&mut self, revision: Revision, key: &StoreKey) {
@@ -447,7 +448,7 @@ impl MemoryStore {
         };
         let Some(previous) = previous else { return };
         self.detach(previous.entry.lease, key);
-        self.record(StoreEvent { value: None, previous: Some(previous), revision });
+        self.record(StoreEvent { entry: Rc::clone(&previous.entry), value: None, previous: Some(previous), revision });
     }
 
     fn attach(&mut self, lease: Option<LeaseId>, key: StoreKey) {

@@ -10,11 +10,14 @@
 
 mod batch;
 pub mod codec;
+pub mod conformance;
 mod durable;
+mod fragments;
 pub mod journal;
 mod memory;
 #[cfg(test)]
 mod memory_tests;
+mod progress;
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
@@ -22,8 +25,10 @@ use std::rc::Rc;
 pub use batch::Batch;
 pub use codec::Codec;
 pub use durable::{DurableStore, Recovered, RecoveryError};
+pub use fragments::Fragments;
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
+pub use progress::Progress;
 use smallvec::SmallVec;
 
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -87,6 +92,18 @@ pub enum StoreKey {
     Fence(ObjectKey),
     /// Server-private state: allocation of cluster IPs and node ports.
     Private(Rc<str>),
+}
+
+impl StoreKey {
+    /// The first key that can come after this one.
+    pub fn successor(&self) -> StoreKey {
+        let next = |key: &ObjectKey| ObjectKey::from_path(key.kind, &format!("{}\0", key.path()));
+        match self {
+            StoreKey::Object(key) => StoreKey::Object(next(key)),
+            StoreKey::Fence(key) => StoreKey::Fence(next(key)),
+            StoreKey::Private(name) => StoreKey::Private(Rc::from(format!("{name}\0"))),
+        }
+    }
 }
 
 /// A key with its value and revisions, as etcd's `KeyValue`. Behind an `Rc` it fills one line of the processor's cache:
@@ -192,11 +209,14 @@ pub enum StoreRequest {
     LeaseKeepAlive { lease: LeaseId },
     /// Ends a lease and deletes its keys.
     LeaseRevoke { lease: LeaseId },
-    /// Asks for a progress notice on all watches of the asker; answered as an empty transaction.
+    /// Asks for the newest revision: no older than this request, whoever answers. A driver of etcd reads for it, one
+    /// key, counted only and not serializable: an empty transaction is answered there without asking the quorum.
+    Revision,
+    /// Asks for a notice of progress on all watches of the asker.
     Progress,
 }
 
-/// The store's answer. Every answer tells the store's revision.
+/// The store's answer.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum StoreReply {
@@ -214,11 +234,15 @@ pub enum StoreReply {
     Lease { revision: Revision, lease: LeaseId, ttl_seconds: u64 },
     /// Revoked.
     Revoked { revision: Revision },
-    /// Refused.
+    /// The newest revision, as of the request or later.
+    Revision { revision: Revision },
+    /// Notices of progress are on their way, each in its watch.
+    ProgressAsked,
+    /// Refused, or lost.
     Error(StoreError),
 }
 
-/// Why the store refuses.
+/// Why the store refuses. All but [`Unavailable`](StoreError::Unavailable) say that nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum StoreError {
@@ -228,16 +252,26 @@ pub enum StoreError {
     FutureRevision { newest: Revision },
     /// No such lease (`ErrLeaseNotFound`).
     LeaseNotFound,
-    /// The store can't be reached or has no quorum; the outcome is unknown.
+    /// The request is longer than the store takes (`ErrRequestTooLarge`, 1.5 MiB in etcd).
+    TooLarge,
+    /// The store's quota is used up (`ErrNoSpace`): it takes no writes until somebody makes room and disarms the alarm.
+    NoSpace,
+    /// This client may not do that (`ErrPermissionDenied`, `ErrInvalidAuthToken`).
+    Denied,
+    /// The store can't be reached, has no quorum, or did not answer in time: the outcome is unknown.
     Unavailable,
 }
 
 /// A change, as a watch sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreEvent {
+    /// The key, and what else the value has in common with its other versions. Of a key that was deleted some stores
+    /// tell the key alone: its `create_revision` is zero then.
+    pub entry: Rc<Entry>,
     /// What is there now; none: deleted.
     pub value: Option<Rc<KeyValue>>,
-    /// What was there before, if anything.
+    /// What was there before. None if there was nothing, or if the store leaves it out, as etcd does at and before the
+    /// revision that it is compacted to: see [`lacks_previous`](Self::lacks_previous).
     pub previous: Option<Rc<KeyValue>>,
     /// Revision of the change.
     pub revision: Revision,
@@ -245,9 +279,15 @@ pub struct StoreEvent {
 
 impl StoreEvent {
     /// The key.
+    #[inline]
     pub fn key(&self) -> &StoreKey {
-        let kv = self.value.as_ref().or(self.previous.as_ref());
-        kv.expect("what is deleted was there").key()
+        &self.entry.key
+    }
+
+    /// Whether something was there before that the store leaves out.
+    #[inline]
+    pub fn lacks_previous(&self) -> bool {
+        self.previous.is_none() && self.value.as_ref().is_none_or(|kv| kv.version > 1)
     }
 
     /// Mixes into `hash` what was changed: the key, the revision, and of the value what differs from before.
@@ -277,6 +317,11 @@ pub enum FromStore {
     /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
     /// progress notice that nothing up to `revision` is missing.
     Events { watch: WatchId, revision: Revision, events: Batch },
+    /// The store has ended a watch by itself. With `compacted`: because the watch was still at an older revision.
+    WatchCanceled { watch: WatchId, compacted: Option<Revision> },
+    /// What this store's notices of progress are worth. Said by the driver before anything else on a connection, unless
+    /// they are needless.
+    Progress(Progress),
     /// The connection broke: requests in flight have an unknown outcome, watches are gone.
     Disconnected,
 }

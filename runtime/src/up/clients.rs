@@ -11,7 +11,7 @@ use skeg_core::api::{
     WatchEvent,
 };
 use skeg_core::object::decode::{self, DecodeError};
-use skeg_core::{Kind, Object, ObjectKey, Revision};
+use skeg_core::{Kind, Kinds, Object, ObjectKey, Revision};
 use tokio::sync::oneshot;
 
 use super::ask::{
@@ -195,7 +195,7 @@ fn encode(type_: &'static str, object: Value, encoding: WatchEncoding) -> Event 
 }
 
 fn bookmark(kind: Kind, rv: Revision, initial_events_end: bool) -> Value {
-    let info = kind.info();
+    let info = kind.row();
     let mut metadata = json!({"resourceVersion": rv.to_string(), "creationTimestamp": null});
     if initial_events_end {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -293,13 +293,13 @@ fn object_of(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Object, Status> {
-    let info = kind.info();
+    let info = kind.row();
     let whole = |message: String| DecodeError { path: String::new(), message, unknown_field: false };
     let Some(map) = body.as_object_mut() else {
-        return Err(decode::status(kind, &[whole("json: cannot unmarshal into an object".to_owned())]));
+        return Err(decode::status(info, &[whole("json: cannot unmarshal into an object".to_owned())]));
     };
     check_revision(map.get("metadata"))?;
-    for (field, expected) in [("apiVersion", info.api_version()), ("kind", info.kind.to_owned())] {
+    for (field, expected) in [("apiVersion", info.api_version()), ("kind", info.kind.to_string())] {
         match map.get(field) {
             None | Some(Value::Null) => drop(map.insert(field.to_owned(), Value::String(expected))),
             Some(Value::String(given)) if given.is_empty() => {
@@ -314,9 +314,10 @@ fn object_of(
             Some(_) => {}
         }
     }
-    let (object, unknown) = decode::with_unknown(body).map_err(|errors| decode::status(kind, &errors))?;
+    let (object, unknown) =
+        decode::with_unknown(&Kinds::default(), body).map_err(|errors| decode::status(info, &errors))?;
     match validation {
-        FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(kind, &unknown)),
+        FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),
         FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),
         FieldValidation::Ignore | FieldValidation::Strict => {}
     }

@@ -14,10 +14,11 @@ use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, MemoryStore, StoreClient, StoreRequest};
-use skeg_core::{Deadline, Machine, Mono, Now, Rng, Wall};
+use skeg_core::{Deadline, Kinds, Machine, Mono, Now, Rng, Wall};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
+use skeg_sim::subnet::Subnet;
 
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
@@ -102,10 +103,11 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines; nothing runs yet. `ready` is set once the cluster has what every cluster has.
     pub fn new(plan: Plan, ready: Arc<AtomicBool>) -> Cluster {
-        let setup = Setup { leader_elect: false, record_events: true, share_informers: true };
+        let kinds = Kinds::default();
+        let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
         let Plan { seed, nodes, images, bootstrap } = plan;
         let start = |name: String, role: Role| {
-            let running = role.start(seed, &name, 1, setup);
+            let running = role.start(seed, &name, 1, &setup);
             Member { name, running, armed: None }
         };
         let mut members = vec![
@@ -113,16 +115,17 @@ impl Cluster {
             start("scheduler".to_owned(), Role::Scheduler(0)),
         ];
         let mut runtimes = Vec::new();
-        for (n, config) in nodes.into_iter().enumerate() {
+        let subnets = Subnet::of_agents(nodes.iter());
+        for (n, (config, addresses)) in nodes.into_iter().zip(subnets).enumerate() {
             let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
-            runtimes.push((members.len(), NodeRuntime::new(n as u32, rng)));
+            runtimes.push((members.len(), NodeRuntime::new(n as u32, addresses, rng)));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let rng = Rng::stream(seed, "api-server", 0);
         Cluster {
             started: Instant::now(),
             store: MemoryStore::new(),
-            api: apiserver::ApiServer::new(apiserver::Config::default(), rng),
+            api: apiserver::ApiServer::new(apiserver::Config { kinds, ..apiserver::Config::default() }, rng),
             members,
             runtimes,
             fires: BTreeMap::new(),

@@ -30,12 +30,12 @@ pub fn arch() -> &'static str {
 /// Groups but the core one, each with its versions, best first.
 fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in Kind::all().filter(|kind| !kind.info().group.is_empty()) {
-        let info = kind.info();
+    for kind in Kind::all_stored().filter(|kind| !kind.row().group.is_empty()) {
+        let info = kind.row();
         match groups.iter_mut().find(|(group, _)| *group == info.group) {
-            Some((_, versions)) if versions.contains(&info.version) => {}
-            Some((_, versions)) => versions.push(info.version),
-            None => groups.push((info.group, vec![info.version])),
+            Some((_, versions)) if versions.contains(&&*info.version) => {}
+            Some((_, versions)) => versions.push(&info.version),
+            None => groups.push((&info.group, vec![&info.version])),
         }
     }
     groups
@@ -75,33 +75,6 @@ pub fn api_group(group: &str) -> Option<Value> {
     Some(value)
 }
 
-/// What may be done to objects of a kind.
-fn verbs(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::NAMESPACE => &["create", "delete", "get", "list", "patch", "update", "watch"],
-        _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
-    }
-}
-
-fn categories(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::POD
-        | Kind::SERVICE
-        | Kind::REPLICATION_CONTROLLER
-        | Kind::DEPLOYMENT
-        | Kind::REPLICA_SET
-        | Kind::STATEFUL_SET
-        | Kind::DAEMON_SET
-        | Kind::JOB
-        | Kind::CRON_JOB
-        | Kind::HORIZONTAL_POD_AUTOSCALER => &["all"],
-        Kind::CUSTOM_RESOURCE_DEFINITION
-        | Kind::MUTATING_WEBHOOK_CONFIGURATION
-        | Kind::VALIDATING_WEBHOOK_CONFIGURATION => &["api-extensions"],
-        _ => &[],
-    }
-}
-
 /// A subresource: what its bodies are (group, version, kind), and what may be done.
 struct Sub {
     name: &'static str,
@@ -111,12 +84,12 @@ struct Sub {
 
 /// Subresources that are served.
 fn subresources(kind: Kind) -> Vec<Sub> {
-    let info = kind.info();
-    let own = (info.group, info.version, info.kind);
+    let info = kind.row();
+    let own: (&str, &str, &str) = (&info.group, &info.version, &info.kind);
     let read_write: &[&str] = &["get", "patch", "update"];
     let mut subs = Vec::new();
-    for name in info.subresources {
-        let (of, verbs): (_, &'static [&'static str]) = match *name {
+    for name in info.subresources.iter().map(|name| &**name) {
+        let (of, verbs): (_, &'static [&'static str]) = match name {
             "status" => (own, read_write),
             "scale" => (("autoscaling", "v1", "Scale"), read_write),
             "finalize" => (own, &["update"]),
@@ -141,22 +114,22 @@ pub fn has_subresource(kind: Kind, name: &str) -> bool {
 /// `/api/v1`, `/apis/GROUP/VERSION`.
 pub fn api_resources(group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for kind in Kind::all().filter(|k| k.info().group == group && k.info().version == version) {
-        let info = kind.info();
+    for kind in Kind::all_stored().filter(|k| k.row().group == group && k.row().version == version) {
+        let info = kind.row();
         let mut resource = json!({"name": info.plural, "singularName": info.singular(), "namespaced": info.namespaced,
-            "kind": info.kind, "verbs": verbs(kind)});
+            "kind": info.kind, "verbs": info.verbs.names()});
         if !info.short_names.is_empty() {
             resource["shortNames"] = json!(info.short_names);
         }
-        if !categories(kind).is_empty() {
-            resource["categories"] = json!(categories(kind));
+        if !info.categories.is_empty() {
+            resource["categories"] = json!(info.categories);
         }
         resources.push(resource);
         for Sub { name, of, verbs } in subresources(kind) {
             let name = format!("{}/{name}", info.plural);
             let mut resource = json!({"name": name, "singularName": "", "namespaced": info.namespaced, "kind": of.2,
                 "verbs": verbs});
-            if (of.0, of.1) != (info.group, info.version) {
+            if (of.0, of.1) != (&*info.group, &*info.version) {
                 resource["group"] = json!(of.0);
                 resource["version"] = json!(of.1);
             }
@@ -187,16 +160,16 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
     let kind_json =
         |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let resource = |kind: Kind| {
-        let info = kind.info();
+        let info = kind.row();
         let scope = if info.namespaced { "Namespaced" } else { "Cluster" };
         let mut resource = json!({"resource": info.plural,
-            "responseKind": kind_json((info.group, info.version, info.kind)), "scope": scope,
-            "singularResource": info.singular(), "verbs": verbs(kind)});
+            "responseKind": kind_json((&info.group, &info.version, &info.kind)), "scope": scope,
+            "singularResource": info.singular(), "verbs": info.verbs.names()});
         if !info.short_names.is_empty() {
             resource["shortNames"] = json!(info.short_names);
         }
-        if !categories(kind).is_empty() {
-            resource["categories"] = json!(categories(kind));
+        if !info.categories.is_empty() {
+            resource["categories"] = json!(info.categories);
         }
         let sub = |s: Sub| json!({"subresource": s.name, "responseKind": kind_json(s.of), "verbs": s.verbs});
         let subs: Vec<Value> = subresources(kind).into_iter().map(sub).collect();
@@ -206,7 +179,7 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
         resource
     };
     let of_version = |version: &&str| {
-        let kinds = Kind::all().filter(|k| k.info().group == group && k.info().version == *version);
+        let kinds = Kind::all_stored().filter(|k| k.row().group == group && k.row().version == *version);
         json!({"version": version, "resources": kinds.map(resource).collect::<Vec<_>>(), "freshness": "Current"})
     };
     let mut metadata = json!({"creationTimestamp": null});

@@ -189,13 +189,13 @@ impl Handler {
             (&Method::DELETE, None) => "deletecollection",
             _ => return Err(method_not_allowed()),
         };
-        let info = objects.kind.info();
+        let info = objects.kind.row();
         let resource = match &objects.subresource {
             Some(subresource) => format!("{}/{subresource}", info.plural),
-            None => info.plural.to_owned(),
+            None => info.plural.to_string(),
         };
         let name = objects.name.as_deref().unwrap_or_default();
-        let attempt = Attempt { verb, group: info.group, resource: &resource, namespace: &objects.namespace, name };
+        let attempt = Attempt { verb, group: &info.group, resource: &resource, namespace: &objects.namespace, name };
         identity::authorise(head.identity, &attempt)?;
         let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
         let _permit = lane.try_acquire().map_err(|_| overloaded())?;
@@ -426,7 +426,7 @@ fn deleted(look: Look, object: Value) -> Value {
     if stays || SHOWN_WHEN_DELETED.contains(&look.kind) {
         return look.object(object);
     }
-    let info = look.kind.info();
+    let info = look.kind.row();
     let mut details = json!({"name": object["metadata"]["name"], "kind": info.plural,
         "uid": object["metadata"]["uid"]});
     if !info.group.is_empty() {

@@ -22,8 +22,8 @@ pub fn index() -> Value {
 pub fn document(path: &str) -> Option<Value> {
     let (_, group, version) = discovery::group_versions().into_iter().find(|(p, ..)| p == path)?;
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for kind in Kind::all().filter(|k| k.info().group == group && k.info().version == version) {
-        let info = kind.info();
+    for kind in Kind::all_stored().filter(|k| k.row().group == group && k.row().version == version) {
+        let info = kind.row();
         let gvk = json!({"group": group, "version": version, "kind": info.kind});
         let place = if info.namespaced { "namespaces/{namespace}/" } else { "" };
         let parameter =

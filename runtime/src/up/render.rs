@@ -88,7 +88,7 @@ impl Look {
 
     /// A list.
     pub fn list(&self, items: Vec<Value>, meta: &ListMeta) -> Value {
-        let info = self.kind.info();
+        let info = self.kind.row();
         match self.shape {
             Shape::Whole => {
                 let bare = |mut item: Value| {

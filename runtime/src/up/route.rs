@@ -109,7 +109,7 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
         rest = &rest[1..];
     }
     let find = |plural: &str| {
-        let found = Kind::by_resource(group, plural).filter(|kind| kind.info().version == version);
+        let found = Kind::by_path(group, version, plural).filter(|kind| kind.row().verbs.stored());
         found.ok_or_else(not_found)
     };
     let (namespace, rest) = match rest {
@@ -122,7 +122,7 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
     };
     let [plural, rest @ ..] = rest else { return Err(not_found()) };
     let kind = find(plural)?;
-    if namespace.is_some() && !kind.info().namespaced {
+    if namespace.is_some() && !kind.row().namespaced {
         return Err(not_found());
     }
     let (name, subresource) = match rest {
@@ -131,7 +131,7 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
         [name, subresource] => (Some(*name), Some(*subresource)),
         _ => return Err(not_found()),
     };
-    if name.is_some() && kind.info().namespaced && namespace.is_none() {
+    if name.is_some() && kind.row().namespaced && namespace.is_none() {
         return Err(not_found());
     }
     Ok(Objects {
@@ -144,7 +144,7 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
 }
 
 fn is_namespace_subresource(segment: &str, after: &[&str]) -> bool {
-    after.is_empty() && Kind::NAMESPACE.info().subresources.contains(&segment)
+    after.is_empty() && Kind::NAMESPACE.row().has_subresource(segment)
 }
 
 #[cfg(test)]

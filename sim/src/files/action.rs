@@ -8,13 +8,14 @@ use skeg_core::object::ObjectKey;
 
 use super::fields::{Field, Fields, nearest};
 use super::tree::Node;
-use crate::scenario::{Action, Expectation, NodeSet};
+use crate::fault::{self, Fault};
+use crate::scenario::{Action, Expectation, NodeSet, UserAction};
 
 /// Reads manifests that a step names or holds.
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
-/// Names of the actions, as the file has them.
-pub const ACTIONS: [&str; 30] = [
+/// Names of what users do, as the file has them.
+const USER_ACTIONS: [&str; 13] = [
     "apply",
     "delete",
     "scale",
@@ -28,26 +29,10 @@ pub const ACTIONS: [&str; 30] = [
     "cordon",
     "uncordon",
     "drain",
-    "kill",
-    "start",
-    "restartAgent",
-    "partition",
-    "heal",
-    "degrade",
-    "clockJump",
-    "clockDrift",
-    "clog",
-    "overload",
-    "restartApiServer",
-    "changeLeader",
-    "compact",
-    "lag",
-    "stallStore",
-    "dropConnections",
-    "runtimeTrouble",
 ];
-/// The last of them, apart since arrays are written out.
-pub const CRASH_PODS: &str = "crashPods";
+
+/// Those that have no fields.
+const BARE: [&str; 2] = ["heal", "compact"];
 
 /// Reads a step's action. The step's other fields are the caller's.
 pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
@@ -64,29 +49,30 @@ pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Ac
             return None;
         }
     };
-    let Some(name) = ACTIONS.into_iter().chain([CRASH_PODS]).find(|a| *a == name) else {
-        let near = nearest(name, &ACTIONS).map(|n| format!("; did you mean {n:?}?"));
-        let advice = near.unwrap_or_else(|| format!("; actions are {} and {CRASH_PODS}", ACTIONS.join(", ")));
+    let known: Vec<&'static str> = USER_ACTIONS.iter().chain(fault::NAMES).copied().collect();
+    let Some(name) = known.iter().copied().find(|a| *a == name) else {
+        let near = nearest(name, &known).map(|n| format!("; did you mean {n:?}?"));
+        let advice = near.unwrap_or_else(|| format!("; actions are {}", known.join(", ")));
         let field = step.all().into_iter().find(|(k, _)| *k == name).map(|(_, f)| f);
         field.as_ref().unwrap_or(&step.of).fail(format!("unknown field {name:?}{advice}"));
         return None;
     };
     let Some(field) = step.get(name) else {
-        if matches!(name, "heal" | "compact") {
-            return Some(if name == "heal" { Action::Heal } else { Action::Compact });
+        if BARE.contains(&name) {
+            return Fault::read(name, step).map(Action::from);
         }
         step.of.fail(format!("Required value: {name} needs its fields"));
         return None;
     };
-    named_action(name, &field, manifests)
+    named_action(name, step, &field, manifests)
 }
 
-fn named_action(name: &str, field: &Field<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+fn named_action(name: &str, step: &Fields<'_>, field: &Field<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
     // Those whose value is not a map of fields.
     match name {
-        "apply" => return manifests(field).map(Action::Apply),
-        "delete" => return target(field).map(Action::Delete),
-        "heal" | "compact" => {
+        "apply" => return manifests(field).map(|objects| UserAction::Apply(objects).into()),
+        "delete" => return target(field).map(|key| UserAction::Delete(key).into()),
+        _ if BARE.contains(&name) => {
             let empty = match &field.tree.node {
                 Node::Map(entries) => entries.is_empty(),
                 Node::Bool(b) => *b,
@@ -96,34 +82,39 @@ fn named_action(name: &str, field: &Field<'_>, manifests: &mut ReadManifests<'_>
                 field.invalid("it has no fields; write {}");
                 return None;
             }
-            return Some(if name == "heal" { Action::Heal } else { Action::Compact });
+            return Fault::read(name, step).map(Action::from);
         }
         "pause" | "resume" if field.tree.text().is_some() => {
-            return Some(Action::Pause { key: target(field)?, paused: name == "pause" });
+            return Some(UserAction::Pause { key: target(field)?, paused: name == "pause" }.into());
         }
-        "restart" if field.tree.text().is_some() => return Some(Action::Restart { key: target(field)? }),
+        "restart" if field.tree.text().is_some() => {
+            return Some(UserAction::Restart { key: target(field)? }.into());
+        }
         "rollback" if field.tree.text().is_some() => {
-            return Some(Action::Rollback { key: target(field)?, to_revision: None });
+            return Some(UserAction::Rollback { key: target(field)?, to_revision: None }.into());
         }
         _ => {}
     }
     let fields = field.fields()?;
-    let action = fields_action(name, &fields, manifests);
+    let action = if fault::NAMES.contains(&name) {
+        Fault::read(name, &fields).map(Action::from)
+    } else {
+        user_action(name, &fields, manifests).map(Action::from)
+    };
     fields.finish();
     action
 }
 
-fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+fn user_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<UserAction> {
     let key = || f.require("target").and_then(|t| target(&t));
-    let down_for = || optional(f, "downFor", Duration::from_secs(10), Field::duration);
     Some(match name {
         "scale" => {
             let replicas = f.require("replicas").and_then(|r| r.integer(0, i64::from(i32::MAX)));
-            Action::Scale { key: key()?, replicas: replicas? as i32 }
+            UserAction::Scale { key: key()?, replicas: replicas? as i32 }
         }
         "setImage" => {
             let (key, image) = (key(), required_text(f, "image"));
-            Action::SetImage { container: required_text(f, "container")?, key: key?, image: image? }
+            UserAction::SetImage { container: required_text(f, "container")?, key: key?, image: image? }
         }
         "patch" => patch(f)?,
         "rollback" => {
@@ -131,77 +122,24 @@ fn fields_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) 
                 Some(r) => Some(r.integer(1, i64::MAX)?),
                 None => None,
             };
-            Action::Rollback { key: key()?, to_revision }
+            UserAction::Rollback { key: key()?, to_revision }
         }
-        "pause" | "resume" => Action::Pause { key: key()?, paused: name == "pause" },
-        "restart" => Action::Restart { key: key()? },
+        "pause" | "resume" => UserAction::Pause { key: key()?, paused: name == "pause" },
+        "restart" => UserAction::Restart { key: key()? },
         "rollingUpdate" => rolling_update(f, manifests)?,
-        "cordon" | "uncordon" => Action::Cordon { nodes: node_set(f)?, cordoned: name == "cordon" },
-        "drain" => Action::Drain { nodes: node_set(f)? },
-        "kill" => {
-            let disk_lost = optional(f, "diskLost", false, Field::boolean);
-            Action::Kill { nodes: node_set(f)?, disk_lost: disk_lost? }
-        }
-        "start" => Action::Start { nodes: node_set(f)? },
-        "restartAgent" => Action::RestartAgent { nodes: node_set(f)? },
-        "partition" => {
-            let side = |key| {
-                let fields = f.require(key)?.fields()?;
-                let set = node_set(&fields);
-                fields.finish();
-                set
-            };
-            let (from, to) = (side("from"), side("to"));
-            Action::Partition { one_way: optional(f, "oneWay", false, Field::boolean)?, from: from?, to: to? }
-        }
-        "degrade" => {
-            let extra_latency = optional(f, "extraLatency", Duration::ZERO, Field::duration);
-            let loss = optional(f, "lossPercent", 0, |l| l.integer(0, 100));
-            Action::Degrade { nodes: node_set(f)?, extra_latency: extra_latency?, loss_percent: loss? as u64 }
-        }
-        "clockJump" => {
-            let by = f.require("by").and_then(|b| signed_seconds(&b));
-            Action::ClockJump { nodes: node_set(f)?, by_seconds: by? }
-        }
-        "clockDrift" => {
-            let ppm = f.require("ppm").and_then(|p| p.integer(-500_000, 500_000));
-            Action::ClockDrift { nodes: node_set(f)?, ppm: ppm? }
-        }
-        "clog" => {
-            let for_ = f.require("for").and_then(|d| d.duration());
-            Action::Clog { nodes: node_set(f)?, for_: for_? }
-        }
-        "overload" => {
-            let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
-            Action::Overload { index: optional(f, "apiServer", 0, |i| i.count(0, 99))?, one_in: one_in? as u64 }
-        }
-        "restartApiServer" => {
-            let index = match f.get("apiServer") {
-                Some(i) => Some(i.count(0, 99)?),
-                None => None,
-            };
-            Action::RestartApiServer { index, down_for: down_for()? }
-        }
-        "changeLeader" => Action::ChangeLeader { down_for: down_for()? },
-        "lag" => {
-            let by = f.require("by").and_then(|b| b.duration());
-            Action::Lag { index: optional(f, "apiServer", 0, |i| i.count(0, 99))?, by: by? }
-        }
-        "stallStore" => Action::StallStore { for_: f.require("for").and_then(|d| d.duration())? },
-        "dropConnections" => Action::DropConnections { nodes: node_set(f)? },
-        "runtimeTrouble" => {
-            let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
-            Action::RuntimeTrouble { nodes: node_set(f)?, one_in: one_in? as u64 }
-        }
-        "crashPods" => {
-            let namespace = optional(f, "namespace", "default".to_owned(), |n| n.name().map(str::to_owned));
-            Action::CrashPods { namespace: namespace?, selector: f.require("selector").and_then(|s| s.selector())? }
-        }
-        other => unreachable!("{other} is in ACTIONS and has no reader"),
+        "cordon" | "uncordon" => UserAction::Cordon { nodes: node_set(f)?, cordoned: name == "cordon" },
+        "drain" => UserAction::Drain { nodes: node_set(f)? },
+        other => unreachable!("{other} is in USER_ACTIONS and has no reader"),
     })
 }
 
-fn optional<'a, T>(f: &Fields<'a>, key: &'static str, default: T, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<T> {
+/// A field that may be absent.
+pub(crate) fn optional<'a, T>(
+    f: &Fields<'a>,
+    key: &'static str,
+    default: T,
+    read: impl Fn(&Field<'a>) -> Option<T>,
+) -> Option<T> {
     match f.get(key) {
         Some(field) => read(&field),
         None => Some(default),
@@ -212,7 +150,7 @@ fn required_text(f: &Fields<'_>, key: &'static str) -> Option<String> {
     f.require(key)?.name().map(str::to_owned)
 }
 
-fn patch(f: &Fields<'_>) -> Option<Action> {
+fn patch(f: &Fields<'_>) -> Option<UserAction> {
     let key = f.require("target").and_then(|t| target(&t));
     let kind = optional(f, "type", "strategic", |t| {
         let text = t.text()?;
@@ -227,10 +165,10 @@ fn patch(f: &Fields<'_>) -> Option<Action> {
         "merge" => Patch::Merge(body),
         _ => Patch::Json(body),
     };
-    Some(Action::Patch { key: key?, patch })
+    Some(UserAction::Patch { key: key?, patch })
 }
 
-fn rolling_update(f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
+fn rolling_update(f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<UserAction> {
     let old = f.require("old").and_then(|t| target(&t));
     let interval = optional(f, "interval", Duration::from_secs(60), Field::duration);
     let rollback_after = match f.get("rollbackAfter") {
@@ -258,7 +196,7 @@ fn rolling_update(f: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<A
         ));
         return None;
     }
-    Some(Action::RollingUpdate { old, new: Box::new(new), interval: interval?, rollback_after })
+    Some(UserAction::RollingUpdate { old, new: Box::new(new), interval: interval?, rollback_after })
 }
 
 /// `Deployment/shop/api`, `deploy/api` (in `default`), or a map of kind, namespace and name.
@@ -288,12 +226,12 @@ pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
         field.invalid("the name must not be empty");
         return None;
     }
-    let namespace = if kind.info().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
+    let namespace = if kind.row().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
     Some(ObjectKey::new(kind, namespace, &name))
 }
 
 /// The one of `all`, `names`, `zone`, `labels`, `random` and `controlPlane` that says which nodes.
-fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
+pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
     let given = [
         f.get("all").map(|v| always(&v).map(|()| NodeSet::All)),
         f.get("names").map(|v| v.texts().map(NodeSet::Names)),
@@ -326,7 +264,7 @@ fn always(v: &Field<'_>) -> Option<()> {
     }
 }
 
-fn signed_seconds(field: &Field<'_>) -> Option<i64> {
+pub(crate) fn signed_seconds(field: &Field<'_>) -> Option<i64> {
     let text = field.text()?;
     let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     match super::duration::parse(rest) {

@@ -26,11 +26,8 @@ const SERVER_METADATA: [&str; 9] = [
     "ownerReferences",
 ];
 /// Annotations that machines set.
-const MACHINE_ANNOTATIONS: [&str; 3] = [
-    "kubectl.kubernetes.io/last-applied-configuration",
-    "deployment.kubernetes.io/revision",
-    "endpoints.kubernetes.io/last-change-trigger-time",
-];
+const MACHINE_ANNOTATIONS: [&str; 2] =
+    ["deployment.kubernetes.io/revision", "endpoints.kubernetes.io/last-change-trigger-time"];
 /// Namespaces that every cluster has from the start.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -207,6 +204,7 @@ pub fn node_pool(node: &Value) -> Option<NodePool> {
         labels,
         taints,
         zone,
+        cordoned: node["spec"]["unschedulable"] == Value::Bool(true),
     })
 }
 
@@ -215,7 +213,8 @@ pub fn group_pools(pools: Vec<NodePool>) -> Vec<NodePool> {
     let mut grouped: Vec<NodePool> = Vec::new();
     for pool in pools {
         let same = grouped.iter_mut().rev().find(|p| {
-            p.capacity == pool.capacity && p.labels == pool.labels && p.taints == pool.taints && p.zone == pool.zone
+            (&p.capacity, &p.labels, &p.taints) == (&pool.capacity, &pool.labels, &pool.taints)
+                && (&p.zone, p.cordoned) == (&pool.zone, pool.cordoned)
         });
         match same {
             Some(p) => {

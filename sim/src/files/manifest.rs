@@ -20,8 +20,8 @@ pub struct Manifests {
     pub objects: Vec<Object>,
     /// Nodes of the input, as pools.
     pub nodes: Vec<NodePool>,
-    /// Those of them that were cordoned.
-    pub cordoned: Vec<String>,
+    /// Those of the objects that an export gives as they were in a cluster.
+    pub exported: BTreeSet<ObjectKey>,
     /// How many objects of which kind were left out, and why.
     pub dropped: BTreeMap<(&'static str, String), usize>,
     /// Where each object was given.
@@ -85,6 +85,9 @@ fn objects(raws: Vec<Raw>, keep_bindings: bool, problems: &mut Problems) -> Mani
     out
 }
 
+/// What a list may hold; the last two stood beside the items in what older tools wrote.
+const LIST_FIELDS: [&str; 6] = ["apiVersion", "kind", "metadata", "items", "resourceVersion", "selfLink"];
+
 /// Opens lists, however nested.
 fn open<'d>(
     document: &'d Document,
@@ -128,7 +131,7 @@ fn open<'d>(
             }
             return;
         };
-        for entry in entries.iter().filter(|e| !["apiVersion", "kind", "metadata", "items"].contains(&e.key.as_str())) {
+        for entry in entries.iter().filter(|e| !LIST_FIELDS.contains(&e.key.as_str())) {
             let message = format!("unknown field {:?}; remove it or correct its name", entry.key);
             problems.push(document.problem_at(entry.line, &join(&path, &entry.key), message));
         }
@@ -158,12 +161,16 @@ fn take(mut raw: Raw, owners: &Owners, keep_bindings: bool, out: &mut Manifests,
     if kind_name == "Node" && api_version == "v1" {
         return take_node(&raw, out, problems);
     }
+    let exported = export::is_exported(&raw.value);
     if let Fate::Drop(why) = export::strip(&mut raw.value, owners, keep_bindings) {
         *out.dropped.entry((why, kind_name)).or_default() += 1;
         return;
     }
     let Some(kind) = Kind::by_api_version(&api_version, &kind_name) else {
-        let message = format!("no matches for kind {kind_name:?} in version {api_version:?}; {}", instead(&kind_name));
+        let message = format!(
+            "no matches for kind {kind_name:?} in version {api_version:?}; {}",
+            instead(&api_version, &kind_name)
+        );
         problems.push(raw.problem("kind", message));
         return;
     };
@@ -179,6 +186,9 @@ fn take(mut raw: Raw, owners: &Owners, keep_bindings: bool, out: &mut Manifests,
             if let Some(first) = out.places.get(&key) {
                 problems.push(raw.problem("metadata.name", given_twice(&key, first)));
                 return;
+            }
+            if exported {
+                out.exported.insert(key.clone());
             }
             out.places.insert(key, place);
             out.objects.push(object);
@@ -196,22 +206,62 @@ fn given_twice(key: &ObjectKey, first: &Problem) -> String {
     format!("Duplicate value: {:?}: {} {} is given at {place} already; remove one", key.name(), key.kind, key.path())
 }
 
+/// API groups of Kubernetes itself, those of old among them; every other one with a dot is of custom resources.
+const BUILT_IN_GROUPS: [&str; 22] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "extensions",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
 /// What to write instead of a kind that is not known.
-fn instead(kind: &str) -> String {
-    let others: Vec<String> = Kind::all().filter(|k| k.info().kind == kind).map(|k| k.info().api_version()).collect();
-    if !others.is_empty() {
+fn instead(api_version: &str, kind: &str) -> String {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let of_name = || Kind::all().map(Kind::row).filter(|k| k.kind == kind);
+    let others: Vec<String> = of_name().map(|k| k.api_version()).collect();
+    // A group that is nearly the kind's own is a mistake in writing, and not somebody else's group.
+    let groups: Vec<&str> = of_name().map(|k| &*k.group).filter(|g| !g.is_empty()).collect();
+    let of_kubernetes = group.ends_with(".k8s.io");
+    let is_misspelt = !group.contains('.') || (of_kubernetes && super::fields::nearest(group, &groups).is_some());
+    let built_in = BUILT_IN_GROUPS.contains(&group);
+    if !others.is_empty() && (built_in || is_misspelt) {
         return format!("write apiVersion: {}", others.join(" or "));
     }
-    let kinds: Vec<&str> = Kind::all().map(|k| k.info().kind).collect();
+    if !built_in && group.contains('.') {
+        return "custom resources are not supported yet, remove it".to_owned();
+    }
+    let kinds: Vec<&str> = Kind::all().map(|k| &*k.row().kind).collect();
     match super::fields::nearest(kind, &kinds) {
         Some(near) => format!("did you mean {near:?}?"),
-        None => "custom resources are not supported yet, remove it".to_owned(),
+        None => "this kind of Kubernetes is not supported yet, remove it".to_owned(),
     }
 }
 
-/// A namespaced object without a namespace goes to `default`, as `kubectl` has it.
+/// A namespaced object without a namespace goes to `default`, as kubectl has it; one of the cluster loses the one that it
+/// names, as the API server has it (`EnsureObjectNamespaceMatchesRequestNamespace`).
 fn default_namespace(value: &mut Value, kind: Kind) {
-    if !kind.info().namespaced {
+    if !kind.row().namespaced {
+        if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("namespace");
+        }
         return;
     }
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -229,9 +279,6 @@ fn take_node(raw: &Raw, out: &mut Manifests, problems: &mut Problems) {
             problems.push(raw.problem("metadata.name", message));
         }
         Some(pool) => {
-            if raw.value["spec"]["unschedulable"] == Value::Bool(true) {
-                out.cordoned.push(pool.name.clone());
-            }
             for (resource, quantity) in &pool.capacity {
                 if skeg_core::object::Milli::parse(quantity).is_err() {
                     let field = format!("status.capacity[{resource}]");
@@ -280,7 +327,7 @@ impl Manifests {
         self.objects.extend(other.objects);
         self.objects.sort_by_key(|o| rank(o.kind()));
         self.nodes.extend(other.nodes);
-        self.cordoned.extend(other.cordoned);
+        self.exported.extend(other.exported);
         for (what, n) in other.dropped {
             *self.dropped.entry(what).or_default() += n;
         }
@@ -301,7 +348,12 @@ impl Manifests {
             let json = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             Object::from_json(json).expect("a Namespace with a name is one")
         };
-        self.objects.splice(0..0, absent.iter().map(make));
+        let made: Vec<Object> = absent.iter().map(make).collect();
+        if !self.exported.is_empty() {
+            // They come with what is in them.
+            self.exported.extend(made.iter().map(Object::key));
+        }
+        self.objects.splice(0..0, made);
         absent
     }
 }
@@ -333,6 +385,8 @@ mod tests {
                     items:\n    - metadata: {name: b, namespace: x}\n- {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n";
         assert_eq!(names(text), ["Namespace/x", "ConfigMap/a", "ConfigMap/b"]);
         assert!(names("apiVersion: v1\nkind: List\nitems: []\n").is_empty());
+        let old = "apiVersion: v1\nitems: []\nkind: List\nmetadata: {}\nresourceVersion: ''\nselfLink: ''\n";
+        assert!(names(old).is_empty());
     }
 
     #[test]
@@ -341,6 +395,59 @@ mod tests {
         assert_eq!(m.add_namespaces(), ["shop"]);
         assert_eq!(m.objects.len(), 2);
         assert_eq!(read_text(CM).0.objects[0].meta().namespace.as_deref(), Some("default"));
+        let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r, namespace: x}\n\
+                    rules: []\n";
+        let (mut m, problems) = read_text(role);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!((m.add_namespaces(), m.objects[0].meta().namespace.as_deref()), (Vec::new(), None));
+    }
+
+    #[test]
+    fn objects_of_the_cluster_lose_the_namespace_that_they_name() {
+        let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r, namespace: x}\n";
+        let (mut m, problems) = read_text(role);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!(m.objects[0].meta().namespace, None);
+        assert!(m.add_namespaces().is_empty(), "and it is not made");
+    }
+
+    #[test]
+    fn a_list_may_have_what_older_tools_wrote() {
+        assert!(
+            names("apiVersion: v1\nitems: []\nkind: List\nmetadata: {}\nresourceVersion: ''\nselfLink: ''\n")
+                .is_empty()
+        );
+        let inside = "apiVersion: v1\nitems: []\nkind: List\nmetadata: {resourceVersion: '', selfLink: ''}\n";
+        assert!(names(inside).is_empty());
+    }
+
+    #[test]
+    fn the_advice_knows_whose_kind_it_is() {
+        let check = |api_version: &str, kind: &str, want: &str| {
+            let got =
+                read_text(&format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\n")).1.to_string();
+            assert!(got.contains(want), "{api_version} {kind}: {got}\n  lacks {want}");
+        };
+        for (api_version, kind) in [
+            ("serving.knative.dev/v1", "Service"),
+            ("gateway.networking.k8s.io/v1", "Gateway"),
+            ("monitoring.coreos.com/v1", "Pod"),
+            ("networking.istio.io/v1", "Ingress"),
+        ] {
+            check(api_version, kind, "custom resources are not supported yet");
+        }
+        for (api_version, kind) in [
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+            ("apiregistration.k8s.io/v1", "APIService"),
+            ("policy/v1beta1", "PodSecurityPolicy"),
+        ] {
+            check(api_version, kind, "this kind of Kubernetes is not supported yet");
+        }
+        check("extensions/v1beta1", "Ingress", "write apiVersion: networking.k8s.io/v1");
+        check("network.k8s.io/v1", "Ingress", "write apiVersion: networking.k8s.io/v1");
+        check("app/v1", "Deployment", "write apiVersion: apps/v1");
+        check("v1", "Deployment", "write apiVersion: apps/v1");
+        check("apps/v1", "Deploymen", "did you mean \"Deployment\"?");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod check;
 pub mod duration;
 pub mod export;
 pub mod fields;
+pub mod gaps;
 pub mod manifest;
 pub mod problem;
 pub mod scenario;
@@ -22,9 +23,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use skeg_core::{Kind, Object};
+use skeg_core::Object;
 
-use crate::scenario::{Action, Cluster, FaultLevel, NodePool, NodeSet, Scenario, Step};
+use crate::scenario::{Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
 use manifest::Manifests;
 pub use problem::{Problem, Problems};
 use yaml::Document;
@@ -106,6 +107,7 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
     }
     let loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
     problems.sort();
+    problems.warnings.clone_from(&loaded.warnings);
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 
@@ -196,7 +198,7 @@ fn assemble(
     if !made.is_empty() {
         notes.push(format!("namespaces that the input names and does not give are made: {}", made.join(", ")));
     }
-    let warnings = warnings(&manifests.objects);
+    let warnings = gaps::warnings(&manifests.objects, &given.timeline);
     let exported = export::group_pools(std::mem::take(&mut manifests.nodes));
     apply_nodes(&mut given, exported, options, document, problems, &mut notes);
     if given.name.is_empty() {
@@ -226,14 +228,13 @@ fn assemble(
             scenario.duration = Duration::from_secs(600);
         }
     }
-    let cordoned = NodeSet::Names(manifests.cordoned);
-    if cordoned != NodeSet::Names(Vec::new()) && options.nodes.is_none() {
-        let step = Step { at: Duration::ZERO, action: Action::Cordon { nodes: cordoned, cordoned: true } };
-        scenario.timeline.insert(0, step);
-    }
-    if !manifests.objects.is_empty() {
-        let step = Step { at: Duration::ZERO, action: Action::Apply(manifests.objects) };
-        scenario.timeline.insert(0, step);
+    let exported = manifests.exported;
+    let (exported, written) = manifests.objects.into_iter().partition(|o| exported.contains(&o.key()));
+    for (objects, action) in [(written, UserAction::Apply as fn(_) -> _), (exported, UserAction::Create)] {
+        let objects: Vec<Object> = objects;
+        if !objects.is_empty() {
+            scenario.timeline.insert(0, Step { at: Duration::ZERO, action: action(objects).into() });
+        }
     }
     Loaded { scenario, notes, warnings }
 }
@@ -281,6 +282,7 @@ fn default_pool() -> NodePool {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         zone: None,
+        cordoned: false,
     }
 }
 
@@ -296,38 +298,4 @@ pub fn default_cluster() -> Cluster {
         store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
         record_events: true,
     }
-}
-
-/// Kinds that are stored while nothing acts on them yet, so that a run says little about them.
-const NOT_RUN: [(Kind, &str); 11] = [
-    (Kind::STATEFUL_SET, "nothing makes their pods yet"),
-    (Kind::DAEMON_SET, "nothing makes their pods yet"),
-    (Kind::JOB, "nothing makes their pods yet"),
-    (Kind::CRON_JOB, "nothing makes their jobs yet"),
-    (Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by them yet"),
-    (Kind::PERSISTENT_VOLUME_CLAIM, "volumes are not simulated yet"),
-    (Kind::NETWORK_POLICY, "network policies are not simulated yet"),
-    (Kind::INGRESS, "ingress is not simulated yet"),
-    (Kind::RESOURCE_QUOTA, "quotas are not enforced yet"),
-    (Kind::LIMIT_RANGE, "limit ranges are not enforced yet"),
-    (Kind::PRIORITY_CLASS, "preemption is not simulated yet"),
-];
-
-fn warnings(objects: &[Object]) -> Vec<String> {
-    let mut out = Vec::new();
-    for (kind, why) in NOT_RUN {
-        let names: Vec<String> = objects
-            .iter()
-            .filter(|o| o.kind() == kind)
-            .map(|o| {
-                format!("{}/{}", o.meta().namespace.as_deref().unwrap_or(""), o.meta().name.as_deref().unwrap_or(""))
-            })
-            .collect();
-        match names.len() {
-            0 => {}
-            1..=3 => out.push(format!("{kind} {}: stored, but {why}", names.join(", "))),
-            n => out.push(format!("{n} objects of kind {kind}, such as {}: stored, but {why}", names[0])),
-        }
-    }
-    out
 }

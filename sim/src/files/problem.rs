@@ -43,6 +43,8 @@ pub struct Problems {
     pub list: Vec<Problem>,
     /// How many more there are.
     pub more: usize,
+    /// What would not be carried out of the rest.
+    pub warnings: Vec<String>,
 }
 
 impl Problems {
@@ -91,6 +93,7 @@ impl fmt::Display for Problems {
         if self.more > 0 {
             write!(f, "\nerror: and {} more; correct these first", self.more)?;
         }
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))?;
         Ok(())
     }
 }

@@ -10,7 +10,10 @@ use super::action;
 use super::fields::{Field, Fields, Reader, nearest};
 use super::problem::Problems;
 use super::yaml::Document;
-use crate::scenario::{Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step};
+use crate::fault::{Fault, Target};
+use crate::scenario::{
+    Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step, UserAction,
+};
 
 /// `apiVersion` of scenarios.
 pub const API_VERSION: &str = "skeg.dev/v1alpha1";
@@ -202,7 +205,7 @@ fn node_pool(field: &Field<'_>) -> Option<NodePool> {
         f.get("taints").and_then(|t| t.items()).unwrap_or_default().iter().filter_map(taint).collect();
     let zone = f.get("zone").and_then(|z| z.name()).map(str::to_owned);
     f.finish();
-    Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone })
+    Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone, cordoned: false })
 }
 
 /// What a node offers where nothing is said.
@@ -254,6 +257,9 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     if let Some(d) = f.get("stop").and_then(|s| s.duration()) {
         p.stop = d;
     }
+    if let Some(d) = f.get("hook").and_then(|s| s.duration()) {
+        p.hook = d;
+    }
     if let Some(q) = f.get("cpu").and_then(|s| s.quantity()) {
         p.cpu_milli = u64::try_from(q.milli()).unwrap_or(0);
     }
@@ -272,7 +278,7 @@ impl Known {
     fn add(&mut self, object: &Object) {
         let meta = object.meta();
         let kind = object.kind();
-        let namespace = if kind.info().namespaced { meta.namespace.as_deref().unwrap_or("default") } else { "" };
+        let namespace = if kind.row().namespaced { meta.namespace.as_deref().unwrap_or("default") } else { "" };
         let key = ObjectKey::new(kind, namespace, meta.name.as_deref().unwrap_or(""));
         let pod = match object {
             Object::Deployment(d) => Some(&d.spec.pod),
@@ -387,28 +393,34 @@ fn read_timeline(
     }
     read.sort_by_key(|(step, _)| step.at);
     for (step, field) in &read {
-        check_action(field, &step.action, known, places);
+        match &step.action {
+            Action::User(action) => check_action(field, action, known, places),
+            Action::Fault(fault) => check_fault(field, fault, places),
+        }
     }
     given.timeline = read.into_iter().map(|(step, _)| step).collect();
 }
 
 /// What an action refers to must exist, and be of a kind that it can be done to.
-fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &Places) {
+fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, places: &Places) {
     let of_kind = |key: &ObjectKey, verb: &str, kinds: &[Kind]| {
         if !kinds.contains(&key.kind) {
-            let names: Vec<&str> = kinds.iter().map(|k| k.info().kind).collect();
+            let names: Vec<&str> = kinds.iter().map(|k| &*k.row().kind).collect();
             field.fail(format!("Invalid value: {:?}: {verb} works on {}", key.to_string(), names.join(", ")));
         }
     };
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
-        Action::Apply(objects) => objects.iter().for_each(|o| known.add(o)),
-        Action::Delete(key) | Action::Patch { key, .. } => _ = known.check(field, key),
-        Action::Scale { key, .. } => {
+        UserAction::Apply(objects) | UserAction::Create(objects) => objects.iter().for_each(|o| known.add(o)),
+        UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
+            places.check(field, &NodeSet::Names(vec![key.name().to_owned()]));
+        }
+        UserAction::Delete(key) | UserAction::Patch { key, .. } => _ = known.check(field, key),
+        UserAction::Scale { key, .. } => {
             known.check(field, key);
             of_kind(key, "scale", SCALED);
         }
-        Action::SetImage { key, container, .. } => {
+        UserAction::SetImage { key, container, .. } => {
             if known.check(field, key) {
                 let containers = &known.0[key];
                 if !containers.is_empty() && !containers.contains(container) {
@@ -416,56 +428,37 @@ fn check_action(field: &Field<'_>, action: &Action, known: &mut Known, places: &
                 }
             }
         }
-        Action::Rollback { key, .. } => {
+        UserAction::Rollback { key, .. } => {
             known.check(field, key);
             of_kind(key, "rollback", &[Kind::DEPLOYMENT]);
         }
-        Action::Pause { key, .. } => {
+        UserAction::Pause { key, .. } => {
             known.check(field, key);
             of_kind(key, "pause and resume", &[Kind::DEPLOYMENT]);
         }
-        Action::Restart { key } => {
+        UserAction::Restart { key } => {
             known.check(field, key);
             of_kind(key, "restart", &[Kind::DEPLOYMENT]);
         }
-        Action::RollingUpdate { old, new, .. } => {
+        UserAction::RollingUpdate { old, new, .. } => {
             known.check(field, old);
             known.add(new);
         }
-        Action::Cordon { nodes, .. }
-        | Action::Drain { nodes }
-        | Action::Kill { nodes, .. }
-        | Action::Start { nodes }
-        | Action::RestartAgent { nodes }
-        | Action::Degrade { nodes, .. }
-        | Action::DropConnections { nodes }
-        | Action::RuntimeTrouble { nodes, .. }
-        | Action::ClockDrift { nodes, .. }
-        | Action::Clog { nodes, .. }
-        | Action::ClockJump { nodes, .. } => places.check(field, nodes),
-        Action::Partition { from, to, .. } => {
-            places.check(field, from);
-            places.check(field, to);
-            if from == to {
-                field.fail("Invalid value: both sides of the partition are the same nodes");
+        UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => places.check(field, nodes),
+    }
+}
+
+/// What a fault is about must exist.
+fn check_fault(field: &Field<'_>, fault: &Fault, places: &Places) {
+    for target in fault.targets() {
+        match target {
+            Target::Nodes(set) => places.check(field, set),
+            Target::ApiServer(index) if index >= places.api_servers => {
+                let count = places.api_servers;
+                field.fail(format!("Not found: API server {index}; the cluster has {count} of them, counted from 0"));
             }
+            Target::ApiServer(_) => {}
         }
-        Action::RestartApiServer { index: Some(index), .. }
-        | Action::Overload { index, .. }
-        | Action::Lag { index, .. } => {
-            if *index >= places.api_servers {
-                field.fail(format!(
-                    "Not found: API server {index}; the cluster has {} of them, counted from 0",
-                    places.api_servers
-                ));
-            }
-        }
-        Action::RestartApiServer { index: None, .. }
-        | Action::Heal
-        | Action::ChangeLeader { .. }
-        | Action::Compact
-        | Action::StallStore { .. }
-        | Action::CrashPods { .. } => {}
     }
 }
 

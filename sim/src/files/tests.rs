@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{LoadOptions, Loaded, Problems, Source, load};
-use crate::scenario::{Action, FaultLevel};
+use crate::scenario::{Action, FaultLevel, UserAction};
 
 /// Files in memory.
 struct Memory(BTreeMap<String, String>);
@@ -48,7 +48,7 @@ fn plain_manifests_get_a_default_cluster() {
     let s = &loaded.scenario;
     assert_eq!((s.name.as_str(), s.cluster.pools[0].count, s.cluster.zones), ("app", 40, 3));
     assert_eq!((s.faults, s.stop_when_converged, s.duration), (FaultLevel::Light, false, Duration::from_secs(600)));
-    let Action::Apply(objects) = &s.timeline[0].action else { panic!("{:?}", s.timeline) };
+    let Action::User(UserAction::Apply(objects)) = &s.timeline[0].action else { panic!("{:?}", s.timeline) };
     assert_eq!(objects.len(), 2, "the namespace is made: {objects:?}");
     assert_eq!(loaded.notes.len(), 1);
     let plain = load_files(&[("app.yaml", APP)], &LoadOptions::default()).unwrap().scenario;
@@ -82,19 +82,40 @@ fn a_scenario_is_read() {
 
 #[test]
 fn every_fault_has_a_name_in_files() {
+    let mut seen = std::collections::BTreeSet::new();
     for (step, want) in [
+        ("kill: {zone: zone-a, diskLost: true, for: 1m}", "kill zone-a with its disk, for 60s"),
+        ("start: {random: 2}", "start 2 random node(s)"),
+        ("restartAgent: {labels: \"a=b\"}", "restart the agent of nodes with a=b"),
+        (
+            "partition: {from: {zone: zone-a}, to: {controlPlane: true}, oneWay: true, for: 5s}",
+            "partition zone-a from the control plane, one way, for 5s",
+        ),
+        ("heal: {}", "heal"),
+        ("heal:", "heal"),
+        ("degrade: {all: true, extraLatency: 1s, lossPercent: 3}", "links of all nodes get 1s slower and lose 3%"),
+        ("clockJump: {controlPlane: true, by: -30s}", "clock of the control plane jumps by -30s"),
         ("clockDrift: {controlPlane: true, ppm: -200}", "clock of the control plane drifts by -200 ppm"),
         ("clog: {names: [node-1], for: 20s}", "links of node-1 are clogged for 20s"),
         ("overload: {oneIn: 3}", "API server 0 turns away one request in 3"),
         ("overload: {apiServer: 1, oneIn: 0}", "API server 1 is overloaded no more"),
-        ("runtimeTrouble: {all: true, oneIn: 0}", "the container runtimes of all nodes work again"),
+        ("restartApiServer: {apiServer: 1}", "API server 1 is down for 10s"),
+        ("changeLeader: {downFor: 5s}", "the leaders crash, for 5s"),
+        ("compact: true", "compact the store"),
+        ("lag: {apiServer: 1, by: 3s, for: 1m}", "API server 1 lags by 3s, for 60s"),
         ("lag: {apiServer: 1, by: 0s}", "API server 1 lags no more"),
+        ("stallStore: {for: 3s}", "the store stalls for 3s"),
+        ("dropConnections: {all: true}", "connections of all nodes die"),
+        ("runtimeTrouble: {all: true, oneIn: 0}", "the container runtimes of all nodes work again"),
+        ("crashPods: {selector: \"a=b\"}", "pods a=b in default crash"),
     ] {
         let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");
         let loaded = scenario(&spec).unwrap_or_else(|problems| panic!("{step}: {problems}"));
         let action = &loaded.scenario.timeline.last().expect("a step").action;
-        assert_eq!(crate::action::describe(action), want);
+        assert_eq!(action.describe(), want);
+        seen.insert(step.split(':').next().expect("a name"));
     }
+    assert_eq!(seen, crate::fault::NAMES.iter().copied().collect());
 }
 
 fn refused(spec: &str, want: &str) {

@@ -147,7 +147,12 @@ fn marks(o: &Outcome) -> Vec<Mark> {
 }
 
 fn tables(out: &mut String, o: &Outcome) {
-    let not: Vec<_> = o.not_converged.iter().map(|n| vec![n.what.clone(), n.why.clone()]).collect();
+    let warnings = o.warnings.iter().map(|w| vec![w.clone()]);
+    table(out, "Not carried out (this run says nothing about it)", &["What"], warnings.collect());
+    let mut not: Vec<_> = o.not_converged.iter().map(|n| vec![n.what.clone(), n.why.clone()]).collect();
+    if o.not_converged_total > not.len() {
+        not.push(vec![format!("and {} more", o.not_converged_total - not.len()), String::new()]);
+    }
     table(out, "Not converged", &["What", "Why"], not);
     let expectations = o.expectations.iter().map(|e| vec![mark(e.met, "met", "unmet"), e.what.clone(), e.seen.clone()]);
     table(out, "Expectations", &["", "Expectation", "Seen"], expectations.collect());
@@ -165,7 +170,11 @@ fn tables(out: &mut String, o: &Outcome) {
     table(out, "Rollouts", &headings, rollouts.collect());
     let pending = pending_by_reason(&o.pending);
     let pending = pending.iter().map(|(why, n, pod)| vec![n.to_string(), (*pod).to_owned(), (*why).to_owned()]);
-    table(out, "Pending pods", &["#Pods", "For example", "Why"], pending.collect());
+    let title = match o.pending_total.saturating_sub(o.pending.len()) {
+        0 => "Pending pods".to_owned(),
+        _ => format!("Pending pods ({}; the reasons of the first {})", o.pending_total, o.pending.len()),
+    };
+    table(out, &title, &["#Pods", "For example", "Why"], pending.collect());
     let history = happenings(o)
         .into_iter()
         .map(|(at, what, fault)| vec![seconds(at), if fault { "fault" } else { "user" }.to_owned(), what.to_owned()]);

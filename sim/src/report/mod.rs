@@ -51,7 +51,7 @@ fn bytes(n: u64) -> String {
 fn verdict(o: &Outcome) -> (String, bool) {
     let broken = o.invariants.iter().filter(|i| i.broken).count();
     let unmet = o.expectations.iter().filter(|e| !e.met).count();
-    let converged = match (o.converged, o.not_converged.len()) {
+    let converged = match (o.converged, o.not_converged_total) {
         (true, _) => "converged".to_owned(),
         (false, 0) => "not converged".to_owned(),
         (false, n) => format!("not converged ({n} {})", plural(n, "reason", "reasons")),

@@ -39,6 +39,8 @@ fn outcome() -> Outcome {
         event_hash: "00deadbeef00cafe".to_owned(),
         converged: false,
         not_converged: vec![NotConverged { what: "Deployment shop/api".to_owned(), why: "11 of 12 ready".to_owned() }],
+        not_converged_total: 3,
+        warnings: vec!["ResourceQuota shop/q: kind: stored, but quotas are not enforced yet".to_owned()],
         invariants: vec![
             InvariantResult { name: "node-capacity".to_owned(), broken: false, details: Vec::new() },
             InvariantResult {
@@ -60,6 +62,7 @@ fn outcome() -> Outcome {
                     .to_owned(),
             })
             .into(),
+        pending_total: 120,
         rollouts: vec![Rollout {
             workload: "Deployment shop/api".to_owned(),
             started: 300.0,

@@ -49,6 +49,7 @@ impl Writer {
 pub fn text(o: &Outcome, colour: bool) -> String {
     let mut w = Writer { out: String::new(), colour };
     head(&mut w, o);
+    warnings(&mut w, o);
     workloads(&mut w, o);
     rollouts(&mut w, o);
     pending(&mut w, o);
@@ -77,6 +78,19 @@ fn head(w: &mut Writer, o: &Outcome) {
     ));
     let phases: Vec<String> = o.pods.iter().map(|(phase, n)| format!("{} {phase}", count(*n as u64))).collect();
     w.line(&format!("pods: {}", if phases.is_empty() { "none".to_owned() } else { phases.join(", ") }));
+}
+
+fn warnings(w: &mut Writer, o: &Outcome) {
+    if o.warnings.is_empty() {
+        return;
+    }
+    w.heading("NOT CARRIED OUT (this run says nothing about it)");
+    for warning in o.warnings.iter().take(MAX_ROWS) {
+        w.line(&format!("  {warning}"));
+    }
+    if o.warnings.len() > MAX_ROWS {
+        w.line(&format!("  and {} more", o.warnings.len() - MAX_ROWS));
+    }
 }
 
 fn workloads(w: &mut Writer, o: &Outcome) {
@@ -116,7 +130,11 @@ fn pending(w: &mut Writer, o: &Outcome) {
     for (why, n, pod) in reasons.iter().take(MAX_ROWS) {
         table.row(vec![n.to_string(), (*pod).to_owned(), (*why).to_owned()]);
     }
-    w.table(&format!("PENDING PODS ({})", o.pending.len()), &table, reasons.len(), MAX_ROWS.min(reasons.len()));
+    let title = match o.pending_total.saturating_sub(o.pending.len()) {
+        0 => format!("PENDING PODS ({})", o.pending.len()),
+        _ => format!("PENDING PODS ({}; the reasons of the first {})", count(o.pending_total as u64), o.pending.len()),
+    };
+    w.table(&title, &table, reasons.len(), MAX_ROWS.min(reasons.len()));
 }
 
 fn utilisation(w: &mut Writer, o: &Outcome) {
@@ -192,8 +210,9 @@ fn not_converged(w: &mut Writer, o: &Outcome) {
     for n in o.not_converged.iter().take(MAX_ROWS) {
         w.line(&format!("  {}: {}", n.what, n.why));
     }
-    if o.not_converged.len() > MAX_ROWS {
-        w.line(&format!("  and {} more", o.not_converged.len() - MAX_ROWS));
+    let told = o.not_converged.len().min(MAX_ROWS);
+    if o.not_converged_total > told {
+        w.line(&format!("  and {} more", count((o.not_converged_total - told) as u64)));
     }
 }
 

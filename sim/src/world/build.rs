@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
-use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::object::{Kinds, REGION_LABEL, ZONE_LABEL};
 use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
@@ -14,12 +14,14 @@ use skeg_core::store::MemoryStore;
 use super::wakes::Wakes;
 use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
 use crate::clock::Clock;
+use crate::fault::Layered;
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
 use crate::scenario::{Action, FaultLevel, Scenario};
+use crate::subnet::Subnet;
 
 /// Splits nodes of a scenario over zones and gives each its configuration.
 fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
@@ -44,6 +46,7 @@ fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
                 node_name: Rc::from(name),
                 labels,
                 taints,
+                register_schedulable: !pool.cordoned,
                 capacity: pool.capacity.clone(),
                 host_ip: Rc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
                 record_events: scenario.cluster.record_events,
@@ -85,16 +88,31 @@ impl World {
         let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
         let control = processes.len();
         let mut nodes = Vec::new();
-        for (n, (config, zone)) in node_configs(scenario).into_iter().enumerate() {
+        let configs = node_configs(scenario);
+        let subnets = Subnet::of_agents(configs.iter().map(|(config, _)| config));
+        for (n, ((config, zone), addresses)) in configs.into_iter().zip(subnets).enumerate() {
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
             let agent = add(format!("agent {name}"), Role::Agent(n, Rc::new(config)), host, &mut processes);
             let proxy = cluster.proxies.then(|| {
                 let config = ProxyConfig { node_name: Rc::from(&*name), zone: Rc::from(&*zone) };
                 add(format!("proxy {name}"), Role::Proxy(n, config), host, &mut processes)
             });
-            let runtime = NodeRuntime::new(n as u32, Rng::stream(seed, &format!("runtime {name}"), 0));
+            let runtime = NodeRuntime::new(n as u32, addresses, Rng::stream(seed, &format!("runtime {name}"), 0));
             let services = BTreeMap::new();
-            nodes.push(NodeHost { name, zone, labels, runtime, up: true, epoch: 0, agent, proxy, host, services });
+            nodes.push(NodeHost {
+                name,
+                zone,
+                labels,
+                runtime,
+                up: true,
+                down_by: Vec::new(),
+                trouble: Layered::default(),
+                epoch: 0,
+                agent,
+                proxy,
+                host,
+                services,
+            });
         }
         let (count, wakes) = (apis.len(), Wakes::new(mix(seed, 2), processes.len()));
         let mut world = World {
@@ -123,10 +141,13 @@ impl World {
             steady: true,
             time: Clock::steady(0),
             control,
-            overloads: vec![0; count],
-            lags: vec![Duration::ZERO; count],
+            overloads: vec![Layered::default(); count],
+            lags: vec![Layered::default(); count],
             store_latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),
             store_stalled_until: 0,
+            stalls: Layered::default(),
+            active: Vec::new(),
+            taken_down: Vec::new(),
             store_armed: u64::MAX,
             store_up: vec![0; count],
             store_down: vec![0; count],
@@ -136,6 +157,7 @@ impl World {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,
                 share_informers: scenario.faults == FaultLevel::None,
+                kinds: Kinds::default(),
             },
             scratch: Scratch::default(),
             store_out: Vec::new(),

@@ -1,4 +1,5 @@
-//! The timeline: what users do goes to their process, everything else is done to the world here.
+//! The timeline: what users do goes to their process, what fate does is done to the world. Faults themselves are in
+//! `fault`; here is what they do it with.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,19 +9,21 @@ use skeg_core::object::{Kind, ObjectKey, Selector};
 use skeg_core::store::{self, StoreClient, StoreKey, StoreRequest, Stored};
 
 use super::{Event, NOTICE, NodeHost, STORE_HOST, World};
-use crate::action::{describe, is_users};
+use crate::clock::Clock;
+use crate::fault::{Fault, FaultId};
 use crate::net::HostId;
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running};
 use crate::runtime::Fire;
-use crate::scenario::{Action, NodeSet};
+use crate::scenario::{Action, NodeSet, UserAction};
 
 impl World {
     pub(super) fn seconds(&self) -> f64 {
         self.now as f64 / 1e9
     }
 
-    pub(super) fn node_set(&mut self, set: &NodeSet) -> Vec<usize> {
+    /// The nodes of a set.
+    pub(crate) fn node_set(&mut self, set: &NodeSet) -> Vec<usize> {
         let by = |f: &dyn Fn(&NodeHost) -> bool| -> Vec<usize> {
             self.nodes.iter().enumerate().filter(|(_, n)| f(n)).map(|(i, _)| i).collect()
         };
@@ -42,7 +45,8 @@ impl World {
         }
     }
 
-    pub(super) fn hosts(&mut self, set: &NodeSet) -> BTreeSet<HostId> {
+    /// The hosts of a set.
+    pub(crate) fn hosts(&mut self, set: &NodeSet) -> BTreeSet<HostId> {
         if *set == NodeSet::ControlPlane {
             let of_control = |p: &&Process| p.role.node().is_none() && !matches!(p.role, Role::User);
             let control = self.processes.iter().filter(of_control);
@@ -52,134 +56,69 @@ impl World {
     }
 
     pub(super) fn act(&mut self, step: usize) {
-        let action = self.timeline[step].1.clone();
-        if is_users(&action) && self.processes[self.user as usize].running.is_none() {
+        match self.timeline[step].1.clone() {
+            Action::User(action) => self.users_act(step, &action),
+            Action::Fault(fault) => self.strike(FaultId(step as u32), fault),
+        }
+    }
+
+    fn users_act(&mut self, step: usize, action: &UserAction) {
+        let user = self.user;
+        if self.processes[user as usize].running.is_none() {
             // A step at the very start waits for its user.
             self.heap.push(self.now + 10_000_000, Event::Step(step));
             return;
         }
-        let what = describe(&action);
-        let happening = Happening { at: self.seconds(), what };
-        if is_users(&action) {
-            let nodes: Vec<String> = match &action {
-                Action::Cordon { nodes, .. } | Action::Drain { nodes } => {
-                    let nodes = nodes.clone();
-                    self.node_set(&nodes).into_iter().map(|n| self.nodes[n].name.clone()).collect()
-                }
-                _ => Vec::new(),
-            };
-            let user = self.user;
-            let now = self.clock(self.processes[user as usize].host);
-            if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {
-                u.act(now, &action, &nodes);
-            }
-            self.rearm(user);
-        } else {
-            self.faults.push(happening);
-            self.fate(&action);
+        let nodes = action.nodes().map(|nodes| self.node_set(nodes)).unwrap_or_default();
+        let nodes: Vec<String> = nodes.into_iter().map(|n| self.nodes[n].name.clone()).collect();
+        let now = self.clock(self.processes[user as usize].host);
+        if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {
+            u.act(now, action, &nodes);
+        }
+        self.rearm(user);
+    }
+
+    /// Lets a fault happen, and heal when it has lasted as long as it is to.
+    fn strike(&mut self, id: FaultId, fault: Fault) {
+        self.faults.push(Happening { at: self.seconds(), what: fault.describe() });
+        fault.strike(self, id);
+        if let Some(lasts) = fault.lasts() {
+            self.heap.push(self.now + lasts.as_nanos() as u64, Event::Mend(id));
+        }
+        self.active.push((id, fault));
+    }
+
+    /// Heals a fault, unless it is healed.
+    pub(super) fn heal(&mut self, id: FaultId) {
+        if let Some(i) = self.active.iter().position(|(other, _)| *other == id) {
+            let (_, fault) = self.active.remove(i);
+            self.faults.push(Happening { at: self.seconds(), what: format!("over: {}", fault.describe()) });
+            fault.heal(self, id);
         }
     }
 
-    pub(super) fn fate(&mut self, action: &Action) {
-        match action {
-            Action::Kill { nodes, disk_lost } => {
-                for n in self.node_set(nodes) {
-                    self.power_off(n, *disk_lost);
-                }
-            }
-            Action::Start { nodes } => {
-                for n in self.node_set(nodes) {
-                    self.power_on(n);
-                }
-            }
-            Action::RestartAgent { nodes } => {
-                for n in self.node_set(nodes) {
-                    for process in [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten() {
-                        let down = self.rng.duration(Duration::from_secs(1), Duration::from_secs(20));
-                        self.restart_after(process, down);
-                    }
-                }
-            }
-            Action::Partition { from, to, one_way } => {
-                let (from, to) = (self.hosts(from), self.hosts(to));
-                self.net.cut(from, to, *one_way);
-            }
-            Action::Heal => self.heal(),
-            Action::Degrade { nodes, extra_latency, loss_percent } => {
-                let hosts = self.hosts(nodes);
-                self.net.degrade(hosts, *extra_latency, *loss_percent);
-            }
-            Action::ClockJump { nodes, by_seconds } => {
-                for host in self.hosts(nodes) {
-                    self.steady = false;
-                    self.clocks[host as usize].jump(*by_seconds);
-                }
-            }
-            Action::ClockDrift { nodes, ppm } => {
-                for host in self.hosts(nodes) {
-                    self.steady = false;
-                    self.clocks[host as usize].drift(self.now, *ppm);
-                }
-                // Who waits for its own clock is woken earlier or later now.
-                (0..self.processes.len() as u32).for_each(|p| self.rearm(p));
-            }
-            Action::Clog { nodes, for_ } => {
-                let hosts = self.hosts(nodes);
-                self.net.clog(hosts, self.now + for_.as_nanos() as u64);
-            }
-            Action::Overload { index, one_in } => {
-                let i = index % self.overloads.len();
-                self.overloads[i] = *one_in;
-            }
-            Action::RestartApiServer { index, down_for } => {
-                let count = self.apis.len();
-                let i = index.unwrap_or_else(|| self.rng.below(count as u64) as usize) % count;
-                self.restart_after(self.apis[i], *down_for);
-            }
-            Action::ChangeLeader { down_for } => self.change_leader(*down_for),
-            Action::Compact => {
-                let at = self.store.revision();
-                let now = self.clock(STORE_HOST);
-                // A client of its own, to which nothing is delivered.
-                let request = store::In::Request(StoreClient(u32::MAX), 0, StoreRequest::Compact { at });
-                self.store.handle(now, request, &mut Vec::new());
-            }
-            Action::Lag { index, by } => {
-                let i = index % self.lags.len();
-                self.lags[i] = *by;
-            }
-            Action::StallStore { for_ } => {
-                self.store_stalled_until = self.now + for_.as_nanos() as u64;
-            }
-            Action::CrashPods { namespace, selector } => self.crash_pods(namespace, selector),
-            Action::DropConnections { nodes } => {
-                let hosts = self.hosts(nodes);
-                for p in 0..self.processes.len() as u32 {
-                    if hosts.contains(&self.processes[p as usize].host) {
-                        self.kill_connection(p);
-                    }
-                }
-            }
-            Action::RuntimeTrouble { nodes, one_in } => {
-                for n in self.node_set(nodes) {
-                    self.nodes[n].runtime.trouble_one_in = *one_in;
-                }
-            }
-            other => unreachable!("a user's action: {other:?}"),
+    /// Heals each fault so far.
+    pub(crate) fn heal_each(&mut self) {
+        for (id, fault) in std::mem::take(&mut self.active) {
+            fault.heal(self, id);
         }
     }
 
-    pub(super) fn power_off(&mut self, n: usize, disk_lost: bool) {
-        if !self.nodes[n].up {
-            return;
-        }
+    /// Takes a node's power, for as long as this fault lasts.
+    pub(crate) fn power_off(&mut self, n: usize, by: FaultId, disk_lost: bool) {
         let wall = self.clock(self.nodes[n].host).wall;
         let node = &mut self.nodes[n];
+        node.down_by.push(by);
+        if disk_lost || node.up {
+            node.runtime.power_off(wall, disk_lost);
+        }
+        if !node.up {
+            return;
+        }
         node.up = false;
         node.epoch += 1;
-        node.runtime.power_off(wall, disk_lost);
         node.services.clear();
-        for process in [Some(node.agent), node.proxy].into_iter().flatten() {
+        for process in self.processes_of(n) {
             // The machine is gone without a word: the server learns of it by silence.
             let connection = self.processes[process as usize].connection.take();
             self.crash(process);
@@ -190,52 +129,91 @@ impl World {
         }
     }
 
-    pub(super) fn power_on(&mut self, n: usize) {
+    /// A fault keeps a node from power no more; others may.
+    pub(crate) fn power_back(&mut self, n: usize, by: FaultId) {
+        let down_by = &mut self.nodes[n].down_by;
+        down_by.retain(|id| *id != by);
+        if down_by.is_empty() {
+            self.power_on(n);
+        }
+    }
+
+    /// Gives a node power, whatever took it.
+    pub(crate) fn power_on(&mut self, n: usize) {
+        self.nodes[n].down_by.clear();
         if self.nodes[n].up {
             return;
         }
         self.nodes[n].up = true;
-        for process in [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten() {
+        for process in self.processes_of(n) {
             let boot = self.rng.duration(Duration::from_secs(1), Duration::from_secs(5));
             self.heap.push(self.now + boot.as_nanos() as u64, Event::Restart { process });
         }
     }
 
-    /// Mends links, clocks, lags and runtimes, and brings back whatever is down.
-    pub(super) fn heal(&mut self) {
-        self.net.heal();
+    /// The processes of a node.
+    pub(crate) fn processes_of(&self, n: usize) -> impl Iterator<Item = u32> + use<> {
+        [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten()
+    }
+
+    /// Crashes a process; it comes back after a while, or when the fault is healed.
+    pub(crate) fn restart_after(&mut self, process: u32, by: FaultId, down: Duration) {
+        self.crash(process);
+        self.taken_down.push((by, process));
+        self.heap.push(self.now + down.as_nanos() as u64, Event::Restart { process });
+    }
+
+    /// Brings back at once what a fault has taken down.
+    pub(crate) fn bring_back(&mut self, by: FaultId) {
+        for (_, process) in self.taken_down.extract_if(.., |(id, _)| *id == by) {
+            self.heap.push(self.now + 1, Event::Restart { process });
+        }
+    }
+
+    /// The clock of a host, to make it wrong.
+    pub(crate) fn tamper_with_clock(&mut self, host: HostId) -> &mut Clock {
+        self.steady = false;
+        &mut self.clocks[host as usize]
+    }
+
+    /// Takes back what a fault has made of the clocks.
+    pub(crate) fn mend_clocks(&mut self, by: FaultId) {
         let now = self.now;
-        self.clocks.iter_mut().for_each(|clock| clock.mend(now));
-        self.overloads.fill(0);
-        self.lags.fill(Duration::ZERO);
-        self.store_stalled_until = 0;
-        for n in 0..self.nodes.len() {
-            self.nodes[n].runtime.trouble_one_in = 0;
-            self.power_on(n);
-        }
-        for p in 0..self.processes.len() as u32 {
-            let process = &self.processes[p as usize];
-            if process.running.is_none() && process.role.node().is_none() {
-                self.heap.push(self.now + 1, Event::Restart { process: p });
-            }
+        self.clocks.iter_mut().for_each(|clock| clock.mend(now, by));
+        self.rearm_all();
+    }
+
+    /// Whoever waits for its own clock is woken earlier or later now.
+    pub(crate) fn rearm_all(&mut self) {
+        (0..self.processes.len() as u32).for_each(|p| self.rearm(p));
+    }
+
+    /// Whether a process leads its role, by its own clock.
+    pub(crate) fn is_leader(&self, process: u32) -> bool {
+        let now = self.clock(self.processes[process as usize].host);
+        match &self.processes[process as usize].running {
+            Some(Running::Manager(m)) => m.is_leader(now),
+            Some(Running::Scheduler(m)) => m.is_leader(now),
+            _ => false,
         }
     }
 
-    pub(super) fn change_leader(&mut self, down: Duration) {
-        for p in 0..self.processes.len() as u32 {
-            let now = self.clock(self.processes[p as usize].host);
-            let leads = match &self.processes[p as usize].running {
-                Some(Running::Manager(m)) => m.is_leader(now),
-                Some(Running::Scheduler(m)) => m.is_leader(now),
-                _ => false,
-            };
-            if leads {
-                self.restart_after(p, down);
-            }
-        }
+    /// Compacts the store up to now.
+    pub(crate) fn compact(&mut self) {
+        let at = self.store.revision();
+        let now = self.clock(STORE_HOST);
+        // A client of its own, to which nothing is delivered.
+        let request = store::In::Request(StoreClient(u32::MAX), 0, StoreRequest::Compact { at });
+        self.store.handle(now, request, &mut Vec::new());
     }
 
-    pub(super) fn crash_pods(&mut self, namespace: &str, selector: &Selector) {
+    /// Counts anew until when the store stalls.
+    pub(crate) fn restall(&mut self) {
+        self.store_stalled_until = self.stalls.all().max().unwrap_or(0);
+    }
+
+    /// Containers of the pods that match crash.
+    pub(crate) fn crash_pods(&mut self, namespace: &str, selector: &Selector) {
         let start = StoreKey::Object(ObjectKey::range_start(Kind::POD, namespace));
         let end = StoreKey::Object(ObjectKey::range_end(Kind::POD, namespace));
         let matching = self.store.range(&start, &end).filter_map(|kv| match &kv.value {

@@ -21,6 +21,7 @@ use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::clock::Clock;
+use crate::fault::{Fault, FaultId, Layered};
 use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
@@ -29,6 +30,7 @@ use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
+use crate::user::User;
 use wakes::{MANY, Wakes};
 
 /// How long until an end notices that its connection is dead, at most.
@@ -78,6 +80,8 @@ enum Event {
         fire: Fire,
     },
     Step(usize),
+    /// A fault has lasted as long as it was to.
+    Mend(FaultId),
     Restart {
         process: u32,
     },
@@ -95,6 +99,7 @@ impl Event {
             Event::FromStore { .. } => Tag::FromStore,
             Event::Runtime { .. } => Tag::Runtime,
             Event::Step(_) => Tag::Step,
+            Event::Mend(_) => Tag::Mend,
             Event::Restart { .. } => Tag::Restart,
             Event::StoreWake => Tag::StoreWake,
         }
@@ -109,6 +114,7 @@ impl Event {
             | Event::FromStore { process, .. }
             | Event::Restart { process } => *process as usize,
             Event::ToStore { api: who, .. } | Event::Runtime { node: who, .. } | Event::Step(who) => *who,
+            Event::Mend(id) => id.0 as usize,
             Event::StoreWake => 0,
         }
     }
@@ -136,11 +142,23 @@ enum Tag {
     Step,
     Restart,
     StoreWake,
+    Mend,
 }
 
 /// Their names, in order.
-const TAGS: [&str; 10] =
-    ["wake", "to api", "to client", "closed", "to store", "from store", "runtime", "step", "restart", "store wake"];
+const TAGS: [&str; 11] = [
+    "wake",
+    "to api",
+    "to client",
+    "closed",
+    "to store",
+    "from store",
+    "runtime",
+    "step",
+    "restart",
+    "store wake",
+    "mend",
+];
 
 /// What a machine says goes here first; kept, so that a step need not allocate.
 #[derive(Debug, Default)]
@@ -164,6 +182,10 @@ pub struct NodeHost {
     pub runtime: NodeRuntime,
     /// Whether it has power.
     pub up: bool,
+    /// Faults that keep it from power.
+    down_by: Vec<FaultId>,
+    /// Faults that trouble its runtime, one time in so many.
+    trouble: Layered<u64>,
     epoch: u32,
     agent: u32,
     proxy: Option<u32>,
@@ -176,6 +198,12 @@ impl NodeHost {
     /// Whether a service proxy runs on it.
     pub fn has_proxy(&self) -> bool {
         self.proxy.is_some()
+    }
+
+    /// Changes what faults make of its runtime.
+    pub(crate) fn change_trouble(&mut self, change: impl FnOnce(&mut Layered<u64>)) {
+        change(&mut self.trouble);
+        self.runtime.trouble_one_in = self.trouble.get().unwrap_or(0);
     }
 }
 
@@ -206,11 +234,12 @@ pub struct World {
     counts: [u64; TAGS.len()],
     wakes: Wakes,
     heap: Heap<Event>,
-    net: Network,
-    rng: Rng,
+    pub(crate) net: Network,
+    pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
     timeline: Vec<(Duration, Action)>,
-    apis: Vec<u32>,
+    /// Processes of the API servers.
+    pub(crate) apis: Vec<u32>,
     user: u32,
     conns: Vec<u32>,
     clocks: Vec<Clock>,
@@ -220,13 +249,19 @@ pub struct World {
     time: Now,
     /// How many processes come first that are no node's.
     control: usize,
-    /// API servers that turn away one request in so many; zero: none.
-    overloads: Vec<u64>,
+    /// API servers that turn away one request in so many.
+    pub(crate) overloads: Vec<Layered<u64>>,
     /// Extra delay of the store's events on their way to an API server.
-    lags: Vec<Duration>,
+    pub(crate) lags: Vec<Layered<Duration>>,
     /// Nanoseconds.
     store_latency: (u64, u64),
     store_stalled_until: u64,
+    /// Until when each fault stalls it.
+    pub(crate) stalls: Layered<u64>,
+    /// Faults that have happened and are not healed.
+    active: Vec<(FaultId, Fault)>,
+    /// Processes that faults have taken down.
+    taken_down: Vec<(FaultId, u32)>,
     store_armed: u64,
     /// When the last message from an API server arrives at the store, and back: in order.
     store_up: Vec<u64>,
@@ -359,6 +394,8 @@ impl World {
                     FromStore::Reply(id, _) => *id,
                     FromStore::Events { revision, .. } => !revision.0,
                     FromStore::Disconnected => 1,
+                    FromStore::WatchCanceled { .. } => 2,
+                    FromStore::Progress(_) => 3,
                 };
                 let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
                 self.note(at, Tag::FromStore, process, both);
@@ -366,7 +403,7 @@ impl World {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
-            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Restart | Tag::StoreWake => {
+            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Mend | Tag::Restart | Tag::StoreWake => {
                 let event = self.heap.take(slot);
                 self.carry_out_rare(at, event);
             }
@@ -391,6 +428,10 @@ impl World {
             Event::Step(i) => {
                 self.note_of_none(at, Tag::Step, i as u64, 0);
                 self.act(i);
+            }
+            Event::Mend(id) => {
+                self.note_of_none(at, Tag::Mend, u64::from(id.0), 0);
+                self.heal(id);
             }
             Event::Restart { process } => {
                 self.note(at, Tag::Restart, process, 0);
@@ -581,11 +622,11 @@ impl World {
         }
     }
 
-    /// Mends everything, as the timeline's `heal` does.
+    /// Heals every fault, as the timeline's `heal` does.
     pub fn heal_all(&mut self) {
         let what = "heal everything".to_owned();
         self.faults.push(Happening { at: self.seconds(), what });
-        self.heal();
+        self.heal_each();
     }
 
     /// About how many objects there are.
@@ -593,12 +634,17 @@ impl World {
         self.checkers.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
     }
 
+    /// Whoever carries out the timeline at the API; nobody, before it has come up.
+    pub fn user(&self) -> Option<&User> {
+        match &self.processes[self.user as usize].running {
+            Some(Running::User(user)) => Some(user),
+            _ => None,
+        }
+    }
+
     /// Whether the users have done all that they were to do.
     pub fn users_are_idle(&self) -> bool {
-        match &self.processes[self.user as usize].running {
-            Some(Running::User(u)) => u.is_idle(),
-            _ => true,
-        }
+        self.user().is_none_or(User::is_idle)
     }
 
     /// API servers that run, for the checkers at the end.

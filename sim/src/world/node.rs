@@ -101,7 +101,7 @@ impl World {
             return;
         }
         p.life += 1;
-        p.running = Some(p.role.start(self.seed, &p.name, p.life, self.setup));
+        p.running = Some(p.role.start(self.seed, &p.name, p.life, &self.setup));
         self.wake(process);
     }
 
@@ -132,10 +132,5 @@ impl World {
                 self.heap.push(at, Event::ToClient { process: client, life, conn, msg: FromServer::Disconnected });
             }
         }
-    }
-
-    pub(super) fn restart_after(&mut self, process: u32, down: Duration) {
-        self.crash(process);
-        self.heap.push(self.now + down.as_nanos() as u64, Event::Restart { process });
     }
 }

@@ -25,9 +25,10 @@ impl World {
             | Event::ToStore { .. }
             | Event::Closed { .. }
             | Event::Runtime { .. }
-            | Event::Step(_)
+            | Event::Mend(_)
             | Event::Restart { .. }
             | Event::StoreWake => text,
+            Event::Step(i) => self.timeline[*i].1.describe(),
         };
         self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
     }

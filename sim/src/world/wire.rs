@@ -70,7 +70,7 @@ impl World {
     }
 
     /// The connection carries nothing any more; both ends notice some time later.
-    pub(super) fn kill_connection(&mut self, process: u32) {
+    pub(crate) fn kill_connection(&mut self, process: u32) {
         let Some(c) = self.processes[process as usize].connection.as_mut().filter(|c| !c.dead) else { return };
         c.dead = true;
         let (conn, api, api_life) = (c.id(), c.api(), c.life);
@@ -109,8 +109,7 @@ impl World {
     /// Whether an overloaded API server turns this request away, as priority and fairness would.
     fn turns_away(&mut self, process: u32) -> bool {
         let Role::Api(index) = self.processes[process as usize].role else { return false };
-        let one_in = self.overloads[index];
-        one_in > 0 && self.rng.chance(1, one_in)
+        self.overloads[index].get().is_some_and(|one_in| self.rng.chance(1, one_in))
     }
 
     #[inline(never)]
@@ -219,7 +218,7 @@ impl World {
         self.store_out.reverse();
         while let Some(store::Out { to, msg }) = self.store_out.pop() {
             let index = to.0 as usize;
-            let lag = self.lags[index].as_nanos() as u64;
+            let lag = self.lags[index].get().map_or(0, |lag| lag.as_nanos() as u64);
             let together = |next: &store::Out| self.calm && lag == 0 && next.to == to && are_one_step(&msg, &next.msg);
             let with = self.store_out.pop_if(|next| together(next)).map(|next| next.msg);
             let tells = with.is_some() || matches!(msg, FromStore::Events { .. });

@@ -1,6 +1,7 @@
 //! A whole agent against a small API and a small container runtime, told as transcripts of what the API was told.
 
 mod faults;
+mod references;
 mod stories;
 
 use std::collections::BTreeMap;
@@ -403,7 +404,7 @@ impl World {
                 .get(&key)
                 .cloned()
                 .map(Response::Object)
-                .ok_or_else(|| Status::not_found(key.kind, key.name())),
+                .ok_or_else(|| Status::not_found(key.kind.row(), key.name())),
             Call::Create { object, .. } => self.create(object),
             Call::Update { object, subresource, .. } => self.update(object, subresource),
             Call::Delete { key, options } => {
@@ -414,8 +415,8 @@ impl World {
                         self.say(&format!("{name} deleted"));
                         Ok(Response::Object(self.remove(&key)))
                     }
-                    Some(_) => Err(Status::conflict(key.kind, key.name(), "uid")),
-                    None => Err(Status::not_found(key.kind, key.name())),
+                    Some(_) => Err(Status::conflict(key.kind.row(), key.name(), "uid")),
+                    None => Err(Status::not_found(key.kind.row(), key.name())),
                 }
             }
             Call::Patch { key, patch: Patch::Merge(patch), .. } if key.kind == Kind::EVENT => {
@@ -457,7 +458,7 @@ impl World {
             ));
         }
         if self.api.objects.contains_key(&key) {
-            return Err(Status::already_exists(key.kind, key.name()));
+            return Err(Status::already_exists(key.kind.row(), key.name()));
         }
         self.api.revision += 1;
         object.set_rv(Revision(self.api.revision));
@@ -473,10 +474,10 @@ impl World {
         let key = object.key();
         assert_ne!(object.rv(), Revision(0), "{key}: a write without a revision would overwrite what others wrote");
         let Some(stored) = self.api.objects.get(&key) else {
-            return Err(Status::not_found(key.kind, key.name()));
+            return Err(Status::not_found(key.kind.row(), key.name()));
         };
         if stored.rv() != object.rv() || stored.uid() != object.uid() {
-            return Err(Status::stale(key.kind, key.name()));
+            return Err(Status::stale(key.kind.row(), key.name()));
         }
         let mut new = stored.clone();
         match subresource {

@@ -1,7 +1,6 @@
 //! Life stories of pods as golden transcripts.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -39,13 +38,27 @@ fn registers_beats_and_comes_back() {
     world.run_for(1.0);
     assert_eq!(world.api.objects[&node_key].to_json()["status"]["conditions"][3]["status"], "True");
 
-    // The Node and its Lease are deleted: both come back.
+    // The Node and its Lease are deleted: whoever did so meant it, until the agent is started anew. Then both come back.
     world.remove(&node_key);
     world.remove(&lease_key);
+    world.run_for(120.0);
+    assert!(!world.api.objects.contains_key(&node_key) && !world.api.objects.contains_key(&lease_key));
+    world.restart_agent();
     world.run_for(20.0);
     let node = world.api.objects[&node_key].to_json();
     let lease = world.api.objects[&lease_key].to_json();
     assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"]);
+
+    // Somebody else makes the Node again: its status is reported and its Lease renewed as before.
+    world.remove(&node_key);
+    world.remove(&lease_key);
+    world.run_for(20.0);
+    let bare = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "again"}});
+    world.put(crate::object::Object::from_json(bare).expect("a Node"));
+    world.run_for(20.0);
+    let node = world.api.objects[&node_key].to_json();
+    assert_eq!(node["status"]["conditions"][3]["status"], "True");
+    assert_eq!(world.api.objects[&lease_key].to_json()["metadata"]["ownerReferences"][0]["uid"], "again");
 
     // A new process adopts the Node that it finds.
     world.restart_agent();
@@ -418,7 +431,7 @@ fn a_changed_image_restarts_its_container() {
     world.run_for(10.0);
     let mut pod = world.api.objects[&key].clone();
     if let Some(p) = pod.get_mut::<core_v1::Pod>() {
-        Rc::make_mut(&mut p.spec_mut().shared).containers[1].image = Some("app:2".to_owned());
+        p.spec_mut().shared.make_mut().containers[1].image = Some("app:2".to_owned());
     }
     world.put(pod);
     world.run_for(10.0);

@@ -1,6 +1,9 @@
 //! The API server over the store in memory, pumped until nothing moves.
 
+mod admission;
+mod custom;
 mod deletes;
+mod etcd;
 mod pods;
 mod reads;
 mod services;
@@ -241,7 +244,7 @@ pub(super) fn object_in(response: Response) -> Object {
 }
 
 pub(super) fn key(kind: Kind, name: &str) -> ObjectKey {
-    ObjectKey::new(kind, if kind.info().namespaced { "default" } else { "" }, name)
+    ObjectKey::new(kind, if kind.row().namespaced { "default" } else { "" }, name)
 }
 
 pub(super) fn pod(name: &str) -> Value {

@@ -33,10 +33,10 @@ fn pods_start_pending_and_admitted() {
 #[test]
 fn pods_of_a_template_share_what_is_prepared() {
     let mut c = cluster(1);
-    let template = Rc::clone(&as_pod(&Object::from_json(pod("t")).unwrap()).spec.shared);
+    let template = as_pod(&Object::from_json(pod("t")).unwrap()).spec.shared.clone();
     let mut create = |name: &str| {
         let mut object = Object::from_json(pod(name)).unwrap();
-        object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = Rc::clone(&template);
+        object.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap().spec_mut().shared = template.clone();
         match c.call(Call::Create { object, options: WriteOptions::default() }).unwrap() {
             Response::Object(o) => o,
             other => panic!("{other:?}"),
@@ -113,7 +113,7 @@ fn a_pod_is_bound_once() {
     let bound = c.get(&made.key()).unwrap();
     assert_eq!((bound.rv(), as_pod(&bound).spec.node.as_deref()), (rv, Some("n1")));
     assert_eq!(as_pod(&bound).status.condition(&Text::POD_SCHEDULED).unwrap().status, Text::TRUE);
-    assert!(Rc::ptr_eq(&as_pod(&bound).spec.shared, &as_pod(&made).spec.shared));
+    assert!(as_pod(&bound).spec.shared.is_held_as(&as_pod(&made).spec.shared));
 
     // The other server has not seen the binding; the store has.
     let text = "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"";

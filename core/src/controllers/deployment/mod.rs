@@ -20,7 +20,7 @@ pub use rollback::rollback_patch;
 
 use crate::api::{Reason, Subresource};
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::claim;
+use crate::controllers::claim::{Candidate, claim};
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::machine::Now;
 use crate::object::{Deployment, Kind, Object, ObjectKey, ReplicaSet, Selector, controller_of};
@@ -203,7 +203,7 @@ impl<'a> Sync<'a> {
     fn claim(&mut self) -> bool {
         let orphans = self.views.orphans::<apps_v1::ReplicaSet>(self.d.namespace());
         let candidates = self.all.iter().copied().chain(orphans);
-        self.plan.writes.extend(claim(&Object::from(self.d.clone()), &self.selector, candidates));
+        self.plan.writes.extend(claim(&Object::from(self.d.clone()), &self.selector, candidates.map(Candidate::from)));
         !self.plan.writes.is_empty()
     }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::api::Subresource;
 use crate::controllers::Write;
+use crate::controllers::hash::{encoded, fnv1a};
 use crate::object::{Deployment, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated};
 
 /// Revision that an object's annotation tells; zero where it tells none.
@@ -19,7 +20,7 @@ pub(super) fn revision(meta: &ObjectMeta) -> i64 {
 
 /// Whether a ReplicaSet has this template, but for the hash label.
 pub(super) fn same_template(d: &Deployment, rs: &ReplicaSet) -> bool {
-    if !(std::rc::Rc::ptr_eq(&d.spec.pod, &rs.spec.pod) || d.spec.pod == rs.spec.pod) {
+    if d.spec.pod != rs.spec.pod {
         return false;
     }
     let (Some(a), Some(b)) = (d.spec.template_meta(), rs.spec.template_meta()) else {
@@ -42,16 +43,12 @@ pub(super) fn find_new(d: &Deployment, all: &[&ReplicaSet]) -> Option<usize> {
 /// Hash of a pod template and a collision count, as the label shows it: FNV-1a over the template's JSON, in letters
 /// that spell no words. Equal templates give equal hashes; the value itself is nobody's interface.
 pub(super) fn template_hash(d: &Deployment) -> String {
-    let template =
-        core_v1::PodTemplateSpec { metadata: d.spec.template_meta().cloned(), spec: Some((*d.spec.pod).clone()) };
+    let template = core_v1::PodTemplateSpec {
+        metadata: d.spec.template_meta().cloned(),
+        spec: Some(core_v1::PodSpec::clone(&d.spec.pod)),
+    };
     let text = serde_json::to_vec(&template).expect("a pod template serialises");
-    let mut hash: u32 = 0x811c_9dc5;
-    let collisions = d.status.collision_count.unwrap_or(0);
-    for byte in text.iter().copied().chain(collisions.to_le_bytes().into_iter().filter(|_| collisions != 0)) {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    hash.to_string().bytes().map(|b| LETTERS[usize::from(b) % LETTERS.len()] as char).collect()
+    encoded(fnv1a(&text, d.status.collision_count.unwrap_or(0)))
 }
 
 /// Annotations that a ReplicaSet takes over from its Deployment.

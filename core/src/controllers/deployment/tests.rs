@@ -86,7 +86,7 @@ fn a_new_deployment_makes_its_replica_set_with_the_shared_template() {
     let plan = plan(&d, vec![]);
     assert_eq!(sizes(&plan), [("new".to_owned(), 3)]);
     let Write::Create(Object::ReplicaSet(rs)) = &plan.writes[0] else { panic!("a create comes first") };
-    assert!(std::rc::Rc::ptr_eq(&rs.spec.pod, &d.spec.pod));
+    assert!(rs.spec.pod.is_held_as(&d.spec.pod));
     assert_eq!(rs.name(), format!("web-{}", rs.meta.labels.as_ref().unwrap()["pod-template-hash"]));
     assert!(revisions::same_template(&d, rs));
     assert_eq!(plan.events[0].message, format!("Scaled up replica set {} from 0 to 3", rs.name()));

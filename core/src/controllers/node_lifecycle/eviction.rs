@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::machine::Now;
-use crate::object::{Pod, PodCondition, Stamp, Text, is_pod_ready};
+use crate::object::{Pod, PodCondition, Stamp, Text, is_pod_ready, tolerates};
 
 /// How long a pod may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,20 +14,6 @@ pub(super) enum Stay {
     Forever,
     /// For this long after the taints were seen.
     For(Duration),
-}
-
-/// Whether a toleration tolerates a taint (`ToleratesTaint`).
-pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or("") {
-        "" | "Equal" => toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
-        "Exists" => true,
-        _ => false,
-    }
 }
 
 /// How long a pod with these tolerations may stay on a node with these NoExecute taints.

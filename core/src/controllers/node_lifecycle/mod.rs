@@ -132,7 +132,7 @@ impl Controller for NodeLifecycleController {
                 let old = old.as_ref().and_then(Object::get::<core_v1::Pod>);
                 let same = old.is_some_and(|o| {
                     o.spec.node == new.spec.node
-                        && (Rc::ptr_eq(&o.spec.shared, &new.spec.shared) || o.spec.tolerations == new.spec.tolerations)
+                        && (o.spec.shared.is_held_as(&new.spec.shared) || o.spec.tolerations == new.spec.tolerations)
                         && o.meta.deletion_timestamp == new.meta.deletion_timestamp
                         && o.meta.uid == new.meta.uid
                 });

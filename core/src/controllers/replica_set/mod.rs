@@ -17,7 +17,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{claim, controller_ref};
+use crate::controllers::claim::{Candidate, claim, controller_ref};
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
@@ -106,7 +106,7 @@ impl Controller for ReplicaSetController {
         }
         let mut seen = None;
         for owner in [old, new].into_iter().flatten().filter_map(|p| controller_of(&p.meta)) {
-            if owner.kind == self.kind.info().kind && seen.replace(&owner.name) != Some(&owner.name) {
+            if owner.kind == self.kind.row().kind && seen.replace(&owner.name) != Some(&owner.name) {
                 let slot = self.tallies.find(self.kind, change.key.namespace(), &owner.name);
                 if let Some(slot) = slot {
                     self.tallies.at_mut(slot).1.changed(old, new);
@@ -123,7 +123,7 @@ impl Controller for ReplicaSetController {
         if !pod_matters(change) {
             return;
         }
-        let kind_name = self.kind.info().kind;
+        let kind_name = &*self.kind.row().kind;
         let mut orphan = false;
         for object in change.old.iter().chain(change.new.iter()) {
             match controller_of(object.meta()) {
@@ -228,7 +228,8 @@ impl<'a> Sync<'a> {
             .views
             .controlled_by::<core_v1::Pod>(self.object.uid())
             .chain(self.views.orphans::<core_v1::Pod>(self.object.namespace()));
-        let writes = claim(self.object, &self.set.selector, candidates.filter(|p| is_pod_active(p)));
+        let active = candidates.filter(|p| is_pod_active(p)).map(Candidate::from);
+        let writes = claim(self.object, &self.set.selector, active);
         self.plan.writes.extend(writes);
         !self.plan.writes.is_empty()
     }
@@ -299,8 +300,7 @@ impl<'a> Sync<'a> {
             owner_references: Some(vec![controller_ref(self.object)]),
             ..ObjectMeta::default()
         };
-        let spec = BoundPodSpec { shared: std::rc::Rc::clone(self.set.pod), node: None };
-        Pod::new(meta, spec, PodStatus::default())
+        Pod::new(meta, BoundPodSpec::of_template(self.set.pod), PodStatus::default())
     }
 }
 
@@ -315,5 +315,7 @@ fn is_namespace_terminating(error: &Status) -> bool {
     error.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
 }
 
+#[cfg(test)]
+mod template_tests;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,6 @@
 //! What ReplicaSets and ReplicationControllers have in common.
 
-use std::rc::Rc;
-
-use k8s_openapi::api::core::v1::PodSpec;
-
-use crate::object::{Object, ObjectMeta, Selector};
+use crate::object::{Object, ObjectMeta, Selector, SharedPodSpec};
 
 /// A ReplicaSet or a ReplicationController, read.
 pub(super) struct Set<'a> {
@@ -12,7 +8,7 @@ pub(super) struct Set<'a> {
     pub replicas: i32,
     pub min_ready_seconds: i32,
     pub template_meta: Option<&'a ObjectMeta>,
-    pub pod: &'a Rc<PodSpec>,
+    pub pod: &'a SharedPodSpec,
 }
 
 impl<'a> Set<'a> {

@@ -1,13 +1,12 @@
 //! Status of a set: counts of pods, and the condition ReplicaFailure.
 
-use std::time::Duration;
-
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use super::{Failure, Sync};
 use crate::api::Subresource;
 use crate::controllers::Write;
-use crate::object::{Object, Pod, Time, is_pod_active, is_pod_ready};
+use crate::controllers::availability::until_available;
+use crate::object::{Object, Time, is_pod_active, is_pod_ready};
 
 impl Sync<'_> {
     /// Writes the status if it changed, and comes back when a ready pod will have been ready for long enough.
@@ -69,24 +68,12 @@ impl Sync<'_> {
         let mut available = 0;
         let pods = self.views.controlled_by::<core_v1::Pod>(self.object.uid());
         for pod in pods.filter(|p| is_pod_active(p) && is_pod_ready(p)) {
-            match self.until_available(pod) {
+            match until_available(pod, Some(self.set.min_ready_seconds), self.now) {
                 None => available += 1,
                 Some(left) => self.plan.requeue(left),
             }
         }
         available
-    }
-
-    /// Time until a ready pod counts as available; none if it does already.
-    fn until_available(&self, pod: &Pod) -> Option<Duration> {
-        let min = Duration::from_secs(u64::try_from(self.set.min_ready_seconds).unwrap_or(0));
-        if min.is_zero() {
-            return None;
-        }
-        let since = pod.status.brief().since();
-        let ready_for = since.map_or(Duration::ZERO, |since| self.now.wall.since(since));
-        // Times in objects are whole seconds: one more makes sure that the moment has passed.
-        (ready_for < min).then(|| min - ready_for + Duration::from_secs(1))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::controllers::{Controller, Plan, Write};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object};
 
-const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
+pub(super) const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
 
 fn set(replicas: i32) -> Object {
     Object::from_json(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
@@ -56,7 +56,7 @@ fn missing_pods_are_made_and_share_one_spec() {
         .writes
         .iter()
         .filter_map(|w| match w {
-            Write::Create(Object::Pod(p)) => Some((p.meta.generate_name.clone(), std::rc::Rc::as_ptr(&p.spec.shared))),
+            Write::Create(Object::Pod(p)) => Some((p.meta.generate_name.clone(), std::ptr::from_ref(&*p.spec.shared))),
             _ => None,
         })
         .collect();
@@ -145,7 +145,8 @@ fn a_failure_shows_as_a_condition_once() {
     let views = Views::of(&[Kind::REPLICA_SET, Kind::POD], [set(1)]);
     let plan = controller.reconcile(&views, &key, NOW);
     let create = plan.writes.iter().find(|w| matches!(w, Write::Create(_))).unwrap();
-    let note = controller.failed(&views, &key, create, &crate::api::Status::forbidden(Kind::POD, "", "quota")).unwrap();
+    let note =
+        controller.failed(&views, &key, create, &crate::api::Status::forbidden(Kind::POD.row(), "", "quota")).unwrap();
     assert_eq!(note.message, "Error creating: pods is forbidden: quota");
     let again = controller.reconcile(&views, &key, NOW);
     let Some(Write::Update(Object::ReplicaSet(rs), _)) = again.writes.first() else { panic!("a status is written") };

@@ -13,10 +13,10 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{Kind, Object};
+use super::{Kind, KindInfo, KindRef, Kinds, Object};
 use crate::api::Status;
 
-pub use quantity::canonical;
+pub use quantity::{canonical, in_family_of, rounded_up};
 
 /// One thing in a manifest that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,22 +44,44 @@ impl DecodeError {
 /// Reads an object; a field that its kind does not have is an error. All unknown fields are reported, a type error
 /// first of all.
 pub fn strict(value: Value) -> Result<Object, Vec<DecodeError>> {
-    let (object, unknown) = read(value)?;
+    strict_in(&Kinds::default(), value)
+}
+
+/// As [`strict`], where custom kinds are known.
+pub fn strict_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
+    let (object, unknown) = read(kinds, value)?;
     if unknown.is_empty() { Ok(object) } else { Err(unknown) }
 }
 
 /// Reads an object; fields that its kind does not have are dropped.
 pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
-    read(value).map(|(object, _)| object)
+    lenient_in(&Kinds::default(), value)
+}
+
+/// As [`lenient`], where custom kinds are known.
+pub fn lenient_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
+    read(kinds, value).map(|(object, _)| object)
 }
 
 /// Reads an object, and the fields that its kind does not have, which are dropped (`Warn`).
-pub fn with_unknown(value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
-    read(value)
+pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
+    read(kinds, value)
 }
 
-/// The kind that a manifest names, known or not: an error says what is missing or that there is no such kind.
+/// The kind that a manifest names: an error says what is missing or that there is no such kind.
 pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
+    kind_in(&Kinds::default(), value)
+}
+
+/// As [`kind_of`], where custom kinds are known.
+pub fn kind_in(kinds: &Kinds, value: &Value) -> Result<Kind, DecodeError> {
+    let (api_version, kind) = names_of(value)?;
+    let unknown = || DecodeError::whole(format!("no matches for kind {kind:?} in version {api_version:?}"));
+    kinds.by_api_version(api_version, kind).ok_or_else(unknown)
+}
+
+/// `apiVersion` and `kind` of a manifest.
+fn names_of(value: &Value) -> Result<(&str, &str), DecodeError> {
     let Some(map) = value.as_object() else {
         let message = "couldn't get version/kind; json parse error: json: cannot unmarshal";
         let what = type_name::json_kind(value);
@@ -87,13 +109,11 @@ pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
             return Err(DecodeError::whole(format!("Object '{name}' is missing in '{value}'")));
         }
     }
-    Kind::by_api_version(api_version, kind)
-        .ok_or_else(|| DecodeError::whole(format!("no matches for kind {kind:?} in version {api_version:?}")))
+    Ok((api_version, kind))
 }
 
 /// The answer of the API server to a body that cannot be read: 400 in Kubernetes' words.
-pub fn status(kind: Kind, errors: &[DecodeError]) -> Status {
-    let info = kind.info();
+pub fn status(info: &KindInfo, errors: &[DecodeError]) -> Status {
     let list: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
     let strict = if errors.iter().all(|e| e.unknown_field) { "strict decoding error: " } else { "" };
     Status::bad_request(format!(
@@ -105,10 +125,12 @@ pub fn status(kind: Kind, errors: &[DecodeError]) -> Status {
     ))
 }
 
-fn read(value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
-    let kind = kind_of(&value).map_err(|e| vec![e])?;
+fn read(known: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
+    let kind = kind_in(known, &value).map_err(|e| vec![e])?;
+    let version = names_of(&value).map_or("", |(version, _)| version.rsplit('/').next().unwrap_or(""));
+    let of: KindRef = known.info(kind).in_version(version);
     let mut unknown = Vec::new();
-    match kinds::read(kind, value, &mut unknown) {
+    match kinds::read(kind, of, value, &mut unknown) {
         Ok(object) => Ok((object, unknown)),
         Err(error) => {
             unknown.insert(0, error);
@@ -251,6 +273,22 @@ mod tests {
         let want = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
             "spec": {"containers": [{"name": "c"}]}});
         assert_eq!(strict(value).unwrap().to_json(), want);
+    }
+
+    #[test]
+    fn a_resource_version_that_is_none_is_refused() {
+        for (kind, rv, why) in [
+            ("Pod", "abc", "invalid syntax"),
+            ("ConfigMap", "-1", "invalid syntax"),
+            ("Pod", "+1", "invalid syntax"),
+            ("ConfigMap", "99999999999999999999", "value out of range"),
+        ] {
+            let value = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "x", "resourceVersion": rv}});
+            let errors = lenient(value).expect_err(rv);
+            let want =
+                format!("metadata.resourceVersion: Invalid value: {rv:?}: strconv.ParseUint: parsing {rv:?}: {why}");
+            assert_eq!(errors[0].message, want);
+        }
     }
 
     #[test]

@@ -24,9 +24,24 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
         // Finer than thousandths: kept as written, since rounding it up would change what is asked.
         return Ok(Cow::Borrowed(text));
     } else {
-        decimal(milli, |thousands| ["m", "", "k", "M", "G", "T", "P", "E"][(thousands + 1) as usize].to_owned())
+        plain(milli)
     };
     Ok(if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) })
+}
+
+/// An amount in canonical form, with a suffix of the family that another quantity has.
+pub fn in_family_of(like: &str, amount: Milli) -> String {
+    if like.ends_with('i') { binary(amount) } else { plain(amount) }
+}
+
+/// Rounds an amount finer than thousandths up (`2500u` is `3m`), as the API server does with every list of resources.
+pub fn rounded_up(text: &str) -> Option<String> {
+    let finer = text.ends_with(['n', 'u']);
+    finer.then(|| Milli::parse(text).map(plain).ok()).flatten()
+}
+
+fn plain(milli: Milli) -> String {
+    decimal(milli, |thousands| ["m", "", "k", "M", "G", "T", "P", "E"][(thousands + 1) as usize].to_owned())
 }
 
 /// `thousands` is the power of a thousand, from -1 to 6.
@@ -45,7 +60,7 @@ fn decimal(milli: Milli, suffix: impl Fn(i32) -> String) -> String {
 /// Binary quantities fall back to decimal below 1024 or where a fraction of a unit is left.
 fn binary(milli: Milli) -> String {
     if milli.0.abs() < 1024 * 1000 || milli.0 % 1000 != 0 {
-        return decimal(milli, |t| ["m", "", "k", "M", "G", "T", "P", "E"][(t + 1) as usize].to_owned());
+        return plain(milli);
     }
     let mut n = milli.0 / 1000;
     let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].into_iter();

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::rules::Defaults;
+use crate::object::decode::rounded_up;
 use crate::object::{Dynamic, Kind};
 
 /// Fills in the defaults of a dynamic object. Nothing is copied where nothing is missing.
@@ -78,8 +79,14 @@ fn missing_of(kind: Kind, body: &Map<String, Value>) -> Missing {
     let mut m = Looking { body, missing: Vec::new() };
     match kind {
         Kind::SECRET => m.at(&[], "type", || json!("Opaque")),
-        Kind::PERSISTENT_VOLUME_CLAIM => m.at(&["spec"], "volumeMode", || json!("Filesystem")),
+        Kind::PERSISTENT_VOLUME_CLAIM => {
+            m.at(&["spec"], "volumeMode", || json!("Filesystem"));
+            m.round(&["spec", "resources", "requests"]);
+            m.round(&["spec", "resources", "limits"]);
+        }
+        Kind::RESOURCE_QUOTA => m.round(&["spec", "hard"]),
         Kind::PERSISTENT_VOLUME => {
+            m.round(&["spec", "capacity"]);
             m.at(&["spec"], "volumeMode", || json!("Filesystem"));
             m.at(&["spec"], "persistentVolumeReclaimPolicy", || json!("Retain"));
         }
@@ -94,7 +101,10 @@ fn missing_of(kind: Kind, body: &Map<String, Value>) -> Missing {
         }
         Kind::NETWORK_POLICY => network_policy(&mut m),
         Kind::ROLE_BINDING | Kind::CLUSTER_ROLE_BINDING => role_binding(&mut m),
-        Kind::LIMIT_RANGE => limit_range(&mut m),
+        Kind::LIMIT_RANGE => {
+            limit_range(&mut m);
+            limits_rounded(&mut m);
+        }
         Kind::HORIZONTAL_POD_AUTOSCALER => autoscaler(&mut m),
         Kind::CUSTOM_RESOURCE_DEFINITION => definition(&mut m),
         Kind::MUTATING_WEBHOOK_CONFIGURATION => webhooks(&mut m, true),
@@ -133,6 +143,16 @@ impl<'a> Looking<'a> {
 
     fn text(&self, path: &[&str]) -> &'a str {
         self.get(path).and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// Notes the amounts of a list of resources that are finer than thousandths (`SetDefaults_ResourceList`).
+    fn round(&mut self, list: &[&str]) {
+        for (name, amount) in self.get(list).and_then(Value::as_object).into_iter().flatten() {
+            if let Some(rounded) = amount.as_str().and_then(rounded_up) {
+                let path = list.iter().copied().chain([name.as_str()]).map(str::to_owned);
+                self.missing.push((path.collect(), json!(rounded)));
+            }
+        }
     }
 
     /// Notes `key` within `parent` as missing, if it is (absent, or the empty string).
@@ -217,8 +237,11 @@ fn limit_range(m: &mut Looking<'_>) {
         if m.text(&item("type")) != "Container" {
             continue;
         }
-        let amounts =
-            |m: &Looking<'_>, field| m.get(&item(field)).and_then(Value::as_object).cloned().unwrap_or_default();
+        let amounts = |m: &Looking<'_>, field| {
+            let list = m.get(&item(field)).and_then(Value::as_object).into_iter().flatten();
+            let rounded = |v: &Value| v.as_str().and_then(rounded_up).map_or_else(|| v.clone(), Value::String);
+            list.map(|(name, v)| (name.clone(), rounded(v))).collect::<Map<_, _>>()
+        };
         let (max, min) = (amounts(m, "max"), amounts(m, "min"));
         let (old_limit, old_request) = (amounts(m, "default"), amounts(m, "defaultRequest"));
         let (mut limit, mut request) = (max, min);
@@ -229,6 +252,14 @@ fn limit_range(m: &mut Looking<'_>) {
             if old != new {
                 m.missing.push((item(field).map(str::to_owned).to_vec(), Value::Object(new)));
             }
+        }
+    }
+}
+
+fn limits_rounded(m: &mut Looking<'_>) {
+    for i in 0..m.list(&["spec", "limits"]).len() {
+        for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            m.round(&["spec", "limits", &i.to_string(), field]);
         }
     }
 }

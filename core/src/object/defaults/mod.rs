@@ -63,7 +63,7 @@ fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
     if spec.fields.lacks() {
         Rc::make_mut(spec).fields.fill();
     }
-    if spec.pod.lacks() && spec.template_is_given() {
+    if spec.fields.has_template() && spec.pod.lacks() {
         Rc::make_mut(spec).pod_mut().fill();
     }
 }
@@ -71,7 +71,7 @@ fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
 /// A pod that is new is `Pending`, and its class of service is fixed from then on.
 fn apply_pod(pod: &mut Pod) {
     if pod_spec_lacks(&pod.spec.shared) {
-        pod_spec(Rc::make_mut(&mut pod.spec_mut().shared));
+        pod_spec(pod.spec_mut().shared.make_mut());
     }
     if pod.status.phase.is_empty() || pod.status.qos_class.is_empty() {
         let class = qos_class(&pod.spec.shared);

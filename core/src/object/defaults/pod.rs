@@ -10,11 +10,13 @@ use k8s_openapi::api::core::v1::{
     FileKeySelector, GRPCAction, HTTPGetAction, HostPathVolumeSource, ISCSIVolumeSource, ImageVolumeSource, Lifecycle,
     LifecycleHandler, ObjectFieldSelector, PersistentVolumeClaimTemplate, PodCertificateProjection, PodSpec,
     PodTemplateSpec, Probe, ProjectedVolumeSource, RBDVolumeSource, ResourceRequirements, ScaleIOVolumeSource,
-    SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::rules::{Defaults, Parts, defaults, one_part};
+use crate::object::decode::{in_family_of, rounded_up};
+use crate::object::{Milli, container_limits, container_requests, is_pod_level};
 
 /// What a pod's spec gets beyond that of a template (`SetDefaults_Pod`).
 pub(super) struct OfPod<'a>(pub &'a mut PodSpec);
@@ -28,7 +30,7 @@ impl OfPod<'_> {
                 fill_requests(&mut c.resources);
             }
         }
-        fill_pod_requests(spec);
+        fill_pod(spec);
         spec.enable_service_links.get_or_insert(true);
         if spec.host_network == Some(true) {
             let inits = spec.init_containers.iter_mut().flatten();
@@ -44,7 +46,7 @@ impl OfPod<'_> {
         let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         spec.enable_service_links.is_none()
             || containers.clone().any(|c| requests_missing(c.resources.as_ref()))
-            || pod_requests_missing(spec)
+            || pod_lacks(spec)
             || (spec.host_network == Some(true)
                 && containers.any(|c| {
                     let mut ports = c.ports.iter().flatten();
@@ -71,33 +73,100 @@ fn fill_requests(resources: &mut Option<ResourceRequirements>) {
     }
 }
 
-/// Pod-level limits become pod-level requests where neither the pod nor any container asks.
-fn pod_requests_to_fill(spec: &PodSpec) -> impl Iterator<Item = (&String, &Quantity)> {
-    let asked = |name: &String| {
-        spec.containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-            .any(|c| c.resources.as_ref().and_then(|r| r.requests.as_ref()).is_some_and(|q| q.contains_key(name)))
-    };
-    let r = spec.resources.as_ref();
-    let requests = r.and_then(|r| r.requests.as_ref());
-    r.and_then(|r| r.limits.as_ref()).into_iter().flatten().filter(move |(name, _)| {
-        let supported = *name == "cpu" || *name == "memory" || name.starts_with("hugepages-");
-        supported && !requests.is_some_and(|q| q.contains_key(*name)) && !asked(name)
-    })
+/// What a pod that asks for resources as a whole asks for beyond what it says: limits of huge pages as its containers
+/// have, and requests as its containers ask, or else as the pod is limited (`defaultHugePagePodLimits`,
+/// `defaultPodRequests`).
+fn missing_of_pod(spec: &PodSpec) -> [BTreeMap<String, Quantity>; 2] {
+    let none = BTreeMap::new();
+    let Some(r) = &spec.resources else { return [none.clone(), none] };
+    let (limits, requests) = (r.limits.as_ref().unwrap_or(&none), r.requests.as_ref().unwrap_or(&none));
+    if limits.is_empty() && requests.is_empty() {
+        return [none.clone(), none];
+    }
+    let more_limits: BTreeMap<String, Quantity> = container_limits(spec)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("hugepages-"))
+        .filter(|(name, _)| !limits.contains_key(name) && !requests.contains_key(name))
+        .map(|(name, amount)| (name.clone(), in_words_of(spec, &name, amount)))
+        .collect();
+    let mut more_requests = BTreeMap::new();
+    if !limits.is_empty() || !more_limits.is_empty() {
+        let overcommits = |name: &str| matches!(name, "cpu" | "memory");
+        for (name, amount) in container_requests(spec).into_iter().filter(|(name, _)| overcommits(name)) {
+            more_requests.insert(name.clone(), in_words_of(spec, &name, amount));
+        }
+        for (name, limit) in limits.iter().chain(&more_limits).filter(|(name, _)| is_pod_level(name)) {
+            more_requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+        more_requests.retain(|name, _| !requests.contains_key(name));
+    }
+    [more_limits, more_requests]
 }
 
-fn pod_requests_missing(spec: &PodSpec) -> bool {
-    spec.resources.is_some() && pod_requests_to_fill(spec).next().is_some()
+/// A sum over containers, written as the first of them writes its part.
+fn in_words_of(spec: &PodSpec, name: &str, amount: Milli) -> Quantity {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut lists = containers.filter_map(|c| c.resources.as_ref()).flat_map(|r| [&r.requests, &r.limits]);
+    let like = lists.find_map(|list| list.as_ref()?.get(name)).map_or("", |q| &q.0);
+    Quantity(in_family_of(like, amount))
 }
 
-fn fill_pod_requests(spec: &mut PodSpec) {
-    let missing: BTreeMap<String, Quantity> =
-        pod_requests_to_fill(spec).map(|(name, q)| (name.clone(), q.clone())).collect();
-    if let Some(r) = spec.resources.as_mut().filter(|_| !missing.is_empty()) {
-        r.requests.get_or_insert_default().extend(missing);
+fn pod_lacks(spec: &PodSpec) -> bool {
+    spec.resources.is_some() && missing_of_pod(spec).iter().any(|m| !m.is_empty())
+}
+
+fn fill_pod(spec: &mut PodSpec) {
+    let [limits, requests] = missing_of_pod(spec);
+    if let Some(r) = &mut spec.resources {
+        for (list, more) in [(&mut r.limits, limits), (&mut r.requests, requests)] {
+            if !more.is_empty() {
+                list.get_or_insert_default().extend(more);
+            }
+        }
     }
 }
+
+/// Amounts finer than thousandths are rounded up (`SetDefaults_ResourceList`).
+fn round_list(list: &mut Option<BTreeMap<String, Quantity>>) {
+    for q in list.iter_mut().flat_map(BTreeMap::values_mut) {
+        if let Some(rounded) = rounded_up(&q.0) {
+            q.0 = rounded;
+        }
+    }
+}
+
+fn is_rough(list: &Option<BTreeMap<String, Quantity>>) -> bool {
+    list.iter().flatten().any(|(_, q)| rounded_up(&q.0).is_some())
+}
+
+fn round(r: &mut ResourceRequirements) {
+    round_list(&mut r.limits);
+    round_list(&mut r.requests);
+}
+
+fn rough(r: &ResourceRequirements) -> bool {
+    is_rough(&r.limits) || is_rough(&r.requests)
+}
+
+fn round_claim(r: &mut VolumeResourceRequirements) {
+    round_list(&mut r.limits);
+    round_list(&mut r.requests);
+}
+
+fn rough_claim(r: &VolumeResourceRequirements) -> bool {
+    is_rough(&r.limits) || is_rough(&r.requests)
+}
+
+fn round_overhead(p: &mut PodSpec) {
+    round_list(&mut p.overhead);
+}
+
+fn rough_overhead(p: &PodSpec) -> bool {
+    is_rough(&p.overhead)
+}
+
+defaults!(ResourceRequirements, |r| { own round, rough; });
+defaults!(VolumeResourceRequirements, |r| { own round_claim, rough_claim; });
 
 /// `Always` for an image of the tag `latest` (or of none), `IfNotPresent` otherwise.
 pub(super) fn pull_policy(image: Option<&str>) -> &'static str {
@@ -118,6 +187,7 @@ macro_rules! container_defaults {
             set termination_message_path = "/dev/termination-log".to_owned();
             set termination_message_policy = "File".to_owned();
             set resources = ResourceRequirements::default();
+            each resources;
             each ports;
             each env;
             each liveness_probe;
@@ -131,6 +201,8 @@ container_defaults!(Container);
 container_defaults!(EphemeralContainer);
 
 one_part!(
+    ResourceRequirements,
+    VolumeResourceRequirements,
     Probe,
     Lifecycle,
     LifecycleHandler,
@@ -230,12 +302,15 @@ defaults!(PodSpec, |p| {
     set termination_grace_period_seconds = 30;
     set scheduler_name = "default-scheduler".to_owned();
     own one_service_account, service_accounts_differ;
+    own round_overhead, rough_overhead;
+    each resources;
     each containers;
     each init_containers;
     each ephemeral_containers;
     each volumes;
 });
-defaults!(PodTemplateSpec, |t| { each spec; });
+// A template has a pod spec, if only an empty one: Go has no other.
+defaults!(PodTemplateSpec, |t| { set spec = PodSpec::default(); each spec; });
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.
 fn one_service_account(p: &mut PodSpec) {

@@ -24,6 +24,7 @@ unset_is_none!(
     crate::object::IntOrString,
     crate::object::LabelSelector,
     k8s_openapi::api::core::v1::PodSecurityContext,
+    k8s_openapi::api::core::v1::PodSpec,
     k8s_openapi::api::core::v1::EmptyDirVolumeSource,
     k8s_openapi::api::core::v1::ResourceRequirements,
     k8s_openapi::api::core::v1::SessionAffinityConfig,

@@ -94,6 +94,68 @@ fn containers() {
 }
 
 #[test]
+fn a_pod_that_asks_as_a_whole() {
+    let of_pod = |resources: Value, container: Value| {
+        pod(json!({"resources": resources, "containers": [{"name": "c", "image": "i", "resources": container}]}))
+    };
+    for (whole, container, want) in [
+        // Requests are what the containers ask for, or else the pod's limits.
+        (
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
+            json!({"requests": {"cpu": "250m"}}),
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "250m", "memory": "1Gi"}}),
+        ),
+        (
+            json!({"limits": {"cpu": "2"}}),
+            json!({"requests": {"memory": "64Mi"}}),
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2", "memory": "64Mi"}}),
+        ),
+        // What is said stays.
+        (
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
+            json!({"requests": {"cpu": "500m"}}),
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
+        ),
+        (json!({"requests": {"cpu": "1"}}), json!({}), json!({"requests": {"cpu": "1"}})),
+        // Huge pages of containers limit the pod.
+        (
+            json!({"limits": {"cpu": "2"}}),
+            json!({"limits": {"hugepages-2Mi": "4Mi", "cpu": "1"}}),
+            json!({"limits": {"cpu": "2", "hugepages-2Mi": "4Mi"}, "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}}),
+        ),
+        (json!({}), json!({"requests": {"cpu": "1"}}), json!({})),
+    ] {
+        check(of_pod(whole, container), "/spec/resources", want);
+    }
+}
+
+#[test]
+fn amounts_finer_than_thousandths_are_rounded_up() {
+    let resources = json!({"requests": {"cpu": "2500u", "memory": "1.0001Ki"}, "limits": {"cpu": "1500000n"}});
+    let p =
+        pod(json!({"overhead": {"cpu": "1n"}, "containers": [{"name": "c", "image": "i", "resources": resources}]}));
+    check(p.clone(), "/spec/containers/0/resources/requests/cpu", json!("3m"));
+    check(p.clone(), "/spec/containers/0/resources/limits/cpu", json!("2m"));
+    check(p, "/spec/overhead/cpu", json!("1m"));
+    let claim = of("v1", "PersistentVolumeClaim", json!({"spec": {"resources": {"requests": {"storage": "1500u"}}}}));
+    check(claim, "/spec/resources/requests/storage", json!("2m"));
+    check(of("v1", "ResourceQuota", json!({"spec": {"hard": {"cpu": "1u"}}})), "/spec/hard/cpu", json!("1m"));
+    let limits = json!({"limits": [{"type": "Container", "default": {"cpu": "1u"}}]});
+    let limits = of("v1", "LimitRange", json!({"spec": limits}));
+    check(limits.clone(), "/spec/limits/0/default/cpu", json!("1m"));
+    check(limits, "/spec/limits/0/defaultRequest/cpu", json!("1m"));
+    let whole = of("v1", "ResourceQuota", json!({"spec": {"hard": {"cpu": "2500m"}}}));
+    check(whole, "/spec/hard/cpu", json!("2500m"));
+}
+
+#[test]
+fn a_template_without_a_spec_has_an_empty_one() {
+    let bare = json!({"metadata": {"labels": {"a": "b"}}});
+    let d = workload("apps/v1", "Deployment", json!({"selector": {"matchLabels": {"a": "b"}}, "template": bare}));
+    check(d, "/spec/template/spec/restartPolicy", json!("Always"));
+}
+
+#[test]
 fn volumes() {
     for (given, want) in [
         (json!({}), json!({"emptyDir": {}})),
@@ -333,7 +395,7 @@ proptest! {
             (super::pod_spec as fn(&mut PodSpec), super::pod_spec_lacks as fn(&PodSpec) -> bool),
             (super::template_spec, |s| super::rules::Defaults::lacks(s)),
         ] {
-            let mut once = (*pod.spec.shared).clone();
+            let mut once = PodSpec::clone(&pod.spec.shared);
             fill(&mut once);
             prop_assert_eq!(lacks(&pod.spec.shared), once != *pod.spec.shared);
             prop_assert!(!lacks(&once));

@@ -82,7 +82,7 @@ defaults!(PersistentVolumeClaim, |c| {
     each spec;
     each status;
 });
-defaults!(PersistentVolumeClaimSpec, |c| { set volume_mode = "Filesystem".to_owned(); });
+defaults!(PersistentVolumeClaimSpec, |c| { set volume_mode = "Filesystem".to_owned(); each resources; });
 defaults!(PersistentVolumeClaimStatus, |c| { set phase = "Pending".to_owned(); });
 
 defaults!(DaemonSetSpec, |d| {

@@ -1,17 +1,22 @@
 //! Validation of kinds that are held as JSON: the essentials of each, and their pod templates through their types.
 //! Source: `pkg/apis/*/validation`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
-use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    LimitRangeItem, LimitRangeSpec, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, ResourceRequirements,
+};
+use k8s_openapi::api::node::v1::{Overhead, Scheduling};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::path::{Go, Path};
-use super::{names, not_negative, one_of, push_all, volume, workload};
-use crate::object::{Dynamic, FieldError, Kind, Milli};
+use super::resources::Of;
+use super::{job, names, networking, not_negative, one_of, push_all, resources, volume, workload};
+use crate::object::{Dynamic, FieldError, Kind, Milli, structural};
 
 /// Most bytes in a ConfigMap or Secret.
 const DATA_LIMIT: usize = 1024 * 1024;
@@ -24,8 +29,8 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
     match d.kind {
         Kind::STATEFUL_SET => typed(d, "spec", errors, |s: &StatefulSetSpec, e| workload::stateful_set(s, e)),
         Kind::DAEMON_SET => typed(d, "spec", errors, |s: &DaemonSetSpec, e| workload::daemon_set(s, e)),
-        Kind::JOB => typed(d, "spec", errors, |s: &JobSpec, e| workload::job(s, root, true, e)),
-        Kind::CRON_JOB => typed(d, "spec", errors, |s: &CronJobSpec, e| workload::cron_job(s, e)),
+        Kind::JOB => typed(d, "spec", errors, job::job),
+        Kind::CRON_JOB => typed(d, "spec", errors, job::cron_job),
         Kind::POD_TEMPLATE => typed(d, "template", errors, |t: &PodTemplateSpec, e| {
             let none = PodSpec::default();
             let pod = t.spec.as_ref().unwrap_or(&none);
@@ -42,13 +47,24 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
         Kind::STORAGE_CLASS => required(&d.body, &["provisioner"], errors),
         Kind::ROLE | Kind::CLUSTER_ROLE => role(d, errors),
         Kind::ROLE_BINDING | Kind::CLUSTER_ROLE_BINDING => role_binding(d, errors),
-        Kind::INGRESS => ingress(&d.body, errors),
-        Kind::NETWORK_POLICY => network_policy(&d.body, errors),
+        Kind::INGRESS => typed_or_none(d, errors, networking::ingress),
+        Kind::NETWORK_POLICY => typed_or_none(d, errors, networking::policy),
         Kind::RESOURCE_QUOTA => quota(&d.body, errors),
+        Kind::LIMIT_RANGE => typed(d, "spec", errors, limit_range),
         Kind::CUSTOM_RESOURCE_DEFINITION => definition(d, errors),
-        Kind::RUNTIME_CLASS => required(&d.body, &["handler"], errors),
-        Kind::INGRESS_CLASS => required(&d.body, &["spec", "controller"], errors),
+        Kind::RUNTIME_CLASS => runtime_class(d, errors),
+        Kind::INGRESS_CLASS => typed_or_none(d, errors, networking::class),
         Kind::CONTROLLER_REVISION => not_negative(number(&d.body, &["revision"]), &Path::Root("revision"), errors),
+        _ => {}
+    }
+}
+
+/// What only a new object is asked.
+pub(super) fn of_new(d: &Dynamic, errors: &mut Errors) {
+    let name = d.meta.name.as_deref().unwrap_or("");
+    match d.kind {
+        Kind::JOB => both(d, d, errors, |s, _, e| job::host_names(name, s, e)),
+        Kind::INGRESS => networking::class_given_twice(&d.meta, text(&d.body, &["spec", "ingressClassName"]), errors),
         _ => {}
     }
 }
@@ -59,14 +75,25 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
         return;
     }
     create(new, errors);
+    let root = &Path::Root("spec");
     let spec = |d: &Dynamic| d.body.get("spec").cloned();
     match new.kind {
         Kind::STATEFUL_SET => both(new, old, errors, workload::stateful_set_update),
         Kind::DAEMON_SET => both(new, old, errors, |n: &DaemonSetSpec, o, e| {
             workload::fixed_selector(&n.selector, &o.selector, e);
         }),
-        Kind::JOB => both(new, old, errors, workload::job_update),
+        Kind::JOB => both(new, old, errors, job::update),
         Kind::CONFIG_MAP | Kind::SECRET => immutable_data(new, old, errors),
+        Kind::RESOURCE_QUOTA => {
+            let scopes = |d: &Dynamic| {
+                let set = list(&d.body, &["spec", "scopes"]).iter().filter_map(Value::as_str);
+                set.map(str::to_owned).collect::<BTreeSet<_>>()
+            };
+            if scopes(new) != scopes(old) {
+                let shown = Go(Value::Array(list(&new.body, &["spec", "scopes"]).to_vec()).to_string());
+                errors.push(FieldError::invalid("spec.scopes", shown, "field is immutable"));
+            }
+        }
         Kind::PERSISTENT_VOLUME_CLAIM => both(new, old, errors, claim_update),
         Kind::PRIORITY_CLASS => {
             for field in ["value", "preemptionPolicy"] {
@@ -74,6 +101,17 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
                     errors.push(FieldError::forbidden(field, "may not be changed in an update."));
                 }
             }
+        }
+        Kind::RUNTIME_CLASS => {
+            let handler = |d: &Dynamic| text(&d.body, &["handler"]).to_owned();
+            let show = |h: &String| Go(format!("{h:?}"));
+            super::meta::immutable(&handler(new), &handler(old), &Path::Root("handler"), show, errors);
+        }
+        Kind::INGRESS_CLASS => {
+            let controller = |d: &Dynamic| text(&d.body, &["spec", "controller"]).to_owned();
+            let show = |c: &String| Go(format!("{c:?}"));
+            let at = root.field("controller");
+            super::meta::immutable(&controller(new), &controller(old), &at, show, errors);
         }
         Kind::STORAGE_CLASS => {
             for (field, detail) in [
@@ -120,6 +158,18 @@ fn typed<T: for<'de> Deserialize<'de>>(
             Ok(spec) => check(&spec, errors),
             Err(e) => errors.push(FieldError::invalid(field, Go(value.to_string()), e.to_string())),
         },
+    }
+}
+
+/// As [`typed`], for a spec that may be absent, which is one that says nothing.
+fn typed_or_none<T: for<'de> Deserialize<'de> + Default>(
+    d: &Dynamic,
+    errors: &mut Errors,
+    check: impl FnOnce(&T, &mut Errors),
+) {
+    match d.body.get("spec") {
+        None | Some(Value::Null) => check(&T::default(), errors),
+        Some(_) => typed(d, "spec", errors, check),
     }
 }
 
@@ -260,21 +310,78 @@ fn claim_update(new: &PersistentVolumeClaimSpec, old: &PersistentVolumeClaimSpec
     }
 }
 
+/// `ValidatePersistentVolumeSpec`, but for what each kind of source asks.
 fn persistent_volume(body: &Map<String, Value>, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let modes: Vec<String> =
         list(body, &["spec", "accessModes"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-    volume::access_modes(Some(&modes), &at.field("accessModes"), errors);
-    if self::at(body, &["spec", "capacity"]).and_then(Value::as_object).is_none_or(Map::is_empty) {
-        errors.push(FieldError::required(at.field("capacity"), ""));
+    volume::access_modes(Some(&modes), "", &at.field("accessModes"), errors);
+    let capacity = self::at(body, &["spec", "capacity"]).and_then(Value::as_object);
+    let path = at.field("capacity");
+    if capacity.is_none_or(Map::is_empty) {
+        errors.push(FieldError::required(path, ""));
     }
-    match text(body, &["spec", "persistentVolumeReclaimPolicy"]) {
-        "" => {}
-        policy => {
-            one_of(policy, &["Delete", "Recycle", "Retain"], &at.field("persistentVolumeReclaimPolicy"), errors);
+    if capacity.is_none_or(|c| !c.contains_key("storage") || c.len() > 1) {
+        let shown = Go(capacity.map_or("null".to_owned(), |c| Value::Object(c.clone()).to_string()));
+        errors.push(FieldError::not_supported(path, shown, &["storage"]));
+    }
+    for (name, amount) in capacity.into_iter().flatten() {
+        let amount = amount.as_str().unwrap_or("");
+        if Milli::parse(amount).is_ok_and(|m| m.0 <= 0) {
+            errors.push(FieldError::invalid(path.key(name), amount, "must be greater than zero"));
         }
     }
+    let policies: [(&str, &[&str]); 2] =
+        [("persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"]), ("volumeMode", &["Block", "Filesystem"])];
+    for (field, known) in policies {
+        match text(body, &["spec", field]) {
+            "" => {}
+            policy => one_of(policy, known, &at.field(field), errors),
+        }
+    }
+    let sources = self::at(body, &["spec"]).and_then(Value::as_object).into_iter().flatten();
+    let sources: Vec<&String> = sources.map(|(k, _)| k).filter(|k| VOLUME_SOURCES.contains(&k.as_str())).collect();
+    match sources.as_slice() {
+        [] => errors.push(FieldError::required(at, "must specify a volume type")),
+        [_, more @ ..] => {
+            for source in more {
+                errors.push(FieldError::forbidden(at.field(source), "may not specify more than 1 volume type"));
+            }
+        }
+    }
+    if self::at(body, &["spec", "local"]).is_some() && self::at(body, &["spec", "nodeAffinity"]).is_none() {
+        errors.push(FieldError::required(at.field("nodeAffinity"), "Local volume requires node affinity"));
+    }
+    let class = text(body, &["spec", "storageClassName"]);
+    if !class.is_empty() {
+        push_all(errors, &at.field("storageClassName"), class, names::subdomain(class));
+    }
 }
+
+const VOLUME_SOURCES: &[&str] = &[
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "glusterfs",
+    "hostPath",
+    "iscsi",
+    "local",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
 
 fn autoscaler(body: &Map<String, Value>, errors: &mut Errors) {
     let at = &Path::Root("spec");
@@ -311,6 +418,30 @@ fn priority_class(d: &Dynamic, errors: &mut Errors) {
     match text(&d.body, &["preemptionPolicy"]) {
         "" => {}
         policy => one_of(policy, &["PreemptLowerPriority", "Never"], &Path::Root("preemptionPolicy"), errors),
+    }
+}
+
+/// `ValidateRuntimeClass`.
+fn runtime_class(d: &Dynamic, errors: &mut Errors) {
+    let handler = text(&d.body, &["handler"]);
+    push_all(errors, &Path::Root("handler"), handler, names::label(handler));
+    if d.body.get("overhead").is_some_and(|o| !o.is_null()) {
+        typed(d, "overhead", errors, |o: &Overhead, e| {
+            let limits = ResourceRequirements { limits: o.pod_fixed.clone(), ..ResourceRequirements::default() };
+            resources::requirements(&limits, Of::Container, &BTreeSet::new(), &Path::Root("overhead"), e);
+        });
+    }
+    if d.body.get("scheduling").is_some_and(|s| !s.is_null()) {
+        typed(d, "scheduling", errors, |s: &Scheduling, e| {
+            let at = &Path::Root("scheduling");
+            super::meta::labels(s.node_selector.as_ref(), &at.field("nodeSelector"), e);
+            let (path, list) = (at.field("tolerations"), s.tolerations.as_deref().unwrap_or_default());
+            super::scheduling::tolerations(list, &path, e);
+            for (i, t) in list.iter().enumerate().filter(|(i, t)| list[..*i].contains(t)) {
+                let shown = Go(serde_json::to_string(t).unwrap_or_default());
+                e.push(FieldError::duplicate(path.index(i), shown));
+            }
+        });
     }
 }
 
@@ -361,78 +492,203 @@ fn role_binding(d: &Dynamic, errors: &mut Errors) {
     }
 }
 
-fn ingress(body: &Map<String, Value>, errors: &mut Errors) {
-    let at = &Path::Root("spec");
-    let rules = list(body, &["spec", "rules"]);
-    if rules.is_empty() && self::at(body, &["spec", "defaultBackend"]).is_none() {
-        let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid(at, Go("[]networking.IngressRule(nil)".to_owned()), detail));
-    }
-    let at = at.field("rules");
-    for (i, rule) in rules.iter().enumerate() {
-        let at = at.index(i);
-        let host = rule.get("host").and_then(Value::as_str).unwrap_or("");
-        let plain = host.strip_prefix("*.").unwrap_or(host);
-        if !plain.is_empty() {
-            push_all(errors, &at.field("host"), host, names::subdomain(plain));
-        }
-        let paths = rule.pointer("/http/paths").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for (j, path) in paths.iter().enumerate() {
-            let at = at.field("http");
-            let at = at.field("paths");
-            let at = at.index(j);
-            ingress_path(path, &at, errors);
-        }
-    }
-}
-
-fn ingress_path(path: &Value, at: &Path<'_>, errors: &mut Errors) {
-    let get = |field: &str| path.get(field).and_then(Value::as_str).unwrap_or("");
-    let (text, kind) = (get("path"), get("pathType"));
-    if kind.is_empty() {
-        errors.push(FieldError::required(at.field("pathType"), "pathType must be specified"));
-        return;
-    }
-    one_of(kind, &["Exact", "ImplementationSpecific", "Prefix"], &at.field("pathType"), errors);
-    if kind != "ImplementationSpecific" && !text.starts_with('/') {
-        errors.push(FieldError::invalid(at.field("path"), text, "must be an absolute path"));
-    }
-    let service = path.pointer("/backend/service");
-    if service.is_none() && path.pointer("/backend/resource").is_none() {
-        let detail = "resource or service backend is required";
-        errors.push(FieldError::required(at.field("backend"), detail));
-    }
-    if let Some(service) = service {
-        let at = at.field("backend");
-        let at = at.field("service");
-        if service.get("name").and_then(Value::as_str).unwrap_or("").is_empty() {
-            errors.push(FieldError::required(at.field("name"), ""));
-        }
-        let port = |field: &str| service.pointer(&format!("/port/{field}")).is_some_and(|v| !v.is_null());
-        if !port("name") && !port("number") {
-            errors.push(FieldError::required(at, "port name or number is required"));
-        }
-    }
-}
-
-fn network_policy(body: &Map<String, Value>, errors: &mut Errors) {
-    let at = &Path::Root("spec");
-    for (i, type_) in list(body, &["spec", "policyTypes"]).iter().enumerate() {
-        let at = at.field("policyTypes");
-        one_of(type_.as_str().unwrap_or(""), &["Egress", "Ingress"], &at.index(i), errors);
-    }
-}
-
+/// `ValidateResourceQuotaSpec`.
 fn quota(body: &Map<String, Value>, errors: &mut Errors) {
-    let at = Path::Root("spec");
-    let at = at.field("hard");
-    for (name, amount) in self::at(body, &["spec", "hard"]).and_then(Value::as_object).into_iter().flatten() {
+    let at = &Path::Root("spec");
+    let hard = self::at(body, &["spec", "hard"]).and_then(Value::as_object);
+    for (name, amount) in hard.into_iter().flatten() {
+        let at = at.field("hard");
         let at = at.key(name);
-        push_all(errors, &at, name, names::qualified(name));
-        let amount = amount.as_str().unwrap_or("");
-        if Milli::parse(amount).is_ok_and(|m| m.0 < 0) {
-            errors.push(FieldError::invalid(at, amount, names::NOT_NEGATIVE));
+        resources::quota_resource(name, &at, errors);
+        resources::quantity(name, &Quantity(amount.as_str().unwrap_or("").to_owned()), &at, errors);
+    }
+    let scopes: Vec<String> =
+        list(body, &["spec", "scopes"]).iter().filter_map(|s| s.as_str().map(str::to_owned)).collect();
+    let names = || hard.into_iter().flatten().map(|(name, _)| name.as_str());
+    let path = at.field("scopes");
+    for scope in &scopes {
+        if !SCOPES.contains(&scope.as_str()) {
+            errors.push(FieldError::invalid(path, Go::strings(&scopes), "unsupported scope"));
         }
+        for _ in names().filter(|name| !scope_counts(scope, name)) {
+            let detail = "unsupported scope applied to resource";
+            errors.push(FieldError::invalid(path, Go::strings(&scopes), detail));
+        }
+    }
+    let has = |scope: &str| scopes.iter().any(|s| s == scope);
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|scope| has(scope)) {
+            errors.push(FieldError::invalid(path, Go::strings(&scopes), "conflicting scopes"));
+        }
+    }
+    let path = at.field("scopeSelector");
+    let path = path.field("matchExpressions");
+    for e in list(body, &["spec", "scopeSelector", "matchExpressions"]) {
+        scope_requirement(e, &path, errors);
+    }
+}
+
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+/// `IsResourceQuotaScopeValidForResource`, for resources that Kubernetes names.
+fn scope_counts(scope: &str, resource: &str) -> bool {
+    if resource.contains('/') {
+        return true;
+    }
+    let of_pods = resource == "pods"
+        || ["cpu", "memory", "ephemeral-storage"].iter().any(|r| {
+            resource == *r
+                || resource.strip_prefix("requests.") == Some(r)
+                || resource.strip_prefix("limits.") == Some(r)
+        });
+    match scope {
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
+        _ => of_pods || resource.starts_with("requests.hugepages-") || resource.starts_with("hugepages-"),
+    }
+}
+
+fn scope_requirement(e: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let get = |field: &str| e.get(field).and_then(Value::as_str).unwrap_or("");
+    let (scope, operator) = (get("scopeName"), get("operator"));
+    let values = e.get("values").and_then(Value::as_array).map_or(0, Vec::len);
+    if !SCOPES.contains(&scope) {
+        errors.push(FieldError::invalid(at.field("scopeName"), scope, "unsupported scope"));
+    }
+    if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" && SCOPES.contains(&scope) {
+        let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
+                      ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort \
+                      or ResourceQuotaScopeCrossNamespacePodAffinity";
+        errors.push(FieldError::invalid(at.field("operator"), operator, detail));
+    }
+    match (operator, values) {
+        ("In" | "NotIn", 0) => {
+            let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+            errors.push(FieldError::required(at.field("values"), detail));
+        }
+        ("Exists" | "DoesNotExist", n) if n > 0 => {
+            let detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+            errors.push(FieldError::invalid(at.field("values"), Go(e["values"].to_string()), detail));
+        }
+        ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+        (other, _) => errors.push(FieldError::invalid(at.field("operator"), other, "not a valid selector operator")),
+    }
+}
+
+/// `ValidateLimitRange`.
+fn limit_range(spec: &LimitRangeSpec, errors: &mut Errors) {
+    let at = Path::Root("spec");
+    let at = at.field("limits");
+    for (i, item) in spec.limits.iter().enumerate() {
+        let path = at.index(i);
+        let type_ = item.type_.as_str();
+        push_all(errors, &path.field("type"), type_, names::qualified(type_));
+        let known = ["Container", "PersistentVolumeClaim", "Pod"].contains(&type_);
+        if names::qualified(type_).is_empty() && !type_.contains('/') && !known {
+            let detail = "must be a standard limit type or fully qualified";
+            errors.push(FieldError::invalid(path.field("type"), type_, detail));
+        }
+        if spec.limits[..i].iter().any(|earlier| earlier.type_ == item.type_) {
+            errors.push(FieldError::duplicate(path.field("type"), type_));
+        }
+        limits(item, &path, errors);
+    }
+}
+
+type Amounts = Option<BTreeMap<String, Quantity>>;
+
+fn limits(item: &LimitRangeItem, at: &Path<'_>, errors: &mut Errors) {
+    let of_pod = item.type_ == "Pod";
+    let lists: [(&str, &Amounts); 5] = [
+        ("max", &item.max),
+        ("min", &item.min),
+        ("default", &item.default),
+        ("defaultRequest", &item.default_request),
+        ("maxLimitRequestRatio", &item.max_limit_request_ratio),
+    ];
+    let mut all = BTreeSet::new();
+    for (field, list) in lists {
+        if of_pod && field.starts_with("default") {
+            if list.as_ref().is_some_and(|l| !l.is_empty()) {
+                errors.push(FieldError::forbidden(at.field(field), "may not be specified when `type` is 'Pod'"));
+            }
+            continue;
+        }
+        for name in list.iter().flatten().map(|(name, _)| name) {
+            let path = at.field(field);
+            let path = path.key(name);
+            if matches!(item.type_.as_str(), "Pod" | "Container") {
+                resources::container_resource(name, &path, errors);
+            } else {
+                resources::resource(name, &path, errors);
+            }
+            all.insert(name.as_str());
+        }
+    }
+    let bounds_storage = [&item.min, &item.max].iter().any(|l| l.as_ref().is_some_and(|l| l.contains_key("storage")));
+    if item.type_ == "PersistentVolumeClaim" && !bounds_storage {
+        let detail = "either minimum or maximum storage value is required, but neither was provided";
+        errors.push(FieldError::required(at.field("limits"), detail));
+    }
+    for name in all {
+        limits_of(item, name, at, errors);
+    }
+}
+
+/// How the bounds of one resource stand to each other.
+fn limits_of(item: &LimitRangeItem, name: &str, at: &Path<'_>, errors: &mut Errors) {
+    let of = |list: &'_ Amounts| list.as_ref().and_then(|l| l.get(name)).cloned();
+    let (min, max, ratio) = (of(&item.min), of(&item.max), of(&item.max_limit_request_ratio));
+    let (limit, request) =
+        if item.type_ == "Pod" { (None, None) } else { (of(&item.default), of(&item.default_request)) };
+    let above = |a: &Option<Quantity>, b: &Option<Quantity>| match (a, b) {
+        (Some(a), Some(b)) if Milli::of(a) > Milli::of(b) => Some((a.0.clone(), b.0.clone())),
+        _ => None,
+    };
+    let rows = [
+        (&min, &max, "min", &min, ["min value", "max value"]),
+        (&min, &request, "defaultRequest", &request, ["min value", "default request value"]),
+        (&request, &max, "defaultRequest", &request, ["default request value", "max value"]),
+        (&request, &limit, "defaultRequest", &request, ["default request value", "default limit value"]),
+        (&min, &limit, "default", &min, ["min value", "default value"]),
+        (&limit, &max, "default", &max, ["default value", "max value"]),
+    ];
+    for (low, high, field, shown, [a, b]) in rows {
+        if let Some((x, y)) = above(low, high) {
+            let shown = shown.as_ref().map_or("", |q| &q.0);
+            let detail = format!("{a} {x} is greater than {b} {y}");
+            errors.push(FieldError::invalid(at.field(field).key(name), shown, detail));
+        }
+    }
+    if let Some(r) = &ratio {
+        let path = at.field("maxLimitRequestRatio");
+        if Milli::of(r) < Milli::units(1) {
+            errors.push(FieldError::invalid(path.key(name), &r.0, format!("ratio {} is less than 1", r.0)));
+        }
+        if let (Some(min), Some(max)) = (&min, &max) {
+            // Of millionths, so that nothing is rounded but what is shown.
+            let (low, high) = (Milli::of(min).0, Milli::of(max).0);
+            if low > 0 && Milli::of(r).0 * low > high * 1000 {
+                let most = high as f64 / low as f64;
+                let detail = format!("ratio {} is greater than max/min = {most:.6}", r.0);
+                errors.push(FieldError::invalid(path.key(name), &r.0, detail));
+            }
+        }
+    }
+    if let (Some(limit), Some(request)) = (&limit, &request)
+        && !resources::overcommits(name)
+        && Milli::of(limit) != Milli::of(request)
+    {
+        let detail = format!("default value {} must equal to defaultRequest value {} in {name}", limit.0, request.0);
+        errors.push(FieldError::invalid(at.field("defaultRequest").key(name), &request.0, detail));
     }
 }
 
@@ -453,6 +709,13 @@ fn definition(d: &Dynamic, errors: &mut Errors) {
         required(&d.body, &["spec", "names", field], errors);
     }
     let versions = list(&d.body, &["spec", "versions"]);
+    for (index, version) in versions.iter().enumerate() {
+        let at = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        match version.pointer("/schema/openAPIV3Schema") {
+            Some(schema) => structural::check(schema, &at, errors),
+            None => errors.push(FieldError::required(at, "schemas are required")),
+        }
+    }
     let stored = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
     if stored != 1 {
         let shown = Go(Value::Array(versions.to_vec()).to_string());

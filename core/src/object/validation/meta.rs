@@ -13,7 +13,7 @@ const IMMUTABLE: &str = "field is immutable";
 /// What a name of this kind must look like.
 fn name_rule(kind: Kind) -> fn(&str) -> names::Wrongs {
     match kind {
-        Kind::NAMESPACE => names::label,
+        Kind::NAMESPACE | Kind::STATEFUL_SET => names::label,
         Kind::SERVICE => names::label_1035,
         Kind::ROLE | Kind::ROLE_BINDING | Kind::CLUSTER_ROLE | Kind::CLUSTER_ROLE_BINDING => names::path_segment,
         _ => names::subdomain,
@@ -43,7 +43,7 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(at.field("name"), name, "must be no more than 52 characters"));
     }
     let namespace = meta.namespace.as_deref().unwrap_or("");
-    match (kind.info().namespaced, namespace.is_empty()) {
+    match (object.info().namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(at.field("namespace"), "")),
         (true, false) => push_all(errors, &at.field("namespace"), namespace, names::label(namespace)),
         (false, false) => errors.push(FieldError::forbidden(at.field("namespace"), "not allowed on this type")),
@@ -68,6 +68,26 @@ pub(super) fn template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Ve
     let Some(meta) = meta else { return };
     labels(meta.labels.as_ref(), &at.field("labels"), errors);
     annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
+}
+
+/// `ValidateTemplateObjectMeta`: of the metadata of a claim that is yet to be made, labels and annotations may be set.
+pub(super) fn claim_template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let Some(meta) = meta else { return };
+    annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
+    labels(meta.labels.as_ref(), &at.field("labels"), errors);
+    for (field, set) in [
+        ("name", meta.name.is_some()),
+        ("generateName", meta.generate_name.is_some()),
+        ("namespace", meta.namespace.is_some()),
+        ("uID", meta.uid.is_some()),
+        ("resourceVersion", meta.resource_version.is_some()),
+        ("ownerReferences", meta.owner_references.is_some()),
+        ("finalizers", meta.finalizers.is_some()),
+    ] {
+        if set {
+            errors.push(FieldError::forbidden(at.field(field), "cannot be set"));
+        }
+    }
 }
 
 /// `ValidateLabels`.
@@ -231,5 +251,24 @@ pub(super) fn immutable<T: PartialEq>(
 ) {
     if new != old {
         errors.push(FieldError::invalid(at, show(new), IMMUTABLE));
+    }
+}
+
+/// `IsDomainPrefixedPath`.
+pub(super) fn domain_prefixed(text: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match text.split_once('/') {
+        _ if text.is_empty() => errors.push(FieldError::required(at, "")),
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            push_all(errors, at, host, names::subdomain(host));
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !path.bytes().all(good) {
+                let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                errors.push(FieldError::invalid(at, path, detail));
+            }
+        }
+        _ => {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(at, text, detail));
+        }
     }
 }

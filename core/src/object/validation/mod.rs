@@ -3,14 +3,22 @@
 //! Expects defaulted objects. Allocates nothing where there is nothing to report; shared parts of an update are known
 //! to be unchanged without being looked at.
 
+mod cloud_volume;
 mod container;
 mod cron;
+mod env;
+mod job;
 mod json;
 mod meta;
+mod mount;
 mod names;
+mod networking;
 mod path;
 mod pod;
+mod probe;
+mod resources;
 mod scheduling;
+mod security;
 mod service;
 mod volume;
 mod workload;
@@ -20,12 +28,18 @@ use std::rc::Rc;
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::NodeSpec;
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{ErrorKind, Event, FieldError, IntOrString, Milli, Object};
+use super::{ErrorKind, Event, FieldError, IntOrString, Object};
 use path::{Go, Path};
 
 pub use volume::volume_sources;
+
+/// Whose pod spec it is: some of what a pod must say may be left to it by a template.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Pod,
+    Template,
+}
 
 /// What is wrong with an object that is to be created.
 pub fn create(object: &Object) -> Vec<FieldError> {
@@ -34,6 +48,10 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     match object {
         Object::Pod(pod) => pod::create(pod, &mut errors),
         Object::Event(event) => involved(event, &mut errors),
+        Object::Dynamic(d) => {
+            json::create(d, &mut errors);
+            json::of_new(d, &mut errors);
+        }
         other => spec(other, &mut errors),
     }
     errors
@@ -43,6 +61,10 @@ pub fn create(object: &Object) -> Vec<FieldError> {
 pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::create(object, &mut errors);
+    if let Object::Pod(pod) = object {
+        let at = Path::Root("metadata");
+        pod::annotations(pod.meta.annotations.as_ref(), &pod.spec.shared, &at.field("annotations"), &mut errors);
+    }
     errors
 }
 
@@ -100,6 +122,7 @@ pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
                 ("availableReplicas", s.available_replicas),
             ];
             counted(&counts, s.replicas, &mut errors);
+            available(s.available_replicas, s.ready_replicas, &mut errors);
         }
         (Object::ReplicationController(n), _) => {
             let s = &n.status;
@@ -110,6 +133,7 @@ pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
                 ("availableReplicas", s.available_replicas),
             ];
             counted(&counts, s.replicas, &mut errors);
+            available(s.available_replicas, s.ready_replicas, &mut errors);
         }
         (Object::Deployment(n), _) => {
             let s = &n.status;
@@ -120,10 +144,19 @@ pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
                 ("availableReplicas", s.available_replicas),
             ];
             counted(&counts, s.replicas.unwrap_or(0), &mut errors);
+            available(s.available_replicas, s.ready_replicas, &mut errors);
         }
         _ => {}
     }
     errors
+}
+
+/// Who is available is ready.
+fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
+    if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {
+        let detail = "cannot be greater than readyReplicas";
+        errors.push(FieldError::invalid("status.availableReplicas", n, detail));
+    }
 }
 
 /// Everything but metadata, for the kinds that have the same rules whenever they are written.
@@ -168,7 +201,10 @@ fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut Vec<FieldErr
 
 fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
-    scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &at.field("taints"), errors);
+    // Upstream's path, though taints are the spec's.
+    scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &Path::Root("metadata").field("taints"), errors);
+    let cidrs = spec.pod_cidrs.as_deref().unwrap_or_default();
+    let v6 = |cidr: &String| cidr.contains(':');
     for (i, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
         let good = cidr.split_once('/').is_some_and(|(ip, bits)| match ip.parse::<core::net::IpAddr>() {
             Ok(ip) => bits.parse::<u8>().is_ok_and(|b| b <= if ip.is_ipv4() { 32 } else { 128 }),
@@ -178,6 +214,14 @@ fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
             let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
             errors.push(FieldError::invalid(at.field("podCIDRs").index(i), cidr, detail));
         }
+    }
+    let dual_stack = cidrs.len() == 2 && v6(&cidrs[0]) != v6(&cidrs[1]);
+    if cidrs.len() > 1 && !dual_stack {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(at.field("podCIDRs"), Go::strings(cidrs), detail));
+    }
+    for (i, cidr) in cidrs.iter().enumerate().filter(|(i, cidr)| cidrs[..*i].contains(cidr)) {
+        errors.push(FieldError::duplicate(at.field("podCIDRs").index(i), cidr));
     }
 }
 
@@ -205,7 +249,7 @@ fn lease(spec: &LeaseSpec, errors: &mut Vec<FieldError>) {
 fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-        let shown = Go(serde_json::to_string(spec).unwrap_or_default());
+        let shown = Go(serde_json::to_string(spec).expect("a k8s-openapi type is JSON"));
         errors.push(FieldError::invalid(at, shown, "minAvailable and maxUnavailable cannot be both set"));
     }
     for (value, field) in [(&spec.min_available, "minAvailable"), (&spec.max_unavailable, "maxUnavailable")] {
@@ -277,22 +321,6 @@ fn int_or_percent(v: &IntOrString, at: &Path<'_>, errors: &mut Vec<FieldError>) 
             let shown = || Go::int_or_string(v);
             errors.extend(names::percent(s).into_iter().map(|w| FieldError::invalid(at, shown(), w)));
         }
-    }
-}
-
-/// An amount of a resource: not negative, and whole where the resource cannot be divided.
-fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
-    let Ok(amount) = Milli::parse(&q.0) else {
-        let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-        errors.push(FieldError::invalid(at, &q.0, detail));
-        return;
-    };
-    if amount.0 < 0 {
-        errors.push(FieldError::invalid(at, &q.0, names::NOT_NEGATIVE));
-    }
-    let whole = container::is_extended(name) || matches!(name, "pods" | "services");
-    if whole && amount.0 % 1000 != 0 {
-        errors.push(FieldError::invalid(at, &q.0, "must be an integer"));
     }
 }
 

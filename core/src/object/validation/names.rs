@@ -65,6 +65,26 @@ pub(super) fn subdomain(text: &str) -> Wrongs {
     collect([(text.len() > 253).then(|| too_long(253)), (!ok).then(|| SUBDOMAIN.to_owned())])
 }
 
+/// `IsDNS1123SubdomainWithUnderscore`.
+pub(super) fn subdomain_with_underscore(text: &str) -> Wrongs {
+    const WRONG: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+         and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*')";
+    // Where an underscore may stand, a letter may.
+    let ok = text.split('.').all(|part| is_label(&part.replace('_', "a")));
+    collect([(text.len() > 253).then(|| too_long(253)), (!ok).then(|| WRONG.to_owned())])
+}
+
+/// `IsWildcardDNS1123Subdomain`.
+pub(super) fn wildcard(text: &str) -> Wrongs {
+    const WRONG: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which \
+         must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
+         '*.example.com', regex used for validation is \
+         '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    let ok = text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label));
+    collect([(text.len() > 253).then(|| too_long(253)), (!ok).then(|| WRONG.to_owned())])
+}
+
 /// `IsDNS1123Label`.
 pub(super) fn label(text: &str) -> Wrongs {
     collect([(text.len() > 63).then(|| too_long(63)), (!is_label(text)).then(|| LABEL.to_owned())])

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::object::{IntOrString, LabelSelector};
 
 /// Path of a field: `spec.containers[0].resources.limits[cpu]`.
@@ -52,7 +54,7 @@ impl From<Path<'_>> for String {
     }
 }
 
-/// A value printed as Go's `%#v` prints it.
+/// A value that is no text, number or truth, printed as `field.Error` prints it: as JSON.
 pub(super) struct Go(pub String);
 
 impl fmt::Debug for Go {
@@ -62,45 +64,31 @@ impl fmt::Debug for Go {
 }
 
 impl Go {
+    fn json(value: &impl Serialize) -> Go {
+        Go(serde_json::to_string(value).expect("maps, lists and texts are JSON"))
+    }
+
     pub(super) fn map(map: Option<&BTreeMap<String, String>>) -> Go {
-        let Some(map) = map else { return Go("map[string]string(nil)".to_owned()) };
-        let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k:?}:{v:?}")).collect();
-        Go(format!("map[string]string{{{}}}", pairs.join(", ")))
+        Go::json(&map)
     }
 
     pub(super) fn strings(list: &[String]) -> Go {
-        let items: Vec<String> = list.iter().map(|s| format!("{s:?}")).collect();
-        Go(format!("[]string{{{}}}", items.join(", ")))
+        Go::json(&list)
     }
 
     pub(super) fn int_or_string(value: &IntOrString) -> Go {
-        Go(match value {
-            IntOrString::Int(n) => format!("intstr.IntOrString{{Type:0, IntVal:{n}, StrVal:\"\"}}"),
-            IntOrString::String(s) => format!("intstr.IntOrString{{Type:1, IntVal:0, StrVal:{s:?}}}"),
-        })
+        Go::json(value)
     }
 
+    /// Labels first, as Go's type has them.
     pub(super) fn selector(s: &LabelSelector) -> Go {
-        let expressions = match &s.match_expressions {
-            None => "[]v1.LabelSelectorRequirement(nil)".to_owned(),
-            Some(list) => {
-                let items: Vec<String> = list
-                    .iter()
-                    .map(|e| {
-                        let values = match &e.values {
-                            None => "[]string(nil)".to_owned(),
-                            Some(v) => Go::strings(v).0,
-                        };
-                        format!(
-                            "v1.LabelSelectorRequirement{{Key:{:?}, Operator:{:?}, Values:{values}}}",
-                            e.key, e.operator
-                        )
-                    })
-                    .collect();
-                format!("[]v1.LabelSelectorRequirement{{{}}}", items.join(", "))
-            }
-        };
-        let labels = Go::map(s.match_labels.as_ref()).0;
-        Go(format!("v1.LabelSelector{{MatchLabels:{labels}, MatchExpressions:{expressions}}}"))
+        let mut fields = Vec::new();
+        if let Some(labels) = s.match_labels.as_ref().filter(|l| !l.is_empty()) {
+            fields.push(format!("\"matchLabels\":{}", Go::json(labels).0));
+        }
+        if let Some(list) = s.match_expressions.as_ref().filter(|l| !l.is_empty()) {
+            fields.push(format!("\"matchExpressions\":{}", Go::json(list).0));
+        }
+        Go(format!("{{{}}}", fields.join(",")))
     }
 }

@@ -31,11 +31,15 @@ pub(super) fn tolerations(list: &[Toleration], at: &Path<'_>, errors: &mut Vec<F
             errors.push(FieldError::invalid(at.field("effect"), &effect, detail));
         }
         match operator.as_str() {
-            "" | "Equal" => push_all(errors, &at.field("operator"), &value, names::label_value(&value)),
+            "" | "Equal" => {
+                let wrongs = names::label_value(&value);
+                if !wrongs.is_empty() {
+                    errors.push(FieldError::invalid(at.field("operator"), &value, wrongs.join(";")));
+                }
+            }
             "Exists" if !value.is_empty() => {
-                let shown = Go(serde_json::to_string(t).unwrap_or_default());
                 let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(FieldError::invalid(at.field("operator"), shown, detail));
+                errors.push(FieldError::invalid(at.field("operator"), &value, detail));
             }
             "Exists" => {}
             "Lt" | "Gt" => {
@@ -61,7 +65,10 @@ pub(super) fn taints(list: &[Taint], at: &Path<'_>, errors: &mut Vec<FieldError>
         let at = at.index(i);
         push_all(errors, &at.field("key"), &t.key, names::qualified(&t.key));
         let value = t.value.as_deref().unwrap_or("");
-        push_all(errors, &at.field("value"), value, names::label_value(value));
+        let wrongs = names::label_value(value);
+        if !wrongs.is_empty() {
+            errors.push(FieldError::invalid(at.field("value"), value, wrongs.join(";")));
+        }
         if t.effect.is_empty() {
             errors.push(FieldError::required(at.field("effect"), ""));
         } else {
@@ -69,7 +76,7 @@ pub(super) fn taints(list: &[Taint], at: &Path<'_>, errors: &mut Vec<FieldError>
         }
         if !seen.insert((t.key.as_str(), t.effect.as_str())) {
             let shown =
-                format!("core.Taint{{Key:{:?}, Value:{value:?}, Effect:{:?}, TimeAdded:<nil>}}", t.key, t.effect);
+                format!("{{\"Key\":{:?},\"Value\":{value:?},\"Effect\":{:?},\"TimeAdded\":null}}", t.key, t.effect);
             let mut error = FieldError::duplicate(at, Go(shown));
             error.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(error);
@@ -90,14 +97,15 @@ pub(super) fn affinity(a: &Affinity, at: &Path<'_>, errors: &mut Vec<FieldError>
                 errors.push(FieldError::required(at, "must have at least one node selector term"));
             }
             for (i, term) in required.node_selector_terms.iter().enumerate() {
-                node_term(term, &at.index(i), errors);
+                node_term(term, true, &at.index(i), errors);
             }
         }
         for (i, p) in n.preferred_during_scheduling_ignored_during_execution.iter().flatten().enumerate() {
             let at = at.field(PREFERRED);
             let at = at.index(i);
             weight(p.weight, &at, errors);
-            node_term(&p.preference, &at.field("preference"), errors);
+            // What is only preferred may name a value that no label can have: it then helps no node.
+            node_term(&p.preference, false, &at.field("preference"), errors);
         }
     }
     let of_pods = [
@@ -152,28 +160,55 @@ fn pod_term(term: &PodAffinityTerm, at: &Path<'_>, errors: &mut Vec<FieldError>)
     for name in term.namespaces.iter().flatten() {
         push_all(errors, &at.field("namespace"), name, names::label(name));
     }
-    topology_key(&term.topology_key, at, errors);
+    label_keys(term, at, errors);
+    if term.topology_key.is_empty() {
+        errors.push(FieldError::required(at.field("topologyKey"), "can not be empty"));
+    }
+    push_all(errors, &at.field("topologyKey"), &term.topology_key, names::qualified(&term.topology_key));
 }
 
-fn topology_key(key: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
-    if key.is_empty() {
-        errors.push(FieldError::required(at.field("topologyKey"), "can not be empty"));
-    } else {
-        push_all(errors, &at.field("topologyKey"), key, names::qualified(key));
+/// `validateMatchLabelKeysAndMismatchLabelKeys`.
+fn label_keys(term: &PodAffinityTerm, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let matching = term.match_label_keys.as_deref().unwrap_or_default();
+    let other = term.mismatch_label_keys.as_deref().unwrap_or_default();
+    for (keys, field) in [(matching, "matchLabelKeys"), (other, "mismatchLabelKeys")] {
+        if !keys.is_empty() && term.label_selector.is_none() {
+            let detail = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(at.field(field), detail));
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
+            push_all(errors, &at.field(field).index(i), key, names::qualified(key));
+        }
+    }
+    let mut selected: BTreeSet<&str> = BTreeSet::new();
+    if let Some(s) = &term.label_selector {
+        selected.extend(s.match_labels.iter().flatten().map(|(k, _)| k.as_str()));
+        for e in s.match_expressions.iter().flatten() {
+            if let Some(i) = matching.iter().position(|k| *k == e.key).filter(|_| selected.contains(e.key.as_str())) {
+                let detail = "exists in both matchLabelKeys and labelSelector";
+                errors.push(FieldError::invalid(at.index(i), &e.key, detail));
+            }
+            selected.insert(&e.key);
+        }
+    }
+    for (i, key) in matching.iter().enumerate().filter(|(_, key)| other.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(FieldError::invalid(at.field("matchLabelKeys").index(i), key, detail));
     }
 }
 
-/// A term of a node selector.
-pub(super) fn node_term(term: &NodeSelectorTerm, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+/// A term of a node selector. `possible`: its values must be such that a label can have them.
+pub(super) fn node_term(term: &NodeSelectorTerm, possible: bool, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (i, r) in term.match_expressions.iter().flatten().enumerate() {
-        node_requirement(r, &at.field("matchExpressions").index(i), errors);
+        node_requirement(r, possible, &at.field("matchExpressions").index(i), errors);
     }
     for (i, r) in term.match_fields.iter().flatten().enumerate() {
         field_requirement(r, &at.field("matchFields").index(i), errors);
     }
 }
 
-fn node_requirement(r: &NodeSelectorRequirement, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn node_requirement(r: &NodeSelectorRequirement, possible: bool, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let values = r.values.as_deref().unwrap_or_default();
     match r.operator.as_str() {
         "In" | "NotIn" if values.is_empty() => {
@@ -194,7 +229,7 @@ fn node_requirement(r: &NodeSelectorRequirement, at: &Path<'_>, errors: &mut Vec
         other => errors.push(FieldError::invalid(at.field("operator"), other, "not a valid selector operator")),
     }
     push_all(errors, &at.field("key"), &r.key, names::qualified(&r.key));
-    for (i, value) in values.iter().enumerate() {
+    for (i, value) in values.iter().enumerate().filter(|_| possible) {
         push_all(errors, &at.field("values").index(i), value, names::label_value(value));
     }
 }
@@ -211,21 +246,28 @@ fn field_requirement(r: &NodeSelectorRequirement, at: &Path<'_>, errors: &mut Ve
     }
     if r.key != "metadata.name" {
         errors.push(FieldError::invalid(at.field("key"), &r.key, "not a valid field selector key"));
+        return;
+    }
+    for (i, name) in r.values.iter().flatten().enumerate() {
+        push_all(errors, &at.field("values").index(i), name, names::subdomain(name));
     }
 }
 
 /// `validateTopologySpreadConstraints`.
 pub(super) fn spreading(list: &[TopologySpreadConstraint], at: &Path<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
     for (i, c) in list.iter().enumerate() {
         let at = at.index(i);
         if c.max_skew <= 0 {
             errors.push(FieldError::invalid(at.field("maxSkew"), c.max_skew, "must be greater than zero"));
         }
-        topology_key(&c.topology_key, &at, errors);
-        one_of(&c.when_unsatisfiable, &["DoNotSchedule", "ScheduleAnyway"], &at.field("whenUnsatisfiable"), errors);
-        if !seen.insert((c.topology_key.as_str(), c.when_unsatisfiable.as_str())) {
-            let pair = Go(format!("{{{:?}, {:?}}}", c.topology_key, c.when_unsatisfiable));
+        if c.topology_key.is_empty() {
+            errors.push(FieldError::required(at.field("topologyKey"), "can not be empty"));
+        }
+        let actions = &["DoNotSchedule", "ScheduleAnyway"];
+        one_of(&c.when_unsatisfiable, actions, &at.field("whenUnsatisfiable"), errors);
+        let pair = |c: &TopologySpreadConstraint| (c.topology_key.clone(), c.when_unsatisfiable.clone());
+        if list[i + 1..].iter().any(|later| pair(later) == pair(c)) {
+            let pair = format!("{{{}, {}}}", c.topology_key, c.when_unsatisfiable);
             errors.push(FieldError::duplicate(at.field("{topologyKey, whenUnsatisfiable}"), pair));
         }
         if let Some(domains) = c.min_domains {
@@ -246,8 +288,30 @@ pub(super) fn spreading(list: &[TopologySpreadConstraint], at: &Path<'_>, errors
                 one_of(policy, &["Honor", "Ignore"], &at.field(field), errors);
             }
         }
+        spread_keys(c, &at.field("matchLabelKeys"), errors);
         if let Some(s) = &c.label_selector {
             meta::selector(s, &at.field("labelSelector"), errors);
+        }
+    }
+}
+
+/// `validateMatchLabelKeysInTopologySpread`.
+fn spread_keys(c: &TopologySpreadConstraint, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let keys = c.match_label_keys.as_deref().unwrap_or_default();
+    if !keys.is_empty() && c.label_selector.is_none() {
+        errors.push(FieldError::forbidden(at, "must not be specified when labelSelector is not set"));
+    }
+    let selects = |key: &String| {
+        c.label_selector.as_ref().is_some_and(|s| {
+            let expressions = s.match_expressions.iter().flatten();
+            s.match_labels.as_ref().is_some_and(|l| l.contains_key(key))
+                || expressions.into_iter().any(|e| e.key == *key)
+        })
+    };
+    for (i, key) in keys.iter().enumerate() {
+        push_all(errors, &at.index(i), key, names::qualified(key));
+        if selects(key) {
+            errors.push(FieldError::invalid(at.index(i), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::path::{Go, Path};
 use super::{meta, name_or_number, names, one_of, push_all, too_many};
-use crate::object::{FieldError, IntOrString};
+use crate::object::FieldError;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
@@ -83,10 +83,9 @@ fn ports(list: &[ServicePort], type_: &str, at: &Path<'_>, errors: &mut Vec<Fiel
             name_or_number(target, &at.field("targetPort"), errors);
         }
         if !pairs.insert((protocol, p.port)) {
-            let empty = Go::int_or_string(&IntOrString::Int(0)).0;
             let shown = format!(
-                "core.ServicePort{{Name:\"\", Protocol:{protocol:?}, AppProtocol:(*string)(nil), Port:{}, \
-                 TargetPort:{empty}, NodePort:0}}",
+                "{{\"Name\":\"\",\"Protocol\":{protocol:?},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\
+                 \"NodePort\":0}}",
                 p.port
             );
             errors.push(FieldError::duplicate(at, Go(shown)));

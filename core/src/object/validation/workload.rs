@@ -1,20 +1,19 @@
-//! Validation of workloads: Deployments, ReplicaSets, ReplicationControllers, and the specs of StatefulSets,
-//! DaemonSets, Jobs and CronJobs. Source: `pkg/apis/{apps,batch,core}/validation`.
+//! Validation of workloads: Deployments, ReplicaSets, ReplicationControllers, and the specs of StatefulSets and
+//! DaemonSets. Source: `pkg/apis/{apps,core}/validation`.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{
     DaemonSetSpec, DeploymentSpec, DeploymentStrategy, ReplicaSetSpec, RollingUpdateDaemonSet, RollingUpdateDeployment,
-    StatefulSetSpec,
+    StatefulSetSpec, StatefulSetUpdateStrategy,
 };
-use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
 use k8s_openapi::api::core::v1::{PodSpec, ReplicationControllerSpec};
 
 use super::path::{Go, Path};
-use super::{int_or_percent, meta, not_negative, one_of, pod, volume};
-use crate::object::{FieldError, IntOrString, LabelSelector, ObjectMeta, Selector, Templated, scaled};
+use super::{int_or_percent, meta, not_negative, one_of, pod};
+use crate::object::{FieldError, IntOrString, LabelSelector, ObjectMeta, Selector, Templated};
 
-const MISMATCH: &str = "`selector` does not match template `labels`";
+pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 
 /// `ValidateDeploymentSpec`.
 pub(super) fn deployment(d: &Templated<DeploymentSpec>, errors: &mut Vec<FieldError>) {
@@ -49,8 +48,23 @@ fn strategy(s: &DeploymentStrategy, at: &Path<'_>, errors: &mut Vec<FieldError>)
             errors.push(FieldError::required(at.field("rollingUpdate"), detail));
         }
         ("RollingUpdate", Some(r)) => rolling(r, &at.field("rollingUpdate"), errors),
-        (other, _) => one_of(other, &["Recreate", "RollingUpdate"], at, errors),
+        (other, rolling) => {
+            let shown = strategy_in_go(other, rolling.as_ref());
+            errors.push(FieldError::not_supported(at, shown, &["Recreate", "RollingUpdate"]));
+        }
     }
+}
+
+/// A strategy as Go prints its internal type.
+fn strategy_in_go(type_: &str, rolling: Option<&impl serde::Serialize>) -> Go {
+    let rolling = rolling.and_then(|r| serde_json::to_value(r).ok()).unwrap_or_default();
+    let fields = rolling.as_object().into_iter().flatten().map(|(k, v)| {
+        let (first, rest) = k.split_at(1);
+        format!("\"{}{rest}\":{v}", first.to_uppercase())
+    });
+    let fields: Vec<String> = fields.collect();
+    let rolling = if rolling.is_null() { "null".to_owned() } else { format!("{{{}}}", fields.join(",")) };
+    Go(format!("{{\"Type\":{type_:?},\"RollingUpdate\":{rolling}}}"))
 }
 
 fn rolling(r: &RollingUpdateDeployment, at: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -69,8 +83,15 @@ fn rolling(r: &RollingUpdateDeployment, at: &Path<'_>, errors: &mut Vec<FieldErr
     }
 }
 
+/// `getIntOrPercentValue`, for which a text that is neither is none.
 fn is_zero(v: &IntOrString) -> bool {
-    scaled(v, 100, true) == Some(0)
+    match v {
+        IntOrString::Int(n) => *n == 0,
+        IntOrString::String(s) => {
+            let digits = s.strip_suffix('%').unwrap_or(s);
+            digits.parse::<i64>().unwrap_or(0) == 0
+        }
+    }
 }
 
 /// A percentage of at most 100.
@@ -91,7 +112,8 @@ pub(super) fn replica_set(r: &Templated<ReplicaSetSpec>, errors: &mut Vec<FieldE
         errors.push(FieldError::required(at.field("template"), ""));
         return;
     }
-    selected_template(&r.selector, "replicaset", r.template_meta(), &r.pod, at, errors);
+    // Upstream's word, though it is none.
+    selected_template(&r.selector, "deployment", r.template_meta(), &r.pod, at, errors);
     always_restarts(&r.pod, "ReplicaSet", at, errors);
 }
 
@@ -129,35 +151,46 @@ fn selected_template(
     at: &Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
-    let empty = |list: bool, labels: bool| list && labels;
+    selects(selector, what, template_meta, at, errors);
+    template(template_meta, pod, &at.field("template"), errors);
+}
+
+/// A selector, and whether it selects the labels of the template. One that is absent selects nothing.
+fn selects(
+    selector: &LabelSelector,
+    what: &str,
+    template_meta: Option<&ObjectMeta>,
+    at: &Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let no_labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
     let no_expressions = selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-    if selector.match_labels.is_none() && selector.match_expressions.is_none() {
-        errors.push(FieldError::required(at.field("selector"), ""));
-    } else {
+    let absent = selector.match_labels.is_none() && selector.match_expressions.is_none();
+    if !absent {
         meta::selector(selector, &at.field("selector"), errors);
-        if empty(no_expressions, no_labels) {
+        if no_labels && no_expressions {
             let detail = format!("empty selector is invalid for {what}");
             errors.push(FieldError::invalid(at.field("selector"), Go::selector(selector), detail));
         }
+    } else if what != "daemonset" {
+        errors.push(FieldError::required(at.field("selector"), ""));
     }
     let labels = template_meta.and_then(|m| m.labels.as_ref());
-    if let Ok(parsed) = Selector::from_label_selector(selector)
-        && !parsed.is_everything()
-        && !parsed.matches(labels)
-    {
+    let mismatch = Selector::from_label_selector(selector).is_ok_and(|s| !s.is_everything() && !s.matches(labels));
+    if absent || mismatch {
         let path = at.field("template");
         let path = path.field("metadata");
         errors.push(FieldError::invalid(path.field("labels"), Go::map(labels), MISMATCH));
     }
-    template(template_meta, pod, &at.field("template"), errors);
 }
 
 /// `ValidatePodTemplateSpec`.
 pub(super) fn template(meta: Option<&ObjectMeta>, pod: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
-    meta::template(meta, &at.field("metadata"), errors);
+    meta::template(meta, at, errors);
+    let annotations = meta.and_then(|m| m.annotations.as_ref());
+    pod::annotations(annotations, pod, &at.field("annotations"), errors);
     let at = at.field("spec");
-    pod::spec(pod, &at, errors);
+    pod::spec(pod, None, &at, errors);
     if pod.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
         errors.push(FieldError::forbidden(
             at.field("ephemeralContainers"),
@@ -169,7 +202,7 @@ pub(super) fn template(meta: Option<&ObjectMeta>, pod: &PodSpec, at: &Path<'_>, 
 fn always_restarts(pod: &PodSpec, what: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let at = at.field("template");
     let at = at.field("spec");
-    if let Some(policy) = pod.restart_policy.as_deref().filter(|p| matches!(*p, "OnFailure" | "Never")) {
+    if let Some(policy) = pod.restart_policy.as_deref().filter(|p| *p != "Always") {
         errors.push(FieldError::not_supported(at.field("restartPolicy"), policy, &["Always"]));
     }
     if pod.active_deadline_seconds.is_some() {
@@ -178,82 +211,71 @@ fn always_restarts(pod: &PodSpec, what: &str, at: &Path<'_>, errors: &mut Vec<Fi
     }
 }
 
-/// `ValidateStatefulSetSpec`.
+/// `ValidateStatefulSetSpec`. Nobody looks into the pod that it describes before it is made.
 pub(super) fn stateful_set(s: &StatefulSetSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
-    one_of(
-        s.pod_management_policy.as_deref().unwrap_or(""),
-        &["OrderedReady", "Parallel"],
-        &at.field("podManagementPolicy"),
-        errors,
-    );
-    if let Some(u) = &s.update_strategy {
-        let at = at.field("updateStrategy");
-        match (u.type_.as_deref().unwrap_or(""), &u.rolling_update) {
-            ("OnDelete", Some(_)) => {
-                let detail = "only allowed for updateStrategy 'RollingUpdate'";
-                errors.push(FieldError::invalid(at.field("rollingUpdate"), Go("{}".to_owned()), detail));
-            }
-            ("OnDelete", None) | ("RollingUpdate", None) => {}
-            ("RollingUpdate", Some(r)) => {
-                let at = at.field("rollingUpdate");
-                not_negative(r.partition.map(i64::from), &at.field("partition"), errors);
-                if let Some(v) = &r.max_unavailable {
-                    int_or_percent(v, &at.field("maxUnavailable"), errors);
-                    at_most_all(v, &at.field("maxUnavailable"), errors);
-                    if is_zero(v) {
-                        errors.push(FieldError::invalid(
-                            at.field("maxUnavailable"),
-                            Go::int_or_string(v),
-                            "cannot be 0",
-                        ));
-                    }
-                }
-            }
-            ("", _) => errors.push(FieldError::required(at, "")),
-            (other, _) => {
-                let detail = "must be 'RollingUpdate' or 'OnDelete'";
-                errors.push(FieldError::invalid(at, other, detail));
-            }
+    match s.pod_management_policy.as_deref().unwrap_or("") {
+        "" => errors.push(FieldError::required(at.field("podManagementPolicy"), "")),
+        "OrderedReady" | "Parallel" => {}
+        other => {
+            let detail = "must be 'OrderedReady' or 'Parallel'";
+            errors.push(FieldError::invalid(at.field("podManagementPolicy"), other, detail));
         }
+    }
+    if let Some(u) = &s.update_strategy {
+        update_strategy(u, &at.field("updateStrategy"), errors);
     }
     if let Some(p) = &s.persistent_volume_claim_retention_policy {
         let at = at.field("persistentVolumeClaimRetentionPolicy");
         for (value, field) in [(&p.when_deleted, "whenDeleted"), (&p.when_scaled, "whenScaled")] {
-            one_of(value.as_deref().unwrap_or(""), &["Delete", "Retain"], &at.field(field), errors);
+            one_of(value.as_deref().unwrap_or(""), &["Retain", "Delete"], &at.field(field), errors);
         }
     }
-    not_negative(s.replicas.map(i64::from), &at.field("replicas"), errors);
-    not_negative(s.min_ready_seconds.map(i64::from), &at.field("minReadySeconds"), errors);
-    not_negative(s.revision_history_limit.map(i64::from), &at.field("revisionHistoryLimit"), errors);
-    not_negative(
-        s.ordinals.as_ref().and_then(|o| o.start).map(i64::from),
-        &at.field("ordinals").field("start"),
-        errors,
-    );
-    if let Some(spec) = &s.template.spec {
-        // Claims stand in for volumes of their name: the pods will have them.
-        let mut spec = spec.clone();
-        let claims = s.volume_claim_templates.iter().flatten().filter_map(|c| c.metadata.name.clone());
-        for name in claims {
-            let volumes = spec.volumes.get_or_insert_default();
-            volumes.retain(|v| v.name != name);
-            volumes.push(k8s_openapi::api::core::v1::Volume {
-                name,
-                empty_dir: Some(Default::default()),
-                ..Default::default()
-            });
-        }
-        selected_template(&s.selector, "statefulset", s.template.metadata.as_ref(), &spec, at, errors);
-        always_restarts(&spec, "StatefulSet", at, errors);
-    } else {
-        selected_template(&s.selector, "statefulset", s.template.metadata.as_ref(), &PodSpec::default(), at, errors);
+    for (field, n) in [
+        ("replicas", s.replicas),
+        ("minReadySeconds", s.min_ready_seconds),
+        ("ordinals.start", s.ordinals.as_ref().and_then(|o| o.start)),
+        ("revisionHistoryLimit", s.revision_history_limit),
+    ] {
+        not_negative(n.map(i64::from), &at.field(field), errors);
     }
-    for (i, c) in s.volume_claim_templates.iter().flatten().enumerate() {
-        let at = at.field("volumeClaimTemplates");
-        let at = at.index(i);
-        if let Some(spec) = &c.spec {
-            volume::claim(spec, &at.field("spec"), errors);
+    let none = PodSpec::default();
+    let (template_meta, pod) = (s.template.metadata.as_ref(), s.template.spec.as_ref().unwrap_or(&none));
+    selects(&s.selector, "statefulset", template_meta, at, errors);
+    let path = at.field("template");
+    meta::template(template_meta, &path, errors);
+    let annotations = template_meta.and_then(|m| m.annotations.as_ref());
+    pod::annotations(annotations, pod, &path.field("annotations"), errors);
+    always_restarts(pod, "StatefulSet", at, errors);
+}
+
+fn update_strategy(u: &StatefulSetUpdateStrategy, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match (u.type_.as_deref().unwrap_or(""), &u.rolling_update) {
+        ("OnDelete", Some(r)) => {
+            let partition = r.partition.unwrap_or(0);
+            let most =
+                r.max_unavailable.as_ref().map_or_else(|| "null".to_owned(), |v| format!("{:?}", Go::int_or_string(v)));
+            let shown = Go(format!("{{\"Partition\":{partition},\"MaxUnavailable\":{most}}}"));
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            errors.push(FieldError::invalid(at.field("rollingUpdate"), shown, detail));
+        }
+        ("OnDelete", None) | ("RollingUpdate", None) => {}
+        ("RollingUpdate", Some(r)) => {
+            let at = at.field("rollingUpdate");
+            not_negative(r.partition.map(i64::from), &at.field("partition"), errors);
+            if let Some(v) = &r.max_unavailable {
+                let at = at.field("maxUnavailable");
+                int_or_percent(v, &at, errors);
+                if is_zero(v) {
+                    errors.push(FieldError::invalid(at, Go::int_or_string(v), "cannot be 0"));
+                }
+                at_most_all(v, &at, errors);
+            }
+        }
+        ("", _) => errors.push(FieldError::required(at, "")),
+        (other, rolling) => {
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            errors.push(FieldError::invalid(at, strategy_in_go(other, rolling.as_ref()), detail));
         }
     }
 }
@@ -273,7 +295,10 @@ pub(super) fn daemon_set(d: &DaemonSetSpec, errors: &mut Vec<FieldError>) {
             ("OnDelete", _) => {}
             ("RollingUpdate", None) => errors.push(FieldError::required(at.field("rollingUpdate"), "")),
             ("RollingUpdate", Some(r)) => rolling_daemons(r, &at.field("rollingUpdate"), errors),
-            (other, _) => one_of(other, &["OnDelete", "RollingUpdate"], &at.field("type"), errors),
+            (other, rolling) => {
+                let shown = strategy_in_go(other, rolling.as_ref());
+                errors.push(FieldError::not_supported(at, shown, &["RollingUpdate", "OnDelete"]));
+            }
         }
     }
 }
@@ -283,124 +308,20 @@ fn rolling_daemons(r: &RollingUpdateDaemonSet, at: &Path<'_>, errors: &mut Vec<F
     let (unavailable, surge) = (r.max_unavailable.as_ref().unwrap_or(&zero), r.max_surge.as_ref().unwrap_or(&zero));
     for (v, field) in [(unavailable, "maxUnavailable"), (surge, "maxSurge")] {
         int_or_percent(v, &at.field(field), errors);
+    }
+    for (v, field) in [(unavailable, "maxUnavailable"), (surge, "maxSurge")] {
         at_most_all(v, &at.field(field), errors);
     }
-    let shown = Go::int_or_string;
     match (is_zero(unavailable), is_zero(surge)) {
         (true, true) => {
             let detail = "cannot be 0 when maxSurge is 0";
-            errors.push(FieldError::invalid(at.field("maxUnavailable"), shown(unavailable), detail));
+            errors.push(FieldError::required(at.field("maxUnavailable"), detail));
         }
         (false, false) => {
             let detail = "may not be set when maxUnavailable is non-zero";
-            errors.push(FieldError::invalid(at.field("maxSurge"), shown(surge), detail));
+            errors.push(FieldError::invalid(at.field("maxSurge"), Go::int_or_string(surge), detail));
         }
         _ => {}
-    }
-}
-
-/// `ValidateJobSpec`. The selector is checked where it is given: the API server makes it otherwise.
-pub(super) fn job(j: &JobSpec, at: &Path<'_>, made: bool, errors: &mut Vec<FieldError>) {
-    for (field, n) in [
-        ("parallelism", j.parallelism),
-        ("completions", j.completions),
-        ("backoffLimit", j.backoff_limit),
-        ("ttlSecondsAfterFinished", j.ttl_seconds_after_finished),
-        ("backoffLimitPerIndex", j.backoff_limit_per_index),
-        ("maxFailedIndexes", j.max_failed_indexes),
-    ] {
-        not_negative(n.map(i64::from), &at.field(field), errors);
-    }
-    not_negative(j.active_deadline_seconds, &at.field("activeDeadlineSeconds"), errors);
-    if let Some(mode) = &j.completion_mode {
-        one_of(mode, &["Indexed", "NonIndexed"], &at.field("completionMode"), errors);
-        if mode == "Indexed" && made && j.completions.is_none() {
-            let detail = "when completion mode is Indexed";
-            errors.push(FieldError::required(at.field("completions"), detail));
-        }
-    }
-    if j.backoff_limit_per_index.is_some() && j.completion_mode.as_deref() != Some("Indexed") {
-        let detail = "requires indexed completion mode";
-        errors.push(FieldError::invalid(
-            at.field("backoffLimitPerIndex"),
-            j.backoff_limit_per_index.unwrap_or(0),
-            detail,
-        ));
-    }
-    if let Some(policy) = &j.pod_replacement_policy {
-        one_of(policy, &["Failed", "TerminatingOrFailed"], &at.field("podReplacementPolicy"), errors);
-    }
-    let path = at.field("template");
-    let none = PodSpec::default();
-    let pod = j.template.spec.as_ref().unwrap_or(&none);
-    if let Some(s) = &j.selector {
-        meta::selector(s, &at.field("selector"), errors);
-        let labels = j.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-        if j.manual_selector == Some(true) && Selector::from_label_selector(s).is_ok_and(|p| !p.matches(labels)) {
-            let path = path.field("metadata");
-            errors.push(FieldError::invalid(path.field("labels"), Go::map(labels), MISMATCH));
-        }
-    }
-    template(j.template.metadata.as_ref(), pod, &path, errors);
-    let path = path.field("spec");
-    match pod.restart_policy.as_deref() {
-        Some("Always") => {
-            let detail = "valid values: \"OnFailure\", \"Never\"";
-            errors.push(FieldError::required(path.field("restartPolicy"), detail));
-        }
-        Some(policy) if j.pod_failure_policy.is_some() && policy != "Never" => {
-            let detail = "only \"Never\" is supported when podFailurePolicy is specified";
-            errors.push(FieldError::invalid(path.field("restartPolicy"), policy, detail));
-        }
-        _ => {}
-    }
-}
-
-/// `ValidateCronJobSpec`.
-pub(super) fn cron_job(c: &CronJobSpec, errors: &mut Vec<FieldError>) {
-    let at = &Path::Root("spec");
-    let schedule = at.field("schedule");
-    if c.schedule.is_empty() {
-        errors.push(FieldError::required(schedule, ""));
-    } else if c.schedule.contains("TZ") {
-        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-        errors.push(FieldError::invalid(schedule, &c.schedule, detail));
-    } else if let Some(detail) = super::cron::wrong(&c.schedule) {
-        errors.push(FieldError::invalid(schedule, &c.schedule, detail));
-    }
-    not_negative(c.starting_deadline_seconds, &at.field("startingDeadlineSeconds"), errors);
-    if let Some(zone) = &c.time_zone
-        && zone.is_empty()
-    {
-        errors.push(FieldError::invalid(at.field("timeZone"), zone, "timeZone must be nil or non-empty string"));
-    }
-    let policy = c.concurrency_policy.as_deref().unwrap_or("");
-    if policy.is_empty() {
-        errors.push(FieldError::required(at.field("concurrencyPolicy"), ""));
-    } else {
-        one_of(policy, &["Allow", "Forbid", "Replace"], &at.field("concurrencyPolicy"), errors);
-    }
-    let job_at = at.field("jobTemplate");
-    match &c.job_template.spec {
-        None => errors.push(FieldError::required(job_at.field("spec"), "")),
-        Some(spec) => {
-            let at = job_at.field("spec");
-            if spec.manual_selector == Some(true) {
-                let detail = "`manualSelector` must be nil or false";
-                errors.push(FieldError::not_supported(at.field("manualSelector"), true, &["nil", "false"]));
-                if let Some(last) = errors.last_mut() {
-                    last.detail.push_str(": ");
-                    last.detail.push_str(detail);
-                }
-            }
-            job(spec, &at, false, errors);
-        }
-    }
-    for (field, n) in [
-        ("successfulJobsHistoryLimit", c.successful_jobs_history_limit),
-        ("failedJobsHistoryLimit", c.failed_jobs_history_limit),
-    ] {
-        not_negative(n.map(i64::from), &at.field(field), errors);
     }
 }
 
@@ -428,38 +349,4 @@ pub(super) fn stateful_set_update(new: &StatefulSetSpec, old: &StatefulSetSpec, 
                       'minReadySeconds' are forbidden";
         errors.push(FieldError::forbidden("spec", detail));
     }
-}
-
-/// What may change in a Job.
-pub(super) fn job_update(new: &JobSpec, old: &JobSpec, errors: &mut Vec<FieldError>) {
-    let at = &Path::Root("spec");
-    let json = |v: serde_json::Value| Go(v.to_string());
-    let indexed = new.completion_mode.as_deref() == Some("Indexed");
-    // An indexed Job may be resized, completions and parallelism together.
-    if !(indexed && new.completions.is_some() && new.completions == new.parallelism) {
-        let show = |n: &Option<i32>| Go(n.map_or_else(|| "null".to_owned(), |n| n.to_string()));
-        meta::immutable(&new.completions, &old.completions, &at.field("completions"), show, errors);
-    }
-    if new.selector.is_some() {
-        let show = |s: &Option<LabelSelector>| s.as_ref().map_or_else(|| Go("nil".to_owned()), Go::selector);
-        meta::immutable(&new.selector, &old.selector, &at.field("selector"), show, errors);
-    }
-    let show = |t: &_| json(serde_json::to_value(t).unwrap_or_default());
-    let (mut now, mut was) = (new.template.clone(), old.template.clone());
-    if old.suspend == Some(true) {
-        // Where the pods of a suspended Job may run is still open, as are labels and annotations.
-        for t in [&mut now, &mut was] {
-            if let Some(m) = &mut t.metadata {
-                (m.labels, m.annotations) = (None, None);
-            }
-            if let Some(s) = &mut t.spec {
-                (s.node_selector, s.tolerations, s.affinity, s.scheduling_gates) = (None, None, None, None);
-            }
-        }
-    }
-    if now != was {
-        meta::immutable(&new.template, &old.template, &at.field("template"), show, errors);
-    }
-    let show = |m: &Option<String>| Go(format!("{:?}", m.as_deref().unwrap_or("")));
-    meta::immutable(&new.completion_mode, &old.completion_mode, &at.field("completionMode"), show, errors);
 }

@@ -1,0 +1,234 @@
+//! What pods refer to: the ConfigMaps and Secrets of their environment and volumes. Each is read when a pod is about to
+//! need it, whoever asks first, and again when what was read has become old, as the kubelet's strategy `Cache` does. A
+//! container is not made, nor a volume mounted, before what it needs is there, unless that is optional.
+//!
+//! A pod that refers to nothing costs nothing here. Drivers of real runtimes find here what to hand to containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::Out;
+use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, ToServer};
+use crate::limits::REQUEST_TIMEOUT;
+use crate::machine::{Mono, Now};
+use crate::object::{Kind, Object, ObjectKey};
+
+/// How long what was read is good for.
+const FRESH: Duration = Duration::from_secs(60);
+/// How long it is believed that something is not there.
+const MISSING: Duration = Duration::from_secs(1);
+/// Pause after a request that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One object, as far as it is known.
+#[derive(Debug, Default)]
+struct Entry {
+    /// What was read last; `Some(None)`: it was not there.
+    seen: Option<Option<Object>>,
+    at: Mono,
+    /// The request in flight, and when it is overdue.
+    asked: Option<(ReqId, Mono)>,
+    not_before: Mono,
+    /// Slots of pods that wait for it, or have taken from it.
+    users: BTreeSet<u32>,
+}
+
+/// Every object that a pod of the node refers to.
+#[derive(Debug)]
+pub(super) struct References {
+    user: Rc<str>,
+    ids: ReqIds,
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// When something is due: a request is overdue, or may be repeated.
+    next: Option<Mono>,
+}
+
+impl References {
+    pub(super) fn new(user: Rc<str>, part: u16) -> References {
+        References { user, ids: ReqIds::new(part), entries: BTreeMap::new(), next: None }
+    }
+
+    /// Whether it is known by now whether an object is there. If not, it is asked for.
+    pub(super) fn ask(&mut self, key: &ObjectKey, slot: u32, now: Now, out: &mut Vec<Out>) -> bool {
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.users.insert(slot);
+        let good_for = match &entry.seen {
+            Some(Some(_)) => FRESH,
+            Some(None) => MISSING,
+            None => Duration::ZERO,
+        };
+        if entry.seen.is_some() && now.mono.since(entry.at) < good_for {
+            return true;
+        }
+        if entry.asked.is_none() && entry.not_before <= now.mono {
+            let id = self.ids.next();
+            entry.asked = Some((id, now.mono + REQUEST_TIMEOUT));
+            let call = Call::Get { key: key.clone(), rv: None };
+            out.push(Out::Api(ToServer::Request(id, Request::new(&self.user, call))));
+        }
+        self.schedule();
+        false
+    }
+
+    /// What was read last, however long ago.
+    fn seen(&self, key: &ObjectKey) -> Option<&Object> {
+        self.entries.get(key)?.seen.as_ref()?.as_ref()
+    }
+
+    /// Takes in an answer; says whose pods it concerns.
+    pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>) -> Vec<u32> {
+        let asked = |e: &Entry| e.asked.is_some_and(|(asked, _)| asked == id);
+        let Some(entry) = self.entries.values_mut().find(|e| asked(e)) else { return Vec::new() };
+        entry.asked = None;
+        match result {
+            Ok(Response::Object(object)) => (entry.seen, entry.at) = (Some(Some(object)), now.mono),
+            Err(status) if status.reason == Reason::NotFound => (entry.seen, entry.at) = (Some(None), now.mono),
+            Ok(_) | Err(_) => (entry.seen, entry.not_before) = (None, now.mono + PAUSE),
+        }
+        let users = entry.users.iter().copied().collect();
+        self.schedule();
+        users
+    }
+
+    /// The connection broke: nothing that was asked is answered any more.
+    pub(super) fn disconnected(&mut self, now: Now) {
+        for entry in self.entries.values_mut().filter(|e| e.asked.is_some()) {
+            (entry.asked, entry.seen, entry.not_before) = (None, None, now.mono + PAUSE);
+        }
+        self.schedule();
+    }
+
+    /// Gives up requests that are overdue; says whose pods must look again.
+    pub(super) fn handle_timeout(&mut self, now: Now) -> BTreeSet<u32> {
+        let mut users = BTreeSet::new();
+        for entry in self.entries.values_mut() {
+            if entry.due().is_some_and(|at| at <= now.mono) {
+                (entry.asked, entry.seen, entry.not_before) = (None, None, now.mono);
+                users.extend(entry.users.iter().copied());
+            }
+        }
+        self.next = None;
+        users
+    }
+
+    /// A pod is gone.
+    pub(super) fn release(&mut self, slot: u32) {
+        self.entries.retain(|_, e| {
+            e.users.remove(&slot);
+            !e.users.is_empty()
+        });
+        self.schedule();
+    }
+
+    /// When something is due.
+    #[inline(always)]
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.next
+    }
+
+    fn schedule(&mut self) {
+        self.next = self.entries.values().filter_map(Entry::due).min();
+    }
+}
+
+impl Entry {
+    fn due(&self) -> Option<Mono> {
+        match self.asked {
+            Some((_, overdue)) => Some(overdue),
+            None if self.seen.is_none() => Some(self.not_before),
+            None => None,
+        }
+    }
+}
+
+/// Something that a pod needs of an object.
+#[derive(Debug)]
+pub(super) struct Need<'a> {
+    pub(super) key: ObjectKey,
+    /// Entries that must be there; none: the object alone.
+    entries: Vec<&'a str>,
+    optional: bool,
+    /// A variable takes one entry, and says of it where it is looked for.
+    variable: bool,
+}
+
+impl Need<'_> {
+    /// Why it cannot be had, in the kubelet's words.
+    pub(super) fn wrong(&self, references: &References) -> Option<String> {
+        if self.optional {
+            return None;
+        }
+        let secret = self.key.kind == Kind::SECRET;
+        let Some(Object::Dynamic(object)) = references.seen(&self.key) else {
+            let what = if secret { "secret" } else { "configmap" };
+            return Some(format!("{what} {:?} not found", self.key.name()));
+        };
+        let holds = |entry: &str| {
+            let fields = ["data", "binaryData", "stringData"];
+            fields.iter().any(|f| object.body.get(*f).is_some_and(|map| map.get(entry).is_some()))
+        };
+        let entry = self.entries.iter().find(|entry| !holds(entry))?;
+        Some(match (self.variable, secret) {
+            (true, true) => format!("couldn't find key {entry} in Secret {}", self.key.path()),
+            (true, false) => format!("couldn't find key {entry} in ConfigMap {}", self.key.path()),
+            (false, true) => format!("references non-existent secret key: {entry}"),
+            (false, false) => format!("configmap references non-existent config key: {entry}"),
+        })
+    }
+}
+
+/// Whether a pod refers to anything.
+pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
+        || containers.any(|c| environment_needs(c, "").next().is_some())
+}
+
+/// What the environment of a container needs, in the order in which the kubelet asks.
+pub(super) fn environment_needs<'a>(
+    c: &'a core_v1::Container,
+    namespace: &'a str,
+) -> impl Iterator<Item = Need<'a>> + 'a {
+    let whole = c.env_from.iter().flatten().flat_map(move |e| {
+        let map = e.config_map_ref.as_ref().map(|r| need(Kind::CONFIG_MAP, namespace, &r.name, r.optional));
+        let secret = e.secret_ref.as_ref().map(|r| need(Kind::SECRET, namespace, &r.name, r.optional));
+        map.into_iter().chain(secret)
+    });
+    let single = c.env.iter().flatten().filter_map(|e| e.value_from.as_ref()).flat_map(move |from| {
+        let map = from.config_map_key_ref.as_ref().map(|r| (Kind::CONFIG_MAP, &r.name, r.optional, &r.key));
+        let secret = from.secret_key_ref.as_ref().map(|r| (Kind::SECRET, &r.name, r.optional, &r.key));
+        map.into_iter().chain(secret).map(move |(kind, name, optional, key)| Need {
+            entries: vec![key],
+            variable: true,
+            ..need(kind, namespace, name, optional)
+        })
+    });
+    whole.chain(single)
+}
+
+fn need<'a>(kind: Kind, namespace: &str, name: &str, optional: Option<bool>) -> Need<'a> {
+    let key = ObjectKey::new(kind, namespace, name);
+    // Every namespace of a cluster has it; no controller here publishes it yet.
+    let published = kind == Kind::CONFIG_MAP && name == "kube-root-ca.crt";
+    Need { key, entries: Vec::new(), optional: optional == Some(true) || published, variable: false }
+}
+
+/// What a volume needs.
+pub(super) fn volume_needs<'a>(v: &'a core_v1::Volume, namespace: &'a str) -> impl Iterator<Item = Need<'a>> + 'a {
+    let of = move |kind, name: &str, optional, items: &'a Option<Vec<core_v1::KeyToPath>>| Need {
+        entries: items.iter().flatten().map(|i| i.key.as_str()).collect(),
+        ..need(kind, namespace, name, optional)
+    };
+    let map = v.config_map.as_ref().map(|c| of(Kind::CONFIG_MAP, &c.name, c.optional, &c.items));
+    let secret = v.secret.as_ref();
+    let secret = secret.map(|s| of(Kind::SECRET, s.secret_name.as_deref().unwrap_or(""), s.optional, &s.items));
+    let projected = v.projected.iter().flat_map(|p| p.sources.iter().flatten()).flat_map(move |source| {
+        let secret = source.secret.as_ref().map(|s| of(Kind::SECRET, &s.name, s.optional, &s.items));
+        let map = source.config_map.as_ref().map(|c| of(Kind::CONFIG_MAP, &c.name, c.optional, &c.items));
+        secret.into_iter().chain(map)
+    });
+    map.into_iter().chain(secret).chain(projected)
+}

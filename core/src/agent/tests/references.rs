@@ -1,0 +1,168 @@
+//! Pods that refer to ConfigMaps and Secrets that are there, are not, and come later.
+
+use serde_json::{Value, json};
+
+use super::{World, container, ready_world, with};
+use crate::object::{ContainerState, Object, ObjectKey};
+
+fn put(world: &mut World, kind: &str, name: &str, data: Value) {
+    let uid = format!("uid-{kind}-{name}");
+    let object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "d", "uid": uid},
+        "data": data});
+    world.put(Object::from_json(object).unwrap());
+}
+
+fn config_map(world: &mut World, name: &str) {
+    put(world, "ConfigMap", name, json!({"k": "v"}));
+}
+
+fn env_from(name: &str) -> Value {
+    with(container("a", "app:1"), "envFrom", json!([{"configMapRef": {"name": name}}]))
+}
+
+/// What the first container waits for, and why.
+fn waits(world: &World, key: &ObjectKey) -> (String, String) {
+    match &world.pod(key).status.container_statuses[0].state {
+        ContainerState::Waiting { reason, message } => (reason.to_string(), message.to_string()),
+        ContainerState::Running { .. } => ("Running".to_owned(), String::new()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn config_error(message: &str) -> (String, String) {
+    ("CreateContainerConfigError".to_owned(), message.to_owned())
+}
+
+fn running() -> (String, String) {
+    ("Running".to_owned(), String::new())
+}
+
+fn said(world: &World, event: &str) -> usize {
+    world.api.events.iter().filter(|e| e.ends_with(event)).count()
+}
+
+#[test]
+fn an_environment_waits_for_what_it_names() {
+    let mut world = ready_world();
+    let a = with(
+        env_from("settings"),
+        "env",
+        json!([{"name": "X", "valueFrom": {"secretKeyRef": {"name": "password", "key": "k"}}}]),
+    );
+    let key = world.apply("p", json!({"containers": [a, container("b", "app:1")]}));
+    world.run_for(10.0);
+    assert_eq!(waits(&world, &key), config_error("configmap \"settings\" not found"));
+    assert!(said(&world, "Failed: Error: configmap \"settings\" not found") > 0, "{:?}", world.api.events);
+    let b = &world.pod(&key).status.container_statuses[1];
+    assert!(matches!(b.state, ContainerState::Running { .. }), "the other container runs: {:?}", b.state);
+
+    config_map(&mut world, "settings");
+    world.run_for(30.0);
+    assert_eq!(waits(&world, &key), config_error("secret \"password\" not found"));
+    put(&mut world, "Secret", "password", json!({"other": "dg=="}));
+    world.run_for(30.0);
+    assert_eq!(waits(&world, &key), config_error("couldn't find key k in Secret d/password"));
+    // What was read is believed for a minute.
+    put(&mut world, "Secret", "password", json!({"k": "dg=="}));
+    world.run_for(90.0);
+    assert_eq!(waits(&world, &key), running());
+}
+
+#[test]
+fn volumes_wait_for_what_they_name() {
+    let mut world = ready_world();
+    let key = world.apply(
+        "p",
+        json!({"containers": [container("a", "app:1")], "volumes": [
+            {"name": "one", "secret": {"secretName": "keys"}},
+            {"name": "two", "projected": {"sources": [{"configMap": {"name": "x"}}, {"secret": {"name": "y"}}]}},
+            {"name": "three", "configMap": {"name": "z", "optional": true}},
+        ]}),
+    );
+    world.run_for(5.0);
+    assert_eq!(waits(&world, &key).0, "ContainerCreating");
+    let mount =
+        |volume: &str, why: &str| format!("FailedMount: MountVolume.SetUp failed for volume \"{volume}\" : {why}");
+    assert_eq!(said(&world, &mount("one", "secret \"keys\" not found")), 1, "{:?}", world.api.events);
+    let both = "[configmap \"x\" not found, secret \"y\" not found]";
+    assert_eq!(said(&world, &mount("two", both)), 1, "{:?}", world.api.events);
+    assert_eq!(world.runtime.sandboxes.len(), 0, "volumes come before the sandbox");
+    assert!(said(&world, "MountVolume.SetUp failed for volume \"one\" : secret \"keys\" not found") > 1, "tried again");
+
+    config_map(&mut world, "x");
+    put(&mut world, "Secret", "y", json!({}));
+    put(&mut world, "Secret", "keys", json!({}));
+    world.run_for(30.0);
+    assert_eq!(waits(&world, &key), running());
+    world.delete(&key, 1);
+    world.run_for(10.0);
+    assert_eq!(world.agent.pods(), 0);
+}
+
+#[test]
+fn items_of_a_volume_are_keys_that_are_there() {
+    let mut world = ready_world();
+    config_map(&mut world, "x");
+    let volumes = json!([{"name": "v", "configMap": {"name": "x", "items": [{"key": "k", "path": "k"},
+        {"key": "l", "path": "l"}]}}]);
+    let key = world.apply("p", json!({"containers": [container("a", "app:1")], "volumes": volumes}));
+    world.run_for(5.0);
+    assert_eq!(waits(&world, &key).0, "ContainerCreating");
+    let why = "configmap references non-existent config key: l";
+    assert!(said(&world, why) > 0, "{:?}", world.api.events);
+}
+
+#[test]
+fn what_is_optional_may_be_missing() {
+    let mut world = ready_world();
+    let a = json!({"name": "a", "image": "app:1",
+        "envFrom": [{"secretRef": {"name": "x", "optional": true}}],
+        "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "y", "key": "k", "optional": true}}}]});
+    let volumes = json!([{"name": "v", "secret": {"secretName": "z", "optional": true}}]);
+    let key = world.apply("p", json!({"containers": [a], "volumes": volumes}));
+    world.run_for(5.0);
+    assert_eq!(waits(&world, &key), running());
+}
+
+#[test]
+fn pods_share_what_is_read_and_others_read_nothing() {
+    let requests = |container: &Value| {
+        let mut world = ready_world();
+        config_map(&mut world, "x");
+        let before = world.api.requests;
+        for i in 0..5 {
+            world.apply(&format!("p{i}"), json!({"containers": [container]}));
+        }
+        world.run_for(5.0);
+        world.api.requests - before
+    };
+    assert_eq!(requests(&env_from("x")), requests(&container("a", "app:1")) + 1);
+}
+
+#[test]
+fn a_pod_may_go_while_it_waits() {
+    let mut world = ready_world();
+    let volumes = json!([{"name": "v", "secret": {"secretName": "z"}}]);
+    let one = world.apply("one", json!({"containers": [container("a", "app:1")], "volumes": volumes}));
+    let two = world.apply("two", json!({"containers": [env_from("x")]}));
+    world.run_for(5.0);
+    world.delete(&one, 30);
+    world.delete(&two, 30);
+    world.run_for(40.0);
+    assert_eq!(world.agent.pods(), 0);
+    assert!(world.runtime.sandboxes.is_empty());
+}
+
+#[test]
+fn a_broken_connection_and_a_new_agent_ask_again() {
+    let mut world = ready_world();
+    let key = world.apply("p", json!({"containers": [env_from("x")]}));
+    world.run_for(5.0);
+    assert_eq!(waits(&world, &key), config_error("configmap \"x\" not found"));
+    world.restart_agent();
+    world.run_for(20.0);
+    assert_eq!(waits(&world, &key), config_error("configmap \"x\" not found"));
+    config_map(&mut world, "x");
+    world.run_for(20.0);
+    assert_eq!(waits(&world, &key), running());
+}

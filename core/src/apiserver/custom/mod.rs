@@ -1,0 +1,271 @@
+//! Custom resources: which are served, and what their definitions say of their objects.
+//!
+//! A server serves what the established CustomResourceDefinitions of its cache define, from the moment that it has heard
+//! of them: another server may be ahead or behind. What definitions go through (names, conditions, their end) is in
+//! [`definition`].
+//!
+//! Source: upstream's `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` and
+//! `pkg/registry/customresource`. Versions are converted by name alone (`strategy: None`); webhooks and rules in CEL are
+//! not carried out.
+
+mod definition;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use super::write::Deciding;
+use super::{ApiServer, Cache, Out};
+use crate::api::Status;
+use crate::machine::Now;
+use crate::object::structural::{Schema, at_path};
+use crate::object::{
+    Dynamic, FieldError, GroupVersion, Kind, KindInfo, KindRef, Kinds, Object, ObjectKey, Verbs, validation,
+};
+
+/// What a server knows of custom resources.
+#[derive(Debug, Default)]
+pub(super) struct Customs {
+    served: BTreeMap<Kind, Rc<CustomResource>>,
+    /// The kind of each served definition.
+    by_definition: BTreeMap<ObjectKey, Kind>,
+    /// Definitions for which something may have to be done.
+    pending: BTreeSet<ObjectKey>,
+}
+
+/// A resource as an established definition has it.
+#[derive(Debug)]
+pub(super) struct CustomResource {
+    kind: Kind,
+    /// What is known of it, in the version in which it is stored.
+    of: KindRef,
+    /// Its objects are being deleted, and no more may be created.
+    terminating: bool,
+    versions: Vec<Version>,
+}
+
+#[derive(Debug)]
+struct Version {
+    name: String,
+    schema: Option<Schema>,
+    scale: Option<ScalePaths>,
+}
+
+/// Where `/scale` finds its numbers.
+#[derive(Debug)]
+pub(super) struct ScalePaths {
+    pub(super) spec: String,
+    pub(super) status: String,
+    pub(super) selector: Option<String>,
+}
+
+impl Customs {
+    /// The resource of a kind, if it is served.
+    pub(super) fn of(&self, kind: Kind) -> Option<&Rc<CustomResource>> {
+        self.served.get(&kind)
+    }
+
+    /// Serves what a definition says now; answers the kind that is served no more.
+    fn take(&mut self, key: &ObjectKey, definition: Option<&Object>, kinds: &Kinds) -> Option<Kind> {
+        let dynamic = match definition {
+            Some(Object::Dynamic(d)) => Some(d),
+            Some(_) | None => None,
+        };
+        let now = dynamic.and_then(|d| CustomResource::of(d, kinds));
+        let kind = now.as_ref().map(|resource| resource.kind);
+        let before = match kind {
+            Some(kind) => self.by_definition.insert(key.clone(), kind),
+            None => self.by_definition.remove(key),
+        };
+        let gone = before.filter(|before| kind != Some(*before));
+        gone.iter().for_each(|kind| drop(self.served.remove(kind)));
+        if let Some(resource) = now {
+            self.served.insert(resource.kind, Rc::new(resource));
+        }
+        gone
+    }
+}
+
+/// Words of a list in JSON.
+fn words(value: Option<&Value>) -> impl Iterator<Item = String> {
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
+}
+
+impl CustomResource {
+    /// What an established definition serves; `None` for one that is not, or serves nothing.
+    fn of(definition: &Dynamic, kinds: &Kinds) -> Option<CustomResource> {
+        if !definition::is_true(definition, "Established") || !definition::is_true(definition, "NamesAccepted") {
+            return None;
+        }
+        let spec = definition.body.get("spec")?;
+        let names = definition.status.as_ref()?.get("acceptedNames")?;
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+        let versions = spec.get("versions").and_then(Value::as_array)?;
+        let flag = |version: &Value, name: &str| version.get(name) == Some(&Value::Bool(true));
+        let stored = versions.iter().find(|version| flag(version, "storage"))?;
+        let group = text(spec, "group");
+        let served = versions.iter().filter(|version| flag(version, "served")).map(|version| text(version, "name"));
+        let also = served.filter(|name| *name != text(stored, "name"));
+        let gv = |version: String| GroupVersion { group: group.clone().into(), version: version.into() };
+        let has = |name: &str| versions.iter().any(|v| v.pointer(&format!("/subresources/{name}")).is_some());
+        let subresources = ["scale", "status"].into_iter().filter(|name| has(name)).map(Into::into).collect::<Vec<_>>();
+        let selectable = versions.iter().flat_map(|version| {
+            let fields = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
+            fields.map(|field| text(field, "jsonPath").trim_start_matches('.').to_owned()).collect::<Vec<_>>()
+        });
+        let info = KindInfo {
+            version: text(stored, "name").into(),
+            also: also.map(gv).collect::<Vec<_>>().into(),
+            kind: text(names, "kind").into(),
+            plural: text(names, "plural").into(),
+            singular: text(names, "singular").into(),
+            namespaced: text(spec, "scope") == "Namespaced",
+            short_names: words(names.get("shortNames")).map(Into::into).collect::<Vec<_>>().into(),
+            categories: words(names.get("categories")).map(Into::into).collect::<Vec<_>>().into(),
+            selectable: selectable.map(Into::into).collect::<Vec<_>>().into(),
+            has_status: has("status"),
+            subresources: subresources.into(),
+            verbs: Verbs::All,
+            group: group.clone().into(),
+            ..KindInfo::custom()
+        };
+        let kind = kinds.register(info);
+        let terminating = definition::is_true(definition, "Terminating");
+        let versions = versions.iter().map(Version::parse).collect();
+        Some(CustomResource { kind, of: kinds.info(kind), terminating, versions })
+    }
+
+    fn version(&self, name: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.name == name)
+    }
+
+    /// Where `/scale` finds its numbers in the version in which objects are stored.
+    pub(super) fn scale(&self) -> Option<&ScalePaths> {
+        self.version(&self.of.version)?.scale.as_ref()
+    }
+
+    /// An object as the definition has it now, which may have changed since it was written.
+    pub(super) fn retagged(&self, object: &Object) -> Object {
+        let mut object = object.clone();
+        if let Object::Dynamic(d) = &mut object {
+            d.of = self.of.clone();
+        }
+        object
+    }
+
+    /// Prunes what a client has written, fills in its defaults and brings it into the stored version; answers the
+    /// version that it was written in.
+    pub(super) fn shape(&self, object: &mut Object) -> String {
+        let Object::Dynamic(d) = object else { unreachable!("a custom object is held as it came") };
+        let written = d.of.version.to_string();
+        if let Some(schema) = self.version(&written).and_then(|version| version.schema.as_ref()) {
+            let mut whole: Map<String, Value> = (*d.body).clone();
+            if let Some(status) = &d.status {
+                whole.insert("status".to_owned(), (**status).clone());
+            }
+            let mut whole = Value::Object(whole);
+            schema.prune(&mut whole, true);
+            schema.fill(&mut whole);
+            let Value::Object(mut whole) = whole else { unreachable!("an object stays one") };
+            d.status = whole.remove("status").map(Rc::new);
+            d.body = Rc::new(whole);
+        }
+        d.of = self.of.clone();
+        written
+    }
+
+    /// Adds what is wrong with an object by the schema of the version that it was written in.
+    fn refuse(&self, written: &str, object: &Object, mut errors: Vec<FieldError>) -> Result<(), Status> {
+        if let Some(schema) = self.version(written).and_then(|version| version.schema.as_ref()) {
+            schema.validate(&object.to_json(), &mut errors);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.of, object.name(), &errors)) }
+    }
+
+    /// Validates a new object.
+    pub(super) fn admit_new(&self, written: &str, object: &Object) -> Result<(), Status> {
+        self.refuse(written, object, validation::create(object))
+    }
+
+    /// Validates a changed object.
+    pub(super) fn admit_changed(&self, written: &str, new: &Object, current: &Object) -> Result<(), Status> {
+        self.refuse(written, new, validation::update(new, current))
+    }
+}
+
+impl Version {
+    fn parse(value: &Value) -> Version {
+        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let scale = text("/subresources/scale/specReplicasPath").map(|spec| ScalePaths {
+            spec,
+            status: text("/subresources/scale/statusReplicasPath").unwrap_or_default(),
+            selector: text("/subresources/scale/labelSelectorPath"),
+        });
+        let schema = value.pointer("/schema/openAPIV3Schema").map(Schema::parse);
+        Version { name: text("/name").unwrap_or_default(), schema, scale }
+    }
+}
+
+/// The text of a selectable field of a custom object.
+pub(super) fn field(object: &Dynamic, path: &str) -> Option<String> {
+    match at_path(&object.body, object.status.as_deref(), path)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+impl Deciding<'_> {
+    /// Prunes and defaults a new custom object; answers the version that it was written in.
+    pub(super) fn shape_new(&self, object: &mut Object) -> Result<Option<(Rc<CustomResource>, String)>, Status> {
+        let Some(custom) = self.customs.of(object.kind()) else { return Ok(None) };
+        if custom.terminating {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status { message: why.into(), ..Status::method_not_allowed(&custom.of, "create") });
+        }
+        if let Object::Dynamic(d) = object
+            && custom.of.has_status
+        {
+            d.status = None;
+        }
+        let written = custom.shape(object);
+        Ok(Some((Rc::clone(custom), written)))
+    }
+}
+
+impl ApiServer {
+    /// The cache was loaded anew: so is what is served.
+    pub(super) fn load_definitions(&mut self) {
+        self.customs = Customs::default();
+        let keys: Vec<ObjectKey> =
+            self.cache.objects(Kind::CUSTOM_RESOURCE_DEFINITION).map(|(k, _)| k.clone()).collect();
+        for key in keys {
+            self.customs.take(&key, self.cache.get(&key), &self.config.kinds);
+            self.customs.pending.insert(key);
+        }
+    }
+
+    /// A definition has changed.
+    pub(super) fn definition_changed(&mut self, now: Now, key: &ObjectKey, out: &mut Vec<Out>) {
+        if let Some(gone) = self.customs.take(key, self.cache.get(key), &self.config.kinds) {
+            self.watchers.end_kind(gone, out);
+        }
+        if self.cache.get(key).is_some() {
+            self.customs.pending.insert(key.clone());
+        } else {
+            // Names that it has held are free.
+            self.customs.pending.extend(rejected(&self.cache));
+        }
+        self.tend_definitions(now, out);
+    }
+}
+
+/// Definitions that have not got their names.
+fn rejected(cache: &Cache) -> impl Iterator<Item = ObjectKey> {
+    cache.objects(Kind::CUSTOM_RESOURCE_DEFINITION).filter_map(|(key, object)| match object {
+        Object::Dynamic(d) if !definition::is_true(d, "NamesAccepted") => Some(key.clone()),
+        _ => None,
+    })
+}

@@ -1,0 +1,192 @@
+//! PodSecurity: a namespace whose labels say so takes only pods that keep to a Pod Security Standard.
+//!
+//! Source: `k8s.io/pod-security-admission` and <https://kubernetes.io/docs/concepts/security/pod-security-standards/>.
+//! Labels that ask for warnings and audit annotations are checked, and nothing more: this API has neither yet.
+
+mod baseline;
+mod restricted;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::write::{Deciding, Decision, Write};
+use crate::api::Status;
+use crate::object::{FieldError, Kind, Labels, Object, ObjectKey, ObjectMeta, Pod};
+use crate::store::StoreKey;
+
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
+/// How much a standard rules out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Level {
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+/// A standard as of a minor version of Kubernetes; `None`: the latest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Standard {
+    level: Level,
+    minor: Option<u32>,
+}
+
+impl fmt::Display for Standard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        };
+        match self.minor {
+            Some(minor) => write!(f, "{level}:v1.{minor}"),
+            None => write!(f, "{level}:latest"),
+        }
+    }
+}
+
+fn level(text: &str) -> Option<Level> {
+    match text {
+        "privileged" => Some(Level::Privileged),
+        "baseline" => Some(Level::Baseline),
+        "restricted" => Some(Level::Restricted),
+        _ => None,
+    }
+}
+
+/// `latest`, or `v1.` and a number without leading zeros.
+fn version(text: &str) -> Option<Option<u32>> {
+    if text == "latest" {
+        return Some(None);
+    }
+    let minor = text.strip_prefix("v1.")?;
+    let plain = minor == "0" || !minor.starts_with(['0', '+']);
+    minor.parse().ok().filter(|_| plain).map(Some)
+}
+
+/// The standard that a namespace enforces.
+fn enforced(labels: Option<&Labels>) -> Standard {
+    let label = |name: &str| labels.and_then(|l| l.get(&format!("{PREFIX}{name}")));
+    // What cannot be read is taken for the most.
+    let level = label("enforce").map_or(Level::Privileged, |l| level(l).unwrap_or(Level::Restricted));
+    let minor = label("enforce-version").and_then(|v| version(v)).unwrap_or(None);
+    Standard { level, minor }
+}
+
+/// What is wrong with a namespace's labels.
+pub(super) fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for mode in ["enforce", "audit", "warn"] {
+        for (suffix, good, detail) in [
+            ("", (|v| level(v).is_some()) as fn(&str) -> bool, "must be one of privileged, baseline, restricted"),
+            ("-version", |v| version(v).is_some(), "must be \"latest\" or \"v1.x\""),
+        ] {
+            let label = format!("{PREFIX}{mode}{suffix}");
+            if let Some(value) = labels.and_then(|l| l.get(&label)).filter(|v| !good(v)) {
+                errors.push(FieldError::invalid(format!("metadata.labels[{label}]"), value, detail));
+            }
+        }
+    }
+    errors
+}
+
+impl Deciding<'_> {
+    /// Refuses a pod that its namespace's standard rules out.
+    pub(super) fn pod_security(&self, write: &Write, pod: &Pod) -> Result<(), Decision> {
+        let key = ObjectKey::new(Kind::NAMESPACE, "", pod.namespace());
+        let Some(Object::Namespace(namespace)) = self.known(write, &key) else { return Ok(()) };
+        let standard = enforced(namespace.meta.labels.as_ref());
+        let Some(why) = violations(standard, &pod.meta, &pod.spec.shared) else { return Ok(()) };
+        let why = format!("violates PodSecurity \"{standard}\": {why}");
+        let refusal = Status::forbidden(Kind::POD.row(), pod.name(), &why);
+        Err(Decision::AnswerIf(vec![StoreKey::Object(key)], Err(refusal)))
+    }
+}
+
+/// Whether a change of a pod is one that standards are asked about (`isSignificantPodUpdate`).
+pub(super) fn is_significant(new: &Pod, old: &Pod) -> bool {
+    let images = |p: &Pod| {
+        let inits = p.spec.init_containers.iter().flatten();
+        p.spec.containers.iter().chain(inits).map(|c| c.image.clone()).collect::<Vec<_>>()
+    };
+    !std::rc::Rc::ptr_eq(&new.spec, &old.spec) && images(new) != images(old)
+}
+
+/// A rule that is broken: which, and how.
+struct Violation {
+    reason: String,
+    detail: String,
+}
+
+fn violation(reason: &str, detail: String) -> Option<Violation> {
+    Some(Violation { reason: reason.to_owned(), detail })
+}
+
+type Rule = fn(&ObjectMeta, &PodSpec) -> Option<Violation>;
+
+/// A check of a standard: its revisions, each since a minor version, and the baseline check that it stands for.
+struct Check {
+    id: &'static str,
+    revisions: &'static [(u32, Rule)],
+    overrides: Option<&'static str>,
+}
+
+/// The newest minor version that any check has a revision of.
+const NEWEST: u32 = 35;
+
+/// What a pod breaks of a standard, in Kubernetes' words.
+fn violations(standard: Standard, meta: &ObjectMeta, spec: &PodSpec) -> Option<String> {
+    let minor = standard.minor.unwrap_or(NEWEST).min(NEWEST);
+    let restricted = match standard.level {
+        Level::Privileged => return None,
+        Level::Baseline => &[][..],
+        Level::Restricted => restricted::CHECKS,
+    };
+    let current = |c: &Check| c.revisions.iter().rfind(|(since, _)| *since <= minor).map(|(_, rule)| *rule);
+    let stands_in = |id: &str| restricted.iter().any(|c| c.overrides == Some(id) && current(c).is_some());
+    let baseline = baseline::CHECKS.iter().filter(|c| !stands_in(c.id));
+    let broken = baseline.chain(restricted).filter_map(current).filter_map(|rule| rule(meta, spec));
+    let words: Vec<String> = broken.map(|v| format!("{} ({})", v.reason, v.detail)).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Init containers first, as upstream visits them.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+fn names(spec: &PodSpec, bad: impl Fn(&Container) -> bool) -> Vec<&str> {
+    containers(spec).filter(|c| bad(c)).map(|c| c.name.as_str()).collect()
+}
+
+fn quoted<S: AsRef<str>>(items: &[S]) -> String {
+    items.iter().map(|i| format!("\"{}\"", i.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+fn plural<'a>(one: &'a str, many: &'a str, count: usize) -> &'a str {
+    if count == 1 { one } else { many }
+}
+
+/// `container "a"` or `containers "a", "b"`.
+fn named(bad: &[&str]) -> String {
+    format!("{} {}", plural("container", "containers", bad.len()), quoted(bad))
+}
+
+/// Who set a bad value: the pod, containers, or both.
+fn setters(pod: bool, bad: &[&str]) -> Option<String> {
+    let of_pod = pod.then(|| "pod".to_owned());
+    let all: Vec<String> = of_pod.into_iter().chain((!bad.is_empty()).then(|| named(bad))).collect();
+    (!all.is_empty()).then(|| all.join(" and "))
+}
+
+/// A pod with users of its own is not held to rules about root (KEP-127).
+fn has_own_users(spec: &PodSpec) -> bool {
+    spec.host_users == Some(false)
+}
+
+fn is_windows(spec: &PodSpec) -> bool {
+    spec.os.as_ref().is_some_and(|os| os.name == "windows")
+}

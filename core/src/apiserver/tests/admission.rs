@@ -1,0 +1,208 @@
+//! What admission asks of other objects: RuntimeClasses, the standard of a pod's namespace, the cluster's IP families.
+
+use k8s_openapi::api::core::v1 as core_v1;
+use serde_json::{Value, json};
+
+use super::{Cluster, cluster, key, pod, refusal};
+use crate::object::{Kind, Object, Pod};
+
+fn pod_with(name: &str, spec: Value) -> Value {
+    let mut manifest = pod(name);
+    json_patch::merge(&mut manifest["spec"], &spec);
+    manifest
+}
+
+fn class(name: &str, more: Value) -> Value {
+    let mut manifest = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name},
+        "handler": "kata"});
+    json_patch::merge(&mut manifest, &more);
+    manifest
+}
+
+fn made(c: &mut Cluster, manifest: Value) -> Pod {
+    let object = c.create(manifest).unwrap();
+    object.get::<core_v1::Pod>().unwrap().clone()
+}
+
+fn refused(c: &mut Cluster, manifest: Value) -> String {
+    refusal(c.create(manifest)).1
+}
+
+#[test]
+fn a_runtime_class_gives_overhead_and_where_to_run() {
+    let mut c = cluster(1);
+    let kata = || json!({"runtimeClassName": "kata"});
+    assert_eq!(
+        refused(&mut c, pod_with("a", kata())),
+        "pods \"a\" is forbidden: pod rejected: RuntimeClass \"kata\" not found"
+    );
+    c.create(class(
+        "kata",
+        json!({"overhead": {"podFixed": {"cpu": "250m"}}, "scheduling": {"nodeSelector": {"kata": "yes"},
+            "tolerations": [{"key": "kata", "operator": "Exists"}]}}),
+    ))
+    .unwrap();
+    let a = made(&mut c, pod_with("a", kata()));
+    assert_eq!(a.spec.overhead.as_ref().unwrap()["cpu"].0, "250m");
+    assert_eq!(a.spec.node_selector.as_ref().unwrap()["kata"], "yes");
+    assert!(a.spec.tolerations.iter().flatten().any(|t| t.key.as_deref() == Some("kata")));
+
+    // The same overhead written otherwise is the same overhead.
+    let mut same = kata();
+    same["overhead"] = json!({"cpu": "0.25"});
+    made(&mut c, pod_with("b", same));
+    let mut other = kata();
+    other["overhead"] = json!({"cpu": "1"});
+    assert_eq!(
+        refused(&mut c, pod_with("c", other)),
+        "pods \"c\" is forbidden: pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
+    );
+    let mut elsewhere = kata();
+    elsewhere["nodeSelector"] = json!({"kata": "no"});
+    assert_eq!(
+        refused(&mut c, pod_with("c", elsewhere)),
+        "pods \"c\" is forbidden: conflict: runtimeClass.scheduling.nodeSelector[kata] = yes; \
+         pod.spec.nodeSelector[kata] = no"
+    );
+}
+
+#[test]
+fn overhead_without_a_class_is_refused() {
+    let mut c = cluster(1);
+    let text = |name: &str| {
+        format!(
+            "pods \"{name}\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+        )
+    };
+    assert_eq!(refused(&mut c, pod_with("a", json!({"overhead": {"cpu": "250m"}}))), text("a"));
+    c.create(class("bare", json!({}))).unwrap();
+    made(&mut c, pod_with("b", json!({"runtimeClassName": "bare"})));
+    let spec = json!({"runtimeClassName": "bare", "overhead": {"cpu": "250m"}});
+    assert_eq!(refused(&mut c, pod_with("c", spec)), text("c"));
+}
+
+#[test]
+fn a_class_that_is_made_or_changed_is_not_missed_for_what_was_prepared_before() {
+    let mut c = cluster(1);
+    let overhead = |cpu: &str| json!({"overhead": {"podFixed": {"cpu": cpu}}});
+    let made_cpu = |c: &mut Cluster, name: &str| {
+        let pod = made(c, pod_with(name, json!({"runtimeClassName": "k"})));
+        pod.spec.overhead.as_ref().map(|o| o["cpu"].0.clone())
+    };
+    c.create(class("k", json!({}))).unwrap();
+    assert_eq!(made_cpu(&mut c, "a"), None);
+    c.delete(&key(Kind::RUNTIME_CLASS, "k"), crate::api::DeleteOptions::default()).unwrap();
+    c.create(class("k", overhead("1"))).unwrap();
+    assert_eq!(made_cpu(&mut c, "b").as_deref(), Some("1"));
+}
+
+fn namespace(labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}})
+}
+
+fn in_strict(name: &str, spec: Value) -> Value {
+    let mut manifest = pod_with(name, spec);
+    manifest["metadata"]["namespace"] = json!("strict");
+    manifest
+}
+
+fn strict_cluster(labels: &Value) -> Cluster {
+    let mut c = cluster(1);
+    c.create(namespace(labels)).unwrap();
+    c.create(
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "strict"}}),
+    )
+    .unwrap();
+    c
+}
+
+const NO_ESCALATION: &str = "{\"allowPrivilegeEscalation\": false, \"capabilities\": {\"drop\": [\"ALL\"]}}";
+
+#[test]
+fn a_namespace_takes_only_pods_of_its_standard() {
+    let mut c = strict_cluster(&json!({"pod-security.kubernetes.io/enforce": "restricted"}));
+    assert_eq!(
+        refused(&mut c, in_strict("a", json!({}))),
+        "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false \
+         (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities \
+         (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or \
+         container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set \
+         securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+    );
+    let tight: Value = serde_json::from_str(NO_ESCALATION).unwrap();
+    let good = json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "c", "image": "i:1", "securityContext": tight}]});
+    let good = c.create(in_strict("a", good)).unwrap();
+    // A pod that was there before the namespace became strict changes its image only within the standard.
+    let mut loose = strict_cluster(&json!({}));
+    let mut before = loose.create(in_strict("a", json!({"hostPID": true}))).unwrap();
+    let mut ns = loose.get(&key(Kind::NAMESPACE, "strict")).unwrap();
+    ns.meta_mut().labels.get_or_insert_default().insert("pod-security.kubernetes.io/enforce".into(), "baseline".into());
+    loose.update(ns).unwrap();
+    before.meta_mut().labels.get_or_insert_default().insert("a".into(), "b".into());
+    let before = loose.update(before).unwrap();
+    assert_eq!(
+        refusal(loose.update(with_image(before, "j:1"))).1,
+        "pods \"a\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true)"
+    );
+    c.update(with_image(good, "j:1")).unwrap();
+}
+
+fn with_image(mut object: Object, image: &str) -> Object {
+    let pod = object.get_mut::<core_v1::Pod>().unwrap();
+    pod.spec_mut().shared.make_mut().containers[0].image = Some(image.to_owned());
+    object
+}
+
+#[test]
+fn a_standard_is_a_known_one() {
+    let mut c = cluster(1);
+    assert_eq!(
+        refused(&mut c, namespace(&json!({"pod-security.kubernetes.io/enforce": "tight"}))),
+        "Namespace \"strict\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \
+         \"tight\": must be one of privileged, baseline, restricted"
+    );
+    // A controller's pods are refused, not the controller.
+    let mut c = strict_cluster(&json!({"pod-security.kubernetes.io/enforce": "restricted"}));
+    let mut deployment = super::deployment("d", 1);
+    deployment["metadata"]["namespace"] = json!("strict");
+    c.create(deployment).unwrap();
+}
+
+#[test]
+fn cluster_scoped_objects_forget_their_namespace() {
+    let mut c = cluster(1);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "r", "namespace": "kube-system"}, "rules": []});
+    let mut made = c.create(role.clone()).unwrap();
+    assert_eq!((made.meta().namespace.as_deref(), made.key()), (None, key(Kind::CLUSTER_ROLE, "r")));
+    made.meta_mut().namespace = Some("default".to_owned());
+    assert_eq!(c.update(made).unwrap().meta().namespace, None);
+}
+
+#[test]
+fn services_have_the_clusters_ip_family() {
+    let mut c = cluster(1);
+    let service = |spec: Value| {
+        let mut manifest = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
+            "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+        json_patch::merge(&mut manifest["spec"], &spec);
+        manifest
+    };
+    let invalid = |text: &str| format!("Service \"s\" is invalid: {text}");
+    assert_eq!(
+        refused(&mut c, service(json!({"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]}))),
+        invalid("spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster")
+    );
+    let dual = refused(&mut c, service(json!({"ipFamilyPolicy": "RequireDualStack"})));
+    assert_eq!(
+        dual,
+        invalid(
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack \
+             services"
+        )
+    );
+    let prefer = c.create(service(json!({"ipFamilyPolicy": "PreferDualStack"}))).unwrap();
+    let Object::Service(prefer) = prefer else { panic!("{prefer:?}") };
+    assert_eq!(prefer.spec.ip_families.as_deref(), Some(&["IPv4".to_owned()][..]));
+}

@@ -1,0 +1,230 @@
+//! The DaemonSet controller: one pod on each node that should have one.
+//!
+//! What comes in: a set, the nodes, its pods and its revisions. What goes out: pods to create, each with an affinity to
+//! its node, pods to delete, a history, a status. What never happens: a second pod is asked for on a node that the view
+//! shows one on, unless the update strategy surges; nodes' heartbeats wake nothing.
+//!
+//! Source: upstream's `pkg/controller/daemon`; KEP-1591 (surge).
+
+mod fit;
+mod pods;
+mod status;
+mod update;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+
+use crate::api::{Status, Subresource};
+use crate::client::{Change, Index, Views};
+use crate::controllers::claim::{Candidate, claim};
+use crate::controllers::history::{self, History, POD_REVISION_LABEL, Recorded};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
+use crate::limits;
+use crate::machine::{Mono, Now};
+use crate::object::{Kind, Node, Object, ObjectKey, Pod, Selector, controller_of, is_mere_report};
+
+use fit::Fit;
+use pods::PerNode;
+
+/// How long a node's failed daemon is left alone before it is replaced: at first, and at most.
+const FAILED_POD_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
+
+/// The controller.
+#[derive(Debug, Default)]
+pub struct DaemonSetController {
+    /// By set and node: the back-off of failed pods, and since when.
+    failed: BTreeMap<(ObjectKey, String), (Duration, Mono)>,
+}
+
+const WATCHES: &[Watched] = &[
+    Watched { kind: Kind::DAEMON_SET, indexes: &[] },
+    Watched { kind: Kind::POD, indexes: &[Index::Controller] },
+    Watched { kind: Kind::NODE, indexes: &[] },
+    Watched { kind: Kind::CONTROLLER_REVISION, indexes: &[Index::Controller] },
+];
+
+impl Controller for DaemonSetController {
+    fn name(&self) -> &'static str {
+        "daemonset-controller"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        WATCHES
+    }
+
+    fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+        match change.key.kind {
+            Kind::DAEMON_SET => keys.push(change.key.clone()),
+            Kind::NODE if !node_matters(change) => {}
+            Kind::NODE => keys.extend(views.view(Kind::DAEMON_SET).iter().map(|(key, _)| key.clone())),
+            _ => of_dependant(change, views, keys),
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let found =
+            views.view(Kind::DAEMON_SET).get(key).and_then(|o| Some((o, whole::read::<apps_v1::DaemonSet>(o)?)));
+        let Some((object, set)) = found else {
+            self.failed.retain(|(set, _), _| set != key);
+            return Plan::nothing();
+        };
+        let spec = set.spec.unwrap_or_default();
+        let selector = Selector::from_label_selector(&spec.selector).ok();
+        let mut plan = Plan::nothing();
+        let Some(selector) = selector.filter(|s| !s.is_everything()) else {
+            let message = "This daemon set is selecting all pods. A non-empty selector is required.".to_owned();
+            plan.events.push(EventNote { about: object.clone(), warning: true, reason: "SelectingAll", message });
+            return plan;
+        };
+        let old = set.status.unwrap_or_default();
+        let mut sync = Sync { views, object, spec, old, selector, now, plan, failed: &mut self.failed };
+        sync.run();
+        sync.plan
+    }
+
+    fn succeeded(
+        &mut self,
+        views: &Views,
+        key: &ObjectKey,
+        write: &Write,
+        object: Option<&Object>,
+    ) -> Option<EventNote> {
+        let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
+        let (reason, message) = match write {
+            Write::Create(o) if o.kind() == Kind::POD => {
+                ("SuccessfulCreate", format!("Created pod: {}", object?.name()))
+            }
+            Write::Delete { key, .. } if key.kind == Kind::POD => {
+                ("SuccessfulDelete", format!("Deleted pod: {}", key.name()))
+            }
+            _ => return None,
+        };
+        Some(EventNote { about, warning: false, reason, message })
+    }
+
+    fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
+        let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
+        let (reason, message) = match write {
+            Write::Create(o) if o.kind() == Kind::POD => ("FailedCreate", format!("Error creating: {error}")),
+            Write::Delete { key, .. } if key.kind == Kind::POD => ("FailedDelete", format!("Error deleting: {error}")),
+            _ => return None,
+        };
+        Some(EventNote { about, warning: true, reason, message })
+    }
+}
+
+/// Whether a change of a node can change where daemons run: a node comes or goes, or its labels or taints change.
+fn node_matters(change: &Change) -> bool {
+    let (Some(Object::Node(old)), Some(Object::Node(new))) = (&change.old, &change.new) else { return true };
+    let same = |old: &Node, new: &Node| {
+        old.meta.labels == new.meta.labels && (old.spec.taints == new.spec.taints || old.spec == new.spec)
+    };
+    !is_mere_report(old, new) && !same(old, new)
+}
+
+/// The sets that a change of a pod or a revision concerns: those that control it, or that may adopt it.
+fn of_dependant(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+    let view = views.view(Kind::DAEMON_SET);
+    for object in change.old.iter().chain(change.new.iter()) {
+        match controller_of(object.meta()) {
+            Some(owner) if owner.kind == "DaemonSet" => {
+                keys.extend(view.key(object.namespace(), &owner.name).filter(|k| !keys.contains(k)).cloned());
+            }
+            Some(_) => {}
+            None if object.is_deleting() || object.labels().is_none_or(|l| l.is_empty()) => {}
+            None => {
+                let may_adopt = |set: &&Object| {
+                    let spec = whole::read::<apps_v1::DaemonSet>(set).and_then(|s| s.spec).unwrap_or_default();
+                    Selector::from_label_selector(&spec.selector)
+                        .is_ok_and(|s| !s.is_everything() && s.matches(object.labels()))
+                };
+                keys.extend(view.namespace(object.namespace()).filter(may_adopt).map(Object::key));
+            }
+        }
+    }
+}
+
+/// One reconciliation of one set.
+struct Sync<'a> {
+    views: &'a Views,
+    object: &'a Object,
+    spec: apps_v1::DaemonSetSpec,
+    old: apps_v1::DaemonSetStatus,
+    selector: Selector,
+    now: Now,
+    plan: Plan,
+    failed: &'a mut BTreeMap<(ObjectKey, String), (Duration, Mono)>,
+}
+
+impl<'a> Sync<'a> {
+    fn run(&mut self) {
+        if self.object.is_deleting() {
+            return;
+        }
+        let history = History::of(self.views, self.object);
+        let owned = self.views.controlled_by::<core_v1::Pod>(self.object.uid());
+        let orphans = self.views.orphans::<core_v1::Pod>(self.object.namespace());
+        self.plan.writes = claim(self.object, &self.selector, owned.chain(orphans).map(Candidate::from));
+        self.plan.writes.extend(history.claims(self.views, &self.selector));
+        if !self.plan.writes.is_empty() {
+            return;
+        }
+        let labels = self.spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let collisions = self.old.collision_count.unwrap_or(0);
+        let current = match history.record(self.views, &self.spec.template, POD_REVISION_LABEL, &labels, collisions) {
+            Recorded::Is(revision) => revision,
+            Recorded::After(write) => return self.plan.writes.push(*write),
+            Recorded::Collides => return self.count_collision(collisions + 1),
+        };
+        let hash = history::hash(current, POD_REVISION_LABEL).to_owned();
+        let per_node = PerNode::of(self.views.controlled_by::<core_v1::Pod>(self.object.uid()));
+        let fits = self.fits();
+        self.write_status(&fits, &per_node, &hash);
+        let before = self.plan.writes.len();
+        self.manage(&fits, &per_node, &hash);
+        if self.plan.writes.len() == before {
+            self.update(&fits, &per_node, &hash);
+        }
+        let is_live = |name: &str| {
+            let live =
+                |p: &Pod| history.named(name).is_some_and(|r| history::hash(r, POD_REVISION_LABEL) == hash_of(p));
+            name == current.name() || per_node.pods().any(live)
+        };
+        self.plan.writes.extend(history.truncate(self.spec.revision_history_limit.unwrap_or(10), is_live));
+    }
+
+    fn count_collision(&mut self, count: i32) {
+        let status = apps_v1::DaemonSetStatus { collision_count: Some(count), ..self.old.clone() };
+        let copy = whole::with_status(self.object, &status);
+        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+    }
+
+    /// Each node, and whether a daemon may start or stay there.
+    fn fits(&self) -> Vec<(&'a Node, Fit)> {
+        let pod = self.pod_spec();
+        let nodes = self.views.list::<core_v1::Node>("");
+        nodes.map(|node| (node, Fit::of(&pod, node))).collect()
+    }
+
+    /// Creates and deletes, at most `BURST_REPLICAS` of each in one pass.
+    fn sync_nodes(&mut self, delete: &[&Pod], create: &[&str], hash: &str) {
+        for node in create.iter().take(limits::BURST_REPLICAS) {
+            let pod = self.new_pod(node, hash);
+            self.plan.writes.push(Write::Create(Object::from(pod)));
+        }
+        for pod in delete.iter().take(limits::BURST_REPLICAS) {
+            let (key, uid) = (pod.key(), pod.uid().into());
+            self.plan.writes.push(Write::Delete { key, uid, rv: None, grace_seconds: None, propagation: None });
+        }
+    }
+}
+
+/// The hash of the revision that a pod was made from.
+fn hash_of(pod: &Pod) -> &str {
+    pod.meta.labels.as_ref().and_then(|l| l.get(POD_REVISION_LABEL)).map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Status of a DaemonSet.
+
+use k8s_openapi::api::apps::v1 as apps_v1;
+
+use super::fit::Fit;
+use super::pods::PerNode;
+use super::{Sync, hash_of};
+use crate::api::Subresource;
+use crate::controllers::{Write, whole};
+use crate::object::{Node, is_pod_ready};
+
+impl Sync<'_> {
+    /// Writes how many nodes should have a daemon and how many do, if that is news.
+    pub(super) fn write_status(&mut self, fits: &[(&Node, Fit)], per_node: &PerNode<'_>, hash: &str) {
+        let (mut desired, mut current, mut misplaced) = (0, 0, 0);
+        let (mut ready, mut available, mut updated) = (0, 0, 0);
+        for (node, fit) in fits {
+            let first = per_node.on(node.name()).first();
+            match fit {
+                Fit::Runs => {
+                    desired += 1;
+                    let Some(pod) = first else { continue };
+                    current += 1;
+                    ready += i32::from(is_pod_ready(pod));
+                    available += i32::from(self.is_available(pod));
+                    updated += i32::from(hash_of(pod) == hash);
+                }
+                Fit::Stays | Fit::Goes => misplaced += i32::from(first.is_some()),
+            }
+        }
+        let some = |n: i32| (n != 0).then_some(n);
+        let new = apps_v1::DaemonSetStatus {
+            collision_count: self.old.collision_count,
+            conditions: self.old.conditions.clone(),
+            current_number_scheduled: current,
+            desired_number_scheduled: desired,
+            number_available: some(available),
+            number_misscheduled: misplaced,
+            number_ready: ready,
+            number_unavailable: some(desired - available),
+            observed_generation: self.object.meta().generation,
+            updated_number_scheduled: some(updated),
+        };
+        let copy = whole::with_status(self.object, &new);
+        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+    }
+}

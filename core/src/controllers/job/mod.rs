@@ -1,0 +1,266 @@
+//! The Job controller: pods that run to completion, each counted once.
+//!
+//! What comes in: a Job and its pods. What goes out: pods to create and delete, finalizers to take off, a status. What
+//! never happens: a pod is counted twice, or more pods are asked for than the Job still needs.
+//!
+//! A pod carries a finalizer until it is counted. Its UID first goes into `status.uncountedTerminatedPods`; then the
+//! finalizer is taken off; and once the view shows that, the count grows and the UID goes, in one write. Views never
+//! show less than what this leader and those before it have written, so each pod passes once.
+//!
+//! Source: upstream's `pkg/controller/job`; KEP-2307 (tracking), KEP-2214 (indexes), KEP-2232 (suspend), KEP-3939
+//! (replacement), KEP-4368 (managedBy).
+
+mod count;
+mod finish;
+mod indexes;
+mod manage;
+mod pods;
+mod policy;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
+
+use crate::api::{Status, Subresource};
+use crate::client::{Change, Index, Views};
+use crate::controllers::claim::{Candidate, claim};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
+use crate::machine::{Mono, Now};
+use crate::object::{Kind, Object, ObjectKey, Pod, PodPhase, Selector, controller_of, is_pod_active};
+
+pub(super) use finish::is_finished;
+use pods::{index_of, is_tracked, untrack};
+
+/// Finalizer of a pod that its Job has not counted yet.
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// Label of a Job's pods with the Job's name.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// Who manages Jobs whose `managedBy` says nothing.
+const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
+
+/// The controller.
+#[derive(Debug, Default)]
+pub struct JobController {
+    /// Failures in a row since the last success, and when the last of them was seen: for patience before failed pods
+    /// are replaced.
+    failures: Failures,
+}
+
+/// By Job, and by index where each has a back-off limit of its own.
+type Failures = BTreeMap<(ObjectKey, Option<i32>), (u32, Mono)>;
+
+const WATCHES: &[Watched] = &[
+    Watched { kind: Kind::JOB, indexes: &[] },
+    Watched { kind: Kind::POD, indexes: &[Index::Controller, Index::Label] },
+];
+
+impl Controller for JobController {
+    fn name(&self) -> &'static str {
+        "job-controller"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        WATCHES
+    }
+
+    fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
+        if change.key.kind == Kind::JOB {
+            keys.push(change.key.clone());
+            return;
+        }
+        for object in change.old.iter().chain(change.new.iter()) {
+            let name = match controller_of(object.meta()) {
+                Some(owner) if owner.kind == "Job" => Some(owner.name.as_str()),
+                Some(_) => None,
+                None => object.labels().and_then(|l| l.get(JOB_NAME)).map(String::as_str),
+            };
+            let key = name.map(|name| ObjectKey::new(Kind::JOB, object.namespace(), name));
+            keys.extend(key.filter(|key| !keys.contains(key)));
+        }
+        let orphan = change.new.as_ref().filter(|o| controller_of(o.meta()).is_none() && !o.is_deleting());
+        if let Some(pod) = orphan.filter(|o| o.labels().is_some_and(|l| !l.is_empty())) {
+            let adopts = |job: &&Object| {
+                selector_of(job).is_some_and(|s| s.matches(pod.labels())) && !keys.contains(job.key_ref())
+            };
+            let found: Vec<ObjectKey> =
+                views.view(Kind::JOB).namespace(pod.namespace()).filter(adopts).map(Object::key).collect();
+            keys.extend(found);
+        }
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let object = views.view(Kind::JOB).get(key);
+        let mut plan = Plan::nothing();
+        plan.writes = abandoned(views, key, object.map(Object::uid)).into_iter().map(untrack).collect();
+        let Some(object) = object else {
+            self.failures.retain(|(job, _), _| job != key);
+            return plan;
+        };
+        let job = whole::read::<batch_v1::Job>(object);
+        let (Some(job), Some(selector)) = (job, selector_of(object)) else { return plan };
+        let (spec, old) = (job.spec.unwrap_or_default(), job.status.unwrap_or_default());
+        let managed = spec.managed_by.as_deref().is_none_or(|by| by == JOB_CONTROLLER);
+        if !managed || is_finished(&old) || !plan.writes.is_empty() {
+            return plan;
+        }
+        let owned = views.controlled_by::<core_v1::Pod>(object.uid());
+        plan.writes = claim(
+            object,
+            &selector,
+            owned.chain(views.orphans::<core_v1::Pod>(object.namespace())).map(Candidate::from),
+        );
+        if !plan.writes.is_empty() {
+            return plan;
+        }
+        let mut pods: Vec<&Pod> = views.controlled_by::<core_v1::Pod>(object.uid()).collect();
+        pods.sort_by_key(|p| p.name());
+        let status = old.clone();
+        let mut sync = Sync { object, spec, old, status, pods, now, plan, failures: &mut self.failures };
+        sync.run();
+        sync.plan
+    }
+
+    fn succeeded(
+        &mut self,
+        views: &Views,
+        key: &ObjectKey,
+        write: &Write,
+        object: Option<&Object>,
+    ) -> Option<EventNote> {
+        let about = views.view(Kind::JOB).get(key)?.clone();
+        let (reason, message) = match write {
+            Write::Create(_) => ("SuccessfulCreate", format!("Created pod: {}", object?.name())),
+            Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted pod: {}", key.name())),
+            _ => return None,
+        };
+        Some(EventNote { about, warning: false, reason, message })
+    }
+
+    fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
+        let about = views.view(Kind::JOB).get(key)?.clone();
+        let (reason, message) = match write {
+            Write::Create(_) => ("FailedCreate", format!("Error creating: {error}")),
+            Write::Delete { .. } => ("FailedDelete", format!("Error deleting: {error}")),
+            _ => return None,
+        };
+        Some(EventNote { about, warning: true, reason, message })
+    }
+}
+
+fn selector_of(job: &Object) -> Option<Selector> {
+    let spec = whole::read::<batch_v1::Job>(job)?.spec?;
+    Selector::from_label_selector(&spec.selector?).ok().filter(|s| !s.is_everything())
+}
+
+/// Pods with the finalizer whose Job is gone, or that have lost it: nobody will count them.
+fn abandoned<'a>(views: &'a Views, key: &ObjectKey, uid: Option<&str>) -> Vec<&'a Pod> {
+    let labelled = views.view(Kind::POD).paired(Index::Label, key.namespace(), JOB_NAME, key.name());
+    // A Job with a selector by hand need not label its pods.
+    let all = uid.is_none().then(|| views.list::<core_v1::Pod>(key.namespace())).into_iter().flatten();
+    let is_abandoned = |pod: &&Pod| match controller_of(&pod.meta) {
+        Some(owner) => owner.kind == "Job" && owner.name == key.name() && Some(owner.uid.as_str()) != uid,
+        // One that may be adopted again is left to its Job.
+        None => {
+            let named = pod.meta.labels.as_ref().and_then(|l| l.get(JOB_NAME)).is_some_and(|n| n == key.name());
+            named && (uid.is_none() || pod.meta.deletion_timestamp.is_some())
+        }
+    };
+    let pods = labelled.filter_map(Object::get::<core_v1::Pod>).chain(all);
+    let mut found: Vec<&Pod> = pods.filter(|p| is_tracked(p)).filter(is_abandoned).collect();
+    found.sort_by_key(|p| p.name());
+    found.dedup_by_key(|p| p.name());
+    found
+}
+
+/// One reconciliation of one Job.
+struct Sync<'a> {
+    object: &'a Object,
+    spec: batch_v1::JobSpec,
+    /// The status as the view shows it.
+    old: batch_v1::JobStatus,
+    /// As it is to be.
+    status: batch_v1::JobStatus,
+    pods: Vec<&'a Pod>,
+    now: Now,
+    plan: Plan,
+    failures: &'a mut Failures,
+}
+
+impl<'a> Sync<'a> {
+    fn run(&mut self) {
+        self.start();
+        let mut tally = self.tally();
+        let target = self.target(&tally);
+        if let Some(target) = &target {
+            self.set_condition(target);
+        }
+        self.collect(&mut tally, target.as_ref());
+        if target.is_some() {
+            self.delete_active();
+        } else if !self.object.is_deleting() {
+            self.manage(&tally);
+        }
+        self.count_active();
+        self.finish();
+        self.write_status();
+    }
+
+    /// The status goes before everything else: what it counts must be known before a finalizer goes.
+    fn write_status(&mut self) {
+        let copy = whole::with_status(self.object, &self.status);
+        if let Some(copy) = copy {
+            self.plan.writes.insert(0, Write::Update(copy, Subresource::Status));
+        }
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.spec.completion_mode.as_deref() == Some("Indexed")
+    }
+
+    fn completions(&self) -> i32 {
+        self.spec.completions.unwrap_or(0)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend == Some(true)
+    }
+
+    /// Whether a pod is replaced only once it has failed, and not while it is on its way out.
+    fn replaces_only_failed(&self) -> bool {
+        self.spec.pod_replacement_policy.as_deref() == Some("Failed")
+    }
+
+    /// Whether a pod counts as failed (`isPodFailed`).
+    fn is_failed(&self, pod: &Pod) -> bool {
+        match pod.status.brief().phase {
+            PodPhase::Failed => true,
+            PodPhase::Succeeded => false,
+            PodPhase::Pending | PodPhase::Running | PodPhase::Unknown | PodPhase::Other => {
+                !self.replaces_only_failed() && pod.meta.deletion_timestamp.is_some()
+            }
+        }
+    }
+
+    /// Whether a pod of an Indexed Job has an index that the Job asks for; any pod of another Job.
+    fn is_valid(&self, pod: &Pod) -> bool {
+        !self.is_indexed() || index_of(pod).is_some_and(|i| i < self.completions())
+    }
+
+    fn active(&self) -> Vec<&'a Pod> {
+        self.pods.iter().copied().filter(|p| is_pod_active(p)).collect()
+    }
+
+    /// Pods that are on their way out and have not ended.
+    fn terminating(&self) -> i32 {
+        let ended = |p: &&Pod| crate::object::is_pod_terminal(p);
+        let all = self.pods.iter().filter(|p| p.meta.deletion_timestamp.is_some() && !ended(p));
+        i32::try_from(all.count()).expect("a Job has fewer pods than that")
+    }
+
+    fn event(&mut self, warning: bool, reason: &'static str, message: String) {
+        self.plan.events.push(EventNote { about: self.object.clone(), warning, reason, message });
+    }
+}
+
+#[cfg(test)]
+mod tests;

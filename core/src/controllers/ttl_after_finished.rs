@@ -1,0 +1,96 @@
+//! The TTL-after-finished controller: deletes a Job so long after it has ended.
+//!
+//! What comes in: Jobs. What goes out: deletions, with the dependants first. What never happens: a Job is deleted that
+//! has not ended, or that is another by now than the view showed.
+//!
+//! Source: upstream's `pkg/controller/ttlafterfinished`; KEP-592.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1 as batch_v1;
+
+use super::job::is_finished;
+use super::{Controller, Plan, Watched, Write, whole};
+use crate::api::Propagation;
+use crate::client::{Change, Views};
+use crate::machine::{Now, Wall};
+use crate::object::{Kind, ObjectKey};
+
+/// The controller. It remembers nothing.
+#[derive(Debug, Default)]
+pub struct TtlAfterFinishedController;
+
+impl Controller for TtlAfterFinishedController {
+    fn name(&self) -> &'static str {
+        "ttl-after-finished-controller"
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched { kind: Kind::JOB, indexes: &[] }]
+    }
+
+    fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
+        keys.extend(change.new.as_ref().map(|_| change.key.clone()));
+    }
+
+    fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(object) = views.view(Kind::JOB).get(key).filter(|o| !o.is_deleting()) else { return plan };
+        let Some(job) = whole::read::<batch_v1::Job>(object) else { return plan };
+        let (spec, status) = (job.spec.unwrap_or_default(), job.status.unwrap_or_default());
+        let Some(ttl) = spec.ttl_seconds_after_finished.filter(|_| is_finished(&status)) else { return plan };
+        let ended = status.conditions.iter().flatten();
+        let ended = ended.filter(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True");
+        let Some(ended) = ended.filter_map(|c| c.last_transition_time.as_ref()).map(Wall::from_time).next() else {
+            return plan;
+        };
+        let ttl = Duration::from_secs(u64::try_from(ttl).unwrap_or(0));
+        let left = ttl.saturating_sub(now.wall.since(ended));
+        if left.is_zero() {
+            plan.writes.push(Write::Delete {
+                key: key.clone(),
+                uid: object.uid().into(),
+                rv: Some(object.rv()),
+                grace_seconds: None,
+                propagation: Some(Propagation::Foreground),
+            });
+        } else {
+            plan.requeue(left);
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    use super::TtlAfterFinishedController;
+    use crate::client::Views;
+    use crate::controllers::workload_world::NOW;
+    use crate::controllers::{Controller, Write};
+    use crate::object::{Kind, Object};
+
+    #[test]
+    fn a_job_goes_so_long_after_it_has_ended() {
+        let ended = json!([{"type": "Complete", "status": "True", "lastTransitionTime": "2024-01-01T00:01:30Z"}]);
+        for (ttl, conditions, deleted, again) in [
+            (Value::Null, ended.clone(), false, None),
+            (json!(100), Value::Null, false, None),
+            // It ended ten seconds ago.
+            (json!(10), ended.clone(), true, None),
+            (json!(0), ended.clone(), true, None),
+            (json!(100), ended, false, Some(Duration::from_secs(90))),
+        ] {
+            let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "d", "uid": "u"},
+                "spec": {"template": {"spec": {"containers": []}}, "ttlSecondsAfterFinished": ttl},
+                "status": {"conditions": conditions}});
+            let object = Object::from_json(job).unwrap();
+            let (key, views) = (object.key(), Views::of(&[Kind::JOB], [object]));
+            let plan = TtlAfterFinishedController.reconcile(&views, &key, NOW);
+            let deletes = matches!(plan.writes.as_slice(), [Write::Delete { .. }]);
+            assert_eq!((deletes, plan.requeue_after), (deleted, again), "ttl {ttl}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Jobs, StatefulSets, Ingresses, NetworkPolicies and classes, beyond what the other tests hold.
+
+use serde_json::{Value, json};
+
+use super::{check, check_update, of, with};
+
+fn job(spec: Value) -> Value {
+    let mut all = json!({"template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
+    json_patch::merge(&mut all, &spec);
+    of("batch/v1", "Job", json!({"spec": all}))
+}
+
+fn indexed(spec: Value) -> Value {
+    let mut all = json!({"completionMode": "Indexed", "completions": 5});
+    json_patch::merge(&mut all, &spec);
+    job(all)
+}
+
+#[test]
+fn indexed_jobs() {
+    check(indexed(json!({})), &[]);
+    let mut endless = indexed(json!({}));
+    endless["spec"].as_object_mut().unwrap().remove("completions");
+    check(endless, &["spec.completions: Required value: when completion mode is Indexed"]);
+    check(
+        job(json!({"backoffLimitPerIndex": 1})),
+        &["spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode"],
+    );
+    check(
+        indexed(json!({"maxFailedIndexes": 6})),
+        &[
+            "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+            "spec.maxFailedIndexes: Invalid value: 6: must be less than or equal to completions",
+        ],
+    );
+    let long = "x".repeat(62);
+    let why = format!(
+        "metadata.name: Invalid value: \"{long}\": will not able to create pod with invalid DNS label: {long}-4"
+    );
+    check(with(indexed(json!({})), "/metadata/name", json!(long)), &[&why]);
+    check_update(indexed(json!({"completions": 7, "parallelism": 7})), indexed(json!({})), &[]);
+    check_update(
+        indexed(json!({"completions": 7, "parallelism": 6})),
+        indexed(json!({"parallelism": 6})),
+        &["spec.completions: Invalid value: 7: can only be modified in tandem with spec.parallelism"],
+    );
+    check_update(
+        job(json!({"managedBy": "x.y/z"})),
+        job(json!({})),
+        &["spec.managedBy: Invalid value: \"x.y/z\": field is immutable"],
+    );
+}
+
+#[test]
+fn policies_of_jobs() {
+    let rule = |rule: Value| job(json!({"podFailurePolicy": {"rules": [rule]}}));
+    check(rule(json!({"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}})), &[]);
+    check(
+        rule(json!({"action": "FailJob"})),
+        &[
+            "spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required",
+        ],
+    );
+    check(
+        rule(json!({"action": "FailIndex", "onExitCodes": {"containerName": "d", "operator": "In", "values": [2, 0]}})),
+        &[
+            "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+            "spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: \"d\": must be one of the container or initContainer names in the pod template",
+            "spec.podFailurePolicy.rules[0].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator",
+            "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [2,0]: must be ordered",
+        ],
+    );
+    let success = |rule: Value| indexed(json!({"successPolicy": {"rules": [rule]}}));
+    check(success(json!({"succeededIndexes": "0,2-3", "succeededCount": 3})), &[]);
+    check(
+        success(json!({"succeededIndexes": "0,2-3", "succeededCount": 4})),
+        &[
+            "spec.successPolicy.rules[0].succeededCount: Invalid value: 4: must be less than or equal to 3 (the number of indexes in the specified succeededIndexes field)",
+        ],
+    );
+    check(
+        success(json!({"succeededIndexes": "7"})),
+        &[
+            "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"7\": error parsing succeededIndexes: too large index: \"7\"",
+        ],
+    );
+    check(
+        job(json!({"successPolicy": {"rules": [{"succeededCount": 1}]}})),
+        &[
+            "spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededCount\":1,\"SucceededIndexes\":null}]}: requires indexed completion mode",
+        ],
+    );
+}
+
+#[test]
+fn cron_jobs() {
+    let cron = |more: Value| {
+        let mut spec = json!({"schedule": "@daily", "jobTemplate": {"spec": job(json!({}))["spec"]}});
+        json_patch::merge(&mut spec, &more);
+        of("batch/v1", "CronJob", json!({"spec": spec}))
+    };
+    check(cron(json!({"timeZone": "Europe/Zurich"})), &[]);
+    check(
+        cron(json!({"timeZone": "Mars/../Base"})),
+        &["spec.timeZone: Invalid value: \"Mars/../Base\": unknown time zone Mars/../Base"],
+    );
+    check(
+        cron(json!({"timeZone": "Local"})),
+        &[
+            "spec.timeZone: Invalid value: \"Local\": timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        ],
+    );
+    check(
+        cron(json!({"jobTemplate": {"spec": {"manualSelector": true}}})),
+        &["spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: \"nil\", \"false\""],
+    );
+}
+
+#[test]
+fn update_strategies() {
+    let of_kind = |kind: &str, strategy: Value| {
+        let template =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template, "updateStrategy": strategy});
+        of("apps/v1", kind, json!({"spec": spec}))
+    };
+    let sts = |strategy: Value| of_kind("StatefulSet", strategy);
+    check(sts(json!({"rollingUpdate": {"maxUnavailable": "10%"}})), &[]);
+    check(
+        sts(json!({"rollingUpdate": {"maxUnavailable": 0}})),
+        &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"],
+    );
+    check(
+        sts(json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}})),
+        &[
+            "spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":1,\"MaxUnavailable\":null}: only allowed for updateStrategy 'RollingUpdate'",
+        ],
+    );
+    check(
+        sts(json!({"type": "Never"})),
+        &[
+            "spec.updateStrategy: Invalid value: {\"Type\":\"Never\",\"RollingUpdate\":null}: must be 'RollingUpdate' or 'OnDelete'",
+        ],
+    );
+    check(
+        of_kind("DaemonSet", json!({"type": "Never"})),
+        &[
+            "spec.updateStrategy: Unsupported value: {\"Type\":\"Never\",\"RollingUpdate\":null}: supported values: \"RollingUpdate\", \"OnDelete\"",
+        ],
+    );
+}
+
+#[test]
+fn ingresses() {
+    let ingress = |spec: Value| of("networking.k8s.io/v1", "Ingress", json!({"spec": spec}));
+    let path = |path: Value| ingress(json!({"rules": [{"host": "a.b", "http": {"paths": [path]}}]}));
+    let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+    check(path(json!({"path": "/", "pathType": "Prefix", "backend": backend})), &[]);
+    check(
+        path(json!({"path": "a//b/..", "pathType": "Exact", "backend": {}})),
+        &[
+            "spec.rules[0].http.paths[0].path: Invalid value: \"a//b/..\": must be an absolute path",
+            "spec.rules[0].http.paths[0].path: Invalid value: \"a//b/..\": must not contain '//'",
+            "spec.rules[0].http.paths[0].path: Invalid value: \"a//b/..\": cannot end with '/..'",
+            "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required",
+        ],
+    );
+    check(
+        ingress(json!({"defaultBackend": {"service": {"name": "s"}}})),
+        &["spec.defaultBackend: Required value: port name or number is required"],
+    );
+    check(
+        ingress(json!({"rules": [{"host": "10.0.0.1"}]})),
+        &["spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address"],
+    );
+    check(ingress(json!({"rules": [{"host": "*.a.b"}], "tls": [{"hosts": ["*.a.b"], "secretName": "s"}]})), &[]);
+    check(ingress(json!({})), &["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]);
+    let mut twice = ingress(json!({"ingressClassName": "b", "defaultBackend": backend}));
+    twice["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "a"});
+    check(
+        twice,
+        &[
+            "annotations.kubernetes.io/ingress.class: Invalid value: \"a\": must match `ingressClassName` when both are specified",
+        ],
+    );
+}
+
+#[test]
+fn network_policies() {
+    let policy = |spec: Value| of("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": spec}));
+    check(policy(json!({"podSelector": {}, "policyTypes": ["Ingress"]})), &[]);
+    let from = |from: Value| policy(json!({"podSelector": {}, "ingress": [{"from": [from]}]}));
+    check(from(json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}})), &[]);
+    check(from(json!({})), &["spec.ingress[0].from[0]: Required value: must specify a peer"]);
+    check(
+        from(json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16", "10.0.0.0/8"]}})),
+        &[
+            "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+            "spec.ingress[0].from[0].ipBlock.except[1]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`",
+        ],
+    );
+    check(
+        from(json!({"podSelector": {}, "ipBlock": {"cidr": "::/0"}})),
+        &["spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer"],
+    );
+    let port = |port: Value| policy(json!({"podSelector": {}, "egress": [{"ports": [port]}]}));
+    check(
+        port(json!({"port": 80, "endPort": 79})),
+        &["spec.egress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"],
+    );
+    check(
+        port(json!({"port": "http", "endPort": 79})),
+        &["spec.egress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is non-numeric"],
+    );
+}
+
+#[test]
+fn classes() {
+    let class = |api: &str, kind: &str, body: Value| {
+        let mut all = json!({"apiVersion": api, "kind": kind, "metadata": {"name": "x"}});
+        json_patch::merge(&mut all, &body);
+        all
+    };
+    let ingress = |spec: Value| class("networking.k8s.io/v1", "IngressClass", json!({"spec": spec}));
+    check(ingress(json!({"controller": "x.y/z"})), &[]);
+    check(
+        ingress(json!({"controller": "z"})),
+        &["spec.controller: Invalid value: \"z\": must be a domain-prefixed path (such as \"acme.io/foo\")"],
+    );
+    check_update(
+        ingress(json!({"controller": "x.y/a"})),
+        ingress(json!({"controller": "x.y/z"})),
+        &["spec.controller: Invalid value: \"x.y/a\": field is immutable"],
+    );
+    let runtime = |body: Value| class("node.k8s.io/v1", "RuntimeClass", body);
+    check(runtime(json!({"handler": "kata", "overhead": {"podFixed": {"cpu": "250m"}}})), &[]);
+    check(
+        runtime(json!({"handler": "kata", "overhead": {"podFixed": {"cpu": "-1"}},
+            "scheduling": {"tolerations": [{"key": "a", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]}})),
+        &[
+            "overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+            "scheduling.tolerations[1]: Duplicate value: {\"key\":\"a\",\"operator\":\"Exists\"}",
+        ],
+    );
+}

@@ -1,0 +1,177 @@
+//! API servers are overloaded, crash, and lag behind the store.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target, lasting, optional};
+use crate::files::fields::{Field, Fields};
+use crate::world::World;
+
+fn index(f: &Fields<'_>) -> Option<usize> {
+    optional(f, "apiServer", 0, |i| i.count(0, 99))
+}
+
+/// An API server turns away one request in so many with 429.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overload {
+    /// Which.
+    pub index: usize,
+    /// One in so many; zero: none any more.
+    pub one_in: u64,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for Overload {
+    fn read(f: &Fields<'_>) -> Option<Overload> {
+        let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
+        let for_ = lasting(f);
+        Some(Overload { index: index(f)?, one_in: one_in? as u64, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::ApiServer(self.index)]
+    }
+
+    fn describe(&self) -> String {
+        match self.one_in {
+            0 => format!("API server {} is overloaded no more", self.index),
+            one_in => format!("API server {} turns away one request in {one_in}", self.index),
+        }
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let count = world.overloads.len();
+        let overload = &mut world.overloads[self.index % count];
+        match self.one_in {
+            0 => overload.clear(),
+            one_in => overload.set(id, one_in),
+        }
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.overloads.iter_mut().for_each(|overload| _ = overload.remove(id));
+    }
+}
+
+/// An API server crashes and comes back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestartApiServer {
+    /// Which; any if none.
+    pub index: Option<usize>,
+    /// After how long.
+    pub down_for: Duration,
+}
+
+impl FaultKind for RestartApiServer {
+    fn read(f: &Fields<'_>) -> Option<RestartApiServer> {
+        let index = match f.get("apiServer") {
+            Some(i) => Some(i.count(0, 99)?),
+            None => None,
+        };
+        Some(RestartApiServer { index, down_for: optional(f, "downFor", Duration::from_secs(10), Field::duration)? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        self.index.map(Target::ApiServer).into_iter().collect()
+    }
+
+    fn describe(&self) -> String {
+        match self.index {
+            Some(i) => format!("API server {i} is down for {:?}", self.down_for),
+            None => format!("an API server is down for {:?}", self.down_for),
+        }
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let count = world.apis.len();
+        let i = self.index.unwrap_or_else(|| world.rng.below(count as u64) as usize) % count;
+        world.restart_after(world.apis[i], id, self.down_for);
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.bring_back(id);
+    }
+}
+
+/// What the store tells an API server of changes comes late.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lag {
+    /// Which API server.
+    pub index: usize,
+    /// By how much; zero: no more.
+    pub by: Duration,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for Lag {
+    fn read(f: &Fields<'_>) -> Option<Lag> {
+        let by = f.require("by").and_then(|b| b.duration());
+        let for_ = lasting(f);
+        Some(Lag { index: index(f)?, by: by?, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::ApiServer(self.index)]
+    }
+
+    fn describe(&self) -> String {
+        match self.by {
+            Duration::ZERO => format!("API server {} lags no more", self.index),
+            by => format!("API server {} lags by {by:?}", self.index),
+        }
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let count = world.lags.len();
+        let lag = &mut world.lags[self.index % count];
+        match self.by {
+            Duration::ZERO => lag.clear(),
+            by => lag.set(id, by),
+        }
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.lags.iter_mut().for_each(|lag| _ = lag.remove(id));
+    }
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    Class {
+        name: "api-server",
+        rate: (0, 3),
+        draw: |draw| {
+            let down_for = draw.seconds(1, 60);
+            draw.push(draw.at, RestartApiServer { index: None, down_for });
+        },
+    },
+    Class {
+        name: "lag",
+        rate: (0, 3),
+        draw: |draw| {
+            let (index, by) = (draw.api_server(), draw.seconds(0, 20));
+            draw.push(draw.at, Lag { index, by, for_: draw.lasts });
+        },
+    },
+    Class {
+        name: "overload",
+        rate: (0, 3),
+        draw: |draw| {
+            let (index, one_in) = (draw.api_server(), draw.rng.range(1, 6));
+            draw.push(draw.at, Overload { index, one_in, for_: draw.lasts });
+        },
+    },
+];

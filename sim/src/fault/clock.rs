@@ -1,0 +1,113 @@
+//! Clocks jump and drift.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target, lasting};
+use crate::files::action::{node_set, signed_seconds};
+use crate::files::fields::Fields;
+use crate::scenario::NodeSet;
+use crate::world::World;
+
+/// The wall clocks of nodes (or of the control plane) jump.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClockJump {
+    /// Whose.
+    pub nodes: NodeSet,
+    /// How far; below zero: back.
+    pub by_seconds: i64,
+}
+
+impl FaultKind for ClockJump {
+    fn read(f: &Fields<'_>) -> Option<ClockJump> {
+        let by = f.require("by").and_then(|b| signed_seconds(&b));
+        Some(ClockJump { nodes: node_set(f)?, by_seconds: by? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        format!("clock of {} jumps by {}s", self.nodes, self.by_seconds)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        for host in world.hosts(&self.nodes) {
+            world.tamper_with_clock(host).jump(id, self.by_seconds);
+        }
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.mend_clocks(id);
+    }
+}
+
+/// Clocks run fast or slow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClockDrift {
+    /// Whose.
+    pub nodes: NodeSet,
+    /// By so many parts per million; below zero: slow.
+    pub ppm: i64,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for ClockDrift {
+    fn read(f: &Fields<'_>) -> Option<ClockDrift> {
+        let ppm = f.require("ppm").and_then(|p| p.integer(-500_000, 500_000));
+        let for_ = lasting(f);
+        Some(ClockDrift { nodes: node_set(f)?, ppm: ppm?, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        format!("clock of {} drifts by {} ppm", self.nodes, self.ppm)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let now = world.now;
+        for host in world.hosts(&self.nodes) {
+            world.tamper_with_clock(host).drift(now, id, self.ppm);
+        }
+        world.rearm_all();
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.mend_clocks(id);
+    }
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    Class {
+        name: "clock",
+        rate: (0, 3),
+        draw: |draw| {
+            let nodes = draw.control_or_nodes(3, 5);
+            let by_seconds = draw.rng.range(1, 240) as i64 - 120;
+            draw.push(draw.at, ClockJump { nodes, by_seconds });
+        },
+    },
+    Class {
+        name: "drift",
+        rate: (0, 3),
+        draw: |draw| {
+            let nodes = draw.control_or_nodes(3, 5);
+            // Far more than a real clock drifts, and within what an election allows for.
+            let ppm = draw.rng.below(100_000) as i64 - 50_000;
+            draw.push(draw.at, ClockDrift { nodes, ppm, for_: draw.lasts });
+        },
+    },
+];

@@ -1,0 +1,82 @@
+//! Leaders crash; and everything heals.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target, optional};
+use crate::files::fields::{Field, Fields};
+use crate::world::World;
+
+/// The leading controller manager and scheduler crash and come back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeLeader {
+    /// After how long.
+    pub down_for: Duration,
+}
+
+impl FaultKind for ChangeLeader {
+    fn read(f: &Fields<'_>) -> Option<ChangeLeader> {
+        Some(ChangeLeader { down_for: optional(f, "downFor", Duration::from_secs(10), Field::duration)? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        format!("the leaders crash, for {:?}", self.down_for)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        for p in 0..world.processes.len() as u32 {
+            if world.is_leader(p) {
+                world.restart_after(p, id, self.down_for);
+            }
+        }
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.bring_back(id);
+    }
+}
+
+/// Every fault so far is healed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heal;
+
+impl FaultKind for Heal {
+    fn read(_f: &Fields<'_>) -> Option<Heal> {
+        Some(Heal)
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        "heal".to_owned()
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, _id: FaultId) {
+        world.heal_each();
+    }
+
+    fn heal(&self, _world: &mut World, _id: FaultId) {}
+}
+
+pub(super) const CLASSES: &[Class] = &[Class {
+    name: "leader",
+    rate: (0, 3),
+    draw: |draw| {
+        let down_for = draw.seconds(1, 60);
+        draw.push(draw.at, ChangeLeader { down_for });
+    },
+}];

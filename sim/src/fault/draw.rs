@@ -1,0 +1,155 @@
+//! Faults drawn by the seed: a timeline of the same steps that a scenario may name by hand, so that a failing one can
+//! be written down and cut short.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use skeg_core::Rng;
+
+use super::{Fault, api_server, clock, control, network, node, runtime, store};
+use crate::scenario::{FaultLevel, NodeSet, Scenario};
+
+/// A class of faults. Each is drawn from a stream of its own, so that adding one moves no other.
+pub(super) struct Class {
+    /// Names the stream.
+    pub name: &'static str,
+    /// How often it happens in ten minutes under heavy faults: at least and at most.
+    pub rate: (u64, u64),
+    /// Draws what happens.
+    pub draw: fn(&mut Draw<'_>),
+}
+
+/// Classes by family.
+const FAMILIES: [&[Class]; 7] = [
+    node::CLASSES,
+    api_server::CLASSES,
+    control::CLASSES,
+    network::CLASSES,
+    clock::CLASSES,
+    store::CLASSES,
+    runtime::CLASSES,
+];
+
+/// What one fault is drawn from, and where it goes.
+pub(super) struct Draw<'a> {
+    scenario: &'a Scenario,
+    /// When it happens.
+    pub at: Duration,
+    /// How long it lasts, where nothing else is drawn.
+    pub lasts: Option<Duration>,
+    /// The stream of its class.
+    pub rng: &'a mut Rng,
+    all: &'a mut Vec<(Duration, Fault)>,
+}
+
+impl Draw<'_> {
+    /// Lets a fault happen.
+    pub fn push(&mut self, at: Duration, fault: impl Into<Fault>) {
+        self.all.push((at, fault.into()));
+    }
+
+    /// So many seconds.
+    pub fn seconds(&mut self, lo: u64, hi: u64) -> Duration {
+        Duration::from_millis(self.rng.range(lo * 1000, hi * 1000))
+    }
+
+    /// A zone.
+    pub fn zone(&mut self) -> NodeSet {
+        let z = self.rng.below(self.scenario.cluster.zones.max(1) as u64) as u8;
+        NodeSet::Zone(format!("zone-{}", char::from(b'a' + z.min(25))))
+    }
+
+    /// A few nodes by name.
+    pub fn some_nodes(&mut self, most: u64) -> NodeSet {
+        let pools = &self.scenario.cluster.pools;
+        let names: Vec<String> = pools
+            .iter()
+            .flat_map(|p| (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))))
+            .collect();
+        let count = 1 + self.rng.below(most);
+        let drawn: BTreeSet<String> = (0..count).filter_map(|_| self.rng.pick(&names).cloned()).collect();
+        NodeSet::Names(drawn.into_iter().collect())
+    }
+
+    /// The control plane one time in so many, otherwise a few nodes.
+    pub fn control_or_nodes(&mut self, one_in: u64, most: u64) -> NodeSet {
+        if self.rng.chance(1, one_in) { NodeSet::ControlPlane } else { self.some_nodes(most) }
+    }
+
+    /// A zone one time in so many, otherwise a few nodes.
+    pub fn zone_or_nodes(&mut self, one_in: u64, most: u64) -> NodeSet {
+        if self.rng.chance(1, one_in) { self.zone() } else { self.some_nodes(most) }
+    }
+
+    /// The number of an API server.
+    pub fn api_server(&mut self) -> usize {
+        self.rng.below(self.scenario.cluster.api_servers.max(1) as u64) as usize
+    }
+}
+
+/// Draws the faults of a run.
+pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
+    let divisor = match scenario.faults {
+        FaultLevel::None => return Vec::new(),
+        FaultLevel::Light => 4,
+        FaultLevel::Heavy => 1,
+    };
+    let mut all = Vec::new();
+    for class in FAMILIES.into_iter().flatten() {
+        let mut rng = Rng::stream(seed, &format!("fault {}", class.name), 0);
+        let (least, most) = class.rate;
+        let spans = (scenario.duration.as_secs() / 600).max(1);
+        let mut count = rng.range(least * spans, most * spans + 1);
+        if divisor > 1 {
+            count = (0..count).filter(|_| rng.chance(1, divisor)).count() as u64;
+        }
+        for _ in 0..count {
+            let at = rng.duration(Duration::from_secs(5), scenario.duration);
+            let lasts = Duration::from_millis(rng.range(5_000, 120_000));
+            (class.draw)(&mut Draw { scenario, at, lasts: Some(lasts), rng: &mut rng, all: &mut all });
+        }
+    }
+    all.retain(|(at, _)| *at < scenario.duration);
+    all.sort_by_key(|(at, _)| *at);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::{FAMILIES, draw};
+    use crate::run::plain;
+    use crate::scenario::FaultLevel;
+
+    #[test]
+    fn the_seed_draws_and_the_level_thins() {
+        let mut scenario = plain(50, 3);
+        scenario.duration = Duration::from_secs(600);
+        scenario.faults = FaultLevel::Heavy;
+        let count = |s: &crate::scenario::Scenario| (0..20).map(|seed| draw(s, seed).len()).sum::<usize>();
+        let heavy = count(&scenario);
+        assert_eq!(draw(&scenario, 3), draw(&scenario, 3));
+        scenario.faults = FaultLevel::Light;
+        let light = count(&scenario);
+        scenario.faults = FaultLevel::None;
+        assert_eq!(count(&scenario), 0);
+        assert!(light > 0 && light < heavy, "{light} of {heavy}");
+    }
+
+    #[test]
+    fn every_class_has_a_stream_of_its_own_and_is_drawn() {
+        let names: Vec<&str> = FAMILIES.into_iter().flatten().map(|c| c.name).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        let mut scenario = plain(20, 3);
+        (scenario.duration, scenario.faults) = (Duration::from_secs(600), FaultLevel::Heavy);
+        let drawn: BTreeSet<String> = (0..60)
+            .flat_map(|seed| draw(&scenario, seed))
+            .map(|(_, fault)| format!("{fault:?}").split('(').next().expect("a name").to_owned())
+            .collect();
+        // Those that only a scenario names.
+        let by_hand = ["Start", "Heal", "CrashPods"];
+        assert_eq!(drawn.len(), super::super::NAMES.len() - by_hand.len(), "{drawn:?}");
+    }
+}

@@ -1,0 +1,239 @@
+//! Links break, get slow, lose or hold up what is sent; connections die.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target, lasting, optional};
+use crate::files::action::node_set;
+use crate::files::fields::{Field, Fields};
+use crate::scenario::NodeSet;
+use crate::world::World;
+
+/// Links between two groups break.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partition {
+    /// One group.
+    pub from: NodeSet,
+    /// The other.
+    pub to: NodeSet,
+    /// Only from `from` to `to`.
+    pub one_way: bool,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for Partition {
+    fn read(f: &Fields<'_>) -> Option<Partition> {
+        let side = |key| {
+            let fields = f.require(key)?.fields()?;
+            let set = node_set(&fields);
+            fields.finish();
+            set
+        };
+        let (from, to) = (side("from"), side("to"));
+        let one_way = optional(f, "oneWay", false, Field::boolean);
+        let for_ = lasting(f);
+        let (from, to) = (from?, to?);
+        if from == to {
+            f.of.fail("Invalid value: both sides of the partition are the same nodes");
+        }
+        Some(Partition { from, to, one_way: one_way?, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.from), Target::Nodes(&self.to)]
+    }
+
+    fn describe(&self) -> String {
+        format!("partition {} from {}{}", self.from, self.to, if self.one_way { ", one way" } else { "" })
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let (from, to) = (world.hosts(&self.from), world.hosts(&self.to));
+        world.net.cut(id, from, to, self.one_way);
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.net.mend(id);
+    }
+}
+
+/// Links of nodes get slow and lossy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Degrade {
+    /// Whose.
+    pub nodes: NodeSet,
+    /// By how much slower.
+    pub extra_latency: Duration,
+    /// How much is lost, and sent again.
+    pub loss_percent: u64,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for Degrade {
+    fn read(f: &Fields<'_>) -> Option<Degrade> {
+        let extra_latency = optional(f, "extraLatency", Duration::ZERO, Field::duration);
+        let loss = optional(f, "lossPercent", 0, |l| l.integer(0, 100));
+        let for_ = lasting(f);
+        let loss_percent = loss? as u64;
+        Some(Degrade { nodes: node_set(f)?, extra_latency: extra_latency?, loss_percent, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        let (slower, loss) = (self.extra_latency, self.loss_percent);
+        format!("links of {} get {slower:?} slower and lose {loss}%", self.nodes)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let hosts = world.hosts(&self.nodes);
+        world.net.degrade(id, hosts, self.extra_latency, self.loss_percent);
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.net.mend(id);
+    }
+}
+
+/// Links of nodes pass nothing for a while; then everything arrives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clog {
+    /// Whose.
+    pub nodes: NodeSet,
+    /// How long.
+    pub for_: Duration,
+}
+
+impl FaultKind for Clog {
+    fn read(f: &Fields<'_>) -> Option<Clog> {
+        let for_ = f.require("for").and_then(|d| d.duration());
+        Some(Clog { nodes: node_set(f)?, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        format!("links of {} are clogged for {:?}", self.nodes, self.for_)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        let hosts = world.hosts(&self.nodes);
+        world.net.clog(id, hosts, world.now + self.for_.as_nanos() as u64);
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.net.mend(id);
+    }
+}
+
+/// Connections to the API die: requests in flight are lost before they are carried out, or their replies after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DropConnections {
+    /// Those of these nodes, or of the control plane.
+    pub nodes: NodeSet,
+}
+
+impl FaultKind for DropConnections {
+    fn read(f: &Fields<'_>) -> Option<DropConnections> {
+        Some(DropConnections { nodes: node_set(f)? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        format!("connections of {} die", self.nodes)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, _id: FaultId) {
+        let hosts = world.hosts(&self.nodes);
+        for p in 0..world.processes.len() as u32 {
+            if hosts.contains(&world.processes[p as usize].host) {
+                world.kill_connection(p);
+            }
+        }
+    }
+
+    /// Whose connection it was makes another.
+    fn heal(&self, _world: &mut World, _id: FaultId) {}
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    Class {
+        name: "partition",
+        rate: (0, 3),
+        draw: |draw| {
+            let (from, one_way) = (draw.zone_or_nodes(3, 8), draw.rng.chance(1, 2));
+            draw.push(draw.at, Partition { from, to: NodeSet::ControlPlane, one_way, for_: draw.lasts });
+        },
+    },
+    Class {
+        name: "control-partition",
+        rate: (0, 3),
+        draw: |draw| {
+            let (one_way, for_) = (draw.rng.chance(1, 2), Some(draw.seconds(1, 50)));
+            draw.push(draw.at, Partition { from: NodeSet::ControlPlane, to: NodeSet::All, one_way, for_ });
+        },
+    },
+    Class {
+        name: "degrade",
+        rate: (0, 3),
+        draw: |draw| {
+            let (nodes, extra_latency) = (draw.control_or_nodes(3, 10), draw.seconds(0, 2));
+            let loss_percent = draw.rng.below(40);
+            draw.push(draw.at, Degrade { nodes, extra_latency, loss_percent, for_: draw.lasts });
+        },
+    },
+    Class {
+        name: "connections",
+        rate: (1, 5),
+        draw: |draw| {
+            let nodes = draw.control_or_nodes(2, 10);
+            draw.push(draw.at, DropConnections { nodes });
+        },
+    },
+    Class {
+        name: "clog",
+        rate: (0, 3),
+        draw: |draw| {
+            let (nodes, for_) = (draw.control_or_nodes(3, 10), draw.seconds(1, 45));
+            draw.push(draw.at, Clog { nodes, for_ });
+        },
+    },
+    Class {
+        name: "flap",
+        rate: (0, 3),
+        draw: |draw| {
+            let nodes = draw.some_nodes(4);
+            let (one_way, mut when) = (draw.rng.chance(1, 2), draw.at);
+            for _ in 0..2 + draw.rng.below(5) {
+                let (from, to, for_) = (nodes.clone(), NodeSet::ControlPlane, draw.seconds(1, 20));
+                draw.push(when, Partition { from, to, one_way, for_: Some(for_) });
+                when += for_ + draw.seconds(1, 20);
+            }
+        },
+    },
+];

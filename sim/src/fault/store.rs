@@ -1,0 +1,84 @@
+//! The store is compacted, and stalls.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target};
+use crate::files::fields::Fields;
+use crate::world::World;
+
+/// The store is compacted now, so that lagging watchers get 410.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compact;
+
+impl FaultKind for Compact {
+    fn read(_f: &Fields<'_>) -> Option<Compact> {
+        Some(Compact)
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        "compact the store".to_owned()
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, _id: FaultId) {
+        world.compact();
+    }
+
+    /// What is forgotten stays forgotten.
+    fn heal(&self, _world: &mut World, _id: FaultId) {}
+}
+
+/// The store carries out nothing for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StallStore {
+    /// How long.
+    pub for_: Duration,
+}
+
+impl FaultKind for StallStore {
+    fn read(f: &Fields<'_>) -> Option<StallStore> {
+        Some(StallStore { for_: f.require("for").and_then(|d| d.duration())? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        format!("the store stalls for {:?}", self.for_)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        world.stalls.set(id, world.now + self.for_.as_nanos() as u64);
+        world.restall();
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.stalls.remove(id);
+        world.restall();
+    }
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    Class { name: "compact", rate: (0, 3), draw: |draw| draw.push(draw.at, Compact) },
+    Class {
+        name: "stall",
+        rate: (0, 3),
+        draw: |draw| {
+            let for_ = draw.seconds(1, 20);
+            draw.push(draw.at, StallStore { for_ });
+        },
+    },
+];

@@ -1,0 +1,321 @@
+//! What the input asks for and this build does not carry out yet, so that a run says nothing about it: one table, from
+//! which a row goes when its feature comes. Each find is a warning that names object and field; `--strict` refuses it.
+//!
+//! Not here is what can make no difference to a run, since nothing in a container does anything: permissions (RBAC),
+//! security contexts, the contents of volumes.
+
+use serde_json::{Value, json};
+
+use skeg_core::api::Patch;
+use skeg_core::object::ObjectKey;
+use skeg_core::{Kind, Object};
+
+use crate::scenario::{Action, Step, UserAction};
+
+/// Most finds of a row that are told one by one.
+const TOLD: usize = 20;
+
+/// Which objects a row is about.
+#[derive(Clone, Copy)]
+enum Of {
+    /// Every object of a kind. The path is empty.
+    Kind(Kind),
+    /// A field of a kind.
+    Field(Kind),
+    /// A field of the pod spec of Pods and of whatever has a pod template.
+    PodSpec,
+}
+
+/// What a value must be for the row to hold.
+#[derive(Clone, Copy)]
+enum Is {
+    /// Given, and not empty.
+    Given,
+    This(&'static str),
+}
+
+/// A feature that is not there: what asks for it, and what happens instead.
+struct Gap {
+    of: Of,
+    /// The field; `*` stands for every item of a list.
+    path: &'static [&'static str],
+    is: Is,
+    instead: &'static str,
+}
+
+const fn kind(kind: Kind, instead: &'static str) -> Gap {
+    Gap { of: Of::Kind(kind), path: &[], is: Is::Given, instead }
+}
+
+const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
+    Gap { of: Of::PodSpec, path, is: Is::Given, instead }
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const NO_AFFINITY: &str = "pods are placed without regard to other pods";
+const NO_CLAIMS: &str = "claims are not looked up, bound or waited for yet: the pod runs as if the volume were there";
+const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
+const NO_WEBHOOK: &str = "no webhook is called yet";
+
+/// The table.
+const GAPS: &[Gap] = &[
+    kind(Kind::CRON_JOB, "nothing makes its jobs yet"),
+    kind(Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by it yet"),
+    kind(Kind::PERSISTENT_VOLUME, "volumes are not simulated yet"),
+    kind(Kind::PERSISTENT_VOLUME_CLAIM, "volumes are not simulated yet"),
+    kind(Kind::STORAGE_CLASS, "volumes are not simulated yet"),
+    kind(Kind::NETWORK_POLICY, "network policies are not simulated yet"),
+    kind(Kind::INGRESS, "ingress is not simulated yet"),
+    kind(Kind::RESOURCE_QUOTA, "quotas are not enforced yet"),
+    kind(Kind::LIMIT_RANGE, "limit ranges are not enforced yet"),
+    kind(Kind::PRIORITY_CLASS, "preemption is not simulated yet"),
+    kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),
+    kind(Kind::MUTATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
+    kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
+    Gap {
+        of: Of::Field(Kind::SERVICE),
+        path: &["spec", "type"],
+        is: Is::This("LoadBalancer"),
+        instead: "no load balancer is made: the Service never gets an address from outside",
+    },
+    pod(&["affinity", "podAffinity", REQUIRED], NO_AFFINITY),
+    pod(&["affinity", "podAffinity", PREFERRED], NO_AFFINITY),
+    pod(&["affinity", "podAntiAffinity", REQUIRED], NO_AFFINITY),
+    pod(&["affinity", "podAntiAffinity", PREFERRED], NO_AFFINITY),
+    pod(&["topologySpreadConstraints"], "pods are not spread by it yet"),
+    pod(&["resourceClaims"], "devices are not allocated yet"),
+    pod(&["volumes", "*", "persistentVolumeClaim"], NO_CLAIMS),
+    pod(&["volumes", "*", "ephemeral"], NO_CLAIMS),
+    pod(&["volumes", "*", "csi"], NO_VOLUME),
+    pod(&["volumes", "*", "nfs"], NO_VOLUME),
+    pod(&["volumes", "*", "iscsi"], NO_VOLUME),
+    pod(&["volumes", "*", "fc"], NO_VOLUME),
+    pod(&["volumes", "*", "rbd"], NO_VOLUME),
+    pod(&["volumes", "*", "cephfs"], NO_VOLUME),
+    pod(&["volumes", "*", "awsElasticBlockStore"], NO_VOLUME),
+    pod(&["volumes", "*", "azureDisk"], NO_VOLUME),
+    pod(&["volumes", "*", "azureFile"], NO_VOLUME),
+    pod(&["volumes", "*", "gcePersistentDisk"], NO_VOLUME),
+    pod(&["volumes", "*", "vsphereVolume"], NO_VOLUME),
+];
+
+/// The warnings for everything that a run would apply: manifests, and what its steps apply or patch.
+pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
+    let mut input: Vec<(ObjectKey, Value)> = manifests.iter().map(|o| (o.key(), o.to_json())).collect();
+    for step in timeline {
+        let Action::User(action) = &step.action else { continue };
+        match action {
+            UserAction::Apply(objects) | UserAction::Create(objects) => {
+                input.extend(objects.iter().map(|o| (o.key(), o.to_json())));
+            }
+            UserAction::RollingUpdate { new, .. } => input.push((new.key(), new.to_json())),
+            UserAction::Patch { key, patch } => input.extend(patched(patch).into_iter().map(|v| (key.clone(), v))),
+            UserAction::Delete(_)
+            | UserAction::Scale { .. }
+            | UserAction::SetImage { .. }
+            | UserAction::Rollback { .. }
+            | UserAction::Pause { .. }
+            | UserAction::Restart { .. }
+            | UserAction::Cordon { .. }
+            | UserAction::Drain { .. } => {}
+        }
+    }
+    GAPS.iter().flat_map(|gap| finds(gap, &input)).collect()
+}
+
+/// What a patch sets, in the shape of the object that it patches.
+fn patched(patch: &Patch) -> Vec<Value> {
+    match patch {
+        Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => vec![body.clone()],
+        Patch::Json(steps) => steps.as_array().into_iter().flatten().filter_map(set_by).collect(),
+    }
+}
+
+fn set_by(step: &Value) -> Option<Value> {
+    let (path, value) = (step["path"].as_str()?, step.get("value")?);
+    let place = |inner: Value, key: &str| match key.parse::<usize>() {
+        Ok(_) => json!([inner]),
+        Err(_) if key == "-" => json!([inner]),
+        Err(_) => json!({key.replace("~1", "/").replace("~0", "~"): inner}),
+    };
+    Some(path.split('/').skip(1).collect::<Vec<_>>().into_iter().rev().fold(value.clone(), place))
+}
+
+fn finds(gap: &Gap, input: &[(ObjectKey, Value)]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut more = 0;
+    for (key, value) in input {
+        let base: Option<&[&str]> = match gap.of {
+            Of::Kind(kind) if kind == key.kind => {
+                let line = format!("{} {}: kind: stored, but {}", key.kind, key.path(), gap.instead);
+                let known = found.contains(&line);
+                push(&mut found, &mut more, (!known).then_some(line));
+                continue;
+            }
+            Of::Field(kind) if kind == key.kind => Some(&[]),
+            Of::PodSpec => pod_spec_of(key.kind),
+            Of::Kind(_) | Of::Field(_) => None,
+        };
+        let Some(base) = base else { continue };
+        let path: Vec<&str> = base.iter().chain(gap.path).copied().collect();
+        let mut fields = Vec::new();
+        walk(value, &path, String::new(), gap.is, &mut fields);
+        for field in fields {
+            let line = format!("{} {}: {field}: {}", key.kind, key.path(), gap.instead);
+            let known = found.contains(&line);
+            push(&mut found, &mut more, (!known).then_some(line));
+        }
+    }
+    if more > 0 {
+        found.push(format!("and {more} more of the last kind: {}", gap.instead));
+    }
+    found
+}
+
+fn push(found: &mut Vec<String>, more: &mut usize, line: Option<String>) {
+    match line {
+        Some(line) if found.len() < TOLD => found.push(line),
+        Some(_) => *more += 1,
+        None => {}
+    }
+}
+
+/// Where an object of this kind has a pod spec.
+fn pod_spec_of(kind: Kind) -> Option<&'static [&'static str]> {
+    match kind {
+        Kind::POD => Some(&["spec"]),
+        Kind::DEPLOYMENT
+        | Kind::REPLICA_SET
+        | Kind::REPLICATION_CONTROLLER
+        | Kind::STATEFUL_SET
+        | Kind::DAEMON_SET
+        | Kind::JOB => Some(&["spec", "template", "spec"]),
+        Kind::CRON_JOB => Some(&["spec", "jobTemplate", "spec", "template", "spec"]),
+        _ => None,
+    }
+}
+
+/// Collects the fields that a path leads to, as people write them.
+fn walk(value: &Value, path: &[&str], written: String, is: Is, found: &mut Vec<String>) {
+    match path {
+        [] if holds(value, is) => found.push(written),
+        [] => {}
+        ["*", rest @ ..] => {
+            for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+                walk(item, rest, format!("{written}[{i}]"), is, found);
+            }
+        }
+        [key, rest @ ..] => {
+            let Some(inner) = value.get(key) else { return };
+            let written = match (written.is_empty(), key.contains(['.', '/'])) {
+                (_, true) => format!("{written}[{key}]"),
+                (true, false) => (*key).to_owned(),
+                (false, false) => format!("{written}.{key}"),
+            };
+            walk(inner, rest, written, is, found);
+        }
+    }
+}
+
+fn holds(value: &Value, is: Is) -> bool {
+    match is {
+        Is::This(text) => value == text,
+        Is::Given => match value {
+            Value::Null => false,
+            Value::String(s) => !s.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            // `ephemeral: {}` asks for one.
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GAPS, Of, Step, TOLD, warnings};
+    use crate::scenario::UserAction;
+    use serde_json::{Value, json};
+    use skeg_core::api::Patch;
+    use skeg_core::object::ObjectKey;
+    use skeg_core::{Kind, Object};
+    use std::time::Duration;
+
+    fn object(value: Value) -> Object {
+        Object::from_json(value).unwrap()
+    }
+
+    fn deployment(name: &str, spec: Value) -> Object {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "a", "image": "x"}]);
+        object(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "d"},
+            "spec": {"selector": {}, "template": {"spec": spec}}}))
+    }
+
+    fn check(objects: &[Object], want: &[&str]) {
+        let got = warnings(objects, &[]);
+        assert_eq!(got.len(), want.len(), "{got:#?}");
+        for (got, want) in got.iter().zip(want) {
+            assert!(got.starts_with(want), "{got}\n  is not {want}");
+        }
+    }
+
+    #[test]
+    fn object_and_field_are_named() {
+        let term = json!([{"labelSelector": {}, "topologyKey": "kubernetes.io/hostname"}]);
+        let anti = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}});
+        let volumes =
+            json!([{"name": "a", "emptyDir": {}}, {"name": "b", "persistentVolumeClaim": {"claimName": "c"}}]);
+        check(
+            &[deployment("web", json!({"affinity": anti, "volumes": volumes}))],
+            &[
+                "Deployment d/web: spec.template.spec.affinity.podAntiAffinity.\
+                 requiredDuringSchedulingIgnoredDuringExecution: pods are placed without regard",
+                "Deployment d/web: spec.template.spec.volumes[1].persistentVolumeClaim: claims are not",
+            ],
+        );
+        let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"}});
+        check(&[object(quota)], &["ResourceQuota d/q: kind: stored, but quotas are not enforced yet"]);
+        check(&[deployment("plain", json!({"affinity": {}, "volumes": []}))], &[]);
+    }
+
+    #[test]
+    fn what_steps_bring_counts_too() {
+        let key = ObjectKey::new(Kind::DEPLOYMENT, "d", "web");
+        let claims = json!([{"name": "g"}]);
+        let patch = |patch| Step { at: Duration::ZERO, action: UserAction::Patch { key: key.clone(), patch }.into() };
+        let applied = Step {
+            at: Duration::ZERO,
+            action: UserAction::Apply(vec![deployment("other", json!({"resourceClaims": claims}))]).into(),
+        };
+        let steps = [
+            patch(Patch::Merge(json!({"spec": {"template": {"spec": {"resourceClaims": claims}}}}))),
+            patch(Patch::Json(json!([{"op": "add", "path": "/spec/template/spec/volumes/-",
+                "value": {"name": "v", "nfs": {"server": "s", "path": "/"}}}]))),
+            applied,
+        ];
+        let got = warnings(&[], &steps);
+        assert_eq!(got.len(), 3, "{got:#?}");
+        assert!(got[0].starts_with("Deployment d/web: spec.template.spec.resourceClaims: devices are not"), "{got:#?}");
+        assert!(got[1].starts_with("Deployment d/other: spec.template.spec.resourceClaims"), "{got:#?}");
+        assert!(got[2].starts_with("Deployment d/web: spec.template.spec.volumes[0].nfs"), "{got:#?}");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_with_a_word() {
+        let claims = json!([{"name": "g"}]);
+        let many: Vec<Object> =
+            (0..25).map(|i| deployment(&format!("d{i}"), json!({"resourceClaims": claims}))).collect();
+        let got = warnings(&many, &[]);
+        assert_eq!(got.len(), TOLD + 1);
+        assert_eq!(got[TOLD], "and 5 more of the last kind: devices are not allocated yet");
+    }
+
+    #[test]
+    fn every_row_says_something_and_looks_somewhere() {
+        for gap in GAPS {
+            assert!(!gap.instead.is_empty() && !gap.instead.ends_with('.'), "{}", gap.instead);
+            assert_eq!(matches!(gap.of, Of::Kind(_)), gap.path.is_empty(), "{}", gap.instead);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One command of a user's, as kubectl carries it out: tasks one after the other, each a request or two.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use skeg_core::api::{
+    Call, DeleteOptions, ListOptions, Patch, Precondition, Reason, ReqId, Response, Status, Subresource, WriteOptions,
+};
+use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
+use skeg_core::{Mono, Now};
+
+use super::{PATIENCE, PAUSE, apply, drain, rollout};
+
+/// How many tries an export waits in its order for an account or a namespace that is about to come.
+const MOMENTS: u32 = 10;
+
+/// One thing to do, as small as a request.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    /// `kubectl apply`: looks for the object.
+    Apply(Rc<Object>),
+    /// It is not there.
+    Create(Rc<Object>),
+    /// It is there, and is brought to what the file says.
+    Change(Rc<Object>, serde_json::Value),
+    /// An object of an export: made as it was.
+    Restore(Rc<Object>),
+    /// It is there already: the export's takes its place.
+    Replace(Rc<Object>, Revision),
+    Get(ObjectKey, Then),
+    List(Kind, Rc<str>, FieldSelector, Then),
+    /// Evicts a pod.
+    Evict(drain::Victim),
+    /// Waits until it is gone.
+    AwaitGone(drain::Victim),
+    Call(Box<Call>),
+}
+
+/// What follows from what was read.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    Replace(Rc<Object>),
+    SetImage { container: String, image: String },
+    Restart { stamp: String },
+    Rollback { to_revision: Option<i64> },
+    Undo { deployment: Box<Object>, to_revision: Option<i64> },
+    Drain { node: Rc<str> },
+}
+
+/// What a reply leads to.
+pub(super) enum Next {
+    /// The first task is done; these follow it. The text goes to the report.
+    Done(Vec<Task>, Option<String>),
+    /// The first task is done, and these are commands of their own from now on.
+    Spawn(Vec<Task>),
+    /// The same again, after a while.
+    Again(Duration),
+    /// These in the place of the first task, after a while. The tries go on being counted.
+    Instead(Task, Duration),
+    /// Others need not wait: the first task becomes a command of its own, and goes on after a while.
+    Apart(Duration),
+    /// Refused for good, in these words.
+    Refused(String),
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) tasks: VecDeque<Task>,
+    /// How often the first task was tried in vain.
+    pub(super) tries: u32,
+    /// What the API said the last time it turned the first task away.
+    pub(super) refusal: Option<String>,
+    pub(super) in_flight: Option<(ReqId, Mono)>,
+    pub(super) wake: Mono,
+}
+
+impl Command {
+    pub(super) fn new(tasks: impl IntoIterator<Item = Task>, wake: Mono) -> Command {
+        Command { tasks: tasks.into_iter().collect(), tries: 0, refusal: None, in_flight: None, wake }
+    }
+
+    /// When it is to be woken.
+    pub(super) fn due(&self) -> (Mono, &'static str) {
+        self.in_flight.map_or((self.wake, "next call"), |(_, until)| (until, "give up a request"))
+    }
+
+    /// What its first task lacks, for the report of a run that ends before it does.
+    pub(super) fn waiting(&self) -> Option<(String, String)> {
+        let task = self.tasks.front()?;
+        let why = match (&self.refusal, task) {
+            (Some(why), _) => why.clone(),
+            (None, Task::AwaitGone(_)) => "it is evicted, and not gone yet".to_owned(),
+            (None, _) => "there is no answer yet".to_owned(),
+        };
+        Some((task.describe(), why))
+    }
+}
+
+impl Task {
+    /// The request that it makes.
+    pub(super) fn call(&self) -> Call {
+        let options = WriteOptions::default();
+        match self {
+            Task::Apply(object) => Call::Get { key: object.key(), rv: None },
+            Task::Create(object) => Call::Create { object: apply::to_create(object), options },
+            Task::Change(object, patch) => patch_call(&object.key(), Patch::Strategic(patch.clone())),
+            Task::Restore(object) => Call::Create { object: (**object).clone(), options },
+            Task::Replace(object, rv) => {
+                let mut object = (**object).clone();
+                object.set_rv(*rv);
+                Call::Update { object, subresource: Subresource::None, options }
+            }
+            Task::Get(key, _) => Call::Get { key: key.clone(), rv: None },
+            Task::List(kind, namespace, fields, _) => {
+                let options = ListOptions { fields: fields.clone(), ..ListOptions::default() };
+                Call::List { kind: *kind, namespace: Rc::clone(namespace), options }
+            }
+            Task::Evict(victim) => {
+                let precondition = Precondition { uid: Some(Rc::clone(&victim.uid)), rv: None };
+                let options = DeleteOptions { precondition, ..DeleteOptions::default() };
+                Call::Evict { pod: victim.pod.clone(), options }
+            }
+            Task::AwaitGone(victim) => Call::Get { key: victim.pod.clone(), rv: None },
+            Task::Call(call) => (**call).clone(),
+        }
+    }
+
+    /// What it does, for the report.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Task::Apply(o) | Task::Create(o) | Task::Change(o, _) => format!("apply {}", o.key()),
+            Task::Restore(o) | Task::Replace(o, _) => format!("create {}", o.key()),
+            Task::Get(key, Then::Replace(_)) => format!("create {key}"),
+            Task::Get(key, Then::SetImage { .. }) => format!("set image of {key}"),
+            Task::Get(key, Then::Restart { .. }) => format!("restart {key}"),
+            Task::Get(key, _) => format!("roll {key} back"),
+            Task::List(_, _, _, Then::Drain { node }) => format!("drain {node}"),
+            Task::List(kind, ..) => format!("list {kind}"),
+            Task::Evict(victim) | Task::AwaitGone(victim) => format!("drain {}: evict {}", victim.node, victim.pod),
+            Task::Call(call) => match &**call {
+                Call::Delete { key, .. } => format!("delete {key}"),
+                Call::SetScale { key, replicas, .. } => format!("scale {key} to {replicas}"),
+                Call::Patch { key, .. } => format!("patch {key}"),
+                other => format!("{other:?}"),
+            },
+        }
+    }
+
+    /// The object that is declared by it.
+    pub(super) fn declares(&self) -> Option<ObjectKey> {
+        match self {
+            Task::Apply(o) | Task::Create(o) | Task::Change(o, _) | Task::Restore(o) | Task::Replace(o, _) => {
+                Some(o.key())
+            }
+            Task::Get(key, Then::Replace(_)) => Some(key.clone()),
+            Task::Get(..) | Task::List(..) | Task::Evict(_) | Task::AwaitGone(_) | Task::Call(_) => None,
+        }
+    }
+
+    /// Goes on with what was answered.
+    pub(super) fn answered(&self, response: &Response, tries: u32) -> Next {
+        let then = match (self, response) {
+            (Task::Apply(object), Response::Object(live)) => {
+                return match apply::to_patch(object, live) {
+                    Ok(Some(patch)) => Next::Instead(Task::Change(Rc::clone(object), patch), Duration::ZERO),
+                    Ok(None) => Next::Done(Vec::new(), Some(format!("{}: unchanged", self.describe()))),
+                    Err(why) => Next::Refused(why),
+                };
+            }
+            (Task::Evict(victim), _) => {
+                return Next::Done(vec![Task::AwaitGone(victim.clone())], Some(self.describe()));
+            }
+            (Task::AwaitGone(victim), Response::Object(live)) if live.uid() == &*victim.uid => {
+                return Next::Again(PAUSE);
+            }
+            (Task::AwaitGone(_), _) => return Next::Done(Vec::new(), None),
+            (Task::Get(_, then) | Task::List(_, _, _, then), _) => then,
+            _ => return Next::Done(Vec::new(), Some(self.describe())),
+        };
+        let next = match (then, response) {
+            (Then::Replace(object), Response::Object(live)) => Ok(vec![Task::Replace(Rc::clone(object), live.rv())]),
+            (Then::SetImage { container, image }, Response::Object(live)) => set_image(live, container, image),
+            (Then::Restart { stamp }, Response::Object(live)) => rollout::restart(live, stamp),
+            (Then::Rollback { to_revision }, Response::Object(live)) => {
+                let then = Then::Undo { deployment: Box::new(live.clone()), to_revision: *to_revision };
+                let task = Task::List(Kind::REPLICA_SET, Rc::from(live.namespace()), FieldSelector::everything(), then);
+                return Next::Instead(task, Duration::ZERO);
+            }
+            (Then::Undo { deployment, to_revision }, Response::List { .. })
+                if rollout::is_unseen(deployment) && tries < PATIENCE =>
+            {
+                let again = Task::Get(deployment.key(), Then::Rollback { to_revision: *to_revision });
+                return Next::Instead(again, PAUSE);
+            }
+            (Then::Undo { deployment, to_revision }, Response::List { items, .. }) => {
+                rollout::undo(deployment, items, *to_revision)
+            }
+            (Then::Drain { node }, Response::List { items, .. }) => return Next::Spawn(drain::evictions(items, node)),
+            (then, response) => panic!("{then:?} does not follow from {response:?}"),
+        };
+        match next {
+            Ok(tasks) => Next::Done(tasks, None),
+            Err(why) => Next::Refused(why),
+        }
+    }
+
+    /// Goes on after a refusal. What is nobody's answer (an overload, a lost server) is asked again, as somebody at a
+    /// terminal would.
+    pub(super) fn refused(&self, status: &Status, tries: u32) -> Next {
+        let unanswered = matches!(status.reason, Reason::Timeout | Reason::ServerTimeout | Reason::ServiceUnavailable);
+        let patient = tries < PATIENCE;
+        match (self, status.reason) {
+            _ if unanswered => Next::Again(PAUSE),
+            (Task::Evict(_) | Task::AwaitGone(_), _) => drain::refused(self, status),
+            (_, Reason::TooManyRequests) => Next::Again(PAUSE),
+            (Task::Apply(object), Reason::NotFound) => Next::Instead(Task::Create(Rc::clone(object)), Duration::ZERO),
+            (Task::Create(object), Reason::AlreadyExists) => {
+                Next::Instead(Task::Apply(Rc::clone(object)), Duration::ZERO)
+            }
+            (Task::Change(object, _), Reason::NotFound | Reason::Conflict) if patient => {
+                Next::Instead(Task::Apply(Rc::clone(object)), PAUSE)
+            }
+            (Task::Restore(object), Reason::AlreadyExists) | (Task::Replace(object, _), Reason::Conflict) => {
+                let pause = if status.reason == Reason::Conflict { PAUSE } else { Duration::ZERO };
+                Next::Instead(Task::Get(object.key(), Then::Replace(Rc::clone(object))), pause)
+            }
+            // An export is made in its order, pods before the sets that adopt them: what is missing comes in a moment.
+            (Task::Restore(_), Reason::NotFound | Reason::Forbidden) if tries < MOMENTS => Next::Again(PAUSE),
+            // A namespace or an account that is not there yet, or not gone yet.
+            (Task::Create(_) | Task::Restore(_), Reason::NotFound | Reason::Forbidden | Reason::InternalError)
+                if patient =>
+            {
+                Next::Apart(PAUSE)
+            }
+            // What is to be deleted is gone already.
+            (Task::Call(call), Reason::NotFound) if matches!(**call, Call::Delete { .. }) => {
+                Next::Done(Vec::new(), Some(self.describe()))
+            }
+            (_, Reason::Conflict | Reason::InternalError) if patient => Next::Again(PAUSE),
+            _ => Next::Refused(status.message.to_string()),
+        }
+    }
+}
+
+pub(super) fn patch_call(key: &ObjectKey, patch: Patch) -> Call {
+    let (precondition, options) = (Precondition::default(), WriteOptions::default());
+    Call::Patch { key: key.clone(), patch, subresource: Subresource::None, precondition, options }
+}
+
+pub(super) fn patch_task(key: &ObjectKey, patch: Patch) -> Task {
+    Task::Call(Box::new(patch_call(key, patch)))
+}
+
+fn set_image(live: &Object, container: &str, image: &str) -> Result<Vec<Task>, String> {
+    let value = live.to_json();
+    let containers = value.pointer("/spec/template/spec/containers").and_then(|c| c.as_array());
+    let index = containers.into_iter().flatten().position(|c| container == "*" || c["name"] == container);
+    let index = index.ok_or_else(|| format!("unable to find container named {container:?}"))?;
+    let path = format!("/spec/template/spec/containers/{index}/image");
+    Ok(vec![patch_task(&live.key(), Patch::Json(json!([{"op": "replace", "path": path, "value": image}])))])
+}
+
+/// The moment as it stands in an annotation: `2026-11-28T12:00:00Z`.
+pub(super) fn timestamp(now: Now) -> String {
+    let time = serde_json::to_value(now.wall.to_time()).expect("a time is a text");
+    time.as_str().expect("a time is a text").to_owned()
+}

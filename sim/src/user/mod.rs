@@ -1,0 +1,441 @@
+//! Whoever carries out the timeline at the API: people at terminals, each with a kubectl of their own.
+//!
+//! In come the timeline's actions and the server's messages, out go requests. Each action is a command that runs beside
+//! the others, so that one that waits (a drain, for a budget) holds up no other. A command whose question stays without
+//! an answer asks again; one that is refused says so, in the API's words, and is not forgotten: what was declared and is
+//! not there is not converged.
+
+mod apply;
+mod command;
+mod drain;
+mod rollout;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use skeg_core::api::{
+    Call, DeleteOptions, FromServer, Patch, Propagation, ReqId, ReqIds, Request, Response, Status, ToServer,
+    WriteOptions,
+};
+use skeg_core::controllers::rolling_update::{RollingUpdate, RollingUpdateConfig, UpdateState};
+use skeg_core::object::{Kind, Object, ObjectKey, Revision};
+use skeg_core::{Deadline, Machine, Mono, Now, Rng};
+
+use crate::scenario::UserAction;
+use command::{Command, Next, Task, Then, patch_task, timestamp};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a refusal that may pass (a namespace that is not there yet) is tried again.
+const PATIENCE: u32 = 60;
+
+/// What became of an action, for the report.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What was asked.
+    pub what: String,
+    /// The refusal, if it was refused.
+    pub error: Option<String>,
+}
+
+/// An object that was declared, and not deleted by a user since.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// As its last file had it.
+    pub object: Rc<Object>,
+    /// Why the API refused it, if it did.
+    pub refused: Option<String>,
+    /// It is one of a controller's, which may delete it: a pod of an export, say.
+    pub of_controller: bool,
+}
+
+/// How often a rolling update that timed out is begun again.
+const MORE_TRIES: u32 = 10;
+
+/// A rolling update of a ReplicationController.
+#[derive(Debug)]
+struct Update {
+    machine: RollingUpdate,
+    old: ObjectKey,
+    /// When it is to turn round.
+    rollback_at: Option<Mono>,
+    tries_left: u32,
+}
+
+impl Update {
+    fn has_ended(&self) -> bool {
+        matches!(self.machine.state(), UpdateState::Done | UpdateState::Failed(_)) && self.rollback_at.is_none()
+    }
+}
+
+/// The client. In: messages of the server. Out: requests.
+#[derive(Debug)]
+pub struct User {
+    user: Rc<str>,
+    ids: ReqIds,
+    /// By number: the order in which they were given.
+    commands: BTreeMap<u64, Command>,
+    next_command: u64,
+    /// When each command is to be woken.
+    due: BTreeSet<(Mono, u64)>,
+    asked: BTreeMap<ReqId, u64>,
+    done: Vec<Done>,
+    declared: BTreeMap<ObjectKey, Declared>,
+    /// Nodes that were deleted.
+    deleted: BTreeSet<ObjectKey>,
+    /// What else was refused, and why.
+    refused: Vec<(String, String)>,
+    updates: Vec<Update>,
+    rng: Rng,
+}
+
+impl User {
+    /// A client with nothing to do.
+    pub fn new(rng: Rng) -> User {
+        User {
+            user: Rc::from("kubernetes-admin"),
+            ids: ReqIds::new(1),
+            commands: BTreeMap::new(),
+            next_command: 0,
+            due: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            done: Vec::new(),
+            declared: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            refused: Vec::new(),
+            updates: Vec::new(),
+            rng,
+        }
+    }
+
+    /// Begins with an action.
+    pub fn act(&mut self, now: Now, action: &UserAction, nodes: &[String]) {
+        let call = |c: Call| Task::Call(Box::new(c));
+        let one = match action {
+            UserAction::Apply(objects) => {
+                let tasks = self.declare(objects, Task::Apply);
+                return self.begin(now, tasks);
+            }
+            UserAction::Create(objects) => {
+                let tasks = self.declare(objects, Task::Restore);
+                return self.begin(now, tasks);
+            }
+            UserAction::Delete(key) => {
+                self.withdraw(key);
+                let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+                call(Call::Delete { key: key.clone(), options })
+            }
+            UserAction::Scale { key, replicas } => {
+                let (rv, options) = (Revision(0), WriteOptions::default());
+                call(Call::SetScale { key: key.clone(), replicas: *replicas, rv, options })
+            }
+            UserAction::SetImage { key, container, image } => {
+                let then = Then::SetImage { container: container.clone(), image: image.clone() };
+                Task::Get(key.clone(), then)
+            }
+            UserAction::Patch { key, patch } => patch_task(key, patch.clone()),
+            UserAction::Rollback { key, to_revision } => {
+                Task::Get(key.clone(), Then::Rollback { to_revision: *to_revision })
+            }
+            UserAction::Pause { key, paused } => patch_task(key, Patch::Merge(json!({"spec": {"paused": paused}}))),
+            UserAction::Restart { key } => Task::Get(key.clone(), Then::Restart { stamp: timestamp(now) }),
+            UserAction::Cordon { cordoned, .. } => {
+                return self.begin(now, nodes.iter().map(|n| drain::cordon(n, *cordoned)).collect());
+            }
+            UserAction::Drain { .. } => return nodes.iter().for_each(|n| self.begin(now, drain::tasks(n).into())),
+            UserAction::RollingUpdate { old, new, interval, rollback_after } => {
+                return self.begin_update(now, old, new, *interval, *rollback_after);
+            }
+        };
+        self.begin(now, vec![one]);
+    }
+
+    /// Notes what is declared from now on, what others refer to first.
+    fn declare(&mut self, objects: &[Object], task: fn(Rc<Object>) -> Task) -> Vec<Task> {
+        let rank = |o: &Object| match o.kind() {
+            Kind::NAMESPACE => 0,
+            Kind::PRIORITY_CLASS | Kind::SERVICE_ACCOUNT | Kind::CONFIG_MAP | Kind::SECRET => 1,
+            Kind::SERVICE => 2,
+            _ => 3,
+        };
+        let mut sorted: Vec<Rc<Object>> = objects.iter().map(|o| Rc::new(o.clone())).collect();
+        sorted.sort_by_key(|o| rank(o));
+        for object in &sorted {
+            let restored = matches!(task(Rc::clone(object)), Task::Restore(_));
+            let of_controller = restored && matches!(object.kind(), Kind::POD | Kind::REPLICA_SET);
+            let declared = Declared { object: Rc::clone(object), refused: None, of_controller };
+            self.declared.insert(object.key(), declared);
+        }
+        sorted.into_iter().map(task).collect()
+    }
+
+    /// A user deletes it: it is declared no more, nor is what is in it.
+    fn withdraw(&mut self, key: &ObjectKey) {
+        self.declared.remove(key);
+        match key.kind {
+            Kind::NAMESPACE => self.declared.retain(|k, _| k.namespace() != key.name()),
+            Kind::NODE => _ = self.deleted.insert(key.clone()),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, now: Now, tasks: Vec<Task>) {
+        if !tasks.is_empty() {
+            self.put(Command::new(tasks, now.mono));
+        }
+    }
+
+    fn begin_update(
+        &mut self,
+        now: Now,
+        old: &ObjectKey,
+        new: &Object,
+        interval: Duration,
+        rollback_after: Option<Duration>,
+    ) {
+        let Object::ReplicationController(new) = new else {
+            return self.refuse(format!("rolling-update {old}"), format!("{} cannot be rolling-updated", new.kind()));
+        };
+        // Which of the two is left is for the update to say.
+        self.withdraw(old);
+        let mut config = RollingUpdateConfig::new(old.namespace(), old.name(), new.clone());
+        config.update_period = interval;
+        // Parts of this client's connection: 1 is the user's own.
+        let part = 2 + self.updates.len() as u16;
+        let machine = RollingUpdate::new(config, part, Rng::from_seed(self.rng.next_u64()));
+        let rollback_at = rollback_after.map(|after| now.mono + after);
+        self.updates.push(Update { machine, old: old.clone(), rollback_at, tries_left: MORE_TRIES });
+    }
+
+    /// Takes down what the rolling updates say, and turns round those whose time has come. One that timed out is begun
+    /// again, as somebody at a terminal would: it goes on where it was.
+    fn tend_updates(&mut self, now: Now) {
+        for update in &mut self.updates {
+            if update.rollback_at.is_some_and(|at| at <= now.mono) {
+                (update.rollback_at, update.tries_left) = (None, MORE_TRIES);
+                update.machine.rollback(now);
+            }
+            let messages = update.machine.take_messages();
+            self.done.extend(messages.into_iter().map(|what| Done { what, error: None }));
+            if let UpdateState::Failed(why) = update.machine.state()
+                && update.tries_left > 0
+            {
+                let (what, why) = (format!("rolling-update {}", update.old), why.clone());
+                let again = why.starts_with("timed out");
+                update.tries_left = if again { update.tries_left - 1 } else { 0 };
+                if again && update.tries_left > 0 {
+                    update.machine.resume(now);
+                } else {
+                    self.refused.push((what.clone(), why.clone()));
+                }
+                self.done.push(Done { what, error: Some(why) });
+            }
+        }
+    }
+
+    /// Whether everything is done.
+    pub fn is_idle(&self) -> bool {
+        self.commands.is_empty() && self.updates.iter().all(Update::has_ended)
+    }
+
+    /// What was done since the last call.
+    pub fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// What is declared, by key.
+    pub fn declared(&self) -> impl Iterator<Item = (&ObjectKey, &Declared)> {
+        self.declared.iter()
+    }
+
+    /// Whether a user has deleted this Node.
+    pub fn has_deleted(&self, node: &ObjectKey) -> bool {
+        self.deleted.contains(node)
+    }
+
+    /// What was refused beside what is declared: what was asked, and the API's words.
+    pub fn refused(&self) -> &[(String, String)] {
+        &self.refused
+    }
+
+    /// What is not done yet, and what keeps it.
+    pub fn waiting(&self) -> impl Iterator<Item = (String, String)> {
+        let update = |u: &Update| (format!("rolling-update {}", u.old), "it is still under way".to_owned());
+        let updates = self.updates.iter().filter(|u| !u.has_ended()).map(update);
+        self.commands.values().filter_map(Command::waiting).chain(updates)
+    }
+
+    fn put(&mut self, command: Command) {
+        let number = self.next_command;
+        self.next_command += 1;
+        self.put_back(number, command);
+    }
+
+    fn put_back(&mut self, number: u64, command: Command) {
+        self.due.insert((command.due().0, number));
+        self.commands.insert(number, command);
+    }
+
+    fn take(&mut self, number: u64) -> Option<Command> {
+        let command = self.commands.remove(&number)?;
+        self.due.remove(&(command.due().0, number));
+        Some(command)
+    }
+
+    fn send(&mut self, now: Now, command: &mut Command, number: u64, out: &mut Vec<ToServer>) {
+        let Some(task) = command.tasks.front() else { return };
+        let id = self.ids.next();
+        command.in_flight = Some((id, now.mono + TIMEOUT));
+        self.asked.insert(id, number);
+        out.push(ToServer::Request(id, Request::new(&self.user, task.call())));
+    }
+
+    fn answer(&mut self, now: Now, number: u64, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
+        let Some(mut command) = self.take(number) else { return };
+        command.in_flight = None;
+        let Some(task) = command.tasks.pop_front() else { return };
+        let next = match result {
+            Ok(response) => task.answered(response, command.tries),
+            Err(status) => {
+                let words = drain::words(status);
+                if matches!(task, Task::Evict(_)) && command.refusal.as_ref() != Some(&words) {
+                    self.done.push(Done { what: task.describe(), error: Some(words.clone()) });
+                }
+                command.refusal = Some(words);
+                task.refused(status, command.tries)
+            }
+        };
+        self.follow(now, &mut command, task, next);
+        if command.tasks.is_empty() {
+            return;
+        }
+        if command.wake <= now.mono {
+            self.send(now, &mut command, number, out);
+        }
+        self.put_back(number, command);
+    }
+
+    /// Goes on after a task has been answered.
+    fn follow(&mut self, now: Now, command: &mut Command, task: Task, next: Next) {
+        let pause = match next {
+            Next::Again(pause) => {
+                command.tasks.push_front(task);
+                pause
+            }
+            Next::Instead(other, pause) => {
+                command.tasks.push_front(other);
+                pause
+            }
+            Next::Apart(pause) => {
+                let mut apart = Command::new([task], now.mono + pause);
+                (apart.tries, apart.refusal) = (command.tries + 1, command.refusal.take());
+                self.put(apart);
+                (command.tries, command.refusal) = (0, None);
+                return;
+            }
+            Next::Spawn(tasks) => {
+                tasks.into_iter().for_each(|task| self.put(Command::new([task], now.mono)));
+                (command.tries, command.refusal) = (0, None);
+                return;
+            }
+            Next::Done(tasks, text) => {
+                self.finished(&task);
+                self.done.extend(text.map(|what| Done { what, error: None }));
+                tasks.into_iter().rev().for_each(|task| command.tasks.push_front(task));
+                (command.tries, command.refusal) = (0, None);
+                return;
+            }
+            Next::Refused(why) => {
+                self.refuse_task(&task, why);
+                (command.tries, command.refusal) = (0, None);
+                return;
+            }
+        };
+        command.tries += u32::from(!pause.is_zero());
+        command.wake = now.mono + pause;
+    }
+
+    fn finished(&mut self, task: &Task) {
+        if let Task::Evict(victim) = task {
+            self.withdraw(&victim.pod);
+        }
+        if let Some(declared) = task.declares().and_then(|key| self.declared.get_mut(&key)) {
+            declared.refused = None;
+        }
+    }
+
+    fn refuse_task(&mut self, task: &Task, why: String) {
+        match task.declares().and_then(|key| self.declared.get_mut(&key)) {
+            Some(declared) => {
+                declared.refused = Some(why.clone());
+                self.done.push(Done { what: task.describe(), error: Some(why) });
+            }
+            None => self.refuse(task.describe(), why),
+        }
+    }
+
+    fn refuse(&mut self, what: String, why: String) {
+        self.done.push(Done { what: what.clone(), error: Some(why.clone()) });
+        self.refused.push((what, why));
+    }
+}
+
+impl Machine for User {
+    type In = FromServer;
+    type Out = ToServer;
+
+    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+        for update in &mut self.updates {
+            update.machine.handle(now, input.clone(), out);
+        }
+        self.tend_updates(now);
+        match input {
+            FromServer::Reply(id, result) => {
+                if let Some(number) = self.asked.remove(&id) {
+                    self.answer(now, number, &result, out);
+                }
+            }
+            FromServer::Watch(..) => {}
+            FromServer::Disconnected => {
+                for number in std::mem::take(&mut self.asked).into_values() {
+                    let Some(mut command) = self.take(number) else { continue };
+                    (command.in_flight, command.wake) = (None, now.mono + PAUSE);
+                    self.put_back(number, command);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        for update in &mut self.updates {
+            update.machine.handle_timeout(now, out);
+        }
+        self.tend_updates(now);
+        while let Some((at, number)) = self.due.first().copied()
+            && at <= now.mono
+        {
+            let mut command = self.take(number).expect("what is due is a command");
+            if let Some((id, _)) = command.in_flight {
+                self.asked.remove(&id);
+            }
+            self.send(now, &mut command, number, out);
+            self.put_back(number, command);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        let first = self.due.first().and_then(|(_, number)| self.commands.get(number));
+        let mut next = first.map(|command| {
+            let (at, why) = command.due();
+            Deadline { at, why }
+        });
+        for update in &self.updates {
+            next = Deadline::earlier(next, update.machine.poll_timeout());
+            next = Deadline::earlier(next, update.rollback_at.map(|at| Deadline { at, why: "roll back" }));
+        }
+        next
+    }
+}

@@ -1,0 +1,44 @@
+//! `kubectl rollout`: undo and restart.
+
+use serde_json::json;
+
+use skeg_core::api::Patch;
+use skeg_core::object::Object;
+
+use super::command::{Task, patch_task};
+
+/// The annotation that a restart sets.
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Whether the controller has not seen a Deployment's newest template yet: what to roll back to cannot be told.
+/// Somebody at a terminal waits for the rollout to begin.
+pub(super) fn is_unseen(deployment: &Object) -> bool {
+    matches!(deployment, Object::Deployment(d) if d.status.observed_generation < d.meta.generation)
+}
+
+/// `kubectl rollout undo`.
+pub(super) fn undo(deployment: &Object, items: &[Object], to_revision: Option<i64>) -> Result<Vec<Task>, String> {
+    let Object::Deployment(d) = deployment else { return Err(format!("{} cannot be rolled back", deployment.kind())) };
+    let sets = items.iter().filter_map(|o| match o {
+        Object::ReplicaSet(rs) => Some(rs),
+        _ => None,
+    });
+    let patch = skeg_core::controllers::deployment::rollback_patch(d, sets, to_revision)?;
+    Ok(vec![patch_task(&deployment.key(), patch)])
+}
+
+/// `kubectl rollout restart` (`pkg/polymorphichelpers/objectrestarter.go`): the template says when, in seconds.
+pub(super) fn restart(live: &Object, stamp: &str) -> Result<Vec<Task>, String> {
+    if matches!(live, Object::Deployment(d) if d.spec.paused == Some(true)) {
+        return Err("can't restart paused deployment (run rollout resume first)".to_owned());
+    }
+    let value = live.to_json();
+    let last = value.pointer("/spec/template/metadata/annotations").and_then(|a| a.get(RESTARTED_AT));
+    if last.is_some_and(|last| last == stamp) {
+        let why = "if restart has already been triggered within the past second, please wait before attempting to \
+                   trigger another";
+        return Err(why.to_owned());
+    }
+    let body = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: stamp}}}}});
+    Ok(vec![patch_task(&live.key(), Patch::Strategic(body))])
+}

@@ -1,0 +1,62 @@
+//! Kubernetes' own fixtures and real manifests go to the bytes of the store and back unchanged. They are no part of the
+//! repository: where `SKEG_SHARED` does not name them, there is nothing to read.
+
+// A test is a driver: it reads files and its environment.
+#![allow(clippy::disallowed_methods)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use skeg_core::Object;
+use skeg_core::object::{Revision, decode};
+use skeg_core::store::codec::{decode_key, encode, encode_key};
+use skeg_core::store::{Codec, StoreKey, Stored};
+use skeg_sim::files::{Problems, yaml};
+
+fn files(of: &str, ending: &str) -> Vec<PathBuf> {
+    let shared = std::env::var("SKEG_SHARED").ok();
+    shared.map_or_else(Vec::new, |shared| skeg_tests::files(&Path::new(&shared).join("data").join(of), ending))
+}
+
+fn check(object: &Object) {
+    let mut object = object.clone();
+    object.set_rv(Revision(7));
+    let key = StoreKey::Object(object.key());
+    let bytes = encode(&Stored::Object(object.clone()));
+    assert_eq!(decode_key(&encode_key(&key)), Ok(key.clone()));
+    let mut codec = Codec::new();
+    let first = codec.decode(&key, Revision(7), &bytes, None).unwrap_or_else(|e| panic!("{e}"));
+    let Stored::Object(read) = &first else { panic!("{key:?} is an object") };
+    assert_eq!((read, read.to_json()), (&object, object.to_json()), "{key:?}");
+    assert_eq!(encode(&first), bytes, "{key:?}");
+    let again = codec.decode(&key, Revision(7), &bytes, Some(&first)).expect("it was read before");
+    assert_eq!(again, first, "{key:?}");
+}
+
+#[test]
+fn manifests_come_back() {
+    for path in files("manifests", ".yaml") {
+        let mut problems = Problems::default();
+        let text = fs::read(&path).expect("a file is readable");
+        for document in yaml::parse(&path.to_string_lossy(), &text, &mut problems) {
+            check(&decode::lenient(document.root.to_value()).expect("a manifest is an object"));
+        }
+    }
+}
+
+#[test]
+fn fixtures_of_the_wire_come_back() {
+    let mut checked = 0;
+    for path in files("wire", ".json") {
+        let text = fs::read(&path).expect("a file is readable");
+        let mut value: serde_json::Value = serde_json::from_slice(&text).expect("a fixture is JSON");
+        // There it is a word.
+        value.pointer_mut("/metadata/resourceVersion").map(serde_json::Value::take);
+        // Some are of kinds that are not stored, or not known.
+        if let Ok(object) = decode::lenient(value) {
+            check(&object);
+            checked += 1;
+        }
+    }
+    assert!(checked > 10 || std::env::var_os("SKEG_SHARED").is_none(), "{checked} fixtures");
+}
