@@ -1,11 +1,9 @@
 //! Convergence: whether the cluster has reached the state that was declared, and if not, why not.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use k8s_openapi::api::core::v1 as core_v1;
 
 use skeg_core::object::{
-    ContainerState, Kind, Object, ObjectKey, Pod, Revision, Selector, Text, controller_of, is_node_ready, is_pod_ready,
+    ContainerState, Kind, Object, ObjectKey, Pod, Selector, Text, controller_of, is_node_ready, is_pod_ready,
     is_pod_terminal, pod_phase,
 };
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
@@ -371,29 +369,4 @@ pub fn waiting_pods<'s>(store: &'s MemoryStore, namespace: &'s str) -> impl Iter
 pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
     let told = waiting_pods(store, "").take(PENDING);
     told.map(|p| PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why: why_unscheduled(p) }).collect()
-}
-
-/// Compares every API server's cache with the store as it was at a revision; a difference in words. Objects that have
-/// changed since are left out: they may be on their way.
-pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
-    let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
-    for api in world.api_servers() {
-        for kind in api.kinds().all() {
-            let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));
-            let truth: BTreeMap<ObjectKey, Revision> =
-                objects(&world.store, kind).map(|o| (o.key(), o.rv())).filter(|(k, _)| settled(k)).collect();
-            let cached: BTreeMap<ObjectKey, Revision> =
-                api.cached(kind).map(|(k, o)| (k.clone(), o.rv())).filter(|(k, _)| settled(k)).collect();
-            if truth == cached {
-                continue;
-            }
-            let differs = |key: &&ObjectKey| truth.get(*key) != cached.get(*key);
-            let key = truth.keys().chain(cached.keys()).find(differs);
-            if let Some(key) = key {
-                let (t, c) = (truth.get(key), cached.get(key));
-                return Some(format!("{}: the store has {key} at {t:?}, the cache at {c:?}", api.name()));
-            }
-        }
-    }
-    None
 }

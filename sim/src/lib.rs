@@ -19,7 +19,7 @@ pub mod report;
 pub mod run;
 pub mod runtime;
 pub mod scenario;
-pub mod services;
+pub mod statistics;
 pub mod subnet;
 pub mod user;
 pub mod world;

@@ -8,15 +8,17 @@ use skeg_core::object::{Kind, Object, ObjectKey};
 
 use crate::converge::{self, Unconverged};
 use crate::fault;
+use crate::invariant::{self, Invariant};
 use crate::outcome::{ExpectationResult, Outcome, Sample};
 use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
-use crate::services;
 use crate::world::World;
 
 /// How long the declared state must be kept: longer than a silent node counts as ready (`NODE_MONITOR_GRACE`).
 const HOLD: Duration = Duration::from_secs(60);
 /// How long changes may be on their way to the caches that are judged at the end.
 const GRACE: Duration = Duration::from_secs(2);
+/// How often caches and views may be found behind before that is a fault.
+const LOOKS: usize = 30;
 /// How often convergence is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Most samples of a run.
@@ -152,9 +154,9 @@ struct Run<'a> {
 fn watch(expectation: &Expectation, world: &mut World) -> Option<usize> {
     match expectation {
         Expectation::Ready { key, replicas, by: Some(_) } => {
-            Some(world.checkers.watch_for(std::slice::from_ref(key), *replicas))
+            Some(world.statistics.watch_for(std::slice::from_ref(key), *replicas))
         }
-        Expectation::NeverBelow { keys, replicas } => Some(world.checkers.watch_for(keys, *replicas)),
+        Expectation::NeverBelow { keys, replicas } => Some(world.statistics.watch_for(keys, *replicas)),
         Expectation::Ready { .. }
         | Expectation::RolledOut { .. }
         | Expectation::Image { .. }
@@ -206,8 +208,8 @@ impl Run<'_> {
             at: Duration::from_nanos(self.world.now),
             end,
             events: self.world.events,
-            pods: &self.world.checkers.phases,
-            ready: self.world.checkers.ready,
+            pods: &self.world.statistics.phases,
+            ready: self.world.statistics.ready,
         });
     }
 
@@ -225,7 +227,7 @@ impl Run<'_> {
                 (true, None) => since = Some(now),
                 // Whoever lost its connection just before the end is given the time to notice. What was refused, or is
                 // gone, no waiting brings back.
-                (true, Some(from)) if now - from >= nanos(HOLD) && services::unsettled(&self.world).is_none() => {
+                (true, Some(from)) if now - from >= nanos(HOLD) && invariant::unsettled(&self.world).is_none() => {
                     return converge::complaints(&self.world);
                 }
                 (true, Some(_)) => {}
@@ -243,7 +245,7 @@ impl Run<'_> {
         let mut lacks = converge::complaints(&self.world);
         lacks.extend(converge::unconverged(&self.world));
         if lacks.is_empty()
-            && let Some((invariant, why)) = services::unsettled(&self.world)
+            && let Some((invariant, why)) = invariant::unsettled(&self.world)
         {
             // Everything else is at rest, and this has had all the time there was: it is broken.
             self.world.checkers.broken(invariant, self.world.now as f64 / 1e9, why.clone());
@@ -258,7 +260,7 @@ impl Run<'_> {
 
     /// Whether the store is converged; looks only if something has changed since it was `looked` at.
     fn is_converged(&self, looked: &mut Option<(u64, bool)>) -> bool {
-        let changes = self.world.checkers.changes;
+        let changes = self.world.statistics.changes;
         let known = looked.filter(|(then, _)| *then == changes);
         let converged = known.map_or_else(|| converge::is_converged(&self.world), |(_, so)| so);
         *looked = Some((changes, converged));
@@ -266,15 +268,15 @@ impl Run<'_> {
     }
 
     fn sample(&mut self) {
-        let checkers = &self.world.checkers;
+        let statistics = &self.world.statistics;
         let mut pods: BTreeMap<String, usize> =
-            checkers.phases.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n as usize)).collect();
-        pods.insert("Ready".to_owned(), checkers.ready.max(0) as usize);
+            statistics.phases.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n as usize)).collect();
+        pods.insert("Ready".to_owned(), statistics.ready.max(0) as usize);
         self.samples.push(Sample {
             at: self.world.now as f64 / 1e9,
             pods,
-            nodes_ready: checkers.nodes_ready.max(0) as usize,
-            utilisation: checkers.utilisation(),
+            nodes_ready: statistics.nodes_ready.max(0) as usize,
+            utilisation: statistics.utilisation(),
         });
     }
 
@@ -285,22 +287,16 @@ impl Run<'_> {
         let at = self.world.now as f64 / 1e9;
         if !converged {
             let what = not_converged.first().map_or(String::new(), |n| format!("{}: {}", n.what, n.why));
-            self.world.checkers.broken("converged-and-kept", at, what);
+            self.world.checkers.broken(Invariant::ConvergedAndKept, at, what);
         } else {
-            // What was on its way to a cache at the moment of judgement is given the time to arrive.
-            let judged = self.world.store.revision();
-            self.until(self.world.now + nanos(GRACE), Duration::MAX, &mut Silent);
-            if let Some(what) = converge::stale_cache(&self.world, judged) {
-                self.world.checkers.broken("caches-at-rest-equal-store", at, what);
-            }
-            if let Some((invariant, what)) = services::unsettled(&self.world) {
+            if let Some((invariant, what)) = self.stale().or_else(|| invariant::unsettled(&self.world)) {
                 self.world.checkers.broken(invariant, at, what);
             }
         }
         let marked = self.scenario.expectations.iter().zip(&self.marks);
         let expectations = marked.map(|(e, mark)| self.check(e, *mark)).collect();
         let world = self.world;
-        let pods = world.checkers.phases.iter().filter(|(_, n)| **n > 0);
+        let pods = world.statistics.phases.iter().filter(|(_, n)| **n > 0);
         Outcome {
             name: self.scenario.name.clone(),
             seed: world.seed,
@@ -313,15 +309,15 @@ impl Run<'_> {
             not_converged,
             not_converged_total,
             warnings: Vec::new(),
-            invariants: world.checkers.results(),
+            invariants: world.checkers.report.results(),
             expectations,
             workloads: converge::workloads(&world.store),
             pods: pods.map(|(k, n)| (k.clone(), *n as usize)).collect(),
             pending: converge::pending(&world.store),
             pending_total: converge::waiting_pods(&world.store, "").count(),
-            rollouts: world.checkers.rollouts(),
-            utilisation: world.checkers.utilisation(),
-            event_reasons: world.checkers.event_reasons.clone(),
+            rollouts: world.statistics.rollouts(),
+            utilisation: world.statistics.utilisation(),
+            event_reasons: world.statistics.event_reasons.clone(),
             counters: world.counters(),
             faults: world.faults,
             actions: world.actions,
@@ -330,12 +326,29 @@ impl Run<'_> {
         }
     }
 
+    /// What a cache or a view lacks of what the store holds. What was on its way at the moment of judgement is given
+    /// the time to arrive, and whoever has just lost its connection the time to make another.
+    fn stale(&mut self) -> Option<(Invariant, String)> {
+        let mut found = None;
+        for _ in 0..LOOKS {
+            let judged = self.world.store.revision();
+            self.until(self.world.now + nanos(GRACE), Duration::MAX, &mut Silent);
+            let cache = invariant::stale_cache(&self.world, judged).map(|what| (Invariant::CachesAtRest, what));
+            let view = || invariant::stale_view(&self.world, judged).map(|what| (Invariant::ViewsAtRest, what));
+            found = cache.or_else(view);
+            if found.is_none() {
+                break;
+            }
+        }
+        found
+    }
+
     fn check(&self, expectation: &Expectation, mark: Option<usize>) -> ExpectationResult {
-        let checkers = &self.world.checkers;
-        let mark = mark.map(|number| checkers.marked(number));
+        let statistics = &self.world.statistics;
+        let mark = mark.map(|number| statistics.marked(number));
         let (what, met, seen) = match expectation {
             Expectation::Ready { key, replicas, by } => {
-                let n = checkers.ready(key);
+                let n = statistics.ready_pods(key);
                 let reached = mark.and_then(|m| m.reached);
                 let in_time = by.is_none_or(|by| reached.is_some_and(|at| at <= by.as_secs_f64()));
                 let when = by.map(|d| format!(" by {d:?}")).unwrap_or_default();
@@ -352,7 +365,7 @@ impl Run<'_> {
             }
             Expectation::RolledOut { key, by } => {
                 let name = format!("Deployment {}", key.path());
-                let rollouts = checkers.rollouts();
+                let rollouts = statistics.rollouts();
                 let last = rollouts.iter().rev().find(|r| r.workload == name);
                 let finished = last.and_then(|r| r.finished);
                 let seen = finished.map_or("not complete".to_owned(), |f| format!("complete at {f:.1}s"));

@@ -383,6 +383,11 @@ impl NodeRuntime {
         }
     }
 
+    /// Every container with its state.
+    pub fn containers(&self) -> impl Iterator<Item = (&ContainerId, &Rc<ContainerSpec>, &ContainerState)> {
+        self.containers.iter().map(|(id, c)| (id, &c.spec, &c.state))
+    }
+
     /// Running containers of a pod.
     pub fn running(&self, pod_uid: &str) -> Vec<ContainerId> {
         let of_pod = |c: &Container| *c.spec.pod_uid == *pod_uid && matches!(c.state, ContainerState::Running { .. });

@@ -267,6 +267,11 @@ impl NodeAgent {
         self.pods.len()
     }
 
+    /// What it has been told of its pods and of its own node, for observers.
+    pub fn views(&self) -> [&View; 2] {
+        [&self.view, &self.own.1]
+    }
+
     /// Reads what the next heartbeat will touch of the agent, and of the Lease that it will renew.
     #[inline]
     pub fn read_ahead(&self, step: Step) {

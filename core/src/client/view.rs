@@ -362,6 +362,11 @@ impl Views {
         views
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &View> {
+        self.views.iter()
+    }
+
     /// The view of a kind. Panics if the reader does not watch it.
     pub fn view(&self, kind: Kind) -> &View {
         let place = self.place(kind).expect("a reader asks only for kinds that it watches");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Controller;
 use crate::api::{FromServer, ToServer};
-use crate::client::{Change, Elector, Informers, Mandate, Runner};
+use crate::client::{Change, Elector, Informers, Mandate, Runner, View};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Kinds, ObjectKey, Revision};
 use crate::random::{Rng, mix};
@@ -107,6 +107,11 @@ impl ControllerManager {
     pub fn new(config: ManagerConfig, rng: Rng) -> ControllerManager {
         let all = config.clone();
         ControllerManager::with_controllers(config, Box::new(move || super::all(&all)), rng)
+    }
+
+    /// What its controllers have been told of the cluster, for observers: a kind may be there once a controller.
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.groups.iter().flat_map(|group| group.informers.views().all())
     }
 
     /// A manager of these controllers; `make` is called again when leadership was lost, for new ones that know nothing.

@@ -189,6 +189,11 @@ impl SchedulerProcess {
         self.elector.as_ref().is_none_or(|e| e.fence(now).is_some())
     }
 
+    /// What it has been told of the cluster, for observers.
+    pub fn views(&self) -> [&View; 2] {
+        [&self.pods, &self.nodes]
+    }
+
     /// The pure scheduler within, for checkers.
     pub fn scheduler(&self) -> &Scheduler {
         &self.core

@@ -21,6 +21,7 @@ use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
 use crate::scenario::{Action, FaultLevel, Scenario};
+use crate::statistics::Statistics;
 use crate::subnet::Subnet;
 
 /// Splits nodes of a scenario over zones and gives each its configuration.
@@ -123,6 +124,7 @@ impl World {
             zones: vec![BTreeMap::new(); replicas],
             processes,
             checkers: Checkers::default(),
+            statistics: Statistics::default(),
             faults: Vec::new(),
             actions: Vec::new(),
             events: 0,
@@ -164,6 +166,8 @@ impl World {
             acting: None,
             current: String::new(),
             traced,
+            #[cfg(test)]
+            losing: None,
         };
         for i in 0..world.timeline.len() {
             world.heap.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));

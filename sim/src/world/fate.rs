@@ -112,6 +112,10 @@ impl World {
         if disk_lost || node.up {
             node.runtime.power_off(wall, disk_lost);
         }
+        if disk_lost {
+            self.checkers.containers.forget(&self.nodes[n].name);
+        }
+        let node = &mut self.nodes[n];
         if !node.up {
             return;
         }

@@ -3,6 +3,8 @@
 mod build;
 mod fate;
 mod node;
+#[cfg(test)]
+mod plant;
 mod trace;
 mod wakes;
 mod wire;
@@ -15,6 +17,7 @@ use skeg_core::agent;
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::dns::{self, RecordData};
+use skeg_core::object::{Object, is_mere_report};
 use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
@@ -23,13 +26,14 @@ use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultId, Layered};
 use crate::heap::Heap;
-use crate::invariant::Checkers;
+use crate::invariant::{Checkers, Commit, Invariant};
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
 use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
+use crate::statistics::Statistics;
 use crate::user::User;
 use wakes::{MANY, Wakes};
 
@@ -223,6 +227,8 @@ pub struct World {
     pub processes: Vec<Process>,
     /// Invariants.
     pub checkers: Checkers,
+    /// What is counted by the way.
+    pub statistics: Statistics,
     /// Faults that happened.
     pub faults: Vec<Happening>,
     /// What users did.
@@ -277,6 +283,9 @@ pub struct World {
     /// The event that is being carried out, for the trace.
     current: String,
     traced: bool,
+    /// A process on the way to which the next event is lost.
+    #[cfg(test)]
+    losing: Option<u32>,
 }
 
 impl World {
@@ -478,10 +487,21 @@ impl World {
     /// Notes what the store has just committed: in the hash, for the checkers, and for the trace.
     #[inline(always)]
     fn note_commits(&mut self) {
+        let at = self.now as f64 / 1e9;
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
             self.hash = change.digest(self.hash);
+            let old = change.previous.as_ref().and_then(|kv| kv.value.object());
+            let new = change.value.as_ref().and_then(|kv| kv.value.object());
+            match (old, new) {
+                (Some(Object::Lease(_)), _) | (_, Some(Object::Lease(_))) => continue,
+                (Some(Object::Node(old)), Some(Object::Node(new))) if is_mere_report(old, new) => continue,
+                (None, None) => continue,
+                _ => {}
+            }
+            let commit = Commit { at, store: &self.store, old, new };
+            self.statistics.commit(&commit);
+            self.checkers.commit(&commit);
         }
-        self.checkers.commits(self.now as f64 / 1e9, &self.store);
         if self.traced {
             self.describe_commits();
         }
@@ -599,7 +619,7 @@ impl World {
             Some(Running::Scheduler(m)) => ("scheduler", m.is_leader(now)),
             _ => return,
         };
-        if !self.checkers.leads(role, process, leads) {
+        if !self.checkers.leaders.leads(role, process, leads) {
             return;
         }
         // Another one has just begun to lead: nobody else may still do.
@@ -618,7 +638,7 @@ impl World {
         if let Some(other) = others.first() {
             let (a, b) = (&self.processes[process as usize].name, &self.processes[*other as usize].name);
             let what = format!("{a} leads while {b} still does");
-            self.checkers.broken("one-leader", at, what);
+            self.checkers.broken(Invariant::OneLeader, at, what);
         }
     }
 
@@ -631,7 +651,7 @@ impl World {
 
     /// About how many objects there are.
     pub fn store_size(&self) -> usize {
-        self.checkers.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
+        self.statistics.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
     }
 
     /// Whoever carries out the timeline at the API; nobody, before it has come up.

@@ -10,6 +10,7 @@ use skeg_core::proxy::{self, TableChange};
 use skeg_core::store::{self, StoreClient};
 
 use super::{Event, STORE_HOST, World};
+use crate::invariant::Checkers;
 use crate::process::{Role, Running};
 use crate::runtime::Fire;
 
@@ -72,7 +73,15 @@ impl World {
         self.read_for_news(self.nodes[node].agent);
         let now = self.clock(self.nodes[node].host);
         let (mut events, mut later) = (Vec::new(), Vec::new());
+        let started = match &fire {
+            Fire::Command(RuntimeCommand::StartContainer { container, .. }) => Some(container.clone()),
+            Fire::Command(_) | Fire::Stop(..) | Fire::Exit(..) => None,
+        };
         self.nodes[node].runtime.fire(self.now, now.wall, fire, &self.images, &mut events, &mut later);
+        if let Some(container) = started {
+            let Checkers { containers, report, .. } = &mut self.checkers;
+            containers.started(self.now as f64 / 1e9, &self.nodes[node], &container, report);
+        }
         for (delay, fire) in later {
             self.fire_later(node, delay, fire);
         }

@@ -9,6 +9,7 @@ use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
+use crate::invariant::Asked;
 use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running};
@@ -94,7 +95,8 @@ impl World {
         }
         if let ToServer::Request(_, request) = &msg {
             let at = self.seconds();
-            self.checkers.request(at, &self.store, request);
+            let from = self.processes[client as usize].role.node().map(|node| &self.nodes[node]);
+            self.checkers.request(&Asked { at, store: &self.store, request, from });
         }
         if let ToServer::Request(id, _) = &msg
             && self.turns_away(process)
@@ -144,6 +146,10 @@ impl World {
     #[inline(never)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
+        #[cfg(test)]
+        if self.loses(process, &msg) {
+            return;
+        }
         let host = self.processes[process as usize].host;
         let Some(connection) = self.processes[process as usize].connection.filter(|c| c.id() == conn && !c.dead) else {
             return;

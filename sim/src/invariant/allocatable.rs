@@ -1,0 +1,78 @@
+//! `node-over-allocatable`: the scheduler binds no pod to a node that cannot allocate it beside those that it has.
+//!
+//! Who names a node by hand asks no scheduler; the node's agent turns away what does not fit. What a node could
+//! allocate before it changed or went counts for as long as a view may lag.
+
+use std::rc::Rc;
+
+use skeg_core::object::{Amounts, Milli, NameMap, Object, Pod};
+
+use super::binding::VIEW_LAG;
+use super::reading::place;
+use super::{Commit, Invariant, Report};
+use crate::statistics::{Requests, add, allocatable};
+
+#[derive(Debug, Default)]
+struct Usage {
+    allocatable: Amounts,
+    used: Amounts,
+    /// What it could allocate before, and until when that was so.
+    before: Option<(Amounts, f64)>,
+}
+
+/// What the nodes have and what is bound to them.
+#[derive(Debug, Default)]
+pub(super) struct Allocatable {
+    nodes: NameMap<Usage>,
+    requests: Requests,
+}
+
+impl Allocatable {
+    pub fn node(&mut self, commit: &Commit<'_>) {
+        let Some(object) = commit.new.or(commit.old) else { return };
+        let of = |object: Option<&Object>| match object {
+            Some(Object::Node(node)) => allocatable(node),
+            _ => Amounts::default(),
+        };
+        let (old, new) = (of(commit.old), of(commit.new));
+        if old != new {
+            let usage = self.nodes.entry(object.name());
+            usage.before = commit.old.is_some().then_some((old, commit.at));
+            usage.allocatable = new;
+        }
+    }
+
+    pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
+        let (old, new) = (commit.old_pod(), commit.new_pod());
+        let (was, is) = (old.and_then(place), new.and_then(place));
+        if was == is {
+            return;
+        }
+        if let (Some(node), Some(pod)) = (was, old) {
+            let requests = self.requests.of(pod);
+            add(&mut self.nodes.entry(node).used, &requests, -1);
+        }
+        if let (Some(node), Some(pod)) = (is, new) {
+            let requests = self.requests.of(pod);
+            add(&mut self.nodes.entry(node).used, &requests, 1);
+            if old.is_some_and(|o| o.spec.node.is_none()) {
+                self.bound(commit.at, node, pod, report);
+            }
+        }
+    }
+
+    fn bound(&mut self, at: f64, node: &Rc<str>, pod: &Pod, report: &mut Report) {
+        let usage = self.nodes.entry(node);
+        let before = usage.before.as_ref().filter(|(_, until)| at - until <= VIEW_LAG);
+        let has = |resource: &str| {
+            let now = usage.allocatable.get(resource).copied().unwrap_or(Milli::ZERO);
+            before.and_then(|(amounts, _)| amounts.get(resource).copied()).map_or(now, |then| now.max(then))
+        };
+        let over = usage.used.iter().find(|(resource, n)| **n > has(resource));
+        if let Some((resource, n)) = over {
+            let (has, asked) = (has(resource).to_decimal(), n.to_decimal());
+            let what = format!("{node} has {resource} {has} and its pods ask for {asked} since {}", pod.key());
+            report.broken(Invariant::NodeOverAllocatable, at, what);
+        }
+    }
+}

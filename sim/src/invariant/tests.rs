@@ -1,0 +1,262 @@
+//! Every invariant is broken on purpose, in a whole world, and found.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skeg_core::api::{Call, DeleteOptions};
+use skeg_core::object::{Kind, Object, ObjectKey};
+use skeg_core::store::{Op, StoreKey, Stored};
+
+use super::{Invariant, stale_cache, stale_view, unsettled};
+use crate::converge::objects;
+use crate::fault::FaultId;
+use crate::run::plain;
+use crate::scenario::{Action, UserAction};
+use crate::world::World;
+
+fn object(value: Value) -> Object {
+    Object::from_json(value).expect("a well-formed object")
+}
+
+/// A Deployment of two, a pod that is never restarted and one that nobody schedules, and Services of every sort, a
+/// minute after they were applied.
+fn settled() -> World {
+    let service = |name: &str, spec: Value| {
+        object(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": spec}))
+    };
+    let app = json!({"app": "web"});
+    let web = object(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": app}, "template": {"metadata": {"labels": app},
+            "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"name": "http", "containerPort": 80}]}]}}}}));
+    let pod = |name: &str, spec: Value| {
+        object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": app}, "spec": spec}))
+    };
+    let containers = json!([{"name": "c", "image": "i"}]);
+    let objects = vec![
+        service("web", json!({"selector": app, "ports": [{"port": 80}]})),
+        service("each", json!({"clusterIP": "None", "selector": app, "ports": [{"port": 80}]})),
+        // Only the Deployment's pods have a port of this name.
+        service("named", json!({"selector": app, "ports": [{"port": 80, "targetPort": "http"}]})),
+        service("other", json!({"type": "ExternalName", "externalName": "example.com", "selector": app})),
+        service("all", json!({"publishNotReadyAddresses": true, "selector": app, "ports": [{"port": 80}]})),
+        web,
+        pod("never", json!({"restartPolicy": "Never", "containers": containers})),
+        pod(
+            "waiting",
+            json!({"schedulerName": "nobody", "containers":
+            [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "100"}}}]}),
+        ),
+    ];
+    let apply: Action = UserAction::Apply(objects).into();
+    let mut world = World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), apply)], false);
+    world.run_to(60);
+    world
+}
+
+fn key(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey::new(kind, "default", name)
+}
+
+/// A pod of the Deployment.
+fn web_pod(world: &World) -> Object {
+    objects(&world.store, Kind::POD).find(|o| o.name().starts_with("web-")).expect("there are two").clone()
+}
+
+fn node_of(world: &World, pod: &Object) -> usize {
+    let Object::Pod(pod) = pod else { panic!("a pod") };
+    world.nodes.iter().position(|n| pod.spec.node.as_deref() == Some(&*n.name)).expect("it is bound")
+}
+
+/// The slice of a Service.
+fn slice_of(world: &World, service: &str) -> ObjectKey {
+    let prefix = format!("{service}-");
+    let slice = objects(&world.store, Kind::ENDPOINT_SLICE).find(|o| o.name().starts_with(&prefix));
+    slice.expect("the Service has a slice").key()
+}
+
+/// One more of the same, under another name.
+fn twin(object: &Object, name: &str) -> Object {
+    let mut twin = object.clone();
+    twin.meta_mut().name = Some(name.to_owned());
+    twin.meta_mut().uid = Some(format!("uid-of-{name}"));
+    twin
+}
+
+fn delete(key: ObjectKey) -> Call {
+    Call::Delete { key, options: DeleteOptions::default() }
+}
+
+/// Starts one more container like that of a pod, on its node.
+fn start_another(world: &mut World, pod: &Object) {
+    let n = node_of(world, pod);
+    let found = world.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
+    let spec = Rc::clone(found.expect("it has a container").1);
+    world.start_another(n, &spec);
+}
+
+/// What is broken a minute later, as it went and at rest.
+fn broken(world: &mut World) -> BTreeSet<&'static str> {
+    world.run_to(120);
+    let judged = world.store.revision();
+    world.run_to(122);
+    let mut found: BTreeSet<&'static str> = world.checkers.report.names().into_iter().collect();
+    found.extend(unsettled(world).map(|(invariant, _)| invariant.name()));
+    found.extend(stale_cache(world, judged).map(|_| Invariant::CachesAtRest.name()));
+    found.extend(stale_view(world, judged).map(|_| Invariant::ViewsAtRest.name()));
+    found
+}
+
+/// What breaks each.
+const PLANTED: &[(Invariant, fn(&mut World))] = &[
+    (Invariant::NodeOverAllocatable, |w| bind(w, "waiting", "node-0")),
+    (Invariant::PodBoundTwice, |w| bind(w, "never", "node-9")),
+    (Invariant::PodBoundTwice, |w| bind(w, "waiting", "node-9")),
+    (Invariant::AvailableFloor, |w| {
+        let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
+        w.tamper(&set, |set| {
+            let Object::ReplicaSet(set) = set else { panic!("a ReplicaSet") };
+            set.spec_mut().replicas = Some(1);
+        });
+    }),
+    // The leader is cut off, and its clock stands all but still: for itself it leads on.
+    (Invariant::OneLeader, |w| {
+        let leader = (0..w.processes.len() as u32).find(|p| w.is_leader(*p)).expect("somebody leads");
+        let (now, host) = (w.now, w.processes[leader as usize].host);
+        w.tamper_with_clock(host).drift(now, FaultId(1), -999_000);
+        w.rearm_all();
+        let others = (0..99).filter(|other| *other != host).collect();
+        w.net.cut(FaultId(1), BTreeSet::from([host]), others, false);
+    }),
+    (Invariant::ChildOutlivesOwner, |w| {
+        let (pod, user) = (web_pod(w).key(), w.process("user"));
+        w.ask(user, "garbage-collector", delete(pod));
+    }),
+    (Invariant::GenerationCounts, |w| {
+        w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| d.meta_mut().generation = Some(0));
+    }),
+    (Invariant::MostReplicas, |w| w.put(twin(&web_pod(w), "web-third"))),
+    (Invariant::ReadyAndTerminating, |w| {
+        change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
+    }),
+    (Invariant::ServiceAddresses, |w| {
+        let web = w.store.object(&key(Kind::SERVICE, "web")).expect("it is there").clone();
+        w.put(twin(&web, "thief"));
+    }),
+    (Invariant::DeletedWhileRunning, |w| {
+        let pod = web_pod(w);
+        let node = w.nodes[node_of(w, &pod)].name.clone();
+        let agent = w.process(&format!("agent {node}"));
+        w.ask(agent, &format!("system:node:{node}"), delete(pod.key()));
+    }),
+    (Invariant::OneContainer, |w| start_another(w, &web_pod(w))),
+    (Invariant::NeverRestarts, |w| {
+        let never = w.store.object(&key(Kind::POD, "never")).expect("it is there").clone();
+        start_another(w, &never);
+    }),
+    (Invariant::CachesAtRest, |w| {
+        let mut web = w.store.object(&key(Kind::SERVICE, "web")).expect("it is there").clone();
+        web.meta_mut().labels = Some([("a".to_owned(), "b".to_owned())].into());
+        w.write(Op::Put { key: StoreKey::Object(web.key()), value: Stored::Object(web), lease: None }, true);
+    }),
+    (Invariant::ViewsAtRest, |w| {
+        w.lose_next_event_of(w.process("proxy node-1"));
+        w.tamper(&key(Kind::SERVICE, "web"), |s| s.meta_mut().labels = Some([("a".to_owned(), "b".to_owned())].into()));
+    }),
+    (Invariant::EndpointsAtRest, |w| {
+        w.stop("controller-manager");
+        change_endpoint(w, "web", |c| c.ready = Some(false));
+    }),
+    (Invariant::ProxiesAtRest, |w| w.nodes[1].services.clear()),
+    (Invariant::ProxiesAtRest, |w| {
+        let mut entry = w.nodes[2].services.pop_first().expect("a line").1;
+        Rc::make_mut(&mut entry).backends = [].into();
+    }),
+    (Invariant::NamesAtRest, |w| drop(w.zones[0].remove("each.default.svc.cluster.local"))),
+    (Invariant::NamesAtRest, |w| w.zones[1].clear()),
+];
+
+fn bind(world: &mut World, pod: &str, node: &str) {
+    world.tamper(&key(Kind::POD, pod), |pod| {
+        let Object::Pod(pod) = pod else { panic!("a pod") };
+        pod.spec_mut().node = Some(Rc::from(node));
+    });
+}
+
+fn change_endpoint(
+    world: &mut World,
+    service: &str,
+    change: impl FnOnce(&mut k8s_openapi::api::discovery::v1::EndpointConditions),
+) {
+    let slice = slice_of(world, service);
+    world.tamper(&slice, |slice| {
+        let Object::EndpointSlice(slice) = slice else { panic!("a slice") };
+        let endpoint = slice.spec_mut().endpoints.iter_mut().flatten().next().expect("it has endpoints");
+        change(endpoint.conditions.get_or_insert_default());
+    });
+}
+
+#[test]
+fn a_sound_cluster_breaks_nothing() {
+    let mut world = settled();
+    assert_eq!(world.nodes[1].services.len(), 3, "a front end of each Service with an address");
+    // This one only has a name like the garbage collector's.
+    let (pod, user) = (web_pod(&world).key(), world.process("user"));
+    world.ask(user, "pod-garbage-collector", delete(pod));
+    let judged = world.store.revision();
+    world.run_to(64);
+    assert_eq!((unsettled(&world), stale_cache(&world, judged), stale_view(&world, judged)), (None, None, None));
+    assert_eq!(broken(&mut world), BTreeSet::new(), "{:?}", world.checkers.report);
+}
+
+#[test]
+fn what_is_planted_is_found() {
+    for (invariant, plant) in PLANTED {
+        let mut world = settled();
+        plant(&mut world);
+        let found = broken(&mut world);
+        assert!(found.contains(invariant.name()), "{} is not found, but {found:?}", invariant.name());
+    }
+}
+
+#[test]
+fn every_invariant_is_broken_on_purpose() {
+    let mut planted: BTreeSet<Invariant> = PLANTED.iter().map(|(invariant, _)| *invariant).collect();
+    // Of a whole run; see `a_run_that_does_not_converge_says_so`.
+    planted.insert(Invariant::ConvergedAndKept);
+    assert_eq!(planted, Invariant::ALL.iter().copied().collect());
+}
+
+#[test]
+fn a_run_that_does_not_converge_says_so() {
+    let huge = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "huge", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1000"}}}]}}));
+    let mut scenario = plain(2, 1);
+    (scenario.duration, scenario.settle) = (Duration::from_secs(60), Duration::from_secs(30));
+    let action = UserAction::Apply(vec![huge]).into();
+    scenario.timeline = vec![crate::scenario::Step { at: Duration::from_secs(1), action }];
+    let outcome =
+        crate::run(&scenario, 1, &crate::RunOptions::default(), &mut crate::Silent).expect("no machine panics");
+    let broken: Vec<&str> = outcome.invariants.iter().filter(|i| i.broken).map(|i| &*i.name).collect();
+    assert_eq!(broken, [Invariant::ConvergedAndKept.name()]);
+}
+
+/// A node that went a moment ago may still be in the scheduler's view; one that went long ago may not.
+#[test]
+fn a_view_may_lag_when_a_node_goes() {
+    for (bound_at, expect) in [(80, false), (400, true)] {
+        let mut world = settled();
+        world.stop("controller-manager");
+        world.stop("agent node-2");
+        let node = ObjectKey::new(Kind::NODE, "", "node-2");
+        world.write(Op::Delete { key: StoreKey::Object(node) }, false);
+        world.run_to(bound_at);
+        bind(&mut world, "waiting", "node-2");
+        let found = world.checkers.report.names();
+        assert_eq!(found.contains(&"pod-bound-twice"), expect, "at {bound_at}: {found:?}");
+    }
+}

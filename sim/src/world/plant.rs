@@ -1,0 +1,100 @@
+//! Wrong behaviour, planted by tests: what no machine of ours does, so that checkers are seen to find it.
+
+use std::rc::Rc;
+
+use skeg_core::agent::{ContainerSpec, OpId, RuntimeCommand};
+use skeg_core::api::{Call, FromServer, ReqId, Request, ToServer, WatchEvent};
+use skeg_core::object::Object;
+use skeg_core::store::{self, Op, StoreClient, StoreKey, StoreRequest, Stored, Txn};
+use skeg_core::{Machine, ObjectKey};
+
+use super::{STORE_HOST, World};
+use crate::process::Role;
+
+/// A client of the store that is no API server.
+const ROGUE: StoreClient = StoreClient(u32::MAX);
+
+impl World {
+    /// Carries out everything up to a moment, in seconds.
+    pub(crate) fn run_to(&mut self, seconds: u64) {
+        while self.step(seconds * 1_000_000_000) {}
+        self.pass(seconds * 1_000_000_000);
+    }
+
+    /// Writes past every API server and all validation. The watches are told, unless `secretly`.
+    pub(crate) fn write(&mut self, op: Op, secretly: bool) {
+        let txn = Txn { success: [op].into_iter().collect(), ..Txn::default() };
+        let now = self.clock(STORE_HOST);
+        let mut out = Vec::new();
+        self.store.handle(now, store::In::Request(ROGUE, 0, StoreRequest::Txn(Box::new(txn))), &mut out);
+        self.note_commits();
+        if !secretly {
+            self.store_out.extend(out.into_iter().filter(|out| out.to != ROGUE));
+            self.from_store();
+        }
+    }
+
+    /// Writes an object as it stands.
+    pub(crate) fn put(&mut self, object: Object) {
+        let key = StoreKey::Object(object.key());
+        self.write(Op::Put { key, value: Stored::Object(object), lease: None }, false);
+    }
+
+    /// Changes an object as nobody may.
+    pub(crate) fn tamper(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Object)) {
+        let mut object = self.store.object(key).unwrap_or_else(|| panic!("{key} is there")).clone();
+        change(&mut object);
+        self.put(object);
+    }
+
+    /// Asks an API server over the connection of a process, in anybody's name.
+    pub(crate) fn ask(&mut self, process: u32, user: &str, call: Call) {
+        self.send(process, ToServer::Request(ReqId(u64::MAX), Request::new(&Rc::from(user), call)));
+    }
+
+    /// The process of this name.
+    pub(crate) fn process(&self, name: &str) -> u32 {
+        let at = self.processes.iter().position(|p| *p.name == *name);
+        at.unwrap_or_else(|| panic!("there is a process {name}")) as u32
+    }
+
+    /// Crashes every process of these names for good.
+    pub(crate) fn stop(&mut self, prefix: &str) {
+        for p in 0..self.processes.len() as u32 {
+            if self.processes[p as usize].name.starts_with(prefix) {
+                self.crash(p);
+            }
+        }
+    }
+
+    /// Loses the next event of a watch (no bookmark) on its way to a process.
+    pub(crate) fn lose_next_event_of(&mut self, process: u32) {
+        self.losing = Some(process);
+    }
+
+    /// Whether this message is the one to be lost.
+    pub(super) fn loses(&mut self, process: u32, msg: &FromServer) -> bool {
+        let lost = self.losing == Some(process)
+            && matches!(msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. }));
+        if lost {
+            self.losing = None;
+        }
+        lost
+    }
+
+    /// Lets a node's runtime make and start one more container like this one.
+    pub(crate) fn start_another(&mut self, node: usize, spec: &Rc<ContainerSpec>) {
+        let Role::Agent(..) = self.processes[self.nodes[node].agent as usize].role else { panic!("an agent") };
+        let op = OpId(u64::MAX);
+        let known: Vec<_> = self.nodes[node].runtime.containers().map(|(id, ..)| id.clone()).collect();
+        let create = RuntimeCommand::CreateContainer { op, spec: Rc::clone(spec) };
+        let (delay, fire) = self.nodes[node].runtime.command(create, &self.images);
+        self.fire_later(node, delay, fire);
+        let soon = self.now / 1_000_000_000 + 1;
+        self.run_to(soon);
+        let made = self.nodes[node].runtime.containers().map(|(id, ..)| id.clone()).find(|id| !known.contains(id));
+        let start = RuntimeCommand::StartContainer { op, container: made.expect("it was made") };
+        let (delay, fire) = self.nodes[node].runtime.command(start, &self.images);
+        self.fire_later(node, delay, fire);
+    }
+}
