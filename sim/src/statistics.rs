@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::PodSpec;
-
 use skeg_core::object::{
-    Amounts, Kind, Milli, Node, Object, ObjectKey, Pod, controller_of, is_node_ready, pod_requests,
+    Amounts, Kind, Milli, Node, Object, ObjectKey, Pod, SharedPodSpec, controller_of, is_node_ready, pod_requests,
 };
 
 use crate::invariant::Commit;
@@ -26,13 +24,15 @@ pub struct Mark {
 
 /// What pods ask for, itself included (`pods: 1`); computed once for all pods of a template.
 #[derive(Debug, Default)]
-pub struct Requests(BTreeMap<usize, (Rc<PodSpec>, Rc<Amounts>)>);
+pub struct Requests(BTreeMap<u64, (SharedPodSpec, Rc<Amounts>)>);
 
 impl Requests {
     /// Of one pod.
     pub fn of(&mut self, pod: &Pod) -> Rc<Amounts> {
-        let address = Rc::as_ptr(&pod.spec.shared) as usize;
-        if let Some((_, amounts)) = self.0.get(&address) {
+        let print = pod.spec.shared.fingerprint();
+        if let Some((spec, amounts)) = self.0.get(&print)
+            && *spec == pod.spec.shared
+        {
             return Rc::clone(amounts);
         }
         let mut amounts = pod_requests(&pod.spec.shared);
@@ -41,8 +41,7 @@ impl Requests {
         if self.0.len() > 10_000 {
             self.0.clear();
         }
-        // The spec is kept, so that its address stays its own.
-        self.0.insert(address, (Rc::clone(&pod.spec.shared), Rc::clone(&amounts)));
+        self.0.insert(print, (pod.spec.shared.clone(), Rc::clone(&amounts)));
         amounts
     }
 }

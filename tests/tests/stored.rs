@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use skeg_core::Object;
-use skeg_core::object::{Revision, decode};
+use skeg_core::object::{Kinds, Revision, decode};
 use skeg_core::store::codec::{decode_key, encode, encode_key};
 use skeg_core::store::{Codec, StoreKey, Stored};
 use skeg_sim::files::{Problems, yaml};
@@ -23,8 +23,8 @@ fn check(object: &Object) {
     object.set_rv(Revision(7));
     let key = StoreKey::Object(object.key());
     let bytes = encode(&Stored::Object(object.clone()));
-    assert_eq!(decode_key(&encode_key(&key)), Ok(key.clone()));
-    let mut codec = Codec::new();
+    let mut codec = Codec::new(Kinds::default());
+    assert_eq!(decode_key(codec.kinds(), &encode_key(codec.kinds(), &key)), Ok(key.clone()));
     let first = codec.decode(&key, Revision(7), &bytes, None).unwrap_or_else(|e| panic!("{e}"));
     let Stored::Object(read) = &first else { panic!("{key:?} is an object") };
     assert_eq!((read, read.to_json()), (&object, object.to_json()), "{key:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skeg_core::object::{Kind, ObjectKey, Revision};
+use skeg_core::object::{ObjectKey, Revision};
 use skeg_core::store::StoreKey;
 
 use crate::converge::objects;
@@ -13,7 +13,7 @@ use crate::world::World;
 pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
     let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
     for api in world.api_servers() {
-        for kind in Kind::all() {
+        for kind in api.kinds().all() {
             let settled = |key: &ObjectKey| !changed.contains(&StoreKey::Object(key.clone()));
             let truth: BTreeMap<ObjectKey, Revision> =
                 objects(&world.store, kind).map(|o| (o.key(), o.rv())).filter(|(k, _)| settled(k)).collect();

@@ -18,7 +18,7 @@ pub(super) fn check(asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions,
     }
     for owner in child.meta().owner_references.iter().flatten() {
         let Some(kind) = Kind::by_api_version(&owner.api_version, &owner.kind) else { continue };
-        let namespace = if kind.info().namespaced { child.namespace() } else { "" };
+        let namespace = if kind.row().namespaced { child.namespace() } else { "" };
         let living = asked
             .store
             .object(&ObjectKey::new(kind, namespace, &owner.name))
