@@ -1,4 +1,4 @@
-//! kubectl against a cluster: what a person sees of the commands that they use every day. Runs the binary that `KUBECTL`
+//! kubectl against a cluster: what a person sees of the commands of every day. Runs the binary that `KUBECTL`
 //! names, or else the one on the path; says so where there is none.
 
 use std::path::PathBuf;

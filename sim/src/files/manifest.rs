@@ -436,13 +436,7 @@ mod tests {
         ] {
             check(api_version, kind, "custom resources are not supported yet");
         }
-        for (api_version, kind) in [
-            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-            ("apiregistration.k8s.io/v1", "APIService"),
-            ("policy/v1beta1", "PodSecurityPolicy"),
-        ] {
-            check(api_version, kind, "this kind of Kubernetes is not supported yet");
-        }
+        check("policy/v1beta1", "PodSecurityPolicy", "this kind of Kubernetes is not supported yet");
         check("extensions/v1beta1", "Ingress", "write apiVersion: networking.k8s.io/v1");
         check("network.k8s.io/v1", "Ingress", "write apiVersion: networking.k8s.io/v1");
         check("app/v1", "Deployment", "write apiVersion: apps/v1");

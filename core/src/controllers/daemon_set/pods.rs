@@ -44,7 +44,7 @@ impl<'a> PerNode<'a> {
 }
 
 /// Pods that have a node come first, then the older (`podByCreationTimestampAndPhase`).
-fn seniority<'a>(pod: &'a Pod) -> (bool, Option<&'a crate::object::Time>, &'a str) {
+fn seniority(pod: &Pod) -> (bool, Option<&crate::object::Time>, &str) {
     (pod.spec.node.is_none(), pod.meta.creation_timestamp.as_ref(), pod.name())
 }
 

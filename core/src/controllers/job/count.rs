@@ -172,8 +172,8 @@ impl<'a> Sync<'a> {
         }
         self.status.uncounted_terminated_pods = Some(waiting);
         if self.is_indexed() {
-            let text = |indexes: &Indexes| (!indexes.is_empty()).then(|| indexes.to_string());
-            self.status.completed_indexes = text(&tally.succeeded_indexes);
+            let succeeded = &tally.succeeded_indexes;
+            self.status.completed_indexes = (!succeeded.is_empty()).then(|| succeeded.to_string());
             self.status.succeeded = Some(tally.succeeded).filter(|n| *n != 0);
             if self.has_limit_per_index() {
                 self.status.failed_indexes = Some(tally.failed_indexes.to_string());
@@ -184,8 +184,7 @@ impl<'a> Sync<'a> {
     /// `active`, `ready` and `terminating` of the status.
     pub(super) fn count_active(&mut self) {
         let active = self.active();
-        let some = |n: i32| (n != 0).then_some(n);
-        self.status.active = some(count(active.len()));
+        self.status.active = Some(count(active.len())).filter(|n| *n != 0);
         self.status.ready = Some(count(active.iter().filter(|p| is_pod_ready(p)).count()));
         self.status.terminating = Some(self.terminating());
     }

@@ -22,6 +22,9 @@ fn indexed_jobs() {
     check(indexed(json!({})), &[]);
     let mut endless = indexed(json!({}));
     endless["spec"].as_object_mut().unwrap().remove("completions");
+    check(endless.clone(), &[]);
+    // Without a parallelism both are one by default.
+    endless["spec"]["parallelism"] = json!(2);
     check(endless, &["spec.completions: Required value: when completion mode is Indexed"]);
     check(
         job(json!({"backoffLimitPerIndex": 1})),
