@@ -45,9 +45,9 @@ pub fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
 /// What hashes of names begin with. Zero until [`key_name_hashes`] is called, and so in every simulation.
 static NAME_KEY: AtomicU64 = AtomicU64::new(0);
 
-/// Keys the hashes of names, for a server whose names come from users: nobody who does not know the key can choose names
-/// that all hash to one place. To be called once, with a number that is hard to guess, before the first name is hashed.
-/// Nothing is ordered by these hashes, so no decision depends on them.
+/// Keys the hashes of names, for a server whose names come from users: nobody who does not know the key can choose
+/// names that all hash to one place. To be called once, with a number that is hard to guess, before the first name is
+/// hashed. Nothing is ordered by these hashes, so no decision depends on them.
 pub fn key_name_hashes(key: u64) {
     NAME_KEY.store(key, Ordering::Relaxed);
 }

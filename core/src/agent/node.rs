@@ -138,8 +138,8 @@ impl NodeKeeper {
         }
     }
 
-    /// The Node is not there. Before it is registered that is a matter of moments; afterwards the kubelet looks for it with
-    /// every report of its status, in vain until somebody makes it again.
+    /// The Node is not there. Before it is registered that is a matter of moments; afterwards the kubelet looks for it
+    /// with every report of its status, in vain until somebody makes it again.
     fn is_gone(&mut self, now: Now, rng: &mut Rng) {
         self.node = None;
         let pause = if self.registered { NODE_STATUS_UPDATE_FREQUENCY } else { self.retry.next(rng) };

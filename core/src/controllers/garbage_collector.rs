@@ -25,8 +25,8 @@ macro_rules! watched {
     ($($kind:ident)*) => { &[$(Watched { kind: Kind::$kind, indexes: &[Index::Owner] }),*] };
 }
 
-/// Every stored kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are the
-/// node lifecycle controller's.
+/// Every stored kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are
+/// the node lifecycle controller's.
 static WATCHED: &[Watched] = watched! {
     NAMESPACE NODE POD SERVICE ENDPOINTS REPLICATION_CONTROLLER SERVICE_ACCOUNT CONFIG_MAP SECRET PERSISTENT_VOLUME
     PERSISTENT_VOLUME_CLAIM POD_TEMPLATE RESOURCE_QUOTA LIMIT_RANGE REPLICA_SET DEPLOYMENT STATEFUL_SET DAEMON_SET

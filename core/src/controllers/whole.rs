@@ -1,4 +1,5 @@
-//! Whole Kubernetes types of the kinds that controllers read seldom: read when a key is reconciled, written as a status.
+//! Whole Kubernetes types of the kinds that controllers read seldom: read when a key is reconciled, written as a
+//! status.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

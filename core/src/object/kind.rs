@@ -1,7 +1,7 @@
 //! Kinds: a small number for each resource, and what is known of it.
 //!
-//! A kind stands for a *resource*: what is stored once, in whatever versions it is served. Built-in kinds are the rows of
-//! [`builtin`](super::builtin); custom ones are numbered by [`Kinds`](super::Kinds) as they come, after the last
+//! A kind stands for a *resource*: what is stored once, in whatever versions it is served. Built-in kinds are the rows
+//! of [`builtin`](super::builtin); custom ones are numbered by [`Kinds`](super::Kinds) as they come, after the last
 //! row. Discovery, paths, RESTMapping, validation of scope, `kubectl get` short names and the store's keys all derive
 //! from what is known of a kind.
 

@@ -2,7 +2,8 @@
 //!
 //! There is one for each world of the simulator and for each process that serves: numbers enter the order of keys, so
 //! two worlds of one program must not number each other's kinds. It only ever grows. That a kind is *known* here does
-//! not say that it is *served*: that each API server knows for itself, by the CustomResourceDefinitions that it has seen.
+//! not say that it is *served*: that each API server knows for itself, by the CustomResourceDefinitions that it has
+//! seen.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -28,8 +29,8 @@ impl Kinds {
         }
     }
 
-    /// Notes what is known of a custom kind; answers its number. A resource is known by its group, plural name and scope,
-    /// and keeps its number whatever else becomes of it.
+    /// Notes what is known of a custom kind; answers its number. A resource is known by its group, plural name and
+    /// scope, and keeps its number whatever else becomes of it.
     pub fn register(&self, info: KindInfo) -> Kind {
         let mut custom = self.custom.borrow_mut();
         let same = |known: &Rc<KindInfo>| {
@@ -49,8 +50,8 @@ impl Kinds {
         }
     }
 
-    /// The kind of a resource of this scope that a store has objects of; `None` for what can be no resource. A custom one
-    /// of which nothing has been heard yet gets its number, and its definition will say the rest.
+    /// The kind of a resource of this scope that a store has objects of; `None` for what can be no resource. A custom
+    /// one of which nothing has been heard yet gets its number, and its definition will say the rest.
     pub fn stored(&self, group: &str, plural: &str, namespaced: bool) -> Option<Kind> {
         let known = self
             .custom

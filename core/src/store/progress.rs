@@ -14,8 +14,8 @@ pub enum Progress {
 
 impl Progress {
     /// Of an etcd server of this version, as its status tells it. A revision there counts the keys of others too.
-    /// Before 3.4.31 and 3.5.13 a notice may overtake events (etcd issue 15220; Kubernetes' `FeatureSupportChecker` asks
-    /// the same); a version that cannot be read is not trusted.
+    /// Before 3.4.31 and 3.5.13 a notice may overtake events (etcd issue 15220; Kubernetes' `FeatureSupportChecker`
+    /// asks the same); a version that cannot be read is not trusted.
     pub fn of_etcd(version: &str) -> Progress {
         let release = version.split(['-', '+']).next().unwrap_or_default();
         let mut numbers = release.split('.').map(str::parse::<u32>);

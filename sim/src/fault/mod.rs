@@ -1,9 +1,9 @@
 //! Faults: what fate does to a cluster, by hand in a scenario's timeline or drawn by the seed.
 //!
 //! A fault is a type of its own in the file of its family, where all that it is stands side by side: how it is written
-//! in a scenario ([`FaultKind::read`]), what it is about, its words, what it does to the world, and how that is undone. The
-//! classes by which the seed draws it stand below it. Each heals what it did itself, and nothing that another has done:
-//! whatever is changed in the world is kept under the [`FaultId`] of who changed it ([`Layered`]).
+//! in a scenario ([`FaultKind::read`]), what it is about, its words, what it does to the world, and how that is undone.
+//! The classes by which the seed draws it stand below it. Each heals what it did itself, and nothing that another has
+//! done: whatever is changed in the world is kept under the [`FaultId`] of who changed it ([`Layered`]).
 
 mod api_server;
 mod clock;

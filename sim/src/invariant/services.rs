@@ -1,4 +1,5 @@
-//! What the pods say of the Services: which addresses each should lead to. For the checkers of slices, proxies and names.
+//! What the pods say of the Services: which addresses each should lead to. For the checkers of slices, proxies and
+//! names.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;

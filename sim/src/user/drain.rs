@@ -48,8 +48,8 @@ pub(super) fn evictions(pods: &[Object], node: &Rc<str>) -> Vec<Task> {
     pods.iter().filter(|o| !is_left_alone(o)).map(evict).collect()
 }
 
-/// Pods of DaemonSets would come again at once, and static pods are not the API's to remove. One that has run to its end
-/// is evicted whosever it is.
+/// Pods of DaemonSets would come again at once, and static pods are not the API's to remove. One that has run to its
+/// end is evicted whosever it is.
 fn is_left_alone(object: &Object) -> bool {
     let Object::Pod(pod) = object else { return true };
     let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));

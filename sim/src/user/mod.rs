@@ -2,8 +2,8 @@
 //!
 //! In come the timeline's actions and the server's messages, out go requests. Each action is a command that runs beside
 //! the others, so that one that waits (a drain, for a budget) holds up no other. A command whose question stays without
-//! an answer asks again; one that is refused says so, in the API's words, and is not forgotten: what was declared and is
-//! not there is not converged.
+//! an answer asks again; one that is refused says so, in the API's words, and is not forgotten: what was declared and
+//! is not there is not converged.
 
 mod apply;
 mod command;

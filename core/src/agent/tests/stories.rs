@@ -38,7 +38,8 @@ fn registers_beats_and_comes_back() {
     world.run_for(1.0);
     assert_eq!(world.api.objects[&node_key].to_json()["status"]["conditions"][3]["status"], "True");
 
-    // The Node and its Lease are deleted: whoever did so meant it, until the agent is started anew. Then both come back.
+    // The Node and its Lease are deleted: whoever did so meant it, until the agent is started anew. Then both come
+    // back.
     world.remove(&node_key);
     world.remove(&lease_key);
     world.run_for(120.0);

@@ -1,8 +1,8 @@
 //! What a CustomResourceDefinition goes through: its names are accepted, it is established, it ends with its objects.
 //!
-//! Upstream's API server does this in controllers of its own, and so does this one: whatever is to be written is decided
-//! by the cache, carries the revision that it was decided by, and is looked at again until it stands. Of several servers
-//! all try, and one succeeds.
+//! Upstream's API server does this in controllers of its own, and so does this one: whatever is to be written is
+//! decided by the cache, carries the revision that it was decided by, and is looked at again until it stands. Of
+//! several servers all try, and one succeeds.
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/controller/{status,establish,finalizer}`.
 

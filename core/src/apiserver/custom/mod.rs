@@ -1,12 +1,12 @@
 //! Custom resources: which are served, and what their definitions say of their objects.
 //!
-//! A server serves what the established CustomResourceDefinitions of its cache define, from the moment that it has heard
-//! of them: another server may be ahead or behind. What definitions go through (names, conditions, their end) is in
-//! [`definition`].
+//! A server serves what the established CustomResourceDefinitions of its cache define, from the moment that it has
+//! heard of them: another server may be ahead or behind. What definitions go through (names, conditions, their end) is
+//! in [`definition`].
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` and
-//! `pkg/registry/customresource`. Versions are converted by name alone (`strategy: None`); webhooks and rules in CEL are
-//! not carried out.
+//! `pkg/registry/customresource`. Versions are converted by name alone (`strategy: None`); webhooks and rules in CEL
+//! are not carried out.
 
 mod definition;
 

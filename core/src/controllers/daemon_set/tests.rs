@@ -84,7 +84,8 @@ fn selectors_and_taints_say_where() {
     edit_node(&mut world, "n1", |v| v["metadata"]["labels"] = json!({"disk": "hdd"}));
     taint(&mut world, "n2", "NoSchedule");
     assert_eq!(sorted(world.settle()), ["+n3"]);
-    // What runs stays under NoSchedule, and counts as misplaced; NoExecute and a label that no longer fits drive it out.
+    // What runs stays under NoSchedule, and counts as misplaced; NoExecute and a label that no longer fits drive it
+    // out.
     taint(&mut world, "n3", "NoSchedule");
     assert_eq!(world.settle(), NOTHING);
     assert_eq!(world.status("numberMisscheduled"), 1);

@@ -1,9 +1,9 @@
 //! The StatefulSet controller: pods with identities of their own, in order.
 //!
-//! What comes in: a set, its pods, its revisions, the claims of its pods. What goes out: pods and claims to create, pods
-//! to delete, a history, a status. What never happens: a second pod of one identity is asked for while the view still
-//! shows the first, a pod of an ordered set while an earlier one is not available, or a claim is deleted here (its
-//! owner references, set as the retention policy says, leave that to the garbage collector).
+//! What comes in: a set, its pods, its revisions, the claims of its pods. What goes out: pods and claims to create,
+//! pods to delete, a history, a status. What never happens: a second pod of one identity is asked for while the view
+//! still shows the first, a pod of an ordered set while an earlier one is not available, or a claim is deleted here
+//! (its owner references, set as the retention policy says, leave that to the garbage collector).
 //!
 //! Source: upstream's `pkg/controller/statefulset`; KEP-3335 (start ordinal), KEP-1847 (retention), KEP-961
 //! (maxUnavailable).

@@ -6,7 +6,8 @@ use super::{Sync, revision_of};
 use crate::object::{IntOrString, Object, Pod, scaled};
 
 impl Sync<'_> {
-    /// Deletes pods of other revisions, as far as the strategy allows now. `pods` are those that are wanted, by ordinal.
+    /// Deletes pods of other revisions, as far as the strategy allows now. `pods` are those that are wanted, by
+    /// ordinal.
     pub(super) fn update_pods(&mut self, pods: &[Option<&Pod>], update: &Object) {
         let strategy = self.spec.update_strategy.clone().unwrap_or_default();
         if strategy.type_.as_deref() == Some("OnDelete") {
