@@ -1,9 +1,10 @@
 //! Convergence: whether the cluster has reached the state that was declared, and if not, why not.
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde_json::Value;
 
 use skeg_core::object::{
-    ContainerState, Kind, Object, ObjectKey, Pod, Selector, Text, controller_of, is_node_ready, is_pod_ready,
+    ContainerState, Dynamic, Kind, Object, ObjectKey, Pod, Selector, Text, controller_of, is_node_ready, is_pod_ready,
     is_pod_terminal, pod_phase,
 };
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
@@ -144,8 +145,18 @@ fn may_vanish(store: &MemoryStore, key: &ObjectKey, declared: &Declared) -> bool
     }
 }
 
+/// Kinds that have pods made for them, and say in their status how far that is.
+const WORKLOADS: [Kind; 6] = [
+    Kind::DEPLOYMENT,
+    Kind::REPLICA_SET,
+    Kind::REPLICATION_CONTROLLER,
+    Kind::STATEFUL_SET,
+    Kind::DAEMON_SET,
+    Kind::JOB,
+];
+
 fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
-    for kind in [Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER] {
+    for kind in WORKLOADS {
         for object in objects(store, kind) {
             if found.is_enough() {
                 return;
@@ -189,6 +200,8 @@ fn lagging(object: &Object) -> Option<String> {
                 vec![("replicas", s.replicas), ("ready", n(s.ready_replicas)), ("available", n(s.available_replicas))];
             (s.observed_generation, n(r.spec.replicas.or(Some(1))), counts)
         }
+        Object::Dynamic(dynamic) if dynamic.kind == Kind::JOB => return job_lags(dynamic),
+        Object::Dynamic(dynamic) => return set_lags(dynamic),
         _ => return None,
     };
     if let Object::Deployment(d) = object
@@ -202,8 +215,66 @@ fn lagging(object: &Object) -> Option<String> {
     if counts.iter().all(|(_, n)| *n == wanted) {
         return None;
     }
+    Some(shortfall(wanted, &counts))
+}
+
+fn shortfall<N: std::fmt::Display>(wanted: N, counts: &[(&str, N)]) -> String {
     let list: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-    Some(format!("{wanted} wanted: {}", list.join(", ")))
+    format!("{wanted} wanted: {}", list.join(", "))
+}
+
+/// A number of an object's spec or status, where it is given.
+fn number(part: Option<&Value>, path: &str) -> Option<i64> {
+    part?.pointer(path)?.as_i64()
+}
+
+/// What the status of a StatefulSet or a DaemonSet lacks, as `kubectl rollout status` sees it.
+fn set_lags(set: &Dynamic) -> Option<String> {
+    let (spec, status) = (set.body.get("spec"), set.status.as_deref());
+    let of = |path: &str| number(status, path).unwrap_or(0);
+    let generation = set.meta.generation.unwrap_or(0);
+    if of("/observedGeneration") < generation {
+        return Some(format!("generation {generation} is not observed yet"));
+    }
+    let strategy = spec.and_then(|s| s.pointer("/updateStrategy/type")).and_then(Value::as_str);
+    let rolls = strategy != Some("OnDelete");
+    let (wanted, mut counts, updated, held) = if set.kind == Kind::STATEFUL_SET {
+        let wanted = number(spec, "/replicas").unwrap_or(1);
+        let held = number(spec, "/updateStrategy/rollingUpdate/partition").unwrap_or(0);
+        let counts = vec![
+            ("replicas", of("/replicas")),
+            ("ready", of("/readyReplicas")),
+            ("available", of("/availableReplicas")),
+        ];
+        (wanted, counts, of("/updatedReplicas"), held)
+    } else {
+        let counts = vec![
+            ("scheduled", of("/currentNumberScheduled")),
+            ("ready", of("/numberReady")),
+            ("available", of("/numberAvailable")),
+        ];
+        (of("/desiredNumberScheduled"), counts, of("/updatedNumberScheduled"), 0)
+    };
+    let well = counts.iter().all(|(_, n)| *n == wanted) && (!rolls || updated >= wanted - held);
+    counts.push(("updated", updated));
+    (!well).then(|| shortfall(wanted, &counts))
+}
+
+/// What keeps a Job from its end; one that is suspended has nothing to do.
+fn job_lags(job: &Dynamic) -> Option<String> {
+    let (spec, status) = (job.body.get("spec"), job.status.as_deref());
+    let conditions = status.and_then(|s| s.get("conditions")).and_then(Value::as_array);
+    let holds = |type_: &str| conditions.into_iter().flatten().find(|c| c["type"] == type_ && c["status"] == "True");
+    if let Some(failed) = holds("Failed") {
+        let text = |field: &str| failed[field].as_str().unwrap_or("").to_owned();
+        return Some(format!("it has failed: {}: {}", text("reason"), text("message")));
+    }
+    if holds("Complete").is_some() || spec.is_some_and(|s| s["suspend"] == true) {
+        return None;
+    }
+    let of = |path: &str| number(status, path).unwrap_or(0);
+    let (active, succeeded, failed) = (of("/active"), of("/succeeded"), of("/failed"));
+    Some(format!("it has not ended: {active} active, {succeeded} succeeded, {failed} failed"))
 }
 
 /// The first reason that one of its pods gives for not being ready.
@@ -323,36 +394,47 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     }
 }
 
-/// Kinds whose controllers come with a later part of the project.
+/// CronJobs, whose controller comes with a later part of the project.
 fn no_controller(store: &MemoryStore, found: &mut Unconverged) {
-    for kind in [Kind::STATEFUL_SET, Kind::DAEMON_SET, Kind::JOB, Kind::CRON_JOB] {
-        for object in objects(store, kind) {
-            found.add_object(object, || format!("this build has no controller for kind {kind}"));
-        }
+    for object in objects(store, Kind::CRON_JOB) {
+        found.add_object(object, || "this build has no controller for kind CronJob".to_owned());
     }
 }
 
 /// Workloads at the end of a run; those that belong to another are left out.
 pub fn workloads(store: &MemoryStore) -> Vec<Workload> {
     let mut all = Vec::new();
-    for kind in [Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER] {
+    // Jobs are not there to be ready.
+    for kind in WORKLOADS.into_iter().filter(|kind| *kind != Kind::JOB) {
         for object in objects(store, kind).filter(|o| controller_of(o.meta()).is_none()) {
-            let (desired, ready) = match object {
-                Object::Deployment(o) => (o.spec.replicas, o.status.ready_replicas),
-                Object::ReplicaSet(o) => (o.spec.replicas, o.status.ready_replicas),
-                Object::ReplicationController(o) => (o.spec.replicas, o.status.ready_replicas),
-                other => unreachable!("{:?} is none of the kinds above", other.kind()),
-            };
+            let (desired, ready) = desired_and_ready(object);
             all.push(Workload {
                 kind: kind.to_string(),
                 namespace: object.namespace().to_owned(),
                 name: object.name().to_owned(),
-                desired: desired.unwrap_or(1),
-                ready: ready.unwrap_or(0),
+                desired,
+                ready,
             });
         }
     }
     all
+}
+
+fn desired_and_ready(object: &Object) -> (i32, i32) {
+    let (desired, ready) = match object {
+        Object::Deployment(o) => (o.spec.replicas, o.status.ready_replicas),
+        Object::ReplicaSet(o) => (o.spec.replicas, o.status.ready_replicas),
+        Object::ReplicationController(o) => (o.spec.replicas, o.status.ready_replicas),
+        Object::Dynamic(o) => {
+            let of = |path: &str| number(o.status.as_deref(), path).map(|n| n as i32);
+            match o.kind {
+                Kind::STATEFUL_SET => (number(o.body.get("spec"), "/replicas").map(|n| n as i32), of("/readyReplicas")),
+                _ => (Some(of("/desiredNumberScheduled").unwrap_or(0)), of("/numberReady")),
+            }
+        }
+        other => unreachable!("{:?} is no workload", other.kind()),
+    };
+    (desired.unwrap_or(1), ready.unwrap_or(0))
 }
 
 /// Most pending pods that are told one by one.

@@ -65,10 +65,14 @@ pub fn profile<'a>(
     known.max_by_key(|(prefix, _)| prefix.len()).map_or(or, |(_, p)| p)
 }
 
-/// How a container of an image without a profile behaves: an init container does its work and exits, others run.
+/// How a container of an image without a profile behaves: one that is not to run again after it ended well (an init
+/// container, or one of a Job's pod) does its work and exits, others run.
 fn default_for(spec: &ContainerSpec) -> ImageProfile {
-    let mut inits = spec.pod.init_containers.iter().flatten();
-    let runs_once = inits.any(|c| c.name == *spec.name && c.restart_policy.as_deref() != Some("Always"));
+    let init = spec.pod.init_containers.iter().flatten().find(|c| c.name == *spec.name);
+    let runs_once = match init {
+        Some(init) => init.restart_policy.as_deref() != Some("Always"),
+        None => matches!(spec.pod.restart_policy.as_deref(), Some("OnFailure" | "Never")),
+    };
     let exit = runs_once.then_some((Duration::from_secs(1), 0));
     ImageProfile { exit, ..ImageProfile::default() }
 }

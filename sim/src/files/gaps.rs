@@ -57,6 +57,8 @@ const NO_AFFINITY: &str = "pods are placed without regard to other pods";
 const NO_CLAIMS: &str = "claims are not looked up, bound or waited for yet: the pod runs as if the volume were there";
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
+const NO_POLICY: &str = "no policy is evaluated yet";
+const NO_DEVICES: &str = "devices are not allocated yet";
 
 /// The table.
 const GAPS: &[Gap] = &[
@@ -73,6 +75,14 @@ const GAPS: &[Gap] = &[
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),
     kind(Kind::MUTATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
     kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
+    kind(Kind::VALIDATING_ADMISSION_POLICY, NO_POLICY),
+    kind(Kind::MUTATING_ADMISSION_POLICY, NO_POLICY),
+    kind(Kind::API_SERVICE, "the group that it names is not served yet"),
+    kind(Kind::SERVICE_CIDR, "no addresses are taken from it yet"),
+    kind(Kind::CERTIFICATE_SIGNING_REQUEST, "nothing signs it yet"),
+    kind(Kind::RESOURCE_CLAIM, NO_DEVICES),
+    kind(Kind::RESOURCE_CLAIM_TEMPLATE, NO_DEVICES),
+    kind(Kind::DEVICE_CLASS, NO_DEVICES),
     Gap {
         of: Of::Field(Kind::SERVICE),
         path: &["spec", "type"],
@@ -84,7 +94,7 @@ const GAPS: &[Gap] = &[
     pod(&["affinity", "podAntiAffinity", REQUIRED], NO_AFFINITY),
     pod(&["affinity", "podAntiAffinity", PREFERRED], NO_AFFINITY),
     pod(&["topologySpreadConstraints"], "pods are not spread by it yet"),
-    pod(&["resourceClaims"], "devices are not allocated yet"),
+    pod(&["resourceClaims"], NO_DEVICES),
     pod(&["volumes", "*", "persistentVolumeClaim"], NO_CLAIMS),
     pod(&["volumes", "*", "ephemeral"], NO_CLAIMS),
     pod(&["volumes", "*", "csi"], NO_VOLUME),

@@ -207,7 +207,7 @@ fn given_twice(key: &ObjectKey, first: &Problem) -> String {
 }
 
 /// API groups of Kubernetes itself, those of old among them; every other one with a dot is of custom resources.
-const BUILT_IN_GROUPS: [&str; 22] = [
+const BUILT_IN_GROUPS: [&str; 23] = [
     "",
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -230,6 +230,7 @@ const BUILT_IN_GROUPS: [&str; 22] = [
     "resource.k8s.io",
     "scheduling.k8s.io",
     "storage.k8s.io",
+    "storagemigration.k8s.io",
 ];
 
 /// What to write instead of a kind that is not known.
@@ -255,8 +256,8 @@ fn instead(api_version: &str, kind: &str) -> String {
     }
 }
 
-/// A namespaced object without a namespace goes to `default`, as kubectl has it; one of the cluster loses the one that it
-/// names, as the API server has it (`EnsureObjectNamespaceMatchesRequestNamespace`).
+/// A namespaced object without a namespace goes to `default`, as kubectl has it; one of the cluster loses the one that
+/// it names, as the API server has it (`EnsureObjectNamespaceMatchesRequestNamespace`).
 fn default_namespace(value: &mut Value, kind: Kind) {
     if !kind.row().namespaced {
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -436,7 +437,11 @@ mod tests {
         ] {
             check(api_version, kind, "custom resources are not supported yet");
         }
-        check("policy/v1beta1", "PodSecurityPolicy", "this kind of Kubernetes is not supported yet");
+        for (api_version, kind) in
+            [("storagemigration.k8s.io/v1beta1", "StorageVersionMigration"), ("policy/v1beta1", "PodSecurityPolicy")]
+        {
+            check(api_version, kind, "this kind of Kubernetes is not supported yet");
+        }
         check("extensions/v1beta1", "Ingress", "write apiVersion: networking.k8s.io/v1");
         check("network.k8s.io/v1", "Ingress", "write apiVersion: networking.k8s.io/v1");
         check("app/v1", "Deployment", "write apiVersion: apps/v1");

@@ -412,7 +412,7 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
         UserAction::Apply(objects) | UserAction::Create(objects) => objects.iter().for_each(|o| known.add(o)),
-        UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
+        UserAction::Delete(key) | UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
             places.check(field, &NodeSet::Names(vec![key.name().to_owned()]));
         }
         UserAction::Delete(key) | UserAction::Patch { key, .. } => _ = known.check(field, key),

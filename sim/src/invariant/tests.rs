@@ -13,7 +13,7 @@ use super::{Invariant, stale_cache, stale_view, unsettled};
 use crate::converge::objects;
 use crate::fault::FaultId;
 use crate::run::plain;
-use crate::scenario::{Action, UserAction};
+use crate::scenario::{Action, ImageProfile, UserAction};
 use crate::world::World;
 
 fn object(value: Value) -> Object {
@@ -53,7 +53,10 @@ fn settled() -> World {
         ),
     ];
     let apply: Action = UserAction::Apply(objects).into();
-    let mut world = World::new(&plain(3, 1), 1, vec![(Duration::from_secs(2), apply)], false);
+    let mut scenario = plain(3, 1);
+    // With a profile, it runs on in the pod that is never to start again as well.
+    scenario.images.insert("i".to_owned(), ImageProfile::default());
+    let mut world = World::new(&scenario, 1, vec![(Duration::from_secs(2), apply)], false);
     world.run_to(60);
     world
 }
