@@ -14,6 +14,7 @@ pub mod limits;
 pub mod machine;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod proxy;
 pub mod random;
 pub mod read_ahead;

@@ -175,6 +175,16 @@ pub const DNS_ALIASES: usize = 8;
 pub const DNS_TTL: u32 = 30;
 /// How deep the schema of a custom resource may nest.
 pub const SCHEMA_DEPTH: usize = 64;
+/// Most fields that an object does not have, or has twice, which one answer names (`sigs.k8s.io/json`).
+pub const STRICT_ERRORS: usize = 100;
+/// How deep the paths of `managedFields` may be.
+pub const FIELDS_DEPTH: usize = 128;
+/// Most managers of an object by updates; of more, the oldest become one (`DefaultMaxUpdateManagers`).
+pub const UPDATE_MANAGERS: usize = 10;
+/// How deep the messages of a protobuf body may nest.
+pub const PROTOBUF_DEPTH: usize = 100;
+/// Most values that a protobuf body may stand for: an empty message takes two bytes there and some hundred here.
+pub const PROTOBUF_VALUES: usize = 1_000_000;
 /// Most operations in a JSON patch (apiserver `maxJSONPatchOperations`).
 pub const JSON_PATCH_OPERATIONS: usize = 10_000;
 /// Most bytes that the copy operations of one JSON patch may make (apiserver `JSONPatchMaxCopyBytes`).

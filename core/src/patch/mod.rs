@@ -5,13 +5,13 @@
 
 mod json;
 mod strategic;
-mod table;
 mod three_way;
 
 use serde_json::Value;
 
 use crate::api::{Patch, Reason, Status};
 use crate::object::{Kind, Object};
+use crate::schema::{Type, builtin_kind};
 
 /// Applies a patch to an object as clients see it.
 pub fn apply(object: &Object, patch: &Patch) -> Result<Value, Status> {
@@ -30,14 +30,9 @@ pub fn apply_value(kind: Kind, mut value: Value, patch: &Patch) -> Result<Value,
         }
         Patch::Json(patch) => json::apply(value, patch),
         Patch::Strategic(patch) => strategic(kind, value, patch),
-        Patch::Apply { .. } => Err(Status {
-            reason: Reason::UnsupportedMediaType,
-            message: "the body of the request was in an unknown format - accepted media types include: \
-                      application/json-patch+json, application/merge-patch+json, \
-                      application/strategic-merge-patch+json"
-                .into(),
-            details: None,
-        }),
+        Patch::Apply { .. } => {
+            Err(unknown_format(&["json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]))
+        }
     }
 }
 
@@ -55,8 +50,24 @@ pub fn three_way(
     let none = serde_json::Map::new();
     let original = original.and_then(Value::as_object).unwrap_or(&none);
     let [modified, current] = [modified, current].map(|v| v.as_object().unwrap_or(&none));
-    let patch = three_way::patch(original, modified, current, table::Type::of_kind(&kind.row().kind))?;
+    let patch = three_way::patch(original, modified, current, go_type(kind).unwrap_or(Type::any()))?;
     Ok((!patch.is_empty()).then_some(Value::Object(patch)))
+}
+
+/// The Go type of a kind, which says how it merges; custom resources have none.
+fn go_type(kind: Kind) -> Option<Type<'static>> {
+    let row = kind.built_in()?;
+    builtin_kind(&row.api_version(), &row.kind)
+}
+
+/// 415: this resource takes patches of these types only.
+fn unknown_format(accepted: &[&str]) -> Status {
+    let types: Vec<String> = accepted.iter().map(|t| format!("application/{t}")).collect();
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        types.join(", ")
+    );
+    Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None }
 }
 
 fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
@@ -64,12 +75,9 @@ fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
         let message = "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}";
         return Err(Status::bad_request(message));
     };
-    let Some(row) = kind.built_in() else {
-        let message = "the body of the request was in an unknown format - accepted media types include: \
-                       application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
-        return Err(Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None });
+    let Some(of) = go_type(kind) else {
+        return Err(unknown_format(&["json-patch+json", "merge-patch+json", "apply-patch+yaml"]));
     };
-    let of = table::Type::of_kind(&row.kind);
     strategic::merge(original, patch.clone(), of).map(Value::Object).map_err(|why| {
         // The library's "bad patch" errors are the client's; all are.
         Status::bad_request(why)

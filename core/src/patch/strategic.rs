@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::table::{Treatment, Type};
+use crate::schema::{Shape, Type};
 
 pub(super) const DIRECTIVE: &str = "$patch";
 pub(super) const RETAIN: &str = "$retainKeys";
@@ -16,8 +16,34 @@ type Fields = Map<String, Value>;
 /// Why a patch cannot be applied.
 pub(super) type Wrong = String;
 
+/// What strategic merge does with a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Treatment<'a> {
+    /// A map is merged, a list replaced.
+    Plain,
+    /// A list is merged: of maps by this key, of primitives where the key is empty.
+    Merge(&'a str),
+    /// A map is replaced.
+    Replace,
+}
+
+/// How a field is treated, and its type; the type of the items of a list.
+pub(super) fn treatment<'a>(of: Type<'a>, name: &str) -> (Treatment<'a>, Type<'a>) {
+    let Some(inner) = of.field(name) else { return (Treatment::Plain, Type::any()) };
+    let inner = match inner.shape() {
+        Shape::List(items, _) => items,
+        Shape::Scalar(_) | Shape::Message(_) | Shape::Map(_) => inner,
+    };
+    let Some(field) = of.message().and_then(|m| m.field(name)) else { return (Treatment::Plain, inner) };
+    match &field.merge.by {
+        Some(by) => (Treatment::Merge(by), inner),
+        None if field.merge.replace => (Treatment::Replace, inner),
+        None => (Treatment::Plain, inner),
+    }
+}
+
 /// Merges `patch` into `original`, an object of type `of`.
-pub(super) fn merge(original: Fields, mut patch: Fields, of: Type) -> Result<Fields, Wrong> {
+pub(super) fn merge(original: Fields, mut patch: Fields, of: Type<'_>) -> Result<Fields, Wrong> {
     match patch.remove(DIRECTIVE) {
         None => {}
         Some(directive) => match directive.as_str() {
@@ -35,7 +61,7 @@ pub(super) fn merge(original: Fields, mut patch: Fields, of: Type) -> Result<Fie
             remove_items(&mut merged, field, &value)?;
             continue;
         }
-        let (treatment, inner) = of.field(&key);
+        let (treatment, inner) = treatment(of, &key);
         let next = match (merged.remove(&key), value) {
             (_, Value::Null) => continue,
             (Some(Value::Object(old)), Value::Object(new)) if treatment != Treatment::Replace => {
@@ -72,14 +98,14 @@ fn retain(merged: &mut Fields, patch: &mut Fields) -> Result<(), Wrong> {
 }
 
 /// Lists whose order the patch states are merged and put in that order at once.
-fn ordered_lists(merged: &mut Fields, patch: &mut Fields, of: Type) -> Result<(), Wrong> {
+fn ordered_lists(merged: &mut Fields, patch: &mut Fields, of: Type<'_>) -> Result<(), Wrong> {
     let orders: Vec<String> = patch.keys().filter(|k| k.starts_with(ORDER)).cloned().collect();
     for directive in orders {
         let field = directive[ORDER.len()..].to_owned();
         let Some(Value::Array(order)) = patch.remove(&directive) else {
             return Err(format!("{directive} should have a list"));
         };
-        let (treatment, inner) = of.field(&field);
+        let (treatment, inner) = treatment(of, &field);
         let by = match treatment {
             Treatment::Merge(by) => by,
             Treatment::Plain | Treatment::Replace => "",
@@ -138,7 +164,7 @@ fn remove_items(merged: &mut Fields, field: &str, gone: &Value) -> Result<(), Wr
 }
 
 /// Merges a list of maps by a key, or a list of primitives as a set.
-fn merge_list(old: Vec<Value>, new: Vec<Value>, by: &str, of: Type) -> Result<Vec<Value>, Wrong> {
+fn merge_list(old: Vec<Value>, new: Vec<Value>, by: &str, of: Type<'_>) -> Result<Vec<Value>, Wrong> {
     if old.is_empty() && new.is_empty() {
         return Ok(old);
     }

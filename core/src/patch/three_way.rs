@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::strategic::{DELETE, DIRECTIVE, ORDER, RETAIN};
-use super::table::{Treatment, Type};
+use super::strategic::{DELETE, DIRECTIVE, ORDER, RETAIN, Treatment, treatment};
+use crate::schema::Type;
 
 type Fields = Map<String, Value>;
 
@@ -27,14 +27,14 @@ struct How {
 }
 
 /// The strategic merge patch for an object of type `of`; empty if there is nothing to be done.
-pub(super) fn patch(original: &Fields, modified: &Fields, current: &Fields, of: Type) -> Result<Fields, String> {
+pub(super) fn patch(original: &Fields, modified: &Fields, current: &Fields, of: Type<'_>) -> Result<Fields, String> {
     let changes = diff(current, modified, of, How { want: Want::Changes, retain: false })?;
     let deletions = diff(original, modified, of, How { want: Want::Deletions, retain: false })?;
     Ok(lay_over(deletions, changes, of))
 }
 
 /// What leads from `old` to `new` (`diffMaps`).
-fn diff(old: &Fields, new: &Fields, of: Type, how: How) -> Result<Fields, String> {
+fn diff(old: &Fields, new: &Fields, of: Type<'_>, how: How) -> Result<Fields, String> {
     let (want, mut patch) = (how.want, Fields::new());
     for (key, new) in new {
         let old = match old.get(key) {
@@ -46,8 +46,8 @@ fn diff(old: &Fields, new: &Fields, of: Type, how: How) -> Result<Fields, String
                 continue;
             }
         };
-        let (treatment, inner) = of.field(key);
-        let how = How { want, retain: of.retains_keys(key) };
+        let (treatment, inner) = treatment(of, key);
+        let how = How { want, retain: retains_keys(of, key) };
         match (old, new, treatment) {
             (Value::Object(old), Value::Object(new), Treatment::Plain | Treatment::Merge(_)) => {
                 let inner = diff(old, new, inner, how)?;
@@ -75,12 +75,17 @@ fn diff(old: &Fields, new: &Fields, of: Type, how: How) -> Result<Fields, String
     Ok(patch)
 }
 
+/// Whether a patch of this field, or of an item of it, says which of its keys stay.
+fn retains_keys(of: Type<'_>, name: &str) -> bool {
+    of.message().and_then(|m| m.field(name)).is_some_and(|f| f.merge.retain_keys)
+}
+
 fn same_type(a: &Value, b: &Value) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 /// What leads from one list to another that are merged by a key, or as sets (`diffLists`).
-fn diff_list(field: &str, old: &[Value], new: &[Value], by: &str, of: Type, how: How) -> Result<Fields, String> {
+fn diff_list(field: &str, old: &[Value], new: &[Value], by: &str, of: Type<'_>, how: How) -> Result<Fields, String> {
     let mut patch = Fields::new();
     if old.is_empty() {
         if !new.is_empty() && how.want == Want::Changes {
@@ -119,7 +124,7 @@ fn key_of<'v>(item: &'v Value, by: &str) -> &'v Value {
 }
 
 /// Goes through both lists in order of their keys, as upstream does: items of one key are paired in that order.
-fn diff_maps_of_list(old: &[Value], new: &[Value], by: &str, of: Type, how: How) -> Result<Vec<Value>, String> {
+fn diff_maps_of_list(old: &[Value], new: &[Value], by: &str, of: Type<'_>, how: How) -> Result<Vec<Value>, String> {
     let (old, sorted) = (by_key(old, by)?, by_key(new, by)?);
     let (mut changed, mut deleted): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     let (mut i, mut j) = (0, 0);
@@ -173,9 +178,9 @@ fn sort_as(items: &mut [Value], order: &[Value], by: &str) {
 }
 
 /// Both patches as one (`mergeMap`, where both are patches and neither is carried out).
-fn lay_over(mut fields: Fields, over: Fields, of: Type) -> Fields {
+fn lay_over(mut fields: Fields, over: Fields, of: Type<'_>) -> Fields {
     for (key, value) in over {
-        let (treatment, inner) = of.field(&key);
+        let (treatment, inner) = treatment(of, &key);
         let next = match (fields.remove(&key), value) {
             (Some(Value::Object(under)), Value::Object(over)) if treatment != Treatment::Replace => {
                 Value::Object(lay_over(under, over, inner))
@@ -196,7 +201,7 @@ fn lay_over(mut fields: Fields, over: Fields, of: Type) -> Fields {
     fields
 }
 
-fn lay_list_over(under: Vec<Value>, over: Vec<Value>, by: &str, of: Type, order: &[Value]) -> Vec<Value> {
+fn lay_list_over(under: Vec<Value>, over: Vec<Value>, by: &str, of: Type<'_>, order: &[Value]) -> Vec<Value> {
     let (deleted, mut merged): (Vec<Value>, Vec<Value>) = under.into_iter().partition(|i| i.get(DIRECTIVE).is_some());
     for item in over {
         let known = merged.iter_mut().find(|m| m[by] == item[by]);

@@ -10,6 +10,8 @@ mod text;
 pub use custom::prune;
 
 #[cfg(test)]
+pub(crate) mod draw;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -279,6 +281,21 @@ impl<'a> Type<'a> {
     /// The type of a field of this type's message.
     pub fn type_of(self, field: &Field) -> Type<'a> {
         self.at(field.of)
+    }
+
+    /// What a field is if it is absent: what its type says, or the zero of a scalar that Kubernetes requires.
+    pub fn default_of(self, name: &str) -> Option<Value> {
+        let message = self.message()?;
+        let field = message.field(name)?;
+        if field.default.is_some() || !field.required || message.name.is_empty() {
+            return field.default.clone();
+        }
+        match self.type_of(field).shape() {
+            Shape::Scalar(Scalar::String) => Some(Value::from("")),
+            Shape::Scalar(Scalar::Int32 | Scalar::Int64) => Some(Value::from(0)),
+            Shape::Scalar(Scalar::Bool) => Some(Value::from(false)),
+            Shape::Scalar(_) | Shape::Message(_) | Shape::Map(_) | Shape::List(..) => None,
+        }
     }
 
     /// Text.
