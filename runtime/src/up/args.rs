@@ -13,7 +13,11 @@ Examples:
   skeg up --nodes 1000 --kubeconfig /tmp/skeg.yaml
       a thousand nodes; the kubeconfig is written to a file of its own
 
-The cluster lives in memory and is gone when it ends (Ctrl-C, SIGTERM or `skeg down`).
+  skeg up --in-memory
+      nothing is kept: the cluster is gone when it ends
+
+A cluster ends by Ctrl-C, SIGTERM or `skeg down`. What it was is found again in its data directory by the next one,
+also after a crash: nothing is acknowledged before it is safe on disk.
 
 Exit codes:
   0  it ran, and was asked to end
@@ -28,6 +32,12 @@ pub struct UpArgs {
     /// Address to serve the API at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
+    /// Where the cluster is kept; ~/.local/share/skeg where not given.
+    #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep nothing on disk.
+    #[arg(long)]
+    pub in_memory: bool,
     /// Where to write the kubeconfig; without it, it is merged into your own ($KUBECONFIG or ~/.kube/config).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

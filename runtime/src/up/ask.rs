@@ -120,6 +120,10 @@ pub enum Inbound {
     Ask(Ask, oneshot::Sender<Reply>),
     /// The watch with this number has nobody who reads it.
     Cancel(u64),
+    /// The journal has made safe what it was given, up to this number.
+    Synced(u64),
+    /// The journal cannot be written: nothing can be acknowledged any more.
+    Fail(String),
     /// The end.
     Stop,
 }

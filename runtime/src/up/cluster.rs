@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
-use skeg_core::store::{self, FromStore, MemoryStore, StoreClient, StoreRequest};
+use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kinds, Machine, Mono, Now, Rng, Wall};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
@@ -23,6 +23,7 @@ use skeg_sim::subnet::Subnet;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
+use super::keeper::Keeper;
 
 /// The connection of everything that comes over HTTP.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -81,7 +82,7 @@ enum Sleeper {
 /// The machines, and what is between them.
 pub struct Cluster {
     started: Instant,
-    store: MemoryStore,
+    store: Keeper,
     api: apiserver::ApiServer,
     members: Vec<Member>,
     /// Container runtimes, and the member that is the node's agent.
@@ -97,13 +98,11 @@ pub struct Cluster {
     bootstrap: Bootstrap,
     ready: Arc<AtomicBool>,
     api_out: Vec<apiserver::Out>,
-    store_out: Vec<store::Out>,
 }
 
 impl Cluster {
     /// Builds the machines; nothing runs yet. `ready` is set once the cluster has what every cluster has.
-    pub fn new(plan: Plan, ready: Arc<AtomicBool>) -> Cluster {
-        let kinds = Kinds::default();
+    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, ready: Arc<AtomicBool>) -> Cluster {
         let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
         let Plan { seed, nodes, images, bootstrap } = plan;
         let start = |name: String, role: Role| {
@@ -124,7 +123,7 @@ impl Cluster {
         let rng = Rng::stream(seed, "api-server", 0);
         Cluster {
             started: Instant::now(),
-            store: MemoryStore::new(),
+            store,
             api: apiserver::ApiServer::new(apiserver::Config { kinds, ..apiserver::Config::default() }, rng),
             members,
             runtimes,
@@ -139,12 +138,11 @@ impl Cluster {
             bootstrap,
             ready,
             api_out: Vec::new(),
-            store_out: Vec::new(),
         }
     }
 
-    /// Runs until it is told to stop, or nobody is left who could ask.
-    pub fn run(mut self, inbox: &Receiver<Inbound>) {
+    /// Runs until it is told to stop, or nobody is left who could ask; an error if its journal cannot be written.
+    pub fn run(mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
         while !self.api.is_ready() {
             self.carry_out();
@@ -161,7 +159,7 @@ impl Cluster {
             let inbound = match inbox.recv_timeout(self.until_next()) {
                 Ok(inbound) => inbound,
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(TAKEN_AT_ONCE);
             for inbound in std::iter::once(inbound).chain(more) {
@@ -175,7 +173,12 @@ impl Cluster {
                         let message = self.clients.cancel(watch);
                         self.queue.push_back(Message::ToApi(HTTP, message));
                     }
-                    Inbound::Stop => return,
+                    Inbound::Synced(number) => {
+                        let told = self.store.synced(number);
+                        self.after_store(told);
+                    }
+                    Inbound::Fail(why) => return Err(why),
+                    Inbound::Stop => return Ok(()),
                 }
             }
         }
@@ -214,8 +217,8 @@ impl Cluster {
         match sleeper {
             Sleeper::Store => {
                 self.store_armed = None;
-                self.store.handle_timeout(now, &mut self.store_out);
-                self.after_store();
+                let told = self.store.handle_timeout(now);
+                self.after_store(told);
             }
             Sleeper::Api => {
                 self.api_armed = None;
@@ -250,8 +253,8 @@ impl Cluster {
                 }
                 Message::ToMember(member, message) => self.step_member(member, now, Some(message)),
                 Message::ToStore(id, request) => {
-                    self.store.handle(now, store::In::Request(API, id, request), &mut self.store_out);
-                    self.after_store();
+                    let told = self.store.handle(now, API, id, request);
+                    self.after_store(told);
                 }
                 Message::FromStore(message) => {
                     self.api.handle(now, apiserver::In::Store(message), &mut self.api_out);
@@ -261,8 +264,8 @@ impl Cluster {
         }
     }
 
-    fn after_store(&mut self) {
-        self.queue.extend(self.store_out.drain(..).map(|out| Message::FromStore(out.msg)));
+    fn after_store(&mut self, told: Vec<FromStore>) {
+        self.queue.extend(told.into_iter().map(Message::FromStore));
         arm(&mut self.timers, &mut self.store_armed, Sleeper::Store, self.store.poll_timeout());
     }
 

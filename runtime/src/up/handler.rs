@@ -63,7 +63,8 @@ fn method_not_allowed() -> Status {
     Status { reason: Reason::MethodNotAllowed, message, details: None }
 }
 
-fn wall() -> Wall {
+/// The time of day.
+pub fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

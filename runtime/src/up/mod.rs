@@ -10,10 +10,12 @@ mod body;
 mod bootstrap;
 mod clients;
 mod cluster;
+mod data;
 mod discovery;
 mod handler;
 mod identity;
 mod instance;
+mod keeper;
 mod kubeconfig;
 mod log;
 mod openapi;
@@ -31,9 +33,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use skeg_core::agent::AgentConfig;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::store::journal::Tail;
+use skeg_core::store::{Codec, DurableStore, MemoryStore, Recovered};
+use skeg_core::{Kinds, Mono, Now};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -44,8 +50,10 @@ pub use instance::{down, status};
 use ask::Inbound;
 use bootstrap::Bootstrap;
 use cluster::{Cluster, Plan};
+use data::{DataDir, Found};
 use handler::Handler;
 use instance::{Instance, Running};
+use keeper::Keeper;
 
 use crate::Exit;
 use crate::disk::explain;
@@ -66,7 +74,15 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     let address = listener.local_addr().map_err(|e| listen_error(args.listen, &e))?;
     let mut running = Running::claim(address)?;
 
-    let pki = pki::generate(&[address.ip()]).map_err(|e| format!("error: certificates could not be made: {e}"))?;
+    let data = match (&args.data_dir, args.in_memory) {
+        (_, true) => None,
+        (Some(dir), false) => Some(DataDir::open(dir)?),
+        (None, false) => Some(DataDir::open(&data::default_path()?)?),
+    };
+    let pki = match &data {
+        Some((dir, _)) => pki::kept_in(&dir.path().join("pki"), &[address.ip()])?,
+        None => pki::generate(&[address.ip()])?,
+    };
     let tls = server::tls(&pki).map_err(|e| format!("error: TLS could not be set up: {e}"))?;
     let reached = reached_at(address);
     let url = format!("https://{reached}");
@@ -74,21 +90,10 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         Some(path) => path.clone(),
         None => kubeconfig::users_own()?,
     };
-    kubeconfig::merge(&kubeconfig, &url, &pki)?;
 
-    let (to_cluster, inbox) = mpsc::channel();
     let ready = Arc::new(AtomicBool::new(false));
-    let (nodes, advertised, is_ready) = (args.nodes, advertised(address), Arc::clone(&ready));
-    let seed = seed()?;
-    // Dropped when the cluster's thread ends, however that comes about.
-    let (alive, ended) = oneshot::channel::<()>();
-    let machines = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-        let _alive = alive;
-        let (nodes, bootstrap) = ((0..nodes).map(node).collect(), Bootstrap::new(advertised));
-        let plan = Plan { seed, nodes, images: BTreeMap::new(), bootstrap };
-        Cluster::new(plan, is_ready).run(&inbox);
-    });
-    let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+    let (to_cluster, machines, ended) = start_machines(args.nodes, advertised(address), data, Arc::clone(&ready))?;
+    kubeconfig::merge(&kubeconfig, &url, &pki)?;
 
     running.describe(&Instance { pid: std::process::id(), url, kubeconfig: kubeconfig.clone(), nodes: args.nodes })?;
     let handler = Arc::new(Handler::new(to_cluster.clone(), ready, reached.to_string()));
@@ -110,10 +115,75 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;
     // The cluster may have ended by itself, which joining it shows.
     let _ = to_cluster.send(Inbound::Stop);
+    finish(machines)
+}
+
+/// The way to the machines' thread, the thread, and what is closed when it ends, however that comes about.
+type Machines = (mpsc::Sender<Inbound>, JoinHandle<Result<(), String>>, oneshot::Receiver<()>);
+
+/// Starts the thread of the machines, and waits until they have read their data.
+fn start_machines(
+    nodes: u32,
+    advertised: SocketAddr,
+    data: Option<(DataDir, Found)>,
+    ready: Arc<AtomicBool>,
+) -> Result<Machines, String> {
+    let seed = seed()?;
+    let (to_cluster, inbox) = mpsc::channel();
+    let (alive, ended) = oneshot::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    let from_journal = to_cluster.clone();
+    let thread = std::thread::Builder::new().name("cluster".to_owned());
+    let machines = thread.spawn(move || {
+        let _alive = alive;
+        let kinds = Kinds::default();
+        let keeper = match data {
+            Some((dir, found)) => recover(dir, &found, &kinds, from_journal)?,
+            None => Keeper::Memory(MemoryStore::new()),
+        };
+        let (nodes, bootstrap) = ((0..nodes).map(node).collect(), Bootstrap::new(advertised));
+        let plan = Plan { seed, nodes, images: BTreeMap::new(), bootstrap };
+        let cluster = Cluster::new(plan, kinds, keeper, ready);
+        // Whoever started this thread waits for it.
+        let _ = started.send(());
+        cluster.run(&inbox)
+    });
+    let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+    if has_started.recv().is_err() {
+        // It ended before it had begun, and says why.
+        finish(machines)?;
+        unreachable!("without an error the machines begin");
+    }
+    Ok((to_cluster, machines, ended))
+}
+
+/// Waits for the cluster's thread, and tells how it ended.
+fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
     match machines.join() {
-        Ok(()) => Ok(Exit::Well),
+        Ok(ended) => ended.map(|()| Exit::Well),
         Err(_) => Err("error: the cluster has crashed, see above; this is a bug of skeg".to_owned()),
     }
+}
+
+/// The store as it was when the last cluster ended, and its journal, which goes on.
+fn recover(dir: DataDir, found: &Found, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+    let path = dir.path().to_owned();
+    let at = Now { mono: Mono::ZERO, wall: handler::wall() };
+    let mut codec = Codec::new(kinds.clone());
+    let recovered = DurableStore::recover(at, &mut codec, found.snapshot.as_deref(), &found.journal);
+    let Recovered { store, end, tail, replayed } =
+        recovered.map_err(|e| format!("error: {}: {e}; it is left as it is", path.display()))?;
+    if tail != Tail::Clean {
+        tracing::warn!("{}: {tail}; it was not acknowledged, and is cut off", path.display());
+    }
+    tracing::info!(dir = %path.display(), revision = store.memory().revision().0, replayed, "the data is read");
+    let journal = dir.continue_journal(end)?;
+    let room = journal.room();
+    let (jobs, inbox) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("journal".to_owned());
+    let writer = thread.spawn(move || journal.run(&inbox, &cluster));
+    writer.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+    Ok(Keeper::durable(store, jobs, room))
 }
 
 fn start_log(format: args::LogFormat) {

@@ -1,14 +1,19 @@
 //! Certificates of a cluster: an authority of its own, the server's, and the administrator's.
 
+use std::fs;
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 use super::bootstrap::KUBERNETES_IP;
 use super::identity::MASTERS;
+use crate::disk::explain;
 
 /// Names by which pods reach the API server.
 const SERVICE_NAMES: [&str; 5] =
@@ -32,8 +37,6 @@ pub struct Pair {
 pub struct Pki {
     /// The authority's certificate, PEM.
     pub ca_pem: String,
-    /// The authority's certificate, DER.
-    pub ca: Vec<u8>,
     /// The server's.
     pub server: Pair,
     /// The administrator's.
@@ -51,14 +54,57 @@ fn named(common_name: &str, organisation: Option<&str>) -> CertificateParams {
     params
 }
 
-/// Makes an authority and what it signs, for a server that listens at these addresses.
-pub fn generate(addresses: &[IpAddr]) -> Result<Pki, rcgen::Error> {
-    let mut authority = named("kubernetes", None);
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+/// An authority: its certificate and its key, PEM.
+struct Authority {
+    certificate: String,
+    key: String,
+}
 
+fn new_authority() -> Result<Authority, rcgen::Error> {
+    let mut params = named("kubernetes", None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok(Authority { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// Makes an authority and what it signs, for a server that listens at these addresses.
+pub fn generate(addresses: &[IpAddr]) -> Result<Pki, String> {
+    let made = new_authority().and_then(|authority| issue(&authority, addresses));
+    made.map_err(|e| format!("error: certificates could not be made: {e}"))
+}
+
+/// As [`generate`], but with the authority that is kept in a directory, so that what it has signed stays good.
+pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
+    let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let error = |path: &Path, e: &std::io::Error| format!("error: {}: {}", path.display(), explain(e));
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(error(path, &e)),
+    };
+    let bad = |e: rcgen::Error| format!("error: {}: {e}", dir.display());
+    let authority = match (read(&certificate)?, read(&key)?) {
+        (Some(certificate), Some(key)) => Authority { certificate, key },
+        _ => {
+            let authority = new_authority().map_err(bad)?;
+            fs::create_dir_all(dir).map_err(|e| error(dir, &e))?;
+            // The key comes first: a certificate without its key would be made anew.
+            for (path, text) in [(&key, &authority.key), (&certificate, &authority.certificate)] {
+                let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+                let written = file.and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
+                written.map_err(|e| error(path, &e))?;
+            }
+            authority
+        }
+    };
+    issue(&authority, addresses).map_err(bad)
+}
+
+fn issue(authority: &Authority, addresses: &[IpAddr]) -> Result<Pki, rcgen::Error> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut server = named("kube-apiserver", None);
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     for name in SERVICE_NAMES {
@@ -71,16 +117,10 @@ pub fn generate(addresses: &[IpAddr]) -> Result<Pki, rcgen::Error> {
     }
     let mut admin = named("kubernetes-admin", Some(MASTERS));
     admin.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-
-    Ok(Pki {
-        ca_pem: authority.pem(),
-        ca: authority.der().to_vec(),
-        server: sign(server, &authority)?,
-        admin: sign(admin, &authority)?,
-    })
+    Ok(Pki { ca_pem: authority.certificate.clone(), server: sign(server, &issuer)?, admin: sign(admin, &issuer)? })
 }
 
-fn sign(mut params: CertificateParams, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Pair, rcgen::Error> {
+fn sign(mut params: CertificateParams, authority: &Issuer<'_, KeyPair>) -> Result<Pair, rcgen::Error> {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority)?;

@@ -64,8 +64,13 @@ impl Answer {
 }
 
 impl Cluster {
-    /// Starts one, and waits until it answers.
+    /// Starts one in memory, and waits until it answers.
     pub fn start(test: &str, args: &[&str]) -> Cluster {
+        Cluster::start_with(test, &[&["--in-memory"], args].concat())
+    }
+
+    /// Starts one, and waits until it answers.
+    pub fn start_with(test: &str, args: &[&str]) -> Cluster {
         let kubeconfig = scratch(test).join("kubeconfig");
         let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
         command.args(["up", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(&kubeconfig).args(args);
@@ -123,7 +128,20 @@ impl Cluster {
         stream.write_all(format!("{head}\r\n").as_bytes()).expect("it reads");
         // Who is refused early may not read all of the body.
         let _ = stream.write_all(body).and_then(|()| stream.flush());
-        read_answer(&mut BufReader::new(stream))
+        read_answer(&mut BufReader::new(stream)).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    /// Creates an object while the cluster may die at any moment: whether it was acknowledged.
+    pub fn try_create(&self, path: &str, body: &Value) -> bool {
+        let Ok(stream) = TcpStream::connect(&self.address) else { return false };
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let connection = ClientConnection::new(Arc::clone(&self.admin), name).expect("TLS can be set up");
+        let mut stream = StreamOwned::new(connection, stream);
+        let body = body.to_string();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+        sent.is_ok() && read_answer(&mut BufReader::new(stream)).is_ok_and(|answer| answer.code == 201)
     }
 
     /// Sends a request as the administrator.
@@ -194,6 +212,17 @@ impl Cluster {
         skeg.args([command, "--listen", &self.address]).output().expect("the binary runs")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Waits until the process has ended, and tells how.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().expect("it is our child").code()
@@ -208,14 +237,15 @@ impl Drop for Cluster {
     }
 }
 
-fn read_answer(reader: &mut impl BufRead) -> Answer {
+fn read_answer(reader: &mut impl BufRead) -> std::io::Result<Answer> {
     let mut line = String::new();
-    reader.read_line(&mut line).expect("it answers");
-    let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or_else(|| panic!("no answer: {line:?}"));
+    let bad = |line: &str| std::io::Error::other(format!("no answer: {line:?}"));
+    reader.read_line(&mut line)?;
+    let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or_else(|| bad(&line))?;
     let mut headers = Vec::new();
     loop {
         line.clear();
-        reader.read_line(&mut line).expect("headers come");
+        reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
@@ -223,10 +253,10 @@ fn read_answer(reader: &mut impl BufRead) -> Answer {
     if answer.header("transfer-encoding") == Some("chunked") {
         loop {
             line.clear();
-            reader.read_line(&mut line).expect("chunks come");
-            let length = usize::from_str_radix(line.trim(), 16).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+            reader.read_line(&mut line)?;
+            let length = usize::from_str_radix(line.trim(), 16).map_err(|_| bad(&line))?;
             let mut chunk = vec![0; length + 2];
-            reader.read_exact(&mut chunk).expect("chunks are whole");
+            reader.read_exact(&mut chunk)?;
             if length == 0 {
                 break;
             }
@@ -235,7 +265,7 @@ fn read_answer(reader: &mut impl BufRead) -> Answer {
     } else {
         let length = answer.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
         answer.body.resize(length, 0);
-        reader.read_exact(&mut answer.body).expect("the body is whole");
+        reader.read_exact(&mut answer.body)?;
     }
-    answer
+    Ok(answer)
 }

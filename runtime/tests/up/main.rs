@@ -6,5 +6,6 @@
 
 mod bad_input;
 mod client;
+mod crash;
 mod kubectl;
 mod objects;
