@@ -4,16 +4,16 @@
 //! runtimes, injects faults, checks invariants, records and replays. Same scenario and seed, same run: to the event.
 
 pub mod action;
+mod calendar_queue;
 pub mod clock;
 pub mod converge;
+pub mod event_queue;
 pub mod fault;
 pub mod files;
-pub mod heap;
 pub mod hook;
 pub mod invariant;
 pub mod net;
 pub mod outcome;
-mod pages;
 pub mod process;
 pub mod report;
 pub mod run;

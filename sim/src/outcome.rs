@@ -17,7 +17,7 @@ pub struct Outcome {
     pub simulated_seconds: f64,
     /// Real time passed; the only figure (with `peak_rss_bytes`) that differs between equal runs. Set by the driver.
     pub wall_seconds: f64,
-    /// Events of the world's heap that were carried out.
+    /// Events of the world's queue that were carried out.
     pub events: u64,
     /// Hash over all of them, in hexadecimal.
     pub event_hash: String,

@@ -12,13 +12,13 @@ use crate::api::{
 };
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::Mono;
-use crate::object::{Briefed, Object, Part, Pod, PodStatus, Revision};
+use crate::object::{Object, Part, Pod, PodStatus, Revision, Summarized};
 
 /// What a request in flight is for.
 #[derive(Clone, Debug)]
 enum Purpose {
     /// This status, written on this revision.
-    Status(Briefed<PodStatus>, Revision),
+    Status(Summarized<PodStatus>, Revision),
     /// The newest form of the pod, after a conflict.
     Read,
     /// The final deletion.
@@ -31,7 +31,7 @@ pub(super) struct StatusWrite {
     /// Something changed since the status was last made.
     pub(super) dirty: bool,
     /// The status as last made, or as last taken from the API.
-    pub(super) base: Briefed<PodStatus>,
+    pub(super) base: Summarized<PodStatus>,
     /// Whether the API has `base`.
     pub(super) acked: bool,
     /// Revision of the last write that was acknowledged.

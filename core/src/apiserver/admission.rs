@@ -17,8 +17,8 @@ use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::limits;
 use crate::object::{
-    BoundPodSpec, Briefed, FieldError, Kind, Object, ObjectKey, Part, Pod, PodCondition, PodStatus, Revision,
-    SharedPodSpec, TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
+    BoundPodSpec, FieldError, Kind, Object, ObjectKey, Part, Pod, PodCondition, PodStatus, Revision, SharedPodSpec,
+    Summarized, TAINT_NOT_READY, TAINT_UNREACHABLE, Text, defaults, qos_class, validation,
 };
 use crate::store::StoreKey;
 
@@ -35,7 +35,7 @@ struct Prepared {
     namespace: Rc<str>,
     /// What goes on: defaulted, admitted, validated.
     spec: Rc<BoundPodSpec>,
-    status: Briefed<PodStatus>,
+    status: Summarized<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
     /// Revision of the last change of what else decided: a PriorityClass, a RuntimeClass.

@@ -112,7 +112,7 @@ enum Job {
     /// The commit of a write.
     Commit(Box<Write>),
     /// Fresh values for a write.
-    Look(Box<Write>),
+    FetchFresh(Box<Write>),
     /// The store's revision, for a consistent read.
     Revision(Box<Read>),
     /// One object, straight from the store.
@@ -277,7 +277,7 @@ impl ApiServer {
             Job::Load => self.loaded(now, answer, out),
             Job::Watch => self.watching(now, id, answer, out),
             Job::Commit(write) => self.committed(now, write, answer, out),
-            Job::Look(write) => self.looked(now, write, answer, out),
+            Job::FetchFresh(write) => self.fetched_fresh(now, write, answer, out),
             Job::Revision(read) => self.revision_known(now, *read, answer, out),
             Job::Get(conn, id, key) => list::got(conn, id, &self.config.kinds.info(key.kind), &key, answer, out),
             Job::Page(page) => self.page_read(now, *page, answer, out),
@@ -291,7 +291,7 @@ impl ApiServer {
     fn give_up(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
         match job {
             Job::Commit(write) => self.answer(now, write.origin, Err(unknown_outcome()), out),
-            Job::Look(write) => self.answer(now, write.origin, Err(unavailable()), out),
+            Job::FetchFresh(write) => self.answer(now, write.origin, Err(unavailable()), out),
             Job::Revision(read) => reply(read.conn, read.id, Err(unavailable()), out),
             Job::Get(conn, id, _) => reply(conn, id, Err(unavailable()), out),
             Job::Page(page) => reply(page.conn, page.id, Err(unavailable()), out),

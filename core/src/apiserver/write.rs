@@ -41,7 +41,7 @@ pub(super) struct Write {
     /// Generated names that were taken.
     pub(super) names_tried: u32,
     /// A transaction has failed: what the next one compares is asked for first.
-    outrun: bool,
+    conflicted: bool,
     /// The answer if the commit that is on its way succeeds.
     response: Option<Response>,
 }
@@ -52,7 +52,7 @@ impl Write {
             forget_namespace(object);
         }
         let (fresh, admitted, response) = (Vec::new(), None, None);
-        Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, outrun: false, response })
+        Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, conflicted: false, response })
     }
 
     fn is_fresh(&self, key: &StoreKey) -> bool {
@@ -233,7 +233,7 @@ impl ApiServer {
                 if keys.is_empty() {
                     self.answer(now, write.origin, result, out);
                 } else {
-                    self.look(now, write, keys, out);
+                    self.fetch_fresh(now, write, keys, out);
                 }
             }
             Decision::Commit(commit) => self.commit(now, write, commit, out),
@@ -246,15 +246,15 @@ impl ApiServer {
         }
     }
 
-    fn look(&mut self, now: Now, mut write: Box<Write>, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
+    fn fetch_fresh(&mut self, now: Now, mut write: Box<Write>, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
         assert!(!keys.is_empty(), "a look has something to look for");
         // The answer carries no keys of what is absent, so the questions are kept, last and in order.
         write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
         let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
-        self.ask_store(now, Job::Look(write), StoreRequest::Txn(Box::new(txn)), out);
+        self.ask_store(now, Job::FetchFresh(write), StoreRequest::Txn(Box::new(txn)), out);
     }
 
-    pub(super) fn looked(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
+    pub(super) fn fetched_fresh(&mut self, now: Now, mut write: Box<Write>, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
             StoreReply::Txn { results, .. } => {
                 let first = write.fresh.len() - results.len();
@@ -278,11 +278,11 @@ impl ApiServer {
         if let Some(fence) = &write.request.fence {
             txn.compare.push(Compare::ModRevision(StoreKey::Fence(fence.lease.clone()), fence.epoch));
         }
-        if write.outrun {
+        if write.conflicted {
             let stale =
                 txn.compare.iter().map(compared).filter(|key| !write.is_fresh(key)).cloned().collect::<Vec<_>>();
             if !stale.is_empty() {
-                return self.look(now, write, stale, out);
+                return self.fetch_fresh(now, write, stale, out);
             }
         }
         write.response = Some(response);
@@ -296,8 +296,8 @@ impl ApiServer {
                 self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
-                // Somebody was faster. That is rare, so it costs a look and not every write a reading.
-                write.outrun = true;
+                // Somebody was faster. That is rare, so only then is what it compares read afresh, and not before every write.
+                write.conflicted = true;
                 write.fresh.clear();
                 self.write(now, write, out);
             }

@@ -11,7 +11,7 @@ pub(super) fn until_available(pod: &Pod, min_ready_seconds: Option<i32>, now: No
     if min.is_zero() {
         return None;
     }
-    let ready_for = pod.status.brief().since().map_or(Duration::ZERO, |since| now.wall.since(since));
+    let ready_for = pod.status.summary().since().map_or(Duration::ZERO, |since| now.wall.since(since));
     // Times in objects are whole seconds: one more makes sure that the moment has passed.
     (ready_for < min).then(|| min - ready_for + Duration::from_secs(1))
 }

@@ -32,7 +32,7 @@ pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
 
 /// `status.phase`, `Pending` where unset.
 pub fn pod_phase(pod: &Pod) -> &str {
-    match pod.status.brief().phase {
+    match pod.status.summary().phase {
         PodPhase::Pending => "Pending",
         PodPhase::Running => "Running",
         PodPhase::Succeeded => "Succeeded",
@@ -44,7 +44,7 @@ pub fn pod_phase(pod: &Pod) -> &str {
 
 /// Whether the pod has run to its end.
 pub fn is_pod_terminal(pod: &Pod) -> bool {
-    matches!(pod.status.brief().phase, PodPhase::Succeeded | PodPhase::Failed)
+    matches!(pod.status.summary().phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 /// Whether the pod counts as alive for a controller: not at its end and not being deleted.
@@ -54,7 +54,7 @@ pub fn is_pod_active(pod: &Pod) -> bool {
 
 /// Whether the pod's `Ready` condition is true.
 pub fn is_pod_ready(pod: &Pod) -> bool {
-    pod.status.brief().is_ready()
+    pod.status.summary().is_ready()
 }
 
 /// A node's condition by type.

@@ -64,12 +64,12 @@ pub use lease::RenewTime;
 pub use meta::Meta;
 pub use name_map::NameMap;
 pub use node::ReportedNodeStatus;
-pub use part::{Briefed, InBrief, Inline, Part};
+pub use part::{Inline, Part, Summarize, Summarized};
 pub use placement::{matches_node, tolerates};
 pub use pod::BoundPodSpec;
 pub use pod_spec::SharedPodSpec;
 pub use pod_status::{
-    Addresses, ContainerState, ContainerStatus, PodBrief, PodCondition, PodPhase, PodReadiness, PodStatus, Terminated,
+    Addresses, ContainerState, ContainerStatus, PodCondition, PodPhase, PodReadiness, PodStatus, PodSummary, Terminated,
 };
 pub use quantity::{Milli, QuantityError};
 pub use resources::{
@@ -568,7 +568,7 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Briefed PodStatus,
+resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Summarized PodStatus,
 |w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.map(PodStatus::new).unwrap_or_default()),
 |meta, spec, status| Self {
     metadata: meta,

@@ -67,59 +67,59 @@ impl<T: Clone + PartialEq + Debug> Part for Inline<T> {
     }
 }
 
-/// What can be told in brief.
-pub trait InBrief: Clone + PartialEq + Debug {
-    /// The brief. Small.
-    type Brief: Copy;
+/// What has a small summary of what everybody asks of it.
+pub trait Summarize: Clone + PartialEq + Debug {
+    /// The summary.
+    type Summary: Copy;
 
-    /// What is asked again and again.
-    fn in_brief(&self) -> Self::Brief;
+    /// Makes the summary from the whole.
+    fn summarize(&self) -> Self::Summary;
 }
 
-/// A part behind a counter of its own. What is asked most often is told in brief from beside the pointer: a condition
-/// of a pod would be found by comparing strings, each in memory of its own, in every pod that is counted or ranked.
-pub struct Briefed<T: InBrief> {
+/// A part behind a counter of its own, with its summary beside the pointer. Without the summary, each pod that is
+/// counted or ranked would be searched for a condition by comparing strings that are in no near cache.
+pub struct Summarized<T: Summarize> {
     shared: Rc<T>,
     /// Made when it is first asked for.
-    brief: Cell<Option<T::Brief>>,
+    summary: Cell<Option<T::Summary>>,
 }
 
-impl<T: InBrief> Briefed<T> {
-    /// In brief.
+impl<T: Summarize> Summarized<T> {
+    /// The summary, made when it is first asked for.
     #[inline]
-    pub fn brief(&self) -> T::Brief {
-        self.brief.get().unwrap_or_else(|| {
-            let brief = self.shared.in_brief();
-            self.brief.set(Some(brief));
-            brief
+    pub fn summary(&self) -> T::Summary {
+        self.summary.get().unwrap_or_else(|| {
+            let summary = self.shared.summarize();
+            self.summary.set(Some(summary));
+            summary
         })
     }
 
     /// Whether it is held in the same place as another.
-    pub fn is_held_as(&self, other: &Briefed<T>) -> bool {
+    pub fn is_held_as(&self, other: &Summarized<T>) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)
     }
 }
 
-impl<T: InBrief> Clone for Briefed<T> {
-    fn clone(&self) -> Briefed<T> {
-        Briefed { shared: Rc::clone(&self.shared), brief: self.brief.clone() }
+impl<T: Summarize> Clone for Summarized<T> {
+    fn clone(&self) -> Summarized<T> {
+        Summarized { shared: Rc::clone(&self.shared), summary: self.summary.clone() }
     }
 }
 
-impl<T: InBrief> PartialEq for Briefed<T> {
-    fn eq(&self, other: &Briefed<T>) -> bool {
+impl<T: Summarize> PartialEq for Summarized<T> {
+    fn eq(&self, other: &Summarized<T>) -> bool {
         self.is_held_as(other) || self.shared == other.shared
     }
 }
 
-impl<T: InBrief> Debug for Briefed<T> {
+impl<T: Summarize> Debug for Summarized<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.fmt(f)
     }
 }
 
-impl<T: InBrief> Deref for Briefed<T> {
+impl<T: Summarize> Deref for Summarized<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -127,19 +127,19 @@ impl<T: InBrief> Deref for Briefed<T> {
     }
 }
 
-impl<T: InBrief> Part for Briefed<T> {
+impl<T: Summarize> Part for Summarized<T> {
     type Of = T;
 
-    fn new(of: T) -> Briefed<T> {
-        Briefed { shared: Rc::new(of), brief: Cell::new(None) }
+    fn new(of: T) -> Summarized<T> {
+        Summarized { shared: Rc::new(of), summary: Cell::new(None) }
     }
 
-    fn same(&self, other: &Briefed<T>) -> bool {
+    fn same(&self, other: &Summarized<T>) -> bool {
         self == other
     }
 
     fn make_mut(&mut self) -> &mut T {
-        self.brief.set(None);
+        self.summary.set(None);
         Rc::make_mut(&mut self.shared)
     }
 }

@@ -1,9 +1,9 @@
-//! A Pod's status, and beside it in brief what everybody asks of it.
+//! A Pod's status, and beside it a summary of what everybody asks of it.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use serde::Serialize;
 
-use super::part::InBrief;
+use super::part::Summarize;
 use super::{Stamp, Text};
 use crate::machine::Wall;
 
@@ -383,7 +383,7 @@ pub enum PodReadiness {
 
 /// What is asked of a Pod's status again and again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PodBrief {
+pub struct PodSummary {
     /// `lastTransitionTime` of the `Ready` condition.
     since: Stamp,
     /// The most restarts of any of its containers, init containers left out.
@@ -394,12 +394,12 @@ pub struct PodBrief {
     pub readiness: PodReadiness,
 }
 
-impl InBrief for PodStatus {
-    type Brief = PodBrief;
+impl Summarize for PodStatus {
+    type Summary = PodSummary;
 
-    fn in_brief(&self) -> PodBrief {
+    fn summarize(&self) -> PodSummary {
         let ready = self.condition(&Text::READY);
-        PodBrief {
+        PodSummary {
             since: ready.map_or(Stamp::NONE, |c| c.last_transition_time),
             restarts: self.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0),
             phase: match self.phase.as_str() {
@@ -419,7 +419,7 @@ impl InBrief for PodStatus {
     }
 }
 
-impl PodBrief {
+impl PodSummary {
     /// Whether its `Ready` condition is true.
     pub fn is_ready(&self) -> bool {
         self.readiness == PodReadiness::Ready
@@ -437,7 +437,7 @@ mod tests {
 
     use super::{Addresses, ContainerState, PodPhase, PodReadiness, PodStatus};
     use crate::machine::Wall;
-    use crate::object::{Briefed, Part, Stamp, Text};
+    use crate::object::{Part, Stamp, Summarized, Text};
 
     fn status(value: Value) -> PodStatus {
         PodStatus::new(serde_json::from_value(value).expect("a status"))
@@ -511,18 +511,18 @@ mod tests {
             ],
             "containerStatuses": [container(3), container(5)],
         }));
-        let mut held = Briefed::new(status);
-        let brief = held.brief();
-        assert_eq!((brief.phase, brief.is_ready(), brief.restarts), (PodPhase::Running, true, 5));
-        assert_eq!(brief.since(), Some(Wall(7_000_000)));
+        let mut held = Summarized::new(status);
+        let summary = held.summary();
+        assert_eq!((summary.phase, summary.is_ready(), summary.restarts), (PodPhase::Running, true, 5));
+        assert_eq!(summary.since(), Some(Wall(7_000_000)));
         let copy = held.clone();
         let changed = held.make_mut();
         changed.phase = Text::FAILED;
         changed.conditions[1].status = Text::FALSE;
-        assert_eq!((held.brief().phase, held.brief().readiness), (PodPhase::Failed, PodReadiness::Not));
-        assert_eq!(copy.brief(), brief, "a copy that was made before is as it was");
-        let none = Briefed::new(PodStatus::default()).brief();
+        assert_eq!((held.summary().phase, held.summary().readiness), (PodPhase::Failed, PodReadiness::Not));
+        assert_eq!(copy.summary(), summary, "a copy that was made before is as it was");
+        let none = Summarized::new(PodStatus::default()).summary();
         assert_eq!((none.phase, none.readiness, none.since()), (PodPhase::Pending, PodReadiness::Absent, None));
-        assert_eq!(size_of::<Briefed<PodStatus>>(), 24);
+        assert_eq!(size_of::<Summarized<PodStatus>>(), 24);
     }
 }

@@ -1,4 +1,4 @@
-//! Faults: what fate does to a cluster, by hand in a scenario's timeline or drawn by the seed.
+//! Faults: what goes wrong in a cluster, by hand in a scenario's timeline or drawn by the seed.
 //!
 //! A fault is a type of its own in the file of its family, where all that it is stands side by side: how it is written
 //! in a scenario ([`FaultKind::read`]), what it is about, its words, what it does to the world, and how that is undone.
@@ -64,7 +64,7 @@ pub(crate) trait FaultKind {
 
 macro_rules! faults {
     ($($variant:ident $name:literal)*) => {
-        /// What fate does.
+        /// What goes wrong.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Fault { $($variant($variant),)* }

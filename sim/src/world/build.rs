@@ -11,11 +11,11 @@ use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
-use super::wakes::Wakes;
+use super::timers::Timers;
 use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
 use crate::clock::Clock;
+use crate::event_queue::EventQueue;
 use crate::fault::Layered;
-use crate::heap::Heap;
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
@@ -115,7 +115,7 @@ impl World {
                 services,
             });
         }
-        let (count, wakes) = (apis.len(), Wakes::new(mix(seed, 2), processes.len()));
+        let (count, timers) = (apis.len(), Timers::new(mix(seed, 2), processes.len()));
         let mut world = World {
             now: 0,
             seed,
@@ -130,8 +130,8 @@ impl World {
             events: 0,
             hash: mix(0, seed),
             counts: [0; TAGS.len()],
-            wakes,
-            heap: Heap::new(mix(seed, 1)),
+            timers,
+            event_queue: EventQueue::new(mix(seed, 1)),
             net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
             rng: Rng::stream(seed, "world", 0),
             images: scenario.images.clone(),
@@ -170,14 +170,14 @@ impl World {
             losing: None,
         };
         for i in 0..world.timeline.len() {
-            world.heap.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
+            world.event_queue.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
         }
         // Processes come up over the first second, agents last, as machines do.
         for p in 0..world.processes.len() {
             let late = world.processes[p].role.node().is_some();
             let at =
                 world.rng.below(if late { 1_000_000_000 } else { 50_000_000 }) + if late { 200_000_000 } else { 0 };
-            world.heap.push(at, Event::Restart { process: p as u32 });
+            world.event_queue.push(at, Event::Restart { process: p as u32 });
         }
         world
     }

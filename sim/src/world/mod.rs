@@ -1,12 +1,12 @@
-//! The world: owns virtual time, drives every process, carries every message, and lets fate act.
+//! The world: owns virtual time, drives every process, carries every message, and does what the timeline says.
 
 mod build;
-mod fate;
 mod node;
 #[cfg(test)]
 mod plant;
+mod timeline;
+mod timers;
 mod trace;
-mod wakes;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -23,19 +23,19 @@ use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
+use crate::calendar_queue::moment;
 use crate::clock::Clock;
+use crate::event_queue::EventQueue;
 use crate::fault::{Fault, FaultId, Layered};
-use crate::heap::Heap;
 use crate::invariant::{Checkers, Commit, Invariant};
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
-use crate::pages::moment;
 use crate::process::{Process, Running, Setup};
 use crate::runtime::{Fire, NodeRuntime};
 use crate::scenario::{Action, ImageProfile};
 use crate::statistics::Statistics;
 use crate::user::User;
-use wakes::{MANY, Wakes};
+use timers::{MANY, Timers};
 
 /// How long until an end notices that its connection is dead, at most.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -129,7 +129,7 @@ impl Event {
 enum Next {
     /// A process wakes.
     Wake(u32),
-    /// The event that stands at this place of the heap.
+    /// The event that stands at this place of the event queue.
     Queued(u32),
 }
 
@@ -238,8 +238,8 @@ pub struct World {
     /// Hash over all of them.
     pub hash: u64,
     counts: [u64; TAGS.len()],
-    wakes: Wakes,
-    heap: Heap<Event>,
+    timers: Timers,
+    event_queue: EventQueue<Event>,
     pub(crate) net: Network,
     pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
@@ -292,15 +292,15 @@ impl World {
     /// What happens next, and its moment, if that is not after `until`.
     #[inline(always)]
     fn pop(&mut self, until: u64) -> Option<(u64, Next)> {
-        let wake = self.wakes.next();
+        let wake = self.timers.next();
         self.read_ahead();
-        let other = self.heap.next(until.min(moment(wake)));
+        let other = self.event_queue.next(until.min(moment(wake)));
         if moment(wake.min(other)) > until {
             None
         } else if wake < other {
-            self.wakes.pop().map(|(at, process)| (at, Next::Wake(process)))
+            self.timers.pop().map(|(at, process)| (at, Next::Wake(process)))
         } else {
-            self.heap.pop().map(|(at, slot)| (at, Next::Queued(slot)))
+            self.event_queue.pop().map(|(at, slot)| (at, Next::Queued(slot)))
         }
     }
 
@@ -353,31 +353,31 @@ impl World {
         if self.traced {
             self.current = format!("{} {process}", TAGS[Tag::Wake as usize]);
         }
-        self.note(at, Tag::Wake, process, 0);
+        self.record_process_event(at, Tag::Wake, process, 0);
         self.wake(process);
     }
 
-    /// Carries out the event that stands at a place of the heap. Each kind that carries a message is taken from there
+    /// Carries out the event that stands at a place of the event queue. Each kind that carries a message is taken from there
     /// by itself, so that no more is moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
         if self.traced {
             self.describe(slot);
         }
-        match self.heap.peek(slot).tag() {
+        match self.event_queue.peek(slot).tag() {
             Tag::ToApi => {
-                let Event::ToApi { process, life, conn, msg } = self.heap.take(slot) else {
+                let Event::ToApi { process, life, conn, msg } = self.event_queue.take(slot) else {
                     unreachable!("by its tag")
                 };
                 let what = match &msg {
                     ToServer::Request(id, _) => id.0,
                     ToServer::Cancel(id) => !id.0,
                 };
-                self.note(at, Tag::ToApi, process, what);
+                self.record_process_event(at, Tag::ToApi, process, what);
                 self.to_api(process, life, conn, msg);
             }
             Tag::ToClient => {
-                let Event::ToClient { process, life, conn, msg } = self.heap.take(slot) else {
+                let Event::ToClient { process, life, conn, msg } = self.event_queue.take(slot) else {
                     unreachable!("by its tag")
                 };
                 let what = match &msg {
@@ -385,18 +385,18 @@ impl World {
                     FromServer::Watch(id, e) => id.0.rotate_left(1) ^ e.rv().0.rotate_left(32),
                     FromServer::Disconnected => 1,
                 };
-                self.note(at, Tag::ToClient, process, what);
+                self.record_process_event(at, Tag::ToClient, process, what);
                 self.to_client(process, life, conn, msg);
             }
             Tag::ToStore => {
-                let Event::ToStore { api, life, id, request } = self.heap.take(slot) else {
+                let Event::ToStore { api, life, id, request } = self.event_queue.take(slot) else {
                     unreachable!("by its tag")
                 };
-                self.note_of_none(at, Tag::ToStore, api as u64, id);
+                self.record_event(at, Tag::ToStore, api as u64, id);
                 self.to_store(api, life, id, request);
             }
             Tag::FromStore => {
-                let Event::FromStore { process, life, msg, with } = self.heap.take(slot) else {
+                let Event::FromStore { process, life, msg, with } = self.event_queue.take(slot) else {
                     unreachable!("by its tag")
                 };
                 let what = |msg: &FromStore| match msg {
@@ -407,13 +407,13 @@ impl World {
                     FromStore::Progress(_) => 3,
                 };
                 let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
-                self.note(at, Tag::FromStore, process, both);
+                self.record_process_event(at, Tag::FromStore, process, both);
                 if self.processes[process as usize].life == life {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
             Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Mend | Tag::Restart | Tag::StoreWake => {
-                let event = self.heap.take(slot);
+                let event = self.event_queue.take(slot);
                 self.carry_out_rare(at, event);
             }
         }
@@ -424,34 +424,34 @@ impl World {
     fn carry_out_rare(&mut self, at: u64, event: Event) {
         match event {
             Event::Closed { process, life, conn } => {
-                self.note(at, Tag::Closed, process, conn);
+                self.record_process_event(at, Tag::Closed, process, conn);
                 if self.processes[process as usize].life == life {
                     self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
                 }
             }
             Event::Runtime { node, epoch, agent_life, fire } => {
-                self.note_of_none(at, Tag::Runtime, node as u64, u64::from(epoch));
+                self.record_event(at, Tag::Runtime, node as u64, u64::from(epoch));
                 self.acting = Some(self.nodes[node].agent);
                 self.runtime(node, epoch, agent_life, fire);
             }
             Event::Step(i) => {
-                self.note_of_none(at, Tag::Step, i as u64, 0);
+                self.record_event(at, Tag::Step, i as u64, 0);
                 self.act(i);
             }
             Event::Mend(id) => {
-                self.note_of_none(at, Tag::Mend, u64::from(id.0), 0);
+                self.record_event(at, Tag::Mend, u64::from(id.0), 0);
                 self.heal(id);
             }
             Event::Restart { process } => {
-                self.note(at, Tag::Restart, process, 0);
+                self.record_process_event(at, Tag::Restart, process, 0);
                 self.start(process);
             }
             Event::StoreWake => {
-                self.note_of_none(at, Tag::StoreWake, 0, 0);
+                self.record_event(at, Tag::StoreWake, 0, 0);
                 self.store_armed = u64::MAX;
                 let now = self.clock(STORE_HOST);
                 self.store.handle_timeout(now, &mut self.store_out);
-                self.note_commits();
+                self.record_commits();
                 self.from_store();
                 self.arm_store();
             }
@@ -466,17 +466,17 @@ impl World {
         self.acting.map_or("the store", |process| &self.processes[process as usize].name)
     }
 
-    /// Notes an event for a process; see `note_of_none`.
+    /// Notes an event for a process; see `record_event`.
     #[inline(always)]
-    fn note(&mut self, at: u64, tag: Tag, process: u32, what: u64) {
-        self.note_of_none(at, tag, u64::from(process), what);
+    fn record_process_event(&mut self, at: u64, tag: Tag, process: u32, what: u64) {
+        self.record_event(at, tag, u64::from(process), what);
         self.acting = Some(process);
     }
 
-    /// Notes an event that is for no process, but the store or fate: in the hash over all of them, in the counts and
+    /// Notes an event that is for no process, but the store or the timeline: in the hash over all of them, in the counts and
     /// for a crash's message. What it is about stands in `who` and `what`.
     #[inline(always)]
-    fn note_of_none(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
+    fn record_event(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
         self.events += 1;
         self.acting = None;
         self.counts[tag as usize] += 1;
@@ -486,7 +486,7 @@ impl World {
 
     /// Notes what the store has just committed: in the hash, for the checkers, and for the trace.
     #[inline(always)]
-    fn note_commits(&mut self) {
+    fn record_commits(&mut self) {
         let at = self.now as f64 / 1e9;
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
             self.hash = change.digest(self.hash);
@@ -582,7 +582,7 @@ impl World {
         let armed = &mut self.processes[process as usize].armed;
         if at != *armed {
             *armed = at;
-            self.wakes.set(at, process);
+            self.timers.set(at, process);
         }
     }
 
@@ -594,7 +594,7 @@ impl World {
 
     fn disarm(&mut self, process: u32) {
         self.processes[process as usize].armed = u64::MAX;
-        self.wakes.clear(process);
+        self.timers.clear(process);
     }
 
     #[inline(always)]
@@ -603,7 +603,7 @@ impl World {
             let at = self.when(STORE_HOST, deadline.at).max(self.now + 1);
             if at < self.store_armed {
                 self.store_armed = at;
-                self.heap.push(at, Event::StoreWake);
+                self.event_queue.push(at, Event::StoreWake);
             }
         }
     }

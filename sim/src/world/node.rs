@@ -63,7 +63,7 @@ impl World {
     pub(super) fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
         let host = &self.nodes[node];
         let (epoch, agent_life) = (host.epoch, self.processes[host.agent as usize].life);
-        self.heap.push(self.now + delay.as_nanos() as u64, Event::Runtime { node, epoch, agent_life, fire });
+        self.event_queue.push(self.now + delay.as_nanos() as u64, Event::Runtime { node, epoch, agent_life, fire });
     }
 
     pub(super) fn runtime(&mut self, node: usize, epoch: u32, agent_life: u32, fire: Fire) {
@@ -125,7 +125,7 @@ impl World {
         self.disarm(process);
         if let Some(c) = connection {
             let at = self.now + 1_000_000;
-            self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
+            self.event_queue.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
         }
         if let Role::Api(index) = self.processes[process as usize].role {
             let now = self.clock(STORE_HOST);
@@ -138,7 +138,8 @@ impl World {
                 let (life, conn) = (p.life, c.id());
                 let at =
                     self.now + self.rng.duration(Duration::from_millis(1), Duration::from_secs(2)).as_nanos() as u64;
-                self.heap.push(at, Event::ToClient { process: client, life, conn, msg: FromServer::Disconnected });
+                self.event_queue
+                    .push(at, Event::ToClient { process: client, life, conn, msg: FromServer::Disconnected });
             }
         }
     }

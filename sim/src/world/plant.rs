@@ -27,7 +27,7 @@ impl World {
         let now = self.clock(STORE_HOST);
         let mut out = Vec::new();
         self.store.handle(now, store::In::Request(ROGUE, 0, StoreRequest::Txn(Box::new(txn))), &mut out);
-        self.note_commits();
+        self.record_commits();
         if !secretly {
             self.store_out.extend(out.into_iter().filter(|out| out.to != ROGUE));
             self.from_store();

@@ -17,7 +17,7 @@ impl World {
     /// Puts an event in words, for the trace.
     #[cold]
     pub(super) fn describe(&mut self, slot: u32) {
-        let event = self.heap.peek(slot);
+        let event = self.event_queue.peek(slot);
         let text = format!("{event:?}");
         let text = match event {
             Event::ToClient { .. } | Event::FromStore { .. } => shortened(&text),

@@ -60,14 +60,14 @@ impl World {
         let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
         c.up = at;
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
-        self.heap.push(at, event);
+        self.event_queue.push(at, event);
     }
 
     /// Nobody answers: the client learns it soon.
     pub(super) fn refuse(&mut self, process: u32) {
         let life = self.processes[process as usize].life;
         let at = self.now + REFUSED.as_nanos() as u64;
-        self.heap.push(at, Event::ToClient { process, life, conn: u64::MAX, msg: FromServer::Disconnected });
+        self.event_queue.push(at, Event::ToClient { process, life, conn: u64::MAX, msg: FromServer::Disconnected });
     }
 
     /// The connection carries nothing any more; both ends notice some time later.
@@ -79,8 +79,8 @@ impl World {
         let lo = Duration::from_secs(1);
         let (client, server) = (self.rng.duration(lo, NOTICE), self.rng.duration(lo, NOTICE));
         let (client, server) = (self.now + client.as_nanos() as u64, self.now + server.as_nanos() as u64);
-        self.heap.push(client, Event::ToClient { process, life, conn, msg: FromServer::Disconnected });
-        self.heap.push(server, Event::Closed { process: self.apis[api], life: api_life, conn });
+        self.event_queue.push(client, Event::ToClient { process, life, conn, msg: FromServer::Disconnected });
+        self.event_queue.push(server, Event::Closed { process: self.apis[api], life: api_life, conn });
     }
 
     #[inline]
@@ -138,7 +138,7 @@ impl World {
                 let at = (self.now + delay).max(self.store_up[index] + 1);
                 let at = at.max(self.store_stalled_until);
                 self.store_up[index] = at;
-                self.heap.push(at, Event::ToStore { api: index, life, id, request });
+                self.event_queue.push(at, Event::ToStore { api: index, life, id, request });
             }
         }
     }
@@ -164,7 +164,7 @@ impl World {
         if matches!(&msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. })) {
             self.read_for_news(process);
         }
-        self.heap.push(at, Event::ToClient { process, life, conn, msg });
+        self.event_queue.push(at, Event::ToClient { process, life, conn, msg });
     }
 
     #[inline]
@@ -214,7 +214,7 @@ impl World {
         let client = StoreClient(api as u32);
         let now = self.clock(STORE_HOST);
         self.store.handle(now, store::In::Request(client, id, request), &mut self.store_out);
-        self.note_commits();
+        self.record_commits();
         self.from_store();
         self.arm_store();
     }
@@ -246,7 +246,7 @@ impl World {
                 Some(events) if self.rng.chance(1, 2) => (events, Some(msg)),
                 with => (msg, with),
             };
-            self.heap.push(at, Event::FromStore { process, life, msg, with });
+            self.event_queue.push(at, Event::FromStore { process, life, msg, with });
         }
     }
 }

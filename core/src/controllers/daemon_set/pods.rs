@@ -104,7 +104,7 @@ impl<'a> Sync<'a> {
                     pod.name()
                 )
             };
-            match pod.status.brief().phase {
+            match pod.status.summary().phase {
                 PodPhase::Failed => {
                     if self.may_replace_failed(node) {
                         self.note(true, "FailedDaemonPod", found("failed", "kill"));

@@ -61,7 +61,7 @@ impl<'a> Sync<'a> {
         };
         let new: Vec<&'a Pod> = self.pods.iter().filter(fresh).copied().collect();
         let succeeded: Vec<&Pod> =
-            new.iter().copied().filter(|p| p.status.brief().phase == PodPhase::Succeeded).collect();
+            new.iter().copied().filter(|p| p.status.summary().phase == PodPhase::Succeeded).collect();
         let new_failed: Vec<&'a Pod> = new.iter().copied().filter(|p| self.is_failed(p)).collect();
         let counted = new_failed.iter().filter(|p| self.judge(p) != Verdict::Ignore).count();
         let parse = |text: &Option<String>| Indexes::parse(text.as_deref().unwrap_or(""), completions);
@@ -150,7 +150,7 @@ impl<'a> Sync<'a> {
         let mut waiting = self.status.uncounted_terminated_pods.take().unwrap_or_default();
         let ends = target.is_some() || self.object.is_deleting();
         for pod in self.pods.clone().into_iter().filter(|p| is_tracked(p)) {
-            let (failed, succeeded) = (self.is_failed(pod), pod.status.brief().phase == PodPhase::Succeeded);
+            let (failed, succeeded) = (self.is_failed(pod), pod.status.summary().phase == PodPhase::Succeeded);
             let held = tally.held.values().any(|p| p.uid() == pod.uid());
             if !(ends || succeeded || failed && !held) {
                 continue;

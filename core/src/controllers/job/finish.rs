@@ -125,7 +125,7 @@ impl Sync<'_> {
         if policy != Some("OnFailure") {
             return false;
         }
-        let alive = |p: &&&Pod| matches!(p.status.brief().phase, PodPhase::Running | PodPhase::Pending);
+        let alive = |p: &&&Pod| matches!(p.status.summary().phase, PodPhase::Running | PodPhase::Pending);
         let restarts = |p: &&Pod| -> i32 {
             let statuses = p.status.init_container_statuses.iter().chain(&p.status.container_statuses);
             statuses.map(|s| s.restart_count).sum()

@@ -121,7 +121,7 @@ fn is_ended(pod: &Pod) -> bool {
 
 /// How far a pod has come; of pods that are equally far, the one that was made first has come further.
 fn progress(pod: &Pod) -> (bool, bool, bool, std::cmp::Reverse<Option<crate::object::Time>>) {
-    let running = pod.status.brief().phase == PodPhase::Running;
+    let running = pod.status.summary().phase == PodPhase::Running;
     let made = std::cmp::Reverse(pod.meta.creation_timestamp.clone());
     (pod.spec.node.is_some(), running, is_pod_ready(pod), made)
 }

@@ -232,7 +232,7 @@ impl<'a> Sync<'a> {
 
     /// Whether a pod counts as failed (`isPodFailed`).
     fn is_failed(&self, pod: &Pod) -> bool {
-        match pod.status.brief().phase {
+        match pod.status.summary().phase {
             PodPhase::Failed => true,
             PodPhase::Succeeded => false,
             PodPhase::Pending | PodPhase::Running | PodPhase::Unknown | PodPhase::Other => {

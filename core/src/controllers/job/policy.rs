@@ -22,7 +22,7 @@ pub(super) enum Verdict {
 
 /// The action of the first rule that matches a failed pod (`matchPodFailurePolicy`).
 pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod, per_index: bool) -> Verdict {
-    let Some(policy) = policy.filter(|_| pod.status.brief().phase == PodPhase::Failed) else { return Verdict::Count };
+    let Some(policy) = policy.filter(|_| pod.status.summary().phase == PodPhase::Failed) else { return Verdict::Count };
     for (i, rule) in policy.rules.iter().enumerate() {
         let by_exit = rule.on_exit_codes.as_ref().and_then(|r| exited(r, pod));
         let by_condition = || {

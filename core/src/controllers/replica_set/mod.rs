@@ -307,7 +307,7 @@ impl<'a> Sync<'a> {
 /// Whether a change of a pod can change what its set decides or reports.
 fn pod_matters(change: &Change) -> bool {
     let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new) else { return true };
-    let ready = |p: &Pod| (p.status.brief().readiness, p.status.brief().since());
+    let ready = |p: &Pod| (p.status.summary().readiness, p.status.summary().since());
     old.meta != new.meta || pod_phase(old) != pod_phase(new) || ready(old) != ready(new)
 }
 

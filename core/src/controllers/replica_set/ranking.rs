@@ -35,7 +35,7 @@ pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, surplus: usize, per_node: &NameM
 
 fn rank<'a>(pod: &'a Pod, per_node: &NameMap<usize>) -> Rank<'a> {
     let node = pod.spec.node.as_deref();
-    let status = pod.status.brief();
+    let status = pod.status.summary();
     let annotations = pod.meta.annotations.as_ref();
     Rank {
         pod,

@@ -174,7 +174,7 @@ pub enum UpdateState {
 
 /// What has been read for the next decision.
 #[derive(Clone, Debug, Default)]
-struct Look {
+struct Observed {
     old: Option<ReplicationController>,
     new: Option<ReplicationController>,
     old_pods: Vec<Pod>,
@@ -214,7 +214,7 @@ pub struct RollingUpdate {
     ids: ReqIds,
     rng: Rng,
     state: UpdateState,
-    look: Look,
+    observed: Observed,
     in_flight: Option<InFlight>,
     /// When it looks again, if no request is on its way, and at what first: a read that was lost is repeated.
     next_at: Mono,
@@ -233,7 +233,7 @@ impl RollingUpdate {
             ids: ReqIds::new(part),
             rng,
             state: UpdateState::Running,
-            look: Look::default(),
+            observed: Observed::default(),
             in_flight: None,
             next_at: Mono::ZERO,
             next_ask: Ask::Old,
@@ -289,8 +289,8 @@ impl RollingUpdate {
         let call = match ask {
             Ask::Old => Call::Get { key: self.key(&self.config.old), rv: None },
             Ask::New => Call::Get { key: self.key(self.config.new.name()), rv: None },
-            Ask::OldPods => self.list(self.look.old.as_ref(), Some(&self.config.key)),
-            Ask::NewPods => self.list(self.look.new.as_ref(), None),
+            Ask::OldPods => self.list(self.observed.old.as_ref(), Some(&self.config.key)),
+            Ask::NewPods => self.list(self.observed.new.as_ref(), None),
             Ask::Write => panic!("a write is not a read"),
         };
         self.send(now, ask, call, out);
@@ -323,28 +323,28 @@ impl RollingUpdate {
                 self.next_at = now.mono;
             }
             (Ask::Old, Ok(Response::Object(Object::ReplicationController(rc)))) => {
-                self.look.old = Some(rc.clone());
+                self.observed.old = Some(rc.clone());
                 self.read(now, Ask::New, out);
             }
             (Ask::Old, _) if absent => {
-                self.look.old = None;
+                self.observed.old = None;
                 self.read(now, Ask::New, out);
             }
             (Ask::New, Ok(Response::Object(Object::ReplicationController(rc)))) => {
-                self.look.new = Some(rc.clone());
+                self.observed.new = Some(rc.clone());
                 self.read(now, Ask::OldPods, out);
             }
             (Ask::New, _) if absent => {
-                self.look.new = None;
+                self.observed.new = None;
                 self.read(now, Ask::OldPods, out);
             }
             (Ask::OldPods | Ask::NewPods, Ok(Response::List { items, .. })) => {
                 let pods: Vec<Pod> = items.iter().filter_map(Object::get::<core_v1::Pod>).cloned().collect();
                 if ask == Ask::OldPods {
-                    self.look.old_pods = pods;
+                    self.observed.old_pods = pods;
                     self.read(now, Ask::NewPods, out);
                 } else {
-                    self.look.new_pods = pods;
+                    self.observed.new_pods = pods;
                     self.act(now, out);
                 }
             }
@@ -356,8 +356,8 @@ impl RollingUpdate {
     /// Takes the next step by what has been read.
     fn act(&mut self, now: Now, out: &mut Vec<ToServer>) {
         self.failures = 0;
-        let look = std::mem::take(&mut self.look);
-        match decide(&self.config, &look, &mut self.memory, now) {
+        let observed = std::mem::take(&mut self.observed);
+        match decide(&self.config, &observed, &mut self.memory, now) {
             Step::Write { call, message } => {
                 if let Some(message) = message {
                     self.say(message);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    CleanupPolicy, DESIRED_REPLICAS, Look, Memory, NEXT_CONTROLLER, ORIGINAL_REPLICAS, RENAME_FROM,
+    CleanupPolicy, DESIRED_REPLICAS, Observed, Memory, NEXT_CONTROLLER, ORIGINAL_REPLICAS, RENAME_FROM,
     RollingUpdateConfig, SOURCE_ID, delete, set_key, set_template_key, template_hash, update,
 };
 use crate::api::{Call, Patch, Precondition, Propagation, Subresource, WriteOptions};
@@ -67,20 +67,20 @@ fn source_id(rc: &ReplicationController) -> String {
 }
 
 /// Decides.
-pub(super) fn decide(config: &RollingUpdateConfig, look: &Look, memory: &mut Memory, now: Now) -> Step {
-    if let Some(renamed) = look.old.as_ref().filter(|rc| note(rc, RENAME_FROM).is_some()) {
-        return rename(renamed, look.new.as_ref());
+pub(super) fn decide(config: &RollingUpdateConfig, observed: &Observed, memory: &mut Memory, now: Now) -> Step {
+    if let Some(renamed) = observed.old.as_ref().filter(|rc| note(rc, RENAME_FROM).is_some()) {
+        return rename(renamed, observed.new.as_ref());
     }
-    match (&look.old, &look.new) {
+    match (&observed.old, &observed.new) {
         (None, None) => Step::Failed(format!("replicationcontrollers {:?} not found", config.old)),
         (None, Some(new)) => finish(config, new),
         (Some(old), None) if !config.rollback && is_result(config, old) => Step::Done,
-        (Some(old), new) if config.rollback => roll_back(config, old, new.as_ref(), look, memory, now),
+        (Some(old), new) if config.rollback => roll_back(config, old, new.as_ref(), observed, memory, now),
         (Some(old), Some(new)) if is_preserved(config, old, new) => match note(old, NEXT_CONTROLLER) {
             Some(_) => write(update(without_notes(old))),
             None => Step::Done,
         },
-        (Some(old), new) => roll_forward(config, old, new.as_ref(), look, memory, now),
+        (Some(old), new) => roll_forward(config, old, new.as_ref(), observed, memory, now),
     }
 }
 
@@ -101,11 +101,11 @@ fn roll_forward(
     config: &RollingUpdateConfig,
     old: &ReplicationController,
     new: Option<&ReplicationController>,
-    look: &Look,
+    observed: &Observed,
     memory: &mut Memory,
     now: Now,
 ) -> Step {
-    if let Some(step) = prepare_old(config, old, look) {
+    if let Some(step) = prepare_old(config, old, observed) {
         return step;
     }
     let Some(new) = new else { return create(config, old) };
@@ -116,11 +116,11 @@ fn roll_forward(
             source_id(old)
         ));
     }
-    scale(config, old, (new, &look.new_pods), config.cleanup, memory, now)
+    scale(config, old, (new, &observed.new_pods), config.cleanup, memory, now)
 }
 
 /// Makes the old controller's pods tell apart from the new one's, and notes where it started.
-fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, look: &Look) -> Option<Step> {
+fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, observed: &Observed) -> Option<Step> {
     let key = &*config.key;
     let template_value = old.spec.template_meta().and_then(|m| m.labels.as_ref()).and_then(|l| l.get(key)).cloned();
     let selector_value = old.spec.selector.as_ref().and_then(|s| s.get(key)).cloned();
@@ -141,7 +141,7 @@ fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, look: 
     let value = template_value?;
     let unlabelled = |p: &&Pod| p.meta.labels.as_ref().is_none_or(|l| !l.contains_key(key));
     let own = |p: &&Pod| controller_of(&p.meta).is_none_or(|o| o.uid == old.uid());
-    let mut strays = look.old_pods.iter().filter(own).filter(unlabelled).filter(|p| is_pod_active(p));
+    let mut strays = observed.old_pods.iter().filter(own).filter(unlabelled).filter(|p| is_pod_active(p));
     if selector_value.is_none() && needs_key(config, old) {
         return Some(match strays.next() {
             Some(pod) => write(label(pod, key, &value)),
@@ -243,7 +243,7 @@ fn scale(
 
 fn is_available(pod: &Pod, min_ready_seconds: i32, now: Wall) -> bool {
     let needed = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or(0));
-    let long_enough = || pod.status.brief().since().is_some_and(|since| now.since(since) >= needed);
+    let long_enough = || pod.status.summary().since().is_some_and(|since| now.since(since) >= needed);
     is_pod_active(pod) && is_pod_ready(pod) && (needed.is_zero() || long_enough())
 }
 
@@ -370,7 +370,7 @@ fn roll_back(
     config: &RollingUpdateConfig,
     old: &ReplicationController,
     new: Option<&ReplicationController>,
-    look: &Look,
+    observed: &Observed,
     memory: &mut Memory,
     now: Now,
 ) -> Step {
@@ -389,5 +389,5 @@ fn roll_back(
         annotate(&mut copy, DESIRED_REPLICAS, original.to_owned());
         return tell(update(copy), format!("Setting {:?} replicas to {original}", old.name()));
     }
-    scale(config, new, (old, &look.old_pods), CleanupPolicy::Delete, memory, now)
+    scale(config, new, (old, &observed.old_pods), CleanupPolicy::Delete, memory, now)
 }

@@ -258,7 +258,7 @@ impl<'a> Sync<'a> {
             // Its successor is made once it is gone.
             return Order::Wait;
         }
-        if pod.status.brief().phase == PodPhase::Pending {
+        if pod.status.summary().phase == PodPhase::Pending {
             self.make_claims(ordinal);
         }
         if self.is_unavailable(pod) {
@@ -304,7 +304,7 @@ impl<'a> Sync<'a> {
 }
 
 fn is_running_and_ready(pod: &Pod) -> bool {
-    pod.status.brief().phase == PodPhase::Running && is_pod_ready(pod)
+    pod.status.summary().phase == PodPhase::Running && is_pod_ready(pod)
 }
 
 /// The name of the revision that a pod was made from.

@@ -11,7 +11,7 @@ use skeg_core::object::ObjectKey;
 use skeg_core::read_ahead::{Step, touch};
 
 use super::World;
-use crate::pages::{Key, NEVER, Pages, key, moment, unowned, whose};
+use crate::calendar_queue::{CalendarQueue, Key, NEVER, key, moment, unowned, whose};
 use crate::process::Running;
 
 /// Wake-ups stand on pages of 2^24 ns, 17 ms; a thousand of them reach beyond the next heartbeat.
@@ -27,8 +27,8 @@ const LARGE: usize = 400;
 
 /// Wake-ups by virtual time in nanoseconds, one a process.
 #[derive(Debug)]
-pub(super) struct Wakes {
-    pages: Pages,
+pub(super) struct Timers {
+    pages: CalendarQueue,
     /// The key of each process's wake-up.
     keys: Vec<Key>,
     /// The earliest of them, as long as that is known.
@@ -39,9 +39,16 @@ pub(super) struct Wakes {
     drawn: u64,
 }
 
-impl Wakes {
-    pub(super) fn new(seed: u64, processes: usize) -> Wakes {
-        Wakes { pages: Pages::new(PAGE, PAGES), keys: vec![NEVER; processes], first: None, read: 0, seed, drawn: 0 }
+impl Timers {
+    pub(super) fn new(seed: u64, processes: usize) -> Timers {
+        Timers {
+            pages: CalendarQueue::new(PAGE, PAGES),
+            keys: vec![NEVER; processes],
+            first: None,
+            read: 0,
+            seed,
+            drawn: 0,
+        }
     }
 
     /// Sets the moment of a process's wake-up, whether it had one or not.
@@ -129,8 +136,8 @@ impl World {
     /// Once the last few wake-ups have come, reads what the next few will touch.
     #[inline]
     pub(super) fn read_ahead(&mut self) {
-        if self.wakes.is_ahead() {
-            let soon = self.wakes.take_ahead();
+        if self.timers.is_ahead() {
+            let soon = self.timers.take_ahead();
             if self.nodes.len() >= LARGE {
                 soon.chunks(AHEAD).for_each(|soon| self.read_for(soon));
             }
@@ -204,7 +211,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEVER, Wakes, moment};
+    use super::{NEVER, Timers, moment};
     use skeg_core::Rng;
 
     #[test]
@@ -214,7 +221,7 @@ mod tests {
 
     /// Sets at moments that are at most `spread` after the last that was popped.
     fn earliest_is_next(spread: u64) {
-        let (mut wakes, mut rng) = (Wakes::new(3, 60), Rng::from_seed(3));
+        let (mut timers, mut rng) = (Timers::new(3, 60), Rng::from_seed(3));
         let (mut waiting, mut now) = ([None; 60], 0);
         for _ in 0..30_000 {
             let process = rng.below(60) as u32;
@@ -222,25 +229,25 @@ mod tests {
                 0..5 => {
                     let at = now + rng.below(spread);
                     waiting[process as usize] = Some(at);
-                    wakes.set(at, process);
+                    timers.set(at, process);
                 }
                 5 => {
                     waiting[process as usize] = None;
-                    wakes.clear(process);
+                    timers.clear(process);
                 }
                 _ => {
                     let least = waiting.iter().flatten().min().copied();
-                    assert_eq!(moment(wakes.next()), least.unwrap_or(u64::MAX));
+                    assert_eq!(moment(timers.next()), least.unwrap_or(u64::MAX));
                     if let Some(at) = least {
-                        let (woken_at, process) = wakes.pop().expect("there is a next one");
+                        let (woken_at, process) = timers.pop().expect("there is a next one");
                         assert_eq!((woken_at, waiting[process as usize].take()), (at, Some(at)));
                         now = at;
                     }
                 }
             }
-            if wakes.is_ahead() && rng.chance(1, 4) {
-                wakes.next();
-                for process in wakes.take_ahead() {
+            if timers.is_ahead() && rng.chance(1, 4) {
+                timers.next();
+                for process in timers.take_ahead() {
                     assert!(waiting[process as usize].is_some(), "{process} will be woken");
                 }
             }
@@ -250,9 +257,9 @@ mod tests {
     #[test]
     fn the_seed_breaks_ties() {
         let order = |seed| {
-            let mut wakes = Wakes::new(seed, 8);
-            (0..8).for_each(|process| wakes.set(5, process));
-            let next = || if wakes.next() == NEVER { None } else { wakes.pop().map(|(_, process)| process) };
+            let mut timers = Timers::new(seed, 8);
+            (0..8).for_each(|process| timers.set(5, process));
+            let next = || if timers.next() == NEVER { None } else { timers.pop().map(|(_, process)| process) };
             std::iter::from_fn(next).collect::<Vec<_>>()
         };
         assert_eq!(order(1), order(1));

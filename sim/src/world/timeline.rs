@@ -1,4 +1,4 @@
-//! The timeline: what users do goes to their process, what fate does is done to the world. Faults themselves are in
+//! The timeline: what users do goes to their process, faults are done to the world. Faults themselves are in
 //! `fault`; here is what they do it with.
 
 use std::collections::BTreeSet;
@@ -66,7 +66,7 @@ impl World {
         let user = self.user;
         if self.processes[user as usize].running.is_none() {
             // A step at the very start waits for its user.
-            self.heap.push(self.now + 10_000_000, Event::Step(step));
+            self.event_queue.push(self.now + 10_000_000, Event::Step(step));
             return;
         }
         let nodes = action.nodes().map(|nodes| self.node_set(nodes)).unwrap_or_default();
@@ -83,7 +83,7 @@ impl World {
         self.faults.push(Happening { at: self.seconds(), what: fault.describe() });
         fault.strike(self, id);
         if let Some(lasts) = fault.lasts() {
-            self.heap.push(self.now + lasts.as_nanos() as u64, Event::Mend(id));
+            self.event_queue.push(self.now + lasts.as_nanos() as u64, Event::Mend(id));
         }
         self.active.push((id, fault));
     }
@@ -128,7 +128,7 @@ impl World {
             self.crash(process);
             if let Some(c) = connection {
                 let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
-                self.heap.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
+                self.event_queue.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
             }
         }
     }
@@ -151,7 +151,7 @@ impl World {
         self.nodes[n].up = true;
         for process in self.processes_of(n) {
             let boot = self.rng.duration(Duration::from_secs(1), Duration::from_secs(5));
-            self.heap.push(self.now + boot.as_nanos() as u64, Event::Restart { process });
+            self.event_queue.push(self.now + boot.as_nanos() as u64, Event::Restart { process });
         }
     }
 
@@ -164,13 +164,13 @@ impl World {
     pub(crate) fn restart_after(&mut self, process: u32, by: FaultId, down: Duration) {
         self.crash(process);
         self.taken_down.push((by, process));
-        self.heap.push(self.now + down.as_nanos() as u64, Event::Restart { process });
+        self.event_queue.push(self.now + down.as_nanos() as u64, Event::Restart { process });
     }
 
     /// Brings back at once what a fault has taken down.
     pub(crate) fn bring_back(&mut self, by: FaultId) {
         for (_, process) in self.taken_down.extract_if(.., |(id, _)| *id == by) {
-            self.heap.push(self.now + 1, Event::Restart { process });
+            self.event_queue.push(self.now + 1, Event::Restart { process });
         }
     }
 

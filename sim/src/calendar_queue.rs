@@ -92,7 +92,7 @@ impl Keys {
 
 /// Keys on pages, each of so many nanoseconds. Only the page whose time has come is in order.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct CalendarQueue {
     /// A page is of two to the power of this nanoseconds.
     size: u32,
     /// The keys up to the end of the open page in order, and how many of them have been taken. What is added is mostly
@@ -110,12 +110,12 @@ pub(crate) struct Pages {
     later: Keys,
 }
 
-impl Pages {
+impl CalendarQueue {
     /// So many times 64 pages of two to the power of `size` nanoseconds.
-    pub(crate) fn new(size: u32, count: usize) -> Pages {
+    pub(crate) fn new(size: u32, count: usize) -> CalendarQueue {
         let closed = vec![Vec::new(); 64 * count];
         let (open, later) = (Vec::new(), Keys::default());
-        Pages { size, open, taken: 0, number: 0, ahead: 0, closed, used: vec![0; count], later }
+        CalendarQueue { size, open, taken: 0, number: 0, ahead: 0, closed, used: vec![0; count], later }
     }
 
     /// Adds a key.

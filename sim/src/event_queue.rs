@@ -6,25 +6,25 @@
 //! Most events are messages, which arrive within milliseconds, hundreds at a time when a controller makes its pods:
 //! their keys stand on pages of half a millisecond. Payloads live in a slab and do not move.
 
-use crate::pages::{Key, NEVER, Pages, key, moment, unowned, whose};
+use crate::calendar_queue::{CalendarQueue, Key, NEVER, key, moment, unowned, whose};
 
 /// Messages stand on pages of 2^19 ns; 64 of them reach 34 ms ahead.
 const PAGE: u32 = 19;
 
 /// A queue of events by virtual time in nanoseconds.
 #[derive(Debug)]
-pub struct Heap<E> {
-    keys: Pages,
+pub struct EventQueue<E> {
+    keys: CalendarQueue,
     slab: Vec<Option<E>>,
     free: Vec<u32>,
     seed: u64,
     pushed: u64,
 }
 
-impl<E> Heap<E> {
-    /// An empty heap whose ties are drawn from `seed`.
-    pub fn new(seed: u64) -> Heap<E> {
-        Heap { keys: Pages::new(PAGE, 1), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
+impl<E> EventQueue<E> {
+    /// An empty queue whose ties are drawn from `seed`.
+    pub fn new(seed: u64) -> EventQueue<E> {
+        EventQueue { keys: CalendarQueue::new(PAGE, 1), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
     }
 
     /// Adds an event at a moment.
@@ -75,23 +75,23 @@ impl<E> Heap<E> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Heap, NEVER, moment};
+    use super::{EventQueue, NEVER, moment};
     use skeg_core::Rng;
 
-    fn pop<E>(heap: &mut Heap<E>) -> Option<(u64, E)> {
-        let next = heap.next(u64::MAX);
-        let taken = heap.pop().map(|(at, slot)| (at, heap.take(slot)));
+    fn pop<E>(queue: &mut EventQueue<E>) -> Option<(u64, E)> {
+        let next = queue.next(u64::MAX);
+        let taken = queue.pop().map(|(at, slot)| (at, queue.take(slot)));
         assert_eq!(taken.as_ref().map(|(at, _)| *at), Some(moment(next)).filter(|_| next != NEVER));
         taken
     }
 
     fn order(seed: u64) -> Vec<u32> {
-        let mut heap = Heap::new(seed);
+        let mut queue = EventQueue::new(seed);
         for n in 0..8 {
-            heap.push(5, n);
+            queue.push(5, n);
         }
-        heap.push(1, 99);
-        std::iter::from_fn(|| pop(&mut heap).map(|(_, n)| n)).collect()
+        queue.push(1, 99);
+        std::iter::from_fn(|| pop(&mut queue).map(|(_, n)| n)).collect()
     }
 
     #[test]
@@ -103,12 +103,12 @@ mod tests {
 
     #[test]
     fn what_is_pushed_before_the_next_page_comes_first() {
-        let mut heap = Heap::new(1);
-        heap.push(5_000_000_000, 1);
-        assert_eq!(heap.next(4_000_000_000), NEVER, "it comes later, and its page stays closed");
-        heap.push(4_500_000_000, 2);
-        heap.push(4_499_999_999, 3);
-        let order = [pop(&mut heap), pop(&mut heap), pop(&mut heap), pop(&mut heap)];
+        let mut queue = EventQueue::new(1);
+        queue.push(5_000_000_000, 1);
+        assert_eq!(queue.next(4_000_000_000), NEVER, "it comes later, and its page stays closed");
+        queue.push(4_500_000_000, 2);
+        queue.push(4_499_999_999, 3);
+        let order = [pop(&mut queue), pop(&mut queue), pop(&mut queue), pop(&mut queue)];
         assert_eq!(order, [Some((4_499_999_999, 3)), Some((4_500_000_000, 2)), Some((5_000_000_000, 1)), None]);
     }
 
@@ -121,17 +121,17 @@ mod tests {
 
     /// Pushes at moments that are at most `spread` after the last that was popped.
     fn earliest_is_next(spread: u64) {
-        let (mut heap, mut rng, mut waiting) = (Heap::new(3), Rng::from_seed(3), Vec::new());
+        let (mut queue, mut rng, mut waiting) = (EventQueue::new(3), Rng::from_seed(3), Vec::new());
         let mut now = 0;
         for _ in 0..20_000 {
             if rng.chance(6, 11) {
                 let at = now + rng.below(spread);
                 waiting.push(at);
-                heap.push(at, at);
+                queue.push(at, at);
             } else {
                 let least = waiting.iter().enumerate().min_by_key(|(_, at)| **at).map(|(i, _)| i);
                 let expect = least.map(|i| waiting.swap_remove(i));
-                assert_eq!(pop(&mut heap), expect.map(|at| (at, at)));
+                assert_eq!(pop(&mut queue), expect.map(|at| (at, at)));
                 now = expect.unwrap_or(now);
             }
         }
