@@ -296,7 +296,7 @@ impl ApiServer {
                 self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
-                // Somebody was faster. That is rare, so only then is what it compares read afresh, and not before every write.
+                // Somebody was faster. That is rare, so only then is what it compares read afresh.
                 write.conflicted = true;
                 write.fresh.clear();
                 self.write(now, write, out);

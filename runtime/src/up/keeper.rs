@@ -1,5 +1,5 @@
-//! The store of a cluster that is up: in memory, or with a journal that must have taken a change before anybody hears of
-//! it.
+//! The store of a running cluster: in memory, or with a journal. A change is told to nobody before the journal has it
+//! on disk.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;

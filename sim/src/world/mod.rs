@@ -357,8 +357,8 @@ impl World {
         self.wake(process);
     }
 
-    /// Carries out the event that stands at a place of the event queue. Each kind that carries a message is taken from there
-    /// by itself, so that no more is moved than it has.
+    /// Carries out the event in this slot of the event queue. Each kind that carries a message is taken out by itself, so
+    /// that no more bytes are moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
         if self.traced {
@@ -473,8 +473,8 @@ impl World {
         self.acting = Some(process);
     }
 
-    /// Notes an event that is for no process, but the store or the timeline: in the hash over all of them, in the counts and
-    /// for a crash's message. What it is about stands in `who` and `what`.
+    /// Records an event that is for no process but the store or the timeline: in the run's hash, in the counts and for
+    /// a crash's message. `who` and `what` say what it is about.
     #[inline(always)]
     fn record_event(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
         self.events += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    CleanupPolicy, DESIRED_REPLICAS, Observed, Memory, NEXT_CONTROLLER, ORIGINAL_REPLICAS, RENAME_FROM,
+    CleanupPolicy, DESIRED_REPLICAS, Memory, NEXT_CONTROLLER, ORIGINAL_REPLICAS, Observed, RENAME_FROM,
     RollingUpdateConfig, SOURCE_ID, delete, set_key, set_template_key, template_hash, update,
 };
 use crate::api::{Call, Patch, Precondition, Propagation, Subresource, WriteOptions};
