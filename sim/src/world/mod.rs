@@ -357,8 +357,8 @@ impl World {
         self.wake(process);
     }
 
-    /// Carries out the event in this slot of the event queue. Each kind that carries a message is taken out by itself, so
-    /// that no more bytes are moved than it has.
+    /// Carries out the event in this slot of the event queue. Each kind that carries a message is taken out by itself,
+    /// so that no more bytes are moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
         if self.traced {
