@@ -1,8 +1,7 @@
 //! The core of Skeg: every decision of a container orchestrator that speaks the Kubernetes API, as pure state machines.
 //!
-//! The contract, which nothing in this crate bends: no clock, no IO, no ambient randomness, no hash order. Time and
-//! randomness come in as arguments; effects leave as values. See [`machine`] for the contract of each machine, and
-//! `ARCHITECTURE.md` for the map.
+//! Nothing in this crate uses a clock, IO, ambient randomness or hash order. Time and randomness come in as arguments;
+//! effects go out as values. See [`machine`] for the contract of each machine and `ARCHITECTURE.md` for the map.
 
 pub mod agent;
 pub mod api;

@@ -1,26 +1,28 @@
-//! The contract that every state machine of Skeg keeps.
+//! The contract of every state machine in Skeg.
 //!
-//! What comes in: an input, and the time. What goes out: effects, pushed to `out`, in the order in which they are
-//! to be carried out. What never happens: a clock is read, a socket or file is touched, randomness is drawn from
-//! anywhere but a [`Rng`](crate::random::Rng) that was handed in, or a collection is walked in hash order.
+//! What comes in: an input and the time. What goes out: effects, pushed to `out` in the order in which they must be
+//! carried out.
 //!
-//! Call order: `handle` and `handle_timeout` may be called at any time with a `now` that never goes back in `mono`.
-//! After either, the driver asks `poll_timeout` and calls `handle_timeout` at (or after) that deadline. A call of
-//! `handle_timeout` that is early or late is harmless.
+//! A machine never reads a clock, never touches a socket or file, never draws randomness from anything but a
+//! [`Rng`](crate::random::Rng) that was passed in, and never iterates in hash order.
+//!
+//! Call order: `handle` and `handle_timeout` may be called at any time; `now.mono` must never go back. After either
+//! call, the driver asks `poll_timeout` and calls `handle_timeout` at or after that deadline. An early or late call of
+//! `handle_timeout` is harmless.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Monotone time: nanoseconds since the process that owns the machine could first tell. Never goes back.
+/// Monotonic time in nanoseconds, counted from a start chosen by the process that owns the machine. Never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Mono(pub u64);
 
 impl Mono {
-    /// The origin of monotone time.
+    /// The origin of monotonic time.
     pub const ZERO: Mono = Mono(0);
 
-    /// Time from `earlier` to `self`, zero where `earlier` is later.
+    /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -51,7 +53,7 @@ impl fmt::Debug for Mono {
     }
 }
 
-/// Wall-clock time: microseconds since the Unix epoch, as this process's clock shows it. May jump either way.
+/// Wall-clock time in microseconds since the Unix epoch, as this process's clock shows it. May jump forward or back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Wall(pub i64);
 
@@ -78,7 +80,7 @@ impl Wall {
         Wall(t.0.as_microsecond())
     }
 
-    /// Time from `earlier` to `self`, zero where `earlier` is later.
+    /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -100,9 +102,9 @@ impl fmt::Debug for Wall {
     }
 }
 
-/// The time as a process sees it: monotone for durations, wall for what is written into objects.
+/// The time as a process sees it: monotonic time for durations, wall time for timestamps in objects.
 ///
-/// They are apart so that a clock jump can be simulated: a jump moves `wall` and not `mono`.
+/// They are separate so that clock jumps can be simulated: a jump changes `wall` and not `mono`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
     /// For time-outs and intervals.
@@ -118,17 +120,17 @@ impl Add<Duration> for Now {
     }
 }
 
-/// When a machine wants to be woken, and why; the reason shows up in traces.
+/// When a machine must be woken, and why; the reason is shown in traces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline {
-    /// The moment.
+    /// The time.
     pub at: Mono,
-    /// What will be done then, for a reader of a trace: `"renew lease"`.
+    /// What will be done then, for a reader of a trace, such as `"renew lease"`.
     pub why: &'static str,
 }
 
 impl Deadline {
-    /// The earlier of two optional deadlines; the first wins a tie.
+    /// The earlier of two optional deadlines; `a` if they are equal.
     pub fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
         match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
@@ -137,19 +139,19 @@ impl Deadline {
     }
 }
 
-/// A pure ("sans-IO") state machine. See the module's documentation for the contract.
+/// A pure ("sans-IO") state machine. The module's documentation states the contract.
 pub trait Machine {
-    /// What it can be told; one small enum per machine.
+    /// Input; one small enum per machine.
     type In;
-    /// What it can ask for; one small enum per machine.
+    /// Effect; one small enum per machine.
     type Out;
 
-    /// Takes one input.
+    /// Handles one input.
     fn handle(&mut self, now: Now, input: Self::In, out: &mut Vec<Self::Out>);
 
-    /// Does whatever is due at `now`. A spurious call is a no-op.
+    /// Does whatever is due at `now`. A spurious call does nothing.
     fn handle_timeout(&mut self, now: Now, out: &mut Vec<Self::Out>);
 
-    /// When `handle_timeout` is next wanted, and why.
+    /// When `handle_timeout` must next be called, and why; `None` if never.
     fn poll_timeout(&self) -> Option<Deadline>;
 }

@@ -1,7 +1,7 @@
-//! Randomness as an argument: a small generator (xoshiro256++ seeded by SplitMix64), forked per entity.
+//! Randomness as an argument: a small generator (xoshiro256++ seeded by SplitMix64) with one stream per entity.
 //!
-//! A stream is named by what it is for, `(seed, machine, incarnation)`; two streams share no state, so adding a
-//! machine moves no other machine's draws. Source of the algorithms: Blackman and Vigna, <https://prng.di.unimi.it>.
+//! A stream is named after its purpose, `(seed, machine, incarnation)`. Streams share no state, so adding a machine
+//! changes no other machine's random numbers. Source of the algorithms: Blackman and Vigna, <https://prng.di.unimi.it>.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +20,7 @@ fn splitmix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Mixes `value` into a 64-bit running hash; order matters. Used for names of streams and for event hashes.
+/// Mixes `value` into a 64-bit running hash; order matters. Used for the names of streams and for event hashes.
 #[inline]
 pub fn mix(hash: u64, value: u64) -> u64 {
     let mut s = hash ^ value.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
@@ -42,23 +42,23 @@ pub fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
     h
 }
 
-/// What hashes of names begin with. Zero until [`key_name_hashes`] is called, and so in every simulation.
+/// Initial value of name hashes. It is zero until [`key_name_hashes`] is called, and so in every simulation.
 static NAME_KEY: AtomicU64 = AtomicU64::new(0);
 
-/// Keys the hashes of names, for a server whose names come from users: nobody who does not know the key can choose
-/// names that all hash to one place. To be called once, with a number that is hard to guess, before the first name is
-/// hashed. Nothing is ordered by these hashes, so no decision depends on them.
+/// Sets the key of the name hashes, for a server whose names come from users: without the key, nobody can choose names
+/// whose hashes collide. Must be called once, with a number that is hard to guess, before the first name is hashed.
+/// Nothing is ordered by these hashes, so no decision depends on them.
 pub fn key_name_hashes(key: u64) {
     NAME_KEY.store(key, Ordering::Relaxed);
 }
 
-/// The beginning of a hash of a name.
+/// The initial value of a name hash.
 #[inline(always)]
 pub(crate) fn name_key() -> u64 {
     NAME_KEY.load(Ordering::Relaxed)
 }
 
-/// Letters that Kubernetes uses for generated names: no vowels, nothing that looks alike.
+/// Characters that Kubernetes uses in generated names: no vowels, and no characters that look alike.
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 impl Rng {
@@ -68,7 +68,7 @@ impl Rng {
         Rng { s: std::array::from_fn(|_| splitmix(&mut state)) }
     }
 
-    /// The stream of `name` (of its `incarnation`-th life) in the run of `seed`.
+    /// The stream for `name` in its life number `incarnation`, in the run with `seed`.
     pub fn stream(seed: u64, name: &str, incarnation: u64) -> Rng {
         Rng::from_seed(mix(mix_bytes(mix(0, seed), name.as_bytes()), incarnation))
     }
@@ -90,17 +90,17 @@ impl Rng {
     /// Uniform in `0..n`. Panics if `n` is zero.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "below(0) has no answer");
-        // Lemire's multiply-shift; the bias at 64 bits is below 2^-32 for every n that is drawn here.
+        // Lemire's multiply-shift; at 64 bits the bias is below 2^-32 for every `n` used here.
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
 
-    /// Uniform in `lo..hi`; `lo` where the range is empty.
+    /// Uniform in `lo..hi`; `lo` if the range is empty.
     #[inline]
     pub fn range(&mut self, lo: u64, hi: u64) -> u64 {
         if hi <= lo { lo } else { lo + self.below(hi - lo) }
     }
 
-    /// True with probability `num` in `den`.
+    /// True with probability `num`/`den`.
     pub fn chance(&mut self, num: u64, den: u64) -> bool {
         self.below(den) < num
     }
@@ -110,23 +110,23 @@ impl Rng {
         std::time::Duration::from_nanos(self.range(lo.as_nanos() as u64, hi.as_nanos() as u64))
     }
 
-    /// `base` stretched by up to `percent` per cent, as client-go's `wait.Jitter`.
+    /// `base` extended by a random 0 to `percent` per cent, as client-go's `wait.Jitter`.
     pub fn jitter(&mut self, base: std::time::Duration, percent: u64) -> std::time::Duration {
         let most = base.as_nanos() as u64 * percent / 100;
         base + std::time::Duration::from_nanos(self.range(0, most))
     }
 
-    /// One element of a slice, or none if it is empty.
+    /// A random element of a slice; `None` if it is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         if items.is_empty() { None } else { items.get(self.below(items.len() as u64) as usize) }
     }
 
-    /// `n` letters as Kubernetes appends them to a `generateName`.
+    /// `n` random characters, as Kubernetes appends them to a `generateName`.
     pub fn name_suffix(&mut self, n: usize) -> String {
         (0..n).map(|_| NAME_ALPHABET[self.below(NAME_ALPHABET.len() as u64) as usize] as char).collect()
     }
 
-    /// A version-4 UUID in the usual form.
+    /// A version-4 UUID in the usual text form.
     pub fn uuid(&mut self) -> String {
         let (a, b) = (self.next_u64(), self.next_u64());
         let bits = u128::from(a >> 16) << 80

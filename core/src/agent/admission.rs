@@ -9,14 +9,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::object::{self, Labels, Milli, matches_node};
 
-/// Amounts by resource. CPU is in thousandths, everything else in whole units.
+/// Resource amounts. CPU is in thousandths of a core, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amounts {
     /// Thousandths of a core.
     pub(super) cpu: i64,
     /// Bytes.
     pub(super) memory: i64,
-    /// Whatever else: `ephemeral-storage`, `nvidia.com/gpu`, …; few, in order of name.
+    /// All other resources: `ephemeral-storage`, `nvidia.com/gpu`, …; few, sorted by name.
     pub(super) others: Vec<(Rc<str>, i64)>,
 }
 
@@ -53,7 +53,7 @@ impl Amounts {
         self.others.binary_search_by(|(n, _)| (**n).cmp(name)).map_or(0, |at| self.others[at].1)
     }
 
-    /// Adds `times` (1 or -1) the other.
+    /// Adds `times` (1 or -1) times the other amounts.
     pub(super) fn add(&mut self, other: &Amounts, times: i64) {
         self.cpu += other.cpu * times;
         self.memory += other.memory * times;
@@ -63,7 +63,7 @@ impl Amounts {
     }
 }
 
-/// What a pod asks of the node.
+/// The effective resource requests of a pod.
 pub(super) fn pod_requests(spec: &core_v1::PodSpec) -> Amounts {
     let mut asks = Amounts::default();
     for (name, amount) in object::pod_requests(spec) {
@@ -77,25 +77,25 @@ pub(super) fn pod_requests(spec: &core_v1::PodSpec) -> Amounts {
     asks
 }
 
-/// Why a pod was turned away.
+/// Why a pod was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     /// `OutOfcpu`, `NodeAffinity`, `NodePorts`.
     pub(super) reason: String,
-    /// The kubelet's words.
+    /// The kubelet's message.
     pub(super) message: String,
 }
 
-/// What the node offers, and what its pods take of it.
+/// The node's allocatable resources and what its pods use of them.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Allocatable resources.
     pub(super) allocatable: Amounts,
-    /// Most pods.
+    /// Maximum number of pods.
     pub(super) max_pods: i64,
-    /// Requests of the admitted pods that have not ended.
+    /// Total requests of the admitted pods that have not terminated.
     pub(super) used: Amounts,
-    /// How many those are.
+    /// Number of those pods.
     pub(super) pods: i64,
     /// Host ports in use: protocol, address, port.
     ports: Vec<HostPort>,
@@ -120,13 +120,13 @@ fn ports_clash(a: &HostPort, b: &HostPort) -> bool {
 }
 
 impl Room {
-    /// From allocatable quantities.
+    /// Creates it from allocatable quantities.
     pub(super) fn new(allocatable: &BTreeMap<String, Quantity>) -> Room {
         let max_pods = allocatable.get("pods").map_or(i64::MAX, |q| Milli::of(q).value());
         Room { allocatable: Amounts::of(Some(allocatable)), max_pods, ..Room::default() }
     }
 
-    /// Whether a pod may run here beside those that do.
+    /// Whether a pod fits beside the pods that are already admitted.
     pub(super) fn check(
         &self,
         spec: &core_v1::PodSpec,
@@ -156,14 +156,14 @@ impl Room {
         Ok(())
     }
 
-    /// A pod takes its place.
+    /// Adds a pod's requests and host ports.
     pub(super) fn take(&mut self, spec: &core_v1::PodSpec, asks: &Amounts) {
         self.used.add(asks, 1);
         self.pods += 1;
         self.ports.extend(host_ports(spec));
     }
 
-    /// A pod leaves its place.
+    /// Subtracts a pod's requests and host ports.
     pub(super) fn leave(&mut self, spec: &core_v1::PodSpec, asks: &Amounts) {
         self.used.add(asks, -1);
         self.pods -= 1;

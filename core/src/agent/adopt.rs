@@ -1,5 +1,5 @@
-//! Rebuilding what the agent knows of a pod from the runtime's list: after a restart of the agent, after a command
-//! whose outcome is unknown, and now and then to be sure.
+//! Reconstructs the agent's state of a pod from the runtime's list: after a restart of the agent, after a command with
+//! an unknown outcome, and periodically as a check.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -9,14 +9,14 @@ use super::runtime::{ContainerInfo, ContainerState, SandboxInfo};
 use crate::machine::{Now, Wall};
 use crate::object;
 
-/// What a list shows of one pod.
+/// The part of a list that belongs to one pod.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) sandboxes: Vec<SandboxInfo>,
     pub(super) containers: Vec<ContainerInfo>,
 }
 
-/// Sorts a list by pods.
+/// Groups a list by pod.
 pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> BTreeMap<Rc<str>, Found> {
     let mut pods: BTreeMap<Rc<str>, Found> = BTreeMap::new();
     for s in sandboxes {
@@ -29,7 +29,7 @@ pub(super) fn by_pod(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>
 }
 
 impl PodState {
-    /// A pod that this agent sees for the first time takes over what an earlier agent left running.
+    /// Lets a pod that this agent sees for the first time take over what an earlier agent left running.
     pub(super) fn adopt(&mut self, found: Found, ctx: &mut Ctx<'_>) {
         let before = self.pod.status.clone();
         let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
@@ -41,14 +41,15 @@ impl PodState {
             let Some(old) = list.iter().find(|s| s.name == *name) else { continue };
             let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
             remember(&mut self.containers[i], old, ctx.now);
-            // A sandbox that is gone takes its init containers' work with it, unless nothing is to run again.
+            // If the sandbox is gone, its init containers must run again, unless nothing of the pod is to run again.
             if let (true, Life::Exited(e)) = (fresh && policy != "Never", &mut self.containers[i].life) {
                 e.stale = true;
             }
         }
     }
 
-    /// Makes the pod's state what the list shows. Only for pods without commands in flight (but for probes).
+    /// Sets the pod's state to what the list shows. Must be called only if the pod has no commands in flight except
+    /// probes.
     pub(super) fn reconcile(&mut self, found: Found, ctx: &mut Ctx<'_>) {
         self.suspect = false;
         self.reconcile_sandbox(found.sandboxes, ctx);
@@ -126,7 +127,7 @@ impl PodState {
         c.runs = c.runs.max(info.attempt + 1);
         match info.state {
             ContainerState::Created => {
-                // Whether its start was asked for is unknown: begin anew.
+                // Whether its start was requested is unknown, so it is discarded and created again.
                 ctx.shared.containers.insert(info.id.clone(), (self.slot, i as u16));
                 c.life = Life::Starting(info.id);
                 c.runs -= 1;
@@ -167,7 +168,7 @@ impl PodState {
     }
 }
 
-/// What the API's status says of a container that the list said less about.
+/// Takes over what the API's status says about a container if the list says less.
 fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
     let restarts = u32::try_from(old.restart_count).unwrap_or(0);
     let ended = |t: &object::Terminated| Exit {
@@ -185,7 +186,7 @@ fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
         Life::Running(..) => {
             c.runs = c.runs.max(restarts + 1);
             c.last = c.last.take().or(last);
-            // An agent's restart must not make a ready container unready, nor run its startup probe again.
+            // A restart of the agent must not make a ready container unready or run its startup probe again.
             if old.started == Some(true) && restarts + 1 == c.runs {
                 c.started = true;
                 if let Some(p) = &mut c.probes {
@@ -210,7 +211,7 @@ fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
                 c.life = Life::Exited(Box::new(exit));
                 c.last = last;
             } else if last.is_some() {
-                // It waited for another run.
+                // It was waiting to be run again.
                 c.runs = c.runs.max(restarts + 1);
                 c.life = last.map_or(Life::Waiting, Life::Exited);
             }

@@ -1,4 +1,4 @@
-//! Back-offs: of containers that crash and images that fail to pull (client-go `flowcontrol.Backoff`), and of requests.
+//! Back-offs of crashing containers and failing image pulls (client-go `flowcontrol.Backoff`), and of requests.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use crate::limits::{AGENT_RETRY_MAX, CONTAINER_BACKOFF_BASE, CONTAINER_BACKOFF_M
 use crate::machine::Mono;
 use crate::random::Rng;
 
-/// Back-off of one container's restarts or of its image's pulls: 10 s, doubled up to 300 s, and forgotten when
-/// nothing went wrong for twice the longest back-off.
+/// Back-off of a container's restarts or image pulls: 10 s, doubled up to 300 s, and reset when there was no failure
+/// for twice the longest back-off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backoff {
     entry: Option<(Duration, Mono)>,
 }
 
 impl Backoff {
-    /// Until when one must wait after `event`, if that is still ahead.
+    /// The time until which to wait after `event`; `None` if it has passed.
     pub(super) fn wait_until(self, now: Mono, event: Mono) -> Option<Mono> {
         let (delay, updated) = self.entry?;
         let until = event + delay;
         (!is_expired(event, updated) && until > now).then_some(until)
     }
 
-    /// Counts one more failure that happened at `event`; answers the delay that now holds.
+    /// Counts another failure, which happened at `event`; returns the new delay.
     pub(super) fn next(&mut self, now: Mono, event: Mono) -> Duration {
         let delay = match self.entry {
             Some((delay, updated)) if !is_expired(event, updated) => (delay * 2).min(CONTAINER_BACKOFF_MAX),
@@ -31,7 +31,7 @@ impl Backoff {
         delay
     }
 
-    /// The delay that holds; zero if there was no failure.
+    /// The current delay; zero if there was no failure.
     pub(super) fn delay(self) -> Duration {
         self.entry.map_or(Duration::ZERO, |(delay, _)| delay)
     }
@@ -41,7 +41,7 @@ impl Backoff {
         self.entry.map(|(_, at)| at)
     }
 
-    /// Forgets all failures.
+    /// Resets the failure count.
     pub(super) fn reset(&mut self) {
         self.entry = None;
     }
@@ -51,7 +51,7 @@ fn is_expired(event: Mono, updated: Mono) -> bool {
     event.since(updated) > CONTAINER_BACKOFF_MAX * 2
 }
 
-/// A delay as Go prints it: `10s`, `1m20s`, `5m0s`.
+/// A delay in Go's format: `10s`, `1m20s`, `5m0s`.
 pub(super) fn go_duration(d: Duration) -> String {
     let seconds = d.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -63,7 +63,8 @@ pub(super) fn go_duration(d: Duration) -> String {
     }
 }
 
-/// Attempts of a request that failed: 100 ms, doubled up to 7 s (kubelet's node registration), with half as jitter.
+/// Delay between attempts of a failing request: 100 ms, doubled up to 7 s (kubelet's node registration), with 50%
+/// jitter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Retry {
     attempts: u8,
@@ -77,7 +78,7 @@ impl Retry {
         rng.jitter(base.min(AGENT_RETRY_MAX), 50)
     }
 
-    /// It worked.
+    /// Resets the delay after a success.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -1,6 +1,6 @@
-//! Images on the node: what is present, what is being pulled, and what a container's pull policy asks for.
+//! Images on the node: which are present, which are being pulled, and what a container's pull policy requires.
 //!
-//! Containers that want the same image at the same time share one pull.
+//! Containers that need the same image at the same time share one pull.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,18 +11,18 @@ use super::runtime::{ImageInfo, OpId};
 use crate::limits::{IMAGE_PULL_TIMEOUT, NODE_STATUS_MAX_IMAGES};
 use crate::machine::Mono;
 
-/// What the pull policy asks for.
+/// What the pull policy requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pull {
-    /// The image is there and may be used.
+    /// The image is present and may be used.
     Present,
     /// It must be pulled first.
     Needed,
-    /// It is not there and may not be pulled.
+    /// The image is not present and must not be pulled.
     Forbidden,
 }
 
-/// A container that waits for an image: slot of its pod, index of the container.
+/// A container that waits for an image: slot of its pod and index of the container.
 pub(super) type Waiter = (u32, u16);
 
 #[derive(Debug)]
@@ -40,23 +40,23 @@ pub(super) struct Images {
     changed: bool,
 }
 
-/// A pull that has ended (or run out of time): for whom, and how long it took.
+/// A pull that has completed or timed out: who waited for it and since when.
 pub(super) struct EndedPull {
-    /// Who waits.
+    /// The containers that wait for it.
     pub(super) waiters: Vec<Waiter>,
-    /// When it was begun.
+    /// When it was started.
     pub(super) since: Mono,
 }
 
 impl Images {
-    /// Takes in what a list shows.
+    /// Applies the images of a runtime list.
     pub(super) fn listed(&mut self, images: Vec<ImageInfo>) {
         let listed: BTreeMap<_, _> = images.into_iter().map(|i| (i.image, i.bytes)).collect();
         self.changed |= listed != self.present;
         self.present = listed;
     }
 
-    /// What to do about a container's image.
+    /// Decides what to do about a container's image.
     pub(super) fn decide(&self, container: &core_v1::Container) -> Pull {
         let image = container.image.as_deref().unwrap_or("");
         let present = self.present.contains_key(image);
@@ -67,7 +67,8 @@ impl Images {
         }
     }
 
-    /// Waits for an image; `start` names the command if the pull has to be begun, and is then answered.
+    /// Registers a container that waits for an image. If no pull is in flight, starts one with the command id from
+    /// `start` and returns that id.
     pub(super) fn wait(
         &mut self,
         image: &str,
@@ -84,7 +85,7 @@ impl Images {
         Some((op, name))
     }
 
-    /// A pull has ended.
+    /// Handles the completion of a pull.
     pub(super) fn ended(&mut self, op: OpId, info: Option<&ImageInfo>) -> Option<EndedPull> {
         let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Rc::clone(name))?;
         let pull = self.pulling.remove(&name)?;
@@ -94,23 +95,23 @@ impl Images {
         Some(EndedPull { waiters: pull.waiters, since: pull.since })
     }
 
-    /// When the oldest pull runs out of time.
+    /// When the oldest pull times out.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.pulling.values().map(|p| p.since + IMAGE_PULL_TIMEOUT).min()
     }
 
-    /// A pull that has run out of time.
+    /// A pull that has timed out.
     pub(super) fn overdue(&self, now: Mono) -> Option<OpId> {
         self.pulling.values().find(|p| p.since + IMAGE_PULL_TIMEOUT <= now).map(|p| p.op)
     }
 
-    /// Whether the list changed since last asked.
+    /// Whether the list has changed since the last call.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// As `node.status.images` has it: the largest first.
+    /// The images in the form of `node.status.images`: largest first.
     pub(super) fn status(&self, limit: usize) -> Vec<core_v1::ContainerImage> {
         if limit == 0 {
             return Vec::new();

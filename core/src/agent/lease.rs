@@ -1,8 +1,8 @@
 //! The node's heartbeat: a Lease in `kube-node-lease`, renewed every quarter of its duration
 //! (`component-helpers/apimachinery/lease`).
 //!
-//! This is the hottest path of a large cluster. The Lease is kept as the API last answered it, and a renewal changes
-//! nothing but `renewTime`.
+//! This is the hottest path of a large cluster. The agent keeps the Lease from the API's last reply, and a renewal
+//! changes only `renewTime`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::object::{
 use crate::random::Rng;
 use crate::read_ahead::{Step, touch, touch_shared};
 
-/// Keeps the node's Lease.
+/// Maintains the node's Lease.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct NodeLease {
     in_flight: Option<(ReqId, Mono)>,
-    /// When to act next; none until the node is registered.
+    /// When to act next; `None` until the node is registered.
     next: Option<Mono>,
-    /// As the API last answered.
+    /// The Lease from the API's last reply.
     lease: Option<Lease>,
-    /// The API's form must be read before it is written.
+    /// The Lease must be read from the API before it is written.
     stale: bool,
     retry: Retry,
     renewed: Mono,
@@ -41,10 +41,10 @@ pub(super) struct NodeLease {
 /// What a reply means for the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heartbeat {
-    /// Nothing.
+    /// Nothing to do.
     Steady,
-    /// Heard again after a gap in which the node may have been taken for dead, or the Lease (and perhaps the Node)
-    /// is gone: the node's status must be looked after.
+    /// The heartbeat succeeded after a gap in which the node may have been declared unreachable, or the Lease (and
+    /// perhaps the Node) is gone: the node's status must be checked.
     Check,
 }
 
@@ -63,7 +63,7 @@ impl NodeLease {
         }
     }
 
-    /// The node is registered: heartbeats begin now.
+    /// Starts the heartbeat; called when the node is registered.
     pub(super) fn begin(&mut self, now: Now) {
         if self.next.is_none() {
             self.next = Some(now.mono);
@@ -71,7 +71,7 @@ impl NodeLease {
         }
     }
 
-    /// Renews (or creates, or reads) if due.
+    /// Renews, creates or reads the Lease if that is due.
     #[inline(always)]
     pub(super) fn handle_timeout<'n>(
         &mut self,
@@ -82,7 +82,7 @@ impl NodeLease {
     ) {
         if self.in_flight.is_some_and(|(_, at)| at <= now.mono) {
             self.in_flight = None;
-            // It may have been carried out.
+            // The timed-out request may have been carried out.
             self.stale = self.lease.is_some();
             self.next = Some(now.mono + self.retry.next(rng));
         }
@@ -112,7 +112,7 @@ impl NodeLease {
         out.push(Out::Api(ToServer::Request(id, Request::new(&self.user, call))));
     }
 
-    /// Takes in a reply.
+    /// Handles a reply.
     #[inline(always)]
     pub(super) fn replied(
         &mut self,
@@ -137,7 +137,7 @@ impl NodeLease {
                 let gap = now.mono.since(self.renewed);
                 self.renewed = now.mono;
                 let interval = NODE_LEASE_DURATION / 4;
-                // Nodes that were registered at the same moment spread over the interval.
+                // Nodes that registered at the same moment are spread over the interval.
                 let pause = if first { rng.duration(Duration::ZERO, interval) } else { rng.jitter(interval, 4) };
                 self.next = Some(now.mono + pause);
                 if gap > NODE_LEASE_DURATION / 2 { Heartbeat::Check } else { Heartbeat::Steady }
@@ -148,8 +148,8 @@ impl NodeLease {
                 Heartbeat::Steady
             }
             Err(status) if status.reason == Reason::NotFound => {
-                // The Lease goes with its Node; while that is being looked after, it is made again with pauses, since
-                // a missing namespace reads the same.
+                // The Lease is deleted together with its Node. While the Node is checked, creating the Lease is retried
+                // with back-off, because a missing namespace gives the same error.
                 (self.lease, self.stale) = (None, false);
                 self.next = Some(now.mono + self.retry.next(rng));
                 Heartbeat::Check
@@ -161,7 +161,7 @@ impl NodeLease {
         }
     }
 
-    /// What was read is ours from now on.
+    /// Takes over a Lease that was read: makes it this node's.
     fn mend(&mut self, now: Now) {
         self.next = Some(now.mono);
         if let Some(lease) = &mut self.lease {
@@ -174,7 +174,7 @@ impl NodeLease {
         }
     }
 
-    /// The connection broke.
+    /// Handles the loss of the connection.
     pub(super) fn disconnected(&mut self, now: Now, rng: &mut Rng) {
         if self.in_flight.take().is_some() {
             self.stale = self.lease.is_some();
@@ -182,7 +182,7 @@ impl NodeLease {
         }
     }
 
-    /// Reads what the next renewal will touch.
+    /// Reads ahead the memory that the next renewal will touch.
     #[inline]
     pub(super) fn read_ahead(&self, step: Step) {
         match (step, &self.lease) {
@@ -202,7 +202,7 @@ impl NodeLease {
         self.lease.as_ref().map(|lease| lease.meta.key(Kind::LEASE))
     }
 
-    /// When something is due.
+    /// When `handle_timeout` is next needed.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         match (self.in_flight, self.next) {
             (Some((_, at)), _) => Some(Deadline { at, why: "renewal of the node's lease is overdue" }),

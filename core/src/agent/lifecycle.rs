@@ -1,5 +1,5 @@
-//! The end of containers and pods: hooks, grace periods, and the order in which sidecars stop
-//! (kubelet `killPod`, `killContainer` and `terminationOrdering`).
+//! Termination of containers and pods: hooks, grace periods, and the order in which sidecars stop (kubelet `killPod`,
+//! `killContainer` and `terminationOrdering`).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
 use crate::limits::{CONTAINER_BACKOFF_BASE, MINIMUM_GRACE};
 use crate::machine::Mono;
 
-/// How long the exit of a stopped container may be in coming before the runtime is asked.
+/// How long after a stop the container's exit event may take before the agent asks the runtime.
 const EXIT_OVERDUE: Duration = Duration::from_secs(5);
-/// How long a postStart hook may take. The kubelet knows no bound; a lost answer must not hold a pod for ever.
+/// Time-out of a postStart hook. The kubelet has none, but a lost reply must not block a pod forever.
 const POST_START_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn whole_seconds(seconds: i64) -> Duration {
@@ -21,15 +21,15 @@ fn whole_seconds(seconds: i64) -> Duration {
 }
 
 impl PodState {
-    /// Begins the stop of the pod, or hastens it.
+    /// Starts stopping the pod, or shortens the grace period of a stop in progress.
     pub(super) fn begin_pod_stop(&mut self, reason: StopReason, grace_seconds: i64, now: Mono) {
-        // The kubelet gives at least a second.
+        // The kubelet grants at least one second.
         let until = now + whole_seconds(grace_seconds.max(1));
         self.write.dirty = true;
         match &mut self.stop {
             Some(stop) => {
                 if stop.reason == StopReason::Completed || stop.reason == StopReason::DeadlineExceeded {
-                    // Its outcome stands; only grace may get shorter.
+                    // The reason of such a stop is final; only its grace period can get shorter.
                 } else {
                     stop.reason = reason;
                 }
@@ -45,7 +45,8 @@ impl PodState {
         }
     }
 
-    /// Grace got shorter: whoever waits, waits less, and whoever was told is told again.
+    /// Applies a shorter grace period: waiting containers wait less, and stop commands that were already sent are sent
+    /// again.
     fn hasten(&mut self, until: Mono) {
         for c in &mut self.containers {
             c.stop = match c.stop {
@@ -57,7 +58,7 @@ impl PodState {
         }
     }
 
-    /// Begins the stop of one container that runs: its preStop hook first.
+    /// Starts stopping a running container, beginning with its preStop hook.
     pub(super) fn begin_stop(&mut self, i: usize, until: Mono, why: impl FnOnce() -> String, ctx: &mut Ctx<'_>) {
         let c = &self.containers[i];
         let Life::Running(id, _) = &c.life else { return };
@@ -92,7 +93,7 @@ impl PodState {
         self.command(ctx, what, timeout, |op| RuntimeCommand::Probe { op, container, action, timeout_seconds });
     }
 
-    /// A container has started: its postStart hook runs before it counts as running.
+    /// Runs a container's postStart hook after it started; only then does the container count as running.
     pub(super) fn run_post_start(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         let hook = container_spec(&self.pod, &self.containers[i])
             .and_then(|s| s.lifecycle.as_ref())
@@ -105,7 +106,7 @@ impl PodState {
         }
     }
 
-    /// A postStart hook has ended. A container whose hook fails is killed.
+    /// Handles the end of a postStart hook. A container whose hook failed is killed.
     pub(super) fn post_start_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
         if !matches!(self.containers[i].life, Life::Starting(_)) {
@@ -122,7 +123,7 @@ impl PodState {
         }
     }
 
-    /// A preStop hook has ended; failed or not, the container is stopped.
+    /// Handles the end of a preStop hook; the container is stopped whether the hook failed or not.
     pub(super) fn pre_stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         if let Err(e) = result {
             self.event(ctx, true, "FailedPreStopHook", || format!("PreStopHook failed: {}", e.message));
@@ -133,14 +134,14 @@ impl PodState {
         }
     }
 
-    /// The runtime has stopped a container, or could not.
+    /// Handles the runtime's reply to a stop.
     pub(super) fn stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let c = &mut self.containers[usize::from(i)];
         if c.stop != Stop::Told || !c.is_up() {
             return;
         }
         match result {
-            // Its exit is told by an event of its own.
+            // The exit is reported by a separate event.
             Ok(()) => c.stop = Stop::Stopped(ctx.now.mono + EXIT_OVERDUE),
             Err(e) => {
                 c.stop = Stop::Again(ctx.now.mono + CONTAINER_BACKOFF_BASE);
@@ -150,7 +151,7 @@ impl PodState {
         }
     }
 
-    /// Takes every container that is being stopped one step further, if it is time.
+    /// Advances every container that is being stopped, if its time has come.
     pub(super) fn advance_stops(&mut self, ctx: &mut Ctx<'_>) {
         for i in 0..self.containers.len() {
             let now = ctx.now.mono;
@@ -170,7 +171,8 @@ impl PodState {
         }
     }
 
-    /// Sidecars of a pod that stops wait for the main containers and for the sidecars after them (KEP-753).
+    /// Whether a container may stop now: in a terminating pod, sidecars wait for the main containers and for later
+    /// sidecars (KEP-753).
     fn is_its_turn(&self, i: usize) -> bool {
         if self.stop.is_none() || self.containers[i].role != Role::Sidecar {
             return true;
@@ -183,7 +185,7 @@ impl PodState {
         self.ops.retain(|o| o.what != What::PreStop(i as u16));
         self.containers[i].stop = Stop::Told;
         let grace = until.since(ctx.now.mono).max(MINIMUM_GRACE);
-        // Rounded up, so that a hook that took no time leaves the whole grace.
+        // Rounded up, so that a hook that took no time leaves the full grace period.
         let grace_seconds = u32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
         self.command(ctx, What::Stop(i as u16), grace, |op| RuntimeCommand::StopContainer {
             op,
@@ -192,12 +194,12 @@ impl PodState {
         });
     }
 
-    /// Takes a pod that stops one step further: containers, sandbox, and then whatever is left of it.
+    /// Advances a terminating pod: containers, then the sandbox, then what is left over.
     pub(super) fn advance_pod_stop(&mut self, stop: PodStop, ctx: &mut Ctx<'_>) {
         for i in 0..self.containers.len() {
             match self.containers[i].life {
                 Life::Pulling => self.containers[i].life = Life::Waiting,
-                // The hook may never end; the container runs all the same.
+                // The postStart hook may never end; the container is running in any case.
                 Life::Starting(_) if !self.has_op(&What::Start(i as u16)) => {
                     self.ops.retain(|o| o.what != What::PostStart(i as u16));
                     self.now_running(i, ctx.now.wall, ctx);
@@ -224,7 +226,7 @@ impl PodState {
         }
     }
 
-    /// Stops the sandbox, unless that failed a moment ago.
+    /// Stops the sandbox unless an attempt has just failed.
     pub(super) fn stop_sandbox(&mut self, ctx: &mut Ctx<'_>) {
         let Some(sandbox) = self.sandbox.clone() else {
             self.sandbox_life = SandboxLife::None;
@@ -237,7 +239,7 @@ impl PodState {
         self.command(ctx, What::StopSandbox, Duration::ZERO, |op| RuntimeCommand::StopSandbox { op, sandbox });
     }
 
-    /// Removes the stopped sandbox, unless that failed a moment ago.
+    /// Removes the stopped sandbox unless an attempt has just failed.
     pub(super) fn remove_sandbox(&mut self, ctx: &mut Ctx<'_>) {
         let Some(sandbox) = self.sandbox.clone() else {
             self.sandbox_life = SandboxLife::None;
@@ -250,7 +252,7 @@ impl PodState {
         self.command(ctx, What::RemoveSandbox, Duration::ZERO, |op| RuntimeCommand::RemoveSandbox { op, sandbox });
     }
 
-    /// Clears away one sandbox of an earlier life.
+    /// Removes one leftover sandbox of an earlier attempt.
     pub(super) fn clear_strays(&mut self, ctx: &mut Ctx<'_>) {
         let busy = self.ops.iter().any(|o| matches!(o.what, What::StopStray(_) | What::RemoveStray(_)));
         if busy || self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {

@@ -1,14 +1,14 @@
 //! The node agent machine: Kubernetes' kubelet, as decisions over a container-runtime port.
 //!
 //! What comes in: the API server's replies and watch events, the container runtime's completions and events. What goes
-//! out: requests to the API server, commands to the runtime. What never happens: a container is started before the
-//! runtime has said what already runs; a pod is killed as unknown before the view of the API is complete; a pod's
-//! terminal phase is left again.
+//! out: requests to the API server, commands to the runtime. Never starts a container before the runtime has listed
+//! what is already running. Never kills a pod as unknown before the view of the API is complete. Never leaves a pod's
+//! terminal phase.
 //!
-//! Files: `node` and `lease` keep the Node and its heartbeat; `pods` is the table of pods; `pod` takes in what the
-//! runtime says of one pod, `sync` decides what is next, `lifecycle` ends containers and pods, `probe` and `images` do
-//! what their names say, `references` reads what pods refer to, `adopt` rebuilds a pod from the runtime's list;
-//! `status` makes a pod's status and `write` brings it to the API.
+//! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
+//! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
+//! `images` handle probes and images, `references` reads what pods refer to, `adopt` reconstructs a pod from the
+//! runtime's list; `status` makes a pod's status and `write` sends it to the API.
 
 mod admission;
 mod adopt;
@@ -54,7 +54,7 @@ pub use runtime::{
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
 
-/// Parts of the agent as API client; replies find back by them.
+/// Parts of the agent as an API client; replies are routed by them.
 const INFORMER: u16 = 1;
 const NODE: u16 = 2;
 const PODS: u16 = 3;
@@ -63,20 +63,20 @@ const LEASE: u16 = 5;
 const NODE_INFORMER: u16 = 6;
 const REFERENCES: u16 = 7;
 
-/// How a node is to present itself.
+/// How a node registers and reports itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
     /// Name of the Node.
     pub node_name: Rc<str>,
-    /// Labels beside the kubelet's own (host name, os, arch): zone, region, pool, …
+    /// Labels in addition to the kubelet's own (host name, os, arch): zone, region, pool, …
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is registered with; see [`AgentConfig::parse_taint`].
     pub taints: Vec<core_v1::Taint>,
-    /// Whether the Node is registered as schedulable (`registerSchedulable`); otherwise it begins cordoned.
+    /// Whether the Node is registered as schedulable (`registerSchedulable`); if not, it is registered as cordoned.
     pub register_schedulable: bool,
-    /// Capacity by resource, as quantities. `pods` is 110 unless given.
+    /// Capacity by resource, as quantities. `pods` defaults to 110.
     pub capacity: BTreeMap<String, String>,
-    /// What of the capacity is kept for the system, so that it is not allocatable.
+    /// The part of the capacity that is reserved for the system and therefore not allocatable.
     pub reserved: BTreeMap<String, String>,
     /// Address of the node.
     pub host_ip: Rc<str>,
@@ -84,9 +84,9 @@ pub struct AgentConfig {
     pub provider_id: Option<Rc<str>>,
     /// Whether Events are recorded.
     pub record_events: bool,
-    /// Most images that the Node's status names; zero: none.
+    /// Most images that the Node's status lists; zero means none.
     pub status_max_images: usize,
-    /// How often the runtime is asked for its list without need; zero: never.
+    /// Interval at which the runtime's list is read as a check; zero means never.
     pub relist_interval: Duration,
     /// `kubernetes.io/os`.
     pub os: Rc<str>,
@@ -124,7 +124,7 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// Parses `key=value:Effect`, `key:Effect` as kubectl and `--register-with-taints` write them.
+    /// Parses `key=value:Effect` or `key:Effect`, the format of kubectl and `--register-with-taints`.
     pub fn parse_taint(text: &str) -> Result<core_v1::Taint, String> {
         let invalid = |why: &str| format!("invalid taint spec: {text}, {why}");
         let (name, effect) = text.rsplit_once(':').ok_or_else(|| invalid("expected key=value:effect"))?;
@@ -144,33 +144,33 @@ impl AgentConfig {
     }
 }
 
-/// What the agent can be told.
+/// Inputs of the agent.
 #[derive(Debug)]
 pub enum In {
-    /// By the API server.
+    /// From the API server.
     Api(FromServer),
-    /// By the container runtime.
+    /// From the container runtime.
     Runtime(RuntimeEvent),
 }
 
-/// What the agent asks for.
+/// Outputs of the agent.
 #[derive(Debug)]
 pub enum Out {
-    /// Of the API server.
+    /// To the API server.
     Api(ToServer),
-    /// Of the container runtime.
+    /// To the container runtime.
     Runtime(RuntimeCommand),
 }
 
 /// The agent of one node. See the module's documentation for the contract.
 ///
-/// What a heartbeat touches, which is most of what an agent at rest does, comes first and together: thousands of agents
-/// beat in turn, and each must be fetched from memory.
+/// The fields that a heartbeat touches come first and together. Heartbeats are most of what an idle agent does, and
+/// with thousands of agents taking turns, these fields are fetched from main memory every time.
 #[derive(Debug)]
 #[repr(C)]
 pub struct NodeAgent {
     lease: NodeLease,
-    /// When anything but the Lease wants to act.
+    /// The earliest deadline of everything except the Lease.
     others: Option<Deadline>,
     rng: Rng,
     begun: bool,
@@ -178,12 +178,12 @@ pub struct NodeAgent {
     node: NodeKeeper,
     informer: Informer,
     view: View,
-    /// Watches its own Node, so that what others write there is seen at once.
+    /// Watches the agent's own Node, so that changes by others are seen immediately.
     own: Box<(Informer, View)>,
     pods: Pods,
 }
 
-/// A stream of its own for a part of the agent.
+/// A separate random stream for a part of the agent.
 fn fork(rng: &mut Rng) -> Rng {
     Rng::from_seed(rng.next_u64())
 }
@@ -198,7 +198,7 @@ fn is_due(deadline: Option<Deadline>, now: Now) -> bool {
 }
 
 impl NodeAgent {
-    /// An agent that knows nothing yet.
+    /// Creates an agent that has no state yet.
     pub fn new(config: AgentConfig, mut rng: Rng) -> NodeAgent {
         let config = Rc::new(config);
         let name = Rc::clone(&config.node_name);
@@ -262,17 +262,17 @@ impl NodeAgent {
         }
     }
 
-    /// How many pods the agent cares for, those that are on their way out included.
+    /// How many pods the agent manages, including terminating ones.
     pub fn pods(&self) -> usize {
         self.pods.len()
     }
 
-    /// What it has been told of its pods and of its own node, for observers.
+    /// Its views of its pods and of its own Node, for observers.
     pub fn views(&self) -> [&View; 2] {
         [&self.view, &self.own.1]
     }
 
-    /// Reads what the next heartbeat will touch of the agent, and of the Lease that it will renew.
+    /// Reads ahead the agent's memory that the next heartbeat will touch, and that of the Lease.
     #[inline]
     pub fn read_ahead(&self, step: Step) {
         if step == Step::Entry {
@@ -287,8 +287,8 @@ impl NodeAgent {
         self.lease.key()
     }
 
-    /// Reads what news will touch, whether of the API or of the container runtime: most of it is where it looks for its
-    /// next deadline.
+    /// Reads ahead the memory that a message from the API or the container runtime will touch: mainly what is read to
+    /// find the next deadline.
     pub fn read_ahead_news(&self) {
         touch(&self.begun);
         touch(&self.deadline_of_others());
@@ -296,7 +296,8 @@ impl NodeAgent {
         touch(&self.pods.len());
     }
 
-    /// Reads what a bookmark will touch, which is little of the agent, and most of what is told to agents at rest.
+    /// Reads ahead the memory that a bookmark will touch. It is a small part of the agent, and most messages to idle
+    /// agents are bookmarks.
     #[inline]
     pub fn read_ahead_bookmark(&self, id: ReqId, step: Step) {
         let own = id.part() == NODE_INFORMER;
@@ -332,7 +333,7 @@ impl NodeAgent {
         }
     }
 
-    /// Nothing up to a revision is missing: no news, and no deadline moves by it.
+    /// Handles a bookmark, which only advances the view's revision: there are no changes, and no deadline moves.
     #[inline(always)]
     fn bookmark(&mut self, now: Now, id: ReqId, message: &FromServer) {
         let (mut requests, mut changes) = (Vec::new(), Vec::new());
@@ -366,7 +367,7 @@ impl NodeAgent {
         self.beat(now, out);
     }
 
-    /// Tells the keeper of the Node what the watch shows.
+    /// Passes the Node in the watch's view to the `NodeKeeper`.
     fn see_own_node(&mut self, now: Now) {
         let view = &self.own.1;
         if view.is_synced() {
@@ -386,7 +387,7 @@ impl NodeAgent {
         }
     }
 
-    /// Does what the Node and its Lease want done now.
+    /// Runs what is due for the Node and its Lease.
     fn beat(&mut self, now: Now, out: &mut Vec<Out>) {
         let (pods, max_images) = (&self.pods, self.max_images);
         let facts = || Facts { runtime_is_up: pods.runtime_is_up(), images: pods.shared.images.status(max_images) };
@@ -394,7 +395,7 @@ impl NodeAgent {
         self.renew(now, out);
     }
 
-    /// Does what the Lease wants done now.
+    /// Runs what is due for the Lease.
     #[inline(always)]
     fn renew(&mut self, now: Now, out: &mut Vec<Out>) {
         let node = &self.node;

@@ -1,5 +1,5 @@
-//! The Node object: registration, adoption of an existing one, and its status
-//! (`kubelet_node_status.go`, `nodestatus/setters.go`).
+//! The Node object: registration, adoption of an existing Node, and its status (`kubelet_node_status.go`,
+//! `nodestatus/setters.go`).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,55 +19,55 @@ use crate::object::{
 };
 use crate::random::Rng;
 
-/// How long registration waits for the container runtime's first answer.
+/// How long registration waits for the container runtime's first reply.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
-/// The version that the node says its kubelet has.
+/// The kubelet version in the Node's status.
 const KUBELET_VERSION: &str = concat!("v1.36.0+skeg-", env!("CARGO_PKG_VERSION"));
 
-/// What is to be done about the Node.
+/// What must be done about the Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     /// It must be created.
     Register,
     /// It must be read.
     Read,
-    /// Its labels must be made ours.
+    /// Its labels must be set to the configured ones.
     Adopt,
     /// Its status must be written.
     Status,
-    /// Nothing until the next report, or until someone else changes the Node.
+    /// Nothing until the next report, or until another client changes the Node.
     Nothing,
 }
 
-/// Keeps the node's object.
+/// Maintains the Node object.
 #[derive(Debug)]
 pub(super) struct NodeKeeper {
     config: Rc<AgentConfig>,
     info: core_v1::NodeSystemInfo,
     user: Rc<str>,
     ids: ReqIds,
-    /// As the API last answered.
+    /// The Node from the API's last reply.
     node: Option<Node>,
-    /// The Node was there once in this process's life. One that is deleted then is not made again before a restart
-    /// (`registrationCompleted`): whoever deleted it meant it.
+    /// The Node has existed during this process's life. If it is deleted after that, it is not created again before a
+    /// restart (`registrationCompleted`), because the deletion was intended.
     registered: bool,
     need: Need,
     in_flight: Option<(ReqId, Mono, Need)>,
     next: Option<Mono>,
-    /// When the status must be reported, changed or not.
+    /// When the status must be reported even if it has not changed.
     report_at: Mono,
-    /// The status has changed; to be reported then.
+    /// Set if the status has changed: when it must be reported.
     changed_at: Option<Mono>,
     reported: Option<Revision>,
-    /// The status as last reported, if another report need only tell its time; and whether it says that the container
-    /// runtime is up.
+    /// The last reported status, kept only if another report needs to change nothing but its time; and whether it says
+    /// that the container runtime is up.
     made: Option<(ReportedNodeStatus, bool)>,
     retry: Retry,
 }
 
-/// What the status tells beside the configuration.
+/// What the status reports in addition to the configuration.
 pub(super) struct Facts {
-    /// Whether the container runtime answers.
+    /// Whether the container runtime replies.
     pub(super) runtime_is_up: bool,
     /// Images that are present.
     pub(super) images: Vec<core_v1::ContainerImage>,
@@ -93,12 +93,12 @@ impl NodeKeeper {
         }
     }
 
-    /// The process has started: registration follows soon, spread by chance.
+    /// Handles the start of the process: registration follows soon, after a random delay.
     pub(super) fn begin(&mut self, now: Now, rng: &mut Rng) {
         self.next = Some(now.mono + RUNTIME_PATIENCE + rng.duration(Duration::ZERO, Duration::from_millis(500)));
     }
 
-    /// The container runtime has answered: no more reason to wait.
+    /// Handles the container runtime's first reply: registration need not wait any longer.
     pub(super) fn runtime_is_up(&mut self, now: Now, rng: &mut Rng) {
         if self.node.is_none() && self.in_flight.is_none() && self.need == Need::Register {
             let soon = now.mono + rng.duration(Duration::ZERO, Duration::from_millis(500));
@@ -108,14 +108,14 @@ impl NodeKeeper {
         }
     }
 
-    /// The status has changed: it is reported at the next beat of the kubelet's status loop.
+    /// Handles a change of the status: it is reported at the next tick of the kubelet's status loop.
     pub(super) fn changed(&mut self, now: Now) {
         if self.node.is_some() && self.changed_at.is_none() {
             self.changed_at = Some(now.mono + NODE_STATUS_UPDATE_FREQUENCY);
         }
     }
 
-    /// Something hints that the Node is gone or its status overwritten: look at once.
+    /// Handles a hint that the Node is gone or its status was overwritten: it is checked immediately.
     pub(super) fn check(&mut self, now: Now) {
         if self.need == Need::Nothing {
             self.need = Need::Read;
@@ -123,8 +123,8 @@ impl NodeKeeper {
         }
     }
 
-    /// Takes in the Node as the agent's watch shows it (`None`: deleted), as of a revision: someone else may have
-    /// written its status, or deleted it.
+    /// Handles the Node as the agent's watch shows it (`None`: deleted) at a revision: another client may have written
+    /// its status or deleted it.
     pub(super) fn seen(&mut self, now: Now, shown: Option<&Node>, revision: Revision, rng: &mut Rng) {
         let Some(known) = &self.node else { return };
         if self.in_flight.is_some() || self.need != Need::Nothing {
@@ -138,8 +138,8 @@ impl NodeKeeper {
         }
     }
 
-    /// The Node is not there. Before it is registered that is a matter of moments; afterwards the kubelet looks for it
-    /// with every report of its status, in vain until somebody makes it again.
+    /// Handles that the Node does not exist. Before registration this is temporary. After registration, the kubelet
+    /// looks for the Node at every status report, without success until another client creates it again.
     fn is_gone(&mut self, now: Now, rng: &mut Rng) {
         self.node = None;
         let pause = if self.registered { NODE_STATUS_UPDATE_FREQUENCY } else { self.retry.next(rng) };
@@ -147,12 +147,12 @@ impl NodeKeeper {
         self.next = Some(now.mono + pause);
     }
 
-    /// The node as the API last answered.
+    /// The Node from the API's last reply.
     pub(super) fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
 
-    /// Sends what is due.
+    /// Sends the requests that are due.
     pub(super) fn handle_timeout(
         &mut self,
         now: Now,
@@ -202,7 +202,7 @@ impl NodeKeeper {
         self.poll_timeout().is_some_and(|d| d.at <= now)
     }
 
-    /// Whether a request was carried out is unknown: read before anything else.
+    /// Handles a request with an unknown outcome: the Node is read before anything else.
     fn unknown(&mut self, now: Now, rng: &mut Rng) {
         if self.node.is_some() {
             self.need = Need::Read;
@@ -210,7 +210,7 @@ impl NodeKeeper {
         self.next = Some(now.mono + self.retry.next(rng));
     }
 
-    /// Takes in a reply; answers whether the node is registered by it.
+    /// Handles a reply; returns whether it shows that the Node is registered.
     pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, rng: &mut Rng) -> bool {
         let Some((_, _, asked)) = self.in_flight.take_if(|(i, ..)| *i == id) else { return false };
         match result {
@@ -232,7 +232,7 @@ impl NodeKeeper {
 
     fn answered(&mut self, asked: Need, node: Node, first: bool, now: Now, rng: &mut Rng) {
         if self.node.as_ref().is_some_and(|n| n.rv > node.rv && n.uid() == node.uid()) {
-            // A stale read says nothing.
+            // A stale read has no information.
             return self.rest();
         }
         let has = |k: &str, v: &str| node.meta.labels.as_ref().and_then(|l| l.get(k)).is_some_and(|have| have == v);
@@ -249,7 +249,7 @@ impl NodeKeeper {
             }
             _ if wrong_labels() => Need::Adopt,
             Need::Register if well() => {
-                // Created with its status: reports spread over the interval from here on.
+                // The Node was created with its status; from now on, reports are spread over the interval.
                 self.report_at = now.mono + rng.duration(NODE_STATUS_INTERVAL / 2, NODE_STATUS_INTERVAL);
                 Need::Nothing
             }
@@ -265,14 +265,14 @@ impl NodeKeeper {
         self.next = None;
     }
 
-    /// The connection broke.
+    /// Handles the loss of the connection.
     pub(super) fn disconnected(&mut self, now: Now, rng: &mut Rng) {
         if self.in_flight.take().is_some() {
             self.unknown(now, rng);
         }
     }
 
-    /// When something is due.
+    /// When `handle_timeout` is next needed.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         if let Some((_, at, _)) = self.in_flight {
             return Some(Deadline { at, why: "request of the node is overdue" });
@@ -299,7 +299,8 @@ impl NodeKeeper {
             ..ObjectMeta::default()
         };
         let (mut taints, cordoned) = (self.config.taints.clone(), !self.config.register_schedulable);
-        // The taint comes with the Node, so that no pod slips in before the node controller sets it.
+        // The taint is created together with the Node, so that no pod is scheduled before the node lifecycle controller
+        // sets it.
         if cordoned && taints.iter().all(|t| t.key != TAINT_UNSCHEDULABLE) {
             let (key, effect) = (TAINT_UNSCHEDULABLE.to_owned(), "NoSchedule".to_owned());
             taints.push(core_v1::Taint { key, effect, value: None, time_added: None });
@@ -313,7 +314,7 @@ impl NodeKeeper {
         Node::new(meta, spec, ReportedNodeStatus::new(self.status(facts, now)))
     }
 
-    /// An existing Node with our labels; whatever else others set stays.
+    /// An existing Node with the configured labels; everything that others set is kept.
     fn adopted(&self, node: &Node) -> Node {
         let mut node = node.clone();
         node.meta_mut().labels.get_or_insert_default().extend(self.config.node_labels());
@@ -323,7 +324,7 @@ impl NodeKeeper {
         node
     }
 
-    /// The status to report. Where the last report still stands and nothing is to be added, only its time is new.
+    /// The status to report. If nothing has changed since the last report, only its time is new.
     fn report(&mut self, facts: &Facts, now: Now) -> ReportedNodeStatus {
         if let (Some((last, was_up)), Some(node)) = (&self.made, &self.node)
             && node.status.same_apart_from_report(last)
@@ -337,7 +338,7 @@ impl NodeKeeper {
         status
     }
 
-    /// Keeps the status for the next report, unless its time is not the one that it tells of the Ready condition.
+    /// Keeps the status for the next report, unless the Ready condition does not have the report's time.
     fn note_made(&mut self, status: &ReportedNodeStatus, facts: &Facts) {
         let tells = node_condition(status, "Ready").is_some_and(|c| status.is_reported(c));
         self.made = tells.then(|| (status.clone(), facts.runtime_is_up));
@@ -364,7 +365,7 @@ impl NodeKeeper {
     }
 }
 
-/// The conditions in the kubelet's words; those of others are kept.
+/// The conditions with the kubelet's messages; conditions of other components are kept.
 fn conditions(old: Option<&core_v1::NodeStatus>, runtime_is_up: bool, now: Now) -> Vec<core_v1::NodeCondition> {
     let ready = if runtime_is_up {
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
@@ -395,7 +396,7 @@ fn conditions(old: Option<&core_v1::NodeStatus>, runtime_is_up: bool, now: Now) 
 }
 
 impl AgentConfig {
-    /// All labels of the node: the kubelet's own, and the configured ones.
+    /// All labels of the node: the kubelet's own and the configured ones.
     pub(super) fn node_labels(&self) -> Labels {
         let own = [
             (HOSTNAME_LABEL, &*self.node_name),
@@ -416,7 +417,7 @@ impl AgentConfig {
         all
     }
 
-    /// Capacity less what is reserved for the system.
+    /// Capacity minus what is reserved for the system.
     pub(super) fn allocatable(&self) -> BTreeMap<String, Quantity> {
         let mut all = self.quantities();
         for (name, reserved) in &self.reserved {

@@ -1,6 +1,6 @@
-//! One pod on the node: what the agent knows of its sandbox and containers, and how the runtime's answers change it.
+//! One pod on the node: the agent's state of its sandbox and containers, and how the runtime's replies change it.
 //!
-//! What is to be done next is decided in `sync`, `lifecycle` and `probe`; this file only takes in.
+//! This file only applies replies and events. What to do next is decided in `sync`, `lifecycle` and `probe`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::machine::{Mono, Now, Wall};
 use crate::object::{Meta, Object, ObjectMeta, Pod};
 use crate::random::Rng;
 
-/// What all pods of a node share.
+/// State that all pods of a node share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) runtime_name: Rc<str>,
@@ -33,46 +33,46 @@ pub(super) struct Shared {
     pub(super) recorder: Recorder,
     pub(super) rng: Rng,
     pub(super) ids: ReqIds,
-    /// Requests in flight, by pod's slot.
+    /// Requests in flight, with the slot of their pod.
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
     pub(super) references: References,
     pub(super) room: Room,
     pub(super) config: Rc<AgentConfig>,
-    /// Metadata of the Node, once it is known.
+    /// Metadata of the Node; `None` until it is known.
     pub(super) node_meta: Option<Rc<Meta>>,
-    /// Which container of which pod an id names.
+    /// The pod slot and container index of each container id.
     pub(super) containers: std::collections::BTreeMap<ContainerId, (u32, u16)>,
     /// Number of the last command.
     pub(super) last_op: u64,
-    /// Something is unclear: the runtime must be asked for its list.
+    /// Something is in doubt: the runtime's list must be read.
     pub(super) wants_list: bool,
 }
 
 impl Shared {
-    /// Names the next command of a pod's slot.
+    /// The id of the next command for a pod's slot.
     pub(super) fn op(&mut self, slot: u32) -> OpId {
         self.last_op += 1;
         OpId(u64::from(slot) << OP_BITS | self.last_op)
     }
 }
 
-/// How many bits of an [`OpId`] number the commands; the rest name the pod's slot.
+/// How many bits of an [`OpId`] number the commands; the remaining bits are the pod's slot.
 pub(super) const OP_BITS: u32 = 40;
 /// The slot of commands that belong to no pod.
 pub(super) const NODE_SLOT: u32 = (1 << 24) - 1;
 
-/// The surroundings of one step.
+/// The context of one step.
 pub(super) struct Ctx<'a> {
     pub(super) now: Now,
     pub(super) shared: &'a mut Shared,
     pub(super) out: &'a mut Vec<Out>,
 }
 
-/// How a container stands to the others of its pod.
+/// The type of a container in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Runs to its end before the next is begun.
+    /// Runs to completion before the next container starts.
     Init,
     /// Init container with `restartPolicy: Always`; runs beside the main containers (KEP-753).
     Sidecar,
@@ -80,7 +80,7 @@ pub(super) enum Role {
     Main,
 }
 
-/// A run that has ended.
+/// A terminated run of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Exit {
     pub(super) id: Option<ContainerId>,
@@ -91,45 +91,45 @@ pub(super) struct Exit {
     pub(super) finished_at: Wall,
     /// When the agent learned of it.
     pub(super) seen: Mono,
-    /// It was in a sandbox that is no more.
+    /// It was in a sandbox that no longer exists.
     pub(super) stale: bool,
 }
 
-/// Where a container is in its life.
+/// The lifecycle state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Life {
-    /// Not made.
+    /// Not created.
     Waiting,
     /// Waits for its image.
     Pulling,
-    /// Is being made.
+    /// Is being created.
     Creating,
-    /// Is being started, or its postStart hook runs.
+    /// Is being started, or its postStart hook is running.
     Starting(ContainerId),
-    /// Runs.
+    /// Is running, since this time.
     Running(ContainerId, Wall),
-    /// Has ended.
+    /// Has terminated.
     Exited(Box<Exit>),
 }
 
-/// Where a running container is on its way to the end.
+/// How far the stop of a running container has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Not to be stopped.
+    /// Is not being stopped.
     No,
-    /// Its preStop hook runs; grace ends then.
+    /// Its preStop hook is running; the grace period ends at this time.
     Hook(Mono),
-    /// It waits for those that must stop before it; grace ends then.
+    /// It waits for containers that must stop first; the grace period ends at this time.
     Turn(Mono),
-    /// The runtime has been told.
+    /// The stop command is in flight.
     Told,
-    /// The runtime says that it has stopped; its exit should follow before then.
+    /// The runtime has stopped it; its exit event is expected before this time.
     Stopped(Mono),
-    /// The runtime could not stop it; again then.
+    /// The runtime failed to stop it; the stop is retried at this time.
     Again(Mono),
 }
 
-/// Why a container waits.
+/// Why a container is waiting.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Waiting {
     pub(super) reason: Rc<str>,
@@ -143,21 +143,21 @@ pub(super) struct Container {
     pub(super) role: Role,
     /// Index in `init_containers` or `containers`.
     pub(super) index: u16,
-    /// How many times it was made; `restartCount` is one less.
+    /// How many times it was created; `restartCount` is one less.
     pub(super) runs: u32,
     pub(super) life: Life,
     pub(super) last: Option<Box<Exit>>,
     pub(super) waiting: Option<Box<Waiting>>,
     pub(super) crash: Backoff,
     pub(super) pull: Backoff,
-    /// Not to be begun before.
+    /// It must not be started before this time.
     pub(super) retry_at: Option<Mono>,
     pub(super) stop: Stop,
-    /// To be restarted whatever the policy says, since its spec changed.
+    /// It must be restarted whatever the restart policy is, because its spec changed.
     pub(super) force_restart: bool,
     /// The startup probe (if any) and the postStart hook (if any) have succeeded.
     pub(super) started: bool,
-    /// The readiness probe (if any) succeeds.
+    /// The readiness probe (if any) has succeeded.
     pub(super) ready: bool,
     pub(super) probes: Option<Box<Probes>>,
 }
@@ -183,7 +183,7 @@ impl Container {
         }
     }
 
-    /// Its id, while it is up.
+    /// Its id while it is up; `None` otherwise.
     pub(super) fn id(&self) -> Option<&ContainerId> {
         match &self.life {
             Life::Starting(id) | Life::Running(id, _) => Some(id),
@@ -191,12 +191,12 @@ impl Container {
         }
     }
 
-    /// Whether it may have processes.
+    /// Whether processes of it may be running.
     pub(super) fn is_up(&self) -> bool {
         self.id().is_some()
     }
 
-    /// The run that has ended, if none has begun since.
+    /// The last run, if it has terminated and no other has been started.
     pub(super) fn exit(&self) -> Option<&Exit> {
         match &self.life {
             Life::Exited(e) => Some(e),
@@ -204,7 +204,7 @@ impl Container {
         }
     }
 
-    /// Says why it waits; answers whether that is news.
+    /// Sets why the container waits; returns whether that changed.
     pub(super) fn wait_for(&mut self, reason: &str, message: String) -> bool {
         if self.waiting.as_ref().is_some_and(|w| &*w.reason == reason && w.message == message) {
             return false;
@@ -214,7 +214,7 @@ impl Container {
     }
 }
 
-/// Spec of a container, if the pod is known to have it.
+/// Spec of a container; `None` if the pod is not known to have it.
 pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core_v1::Container> {
     match c.role {
         Role::Main => pod.spec.containers.get(usize::from(c.index)),
@@ -222,16 +222,16 @@ pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core
     }
 }
 
-/// State of the sandbox.
+/// The lifecycle state of the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SandboxLife {
-    /// There is none; not to be made before.
+    /// There is none.
     None,
-    /// It is being made.
+    /// It is being created.
     Creating,
-    /// It runs.
+    /// It is running.
     Ready,
-    /// It has died and must be cleared away.
+    /// It has died and must be removed.
     Dead,
     /// It is being stopped.
     Stopping,
@@ -241,7 +241,7 @@ pub(super) enum SandboxLife {
     Removing,
 }
 
-/// What a command in flight is for.
+/// The purpose of a command in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
     RunSandbox,
@@ -269,23 +269,23 @@ pub(super) struct Op {
 /// Why a pod must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopReason {
-    /// Its containers have done what they had to.
+    /// Its containers have completed.
     Completed,
-    /// It was turned away on arrival.
+    /// It was rejected on admission.
     Rejected,
-    /// `activeDeadlineSeconds` is over.
+    /// `activeDeadlineSeconds` has passed.
     DeadlineExceeded,
-    /// Its deletion was asked for.
+    /// It is being deleted.
     Deleted,
-    /// The API has no such pod.
+    /// It does not exist in the API.
     Removed,
 }
 
-/// The stop of a pod.
+/// The state of a pod's stop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PodStop {
     pub(super) reason: StopReason,
-    /// When grace ends.
+    /// When the grace period ends.
     pub(super) until: Mono,
 }
 
@@ -293,57 +293,57 @@ pub(super) struct PodStop {
 #[derive(Debug)]
 pub(super) struct PodState {
     pub(super) slot: u32,
-    /// As the API has it, in the newest form that the agent has seen.
+    /// The newest version of the pod that the agent has received.
     pub(super) pod: Pod,
     pub(super) uid: Rc<str>,
-    /// Whether the API still has it.
+    /// Whether it still exists in the API.
     pub(super) in_api: bool,
-    /// Whether it still stands in the agent's view.
+    /// Whether it is in the agent's view.
     pub(super) in_view: bool,
     pub(super) admitted: bool,
     pub(super) rejection: Option<Box<Rejection>>,
-    /// What it takes of the node, while it does.
+    /// The resources that it holds on the node, while it holds any.
     pub(super) asks: Option<Box<Amounts>>,
     pub(super) sandbox: Option<SandboxId>,
     pub(super) sandbox_life: SandboxLife,
     pub(super) sandbox_retry: Option<Mono>,
     pub(super) ip: Option<Rc<str>>,
-    /// Sandboxes of earlier lives that must go: id, whether stopped.
+    /// Leftover sandboxes of earlier attempts that must be removed: id, and whether it is stopped.
     pub(super) strays: Vec<(SandboxId, bool)>,
-    /// Init containers first, then main containers, in order of the spec.
+    /// Init containers first, then main containers, in the order of the spec.
     pub(super) containers: Vec<Container>,
-    /// A main container was begun in this sandbox.
+    /// A main container was started in this sandbox.
     pub(super) initialized: bool,
     pub(super) ops: Vec<Op>,
     pub(super) stop: Option<PodStop>,
-    /// Stopped for good: nothing runs any more.
+    /// Stopped for good: nothing will run again.
     pub(super) finished: bool,
-    /// `deletionGracePeriodSeconds` that the stop goes by.
+    /// The `deletionGracePeriodSeconds` that the stop uses.
     pub(super) deletion_grace: Option<i64>,
-    /// Only the runtime knows it so far; nothing is done before the API has said whether it has such a pod.
+    /// Set if only the runtime knows the pod so far; nothing is done before the API has said whether the pod exists.
     pub(super) unverified: Option<Box<Found>>,
-    /// The API has it after all: to be begun anew as this pod.
+    /// Set if the API has confirmed such a pod: its state must be created anew from this pod.
     pub(super) verified: Option<Box<Pod>>,
-    /// Another pod of the same name is still on the node and must go first.
+    /// Another pod with the same name is still on the node and must be gone first.
     pub(super) has_predecessor: bool,
     /// It refers to ConfigMaps or Secrets.
     pub(super) refers: bool,
-    /// Its volumes could not be mounted: how often, and when that is tried again.
+    /// How often its volumes could not be mounted, and when to retry.
     pub(super) mount_failures: u32,
     pub(super) mount_retry: Option<Mono>,
-    /// When `activeDeadlineSeconds` is over.
+    /// When `activeDeadlineSeconds` passes.
     pub(super) active_until: Option<Mono>,
-    /// The outcome of a command is unknown: nothing is done before the runtime has been asked.
+    /// The outcome of a command is unknown: nothing is done before the runtime's list was read.
     pub(super) suspect: bool,
-    /// Number of the last command or event that changed something.
+    /// Number of the last command or event that changed this state.
     pub(super) touched: u64,
     pub(super) write: StatusWrite,
-    /// What the agent's timer table says.
+    /// This pod's entry in the agent's timer table.
     pub(super) deadline: Option<(Mono, &'static str)>,
 }
 
 impl PodState {
-    /// A pod of the API.
+    /// Creates the state of a pod from the API.
     pub(super) fn new(slot: u32, pod: Pod) -> PodState {
         let mut containers = Vec::with_capacity(pod.spec.containers.len());
         for (i, c) in pod.spec.init_containers.iter().flatten().enumerate() {
@@ -387,7 +387,7 @@ impl PodState {
         }
     }
 
-    /// A pod that only the runtime knows.
+    /// Creates the state of a pod that only the runtime knows.
     pub(super) fn orphan(slot: u32, uid: &str, found: Found) -> PodState {
         let path = found.sandboxes.first().map_or(uid, |s| &*s.pod);
         let mut names: Vec<_> = found.containers.iter().map(|c| Rc::clone(&c.name)).collect();
@@ -408,12 +408,12 @@ impl PodState {
         state
     }
 
-    /// `name_namespace(uid)`, as the kubelet's `format.Pod`.
+    /// `name_namespace(uid)`, the format of the kubelet's `format.Pod`.
     pub(super) fn format(&self) -> String {
         format!("{}_{}({})", self.pod.name(), self.pod.namespace(), self.uid)
     }
 
-    /// Sends a command whose completion comes back to this pod.
+    /// Sends a command whose completion is routed to this pod.
     pub(super) fn command(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -427,12 +427,12 @@ impl PodState {
         ctx.out.push(Out::Runtime(make(id)));
     }
 
-    /// Whether a command for this is in flight.
+    /// Whether a command with this purpose is in flight.
     pub(super) fn has_op(&self, what: &What) -> bool {
         self.ops.iter().any(|o| o.what == *what)
     }
 
-    /// Records an event about the pod; the message is made only if events are recorded.
+    /// Records an event about the pod; the message is formatted only if events are recorded.
     pub(super) fn event(&self, ctx: &mut Ctx<'_>, warning: bool, reason: &str, message: impl FnOnce() -> String) {
         if !ctx.shared.config.record_events || !self.in_api {
             return;
@@ -443,11 +443,11 @@ impl PodState {
         ctx.out.extend(requests.into_iter().map(Out::Api));
     }
 
-    /// Takes in the completion of a command of this pod.
+    /// Handles the completion of a command of this pod.
     pub(super) fn completed(&mut self, op: OpId, event: RuntimeEvent, ctx: &mut Ctx<'_>) {
         let Some(at) = self.ops.iter().position(|o| o.id == op) else {
-            // It was given up, or belongs to a pod that had this slot before. The end of a probe or of a stop says
-            // nothing that an exit has not said.
+            // The command timed out, or belonged to a pod that used this slot before. The completion of a probe or a
+            // stop contains nothing that the exit event has not reported.
             ctx.shared.wants_list |= !matches!(event, RuntimeEvent::Probed { .. } | RuntimeEvent::Stopped { .. });
             return;
         };
@@ -467,14 +467,14 @@ impl PodState {
             (What::PreStop(i), RuntimeEvent::Probed { result, .. }) => self.pre_stop_ended(i, result, ctx),
             (What::Stop(i), RuntimeEvent::Stopped { result, .. }) => self.stop_ended(i, result, ctx),
             (What::Probe(i, kind), RuntimeEvent::Probed { result, .. }) => self.probed(i, kind, result, ctx),
-            // A dead container that could not be removed goes with its sandbox.
+            // A dead container that could not be removed is removed together with its sandbox.
             (What::RemoveContainer, RuntimeEvent::Removed { .. }) => {}
-            // An answer of another kind than the question: ask what is.
+            // The reply does not match the command: the list must be read.
             (_, _) => self.doubt(ctx),
         }
     }
 
-    /// The outcome of a command is unknown.
+    /// Handles a command with an unknown outcome.
     pub(super) fn doubt(&mut self, ctx: &mut Ctx<'_>) {
         self.suspect = true;
         ctx.shared.wants_list = true;
@@ -497,7 +497,7 @@ impl PodState {
         }
     }
 
-    /// The pod's address: that of its sandbox, or of the node whose network it uses.
+    /// The pod's address: its sandbox's, or the node's if it uses the host network.
     pub(super) fn address(&self, sandbox: &SandboxInfo, shared: &Shared) -> Option<Rc<str>> {
         let on_host = self.pod.spec.host_network == Some(true);
         let ip = if on_host { &shared.config.host_ip } else { &sandbox.ip };
@@ -520,7 +520,7 @@ impl PodState {
         match result {
             Ok(()) => self.forget_sandbox(ctx),
             Err(_) => {
-                // It stays stopped and is removed later; the list tells if it is gone already.
+                // It stays stopped, and removing it is retried later; if it is gone already, the list shows that.
                 self.sandbox_life = SandboxLife::Stopped;
                 self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
                 self.doubt(ctx);
@@ -528,7 +528,7 @@ impl PodState {
         }
     }
 
-    /// The sandbox is no more, nor are its containers.
+    /// Handles that the sandbox and its containers no longer exist.
     pub(super) fn forget_sandbox(&mut self, ctx: &mut Ctx<'_>) {
         self.sandbox = None;
         self.ip = None;
@@ -538,7 +538,7 @@ impl PodState {
         self.lose_containers(ctx);
     }
 
-    /// Whatever ran in the sandbox runs no more.
+    /// Marks all containers of the sandbox as no longer running.
     pub(super) fn lose_containers(&mut self, ctx: &mut Ctx<'_>) {
         for i in 0..self.containers.len() {
             if let Some(id) = self.containers[i].id().cloned() {
@@ -553,7 +553,7 @@ impl PodState {
         }
     }
 
-    /// The sandbox has died by itself.
+    /// Handles that the sandbox has died by itself.
     pub(super) fn sandbox_gone(&mut self, ctx: &mut Ctx<'_>) {
         if self.sandbox_life != SandboxLife::Ready {
             return;
@@ -581,7 +581,7 @@ impl PodState {
         }
     }
 
-    /// An image pull that a container waited for has ended.
+    /// Handles the completion of an image pull that a container waited for.
     pub(super) fn pulled(&mut self, i: u16, since: Mono, result: &Result<ImageInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
         if self.containers.get(i).is_none_or(|c| c.life != Life::Pulling) {
@@ -610,7 +610,8 @@ impl PodState {
         let c = &mut self.containers[i];
         c.life = Life::Waiting;
         let delay = c.pull.next(ctx.now.mono, ctx.now.mono);
-        // As the kubelet's next sync of the pod: then the state turns into ImagePullBackOff, if it still waits.
+        // As in the kubelet's next sync of the pod: the reason then changes to ImagePullBackOff if the container still
+        // waits.
         c.retry_at = Some(ctx.now.mono + delay.min(CONTAINER_BACKOFF_BASE));
         let reason = if e.reason.is_empty() { "ErrImagePull" } else { &e.reason };
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
@@ -618,7 +619,7 @@ impl PodState {
         self.event(ctx, true, "Failed", || format!("Error: {reason}"));
     }
 
-    /// The image that a container's spec names.
+    /// The image in a container's spec.
     pub(super) fn image(&self, i: usize) -> String {
         container_spec(&self.pod, &self.containers[i]).and_then(|c| c.image.clone()).unwrap_or_default()
     }
@@ -635,7 +636,7 @@ impl PodState {
                 c.life = Life::Starting(id.clone());
                 self.initialized |= c.role == Role::Main;
                 if self.stop.is_some() {
-                    // Never started, so there is nothing to stop; it goes with the sandbox.
+                    // It was never started, so it need not be stopped; it is removed with the sandbox.
                     self.drop_container(i, ctx);
                     return;
                 }
@@ -648,7 +649,7 @@ impl PodState {
         }
     }
 
-    /// Forgets a container that was made and does not run.
+    /// Discards a container that was created and is not running.
     pub(super) fn drop_container(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         if let Some(id) = self.containers[i].id().cloned() {
             ctx.shared.containers.remove(&id);
@@ -672,13 +673,13 @@ impl PodState {
         c.retry_at = Some(ctx.now.mono + delay);
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
         self.event(ctx, true, "Failed", || format!("Error: {}", e.message));
-        // The sandbox may have died, and its end may have been told before its beginning.
+        // The sandbox may have died, and the event of its death may have arrived first.
         self.doubt(ctx);
     }
 
     fn container_started(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
-        // It may have exited already, which the exit has said.
+        // It may have exited already, and the exit event was handled.
         if !matches!(self.containers[i].life, Life::Starting(_)) {
             return;
         }
@@ -695,7 +696,7 @@ impl PodState {
         }
     }
 
-    /// The container runs, and so does whatever belongs to it.
+    /// Handles that a container is running: starts its probes and records the event.
     pub(super) fn now_running(&mut self, i: usize, started_at: Wall, ctx: &mut Ctx<'_>) {
         let stopping = self.stop.is_some();
         let c = &mut self.containers[i];
@@ -713,7 +714,7 @@ impl PodState {
         c.probes = probes.map(Box::new);
     }
 
-    /// The runtime says by itself that a container has exited.
+    /// Handles an exit event from the runtime.
     pub(super) fn runtime_exit(&mut self, i: usize, id: &ContainerId, state: ContainerState, ctx: &mut Ctx<'_>) {
         if self.containers.get(i).and_then(Container::id) != Some(id) {
             return;
@@ -725,7 +726,7 @@ impl PodState {
         }
     }
 
-    /// A container has ended.
+    /// Handles the end of a container's run.
     pub(super) fn exited(&mut self, i: usize, exit: Exit, ctx: &mut Ctx<'_>) {
         let index = i as u16;
         self.ops.retain(|o| match o.what {
@@ -736,7 +737,7 @@ impl PodState {
         if let Some(id) = c.id() {
             ctx.shared.containers.remove(id);
         }
-        // One dead container is kept for its logs, as the kubelet's `MaxPerPodContainerCount`.
+        // One dead container is kept for its logs, as with the kubelet's `MaxPerPodContainerCount`.
         let older = c.last.as_mut().and_then(|l| l.id.take());
         c.life = Life::Exited(Box::new(exit));
         c.stop = Stop::No;
@@ -744,7 +745,7 @@ impl PodState {
         c.probes = None;
         c.waiting = None;
         c.retry_at = None;
-        // A pod that stops tells its end as a whole, as the kubelet's SyncTerminatingPod.
+        // A terminating pod reports its containers' exits together, as in the kubelet's `SyncTerminatingPod`.
         self.write.dirty |= self.stop.is_none();
         if let Some(id) = older.filter(|_| self.sandbox_life == SandboxLife::Ready) {
             self.remove_container(id, ctx);
@@ -752,7 +753,7 @@ impl PodState {
     }
 }
 
-/// How a run ended, from the runtime's words; `None` if it has not.
+/// How a run ended according to the runtime; `None` if it has not ended.
 pub(super) fn exit_of(id: &ContainerId, state: ContainerState, seen: Mono) -> Option<Exit> {
     match state {
         ContainerState::Exited { exit_code, reason, message, started_at, finished_at } => Some(Exit {
@@ -769,7 +770,7 @@ pub(super) fn exit_of(id: &ContainerId, state: ContainerState, seen: Mono) -> Op
     }
 }
 
-/// The end of a run that nobody saw.
+/// The exit of a run whose end was not observed.
 pub(super) fn unknown_exit(id: Option<ContainerId>, c: &Container, now: Now) -> Exit {
     let started_at = match &c.life {
         Life::Running(_, at) => Some(*at),

@@ -1,4 +1,4 @@
-//! All pods of a node: which there are, which event concerns which, and when each wants to be looked at.
+//! All pods of a node: which ones exist, which pod an event belongs to, and the deadline of each pod.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,16 +21,16 @@ use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Labels, Object, Pod, Revision, pod_phase};
 
-/// Pause between two questions for the list while something stays unclear.
+/// Delay between two requests for the runtime's list while something is in doubt.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the question for the runtime's list stands.
+/// State of the request for the runtime's list.
 #[derive(Debug)]
 struct Listing {
-    /// In flight: the command, and when it is overdue.
+    /// The request in flight: the command and its deadline.
     asked: Option<(OpId, Mono)>,
     not_before: Mono,
-    /// Asked this often, whether there is doubt or not; zero: not.
+    /// Interval at which the list is read even if nothing is in doubt; zero means never.
     interval: Duration,
     next: Option<Mono>,
 }
@@ -43,12 +43,12 @@ pub(super) struct Pods {
     free: Vec<u32>,
     by_uid: BTreeMap<Rc<str>, u32>,
     timers: BTreeSet<(Mono, u32)>,
-    /// UIDs of pods that are gone for good, so that a stale view does not revive them.
+    /// UIDs of pods that are gone for good, so that a stale view does not bring them back.
     gone: VecDeque<Rc<str>>,
     listing: Listing,
-    /// The runtime's first list, until the view has its own.
+    /// The runtime's first list, kept until the view is synced.
     found: Option<BTreeMap<Rc<str>, Found>>,
-    /// Both lists are known, so pods are acted on.
+    /// The runtime's list and the view are both known, so pods are acted on.
     begun: bool,
 }
 
@@ -67,12 +67,12 @@ impl Pods {
         }
     }
 
-    /// Whether the runtime has answered at all.
+    /// Whether the runtime has ever replied.
     pub(super) fn runtime_is_up(&self) -> bool {
         self.begun || self.found.is_some()
     }
 
-    /// Begins to act once both the runtime's list and the view are known.
+    /// Starts acting on pods once both the runtime's list and the view are known.
     pub(super) fn begin(&mut self, now: Now, view: &View, out: &mut Vec<Out>) {
         if self.begun || !view.is_synced() {
             return;
@@ -80,7 +80,7 @@ impl Pods {
         let Some(mut found) = self.found.take() else { return };
         self.begun = true;
         let mut pods: Vec<Pod> = view.iter().filter_map(|(_, o)| o.get().cloned()).collect();
-        // Who is here already keeps its place; the others come in order of creation.
+        // Pods that are already here keep their place; the others follow in order of creation.
         pods.sort_by_cached_key(|p| {
             let here = p.status.start_time.is_some() || found.contains_key(p.uid());
             (!here, created(p), p.name().to_owned())
@@ -92,7 +92,7 @@ impl Pods {
         self.add_orphans(found, now, out);
     }
 
-    /// Takes in what changed in the view.
+    /// Handles changes of the view.
     pub(super) fn view_changed(&mut self, now: Now, view: &View, changes: Vec<Change>, out: &mut Vec<Out>) {
         if !self.begun {
             return self.begin(now, view, out);
@@ -124,7 +124,8 @@ impl Pods {
         self.with(slot, now, out, |state, ctx| {
             state.in_view = false;
             if revision < state.pod.rv {
-                // A view that has gone back in time knows nothing of a pod that is newer: ask.
+                // The view went back to a revision before this pod's, so it cannot say that the pod is gone: ask the
+                // API.
                 state.write.read_again();
             } else {
                 state.vanished(ctx);
@@ -141,7 +142,7 @@ impl Pods {
         })
     }
 
-    /// A pod appears, with what the runtime has of it already.
+    /// Adds a pod, with what the runtime already has of it.
     fn add(&mut self, pod: Pod, found: Found, now: Now, out: &mut Vec<Out>) {
         if self.by_uid.contains_key(pod.uid()) || self.gone.iter().any(|g| **g == *pod.uid()) {
             return;
@@ -163,7 +164,7 @@ impl Pods {
         });
     }
 
-    /// A pod that was admitted before keeps its place; another must fit.
+    /// Admits a pod. A pod that was admitted before keeps its place; a new one must fit.
     fn admit(&mut self, state: &mut PodState, found: &Found) {
         let here = !found.containers.is_empty() || !found.sandboxes.is_empty();
         let ended =
@@ -178,7 +179,7 @@ impl Pods {
         let fits = if known {
             Ok(())
         } else {
-            // Before the Node is registered, its labels are those that it will be registered with.
+            // Before the Node is registered, the labels with which it will be registered are used.
             let labels = shared.node_meta.as_ref().map_or_else(
                 || Cow::Owned(shared.config.node_labels()),
                 |meta| meta.labels.as_ref().map_or_else(|| Cow::Owned(Labels::new()), Cow::Borrowed),
@@ -203,7 +204,7 @@ impl Pods {
         *place = Some(state);
     }
 
-    /// Pods that the runtime has and the view has not. The view may be old, so the API is asked before they are
+    /// Adds pods that the runtime has and the view does not. The view may be stale, so the API is asked before they are
     /// stopped and removed.
     fn add_orphans(&mut self, found: BTreeMap<Rc<str>, Found>, now: Now, out: &mut Vec<Out>) {
         for (uid, found) in found {
@@ -213,7 +214,7 @@ impl Pods {
         }
     }
 
-    /// Does something with a pod, then whatever follows from it.
+    /// Applies a function to a pod, then syncs the pod and its timer.
     fn with(&mut self, slot: u32, now: Now, out: &mut Vec<Out>, f: impl FnOnce(&mut PodState, &mut Ctx<'_>)) {
         let Some(mut state) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         let mut ctx = Ctx { now, shared: &mut self.shared, out };
@@ -223,7 +224,7 @@ impl Pods {
             let found = state.unverified.take().map(|f| *f).unwrap_or_default();
             self.release(&state);
             self.add(*pod, found, now, out);
-            // What was found may have changed while the API was asked.
+            // What the runtime's list showed may have changed while the API was asked.
             self.shared.wants_list = true;
         } else if state.is_gone() {
             self.forget(*state, now, out);
@@ -235,7 +236,8 @@ impl Pods {
     }
 
     fn set_timer(&mut self, state: &mut PodState, now: Now) {
-        // What is due now was done just now; whatever still says so must not make the driver spin.
+        // Everything that is due was just done, so the next deadline is in the future; otherwise a deadline that stays
+        // due would make the driver spin.
         let earliest = now.mono + Duration::from_millis(1);
         let next = state.next_deadline().map(|(at, why)| (at.max(earliest), why));
         if next != state.deadline {
@@ -249,7 +251,7 @@ impl Pods {
         }
     }
 
-    /// Takes a pod out of every table.
+    /// Removes a pod from all tables.
     fn release(&mut self, state: &PodState) {
         if let Some((at, _)) = state.deadline {
             self.timers.remove(&(at, state.slot));
@@ -276,12 +278,12 @@ impl Pods {
         if let [heir] = heirs[..] {
             self.with(heir, now, out, |state, _| state.has_predecessor = false);
         } else if let Some(first) = heirs.first() {
-            // Several of one name wait: they follow each other.
+            // If several pods with one name wait, they follow one after the other.
             self.with(*first, now, out, |state, _| state.has_predecessor = false);
         }
     }
 
-    /// Takes in what the runtime says.
+    /// Handles an event from the runtime.
     pub(super) fn runtime_event(&mut self, now: Now, view: &View, event: RuntimeEvent, out: &mut Vec<Out>) {
         match event {
             RuntimeEvent::Listed { op, sandboxes, containers, images } => {
@@ -337,7 +339,7 @@ impl Pods {
         }
     }
 
-    /// Takes in the runtime's list.
+    /// Handles the runtime's list.
     fn listed(
         &mut self,
         op: OpId,
@@ -365,7 +367,7 @@ impl Pods {
             let there = found.remove(&state.uid).unwrap_or_default();
             let busy = state.ops.iter().any(|o| !matches!(o.what, What::Probe(..) | What::RemoveContainer));
             if busy || state.touched >= number {
-                // The list may be older than what is known of this pod.
+                // The list may be older than this pod's state.
                 self.shared.wants_list |= state.suspect;
             } else if state.suspect || !state.finished {
                 self.with(slot, now, out, |pod, ctx| pod.reconcile(there, ctx));
@@ -389,14 +391,14 @@ impl Pods {
         out.push(Out::Runtime(RuntimeCommand::List { op }));
     }
 
-    /// Takes in the API's answer to a request about a pod.
+    /// Handles the API's reply to a request about a pod.
     pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
         if let Some(slot) = self.shared.requests.remove(&id) {
             self.with(slot, now, out, |pod, ctx| pod.replied(id, result, ctx));
         }
     }
 
-    /// Takes in the API's answer about something that pods refer to.
+    /// Handles the API's reply to a read of an object that pods refer to.
     pub(super) fn reference_replied(
         &mut self,
         now: Now,
@@ -409,7 +411,7 @@ impl Pods {
         }
     }
 
-    /// The connection to the API broke.
+    /// Handles the loss of the connection to the API.
     pub(super) fn disconnected(&mut self, now: Now, out: &mut Vec<Out>) {
         self.shared.references.disconnected(now);
         let slots: BTreeSet<u32> = std::mem::take(&mut self.shared.requests).into_values().collect();
@@ -439,13 +441,13 @@ impl Pods {
                 self.with(slot, now, out, |_, _| {});
             }
         }
-        // A pod that is looked at gets its next deadline in the future, so that this ends.
+        // A pod that was processed gets a deadline in the future, so this loop ends.
         while let Some((_, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.with(slot, now, out, |_, _| {});
         }
     }
 
-    /// When something is due, and why.
+    /// When `handle_timeout` is next needed, and why.
     #[inline(always)]
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let pod = self.timers.first().map(|(at, slot)| {
@@ -464,7 +466,7 @@ impl Pods {
         Deadline::earlier(Deadline::earlier(pod, list), Deadline::earlier(pull, read))
     }
 
-    /// How many pods the agent cares for.
+    /// How many pods the agent manages.
     pub(super) fn len(&self) -> usize {
         self.by_uid.len()
     }

@@ -1,5 +1,4 @@
-//! Startup, readiness and liveness probes: when they run, and what their results add up to
-//! (kubelet `prober/worker.go`).
+//! Startup, readiness and liveness probes: when they run, and what their results mean (kubelet `prober/worker.go`).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,14 +9,14 @@ use super::pod::{Ctx, Life, PodState, Stop, What, container_spec};
 use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
 use crate::machine::Mono;
 
-/// Which probe of a container.
+/// The type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeKind {
-    /// Holds the others back until it has succeeded; its failure restarts the container.
+    /// Blocks the other probes until it has succeeded; if it fails, the container is restarted.
     Startup,
-    /// Says whether the container takes traffic.
+    /// Determines whether the container receives traffic.
     Readiness,
-    /// Its failure restarts the container.
+    /// If it fails, the container is restarted.
     Liveness,
 }
 
@@ -41,14 +40,14 @@ impl ProbeKind {
     }
 }
 
-/// One probe's course.
+/// The state of one probe.
 #[derive(Clone, Copy, Debug)]
 struct Prober {
     next: Mono,
     in_flight: bool,
     last: Option<bool>,
     run: i32,
-    /// No more probing in this life of the container.
+    /// The probe does not run again in this run of the container.
     held: bool,
 }
 
@@ -63,7 +62,8 @@ fn seconds(value: Option<i32>, default: i32) -> Duration {
 }
 
 impl Probes {
-    /// The probes that a container's spec names, for one that started just now. A pod that stops keeps only readiness.
+    /// The probes in the spec of a container that has just started; `None` if there are none. If the pod is
+    /// terminating, only the readiness probe is kept.
     pub(super) fn new(spec: &core_v1::Container, now: Mono, stopping: bool) -> Option<Probes> {
         let probers = ProbeKind::ALL.map(|kind| {
             let probe = kind.spec(spec)?;
@@ -73,12 +73,12 @@ impl Probes {
         probers.iter().any(Option::is_some).then_some(Probes { probers })
     }
 
-    /// Whether there is such a probe.
+    /// Whether there is a probe of this type.
     pub(super) fn has(&self, kind: ProbeKind) -> bool {
         self.probers[kind as usize].is_some()
     }
 
-    /// The pod stops: only readiness goes on.
+    /// Handles the start of the pod's termination: only the readiness probe continues.
     pub(super) fn stop(&mut self) {
         for kind in [ProbeKind::Startup, ProbeKind::Liveness] {
             if let Some(p) = &mut self.probers[kind as usize] {
@@ -87,12 +87,12 @@ impl Probes {
         }
     }
 
-    /// After an agent's restart the container had started before: the startup probe has done its work.
+    /// Skips the startup probe of a container that had already started before the agent restarted.
     pub(super) fn skip_startup(&mut self) {
         self.probers[ProbeKind::Startup as usize] = None;
     }
 
-    /// Whether a probe may run now, beside being due.
+    /// Whether a probe may run now, apart from being due.
     fn is_open(&self, kind: ProbeKind, started: bool) -> bool {
         self.probers[kind as usize].is_some_and(|p| !p.held && !p.in_flight && (kind == ProbeKind::Startup) != started)
     }
@@ -103,7 +103,7 @@ impl Probes {
         open.filter_map(|k| self.probers[k as usize].map(|p| p.next)).min()
     }
 
-    /// Takes in a result; answers what the probe now says, if that became certain just now.
+    /// Applies a result; returns the probe's verdict if a threshold was reached just now.
     fn result(&mut self, kind: ProbeKind, ok: bool, spec: &core_v1::Probe) -> Option<bool> {
         let p = self.probers[kind as usize].as_mut()?;
         p.in_flight = false;
@@ -117,7 +117,7 @@ impl Probes {
             return None;
         }
         if kind != ProbeKind::Readiness && !ok {
-            // The container is restarted; its next life is probed anew.
+            // The container will be restarted; its next run has new probes.
             p.held = true;
         }
         Some(ok)
@@ -147,7 +147,7 @@ impl PodState {
         }
         let container = id.clone();
         let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else {
-            // A probe's spec never changes; if it did all the same, there is nothing to run.
+            // A probe's spec is immutable; if it is gone nevertheless, there is nothing to run.
             self.containers[i].probes = None;
             return;
         };
@@ -158,7 +158,7 @@ impl PodState {
         let Some(prober) = probes.probers[kind as usize].as_mut().filter(|p| p.next <= ctx.now.mono) else { return };
         prober.in_flight = true;
         prober.next = ctx.now.mono + period;
-        // Not kept: a probe held for each container of each pod would weigh more than making it anew.
+        // Created anew each time: keeping an action for each container of each pod would use too much memory.
         let action = ProbeAction::Probe(Rc::new(spec.clone()));
         let timeout_seconds = timeout.as_secs() as u32;
         let touched = self.touched;
@@ -169,13 +169,13 @@ impl PodState {
             timeout_seconds,
         });
         self.touched = touched;
-        // A probe that is never answered has failed, in its own time rather than the runtime's.
+        // A probe without a reply counts as failed after its own time-out, not the runtime's.
         if let Some(op) = self.ops.last_mut() {
             op.deadline = ctx.now.mono + timeout + Duration::from_secs(1);
         }
     }
 
-    /// A probe has ended.
+    /// Handles the end of a probe.
     pub(super) fn probed(&mut self, i: u16, kind: ProbeKind, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
         let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else { return };

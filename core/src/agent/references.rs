@@ -1,8 +1,8 @@
-//! What pods refer to: the ConfigMaps and Secrets of their environment and volumes. Each is read when a pod is about to
-//! need it, whoever asks first, and again when what was read has become old, as the kubelet's strategy `Cache` does. A
-//! container is not made, nor a volume mounted, before what it needs is there, unless that is optional.
+//! The objects that pods refer to: ConfigMaps and Secrets in environments and volumes. Each is read when the first pod
+//! needs it, and again when the cached copy is too old, as with the kubelet's watch strategy `Cache`. A container is
+//! never created, and a volume never mounted, before the objects that it needs exist, unless they are optional.
 //!
-//! A pod that refers to nothing costs nothing here. Drivers of real runtimes find here what to hand to containers.
+//! A pod without references costs nothing here. Drivers of real runtimes find here what to pass to containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -16,23 +16,23 @@ use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey};
 
-/// How long what was read is good for.
+/// How long a cached object is valid.
 const FRESH: Duration = Duration::from_secs(60);
-/// How long it is believed that something is not there.
+/// How long the absence of an object is cached.
 const MISSING: Duration = Duration::from_secs(1);
-/// Pause after a request that failed.
+/// Delay after a failed request.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// One object, as far as it is known.
+/// The cached state of one object.
 #[derive(Debug, Default)]
 struct Entry {
-    /// What was read last; `Some(None)`: it was not there.
+    /// The result of the last read; `Some(None)`: the object did not exist.
     seen: Option<Option<Object>>,
     at: Mono,
-    /// The request in flight, and when it is overdue.
+    /// The request in flight and its deadline.
     asked: Option<(ReqId, Mono)>,
     not_before: Mono,
-    /// Slots of pods that wait for it, or have taken from it.
+    /// Slots of the pods that wait for it or use it.
     users: BTreeSet<u32>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct References {
     user: Rc<str>,
     ids: ReqIds,
     entries: BTreeMap<ObjectKey, Entry>,
-    /// When something is due: a request is overdue, or may be repeated.
+    /// When `handle_timeout` is next needed: a request times out or may be retried.
     next: Option<Mono>,
 }
 
@@ -51,7 +51,7 @@ impl References {
         References { user, ids: ReqIds::new(part), entries: BTreeMap::new(), next: None }
     }
 
-    /// Whether it is known by now whether an object is there. If not, it is asked for.
+    /// Whether it is known if the object exists. If not, requests it.
     pub(super) fn ask(&mut self, key: &ObjectKey, slot: u32, now: Now, out: &mut Vec<Out>) -> bool {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.users.insert(slot);
@@ -73,12 +73,12 @@ impl References {
         false
     }
 
-    /// What was read last, however long ago.
+    /// The result of the last read, however old.
     fn seen(&self, key: &ObjectKey) -> Option<&Object> {
         self.entries.get(key)?.seen.as_ref()?.as_ref()
     }
 
-    /// Takes in an answer; says whose pods it concerns.
+    /// Handles a reply; returns the slots of the affected pods.
     pub(super) fn replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>) -> Vec<u32> {
         let asked = |e: &Entry| e.asked.is_some_and(|(asked, _)| asked == id);
         let Some(entry) = self.entries.values_mut().find(|e| asked(e)) else { return Vec::new() };
@@ -93,7 +93,7 @@ impl References {
         users
     }
 
-    /// The connection broke: nothing that was asked is answered any more.
+    /// Handles the loss of the connection: no request in flight will get a reply.
     pub(super) fn disconnected(&mut self, now: Now) {
         for entry in self.entries.values_mut().filter(|e| e.asked.is_some()) {
             (entry.asked, entry.seen, entry.not_before) = (None, None, now.mono + PAUSE);
@@ -101,7 +101,7 @@ impl References {
         self.schedule();
     }
 
-    /// Gives up requests that are overdue; says whose pods must look again.
+    /// Gives up requests that have timed out; returns the slots of the pods that must be processed again.
     pub(super) fn handle_timeout(&mut self, now: Now) -> BTreeSet<u32> {
         let mut users = BTreeSet::new();
         for entry in self.entries.values_mut() {
@@ -114,7 +114,7 @@ impl References {
         users
     }
 
-    /// A pod is gone.
+    /// Handles the removal of a pod.
     pub(super) fn release(&mut self, slot: u32) {
         self.entries.retain(|_, e| {
             e.users.remove(&slot);
@@ -123,7 +123,7 @@ impl References {
         self.schedule();
     }
 
-    /// When something is due.
+    /// When `handle_timeout` is next needed.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.next
@@ -144,19 +144,19 @@ impl Entry {
     }
 }
 
-/// Something that a pod needs of an object.
+/// What a pod needs from an object.
 #[derive(Debug)]
 pub(super) struct Need<'a> {
     pub(super) key: ObjectKey,
-    /// Entries that must be there; none: the object alone.
+    /// Keys that the object must have; if empty, the object must only exist.
     entries: Vec<&'a str>,
     optional: bool,
-    /// A variable takes one entry, and says of it where it is looked for.
+    /// The need is one key for an environment variable; the error message then names the object.
     variable: bool,
 }
 
 impl Need<'_> {
-    /// Why it cannot be had, in the kubelet's words.
+    /// Why the need cannot be met, in the kubelet's words; `None` if it is met.
     pub(super) fn wrong(&self, references: &References) -> Option<String> {
         if self.optional {
             return None;
@@ -180,14 +180,14 @@ impl Need<'_> {
     }
 }
 
-/// Whether a pod refers to anything.
+/// Whether a pod refers to any object.
 pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
         || containers.any(|c| environment_needs(c, "").next().is_some())
 }
 
-/// What the environment of a container needs, in the order in which the kubelet asks.
+/// What the environment of a container needs, in the order in which the kubelet checks.
 pub(super) fn environment_needs<'a>(
     c: &'a core_v1::Container,
     namespace: &'a str,
@@ -211,7 +211,7 @@ pub(super) fn environment_needs<'a>(
 
 fn need<'a>(kind: Kind, namespace: &str, name: &str, optional: Option<bool>) -> Need<'a> {
     let key = ObjectKey::new(kind, namespace, name);
-    // Every namespace of a cluster has it; no controller here publishes it yet.
+    // Every namespace in Kubernetes has it, but no controller here publishes it yet.
     let published = kind == Kind::CONFIG_MAP && name == "kube-root-ca.crt";
     Need { key, entries: Vec::new(), optional: optional == Some(true) || published, variable: false }
 }

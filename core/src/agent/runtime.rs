@@ -1,7 +1,8 @@
-//! The container-runtime port: commands out, completions and events in. CRI's vocabulary
+//! The container-runtime port: commands out, completions and events in. The vocabulary is CRI's
 //! (<https://kubernetes.io/docs/concepts/architecture/cri/>).
 //!
-//! The agent never assumes: after a restart it sends `List` and rebuilds what it knows from the answer.
+//! The agent makes no assumptions about the runtime: after a restart it sends `List` and reconstructs its state from
+//! the reply.
 
 use std::rc::Rc;
 
@@ -10,30 +11,31 @@ use k8s_openapi::api::core::v1 as core_v1;
 use crate::machine::Wall;
 use crate::object::SharedPodSpec;
 
-/// Names a command, so that its completion finds its way back.
+/// Identifies a command, so that its completion can be routed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct OpId(pub u64);
 
-/// Names a pod sandbox (network namespace and pause container).
+/// Identifies a pod sandbox (network namespace and pause container).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SandboxId(pub Rc<str>);
 
-/// Names a container.
+/// Identifies a container.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ContainerId(pub Rc<str>);
 
-/// What a container is made from. `pod_*` and `attempt` are kept as labels, so that a list after a restart says all.
+/// What a container is created from. `pod_*` and `attempt` are stored as labels, so that a list after a restart is
+/// complete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerSpec {
-    /// The sandbox it lives in.
+    /// The sandbox that it runs in.
     pub sandbox: SandboxId,
     /// UID of the pod.
     pub pod_uid: Rc<str>,
-    /// Shared spec of the pod, for everything that a driver needs (env, command, mounts, security).
+    /// Shared spec of the pod, which has everything else that a driver needs (env, command, mounts, security).
     pub pod: SharedPodSpec,
-    /// Name within the pod; it is in `init_containers` or `containers` of `pod`.
+    /// Name within the pod, in `init_containers` or `containers` of `pod`.
     pub name: Rc<str>,
-    /// `restartCount` of this life.
+    /// `restartCount` of this run.
     pub attempt: u32,
 }
 
@@ -41,7 +43,7 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum ContainerState {
-    /// Created and not started.
+    /// Created but not started.
     Created,
     /// Running.
     Running { started_at: Wall },
@@ -49,7 +51,7 @@ pub enum ContainerState {
     Exited { exit_code: i32, reason: Rc<str>, message: Rc<str>, started_at: Wall, finished_at: Wall },
 }
 
-/// A container as a list shows it.
+/// A container in a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerInfo {
     /// Its id.
@@ -60,13 +62,13 @@ pub struct ContainerInfo {
     pub pod_uid: Rc<str>,
     /// Name within the pod.
     pub name: Rc<str>,
-    /// `restartCount` of this life.
+    /// `restartCount` of this run.
     pub attempt: u32,
     /// Its state.
     pub state: ContainerState,
 }
 
-/// A sandbox as a list shows it.
+/// A sandbox in a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SandboxInfo {
     /// Its id.
@@ -77,14 +79,14 @@ pub struct SandboxInfo {
     pub pod: Rc<str>,
     /// Address of the pod.
     pub ip: Rc<str>,
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub ready: bool,
 }
 
-/// An image as a list shows it.
+/// An image in a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
-    /// Reference as pods name it.
+    /// Reference by which pods name it.
     pub image: Rc<str>,
     /// Size in bytes.
     pub bytes: u64,
@@ -101,7 +103,7 @@ pub struct ContainerStats {
     pub memory_bytes: u64,
 }
 
-/// What a probe or a lifecycle hook does; exec runs in the container.
+/// The action of a probe or a lifecycle hook; exec runs in the container.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProbeAction {
     /// A probe of the container's spec: `startup`, `readiness` or `liveness`, by kind.
@@ -110,8 +112,8 @@ pub enum ProbeAction {
     Hook(Rc<core_v1::LifecycleHandler>),
 }
 
-/// Commands to the runtime. Each but `Forget` is completed by exactly one event with its [`OpId`], unless the runtime
-/// or the machine dies.
+/// Commands to the runtime. Each one except `Forget` is completed by exactly one event with its [`OpId`], unless the
+/// runtime or the machine dies.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum RuntimeCommand {
@@ -119,36 +121,36 @@ pub enum RuntimeCommand {
     List { op: OpId },
     /// Pulls an image.
     PullImage { op: OpId, image: Rc<str> },
-    /// Makes a sandbox.
+    /// Creates and starts a sandbox.
     RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool },
-    /// Stops a sandbox and whatever runs in it.
+    /// Stops a sandbox and all containers in it.
     StopSandbox { op: OpId, sandbox: SandboxId },
     /// Removes a stopped sandbox and its containers.
     RemoveSandbox { op: OpId, sandbox: SandboxId },
-    /// Makes a container.
+    /// Creates a container.
     CreateContainer { op: OpId, spec: Rc<ContainerSpec> },
     /// Starts a created container.
     StartContainer { op: OpId, container: ContainerId },
-    /// Asks a container to stop, and kills it after so many seconds. Completed when it has stopped.
+    /// Asks a container to stop, and kills it after this many seconds. Completed when the container has stopped.
     StopContainer { op: OpId, container: ContainerId, grace_seconds: u32 },
     /// Removes a stopped container.
     RemoveContainer { op: OpId, container: ContainerId },
     /// Runs a probe or a hook against a container.
     Probe { op: OpId, container: ContainerId, action: ProbeAction, timeout_seconds: u32 },
-    /// Reads resource use of all containers.
+    /// Reads the resource use of all containers.
     Stats { op: OpId },
 }
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuntimeError {
-    /// CamelCase reason as container states show it: `ErrImagePull`, `CreateContainerError`, `RunContainerError`.
+    /// CamelCase reason as in container states: `ErrImagePull`, `CreateContainerError`, `RunContainerError`.
     pub reason: Rc<str>,
-    /// Human-readable.
+    /// Human-readable message.
     pub message: Rc<str>,
 }
 
-/// Completions, and what happens by itself.
+/// Completions of commands, and unsolicited events.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum RuntimeEvent {
@@ -190,7 +192,7 @@ pub enum RuntimeEvent {
         op: OpId,
         result: Result<(), RuntimeError>,
     },
-    /// A probe or hook ended; an error says that it failed and why.
+    /// A probe or hook ended; an error means that it failed, and says why.
     Probed {
         op: OpId,
         result: Result<(), RuntimeError>,
@@ -199,7 +201,7 @@ pub enum RuntimeEvent {
         op: OpId,
         stats: Vec<ContainerStats>,
     },
-    /// A container has exited, whether asked to or not.
+    /// A container has exited, whether or not a stop was requested.
     Exited {
         container: ContainerId,
         state: ContainerState,

@@ -1,5 +1,5 @@
-//! A pod's status as the kubelet makes it: phase, conditions, container statuses
-//! (`kubelet_pods.go` `generateAPIPodStatus`, `status/generate.go`).
+//! A pod's status as the kubelet generates it: phase, conditions, container statuses (`kubelet_pods.go`
+//! `generateAPIPodStatus`, `status/generate.go`).
 
 use std::rc::Rc;
 
@@ -11,16 +11,16 @@ use crate::object::{
     Addresses, ContainerState, ContainerStatus, PodCondition, PodStatus, Stamp, Terminated, Text, qos_class,
 };
 
-/// Conditions that the kubelet sets; whatever else stands in a status is someone else's.
+/// Conditions that the kubelet sets; all other conditions of a status belong to other components.
 const OWN_CONDITIONS: [Text; 5] =
     [Text::POD_READY_TO_START_CONTAINERS, Text::INITIALIZED, Text::READY, Text::CONTAINERS_READY, Text::POD_SCHEDULED];
 
-/// What a condition says: whether it holds, with a reason, or else why not, with a message.
+/// The state of a condition. `Ok` with a reason: it is true; `Err` with a reason and a message: it is false.
 type Verdict = Result<Text, (Text, Text)>;
 
 impl PodState {
-    /// Whether the status is to be made later: the kubelet shows nothing in the middle of starting containers (unless
-    /// they were ready, which must be taken back), nor between the end of the last container and that of the sandbox.
+    /// Whether the status must not be generated yet. The kubelet reports nothing while containers are starting (unless
+    /// they were ready, which must be withdrawn), nor between the end of the last container and the end of the sandbox.
     pub(super) fn holds_status(&self) -> bool {
         let was_ready = self.write.base.condition(&Text::CONTAINERS_READY).is_some_and(|c| c.status == Text::TRUE);
         let starting =
@@ -29,7 +29,7 @@ impl PodState {
         (starting || ending) && !self.suspect && self.write.base.start_time.is_some()
     }
 
-    /// The status that the pod now has.
+    /// Generates the pod's current status.
     pub(super) fn make_status(&self, now: Now, shared: &Shared) -> PodStatus {
         let old = &self.write.base;
         let api = &self.pod.status;
@@ -39,7 +39,7 @@ impl PodState {
             qos_class: old.qos_class.or(|| qos_class(&self.pod.spec.shared).into()),
             host_ip: (&shared.config.host_ip).into(),
             host_ips: Addresses::TheOne,
-            // Not the kubelet's: kept as the API has them.
+            // Not owned by the kubelet: kept as they are in the API.
             nominated_node_name: api.nominated_node_name.clone(),
             rest: api.rest.clone(),
             ..PodStatus::default()
@@ -53,14 +53,14 @@ impl PodState {
         }
         let is_terminal = [Text::SUCCEEDED, Text::FAILED].contains(&old.phase);
         if is_terminal && !self.knows_an_end() {
-            // It ended before this agent's time; what was told then stands.
+            // The pod ended before this agent started; the status that was reported then is kept.
             return PodStatus { observed_generation: self.pod.meta.generation, ..(**old).clone() };
         }
         self.fill(&mut status, now, shared);
         status
     }
 
-    /// Whether this agent has seen the pod run, or end.
+    /// Whether this agent has observed the pod running or terminating.
     fn knows_an_end(&self) -> bool {
         self.containers.iter().any(|c| c.runs > 0 || c.last.is_some() || c.is_up())
     }
@@ -68,7 +68,7 @@ impl PodState {
     fn fill(&self, status: &mut PodStatus, now: Now, shared: &Shared) {
         let make = |role: fn(Role) -> bool| -> Vec<ContainerStatus> {
             let of_role = self.containers.iter().filter(|c| role(c.role));
-            // They are large, and the store keeps many a version: no room is left for more.
+            // Statuses are large and the store keeps many versions of them, so no spare capacity is allocated.
             let mut all = Vec::with_capacity(of_role.clone().count());
             all.extend(of_role.map(|c| self.container_status(c, shared)));
             all
@@ -88,7 +88,7 @@ impl PodState {
         }
         status.pod_ip = match &self.ip {
             Some(ip) => self.write.base.pod_ip.reread(ip),
-            // As the kubelet, the address of a pod that has ended stays.
+            // As in the kubelet, a terminated pod keeps its address.
             None if self.stop.is_some() => self.write.base.pod_ip.clone(),
             None => Text::EMPTY,
         };
@@ -112,7 +112,7 @@ impl PodState {
         status.container_statuses = mains;
     }
 
-    /// `getPhase`.
+    /// The phase (kubelet `getPhase`).
     fn phase(&self) -> Text {
         let (mut pending_init, mut pending_sidecars, mut failed_init) = (0, 0, 0);
         let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
@@ -148,13 +148,13 @@ impl PodState {
         }
         let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
         if self.finished {
-            // No container will run again: the phase must be a final one.
+            // No container will run again, so the phase must become terminal.
             let mains = self.containers.iter().filter(|c| c.role == Role::Main).count() as i32;
             let all_well = stopped == succeeded && stopped == mains && stopped > 0 && failed_init == 0;
             return if all_well { Text::SUCCEEDED } else { Text::FAILED };
         }
         if failed_init > 0 && policy == "Never" {
-            // Terminal only once everything has stopped.
+            // It becomes terminal only after everything has stopped.
             return Text::PENDING;
         }
         if pending_init > 0 || (pending_sidecars > 0 && !self.initialized) || waiting > 0 {
@@ -163,7 +163,7 @@ impl PodState {
         if running > 0 || stopped > 0 { Text::RUNNING } else { Text::PENDING }
     }
 
-    /// Exit code of a container's last run, if it does not run now.
+    /// Exit code of a container's last run; `None` if it is running.
     fn ended_code(&self, c: &Container) -> Option<i32> {
         match &c.life {
             Life::Exited(e) => Some(e.code),
@@ -186,7 +186,7 @@ impl PodState {
             (Life::Exited(e), Some(w)) if self.stop.is_none() => (waits(&w.reason, &w.message), ended(e)),
             (Life::Exited(e), _) => (ended(e), last),
             (_, Some(w)) if !self.finished => (waits(&w.reason, &w.message), last),
-            // Between two runs the end of the last one is shown.
+            // Between two runs, the termination of the last run is shown.
             _ if last != ContainerState::Empty => (last, ContainerState::Empty),
             _ if self.finished && self.initialized => (ended(&never_found()), ContainerState::Empty),
             _ => {
@@ -220,7 +220,7 @@ impl PodState {
         }
     }
 
-    /// The image that a container runs, which for a moment is not the one that its spec names.
+    /// The image that a container is running; until a restart, this may differ from the image in its spec.
     fn image_of_run(&self, c: &Container, old: Option<&ContainerStatus>) -> Text {
         match (old, container_spec(&self.pod, c).and_then(|s| s.image.as_deref())) {
             (Some(old), _) if c.force_restart => old.image.clone(),
@@ -229,7 +229,7 @@ impl PodState {
         }
     }
 
-    /// `GeneratePodInitializedCondition`.
+    /// The Initialized condition (`GeneratePodInitializedCondition`).
     fn initialized_verdict(&self, inits: &[ContainerStatus], phase: &Text) -> Verdict {
         if *phase == Text::SUCCEEDED {
             return Ok(Text::POD_COMPLETED);
@@ -250,7 +250,7 @@ impl PodState {
         Err((Text::CONTAINERS_NOT_INITIALIZED, Text::from(&*message)))
     }
 
-    /// `GenerateContainersReadyCondition`.
+    /// The ContainersReady condition (`GenerateContainersReadyCondition`).
     fn containers_ready_verdict(&self, inits: &[ContainerStatus], mains: &[ContainerStatus], phase: &Text) -> Verdict {
         if *phase == Text::SUCCEEDED {
             return Err((Text::POD_COMPLETED, Text::EMPTY));
@@ -268,7 +268,7 @@ impl PodState {
         Err((Text::CONTAINERS_NOT_READY, Text::from(&*message)))
     }
 
-    /// `GeneratePodReadyCondition`, when the containers are.
+    /// The Ready condition, once all containers are ready (`GeneratePodReadyCondition`).
     fn readiness_gates_verdict(&self) -> Verdict {
         let mut messages = Vec::new();
         for gate in self.pod.spec.readiness_gates.iter().flatten() {
@@ -306,7 +306,7 @@ impl PodState {
             }
         });
         let foreign = self.pod.status.conditions.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_));
-        // The store keeps many a version: no room is left for more.
+        // The store keeps many versions of statuses, so no spare capacity is allocated.
         let mut all = Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count());
         all.extend(own);
         all.extend(foreign.cloned());
@@ -318,7 +318,7 @@ fn waits(reason: &str, message: &str) -> ContainerState {
     ContainerState::Waiting { reason: reason.into(), message: message.into() }
 }
 
-/// Whether a text is the id of a container, as statuses have it.
+/// Whether a text is this container's id in the form used in statuses.
 fn names(text: &Text, shared: &Shared, id: &ContainerId) -> bool {
     let bare = text.as_str().strip_prefix(&*shared.runtime_name).and_then(|rest| rest.strip_prefix("://"));
     bare == Some(&*id.0)
@@ -341,7 +341,7 @@ fn terminated(e: &Exit, container_id: Option<Text>) -> Terminated {
     }
 }
 
-/// A container of an initialised pod that was never seen to run, when the pod has ended.
+/// The exit of a container that was never seen running in an initialized pod that has ended.
 fn never_found() -> Exit {
     Exit {
         id: None,

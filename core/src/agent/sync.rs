@@ -1,5 +1,5 @@
-//! What to do next for a pod (kubelet `syncPod` and `computePodActions`): decided anew from its state after every
-//! change, so that nothing hangs on the order in which things became known.
+//! Decides what to do next for a pod (kubelet `syncPod` and `computePodActions`). The decision is made from the pod's
+//! whole state after every change, so it does not depend on the order in which changes arrived.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
 use std::rc::Rc;
 
-/// What the order of containers says about one of them.
+/// What must be done about one container in the order of containers.
 enum Step {
-    /// It is as it should be; look at the next.
+    /// Nothing; continue with the next container.
     Pass,
-    /// The next must wait for it.
+    /// Nothing, and the next container must wait for it.
     Hold,
-    /// It must be begun; whether the next must wait for it.
+    /// It must be started; `hold` says whether the next container must wait for it.
     Start { hold: bool },
 }
 
 impl PodState {
-    /// Does whatever is due, and writes what became of it.
+    /// Does whatever is due and writes the resulting status.
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>) {
         self.expire(ctx);
         self.check_request(ctx);
@@ -46,7 +46,7 @@ impl PodState {
         self.write_status(ctx);
     }
 
-    /// Commands that were not answered in time, and back-offs that are over.
+    /// Handles commands that timed out and back-offs that have passed.
     fn expire(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
         while let Some(at) = self.ops.iter().position(|o| o.deadline <= now) {
@@ -78,7 +78,7 @@ impl PodState {
         self.doubt(ctx);
     }
 
-    /// Whether the pod must stop, and why.
+    /// Decides whether the pod must stop, and why.
     fn decide_stop(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
         if self.pod.meta.deletion_timestamp.is_some() && self.in_api {
@@ -110,7 +110,8 @@ impl PodState {
         self.pod.spec.termination_grace_period_seconds.unwrap_or(30)
     }
 
-    /// Whether no container will run again: all main containers are done, or an init container failed for good.
+    /// Whether no container will run again: all main containers have completed, or an init container has failed
+    /// permanently.
     fn is_complete(&self) -> bool {
         let done = |c: &super::pod::Container| c.exit().is_some_and(|e| !self.should_restart(c, e));
         let failed = |c: &super::pod::Container| done(c) && c.exit().is_some_and(|e| e.code != 0);
@@ -121,7 +122,7 @@ impl PodState {
         mains.peek().is_some() && mains.all(done)
     }
 
-    /// Whether a run that ended is to be followed by another.
+    /// Whether a container must be restarted after this exit.
     fn should_restart(&self, c: &super::pod::Container, exit: &Exit) -> bool {
         if c.force_restart || c.role == Role::Sidecar {
             return true;
@@ -138,7 +139,7 @@ impl PodState {
         }
     }
 
-    /// Sees to it that a pod that is to run does.
+    /// Advances a pod that should run.
     fn advance(&mut self, ctx: &mut Ctx<'_>) {
         match self.sandbox_life {
             SandboxLife::None => return self.run_sandbox(ctx),
@@ -171,8 +172,8 @@ impl PodState {
         });
     }
 
-    /// Whether the pod's volumes can be mounted, which comes before its sandbox. If not, that is tried again after a
-    /// while that doubles (`exponentialbackoff`).
+    /// Whether the pod's volumes can be mounted, which must happen before its sandbox is created. If not, mounting is
+    /// retried after a delay that doubles (`exponentialbackoff`).
     fn mounts(&mut self, ctx: &mut Ctx<'_>) -> bool {
         if self.mount_retry.is_some() {
             return false;
@@ -207,7 +208,7 @@ impl PodState {
         failed.is_empty()
     }
 
-    /// Whether it is known by now whether a container's environment can be made.
+    /// Whether everything that a container's environment refers to has been read.
     fn knows_environment(&self, i: usize, ctx: &mut Ctx<'_>) -> bool {
         let Some(c) = container_spec(&self.pod, &self.containers[i]).filter(|_| self.refers) else { return true };
         let mut known = true;
@@ -217,13 +218,13 @@ impl PodState {
         known
     }
 
-    /// Why a container's environment cannot be made.
+    /// Why a container's environment cannot be made; `None` if it can.
     fn wrong_environment(&self, i: usize, ctx: &Ctx<'_>) -> Option<String> {
         let c = container_spec(&self.pod, &self.containers[i]).filter(|_| self.refers)?;
         environment_needs(c, self.pod.namespace()).find_map(|need| need.wrong(&ctx.shared.references))
     }
 
-    /// Containers whose spec changed are stopped, to be begun anew.
+    /// Stops containers whose spec has changed, so that they are started anew.
     fn stop_changed(&mut self, ctx: &mut Ctx<'_>) {
         for i in 0..self.containers.len() {
             let c = &self.containers[i];
@@ -235,7 +236,7 @@ impl PodState {
         }
     }
 
-    /// The pod's spec in the API has changed: containers with another image must be restarted.
+    /// Handles a change of the pod's spec in the API: containers with another image must be restarted.
     pub(super) fn spec_changed(&mut self, new: &Pod) {
         if Rc::ptr_eq(&self.pod.spec, &new.spec) || self.pod.spec.shared.is_held_as(&new.spec.shared) {
             return;
@@ -254,7 +255,7 @@ impl PodState {
         }
     }
 
-    /// Begins the containers whose turn it is, one at a time, as the kubelet's loop over `ContainersToStart`.
+    /// Starts the containers whose turn it is, one at a time, as the kubelet's loop over `ContainersToStart`.
     fn start_next(&mut self, ctx: &mut Ctx<'_>) {
         let busy = |life: &Life| matches!(life, Life::Pulling | Life::Creating | Life::Starting(_));
         if self.containers.iter().any(|c| busy(&c.life)) {
@@ -290,7 +291,7 @@ impl PodState {
         }
     }
 
-    /// Begins a container unless a back-off forbids it; answers whether something was set going.
+    /// Starts a container unless a back-off forbids it; returns whether a command was sent.
     fn start(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
         if self.containers[i].retry_at.is_some() || self.in_crash_backoff(i, ctx) {
             return false;
@@ -315,7 +316,7 @@ impl PodState {
         }
     }
 
-    /// A container that has ended is begun again, or waits for its back-off.
+    /// Whether a terminated container must wait for its crash back-off before it is started again.
     fn in_crash_backoff(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
         let now = ctx.now.mono;
         let c = &mut self.containers[i];
@@ -387,7 +388,7 @@ impl PodState {
         }
     }
 
-    /// Makes a container whose image is there; answers whether that was set going.
+    /// Creates a container whose image is present; returns whether the command was sent.
     pub(super) fn create(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
         let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else {
             return false;
@@ -412,7 +413,7 @@ impl PodState {
         true
     }
 
-    /// A pod that has stopped gives back what it took, and goes when the API has let it go.
+    /// Releases the resources of a pod that has stopped.
     fn leave(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(asks) = self.asks.take() {
             ctx.shared.room.leave(&self.pod.spec.shared, &asks);
@@ -423,7 +424,7 @@ impl PodState {
         }
     }
 
-    /// Whether nothing is left of the pod, neither here nor in the agent's view.
+    /// Whether nothing is left of the pod, neither on the node nor in the agent's view.
     pub(super) fn is_gone(&self) -> bool {
         self.finished
             && !self.in_api
@@ -434,7 +435,7 @@ impl PodState {
             && !self.suspect
     }
 
-    /// The pod's time begins to count: `startTime` is known.
+    /// Sets when `activeDeadlineSeconds` passes, once `startTime` is known.
     fn set_active_deadline(&mut self, now: crate::machine::Now) {
         let Some(seconds) = self.pod.spec.active_deadline_seconds.and_then(|s| u64::try_from(s).ok()) else { return };
         let start = self.write.base.start_time.wall().unwrap_or(now.wall);
@@ -442,7 +443,7 @@ impl PodState {
         self.active_until = Some(now.mono + left);
     }
 
-    /// When the pod next wants to be looked at, and why.
+    /// When the pod must be processed next, and why.
     pub(super) fn next_deadline(&self) -> Option<(Mono, &'static str)> {
         let mut next = self.write.deadline();
         let mut add = |at: Mono, why: &'static str| {
@@ -481,10 +482,10 @@ impl PodState {
     }
 }
 
-/// What a pod's status says when `activeDeadlineSeconds` is over.
+/// Message in a pod's status after `activeDeadlineSeconds` has passed.
 pub(super) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
-/// Whether a container's own `restartPolicyRules` ask for a restart after this exit code.
+/// Whether a container's `restartPolicyRules` require a restart after this exit code.
 fn rules_restart(spec: &core_v1::Container, code: i32) -> bool {
     spec.restart_policy_rules.iter().flatten().any(|rule| {
         rule.action == "Restart"

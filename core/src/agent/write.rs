@@ -1,6 +1,7 @@
-//! Writing a pod's status to the API, and its final deletion (kubelet `status_manager.go`).
+//! Writes a pod's status to the API, and finally deletes the pod (kubelet `status_manager.go`).
 //!
-//! One request in flight a pod; the latest status wins; a write is repeated until the API has acknowledged it.
+//! At most one request per pod is in flight; the latest status wins; a write is repeated until the API has acknowledged
+//! it.
 
 use std::rc::Rc;
 
@@ -14,32 +15,32 @@ use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::Mono;
 use crate::object::{Object, Part, Pod, PodStatus, Revision, Summarized};
 
-/// What a request in flight is for.
+/// The purpose of a request in flight.
 #[derive(Clone, Debug)]
 enum Purpose {
-    /// This status, written on this revision.
+    /// Writes this status, based on this revision.
     Status(Summarized<PodStatus>, Revision),
-    /// The newest form of the pod, after a conflict.
+    /// Reads the newest version of the pod after a conflict.
     Read,
-    /// The final deletion.
+    /// Deletes the pod finally.
     Delete,
 }
 
 /// The API side of one pod.
 #[derive(Debug)]
 pub(super) struct StatusWrite {
-    /// Something changed since the status was last made.
+    /// Something changed since the status was last generated.
     pub(super) dirty: bool,
-    /// The status as last made, or as last taken from the API.
+    /// The status as last generated or last received from the API.
     pub(super) base: Summarized<PodStatus>,
     /// Whether the API has `base`.
     pub(super) acked: bool,
-    /// Revision of the last write that was acknowledged.
+    /// Revision of the last acknowledged write.
     acked_rv: Revision,
     in_flight: Option<(ReqId, Mono, Purpose)>,
     retry_at: Option<Mono>,
     retry: Retry,
-    /// A conflict was met: the pod must be read before it is written.
+    /// There was a conflict: the pod must be read before it is written.
     stale: bool,
     /// The final deletion has been acknowledged.
     pub(super) deleted: bool,
@@ -60,7 +61,7 @@ impl StatusWrite {
         }
     }
 
-    /// What is known of the pod may be wrong: it is read before anything else.
+    /// Requires a read before any other request, because the known version of the pod may be wrong.
     pub(super) fn read_again(&mut self) {
         self.stale = true;
         self.deleted = false;
@@ -71,7 +72,7 @@ impl StatusWrite {
         self.in_flight.as_ref().map(|(id, ..)| *id)
     }
 
-    /// When something is due.
+    /// When something is due, and why.
     pub(super) fn deadline(&self) -> Option<(Mono, &'static str)> {
         match (&self.in_flight, self.retry_at) {
             (Some((_, at, _)), _) => Some((*at, "request of a pod's status is overdue")),
@@ -82,12 +83,12 @@ impl StatusWrite {
 }
 
 impl PodState {
-    /// Makes the status anew if something changed, and writes it if it is news.
+    /// Generates the status if something changed, and writes it if it is different.
     pub(super) fn write_status(&mut self, ctx: &mut Ctx<'_>) {
         if !self.in_api || self.write.deleted {
             return;
         }
-        // The stand-in for a pod that only the runtime knows is never written: all that it may do is ask.
+        // The placeholder for a pod that only the runtime knows is never written; it may only be read.
         if self.unverified.is_some() && !self.write.stale {
             return;
         }
@@ -119,7 +120,7 @@ impl PodState {
         }
     }
 
-    /// Whether everything is done that must be before the API object goes.
+    /// Whether everything is done that must precede the deletion of the API object.
     fn may_delete(&self) -> bool {
         self.finished && self.pod.meta.deletion_timestamp.is_some() && !self.write.dirty && self.ops.is_empty()
     }
@@ -131,7 +132,7 @@ impl PodState {
         ctx.out.push(Out::Api(ToServer::Request(id, Request::new(&ctx.shared.user, call))));
     }
 
-    /// Takes in the reply to a request of this pod.
+    /// Handles the reply to a request of this pod.
     pub(super) fn replied(&mut self, id: ReqId, result: Result<Response, Status>, ctx: &mut Ctx<'_>) {
         let Some((_, _, purpose)) = self.write.in_flight.take_if(|(i, ..)| *i == id) else { return };
         match (purpose, result) {
@@ -160,28 +161,28 @@ impl PodState {
             (_, Err(status)) if status.reason == Reason::NotFound => self.vanished(ctx),
             (Purpose::Delete, Err(status)) if status.reason == Reason::Conflict => self.vanished(ctx),
             (Purpose::Status(_, rv), Err(status)) if status.reason == Reason::Conflict => {
-                // The view may have moved on meanwhile; if it has not, the API is asked.
+                // The view may have advanced in the meantime; if not, the pod is read from the API.
                 self.write.stale |= self.pod.rv <= rv;
             }
             (_, Err(_)) => self.fail(ctx),
         }
     }
 
-    /// The API has taken our status; its answer is the newest form of the pod.
+    /// Handles that the API has accepted the status; the reply is the newest version of the pod.
     fn acknowledged(&mut self, pod: Pod) {
         self.write.acked_rv = pod.rv;
         if pod.rv < self.pod.rv {
             return;
         }
         if self.write.acked && pod.status == self.write.base {
-            // One copy of the status for all who hold it.
+            // All holders share one copy of the status.
             self.write.base = pod.status.clone();
         }
         self.spec_changed(&pod);
         self.pod = pod;
     }
 
-    /// The API says that there is no such pod any more.
+    /// Handles that the pod no longer exists in the API.
     pub(super) fn vanished(&mut self, ctx: &mut Ctx<'_>) {
         self.in_api = false;
         if let Some(found) = self.unverified.take() {
@@ -196,7 +197,7 @@ impl PodState {
         self.write.retry_at = Some(ctx.now.mono + self.write.retry.next(&mut ctx.shared.rng));
     }
 
-    /// The outcome of the request in flight, if any, is unknown.
+    /// Handles the loss of the connection: the outcome of the request in flight, if any, is unknown.
     pub(super) fn lost_connection(&mut self, ctx: &mut Ctx<'_>) {
         if self.write.in_flight.take().is_some() {
             self.fail(ctx);
@@ -208,13 +209,14 @@ impl PodState {
         if self.write.in_flight.as_ref().is_some_and(|(_, at, _)| *at <= ctx.now.mono) {
             let (id, _, _) = self.write.in_flight.take().expect("checked just above");
             ctx.shared.requests.remove(&id);
-            // It may have been carried out: read before writing on an old revision.
+            // The request may have been carried out, so the pod must be read before a write that is based on the old
+            // revision.
             self.write.stale = true;
             self.fail(ctx);
         }
     }
 
-    /// Takes in a newer form of the pod from the API.
+    /// Applies a newer version of the pod from the API.
     pub(super) fn newer(&mut self, pod: Pod) {
         if self.unverified.is_some() {
             self.verified = Some(Box::new(pod));
@@ -230,7 +232,8 @@ impl PodState {
                 && pod.meta.deletion_timestamp == self.pod.meta.deletion_timestamp);
         self.write.dirty |= !same;
         if foreign {
-            // Someone else wrote the status, or a write of ours whose reply was lost did: what is ours is set again.
+            // Another client wrote the status, or a write whose reply was lost did: the agent's status is written
+            // again.
             if self.write.acked {
                 self.write.base = pod.status.clone();
             }

@@ -1,4 +1,4 @@
-//! What clients and API servers say to each other, whatever carries it: a value in the simulator, HTTP elsewhere.
+//! The messages between clients and API servers, independent of the transport: values in the simulator, HTTP elsewhere.
 
 mod request;
 mod status;

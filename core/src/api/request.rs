@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::Status;
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 
-/// Names a request (or watch) within one client connection. The high 16 bits name the part of the client that asked
-/// (an informer, a controller's runner, …), so that a process routes a reply without a table.
+/// Identifies a request (or watch) within one client connection. The high 16 bits identify the part of the client that
+/// sent it (an informer, a controller's runner, …), so that a process routes a reply without a table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReqId(pub u64);
 
 impl ReqId {
-    /// The part of the client that asked.
+    /// The part of the client that sent the request.
     pub fn part(self) -> u16 {
         (self.0 >> 48) as u16
     }
 }
 
-/// Hands out request ids for one part of a client.
+/// Generates request ids for one part of a client.
 #[derive(Clone, Debug)]
 pub struct ReqIds {
     part: u16,
@@ -27,7 +27,7 @@ pub struct ReqIds {
 }
 
 impl ReqIds {
-    /// For the part of this number.
+    /// Creates a generator for the part with this number.
     pub fn new(part: u16) -> ReqIds {
         ReqIds { part, next: 1 }
     }
@@ -40,36 +40,35 @@ impl ReqIds {
         id
     }
 
-    /// Whether this part asked.
+    /// Whether this part sent the request.
     pub fn owns(&self, id: ReqId) -> bool {
         id.part() == self.part
     }
 }
 
-/// From a client to the API server that its connection leads to. The driver picks the server, as a load balancer.
+/// A message from a client to an API server. The driver chooses the server, as a load balancer would.
 #[derive(Clone, Debug)]
 pub enum ToServer {
-    /// Asks for something; exactly one `Reply` answers, unless it is lost. A watch is answered by events instead,
-    /// or by a `Reply` with an error.
+    /// A request. It gets exactly one `Reply` unless that is lost. A watch gets events, or a `Reply` with an error.
     Request(ReqId, Box<Request>),
     /// Ends a watch.
     Cancel(ReqId),
 }
 
-/// From the API server to a client.
+/// A message from an API server to a client.
 #[derive(Clone, Debug)]
 pub enum FromServer {
-    /// The answer. For a watch: its end (410 Expired, time-out, …).
+    /// The reply. For a watch: its end (410 Expired, time-out, …).
     Reply(ReqId, Result<Response, Status>),
     /// An event of a watch.
     Watch(ReqId, WatchEvent),
-    /// The connection broke: every request in flight has an unknown outcome, every watch is gone.
+    /// The connection was lost: the outcome of every request in flight is unknown, and every watch has ended.
     Disconnected,
 }
 
-/// Proof of leadership that a write carries: it is carried out only if the lease was last acquired at `epoch`.
+/// Proof of leadership for a write: the write is carried out only if the lease was last acquired at `epoch`.
 ///
-/// The epoch is the revision of the Lease update by which the holder became the holder (renewals don't change it).
+/// The epoch is the revision of the Lease update by which the holder acquired the lease (renewals do not change it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The election's Lease.
@@ -78,25 +77,25 @@ pub struct Fence {
     pub epoch: Revision,
 }
 
-/// A request as the API server takes it, after the wire has been decoded.
+/// A request to the API server, after decoding.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Name of the user or component, for managedFields, events and audit.
     pub user: Rc<str>,
-    /// Leadership that must still hold when the write commits.
+    /// Leadership that must still hold when the write is committed.
     pub fence: Option<Fence>,
-    /// What is asked.
+    /// The API call.
     pub call: Call,
 }
 
 impl Request {
-    /// An unfenced request.
+    /// Creates a request without a fence.
     pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
         Box::new(Request { user: Rc::clone(user), fence: None, call })
     }
 }
 
-/// Which part of an object a call is about.
+/// The part of an object that a call applies to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, PartialOrd, Ord)]
 pub enum Subresource {
     /// The object itself.
@@ -114,25 +113,25 @@ pub enum Subresource {
 /// Options of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WriteOptions {
-    /// `dryRun=All`: go through everything, store nothing.
+    /// `dryRun=All`: validate and admit, but store nothing.
     pub dry_run: bool,
 }
 
-/// What must hold of the stored object.
+/// Conditions on the stored object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Precondition {
-    /// Its UID.
+    /// Expected UID.
     pub uid: Option<Rc<str>>,
-    /// Its revision.
+    /// Expected revision.
     pub rv: Option<Revision>,
 }
 
-/// What becomes of dependants (`propagationPolicy`).
+/// What happens to dependents (`propagationPolicy`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Propagation {
-    /// The garbage collector deletes them afterwards.
+    /// The garbage collector deletes them after the owner.
     Background,
-    /// They are deleted first; the owner waits with the `foregroundDeletion` finalizer.
+    /// They are deleted first; the owner keeps the `foregroundDeletion` finalizer until then.
     Foreground,
     /// They are kept and lose the owner reference.
     Orphan,
@@ -141,11 +140,12 @@ pub enum Propagation {
 /// Options of a delete.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DeleteOptions {
-    /// What must hold.
+    /// Conditions on the stored object.
     pub precondition: Precondition,
-    /// `gracePeriodSeconds`; absent: the object's own.
+    /// `gracePeriodSeconds`; `None` means the object's own.
     pub grace_seconds: Option<i64>,
-    /// `propagationPolicy`; absent: the kind's default (Background, save Orphan for ReplicationControllers of old).
+    /// `propagationPolicy`; `None` means the kind's default (Background; historically Orphan for
+    /// ReplicationControllers).
     pub propagation: Option<Propagation>,
     /// `dryRun=All`.
     pub dry_run: bool,
@@ -160,9 +160,9 @@ pub struct ListOptions {
     pub fields: FieldSelector,
     /// `limit`; zero: no limit.
     pub limit: usize,
-    /// `continue`: an opaque token from an earlier reply.
+    /// `continue`: the opaque token of an earlier reply.
     pub continue_from: Option<String>,
-    /// `resourceVersion`: `None` (not set): as fresh as the store; `Some(0)`: whatever the server's cache has;
+    /// `resourceVersion`. `None` (not set): as fresh as the store; `Some(0)`: whatever the server's cache has;
     /// otherwise not older than this.
     pub rv: Option<Revision>,
     /// `resourceVersionMatch=Exact`.
@@ -176,11 +176,11 @@ pub struct WatchOptions {
     pub labels: Selector,
     /// `fieldSelector`.
     pub fields: FieldSelector,
-    /// Events after this revision; zero: begin with synthetic `Added` for everything there is.
+    /// Events after this revision; zero: start with a synthetic `Added` for every existing object.
     pub rv: Revision,
     /// `allowWatchBookmarks`.
     pub bookmarks: bool,
-    /// `sendInitialEvents`: begin with everything, then a bookmark with `initial_events_end`.
+    /// `sendInitialEvents`: start with every existing object, then a bookmark with `initial_events_end`.
     pub send_initial_events: bool,
 }
 
@@ -204,17 +204,17 @@ pub enum Patch {
     },
 }
 
-/// What is asked of the API server.
+/// A call of the API.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Call {
-    /// Reads one object; `rv` as in [`ListOptions::rv`].
+    /// Reads one object; `rv` has the same meaning as in [`ListOptions::rv`].
     Get { key: ObjectKey, rv: Option<Revision> },
-    /// Lists a kind, in one namespace or (empty) all.
+    /// Lists a kind in one namespace, or in all namespaces if `namespace` is empty.
     List { kind: Kind, namespace: Rc<str>, options: ListOptions },
-    /// Watches a kind, in one namespace or (empty) all.
+    /// Watches a kind in one namespace, or in all namespaces if `namespace` is empty.
     Watch { kind: Kind, namespace: Rc<str>, options: WatchOptions },
-    /// Creates an object. An empty name with `generateName` gets one.
+    /// Creates an object. If its name is empty and `generateName` is set, a name is generated.
     Create { object: Object, options: WriteOptions },
     /// Replaces an object; `rv` zero means unconditional.
     Update { object: Object, subresource: Subresource, options: WriteOptions },
@@ -226,7 +226,7 @@ pub enum Call {
     DeleteCollection { kind: Kind, namespace: Rc<str>, list: ListOptions, options: DeleteOptions },
     /// `pods/binding`: assigns a pod to a node. The UID must match.
     Bind { pod: ObjectKey, uid: Rc<str>, node: Rc<str> },
-    /// `pods/eviction`: a delete that PodDisruptionBudgets may refuse with 429.
+    /// `pods/eviction`: a delete that PodDisruptionBudgets may reject with 429.
     Evict { pod: ObjectKey, options: DeleteOptions },
     /// Reads `/scale`.
     GetScale { key: ObjectKey },
@@ -235,7 +235,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The kind of the objects that it is about.
+    /// The kind of the objects that the call applies to.
     #[inline]
     pub fn kind(&self) -> Kind {
         match self {
@@ -251,16 +251,16 @@ impl Call {
     }
 }
 
-/// What follows a page of a list.
+/// The continuation of a list page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rest {
     /// `continue`: token for the next page.
     pub continue_from: String,
-    /// `remainingItemCount`, where known.
+    /// `remainingItemCount`; `None` if unknown.
     pub remaining: Option<u64>,
 }
 
-/// How large an object is and is to be.
+/// Current and desired number of replicas of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scale {
     /// The scaled object.
@@ -275,25 +275,25 @@ pub struct Scale {
     pub rv: Revision,
 }
 
-/// A successful reply. Small, since every answer is moved from hand to hand: what is rare is boxed.
+/// A successful reply. Rare variants are boxed to keep it small, because every reply is moved several times.
 #[derive(Clone, Debug)]
 pub enum Response {
-    /// The object as it now stands. For a delete: its last state (its `rv` is that of the deletion).
+    /// The object after the call. For a delete: its last state (its `rv` is the revision of the deletion).
     Object(Object),
     /// A list.
     List {
-        /// The objects, in order of their keys.
+        /// The objects, in key order.
         items: Rc<Vec<Object>>,
-        /// Revision that the list is of.
+        /// Revision of the list.
         rv: Revision,
-        /// What follows, unless this is the end.
+        /// The continuation; `None` on the last page.
         rest: Option<Box<Rest>>,
     },
     /// `/scale`.
     Scale(Box<Scale>),
-    /// Done, with nothing to show (eviction, binding, deletecollection).
+    /// Success without a body (eviction, binding, deletecollection).
     Done {
-        /// Revision of the write; zero where nothing was written.
+        /// Revision of the write; zero if nothing was written.
         rv: Revision,
     },
 }
@@ -305,13 +305,13 @@ pub enum WatchEvent {
     Added(Object),
     /// The object changed.
     Modified(Object),
-    /// The object is gone, or no longer matches; in its last state, with the revision of the deletion.
+    /// The object was deleted or no longer matches: its last state, with the revision of the deletion or change.
     Deleted(Object),
-    /// Nothing up to this revision is missing.
+    /// Every event up to this revision has been sent.
     Bookmark {
         /// The revision.
         rv: Revision,
-        /// `k8s.io/initial-events-end`.
+        /// The `k8s.io/initial-events-end` annotation.
         initial_events_end: bool,
     },
 }

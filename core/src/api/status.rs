@@ -1,5 +1,4 @@
-//! `metav1.Status`: how the API says that something went wrong. Texts are Kubernetes' own
-//! (apimachinery `pkg/api/errors`).
+//! `metav1.Status`: errors as the API reports them. The texts are Kubernetes' own (apimachinery `pkg/api/errors`).
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::object::{FieldError, KindInfo};
 
-/// Machine-readable reason, named as on the wire.
+/// Machine-readable reason, spelled as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Reason {
@@ -60,24 +59,24 @@ impl Reason {
 pub struct Cause {
     /// `FieldValueInvalid`, `UnexpectedServerResponse`, `DisruptionBudget`, …
     pub reason: String,
-    /// Human-readable.
+    /// Human-readable message.
     pub message: String,
-    /// Path of the field, where there is one.
+    /// Path of the field, if there is one.
     pub field: String,
 }
 
-/// What the failure was about.
+/// What the failure refers to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Details {
     /// Name of the object.
     pub name: String,
     /// API group.
     pub group: String,
-    /// Kind or resource, as Kubernetes puts it there.
+    /// Kind or resource, whichever Kubernetes puts there.
     pub kind: String,
-    /// Causes, one a field.
+    /// Causes, one for each field.
     pub causes: Vec<Cause>,
-    /// When to try again.
+    /// Delay before the client may retry.
     pub retry_after_seconds: Option<u32>,
 }
 
@@ -88,7 +87,7 @@ pub struct Status {
     pub reason: Reason,
     /// Human-readable message.
     pub message: Box<str>,
-    /// What it was about.
+    /// What the failure refers to.
     pub details: Option<Box<Details>>,
 }
 
@@ -115,12 +114,12 @@ impl Status {
         Status { reason, message: message.into(), details: None }
     }
 
-    /// 404 for an object.
+    /// 404 for an object that does not exist.
     pub fn not_found(of: &KindInfo, name: &str) -> Status {
         Status::about(Reason::NotFound, of, name, format!("{} {name:?} not found", of.qualified()))
     }
 
-    /// 404 for a resource that is not served at all.
+    /// 404 for a resource that is not served.
     pub fn not_served() -> Status {
         Status::bare(Reason::NotFound, "the server could not find the requested resource")
     }
@@ -130,7 +129,7 @@ impl Status {
         Status::about(Reason::AlreadyExists, of, name, format!("{} {name:?} already exists", of.qualified()))
     }
 
-    /// 409 for an update against another revision.
+    /// 409 for an update based on another revision.
     pub fn conflict(of: &KindInfo, name: &str, why: &str) -> Status {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", of.qualified());
         Status::about(Reason::Conflict, of, name, message)
@@ -145,12 +144,12 @@ impl Status {
         )
     }
 
-    /// 409 because the leadership that the write relied on is lost.
+    /// 409 because the leadership that the write relied on was lost.
     pub fn fenced(of: &KindInfo, name: &str, lease: &str) -> Status {
         Status::conflict(of, name, &format!("leadership of lease {lease:?} was lost"))
     }
 
-    /// Whether this is [`fenced`](Self::fenced).
+    /// Whether this is a [`fenced`](Self::fenced) status.
     pub fn is_fenced(&self) -> bool {
         self.reason == Reason::Conflict && self.message.ends_with("was lost")
     }
@@ -173,9 +172,9 @@ impl Status {
         s
     }
 
-    /// 422 for an update that does not say what it is based on.
+    /// 422 for an update without a resourceVersion.
     pub fn unconditional(of: &KindInfo, name: &str) -> Status {
-        // Upstream names the resource where the kind should stand.
+        // Upstream puts the resource where the kind should be.
         let message = format!(
             "{} {name:?} is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
             of.qualified()
@@ -212,7 +211,7 @@ impl Status {
         Status::about(Reason::MethodNotAllowed, of, "", message)
     }
 
-    /// 410: a revision is gone by compaction; list again.
+    /// 410: the revision has been compacted; the client must relist.
     pub fn expired(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::Expired, message)
     }
@@ -225,7 +224,7 @@ impl Status {
         s
     }
 
-    /// 504: it may or may not have happened.
+    /// 504: the outcome is unknown.
     pub fn timeout(message: impl Into<Box<str>>) -> Status {
         Status::bare(Reason::Timeout, message)
     }
@@ -245,12 +244,12 @@ impl Status {
         Status::bare(Reason::InternalError, format!("Internal error occurred: {}", message.into()))
     }
 
-    /// Whether the write may have been carried out all the same.
+    /// Whether the write may have been carried out nevertheless.
     pub fn is_unknown_outcome(&self) -> bool {
         matches!(self.reason, Reason::Timeout | Reason::ServerTimeout)
     }
 
-    /// As the wire has it.
+    /// The JSON form on the wire.
     pub fn to_json(&self) -> Value {
         let mut v = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

@@ -1,12 +1,13 @@
-//! Leader election over a Lease, with a fence for every write of the leader.
+//! Leader election over a Lease. Gives the leader a fence for each of its writes.
 //!
-//! As client-go's `leaderelection`: a candidate takes the lease when the record has not changed for the lease's
-//! duration *by its own clock*; a leader renews every retry period and stops being one when it could not for the
-//! renew deadline. What never happens: a fence is given out for a lease that was not won by this very process, or
-//! after the renew deadline.
+//! Follows client-go's `leaderelection`: a candidate acquires the lease once the record has not changed for the lease
+//! duration, measured *by the candidate's own clock*. A leader renews the lease every retry period and steps down if it
+//! could not renew it within the renew deadline.
 //!
-//! Every acquisition changes `leaseTransitions` or creates the Lease, and no renewal does: that is how the epoch of a
-//! [`Fence`] can be told from the object.
+//! Never gives out a fence for a lease that this process did not acquire, nor after the renew deadline.
+//!
+//! Every acquisition changes `leaseTransitions` or creates the Lease, and a renewal does neither. This is how the epoch
+//! of a [`Fence`] is derived from the object.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,10 +22,10 @@ use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Lease, Object, ObjectKey, ObjectMeta, RenewTime, Revision};
 use crate::random::Rng;
 
-/// How long a request of the election may take (client-go: half the renew deadline).
+/// Time-out of an election request (client-go: half the renew deadline).
 const ELECTION_REQUEST_TIMEOUT: Duration = Duration::from_secs(limits::RENEW_DEADLINE.as_secs() / 2);
 
-/// What a request of the election is for.
+/// Purpose of an election request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ask {
     Read,
@@ -39,33 +40,34 @@ struct InFlight {
     sent: Mono,
 }
 
-/// A record that this process wrote, or tried to write.
+/// A record that this process wrote or tried to write.
 #[derive(Clone, Debug)]
 struct Written {
     spec: LeaseSpec,
     renewal: RenewTime,
     sent: Mono,
-    /// An acquisition, not a renewal.
+    /// True for an acquisition, false for a renewal.
     acquiring: bool,
 }
 
-/// Leadership that this process has won.
+/// Leadership that this process has acquired.
 #[derive(Clone, Debug)]
 struct Held {
     epoch: Revision,
     lease: Lease,
-    /// When the last successful write of the record was sent: everybody else counts from later.
+    /// When the last successful write of the record was sent. Other candidates count from a later time, so this is
+    /// safe.
     renewed: Mono,
 }
 
-/// Somebody's record as last read, and since when it has been like that.
+/// Another holder's record as last read, and the time since which it has not changed.
 #[derive(Clone, Debug)]
 struct Observed {
     lease: Lease,
     since: Mono,
 }
 
-/// Candidate for one election. As client-go's `leaderelection`, with [`Fence`]s.
+/// A candidate in one election; client-go's `leaderelection` with [`Fence`]s.
 #[derive(Debug)]
 pub struct Elector {
     lease: ObjectKey,
@@ -77,14 +79,15 @@ pub struct Elector {
     in_flight: Option<InFlight>,
     observed: Option<Observed>,
     held: Option<Held>,
-    /// The last acquisition or renewal that was sent; tells own records from those of a former life.
+    /// The last acquisition or renewal that was sent. Distinguishes this process's records from those of an earlier
+    /// process with the same identity.
     written: Option<Written>,
-    /// Something is unknown: read before the next write.
+    /// The state of the Lease is unknown; it must be read before the next write.
     must_read: bool,
 }
 
 impl Elector {
-    /// A candidate called `identity` for the Lease of this key.
+    /// Creates a candidate named `identity` for the Lease with this key.
     pub fn new(lease: ObjectKey, identity: Rc<str>, user: Rc<str>, part: u16, rng: Rng) -> Elector {
         Elector {
             lease,
@@ -101,13 +104,13 @@ impl Elector {
         }
     }
 
-    /// Proof of leadership while this candidate may act; `None` otherwise (not elected, or renewal is overdue).
+    /// Returns the fence while this candidate is the leader; `None` if it is not elected or its renewal is overdue.
     pub fn fence(&self, now: Now) -> Option<Fence> {
         let held = self.held.as_ref().filter(|h| now.mono < h.renewed + limits::RENEW_DEADLINE)?;
         Some(Fence { lease: self.lease.clone(), epoch: held.epoch })
     }
 
-    /// The server has refused a write for its fence: whatever this candidate believes, it leads no longer.
+    /// Steps down because the server rejected a write's fence, whatever this candidate believes.
     pub fn deposed(&mut self, now: Now) {
         if self.held.take().is_some() {
             self.must_read = true;
@@ -118,7 +121,7 @@ impl Elector {
         }
     }
 
-    /// Takes a message from the server; messages of other parts are ignored.
+    /// Handles a message from the server; ignores messages for other parts.
     pub fn handle(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
         self.lapse(now);
         match input {
@@ -141,7 +144,7 @@ impl Elector {
         }
     }
 
-    /// Tries to acquire, or renews, if due.
+    /// Acquires or renews the lease if that is due.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
         self.lapse(now);
         if self.in_flight.is_some_and(|f| f.sent + ELECTION_REQUEST_TIMEOUT <= now.mono) {
@@ -161,7 +164,7 @@ impl Elector {
         }
     }
 
-    /// When it next wants to act (also: when leadership runs out).
+    /// When `handle_timeout` is next needed; this includes the moment at which leadership expires.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let act = match &self.in_flight {
             Some(f) => Deadline { at: f.sent + ELECTION_REQUEST_TIMEOUT, why: "election request timed out" },
@@ -173,8 +176,8 @@ impl Elector {
         Deadline::earlier(Some(act), lose)
     }
 
-    /// Ends a leadership that could not be renewed in time. A late reply does not revive it: whoever saw it end has
-    /// forgotten what it knew, and must be able to tell the next one by its epoch.
+    /// Ends leadership that could not be renewed in time. A late reply never restores it: the owner has dropped the
+    /// state of that term and must be able to tell the next term by its epoch.
     fn lapse(&mut self, now: Now) {
         if self.held.as_ref().is_some_and(|h| h.renewed + limits::RENEW_DEADLINE <= now.mono) {
             self.held = None;
@@ -182,7 +185,7 @@ impl Elector {
         }
     }
 
-    /// Whether it has tried to become the leader and knows how that ended.
+    /// Whether this candidate has tried to become the leader and knows the outcome.
     pub fn has_tried(&self) -> bool {
         self.held.is_some() || self.observed.is_some()
     }
@@ -207,7 +210,7 @@ impl Elector {
         self.send(now, Ask::Renew, call, out);
     }
 
-    /// Takes the lease, which is absent or somebody's.
+    /// Acquires a lease that does not exist or is held by another process.
     fn acquire(&mut self, now: Now, current: Option<Lease>, out: &mut Vec<ToServer>) {
         let transitions = current.as_ref().map_or(0, |l| l.spec.lease_transitions.unwrap_or(0).saturating_add(1));
         let spec = LeaseSpec {
@@ -243,7 +246,7 @@ impl Elector {
     }
 
     fn retry(&mut self, now: Now) {
-        // client-go's JitterFactor is 1.2.
+        // client-go's `JitterFactor` is 1.2.
         self.next_at = now.mono + self.rng.jitter(limits::RETRY_PERIOD, 120);
     }
 
@@ -257,7 +260,7 @@ impl Elector {
                 None => self.retry(now),
             },
             Err(status) if status.reason == Reason::NotFound => {
-                // Whoever deleted the Lease has ended every leadership.
+                // A deleted Lease ends every leadership.
                 self.must_read = false;
                 self.held = None;
                 self.observed = None;
@@ -267,7 +270,7 @@ impl Elector {
         }
     }
 
-    /// Decides by a record that has just been read.
+    /// Decides from a Lease that was just read.
     fn judge(&mut self, now: Now, lease: Lease, out: &mut Vec<ToServer>) {
         let own = self.written.clone().filter(|w| same_tenure(&w.spec, &lease.spec));
         if self.held.as_ref().is_some_and(|h| same_tenure(&h.lease.spec, &lease.spec)) {
@@ -276,20 +279,21 @@ impl Elector {
         }
         self.held = None;
         match own {
-            // An acquisition of unknown outcome was carried out. The record has not been touched since, so that its
-            // revision is that of the acquisition.
+            // An acquisition with an unknown outcome did succeed. The record has not changed since, so its revision is
+            // the revision of the acquisition.
             Some(w) if w.acquiring && w.wrote(&lease) && now.mono < w.sent + limits::RENEW_DEADLINE => {
                 self.held = Some(Held { epoch: lease.rv, lease, renewed: w.sent });
                 self.next_at = w.sent + limits::RETRY_PERIOD;
             }
-            // Won by this process, but too long ago to be relied on: nobody else leads, so begin a new tenure.
+            // This process acquired the lease, but too long ago to rely on it. No other process leads, so it starts a
+            // new term.
             Some(_) => self.acquire(now, Some(lease), out),
             None if self.is_free(now, &lease) => self.acquire(now, Some(lease), out),
             None => self.retry(now),
         }
     }
 
-    /// Whether somebody's record has run out by this process's own clock. Notes when it last changed.
+    /// Whether another holder's record has expired by this process's own clock. Records when the record last changed.
     fn is_free(&mut self, now: Now, lease: &Lease) -> bool {
         let since = match &self.observed {
             Some(seen) if seen.lease.renewal == lease.renewal && seen.lease.spec == lease.spec => seen.since,
@@ -334,13 +338,13 @@ impl Elector {
 }
 
 impl Written {
-    /// Whether this is what a Lease says.
+    /// Whether `lease` contains the record that was written.
     fn wrote(&self, lease: &Lease) -> bool {
         self.renewal == lease.renewal && self.spec == *lease.spec
     }
 }
 
-/// Whether two records are of one tenure: one holder, one acquisition.
+/// Whether two records belong to the same term: same holder and same acquisition time.
 fn same_tenure(a: &LeaseSpec, b: &LeaseSpec) -> bool {
     a.holder_identity == b.holder_identity
         && a.acquire_time == b.acquire_time
@@ -362,7 +366,7 @@ mod tests {
         ObjectKey::new(Kind::LEASE, "kube-system", "x")
     }
 
-    /// One Lease, as an API server keeps it.
+    /// One Lease as an API server stores it.
     #[derive(Default)]
     struct Server {
         lease: Option<Lease>,
@@ -394,7 +398,7 @@ mod tests {
     #[derive(Clone, Copy, PartialEq)]
     enum Link {
         Up,
-        /// Requests are carried out, replies are lost.
+        /// Requests are carried out but replies are lost.
         Deaf,
         Down,
     }
@@ -421,7 +425,7 @@ mod tests {
         }
     }
 
-    /// Steps each second of `range`; answers when each leads.
+    /// Advances through each second of `range`; returns the seconds in which each candidate leads.
     fn run(server: &mut Server, es: &mut [(&mut Elector, Link)], range: std::ops::Range<u64>) -> Vec<Vec<bool>> {
         range
             .map(|second| {
@@ -471,7 +475,7 @@ mod tests {
         step(&mut a, &mut server, Link::Up, at(0));
         a = elector("a", 1);
         server.lease = None;
-        // The read is answered and the create is not.
+        // The read gets its reply; the create does not.
         let mut out = Vec::new();
         a.handle_timeout(at(0), &mut out);
         let Some(ToServer::Request(id, r)) = out.pop() else { panic!() };
@@ -482,7 +486,7 @@ mod tests {
         step(&mut a, &mut server, Link::Up, at(5));
         let Response::Object(created) = created else { panic!() };
         assert_eq!(a.fence(at(6)).unwrap().epoch, created.rv());
-        // The late reply of the first try changes nothing.
+        // The late reply to the first attempt changes nothing.
         a.handle(at(6), &FromServer::Reply(lost, Err(Status::unavailable("late"))), &mut out);
         assert!(a.fence(at(6)).is_some());
     }

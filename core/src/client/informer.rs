@@ -1,11 +1,11 @@
-//! An informer: keeps one [`View`] up to date by list and watch. It resumes by resourceVersion, takes bookmarks, and
-//! lists again on 410.
+//! An informer: keeps one [`View`] up to date by list and watch. It resumes by resourceVersion, handles bookmarks, and
+//! relists on 410.
 //!
-//! Call order: the owner hands every `FromServer` to `handle` (messages of other parts are ignored), and calls
+//! Call order: the owner passes every `FromServer` to `handle` (messages for other parts are ignored) and calls
 //! `handle_timeout` at `poll_timeout`. The first call of `handle_timeout` starts the list.
 //!
-//! What never happens: a change is pushed that the view does not show; an event is taken in from a watch that was
-//! given up; a relist forgets to tell of what went away meanwhile.
+//! Never pushes a change that the view does not show; never applies an event of a watch that was abandoned; a relist
+//! always reports the objects that were deleted in the meantime.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,25 +19,26 @@ use crate::machine::{Deadline, Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 use crate::random::Rng;
 
-/// What an informer is to watch.
+/// What an informer watches.
 #[derive(Clone, Debug)]
 pub struct InformerConfig {
     /// Kind of objects.
     pub kind: Kind,
-    /// Namespace; empty for all.
+    /// Namespace; empty means all namespaces.
     pub namespace: Rc<str>,
-    /// Only objects with these labels.
+    /// Only objects that match this label selector.
     pub labels: Selector,
-    /// Only objects with these fields.
+    /// Only objects that match this field selector.
     pub fields: FieldSelector,
     /// Name of the component, for requests.
     pub user: Rc<str>,
 }
 
-/// What the informer will do next, once its back-off is over.
+/// What the informer does when its back-off has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
-    /// List from this revision on: `Some(0)` is whatever the server has, `None` is what the store has.
+    /// List with this resourceVersion: `Some(0)` accepts whatever the server's cache has, `None` requires the store's
+    /// newest state.
     List(Option<Revision>),
     /// Watch from the view's revision.
     Watch,
@@ -47,39 +48,41 @@ enum Next {
 enum State {
     /// Waiting for `at`, then doing `next`.
     Waiting { at: Mono, next: Next },
-    /// A list is on its way; `pages` are what came so far.
+    /// A list request is in flight; `pages` are the pages received so far.
     Listing { id: ReqId, until: Mono, rv: Option<Revision>, pages: Vec<Object> },
-    /// A watch is open. `check` is when silence is looked at, `heard` when something last came; they are apart so
-    /// that an event moves no deadline. Silent for as long as its `patience`, it is taken for dead.
+    /// A watch is open. `heard` is when the last message arrived and `check` is when the informer next checks for
+    /// silence; they are separate so that an event moves no deadline. A watch that is silent for `patience` is treated
+    /// as dead.
     Watching { id: ReqId, check: Mono, heard: Mono, patience: Duration },
-    /// Its kind is not served for now.
+    /// The kind is not served at present.
     Paused,
 }
 
-/// Keeps a view up to date. The view is its owner's, so that several can stand in one [`Views`](super::Views).
+/// Keeps a view up to date. The owner holds the view, so that several views can be part of one [`Views`](super::Views).
 #[derive(Debug)]
 pub struct Informer {
     config: InformerConfig,
     ids: ReqIds,
     rng: Rng,
     state: State,
-    /// Failures since something last succeeded.
+    /// Consecutive failures since the last success.
     failures: u32,
 }
 
 impl Informer {
-    /// `part` is the number by which replies find back to this informer; unique within the client.
+    /// Creates an informer. `part` is the number by which replies are routed to it; it must be unique within the
+    /// client.
     pub fn new(config: InformerConfig, part: u16, rng: Rng) -> Informer {
         let state = State::Waiting { at: Mono::ZERO, next: Next::List(Some(Revision(0))) };
         Informer { config, ids: ReqIds::new(part), rng, state, failures: 0 }
     }
 
-    /// The kind that it watches.
+    /// The kind that this informer watches.
     pub fn kind(&self) -> Kind {
         self.config.kind
     }
 
-    /// Takes a message from the server; changes of the view are pushed in order.
+    /// Handles a message from the server; pushes the changes of the view in order.
     #[inline(always)]
     pub fn handle(
         &mut self,
@@ -106,7 +109,7 @@ impl Informer {
         }
     }
 
-    /// Starts, resumes or lists again, if that is due.
+    /// Starts, resumes or repeats the list or watch if that is due.
     pub fn handle_timeout(&mut self, now: Now, view: &mut View, out: &mut Vec<ToServer>) {
         match self.state {
             State::Waiting { at, next } if at <= now.mono => self.go(now, next, view, out),
@@ -126,7 +129,7 @@ impl Informer {
         }
     }
 
-    /// Stops: its kind is not served any more, and the view is empty from now on.
+    /// Stops the informer and clears the view because the kind is no longer served.
     pub fn pause(&mut self, view: &mut View, out: &mut Vec<ToServer>, changes: &mut Vec<Change>) {
         if let State::Watching { id, .. } = self.state {
             out.push(ToServer::Cancel(id));
@@ -136,7 +139,7 @@ impl Informer {
         view.set_synced(false);
     }
 
-    /// Starts again, if it was stopped; takes effect at the next `handle_timeout`.
+    /// Restarts the informer if it was stopped; takes effect at the next `handle_timeout`.
     pub fn resume(&mut self, now: Now) -> bool {
         let paused = matches!(self.state, State::Paused);
         if paused {
@@ -145,7 +148,7 @@ impl Informer {
         paused
     }
 
-    /// When it next wants to act.
+    /// When `handle_timeout` is next needed.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         Some(match &self.state {
             State::Paused => return None,
@@ -156,8 +159,8 @@ impl Informer {
         })
     }
 
-    /// Lists again, not older than `rv` (`None`: as fresh as the store): its owner knows that the view misses
-    /// something. Takes effect at the next `handle_timeout`.
+    /// Relists at a revision not older than `rv` (`None`: the store's newest). For an owner who knows that the view
+    /// misses something. Takes effect at the next `handle_timeout`.
     pub fn relist(&mut self, now: Now, rv: Option<Revision>, out: &mut Vec<ToServer>) {
         let fresher = |asked: Option<Revision>| asked.is_none() || (rv.is_some() && asked >= rv);
         match self.state {
@@ -194,7 +197,7 @@ impl Informer {
             fields: c.fields.clone(),
             limit: 0,
             continue_from,
-            // A token carries its revision itself.
+            // A continue token contains its revision.
             rv: if first { rv } else { None },
             exact: false,
         };
@@ -219,7 +222,7 @@ impl Informer {
         self.state = State::Watching { id, check: now.mono + patience, heard: now.mono, patience };
     }
 
-    /// Waits for its back-off (at least for `least`), then does `next`.
+    /// Waits for the back-off (at least `least`), then does `next`.
     fn wait(&mut self, now: Now, next: Next, least: Duration) {
         let doubled = limits::RELIST_BACKOFF_BASE.saturating_mul(1 << self.failures.min(16));
         let backoff = self.rng.jitter(doubled.min(limits::RELIST_BACKOFF_MAX), 100);
@@ -257,19 +260,20 @@ impl Informer {
                 view.set_synced(true);
                 self.watch(now, *rv, out);
             }
-            // Not an answer to a list; ask again.
+            // Not a reply to a list; try again.
             Ok(Response::Object(_) | Response::Scale(_) | Response::Done { .. }) => {
                 self.wait(now, Next::List(asked), Duration::ZERO);
             }
             Err(status) => {
-                // As client-go: a revision that the server has forgotten, or has not seen yet, is not asked for again.
+                // As client-go does: if the server has compacted the revision or does not have it yet, the next list
+                // does not ask for it.
                 let next = if is_expired(status) || status.reason == Reason::Timeout { None } else { asked };
                 self.wait(now, Next::List(next), retry_after(status));
             }
         }
     }
 
-    /// A watch has ended; it is resumed, or begun anew where its revision is gone.
+    /// Handles the end of a watch: resumes it, or relists if the revision is gone.
     fn take_end(&mut self, now: Now, result: &Result<Response, Status>, view: &View) {
         match result {
             Err(status) if is_expired(status) => self.wait(now, Next::List(None), retry_after(status)),
@@ -309,7 +313,7 @@ fn retry_after(status: &Status) -> Duration {
     Duration::from_secs(u64::from(seconds))
 }
 
-/// Makes the view what a list says, and tells of every difference: what is gone first, then what is new or changed.
+/// Replaces the view's contents with a list and pushes every difference: deletions first, then new and changed objects.
 fn replace(view: &mut View, items: &[Object], changes: &mut Vec<Change>) {
     if !view.is_empty() {
         let mut listed: Vec<ObjectKey> = items.iter().map(Object::key).collect();
@@ -372,7 +376,7 @@ mod tests {
             self.informer.handle(self.now, &input, &mut self.view, &mut self.out, &mut self.changes);
         }
 
-        /// Moves to the informer's deadline, which must come within `limit`.
+        /// Advances time to the informer's deadline, which must be within `limit`.
         fn wake(&mut self, limit: Duration) {
             let at = self.informer.poll_timeout().unwrap().at;
             assert!(at <= self.now.mono + limit, "{at:?} is too late");
@@ -417,7 +421,7 @@ mod tests {
             self.changes.drain(..).map(|c| (c.key.name().to_owned(), rv(&c.old), rv(&c.new))).collect()
         }
 
-        /// Up to an open watch from revision 5 with `a` and `b`.
+        /// A bench with an open watch from revision 5 and the objects `a` and `b`.
         fn synced() -> (Bench, ReqId) {
             let mut b = Bench::new();
             b.wake(Duration::ZERO);

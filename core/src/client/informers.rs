@@ -1,5 +1,5 @@
-//! The informers that the parts of one process share: each kind is listed, watched and held once, however many parts
-//! read it (client-go's `SharedInformerFactory`).
+//! Shared informers of one process: each kind is listed, watched and held once, however many parts of the process read
+//! it (client-go's `SharedInformerFactory`).
 
 use std::rc::Rc;
 
@@ -10,19 +10,20 @@ use crate::machine::{Deadline, Now};
 use crate::object::{FieldSelector, Kind, Revision, Selector};
 use crate::random::{Rng, mix};
 
-/// Shared informers with their views. Each informer is a part of the connection, counted from a first one.
+/// Shared informers and their views. Each informer is one part of the connection; parts are numbered from a given first
+/// part.
 #[derive(Debug)]
 pub struct Informers {
     informers: Vec<Informer>,
     views: Views,
     user: Rc<str>,
     rng: Rng,
-    /// When the first of them wants to act; kept, since most events move no deadline.
+    /// The earliest deadline of all informers. It is cached because most events move no deadline.
     next: Option<Deadline>,
 }
 
 impl Informers {
-    /// An informer for each kind that is watched, with every index that is asked for.
+    /// Creates one informer for each watched kind, with every index that any reader asked for.
     pub fn new(watched: impl Iterator<Item = Watched>, user: &Rc<str>, first_part: u16, mut rng: Rng) -> Informers {
         let mut kinds: Vec<(Kind, Vec<Index>)> = Vec::new();
         for w in watched {
@@ -41,7 +42,7 @@ impl Informers {
         all
     }
 
-    /// Adds a kind that is not watched yet, as this part of the connection, and starts.
+    /// Adds and starts an informer for a kind that is not watched yet, using `part` of the connection.
     pub fn add(&mut self, now: Now, watched: Watched, part: u16, out: &mut Vec<ToServer>) {
         let mut informer = make(watched.kind, part, &self.user, &mut self.rng);
         self.views.add(View::new(watched.kind, watched.indexes));
@@ -50,14 +51,14 @@ impl Informers {
         self.next = self.deadline();
     }
 
-    /// Stops an informer, counted from the first, whose kind is served no more: what it knew is gone.
+    /// Stops the informer at `index` and clears its view because its kind is no longer served.
     pub fn pause(&mut self, index: usize, out: &mut Vec<ToServer>, changes: &mut Vec<Change>) {
         let informer = &mut self.informers[index];
         informer.pause(self.views.view_mut(informer.kind()), out, changes);
         self.next = self.deadline();
     }
 
-    /// Starts an informer again that was stopped.
+    /// Restarts a stopped informer.
     pub fn resume(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
         let informer = &mut self.informers[index];
         if informer.resume(now) {
@@ -66,22 +67,23 @@ impl Informers {
         }
     }
 
-    /// How many parts of the connection they take.
+    /// How many parts of the connection the informers use.
     pub fn parts(&self) -> u16 {
         self.informers.len() as u16
     }
 
-    /// Their kinds, in the order of their parts.
+    /// The watched kinds, in the order of their parts.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         self.informers.iter().map(Informer::kind)
     }
 
-    /// What they have learnt.
+    /// The views that the informers maintain.
     pub fn views(&self) -> &Views {
         &self.views
     }
 
-    /// Hands a message to the informer of a part, counted from the first; answers its kind. Changes are pushed.
+    /// Passes a message to the informer of a part, numbered from the first part; returns its kind and pushes the
+    /// changes.
     #[inline]
     pub fn handle(
         &mut self,
@@ -100,7 +102,7 @@ impl Informers {
         kind
     }
 
-    /// Does what is due.
+    /// Runs every informer whose deadline has passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
         if self.next.is_none_or(|d| d.at > now.mono) {
             return;
@@ -113,12 +115,12 @@ impl Informers {
         self.next = self.deadline();
     }
 
-    /// When one of them next wants to act.
+    /// When `handle_timeout` is next needed.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.next
     }
 
-    /// Lists a kind again, not older than `rv`; see [`Informer::relist`].
+    /// Relists a kind at a revision not older than `rv`; see [`Informer::relist`].
     pub fn relist(&mut self, now: Now, kind: Kind, rv: Option<Revision>, out: &mut Vec<ToServer>) {
         let view = self.views.view_mut(kind);
         for informer in self.informers.iter_mut().filter(|i| i.kind() == kind) {
@@ -133,7 +135,7 @@ impl Informers {
     }
 }
 
-/// An informer of all objects of a kind.
+/// Creates an informer for all objects of a kind.
 fn make(kind: Kind, part: u16, user: &Rc<str>, rng: &mut Rng) -> Informer {
     let config = InformerConfig {
         kind,

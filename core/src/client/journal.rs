@@ -1,11 +1,12 @@
-//! What a runner remembers of its own writes: which it must see before it decides again (read-your-writes), and of
-//! which it does not know the outcome.
+//! The journal of a runner's own writes: which writes a key must see in the views before it is reconciled again
+//! (read-your-writes), and which writes have an unknown outcome.
 //!
-//! - A write that was answered has a revision; the key waits until the view of that kind has reached it.
-//! - A delete that found nothing has none; the key waits until the view does not show the object either.
-//! - A create of unknown outcome leaves its name; the next create of the key uses it first, so that the child cannot
-//!   come twice.
-//! - A delete of unknown outcome is sent again before the key decides anew, so that no second child is picked.
+//! - A write with a reply has a revision; the key waits until the view of that kind has reached it.
+//! - A delete that was answered with NotFound has no revision; the key waits until the view no longer shows the object.
+//! - A create with an unknown outcome leaves its generated name behind; the next create for the key uses that name
+//!   first, so that the child is never created twice.
+//! - A delete with an unknown outcome is sent again before the key is reconciled, so that no second child is chosen for
+//!   deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use crate::limits;
 use crate::machine::Mono;
 use crate::object::{Kind, ObjectKey, Revision};
 
-/// A generated name that may have been taken.
+/// A generated name that may already be in use.
 #[derive(Debug)]
 struct Uncertain {
     generate_name: Rc<str>,
@@ -29,12 +30,12 @@ struct Entry {
     gone: Vec<(ObjectKey, Rc<str>)>,
     creates: Vec<Uncertain>,
     deletes: Vec<Write>,
-    /// Since when the key waits, if it does.
+    /// The time since which the key waits; `None` if it does not wait.
     parked: Option<Mono>,
 }
 
 impl Entry {
-    /// Drops what the views show by now.
+    /// Removes the writes that the views show by now.
     fn settle(&mut self, views: &Views) {
         self.revisions.retain(|(kind, rv)| views.view(*kind).revision() < *rv);
         self.gone.retain(|(key, uid)| views.view(key.kind).get(key).is_some_and(|o| o.uid() == &**uid));
@@ -53,33 +54,33 @@ impl Entry {
 /// What may be done with a key.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Decide by the views.
+    /// Reconcile the key.
     Go,
-    /// The views don't show its own writes yet; the journal will name the key when they do.
+    /// Wait: the views do not show the key's own writes yet. The journal reports the key when they do.
     Wait,
-    /// First find out what became of these deletes.
+    /// Send these deletes again first; their outcome is unknown.
     Resolve(Vec<Write>),
 }
 
-/// The memory of one runner, by key.
+/// The journal of one runner, by key.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     entries: BTreeMap<ObjectKey, Entry>,
-    /// Keys that wait for a revision of a kind.
+    /// Keys that wait until the view of a kind reaches a revision.
     by_revision: BTreeMap<Kind, BTreeSet<(Revision, ObjectKey)>>,
-    /// Keys that wait for an object to be gone.
+    /// Keys that wait until an object is gone from the view.
     by_gone: BTreeMap<ObjectKey, Vec<ObjectKey>>,
-    /// When the patience with a waiting key ends.
+    /// When each waiting key has waited too long.
     patience: BTreeSet<(Mono, ObjectKey)>,
 }
 
 impl Journal {
-    /// Whether any key waits to see something in a view.
+    /// Whether any key waits to see a write in a view.
     pub(super) fn is_waiting(&self) -> bool {
         !self.patience.is_empty()
     }
 
-    /// A write of `key` was carried out at this revision.
+    /// Records that a write for `key` was carried out at this revision.
     pub(super) fn wrote(&mut self, views: &Views, key: &ObjectKey, kind: Kind, rv: Revision) {
         if !views.has(kind) || views.view(kind).revision() >= rv {
             return;
@@ -91,14 +92,14 @@ impl Journal {
         }
     }
 
-    /// A delete of `key` found that the object is no more.
+    /// Records that a delete for `key` found that the object no longer exists.
     pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Rc<str>) {
         if views.has(child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
             self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Rc::clone(uid)));
         }
     }
 
-    /// A create of `key` under a generated name may have been carried out.
+    /// Records that a create for `key` with a generated name may have been carried out.
     pub(super) fn uncertain_create(&mut self, key: &ObjectKey, generate_name: &str, child: ObjectKey) {
         let creates = &mut self.entries.entry(key.clone()).or_default().creates;
         if creates.iter().all(|u| u.child != child) {
@@ -106,12 +107,12 @@ impl Journal {
         }
     }
 
-    /// A delete of `key` may have been carried out.
+    /// Records that a delete for `key` may have been carried out.
     pub(super) fn uncertain_delete(&mut self, key: &ObjectKey, write: Write) {
         self.entries.entry(key.clone()).or_default().deletes.push(write);
     }
 
-    /// Takes a name that an earlier create of the same sort may have taken.
+    /// Takes a name that an earlier create with the same prefix may have used; `None` if there is none.
     pub(super) fn reuse(&mut self, key: &ObjectKey, kind: Kind, ns: &str, generate_name: &str) -> Option<ObjectKey> {
         let creates = &mut self.entries.get_mut(key)?.creates;
         let fits =
@@ -120,8 +121,8 @@ impl Journal {
         Some(creates.remove(at).child)
     }
 
-    /// Whether a key may be decided on. A key that must wait is named by [`reached`](Self::reached) or
-    /// [`changed`](Self::changed) later.
+    /// Decides whether a key may be reconciled. A key that must wait is reported later by [`reached`](Self::reached) or
+    /// [`changed`](Self::changed).
     pub(super) fn judge(&mut self, now: Mono, views: &Views, key: &ObjectKey) -> Verdict {
         let Some(entry) = self.entries.get_mut(key) else { return Verdict::Go };
         entry.settle(views);
@@ -151,7 +152,7 @@ impl Journal {
         if deletes.is_empty() { Verdict::Go } else { Verdict::Resolve(deletes) }
     }
 
-    /// The view of a kind has reached a revision: the keys that waited for it.
+    /// Handles that the view of a kind has reached a revision: calls `wake` for each key that waited for it.
     pub(super) fn reached(&mut self, kind: Kind, rv: Revision, mut wake: impl FnMut(ObjectKey)) {
         let Some(waiting) = self.by_revision.get_mut(&kind) else { return };
         while waiting.first().is_some_and(|(wanted, _)| *wanted <= rv) {
@@ -159,19 +160,19 @@ impl Journal {
         }
     }
 
-    /// An object has changed in the view: the keys that waited for its end.
+    /// Handles that an object has changed in the view: calls `wake` for each key that waited for its deletion.
     pub(super) fn changed(&mut self, child: &ObjectKey, wake: impl FnMut(ObjectKey)) {
         if !self.by_gone.is_empty() {
             self.by_gone.remove(child).into_iter().flatten().for_each(wake);
         }
     }
 
-    /// When the patience with the key that waits longest ends.
+    /// When the longest-waiting key has waited too long.
     pub(super) fn next_at(&self) -> Option<Mono> {
         self.patience.first().map(|(at, _)| *at)
     }
 
-    /// The kinds whose views have not shown a write for too long; patience begins anew.
+    /// The kinds whose views have not shown a write for too long; restarts their time-outs.
     pub(super) fn overdue(&mut self, now: Mono) -> BTreeSet<Kind> {
         let mut kinds = BTreeSet::new();
         while self.patience.first().is_some_and(|(at, _)| *at <= now) {

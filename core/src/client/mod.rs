@@ -1,4 +1,4 @@
-//! The client side: informers, views, work queues, the runner of controllers, leader election, event recording.
+//! The client side: informers, views, work queues, the controller runner, leader election, the event recorder.
 
 mod election;
 mod informer;

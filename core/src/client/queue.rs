@@ -1,6 +1,7 @@
-//! A work queue of keys: each is in it once, comes back by back-off, and is worked on by one worker at a time.
+//! A work queue of keys. A key is in the queue at most once, is retried with back-off, and is handed to one worker at a
+//! time.
 //!
-//! As client-go's `workqueue`: a key that is added while it is worked on comes again afterwards.
+//! As in client-go's `workqueue`, a key that is added while it is being processed is queued again afterwards.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,11 +12,11 @@ use crate::object::ObjectKey;
 
 #[derive(Debug, Default)]
 struct KeyState {
-    /// In `ready`.
+    /// Is in `ready`.
     queued: bool,
-    /// Handed out by `pop`, not yet `done`.
+    /// Was returned by `pop` and is not yet `done`.
     active: bool,
-    /// Added while active.
+    /// Was added while active.
     dirty: bool,
     failures: u32,
     delayed: Option<Mono>,
@@ -41,7 +42,7 @@ impl Queue {
         Queue::default()
     }
 
-    /// Adds a key, unless it waits already.
+    /// Adds a key unless it is already queued.
     pub fn add(&mut self, key: ObjectKey) {
         let state = self.keys.entry(key.clone()).or_default();
         if state.active {
@@ -52,7 +53,7 @@ impl Queue {
         }
     }
 
-    /// Adds a key after a while; the earliest of several such wishes counts.
+    /// Adds a key after a delay. If called several times, the earliest time counts.
     pub fn add_after(&mut self, now: Mono, key: ObjectKey, after: Duration) {
         let at = now + after;
         let state = self.keys.entry(key.clone()).or_default();
@@ -67,7 +68,7 @@ impl Queue {
         self.delayed.insert((at, key));
     }
 
-    /// Adds a key that failed, after its back-off (at least after `least`); answers the delay.
+    /// Adds a failed key again after its back-off, which is at least `least`; returns the delay.
     pub fn retry(&mut self, now: Mono, key: ObjectKey, least: Duration) -> Duration {
         let state = self.keys.entry(key.clone()).or_default();
         let doubled = limits::QUEUE_BACKOFF_BASE.saturating_mul(1 << state.failures.min(24));
@@ -77,7 +78,7 @@ impl Queue {
         backoff
     }
 
-    /// Forgets the failures of a key: its next back-off is the first again.
+    /// Resets the failure count of a key, so that its next back-off is the first one again.
     pub fn forget(&mut self, key: &ObjectKey) {
         if let Some(state) = self.keys.get_mut(key) {
             state.failures = 0;
@@ -87,12 +88,12 @@ impl Queue {
         }
     }
 
-    /// How often a key has failed in a row.
+    /// How many times in a row a key has failed.
     pub fn failures(&self, key: &ObjectKey) -> u32 {
         self.keys.get(key).map_or(0, |s| s.failures)
     }
 
-    /// The next key to work on. It is not handed out again before `done`.
+    /// Returns the next key to process. It is not returned again before `done`.
     pub fn pop(&mut self) -> Option<ObjectKey> {
         let key = self.ready.pop_front()?;
         let state = self.keys.get_mut(&key).expect("a key in the queue has a state");
@@ -102,7 +103,7 @@ impl Queue {
         Some(key)
     }
 
-    /// Work on a key has ended; if it was added meanwhile, it comes again.
+    /// Ends the processing of a key; queues it again if it was added in the meantime.
     pub fn done(&mut self, key: &ObjectKey) {
         let state = self.keys.get_mut(key).expect("done follows pop");
         assert!(state.active, "done follows pop");
@@ -115,7 +116,7 @@ impl Queue {
         }
     }
 
-    /// Moves what is due to the queue.
+    /// Moves the keys whose delay has passed to the ready queue.
     pub fn advance(&mut self, now: Mono) {
         while self.delayed.first().is_some_and(|(at, _)| *at <= now) {
             let (_, key) = self.delayed.pop_first().expect("it was there in the line above");
@@ -129,12 +130,12 @@ impl Queue {
         self.delayed.first().map(|(at, _)| *at)
     }
 
-    /// How many keys wait to be worked on at once.
+    /// How many keys are ready to be processed.
     pub fn len(&self) -> usize {
         self.ready.len()
     }
 
-    /// Whether no key waits to be worked on at once.
+    /// Whether no key is ready to be processed.
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }

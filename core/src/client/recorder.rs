@@ -1,7 +1,7 @@
-//! Recording of Events, correlated as client-go's `EventCorrelator`: equal ones are counted, similar ones are
+//! The event recorder, with correlation as in client-go's `EventCorrelator`: equal events are counted, similar ones are
 //! aggregated, floods are dropped.
 //!
-//! Events are a courtesy: what cannot be written after one retry is dropped, and no queue here grows without bound.
+//! Events are best-effort: a write that fails after one retry is dropped, and every queue here is bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -19,22 +19,22 @@ use crate::machine::{Deadline, Mono, Now, Wall};
 use crate::object::{Event, Object, ObjectMeta};
 use crate::random::{Rng, mix, mix_bytes};
 
-/// Entries of each of the correlator's caches (client-go `maxLruCacheEntries`).
+/// Entries in each of the correlator's caches (client-go `maxLruCacheEntries`).
 const CACHE_ENTRIES: usize = 4096;
-/// Events of one object that may come at once (client-go `defaultSpamBurst`).
+/// Burst of events that one object may produce (client-go `defaultSpamBurst`).
 const SPAM_BURST: u32 = 25;
-/// Time after which one more may come (client-go `defaultSpamQPS`: one in five minutes).
+/// Time after which one more event is allowed (client-go `defaultSpamQPS`: one in five minutes).
 const SPAM_REFILL: Duration = Duration::from_secs(300);
-/// Different messages of one reason from which on they are aggregated (client-go `defaultAggregateMaxEvents`).
+/// How many different messages with one reason cause aggregation (client-go `defaultAggregateMaxEvents`).
 const AGGREGATE_MESSAGES: usize = 10;
-/// Time within which they count as similar (client-go `defaultAggregateIntervalInSeconds`).
+/// Interval within which they count as similar (client-go `defaultAggregateIntervalInSeconds`).
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
-/// Writes on their way or waiting for a retry (client-go `maxQueuedEvents`).
+/// Limit of writes that are in flight or wait for a retry (client-go `maxQueuedEvents`).
 const MAX_PENDING: usize = 1000;
-/// Time before the one retry (client-go `defaultSleepDuration`).
+/// Delay before the only retry (client-go `defaultSleepDuration`).
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// A least-recently-used cache, by the hash of its key.
+/// A least-recently-used cache, keyed by the hash of the key.
 #[derive(Debug)]
 struct Lru<V> {
     entries: BTreeMap<u64, (u64, V)>,
@@ -47,7 +47,7 @@ impl<V> Lru<V> {
         Lru { entries: BTreeMap::new(), by_use: BTreeMap::new(), clock: 0 }
     }
 
-    /// The entry of a key, made if absent; it is now the most recently used.
+    /// Returns the entry of a key, creating it if absent, and marks it as the most recently used.
     fn touch(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
         self.clock += 1;
         let clock = self.clock;
@@ -67,29 +67,29 @@ impl<V> Lru<V> {
     }
 }
 
-/// The tokens that an object has left for its events.
+/// Token bucket for the events of one object.
 #[derive(Debug)]
 struct Bucket {
     tokens: u32,
     since: Mono,
 }
 
-/// The messages that came for one reason.
+/// The different messages that were recorded for one reason.
 #[derive(Debug)]
 struct Similar {
     messages: BTreeSet<u64>,
     last: Mono,
 }
 
-/// An Event as this recorder believes it to stand in the cluster.
+/// An Event as this recorder believes it to be in the cluster.
 #[derive(Debug)]
 struct Logged {
     event: Event,
-    /// Whether it has been created, as far as is known.
+    /// Whether the Event has been created, as far as this recorder knows.
     created: bool,
-    /// A write of it is on its way, or waits for its retry.
+    /// A write of it is in flight or waits for its retry.
     busy: bool,
-    /// It was counted up while busy.
+    /// Its count was increased while it was busy.
     dirty: bool,
     count: i32,
 }
@@ -102,7 +102,7 @@ struct Sent {
     retried: bool,
 }
 
-/// Records Events of one component.
+/// Records the Events of one component.
 #[derive(Debug)]
 pub struct Recorder {
     component: Rc<str>,
@@ -118,7 +118,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a component (`kubelet`, `default-scheduler`) on a host (may be empty). With `enabled` false it does nothing.
+    /// Creates a recorder for a component (`kubelet`, `default-scheduler`) on a host (may be empty). If `enabled` is
+    /// false, it does nothing.
     pub fn new(component: Rc<str>, host: Rc<str>, enabled: bool, part: u16, rng: Rng) -> Recorder {
         Recorder {
             component,
@@ -134,12 +135,12 @@ impl Recorder {
         }
     }
 
-    /// Whether it records at all; a caller may save itself the making of a message.
+    /// Whether this recorder is enabled; if not, a caller need not format a message.
     pub fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Records that something happened to `about`.
+    /// Records an event about the object `about`.
     pub fn record(
         &mut self,
         now: Now,
@@ -158,7 +159,7 @@ impl Recorder {
         let single = mix_bytes(class, message.as_bytes());
         let combined = self.is_combined(now, class, single);
         let log = if combined { class } else { single };
-        // The bucket is asked last, as client-go does: what is dropped still counts as similar.
+        // The token bucket is checked last, as in client-go: a dropped event still counts as similar.
         if !self.take_token(now, object) {
             return;
         }
@@ -166,7 +167,7 @@ impl Recorder {
         self.write(now, log, out);
     }
 
-    /// Takes a message from the server; messages of other parts are ignored.
+    /// Handles a message from the server; ignores messages for other parts.
     pub fn handle(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
         match input {
             FromServer::Reply(id, result) => {
@@ -182,7 +183,7 @@ impl Recorder {
         }
     }
 
-    /// Tries again what was lost, and gives up what was lost twice.
+    /// Retries writes whose reply was lost; drops those that were lost twice.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
         while let Some(entry) = self.sent.first_entry() {
             if entry.get().until > now.mono {
@@ -197,7 +198,7 @@ impl Recorder {
         }
     }
 
-    /// When it next wants to act.
+    /// When `handle_timeout` is next needed.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let sent = self.sent.first_key_value().map(|(_, s)| Deadline { at: s.until, why: "event write timed out" });
         let retry = self.retries.front().map(|(at, _)| Deadline { at: *at, why: "retry event write" });
@@ -217,7 +218,7 @@ impl Recorder {
         some
     }
 
-    /// Whether so many different messages came for this reason that they are now combined.
+    /// Whether there were so many different messages for this reason that they are now aggregated.
     fn is_combined(&mut self, now: Now, class: u64, message: u64) -> bool {
         let similar = self.similar.touch(class, || Similar { messages: BTreeSet::new(), last: now.mono });
         if now.mono - similar.last > AGGREGATE_INTERVAL {
@@ -232,7 +233,7 @@ impl Recorder {
         combined
     }
 
-    /// Counts the event up, or begins it.
+    /// Increases the count of the event, or creates it.
     fn log(&mut self, now: Now, log: u64, about: &Object, warning: bool, reason: &str, message: &str, combined: bool) {
         let (component, host, rng) = (&self.component, &self.host, &mut self.rng);
         let entry = self.logged.touch(log, || Logged {
@@ -254,7 +255,7 @@ impl Recorder {
         }
     }
 
-    /// Sends the entry as it stands, or later if a write of it is on its way.
+    /// Writes the current state of the entry, or marks it dirty if a write is in flight.
     fn write(&mut self, now: Now, log: u64, out: &mut Vec<ToServer>) {
         let entry = self.logged.peek_mut(log).expect("it has just been logged");
         if entry.busy {
@@ -289,9 +290,9 @@ impl Recorder {
     fn take_reply(&mut self, now: Now, sent: Sent, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
         let created = match result {
             Ok(_) => true,
-            // A create that was tried before: it had been carried out.
+            // This create was retried, and the first attempt had been carried out.
             Err(s) if sent.create && s.reason == Reason::AlreadyExists => true,
-            // The Event has outlived its time to live; it begins anew.
+            // The Event has expired by its time to live; it is created anew.
             Err(s) if !sent.create && s.reason == Reason::NotFound => {
                 if let Some(entry) = self.logged.peek_mut(sent.log) {
                     entry.created = false;
@@ -332,8 +333,8 @@ fn combined_message(message: &str) -> String {
     format!("(combined from similar events): {message}")
 }
 
-/// Names an Event as client-go does: object and nanoseconds in hexadecimal. A clock here shows microseconds, so that
-/// the rest is drawn, and two recorders don't meet.
+/// Names an Event as client-go does: the object's name and the time in nanoseconds, in hexadecimal. Clocks here have
+/// microseconds, so the remaining digits are random, which keeps the names of two recorders apart.
 fn rename(event: &mut Event, wall: Wall, rng: &mut Rng) {
     let about = event.spec.involved_object.name.as_deref().unwrap_or("");
     let name = format!("{about}.{:x}", wall.0.saturating_mul(1000).saturating_add(rng.below(1000) as i64));
@@ -401,7 +402,7 @@ mod tests {
     }
 
     impl Cluster {
-        /// Carries out what was sent; with `deaf`, no reply comes back.
+        /// Carries out the requests that were sent; if `deaf` is true, replies are lost.
         fn serve(&mut self, now: Now, r: &mut Recorder, mut out: Vec<ToServer>, deaf: bool) {
             while let Some(message) = out.pop() {
                 let ToServer::Request(id, request) = message else { panic!() };

@@ -1,14 +1,15 @@
-//! The generic runner of a controller: its queue, its writes, and what it must see of them before it decides again.
+//! The generic controller runner: the work queue, the writes, and the check that views show earlier writes.
 //!
-//! What comes in: news of the informers that it shares with other runners, and replies to its own requests, each with
-//! the mandate that its owner holds at that moment. What goes out:
-//! requests. What never happens: a write without a mandate; a decision by a view that does not show the key's own
-//! earlier writes, or that is older than the leadership it is made under; two workers on one key; a second name for
-//! a child whose first creation may have gone through.
+//! What comes in: changes of the informers that it shares with other runners, and replies to its own requests, each
+//! with the mandate that its owner holds at that moment. What goes out: requests.
 //!
-//! Call order: `news` for each change of a kind that it `watches`, and of every kind while it `waits`, after the views
-//! have taken it in; `handle` for each message of one of its parts, and for `Disconnected`; `handle_timeout` at
-//! `poll_timeout`; all with the mandate of the moment. `reset` when leadership has been lost.
+//! Never writes without a mandate. Never reconciles a key from a view that does not show the key's own earlier writes
+//! or that is older than the current leadership term. Never runs two workers on one key. Never uses a second name for a
+//! child whose first create may have succeeded.
+//!
+//! Call order: `news` for each change of a kind that it `watches`, and for changes of every kind while it `waits`,
+//! after the views have applied the change; `handle` for each message of one of its parts, and for `Disconnected`;
+//! `handle_timeout` at `poll_timeout`. All of them take the current mandate. `reset` after leadership was lost.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,31 +28,33 @@ use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
 use crate::read_ahead::Step;
 
-/// Letters of a generated name's suffix (apiserver `names.randomLength`).
+/// Length of a generated name's suffix (apiserver `names.randomLength`).
 const SUFFIX_LETTERS: usize = 5;
-/// Longest generated base name, so that a whole name is at most 63 letters (apiserver `maxGeneratedNameLength`).
+/// Longest base of a generated name, so that the whole name has at most 63 characters (apiserver
+/// `maxGeneratedNameLength`).
 const MAX_BASE_LETTERS: usize = 63 - SUFFIX_LETTERS;
 
-/// Leave to write. Whoever holds none reads only.
+/// Permission to write. A runner without one only reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mandate {
-    /// Proof of leadership for every write; `None` where there is no election.
+    /// Fence for every write; `None` where there is no leader election.
     pub fence: Option<Fence>,
 }
 
 impl Mandate {
-    /// The revision at which this leadership began; zero where there is no election.
+    /// The revision at which this leadership term began; zero where there is no leader election.
     fn term(&self) -> Revision {
         self.fence.as_ref().map_or(Revision(0), |f| f.epoch)
     }
 }
 
-/// What a request in flight is about.
+/// The stage of a request in flight.
 #[derive(Debug)]
 enum Stage {
-    /// The write itself. For a create: the name that was sent, if the runner chose it, and whether it was sent before.
+    /// The write itself. For a create, `child` is the name that the runner generated (if it did), and `reused` says
+    /// whether an earlier request already used that name.
     Write { child: Option<ObjectKey>, reused: bool },
-    /// A read of a child that exists already, under a name that was sent before.
+    /// A read of an existing child, to find out whether an earlier request created it.
     Confirm { child: ObjectKey },
 }
 
@@ -67,24 +70,24 @@ struct Sent {
 #[derive(Debug)]
 struct Execution {
     writes: Vec<Write>,
-    /// The first write that has not been sent.
+    /// Index of the first write that has not been sent.
     next: usize,
     outstanding: usize,
     /// How many creates the next batch of a slow start has.
     batch: usize,
     failed: bool,
-    /// The server asked for at least this much patience.
+    /// Minimum delay that the server asked for.
     retry_after: Duration,
     events: Vec<EventNote>,
     requeue_after: Option<Duration>,
-    /// It repeats earlier deletes; the key is to be decided on afterwards.
+    /// This execution repeats earlier deletes; the key is reconciled afterwards.
     resolving: bool,
 }
 
-/// Runs one controller over a connection that it may share with others.
+/// Runs one controller over a connection that other runners may share.
 pub struct Runner {
     controller: Box<dyn Controller>,
-    /// Whether the controller watches a kind, by number.
+    /// Whether the controller watches a kind, indexed by the kind's number.
     watched: Vec<bool>,
     user: Rc<str>,
     first_part: u16,
@@ -95,9 +98,9 @@ pub struct Runner {
     running: BTreeMap<ObjectKey, Execution>,
     requests: BTreeMap<ReqId, Sent>,
     journal: Journal,
-    /// The leadership that the state above belongs to.
+    /// The leadership term that the state above belongs to.
     term: Option<Revision>,
-    /// While set, views are behind the beginning of the term; then they are listed again.
+    /// Set while some views are older than the start of the term; those kinds are relisted at this time.
     catch_up: Option<Mono>,
     deposed: bool,
     keys: Vec<ObjectKey>,
@@ -115,7 +118,7 @@ impl std::fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// A runner whose parts are `first_part .. first_part + PARTS`.
+    /// Creates a runner that uses the parts `first_part .. first_part + PARTS`.
     pub fn new(controller: Box<dyn Controller>, record_events: bool, first_part: u16, mut rng: Rng) -> Runner {
         let user: Rc<str> = Rc::from(controller.name());
         let mut fork = |n: u64| Rng::from_seed(crate::random::mix(rng.next_u64(), n));
@@ -143,7 +146,7 @@ impl Runner {
         }
     }
 
-    /// How many parts of the connection it takes: writes, and events.
+    /// How many parts of the connection a runner uses: one for writes, one for events.
     pub const PARTS: u16 = 2;
 
     /// Name of the controller.
@@ -156,7 +159,7 @@ impl Runner {
         self.watched.get(usize::from(kind.0)) == Some(&true)
     }
 
-    /// What its controller has learnt to read beside what it watches anyway.
+    /// What its controller has found it must also watch, beside what it already watches.
     pub fn watches_also(&mut self, views: &Views) -> Vec<Watched> {
         let also = if self.watches(Kind::CUSTOM_RESOURCE_DEFINITION) {
             self.controller.watches_also(views)
@@ -167,27 +170,27 @@ impl Runner {
         also
     }
 
-    /// Reads what news of these objects will touch.
+    /// Reads ahead the memory that changes of these objects will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         self.controller.read_ahead(keys, step);
     }
 
-    /// Whether a key waits to see a write of its own, of whatever kind.
+    /// Whether any key waits to see one of its own writes, of whatever kind.
     pub fn waits(&self) -> bool {
         self.journal.is_waiting()
     }
 
-    /// Whether nothing is queued, in flight or waiting for its own writes.
+    /// Whether nothing is queued, in flight, or waiting to see its own writes.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.running.is_empty() && self.journal.next_at().is_none()
     }
 
-    /// Whether the server has refused a write for its fence since this was last asked.
+    /// Whether the server has rejected a write's fence since the last call of this function.
     pub fn take_deposed(&mut self) -> bool {
         std::mem::take(&mut self.deposed)
     }
 
-    /// Takes a message from the server.
+    /// Handles a message from the server.
     pub fn handle(
         &mut self,
         now: Now,
@@ -213,8 +216,8 @@ impl Runner {
         self.pump(now, informers, mandate, out);
     }
 
-    /// Takes in what has changed in the view of a kind: queues the keys that it concerns, and works on them. Answers
-    /// whether there was anything to work on: otherwise no deadline has moved.
+    /// Handles changes in the view of a kind: queues the affected keys and processes them. Returns whether there was
+    /// anything to process; if not, no deadline has moved.
     #[inline]
     pub fn news(
         &mut self,
@@ -248,7 +251,7 @@ impl Runner {
         stirred
     }
 
-    /// Does what is due.
+    /// Does what is due at `now`.
     pub fn handle_timeout(
         &mut self,
         now: Now,
@@ -269,14 +272,14 @@ impl Runner {
             informers.relist(now, kind, None, out);
         }
         self.queue.advance(now.mono);
-        // The first lists are still to come, or there is nothing to catch up for.
+        // Either the initial lists are not complete or there is no mandate, so there is nothing to relist yet.
         if self.catch_up.is_some_and(|at| at <= now.mono) && (mandate.is_none() || !self.is_synced(informers.views())) {
             self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
         }
         self.pump(now, informers, mandate, out);
     }
 
-    /// When it next wants to act.
+    /// When `handle_timeout` is next needed.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let at = |at: Option<Mono>, why| at.map(|at| Deadline { at, why });
         let own = [
@@ -289,8 +292,8 @@ impl Runner {
         own.into_iter().fold(None, Deadline::earlier)
     }
 
-    /// Forgets everything that a leader knows and begins again with a new controller, as a new process would.
-    /// What the informers have learnt stays.
+    /// Drops all state of a leader and starts over with a new controller, as a new process would. The informers keep
+    /// their views.
     pub fn reset(&mut self, controller: Box<dyn Controller>, views: &Views) {
         assert_eq!(self.controller.name(), controller.name(), "a controller is replaced by its like");
         self.controller = controller;
@@ -310,7 +313,7 @@ impl Runner {
         keys.into_iter().for_each(|key| self.queue.add(key));
     }
 
-    /// Asserts that the state is of the mandate's term, or begins the term.
+    /// Asserts that the state belongs to the mandate's term, or starts the term.
     fn check_term(&mut self, now: Now, mandate: Option<&Mandate>) {
         let Some(mandate) = mandate else { return };
         match self.term {
@@ -330,7 +333,7 @@ impl Runner {
         self.watched(views).all(View::is_synced)
     }
 
-    /// Works on queued keys, as many at a time as there are workers.
+    /// Processes queued keys, as many at a time as there are workers.
     fn pump(&mut self, now: Now, informers: &mut Informers, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
         let Some(mandate) = mandate else { return };
         if self.queue.is_empty() && self.catch_up.is_none() {
@@ -345,8 +348,8 @@ impl Runner {
         }
     }
 
-    /// Whether the views show everything that was written before this term. What an earlier leader wrote is fenced
-    /// off from then on, so that a view at the term's revision misses nothing of it.
+    /// Whether the views show everything that was written before this term. Writes of an earlier leader are fenced off
+    /// from the start of the term, so a view at the term's revision misses none of them.
     fn is_caught_up(
         &mut self,
         now: Now,
@@ -406,7 +409,7 @@ impl Runner {
             return;
         }
         let Some(mandate) = mandate else {
-            // Not a leader any more; the owner will reset this runner.
+            // No longer the leader; the owner will reset this runner.
             return;
         };
         let group = next_group(execution);
@@ -439,7 +442,7 @@ impl Runner {
         self.requests.insert(id, Sent { key, index, stage, until: now.mono + limits::REQUEST_TIMEOUT });
     }
 
-    /// The call of a write; a child without a name gets one here.
+    /// Makes the API call of a write; generates a name for a child that has none.
     fn call(&mut self, key: &ObjectKey, write: Write) -> (Call, Stage) {
         let options = WriteOptions::default();
         let mut stage = Stage::Write { child: None, reused: false };
@@ -521,14 +524,14 @@ impl Runner {
             (Stage::Confirm { .. }, Ok(response)) if self.is_own_child(&key, index, response) => {
                 self.succeeded(now, &key, index, response, views, out);
             }
-            // Somebody else's, by chance: the next try has another name.
+            // The name belongs to another object by coincidence; the next attempt uses another name.
             (Stage::Confirm { .. }, Ok(_)) => self.remember(&key, index, None),
             (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
         }
         self.proceed(now, &key, mandate, out);
     }
 
-    /// The answer to a [`Write::ExpectEmpty`].
+    /// Handles the reply to a [`Write::ExpectEmpty`].
     fn expect_empty(
         &mut self,
         now: Now,
@@ -546,7 +549,7 @@ impl Runner {
         }
     }
 
-    /// Whether what stands under a reused name is what this key wanted to create.
+    /// Whether the object with a reused name is the child that this key wanted to create.
     fn is_own_child(&self, key: &ObjectKey, index: usize, response: &Response) -> bool {
         let (Write::Create(wanted), Response::Object(found)) = (&self.running[key].writes[index], response) else {
             return false;
@@ -591,7 +594,7 @@ impl Runner {
             (Write::Delete { key: child, uid, .. }, Reason::NotFound) => {
                 self.journal.found_gone(views, key, child, uid);
             }
-            // A kind that is served no more has no objects.
+            // A kind that is no longer served has no objects.
             (Write::DeleteCollection { .. } | Write::ExpectEmpty { .. }, Reason::NotFound) => {}
             (_, Reason::Conflict) => {
                 execution.failed = true;
@@ -607,7 +610,8 @@ impl Runner {
         }
     }
 
-    /// A reply is lost: the request may have been carried out, or not, or be so yet.
+    /// Handles a lost reply: the request may have been carried out, may not have been, or may still be carried out
+    /// later.
     fn unknown_outcome(&mut self, now: Now, sent: Sent) {
         let Sent { key, index, stage, .. } = sent;
         let execution = self.running.get_mut(&key).expect("a request belongs to a running execution");
@@ -623,7 +627,7 @@ impl Runner {
         }
     }
 
-    /// Ends the execution for a write of unknown outcome, and notes it in the journal.
+    /// Ends the execution because the outcome of a write is unknown, and records that in the journal.
     fn remember(&mut self, key: &ObjectKey, index: usize, child: Option<ObjectKey>) {
         let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
         execution.failed = true;
@@ -633,7 +637,7 @@ impl Runner {
                 self.journal.uncertain_create(key, base, child);
             }
             (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
-            // The same write again is refused (it carries its revision or its name) or changes nothing.
+            // Repeating this write is safe: it is refused (it carries its revision or its name) or changes nothing.
             (
                 Write::Create(_)
                 | Write::Update(..)
@@ -665,7 +669,7 @@ impl Runner {
     }
 }
 
-/// The writes that go out together: a batch of creates, a run of deletes, or one of anything else.
+/// The writes that are sent together: a batch of creates, a run of deletes, or a single write of another type.
 fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
     let start = execution.next;
     let rest = &execution.writes[start..];
@@ -720,7 +724,7 @@ mod tests {
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use crate::random::Rng;
 
-    /// Wants another write each time that it is asked.
+    /// A controller that plans a different write in each pass.
     struct Fickle {
         plans: Vec<Vec<Write>>,
     }
@@ -767,7 +771,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Synced with pods `a` and `b` at revision 5; the first plan is under way.
+        /// A synced runner with pods `a` and `b` at revision 5; the first plan is in progress.
         fn new(plans: Vec<Vec<Write>>) -> Bench {
             let fickle = Fickle { plans };
             let informers = Informers::new(fickle.watches().iter().copied(), &"x".into(), 1, Rng::from_seed(2));
@@ -807,7 +811,7 @@ mod tests {
             self.runner.handle_timeout(self.now, &mut self.informers, Some(&mandate), &mut self.out);
         }
 
-        /// What was asked for, but for watches, which are noted.
+        /// The calls that were sent, except watches, whose ids are recorded.
         fn requests(&mut self) -> Vec<(ReqId, Call)> {
             let mut calls = Vec::new();
             for message in self.out.drain(..) {
@@ -820,7 +824,7 @@ mod tests {
             calls
         }
 
-        /// The next request: its verb and name.
+        /// The verb and name of the next request.
         fn next(&mut self) -> (ReqId, String) {
             for _ in 0..50 {
                 if let Some((id, call)) = self.requests().into_iter().next() {
@@ -839,7 +843,7 @@ mod tests {
             panic!("nothing more is asked for");
         }
 
-        /// Plays for a while in which nothing may be written.
+        /// Advances time; panics if anything is written.
         fn quiet(&mut self, time: Duration) {
             let end = self.now.mono + time;
             while self.due().is_some_and(|d| d.at <= end) {
@@ -857,7 +861,7 @@ mod tests {
         let (id, what) = b.next();
         assert_eq!(what, "delete a");
         b.tell(FromServer::Reply(id, Ok(Response::Object(pod("a", 7)))));
-        // The view does not show it yet.
+        // The view does not show the write yet.
         b.quiet(Duration::from_secs(30));
         b.tell(FromServer::Watch(b.watch, WatchEvent::Modified(pod("a", 7))));
         assert_eq!(b.next().1, "delete b");
@@ -881,7 +885,7 @@ mod tests {
         b.tell(FromServer::Disconnected);
         let (id, second) = b.next();
         assert_eq!(first, second);
-        // It had gone through: whether it is ours is asked before that counts as done.
+        // The first create had succeeded; before that counts, the runner checks that the object is its own child.
         b.tell(FromServer::Reply(id, Err(Status::already_exists(Kind::POD.row(), &first["create ".len()..]))));
         let (id, what) = b.next();
         assert_eq!(what, first.replace("create", "get"));

@@ -1,7 +1,7 @@
-//! A reader's own view of the cluster: what its informers have told it, indexed for its questions.
+//! A reader's own view of the cluster: the objects that its informers have received, with indexes.
 //!
-//! A view may be behind, and may even go back in time after a relist from an older replica. Whoever decides by it
-//! must be right all the same.
+//! A view may lag, and may even go back in time after a relist from a lagging replica. Whatever is decided from a view
+//! must be correct even then.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -9,35 +9,36 @@ use std::rc::Rc;
 use crate::object::{KeyMap, Kind, NameMap, Obj, Object, ObjectKey, Resource, Revision, controller_of, joined};
 use crate::read_ahead::Step;
 
-/// A question that a view can answer without a scan.
+/// An index that answers a query without a scan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Index {
-    /// By UID of the managing owner (`controller: true`); objects without one are under `namespace/` + namespace.
+    /// By UID of the managing owner (`controller: true`); objects without one are under `namespace/` followed by the
+    /// namespace.
     Controller,
-    /// By UID of every owner.
+    /// By UID of each owner.
     Owner,
     /// Pods by `spec.nodeName` (empty while unbound).
     Node,
     /// By each label, as `namespace/key=value`.
     Label,
-    /// Services by the first pair of `spec.selector`, as `namespace/key=value`: which may select an object is asked
-    /// by each of its labels.
+    /// Services by the first pair of `spec.selector`, as `namespace/key=value`. The services that may select an object
+    /// are found by looking up each of its labels.
     Selector,
 }
 
-/// A change that a view has just taken in.
+/// A change that a view has just applied.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Which object.
+    /// Key of the object.
     pub key: ObjectKey,
-    /// What the view showed before.
+    /// The object before; `None` if it is new.
     pub old: Option<Object>,
-    /// What it shows now.
+    /// The object now; `None` if it was deleted.
     pub new: Option<Object>,
 }
 
-/// One index of a view: for each value the slots of the objects under it. Keys stand in no tree here: to compare two
-/// reads both names, which in a large cluster nobody has looked at for long.
+/// One index of a view: for each value, the slots of its objects. Keys are not kept in a tree here: comparing two keys
+/// reads both names, which in a large cluster are rarely in the processor's cache.
 #[derive(Debug)]
 struct Grouping {
     index: Index,
@@ -62,9 +63,9 @@ impl Grouping {
     }
 }
 
-/// Objects of one kind as one reader knows them.
+/// The objects of one kind as one reader knows them.
 ///
-/// The cost of a change of an object does not depend on how many others there are.
+/// Applying a change of an object costs the same however many other objects there are.
 #[derive(Debug)]
 pub struct View {
     kind: Kind,
@@ -75,7 +76,7 @@ pub struct View {
 }
 
 impl View {
-    /// An empty view that maintains these indexes.
+    /// Creates an empty view that maintains these indexes.
     pub fn new(kind: Kind, indexes: &[Index]) -> View {
         let grouping = |i: &Index| Grouping { index: *i, groups: NameMap::default() };
         View {
@@ -87,59 +88,59 @@ impl View {
         }
     }
 
-    /// The kind that it is of.
+    /// The kind of its objects.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether the first list has been taken in.
+    /// Whether the first list has been applied.
     pub fn is_synced(&self) -> bool {
         self.synced
     }
 
-    /// Declares the first list taken in (or, after a relist began, not yet).
+    /// Sets whether the first list has been applied; false again when a relist starts.
     pub fn set_synced(&mut self, synced: bool) {
         self.synced = synced;
     }
 
-    /// The revision up to which nothing is missing.
+    /// The revision up to which the view has every change.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Sets the revision; only a relist may go back.
+    /// Sets the revision; only a relist may lower it.
     pub fn set_revision(&mut self, revision: Revision) {
         self.revision = revision;
     }
 
-    /// One object.
+    /// Returns an object by its key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.objects.get(key)
     }
 
-    /// Reads what news of these objects will touch.
+    /// Reads ahead the memory that changes of these objects will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         for key in keys {
             self.objects.read_ahead(key, step);
         }
     }
 
-    /// The view's own copy of a key, by its parts.
+    /// The view's own shared copy of a key, found by namespace and name.
     pub fn key(&self, namespace: &str, name: &str) -> Option<&ObjectKey> {
         self.objects.find(self.kind, namespace, name).map(|slot| &self.objects.at(slot).0)
     }
 
-    /// One object by the parts of its key.
+    /// Returns an object by namespace and name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<&Object> {
         self.objects.find(self.kind, namespace, name).map(|slot| &self.objects.at(slot).1)
     }
 
-    /// How many objects there are.
+    /// How many objects the view has.
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether there is none.
+    /// Whether the view has no objects.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
@@ -159,14 +160,14 @@ impl View {
         self.indexes.iter().find(|g| g.index == index).expect("an index is declared before it is used")
     }
 
-    /// The objects under `value` of an index, in order of their slots: it means nothing, but is the same in every run.
-    /// Panics if the index is not maintained.
+    /// The objects under `value` of an index, in order of their slots. This order has no meaning, but it is the same in
+    /// every run. Panics if the index is not maintained.
     pub fn indexed<'a>(&'a self, index: Index, value: &str) -> impl Iterator<Item = &'a Object> + use<'a> {
         let members = self.grouping(index).members(value);
         members.into_iter().flatten().map(|slot| &self.objects.at(*slot).1)
     }
 
-    /// The objects under a label, or under a pair of a selector, as [`indexed`](Self::indexed).
+    /// The objects under a label or a selector pair; see [`indexed`](Self::indexed).
     pub fn paired<'a>(
         &'a self,
         index: Index,
@@ -182,7 +183,7 @@ impl View {
         self.grouping(index).members(value).map_or(0, BTreeSet::len)
     }
 
-    /// Takes in an object; answers what was there before.
+    /// Inserts or replaces an object; returns the previous one.
     pub fn upsert(&mut self, key: ObjectKey, object: Object) -> Option<Object> {
         match self.objects.slot_of(&key) {
             Some(slot) => Some(self.replace(slot, object)),
@@ -193,13 +194,13 @@ impl View {
         }
     }
 
-    /// Forgets an object; answers what was there.
+    /// Removes an object; returns it.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Object> {
         self.objects.slot_of(key).map(|slot| self.take(slot).1)
     }
 
-    /// Takes in what a list or a watch says of an object, and tells of the change. Known news is no change; another
-    /// object of the same name is the end of the one before it begins.
+    /// Applies an object from a list or a watch and pushes the change. An object that the view already has is no
+    /// change. If the object has another UID, the deletion of the old object is pushed first.
     #[inline(always)]
     pub(super) fn learn(&mut self, object: &Object, changes: &mut Vec<Change>) {
         let Some(slot) = self.objects.slot_of(object.key_ref()) else {
@@ -223,7 +224,7 @@ impl View {
         changes.push(Change { key: self.objects.at(slot).0.clone(), old: Some(old), new: Some(object.clone()) });
     }
 
-    /// Takes in that an object is gone, and tells of it.
+    /// Applies a deletion and pushes the change.
     pub(super) fn unlearn(&mut self, namespace: &str, name: &str, changes: &mut Vec<Change>) {
         if let Some(slot) = self.objects.find(self.kind, namespace, name) {
             let (key, object) = self.take(slot);
@@ -261,7 +262,7 @@ impl View {
     }
 }
 
-/// Whether two states of one object stand under the same values of an index. May say no although they do.
+/// Whether two states of an object have the same values in an index. May return false even if they do.
 fn same_values(index: Index, old: &Object, new: &Object) -> bool {
     let same_meta = Rc::ptr_eq(old.meta(), new.meta());
     match index {
@@ -307,18 +308,18 @@ fn each_value(index: Index, object: &Object, mut f: impl FnMut(&str)) {
     }
 }
 
-/// All views of one reader, one a kind.
+/// All views of one reader, one for each kind.
 #[derive(Debug, Default)]
 pub struct Views {
     views: Vec<View>,
-    /// Where the view of each kind is.
+    /// Position of the view of each kind.
     places: Vec<Option<u16>>,
     /// The custom kinds among them.
     custom: Vec<Kind>,
 }
 
 impl Views {
-    /// From its views; at most one of each kind.
+    /// Creates it from views, at most one for each kind.
     pub fn new(views: Vec<View>) -> Views {
         let mut all = Views { views: Vec::new(), places: Vec::new(), custom: Vec::new() };
         views.into_iter().for_each(|view| all.add(view));
@@ -335,7 +336,7 @@ impl Views {
         self.views.push(view);
     }
 
-    /// The custom kinds of which there is a view.
+    /// The custom kinds that have a view.
     pub fn custom(&self) -> &[Kind] {
         &self.custom
     }
@@ -362,7 +363,7 @@ impl Views {
         views
     }
 
-    /// All of them.
+    /// All views.
     pub fn all(&self) -> impl Iterator<Item = &View> {
         self.views.iter()
     }
@@ -373,48 +374,48 @@ impl Views {
         &self.views[place]
     }
 
-    /// The view of a kind, if there is one that has taken in its first list.
+    /// The view of a kind; `None` if there is none or its first list has not been applied.
     pub fn synced(&self, kind: Kind) -> Option<&View> {
         self.place(kind).map(|place| &self.views[place]).filter(|view| view.synced)
     }
 
-    /// The view of a kind, for taking in a change.
+    /// The view of a kind, for applying a change.
     pub fn view_mut(&mut self, kind: Kind) -> &mut View {
         let place = self.place(kind).expect("a reader is told only of kinds that it watches");
         &mut self.views[place]
     }
 
-    /// All of them.
+    /// All views.
     pub fn iter(&self) -> impl Iterator<Item = &View> {
         self.views.iter()
     }
 
-    /// Whether every view has taken in its first list.
+    /// Whether every view has applied its first list.
     pub fn is_synced(&self) -> bool {
         self.views.iter().all(View::is_synced)
     }
 
-    /// One typed object.
+    /// Returns a typed object by its key.
     pub fn get<R: Resource>(&self, key: &ObjectKey) -> Option<&Obj<R>> {
         self.view(R::KIND).get(key).and_then(Object::get::<R>)
     }
 
-    /// One typed object by namespace and name.
+    /// Returns a typed object by namespace and name.
     pub fn named<R: Resource>(&self, namespace: &str, name: &str) -> Option<&Obj<R>> {
         self.view(R::KIND).find(namespace, name).and_then(Object::get::<R>)
     }
 
-    /// All typed objects of a namespace; of all namespaces where it is empty.
+    /// All typed objects in a namespace; in all namespaces if it is empty.
     pub fn list<'a, R: Resource>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Obj<R>> + use<'a, R> {
         self.view(R::KIND).namespace(namespace).filter_map(Object::get::<R>)
     }
 
-    /// The typed objects that are managed by the owner with this UID.
+    /// The typed objects whose managing owner has this UID.
     pub fn controlled_by<'a, R: Resource>(&'a self, uid: &str) -> impl Iterator<Item = &'a Obj<R>> + use<'a, R> {
         self.view(R::KIND).indexed(Index::Controller, uid).filter_map(Object::get::<R>)
     }
 
-    /// The typed objects of a namespace that nobody manages: candidates for adoption.
+    /// The typed objects in a namespace that have no managing owner: candidates for adoption.
     pub fn orphans<'a, R: Resource>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Obj<R>> + use<'a, R> {
         let orphans = joined(&["namespace/", namespace], |value| self.view(R::KIND).indexed(Index::Controller, value));
         orphans.filter_map(Object::get::<R>)

@@ -1,8 +1,8 @@
-//! The cluster's DNS.
+//! The cluster DNS.
 //!
-//! What comes in: what the API server says of Services, EndpointSlices and Namespaces. What goes out: requests to it,
-//! and differences of the [`Zone`], for a driver that serves it. Questions are answered by
-//! [`resolve`](ClusterDns::resolve). What never happens: an answer before all three have been listed.
+//! What comes in: the API server's messages about Services, EndpointSlices and Namespaces. What goes out: requests to
+//! the API server, and changes of the [`Zone`] for a driver that serves it. [`resolve`](ClusterDns::resolve) answers
+//! queries. Never answers a query before all three kinds have been listed.
 
 mod records;
 #[cfg(test)]
@@ -26,10 +26,10 @@ pub use zone::{Answer, Record, RecordChange, RecordType, Zone};
 
 const KINDS: [Kind; 3] = [Kind::SERVICE, Kind::ENDPOINT_SLICE, Kind::NAMESPACE];
 
-/// What the DNS is told at its start.
+/// Configuration of the DNS.
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
-    /// `cluster.local`.
+    /// Cluster domain, such as `cluster.local`.
     pub domain: Rc<str>,
     /// Time to live of records, in seconds.
     pub ttl: u32,
@@ -41,16 +41,16 @@ impl Default for DnsConfig {
     }
 }
 
-/// What the DNS can ask for.
+/// Outputs of the DNS.
 #[derive(Clone, Debug)]
 pub enum Out {
     /// To the API server.
     Api(ToServer),
-    /// To whoever serves the zone.
+    /// To the driver that serves the zone.
     Records(RecordChange),
 }
 
-/// Keeps the cluster's zone.
+/// Maintains the cluster's zone.
 #[derive(Debug)]
 pub struct ClusterDns {
     informers: [Informer; 3],
@@ -62,7 +62,7 @@ pub struct ClusterDns {
 }
 
 impl ClusterDns {
-    /// A new one, which knows nothing yet.
+    /// Creates a DNS with an empty zone.
     pub fn new(config: DnsConfig, mut rng: Rng) -> ClusterDns {
         let user: Rc<str> = Rc::from("coredns");
         let mut part = 0;
@@ -87,17 +87,17 @@ impl ClusterDns {
         }
     }
 
-    /// The answer to a question; `None` while it does not know the cluster yet (`SERVFAIL`).
+    /// Answers a query; `None` while the cluster's state is not known yet (`SERVFAIL`).
     pub fn resolve(&self, name: &str, type_: RecordType) -> Option<Answer> {
         self.replaced.then(|| self.zone.resolve(name, type_))
     }
 
-    /// The zone as it was last told to the driver.
+    /// The zone as last sent to the driver.
     pub fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    /// What it has been told of the cluster.
+    /// Its views of the cluster.
     pub fn views(&self) -> &Views {
         &self.views
     }

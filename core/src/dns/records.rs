@@ -1,6 +1,7 @@
-//! The records of one service, by the specification of Kubernetes' DNS-based service discovery (1.1.0).
+//! The DNS records of one service, by the specification of Kubernetes' DNS-based service discovery (1.1.0).
 //!
-//! Source: <https://github.com/kubernetes/dns/blob/master/docs/specification.md>; where it leaves a choice, CoreDNS's.
+//! Source: <https://github.com/kubernetes/dns/blob/master/docs/specification.md>. Where it leaves a choice, CoreDNS's
+//! behaviour is used.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use k8s_openapi::api::discovery::v1::Endpoint;
 use crate::object::{EndpointSlice, Service};
 use crate::proxy::slices::{address, is_ready};
 
-/// The data of a record. Names are absolute, lower case, without the last dot.
+/// The data of a record. Names are absolute, in lower case, without the trailing dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum RecordData {
@@ -24,7 +25,7 @@ pub enum RecordData {
 }
 
 impl RecordData {
-    /// A or AAAA.
+    /// An A or AAAA record.
     pub(super) fn address(ip: IpAddr) -> RecordData {
         match ip {
             IpAddr::V4(ip) => RecordData::A(ip),
@@ -33,10 +34,10 @@ impl RecordData {
     }
 }
 
-/// The records of one service, by name; each list is in order and without repetition.
+/// The records of one service, by name; each list is sorted and without duplicates.
 pub(super) type Records = BTreeMap<Rc<str>, BTreeSet<RecordData>>;
 
-/// What is published for a service.
+/// The records that are published for a service.
 pub(super) fn records(domain: &str, service: Option<&Service>, slices: &[&EndpointSlice]) -> Records {
     let mut records = Records::new();
     let Some(service) = service else { return records };
@@ -70,7 +71,7 @@ fn cluster_ips(name: &Rc<str>, service: &Service, ips: &BTreeSet<IpAddr>, record
     }
 }
 
-/// Addresses of the ready endpoints, each also under a name of its own.
+/// Adds the addresses of the ready endpoints, each also under the endpoint's own name.
 fn headless(name: &Rc<str>, slices: &[&EndpointSlice], records: &mut Records) {
     for slice in slices.iter().filter(|s| s.meta.deletion_timestamp.is_none()) {
         let ready = slice.spec.endpoints.iter().flatten().filter(|e| is_ready(e));
@@ -96,7 +97,7 @@ fn endpoint_name(endpoint: &Endpoint, ip: IpAddr) -> String {
     }
 }
 
-/// A port has SRV records if it has a name.
+/// Adds the SRV record of a port; only a named port has one.
 fn srv(name: &str, port_name: Option<&str>, protocol: &str, port: i32, target: &Rc<str>, records: &mut Records) {
     let (Some(port_name), Ok(port)) = (port_name.filter(|n| !n.is_empty()), u16::try_from(port)) else { return };
     let owner = format!("_{}._{}.{name}", port_name.to_lowercase(), protocol.to_lowercase());
@@ -104,7 +105,7 @@ fn srv(name: &str, port_name: Option<&str>, protocol: &str, port: i32, target: &
     records.entry(Rc::from(owner)).or_default().insert(data);
 }
 
-/// The name under which an address is looked up: `4.3.2.1.in-addr.arpa`.
+/// The name for a reverse lookup of an address: `4.3.2.1.in-addr.arpa`.
 pub(super) fn reverse_name(ip: IpAddr) -> Rc<str> {
     match ip {
         IpAddr::V4(ip) => {

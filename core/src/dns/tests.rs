@@ -47,7 +47,7 @@ fn text(data: &RecordData) -> String {
     }
 }
 
-/// The answer's records joined by commas, with the additional ones after a bar; or the kind of refusal.
+/// The answer's records joined by commas, with the additional records after a bar; or the type of negative answer.
 fn ask(zone: &Zone, name: &str, type_: RecordType) -> String {
     let join = |list: &[super::Record]| list.iter().map(|r| text(&r.data)).collect::<Vec<_>>().join(",");
     match zone.resolve(name, type_) {
@@ -144,7 +144,7 @@ fn time_to_live() {
     assert_eq!(answer[0].ttl, 30);
 }
 
-/// A zone kept by differences, and its copy at the driver.
+/// A zone that is updated incrementally, and the driver's copy of it.
 struct Kept {
     zone: Zone,
     index: SliceIndex,

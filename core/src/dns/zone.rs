@@ -1,4 +1,4 @@
-//! The zone: every published name, kept by differences, and the answers to questions about it.
+//! The DNS zone: every published name, updated incrementally, and answers to queries.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use super::records::{RecordData, Records};
 use crate::limits;
 use crate::object::ObjectKey;
 
-/// What is asked for.
+/// The queried record type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum RecordType {
@@ -26,7 +26,7 @@ impl RecordType {
         match data {
             RecordData::A(_) => matches!(self, RecordType::A | RecordType::Any),
             RecordData::Aaaa(_) => matches!(self, RecordType::Aaaa | RecordType::Any),
-            // An alias answers every question about its name.
+            // A CNAME answers every query for its name.
             RecordData::Cname(_) => true,
             RecordData::Ptr(_) => matches!(self, RecordType::Ptr | RecordType::Any),
             RecordData::Srv { .. } => matches!(self, RecordType::Srv | RecordType::Any),
@@ -38,40 +38,40 @@ impl RecordType {
 /// One record of an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// Absolute, lower case, without the last dot.
+    /// Absolute, in lower case, without the trailing dot.
     pub name: Rc<str>,
     /// Time to live in seconds.
     pub ttl: u32,
-    /// What it says.
+    /// Its data.
     pub data: RecordData,
 }
 
-/// The answer to a question.
+/// The answer to a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// There are records of that type (or an alias), and addresses that the asker will want next.
+    /// There are records of that type (or a CNAME). `additional` has addresses that the client will need next.
     Records {
         /// The answer section.
         answer: Vec<Record>,
         /// The additional section: addresses of the targets of SRV records.
         additional: Vec<Record>,
     },
-    /// The name exists, without records of that type (`NOERROR`, empty).
+    /// The name exists but has no records of that type (`NOERROR`, empty).
     NoData,
     /// The name does not exist (`NXDOMAIN`).
     NxDomain,
-    /// The name is not the cluster's: ask elsewhere.
+    /// The name is not in the cluster domain: another server must be asked.
     NotOurs,
 }
 
-/// A difference of the zone.
+/// A change of the zone.
 #[derive(Clone, PartialEq, Debug)]
 pub enum RecordChange {
-    /// The zone is this and nothing else. Comes first.
+    /// The complete zone. Always the first change.
     Replace(Vec<(Rc<str>, Vec<RecordData>)>),
-    /// This name has these records.
+    /// This name now has these records.
     Set(Rc<str>, Vec<RecordData>),
-    /// This name has none any more.
+    /// This name no longer has records.
     Remove(Rc<str>),
 }
 
@@ -80,14 +80,14 @@ pub enum RecordChange {
 pub struct Zone {
     domain: Rc<str>,
     ttl: u32,
-    /// By name, and by the service that publishes: two headless services may share an address and so a PTR name.
+    /// Records by name and publishing service: two headless services may share an address and therefore a PTR name.
     names: BTreeMap<Rc<str>, BTreeMap<ObjectKey, BTreeSet<RecordData>>>,
     by_service: BTreeMap<ObjectKey, BTreeSet<Rc<str>>>,
     namespaces: BTreeSet<Rc<str>>,
 }
 
 impl Zone {
-    /// An empty zone, `cluster.local`.
+    /// Creates an empty zone for a domain such as `cluster.local`.
     pub fn new(domain: &str, ttl: u32) -> Zone {
         Zone {
             domain: Rc::from(domain.trim_matches('.').to_lowercase()),
@@ -108,7 +108,7 @@ impl Zone {
         self.names.iter().map(|(name, by)| (name, merged(by)))
     }
 
-    /// Notes that a namespace exists, or no longer.
+    /// Records whether a namespace exists.
     pub fn put_namespace(&mut self, name: &str, exists: bool) {
         if exists {
             self.namespaces.insert(Rc::from(name));
@@ -117,7 +117,7 @@ impl Zone {
         }
     }
 
-    /// Puts the records of one service in place, and tells the differences.
+    /// Replaces the records of one service and pushes the changes.
     pub(super) fn put(&mut self, service: &ObjectKey, records: Records, changes: &mut Vec<RecordChange>) {
         let old = self.by_service.remove(service).unwrap_or_default();
         for name in old.iter().filter(|n| !records.contains_key(*n)) {
@@ -142,7 +142,7 @@ impl Zone {
         }
     }
 
-    /// Answers a question. Case and a last dot don't matter.
+    /// Answers a query. Case and a trailing dot are ignored.
     pub fn resolve(&self, name: &str, type_: RecordType) -> Answer {
         let name = name.trim_end_matches('.').to_lowercase();
         let mut answer = Vec::new();
@@ -150,7 +150,7 @@ impl Zone {
         for _ in 0..limits::DNS_ALIASES {
             let found = self.lookup(&asked, type_);
             let Answer::Records { answer: mut more, .. } = found else {
-                // An alias that leads out of the zone, or to nothing, is still an answer.
+                // A CNAME is a valid answer even if its target is outside the zone or does not exist.
                 return if answer.is_empty() { found } else { self.with_targets(answer) };
             };
             let alias = match more.as_slice() {
@@ -185,7 +185,7 @@ impl Zone {
         Answer::Records { answer, additional }
     }
 
-    /// One step, without following aliases.
+    /// Looks up one name without following aliases.
     fn lookup(&self, name: &Rc<str>, type_: RecordType) -> Answer {
         let records = |data: Vec<RecordData>| {
             if data.is_empty() {
@@ -213,15 +213,15 @@ impl Zone {
         }
     }
 
-    /// The part of the name before the zone's domain.
+    /// The part of the name before the zone's domain; `None` if the name is not in the domain.
     fn below<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_suffix(&*self.domain)?;
         if rest.is_empty() { Some(rest) } else { rest.strip_suffix('.') }
     }
 
-    /// Whether a published name ends in this one (`_tcp.web.d.svc.cluster.local`).
+    /// Whether a published name ends in this one (as for `_tcp.web.d.svc.cluster.local`).
     fn has_below(&self, name: &str) -> bool {
-        // Only services have names below them, three labels deep at most; a scan is of the service's names alone.
+        // Only services have names below them, at most three labels deep, so the scan covers one service's names.
         let Some(below) = self.below(name) else { return false };
         let labels: Vec<&str> = below.rsplit('.').collect();
         let ["svc", namespace, service, ..] = labels.as_slice() else { return false };
@@ -236,7 +236,7 @@ fn merged(by: &BTreeMap<ObjectKey, BTreeSet<RecordData>>) -> Vec<RecordData> {
     all.into_iter().cloned().collect()
 }
 
-/// The address that a pod's name spells: `10-0-0-1`, `fd00--1`.
+/// The address that is encoded in a pod's DNS label: `10-0-0-1`, `fd00--1`.
 fn pod_ip(label: &str) -> Option<IpAddr> {
     let v4 = label.replace('-', ".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
     v4.or_else(|| label.replace('-', ":").parse::<Ipv6Addr>().ok().map(IpAddr::V6))

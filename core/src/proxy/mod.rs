@@ -1,11 +1,12 @@
 //! The service proxy of one node.
 //!
-//! What comes in: what the API server says of Services and EndpointSlices. What goes out: requests to it, and
-//! differences of the node's [`ServiceTable`], which a driver applies to nftables, to a userspace forwarder or to the
-//! simulated network. What never happens: a line before both kinds have been listed; a difference without a cause.
+//! What comes in: the API server's messages about Services and EndpointSlices. What goes out: requests to the API
+//! server, and changes of the node's [`ServiceTable`], which a driver applies to nftables, to a userspace forwarder or
+//! to the simulated network. Never emits a table before both kinds have been listed; never emits a change that has no
+//! cause.
 //!
-//! Changes are gathered for up to a second ([`limits::PROXY_MIN_SYNC`]); the cost of a sync is that of the services
-//! that changed.
+//! Changes are batched for up to a second ([`limits::PROXY_MIN_SYNC`]); the cost of a sync is proportional to the
+//! number of services that changed.
 
 pub(crate) mod slices;
 mod table;
@@ -26,7 +27,7 @@ use crate::random::Rng;
 use slices::SliceIndex;
 pub use table::{Backend, Entry, Frontend, Host, Placement, Protocol, ServiceTable, TableChange, WhenEmpty, lines};
 
-/// What the proxy is told at its start.
+/// Configuration of the proxy.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
     /// Name of the node.
@@ -35,16 +36,16 @@ pub struct ProxyConfig {
     pub zone: Rc<str>,
 }
 
-/// What the proxy can ask for.
+/// Outputs of the proxy.
 #[derive(Clone, Debug)]
 pub enum Out {
     /// To the API server.
     Api(ToServer),
-    /// To whoever applies the table.
+    /// To the driver that applies the table.
     Table(TableChange),
 }
 
-/// Keeps the node's table.
+/// Maintains the node's table.
 #[derive(Debug)]
 pub struct ServiceProxy {
     place: Placement,
@@ -54,13 +55,13 @@ pub struct ServiceProxy {
     index: SliceIndex,
     table: ServiceTable,
     dirty: BTreeSet<ObjectKey>,
-    /// Before this, changes are gathered.
+    /// Changes are batched until this time.
     next_sync: Mono,
     replaced: bool,
 }
 
 impl ServiceProxy {
-    /// A new proxy, which knows nothing yet.
+    /// Creates a proxy with an empty table.
     pub fn new(config: ProxyConfig, mut rng: Rng) -> ServiceProxy {
         let user: Rc<str> = Rc::from("kube-proxy");
         let absent = |label: &str| Requirement::Absent(label.to_owned());
@@ -89,12 +90,12 @@ impl ServiceProxy {
         }
     }
 
-    /// The table as it was last told to the driver.
+    /// The table as last sent to the driver.
     pub fn table(&self) -> &ServiceTable {
         &self.table
     }
 
-    /// What it has been told of the cluster.
+    /// Its views of the cluster.
     pub fn views(&self) -> &Views {
         &self.views
     }

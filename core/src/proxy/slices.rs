@@ -1,6 +1,6 @@
-//! Which slices are a service's: a small index beside a view of EndpointSlices.
+//! Maps a service to its EndpointSlices: a small index beside a view of EndpointSlices.
 //!
-//! A proxy runs on every node, so this is kept apart from the general label index of views, which is larger.
+//! A proxy runs on every node, so it uses this instead of the general label index of views, which is larger.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1 as discovery_v1;
 use crate::client::{Change, Views};
 use crate::object::{EndpointSlice, Kind, Object, ObjectKey};
 
-/// Label of a slice that names its service.
+/// Label that names the service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Slices by service.
@@ -26,7 +26,7 @@ fn service_of(slice: Option<&Object>) -> Option<ObjectKey> {
 }
 
 impl SliceIndex {
-    /// Takes in a change of a slice; names the services that it concerns.
+    /// Applies a change of a slice; calls `touch` for each affected service.
     pub(crate) fn changed(&mut self, change: &Change, mut touch: impl FnMut(ObjectKey)) {
         let (old, new) = (service_of(change.old.as_ref()), service_of(change.new.as_ref()));
         if old != new {
@@ -51,19 +51,19 @@ impl SliceIndex {
         }
     }
 
-    /// The slices of a service, in order of their names.
+    /// The slices of a service, sorted by name.
     pub(crate) fn of<'a>(&'a self, service: &ObjectKey, views: &'a Views) -> Vec<&'a EndpointSlice> {
         let keys = self.slices.get(service).into_iter().flatten();
         keys.filter_map(|k| views.get::<discovery_v1::EndpointSlice>(k)).collect()
     }
 }
 
-/// Whether an endpoint is ready; unknown counts as ready.
+/// Whether an endpoint is ready; an unknown state counts as ready.
 pub(crate) fn is_ready(endpoint: &discovery_v1::Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
 }
 
-/// The addresses of an endpoint; only the first means anything. What cannot be read is no address.
+/// The address of an endpoint: the first in its list (the others have no meaning). `None` if it cannot be parsed.
 pub(crate) fn address(endpoint: &discovery_v1::Endpoint) -> Option<IpAddr> {
     endpoint.addresses.first().and_then(|a| a.parse().ok())
 }

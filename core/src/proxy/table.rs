@@ -1,8 +1,8 @@
-//! The table of one node: where connections to services go. A function of Services and EndpointSlices, kept by
-//! differences.
+//! The service table of one node: where connections to services go. It is a function of Services and EndpointSlices,
+//! updated incrementally.
 //!
-//! Rules, as kube-proxy's: ready endpoints, or where there is none the terminating ones that still serve (KEP-1669);
-//! those of the node alone where the traffic policy is Local; those hinted for the zone or the node where every ready
+//! The rules are kube-proxy's: ready endpoints, or if there are none, terminating ones that still serve (KEP-1669);
+//! only those on this node if the traffic policy is Local; only those with a hint for this zone or node if every ready
 //! endpoint has such a hint (KEP-2433, KEP-4444).
 
 use core::net::IpAddr;
@@ -37,10 +37,10 @@ impl Protocol {
     }
 }
 
-/// The address side of a front end.
+/// The address of a front end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Host {
-    /// This address: a cluster IP, an external IP or one of a load balancer.
+    /// One address: a cluster IP, an external IP or a load balancer's IP.
     Ip(IpAddr),
     /// Every IPv4 address of the node (a node port).
     NodeV4,
@@ -48,18 +48,18 @@ pub enum Host {
     NodeV6,
 }
 
-/// What a connection is made to.
+/// The destination of a client's connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Frontend {
-    /// Where.
+    /// Address.
     pub host: Host,
-    /// At which port.
+    /// Port.
     pub port: u16,
-    /// By which protocol.
+    /// Protocol.
     pub protocol: Protocol,
 }
 
-/// Where a connection may be sent.
+/// An endpoint that a connection may be sent to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Backend {
     /// The pod's address.
@@ -68,44 +68,44 @@ pub struct Backend {
     pub port: u16,
 }
 
-/// What becomes of a connection for which there is no backend.
+/// What happens to a connection if there is no backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenEmpty {
-    /// Refused at once: the service has no endpoints.
+    /// Rejected immediately: the service has no endpoints.
     Reject,
-    /// Dropped: it has some, but the policy lets this node use none.
+    /// Dropped: the service has endpoints, but its traffic policy excludes all of them on this node.
     Drop,
 }
 
-/// One line of the table.
+/// One entry of the table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The service, by its key.
     pub service: ObjectKey,
-    /// Name of the service's port; empty for the only one.
+    /// Name of the service's port; empty if it has no name.
     pub port_name: Rc<str>,
-    /// Each equally likely; in order of address.
+    /// Backends in order of address, each equally likely.
     pub backends: Rc<[Backend]>,
-    /// If there are none.
+    /// What happens if there are none.
     pub when_empty: WhenEmpty,
-    /// `sessionAffinity: ClientIP`: how long a client stays with its backend.
+    /// `sessionAffinity: ClientIP`: how long a client stays with its backend. `None`: no affinity.
     pub affinity: Option<Duration>,
-    /// `loadBalancerSourceRanges`: who may come in; everyone where empty.
+    /// `loadBalancerSourceRanges`: the permitted clients; empty means all.
     pub sources: Rc<[String]>,
 }
 
-/// A difference of the table, for the driver that applies it.
+/// A change of the table, for the driver that applies it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum TableChange {
-    /// The table is this and nothing else. Comes first, whatever an earlier proxy left behind.
+    /// The complete table. Always the first change; it replaces whatever an earlier proxy left behind.
     Replace(Vec<(Frontend, Rc<Entry>)>),
-    /// This line is new, or another.
+    /// This entry is new or has changed.
     Set(Frontend, Rc<Entry>),
-    /// This line is gone.
+    /// This entry was removed.
     Remove(Frontend),
 }
 
-/// Where the node is.
+/// Location of the node.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     /// Name of the node.
@@ -119,23 +119,23 @@ pub struct Placement {
 pub struct ServiceTable {
     lines: BTreeMap<Frontend, Rc<Entry>>,
     by_service: BTreeMap<ObjectKey, Vec<Frontend>>,
-    /// Front ends that several services claim. The first by name has it.
+    /// Front ends that several services claim. The service whose key sorts first gets the entry.
     contested: BTreeMap<Frontend, BTreeSet<ObjectKey>>,
 }
 
 impl ServiceTable {
-    /// Where a connection to this front end goes; `None`: it is none of ours.
+    /// The entry of a front end; `None` if it belongs to no service.
     pub fn get(&self, frontend: &Frontend) -> Option<&Rc<Entry>> {
         self.lines.get(frontend)
     }
 
-    /// Every line.
+    /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = (&Frontend, &Rc<Entry>)> {
         self.lines.iter()
     }
 
-    /// Puts the lines of one service in place, and tells the differences. Answers the other services whose lines must
-    /// be put in place again, because a front end that they claim has become free.
+    /// Replaces the entries of one service and pushes the changes. Returns the other services whose entries must be
+    /// replaced again because a front end that they claim has become free.
     pub fn put(
         &mut self,
         service: &ObjectKey,
@@ -198,7 +198,7 @@ impl ServiceTable {
     }
 }
 
-/// An endpoint as a port of a service sees it.
+/// An endpoint with respect to one port of a service.
 struct Candidate<'a> {
     ready: bool,
     /// Terminating, but still serving.
@@ -207,7 +207,7 @@ struct Candidate<'a> {
     hints: Option<&'a EndpointHints>,
 }
 
-/// The lines of one service on this node.
+/// The entries of one service on this node.
 pub fn lines(
     place: &Placement,
     key: &ObjectKey,
@@ -271,7 +271,7 @@ fn port_lines(
     }
 }
 
-/// The front ends beyond the cluster IP: host, port, and whether source ranges guard it.
+/// The front ends apart from the cluster IP: host, port, and whether source ranges apply.
 fn outside(service: &Service, v4: bool, port: &ServicePort) -> Vec<(Host, u16, bool)> {
     let mut all = Vec::new();
     let parse = |ip: &str| ip.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == v4).map(Host::Ip);
@@ -301,7 +301,8 @@ fn affinity_timeout(service: &Service) -> Duration {
     seconds.map_or(limits::AFFINITY_TIMEOUT, Duration::from_secs)
 }
 
-/// The endpoints of a port, in order. One that stands in two slices counts once, ready if it is in either.
+/// The endpoints of a port, in order. An endpoint that is in two slices counts once, and is ready if either slice says
+/// so.
 fn candidates<'a>(
     place: &Placement,
     slices: &[&'a EndpointSlice],
@@ -348,7 +349,7 @@ fn collect(all: &BTreeMap<Backend, Candidate<'_>>, wanted: impl Fn(&Candidate<'_
     all.iter().filter(|(_, c)| wanted(c)).map(|(b, _)| *b).collect()
 }
 
-/// Backends for traffic that may go anywhere.
+/// Backends for traffic with the policy Cluster.
 fn cluster_wide(place: &Placement, all: &BTreeMap<Backend, Candidate<'_>>) -> Rc<[Backend]> {
     let ready = || all.values().filter(|c| c.ready);
     let for_node =
@@ -367,12 +368,12 @@ fn cluster_wide(place: &Placement, all: &BTreeMap<Backend, Candidate<'_>>) -> Rc
     if backends.is_empty() { collect(all, |c| c.lingering) } else { backends }
 }
 
-/// Whether there are hints, and whether one is for us.
+/// Whether there are hints, and if so, whether one matches; `None` if there are no hints.
 fn hinted<T>(hints: Option<&Vec<T>>, ours: impl Fn(&T) -> bool) -> Option<bool> {
     hints.filter(|h| !h.is_empty()).map(|h| h.iter().any(ours))
 }
 
-/// Backends for traffic that may not leave the node.
+/// Backends for traffic with the policy Local.
 fn node_local(all: &BTreeMap<Backend, Candidate<'_>>) -> Rc<[Backend]> {
     let ready = collect(all, |c| c.local && c.ready);
     if ready.is_empty() { collect(all, |c| c.local && c.lingering) } else { ready }

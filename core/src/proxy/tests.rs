@@ -18,8 +18,8 @@ fn place() -> Placement {
     Placement { node_name: "n1".into(), zone: "a".into() }
 }
 
-/// An endpoint `10.0.0.<n>` in the state `r`eady, `t`erminating but serving, or `x` neither; with a node and a zone
-/// hint.
+/// An endpoint `10.0.0.<n>` in state `r` (ready), `t` (terminating but serving) or `x` (neither), with a node and a
+/// zone hint.
 fn endpoint(n: u8, state: char, node: &str, hint: Option<&str>) -> Value {
     let hints = hint.map(|zone| json!({"forZones":[{"name":zone}]}));
     json!({"addresses":[format!("10.0.0.{n}")],"nodeName":node,"hints":hints,
@@ -37,7 +37,7 @@ fn compute(service: &Object, slices: &[Object]) -> Vec<(Frontend, Entry)> {
     lines(&place(), &service.key(), service.get::<core_v1::Service>(), &slices)
 }
 
-/// `host:port -> last octets of the backends`, `!` where refused, `-` where dropped.
+/// `host:port -> last octets of the backends`; `!` if connections are rejected, `-` if they are dropped.
 fn shape(lines: &[(Frontend, Entry)]) -> Vec<String> {
     let text = |(f, e): &(Frontend, Entry)| {
         let host = match f.host {
@@ -115,7 +115,7 @@ fn affinity_ports_and_doubles() {
     assert_eq!(found[0].0.protocol, Protocol::Tcp);
 }
 
-/// A table kept by differences, and its copy at the driver.
+/// A table that is updated incrementally, and the driver's copy of it.
 #[derive(Default)]
 struct Kept {
     table: ServiceTable,
@@ -159,7 +159,7 @@ proptest! {
         for (what, i, detail) in events {
             let s = format!("s{}", i % 3);
             let object = if what == 0 {
-                // Services may claim the same external IP.
+                // Several services may claim the same external IP.
                 with(service(&s), json!({"spec":{"clusterIPs":[format!("10.96.0.{i}")],"externalIPs":[format!("9.9.9.{}", detail % 3)]}}))
             } else {
                 let state = ['r', 't', 'x'][usize::from(detail / 4 % 3)];
@@ -189,7 +189,7 @@ proptest! {
     }
 }
 
-/// The machine's tables in `out`; requests answered with these objects are returned as inputs.
+/// Returns the table changes in `out`, and replies to its requests with these objects as inputs.
 fn answer(out: &mut Vec<Out>, objects: &[Object]) -> (Vec<FromServer>, Vec<TableChange>) {
     let (mut replies, mut tables) = (Vec::new(), Vec::new());
     for o in out.drain(..) {

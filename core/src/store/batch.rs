@@ -1,4 +1,4 @@
-//! The changes of one revision, as the history keeps them and as watches are told of them.
+//! The changes of one revision, as the history keeps them and watches receive them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use super::StoreEvent;
 
-/// Changes of one revision; none in a progress notice. Mostly there is one, which stands in place; more are shared.
+/// Changes of one revision; empty in a progress notification. Usually there is one change, which is stored inline;
+/// several are shared behind an `Rc`.
 #[derive(Clone)]
 pub struct Batch(Changes);
 
@@ -17,14 +18,14 @@ enum Changes {
 }
 
 impl Batch {
-    /// Takes all that is in `changes`.
+    /// Takes all changes out of `changes`.
     #[inline]
     pub(super) fn take(changes: &mut Vec<StoreEvent>) -> Batch {
         let one = if changes.len() == 1 { changes.pop() } else { None };
         Batch(one.map_or_else(|| Changes::Many(changes.drain(..).collect()), |one| Changes::One([one])))
     }
 
-    /// The one change of it, unless there are more.
+    /// Returns the only change; `None` if there are several.
     pub(super) fn into_one(self) -> Option<StoreEvent> {
         match self.0 {
             Changes::One([one]) => Some(one),

@@ -1,10 +1,10 @@
-//! Keys and values of the store as bytes, for the stores that keep bytes: etcd and the embedded durable one.
+//! Keys and values of the store as bytes, for the stores that keep bytes: etcd and the embedded durable store.
 //!
-//! What comes in: keys and values. What goes out: bytes, and back. What never happens: two values that are equal and
-//! held twice where one was at hand (see [`Codec::decode`]), or bytes that are read as something else than was written.
+//! What comes in: keys and values. What goes out: bytes, and keys and values from bytes. Never decodes bytes as
+//! anything other than what was encoded. Never makes a second copy of a value that is equal to one at hand (see
+//! [`Codec::decode`]).
 //!
-//! **Keys** are laid out as Kubernetes' are, so that `etcdctl get --prefix /registry/pods/default/` shows what one
-//! expects:
+//! **Keys** have Kubernetes' layout, so that `etcdctl get --prefix /registry/pods/default/` works as expected:
 //!
 //! | key | bytes |
 //! |---|---|
@@ -13,19 +13,20 @@
 //! | a fence | `/registry/~fences/<group>/<resource>/<namespace>/<name>` |
 //! | a private key | `/registry/~private/<name>` |
 //!
-//! `~` comes after every letter: as in the order of [`StoreKey`], objects come first. Among objects the order of the
-//! bytes is that of resources by name, where memory has that of kinds by number. So a [`Span`] has bytes if it lies
-//! within one kind, or reaches from anywhere to the end of [`everything`](super::everything); there are no others.
+//! `~` sorts after every letter, so objects come first, as in the order of [`StoreKey`]. Among objects, bytes sort by
+//! resource name, whereas keys in memory sort by kind number. Therefore a [`Span`] can be encoded only if it lies
+//! within one kind or ends at the end of [`everything`](super::everything). No other spans are used.
 //!
-//! **Values** say their format in their first byte:
+//! **Values** state their format in their first byte:
 //!
 //! | first byte | the value |
 //! |---|---|
 //! | `{` | an object: its JSON with `apiVersion` and `kind` and without `metadata.resourceVersion`, which is the revision of the put; what `kube-apiserver --storage-media-type=application/json` writes |
 //! | `=` | a mark: the rest is its text |
 //!
-//! JSON is what people expect who look into the store with etcd's tools, it needs no schema to be read, and it is what
-//! objects are made of that have no type here. A later format has another first byte, and is refused by this version.
+//! JSON is used because users who inspect the store with etcd's tools expect it, because reading it needs no schema,
+//! and because untyped objects are kept as JSON anyway. A later format must use another first byte, which this version
+//! rejects.
 
 use std::fmt;
 use std::rc::Rc;
@@ -40,32 +41,32 @@ const FENCES: &str = "~fences";
 const PRIVATE: &str = "~private";
 const OBJECT: u8 = b'{';
 const MARK: u8 = b'=';
-/// What Kubernetes' protobuf values begin with.
+/// Prefix of Kubernetes' protobuf values.
 const PROTOBUF: &[u8] = b"k8s\0";
 
-/// Why bytes cannot be read.
+/// Why bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CodecError {
-    /// No key of this layout.
+    /// The key does not have this layout.
     NotAKey {
         /// The bytes, escaped.
         key: String,
     },
-    /// A key of a resource that is not known (yet).
+    /// The key belongs to a resource that is not known, or not known yet.
     UnknownResource {
         /// API group.
         group: String,
         /// Plural name.
         resource: String,
     },
-    /// A value of another format.
+    /// The value has another format.
     UnknownFormat {
         /// The key.
         key: String,
-        /// What it is instead, as far as that can be told.
+        /// What it appears to be instead.
         found: String,
     },
-    /// A value of a known format that does not say what it should.
+    /// The value has a known format but invalid contents.
     Malformed {
         /// The key.
         key: String,
@@ -92,7 +93,7 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// A key as bytes.
+/// Encodes a key.
 pub fn encode_key(kinds: &Kinds, key: &StoreKey) -> Vec<u8> {
     match key {
         StoreKey::Object(key) => format!("{PREFIX}/{}/{}", resource(kinds, key.kind), key.path()),
@@ -102,7 +103,7 @@ pub fn encode_key(kinds: &Kinds, key: &StoreKey) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A key from bytes. A custom resource gets its number here, if its definition has not been heard of yet.
+/// Decodes a key. A custom resource gets its kind number here if its definition has not been seen yet.
 pub fn decode_key(kinds: &Kinds, bytes: &[u8]) -> Result<StoreKey, CodecError> {
     let not_a_key = || CodecError::NotAKey { key: bytes.escape_ascii().to_string() };
     let text = std::str::from_utf8(bytes).ok();
@@ -114,7 +115,7 @@ pub fn decode_key(kinds: &Kinds, bytes: &[u8]) -> Result<StoreKey, CodecError> {
     }
 }
 
-/// A span as the bytes that its keys lie between, the end excluded. See the module for which spans have them.
+/// Encodes a span as its first key and its exclusive end. The module's documentation says which spans can be encoded.
 pub fn encode_span(kinds: &Kinds, span: &Span) -> (Vec<u8>, Vec<u8>) {
     let all = everything();
     let start =
@@ -150,7 +151,7 @@ fn object_key(kinds: &Kinds, path: &str, not_a_key: impl Fn() -> CodecError) -> 
     let unknown = |group: &str, resource: &str| {
         Err(CodecError::UnknownResource { group: group.to_owned(), resource: resource.to_owned() })
     };
-    // A path of a group has a resource and a name at least; what has less is one of the core group.
+    // The path of an object in a named group has at least a resource and a name; a shorter path is in the core group.
     let Some((second, rest)) = rest.split_once('/') else { return unknown("", first) };
     match kinds.stored(first, second, rest.contains('/')) {
         Some(kind) => Ok(ObjectKey::from_path(kind, rest)),
@@ -158,7 +159,7 @@ fn object_key(kinds: &Kinds, path: &str, not_a_key: impl Fn() -> CodecError) -> 
     }
 }
 
-/// A value as bytes. The revision is not in them: it is that of the put.
+/// Encodes a value. The revision is not included; it is the revision of the put.
 pub fn encode(value: &Stored) -> Vec<u8> {
     match value {
         Stored::Object(object) => object.to_stored(),
@@ -166,8 +167,8 @@ pub fn encode(value: &Stored) -> Vec<u8> {
     }
 }
 
-/// Reads values from bytes, and lets what is equal be held once: what two versions of an object have in common, and
-/// what many objects say (see [`Interner`]).
+/// Decodes values, and shares equal data: the unchanged parts of an object's versions, and data that many objects have
+/// in common (see [`Interner`]).
 #[derive(Debug, Default)]
 pub struct Codec {
     interner: Interner,
@@ -175,7 +176,7 @@ pub struct Codec {
 }
 
 impl Codec {
-    /// One that has not read anything yet, for a world of these kinds.
+    /// Creates a codec for a world with these kinds.
     pub fn new(kinds: Kinds) -> Codec {
         Codec { interner: Interner::default(), kinds }
     }
@@ -185,8 +186,9 @@ impl Codec {
         &self.kinds
     }
 
-    /// The value of a key, put at `revision`. Whatever of it is equal to a `previous` version of it (metadata, spec,
-    /// status, a pod spec within) is held as there: a renewal or a report shares all but what it says.
+    /// Decodes the value of a key that was put at `revision`. Every part that is equal to that of a `previous` version
+    /// (metadata, spec, status, an embedded pod spec) is shared with it, so a lease renewal or status report stores
+    /// only what changed.
     pub fn decode(
         &mut self,
         key: &StoreKey,

@@ -1,9 +1,9 @@
-//! What every store must do, as tests that drive any of them: in memory, embedded and durable, etcd.
+//! What every store must do, as tests that can drive any store: in memory, embedded and durable, etcd.
 //!
-//! Each of [`CASES`] gets a store of its own, without any key of ours. It need not be at its first revision: revisions
-//! are told here from the one that it began at, as if that were 1. Nobody else writes to it. A case panics where the
-//! store does otherwise. [`behaves_as_the_naive_store`] compares one with a whole copy of every revision, over steps
-//! that a property test draws.
+//! Each of [`CASES`] gets its own store without any of our keys. The store need not be at its first revision: the tests
+//! count revisions from the initial one, as if that were 1. Nothing else may write to it. A case panics if the store
+//! behaves differently. [`behaves_as_the_naive_store`] compares a store with full copies of every revision, over steps
+//! that a property test generates.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use crate::object::{Object, ObjectKey, Revision};
 
 /// A store under test.
 pub trait Subject {
-    /// Sends a request of a client, and waits for its answer.
+    /// Sends a request as a client and waits for the reply.
     fn ask(&mut self, client: u32, request: StoreRequest) -> StoreReply;
-    /// What a client has been told beside answers since the last call, once nothing can come any more that is not newer
-    /// than `up_to`.
+    /// Messages other than replies that a client has received since the last call. Must wait until no further message
+    /// about a revision up to `up_to` can arrive.
     fn told(&mut self, client: u32, up_to: Revision) -> Vec<FromStore>;
     /// Lets time pass.
     fn pass(&mut self, seconds: u64);
@@ -29,7 +29,7 @@ pub trait Subject {
     fn close(&mut self, client: u32);
 }
 
-/// A case: its name, and what it does to a store.
+/// A case: its name and its test function.
 pub type Case = (&'static str, fn(&mut dyn Subject));
 
 /// All cases.
@@ -64,10 +64,10 @@ fn del(name: &str) -> Op {
     Op::Delete { key: key(name) }
 }
 
-/// A store, and how its revisions are told.
+/// A store, and the offset by which the tests count revisions.
 struct Told<'a> {
     store: &'a mut dyn Subject,
-    /// What is added to a revision as it is told here.
+    /// Difference between a real revision and the number that the tests use.
     base: u64,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Told<'a> {
         self.ask(StoreRequest::Watch { watch: WatchId(watch), span: Box::new(key("a")..key("c")), from })
     }
 
-    /// What was told of changes: `revision key:before>after` for each revision.
+    /// The changes received, as `revision key:before>after` for each revision.
     fn events(&mut self) -> Vec<String> {
         let newest = self.revision();
         let said = self.store.told(CLIENT, self.real(newest));
@@ -290,7 +290,7 @@ fn watches(store: &mut dyn Subject) {
         assert!(matches!(t.watch(id as u64, from), StoreReply::Watching { .. }));
         let seen = t.events();
         assert_eq!(seen[..missed.len()], *missed, "from {from}");
-        // What earlier rounds have written comes too, where it is not older.
+        // Changes of earlier rounds are received too if they are not older than the start.
         assert_eq!(seen.len() - missed.len(), if from == 0 { 0 } else { 2 * id }, "from {from}");
         newest = t.write(vec![put("b", &(b + 1).to_string()), put("z", "1")]);
         assert_eq!(t.events(), [format!("{newest} b:{b}>{}", b + 1)], "from {from}");
@@ -342,7 +342,7 @@ fn leases(store: &mut dyn Subject) {
     let lease = t.grant(6);
     let leased = |k: &str| Op::Put { key: key(k), value: Stored::mark("v"), lease: Some(lease) };
     t.write(vec![leased("a"), leased("b"), leased("ba")]);
-    // A put without the lease takes the key out of it.
+    // A put without a lease detaches the key from it.
     t.write(vec![put("ba", "stays")]);
     t.store.pass(3);
     assert!(matches!(t.ask(StoreRequest::LeaseKeepAlive { lease }), StoreReply::Lease { .. }));
@@ -392,21 +392,21 @@ fn consistent_reads(store: &mut dyn Subject) {
     }
 }
 
-/// One step of a run of [`behaves_as_the_naive_store`]. Keys are numbers below six; revisions are told from 1.
+/// One step of a run of [`behaves_as_the_naive_store`]. Keys are numbers below six; revisions are counted from 1.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Writes and deletes keys, if a key is at a revision.
+    /// Writes and deletes keys if a key is at a revision.
     Txn {
-        /// The key and the revision; zero: it is absent.
+        /// The key and its revision; zero means that the key is absent.
         compare: Option<(u8, u8)>,
-        /// What is written, each key once; none: deleted.
+        /// What is written, each key at most once; `None` deletes the key.
         writes: Vec<(u8, Option<u8>)>,
     },
-    /// Compacts at a revision, one at least.
+    /// Compacts at a revision, at least 1.
     Compact(u8),
-    /// Reads all at a revision; zero: the newest.
+    /// Reads everything at a revision; zero means the newest.
     Read(u8),
-    /// Watches all from a revision on; zero: from now.
+    /// Watches everything from a revision; zero means from now.
     Watch(u8),
 }
 
@@ -417,7 +417,7 @@ fn letter(k: u8) -> StoreKey {
     key(&((b'a' + k) as char).to_string())
 }
 
-/// The naive store: a whole copy for each revision.
+/// The naive store: a full copy of every revision.
 struct Model {
     base: u64,
     snapshots: Vec<Snapshot>,
@@ -455,7 +455,7 @@ impl Model {
         }
     }
 
-    /// What a watch from `from` has seen by now.
+    /// What a watch from `from` must have received by now.
     fn history(&self, from: u64) -> Vec<Seen> {
         let mut seen = Vec::new();
         for r in from.max(1)..=self.newest() {
@@ -470,7 +470,7 @@ impl Model {
     }
 }
 
-/// Carries out the steps on a store and on a whole copy of every revision, and compares whatever is said.
+/// Runs the steps on a store and on full copies of every revision, and compares all replies and events.
 pub fn behaves_as_the_naive_store(store: &mut dyn Subject, steps: &[Step]) {
     let mut t = Told::new(store);
     let mut model = Model { base: t.base, snapshots: vec![Snapshot::new(), Snapshot::new()], compacted: 0 };
@@ -523,7 +523,7 @@ pub fn behaves_as_the_naive_store(store: &mut dyn Subject, steps: &[Step]) {
                 let start = if *r == 0 { model.newest() + 1 } else { u64::from(*r) };
                 let stands = start >= model.compacted;
                 assert_eq!(matches!(reply, StoreReply::Watching { .. }), stands, "from {start}");
-                // A refused watch is expected to see nothing ever.
+                // A rejected watch must never receive anything.
                 watches.push((if stands { start } else { u64::MAX }, Vec::new()));
             }
         }

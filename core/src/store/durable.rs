@@ -1,13 +1,13 @@
-//! The durable store, without its files: the store in memory, and beside it the bytes that must be safe on disk before
-//! anybody hears of what was done.
+//! The durable store without its files: the in-memory store, plus the bytes that must be safe on disk before any client
+//! learns of a change.
 //!
-//! What comes in: what the store in memory is told. What goes out: what it says, and bytes for the journal. What never
-//! happens: an answer about a change whose bytes were not handed out together with it.
+//! What comes in: the inputs of the in-memory store. What goes out: its outputs, and bytes for the journal. Never
+//! replies about a change without handing out the bytes of that change in the same call.
 //!
-//! Call order: [`recover`](DurableStore::recover) from the newest complete snapshot and the journals after it; then
-//! [`handle`](DurableStore::handle) and [`handle_timeout`](DurableStore::handle_timeout), each time appending the bytes
-//! to the journal and waiting until they are safe before the messages are sent; now and then
-//! [`snapshot`](DurableStore::snapshot) into a new file, then a new journal, then the old ones may go.
+//! Call order: [`recover`](DurableStore::recover) from the newest complete snapshot and the journals after it. Then
+//! [`handle`](DurableStore::handle) and [`handle_timeout`](DurableStore::handle_timeout): after each call, the driver
+//! must append the bytes to the journal and wait until they are safe before it sends the messages. From time to time
+//! [`snapshot`](DurableStore::snapshot) into a new file, then start a new journal, then delete the old files.
 
 use std::fmt;
 use std::rc::Rc;
@@ -18,45 +18,46 @@ use super::{Batch, Entry, In, KeyValue, MemoryStore, Op, Out, everything};
 use crate::machine::{Deadline, Machine, Now};
 use crate::object::{Kinds, Revision};
 
-/// A store in memory that says what is to be written down.
+/// An in-memory store that also returns what must be written to the journal.
 #[derive(Debug, Default)]
 pub struct DurableStore {
     store: MemoryStore,
     kinds: Kinds,
 }
 
-/// What came of reading a snapshot and a journal.
+/// Result of reading a snapshot and a journal.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The store as it was.
+    /// The recovered store.
     pub store: DurableStore,
-    /// Where the journal is to be cut before anything is appended; zero: it is to be begun anew.
+    /// Where the journal must be truncated before anything is appended; zero means that it must be started anew.
     pub end: usize,
-    /// What is cut off there, if anything is.
+    /// How the journal's bytes end, and so what the truncation removes.
     pub tail: Tail,
-    /// How many commits of the journal were done again.
+    /// How many commits of the journal were replayed.
     pub replayed: usize,
 }
 
-/// Why a store cannot be recovered: nothing is changed then, and a person has to look.
+/// Why a store cannot be recovered. Nothing has been changed; an operator must decide.
 #[derive(Debug)]
 pub enum RecoveryError {
-    /// A file is no journal.
+    /// A file is not a journal.
     NotAJournal(NotAJournal),
     /// The snapshot is not complete.
     Snapshot(Tail),
-    /// The journal is damaged before its end, or by a newer version: cutting it would lose what was acknowledged.
+    /// The journal is damaged before its end, or was written by a newer version: truncating it would lose acknowledged
+    /// changes.
     Journal(Tail),
     /// A commit is missing between the snapshot and the journal.
     Gap {
-        /// The revision that should come next.
+        /// The expected next revision.
         expected: Revision,
-        /// The one that comes.
+        /// The revision that was found.
         found: Revision,
     },
-    /// A key or value cannot be read.
+    /// A key or value cannot be decoded.
     Codec(CodecError),
-    /// A record stands where it does not belong.
+    /// A record is in a place where it is not allowed.
     OutOfPlace(&'static str),
 }
 
@@ -90,8 +91,8 @@ impl From<NotAJournal> for RecoveryError {
 }
 
 impl DurableStore {
-    /// The store as it was: from a snapshot (none: an empty store) and the journal that was written after it, or since
-    /// before it. A last record that was never finished was never acknowledged, and is left out.
+    /// Recovers the store from a snapshot (`None`: an empty store) and the journal that was written since the snapshot
+    /// or earlier. An incomplete last record was never acknowledged and is discarded.
     pub fn recover(
         now: Now,
         codec: &mut Codec,
@@ -118,31 +119,31 @@ impl DurableStore {
         })
     }
 
-    /// The store in memory: for observers.
+    /// The in-memory store, for observers.
     pub fn memory(&self) -> &MemoryStore {
         &self.store
     }
 
-    /// Tells the store something. The bytes must be safe before any of the messages is sent; there may be none.
+    /// Handles an input. The bytes, which may be empty, must be safe on disk before any of the messages is sent.
     pub fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>, bytes: &mut Vec<u8>) {
         let compacted = self.store.compacted();
         self.store.handle(now, input, out);
         self.write_down(compacted, bytes);
     }
 
-    /// Ends leases that are due; as [`handle`](Self::handle).
+    /// Ends expired leases; otherwise as [`handle`](Self::handle).
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>, bytes: &mut Vec<u8>) {
         let compacted = self.store.compacted();
         self.store.handle_timeout(now, out);
         self.write_down(compacted, bytes);
     }
 
-    /// When a lease ends next.
+    /// When the next lease expires.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.store.poll_timeout()
     }
 
-    /// The whole state as a file, piece by piece; each piece is a few records long.
+    /// The whole state as the contents of a file, in pieces of a few records each.
     pub fn snapshot(&self) -> impl Iterator<Item = Vec<u8>> {
         let store = &self.store;
         let mut first = Vec::new();
@@ -164,7 +165,8 @@ impl DurableStore {
         std::iter::once(first).chain(values).chain(last)
     }
 
-    /// What the last step did. A lease ends after its keys: if the machine stops in between, it expires once more.
+    /// Appends what the last step did. The end of a lease is recorded after the deletion of its keys: if the machine
+    /// stops in between, the lease expires again.
     fn write_down(&self, compacted: Revision, bytes: &mut Vec<u8>) {
         self.store.just_changed().for_each(|batch| append_commit(&self.kinds, bytes, batch));
         for (lease, ttl_seconds) in self.store.just_leased() {
@@ -209,7 +211,7 @@ fn value_record(kinds: &Kinds, kv: &Rc<KeyValue>) -> Vec<u8> {
 }
 
 fn read_snapshot(now: Now, codec: &mut Codec, bytes: &[u8]) -> Result<MemoryStore, RecoveryError> {
-    // Whether it is complete is seen first, so that nothing of it is held twice while it is read.
+    // Completeness is checked before anything is decoded, so that no data is in memory twice.
     let mut reader = Reader::new(bytes)?;
     let (mut records, mut complete) = (0, false);
     for record in reader.by_ref() {
@@ -229,7 +231,7 @@ fn read_snapshot(now: Now, codec: &mut Codec, bytes: &[u8]) -> Result<MemoryStor
             None
         }
     });
-    // The head comes before the values, and is short.
+    // The header records come before the values and are few.
     for record in Reader::new(bytes)?.take_while(|record| !matches!(record, Record::Value(_))) {
         match record {
             Record::Snapshot { revision: at, next_lease: next } => (revision, next_lease) = (at, Some(next)),
@@ -250,7 +252,7 @@ fn key_value(codec: &mut Codec, value: &Value<'_>) -> Result<KeyValue, CodecErro
     Ok(KeyValue { version: value.version, value: stored, entry })
 }
 
-/// Does again what a record says; whether it was a commit that was not in the snapshot.
+/// Replays a record; returns whether it was a commit that the snapshot does not contain.
 fn replay(now: Now, codec: &mut Codec, store: &mut MemoryStore, record: Record<'_>) -> Result<bool, RecoveryError> {
     match record {
         Record::Commit { revision, .. } if revision <= store.revision() => Ok(false),
@@ -357,7 +359,7 @@ mod tests {
         out
     }
 
-    /// What can be asked of a store: its state, its leases, its history since a revision.
+    /// Everything that can be queried from a store: its state, its leases, its history since a revision.
     fn state(store: &MemoryStore, since: Revision) -> String {
         let all = everything();
         let values: Vec<_> = store.range(&all.start, &all.end).collect();
@@ -389,7 +391,7 @@ mod tests {
             let recovered = recover(&journal).unwrap();
             let same = state(recovered.store.memory(), taken_at);
             prop_assert_eq!((same, recovered.end), (state(store.memory(), taken_at), journal.len()));
-            // Cut within the last step: it may be missing, and nothing else.
+            // Truncated within the last step: only that step may be missing.
             let cut = last + cut % (journal.len() - last + 1);
             let recovered = recover(&journal[..cut]).unwrap();
             let got = state(recovered.store.memory(), taken_at);

@@ -1,20 +1,20 @@
-//! Puts the responses of a byte store's watch together into what this port promises: one batch a revision, whole.
+//! Reassembles the watch responses of a byte store into what this port promises: one complete batch for each revision.
 
 use super::{Batch, StoreEvent};
 use crate::object::Revision;
 
-/// The responses of one watch of etcd, in order. Large ones come in fragments if the watch allows it, and a fragment
-/// may end within a revision.
+/// The responses of one etcd watch, in order. Large ones are fragmented if the watch allows it, and a fragment may end
+/// in the middle of a revision.
 #[derive(Debug, Default)]
 pub struct Fragments {
-    /// Events of the revision that may not be complete.
+    /// Events of a revision that may not be complete yet.
     open: Vec<StoreEvent>,
 }
 
 impl Fragments {
-    /// Takes a response: its events, the revision of its header, and whether it is a fragment with more to come.
-    /// Answers what of it is complete, a revision at a time; a response without events tells that nothing up to its
-    /// revision is missing.
+    /// Takes a response: its events, the revision in its header, and whether more fragments follow. Returns the
+    /// revisions that are now complete. A response without events says that every change up to its revision has been
+    /// sent.
     pub fn take(&mut self, header: Revision, events: Vec<StoreEvent>, more: bool) -> Vec<(Revision, Batch)> {
         let mut complete = Vec::new();
         if events.is_empty() && self.open.is_empty() && !more {

@@ -1,16 +1,17 @@
-//! The journal of a durable store, as bytes: checksummed records one after the other, and where they end.
+//! The journal of a durable store as bytes: a sequence of checksummed records, and a reader that reports how the bytes
+//! end.
 //!
-//! What comes in: [`Record`]s to append, or the bytes of a file to read. What goes out: bytes, or the records up to the
-//! first that is not whole, and what was wrong with it ([`Tail`]). What never happens: a record that was not written,
-//! or bytes that are cut without a word. Files, `fsync` and names are the driver's.
+//! What comes in: [`Record`]s to append, or the bytes of a file. What goes out: bytes, or the records up to the first
+//! one that is incomplete or damaged, and what is wrong with it ([`Tail`]). Never returns a record that was not
+//! written; never discards bytes without reporting it. The driver handles files, `fsync` and file names.
 //!
-//! A file is [`MAGIC`] and then frames: the length of the payload (32 bits, little-endian), the CRC-32C of length and
-//! payload (32 bits, little-endian), the payload. A payload is one byte that names the record, and its fields: numbers
-//! of 64 bits, little-endian, and strings of bytes behind their length in 32 bits. A snapshot is a file of the same
-//! format that opens with [`Record::Snapshot`] and counts only if it ends with [`Record::Complete`].
+//! A file is [`MAGIC`] followed by frames. A frame is the length of the payload (32 bits, little-endian), the CRC-32C
+//! of length and payload (32 bits, little-endian), and the payload. A payload is a tag byte followed by the record's
+//! fields: numbers as 64 bits, little-endian, and byte strings with a 32-bit length prefix. A snapshot is a file of the
+//! same format that starts with [`Record::Snapshot`] and is valid only if it ends with [`Record::Complete`].
 //!
-//! Whoever recovers reads the newest complete snapshot into [`MemoryStore::restore`](super::MemoryStore::restore), then
-//! the journal into [`MemoryStore::replay`](super::MemoryStore::replay), cuts the file at [`Reader::end`], and appends.
+//! To recover, read the newest complete snapshot into [`MemoryStore::restore`](super::MemoryStore::restore), then the
+//! journal into [`MemoryStore::replay`](super::MemoryStore::replay), truncate the file at [`Reader::end`], and append.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -19,32 +20,32 @@ use super::LeaseId;
 use crate::limits;
 use crate::object::Revision;
 
-/// What a file begins with; the number is the version of the format.
+/// The first bytes of a file; the number is the version of the format.
 pub const MAGIC: &[u8] = b"skeg journal 1\n";
 
-/// Length and checksum of a frame.
+/// Size of a frame's length and checksum.
 const HEAD: usize = 8;
 
 /// One entry of a journal or of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// Opens a snapshot: the state at this revision follows.
+    /// Starts a snapshot: the state at this revision follows.
     Snapshot {
-        /// Revision of the newest change in it.
+        /// Revision of the newest change in the snapshot.
         revision: Revision,
-        /// The lease that is granted next.
+        /// The id of the next lease to be granted.
         next_lease: LeaseId,
     },
-    /// A lease that was granted, or stands as the snapshot is taken.
+    /// A lease that was granted, or that exists when the snapshot is taken.
     Lease {
-        /// Its name.
+        /// Its id.
         lease: LeaseId,
-        /// For how long it lives after it was granted or kept alive.
+        /// Time to live after it was granted or kept alive.
         ttl_seconds: u64,
     },
-    /// A lease is over. Its keys go with the next commit.
+    /// A lease has ended. Its keys are deleted by a commit.
     Revoked {
-        /// Its name.
+        /// Its id.
         lease: LeaseId,
     },
     /// A key of a snapshot.
@@ -53,51 +54,51 @@ pub enum Record<'a> {
     Commit {
         /// The revision.
         revision: Revision,
-        /// In the order of the transaction.
+        /// The changes in the order of the transaction.
         changes: Vec<Change<'a>>,
     },
-    /// Revisions before this one may not be read any more.
+    /// Revisions before this one can no longer be read.
     Compacted {
-        /// The oldest that may be read.
+        /// The oldest revision that can be read.
         revision: Revision,
     },
     /// Ends a snapshot.
     Complete {
-        /// How many records came before this one.
+        /// How many records precede this one.
         records: u64,
     },
 }
 
-/// A key of a snapshot, as etcd's `KeyValue`.
+/// A key of a snapshot, like etcd's `KeyValue`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
-    /// The key, as the codec writes it.
+    /// The key, encoded by the codec.
     pub key: &'a [u8],
-    /// The value, as the codec writes it.
+    /// The value, encoded by the codec.
     pub value: &'a [u8],
     /// Revision of the put that created the key.
     pub create_revision: Revision,
     /// Revision of the last put.
     pub mod_revision: Revision,
-    /// Puts since creation.
+    /// Number of puts since creation.
     pub version: u64,
-    /// Lease that the key lives by.
+    /// Lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
-/// A change of a commit. Keys and values are as the codec writes them.
+/// A change in a commit. Keys and values are encoded by the codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
-    /// A key was written.
+    /// A key was put.
     Put {
         /// The key.
         key: &'a [u8],
-        /// What is there now.
+        /// The new value.
         value: &'a [u8],
-        /// Lease that the key lives by.
+        /// Lease that the key is attached to.
         lease: Option<LeaseId>,
     },
-    /// A key was removed.
+    /// A key was deleted.
     Delete {
         /// The key.
         key: &'a [u8],
@@ -107,31 +108,31 @@ pub enum Change<'a> {
 /// How the bytes of a file end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// With a whole record.
+    /// After a complete record.
     Clean,
-    /// Within a record, after which nothing else can be read: what was written as the machine stopped. It was never
-    /// acknowledged, so it may be cut off.
+    /// In the middle of a record, with no complete record after it: a write that was interrupted when the machine
+    /// stopped. It was never acknowledged, so it may be truncated.
     Torn {
-        /// Where it begins.
+        /// Offset at which it begins.
         at: usize,
-        /// How many bytes there are of it.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// With a record that is not what was written. If whole records follow it, acknowledged changes are lost: cutting
-    /// them off is for a person to decide.
+    /// With a damaged record. If complete records follow it, truncating would lose acknowledged changes, so an operator
+    /// must decide.
     Corrupt {
-        /// Where it begins.
+        /// Offset at which it begins.
         at: usize,
-        /// How many bytes there are from there on.
+        /// How many bytes there are from there to the end.
         bytes: usize,
-        /// How many whole records come after it.
+        /// How many complete records follow it.
         records_after: usize,
     },
-    /// With a record of an unknown name or form, whose checksum is right: a newer version wrote it.
+    /// With a record whose checksum is correct but whose tag or form is unknown: a newer version wrote it.
     Unknown {
-        /// Where it begins.
+        /// Offset at which it begins.
         at: usize,
-        /// Its name.
+        /// Its tag.
         tag: u8,
     },
 }
@@ -156,7 +157,7 @@ impl fmt::Display for Tail {
     }
 }
 
-/// The bytes are no journal at all, or one of another version.
+/// The bytes are not a journal, or a journal of another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAJournal;
 
@@ -172,12 +173,12 @@ impl fmt::Display for NotAJournal {
 
 impl std::error::Error for NotAJournal {}
 
-/// Begins a file.
+/// Appends the start of a file.
 pub fn begin(out: &mut Vec<u8>) {
     out.extend_from_slice(MAGIC);
 }
 
-/// Appends a record. It must be no longer than [`limits::JOURNAL_RECORD`]: a store refuses larger transactions.
+/// Appends a record. It must not be longer than [`limits::JOURNAL_RECORD`]; a store rejects larger transactions.
 pub fn append(out: &mut Vec<u8>, record: &Record<'_>) {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD]);
@@ -190,13 +191,13 @@ pub fn append(out: &mut Vec<u8>, record: &Record<'_>) {
     out[start + 4..start + HEAD].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The length counts too, so that zeros are no record.
+/// The checksum covers the length too, so that a run of zero bytes is never a valid record.
 fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&length), payload)
 }
 
-/// The records of a file, the oldest first; ends at the first that is not whole. Afterwards [`tail`](Self::tail) says
-/// why it ended.
+/// Reads the records of a file, oldest first, and ends at the first one that is incomplete or damaged. Afterwards,
+/// [`tail`](Self::tail) says why it ended.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -205,26 +206,26 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Of the bytes of a file.
+    /// Creates a reader for the bytes of a file.
     pub fn new(bytes: &'a [u8]) -> Result<Reader<'a>, NotAJournal> {
         if bytes.starts_with(MAGIC) {
             return Ok(Reader { bytes, end: MAGIC.len(), tail: Tail::Clean });
         }
         if MAGIC.starts_with(bytes) {
-            // The machine stopped as the file was begun; an empty one is whole.
+            // The machine stopped while the file was being started. An empty file is valid.
             let tail = if bytes.is_empty() { Tail::Clean } else { Tail::Torn { at: 0, bytes: bytes.len() } };
             return Ok(Reader { bytes: &[], end: 0, tail });
         }
         Err(NotAJournal)
     }
 
-    /// Where the last record that was read ends: what is behind it is to be cut off before anything is appended. Zero:
-    /// the file is to be begun anew.
+    /// Offset of the end of the last record that was read: everything after it must be truncated before anything is
+    /// appended. Zero means that the file must be started anew.
     pub fn end(&self) -> usize {
         self.end
     }
 
-    /// How the bytes end, once there are no more records.
+    /// How the bytes end; valid once there are no more records.
     pub fn tail(&self) -> &Tail {
         &self.tail
     }
@@ -265,13 +266,13 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
-/// Length and checksum as a frame claims them.
+/// The length and checksum in a frame's header.
 fn head(bytes: &[u8]) -> Option<(usize, u32)> {
     let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")));
     Some((word(0)? as usize, word(4)?))
 }
 
-/// The payload of the frame at the beginning, if it is whole and what was written.
+/// The payload of the first frame; `None` if it is incomplete or its checksum is wrong.
 fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let (length, sum) = head(bytes)?;
     if length == 0 || length > limits::JOURNAL_RECORD {
@@ -281,11 +282,12 @@ fn frame(bytes: &[u8]) -> Option<&[u8]> {
     (checksum((length as u32).to_le_bytes(), payload) == sum).then_some(payload)
 }
 
-/// How many whole records there are somewhere in these bytes.
+/// How many complete records there are at any offset in these bytes.
 fn whole_records(mut bytes: &[u8]) -> usize {
     let mut records = 0;
     while !bytes.is_empty() {
-        // Nearly all that is no frame is seen by its name, before anything is summed up.
+        // The tag is checked before the checksum, because it excludes nearly every offset that is not the start of a
+        // frame.
         let named = bytes.get(HEAD).is_some_and(|tag| (tag::FIRST..=tag::LAST).contains(tag));
         match if named { frame(bytes) } else { None } {
             Some(payload) => {
@@ -298,7 +300,7 @@ fn whole_records(mut bytes: &[u8]) -> usize {
     records
 }
 
-/// The names of records and changes.
+/// The tags of records and changes.
 mod tag {
     pub(super) const SNAPSHOT: u8 = 1;
     pub(super) const LEASE: u8 = 2;
@@ -371,7 +373,7 @@ fn write(out: &mut Vec<u8>, record: &Record<'_>) {
     }
 }
 
-/// What is left of a payload.
+/// The unread rest of a payload.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -399,7 +401,7 @@ impl<'a> Fields<'a> {
         self.number().and_then(NonZeroU64::new).map(LeaseId)
     }
 
-    /// A lease, or none.
+    /// A lease if there is one.
     fn lease_if_any(&mut self) -> Option<Option<LeaseId>> {
         self.number().map(|n| NonZeroU64::new(n).map(LeaseId))
     }
@@ -491,7 +493,7 @@ mod tests {
         ]
     }
 
-    /// The bytes of a journal, and where each record ends.
+    /// The bytes of a journal, and the offset at which each record ends.
     fn journal(records: &[Record<'_>]) -> (Vec<u8>, Vec<usize>) {
         let mut bytes = Vec::new();
         begin(&mut bytes);

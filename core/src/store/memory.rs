@@ -1,12 +1,12 @@
-//! The store in memory: etcd's semantics for simulations, tests and benchmarks.
+//! The in-memory store: etcd's semantics for simulations, tests and benchmarks.
 //!
-//! What comes in: requests of the store's clients ([`In`]). What goes out: replies and watch events ([`Out`]), a reply
-//! before the events of the change that it reports. What never happens: a revision with no change, a change without a
-//! revision, or a watch that sees half of a revision.
+//! What comes in: requests from the store's clients ([`In`]). What goes out: replies and watch events ([`Out`]); a
+//! reply precedes the events of the change that it reports. Never makes a revision without a change, or a change
+//! without a revision. A watch never receives part of a revision.
 //!
-//! The newest state is one ordered map per kind. Of the past it keeps the events from the last compaction on, the very
-//! ones that went to the watches; an old revision is the newest state with the later changes taken back. Time only ends
-//! leases.
+//! The newest state is one ordered map per kind. The history consists of the events since the last compaction, shared
+//! with the watches; the state at an old revision is computed from the newest state by undoing later changes. The
+//! passing of time has no effect except that leases expire.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,20 +23,20 @@ use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
 use crate::read_ahead::{Step, touch, touch_shared};
 
-/// Names a client of the store: one connection of one API server. A reconnect is another client.
+/// Identifies a client of the store: one connection of one API server. After a reconnect it is a different client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct StoreClient(pub u32);
 
-/// What the store can be told.
+/// Inputs of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum In {
-    /// A client asks, with an id that the reply will carry.
+    /// A request from a client, with an id that the reply repeats.
     Request(StoreClient, u64, StoreRequest),
-    /// A client's connection broke; its watches end.
+    /// A client's connection was closed; its watches end.
     Closed(StoreClient),
 }
 
-/// What the store says, and to whom.
+/// A message from the store to a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Out {
     /// The client.
@@ -47,7 +47,7 @@ pub struct Out {
 
 #[derive(Debug)]
 struct Watch {
-    /// Whose it is, and its name there.
+    /// The client that owns the watch, and the client's id for it.
     of: (StoreClient, WatchId),
     span: Span,
     from: Revision,
@@ -59,7 +59,7 @@ impl Watch {
         self.span.contains(key)
     }
 
-    /// What of a revision it covers, if anything.
+    /// The part of a batch that this watch covers; `None` if it covers nothing of it.
     #[inline(always)]
     fn part_of(&self, batch: &Batch) -> Option<Batch> {
         let covered = batch.iter().filter(|e| self.covers(e.key())).count();
@@ -78,29 +78,29 @@ struct Lease {
     keys: BTreeSet<StoreKey>,
 }
 
-/// An MVCC store in memory.
+/// An in-memory MVCC store.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The newest state of objects, by the number of their kind.
+    /// The newest state of objects, indexed by the number of their kind.
     objects: Vec<KeyMap<Rc<KeyValue>>>,
-    /// The newest state of everything else. In the order of [`StoreKey`] it comes after every object.
+    /// The newest state of all other keys. In the order of [`StoreKey`] they come after every object.
     others: BTreeMap<StoreKey, Rc<KeyValue>>,
     /// Changes at and after `compacted`, oldest first.
     log: VecDeque<Batch>,
     revision: Revision,
     compacted: Revision,
-    /// In order of their clients and ids.
+    /// Sorted by client and id.
     watches: Vec<Watch>,
-    /// How many revisions the last step made.
+    /// How many revisions the last step created.
     latest: usize,
-    /// Versions that nobody holds any more: the next ones take their places in memory, which are near.
+    /// Versions that nothing refers to any more. New versions reuse their memory, which is still in the cache.
     spare: Vec<Rc<KeyValue>>,
-    /// Scratch: the changes of the revision in the making.
+    /// Scratch space for the changes of the current revision.
     changes: Vec<StoreEvent>,
     leases: BTreeMap<LeaseId, Lease>,
     expiries: BTreeSet<(Mono, LeaseId)>,
     next_lease: NonZeroU64,
-    /// Leases that the last step granted (with their TTL in seconds) or ended.
+    /// Leases that the last step granted (with their TTL in seconds) or ended (`None`).
     leased: Vec<(LeaseId, Option<u64>)>,
 }
 
@@ -110,7 +110,7 @@ impl Default for MemoryStore {
     }
 }
 
-/// Reads what the end of an event will touch.
+/// Reads ahead the memory that dropping an event will touch.
 #[inline]
 fn read_ahead(event: &StoreEvent) {
     event.value.iter().for_each(touch_shared);
@@ -119,14 +119,14 @@ fn read_ahead(event: &StoreEvent) {
     }
 }
 
-/// Lets an object's metadata hold the same copy of the key as the store does.
+/// Makes an object's metadata share the store's copy of its key.
 fn share_key(kv: &KeyValue) {
     if let (StoreKey::Object(key), Stored::Object(object)) = (kv.key(), &kv.value) {
         object.meta().share_key(key);
     }
 }
 
-/// Holds a version, in the place of a spare one if there is any.
+/// Allocates a version, reusing a spare one if there is any.
 #[inline]
 fn hold(spare: Option<Rc<KeyValue>>, version: KeyValue) -> Rc<KeyValue> {
     let Some(mut place) = spare else { return Rc::new(version) };
@@ -135,7 +135,7 @@ fn hold(spare: Option<Rc<KeyValue>>, version: KeyValue) -> Rc<KeyValue> {
 }
 
 impl MemoryStore {
-    /// An empty store. Its revision is 1, as etcd's is.
+    /// Creates an empty store. Its revision is 1, as in etcd.
     pub fn new() -> MemoryStore {
         MemoryStore {
             objects: Vec::new(),
@@ -154,9 +154,9 @@ impl MemoryStore {
         }
     }
 
-    /// A store with the state of another one at a revision. What was before is compacted away: it can be read at this
-    /// revision and watched from the next one on. Leases begin anew, as with etcd after a restart. Keys are of one
-    /// version each, none newer than `revision`.
+    /// Creates a store with the state of another store at a revision. Everything earlier counts as compacted: the store
+    /// can be read at this revision and watched from the next one. Leases start a new TTL, as in etcd after a restart.
+    /// Each key must occur once, and none may be newer than `revision`.
     pub fn restore(
         now: Now,
         revision: Revision,
@@ -180,9 +180,9 @@ impl MemoryStore {
         store
     }
 
-    /// Does again what another store has committed at the next revision, without an answer or an event. Reading and
-    /// watching from before it is possible as if it had been done here. `Err` with the next revision if this is not it:
-    /// then something is missing, or was there already.
+    /// Replays a commit that another store made at the next revision, without a reply or an event. The replayed history
+    /// can be read and watched as if the commit had been made here. Returns `Err` with the expected revision if
+    /// `revision` is not the next one: a commit is then missing or was already replayed.
     pub fn replay(&mut self, revision: Revision, ops: impl IntoIterator<Item = Op>) -> Result<(), Revision> {
         let next = Revision(self.revision.0 + 1);
         if revision != next {
@@ -200,7 +200,7 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// A lease that another store has granted: the next one has a later name.
+    /// Replays a lease that another store granted; new leases get larger ids.
     pub fn replay_lease(&mut self, now: Now, lease: LeaseId, ttl_seconds: u64) {
         let ttl = Duration::from_secs(ttl_seconds);
         let expires = now.mono + ttl;
@@ -209,14 +209,14 @@ impl MemoryStore {
         self.next_lease = self.next_lease.max(lease.0.checked_add(1).expect("leases are numbered"));
     }
 
-    /// A lease that another store has ended, after its keys were deleted.
+    /// Replays the end of a lease in another store, after its keys were deleted.
     pub fn replay_revoked(&mut self, lease: LeaseId) {
         if let Some(ended) = self.leases.remove(&lease) {
             self.expiries.remove(&(ended.expires, lease));
         }
     }
 
-    /// A compaction of another store, as far as it goes further than what was restored.
+    /// Replays a compaction of another store if it goes further than the restored state.
     pub fn replay_compaction(&mut self, at: Revision) {
         self.compacted = self.compacted.max(at.min(self.revision));
     }
@@ -226,13 +226,13 @@ impl MemoryStore {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl.as_secs()))
     }
 
-    /// The lease that is granted next.
+    /// The id of the next lease to be granted.
     pub fn next_lease(&self) -> LeaseId {
         LeaseId(self.next_lease)
     }
 
     /// What the last call of `handle` or `handle_timeout` did to leases: those that it granted, with their TTL in
-    /// seconds, and those that it ended.
+    /// seconds, and those that it ended (`None`).
     pub fn just_leased(&self) -> &[(LeaseId, Option<u64>)] {
         &self.leased
     }
@@ -247,7 +247,7 @@ impl MemoryStore {
         self.compacted
     }
 
-    /// How many revisions are kept for reading and watching.
+    /// How many revisions are kept for reads and watches.
     pub fn history_len(&self) -> usize {
         self.log.len() - self.log.partition_point(|batch| batch[0].revision < self.compacted)
     }
@@ -281,7 +281,7 @@ impl MemoryStore {
         }
     }
 
-    /// Reads what writes of these objects will touch.
+    /// Reads ahead the memory that writes of these objects will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         for key in keys {
             match self.of_kind(key.kind).and_then(|map| map.read_ahead(key, step)) {
@@ -292,9 +292,9 @@ impl MemoryStore {
         }
     }
 
-    /// The newest values of `start..end`, in order.
+    /// The newest values in `start..end`, in order.
     pub fn range<'a>(&'a self, start: &StoreKey, end: &StoreKey) -> impl Iterator<Item = &'a Rc<KeyValue>> + use<'a> {
-        // Objects come first in the order of keys: a bound that is none ends or begins behind all of them.
+        // Objects sort before all other keys, so a bound that is not an object lies after all objects.
         let bound = |key: &StoreKey| match key {
             StoreKey::Object(key) => key.clone(),
             StoreKey::Fence(_) | StoreKey::Private(_) => ObjectKey::range_start(Kind(u16::MAX), ""),
@@ -308,18 +308,18 @@ impl MemoryStore {
         objects.map(|(_, kv)| kv).chain(others.into_iter().flatten().map(|(_, kv)| kv))
     }
 
-    /// Changes after `revision`, oldest first, as far as they have not been compacted away. For observers: costs what
-    /// has changed since.
+    /// Changes after `revision` that have not been compacted, oldest first. For observers; the cost is proportional to
+    /// the number of changes.
     pub fn changes_after(&self, revision: Revision) -> Vec<StoreEvent> {
         self.batches_after(revision).flat_map(|batch| batch.iter().cloned()).collect()
     }
 
-    /// What the last call of `handle` or `handle_timeout` changed, a batch a revision. For observers: costs nothing.
+    /// What the last call of `handle` or `handle_timeout` changed, one batch per revision. For observers; free of cost.
     pub fn just_changed(&self) -> impl Iterator<Item = &Batch> {
         self.log.range(self.log.len() - self.latest..)
     }
 
-    /// The newest state of every object of a kind, in order of their keys.
+    /// The newest state of every object of a kind, in key order.
     pub fn objects(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let entries = self.of_kind(kind).into_iter().flat_map(KeyMap::iter);
         entries.filter_map(|(key, kv)| match &kv.value {
@@ -465,7 +465,7 @@ impl MemoryStore {
 
     #[inline(always)]
     fn record(&mut self, event: StoreEvent) {
-        // etcd refuses such a transaction; whoever sends one has a bug.
+        // etcd rejects such a transaction; sending one is a bug in the client.
         let twice = self.changes.iter().any(|c| c.key() == event.key());
         assert!(!twice, "duplicate key given in txn request: {:?}", event.key());
         self.changes.push(event);
@@ -476,7 +476,7 @@ impl MemoryStore {
         self.log.range(self.log.partition_point(|batch| batch[0].revision <= revision)..)
     }
 
-    /// The state of `start..end` as it was at `at`, in terms of what differs from the newest state.
+    /// How the state of `start..end` at revision `at` differs from the newest state.
     fn differences(
         &self,
         start: &StoreKey,
@@ -486,7 +486,7 @@ impl MemoryStore {
         let mut differences = BTreeMap::new();
         let later = self.batches_after(at).flat_map(|batch| batch.iter());
         for event in later.filter(|e| e.key() >= start && e.key() < end) {
-            // The first change after `at` replaced what was there then.
+            // The first change after `at` replaced the value at `at`.
             differences.entry(event.key()).or_insert(event.previous.as_ref());
         }
         differences
@@ -504,7 +504,7 @@ impl MemoryStore {
         let mut present = self.range(start, end).peekable();
         let (mut kvs, mut count) = (Vec::new(), 0u64);
         loop {
-            // Where both know a key, the past decides; a key that was not there then is skipped.
+            // If both have a key, the past value counts; a key that did not exist then is skipped.
             let order = match (past.peek(), present.peek()) {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
@@ -537,7 +537,7 @@ impl MemoryStore {
         StoreReply::Watching { revision: Revision(from.0 - 1), watch }
     }
 
-    /// Sends what a new watch has missed.
+    /// Sends the past events that a new watch asked for.
     fn send_history(&self, client: StoreClient, id: WatchId, out: &mut Vec<Out>) {
         let Some(watch) = self.watches.iter().find(|w| w.of == (client, id)) else { return };
         for batch in self.batches_after(Revision(watch.from.0 - 1)) {
@@ -548,7 +548,7 @@ impl MemoryStore {
         }
     }
 
-    /// Closes the revision in the making: what it changed goes into the history and to the watches.
+    /// Ends the current revision: its changes go into the history and to the watches.
     #[inline(always)]
     fn publish(&mut self, out: &mut Vec<Out>) {
         let Some(first) = self.changes.first() else { return };
@@ -567,8 +567,9 @@ impl MemoryStore {
         }
     }
 
-    /// Lets go of some of what has been compacted away, twice as much as has come since the last time. Their memory is
-    /// used again while it is near, and no step waits for all of it; etcd's compaction deletes bit by bit as well.
+    /// Drops some of the compacted history, twice as much as was added since the last call. The memory is reused while
+    /// it is still in the cache, and no step has to wait for all of it; etcd's compaction deletes in small batches as
+    /// well.
     fn forget_some(&mut self) {
         let gone = |log: &VecDeque<Batch>| log.front().is_some_and(|batch| batch[0].revision < self.compacted);
         if !gone(&self.log) {
@@ -629,7 +630,7 @@ impl MemoryStore {
         StoreReply::Lease { revision: self.revision, lease: id, ttl_seconds: lease.ttl.as_secs() }
     }
 
-    /// Ends a lease; all its keys go at one revision.
+    /// Ends a lease; all its keys are deleted at one revision.
     fn revoke(&mut self, id: LeaseId) -> bool {
         let Some(lease) = self.leases.remove(&id) else { return false };
         self.expiries.remove(&(lease.expires, id));

@@ -1,4 +1,4 @@
-//! The stores of this crate against what every store must do, and what only they promise.
+//! Tests the stores of this crate: what every store must do, and what only these promise.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ enum Store {
     Durable(DurableStore),
 }
 
-/// A store of this crate, which answers at once.
+/// A store of this crate, which replies immediately.
 #[derive(Debug)]
 struct AtOnce {
     store: Store,
@@ -139,7 +139,7 @@ fn all_at(revision: Option<u64>) -> StoreRequest {
     StoreRequest::Range { span: Box::new(key("")..key("~")), at: revision.map(Revision), limit: 0 }
 }
 
-/// The first value of a range, and the revision of its put.
+/// The first value of a range and the revision of its put.
 fn first(reply: StoreReply) -> (String, u64) {
     match reply {
         StoreReply::Range { kvs, .. } => match &kvs[0].value {
@@ -156,7 +156,7 @@ fn what_is_let_go_after_a_compaction_is_nobodys() {
     let value = |n: u64| {
         if n.is_multiple_of(3) { vec![put("a", &n.to_string()), put("b", "x")] } else { vec![put("a", &n.to_string())] }
     };
-    // Revision n holds n.
+    // Revision n has the value n.
     (2..=300).for_each(|n| drop(ask(&mut store, do_ops(value(n)))));
     let StoreReply::Range { kvs: held, .. } = ask(&mut store, all_at(Some(90))) else { panic!("a range") };
     let StoreReply::Range { kvs, .. } = ask(&mut store, all_at(Some(50))) else { panic!("a range") };

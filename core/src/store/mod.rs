@@ -1,10 +1,11 @@
 //! The store: an MVCC keyspace with etcd's semantics, behind one set of messages.
 //!
-//! What comes in: [`StoreRequest`]s, each with an id of the asker's. What goes out: one [`StoreReply`] for each, and
-//! batches of [`StoreEvent`]s for each watch. What never happens: a reply that depends on anything but the requests
-//! before it. In memory here ([`MemoryStore`]), with a journal beside it ([`DurableStore`]), whose files are a
-//! driver's. etcd is another driver that speaks the same messages, so whoever talks to a store treats it as
-//! asynchronous from the first day.
+//! What comes in: [`StoreRequest`]s, each with an id chosen by the client. What goes out: one [`StoreReply`] for each,
+//! and batches of [`StoreEvent`]s for each watch. A reply never depends on anything but the requests before it.
+//!
+//! This module has the in-memory store ([`MemoryStore`]) and the same with a journal ([`DurableStore`]), whose files a
+//! driver handles. etcd can be another driver with the same messages, so every client of a store must treat it as
+//! asynchronous.
 //!
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
@@ -34,30 +35,31 @@ use smallvec::SmallVec;
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::{mix, mix_bytes};
 
-/// Name of an etcd lease (a key's time to live; not the Kubernetes kind).
+/// Id of an etcd lease (a time to live for keys; not the Kubernetes Lease object).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct LeaseId(pub NonZeroU64);
 
-/// Names a watch of one client of the store.
+/// Identifies a watch of one client of the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct WatchId(pub u64);
 
-/// What is kept under a key.
+/// The value of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
     /// An API object. Its `rv` is set to the revision of the commit.
     Object(Object),
-    /// A marker that says little but its revision, which is that of the commit too (fences, allocation ranges).
+    /// A marker whose main content is its revision, which is also the revision of the commit (fences, allocation
+    /// ranges).
     Mark(Revision, Rc<str>),
 }
 
 impl Stored {
-    /// A marker that is not stored yet.
+    /// Creates a marker that is not stored yet.
     pub fn mark(text: &str) -> Stored {
         Stored::Mark(Revision(0), Rc::from(text))
     }
 
-    /// The API object, unless it is a marker.
+    /// The API object; `None` for a marker.
     pub fn object(&self) -> Option<&Object> {
         match self {
             Stored::Object(object) => Some(object),
@@ -83,19 +85,19 @@ impl Stored {
     }
 }
 
-/// A key of the store: an object's key, or the fence of an election's Lease.
+/// A key of the store: the key of an object, the fence of an election's Lease, or a private key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum StoreKey {
     /// An API object.
     Object(ObjectKey),
-    /// Its revision is the epoch of the holder of this Lease; see [`Fence`](crate::api::Fence).
+    /// A fence. Its revision is the epoch of this Lease's holder; see [`Fence`](crate::api::Fence).
     Fence(ObjectKey),
-    /// Server-private state: allocation of cluster IPs and node ports.
+    /// State private to API servers: allocations of cluster IPs and node ports.
     Private(Rc<str>),
 }
 
 impl StoreKey {
-    /// The first key that can come after this one.
+    /// The smallest key that is greater than this one.
     pub fn successor(&self) -> StoreKey {
         let next = |key: &ObjectKey| ObjectKey::from_path(key.kind, &format!("{}\0", key.path()));
         match self {
@@ -106,26 +108,26 @@ impl StoreKey {
     }
 }
 
-/// A key with its value and revisions, as etcd's `KeyValue`. Behind an `Rc` it fills one line of the processor's cache:
-/// the history holds hundreds of thousands.
+/// A key with its value and revisions, as etcd's `KeyValue`. Behind an `Rc` it fills one cache line, because the
+/// history holds hundreds of thousands of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyValue {
-    /// Puts since creation; 1 at first.
+    /// Number of puts since creation, starting at 1.
     pub version: u64,
     /// The value.
     pub value: Stored,
-    /// What all versions of it have in common.
+    /// The part that all versions of the key share.
     pub entry: Rc<Entry>,
 }
 
-/// What stays as it is from put to put. Behind its `Rc` it fills one line as well.
+/// The part of a key that does not change from put to put. Behind an `Rc` it fills one cache line as well.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The key.
     pub key: StoreKey,
     /// Revision of the put that created the key.
     pub create_revision: Revision,
-    /// Lease that the key lives by.
+    /// Lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
@@ -153,80 +155,81 @@ pub enum Compare {
     Version(StoreKey, u64),
 }
 
-/// An operation of a transaction.
+/// An operation in a transaction.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Op {
-    /// Writes a key.
+    /// Puts a key.
     Put { key: StoreKey, value: Stored, lease: Option<LeaseId> },
-    /// Removes a key.
+    /// Deletes a key.
     Delete { key: StoreKey },
-    /// Reads a key.
+    /// Gets a key.
     Get { key: StoreKey },
 }
 
-/// Mostly one, which then stands in place.
+/// A list that usually has one element, which is then stored inline.
 pub type Few<T> = SmallVec<[T; 1]>;
 
-/// If all compares hold, `success` is carried out at one revision; otherwise `failure`.
+/// A transaction: if all compares hold, `success` is carried out, otherwise `failure`; all changes get one revision.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Txn {
     /// Conditions.
     pub compare: Few<Compare>,
-    /// Done if they hold.
+    /// Carried out if they hold.
     pub success: Few<Op>,
-    /// Done if they don't.
+    /// Carried out if they do not hold.
     pub failure: Vec<Op>,
 }
 
-/// The keys from one on up to, and without, another.
+/// A range of keys with an exclusive end.
 pub type Span = std::ops::Range<StoreKey>;
 
-/// All keys that are ours. The keys of others, if there are any, are not in it.
+/// All of Skeg's keys. Keys of other users of the same store are not included.
 pub fn everything() -> Span {
     let start = StoreKey::Object(ObjectKey::range_start(Kind(0), ""));
-    // Private keys sort last; none of ours begins with the last character there is.
+    // Private keys sort last, and none starts with the greatest character.
     start..StoreKey::Private(Rc::from("\u{10FFFF}"))
 }
 
-/// What is asked of the store. Small: what is rare is boxed.
+/// A request to the store. Rare variants are boxed to keep it small.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum StoreRequest {
     /// A transaction.
     Txn(Box<Txn>),
-    /// Reads a span in order, at a revision (or the newest), at most `limit` (zero: all).
+    /// Reads a span in order at a revision (`None`: the newest), at most `limit` keys (zero: all).
     Range { span: Box<Span>, at: Option<Revision>, limit: usize },
-    /// Watches a span from a revision on (zero: from now).
+    /// Watches a span from a revision (zero: from now).
     Watch { watch: WatchId, span: Box<Span>, from: Revision },
     /// Ends a watch.
     CancelWatch { watch: WatchId },
-    /// Forgets everything before a revision.
+    /// Discards the history before a revision.
     Compact { at: Revision },
-    /// Grants a lease of so many seconds.
+    /// Grants a lease with this TTL.
     LeaseGrant { ttl_seconds: u64 },
-    /// Keeps a lease alive for another TTL.
+    /// Restarts the TTL of a lease.
     LeaseKeepAlive { lease: LeaseId },
     /// Ends a lease and deletes its keys.
     LeaseRevoke { lease: LeaseId },
-    /// Asks for the newest revision: no older than this request, whoever answers. A driver of etcd reads for it, one
-    /// key, counted only and not serializable: an empty transaction is answered there without asking the quorum.
+    /// Asks for the newest revision, which must not be older than this request, whichever member replies. A driver for
+    /// etcd must read one key for this, count-only and not serializable, because etcd answers an empty transaction
+    /// without asking the quorum.
     Revision,
-    /// Asks for a notice of progress on all watches of the asker.
+    /// Requests a progress notification on all watches of the client.
     Progress,
 }
 
-/// The store's answer.
+/// The store's reply.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum StoreReply {
-    /// Of a transaction: whether the compares held, and what each `Get` read, in order.
+    /// To a transaction: whether the compares held, and what each `Get` read, in order.
     Txn { revision: Revision, succeeded: bool, results: Vec<Option<Rc<KeyValue>>> },
-    /// Of a range: the keys in order, whether there are more, and how many match in all.
+    /// To a range: the keys in order, whether there are more, and how many match in total.
     Range { revision: Revision, kvs: Vec<Rc<KeyValue>>, more: bool, count: u64 },
-    /// The watch stands; its events begin after this.
+    /// The watch was created; its events begin after this revision.
     Watching { revision: Revision, watch: WatchId },
-    /// The watch has ended. With `compacted`: because it asked for a revision older than that.
+    /// The watch has ended. `compacted` is set if it asked for a revision older than that one.
     WatchCanceled { watch: WatchId, compacted: Option<Revision> },
     /// Compacted.
     Compacted { revision: Revision },
@@ -234,15 +237,16 @@ pub enum StoreReply {
     Lease { revision: Revision, lease: LeaseId, ttl_seconds: u64 },
     /// Revoked.
     Revoked { revision: Revision },
-    /// The newest revision, as of the request or later.
+    /// The newest revision, at the time of the request or later.
     Revision { revision: Revision },
-    /// Notices of progress are on their way, each in its watch.
+    /// Progress notifications have been requested; they arrive on each watch.
     ProgressAsked,
-    /// Refused, or lost.
+    /// The request was rejected or its outcome is unknown.
     Error(StoreError),
 }
 
-/// Why the store refuses. All but [`Unavailable`](StoreError::Unavailable) say that nothing was changed.
+/// Why the store rejects a request. With every variant except [`Unavailable`](StoreError::Unavailable), nothing was
+/// changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum StoreError {
@@ -252,26 +256,27 @@ pub enum StoreError {
     FutureRevision { newest: Revision },
     /// No such lease (`ErrLeaseNotFound`).
     LeaseNotFound,
-    /// The request is longer than the store takes (`ErrRequestTooLarge`, 1.5 MiB in etcd).
+    /// The request is larger than the store accepts (`ErrRequestTooLarge`, 1.5 MiB in etcd).
     TooLarge,
-    /// The store's quota is used up (`ErrNoSpace`): it takes no writes until somebody makes room and disarms the alarm.
+    /// The store's quota is exhausted (`ErrNoSpace`): it accepts no writes until an operator frees space and disarms
+    /// the alarm.
     NoSpace,
-    /// This client may not do that (`ErrPermissionDenied`, `ErrInvalidAuthToken`).
+    /// This client is not permitted to do that (`ErrPermissionDenied`, `ErrInvalidAuthToken`).
     Denied,
-    /// The store can't be reached, has no quorum, or did not answer in time: the outcome is unknown.
+    /// The store cannot be reached, has no quorum, or did not reply in time: the outcome is unknown.
     Unavailable,
 }
 
-/// A change, as a watch sees it.
+/// A change as a watch receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreEvent {
-    /// The key, and what else the value has in common with its other versions. Of a key that was deleted some stores
-    /// tell the key alone: its `create_revision` is zero then.
+    /// The key and the data that all its versions share. For a deletion, some stores send only the key: its
+    /// `create_revision` is then zero.
     pub entry: Rc<Entry>,
-    /// What is there now; none: deleted.
+    /// The new value; `None` if the key was deleted.
     pub value: Option<Rc<KeyValue>>,
-    /// What was there before. None if there was nothing, or if the store leaves it out, as etcd does at and before the
-    /// revision that it is compacted to: see [`lacks_previous`](Self::lacks_previous).
+    /// The previous value. `None` if there was none or if the store omits it, as etcd does at and before its compacted
+    /// revision: see [`lacks_previous`](Self::lacks_previous).
     pub previous: Option<Rc<KeyValue>>,
     /// Revision of the change.
     pub revision: Revision,
@@ -284,13 +289,13 @@ impl StoreEvent {
         &self.entry.key
     }
 
-    /// Whether something was there before that the store leaves out.
+    /// Whether there was a previous value that the store omits.
     #[inline]
     pub fn lacks_previous(&self) -> bool {
         self.previous.is_none() && self.value.as_ref().is_none_or(|kv| kv.version > 1)
     }
 
-    /// Mixes into `hash` what was changed: the key, the revision, and of the value what differs from before.
+    /// Mixes the change into `hash`: the key, the revision, and the parts of the value that differ from before.
     #[inline]
     pub fn digest(&self, hash: u64) -> u64 {
         let hash = mix(hash, self.revision.0);
@@ -308,20 +313,20 @@ impl StoreEvent {
     }
 }
 
-/// From the store to one of its clients.
+/// A message from the store to one of its clients.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum FromStore {
-    /// Answers the request of this id.
+    /// Reply to the request with this id.
     Reply(u64, StoreReply),
-    /// Events of a watch, in order of revision; all events of one revision come in one batch. Without events: a
-    /// progress notice that nothing up to `revision` is missing.
+    /// Events of a watch, in order of revision; all events of one revision are in one batch. An empty batch is a
+    /// progress notification: no change up to `revision` is missing.
     Events { watch: WatchId, revision: Revision, events: Batch },
-    /// The store has ended a watch by itself. With `compacted`: because the watch was still at an older revision.
+    /// The store has ended a watch. `compacted` is set if the watch was still at an older revision.
     WatchCanceled { watch: WatchId, compacted: Option<Revision> },
-    /// What this store's notices of progress are worth. Said by the driver before anything else on a connection, unless
-    /// they are needless.
+    /// What this store's progress notifications guarantee. The driver sends it first on a connection, unless they are
+    /// not needed.
     Progress(Progress),
-    /// The connection broke: requests in flight have an unknown outcome, watches are gone.
+    /// The connection was lost: the outcome of requests in flight is unknown, and the watches have ended.
     Disconnected,
 }

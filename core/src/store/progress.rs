@@ -1,21 +1,21 @@
-//! What a store's notices of progress are worth to whoever waits for a revision.
+//! What a store's progress notifications guarantee to a client that waits for a revision.
 
-/// How a watcher of everything learns that it has reached a revision that changed nothing of what it watches.
+/// How a client that watches every key learns that it has reached a revision which changed none of the keys it watches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Progress {
-    /// It need not: every revision changes something there. So with a store of our own.
+    /// Not needed: every revision changes one of its keys. This is so for Skeg's own stores.
     #[default]
     Needless,
-    /// It asks for a notice, which comes after all events before it.
+    /// It requests a notification, which arrives after all earlier events.
     Ordered,
-    /// Notices may overtake events: it writes a key and waits for that event.
+    /// Notifications may overtake events: it writes a key and waits for the event of that key.
     Overtakes,
 }
 
 impl Progress {
-    /// Of an etcd server of this version, as its status tells it. A revision there counts the keys of others too.
-    /// Before 3.4.31 and 3.5.13 a notice may overtake events (etcd issue 15220; Kubernetes' `FeatureSupportChecker`
-    /// asks the same); a version that cannot be read is not trusted.
+    /// The guarantee of an etcd server with this version, as reported by its status. Revisions of etcd also count the
+    /// keys of other users. Before 3.4.31 and 3.5.13, a notification may overtake events (etcd issue 15220; Kubernetes'
+    /// `FeatureSupportChecker` makes the same check). An unparsable version is not trusted.
     pub fn of_etcd(version: &str) -> Progress {
         let release = version.split(['-', '+']).next().unwrap_or_default();
         let mut numbers = release.split('.').map(str::parse::<u32>);

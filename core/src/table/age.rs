@@ -1,4 +1,4 @@
-//! Ages, as people read them.
+//! Ages in human-readable form.
 //!
 //! Source: apimachinery `pkg/util/duration`.
 
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use crate::machine::Wall;
 
-/// The time from which ages are counted.
+/// The time at which ages are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Time(pub Wall);
 
-/// Microseconds since the epoch at a timestamp, if it is one.
+/// A timestamp in microseconds since the epoch; `None` if it cannot be parsed.
 fn micros(timestamp: &str) -> Option<i64> {
     timestamp.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
 }
 
 impl Time {
-    /// The time since a timestamp (RFC 3339); `<unknown>` where there is none.
+    /// The time since a timestamp (RFC 3339); `<unknown>` if it is empty or invalid.
     pub fn since(self, timestamp: &str) -> String {
         micros(timestamp).map_or("<unknown>".to_owned(), |then| human_micros(self.0.0 - then))
     }
 
-    /// The time between two timestamps; up to now where the second is missing, nothing where the first is.
+    /// The time between two timestamps: up to now if the second is missing, empty if the first is missing.
     pub fn between(self, from: &str, to: &str) -> String {
         let Some(from) = micros(from) else { return String::new() };
         human_micros(micros(to).unwrap_or(self.0.0) - from)
     }
 }
 
-/// The later of two timestamps; an empty one is before all others.
+/// The later of two timestamps; an empty one is the earliest.
 pub(super) fn later<'a>(a: &'a str, b: &'a str) -> &'a str {
     if micros(b) > micros(a) { b } else { a }
 }
@@ -36,13 +36,13 @@ pub(super) fn later<'a>(a: &'a str, b: &'a str) -> &'a str {
 fn human_micros(micros: i64) -> String {
     match u64::try_from(micros) {
         Ok(micros) => human_duration(Duration::from_micros(micros)),
-        // Clocks may differ by less than two seconds.
+        // A clock difference below two seconds is tolerated.
         Err(_) if micros > -2_000_000 => "0s".to_owned(),
         Err(_) => "<invalid>".to_owned(),
     }
 }
 
-/// A duration in at most three figures, its units as large as they may be (`HumanDuration`).
+/// A duration with at most three digits in the largest suitable units (`HumanDuration`).
 pub fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);

@@ -1,4 +1,4 @@
-//! Nodes, namespaces, events, who may do what, and what the cluster is configured with.
+//! Tables of nodes, namespaces, events, RBAC objects and cluster configuration.
 
 use serde_json::{Value, json};
 

@@ -1,9 +1,9 @@
-//! Tables: the columns that `kubectl get` shows of each kind, and the cells of an object.
+//! Tables: the columns that `kubectl get` shows for each kind, and the cells of an object.
 //!
-//! What comes in: an object as JSON, and the server's time. What goes out: cells, one a column, those of low priority
-//! (`-o wide`) included.
+//! What comes in: an object as JSON and the server's time. What goes out: one cell for each column, including the
+//! low-priority columns (`-o wide`).
 //!
-//! Source: upstream's `pkg/printers/internalversion/printers.go`; for kinds without columns of their own apiserver's
+//! Source: upstream's `pkg/printers/internalversion/printers.go`; for kinds without their own columns, apiserver's
 //! `pkg/registry/rest/table.go`.
 
 mod age;
@@ -29,27 +29,27 @@ pub struct Column {
     pub name: &'static str,
     /// `string`, `integer`, `boolean`, `number`.
     pub type_: &'static str,
-    /// Zero: always shown; more: only where there is room (`-o wide`).
+    /// Zero: always shown; greater than zero: shown only with `-o wide`.
     pub priority: i32,
 }
 
-/// A column of text that is always shown.
+/// A text column that is always shown.
 const fn text(name: &'static str) -> Column {
     Column { name, type_: "string", priority: 0 }
 }
 
-/// A column of whole numbers that is always shown.
+/// A number column that is always shown.
 const fn number(name: &'static str) -> Column {
     Column { name, type_: "integer", priority: 0 }
 }
 
-/// A column of text that is shown where there is room.
+/// A text column that is shown with `-o wide`.
 const fn wide(name: &'static str) -> Column {
     Column { name, type_: "string", priority: 1 }
 }
 
 impl Column {
-    /// As a `TableColumnDefinition`.
+    /// Its `TableColumnDefinition`.
     pub fn to_json(&self) -> Value {
         let (format, type_) = match self.name {
             "Name" => ("name", self.type_),
@@ -71,16 +71,16 @@ impl Column {
     }
 }
 
-/// The columns of a kind without any of its own.
+/// The columns of a kind without its own printer.
 const DEFAULT: &[Column] = &[text("Name"), text("Created At")];
 
-/// How a kind is shown.
+/// How a kind is printed.
 struct Printer {
     columns: &'static [Column],
     cells: fn(&Value, Time) -> Vec<Value>,
 }
 
-/// The printer of a kind, if it has one of its own.
+/// The printer of a kind; `None` if it uses the default.
 fn printer(kind: Kind) -> Option<Printer> {
     let family: [fn(Kind) -> Option<Printer>; 4] =
         [workload::printer, network::printer, storage::printer, cluster::printer];
@@ -100,7 +100,7 @@ pub fn cells(kind: Kind, object: &Value, now: Time) -> Vec<Value> {
     }
 }
 
-/// The `TableRowCondition` of an object that has run to its end.
+/// The `TableRowCondition` of an object that has completed; `None` for others.
 pub fn completed(kind: Kind, object: &Value) -> Option<Value> {
     let (reason, message) = match (kind, str_at(object, "/status/phase")) {
         (Kind::POD, "Succeeded") => ("Succeeded", "The pod has completed successfully."),
@@ -110,12 +110,12 @@ pub fn completed(kind: Kind, object: &Value) -> Option<Value> {
     Some(json!({"type": "Completed", "status": "True", "reason": reason, "message": message}))
 }
 
-/// Text at a path; empty where there is none.
+/// The string at a path; empty if there is none.
 fn str_at<'a>(object: &'a Value, path: &str) -> &'a str {
     object.pointer(path).and_then(Value::as_str).unwrap_or("")
 }
 
-/// Text at a path, or something else where there is none.
+/// The string at a path, or `or` if there is none.
 fn str_or<'a>(object: &'a Value, path: &str, or: &'a str) -> &'a str {
     match str_at(object, path) {
         "" => or,
@@ -123,12 +123,12 @@ fn str_or<'a>(object: &'a Value, path: &str, or: &'a str) -> &'a str {
     }
 }
 
-/// A number at a path; zero where there is none.
+/// The number at a path; zero if there is none.
 fn int_at(object: &Value, path: &str) -> i64 {
     object.pointer(path).and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// A list at a path.
+/// The list at a path; empty if there is none.
 fn list_at<'a>(object: &'a Value, path: &str) -> &'a [Value] {
     object.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -137,7 +137,7 @@ fn name(object: &Value) -> &str {
     str_at(object, "/metadata/name")
 }
 
-/// How long ago an object was created.
+/// Time since an object was created.
 fn age(object: &Value, now: Time) -> Value {
     json!(now.since(str_at(object, "/metadata/creationTimestamp")))
 }
@@ -148,7 +148,7 @@ fn labels(map: Option<&Value>) -> String {
     or_none(pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(","))
 }
 
-/// A `LabelSelector` in one line, `<none>` where it selects by nothing.
+/// A `LabelSelector` in one line; `<none>` if it is empty.
 fn label_selector(selector: Option<&Value>) -> String {
     let Some(selector) = selector else { return "<none>".to_owned() };
     match serde_json::from_value(selector.clone()) {
@@ -179,13 +179,13 @@ fn containers(list: &[Value]) -> [Value; 2] {
     [join("/name"), join("/image")]
 }
 
-/// The first of some texts, and how many more there are.
+/// The first `most` texts and how many more there are.
 fn first_of(all: &[String], most: usize) -> String {
     let shown = all[..all.len().min(most)].join(",");
     if all.len() > most { format!("{shown} + {} more...", all.len() - most) } else { shown }
 }
 
-/// The wall clock at a time; for tests.
+/// Converts a wall-clock time; for tests.
 impl From<Wall> for Time {
     fn from(wall: Wall) -> Time {
         Time(wall)

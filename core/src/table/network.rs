@@ -1,4 +1,4 @@
-//! Services, what stands behind them, and what stands before them.
+//! Tables of Services, their endpoints, and Ingresses and policies.
 
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ fn texts(list: &[Value]) -> Vec<String> {
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Addresses and names of a load balancer, each once, in order.
+/// Addresses and host names of a load balancer, sorted and without duplicates.
 fn load_balancer(o: &Value) -> Vec<String> {
     let mut found: Vec<String> = list_at(o, "/status/loadBalancer/ingress")
         .iter()

@@ -1,4 +1,4 @@
-//! The row of a pod: how many of its containers are ready, and the one word that says how it is.
+//! The table row of a pod: how many containers are ready, and its status in one word.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub(super) const COLUMNS: &[Column] = &[
     wide("Readiness Gates"),
 ];
 
-/// Restarts, and when the last of them was.
+/// Number of restarts and time of the last one.
 #[derive(Clone, Copy, Default)]
 struct Restarts<'a> {
     count: i64,
@@ -35,7 +35,7 @@ fn has(value: &Value, path: &str) -> bool {
     value.pointer(path).is_some_and(|v| !v.is_null())
 }
 
-/// `Error`, `Signal:9`, `ExitCode:1`: why a container has ended.
+/// Why a container terminated: `Error`, `Signal:9`, `ExitCode:1`.
 fn ended(status: &Value) -> String {
     match (str_at(status, "/state/terminated/reason"), int_at(status, "/state/terminated/signal")) {
         ("", 0) => format!("ExitCode:{}", int_at(status, "/state/terminated/exitCode")),
@@ -44,7 +44,7 @@ fn ended(status: &Value) -> String {
     }
 }
 
-/// What the init containers tell.
+/// What the states of the init containers say about the pod.
 struct Init<'a> {
     reason: Option<String>,
     ready: usize,
@@ -90,7 +90,7 @@ fn is_true(pod: &Value, type_: &str) -> bool {
     condition(pod, type_).is_some_and(|c| str_at(c, "/status") == "True")
 }
 
-/// Ready containers, the word for the pod, and its restarts.
+/// Number of ready containers, the status word, and the restarts.
 fn summary(pod: &Value) -> (usize, String, Restarts<'_>) {
     let phase = str_at(pod, "/status/phase");
     let mut reason = str_or(pod, "/status/reason", phase).to_owned();

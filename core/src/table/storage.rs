@@ -1,4 +1,4 @@
-//! Volumes, claims and classes; and what is configured: ConfigMaps, Secrets.
+//! Tables of volumes, claims and storage classes, and of ConfigMaps and Secrets.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub(super) fn printer(kind: Kind) -> Option<Printer> {
     Some(Printer { columns, cells })
 }
 
-/// `RWO,ROX`: access modes in short, in the order in which Kubernetes names them.
+/// Abbreviated access modes (`RWO,ROX`), in Kubernetes' order.
 fn access_modes(modes: &[Value]) -> String {
     let known =
         [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
@@ -32,7 +32,7 @@ fn phase(o: &Value) -> &str {
     if o.pointer("/metadata/deletionTimestamp").is_some() { "Terminating" } else { str_at(o, "/status/phase") }
 }
 
-/// The class of a volume or a claim; before there was a field, there was an annotation.
+/// The storage class of a volume or claim: the old annotation if it is set, otherwise the field.
 fn class(o: &Value) -> &str {
     match o.pointer("/metadata/annotations/volume.beta.kubernetes.io~1storage-class").and_then(Value::as_str) {
         Some(class) => class,

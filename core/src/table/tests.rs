@@ -22,7 +22,7 @@ fn every_kind_has_as_many_cells_as_columns() {
     }
 }
 
-/// A pod with one container, in the words that `kubectl get pods` shows of it.
+/// A pod with one container, compared with the cells of `kubectl get pods`.
 fn check_pod(status: Value, more: Value, want: [&str; 3]) {
     let mut pod = json!({"metadata": meta("p"), "status": status,
         "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]}});

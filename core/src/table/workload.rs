@@ -1,4 +1,4 @@
-//! Pods, and what makes pods.
+//! Tables of pods and workloads.
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ const REPLICA_SET: &[Column] = &[
     wide("Selector"),
 ];
 
-/// Of ReplicaSets and ReplicationControllers, whose selector is a plain map.
+/// Row of a ReplicaSet or ReplicationController.
 fn replica_set(o: &Value, now: Time) -> Vec<Value> {
     let [names, images] = containers(list_at(o, "/spec/template/spec/containers"));
     let selector = match o["kind"].as_str() {
@@ -248,7 +248,7 @@ fn autoscaler(o: &Value, now: Time) -> Vec<Value> {
     ]
 }
 
-/// `cpu: 12%/50%`: the metrics of an autoscaler, as they are and as they shall be.
+/// `cpu: 12%/50%`: current and target metrics of an autoscaler.
 fn targets(specs: &[Value], current: &[Value]) -> String {
     let show = |(i, spec): (usize, &Value)| -> String {
         let type_ = str_at(spec, "/type");

@@ -1,4 +1,4 @@
-//! Whatever goes wrong on the way, once it stops going wrong the node runs what the API says, and nothing else.
+//! Property: whatever faults occur, once they end the node runs exactly what the API says.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ enum Fault {
     LoseCommand(u8),
     KillSandbox(u8),
     Crash(u8),
-    /// The view goes back in time: the list comes from a server that lags by so many changes.
+    /// The view goes back in time: the list comes from a server that lags by this many changes.
     Rewind(u8),
     Wait(u8),
 }
@@ -85,7 +85,7 @@ impl World {
             }
             Fault::RestartAgent => self.restart_agent(),
             Fault::Disconnect => {
-                // What was said is lost, and so is the watch.
+                // All messages in flight and the watch are lost.
                 self.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(_))));
                 (self.api.watch, self.api.node_watch) = (None, None);
                 self.later(Duration::ZERO, Due::Input(In::Api(FromServer::Disconnected)));
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// The watch expires, and the next list shows the pods as they were so many changes ago.
+    /// Expires the watch; the next list shows the pods as they were this many changes ago.
     fn rewind(&mut self, changes: usize) {
         let Some(id) = self.api.watch.take() else { return };
         self.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(FromServer::Watch(..)))));

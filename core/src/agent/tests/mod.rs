@@ -1,4 +1,5 @@
-//! A whole agent against a small API and a small container runtime, told as transcripts of what the API was told.
+//! Tests a whole agent against a small API and a small container runtime. Results are transcripts of what the agent
+//! wrote to the API.
 
 mod faults;
 mod references;
@@ -23,8 +24,8 @@ use crate::random::Rng;
 const EPOCH: Wall = Wall(1_700_000_000_000_000);
 const LATENCY: Duration = Duration::from_millis(1);
 
-/// How containers of an image behave. Probes and hooks say themselves how they go: `exec` of `ok`, `fail`,
-/// `after N` (succeeds once the container has run for so many seconds), `until N`, `sleep N`.
+/// How containers of an image behave. Probes and hooks state their own result: an `exec` of `ok`, `fail`, `after N`
+/// (succeeds once the container has run for N seconds), `until N`, or `sleep N`.
 #[derive(Clone)]
 struct Behaviour {
     pull: Result<Duration, &'static str>,
@@ -45,7 +46,7 @@ struct FakeRuntime {
     containers: BTreeMap<ContainerId, FakeContainer>,
     behaviours: BTreeMap<String, Behaviour>,
     made: u32,
-    /// Commands that are swallowed, by name, so often.
+    /// How many commands of each name are lost.
     lose: BTreeMap<&'static str, u32>,
 }
 
@@ -56,9 +57,9 @@ struct FakeApi {
     watch: Option<ReqId>,
     node_watch: Option<ReqId>,
     history: Vec<WatchEvent>,
-    /// By how many changes the next list is behind.
+    /// By how many changes the next list lags.
     list_behind: usize,
-    /// The next writes are carried out (true) or not, and their replies lost.
+    /// For each of the next writes, whose reply is lost, whether it is carried out.
     lose: Vec<bool>,
     events: Vec<String>,
     requests: usize,
@@ -80,9 +81,9 @@ struct World {
     api: FakeApi,
     runtime: FakeRuntime,
     transcript: Vec<String>,
-    /// The completion of the command at hand is lost.
+    /// The completion of the current command is lost.
     mute: bool,
-    /// How often the agent was woken.
+    /// How often `handle_timeout` was called.
     wakeups: usize,
 }
 
@@ -430,7 +431,7 @@ impl World {
         }
     }
 
-    /// The pods, perhaps as they were some changes ago.
+    /// Lists the pods, possibly as they were some changes ago.
     fn list_pods(&mut self, kind: Kind) -> (Vec<Object>, Revision) {
         assert_eq!(kind, Kind::POD);
         let behind = std::mem::take(&mut self.api.list_behind);
@@ -528,7 +529,7 @@ impl World {
         }
     }
 
-    // What a story does.
+    // Steps of a test.
 
     fn say(&mut self, line: &str) {
         self.transcript.push(format!("{:.1} {}", self.now.as_secs_f64(), line.trim_end()));
@@ -558,7 +559,7 @@ impl World {
         self.incarnation += 1;
         self.agent = NodeAgent::new(self.config.clone(), Rng::stream(1, "n1", self.incarnation));
         (self.api.watch, self.api.node_watch) = (None, None);
-        // What was on its way to the old process is lost.
+        // Messages in flight to the old process are lost.
         self.queue.retain(|_, due| !matches!(due, Due::Input(_)));
     }
 
@@ -572,7 +573,7 @@ impl World {
     }
 }
 
-/// `name Phase[/Reason] TRUECONDITIONS container=state…`
+/// One line: `name Phase[/Reason] TRUECONDITIONS container=state…`
 fn describe(pod: &Pod) -> String {
     let s = &pod.status;
     let letter = |type_: &Text| match type_.as_str() {
@@ -626,7 +627,7 @@ fn probe(words: &[&str], period: i32, failures: i32) -> Value {
     json!({"exec": {"command": words}, "periodSeconds": period, "failureThreshold": failures})
 }
 
-/// A world whose agent has registered.
+/// A world whose agent has registered its Node.
 fn ready_world() -> World {
     let mut world = World::new();
     world.run_for(10.0);

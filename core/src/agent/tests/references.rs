@@ -1,4 +1,4 @@
-//! Pods that refer to ConfigMaps and Secrets that are there, are not, and come later.
+//! Pods that refer to ConfigMaps and Secrets that exist, do not exist, or are created later.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn env_from(name: &str) -> Value {
     with(container("a", "app:1"), "envFrom", json!([{"configMapRef": {"name": name}}]))
 }
 
-/// What the first container waits for, and why.
+/// Reason and message with which the first container waits.
 fn waits(world: &World, key: &ObjectKey) -> (String, String) {
     match &world.pod(key).status.container_statuses[0].state {
         ContainerState::Waiting { reason, message } => (reason.to_string(), message.to_string()),
@@ -62,7 +62,7 @@ fn an_environment_waits_for_what_it_names() {
     put(&mut world, "Secret", "password", json!({"other": "dg=="}));
     world.run_for(30.0);
     assert_eq!(waits(&world, &key), config_error("couldn't find key k in Secret d/password"));
-    // What was read is believed for a minute.
+    // A cached object is used for a minute.
     put(&mut world, "Secret", "password", json!({"k": "dg=="}));
     world.run_for(90.0);
     assert_eq!(waits(&world, &key), running());

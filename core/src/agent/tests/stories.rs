@@ -1,4 +1,4 @@
-//! Life stories of pods as golden transcripts.
+//! Whole pod lifecycles as golden transcripts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn registers_beats_and_comes_back() {
     let renewals = world.api.requests - requests;
     assert!((9..=12).contains(&renewals), "{renewals} requests in 100 s of rest");
 
-    // The controller took it for dead: it says again that it is not.
+    // The node lifecycle controller declared it unreachable: it reports itself ready again.
     let mut node = world.api.objects[&node_key].clone();
     if let Some(n) = node.get_mut::<core_v1::Node>() {
         n.status_mut().conditions.as_mut().unwrap()[3].status = "Unknown".to_owned();
@@ -38,8 +38,7 @@ fn registers_beats_and_comes_back() {
     world.run_for(1.0);
     assert_eq!(world.api.objects[&node_key].to_json()["status"]["conditions"][3]["status"], "True");
 
-    // The Node and its Lease are deleted: whoever did so meant it, until the agent is started anew. Then both come
-    // back.
+    // The Node and its Lease are deleted. That was intended, so they are not created again before the agent restarts.
     world.remove(&node_key);
     world.remove(&lease_key);
     world.run_for(120.0);
@@ -50,7 +49,7 @@ fn registers_beats_and_comes_back() {
     let lease = world.api.objects[&lease_key].to_json();
     assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"]);
 
-    // Somebody else makes the Node again: its status is reported and its Lease renewed as before.
+    // Another client creates the Node again: its status is reported and its Lease renewed as before.
     world.remove(&node_key);
     world.remove(&lease_key);
     world.run_for(20.0);
@@ -61,7 +60,7 @@ fn registers_beats_and_comes_back() {
     assert_eq!(node["status"]["conditions"][3]["status"], "True");
     assert_eq!(world.api.objects[&lease_key].to_json()["metadata"]["ownerReferences"][0]["uid"], "again");
 
-    // A new process adopts the Node that it finds.
+    // A new process adopts the existing Node.
     world.restart_agent();
     world.run_for(20.0);
     assert_eq!(world.api.objects[&node_key].uid(), node["metadata"]["uid"].as_str().unwrap());
@@ -296,7 +295,7 @@ fn an_agent_restart_changes_nothing_for_what_runs() {
     world.run_for(30.0);
     assert_eq!(world.transcript.len(), told, "{:?}", world.transcript);
 
-    // At every moment of a pod's way up, too.
+    // Deletion at every moment of a pod's start.
     world.delete(&key, 1);
     world.run_for(10.0);
     for i in 0..25 {
@@ -359,7 +358,7 @@ fn who_does_not_fit_is_turned_away() {
         message,
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 3000, capacity: 4000"
     );
-    // A restart of the agent rejects nobody who runs.
+    // A restart of the agent rejects no running pod.
     world.restart_agent();
     world.run_for(5.0);
     world.delete(&first, 1);
@@ -386,7 +385,7 @@ fn pods_that_vanish_are_killed() {
     world.remove(&key);
     world.run_for(5.0);
     assert!(world.runtime.sandboxes.is_empty() && world.agent.pods() == 0);
-    // While the agent is away, too; and another pod of that name waits until the old one is gone.
+    // Deletion while the agent is down; and another pod with that name waits until the old one is gone.
     let key = world.apply("p", json!({"containers": [container("a", "stubborn:1")]}));
     world.run_for(10.0);
     world.remove(&key);
@@ -482,7 +481,7 @@ fn readiness_gates_and_others_conditions() {
         world.run_for(5.0);
     };
     set(&mut world, "x.io/in", "True");
-    // As the node life cycle controller does to the pods of a node that it cannot reach.
+    // What the node lifecycle controller does to the pods of an unreachable node.
     set(&mut world, "Ready", "False");
     world.check(
         "10.0 p Pending IS a=ContainerCreating
@@ -525,8 +524,8 @@ fn lost_runtime_commands() {
     }
 }
 
-/// Found by seed 346 of the heavy swarm: the stand-in for a pod that only the runtime knew was written over the pod,
-/// labels and owner gone, while the API was being asked for it.
+/// Found by seed 346 of the heavy swarm: while the API was being asked about a pod that only the runtime knew, the
+/// placeholder for it was written over the pod, which lost its labels and owner.
 #[test]
 fn a_restarted_agent_whose_list_is_old_keeps_the_pods_that_run() {
     let mut world = ready_world();
@@ -537,7 +536,7 @@ fn a_restarted_agent_whose_list_is_old_keeps_the_pods_that_run() {
     world.restart_agent();
     world.api.list_behind = usize::MAX;
     for _ in 0..100 {
-        // The API server lags: its list is old, and its watch is silent.
+        // The API server lags: its list is stale and its watch is silent.
         world.queue.retain(|_, due| !matches!(due, Due::Input(In::Api(FromServer::Watch(..)))));
         world.run_for(0.001);
     }
