@@ -1,8 +1,8 @@
-//! Which dependants are an owner's own: adoption of orphans that match, release of what matches no longer.
+//! Which dependents an owner manages: adopts matching orphans and releases dependents that no longer match.
 //!
-//! As `controller_ref_manager.go`. An adoption is preceded by a look at the owner as it is stored (an empty patch at
-//! the revision that the view shows): an owner that has been deleted meanwhile must not adopt, or the garbage
-//! collector would take the orphan along.
+//! As in `controller_ref_manager.go`. Before an adoption, the stored owner is checked with an empty patch at the
+//! revision that the view shows. An owner that has been deleted in the meantime must not adopt, because the garbage
+//! collector would then delete the orphan too.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::Write;
 use crate::api::{Patch, Subresource};
 use crate::object::{Meta, Obj, Object, ObjectKey, OwnerReference, Resource, Revision, Selector, controller_of};
 
-/// The reference by which an owner manages a dependant (`metav1.NewControllerRef`).
+/// The owner reference of the managing owner (`metav1.NewControllerRef`).
 pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
     let info = owner.info();
     OwnerReference {
@@ -23,7 +23,7 @@ pub(super) fn controller_ref(owner: &Object) -> OwnerReference {
     }
 }
 
-/// A dependant that may be adopted or released.
+/// A dependent that may be adopted or released.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     key: &'a ObjectKey,
@@ -43,8 +43,8 @@ impl<'a> From<&'a Object> for Candidate<'a> {
     }
 }
 
-/// The adoptions and releases that make the candidates (orphans, and what the owner manages already) agree with the
-/// selector.
+/// The adoptions and releases after which the owner manages exactly the matching candidates. The candidates are orphans
+/// and the dependents that it already manages.
 pub(super) fn claim<'a>(
     owner: &Object,
     selector: &Selector,
@@ -69,7 +69,7 @@ pub(super) fn claim<'a>(
     writes
 }
 
-/// A patch that changes nothing and fails if the owner is not what the view shows.
+/// A patch that changes nothing and fails if the stored owner differs from the view.
 fn look(owner: &Object) -> Write {
     Write::Patch {
         key: owner.key(),
@@ -80,7 +80,8 @@ fn look(owner: &Object) -> Write {
     }
 }
 
-/// Replaces a candidate's references by those to other owners, and to this one if it is adopted.
+/// Removes the candidate's reference to this owner, keeps those to other owners, and adds one to this owner if `adopt`
+/// is true.
 fn set_owners(owner: &Object, candidate: Candidate<'_>, adopt: bool) -> Write {
     let mut references = candidate.meta.owner_references.clone().unwrap_or_default();
     references.retain(|r| r.uid != owner.uid());

@@ -1,4 +1,4 @@
-//! The controllers of the cluster itself: what keeps services, nodes, namespaces and garbage in order.
+//! The controllers of the cluster itself: services, nodes, namespaces and garbage collection.
 
 use super::Controller;
 use super::disruption::DisruptionController;
@@ -12,7 +12,7 @@ use super::pod_gc::PodGcController;
 use super::service_account::ServiceAccountController;
 use crate::object::Kinds;
 
-/// One of each, new, for a world of these kinds.
+/// One new instance of each controller, for a world with these kinds.
 pub fn cluster_controllers(kinds: &Kinds) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(EndpointsController),

@@ -1,4 +1,5 @@
-//! Whole processes over a bad line: what was declared comes about, and never too much of it.
+//! Whole controller managers over an unreliable connection: the declared state is reached and limits are never
+//! exceeded.
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn deployment(replicas: i32, image: &str, strategy: Value) -> Object {
     .unwrap()
 }
 
-/// A cluster with these many managers over a line that loses a fifth of all requests and shows changes late.
+/// A cluster with this many managers over a connection that loses a fifth of all requests and delays watch events.
 fn bad_cluster(seed: u64, managers: usize) -> Cluster {
     let mut cluster = Cluster::new(seed);
     cluster.loss = 20;
@@ -76,7 +77,7 @@ fn status(cluster: &Cluster, key: &ObjectKey) -> Value {
     cluster.server.objects[key].to_json()["status"].clone()
 }
 
-/// Breaks the connection again and again while work is under way: replies are lost at once, and views lag behind.
+/// Breaks the connection repeatedly while work is in progress, so that replies are lost and views lag.
 fn flap(cluster: &mut Cluster, seed: u64, check: impl Fn(&Cluster)) {
     for i in 0..60 {
         cluster.run_checked(Duration::from_millis(400 + (seed * 97 + i * 131) % 1500), &check);
@@ -113,7 +114,7 @@ fn a_shrinking_set_loses_no_pod_too_many() {
         let check = |c: &Cluster| assert!(c.server.pods().0 >= 4, "seed {seed}: too few pods");
         for replicas in [9, 6, 4] {
             edit(&mut cluster, &key, &json!({"spec": {"replicas": replicas}}));
-            // What ranks last changes all the while.
+            // The order in which pods rank for deletion changes all the time.
             for i in 0..20 {
                 cluster.run_checked(Duration::from_millis(700), check);
                 cluster.disconnect(0);
@@ -133,13 +134,13 @@ fn a_shrinking_set_loses_no_pod_too_many() {
 fn a_new_leader_makes_no_pod_that_the_old_one_made() {
     for seed in 1..6 {
         let mut cluster = bad_cluster(seed, 2);
-        // Longer than it takes to become the leader: a stand-by knows less than the leader that it follows.
+        // The lag is longer than it takes to become the leader, so a standby's view is older than its leader's writes.
         cluster.lag = Duration::from_secs(60);
         let now = cluster.now;
         cluster.server.create(now, replica_set(30)).unwrap();
         let check = |c: &Cluster| assert!(c.server.pods().0 <= 30, "seed {seed}: too many pods");
         for life in 0..4 {
-            // Both die in the midst of their work in turn, and come back as ones that know nothing.
+            // The two managers die in turn in the middle of their work, and restart without any state.
             cluster.run_checked(Duration::from_secs(15 + 5 * life), check);
             cluster.restart((life % 2) as usize, manager(&format!("m{life}"), seed + 100 + life));
             cluster.run_checked(MINUTE, check);
@@ -176,7 +177,7 @@ fn a_rollout_keeps_its_bounds_on_a_bad_line() {
         assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(8), &json!(8)), "seed {seed}");
         let reasons: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|c| c["reason"].clone()).collect();
         assert!(reasons.contains(&json!("NewReplicaSetAvailable")), "seed {seed}: {reasons:?}");
-        // The history is limited to one old ReplicaSet.
+        // `revisionHistoryLimit` keeps one old ReplicaSet.
         assert_eq!(cluster.server.of(Kind::REPLICA_SET).count(), 2, "seed {seed}");
     }
 }

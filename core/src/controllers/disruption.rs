@@ -1,6 +1,6 @@
 //! The disruption controller: how many pods of each PodDisruptionBudget may be evicted.
 //!
-//! It writes the status; the eviction subresource of the API server spends what the status allows.
+//! It writes the status; the API server's eviction subresource uses up what the status allows.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -32,7 +32,8 @@ static WATCHED: &[Watched] = &[
     Watched { kind: Kind::STATEFUL_SET, indexes: &[] },
 ];
 
-/// Keeps the status of budgets. Keys are budgets, and pods that were to be disrupted and were not.
+/// Maintains the status of PodDisruptionBudgets. Keys are budgets, and pods with a DisruptionTarget condition that may
+/// be stale.
 #[derive(Debug, Default)]
 pub struct DisruptionController;
 
@@ -100,7 +101,7 @@ fn pod_keys(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     }
 }
 
-/// What a budget selects; nothing where it has no selector, `None` where it cannot be read.
+/// The selector of a budget: it selects nothing if it is not set; `None` if it is invalid.
 fn selector_of(pdb: &PodDisruptionBudget) -> Option<Selector> {
     match &pdb.spec.selector {
         None => Some(Selector::nothing()),
@@ -130,7 +131,7 @@ fn pods_of<'a>(views: &'a Views, namespace: &str, selector: &Selector) -> Vec<&'
     }
 }
 
-/// `spec.replicas` of a workload; none of what has no such thing.
+/// `spec.replicas` of a workload; `None` for an object without replicas.
 fn replicas(object: &Object) -> Option<i32> {
     match object {
         Object::ReplicaSet(o) => Some(o.spec.replicas.unwrap_or(1)),
@@ -147,7 +148,7 @@ fn replicas(object: &Object) -> Option<i32> {
     }
 }
 
-/// How many pods there should be, by the controllers of those that there are, and the pods that have none.
+/// How many pods are expected according to the controllers of the existing pods, and the pods without a controller.
 fn expected_scale(views: &Views, pods: &[&Pod]) -> Result<(i32, usize), String> {
     let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
     let mut unmanaged = 0;
@@ -180,7 +181,7 @@ fn workload<'a>(views: &'a Views, namespace: &str, owner: &crate::object::OwnerR
     view.get(&ObjectKey::new(kind, namespace, &owner.name)).filter(|o| o.uid() == owner.uid)
 }
 
-/// UID of the Deployment above a pod's ReplicaSet.
+/// UID of the Deployment that owns a pod's ReplicaSet.
 fn deployment_of(views: &Views, namespace: &str, owner: &crate::object::OwnerReference) -> Option<String> {
     let set = workload(views, namespace, owner)?.get::<apps_v1::ReplicaSet>()?;
     let above = controller_of(&set.meta)?;
@@ -192,7 +193,7 @@ fn scale_of(views: &Views, namespace: &str, owner: &crate::object::OwnerReferenc
     if let Some(set) = object.get::<apps_v1::ReplicaSet>()
         && let Some(above) = controller_of(&set.meta)
     {
-        // A ReplicaSet that something else manages has the scale of that.
+        // If a ReplicaSet has a managing owner, the owner's scale counts.
         return replicas(workload(views, namespace, above)?);
     }
     replicas(object)
@@ -290,7 +291,7 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
     plan
 }
 
-/// Equal but for how absent things are written.
+/// Whether two statuses are equal apart from how absent values are written.
 fn same_status(a: &PodDisruptionBudgetStatus, b: &PodDisruptionBudgetStatus) -> bool {
     let plain = |s: &PodDisruptionBudgetStatus| {
         let mut s = s.clone();
@@ -304,7 +305,7 @@ fn is_healthy(pod: &Pod, disrupted: &BTreeMap<String, Time>) -> bool {
     pod.meta.deletion_timestamp.is_none() && !disrupted.contains_key(pod.name()) && is_pod_ready(pod)
 }
 
-/// The evictions that are admitted and not yet seen as deletions; those that never came; when to look again.
+/// The evictions that were admitted but whose deletion has not been seen; those that timed out; when to check again.
 fn disrupted_pods<'a>(
     pdb: &PodDisruptionBudget,
     pods: &[&'a Pod],
@@ -320,7 +321,7 @@ fn disrupted_pods<'a>(
             overdue.push(*pod);
             continue;
         }
-        // A second more: the comparison above is strict, and times in objects are whole seconds.
+        // One second more, because the comparison above is strict and timestamps in objects are whole seconds.
         let left = end.since(wall) + Duration::from_secs(1);
         recheck = Some(recheck.map_or(left, |r: Duration| r.min(left)));
         disrupted.insert(name.clone(), time.clone());
@@ -362,7 +363,7 @@ fn is_target(pod: &Pod) -> bool {
     pod.meta.deletion_timestamp.is_none() && pod.status.condition(&TARGET).is_some_and(|c| c.status == Text::TRUE)
 }
 
-/// Takes the DisruptionTarget condition back from a pod that was not deleted within two minutes.
+/// Resets the DisruptionTarget condition of a pod that was not deleted within two minutes.
 fn stale_target(views: &Views, key: &ObjectKey, now: Now) -> Plan {
     let mut plan = Plan::nothing();
     let Some(pod) = views.get::<core_v1::Pod>(key).filter(|p| is_target(p)) else { return plan };

@@ -1,8 +1,8 @@
-//! The EndpointSlice controller: the endpoints of each service, a hundred to a slice.
+//! The EndpointSlice controller: the endpoints of each service, at most a hundred per slice.
 //!
 //! Changes are kept small: an endpoint stays in its slice, slices that must be written anyway are filled first, a new
-//! slice is made only where nothing else has room, and one that would go is used again. Slices of a service that is
-//! gone go with it by their owner reference.
+//! slice is created only if no other has room, and a slice that would be deleted is reused. Slices of a deleted service
+//! are garbage-collected through their owner reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use crate::object::{
 
 /// Label of a slice that names its service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Label of a slice that names who keeps it.
+/// Label of a slice that names the controller which manages it.
 pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
 
@@ -37,7 +37,7 @@ static WATCHED: &[Watched] = &[
     Watched { kind: Kind::NODE, indexes: &[] },
 ];
 
-/// Keeps EndpointSlices. Keys are services.
+/// Maintains EndpointSlices. Keys are services.
 #[derive(Debug, Default)]
 pub struct EndpointSliceController;
 
@@ -83,7 +83,7 @@ fn is_ours(labels: Option<&Labels>) -> bool {
     labels.and_then(|l| l.get(MANAGED_BY_LABEL)).is_some_and(|v| v == MANAGED_BY)
 }
 
-/// A node that comes, goes or changes its zone concerns the services of its pods.
+/// Adds the services of a node's pods if the node was created or deleted or its zone changed.
 fn services_of_node(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     if let (Some(old), Some(new)) = (&change.old, &change.new) {
         let zone = |o: &Object| o.labels().and_then(|l| l.get(ZONE_LABEL)).cloned();
@@ -96,12 +96,12 @@ fn services_of_node(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     }
 }
 
-/// What tells the ports of slices apart.
+/// The ports of a slice; endpoints with the same ports may share a slice.
 type PortSet = Vec<(String, String, Option<i32>, Option<String>)>;
-/// What tells endpoints apart: address and UID of the pod.
+/// The identity of an endpoint: address and UID of the pod.
 type EndpointId = (String, String);
 
-/// A slice as it will be; `object` is what is stored, if anything.
+/// A slice as it will be; `object` is the stored slice, if there is one.
 struct Draft {
     object: Option<EndpointSlice>,
     ports: PortSet,
@@ -157,7 +157,7 @@ fn sync(views: &Views, service: &Service) -> Plan {
     plan
 }
 
-/// The endpoints that there should be, by the ports that they have.
+/// The endpoints that should exist, grouped by their ports.
 fn desired_endpoints(
     views: &Views,
     service: &Service,
@@ -171,7 +171,8 @@ fn desired_endpoints(
         let node = pod.spec.node.as_deref();
         let known = node.and_then(|n| views.named::<core_v1::Node>("", n));
         if node.is_some() && known.is_none() && !publish {
-            // As kube-controller-manager: not without its node. The node's arrival brings the service back here.
+            // As in kube-controller-manager, a pod is left out while its node is not in the view. The event of the
+            // node's creation requeues the service.
             continue;
         }
         let zone = known.and_then(|n| n.meta.labels.as_ref()?.get(ZONE_LABEL)).filter(|z| !z.is_empty()).cloned();
@@ -209,7 +210,7 @@ fn endpoint(
     }
 }
 
-/// Hints for `spec.trafficDistribution`: an endpoint is meant for its own zone, and with PreferSameNode for its node.
+/// Hints for `spec.trafficDistribution`: an endpoint is for its own zone, and with PreferSameNode for its own node.
 fn hints(service: &Service, ready: bool, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
     let distribution = service.spec.traffic_distribution.as_deref()?;
     let close = matches!(distribution, "PreferClose" | "PreferSameZone" | "PreferSameNode");
@@ -249,7 +250,8 @@ fn slice_ports(slice: &EndpointSlice) -> PortSet {
     ports
 }
 
-/// Fits the desired endpoints into the existing slices; the slices that there will be, and those left over.
+/// Distributes the desired endpoints over the existing slices. Returns the slices that should exist and those that are
+/// left over.
 fn fit(
     existing: Vec<&EndpointSlice>,
     mut desired: BTreeMap<PortSet, BTreeMap<EndpointId, discovery_v1::Endpoint>>,
@@ -267,7 +269,7 @@ fn fit(
         place(&mut drafts, &ports, missing.into_values().collect());
     }
     if drafts.is_empty() {
-        // A service without endpoints has one empty slice, so that readers can tell "none" from "not yet".
+        // A service without endpoints gets one empty slice, so that readers can tell "none" from "not yet".
         let new = Draft { object: None, ports: PortSet::new(), endpoints: Vec::new(), changed: true };
         drafts.push(new);
     }
@@ -283,7 +285,8 @@ fn fit(
     (drafts, unused)
 }
 
-/// A slice with those of its endpoints that are still wanted, which are taken out of `wanted`. None if none is.
+/// Keeps those endpoints of a slice that are still wanted, and removes them from `wanted`. `None` if no endpoint is
+/// kept.
 fn keep(
     slice: &EndpointSlice,
     ports: PortSet,
@@ -305,7 +308,7 @@ fn keep(
     (!endpoints.is_empty()).then(|| Draft { object: Some(slice.clone()), ports, endpoints, changed })
 }
 
-/// Finds room for endpoints without a slice.
+/// Finds slices for endpoints that have none.
 fn place(drafts: &mut Vec<Draft>, ports: &PortSet, mut missing: Vec<discovery_v1::Endpoint>) {
     let max = limits::MAX_ENDPOINTS_PER_SLICE;
     for draft in drafts.iter_mut().filter(|d| d.changed && d.ports == *ports) {
@@ -330,7 +333,7 @@ fn place(drafts: &mut Vec<Draft>, ports: &PortSet, mut missing: Vec<discovery_v1
     }
 }
 
-/// The service's labels, and those of slices.
+/// The labels of a service's slices: the service's own and those that mark slices.
 fn slice_labels(service: &Service) -> Labels {
     let mut labels = service.meta.labels.clone().unwrap_or_default();
     labels.remove(HEADLESS_LABEL);
@@ -556,7 +559,7 @@ mod tests {
         assert_eq!(slice["endpoints"][0]["hints"], json!({"forZones":[{"name":"zone-a"}]}));
     }
 
-    /// One random event: which pod, and what becomes of it.
+    /// A random event: which pod, and what happens to it.
     fn event() -> impl Strategy<Value = (usize, u8)> {
         (0usize..260, any::<u8>())
     }

@@ -1,6 +1,6 @@
-//! The endpoints controller: one Endpoints object a service, of the same name.
+//! The Endpoints controller: one Endpoints object for each service, with the same name.
 //!
-//! Services without a selector, and of type ExternalName, are left alone: their endpoints are someone else's.
+//! Services without a selector and ExternalName services are left alone, because others manage their endpoints.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ static WATCHED: &[Watched] = &[
     Watched { kind: Kind::ENDPOINTS, indexes: &[] },
 ];
 
-/// Keeps Endpoints. Keys are services; an Endpoints without a service has a key of its own.
+/// Maintains Endpoints. Keys are services, including deleted services whose Endpoints still exist.
 #[derive(Debug, Default)]
 pub struct EndpointsController;
 
@@ -69,7 +69,8 @@ impl Controller for EndpointsController {
     }
 }
 
-/// Deletes the Endpoints of a service that is gone: at once if the service was seen to go, otherwise if they are ours.
+/// Deletes the Endpoints of a deleted service: immediately if the deletion was seen, otherwise only if this controller
+/// manages the Endpoints.
 fn leftover(views: &Views, key: &ObjectKey, current: &Endpoints) -> Plan {
     let mut plan = Plan::nothing();
     let ours = current.meta.labels.as_ref().and_then(|l| l.get(MANAGED_BY_LABEL)).is_some_and(|v| v == MANAGED_BY);
@@ -141,10 +142,11 @@ fn sync(views: &Views, service: &Service, current: Option<&Endpoints>) -> Plan {
     plan
 }
 
-/// What tells ports of Endpoints apart: name, protocol, number, application protocol. `None`: a pod without ports.
+/// The identity of a port in Endpoints: name, protocol, number, application protocol. `None` stands for a pod without
+/// ports.
 type PortId<'a> = Option<(&'a str, &'a str, i32, Option<&'a str>)>;
 
-/// The subsets in canonical form: ports that lead to the same set of addresses are together (`RepackSubsets`).
+/// The subsets in canonical form: ports with the same set of addresses are in one subset (`RepackSubsets`).
 fn desired_subsets(service: &Service, pods: &[&Pod]) -> Vec<EndpointSubset> {
     let publish = service.spec.publish_not_ready_addresses == Some(true);
     let family = families(service).first().copied().unwrap_or(Family::V4);
@@ -207,7 +209,8 @@ fn endpoint_address(ip: &str, pod: &Pod, service: &Service) -> EndpointAddress {
     }
 }
 
-/// Cuts the subsets down to `max` addresses, ready ones first and each subset in proportion; whether it had to.
+/// Truncates the subsets to `max` addresses, keeping ready addresses first and each subset in proportion. Returns
+/// whether it had to.
 fn truncate(subsets: &mut Vec<EndpointSubset>, max: usize) -> bool {
     let count = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
     let ready: usize = subsets.iter().map(|s| count(&s.addresses)).sum();
@@ -255,7 +258,7 @@ mod tests {
         fake.get(Kind::ENDPOINTS, "d/s").map(Object::to_json)
     }
 
-    /// Ready and not-ready addresses with their ports, one string a subset.
+    /// Ready and not-ready addresses with their ports, one string for each subset.
     fn shape(endpoints: &Value) -> Vec<String> {
         let ips = |s: &Value, f: &str| -> String {
             s[f].as_array().into_iter().flatten().map(|a| a["ip"].as_str().unwrap()).collect::<Vec<_>>().join(",")

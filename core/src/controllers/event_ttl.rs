@@ -1,4 +1,5 @@
-//! Events live for an hour after they last happened. (In Kubernetes a lease of etcd ends them; here it is a sweep.)
+//! Deletes Events one hour after they last occurred. (In Kubernetes, an etcd lease does this; here it is a periodic
+//! sweep.)
 
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use crate::object::{Event, Kind, ObjectKey};
 
 static WATCHED: &[Watched] = &[Watched { kind: Kind::EVENT, indexes: &[] }];
 
-/// Deletes Events that are too old. There is one key, for the sweep.
+/// Deletes expired Events. It has a single key, for the sweep.
 #[derive(Debug)]
 pub struct EventTtlController {
     sweep: ObjectKey,
@@ -35,7 +36,7 @@ impl Controller for EventTtlController {
     }
 
     fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
-        // Once begun, the sweep comes back by itself.
+        // After the first sweep, the key requeues itself.
         if change.new.is_some() && self.next_sweep == Mono::ZERO {
             keys.push(self.sweep.clone());
         }
@@ -66,7 +67,7 @@ impl Controller for EventTtlController {
     }
 }
 
-/// When an Event last happened, by the latest of its many times.
+/// When an Event last occurred: the latest of its timestamps.
 fn last_seen(event: &Event) -> Wall {
     let spec = &event.spec;
     let times = [event.meta.creation_timestamp.as_ref(), spec.first_timestamp.as_ref(), spec.last_timestamp.as_ref()];

@@ -1,4 +1,4 @@
-//! A cluster of one reader for tests: plans are carried out on the views at once, as an API server would.
+//! A fake cluster for tests of one controller: plans are applied to the views immediately, as an API server would.
 
 use serde_json::{Value, json};
 
@@ -8,13 +8,13 @@ use crate::client::{Change, Views};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision};
 
-/// 2024-01-01T00:00:00Z and `secs` seconds.
+/// 2024-01-01T00:00:00Z plus `secs` seconds.
 pub(crate) fn at(secs: u64) -> Now {
     let wall = Wall(1_704_067_200_000_000 + secs as i64 * 1_000_000);
     Now { mono: Mono(secs * 1_000_000_000), wall }
 }
 
-/// From JSON; panics where it does not fit.
+/// An object from JSON; panics if it is invalid.
 pub(crate) fn object(value: Value) -> Object {
     Object::from_json(value).expect("a well-formed object")
 }
@@ -26,7 +26,7 @@ pub(crate) fn with(base: Object, patch: Value) -> Object {
     object(value)
 }
 
-/// A running, ready pod of namespace `d` with label `app: web`; its address is made of its name's digits.
+/// A running, ready pod in namespace `d` with label `app: web`; its address is made from the digits in its name.
 pub(crate) fn pod(name: &str, node: &str) -> Object {
     let n: u32 = name.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
     let ip = format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
@@ -36,7 +36,7 @@ pub(crate) fn pod(name: &str, node: &str) -> Object {
         "status":{"phase":"Running","podIP":ip,"podIPs":[{"ip":ip}],"conditions":[{"type":"Ready","status":"True"}]}}))
 }
 
-/// A cluster-IP service of namespace `d` that selects `app: web` at port 80.
+/// A ClusterIP service in namespace `d` that selects `app: web` at port 80.
 pub(crate) fn service(name: &str) -> Object {
     object(json!({"apiVersion":"v1","kind":"Service",
         "metadata":{"name":name,"namespace":"d","uid":format!("svc-{name}")},
@@ -51,16 +51,16 @@ pub(crate) fn node(name: &str) -> Object {
         "spec":{},"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady"}]}}))
 }
 
-/// Views, and a store's revision.
+/// Views, and the revision of the store.
 pub(crate) struct Fake {
     pub(crate) views: Views,
     pub(crate) rv: u64,
-    /// What no controller has observed yet.
+    /// Changes that no controller has observed yet.
     changes: Vec<Change>,
 }
 
 impl Fake {
-    /// With these objects stored.
+    /// Creates it with these stored objects.
     pub(crate) fn new(kinds: &[Kind], objects: impl IntoIterator<Item = Object>) -> Fake {
         let mut fake = Fake { views: Views::of(kinds, []), rv: 1, changes: Vec::new() };
         for object in objects {
@@ -69,7 +69,7 @@ impl Fake {
         fake
     }
 
-    /// Stores an object as the next revision; every view has seen it.
+    /// Stores an object at the next revision; every view shows it.
     pub(crate) fn put(&mut self, mut object: Object) {
         self.advance();
         object.set_rv(Revision(self.rv));
@@ -94,7 +94,7 @@ impl Fake {
         self.views.view(kind).get(&ObjectKey::from_path(kind, path))
     }
 
-    /// Revision of every view moves on by one.
+    /// Advances the revision of every view by one.
     pub(crate) fn advance(&mut self) {
         self.rv += 1;
         let kinds: Vec<Kind> = self.views.iter().map(crate::client::View::kind).collect();
@@ -103,7 +103,7 @@ impl Fake {
         }
     }
 
-    /// Reconciles a key and carries the plan out; answers it.
+    /// Reconciles a key, applies the plan and returns it.
     pub(crate) fn step(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) -> Plan {
         self.changes.drain(..).for_each(|change| controller.observe(&change, now));
         let plan = controller.reconcile(&self.views, key, now);
@@ -113,7 +113,7 @@ impl Fake {
         plan
     }
 
-    /// Reconciles until there is nothing left to write.
+    /// Reconciles a key until there is nothing left to write.
     pub(crate) fn settle(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) {
         for _ in 0..20 {
             if self.step(controller, key, now).writes.is_empty() {

@@ -1,12 +1,12 @@
-//! The owner garbage collector: what is owned goes when its owners are gone.
+//! The garbage collector: deletes objects whose owners no longer exist.
 //!
-//! Invariant: a child is deleted only when its owners are. Views are behind, so that an owner is not in the view
-//! proves nothing by itself. It is proof if the view is of a revision at which the reference already stood (an owner
-//! is older than a reference to its UID), or if the owner was seen to go; UIDs never come back. Every delete carries
-//! the revision of the child that the verdict was about.
+//! Invariant: never deletes a child while one of its owners exists. Views lag, so the absence of an owner from a view
+//! proves nothing by itself. It is proof if the view has reached a revision at which the reference already existed (an
+//! owner is created before a reference to its UID), or if the owner's deletion was seen; UIDs are never reused. Every
+//! delete carries the revision of the child on which the decision was based.
 //!
-//! Keys: an object that may be garbage, or that waits for its dependants with a finalizer; and `#uid` of an owner that
-//! was seen to go, which stands for all its dependants.
+//! Keys: an object that may be garbage, or that waits for its dependents with a finalizer; and `#uid` of an owner whose
+//! deletion was seen, which stands for all its dependents.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,8 +25,8 @@ macro_rules! watched {
     ($($kind:ident)*) => { &[$(Watched { kind: Kind::$kind, indexes: &[Index::Owner] }),*] };
 }
 
-/// Every stored kind but Events, which live by time, and Leases, which change all the time and whose owners, nodes, are
-/// the node lifecycle controller's.
+/// All stored kinds except Events, which expire by time, and Leases, which change all the time and whose owners are
+/// nodes; the node lifecycle controller deletes those.
 static WATCHED: &[Watched] = watched! {
     NAMESPACE NODE POD SERVICE ENDPOINTS REPLICATION_CONTROLLER SERVICE_ACCOUNT CONFIG_MAP SECRET PERSISTENT_VOLUME
     PERSISTENT_VOLUME_CLAIM POD_TEMPLATE RESOURCE_QUOTA LIMIT_RANGE REPLICA_SET DEPLOYMENT STATEFUL_SET DAEMON_SET
@@ -39,7 +39,7 @@ static WATCHED: &[Watched] = watched! {
     MUTATING_ADMISSION_POLICY MUTATING_ADMISSION_POLICY_BINDING API_SERVICE
 };
 
-/// Deletes what nobody owns any more, and lets owners go once their dependants are gone or set free.
+/// Deletes objects without owners, and removes the finalizers of owners once their dependents are deleted or orphaned.
 #[derive(Debug, Default)]
 pub struct GarbageCollector {
     kinds: Kinds,
@@ -48,7 +48,7 @@ pub struct GarbageCollector {
 }
 
 impl GarbageCollector {
-    /// For a world of these kinds.
+    /// Creates a garbage collector for a world with these kinds.
     pub fn new(kinds: Kinds) -> GarbageCollector {
         GarbageCollector { kinds, ..GarbageCollector::default() }
     }
@@ -59,7 +59,7 @@ impl Controller for GarbageCollector {
         "generic-garbage-collector"
     }
 
-    /// The kinds of the definitions that are established.
+    /// The kinds of the established CustomResourceDefinitions.
     fn watches_also(&self, views: &Views) -> Vec<Watched> {
         let definitions = views.view(Kind::CUSTOM_RESOURCE_DEFINITION).iter();
         let kinds = definitions.filter_map(|(_, definition)| match definition {
@@ -131,7 +131,7 @@ impl Controller for GarbageCollector {
     }
 }
 
-/// Updates first, then the deletes, which then go out at once.
+/// Orders updates first and then the deletes, which are then sent together.
 fn order(plan: &mut Plan) {
     plan.writes.sort_by_key(|w| matches!(w, Write::Delete { .. }));
 }
@@ -156,13 +156,14 @@ fn blocks(dependant: &Object, uid: &str) -> bool {
     refs.any(|r| r.uid == uid && r.block_owner_deletion == Some(true))
 }
 
-/// Everything that names this UID as an owner.
+/// All objects with an owner reference to this UID.
 fn dependants<'a>(views: &'a Views, uid: &'a str) -> impl Iterator<Item = &'a Object> + use<'a> {
     let kinds = WATCHED.iter().map(|w| w.kind).chain(views.custom().iter().copied());
     kinds.flat_map(move |kind| views.view(kind).indexed(Index::Owner, uid))
 }
 
-/// An owner is gone: one key for all dependants, or, where the view only went back in time, one each.
+/// Handles the disappearance of an owner: adds one key for all dependents, or, if the view only went back in time, one
+/// key for each dependent.
 fn owner_went(owner: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
     let certain = views.view(owner.kind()).revision() >= owner.rv();
     let mut dependants = dependants(views, owner.uid()).peekable();
@@ -173,7 +174,7 @@ fn owner_went(owner: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
     }
 }
 
-/// Owners of `dependant` that wait with a finalizer may have waited for this.
+/// Adds the owners of `dependant` that have a finalizer and may have waited for this.
 fn waiting_owners(kinds: &Kinds, dependant: &Object, views: &Views, keys: &mut Vec<ObjectKey>) {
     for reference in dependant.meta().owner_references.iter().flatten() {
         if let Owner::Present(owner) = find_owner(kinds, views, dependant, reference)
@@ -185,7 +186,7 @@ fn waiting_owners(kinds: &Kinds, dependant: &Object, views: &Views, keys: &mut V
     }
 }
 
-/// The kind that an established definition brings, once its world knows it.
+/// The kind of an established definition; `None` until the world's registry has it.
 fn served_kind(definition: &Dynamic, kinds: &Kinds) -> Option<Kind> {
     let conditions = definition.status.as_ref()?.get("conditions")?.as_array()?;
     let established = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
@@ -193,12 +194,12 @@ fn served_kind(definition: &Dynamic, kinds: &Kinds) -> Option<Kind> {
     kinds.by_resource(spec["group"].as_str()?, spec["names"]["plural"].as_str()?)
 }
 
-/// What a view says of an owner.
+/// What a view says about an owner.
 enum Owner<'a> {
     Present(&'a Object),
-    /// Not in this view.
+    /// It is not in this view.
     Absent(&'a View),
-    /// Of a kind that is not watched, or that cannot own this object: it is never held to be gone.
+    /// Its kind is not watched or cannot own this object: it is never assumed to be gone.
     Unknown,
 }
 
@@ -236,8 +237,9 @@ fn without_owners(object: &Object, drop: impl Fn(&OwnerReference) -> bool) -> Wr
     Write::Update(next, Subresource::None)
 }
 
-/// Sets the dependants of an owner free; when none is left, lets the owner go. The second in a pass of its own: by
-/// then the view is as new as the writes of the first, and shows dependants that were made just before the deletion.
+/// Orphans the dependents of an owner; when there are none left, removes the owner's finalizer. The removal is a
+/// separate pass: by then the view has reached the writes of the first pass, and so shows dependents that were created
+/// just before the deletion.
 fn release(views: &Views, owner: &Object, plan: &mut Plan) {
     let uid = owner.uid();
     plan.writes.extend(dependants(views, uid).map(|d| without_owners(d, |r| r.uid == uid)));
@@ -254,8 +256,8 @@ impl GarbageCollector {
         order(plan);
     }
 
-    /// Decides about one object that is not being deleted (`attemptToDeleteItem`). The owner with UID `dead` is gone
-    /// for certain.
+    /// Decides about one object that is not being deleted (`attemptToDeleteItem`). The owner with UID `dead` is known
+    /// to be gone.
     fn judge(&mut self, views: &Views, object: &Object, dead: Option<&str>, plan: &mut Plan) {
         let references = object.meta().owner_references.as_deref().unwrap_or(&[]);
         let key = object.key();
@@ -298,7 +300,7 @@ impl GarbageCollector {
     }
 }
 
-/// The policy that the object's own finalizers ask for.
+/// The deletion policy that the object's own finalizers ask for.
 fn standing_policy(object: &Object) -> Propagation {
     if has_finalizer(object, ORPHAN) {
         Propagation::Orphan
@@ -309,8 +311,8 @@ fn standing_policy(object: &Object) -> Propagation {
     }
 }
 
-/// The object goes before its owner, and its own dependants before it. Where a dependant of it already waits in the
-/// same way there is a circle, and the object must stop to block its owners.
+/// Deletes the object before its owner, and its own dependents before it. If one of its dependents already waits in the
+/// same way, there is a cycle, and the object must no longer block its owners.
 fn delete_before_owner(views: &Views, object: &Object) -> Write {
     let blocking = object.meta().owner_references.iter().flatten().any(|r| r.block_owner_deletion == Some(true));
     if blocking && dependants(views, object.uid()).any(waits_for_dependants) {
@@ -347,7 +349,7 @@ mod tests {
         WATCHED.iter().map(|w| w.kind).collect()
     }
 
-    /// A ConfigMap with these owners: UIDs `rs-x` are ReplicaSets called `x`, others are ConfigMaps.
+    /// A ConfigMap with these owners: UIDs `rs-x` are ReplicaSets named `x`, others are ConfigMaps.
     fn thing(name: &str, owners: &[&str]) -> Object {
         let refs: Vec<Value> = owners
             .iter()
@@ -384,7 +386,7 @@ mod tests {
         meta.owner_references.iter().flatten().map(|r| r.uid.clone()).collect()
     }
 
-    /// Carries out what `keys` and `reconcile` say until nothing is left; every object counts as changed at first.
+    /// Carries out what `keys` and `reconcile` return until nothing is left; at first, every object counts as changed.
     fn collect(fake: &mut Fake) {
         let mut gc = GarbageCollector::default();
         for _ in 0..10 {
@@ -446,7 +448,8 @@ mod tests {
         let reached = fake.rv;
         fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached - 1));
         assert!(fake.step(&mut gc, &key("child"), at(0)).requeue_after.is_some());
-        // The child changes on; the view of its owner only has to reach the revision at which doubt arose.
+        // The child keeps changing, but the owner's view only has to reach the revision at which the owner was first
+        // missing.
         let mut child = fake.get(Kind::CONFIG_MAP, "d/child").unwrap().clone();
         child.set_rv(Revision(reached + 50));
         fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), child);
@@ -533,7 +536,7 @@ mod tests {
         ) {
             let objects: Vec<Object> = refs.iter().enumerate().map(|(i, (owner, owned))| {
                 let owner = format!("t{owner}");
-                // Owners are older: references go to smaller numbers, so there is no circle.
+                // Owners are older: references point to smaller numbers, so there is no cycle.
                 let owned = *owned && owner < format!("t{i}");
                 let owners: Vec<&str> = owned.then_some(owner.as_str()).into_iter().collect();
                 thing(&format!("t{i}"), &owners)

@@ -1,7 +1,7 @@
-//! The controller manager: one process that runs every controller, under one election, over one connection.
+//! The controller manager: one process that runs all controllers, with one leader election and one connection.
 //!
-//! What comes in: messages of the server. What goes out: requests. What never happens: a controller's write without
-//! the leadership of the moment; a controller that goes on with what it knew in an earlier term.
+//! What comes in: messages from the server. What goes out: requests. Never lets a controller write without current
+//! leadership. Never lets a controller continue with state from an earlier term.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use crate::object::{Kind, Kinds, ObjectKey, Revision};
 use crate::random::{Rng, mix};
 use crate::read_ahead::Step;
 
-/// Part of the connection that the elector has; the informers and the runners have blocks after it.
+/// The elector's part of the connection; the informers and the runners use blocks of parts after it.
 const ELECTOR_PART: u16 = 1;
-/// The informers start when the election has had its first answer, so that a leader's first lists are of its term;
-/// they don't wait longer than this.
+/// The informers start after the election's first reply, so that a leader's first lists are not older than its term;
+/// but they wait at most this long.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How a controller manager is set up.
+/// Configuration of a controller manager.
 #[derive(Clone, Debug)]
 pub struct ManagerConfig {
-    /// `--leader-elect` identity; unique among the replicas.
+    /// `--leader-elect` identity; must be unique among the replicas.
     pub identity: Rc<str>,
-    /// `--leader-elect`. Without, the manager acts at once and its writes carry no fence.
+    /// `--leader-elect`. If false, the manager acts immediately and its writes carry no fence.
     pub leader_elect: bool,
     /// Whether controllers record Events.
     pub record_events: bool,
-    /// Whether the controllers read the views of one set of informers, as upstream's do. Otherwise each has its own,
-    /// with a lag of its own: that costs more and shows more, so simulations with faults run so.
+    /// Whether the controllers share one set of informers, as upstream's do. Otherwise each controller has its own,
+    /// which lag independently: this costs more and exposes more bugs, so simulations with faults use it.
     pub share_informers: bool,
     /// The kinds of its world.
     pub kinds: Kinds,
@@ -52,47 +52,47 @@ impl Default for ManagerConfig {
 struct Group {
     informers: Informers,
     runners: Vec<usize>,
-    /// Those whose controllers watch a kind, by informer.
+    /// For each informer, the runners whose controllers watch its kind.
     readers: Vec<Vec<usize>>,
 }
 
-/// Who takes the messages of a part.
+/// The recipient of messages for a part of the connection.
 #[derive(Clone, Copy, Debug)]
 enum Route {
     Nobody,
     Elector,
-    /// An informer of a group.
+    /// An informer of a group: index of the group, index of the informer.
     Informer(usize, usize),
     Runner(usize),
 }
 
 type MakeControllers = Box<dyn Fn() -> Vec<Box<dyn Controller>>>;
 
-/// Runs every controller. See the module's documentation.
+/// Runs all controllers. See the module's documentation.
 pub struct ControllerManager {
     make: MakeControllers,
     elector: Option<Elector>,
     groups: Vec<Group>,
     runners: Vec<Runner>,
-    /// Each runner's group.
+    /// For each runner, the index of its group.
     group_of: Vec<usize>,
     routes: Vec<Route>,
-    /// Each runner's deadline as of its last step; a step of one runner moves no other's.
+    /// For each runner, its deadline after its last step; a step of one runner changes no other runner's deadline.
     deadlines: Vec<Option<Deadline>>,
-    /// Whether a runner waits for writes of its own, as of its last step.
+    /// For each runner, whether it waits to see its own writes, as of its last step.
     waiting: Vec<bool>,
-    /// Whether any does.
+    /// Whether any runner does.
     some_wait: bool,
-    /// The first of all deadlines. Kept, since most events move none.
+    /// The earliest of all deadlines, cached because most events change no deadline.
     next: Option<Deadline>,
-    /// Whether one has moved since.
+    /// Whether a deadline has changed since it was cached.
     moved: bool,
     started: bool,
-    /// When the informers start at the latest; known from the first step on.
+    /// Latest time at which the informers start; set by the first step.
     start_by: Option<Mono>,
-    /// The term that the runners' state belongs to.
+    /// The leadership term that the runners' state belongs to.
     term: Option<Revision>,
-    /// Scratch: what an informer has just learnt.
+    /// Scratch space for the changes of an informer's view.
     changes: Vec<Change>,
 }
 
@@ -103,18 +103,20 @@ impl std::fmt::Debug for ControllerManager {
 }
 
 impl ControllerManager {
-    /// A manager of all controllers.
+    /// Creates a manager of all controllers.
     pub fn new(config: ManagerConfig, rng: Rng) -> ControllerManager {
         let all = config.clone();
         ControllerManager::with_controllers(config, Box::new(move || super::all(&all)), rng)
     }
 
-    /// What its controllers have been told of the cluster, for observers: a kind may be there once a controller.
+    /// The views of its controllers, for observers. If informers are not shared, a kind may occur once for each
+    /// controller.
     pub fn views(&self) -> impl Iterator<Item = &View> {
         self.groups.iter().flat_map(|group| group.informers.views().all())
     }
 
-    /// A manager of these controllers; `make` is called again when leadership was lost, for new ones that know nothing.
+    /// Creates a manager of these controllers. After leadership was lost, `make` is called again to create controllers
+    /// without state.
     pub fn with_controllers(config: ManagerConfig, make: MakeControllers, mut rng: Rng) -> ControllerManager {
         let mut fork = |n: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(n)));
         let elector = config.leader_elect.then(|| {
@@ -174,12 +176,12 @@ impl ControllerManager {
         manager
     }
 
-    /// Whether its controllers may act at this moment.
+    /// Whether its controllers may write at this time.
     pub fn is_leader(&self, now: Now) -> bool {
         self.mandate(now).is_some()
     }
 
-    /// Reads what news of these objects, all of one kind, will touch.
+    /// Reads ahead the memory that changes of these objects, all of one kind, will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         let Some(kind) = keys.first().map(|key| key.kind) else { return };
         for group in &self.groups {
@@ -189,7 +191,7 @@ impl ControllerManager {
         }
     }
 
-    /// The runners, one a controller; for checkers and for explanations of what has not converged.
+    /// The runners, one for each controller; for invariant checkers and for explaining what has not converged.
     pub fn runners(&self) -> &[Runner] {
         &self.runners
     }
@@ -201,7 +203,7 @@ impl ControllerManager {
         }
     }
 
-    /// The mandate of the moment, with every runner's state brought into its term.
+    /// Returns the current mandate after bringing every runner's state into its term.
     #[inline(always)]
     fn settle(&mut self, now: Now, out: &mut Vec<ToServer>) -> Option<Mandate> {
         let mandate = self.mandate(now);
@@ -232,7 +234,7 @@ impl ControllerManager {
         self.some_wait = self.waiting.contains(&true);
     }
 
-    /// After a step of a runner: notes its deadline, and steps down if the server said so.
+    /// Completes a step of a runner: caches its deadline, and steps down if the server rejected its fence.
     fn after(&mut self, now: Now, index: usize, out: &mut Vec<ToServer>) {
         let deadline = self.runners[index].poll_timeout();
         let waits = self.runners[index].waits();
@@ -268,7 +270,7 @@ impl ControllerManager {
         self.after(now, index, out);
     }
 
-    /// Hands a message to an informer, and what it has learnt from it to whom it concerns.
+    /// Passes a message to an informer, and the resulting changes to the runners that read the view.
     #[inline(always)]
     fn learn(&mut self, now: Now, group: usize, informer: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mut changes = std::mem::take(&mut self.changes);
@@ -290,7 +292,8 @@ impl ControllerManager {
         }
     }
 
-    /// Informers for the kinds that the controllers of a group have learnt of, and no more for those that are gone.
+    /// Starts informers for custom kinds that the controllers of a group now read, and stops those of kinds that are no
+    /// longer served.
     #[cold]
     fn follow_definitions(&mut self, now: Now, group: usize, out: &mut Vec<ToServer>) {
         let of = &mut self.groups[group];
@@ -351,7 +354,7 @@ impl ControllerManager {
 }
 
 impl ControllerManager {
-    /// Hands a message to whom it is for.
+    /// Routes a message to its recipient.
     fn take(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
         let route = match input {
             FromServer::Reply(id, _) | FromServer::Watch(id, _) => {
@@ -372,7 +375,7 @@ impl ControllerManager {
                 return;
             }
         };
-        // Watch events move no informer's deadline.
+        // Watch events change no informer's deadline.
         self.moved |= !matches!(input, FromServer::Watch(..));
         match route {
             Route::Nobody => {}
@@ -408,7 +411,7 @@ impl ControllerManager {
         }
     }
 
-    /// The first of all deadlines, found anew.
+    /// Recomputes the earliest of all deadlines.
     fn first_deadline(&self) -> Option<Deadline> {
         let elector = self.elector.as_ref().and_then(Elector::poll_timeout);
         let start_by = self.start_by.unwrap_or(Mono::ZERO);

@@ -1,8 +1,8 @@
-//! Controllers: near-pure functions from a view to a plan, run by one generic runner.
+//! Controllers: nearly pure functions from a view to a plan, run by one generic runner.
 //!
-//! A controller says which kinds it reads, which of its keys a change concerns, and, for a key, what is to be written.
-//! It never sends anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight
-//! and the read-your-writes guard. Controllers never call each other; they meet in the store.
+//! A controller declares which kinds it reads, maps a change to keys, and plans the writes for a key. It never sends
+//! anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight and the
+//! read-your-writes check. Controllers never call each other; they interact only through the store.
 
 mod availability;
 mod claim;
@@ -42,7 +42,7 @@ pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Watched, Write};
 
-/// Every controller, in the order in which the manager runs them.
+/// All controllers, in the order in which the manager runs them.
 pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::DeploymentController::default()),

@@ -1,8 +1,8 @@
-//! The namespace controller: empties a namespace that is being deleted, then lets it go.
+//! The namespace controller: deletes the contents of a namespace that is being deleted, then removes its finalizer.
 //!
-//! It watches nothing but namespaces: whether anything is left is asked of the store, kind by kind, after everything
-//! has been told to go. Pods go first, so that the policies that bind them outlive them
-//! (KEP-5080, ordered namespace deletion).
+//! It watches only namespaces. After it has deleted everything, it asks the store for each kind whether any objects are
+//! left. Pods are deleted first, so that the network policies that apply to them exist longer than they do (KEP-5080,
+//! ordered namespace deletion).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,16 +20,16 @@ const TERMINATING: &str = "Terminating";
 
 static WATCHED: &[Watched] = &[Watched { kind: Kind::NAMESPACE, indexes: &[] }];
 
-/// What stood in the way of the last try.
+/// What prevented the last attempt from completing.
 #[derive(Debug)]
 enum Obstacle {
     /// Objects are left: `pods. has 2 resource instances`.
     Remaining(String),
-    /// Something could not be deleted.
+    /// A delete failed.
     Failure(String),
 }
 
-/// Empties and ends namespaces. Keys are namespaces.
+/// Deletes the contents of namespaces and finalizes them. Keys are namespaces.
 #[derive(Debug, Default)]
 pub struct NamespaceController {
     kinds: Kinds,
@@ -37,7 +37,8 @@ pub struct NamespaceController {
 }
 
 impl NamespaceController {
-    /// For a world of these kinds. Of a custom one that is served no more the API server says so, and nothing is left.
+    /// Creates it for a world with these kinds. If a custom kind is no longer served, the API server reports that, and
+    /// the kind has no objects.
     pub fn new(kinds: Kinds) -> NamespaceController {
         NamespaceController { kinds, ..NamespaceController::default() }
     }
@@ -73,8 +74,8 @@ impl Controller for NamespaceController {
             plan.writes.push(Write::Update(next.into(), Subresource::Status));
             return plan;
         }
-        // Changes nothing, and fails unless this is still the namespace that stands: what is emptied below goes by
-        // name, and another of the same name must not be.
+        // Changes nothing, but fails unless the stored namespace is still this one: the deletes below use its name and
+        // must not affect another namespace with the same name.
         plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
         let name: Rc<str> = Rc::from(key.name());
         let kinds: Vec<Kind> =
@@ -104,7 +105,7 @@ impl Controller for NamespaceController {
     }
 }
 
-/// The namespace with the status that it should have; `None` if it has it.
+/// The namespace with the status that it should have; `None` if it has that status.
 fn with_status(namespace: &Namespace, obstacle: Option<&Obstacle>, wall: Wall) -> Option<Namespace> {
     let mut next = namespace.clone();
     let mut changed = false;

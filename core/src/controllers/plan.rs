@@ -1,4 +1,4 @@
-//! What a controller is, and what it can ask for.
+//! The interface of a controller, and the plans that it returns.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,45 +10,46 @@ use crate::machine::Now;
 use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision};
 use crate::read_ahead::Step;
 
-/// A kind that a controller reads, and the indexes that it asks.
+/// A kind that a controller reads, and the indexes that it uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched {
     /// The kind.
     pub kind: Kind,
-    /// Indexes to keep.
+    /// Indexes to maintain.
     pub indexes: &'static [Index],
 }
 
-/// A controller: decides, never acts.
+/// A controller: it decides and never acts.
 pub trait Controller {
-    /// Kubernetes' name of the controller, for events and traces: `deployment-controller`.
+    /// Kubernetes' name of the controller, for events and traces, such as `deployment-controller`.
     fn name(&self) -> &'static str;
 
-    /// What it reads.
+    /// The kinds that it reads.
     fn watches(&self) -> &'static [Watched];
 
-    /// What it has learnt to read beside that: kinds that CustomResourceDefinitions have brought. Asked whenever one of
-    /// those has changed, if it watches them.
+    /// Kinds that it additionally reads at present: those of CustomResourceDefinitions. Called whenever a definition
+    /// has changed, if the controller watches them.
     fn watches_also(&self, _views: &Views) -> Vec<Watched> {
         Vec::new()
     }
 
-    /// Notes a change of a watched kind as it arrives; called before `keys`, once for each change. For memos that spare
-    /// a walk, and for when something was seen; it decides nothing.
+    /// Observes a change of a watched kind; called before `keys`, once for each change. For caches that make a scan
+    /// unnecessary and for recording when something was seen. It must not make decisions.
     fn observe(&mut self, _change: &Change, _now: Now) {}
 
-    /// Reads what [`observe`](Self::observe) will touch for news of these objects; see [`crate::read_ahead`].
+    /// Reads ahead the memory that [`observe`](Self::observe) will touch for changes of these objects; see
+    /// [`crate::read_ahead`].
     fn read_ahead(&self, _keys: &[&ObjectKey], _step: Step) {}
 
-    /// The keys that a change concerns. `views` already show the change.
+    /// Adds the keys that a change affects. `views` already show the change.
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>);
 
-    /// What is to be done about a key, by this view and at this time. `&mut self` is for memos that change no
-    /// decision and for state that dies with the process (rate limiters, last-seen times).
+    /// Plans what to do about a key, from these views at this time. `&mut self` is for caches that affect no decision,
+    /// and for state that is lost with the process (rate limiters, last-seen times).
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan;
 
-    /// Something that this controller asked for was done; it may note it in an event (`SuccessfulCreate`). `object` is
-    /// what the server answered: of a create, the child with the name that the runner chose.
+    /// A planned write has succeeded; returns an Event to record, such as `SuccessfulCreate`. `object` is the server's
+    /// reply: for a create, the child with the name that the runner generated.
     fn succeeded(
         &mut self,
         _views: &Views,
@@ -59,51 +60,51 @@ pub trait Controller {
         None
     }
 
-    /// Something that this controller asked for failed for good and will be tried again by back-off; it may note it
-    /// in an event (`FailedCreate`).
+    /// A planned write was rejected and the key will be retried with back-off; returns an Event to record, such as
+    /// `FailedCreate`.
     fn failed(&mut self, _views: &Views, _key: &ObjectKey, _write: &Write, _error: &Status) -> Option<EventNote> {
         None
     }
 }
 
-/// What is to be done about one key. An empty plan says that all is well.
+/// What to do about one key. An empty plan means that nothing has to be done.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Writes, in order. A run of `Create`s goes out in slow-start batches (1, 2, 4, …), a run of `Delete`s all at
-    /// once, everything else one by one. The first failure ends the plan, and the key comes back by back-off.
+    /// Writes, in order. A run of `Create`s is sent in slow-start batches (1, 2, 4, …), a run of `Delete`s all at once,
+    /// everything else one at a time. The first failure ends the plan, and the key is retried with back-off.
     pub writes: Vec<Write>,
     /// Events to record once the writes have succeeded.
     pub events: Vec<EventNote>,
-    /// Come back after this long whatever happens.
+    /// Reconcile the key again after this time in any case.
     pub requeue_after: Option<Duration>,
     /// Other keys of this controller to reconcile now, whether or not the writes succeed.
     pub wake: Vec<ObjectKey>,
 }
 
 impl Plan {
-    /// Nothing to do.
+    /// A plan without writes.
     pub fn nothing() -> Plan {
         Plan::default()
     }
 
-    /// Come back after this long, or sooner if already asked for.
+    /// Reconciles the key again after this time, or earlier if that is already planned.
     pub fn requeue(&mut self, after: Duration) {
         self.requeue_after = Some(self.requeue_after.map_or(after, |d| d.min(after)));
     }
 }
 
-/// One write that a controller asks for.
+/// One write of a plan.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Write {
-    /// Creates an object. With `generateName` and no name, the runner chooses the name before it sends, and uses the
-    /// same name again if the outcome of an earlier try is unknown.
+    /// Creates an object. If it has `generateName` and no name, the runner generates the name before sending, and
+    /// reuses that name if the outcome of an earlier attempt is unknown.
     Create(Object),
-    /// Replaces an object, at the revision that it carries.
+    /// Replaces an object at the revision that it carries.
     Update(Object, Subresource),
-    /// Patches an object, if it still has this UID (and revision, if given).
+    /// Patches an object if its UID (and revision, if given) is unchanged.
     Patch { key: ObjectKey, uid: Rc<str>, rv: Option<Revision>, patch: Patch, subresource: Subresource },
-    /// Deletes an object, if it still has this UID.
+    /// Deletes an object if its UID is unchanged.
     Delete {
         key: ObjectKey,
         uid: Rc<str>,
@@ -111,15 +112,15 @@ pub enum Write {
         grace_seconds: Option<i64>,
         propagation: Option<Propagation>,
     },
-    /// Deletes every object of a kind in a namespace.
+    /// Deletes all objects of a kind in a namespace.
     DeleteCollection { kind: Kind, namespace: Rc<str> },
-    /// Writes nothing: lists one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit` 1), and
-    /// fails with [`Write::not_empty`] if there is any, which ends the plan.
+    /// Writes nothing: lists at most one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit`
+    /// 1). If there is any, it fails with [`Write::not_empty`], which ends the plan.
     ExpectEmpty { kind: Kind, namespace: Rc<str> },
 }
 
 impl Write {
-    /// The failure of [`Write::ExpectEmpty`] where `count` objects are left: not yet, ask again.
+    /// The failure of [`Write::ExpectEmpty`] if `count` objects are left; the plan is retried later.
     pub fn not_empty(of: &KindInfo, count: u64) -> Status {
         let message = format!("{}. has {count} resource instances", of.qualified());
         Status::too_many_requests(message, limits::NAMESPACE_RETRY)
@@ -129,12 +130,12 @@ impl Write {
 /// An Event to record on an object.
 #[derive(Clone, Debug)]
 pub struct EventNote {
-    /// The object that it is about.
+    /// The object that the Event is about.
     pub about: Object,
-    /// `Normal`, or `Warning` if true.
+    /// True for type `Warning`, false for `Normal`.
     pub warning: bool,
-    /// CamelCase reason: `SuccessfulCreate`.
+    /// CamelCase reason, such as `SuccessfulCreate`.
     pub reason: &'static str,
-    /// Human-readable message in Kubernetes' words.
+    /// Human-readable message, as in Kubernetes.
     pub message: String,
 }

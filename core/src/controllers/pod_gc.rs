@@ -1,7 +1,7 @@
-//! The pod garbage collector: pods that nobody else will ever finish.
+//! The pod garbage collector: deletes pods that no other component will ever finish.
 //!
-//! Pods bound to nodes that do not exist, pods being deleted that were never bound or whose node is out of service,
-//! and finished pods beyond a number. Keys are nodes and pods; nothing is scanned.
+//! These are pods bound to nodes that do not exist, terminating pods that were never bound or whose node is out of
+//! service, and terminated pods beyond a threshold. Keys are nodes and pods; there are no scans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -22,14 +22,14 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 static WATCHED: &[Watched] =
     &[Watched { kind: Kind::NODE, indexes: &[] }, Watched { kind: Kind::POD, indexes: &[Index::Node] }];
 
-/// Finished pods in the order in which they go: evicted ones first, then by age.
+/// Terminated pods in the order of their deletion: evicted ones first, then by age.
 type FinishedId = (bool, Option<Time>, ObjectKey);
 
-/// Deletes pods that nobody else will.
+/// Deletes pods that no other component will delete.
 #[derive(Debug)]
 pub struct PodGcController {
     threshold: usize,
-    /// Nodes that do not exist: since when that is known, and the revision that proves it.
+    /// Nodes that do not exist: since when this is known, and the revision that proves it.
     missing: BTreeMap<ObjectKey, (Mono, Revision)>,
     finished: BTreeSet<FinishedId>,
     finished_ids: BTreeMap<ObjectKey, FinishedId>,
@@ -172,7 +172,7 @@ impl PodGcController {
     }
 }
 
-/// The pod declared failed because its node is gone; `None` if it has ended already.
+/// The pod with phase Failed because its node is gone; `None` if it has already terminated.
 fn orphaned(pod: &Pod, now: Now) -> Option<Pod> {
     if is_pod_terminal(pod) {
         return None;

@@ -1,4 +1,4 @@
-//! The service account controller: every active namespace has a ServiceAccount called `default`.
+//! The service account controller: every active namespace has a ServiceAccount named `default`.
 
 use super::{Controller, Plan, Watched, Write};
 use crate::client::{Change, Views};
@@ -11,7 +11,7 @@ const NAME: &str = "default";
 static WATCHED: &[Watched] =
     &[Watched { kind: Kind::NAMESPACE, indexes: &[] }, Watched { kind: Kind::SERVICE_ACCOUNT, indexes: &[] }];
 
-/// Makes default service accounts. Keys are namespaces.
+/// Creates default service accounts. Keys are namespaces.
 #[derive(Debug, Default)]
 pub struct ServiceAccountController;
 

@@ -1,6 +1,6 @@
-//! Which pods back a service, at which addresses and ports: what Endpoints and EndpointSlices are made of.
+//! Which pods back a service, and at which addresses and ports; used for Endpoints and EndpointSlices.
 //!
-//! A pod finds its services by its labels and a service finds its pods by its selector's rarest pair; neither scans a
+//! A pod's services are found by its labels, and a service's pods by the rarest pair of its selector; neither scans a
 //! namespace.
 
 use k8s_openapi::api::core::v1::{self as core_v1, ObjectReference, ServicePort};
@@ -10,10 +10,10 @@ use crate::object::{
     Addresses, IntOrString, Kind, Labels, Object, ObjectKey, Pod, Service, Text, is_pod_ready, is_pod_terminal,
 };
 
-/// Label of Endpoints and EndpointSlices of services without a cluster IP.
+/// Label of the Endpoints and EndpointSlices of services without a cluster IP.
 pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// An IP family, as `spec.ipFamilies` names it.
+/// An IP family, named as in `spec.ipFamilies`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Family {
     V4,
@@ -52,17 +52,17 @@ pub(super) fn families(service: &Service) -> Vec<Family> {
     }
 }
 
-/// Whether the service has no cluster IP, as `helper.IsServiceIPSet` denies.
+/// Whether the service has no cluster IP (the negation of `helper.IsServiceIPSet`).
 pub(super) fn is_headless(service: &Service) -> bool {
     matches!(service.spec.cluster_ip.as_deref(), None | Some("" | "None"))
 }
 
-/// Whether the control plane is to keep the endpoints of this service: it selects, and is not a mere name.
+/// Whether the control plane manages the endpoints of this service: it has a selector and is not of type ExternalName.
 pub(super) fn is_managed(service: &Service) -> bool {
     service.spec.selector.is_some() && service.spec.type_.as_deref() != Some("ExternalName")
 }
 
-/// The pods that a service selects, in order of their keys.
+/// The pods that a service selects, in key order.
 pub(super) fn selected_pods<'a>(views: &'a Views, service: &Service) -> Vec<&'a Pod> {
     let Some(selector) = &service.spec.selector else { return Vec::new() };
     let pods = views.view(Kind::POD);
@@ -78,12 +78,12 @@ pub(super) fn selected_pods<'a>(views: &'a Views, service: &Service) -> Vec<&'a 
     selected
 }
 
-/// Whether every pair of a service's selector is among the labels.
+/// Whether the labels contain every pair of a service's selector.
 pub(super) fn selects(selector: &Labels, labels: Option<&Labels>) -> bool {
     selector.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
 }
 
-/// The keys of services that a change of a pod concerns.
+/// Adds the keys of the services that a change of a pod affects.
 pub(super) fn services_of_pod(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     let old = change.old.as_ref().and_then(Object::get::<core_v1::Pod>);
     let new = change.new.as_ref().and_then(Object::get::<core_v1::Pod>);
@@ -100,7 +100,7 @@ pub(super) fn services_of_pod(change: &Change, views: &Views, keys: &mut Vec<Obj
     }
 }
 
-/// The keys of services in `namespace` that select these labels.
+/// Adds the keys of the services in `namespace` that select these labels.
 pub(super) fn services_with_labels(views: &Views, namespace: &str, labels: Option<&Labels>, keys: &mut Vec<ObjectKey>) {
     let services = views.view(Kind::SERVICE);
     if services.is_empty() {
@@ -116,7 +116,7 @@ pub(super) fn services_with_labels(views: &Views, namespace: &str, labels: Optio
     }
 }
 
-/// Whether two states of a pod make the same endpoint.
+/// Whether two states of a pod result in the same endpoint.
 fn same_backend(old: &Pod, new: &Pod) -> bool {
     old.meta.deletion_timestamp.is_some() == new.meta.deletion_timestamp.is_some()
         && old.meta.uid == new.meta.uid
@@ -129,7 +129,7 @@ fn same_backend(old: &Pod, new: &Pod) -> bool {
         && old.spec.subdomain == new.spec.subdomain
 }
 
-/// Whether a pod can back a service at all (`ShouldPodBeInEndpoints`).
+/// Whether a pod can back any service (`ShouldPodBeInEndpoints`).
 pub(super) fn can_back(pod: &Pod, include_terminating: bool) -> bool {
     let has_ip = !pod.status.pod_ip.is_empty() || pod.status.pod_ips != Addresses::Absent;
     has_ip && !is_pod_terminal(pod) && (include_terminating || pod.meta.deletion_timestamp.is_none())
@@ -141,7 +141,7 @@ pub(super) fn pod_address(pod: &Pod, family: Family) -> Option<&str> {
     many.chain(pod.status.pod_ip.get()).find(|ip| Family::of(ip) == family)
 }
 
-/// The port of the pod that a port of a service leads to (`podutil.FindPort`).
+/// The pod port that a service port refers to (`podutil.FindPort`).
 pub(super) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let name = match &port.target_port {
         None => return Some(port.port),
@@ -160,7 +160,7 @@ pub(super) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         .map(|p| p.container_port)
 }
 
-/// The host name under which a pod is known in the service's domain (`ShouldSetHostname`).
+/// The pod's host name in the service's domain (`ShouldSetHostname`).
 pub(super) fn endpoint_hostname(pod: &Pod, service: &Service) -> Option<String> {
     let hostname = pod.spec.hostname.as_ref().filter(|h| !h.is_empty())?;
     (pod.spec.subdomain.as_deref() == Some(service.name())).then(|| hostname.clone())

@@ -1,5 +1,5 @@
-//! A cluster in miniature for tests: one API server in memory, whose replies get lost and whose watches lag, and pods
-//! that become ready and go away by themselves.
+//! A small cluster for tests: an in-memory API server whose replies get lost and whose watches lag, and pods that
+//! become ready and terminate by themselves.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,10 +13,10 @@ use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, PodCondition, PodStatus, Revision, Text, is_pod_active, is_pod_ready};
 use crate::random::Rng;
 
-/// Wall time at the beginning of every test.
+/// Wall time at the start of every test.
 pub const EPOCH: i64 = 1_700_000_000_000_000;
 
-/// The store and the API server in one.
+/// The store and the API server combined.
 #[derive(Debug, Default)]
 pub struct Server {
     pub objects: BTreeMap<ObjectKey, Object>,
@@ -25,7 +25,7 @@ pub struct Server {
     uids: u64,
     /// Every create that was carried out.
     pub created: Vec<ObjectKey>,
-    /// Names of pods that are refused.
+    /// Whether creates of pods are rejected.
     pub refuse_pods: bool,
     leases: BTreeMap<ObjectKey, (i32, Revision)>,
 }
@@ -51,7 +51,7 @@ impl Server {
         object
     }
 
-    /// Creates an object as if by a user.
+    /// Creates an object as a user would.
     pub fn create(&mut self, now: Now, mut object: Object) -> Result<Object, Status> {
         let key = object.key();
         assert!(!key.name().is_empty(), "the client names what it creates");
@@ -73,7 +73,7 @@ impl Server {
         Ok(object)
     }
 
-    /// Changes an object in any way, as if by a user.
+    /// Changes an object in any way, as a user would.
     pub fn edit(&mut self, key: &ObjectKey, edit: impl FnOnce(&mut Object)) {
         let old = self.objects[key].clone();
         let mut new = old.clone();
@@ -103,7 +103,7 @@ impl Server {
         Ok(found.clone())
     }
 
-    /// Removes an object at once.
+    /// Removes an object immediately.
     pub fn remove(&mut self, key: &ObjectKey) {
         let object = self.objects.remove(key).expect("what is removed is there");
         self.commit(object, WatchEvent::Deleted);
@@ -174,7 +174,7 @@ impl Server {
         self.objects.iter().filter(move |(k, _)| k.kind == kind).map(|(_, o)| o)
     }
 
-    /// Active pods, and how many of them are ready.
+    /// Number of active pods and number of ready pods among them.
     pub fn pods(&self) -> (usize, usize) {
         let active = || self.of(Kind::POD).filter_map(Object::get).filter(|p| is_pod_active(p));
         (active().count(), active().filter(|p| is_pod_ready(p)).count())
@@ -185,38 +185,38 @@ impl Server {
 struct OpenWatch {
     id: ReqId,
     kind: Kind,
-    /// Events of the log that were sent.
+    /// How many events of the log have been sent.
     sent: usize,
-    /// Nothing is delivered before this.
+    /// Nothing is delivered before this time.
     free: Mono,
 }
 
-/// A machine that a test can look into.
+/// A machine whose state a test can inspect.
 pub trait Tested: Machine<In = FromServer, Out = ToServer> + Any {}
 
 impl<M: Machine<In = FromServer, Out = ToServer> + Any> Tested for M {}
 
-/// A machine that talks to the server over a bad line.
+/// A machine that talks to the server over an unreliable connection.
 pub struct Client {
     pub machine: Box<dyn Tested>,
     watches: Vec<OpenWatch>,
     inbox: BTreeMap<(Mono, u64), FromServer>,
 }
 
-/// A server, its clients, and pods that run.
+/// A server, its clients, and running pods.
 pub struct Cluster {
     pub now: Now,
     pub server: Server,
     pub clients: Vec<Client>,
     rng: Rng,
     sequence: u64,
-    /// Of a hundred requests, how many are lost, on the way there or back.
+    /// Percentage of requests that are lost, on the way to the server or back.
     pub loss: u64,
-    /// How long an event may take.
+    /// Longest delay of an event.
     pub lag: Duration,
     /// How long a pod takes to become ready.
     pub start_time: Duration,
-    /// Pods whose image has this name never become ready.
+    /// Pods with this image never become ready.
     pub broken_image: &'static str,
     next_tick: Mono,
 }
@@ -237,14 +237,14 @@ impl Cluster {
         }
     }
 
-    /// Adds a machine; answers its index.
+    /// Adds a machine; returns its index.
     pub fn add(&mut self, machine: Box<dyn Tested>) -> usize {
         self.clients.push(Client { machine, watches: Vec::new(), inbox: BTreeMap::new() });
         self.wake(self.clients.len() - 1);
         self.clients.len() - 1
     }
 
-    /// Puts another machine in a client's place, as after a crash.
+    /// Replaces a client's machine, as after a crash.
     pub fn restart(&mut self, index: usize, machine: Box<dyn Tested>) {
         self.clients[index] = Client { machine, watches: Vec::new(), inbox: BTreeMap::new() };
         self.wake(index);
@@ -302,7 +302,7 @@ impl Cluster {
         self.publish();
     }
 
-    /// Sends what the watches have not been sent; each in order, each after a while.
+    /// Sends new events to the watches, each in order and with a delay.
     fn publish(&mut self) {
         for index in 0..self.clients.len() {
             for w in 0..self.clients[index].watches.len() {
@@ -331,7 +331,7 @@ impl Cluster {
         self.take(index, out);
     }
 
-    /// Pods start, and go; what has lost its owner is collected.
+    /// Starts and terminates pods, and garbage-collects objects without owners.
     fn tick(&mut self) {
         let due = |t: &crate::object::Time, after: Duration| Wall::from_time(t) + after <= self.now.wall;
         let mut gone = VecDeque::new();
@@ -361,12 +361,12 @@ impl Cluster {
         self.publish();
     }
 
-    /// Plays for a while.
+    /// Advances time.
     pub fn run(&mut self, time: Duration) {
         self.run_checked(time, |_| {});
     }
 
-    /// Plays for a while, with a look at the cluster after each step.
+    /// Advances time and calls `check` after each step.
     pub fn run_checked(&mut self, time: Duration, mut check: impl FnMut(&Cluster)) {
         let end = self.now.mono + time;
         loop {

@@ -1,7 +1,7 @@
-//! The TTL-after-finished controller: deletes a Job so long after it has ended.
+//! The TTL-after-finished controller: deletes a Job some time after it has finished.
 //!
-//! What comes in: Jobs. What goes out: deletions, with the dependants first. What never happens: a Job is deleted that
-//! has not ended, or that is another by now than the view showed.
+//! What comes in: Jobs. What goes out: deletes with foreground propagation. Never deletes a Job that has not finished,
+//! or one that differs from the Job in the view.
 //!
 //! Source: upstream's `pkg/controller/ttlafterfinished`; KEP-592.
 
@@ -16,7 +16,7 @@ use crate::client::{Change, Views};
 use crate::machine::{Now, Wall};
 use crate::object::{Kind, ObjectKey};
 
-/// The controller. It remembers nothing.
+/// The controller. It has no state.
 #[derive(Debug, Default)]
 pub struct TtlAfterFinishedController;
 
@@ -78,7 +78,7 @@ mod tests {
         for (ttl, conditions, deleted, again) in [
             (Value::Null, ended.clone(), false, None),
             (json!(100), Value::Null, false, None),
-            // It ended ten seconds ago.
+            // It finished ten seconds ago.
             (json!(10), ended.clone(), true, None),
             (json!(0), ended.clone(), true, None),
             (json!(100), ended, false, Some(Duration::from_secs(90))),

@@ -1,5 +1,5 @@
-//! A workload and its pods for tests, plan by plan: each write is carried out on the view, and pods start, end and go
-//! as the test says.
+//! A workload and its pods for tests, plan by plan: each write is applied to the view, and pods start, terminate and
+//! disappear as the test says.
 
 use serde_json::{Value, json};
 
@@ -9,19 +9,19 @@ use crate::client::Views;
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision};
 
-/// The time at the beginning: 2024-01-01T00:01:40Z.
+/// The time at the start: 2024-01-01T00:01:40Z.
 pub const NOW: Now = Now { mono: Mono(0), wall: Wall(1_704_067_200_000_000 + 100_000_000) };
 
-/// What is awaited of a workload that has nothing to do.
+/// The expected log if a workload has nothing to do.
 pub const NOTHING: [&str; 0] = [];
 
-/// One workload of namespace `d`, what its controller sees, and what became of it.
+/// One workload in namespace `d`, its controller's views, and the log of its writes.
 pub struct World {
     pub views: Views,
     pub now: Now,
     controller: Box<dyn Controller>,
     key: ObjectKey,
-    /// What the log calls a pod.
+    /// How the log names a pod.
     tell: fn(&Value) -> String,
     revision: u64,
     made: usize,
@@ -61,7 +61,7 @@ impl World {
         self.edit(&self.key.clone(), |v| json_patch::merge(&mut v["spec"], &spec));
     }
 
-    /// A pod is in this phase, and ready since 00:01:00 or not.
+    /// Sets a pod's phase, and whether it has been ready since 00:01:00.
     pub fn phase(&mut self, pod: &str, phase: &str, ready: bool) {
         let ready = if ready { "True" } else { "False" };
         self.edit_pod(pod, |v| {
@@ -74,13 +74,13 @@ impl World {
         self.phase(pod, "Running", true);
     }
 
-    /// A pod is gone from the store.
+    /// Removes a pod from the store.
     pub fn gone(&mut self, pod: &str) {
         let key = ObjectKey::new(Kind::POD, "d", pod);
         self.views.view_mut(Kind::POD).remove(&key).expect("what goes is there");
     }
 
-    /// All pods that are on their way out, and that no finalizer holds, are gone.
+    /// Removes all terminating pods that have no finalizer.
     pub fn reap(&mut self) {
         let gone =
             |(key, o): (&ObjectKey, &Object)| (o.is_deleting() && !o.meta().has_finalizers()).then(|| key.clone());
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Names of the pods that are not on their way out.
+    /// Names of the pods that are not terminating.
     pub fn pods(&self) -> Vec<String> {
         let alive = self.views.view(Kind::POD).iter().filter(|(_, o)| !o.is_deleting());
         alive.map(|(key, _)| key.name().to_owned()).collect()
@@ -114,7 +114,8 @@ impl World {
         self.controller.reconcile(&self.views, &self.key, self.now)
     }
 
-    /// Carries out plans until one is empty; what was made (`+`) and deleted (`-`), in order, but for revisions.
+    /// Carries out plans until one is empty. Returns what was created (`+`) and deleted (`-`), in order, except
+    /// revisions.
     pub fn settle(&mut self) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..20 {
@@ -163,7 +164,7 @@ impl World {
     }
 }
 
-/// What the log calls a pod that goes by its name.
+/// How the log names a pod that has a name of its own.
 pub fn name(pod: &Value) -> String {
     pod["metadata"]["name"].as_str().expect("it has a name").to_owned()
 }

@@ -1,8 +1,9 @@
-//! The Deployment controller: keeps ReplicaSets so that the newest template runs, at the pace the strategy allows.
+//! The Deployment controller: scales ReplicaSets so that pods of the newest template run, at the pace that the strategy
+//! allows.
 //!
-//! What comes in: a Deployment, its ReplicaSets and their pods. What goes out: ReplicaSets to create, scale and
-//! delete; revision annotations; status. What never happens: two writes to one object in one plan, so each write
-//! carries the revision it was decided by.
+//! What comes in: a Deployment, its ReplicaSets and their pods. What goes out: ReplicaSets to create, scale and delete;
+//! revision annotations; status. Never writes to one object twice in one plan, so each write carries the revision on
+//! which it was decided.
 //!
 //! Source: <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/> and upstream's
 //! `pkg/controller/deployment`.
@@ -25,18 +26,18 @@ use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::machine::Now;
 use crate::object::{Deployment, Kind, Object, ObjectKey, ReplicaSet, Selector, controller_of};
 
-/// The label that tells the pods of a Deployment's ReplicaSets apart.
+/// The label that distinguishes the pods of a Deployment's ReplicaSets.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
-/// Annotation with the revision of a rollout.
+/// Annotation with the revision number of a rollout.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
-/// Annotation with earlier revisions of a ReplicaSet that came back by a rollback.
+/// Annotation with earlier revisions of a ReplicaSet that became the newest again by a rollback.
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
-/// Annotation with the Deployment's replicas when the ReplicaSet was last scaled.
+/// Annotation with the Deployment's replicas at the time when the ReplicaSet was last scaled.
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
-/// Annotation with the Deployment's replicas plus surge when the ReplicaSet was last scaled.
+/// Annotation with the Deployment's replicas plus surge at the time when the ReplicaSet was last scaled.
 pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 
-/// The Deployment controller. Without state of its own.
+/// The Deployment controller. It has no state.
 #[derive(Debug, Default)]
 pub struct DeploymentController {}
 
@@ -64,7 +65,7 @@ impl Controller for DeploymentController {
                     push_adopters(change, views, keys);
                 }
             }
-            // Only the end of a pod matters here, and only to Recreate, which waits for the old pods to be gone.
+            // Only deletions of pods matter here, and only for Recreate, which waits until the old pods are gone.
             Kind::POD if change.new.is_none() => {
                 let owner = change.old.as_ref().and_then(|o| controller_of(o.meta()));
                 if let Some(owner) = owner.filter(|o| o.kind == "ReplicaSet") {
@@ -94,7 +95,7 @@ impl Controller for DeploymentController {
     ) -> Option<EventNote> {
         let deployment = views.get::<apps_v1::Deployment>(key)?;
         let Write::Create(Object::ReplicaSet(rs)) = write else { return None };
-        // Most likely its own, of a create whose reply was lost; the view will tell.
+        // This is most likely its own ReplicaSet, from a create whose reply was lost; the view will show it.
         if error.reason == Reason::AlreadyExists {
             return None;
         }
@@ -122,17 +123,18 @@ fn push_adopters(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
     }
 }
 
-/// `spec.replicas`, one where unset.
+/// `spec.replicas`, which defaults to 1.
 pub(crate) fn wanted(d: &Deployment) -> i32 {
     d.spec.replicas.unwrap_or(1)
 }
 
-/// `spec.replicas` of a ReplicaSet, one where unset.
+/// `spec.replicas` of a ReplicaSet, which defaults to 1.
 fn size(rs: &ReplicaSet) -> i32 {
     rs.spec.replicas.unwrap_or(1)
 }
 
-/// Available replicas, no more than are wanted: a status that lags behind a scale-down must not count twice.
+/// Available replicas, but at most `spec.replicas`: if the status lags behind a scale-down, the removed pods must not
+/// be counted as available.
 fn available(rs: &ReplicaSet) -> i32 {
     rs.status.available_replicas.unwrap_or(0).min(size(rs))
 }
@@ -142,7 +144,7 @@ fn is_rolling(d: &Deployment) -> bool {
     d.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
 }
 
-/// One reconciliation: the Deployment, its ReplicaSets sorted by age, and the plan that grows.
+/// One reconciliation: the Deployment, its ReplicaSets sorted by age, and the plan so far.
 struct Sync<'a> {
     views: &'a Views,
     d: &'a Deployment,
@@ -157,7 +159,7 @@ struct Sync<'a> {
 
 impl<'a> Sync<'a> {
     fn new(views: &'a Views, d: &'a Deployment, now: Now) -> Option<Sync<'a>> {
-        // Validation refuses bad and empty selectors; an object from elsewhere that has one is left alone.
+        // Validation rejects invalid and empty selectors. An object that has one nevertheless is left alone.
         let selector = Selector::from_label_selector(&d.spec.selector).ok().filter(|s| !s.is_everything())?;
         let mut all: Vec<&ReplicaSet> = views.controlled_by::<apps_v1::ReplicaSet>(d.uid()).collect();
         all.sort_by(|a, b| (&a.meta.creation_timestamp, a.name()).cmp(&(&b.meta.creation_timestamp, b.name())));
@@ -199,7 +201,8 @@ impl<'a> Sync<'a> {
         self.plan.events.push(EventNote { about: Object::from(self.d.clone()), warning, reason, message });
     }
 
-    /// Adopts matching orphans and releases what no longer matches. True if there was something to do.
+    /// Adopts matching orphans and releases ReplicaSets that no longer match. Returns true if there was something to
+    /// do.
     fn claim(&mut self) -> bool {
         let orphans = self.views.orphans::<apps_v1::ReplicaSet>(self.d.namespace());
         let candidates = self.all.iter().copied().chain(orphans);
@@ -216,7 +219,7 @@ impl<'a> Sync<'a> {
         })
     }
 
-    /// Scales a ReplicaSet and notes what it was scaled for. No-op where nothing changes.
+    /// Scales a ReplicaSet and updates its annotations. Does nothing if nothing changes.
     fn scale_to(&mut self, rs: &ReplicaSet, replicas: i32) -> bool {
         let max = wanted(self.d) + scaling::max_surge(self.d);
         let mut copy = rs.clone();
@@ -241,7 +244,7 @@ impl<'a> Sync<'a> {
         before != replicas
     }
 
-    /// Deletes ReplicaSets beyond `revisionHistoryLimit`, oldest first, once the rollout is complete.
+    /// Deletes ReplicaSets beyond `revisionHistoryLimit`, oldest first, if the rollout is complete.
     fn clean_up(&mut self) {
         let limit = self.d.spec.revision_history_limit.unwrap_or(10).max(0) as usize;
         let mut old: Vec<&ReplicaSet> = self.old().filter(|rs| rs.meta.deletion_timestamp.is_none()).collect();
@@ -261,7 +264,8 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Whether pods of old ReplicaSets are still there (Recreate waits for their end, not only their deletion).
+    /// Whether pods of old ReplicaSets still exist (Recreate waits until they are gone, not only until they are being
+    /// deleted).
     fn old_pods_running(&self) -> bool {
         self.old().any(|rs| {
             let mut pods = self.views.controlled_by::<core_v1::Pod>(rs.uid());

@@ -1,4 +1,4 @@
-//! Status of a Deployment: counts, and the conditions Available, Progressing and ReplicaFailure.
+//! Status of a Deployment: the counts and the conditions Available, Progressing and ReplicaFailure.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ fn condition<'a>(status: &'a apps_v1::DeploymentStatus, type_: &str) -> Option<&
     status.conditions.iter().flatten().find(|c| c.type_ == type_)
 }
 
-/// Sets a condition. Without a change of status and reason nothing is written; the transition time moves only when
-/// the status does.
+/// Sets a condition. Changes nothing if status and reason are equal; the transition time changes only if the status
+/// does.
 fn set_condition(status: &mut apps_v1::DeploymentStatus, mut new: Condition) {
     let all = status.conditions.get_or_insert_with(Default::default);
     if let Some(old) = all.iter_mut().find(|c| c.type_ == new.type_) {
@@ -39,7 +39,7 @@ fn remove_condition(status: &mut apps_v1::DeploymentStatus, type_: &str) {
     }
 }
 
-/// `NewReplicaSetAvailable` and its like.
+/// Condition reasons, such as `NewReplicaSetAvailable`.
 mod reason {
     pub const CREATED: &str = "NewReplicaSetCreated";
     pub const FOUND: &str = "FoundNewReplicaSet";
@@ -59,7 +59,7 @@ fn complete(d: &Deployment, s: &apps_v1::DeploymentStatus) -> bool {
         && s.observed_generation >= d.meta.generation
 }
 
-/// Whether the status got closer to completion (`DeploymentProgressing`).
+/// Whether the new status is closer to completion than the old one (`DeploymentProgressing`).
 fn progressed(old: &apps_v1::DeploymentStatus, new: &apps_v1::DeploymentStatus) -> bool {
     let n = |v: Option<i32>| v.unwrap_or(0);
     let outdated = |s: &apps_v1::DeploymentStatus| n(s.replicas) - n(s.updated_replicas);
@@ -70,12 +70,12 @@ fn progressed(old: &apps_v1::DeploymentStatus, new: &apps_v1::DeploymentStatus) 
 }
 
 impl Sync<'_> {
-    /// Whether the rollout is complete by the status that is stored.
+    /// Whether the rollout is complete according to the stored status.
     pub(super) fn is_complete(&self) -> bool {
         complete(self.d, &self.d.status)
     }
 
-    /// Writes the status if it changed, unless the Deployment itself is already written to in this plan.
+    /// Writes the status if it changed, unless this plan already writes to the Deployment itself.
     pub(super) fn sync_status(&mut self) {
         let key = self.d.key();
         let written = |w: &Write| matches!(w, Write::Update(o @ Object::Deployment(_), _) if o.key() == key);
@@ -159,7 +159,7 @@ impl Sync<'_> {
             return;
         }
         if let Some(name) = self.created_name() {
-            // The clock of the deadline starts anew with each rollout.
+            // Each rollout starts the progress deadline anew.
             let message = format!("Created new replica set {name:?}");
             set_condition(status, self.condition("Progressing", "True", reason::CREATED, message));
             return;
@@ -181,7 +181,7 @@ impl Sync<'_> {
             if let Some(c) = current.filter(|c| c.status == "True") {
                 new.last_transition_time = c.last_transition_time;
             }
-            // The update time must move even where status and reason stay: the deadline counts from it.
+            // The update time must change even if status and reason do not, because the deadline counts from it.
             remove_condition(status, "Progressing");
             set_condition(status, new);
         } else if current.is_none() {
@@ -200,7 +200,7 @@ impl Sync<'_> {
         }
     }
 
-    /// The ReplicaSet that this plan creates, if it creates one.
+    /// Name of the ReplicaSet that this plan creates; `None` if it creates none.
     fn created_name(&self) -> Option<String> {
         self.plan.writes.iter().find_map(|w| match w {
             Write::Create(rs @ Object::ReplicaSet(_)) => Some(rs.name().to_owned()),
@@ -208,9 +208,9 @@ impl Sync<'_> {
         })
     }
 
-    /// Time until the progress deadline; none where it does not apply, zero where it is over.
+    /// Time until the progress deadline; `None` if there is no deadline, zero if it has passed.
     fn time_left(&self, current: Option<&Condition>) -> Option<Duration> {
-        // What was complete has no deadline until it progresses again.
+        // After completion, there is no deadline until the Deployment progresses again.
         let current = current.filter(|c| c.reason.as_deref() != Some(reason::AVAILABLE))?;
         if current.reason.as_deref() == Some(reason::TIMED_OUT) {
             return Some(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The Recreate strategy: the old pods go, all of them, before the new ones come.
+//! The Recreate strategy: all old pods must be gone before new ones are created.
 
 use super::{Sync, size, wanted};
 

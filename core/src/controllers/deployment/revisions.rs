@@ -1,4 +1,5 @@
-//! Revisions: which ReplicaSet has the Deployment's template, its hash, and the annotations that number rollouts.
+//! Revisions: which ReplicaSet has the Deployment's template, the template's hash, and the annotations that number
+//! rollouts.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,12 @@ use crate::controllers::Write;
 use crate::controllers::hash::{encoded, fnv1a};
 use crate::object::{Deployment, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated};
 
-/// Revision that an object's annotation tells; zero where it tells none.
+/// Revision in an object's annotation; zero if there is none.
 pub(super) fn revision(meta: &ObjectMeta) -> i64 {
     meta.annotations.as_ref().and_then(|a| a.get(REVISION)?.parse().ok()).unwrap_or(0)
 }
 
-/// Whether a ReplicaSet has this template, but for the hash label.
+/// Whether a ReplicaSet has the Deployment's template, apart from the hash label.
 pub(super) fn same_template(d: &Deployment, rs: &ReplicaSet) -> bool {
     if d.spec.pod != rs.spec.pod {
         return false;
@@ -35,13 +36,15 @@ pub(super) fn same_template(d: &Deployment, rs: &ReplicaSet) -> bool {
     labels(a) == labels(b) && annotations(a) == annotations(b)
 }
 
-/// The ReplicaSet with the Deployment's template: the oldest of several, so that all agree.
+/// Index of the ReplicaSet with the Deployment's template; the oldest if there are several, so that all controllers
+/// choose the same one.
 pub(super) fn find_new(d: &Deployment, all: &[&ReplicaSet]) -> Option<usize> {
     all.iter().position(|rs| same_template(d, rs))
 }
 
-/// Hash of a pod template and a collision count, as the label shows it: FNV-1a over the template's JSON, in letters
-/// that spell no words. Equal templates give equal hashes; the value itself is nobody's interface.
+/// Hash of a pod template and a collision count, in the form used for the label: FNV-1a over the template's JSON,
+/// written in letters that form no words. Equal templates have equal hashes; nothing else about the value is
+/// guaranteed.
 pub(super) fn template_hash(d: &Deployment) -> String {
     let template = core_v1::PodTemplateSpec {
         metadata: d.spec.template_meta().cloned(),
@@ -51,7 +54,7 @@ pub(super) fn template_hash(d: &Deployment) -> String {
     encoded(fnv1a(&text, d.status.collision_count.unwrap_or(0)))
 }
 
-/// Annotations that a ReplicaSet takes over from its Deployment.
+/// Annotations that a ReplicaSet copies from its Deployment.
 fn inherited(d: &Deployment) -> impl Iterator<Item = (&String, &String)> {
     const OWN: &[&str] = &[
         "kubectl.kubernetes.io/last-applied-configuration",
@@ -65,8 +68,9 @@ fn inherited(d: &Deployment) -> impl Iterator<Item = (&String, &String)> {
 }
 
 impl Sync<'_> {
-    /// Numbers the newest ReplicaSet, and makes it if it is absent and `create` says so. True if the plan now holds a
-    /// write to it or to the Deployment's own metadata, so that whatever else is due waits for the views.
+    /// Numbers the newest ReplicaSet, and creates it if it does not exist and `create` is true. Returns true if the
+    /// plan now writes to it or to the Deployment's metadata; everything else must then wait until the views show those
+    /// writes.
     pub(super) fn sync_revision(&mut self, create: bool) -> bool {
         let oldest = self.old().map(|rs| revision(&rs.meta)).max().unwrap_or(0);
         let next = oldest + 1;
@@ -110,7 +114,7 @@ impl Sync<'_> {
         self.note_revision(current)
     }
 
-    /// Writes the revision into the Deployment's own annotation. True if that was needed.
+    /// Writes the revision into the Deployment's annotation. Returns true if it had to.
     fn note_revision(&mut self, number: i64) -> bool {
         if number == 0 || revision(&self.d.meta) == number {
             return false;
@@ -127,7 +131,7 @@ impl Sync<'_> {
         let hash = template_hash(d);
         let name = format!("{}-{hash}", d.name());
         if self.views.named::<apps_v1::ReplicaSet>(d.namespace(), &name).is_some() {
-            // Somebody else's ReplicaSet has this name: count the collision, which changes the hash.
+            // Another owner's ReplicaSet has this name: increment the collision count, which changes the hash.
             let mut copy = d.clone();
             let status = copy.status_mut();
             status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);

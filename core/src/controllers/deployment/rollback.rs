@@ -1,4 +1,4 @@
-//! `kubectl rollout undo`: back to an earlier template.
+//! `kubectl rollout undo`: returns to an earlier template.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{POD_TEMPLATE_HASH, revisions};
 use crate::api::Patch;
 use crate::object::{Deployment, ReplicaSet, is_controlled_by};
 
-/// The patch that takes a Deployment back to `to_revision`, or (none or zero) to the one before the newest. The
+/// The patch that returns a Deployment to `to_revision`, or (`None` or zero) to the revision before the newest. The
 /// error texts are kubectl's.
 pub fn rollback_patch<'a>(
     d: &Deployment,

@@ -1,11 +1,12 @@
-//! The RollingUpdate strategy: grow the new ReplicaSet within the surge, shrink the old ones within availability.
+//! The RollingUpdate strategy: scales up the new ReplicaSet within `maxSurge` and scales down the old ones within
+//! `maxUnavailable`.
 
 use super::{Sync, available, scaling, size, wanted};
 
 impl Sync<'_> {
     pub(super) fn rolling(&mut self) {
         if self.sync_revision(true) {
-            // The new ReplicaSet was made or annotated; its view comes first.
+            // The new ReplicaSet was created or annotated; the view must show that first.
             self.sync_status();
             return;
         }
@@ -29,7 +30,8 @@ impl Sync<'_> {
         self.scale_to(new, target)
     }
 
-    /// Shrinks old ReplicaSets: first by their unhealthy replicas, then as far as what is available allows.
+    /// Scales down old ReplicaSets: first by their unhealthy replicas, then as far as the number of available pods
+    /// allows.
     fn shrink_old(&mut self) {
         let Some(new) = self.new_rs() else { return };
         let old: Vec<_> = self.old().filter(|rs| size(rs) > 0).collect();

@@ -1,4 +1,4 @@
-//! Numbers of a Deployment: surge and unavailability resolved, and proportional scaling.
+//! Numbers of a Deployment: resolved surge and unavailability, and proportional scaling.
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
@@ -9,8 +9,8 @@ fn rolling_update(d: &Deployment) -> Option<&apps_v1::RollingUpdateDeployment> {
     d.spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref())
 }
 
-/// `maxSurge` and `maxUnavailable` in pods, as `ResolveFenceposts`: surge rounds up, unavailability down, and where
-/// both come to zero one pod may be unavailable.
+/// `maxSurge` and `maxUnavailable` as numbers of pods, as in `ResolveFenceposts`: surge rounds up, unavailability
+/// rounds down, and if both are zero, one pod may be unavailable.
 pub(super) fn fenceposts(d: &Deployment) -> (i32, i32) {
     if !is_rolling(d) {
         return (0, 0);
@@ -24,17 +24,17 @@ pub(super) fn fenceposts(d: &Deployment) -> (i32, i32) {
     (surge, if surge == 0 && unavailable == 0 { 1 } else { unavailable })
 }
 
-/// Pods above `spec.replicas` that a rollout may run.
+/// How many pods above `spec.replicas` a rollout may run.
 pub(super) fn max_surge(d: &Deployment) -> i32 {
     fenceposts(d).0
 }
 
-/// Pods below `spec.replicas` that a rollout may leave unavailable.
+/// How many pods below `spec.replicas` a rollout may leave unavailable.
 pub(crate) fn max_unavailable(d: &Deployment) -> i32 {
     fenceposts(d).1.min(wanted(d))
 }
 
-/// Size that the newest ReplicaSet may grow to now (`NewRSNewReplicas`).
+/// Size that the newest ReplicaSet may have now (`NewRSNewReplicas`).
 pub(super) fn new_size(d: &Deployment, total: i32, current: i32) -> i32 {
     if !is_rolling(d) {
         return wanted(d);
@@ -43,7 +43,7 @@ pub(super) fn new_size(d: &Deployment, total: i32, current: i32) -> i32 {
     if room <= 0 { current } else { current + room.min(wanted(d) - current) }
 }
 
-/// Share of `to_add` that falls to a ReplicaSet of `size` (`GetReplicaSetFraction`), rounded to nearest.
+/// Share of the change for a ReplicaSet with `size` replicas (`GetReplicaSetFraction`), rounded to nearest.
 fn share(size: i32, wanted: i32, surge: i32, max_noted: i32) -> i32 {
     if wanted == 0 {
         return -size;
@@ -55,7 +55,7 @@ fn share(size: i32, wanted: i32, surge: i32, max_noted: i32) -> i32 {
 }
 
 impl<'a> Sync<'a> {
-    /// Follows a change of `spec.replicas` without rolling out a new template.
+    /// Handles a change of `spec.replicas` without rolling out a new template.
     pub(super) fn scale(&mut self) {
         let active: Vec<&'a ReplicaSet> = self.all.iter().copied().filter(|rs| size(rs) > 0).collect();
         let single = match active.len() {
@@ -85,7 +85,8 @@ impl<'a> Sync<'a> {
         let total: i32 = active.iter().map(|rs| size(rs)).sum();
         let allowed = if wanted > 0 { wanted + surge } else { 0 };
         let to_add = allowed - total;
-        // The larger first; among equals the newer when growing and the older when shrinking.
+        // Larger ReplicaSets first; among equal ones, the newer first when scaling up and the older first when scaling
+        // down.
         active.sort_by_key(|rs| std::cmp::Reverse(size(rs)));
         if to_add > 0 {
             active.sort_by(|a, b| {

@@ -22,7 +22,7 @@ fn rolling(surge: Value, unavailable: Value) -> Value {
     json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}})
 }
 
-/// A ReplicaSet of the deployment with an image, so many replicas and so many available.
+/// A ReplicaSet of the Deployment with this image, number of replicas and number of available replicas.
 fn replica_set(d: &Deployment, name: &str, image: &str, revision: i64, replicas: i32, available: i32) -> Object {
     Object::from_json(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}"), "generation": 1,
@@ -47,7 +47,7 @@ fn plan(d: &Deployment, sets: Vec<Object>) -> Plan {
     DeploymentController::default().reconcile(&views, &d.key(), NOW)
 }
 
-/// Sizes that the plan writes: `(ReplicaSet, replicas)`; a creation shows as `(new, n)`.
+/// Sizes that the plan writes: `(ReplicaSet, replicas)`; a create is shown as `(new, n)`.
 fn sizes(plan: &Plan) -> Vec<(String, i32)> {
     let each = plan.writes.iter().filter_map(|w| match w {
         Write::Create(Object::ReplicaSet(rs)) => Some(("new".to_owned(), rs.spec.replicas.unwrap())),
@@ -97,22 +97,23 @@ fn a_rollout_grows_within_surge_and_shrinks_within_availability() {
     let d = with_revision(deployment(10, "a:2", rolling(json!(3), json!(2))), "2");
     let old = |n, a| replica_set(&d, "old", "a:1", 1, n, a);
     let new = |n, a| replica_set(&d, "nu", "a:2", 2, n, a);
-    // Surge first.
+    // The surge is used first.
     check(&d, vec![old(10, 10), new(0, 0)], &[("nu", 3)]);
-    // At the ceiling: old ones go down to the floor of available ones (10 - 2), the new being unavailable.
+    // At the maximum: the old one shrinks to the minimum of available pods (10 - 2), because the new pods are
+    // unavailable.
     check(&d, vec![old(10, 10), new(3, 0)], &[("old", 8)]);
-    // With new ones available, more old ones go.
+    // When new pods are available, more old ones are removed.
     check(&d, vec![old(8, 8), new(5, 5)], &[("old", 3)]);
-    // Unhealthy old replicas go first and do not count against the floor.
+    // Unhealthy old replicas are removed first and do not count towards the minimum.
     check(&d, vec![old(10, 6), new(3, 3)], &[("old", 5)]);
-    // Nothing to do while the new ones are unavailable and the floor is reached.
+    // Nothing to do while the new pods are unavailable and the minimum is reached.
     check(&d, vec![old(8, 8), new(5, 0)], &[]);
 }
 
 #[test]
 fn a_stale_status_is_not_counted_twice() {
     let d = with_revision(deployment(10, "a:2", rolling(json!(0), json!(1))), "2");
-    // The old set is at 9 already, its status still says 10 available.
+    // The old ReplicaSet is scaled to 9, but its status still says that 10 are available.
     let old = replica_set(&d, "old", "a:1", 1, 9, 10);
     check(&d, vec![old, replica_set(&d, "nu", "a:2", 2, 1, 0)], &[]);
 }

@@ -10,9 +10,9 @@ use crate::object::{Pod, PodCondition, Stamp, Text, is_pod_ready, tolerates};
 /// How long a pod may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stay {
-    /// For good.
+    /// Forever.
     Forever,
-    /// For this long after the taints were seen.
+    /// For this long after the taints were first seen.
     For(Duration),
 }
 
@@ -34,7 +34,7 @@ pub(super) fn stay(tolerations: &[Toleration], taints: &[&Taint]) -> Stay {
     shortest.map_or(Stay::Forever, |s| Stay::For(Duration::from_secs(u64::try_from(s).unwrap_or(0))))
 }
 
-/// The pod with the condition that says why it is deleted; `None` if it has it.
+/// The pod with the condition that says why it is deleted; `None` if it already has the condition.
 pub(super) fn disruption_target(pod: &Pod, now: Now) -> Option<Pod> {
     const REASON: &str = "DeletionByTaintManager";
     let current = pod.status.condition(&Text::DISRUPTION_TARGET);
@@ -55,7 +55,7 @@ pub(super) fn disruption_target(pod: &Pod, now: Now) -> Option<Pod> {
     Some(next)
 }
 
-/// The pod declared not ready because its node is; `None` if it is not ready already.
+/// The pod with Ready set to false because its node is not ready; `None` if it is already not ready.
 pub(super) fn not_ready(pod: &Pod, now: Now) -> Option<Pod> {
     if !is_pod_ready(pod) {
         return None;

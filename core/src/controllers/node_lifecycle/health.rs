@@ -1,6 +1,7 @@
-//! What is known of a node's health: the heartbeats as this process observed them, and the conditions that follow.
+//! The controller's state of each node's health: heartbeats as observed by this process, and the resulting conditions.
 //!
-//! Time is measured by this process's own clock from the moment it saw a heartbeat; the clocks of nodes never matter.
+//! Time is measured by this process's own clock from the moment when it saw a heartbeat; the nodes' clocks are never
+//! used.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Lease, Node, Revision, Time, node_condition};
 
-/// What a node's Ready condition says.
+/// The status of a node's Ready condition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Readiness {
     True,
@@ -20,7 +21,7 @@ pub(super) enum Readiness {
 }
 
 impl Readiness {
-    /// Of a node; without the condition it is unknown.
+    /// The readiness of a node; Unknown if it has no Ready condition.
     pub(super) fn of(node: &Node) -> Readiness {
         match node_condition(&node.status, "Ready").map(|c| c.status.as_str()) {
             Some("True") => Readiness::True,
@@ -30,38 +31,40 @@ impl Readiness {
     }
 }
 
-/// What the controller remembers of a node; dies with the process.
+/// The controller's state of a node; lost with the process.
 #[derive(Debug)]
 pub(super) struct NodeState {
-    /// When it was last heard of by its status, or first seen; its heartbeats are noted apart.
+    /// When a heartbeat in the node's status was last seen, or the node was first seen. Lease heartbeats are stored
+    /// separately.
     pub(super) heard: Mono,
-    /// Whether it has been silent for longer than it may.
+    /// Whether it has been silent for longer than the grace period.
     pub(super) silent: bool,
-    /// By the last look at the object.
+    /// Readiness when the Node object was last examined.
     pub(super) readiness: Readiness,
     /// Number of its zone.
     pub(super) zone: usize,
     /// Whether it is counted in its zone.
     pub(super) counted: bool,
-    /// Whether a NoExecute taint of ours is on it.
+    /// Whether it has a NoExecute taint from this controller.
     pub(super) tainted: bool,
-    /// Whether it may be given one.
+    /// Whether it may be given a NoExecute taint.
     pub(super) granted: bool,
-    /// Whether all its pods have been declared not ready.
+    /// Whether all its pods have been marked not ready.
     pub(super) pods_marked: bool,
-    /// UIDs of those that have. Each is declared once: an agent that lives after all may say otherwise.
+    /// UIDs of the pods that have been marked. Each is marked once, because the agent may report it ready again if the
+    /// node is alive after all.
     pub(super) marked: BTreeSet<Rc<str>>,
-    /// Where its heartbeats are noted, once it has a lease.
+    /// Where its lease heartbeats are stored; `None` until it has a lease.
     pub(super) beat: Option<u32>,
-    /// The revision that was looked at last, and the heartbeat in it.
+    /// The revision that was last examined, and the heartbeat in it.
     node: Revision,
     heartbeat: Option<Time>,
-    /// Whether that is the time of the kubelet's report.
+    /// Whether `heartbeat` is the time of a kubelet status report.
     reports: bool,
     posted: bool,
 }
 
-/// The last heartbeat by a node's lease. Apart from the rest, and small: thousands come in turn.
+/// The last heartbeat of a node's lease. Separate from the rest and small, because thousands are processed in turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beat {
     lease: Revision,
@@ -69,12 +72,13 @@ pub(super) struct Beat {
 }
 
 impl Beat {
-    /// The first sight of a lease.
+    /// The state after a lease is first seen.
     pub(super) fn new(lease: Revision, now: Mono) -> Beat {
         Beat { lease, heard: now }
     }
 
-    /// Takes a look at the lease. A greater revision is a heartbeat; a view that went back in time is none.
+    /// Handles a lease at this revision. A greater revision is a heartbeat; a smaller one (the view went back in time)
+    /// is not.
     pub(super) fn see(&mut self, lease: Revision, now: Mono) {
         if lease > self.lease {
             *self = Beat::new(lease, now);
@@ -83,7 +87,7 @@ impl Beat {
 }
 
 impl NodeState {
-    /// Of a node that is seen for the first time.
+    /// The state of a node that is seen for the first time.
     pub(super) fn new(now: Mono) -> NodeState {
         NodeState {
             heard: now,
@@ -103,7 +107,7 @@ impl NodeState {
         }
     }
 
-    /// Takes a look at the node; whether it is another revision than at the last look.
+    /// Examines the Node; returns whether its revision differs from the last one examined.
     pub(super) fn see_node(&mut self, node: &Node, now: Mono) -> bool {
         if node.rv == self.node {
             return false;
@@ -121,8 +125,8 @@ impl NodeState {
         true
     }
 
-    /// Takes in a mere report: does what [`see_node`](Self::see_node) would do, if it has seen the node as it was
-    /// before. Answers whether it has.
+    /// Handles a mere status report: does what [`see_node`](Self::see_node) would do, provided that the previous
+    /// version of the node was examined. Returns whether it did.
     pub(super) fn see_report(&mut self, old: &Node, new: &Node, now: Mono) -> bool {
         let known = self.node == old.rv;
         if known {
@@ -135,13 +139,13 @@ impl NodeState {
         known
     }
 
-    /// Until when it may be silent, by what has been heard of it.
+    /// When the grace period ends, by the heartbeats seen so far.
     pub(super) fn silent_after(&self, beat: Option<&Beat>) -> Mono {
         let heard = beat.map_or(self.heard, |beat| beat.heard.max(self.heard));
         heard + if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE }
     }
 
-    /// Decides whether it has been silent for too long; whether that is news.
+    /// Decides whether the node has been silent for too long; returns whether that changed.
     pub(super) fn judge(&mut self, beat: Option<&Beat>, now: Mono) -> bool {
         let silent = now > self.silent_after(beat);
         let news = silent && (!self.silent || self.readiness != Readiness::Unknown || !self.posted);
@@ -149,14 +153,14 @@ impl NodeState {
         news
     }
 
-    /// Whether the verdict of silence still stands in the face of these, read later.
+    /// Whether the node still counts as silent, given these objects that were read later.
     pub(super) fn still_silent(&self, node: &Node, lease: Option<&Lease>, beat: Option<&Beat>) -> bool {
         let heartbeat = node_condition(&node.status, "Ready").and_then(|c| node.status.heartbeat(c));
         self.silent && lease.is_none_or(|l| beat.is_some_and(|beat| l.rv <= beat.lease)) && heartbeat == self.heartbeat
     }
 }
 
-/// The node with every condition that its kubelet keeps set to Unknown; `None` if they all are.
+/// The node with all conditions that its kubelet reports set to Unknown; `None` if they already are.
 pub(super) fn conditions_unknown(node: &Node, now: Now) -> Option<Node> {
     let mut next = node.clone();
     let mut changed = false;
@@ -243,7 +247,7 @@ mod tests {
         assert_eq!(state.heard, at(20).mono);
         assert!(!state.see_node(&next, at(30).mono), "it is known");
         assert!(!state.see_report(&early, &next, at(40).mono), "another was seen last");
-        // A report does not tell the time of this condition.
+        // A status report does not include the time of this condition.
         let mut state = NodeState::new(at(0).mono);
         let old = with(
             of("2024-01-01T00:00:00Z"),

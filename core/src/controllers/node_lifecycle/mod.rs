@@ -1,9 +1,10 @@
-//! The node lifecycle controller and the taint manager: from heartbeats to conditions, from conditions to taints, from
-//! taints to evictions.
+//! The node lifecycle controller and the taint manager: heartbeats determine conditions, conditions determine taints,
+//! taints cause evictions.
 //!
-//! Keys: one for the periodic look at all nodes, one a node, one a pod on a tainted node. A renewal of a lease, or a
-//! report of a node that says nothing new, concerns no key at all: it is noted as it arrives, and the look compares two
-//! times a healthy node. Each step writes one thing, and the change it makes brings the next step.
+//! Keys: one for the periodic check of all nodes, one for each node, one for each pod on a tainted node. A lease
+//! renewal, or a status report without changes, adds no key: it is recorded when it arrives, and the periodic check
+//! compares two timestamps for a healthy node. Each step writes one thing; the event of that write triggers the next
+//! step.
 
 mod eviction;
 mod health;
@@ -35,24 +36,24 @@ static WATCHED: &[Watched] = &[
     Watched { kind: Kind::POD, indexes: &[Index::Node] },
 ];
 
-/// Watches over nodes. What it has observed dies with it; a new one starts to count silence from its own start.
+/// Monitors nodes. Its observations are lost with the process; a new process measures silence from its own start.
 #[derive(Debug)]
 pub struct NodeLifecycleController {
     look: ObjectKey,
     next_look: Mono,
     looked: bool,
     nodes: KeyMap<NodeState>,
-    /// The last heartbeat by each lease; by the lease's key, so that a renewal is noted by one look-up.
+    /// The last heartbeat of each lease, by the lease's key, so that recording a renewal takes one look-up.
     beats: KeyMap<Beat>,
-    /// Nodes that have come, gone or changed since the last look, or whose lease has come or gone.
+    /// Nodes that were created, deleted or changed since the last check, or whose lease was created or deleted.
     touched: BTreeSet<ObjectKey>,
     zones: Zones,
     all_disrupted: bool,
-    /// No node's silence has to be judged before: all have been heard of late enough.
+    /// No node can exceed its grace period before this time, so silence need not be checked earlier.
     judge_at: Mono,
-    /// Revision of the leases at the last look, and when it last moved.
+    /// Revision of the view of leases at the last check, and when it last advanced.
     leases: (Revision, Mono),
-    /// Pods that will have to leave: since when that is known, and of which UID.
+    /// Pods that will have to leave: UID of the pod and since when this is known.
     leaving: BTreeMap<ObjectKey, (Rc<str>, Mono)>,
 }
 
@@ -86,7 +87,8 @@ impl Controller for NodeLifecycleController {
     fn observe(&mut self, change: &Change, now: Now) {
         match (&change.old, &change.new) {
             (old, Some(Object::Lease(lease))) => {
-                // Only Leases of nodes have beats, so the name of one that has need not be read.
+                // Only node Leases have an entry in `beats`, so an existing entry makes it unnecessary to check the
+                // Lease's namespace.
                 match self.beats.get_mut(&change.key) {
                     Some(beat) => beat.see(lease.rv, now.mono),
                     None if change.key.namespace() == NODE_LEASE_NAMESPACE => {
@@ -205,7 +207,8 @@ fn lease_of<'a>(views: &'a Views, node: &str) -> Option<&'a Lease> {
 }
 
 impl NodeLifecycleController {
-    /// Notes the first heartbeat by a lease. What is noted stays when the lease goes, as long as its node is there.
+    /// Records the first heartbeat of a lease. The record is kept when the lease is deleted, as long as its node
+    /// exists.
     fn begin_beats(&mut self, lease: &ObjectKey, rv: Revision, now: Mono) {
         let slot = self.beats.insert_new(lease.clone(), Beat::new(rv, now));
         if let Some(node) = self.nodes.find(Kind::NODE, "", lease.name()) {
@@ -213,12 +216,13 @@ impl NodeLifecycleController {
         }
     }
 
-    /// Notes a report that says nothing new, if all that was before it has been looked at; whether it has.
+    /// Handles a status report without changes if the previous version of the node was examined; returns whether it
+    /// was.
     fn hears(&mut self, node: &ObjectKey, old: &Node, new: &Node, now: Mono) -> bool {
         self.nodes.get_mut(node).is_some_and(|state| state.see_report(old, new, now))
     }
 
-    /// The periodic look: who was heard of, which zones are disrupted, whose turn it is to be tainted.
+    /// The periodic check: which nodes sent heartbeats, which zones are disrupted, which node is tainted next.
     fn look_at_all(&mut self, views: &Views, now: Now) -> Plan {
         let mut plan = Plan::nothing();
         if self.looked && now.mono < self.next_look {
@@ -248,8 +252,8 @@ impl NodeLifecycleController {
         plan
     }
 
-    /// Whether the view of the leases is alive enough to hold silence against a node. After a long blindness, all
-    /// silence counts anew.
+    /// Whether the view of leases is recent enough to declare a node silent. After a long time without any lease event,
+    /// silence is measured anew for all nodes.
     fn can_see(&mut self, revision: Revision, now: Mono) -> bool {
         if revision != self.leases.0 {
             let blind = self.looked && now.since(self.leases.1) > limits::LEASE_VIEW_BLIND;
@@ -263,10 +267,11 @@ impl NodeLifecycleController {
         now.since(self.leases.1) <= limits::LEASE_VIEW_QUIET
     }
 
-    /// Takes in what was touched, and judges the silence of nodes if one may have been silent for too long.
+    /// Examines the nodes that were touched, and checks the silence of all nodes if one may have exceeded its grace
+    /// period.
     fn walk(&mut self, views: &Views, now: Now, can_see: bool, plan: &mut Plan) {
         if !self.looked {
-            // What was there before the first look was not observed.
+            // Objects that existed before the first check were not observed as changes.
             let nodes = views.view(Kind::NODE).iter().map(|(key, _)| key.clone());
             let leases = views.list::<coordination_v1::Lease>(NODE_LEASE_NAMESPACE);
             self.touched.extend(nodes.chain(leases.map(|l| ObjectKey::new(Kind::NODE, "", l.name()))));
@@ -283,12 +288,12 @@ impl NodeLifecycleController {
             if state.judge(beat, now.mono) {
                 plan.wake.push(key.clone());
             }
-            // Whoever is silent is judged at every look: it may be heard again.
+            // Silent nodes are checked every time, because they may send heartbeats again.
             self.judge_at = self.judge_at.min(if state.silent { Mono::ZERO } else { state.silent_after(beat) });
         }
     }
 
-    /// A node has come, gone or changed, or a lease without a node is there.
+    /// Handles a node that was created, deleted or changed, or a lease without a node.
     fn take_in(&mut self, key: ObjectKey, views: &Views, now: Now, plan: &mut Plan) {
         let Some(node) = views.get::<core_v1::Node>(&key) else {
             let state = self.nodes.remove(&key);
@@ -328,7 +333,7 @@ impl NodeLifecycleController {
         }
     }
 
-    /// Lets each zone taint the next of its nodes that is not ready, if it is time for one.
+    /// Lets each zone taint the next of its nodes that is not ready, if its interval has passed.
     fn grant_taints(&mut self, now: Mono, plan: &mut Plan) {
         if self.all_disrupted || self.zones.all_ready() {
             return;
@@ -346,7 +351,7 @@ impl NodeLifecycleController {
         let Some(node) = views.get::<core_v1::Node>(key) else { return abandoned_lease(views, key) };
         let mut plan = Plan::nothing();
         let Some(state) = self.nodes.get_mut(key) else {
-            // The look takes it in; taints of conditions do not wait for that.
+            // The periodic check examines the node; taints for conditions need not wait for it.
             plan.wake.push(self.look.clone());
             let tainted = node.spec.taints.iter().flatten().any(taints::is_own_no_execute);
             push_taints(&mut plan, node, tainted, now);
@@ -423,7 +428,7 @@ impl NodeLifecycleController {
     }
 }
 
-/// Takes one look at a node.
+/// Examines a node and updates its state.
 fn look_at(state: &mut NodeState, node: &Node, zones: &mut Zones, now: Mono) {
     let was_ready = state.readiness == Readiness::True;
     if state.see_node(node, now) {
@@ -439,7 +444,7 @@ fn look_at(state: &mut NodeState, node: &Node, zones: &mut Zones, now: Mono) {
     }
 }
 
-/// Writes the taints that the node should have, if it has others; whether it had to.
+/// Writes the taints that the node should have if they differ; returns whether they did.
 fn push_taints(plan: &mut Plan, node: &Node, no_execute: bool, now: Now) -> bool {
     let Some(list) = taints::desired(node, no_execute, &now.wall.to_time()) else { return false };
     let mut next = node.clone();
@@ -448,7 +453,7 @@ fn push_taints(plan: &mut Plan, node: &Node, no_execute: bool, now: Now) -> bool
     true
 }
 
-/// Declares the node's pods not ready; whether none is left to declare.
+/// Marks the node's pods not ready; returns whether none is left to mark.
 fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Rc<str>>, now: Now) -> bool {
     for pod in pods_on(views, node.name()).filter(|p| !marked.contains(p.uid())) {
         if let Some(next) = eviction::not_ready(pod, now) {
@@ -472,7 +477,7 @@ fn taint_event(pod: &Pod, message: String) -> EventNote {
     EventNote { about: Object::Pod(pod.clone()), warning: false, reason: "TaintManagerEviction", message }
 }
 
-/// Deletes the heartbeat lease that a node left behind. The garbage collector does not watch leases: there are many,
+/// Deletes the heartbeat Lease of a deleted node. The garbage collector does not watch Leases, because there are many
 /// and they change all the time.
 fn abandoned_lease(views: &Views, key: &ObjectKey) -> Plan {
     let mut plan = Plan::nothing();
@@ -481,7 +486,7 @@ fn abandoned_lease(views: &Views, key: &ObjectKey) -> Plan {
     if !owned {
         return plan;
     }
-    // Whether the node is gone, or not yet here, only a view as new as the lease can tell.
+    // Only a view of nodes that is as new as the lease can tell a deleted node from one that is not in the view yet.
     if views.view(Kind::NODE).revision() < lease.rv {
         plan.requeue(limits::NODE_MONITOR_GRACE);
         return plan;

@@ -8,7 +8,7 @@ use crate::object::{Node, TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABL
 const NO_SCHEDULE: &str = "NoSchedule";
 pub(super) const NO_EXECUTE: &str = "NoExecute";
 
-/// Conditions that mean a NoSchedule taint while true.
+/// Conditions that cause a NoSchedule taint while they are true.
 const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
@@ -16,7 +16,7 @@ const PRESSURES: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// Key of the taint of a node with this readiness.
+/// Key of the taint for this readiness; `None` for a ready node.
 pub(super) fn readiness_taint(readiness: Readiness) -> Option<&'static str> {
     match readiness {
         Readiness::True => None,
@@ -37,7 +37,7 @@ fn is_own_no_schedule(taint: &Taint) -> bool {
 }
 
 fn no_schedule_keys(status: &NodeStatus, unschedulable: bool, readiness: Readiness) -> Vec<&'static str> {
-    // A node that has not posted Ready at all is not tainted for it.
+    // A node that has never reported a Ready condition is not tainted for it.
     let posted = node_condition(status, "Ready").is_some();
     let mut keys: Vec<&'static str> = readiness_taint(readiness).filter(|_| posted).into_iter().collect();
     for (condition, key) in PRESSURES {
@@ -51,8 +51,8 @@ fn no_schedule_keys(status: &NodeStatus, unschedulable: bool, readiness: Readine
     keys
 }
 
-/// The taints that the node should have: its own, the NoSchedule taints of its conditions, and with `no_execute` the
-/// NoExecute taint of its readiness. `None` if it has just these.
+/// The taints that the node should have: its existing ones, the NoSchedule taints for its conditions, and if
+/// `no_execute` is true, the NoExecute taint for its readiness. `None` if it already has exactly these.
 pub(super) fn desired(node: &Node, no_execute: bool, now: &Time) -> Option<Vec<Taint>> {
     let readiness = Readiness::of(node);
     let schedule = no_schedule_keys(&node.status, node.spec.unschedulable == Some(true), readiness);

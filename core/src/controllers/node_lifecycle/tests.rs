@@ -19,7 +19,8 @@ fn in_zone(name: &str, zone: &str) -> Object {
     with(node(name), json!({"metadata":{"labels":{"topology.kubernetes.io/zone":zone}}}))
 }
 
-/// A cluster under a controller, a pass every five seconds. Nodes in `alive` renew their lease before each.
+/// A cluster with the controller, which runs every five seconds. Before each run, the nodes in `alive` renew their
+/// leases.
 struct Run {
     fake: Fake,
     controller: NodeLifecycleController,

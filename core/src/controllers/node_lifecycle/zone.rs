@@ -1,7 +1,7 @@
-//! Zones: how disrupted each is, and how fast its nodes may be given NoExecute taints.
+//! Zones: how disrupted each is, and at which rate its nodes may be given NoExecute taints.
 //!
-//! A zone that loses most of its nodes at once is more likely cut off than dead, so evictions slow down there; where
-//! every zone is lost, the fault is more likely ours, and they stop.
+//! A zone that loses most of its nodes at once is more likely disconnected than dead, so evictions slow down there. If
+//! all zones are lost, the fault is more likely on the side of the control plane, and evictions stop.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) enum ZoneState {
 }
 
 impl ZoneState {
-    /// By the number of nodes that are ready and that are not (`ComputeZoneState`).
+    /// The state that follows from the numbers of ready and not-ready nodes (`ComputeZoneState`).
     pub(super) fn of(ready: usize, not_ready: usize) -> ZoneState {
         if ready == 0 && not_ready > 0 {
             ZoneState::FullDisruption
@@ -29,7 +29,7 @@ impl ZoneState {
         }
     }
 
-    /// Time between two nodes of the zone that are given NoExecute taints; `None`: never.
+    /// Interval between two nodes of the zone that are given NoExecute taints; `None` means never.
     pub(super) fn interval(self, nodes: usize) -> Option<Duration> {
         match self {
             ZoneState::Normal | ZoneState::FullDisruption => Some(limits::EVICTION_INTERVAL),
@@ -40,21 +40,21 @@ impl ZoneState {
     }
 }
 
-/// One zone of one region.
+/// One zone in one region.
 #[derive(Debug)]
 pub(super) struct Zone {
     name: String,
-    /// Nodes that are ready, as each was last looked at.
+    /// Number of ready nodes, as last examined.
     pub(super) ready: usize,
-    /// Nodes that are not.
+    /// Number of nodes that are not ready.
     pub(super) not_ready: usize,
-    /// As of the last look.
+    /// State at the last check.
     pub(super) state: ZoneState,
     last_grant: Option<Mono>,
 }
 
 impl Zone {
-    /// Takes the right to taint one node, if it is time.
+    /// Permits tainting one node if the interval has passed; returns whether it did.
     pub(super) fn grant(&mut self, now: Mono) -> bool {
         let Some(interval) = self.state.interval(self.ready + self.not_ready) else { return false };
         let due = self.last_grant.is_none_or(|last| now.since(last) >= interval);
@@ -65,14 +65,14 @@ impl Zone {
     }
 }
 
-/// The zones that nodes have been seen in.
+/// All zones that have been seen on nodes.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
     zones: Vec<Zone>,
 }
 
 impl Zones {
-    /// Number of the zone of a node.
+    /// Index of a node's zone.
     pub(super) fn number(&mut self, node: &Node) -> usize {
         let label = |key: &str| node.meta.labels.as_ref().and_then(|l| l.get(key)).map_or("", String::as_str);
         let name = match (label(REGION_LABEL), label(ZONE_LABEL)) {
@@ -97,18 +97,18 @@ impl Zones {
         if ready { zone.ready += 1 } else { zone.not_ready += 1 }
     }
 
-    /// Takes a node out of the count as it was counted.
+    /// Removes a node from the count of its zone; `ready` must be what it was counted as.
     pub(super) fn discount(&mut self, number: usize, ready: bool) {
         let zone = &mut self.zones[number];
         if ready { zone.ready -= 1 } else { zone.not_ready -= 1 }
     }
 
-    /// Whether no node is known that is not ready.
+    /// Whether there is no node that is not ready.
     pub(super) fn all_ready(&self) -> bool {
         self.zones.iter().all(|z| z.not_ready == 0)
     }
 
-    /// Sets each zone's state by its counts; answers whether every zone that has nodes is fully disrupted.
+    /// Sets each zone's state from its counts; returns whether all zones with nodes are fully disrupted.
     pub(super) fn judge(&mut self) -> bool {
         let mut inhabited = 0;
         let mut full = 0;

@@ -1,10 +1,10 @@
-//! The ReplicaSet and ReplicationController controllers: so many pods of a template, no more and no fewer.
+//! The ReplicaSet and ReplicationController controllers: keep the requested number of pods of a template.
 //!
-//! One logic serves both kinds through [`Set`]. What comes in: a set and the pods that it manages or may adopt. What
-//! goes out: pods to create and delete, owner references to patch, a status. What never happens: a pod of another
-//! owner is touched, or a pod is created under a name that was not chosen before.
+//! Both kinds use the same logic through [`Set`]. What comes in: a set and the pods that it manages or may adopt. What
+//! goes out: pods to create and delete, owner references to patch, a status. Never touches a pod of another owner.
+//! Never creates a pod with a name that was not chosen before sending.
 //!
-//! Source: upstream's `pkg/controller/replicaset` (which also serves ReplicationControllers by conversion).
+//! Source: upstream's `pkg/controller/replicaset` (which also handles ReplicationControllers by conversion).
 
 mod ranking;
 mod set;
@@ -29,14 +29,14 @@ use crate::object::{
 use set::Set;
 use tally::{Counts, Tally};
 
-/// What the last failure of a write was, for the `ReplicaFailure` condition.
+/// The last failed write, for the `ReplicaFailure` condition.
 #[derive(Clone, Debug, PartialEq)]
 struct Failure {
     reason: &'static str,
     message: String,
 }
 
-/// Controller of one of the two kinds.
+/// The controller of one of the two kinds.
 #[derive(Debug)]
 pub struct ReplicaSetController {
     kind: Kind,
@@ -45,12 +45,12 @@ pub struct ReplicaSetController {
 }
 
 impl ReplicaSetController {
-    /// For ReplicaSets.
+    /// Creates the ReplicaSet controller.
     pub fn replica_sets() -> ReplicaSetController {
         ReplicaSetController::of(Kind::REPLICA_SET)
     }
 
-    /// For ReplicationControllers.
+    /// Creates the ReplicationController controller.
     pub fn replication_controllers() -> ReplicaSetController {
         ReplicaSetController::of(Kind::REPLICATION_CONTROLLER)
     }
@@ -59,7 +59,7 @@ impl ReplicaSetController {
         ReplicaSetController { kind, failures: BTreeMap::new(), tallies: KeyMap::default() }
     }
 
-    /// The counts of a set, from the tally if there is one that fits.
+    /// The counts of a set, from its tally if there is a valid one.
     fn counts(&mut self, key: &ObjectKey, object: &Object, set: &Set<'_>, views: &Views) -> Counts {
         match self.tallies.get(key).filter(|t| t.fits(object, set)) {
             Some(tally) => {
@@ -164,7 +164,7 @@ impl Controller for ReplicaSetController {
         }
         if !sync.claim() {
             sync.status(failure);
-            // It stands until there are as many pods as there should be.
+            // The failure is kept until the set has the requested number of pods.
             if sync.manage() == 0 {
                 self.failures.remove(key);
             }
@@ -191,7 +191,7 @@ impl Controller for ReplicaSetController {
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(self.kind).get(key)?.clone();
         let (condition, reason, message) = match write {
-            // Everything in the namespace is on its way out; that is no news of this set.
+            // The whole namespace is being deleted; an event on this set would add nothing.
             Write::Create(_) if is_namespace_terminating(error) => return None,
             Write::Create(_) => ("FailedCreate", "FailedCreate", format!("Error creating: {error}")),
             Write::Delete { .. } => ("FailedDelete", "FailedDelete", format!("Error deleting: {error}")),
@@ -213,12 +213,12 @@ struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    /// Pods that count: managed by this set, alive.
+    /// Active pods that this set manages.
     fn active(&self) -> Vec<&'a Pod> {
         self.views.controlled_by::<core_v1::Pod>(self.object.uid()).filter(|p| is_pod_active(p)).collect()
     }
 
-    /// Adopts orphans that match and releases pods that no longer do. True if there was something to do.
+    /// Adopts matching orphans and releases pods that no longer match. Returns true if there was something to do.
     fn claim(&mut self) -> bool {
         let mut orphans = self.views.orphans::<core_v1::Pod>(self.object.namespace());
         if self.counts.strangers == 0 && orphans.next().is_none() {
@@ -234,15 +234,15 @@ impl<'a> Sync<'a> {
         !self.plan.writes.is_empty()
     }
 
-    /// Creates or deletes pods until there are as many as wanted, at most `BURST_REPLICAS` in one pass. Answers how
-    /// many writes that takes.
+    /// Creates or deletes pods to reach the requested number, at most `BURST_REPLICAS` in one pass. Returns the number
+    /// of planned writes.
     fn manage(&mut self) -> usize {
         let before = self.plan.writes.len();
         let (active, wanted) = (self.active_count(), self.wanted());
         if active < wanted {
             let missing = (wanted - active).min(limits::BURST_REPLICAS);
             let pod = Object::from(self.pod());
-            // The metadata and spec are shared by all creations; the runner gives each its name.
+            // All creates share the metadata and spec; the runner gives each its name.
             self.plan.writes.extend((0..missing).map(|_| Write::Create(pod.clone())));
         } else if active > wanted {
             let surplus = (active - wanted).min(limits::BURST_REPLICAS);
@@ -258,7 +258,7 @@ impl<'a> Sync<'a> {
         self.plan.writes.len() - before
     }
 
-    /// Whether there are as many pods as there should be.
+    /// Whether the set has the requested number of pods.
     fn is_complete(&self) -> bool {
         self.active_count() == self.wanted()
     }
@@ -271,7 +271,8 @@ impl<'a> Sync<'a> {
         usize::try_from(self.set.replicas).unwrap_or(0)
     }
 
-    /// Active pods of this set and of the sets with the same owner, per node: crowded nodes lose pods first.
+    /// Active pods of this set and of the sets with the same owner, counted by node: pods on crowded nodes are deleted
+    /// first.
     fn related(&self) -> NameMap<usize> {
         let mut uids = vec![self.object.uid()];
         if let Some(owner) = controller_of(self.object.meta()).filter(|_| self.object.kind() == Kind::REPLICA_SET) {
@@ -304,7 +305,7 @@ impl<'a> Sync<'a> {
     }
 }
 
-/// Whether a change of a pod can change what its set decides or reports.
+/// Whether a change of a pod can affect what its set decides or reports.
 fn pod_matters(change: &Change) -> bool {
     let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new) else { return true };
     let ready = |p: &Pod| (p.status.summary().readiness, p.status.summary().since());

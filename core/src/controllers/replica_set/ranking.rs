@@ -1,4 +1,4 @@
-//! Which pods go first when a set shrinks (`ActivePodsWithRanks`).
+//! Which pods are deleted first when a set is scaled down (`ActivePodsWithRanks`).
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::machine::{Now, Wall};
 use crate::object::{NameMap, Pod, PodPhase};
 
-/// Annotation by which a pod says what its deletion costs; the cheaper go first (KEP-2255).
+/// Annotation with the cost of deleting a pod; pods with a lower cost are deleted first (KEP-2255).
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 struct Rank<'a> {
@@ -21,10 +21,10 @@ struct Rank<'a> {
     created: Option<Wall>,
 }
 
-/// The `surplus` pods to be deleted, in the order in which they are.
+/// The `surplus` pods to delete, in order of deletion.
 pub(super) fn to_delete<'a>(pods: Vec<&'a Pod>, surplus: usize, per_node: &NameMap<usize>, now: Now) -> Vec<&'a Pod> {
     let mut ranks: Vec<Rank<'a>> = pods.into_iter().map(|pod| rank(pod, per_node)).collect();
-    // No two rank the same, so what is selected does not depend on how.
+    // No two pods rank equally, so the selected pods do not depend on the algorithm.
     if surplus < ranks.len() {
         ranks.select_nth_unstable_by(surplus, |a, b| compare(a, b, now));
         ranks.truncate(surplus);
@@ -54,7 +54,7 @@ fn rank<'a>(pod: &'a Pod, per_node: &NameMap<usize>) -> Rank<'a> {
     }
 }
 
-/// Time since a moment in powers of two, so that pods of about the same age count as equal (LogarithmicScaleDown).
+/// Time since a moment in powers of two, so that pods of about the same age rank equally (LogarithmicScaleDown).
 fn age_class(since: Option<Wall>, now: Now) -> u32 {
     let age = since.map_or(Duration::MAX, |t| now.wall.since(t));
     u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1).ilog2()

@@ -2,7 +2,7 @@
 
 use crate::object::{Object, ObjectMeta, Selector, SharedPodSpec};
 
-/// A ReplicaSet or a ReplicationController, read.
+/// The parts of a ReplicaSet or ReplicationController that the controller reads.
 pub(super) struct Set<'a> {
     pub selector: Selector,
     pub replicas: i32,
@@ -12,8 +12,8 @@ pub(super) struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    /// None for other kinds, and for a set whose selector cannot be read or would match everything: validation
-    /// refuses those, and one that comes from elsewhere must not adopt the whole namespace.
+    /// `None` for other kinds, and for a set whose selector is invalid or would match everything: validation rejects
+    /// those, and if one exists nevertheless, it must not adopt the whole namespace.
     pub fn of(object: &'a Object) -> Option<Set<'a>> {
         let set = match object {
             Object::ReplicaSet(rs) => Set {

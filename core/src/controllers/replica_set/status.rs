@@ -1,4 +1,4 @@
-//! Status of a set: counts of pods, and the condition ReplicaFailure.
+//! Status of a set: pod counts and the condition ReplicaFailure.
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
@@ -9,7 +9,7 @@ use crate::controllers::availability::until_available;
 use crate::object::{Object, Time, is_pod_active, is_pod_ready};
 
 impl Sync<'_> {
-    /// Writes the status if it changed, and comes back when a ready pod will have been ready for long enough.
+    /// Writes the status if it changed, and requeues the key for when the next ready pod becomes available.
     pub(super) fn status(&mut self, failure: Option<Failure>) {
         let counts = self.counts;
         let available = self.available();
@@ -60,7 +60,7 @@ impl Sync<'_> {
         self.plan.writes.push(Write::Update(copy, Subresource::Status));
     }
 
-    /// How many pods are available; comes back when another will be.
+    /// How many pods are available; requeues the key for when the next one becomes available.
     fn available(&mut self) -> i32 {
         if self.set.min_ready_seconds <= 0 {
             return self.counts.ready;
@@ -83,8 +83,9 @@ fn some(n: i32) -> Option<i32> {
 
 macro_rules! failure_conditions {
     ($name:ident, $condition:ty) => {
-        /// The conditions with ReplicaFailure set or removed. One of the same reason stays as it is: its message may
-        /// name a pod whose name was only tried.
+        /// The conditions with ReplicaFailure set or removed; `None` if nothing changes. A condition with the same
+        /// reason is left unchanged, because its message may contain the generated name of a pod that was only
+        /// attempted.
         fn $name(old: &[$condition], verdict: Verdict, now: Time) -> Option<Vec<$condition>> {
             let is_failure = |c: &&$condition| Option::<&String>::from(&c.type_).is_some_and(|t| t == "ReplicaFailure");
             let known = old.iter().find(is_failure);
@@ -113,11 +114,11 @@ macro_rules! failure_conditions {
     };
 }
 
-/// What is known of failures to create or delete pods.
+/// What is known about failures to create or delete pods.
 enum Verdict {
-    /// There are as many pods as there should be.
+    /// The set has the requested number of pods.
     Fine,
-    /// Pods are missing or superfluous, and no failure is known: what the condition says still holds.
+    /// There are too few or too many pods and no failure is known: the existing condition stays.
     Unknown,
     Failed(Failure),
 }

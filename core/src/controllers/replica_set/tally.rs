@@ -1,5 +1,5 @@
-//! Counts of a set's pods, kept up to date change by change, so that news of one pod costs the same in a set of ten
-//! thousand as in a set of ten.
+//! Incrementally updated counts of a set's pods, so that a change of one pod costs the same in a set of ten thousand as
+//! in a set of ten.
 
 use std::ops::{AddAssign, SubAssign};
 use std::rc::Rc;
@@ -10,18 +10,18 @@ use super::set::Set;
 use crate::client::Views;
 use crate::object::{Labels, Object, Pod, Selector, controller_of, is_pod_ready, is_pod_terminal};
 
-/// How many pods of a set there are, of each sort.
+/// Pod counts of a set.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub(super) struct Counts {
-    /// Neither ended nor terminating.
+    /// Pods that are neither terminated nor terminating.
     pub replicas: i32,
-    /// Of those, with all labels of the template.
+    /// Of those, how many have all labels of the template.
     pub labeled: i32,
-    /// Of those, ready.
+    /// Of those, how many are ready.
     pub ready: i32,
-    /// Of those, not matched by the selector any more.
+    /// Of those in `replicas`, how many the selector no longer matches.
     pub strangers: i32,
-    /// Terminating and not ended.
+    /// Pods that are terminating but not terminated.
     pub terminating: i32,
 }
 
@@ -45,7 +45,7 @@ impl SubAssign for Counts {
     }
 }
 
-/// The counts of one set, and what of the set they depend on.
+/// The counts of one set, and the parts of the set that they depend on.
 #[derive(Debug)]
 pub(super) struct Tally {
     uid: String,
@@ -54,7 +54,7 @@ pub(super) struct Tally {
     counts: Counts,
 }
 
-/// Whether two states of a pod surely count the same in any set: most changes of a pod move no count.
+/// Whether two states of a pod certainly count the same in any set; most changes of a pod affect no count.
 pub(super) fn weigh_the_same(old: &Pod, new: &Pod) -> bool {
     Rc::ptr_eq(&old.meta, &new.meta)
         && is_pod_terminal(old) == is_pod_terminal(new)
@@ -73,14 +73,14 @@ impl Tally {
         tally
     }
 
-    /// Whether it is still about this set as it is.
+    /// Whether the tally is still valid for this version of the set.
     pub(super) fn fits(&self, object: &Object, set: &Set<'_>) -> bool {
         self.uid == object.uid()
             && self.selector == set.selector
             && self.labels.as_ref() == set.template_meta.and_then(|m| m.labels.as_ref())
     }
 
-    /// Takes in a change of a pod.
+    /// Applies a change of a pod.
     pub(super) fn changed(&mut self, old: Option<&Pod>, new: Option<&Pod>) {
         let own = |pod: &&Pod| controller_of(&pod.meta).is_some_and(|owner| owner.uid == self.uid);
         let (old, new) = (old.filter(own).map(|p| self.weigh(p)), new.filter(own).map(|p| self.weigh(p)));
@@ -92,7 +92,7 @@ impl Tally {
         self.counts
     }
 
-    /// What one pod adds.
+    /// What one pod adds to the counts.
     fn weigh(&self, pod: &Pod) -> Counts {
         if is_pod_terminal(pod) {
             return Counts::default();

@@ -1,4 +1,4 @@
-//! Nothing of a template is lost on the way to its pods.
+//! Tests that a pod gets every field of its template.
 
 use k8s_openapi::api::core::v1::PodSpec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use crate::client::Views;
 use crate::controllers::Write;
 use crate::object::{Kind, Object, decode};
 
-/// A pod spec that says something in every field. The compiler asks for fields that Kubernetes adds.
+/// A pod spec with a value in every field. If Kubernetes adds fields, this no longer compiles until they are added.
 fn every_field() -> PodSpec {
     fn from<T: serde::de::DeserializeOwned>(v: Value) -> Option<T> {
         Some(serde_json::from_value(v).unwrap())
@@ -65,7 +65,7 @@ fn every_field() -> PodSpec {
     }
 }
 
-/// The pod that a controller makes of a template.
+/// The pod that a controller creates from a template.
 fn pod_of(kind: Kind, template: &Value) -> Value {
     let (api_version, controller) = if kind == Kind::REPLICA_SET {
         ("apps/v1", ReplicaSetController::replica_sets as fn() -> ReplicaSetController)
@@ -89,7 +89,7 @@ fn pod_of(kind: Kind, template: &Value) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever fields a template has, its pods have them, and no others.
+    /// A pod has exactly the fields of its template.
     #[test]
     fn a_pod_has_what_its_template_has(
         kept in proptest::collection::vec(any::<bool>(), 64),

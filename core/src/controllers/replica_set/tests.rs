@@ -122,7 +122,7 @@ fn orphans_are_adopted_and_strangers_released() {
             other => panic!("claims come alone: {other:?}"),
         })
         .collect();
-    // Before the adoption comes a look at the adopter.
+    // The adopting set is checked before the adoption.
     assert_eq!(patched, ["s", "web", "o"]);
 }
 
@@ -134,7 +134,7 @@ fn availability_waits_for_min_ready_seconds() {
     let plan = plan(waiting, vec![pod("a", |_| {})]);
     let Some(Write::Update(Object::ReplicaSet(rs), _)) = plan.writes.first() else { panic!("a status is written") };
     assert_eq!((rs.status.ready_replicas, rs.status.available_replicas), (Some(1), None));
-    // Ready since 00:01:00, now 00:01:40: twenty seconds are left, and one for the rounding of times.
+    // Ready since 00:01:00 and now it is 00:01:40: twenty seconds are left, plus one because timestamps are rounded.
     assert_eq!(plan.requeue_after, Some(std::time::Duration::from_secs(21)));
 }
 

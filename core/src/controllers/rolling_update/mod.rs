@@ -1,12 +1,12 @@
-//! The classic `kubectl rolling-update`: from one ReplicationController to another, pod by pod, by a client.
+//! The classic `kubectl rolling-update`: a client that replaces one ReplicationController by another, pod by pod.
 //!
-//! What comes in: replies of the server. What goes out: one request at a time. Before every step it reads both
-//! controllers and their pods as fresh as the store, and decides by that alone; whatever must outlive the process is
-//! in annotations of the controllers. So a lost reply, a crash or a rollback at any point is nothing special: the
-//! next look shows where things stand.
+//! What comes in: replies from the server. What goes out: one request at a time. Before every step it reads both
+//! controllers and their pods as fresh as the store, and decides only from what it read. State that must survive the
+//! process is in annotations of the controllers. Therefore a lost reply, a crash or a rollback at any point needs no
+//! special handling: the next read shows the current state.
 //!
-//! What never happens: the available pods fall below what is wanted less `max_unavailable` by this machine's doing;
-//! the two controllers together ask for more than what is wanted plus `max_surge`.
+//! Never scales such that fewer pods are available than the desired number minus `max_unavailable`. Never lets the two
+//! controllers together request more than the desired number plus `max_surge`.
 //!
 //! Source: kubectl's `rolling_updater.go`, as it was until 1.17.
 
@@ -30,63 +30,63 @@ use crate::object::{IntOrString, Kind, Object, ObjectKey, Pod, ReplicationContro
 use crate::random::{Rng, mix_bytes};
 use step::{Step, decide};
 
-/// On the new controller: name and UID of the one that it replaces.
+/// On the new controller: name and UID of the controller that it replaces.
 pub const SOURCE_ID: &str = "kubectl.kubernetes.io/update-source-id";
-/// On the new controller: how many replicas it is to have in the end.
+/// On the new controller: its final number of replicas.
 pub const DESIRED_REPLICAS: &str = "kubectl.kubernetes.io/desired-replicas";
-/// On the old controller: how many replicas it had in the beginning.
+/// On the old controller: its initial number of replicas.
 pub const ORIGINAL_REPLICAS: &str = "kubectl.kubernetes.io/original-replicas";
-/// On the old controller: name of the one that replaces it.
+/// On the old controller: name of the controller that replaces it.
 pub const NEXT_CONTROLLER: &str = "kubectl.kubernetes.io/next-controller-id";
-/// On a controller that takes over the name of the old one: name of the one that it is a copy of.
+/// On a controller that takes over the name of the old one: name of the controller that it is a copy of.
 pub const RENAME_FROM: &str = "kubectl.kubernetes.io/rename-from";
-/// Label by which the pods of both controllers are told apart (`--deployment-label-key`).
+/// Label that distinguishes the pods of the two controllers (`--deployment-label-key`).
 pub const DEFAULT_KEY: &str = "deployment";
 /// How many progress messages are kept until they are taken.
 const MAX_MESSAGES: usize = 1000;
 
-/// What becomes of the old controller in the end.
+/// What happens to the old controller at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CleanupPolicy {
     /// It is deleted.
     Delete,
-    /// It stays, with no replicas.
+    /// It is kept with zero replicas.
     Preserve,
-    /// It is deleted, and the new one takes over its name.
+    /// It is deleted and the new controller takes over its name.
     Rename,
 }
 
-/// How to update.
+/// Configuration of an update.
 #[derive(Clone, Debug)]
 pub struct RollingUpdateConfig {
     /// Namespace of both controllers.
     pub namespace: Rc<str>,
     /// Name of the old controller.
     pub old: Rc<str>,
-    /// The new controller; its `spec.replicas` is what is wanted, absent: as many as the old one had.
+    /// The new controller; its `spec.replicas` is the desired number, by default the old controller's.
     pub new: ReplicationController,
-    /// Label by which the pods are told apart.
+    /// Label that distinguishes the pods.
     pub key: Rc<str>,
-    /// Rest between two steps (`--update-period`).
+    /// Delay between two steps (`--update-period`).
     pub update_period: Duration,
-    /// Time between two looks (`--poll-interval`).
+    /// Interval between two reads (`--poll-interval`).
     pub interval: Duration,
-    /// How long it may go on without progress (`--timeout`).
+    /// How long there may be no progress (`--timeout`).
     pub timeout: Duration,
-    /// How long a pod must have been ready.
+    /// How long a pod must have been ready to be available.
     pub min_ready_seconds: i32,
-    /// Pods that may be missing meanwhile.
+    /// How many pods may be unavailable during the update.
     pub max_unavailable: IntOrString,
-    /// Pods that there may be more meanwhile.
+    /// How many extra pods may exist during the update.
     pub max_surge: IntOrString,
-    /// What becomes of the old controller.
+    /// What happens to the old controller.
     pub cleanup: CleanupPolicy,
-    /// Go back to the old controller instead (`--rollback`).
+    /// Roll back to the old controller instead (`--rollback`).
     pub rollback: bool,
 }
 
 impl RollingUpdateConfig {
-    /// With kubectl's defaults.
+    /// A configuration with kubectl's defaults.
     pub fn new(namespace: &str, old: &str, new: ReplicationController) -> RollingUpdateConfig {
         RollingUpdateConfig {
             namespace: Rc::from(namespace),
@@ -105,9 +105,9 @@ impl RollingUpdateConfig {
     }
 }
 
-/// The controller that `kubectl rolling-update OLD [NEW] --image=IMAGE` makes: the old one with another image, and
-/// told apart by `key`. Without a name it is called after the old one and the hash. Fails with kubectl's words where
-/// the pods have several containers and none is named.
+/// The controller that `kubectl rolling-update OLD [NEW] --image=IMAGE` creates: a copy of the old one with another
+/// image and a different value of the label `key`. Without a name, it is named after the old one and the hash. Fails
+/// with kubectl's message if the pods have several containers and none is named.
 pub fn with_image(
     old: &ReplicationController,
     name: Option<&str>,
@@ -141,7 +141,7 @@ pub fn with_image(
     Ok(new)
 }
 
-/// Puts the key into selector and template.
+/// Sets the key in the selector and the template.
 fn set_key(spec: &mut core_v1::ReplicationControllerSpec, key: &str, value: &str) {
     spec.selector.get_or_insert_default().insert(key.to_owned(), value.to_owned());
     set_template_key(spec, key, value);
@@ -153,7 +153,7 @@ fn set_template_key(spec: &mut core_v1::ReplicationControllerSpec, key: &str, va
     labels.insert(key.to_owned(), value.to_owned());
 }
 
-/// Hash of a template, without the key itself.
+/// Hash of a template without the key itself.
 fn template_hash(rc: &ReplicationController, key: &str) -> String {
     let mut labels = rc.spec.template_meta().and_then(|m| m.labels.clone()).unwrap_or_default();
     labels.remove(key);
@@ -161,14 +161,14 @@ fn template_hash(rc: &ReplicationController, key: &str) -> String {
     format!("{:016x}", mix_bytes(0, &text))
 }
 
-/// How the update stands.
+/// State of the update.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UpdateState {
-    /// Under way.
+    /// In progress.
     Running,
     /// Complete.
     Done,
-    /// Ended, in kubectl's words. [`RollingUpdate::resume`] goes on.
+    /// Failed, with kubectl's message. [`RollingUpdate::resume`] continues.
     Failed(String),
 }
 
@@ -197,16 +197,16 @@ struct InFlight {
     until: Mono,
 }
 
-/// What the process itself remembers; all of it may be lost.
+/// State that only the process has; all of it may be lost.
 #[derive(Debug, Default)]
 struct Memory {
     /// When a controller was last scaled.
     scaled: Option<Mono>,
-    /// When there was last progress, and the sizes then.
+    /// When there was last progress, and the sizes at that time.
     progress: Option<(Mono, i32, i32)>,
 }
 
-/// A rolling update. Drive it like any machine until [`state`](Self::state) is not `Running`.
+/// A rolling update. Drive it like any machine until [`state`](Self::state) is no longer `Running`.
 #[derive(Debug)]
 pub struct RollingUpdate {
     config: RollingUpdateConfig,
@@ -216,7 +216,8 @@ pub struct RollingUpdate {
     state: UpdateState,
     observed: Observed,
     in_flight: Option<InFlight>,
-    /// When it looks again, if no request is on its way, and at what first: a read that was lost is repeated.
+    /// When it reads again if no request is in flight, and what it reads first: a read whose reply was lost is
+    /// repeated.
     next_at: Mono,
     next_ask: Ask,
     failures: u32,
@@ -225,7 +226,7 @@ pub struct RollingUpdate {
 }
 
 impl RollingUpdate {
-    /// Begins an update, or goes on with one that was interrupted.
+    /// Starts an update, or continues one that was interrupted.
     pub fn new(config: RollingUpdateConfig, part: u16, rng: Rng) -> RollingUpdate {
         RollingUpdate {
             config,
@@ -243,23 +244,23 @@ impl RollingUpdate {
         }
     }
 
-    /// How it stands.
+    /// The state of the update.
     pub fn state(&self) -> &UpdateState {
         &self.state
     }
 
-    /// What kubectl would have printed since this was last asked.
+    /// The messages that kubectl would have printed since the last call.
     pub fn take_messages(&mut self) -> Vec<String> {
         std::mem::take(&mut self.messages)
     }
 
-    /// Turns round: back to the old controller, from wherever the update stands.
+    /// Rolls back to the old controller from wherever the update is.
     pub fn rollback(&mut self, now: Now) {
         self.config.rollback = true;
         self.resume(now);
     }
 
-    /// Goes on after a failure.
+    /// Continues after a failure.
     pub fn resume(&mut self, now: Now) {
         self.state = UpdateState::Running;
         self.memory = Memory::default();
@@ -296,7 +297,7 @@ impl RollingUpdate {
         self.send(now, ask, call, out);
     }
 
-    /// Lists the pods that a controller selects; `without` leaves one label out of account.
+    /// Lists the pods that a controller selects, ignoring the label `without` in its selector.
     fn list(&self, rc: Option<&ReplicationController>, without: Option<&str>) -> Call {
         let mut labels: BTreeMap<String, String> = rc.and_then(|r| r.spec.selector.clone()).unwrap_or_default();
         if let Some(key) = without {
@@ -307,7 +308,8 @@ impl RollingUpdate {
         Call::List { kind: Kind::POD, namespace: Rc::clone(&self.config.namespace), options }
     }
 
-    /// Asks again after a failure, later each time. After a write of unknown outcome everything is read anew.
+    /// Retries after a failure, with increasing delays. After a write with an unknown outcome, everything is read
+    /// again.
     fn back_off(&mut self, now: Now, ask: Ask) {
         self.next_ask = if ask == Ask::Write { Ask::Old } else { ask };
         let base = self.config.interval.max(limits::QUEUE_BACKOFF_BASE).saturating_mul(1 << self.failures.min(8));
@@ -348,12 +350,12 @@ impl RollingUpdate {
                     self.act(now, out);
                 }
             }
-            // Whatever it was, the next look shows what came of it.
+            // Whatever the failure was, the next read shows the result.
             (Ask::Old | Ask::New | Ask::OldPods | Ask::NewPods | Ask::Write, Ok(_) | Err(_)) => self.back_off(now, ask),
         }
     }
 
-    /// Takes the next step by what has been read.
+    /// Takes the next step from what has been read.
     fn act(&mut self, now: Now, out: &mut Vec<ToServer>) {
         self.failures = 0;
         let observed = std::mem::take(&mut self.observed);
@@ -371,13 +373,13 @@ impl RollingUpdate {
     }
 }
 
-/// A replacement at the revision that was read.
+/// An update at the revision that was read.
 fn update(rc: ReplicationController) -> Call {
     let object = Object::ReplicationController(rc);
     Call::Update { object, subresource: Subresource::None, options: WriteOptions::default() }
 }
 
-/// A deletion of exactly what was read.
+/// A delete of exactly the object that was read.
 fn delete(object: &Object, propagation: Option<crate::api::Propagation>) -> Call {
     let precondition = Precondition { uid: Some(object.uid().into()), rv: None };
     Call::Delete { key: object.key(), options: DeleteOptions { precondition, propagation, ..DeleteOptions::default() } }

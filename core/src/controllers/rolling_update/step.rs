@@ -1,4 +1,4 @@
-//! The next step of a rolling update, by what has just been read.
+//! Decides the next step of a rolling update from what has just been read.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,19 +17,19 @@ use crate::object::{
     scaled,
 };
 
-/// Label that keeps a controller from its pods while it takes over a name.
+/// Label that keeps a controller from selecting its pods while it takes over a name.
 const RENAMING: &str = "kubectl.kubernetes.io/renaming";
 
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Write, and look again.
+    /// Write, then read again.
     Write { call: Call, message: Option<String> },
-    /// Look again later.
+    /// Read again later.
     Wait(Duration),
-    /// All is done.
+    /// The update is complete.
     Done,
-    /// Give up.
+    /// Give up with this message.
     Failed(String),
 }
 
@@ -57,7 +57,7 @@ fn size(rc: &ReplicationController) -> i32 {
     rc.spec.replicas.unwrap_or(1)
 }
 
-/// Whether a controller has seen its spec and has as many pods as it asks for.
+/// Whether a controller has observed its spec and has as many pods as requested.
 fn is_settled(rc: &ReplicationController) -> bool {
     rc.status.observed_generation.unwrap_or(0) >= rc.meta.generation.unwrap_or(0) && rc.status.replicas == size(rc)
 }
@@ -66,7 +66,7 @@ fn source_id(rc: &ReplicationController) -> String {
     format!("{}:{}", rc.name(), rc.uid())
 }
 
-/// Decides.
+/// Decides the next step.
 pub(super) fn decide(config: &RollingUpdateConfig, observed: &Observed, memory: &mut Memory, now: Now) -> Step {
     if let Some(renamed) = observed.old.as_ref().filter(|rc| note(rc, RENAME_FROM).is_some()) {
         return rename(renamed, observed.new.as_ref());
@@ -84,12 +84,12 @@ pub(super) fn decide(config: &RollingUpdateConfig, observed: &Observed, memory: 
     }
 }
 
-/// Whether an update whose old controller is to be kept has finished with the new one.
+/// Whether an update whose old controller must be kept has finished with the new controller.
 fn is_preserved(config: &RollingUpdateConfig, old: &ReplicationController, new: &ReplicationController) -> bool {
     config.cleanup == CleanupPolicy::Preserve && size(old) == 0 && note(new, SOURCE_ID).is_none()
 }
 
-/// Whether the controller of the old name is the new one already, after it took over the name.
+/// Whether the controller with the old name is already the new one, after it took over the name.
 fn is_result(config: &RollingUpdateConfig, old: &ReplicationController) -> bool {
     let wanted = config.new.spec.selector.clone().unwrap_or_default();
     let mut with_key = wanted.clone();
@@ -119,7 +119,7 @@ fn roll_forward(
     scale(config, old, (new, &observed.new_pods), config.cleanup, memory, now)
 }
 
-/// Makes the old controller's pods tell apart from the new one's, and notes where it started.
+/// Makes the old controller's pods distinguishable from the new one's, and records the initial number of replicas.
 fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, observed: &Observed) -> Option<Step> {
     let key = &*config.key;
     let template_value = old.spec.template_meta().and_then(|m| m.labels.as_ref()).and_then(|l| l.get(key)).cloned();
@@ -131,7 +131,7 @@ fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, observ
         if number(old, ORIGINAL_REPLICAS).is_none() {
             annotate(&mut copy, ORIGINAL_REPLICAS, size(old).to_string());
         }
-        // New pods get the label first; then those that there are; then it is selected by.
+        // New pods get the label first, then existing pods, and then it is added to the selector.
         if template_value.is_none() && needs_key(config, old) {
             let hash = template_hash(old, key);
             set_template_key(&mut copy.spec_mut().fields, key, &hash);
@@ -152,11 +152,11 @@ fn prepare_old(config: &RollingUpdateConfig, old: &ReplicationController, observ
             }
         });
     }
-    // A pod that came of the former template after the others were labelled.
+    // A pod that was created from the previous template after the other pods were labelled.
     selector_value.and(strays.next()).map(|pod| write(delete(&Object::Pod(pod.clone()), None)))
 }
 
-/// Whether the selectors of both controllers would select each other's pods.
+/// Whether the selectors of the two controllers would select each other's pods.
 fn needs_key(config: &RollingUpdateConfig, old: &ReplicationController) -> bool {
     let selects = |selector: Option<&BTreeMap<String, String>>, other: &ReplicationController| {
         let mut selector = selector.cloned().unwrap_or_default();
@@ -196,7 +196,7 @@ fn create(config: &RollingUpdateConfig, old: &ReplicationController) -> Step {
     tell(Call::Create { object, options: WriteOptions::default() }, message)
 }
 
-/// Grows the one and shrinks the other; when that is done, cleans up.
+/// Scales the new controller up and the old one down; when that is complete, cleans up.
 fn scale(
     config: &RollingUpdateConfig,
     old: &ReplicationController,
@@ -220,7 +220,7 @@ fn scale(
     if sizes == (0, desired) {
         return clean_up(config, old, new, cleanup);
     }
-    // A process that has just begun does not know when the last step was.
+    // A process that has just started does not know when the last step was.
     let rest = config.update_period.saturating_sub(now.mono - *memory.scaled.get_or_insert(now.mono));
     let fresh = sizes.1 == 0;
     if !fresh && !rest.is_zero() {
@@ -253,10 +253,12 @@ fn resized(rc: &ReplicationController, replicas: i32) -> Call {
     update(copy)
 }
 
-/// The sizes of old and new controller after the next step, of which one differs; none if nothing can be done now.
+/// The sizes of the old and the new controller after the next step, of which one differs; `None` if nothing can be done
+/// now.
 ///
-/// Every replica of the old controller counts, ready or not: when it shrinks, those that are not go first, so that
-/// what is available does not fall below the bound by it, and an old version that is broken does not stand in the way.
+/// Every replica of the old controller counts, ready or not. Pods that are not ready are deleted first when it is
+/// scaled down, so this does not reduce the available pods below the limit, and a broken old version does not block the
+/// update.
 pub(super) fn next_sizes(
     config: &RollingUpdateConfig,
     (old, new): (i32, i32),
@@ -265,7 +267,7 @@ pub(super) fn next_sizes(
 ) -> Option<(i32, i32)> {
     let mut unavailable = scaled(&config.max_unavailable, desired, false).unwrap_or(0).max(0);
     let mut surge = scaled(&config.max_surge, desired, true).unwrap_or(0).max(0);
-    // Without any room nothing would ever move.
+    // If both were zero, the update could never advance.
     if unavailable == 0 && surge == 0 {
         surge = 1;
     }
@@ -291,7 +293,7 @@ pub(super) fn next_sizes(
     Some((if whole { 0 } else { (old - spare).max(0) }, new))
 }
 
-/// The update is through: the old controller goes, or stays as it is.
+/// The update is complete: deletes the old controller or keeps it.
 fn clean_up(
     config: &RollingUpdateConfig,
     old: &ReplicationController,
@@ -314,7 +316,7 @@ fn without_notes(rc: &ReplicationController) -> ReplicationController {
     copy
 }
 
-/// The old controller is gone: the new one takes over its name, or is freed of its notes.
+/// The old controller is gone: the new one takes over its name, or its annotations are removed.
 fn finish(config: &RollingUpdateConfig, new: &ReplicationController) -> Step {
     if config.rollback && note(new, SOURCE_ID).is_some_and(|s| s.starts_with(&format!("{}:", config.old))) {
         return Step::Failed(format!("couldn't find original replica count of {:?}", config.old));
@@ -325,7 +327,7 @@ fn finish(config: &RollingUpdateConfig, new: &ReplicationController) -> Step {
     if config.cleanup != CleanupPolicy::Rename || config.rollback {
         return write(update(without_notes(new)));
     }
-    // A twin under the old name, which selects nothing yet: whatever happens next, one of the two is there.
+    // A copy with the old name, which selects nothing yet: whatever happens next, one of the two exists.
     let mut twin = without_notes(new);
     let (namespace, labels) = (twin.meta.namespace.clone(), twin.meta.labels.clone());
     let annotations = twin.meta.annotations.clone();
@@ -342,7 +344,7 @@ fn finish(config: &RollingUpdateConfig, new: &ReplicationController) -> Step {
     tell(Call::Create { object, options: WriteOptions::default() }, message)
 }
 
-/// The twin has the name: the other lets go of its pods, then the twin takes them.
+/// The copy has the old name: the other controller stops selecting its pods, then the copy selects them.
 fn rename(twin: &ReplicationController, new: Option<&ReplicationController>) -> Step {
     match new {
         Some(new) if new.meta.deletion_timestamp.is_some() => Step::Wait(Duration::from_secs(1)),
@@ -365,7 +367,7 @@ fn rename(twin: &ReplicationController, new: Option<&ReplicationController>) -> 
     }
 }
 
-/// Back to the old controller: the roles are swapped, and the new one is deleted in the end.
+/// Rolls back to the old controller: swaps the roles and finally deletes the new controller.
 fn roll_back(
     config: &RollingUpdateConfig,
     old: &ReplicationController,
@@ -375,7 +377,7 @@ fn roll_back(
     now: Now,
 ) -> Step {
     let Some(new) = new else {
-        // It was never made, or the way back is complete.
+        // The new controller was never created, or the rollback is complete.
         let swapped = note(old, SOURCE_ID).is_some();
         let noted = swapped || note(old, NEXT_CONTROLLER).is_some() || note(old, ORIGINAL_REPLICAS).is_some();
         return if noted { write(update(without_notes(old))) } else { Step::Done };

@@ -28,7 +28,7 @@ fn config(replicas: i32, image: &str) -> RollingUpdateConfig {
     config
 }
 
-/// A cluster with a settled old controller and an update about to begin, as clients 0 and 1.
+/// A cluster with a settled old controller and an update about to start, as clients 0 and 1.
 fn cluster(seed: u64, replicas: i32, config: &RollingUpdateConfig) -> Cluster {
     let mut cluster = Cluster::new(seed);
     let manager = ManagerConfig { leader_elect: false, record_events: false, ..ManagerConfig::default() };
@@ -58,7 +58,7 @@ fn images(cluster: &Cluster) -> Vec<String> {
     all
 }
 
-/// At any time: at most one more than wanted is asked for, and as many as wanted are ready.
+/// At any time, at most one replica above the desired number is requested, and the desired number is ready.
 fn bounds(c: &Cluster, wanted: i32) {
     let asked: i32 = controllers(c).iter().map(|(_, n)| n).sum();
     assert!(asked <= wanted + 1, "{:?}", controllers(c));
@@ -183,7 +183,7 @@ fn the_next_size() {
     check(json!("50%"), json!("50%"), (4, 2), 2, 4, Some((0, 2)));
     check(json!(0), json!(0), (4, 0), 0, 4, Some((4, 1)));
     check(json!(0), json!(1), (1, 4), 4, 4, Some((0, 4)));
-    // A broken old version gives way pod by pod.
+    // A broken old version is replaced pod by pod.
     check(json!(0), json!(1), (4, 1), 1, 4, Some((3, 1)));
     check(json!(0), json!(1), (0, 2), 2, 4, Some((0, 4)));
     check(json!(0), json!(1), (4, 0), 0, 0, Some((0, 0)));
