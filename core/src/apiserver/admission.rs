@@ -1,7 +1,7 @@
-//! Admission, defaulting and validation of what is written.
+//! Admission, defaulting and validation of written objects.
 //!
-//! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle
-//! (see `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, RuntimeClass (see
+//! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle (see
+//! `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, RuntimeClass (see
 //! `runtime_class`), PodSecurity (see `pod_security`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,33 +22,33 @@ use crate::object::{
 };
 use crate::store::StoreKey;
 
-/// Pods with this annotation stand for pods that the node runs by itself.
+/// Annotation of mirror pods, which represent a node's static pods.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Priorities above this are the system's.
+/// Priorities above this are reserved for the system.
 const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 
-/// What came of a pod spec.
+/// The result of preparing a pod spec.
 #[derive(Debug)]
 struct Prepared {
-    /// What came in.
+    /// The spec as received.
     incoming: SharedPodSpec,
     namespace: Rc<str>,
-    /// What goes on: defaulted, admitted, validated.
+    /// The spec after defaulting, admission and validation.
     spec: Rc<BoundPodSpec>,
     status: Summarized<PodStatus>,
     account: ObjectKey,
     account_rv: Revision,
-    /// Revision of the last change of what else decided: a PriorityClass, a RuntimeClass.
+    /// Revision of the last change of a PriorityClass and of a RuntimeClass when the spec was prepared.
     decided_by: [Revision; 2],
 }
 
-/// The pod specs that have been prepared: pods of one template are prepared once and share what came of it, wherever
-/// they come from.
+/// Cache of prepared pod specs: pods of one template are prepared once and share the result, whichever client created
+/// them.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    /// By fingerprint of what came in. Only looked up, never walked.
+    /// By fingerprint of the received spec. Used for look-ups only, never iterated.
     by_print: BTreeMap<u64, Vec<Prepared>>,
-    /// The oldest first.
+    /// Oldest first.
     order: VecDeque<(SharedPodSpec, Rc<str>)>,
 }
 
@@ -97,7 +97,7 @@ impl Deciding<'_> {
         }
         apply_defaults(object);
         if let Object::Node(node) = object {
-            // TaintNodesByCondition: nothing is scheduled to a node before it is known to be ready.
+            // TaintNodesByCondition: no pod is scheduled to a node before the node is known to be ready.
             let taints = node.spec_mut().taints.get_or_insert_with(Vec::new);
             if !taints.iter().any(|t| t.key == TAINT_NOT_READY && t.effect == "NoSchedule") {
                 let (key, effect) = (TAINT_NOT_READY.to_owned(), "NoSchedule".to_owned());
@@ -125,7 +125,7 @@ impl Deciding<'_> {
                 if let (Object::Service(new), Object::Service(old)) = (&mut *new, current) {
                     keep_allocated(new, old);
                 }
-                // What is stored has its defaults: only a changed spec needs them.
+                // A stored object already has its defaults, so only a changed spec needs them.
                 if !new.same_spec(current) {
                     apply_defaults(new);
                 }
@@ -158,7 +158,7 @@ impl Deciding<'_> {
         tolerate_trouble_for_a_while(pod);
         self.runtime_class(write, pod)?;
         if pod.spec.shared == incoming {
-            // Nothing was missing: the template's own spec goes on being shared.
+            // No default was missing: the pod keeps sharing its template's spec.
             pod.spec_mut().shared = incoming.clone();
         }
         refuse_pod(pod, validation::create)?;
@@ -178,7 +178,7 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Takes what came of an earlier pod with the same spec, if that still holds.
+    /// Reuses the result of an earlier pod with the same spec if that is still valid; returns whether it was.
     fn admit_known_pod(&self, write: &Write, pod: &mut Pod) -> bool {
         let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
         let account = self.object(write, &known.account).map(|a| a.rv());
@@ -216,7 +216,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// ServiceAccount: every pod runs as one, which must be there.
+    /// ServiceAccount: every pod has a service account, which must exist.
     fn service_account(&self, write: &Write, pod: &mut Pod) -> Result<(ObjectKey, Revision), Decision> {
         let spec = &pod.spec.shared;
         let named = [&spec.service_account_name, &spec.service_account];
@@ -238,7 +238,7 @@ impl Deciding<'_> {
         Ok((key, account.rv))
     }
 
-    /// Priority: resolves `priorityClassName`, or the default class, to a number.
+    /// Priority: resolves `priorityClassName`, or the default class, to an integer.
     fn priority(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let asked = pod.spec.shared.priority_class_name.clone().unwrap_or_default();
         let forbid = |why: &str| Status::forbidden(Kind::POD.row(), pod.name(), why);
@@ -280,7 +280,7 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// The class of pods that name none; of several default classes the one of lowest value.
+    /// The default PriorityClass; if there are several, the one with the lowest value.
     fn default_class(&self) -> Option<Object> {
         let default = |o: &&Object| body(o, "globalDefault").and_then(Value::as_bool) == Some(true);
         let value = |o: &&Object| body(o, "value").and_then(Value::as_i64).unwrap_or(0);
@@ -295,7 +295,7 @@ fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
     }
 }
 
-/// Applies the defaults. A pod spec that lacked nothing stays the very same, so that it is shared with its template.
+/// Applies the defaults. A pod spec without missing defaults is not copied, so it stays shared with its template.
 fn apply_defaults(object: &mut Object) {
     let before = object.pod_spec().cloned();
     defaults::apply(object);
@@ -315,7 +315,7 @@ fn refuse_pod(pod: &Pod, validate: impl Fn(&Object) -> Vec<FieldError>) -> Resul
     refuse(&object, &validate(&object)).map_err(Decision::refuse)
 }
 
-/// DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable.
+/// DefaultTolerationSeconds: tolerates a not-ready or unreachable node for five minutes.
 fn tolerate_trouble_for_a_while(pod: &mut Pod) {
     for key in [TAINT_NOT_READY, TAINT_UNREACHABLE] {
         let tolerates = |t: &Toleration| {

@@ -13,17 +13,17 @@ use crate::store::{KeyValue, StoreEvent, StoreKey, Stored};
 struct KindCache {
     objects: KeyMap<Object>,
     recent: VecDeque<StoreEvent>,
-    /// Every event after this revision is among the recent ones.
+    /// Every event after this revision is in `recent`.
     floor: Revision,
     /// Revision of the last event.
     last: Revision,
 }
 
-/// The state of the store at a revision, as this server knows it.
+/// The state of the store at one revision, as this server knows it.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     revision: Revision,
-    /// As of when it was loaded as a whole.
+    /// Revision at which the whole cache was loaded.
     loaded: Revision,
     kinds: Vec<KindCache>,
     /// Revisions of the private keys.
@@ -41,14 +41,14 @@ impl Cache {
         self.kind(key.kind)?.objects.get(key)
     }
 
-    /// Reads what a look-up of this object will touch.
+    /// Reads ahead the memory that a look-up of this object will touch.
     pub(super) fn read_ahead(&self, key: &ObjectKey, step: Step) {
         if let Some(object) = self.kind(key.kind).and_then(|kind| kind.objects.read_ahead(key, step)) {
             object.read_ahead();
         }
     }
 
-    /// An object with the cache's own copy of its key.
+    /// An object and the cache's shared copy of its key.
     pub(super) fn entry(&self, key: &ObjectKey) -> Option<(&ObjectKey, &Object)> {
         self.kind(key.kind)?.objects.get_key_value(key)
     }
@@ -57,26 +57,27 @@ impl Cache {
         self.kind(kind).into_iter().flat_map(|k| k.objects.iter())
     }
 
-    /// Whether a name without a namespace names an object of this kind, or none.
+    /// Whether a name without a namespace can identify an object of this kind.
     pub(super) fn stands_alone(&self, kind: Kind, name: &str) -> bool {
-        // Of a custom kind this does not know: a path without a namespace is there only where objects have none.
+        // For a custom kind this is not known here, but an object with an empty namespace exists only if the kind is
+        // cluster-scoped.
         let there = || self.kind(kind).is_some_and(|k| k.objects.find(kind, "", name).is_some());
         kind.built_in().map_or_else(there, |row| !row.namespaced)
     }
 
-    /// The objects of a kind in a namespace (empty: in all), in order.
+    /// The objects of a kind in a namespace (empty: in all namespaces), in key order.
     pub(super) fn range(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let range = ObjectKey::range_start(kind, namespace)..ObjectKey::range_end(kind, namespace);
         self.kind(kind).into_iter().flat_map(move |k| k.objects.range(range.clone()))
     }
 
-    /// The pods of a node, in order.
+    /// The pods of a node, in key order.
     pub(super) fn pods_of_node(&self, node: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let keys = self.pods_by_node.get(node).into_iter().flatten();
         keys.filter_map(|k| self.get(k).map(|o| (k, o)))
     }
 
-    /// Revision of a private key, zero if it is absent.
+    /// Revision of a private key; zero if it does not exist.
     pub(super) fn mark(&self, name: &str) -> Revision {
         self.marks.get(name).copied().unwrap_or_default()
     }
@@ -90,7 +91,7 @@ impl Cache {
         self.kind(kind).map_or(Revision(0), |k| k.last)
     }
 
-    /// The events of a kind after a revision; `Err` with the oldest revision that can be resumed from.
+    /// The events of a kind after a revision. `Err` contains the oldest revision from which a watch can be resumed.
     pub(super) fn events_after(&self, kind: Kind, rv: Revision) -> Result<impl Iterator<Item = &StoreEvent>, Revision> {
         let cache = self.kind(kind);
         let floor = cache.map_or(self.loaded, |k| k.floor);
@@ -101,7 +102,7 @@ impl Cache {
         Ok(recent.into_iter().flatten())
     }
 
-    /// Begins anew with what the store has.
+    /// Replaces the whole cache with the store's contents.
     pub(super) fn load(&mut self, revision: Revision, kvs: Vec<Rc<KeyValue>>) {
         *self = Cache { revision, ..Cache::default() };
         self.loaded = revision;
@@ -120,15 +121,15 @@ impl Cache {
         }
     }
 
-    /// The store has reached this revision.
+    /// Records that the cache has reached this revision.
     #[inline(always)]
     pub(super) fn advance(&mut self, revision: Revision) {
         assert!(revision >= self.revision, "the cache went back from {:?} to {revision:?}", self.revision);
         self.revision = revision;
     }
 
-    /// The event with what was there before, where the store has left that out. What this cache holds is it: the state
-    /// at the revision before.
+    /// The event with its previous value, if the store omitted that. The previous value is in this cache, which is at
+    /// the revision before the event. `None` if nothing was omitted.
     #[inline]
     pub(super) fn completed(&self, event: &StoreEvent) -> Option<StoreEvent> {
         if event.lacks_previous() { self.complete(event) } else { None }
@@ -143,7 +144,7 @@ impl Cache {
         Some(StoreEvent { previous: Some(Rc::new(previous)), ..event.clone() })
     }
 
-    /// Takes one event of a batch.
+    /// Applies one event of a batch.
     #[inline(always)]
     pub(super) fn apply(&mut self, event: &StoreEvent) {
         match event.key() {
@@ -196,7 +197,7 @@ impl Cache {
         self.kinds.get(usize::from(kind.0))
     }
 
-    /// All events since the load are known of a kind that nothing has been heard of.
+    /// Extends the table of kinds. For a kind without events so far, all events since the load are known.
     fn make_room(&mut self, kinds: usize) {
         let floor = self.loaded;
         self.kinds.resize_with(kinds, || KindCache { floor, ..KindCache::default() });
@@ -222,7 +223,8 @@ impl KindCache {
         let going = self.recent.iter().take(limits::FORGOTTEN_AT_ONCE);
         going.flat_map(|e| e.value.iter().chain(&e.previous)).for_each(touch_shared);
         while self.recent.len() > limits::WATCH_CACHE_EVENTS {
-            // All events of a revision go together: half a revision can't be resumed from.
+            // All events of a revision are dropped together, because a watch cannot be resumed in the middle of a
+            // revision.
             let gone = self.recent.pop_front().expect("a ring over its bound is not empty").revision;
             self.floor = gone;
             while self.recent.front().is_some_and(|r| r.revision == gone) {
@@ -232,7 +234,7 @@ impl KindCache {
     }
 }
 
-/// The object of a value, if it is one.
+/// The object of a value; `None` if it is a marker.
 pub(super) fn object_of(kv: &KeyValue) -> Option<&Object> {
     match &kv.value {
         Stored::Object(o) => Some(o),

@@ -1,4 +1,4 @@
-//! `deletecollection`: every object that matches is deleted by a write of its own.
+//! `deletecollection`: deletes every matching object by a separate write.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use crate::api::{Call, DeleteOptions, Fence, ListOptions, Reason, ReqId, Request
 use crate::machine::Now;
 use crate::object::{Kind, ObjectKey, Revision, Verbs};
 
-/// What is to be deleted, and how.
+/// What must be deleted, and how.
 #[derive(Debug)]
 pub(super) struct Victims {
     pub(super) kind: Kind,
@@ -20,7 +20,7 @@ pub(super) struct Victims {
     fence: Option<Fence>,
 }
 
-/// A deletecollection under way.
+/// A `deletecollection` in progress.
 #[derive(Debug)]
 pub(super) struct Collection {
     conn: ConnId,
@@ -50,7 +50,7 @@ impl ApiServer {
         self.read(now, Read { conn, id, what: ReadKind::Victims(victims) }, out);
     }
 
-    /// The cache is as fresh as the request: what matches now is deleted.
+    /// Deletes the objects that match now; the cache must be as fresh as the request requires.
     pub(super) fn victims_chosen(&mut self, now: Now, conn: ConnId, id: ReqId, victims: Victims, out: &mut Vec<Out>) {
         let Victims { kind, namespace, list, options, user, fence } = victims;
         let mut chosen: Vec<(ObjectKey, Rc<str>)> = Vec::new();
@@ -67,14 +67,14 @@ impl ApiServer {
         self.collections.insert(collection, Collection { conn, id, left, rv: Revision(0), error: None });
         for (key, uid) in chosen {
             let mut options = options.clone();
-            // What takes the name of a victim is no victim.
+            // The UID makes sure that a new object with the same name is not deleted.
             options.precondition.uid.get_or_insert(uid);
             let request = Request { user: Rc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }
 
-    /// One of the deletes is over.
+    /// Handles the result of one of the deletes.
     pub(super) fn collection_answer(
         &mut self,
         _now: Now,
@@ -87,7 +87,7 @@ impl ApiServer {
         match result {
             Ok(Response::Object(object)) => state.rv = state.rv.max(object.rv()),
             Ok(_) => {}
-            // Somebody else has deleted it.
+            // Another client has deleted it.
             Err(status) if status.reason == Reason::NotFound => {}
             Err(status) => drop(state.error.get_or_insert(status)),
         }

@@ -1,4 +1,4 @@
-//! Delete: preconditions, grace, finalizers and what becomes of dependants.
+//! Delete: preconditions, grace period, finalizers, and what happens to dependents.
 //!
 //! Source: upstream's `registry/rest/delete.go` and `registry/generic/registry/store.go`;
 //! <https://kubernetes.io/docs/concepts/architecture/garbage-collection/>.
@@ -15,14 +15,14 @@ use crate::store::StoreKey;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// How gracefully an object goes.
+/// The grace period of a delete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Grace {
-    /// The kind (or the object) knows no grace.
+    /// The kind (or the object) is deleted without a grace period.
     None,
-    /// It is on its way already, and no sooner end is asked for.
+    /// The object is already being deleted, and the request does not shorten its grace period.
     Pending,
-    /// It has this many seconds, counted from this time.
+    /// This many seconds, counted from this time.
     Seconds(i64, Wall),
 }
 
@@ -44,7 +44,7 @@ impl Deciding<'_> {
         self.delete_object(key, &current, current.clone(), options)
     }
 
-    /// Deletes `current`, which goes as `last` (an eviction adds a condition).
+    /// Deletes `current`; `last` is its last state (an eviction adds a condition).
     pub(super) fn delete_object(
         &self,
         key: &ObjectKey,
@@ -80,7 +80,7 @@ impl Deciding<'_> {
         let Object::Pod(pod) = object else { return Grace::None };
         let meta = &pod.meta;
         if let Some(deadline) = &meta.deletion_timestamp {
-            // What is being deleted can only be made to go sooner.
+            // The grace period of an object that is being deleted can only be shortened.
             let Some(left) = meta.deletion_grace_period_seconds else { return Grace::None };
             return match options.grace_seconds {
                 Some(asked) if asked < left => {
@@ -100,7 +100,7 @@ impl Deciding<'_> {
     }
 }
 
-/// Sets the time of deletion, or brings it forward; the generation counts that once.
+/// Sets the deletion timestamp or moves it earlier; the first time, the generation is incremented.
 pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
     let first = !object.is_deleting();
     let before = object.meta().deletion_grace_period_seconds;
@@ -109,7 +109,7 @@ pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
     }
     let meta = object.meta_mut();
     meta.deletion_grace_period_seconds = Some(seconds);
-    // What is being deleted without any grace keeps the time at which that began.
+    // An object that is being deleted with zero grace keeps the timestamp of its first deletion.
     if first || before.is_some() {
         let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         meta.deletion_timestamp = Some((from + grace).to_time());
@@ -119,15 +119,15 @@ pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
     }
 }
 
-/// As `deletionFinalizersForGarbageCollection`: the policy that is asked for replaces the one that stands.
+/// As `deletionFinalizersForGarbageCollection`: the requested policy replaces the existing one.
 pub(super) fn set_finalizers(object: &mut Object, options: &DeleteOptions) {
-    // Events have no dependants.
+    // Events have no dependents.
     if object.kind() == Kind::EVENT {
         return;
     }
     let before = object.meta().finalizers.as_deref().unwrap_or(&[]);
     let has = |name: &str| before.iter().any(|f| f == name);
-    // The first ReplicationControllers and Jobs knew no garbage collector; their default is still to orphan.
+    // ReplicationControllers and Jobs are older than the garbage collector; their default is still to orphan.
     let orphans_by_default = matches!(object.kind(), Kind::REPLICATION_CONTROLLER | Kind::JOB);
     let policy = options.propagation.unwrap_or_else(|| {
         if has(ORPHAN) {

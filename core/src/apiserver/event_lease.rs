@@ -1,4 +1,4 @@
-//! Event objects live for an hour: they are put under a lease of the store, many to a lease.
+//! Gives Events a time to live of an hour: they are put with a lease of the store that many of them share.
 
 use super::service_ip::Allocation;
 use super::write::{Commit, Deciding, Decision, Write, refused};
@@ -9,10 +9,10 @@ use crate::machine::{Mono, Now};
 use crate::object::Kind;
 use crate::store::{LeaseId, StoreError, StoreReply, StoreRequest};
 
-/// The lease under which events are put now.
+/// The store lease for new Events.
 #[derive(Debug, Default)]
 pub(super) struct EventLease {
-    /// The lease and until when new events may join it.
+    /// The lease, and the time until which new Events may use it.
     current: Option<(LeaseId, Mono)>,
     waiting: Vec<Write>,
 }
@@ -22,14 +22,14 @@ impl EventLease {
         self.current.filter(|(_, until)| now.mono < *until).map(|(lease, _)| lease)
     }
 
-    /// The store does not know the lease any more.
+    /// Handles that the store no longer knows the lease.
     pub(super) fn forget(&mut self) {
         self.current = None;
     }
 }
 
 impl Deciding<'_> {
-    /// Adds to a commit what its kind needs: a lease for Events, the allocation of a Service's addresses.
+    /// Adds what a kind's commits need: a lease for Events, the address allocation for Services.
     #[inline]
     pub(super) fn finish_commit(&self, commit: Commit, kind: Kind, allocation: Allocation) -> Decision {
         if kind != Kind::EVENT {
@@ -54,7 +54,7 @@ impl ApiServer {
     pub(super) fn event_lease_granted(&mut self, now: Now, answer: StoreReply, out: &mut Vec<Out>) {
         let lease = match answer {
             StoreReply::Lease { lease, .. } => lease,
-            // No Event has been sent to the store yet, so no outcome is unknown.
+            // The Event itself has not been sent to the store yet, so the outcome of its write is known.
             StoreReply::Error(StoreError::Unavailable) => return self.event_lease_failed(now, &unavailable(), out),
             StoreReply::Error(error) => return self.event_lease_failed(now, &refused(&error), out),
             _ => return self.event_lease_failed(now, &unavailable(), out),

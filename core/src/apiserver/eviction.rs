@@ -1,6 +1,6 @@
-//! `pods/eviction`: a delete that PodDisruptionBudgets may refuse.
+//! `pods/eviction`: a delete that PodDisruptionBudgets may reject.
 //!
-//! The budget is decremented in the transaction that deletes the pod, so that neither happens without the other.
+//! The budget is decremented in the same transaction that deletes the pod, so neither happens without the other.
 //!
 //! Source: upstream's `pkg/registry/core/pod/storage/eviction.go`.
 
@@ -20,11 +20,11 @@ use crate::store::{Compare, Op, StoreKey, Stored};
 
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
-/// What a budget says of an eviction.
+/// What the PodDisruptionBudgets say about an eviction.
 enum Verdict {
-    /// No budget stands in the way.
+    /// No budget applies.
     Free,
-    /// The budget allows it, and counts it.
+    /// The budget allows the eviction and was decremented.
     Counted(ObjectKey, Box<PodDisruptionBudget>),
 }
 
@@ -70,7 +70,7 @@ impl Deciding<'_> {
     }
 
     fn ask_budgets(&self, write: &Write, key: &ObjectKey, pod: &Pod) -> Result<Verdict, Decision> {
-        // Pods that do not run yet, or no more, are no loss (`canIgnorePDB`).
+        // Pods that are not running yet, or have terminated, may always be evicted (`canIgnorePDB`).
         let phase = pod.status.phase.as_str();
         if matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.meta.deletion_timestamp.is_some() {
             return Ok(Verdict::Free);
@@ -98,7 +98,7 @@ impl Deciding<'_> {
         let labels = pod.meta.labels.as_ref();
         let mut found = Vec::new();
         for (key, _) in self.cache.range(Kind::POD_DISRUPTION_BUDGET, pod.namespace()) {
-            // A budget that has been asked for anew counts as the store has it.
+            // If a budget was fetched from the store for this write, that version counts.
             let Some(Object::PodDisruptionBudget(budget)) = self.object(write, key) else { continue };
             let selector = budget.spec.selector.as_ref().and_then(|s| Selector::from_label_selector(s).ok());
             if selector.is_some_and(|s| s.matches(labels)) {
@@ -109,7 +109,7 @@ impl Deciding<'_> {
     }
 }
 
-/// Whether a pod that is not ready may go without being counted (`unhealthyPodEvictionPolicy`).
+/// Whether a pod that is not ready may be evicted without being counted (`unhealthyPodEvictionPolicy`).
 fn may_evict_unhealthy(budget: &PodDisruptionBudget) -> bool {
     let status = &budget.status;
     match budget.spec.unhealthy_pod_eviction_policy.as_deref() {
@@ -118,7 +118,7 @@ fn may_evict_unhealthy(budget: &PodDisruptionBudget) -> bool {
     }
 }
 
-/// Takes one disruption from the budget, or says why not (`checkAndDecrement`).
+/// Decrements the budget, or returns why it must not be (`checkAndDecrement`).
 fn count(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(), Status> {
     let name = budget.name().to_owned();
     let refuse = |message: String, retry_after: u64| {

@@ -1,4 +1,4 @@
-//! What is done once a second: bookmarks, time-outs, a look at the store, compaction.
+//! Periodic work, once a second: bookmarks, time-outs, a check of the store connection, compaction.
 
 use std::rc::Rc;
 
@@ -10,17 +10,17 @@ use crate::machine::{Mono, Now};
 use crate::object::Revision;
 use crate::store::{Compare, Op, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
-/// The key whose version counts compactions, so that of several servers one compacts at a time.
+/// The key whose version counts compactions, so that only one of several servers compacts at a time.
 const COMPACT_KEY: &str = "compact_rev_key";
 
-/// Where this server stands with compaction, as upstream's `compactor`.
+/// This server's state of compaction, as in upstream's `compactor`.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    /// When it is next tried; none before the first housekeeping.
+    /// When compaction is next tried; `None` before the first housekeeping.
     next: Option<Mono>,
-    /// Compactions that this server knows of.
+    /// How many compactions this server knows of.
     turn: u64,
-    /// The store's revision an interval ago: what is older may go.
+    /// The store's revision one interval ago; everything older may be compacted.
     past: Revision,
 }
 

@@ -1,5 +1,5 @@
-//! Requests on their way to the store, by their ids, which ascend one by one: a window over them, since the answers
-//! come about in the order of the questions.
+//! Requests in flight to the store, by id. Ids are consecutive and replies arrive roughly in order, so a sliding window
+//! holds them.
 
 use std::collections::VecDeque;
 
@@ -16,13 +16,13 @@ pub(super) struct InFlight {
 /// All requests that the store has not answered.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// The id of the first in the window, which is never an answered one.
+    /// The id of the first request in the window, which is always unanswered.
     first: u64,
     flights: VecDeque<Option<InFlight>>,
 }
 
 impl Window {
-    /// Adds the request of the next id.
+    /// Adds the request with the next id.
     #[inline(always)]
     pub(super) fn push(&mut self, id: u64, flight: InFlight) {
         if self.flights.is_empty() {
@@ -32,7 +32,7 @@ impl Window {
         self.flights.push_back(Some(flight));
     }
 
-    /// Takes out the request of an id, if it is still there.
+    /// Removes and returns the request with this id, if it is in the window.
     #[inline(always)]
     pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {
         let at = usize::try_from(id.checked_sub(self.first)?).ok()?;
@@ -44,7 +44,7 @@ impl Window {
         flight
     }
 
-    /// Takes out the oldest request if it was sent at this time or before.
+    /// Removes and returns the oldest request if it was sent at or before this time.
     pub(super) fn take_sent_by(&mut self, time: Mono) -> Option<InFlight> {
         let oldest = self.flights.front()?.as_ref().expect("an answered request is never the first");
         if oldest.sent <= time { self.take(self.first) } else { None }
@@ -55,7 +55,7 @@ impl IntoIterator for Window {
     type Item = InFlight;
     type IntoIter = std::iter::Flatten<std::collections::vec_deque::IntoIter<Option<InFlight>>>;
 
-    /// All of them, the oldest first.
+    /// All requests, oldest first.
     fn into_iter(self) -> Self::IntoIter {
         self.flights.into_iter().flatten()
     }

@@ -1,4 +1,4 @@
-//! What the server itself makes of a new Job: the labels and the selector by which it knows its pods.
+//! What the API server adds to a new Job: the labels and the selector that identify its pods.
 //!
 //! Source: `generateSelector` of `pkg/registry/batch/job/strategy.go`.
 
@@ -11,8 +11,8 @@ use crate::object::Dynamic;
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
-/// Labels the template with the Job's name and UID, and selects by the UID; unless the author selects by hand. What the
-/// author has labelled alike already stays, for validation to judge.
+/// Labels the template with the Job's name and UID, and makes the selector match the UID, unless `manualSelector` is
+/// set. Existing labels with these keys are kept for validation to check.
 pub(super) fn select_own_pods(job: &mut Dynamic) {
     let (name, uid) = (job.meta.name.clone().unwrap_or_default(), job.meta.uid.clone().unwrap_or_default());
     let body = Rc::make_mut(&mut job.body);
@@ -33,7 +33,7 @@ pub(super) fn select_own_pods(job: &mut Dynamic) {
     }
 }
 
-/// The object under a key, made if there is none; `None` if something else is there, which validation refuses.
+/// The object at a key, created if absent; `None` if the value is not an object, which validation rejects.
 fn within<'a>(map: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
     let value = map.entry(key).or_insert(Value::Null);
     if value.is_null() {

@@ -1,8 +1,8 @@
-//! Reads: get, list and the start of a watch, each as fresh as it asks to be.
+//! Reads: get, list and the start of a watch, each as fresh as the request requires.
 //!
 //! A read without a resource version is as fresh as the store: the server asks the store for its revision and answers
-//! from its cache once that has got there. Pages after the first, and `resourceVersionMatch=Exact`, are read from the
-//! store at their revision.
+//! from its cache once the cache has reached that revision. Pages after the first, and `resourceVersionMatch=Exact`,
+//! are read from the store at their revision.
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>.
 
@@ -19,7 +19,7 @@ use crate::machine::{Mono, Now};
 use crate::object::{Kind, KindInfo, Kinds, Object, ObjectKey, Revision};
 use crate::store::{Op, StoreError, StoreKey, StoreReply, StoreRequest, Txn};
 
-/// What is read.
+/// The type of a read.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub(super) enum ReadKind {
@@ -37,12 +37,12 @@ pub(super) enum ReadKind {
         namespace: Rc<str>,
         options: WatchOptions,
     },
-    /// The victims of a collection are chosen.
+    /// Chooses the objects of a `deletecollection`.
     Victims(Box<collection::Victims>),
 }
 
 impl ReadKind {
-    /// Of a call that only reads.
+    /// The read of a call that only reads.
     pub(super) fn of(call: Call) -> ReadKind {
         match call {
             Call::Get { key, rv } => ReadKind::Get { key, rv },
@@ -53,7 +53,7 @@ impl ReadKind {
     }
 }
 
-/// A read of a client's.
+/// A read for a client.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) conn: ConnId,
@@ -61,7 +61,7 @@ pub(super) struct Read {
     pub(super) what: ReadKind,
 }
 
-/// A list that is read from the store, page by page, until there is enough of it.
+/// A list that is read from the store page by page until there are enough matching objects.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) conn: ConnId,
@@ -73,7 +73,7 @@ pub(super) struct Page {
     items: Vec<Object>,
 }
 
-/// What waits for the cache to reach a revision.
+/// What waits until the cache reaches a revision.
 #[derive(Debug)]
 enum Waiting {
     Read(Read),
@@ -101,7 +101,7 @@ impl Waits {
         self.by_revision.is_empty()
     }
 
-    /// Whether something waits for this revision or an older one.
+    /// Whether anything waits for this revision or an older one.
     pub(super) fn is_due(&self, reached: Revision) -> bool {
         self.by_revision.first_key_value().is_some_and(|((r, _), _)| *r <= reached)
     }
@@ -137,7 +137,7 @@ impl ApiServer {
             }
             ReadKind::Get { rv, .. } => *rv,
             ReadKind::List { options, .. } => options.rv,
-            // A watch-list is consistent where it asks for nothing older.
+            // A watch-list is consistent unless it asks for a particular revision.
             ReadKind::Watch { options, .. } if options.send_initial_events && options.rv.0 == 0 => None,
             ReadKind::Watch { options, .. } if options.send_initial_events => Some(options.rv),
             ReadKind::Watch { .. } => Some(Revision(0)),
@@ -151,7 +151,7 @@ impl ApiServer {
         }
     }
 
-    /// The store has told its revision, which was no older than the request.
+    /// Handles the store's reply with its revision, which is not older than the request.
     pub(super) fn revision_known(&mut self, now: Now, read: Read, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
             StoreReply::Revision { revision } => self.serve_at(now, revision, read, out),
@@ -168,7 +168,7 @@ impl ApiServer {
         }
     }
 
-    /// Goes on with whatever waited for what the cache has reached.
+    /// Continues all requests that waited for a revision which the cache has reached.
     pub(super) fn serve_waiting(&mut self, now: Now, out: &mut Vec<Out>) {
         let reached = self.cache.revision();
         while self.waits.is_due(reached) {
@@ -180,7 +180,7 @@ impl ApiServer {
         }
     }
 
-    /// Refuses what has waited for too long.
+    /// Rejects requests that have waited for too long.
     pub(super) fn expire_waiting(&mut self, now: Now, out: &mut Vec<Out>) {
         let late = |(_, (deadline, _)): &(&(Revision, u64), &(Mono, Waiting))| *deadline <= now.mono;
         let late: Vec<(Revision, u64)> = self.waits.by_revision.iter().filter(late).map(|(k, _)| *k).collect();
@@ -196,7 +196,7 @@ impl ApiServer {
         }
     }
 
-    /// Answers from the cache, which is as fresh as was asked for.
+    /// Answers from the cache; the cache must be as fresh as the request requires.
     fn serve(&mut self, now: Now, read: Read, out: &mut Vec<Out>) {
         let Read { conn, id, what } = read;
         match what {
@@ -273,7 +273,7 @@ impl ApiServer {
     }
 }
 
-/// Answers a get that went to the store.
+/// Answers a get that was read from the store.
 pub(super) fn got(conn: ConnId, id: ReqId, of: &KindInfo, key: &ObjectKey, answer: StoreReply, out: &mut Vec<Out>) {
     let result = match answer {
         StoreReply::Txn { results, .. } => match results.first().and_then(Option::as_deref).and_then(object_of) {
@@ -320,7 +320,7 @@ fn selected(object: &Object, options: &ListOptions) -> bool {
     options.labels.matches(object.meta().labels.as_ref()) && fields::matches(object, &options.fields)
 }
 
-/// Calls `take` with every object of the cache that matches, in order, until it says `false`.
+/// Calls `take` with every matching object in the cache, in order, until it returns `false`.
 pub(super) fn select<'a>(
     cache: &'a Cache,
     kind: Kind,
@@ -350,7 +350,7 @@ pub(super) fn select<'a>(
 }
 
 fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Response {
-    // With resourceVersion=0 the limit is ignored, as Kubernetes' watch cache does.
+    // With resourceVersion=0 the limit is ignored, as in Kubernetes' watch cache.
     let limit = if options.rv == Some(Revision(0)) { 0 } else { options.limit };
     let mut items = Vec::new();
     let mut left = 0u64;
@@ -401,12 +401,12 @@ fn page_error(page: &Page, error: &StoreError) -> Status {
     }
 }
 
-/// The first key that can stand after `key`.
+/// The smallest key that is greater than `key`.
 fn after(key: &ObjectKey) -> ObjectKey {
     ObjectKey::from_path(key.kind, &format!("{}\0", key.path()))
 }
 
-/// Where a list goes on: opaque to clients.
+/// The continue token of a list; opaque to clients.
 struct Token {
     rv: Revision,
     last: ObjectKey,

@@ -1,12 +1,13 @@
 //! The API server machine.
 //!
-//! What comes in: requests of clients, each on a connection; replies and events of the store. What goes out: replies
-//! and watch events to clients; requests to the store. What never happens: an answer that reads another server's
-//! memory; a write that is not a transaction on the revision it was decided by.
+//! What comes in: requests from clients, each on a connection; replies and events from the store. What goes out:
+//! replies and watch events to clients; requests to the store. Never uses another server's memory to answer. Never
+//! writes except by a transaction on the revision from which the write was decided.
 //!
-//! Path of a write: decode → admit → default → validate → transact → reply. Several servers run over one store; each
-//! keeps a watch cache of its own, which may be behind. Writes are decided on the cache and checked by the store: after
-//! a transaction that failed, and before a refusal that rests on a cached value, the store is asked for the newest.
+//! Path of a write: decode → admit → default → validate → transact → reply. Several servers can use one store; each has
+//! its own watch cache, which may lag. Writes are decided from the cache and checked by the store: after a failed
+//! transaction, and before a rejection that is based on a cached value, the server reads the newest value from the
+//! store.
 //!
 //! One watch covers the whole store, so that the cache is the state of the store at one revision, for all kinds.
 
@@ -54,40 +55,40 @@ use list::{Page, Read, ReadKind};
 use watch::Watchers;
 use write::{Origin, Write};
 
-/// Names a client's connection. A reconnect is another connection.
+/// Identifies a client's connection. After a reconnect it is a different connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnId(pub u64);
 
-/// What the API server can be told.
+/// Inputs of the API server.
 #[derive(Debug)]
 pub enum In {
-    /// A client says something; the first message opens the connection.
+    /// A message from a client; the first message opens the connection.
     Client(ConnId, ToServer),
-    /// A client's connection broke.
+    /// A client's connection was closed.
     Closed(ConnId),
-    /// The store answers or tells of changes.
+    /// A reply or event from the store.
     Store(FromStore),
 }
 
-/// What the API server can ask for.
+/// Outputs of the API server.
 #[derive(Debug)]
 pub enum Out {
     /// To a client.
     Client(ConnId, FromServer),
-    /// To the store, with an id that its reply will carry.
+    /// To the store, with an id that its reply repeats.
     Store(u64, StoreRequest),
 }
 
-/// How an API server is set up.
+/// Configuration of an API server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Its name, for traces.
+    /// Name, for traces.
     pub name: Rc<str>,
-    /// `--service-cluster-ip-range`: network and length of its prefix.
+    /// `--service-cluster-ip-range`: network and prefix length.
     pub service_cidr: ([u8; 4], u8),
-    /// `--service-node-port-range`, both ends included.
+    /// `--service-node-port-range`, inclusive at both ends.
     pub node_port_range: (u16, u16),
-    /// The kinds of its world: where custom ones get their numbers.
+    /// The kinds of its world, in which custom kinds get their numbers.
     pub kinds: Kinds,
 }
 
@@ -102,28 +103,28 @@ impl Default for Config {
     }
 }
 
-/// What a request to the store was for.
+/// The purpose of a request to the store.
 #[derive(Debug)]
 enum Job {
-    /// Fills the cache.
+    /// Loads the cache.
     Load,
-    /// Starts the watch of this id.
+    /// Starts the watch with this id.
     Watch,
-    /// The commit of a write.
+    /// Commits a write.
     Commit(Box<Write>),
-    /// Fresh values for a write.
+    /// Reads fresh values for a write.
     FetchFresh(Box<Write>),
-    /// The store's revision, for a consistent read.
+    /// Reads the store's revision for a consistent read.
     Revision(Box<Read>),
-    /// One object, straight from the store.
+    /// Reads one object from the store.
     Get(ConnId, ReqId, ObjectKey),
-    /// A page of a list, straight from the store.
+    /// Reads a page of a list from the store.
     Page(Box<Page>),
-    /// Whether it falls to this server to compact.
+    /// Tries to take the turn to compact.
     CompactTurn,
-    /// A lease for the next events.
+    /// Grants a lease for the next Events.
     EventLease,
-    /// Nothing depends on the answer.
+    /// The reply is ignored.
     Forget,
 }
 
@@ -147,7 +148,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// A server that knows nothing yet; the first `handle_timeout` connects it to the store.
+    /// Creates a server with an empty cache; the first `handle_timeout` connects it to the store.
     pub fn new(config: Config, rng: Rng) -> ApiServer {
         ApiServer {
             config,
@@ -167,48 +168,48 @@ impl ApiServer {
         }
     }
 
-    /// Its name.
+    /// Name of the server.
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// The revision that its watch cache has reached; zero before it is loaded.
+    /// The revision of its watch cache; zero before the cache is loaded.
     pub fn revision(&self) -> Revision {
         self.cache.revision()
     }
 
-    /// Whether it answers: its cache is loaded and its watch of the store stands.
+    /// Whether it can answer: its cache is loaded and its watch of the store is open.
     pub fn is_ready(&self) -> bool {
         self.link.is_up()
     }
 
-    /// What its watch cache holds of a kind, in order of the keys.
+    /// The objects of a kind in its watch cache, in key order.
     pub fn cached(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         self.cache.objects(kind)
     }
 
-    /// Reads what writes of these objects will touch.
+    /// Reads ahead the memory that writes of these objects will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         keys.iter().for_each(|key| self.cache.read_ahead(key, step));
     }
 
-    /// The kinds that its world knows, whether this server serves them or not.
+    /// The kinds that its world knows, whether or not this server serves them.
     pub fn kinds(&self) -> &Kinds {
         &self.config.kinds
     }
 
-    /// Whether it serves a kind at the moment.
+    /// Whether it serves a kind at present.
     #[inline]
     pub fn serves(&self, kind: Kind) -> bool {
         kind.built_in().map_or_else(|| self.customs.of(kind).is_some(), |row| row.verbs.stored())
     }
 
-    /// Every resource that it serves at the moment, as discovery tells of them: built-in ones first.
+    /// Every resource that it serves at present, built-in ones first; for discovery.
     pub fn resources(&self) -> impl Iterator<Item = (Kind, KindRef)> {
         self.config.kinds.all().filter(|kind| self.serves(*kind)).map(|kind| (kind, self.config.kinds.info(kind)))
     }
 
-    /// Finds a served resource by group, version and plural name as a path gives them.
+    /// Finds a served resource by the group, version and plural name in a path.
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<(Kind, KindRef)> {
         let kind = self.config.kinds.by_path(group, version, plural).filter(|kind| self.serves(*kind))?;
         Some((kind, self.config.kinds.info(kind)))
@@ -255,7 +256,7 @@ impl ApiServer {
         self.link.heard(now);
         match message {
             FromStore::Reply(id, answer) => {
-                // An unknown id answers a request that has been given up.
+                // A reply with an unknown id belongs to a request that has timed out.
                 if let Some(InFlight { job, .. }) = self.inflight.take(id) {
                     self.store_answers(now, id, job, answer, out);
                 }
@@ -287,7 +288,7 @@ impl ApiServer {
         }
     }
 
-    /// A job whose answer will not come.
+    /// Handles a request to the store whose reply will not come.
     fn give_up(&mut self, now: Now, job: Job, out: &mut Vec<Out>) {
         match job {
             Job::Commit(write) => self.answer(now, write.origin, Err(unknown_outcome()), out),

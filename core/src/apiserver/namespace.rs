@@ -1,4 +1,4 @@
-//! Namespaces: what may be created in them, how they end, and those that every cluster has.
+//! Namespaces: what may be created in them, how they are deleted, and those that every cluster has.
 
 use serde_json::json;
 
@@ -10,10 +10,10 @@ use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey};
 use crate::store::StoreKey;
 
-/// Namespaces that can't be deleted (NamespaceLifecycle's `immortalNamespaces`).
+/// Namespaces that cannot be deleted (NamespaceLifecycle's `immortalNamespaces`).
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-/// What every cluster has from the start: kind, name and, for a PriorityClass, its value.
+/// Objects that every cluster has from the start: kind, name and, for a PriorityClass, its value.
 const BOOTSTRAP: [(Kind, &str, i32); 6] = [
     (Kind::NAMESPACE, "default", 0),
     (Kind::NAMESPACE, "kube-system", 0),
@@ -24,7 +24,7 @@ const BOOTSTRAP: [(Kind, &str, i32); 6] = [
 ];
 
 impl Deciding<'_> {
-    /// NamespaceLifecycle: nothing is created in a namespace that is missing or on its way out.
+    /// NamespaceLifecycle: nothing may be created in a namespace that does not exist or is being deleted.
     pub(super) fn namespace_lifecycle(&self, write: &Write, object: &Object) -> Result<(), Decision> {
         let name = object.namespace();
         if name.is_empty() {
@@ -49,7 +49,7 @@ impl Deciding<'_> {
         Err(Decision::refuse_if(&key, status))
     }
 
-    /// A namespace first turns Terminating; it goes once the finalizers of its spec are gone.
+    /// Deletes a namespace: it becomes Terminating, and is removed once the finalizers in its spec are gone.
     pub(super) fn delete_namespace(&self, key: &ObjectKey, current: &Object, options: &DeleteOptions) -> Decision {
         if IMMORTAL.contains(&key.name()) {
             let status = Status::forbidden(key.kind.row(), key.name(), "this namespace may not be deleted");
@@ -79,7 +79,7 @@ impl Deciding<'_> {
 }
 
 impl ApiServer {
-    /// Creates what every cluster has from the start, as far as it is missing.
+    /// Creates those objects that every cluster has from the start and that do not exist.
     pub(super) fn bootstrap(&mut self, now: Now, out: &mut Vec<Out>) {
         for (kind, name, value) in BOOTSTRAP {
             if self.cache.get(&ObjectKey::new(kind, "", name)).is_some() {

@@ -9,7 +9,7 @@ use crate::object::{Kind, Object, ObjectKey, Pod, PodCondition, Revision, Stamp,
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
-    /// `pods/binding`: gives a pod its node, once.
+    /// `pods/binding`: assigns a pod to a node, once.
     pub(super) fn bind(&mut self, write: &mut Write) -> Decision {
         let Call::Bind { pod: key, uid, node } = &write.request.call else { unreachable!("not a binding") };
         let current = self.object(write, key);
@@ -25,7 +25,7 @@ impl Deciding<'_> {
             return Decision::refuse_if(key, conflict(key, &why));
         }
         match pod.spec.node.as_deref() {
-            // The reply of an earlier attempt was lost.
+            // An earlier attempt succeeded, but its reply was lost.
             Some(bound) if bound == &**node => {
                 let done = Ok(Response::Done { rv: pod.rv });
                 return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], done);
@@ -61,7 +61,7 @@ fn conflict(key: &ObjectKey, why: &str) -> Status {
     status
 }
 
-/// Sets a condition; the time of its last transition moves with its status.
+/// Sets a condition; its transition time changes only if its status does.
 pub(super) fn set_condition(pod: &mut Pod, mut condition: PodCondition, now: Now) {
     let status = pod.status_mut();
     let old = status.condition(&condition.type_).filter(|old| old.status == condition.status);

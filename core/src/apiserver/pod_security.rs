@@ -1,7 +1,7 @@
-//! PodSecurity: a namespace whose labels say so takes only pods that keep to a Pod Security Standard.
+//! PodSecurity: a namespace with the corresponding labels accepts only pods that comply with a Pod Security Standard.
 //!
 //! Source: `k8s.io/pod-security-admission` and <https://kubernetes.io/docs/concepts/security/pod-security-standards/>.
-//! Labels that ask for warnings and audit annotations are checked, and nothing more: this API has neither yet.
+//! The labels for warnings and audit annotations are validated but have no effect: this API does not have either yet.
 
 mod baseline;
 mod restricted;
@@ -19,7 +19,7 @@ use crate::store::StoreKey;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
-/// How much a standard rules out.
+/// The levels of the standards, the least strict first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Level {
     Privileged,
@@ -27,7 +27,7 @@ enum Level {
     Restricted,
 }
 
-/// A standard as of a minor version of Kubernetes; `None`: the latest.
+/// A standard as of a minor version of Kubernetes; `None` means the latest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Standard {
     level: Level,
@@ -57,7 +57,7 @@ fn level(text: &str) -> Option<Level> {
     }
 }
 
-/// `latest`, or `v1.` and a number without leading zeros.
+/// Parses `latest` or `v1.` followed by a number without leading zeros.
 fn version(text: &str) -> Option<Option<u32>> {
     if text == "latest" {
         return Some(None);
@@ -70,13 +70,13 @@ fn version(text: &str) -> Option<Option<u32>> {
 /// The standard that a namespace enforces.
 fn enforced(labels: Option<&Labels>) -> Standard {
     let label = |name: &str| labels.and_then(|l| l.get(&format!("{PREFIX}{name}")));
-    // What cannot be read is taken for the most.
+    // An invalid level counts as the strictest.
     let level = label("enforce").map_or(Level::Privileged, |l| level(l).unwrap_or(Level::Restricted));
     let minor = label("enforce-version").and_then(|v| version(v)).unwrap_or(None);
     Standard { level, minor }
 }
 
-/// What is wrong with a namespace's labels.
+/// The errors in a namespace's labels.
 pub(super) fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for mode in ["enforce", "audit", "warn"] {
@@ -94,7 +94,7 @@ pub(super) fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
 }
 
 impl Deciding<'_> {
-    /// Refuses a pod that its namespace's standard rules out.
+    /// Rejects a pod that does not comply with its namespace's standard.
     pub(super) fn pod_security(&self, write: &Write, pod: &Pod) -> Result<(), Decision> {
         let key = ObjectKey::new(Kind::NAMESPACE, "", pod.namespace());
         let Some(Object::Namespace(namespace)) = self.known(write, &key) else { return Ok(()) };
@@ -106,7 +106,7 @@ impl Deciding<'_> {
     }
 }
 
-/// Whether a change of a pod is one that standards are asked about (`isSignificantPodUpdate`).
+/// Whether a change of a pod must be checked against the standard (`isSignificantPodUpdate`).
 pub(super) fn is_significant(new: &Pod, old: &Pod) -> bool {
     let images = |p: &Pod| {
         let inits = p.spec.init_containers.iter().flatten();
@@ -115,7 +115,7 @@ pub(super) fn is_significant(new: &Pod, old: &Pod) -> bool {
     !std::rc::Rc::ptr_eq(&new.spec, &old.spec) && images(new) != images(old)
 }
 
-/// A rule that is broken: which, and how.
+/// A violated rule: its name and the details.
 struct Violation {
     reason: String,
     detail: String,
@@ -127,17 +127,18 @@ fn violation(reason: &str, detail: String) -> Option<Violation> {
 
 type Rule = fn(&ObjectMeta, &PodSpec) -> Option<Violation>;
 
-/// A check of a standard: its revisions, each since a minor version, and the baseline check that it stands for.
+/// A check of a standard: its revisions, each with the minor version since which it applies, and the baseline check
+/// that it replaces.
 struct Check {
     id: &'static str,
     revisions: &'static [(u32, Rule)],
     overrides: Option<&'static str>,
 }
 
-/// The newest minor version that any check has a revision of.
+/// The newest minor version in which any check was revised.
 const NEWEST: u32 = 35;
 
-/// What a pod breaks of a standard, in Kubernetes' words.
+/// How a pod violates a standard, in Kubernetes' words; `None` if it complies.
 fn violations(standard: Standard, meta: &ObjectMeta, spec: &PodSpec) -> Option<String> {
     let minor = standard.minor.unwrap_or(NEWEST).min(NEWEST);
     let restricted = match standard.level {
@@ -153,7 +154,7 @@ fn violations(standard: Standard, meta: &ObjectMeta, spec: &PodSpec) -> Option<S
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// Init containers first, as upstream visits them.
+/// Init containers first, in upstream's order.
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
@@ -175,14 +176,14 @@ fn named(bad: &[&str]) -> String {
     format!("{} {}", plural("container", "containers", bad.len()), quoted(bad))
 }
 
-/// Who set a bad value: the pod, containers, or both.
+/// What sets a bad value: the pod, containers, or both; `None` if neither.
 fn setters(pod: bool, bad: &[&str]) -> Option<String> {
     let of_pod = pod.then(|| "pod".to_owned());
     let all: Vec<String> = of_pod.into_iter().chain((!bad.is_empty()).then(|| named(bad))).collect();
     (!all.is_empty()).then(|| all.join(" and "))
 }
 
-/// A pod with users of its own is not held to rules about root (KEP-127).
+/// Whether a pod uses a user namespace; such a pod is exempt from the rules about root (KEP-127).
 fn has_own_users(spec: &PodSpec) -> bool {
     spec.host_users == Some(false)
 }

@@ -1,4 +1,4 @@
-//! RuntimeClass: a pod that names a class of runtimes takes over its overhead and where it can run.
+//! RuntimeClass: a pod that names a runtime class gets its overhead and its scheduling constraints.
 //!
 //! Source: `plugin/pkg/admission/runtimeclass`, `pkg/util/tolerations` (KEP-585, KEP-688).
 
@@ -17,7 +17,7 @@ use crate::store::StoreKey;
 type Amounts = BTreeMap<String, Quantity>;
 
 impl Deciding<'_> {
-    /// Admits a pod by the class that it names, if it names one.
+    /// Admits a pod with the runtime class that it names, if it names one.
     pub(super) fn runtime_class(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let Some(name) = pod.spec.shared.runtime_class_name.clone() else {
             return refuse_overhead(pod, None, Vec::new());
@@ -42,12 +42,12 @@ impl Deciding<'_> {
     }
 }
 
-/// A field of a class that validation has let in.
+/// A field of a class; validation has made sure that it can be deserialized.
 fn read<T: for<'de> Deserialize<'de>>(class: &Dynamic, field: &str) -> Option<T> {
     class.body.get(field).filter(|v| !v.is_null()).and_then(|v| T::deserialize(v).ok())
 }
 
-/// A pod has the overhead of its class, and none without one.
+/// Rejects a pod whose overhead is not that of its class, or that has an overhead without a class.
 fn refuse_overhead(pod: &Pod, fixed: Option<&Amounts>, keys: Vec<StoreKey>) -> Result<(), Decision> {
     let amounts = |list: &Amounts| list.iter().map(|(k, q)| (k.clone(), Milli::of(q))).collect::<BTreeMap<_, _>>();
     let why = match (&pod.spec.shared.overhead, fixed) {
@@ -60,7 +60,7 @@ fn refuse_overhead(pod: &Pod, fixed: Option<&Amounts>, keys: Vec<StoreKey>) -> R
     Err(Decision::AnswerIf(keys, Err(Status::forbidden(Kind::POD.row(), pod.name(), why))))
 }
 
-/// Adds where pods of the class can run to where the pod may.
+/// Adds the class's node selector and tolerations to the pod's.
 fn schedule(pod: &mut Pod, scheduling: Scheduling, keys: Vec<StoreKey>) -> Result<(), Decision> {
     let own = pod.spec.shared.node_selector.clone().unwrap_or_default();
     let wanted = scheduling.node_selector.unwrap_or_default();
@@ -85,7 +85,7 @@ fn schedule(pod: &mut Pod, scheduling: Scheduling, keys: Vec<StoreKey>) -> Resul
     Ok(())
 }
 
-/// `MergeTolerations`: of two tolerations of which one tolerates all that the other does, that one is kept.
+/// Merges tolerations (`MergeTolerations`): if one tolerates everything that another does, only the former is kept.
 fn merged(all: Vec<Toleration>) -> Vec<Toleration> {
     let mut kept: Vec<Toleration> = Vec::new();
     for (i, t) in all.iter().enumerate() {
@@ -98,7 +98,7 @@ fn merged(all: Vec<Toleration>) -> Vec<Toleration> {
     kept
 }
 
-/// `isSuperset`.
+/// Whether `wide` tolerates everything that `t` does (`isSuperset`).
 fn covers(wide: &Toleration, t: &Toleration) -> bool {
     if wide == t {
         return true;

@@ -1,8 +1,8 @@
 //! Cluster IPs and node ports of Services.
 //!
-//! What is taken follows from the cached Services: there is no second record that could disagree. Every allocation
-//! puts one mark, and compares it with the revision that the cache has of it; so a server allocates only if its cache
-//! has seen every allocation before, and two servers never give out one address twice.
+//! The allocated addresses are derived from the cached Services, so there is no second record that could disagree.
+//! Every allocation writes one mark in the store and compares the mark's revision with the cached one. Thus a server
+//! allocates only if its cache shows every earlier allocation, and two servers never allocate the same address.
 
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use crate::api::Status;
 use crate::object::{FieldError, Object, ObjectKey, Revision, Service};
 use crate::store::{Compare, Op, StoreKey, Stored};
 
-/// The key that every allocation puts.
+/// The private key that every allocation writes.
 const MARK: &str = "service-allocations";
 
-/// Who holds which address and port.
+/// Which Service holds which address and port.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     ips: BTreeMap<u32, ObjectKey>,
@@ -26,7 +26,7 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Follows a change of a Service.
+    /// Applies a change of a Service.
     pub(super) fn replace(&mut self, key: &ObjectKey, old: Option<&Object>, new: Option<&Object>) {
         if let Some(Object::Service(old)) = old {
             for ip in ips_of(old) {
@@ -50,7 +50,7 @@ impl Addresses {
 /// What an allocation adds to a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Allocation {
-    /// Revision of the mark by which it was decided.
+    /// Revision of the mark at which the allocation was decided; `None` if nothing was allocated.
     by: Option<Revision>,
 }
 
@@ -97,7 +97,7 @@ fn wants_health_port(service: &Service) -> bool {
     type_of(service) == "LoadBalancer" && service.spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
-/// What a client leaves out of an update stays as it was allocated, and what the type no longer needs goes
+/// Keeps allocated values that an update omits, and removes those that the new type does not use
 /// (`patchAllocatedValues`, `dropTypeDependentFields`).
 pub(super) fn keep_allocated(new: &mut Service, old: &Service) {
     if Rc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
@@ -146,7 +146,7 @@ fn lacks_port(port: &ServicePort) -> bool {
 }
 
 impl Deciding<'_> {
-    /// Gives a Service the addresses and ports that its type wants and it does not have.
+    /// Allocates the addresses and ports that a Service's type needs and that it does not have.
     pub(super) fn allocate_addresses(
         &mut self,
         write: &Write,
@@ -166,7 +166,7 @@ impl Deciding<'_> {
         let private = write.fresh.iter().find(|(k, _)| matches!(k, StoreKey::Private(name) if &**name == MARK));
         let stands = private.and_then(|(_, kv)| kv.as_ref()).map_or(Revision(0), |kv| kv.mod_revision());
         if stands > by {
-            // Somebody else has allocated; the cache will show what.
+            // Another server has allocated in the meantime; wait until the cache shows it.
             return Err(Decision::Await(stands));
         }
         let ip = self.allocate_ip(write, key, old, service)?;
@@ -211,14 +211,15 @@ impl Deciding<'_> {
         Ok(allocated)
     }
 
-    /// The network, and how many addresses it has.
+    /// The network address, and how many addresses the network has.
     fn network(&self) -> (u32, u32) {
         let (base, prefix) = self.config.service_cidr;
         let size = 1u32.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(u32::MAX);
         (u32::from(Ipv4Addr::from(base)) & !(size - 1), size)
     }
 
-    /// A free address: a random one first, then those after it. The first address is the API server's own.
+    /// A free address: searched from a random one onwards. The first address is reserved for the API server's own
+    /// Service.
     fn free_ip(&mut self) -> Result<Ipv4Addr, String> {
         let (network, size) = self.network();
         let usable = size.saturating_sub(3);
@@ -256,7 +257,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// Whether a Service, as far as this write knows, has what it is said to hold.
+    /// Whether a Service, as far as this write knows, still has the address or port that the index says it holds.
     fn holds(&self, write: &Write, holder: &ObjectKey, has: impl Fn(&Service) -> bool) -> bool {
         matches!(self.object(write, holder), Some(Object::Service(s)) if has(&s))
     }
@@ -339,8 +340,8 @@ impl Deciding<'_> {
     }
 }
 
-/// The cluster has IPv4 alone: a Service that must have IPv6 is refused (`initIPFamilyFields`). One that only prefers
-/// two stacks, or is headless and selects nothing, is not.
+/// The cluster supports only IPv4: rejects a Service that requires IPv6 (`initIPFamilyFields`). A Service that only
+/// prefers dual-stack, or that is headless without a selector, is accepted.
 fn refuse_other_families(key: &ObjectKey, service: &Service) -> Result<(), Decision> {
     let spec = &service.spec;
     let headless = spec.cluster_ip.as_deref() == Some("None");
@@ -352,7 +353,7 @@ fn refuse_other_families(key: &ObjectKey, service: &Service) -> Result<(), Decis
         let why = "this cluster is not configured for dual-stack services";
         errors.push(field_error("spec.ipFamilyPolicy", "\"RequireDualStack\"", why));
     }
-    // A family that is not given follows from the address that is.
+    // If no family is given, it follows from the address.
     let given = spec.ip_families.as_deref().unwrap_or_default();
     let addresses = spec.cluster_ips.as_deref().unwrap_or_default().iter().skip(given.len());
     let implied = addresses.map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" });
@@ -379,7 +380,7 @@ fn refuse_service(key: &ObjectKey, field: &str, shown: &str, why: &str) -> Decis
     Decision::refuse(Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]))
 }
 
-/// Refused if the holder still holds it.
+/// Rejects the value if the holder still holds it.
 fn taken(key: &ObjectKey, holder: &ObjectKey, field: &str, shown: &str, why: &str) -> Decision {
     let status = Status::invalid(key.kind.row(), key.name(), &[field_error(field, shown, why)]);
     Decision::AnswerIf(vec![StoreKey::Object(holder.clone())], Err(status))

@@ -1,7 +1,7 @@
-//! The connection to the store: load, watch, resume, load again after compaction; with back-off, for ever.
+//! The connection to the store: load, watch, resume, and reload after compaction, with unlimited retries and back-off.
 //!
-//! A load is many pages at one revision, and may take minutes: what has been read is kept when the connection breaks,
-//! and a page that does not come is asked for again, half as large.
+//! A load consists of many pages at one revision and may take minutes. Pages that have been read are kept when the
+//! connection breaks, and a page whose reply times out is requested again at half the size.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,37 +18,37 @@ use crate::store::{
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Connects at this time.
+    /// Disconnected; connects at this time.
     Down(Mono),
-    /// A load or the start of a watch is under way.
+    /// A load or the start of a watch is in progress.
     Connecting,
-    /// The watch stands.
+    /// The watch is open.
     Up,
 }
 
-/// Where the connection to the store stands.
+/// State of the connection to the store.
 #[derive(Debug)]
 pub(super) struct Link {
     state: State,
     watch: Option<WatchId>,
     heard: Mono,
     backoff: Duration,
-    /// The cache can't be carried on: the next connection loads it anew.
+    /// The watch cannot be resumed: the next connection reloads the cache.
     reload: bool,
     loading: Loading,
-    /// What the store's notices of progress are worth.
+    /// What the store's progress notifications guarantee.
     progress: Progress,
-    /// When to ask for progress next, since something waits for a revision.
+    /// When to request progress next, because something waits for a revision.
     ask_progress: Option<Mono>,
 }
 
-/// A load that is under way.
+/// A load in progress.
 #[derive(Debug)]
 struct Loading {
-    /// The revision of the first page; the others are read at it.
+    /// Revision of the first page; the other pages are read at this revision.
     at: Option<Revision>,
     kvs: Vec<Rc<KeyValue>>,
-    /// How many keys are asked for at once.
+    /// Number of keys in a page.
     page: usize,
 }
 
@@ -59,7 +59,7 @@ impl Default for Loading {
 }
 
 impl Loading {
-    /// The next page.
+    /// The request for the next page.
     fn request(&self) -> StoreRequest {
         let mut span = everything();
         if let Some(last) = self.kvs.last() {
@@ -103,12 +103,13 @@ impl Link {
         self.progress = progress;
     }
 
-    /// Whether a notice of progress says that no event before it is missing.
+    /// Whether a progress notification guarantees that no earlier event is missing.
     pub(super) fn trusts_progress(&self) -> bool {
         self.progress != Progress::Overtakes
     }
 
-    /// Something waits for a revision. Mostly its event is on its way; if none comes, the store is asked.
+    /// Schedules a progress request because something waits for a revision. Usually the event is already on its way; if
+    /// none arrives, the store is asked.
     pub(super) fn wait_for_revision(&mut self, now: Now) {
         if self.progress != Progress::Needless && self.ask_progress.is_none() {
             self.ask_progress = Some(now.mono + limits::PROGRESS_INTERVAL);
@@ -128,7 +129,7 @@ impl Link {
     }
 }
 
-/// The key that is written where notices of progress may overtake events.
+/// The key that is written if progress notifications may overtake events.
 const PROGRESS_KEY: &str = "progress";
 
 impl ApiServer {
@@ -174,7 +175,7 @@ impl ApiServer {
                 self.serve_waiting(now, out);
             }
             StoreReply::Error(StoreError::Compacted { .. }) => {
-                // The rest of what was begun cannot be read any more.
+                // The remaining pages can no longer be read at that revision.
                 self.link.loading = Loading::default();
                 self.retry_later(now);
             }
@@ -197,7 +198,8 @@ impl ApiServer {
                 self.watch_canceled(now, watch, compacted, out);
             }
             StoreReply::Error(_) => {
-                // It may stand all the same; it must not be told of everything beside the next one.
+                // The watch may have been created nevertheless; its events must not arrive in addition to the next
+                // watch's.
                 self.ask_store(now, Job::Forget, StoreRequest::CancelWatch { watch: WatchId(id) }, out);
                 self.retry_later(now);
             }
@@ -205,7 +207,7 @@ impl ApiServer {
         }
     }
 
-    /// The store has ended a watch: it is resumed, or, where it cannot be, everything is loaded anew.
+    /// Handles that the store has ended a watch: resumes it, or reloads everything if it cannot be resumed.
     pub(super) fn watch_canceled(&mut self, now: Now, watch: WatchId, compacted: Option<Revision>, out: &mut Vec<Out>) {
         if !self.link.watches(watch) {
             return;
@@ -220,7 +222,7 @@ impl ApiServer {
         }
     }
 
-    /// Something has waited for a revision for a while, and no event has come.
+    /// Asks the store for progress: something has waited for a revision for a while, and no event has arrived.
     pub(super) fn ask_for_progress(&mut self, now: Now, out: &mut Vec<Out>) {
         self.link.ask_progress = None;
         if self.waits.is_empty() || !self.link.is_up() {
@@ -246,13 +248,13 @@ impl ApiServer {
         self.link.watch = None;
     }
 
-    /// A page that has not come may have been too much for the time that it had.
+    /// Halves the page size: a page whose reply timed out may have been too large.
     fn ask_for_less(&mut self) {
         let page = &mut self.link.loading.page;
         *page = (*page / 2).max(limits::PAGE_SIZE);
     }
 
-    /// The reply that would have connected this server is lost.
+    /// Handles the loss of a reply that was needed to connect.
     pub(super) fn connecting_failed(&mut self, now: Now) {
         if self.link.state == State::Connecting {
             self.ask_for_less();
@@ -260,7 +262,8 @@ impl ApiServer {
         }
     }
 
-    /// The connection broke: what was in flight has an unknown outcome. The watch is resumed where it broke off.
+    /// Handles a broken connection: the outcome of requests in flight is unknown. The watch will be resumed at the
+    /// cache's revision.
     pub(super) fn lose_store(&mut self, now: Now, out: &mut Vec<Out>) {
         self.retry_later(now);
         for flight in std::mem::take(&mut self.inflight) {
@@ -268,12 +271,12 @@ impl ApiServer {
         }
     }
 
-    /// Looks whether the store is still there.
+    /// Checks whether the store still replies.
     pub(super) fn probe_store(&mut self, now: Now, out: &mut Vec<Out>) {
         let silence = now.mono.since(self.link.heard);
         match self.link.state {
             State::Up if silence >= limits::STORE_SILENCE => {
-                // The store may still hold the old watch; it must not send everything twice.
+                // The store may still have the old watch; without the cancel, events would arrive twice.
                 if let Some(watch) = self.link.watch.take() {
                     self.ask_store(now, Job::Forget, StoreRequest::CancelWatch { watch }, out);
                 }
@@ -287,7 +290,7 @@ impl ApiServer {
         }
     }
 
-    /// Takes the events of one revision into the cache and on to the watchers.
+    /// Applies the events of one revision to the cache and sends them to the watchers.
     #[inline]
     pub(super) fn advance(&mut self, now: Now, revision: Revision, events: &Batch, out: &mut Vec<Out>) {
         self.cache.advance(revision);

@@ -1,5 +1,5 @@
-//! Watches of clients, indexed so that an event costs what it concerns: watchers of all of a kind, of a namespace, of
-//! a name, and of the pods of a node each stand where only their events look.
+//! Client watches, indexed so that the cost of an event depends only on the watches that it may concern: watches of a
+//! whole kind, a namespace, a name, or the pods of a node are looked up separately.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::machine::{Mono, Now};
 use crate::object::{FieldSelector, Kind, NameMap, Object, ObjectKey, Revision, Selector};
 use crate::store::{KeyValue, StoreEvent};
 
-/// Where a watcher stands in the index of its kind.
+/// A watcher's place in the index of its kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Place {
     All,
@@ -30,11 +30,11 @@ struct Watcher {
     labels: Selector,
     fields: FieldSelector,
     place: Place,
-    /// Nothing but the index decides.
+    /// The watch has no selector beyond its place in the index.
     plain: bool,
-    /// Events up to here were there before the watch.
+    /// Events up to this revision are older than the watch.
     floor: Revision,
-    /// Revision that the client knows to have reached.
+    /// The revision that the client knows it has reached.
     told: Revision,
     serial: u64,
 }
@@ -46,7 +46,8 @@ impl Watcher {
             && fields::matches(object, &self.fields)
     }
 
-    /// What an event is to this watcher: objects enter and leave its selection.
+    /// The event as this watcher receives it: objects enter and leave its selection. `None` if it does not concern this
+    /// watcher.
     #[inline(always)]
     fn see(&self, event: &StoreEvent) -> Option<WatchEvent> {
         let old = event.previous.as_deref().and_then(object_of);
@@ -107,20 +108,20 @@ pub(super) struct Watchers {
     free: Vec<u32>,
     by_request: BTreeMap<(ConnId, ReqId), u32>,
     kinds: Vec<KindIndex>,
-    /// Who gets a bookmark when, in order of time: `(due, slot, serial)`.
+    /// Times of bookmarks, sorted: `(due, slot, serial)`.
     bookmarks: VecDeque<(Mono, u32, u64)>,
     next_serial: u64,
-    /// Scratch: the slots that an event may concern.
+    /// Scratch space for the slots that an event may concern.
     concerned: Vec<u32>,
 }
 
 impl Watchers {
-    /// How many watches of a kind there are.
+    /// How many watches a kind has.
     pub(super) fn count(&self, kind: Kind) -> usize {
         self.slots.iter().flatten().filter(|w| w.kind == kind).count()
     }
 
-    /// Starts a watch: what it has missed goes out at once. The cache has reached what the watch asked for.
+    /// Starts a watch and sends the events that it missed. The cache must have reached the requested revision.
     pub(super) fn start(
         &mut self,
         now: Now,
@@ -177,7 +178,7 @@ impl Watchers {
                             out.push(Out::Client(conn, FromServer::Watch(id, seen)));
                         }
                     }
-                    // What the client has seen elsewhere may be ahead of this cache.
+                    // The client may have seen a revision on another server that is ahead of this cache.
                     watcher.floor = rv.max(cache.revision());
                 }
             }
@@ -204,7 +205,7 @@ impl Watchers {
         self.slots[slot as usize] = Some(watcher);
     }
 
-    /// Ends a watch without a word; unknown ones are ignored.
+    /// Ends a watch without a message; an unknown watch is ignored.
     pub(super) fn cancel(&mut self, conn: ConnId, id: ReqId) {
         let Some(slot) = self.by_request.remove(&(conn, id)) else { return };
         let watcher = self.slots[slot as usize].take().expect("an indexed slot is taken");
@@ -221,7 +222,7 @@ impl Watchers {
         }
     }
 
-    /// Ends every watch: the server has lost the thread, and clients must list again.
+    /// Ends all watches: the server has missed events, so clients must relist.
     pub(super) fn end_all(&mut self, out: &mut Vec<Out>) {
         for ((conn, id), _) in std::mem::take(&mut self.by_request) {
             reply(conn, id, Err(Status::expired("the watch cache was loaded anew; list again")), out);
@@ -230,7 +231,7 @@ impl Watchers {
         *self = Watchers { next_serial, ..Watchers::default() };
     }
 
-    /// Ends all watches of a kind that is served no more.
+    /// Ends all watches of a kind that is no longer served.
     pub(super) fn end_kind(&mut self, kind: Kind, out: &mut Vec<Out>) {
         let of_kind = |w: &&Watcher| w.kind == kind;
         let ended: Vec<(ConnId, ReqId)> = self.slots.iter().flatten().filter(of_kind).map(|w| (w.conn, w.id)).collect();
@@ -240,7 +241,7 @@ impl Watchers {
         }
     }
 
-    /// Sends an event to those whom it concerns.
+    /// Sends an event to the watchers that it concerns.
     #[inline(always)]
     pub(super) fn dispatch(&mut self, key: &ObjectKey, event: &StoreEvent, out: &mut Vec<Out>) {
         let Some(index) = self.kinds.get(usize::from(key.kind.0)) else { return };
@@ -272,7 +273,7 @@ impl Watchers {
         }
     }
 
-    /// Sends the bookmarks that are due, save where nothing has happened since the watcher last heard.
+    /// Sends the bookmarks that are due, except to watchers for which nothing has happened since their last message.
     pub(super) fn send_bookmarks(&mut self, now: Now, cache: &Cache, out: &mut Vec<Out>) {
         while let Some((due, slot, serial)) = self.bookmarks.front().copied()
             && due <= now.mono
@@ -290,7 +291,7 @@ impl Watchers {
     }
 }
 
-/// The node of a pod, empty for one that has none.
+/// The node of a pod; empty if it has none.
 fn node_name(kv: Option<&KeyValue>) -> Option<&str> {
     let object = object_of(kv?)?;
     Some(node_of(object).map_or("", |n| n))

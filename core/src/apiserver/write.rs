@@ -1,7 +1,8 @@
-//! The path of every write: decide on what is known, commit what was decided, decide anew where that has changed.
+//! The path of every write: decide from what is known, commit the decision, and decide again if something changed in
+//! between.
 //!
-//! A decision reads the cache, or what the store has said since (`fresh`). It may answer at once, ask for fresh values
-//! before it refuses, commit a transaction that compares whatever it was decided by, or wait for the cache.
+//! A decision reads the cache, or what the store has replied since (`fresh`). It may answer immediately, ask for fresh
+//! values before it rejects, commit a transaction that compares everything it was decided from, or wait for the cache.
 
 use std::rc::Rc;
 
@@ -18,31 +19,31 @@ use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision, decode};
 use crate::random::Rng;
 use crate::store::{Compare, KeyValue, LeaseId, Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 
-/// Who wants the answer of a write.
+/// The recipient of a write's result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
     Client(ConnId, ReqId),
-    /// One of many deletes; the key of its collection.
+    /// A `deletecollection`, for one of its deletes; its number.
     Collection(u64),
     /// The server itself.
     Bootstrap,
 }
 
-/// A write on its way.
+/// A write in progress.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) origin: Origin,
     pub(super) request: Box<Request>,
-    /// What the store has said of keys that matter, newer than the cache was at the time.
+    /// Values of relevant keys that were read from the store and were newer than the cache at that time.
     pub(super) fresh: Vec<(StoreKey, Option<Rc<KeyValue>>)>,
     attempts: u32,
-    /// The object of a create as it was admitted, so that another attempt need not admit it again.
+    /// The object of a create after admission, so that another attempt need not admit it again.
     pub(super) admitted: Option<Object>,
-    /// Generated names that were taken.
+    /// How many generated names were already in use.
     pub(super) names_tried: u32,
-    /// A transaction has failed: what the next one compares is asked for first.
+    /// A transaction has failed: the keys that the next one compares must be read first.
     conflicted: bool,
-    /// The answer if the commit that is on its way succeeds.
+    /// The reply if the commit in flight succeeds.
     response: Option<Response>,
 }
 
@@ -60,22 +61,22 @@ impl Write {
     }
 }
 
-/// What is to become of a write.
+/// The decision about a write.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// The answer, whatever else the store may know.
+    /// Answer, whatever else the store may have.
     Answer(Result<Response, Status>),
-    /// The answer if these keys are what the cache says.
+    /// Answer, provided that these keys in the store are as in the cache.
     AnswerIf(Vec<StoreKey>, Result<Response, Status>),
-    /// To be committed.
+    /// Commit.
     Commit(Commit),
-    /// To be decided once the cache has got there.
+    /// Decide again once the cache has reached this revision.
     Await(Revision),
-    /// To be decided once there is a lease for events.
+    /// Decide again once there is a store lease for Events.
     AwaitEventLease,
 }
 
-/// A transaction, and the answer if it succeeds (its revision is filled in).
+/// A transaction, and the reply if it succeeds (its revision is filled in).
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) txn: Box<Txn>,
@@ -87,26 +88,26 @@ impl Decision {
         Decision::Answer(Err(status))
     }
 
-    /// Refused if the object is as the cache has it.
+    /// Rejects the write if the stored object is as in the cache.
     pub(super) fn refuse_if(key: &ObjectKey, status: Status) -> Decision {
         Decision::AnswerIf(vec![StoreKey::Object(key.clone())], Err(status))
     }
 }
 
-/// One operation, if the key is still at this revision.
+/// A transaction with one operation, carried out if the key is still at this revision.
 fn guarded(key: StoreKey, rv: Revision, op: Op) -> Box<Txn> {
     let (compare, success) = (smallvec![Compare::ModRevision(key, rv)], smallvec![op]);
     Box::new(Txn { compare, success, failure: Vec::new() })
 }
 
 impl Commit {
-    /// Puts `new` in the place of `old`. A Lease that changes hands moves its fence in the same transaction; see
+    /// Replaces `old` by `new`. If a Lease changes its holder, its fence is moved in the same transaction; see
     /// [`Fence`](crate::api::Fence).
     pub(super) fn replace(key: &ObjectKey, old: &Object, new: Object) -> Commit {
         Commit::put(key, old.rv(), Some(old), new)
     }
 
-    /// Puts a new object.
+    /// Creates an object.
     pub(super) fn create(key: &ObjectKey, new: Object) -> Commit {
         Commit::put(key, Revision(0), None, new)
     }
@@ -127,7 +128,7 @@ impl Commit {
         Commit { txn, response }
     }
 
-    /// Lets what is put live by a lease of the store.
+    /// Attaches what is put to a lease of the store.
     pub(super) fn live_by(mut self, id: LeaseId) -> Commit {
         for op in &mut self.txn.success {
             if let Op::Put { lease, .. } = op {
@@ -137,7 +138,7 @@ impl Commit {
         self
     }
 
-    /// Removes `old`; the answer is `last`, its last state. A Lease that goes takes its fence with it.
+    /// Removes `old`; the reply is `last`, its last state. Removing a Lease also removes its fence.
     pub(super) fn remove(key: &ObjectKey, old: &Object, last: Object) -> Commit {
         let object = StoreKey::Object(key.clone());
         let mut txn = guarded(object.clone(), old.rv(), Op::Delete { key: object });
@@ -148,7 +149,7 @@ impl Commit {
     }
 }
 
-/// What a decision may look at.
+/// What a decision may read.
 pub(super) struct Deciding<'a> {
     pub(super) now: Now,
     pub(super) cache: &'a super::Cache,
@@ -160,12 +161,12 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
-    /// What is known of a kind.
+    /// The description of a kind.
     pub(super) fn info(&self, kind: Kind) -> KindRef {
         self.config.kinds.info(kind)
     }
 
-    /// Reads what a client has written; fields that its kind does not have are dropped.
+    /// Decodes an object from a client; fields that its kind does not have are dropped.
     pub(super) fn decode(&self, value: Value) -> Result<Object, Status> {
         decode::lenient_in(&self.config.kinds, value).map_err(|errors| {
             let first = errors.first().expect("what cannot be read says why");
@@ -173,12 +174,12 @@ impl<'a> Deciding<'a> {
         })
     }
 
-    /// The newest state of an object that is known to this write.
+    /// The newest version of an object that this write knows.
     pub(super) fn object(&self, write: &Write, key: &ObjectKey) -> Option<Object> {
         self.known(write, key).cloned()
     }
 
-    /// The same, where it stands.
+    /// The same, by reference.
     pub(super) fn known<'w>(&self, write: &'w Write, key: &ObjectKey) -> Option<&'w Object>
     where
         'a: 'w,
@@ -209,7 +210,7 @@ impl<'a> Deciding<'a> {
 }
 
 impl ApiServer {
-    /// Decides a write, and does what was decided.
+    /// Decides a write and carries out the decision.
     #[inline]
     pub(super) fn write(&mut self, now: Now, mut write: Box<Write>, out: &mut Vec<Out>) {
         write.attempts += 1;
@@ -248,7 +249,7 @@ impl ApiServer {
 
     fn fetch_fresh(&mut self, now: Now, mut write: Box<Write>, keys: Vec<StoreKey>, out: &mut Vec<Out>) {
         assert!(!keys.is_empty(), "a look has something to look for");
-        // The answer carries no keys of what is absent, so the questions are kept, last and in order.
+        // The reply does not name the keys that do not exist, so the requested keys are kept here, last and in order.
         write.fresh.extend(keys.iter().map(|key| (key.clone(), None)));
         let txn = Txn { success: keys.into_iter().map(|key| Op::Get { key }).collect(), ..Txn::default() };
         self.ask_store(now, Job::FetchFresh(write), StoreRequest::Txn(Box::new(txn)), out);
@@ -296,7 +297,8 @@ impl ApiServer {
                 self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
-                // Somebody was faster. That is rare, so only then is what it compares read afresh.
+                // Another write came first. That is rare, so the compared keys are read from the store only now and not
+                // before every write.
                 write.conflicted = true;
                 write.fresh.clear();
                 self.write(now, write, out);
@@ -310,20 +312,20 @@ impl ApiServer {
         }
     }
 
-    /// The write is over.
+    /// Delivers the result of a write.
     #[inline(always)]
     pub(super) fn answer(&mut self, now: Now, origin: Origin, result: Result<Response, Status>, out: &mut Vec<Out>) {
         match origin {
             Origin::Client(conn, id) => reply(conn, id, result, out),
             Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
-            // What is missing is noticed and made again by the next housekeeping.
+            // If an object is missing, the next housekeeping creates it again.
             Origin::Bootstrap => {}
         }
     }
 }
 
-/// What a client hears of a write that the store did not carry out, or may not have: the store's own words, with the
-/// codes that Kubernetes gives them.
+/// The reply to a write that the store rejected or whose outcome is unknown: the store's message, with Kubernetes'
+/// status code for it.
 pub(super) fn refused(error: &StoreError) -> Status {
     match error {
         StoreError::TooLarge => Status::too_large("etcdserver: request is too large"),
@@ -356,7 +358,7 @@ fn at_revision(response: Response, revision: Revision) -> Response {
     }
 }
 
-/// The refusal of a write whose leader has lost the lead, by what the store has said.
+/// The rejection of a write whose leader has lost its leadership according to the store; `None` if it has not.
 fn fenced_off(kinds: &Kinds, write: &Write) -> Option<Status> {
     let fence = write.request.fence.as_ref()?;
     let at = |k: &StoreKey| matches!(k, StoreKey::Fence(lease) if *lease == fence.lease);
@@ -366,7 +368,7 @@ fn fenced_off(kinds: &Kinds, write: &Write) -> Option<Status> {
     (epoch != fence.epoch).then(|| Status::fenced(&kinds.info(key.kind), key.name(), fence.lease.path()))
 }
 
-/// An object of the whole cluster has no namespace, whatever it says (`EnsureObjectNamespaceMatchesRequestNamespace`).
+/// Removes the namespace of a cluster-scoped object (`EnsureObjectNamespaceMatchesRequestNamespace`).
 #[inline]
 fn forget_namespace(object: &mut Object) {
     if !object.info().namespaced && !object.namespace().is_empty() {
@@ -374,7 +376,7 @@ fn forget_namespace(object: &mut Object) {
     }
 }
 
-/// The object that a write is about.
+/// The key of the object that a write is about.
 fn about(call: &Call) -> ObjectKey {
     match call {
         Call::Create { object, .. } | Call::Update { object, .. } => object.key(),
@@ -403,7 +405,7 @@ fn is_dry_run(call: &Call) -> bool {
     }
 }
 
-/// The name of a Lease's holder.
+/// The identity of a Lease's holder.
 fn holder(object: &Object) -> &str {
     object.get::<WholeLease>().and_then(|l| l.spec.holder_identity.as_deref()).unwrap_or("")
 }

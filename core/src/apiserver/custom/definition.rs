@@ -1,8 +1,9 @@
-//! What a CustomResourceDefinition goes through: its names are accepted, it is established, it ends with its objects.
+//! The lifecycle of a CustomResourceDefinition: its names are accepted, it is established, and it is deleted after its
+//! objects.
 //!
-//! Upstream's API server does this in controllers of its own, and so does this one: whatever is to be written is
-//! decided by the cache, carries the revision that it was decided by, and is looked at again until it stands. Of
-//! several servers all try, and one succeeds.
+//! Upstream's API server does this in separate controllers, and so does this one: each write is decided from the cache,
+//! carries the revision on which it was decided, and is retried until the cache shows it. If there are several servers,
+//! all of them try and one succeeds.
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/controller/{status,establish,finalizer}`.
 
@@ -19,9 +20,9 @@ use crate::limits;
 use crate::machine::{Now, Wall};
 use crate::object::{Dynamic, Kind, Object, ObjectKey};
 
-/// The finalizer that holds a definition until its objects are gone.
+/// The finalizer that keeps a definition until its objects are deleted.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// The names that a definition claims, and what a conflict of each is called.
+/// The names that a definition claims, and the condition reason of a conflict over each.
 const NAMES: [(&str, &str); 5] = [
     ("plural", "PluralConflict"),
     ("singular", "SingularConflict"),
@@ -30,11 +31,11 @@ const NAMES: [(&str, &str); 5] = [
     ("listKind", "ListKindConflict"),
 ];
 
-/// What is to be done for a definition.
+/// The next step for a definition.
 enum Step {
     Nothing,
     Update(Box<Object>, Subresource),
-    /// Its objects are to be deleted.
+    /// Delete its objects.
     Collect,
 }
 
@@ -48,7 +49,7 @@ fn condition<'a>(definition: &'a Dynamic, type_: &str) -> Option<&'a Value> {
     list.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(type_))
 }
 
-/// Sets a condition; the time of its last transition moves with its status.
+/// Sets a condition; its transition time changes only if its status does.
 fn set_condition(status: &mut Map<String, Value>, now: Wall, type_: &str, is: bool, reason: &str, message: &str) {
     let list = status.entry("conditions").or_insert_with(|| json!([]));
     let Value::Array(list) = list else { unreachable!("conditions are a list, as the definition was read") };
@@ -75,7 +76,7 @@ fn status_of(definition: &Dynamic) -> Map<String, Value> {
 }
 
 impl Deciding<'_> {
-    /// A definition that is asked to go holds on until its objects are gone.
+    /// Deletes a definition: it gets a finalizer, which keeps it until its objects are deleted.
     pub(in crate::apiserver) fn delete_definition(
         &self,
         key: &ObjectKey,
@@ -100,7 +101,8 @@ impl Deciding<'_> {
 }
 
 impl ApiServer {
-    /// Does what is to be done for definitions; what is not yet done is looked at again by the next housekeeping.
+    /// Performs the next step for each pending definition. Whatever is not complete is checked again by the next
+    /// housekeeping.
     pub(in crate::apiserver) fn tend_definitions(&mut self, now: Now, out: &mut Vec<Out>) {
         if self.customs.pending.is_empty() || !self.link.is_up() {
             return;
@@ -145,7 +147,7 @@ impl ApiServer {
         Step::Update(Box::new(Object::Dynamic(next)), Subresource::Status)
     }
 
-    /// Deletes objects of a definition that goes, as many as go at once.
+    /// Deletes a batch of objects of a definition that is being deleted.
     fn collect_objects(&mut self, now: Now, definition: &ObjectKey, out: &mut Vec<Out>) {
         let Some(kind) = self.customs.by_definition.get(definition).copied() else { return };
         let there = self.cache.objects(kind).filter(|(_, object)| !object.is_deleting());
@@ -161,7 +163,8 @@ impl ApiServer {
     }
 }
 
-/// The status of a definition by the names that others of its group have got (`calculateNamesAndConditions`).
+/// The status of a definition, given the names that other definitions of its group have been granted
+/// (`calculateNamesAndConditions`).
 fn named(cache: &Cache, definition: &Dynamic, now: Wall) -> Map<String, Value> {
     let mut status = status_of(definition);
     let (taken_resources, taken_kinds) = names_of_others(cache, definition);
@@ -212,7 +215,7 @@ fn named(cache: &Cache, definition: &Dynamic, now: Wall) -> Map<String, Value> {
     status
 }
 
-/// The version in which objects are stored from now on.
+/// Adds the current storage version to `status.storedVersions`.
 fn remember_stored(status: &mut Map<String, Value>, spec: &Value) {
     let versions = spec["versions"].as_array().into_iter().flatten();
     let stored = versions.filter(|version| version["storage"] == json!(true)).map(|version| version["name"].clone());
@@ -226,7 +229,7 @@ fn remember_stored(status: &mut Map<String, Value>, spec: &Value) {
     }
 }
 
-/// The names of resources, and of kinds, that other definitions of the same group have got.
+/// The resource names and the kind names that other definitions of the same group have been granted.
 fn names_of_others(cache: &Cache, definition: &Dynamic) -> (BTreeSet<String>, BTreeSet<String>) {
     let group = |d: &Dynamic| d.body.get("spec").map(|spec| spec["group"].clone());
     let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());

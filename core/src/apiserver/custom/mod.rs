@@ -1,12 +1,11 @@
-//! Custom resources: which are served, and what their definitions say of their objects.
+//! Custom resources: which ones are served, and what their definitions say about their objects.
 //!
-//! A server serves what the established CustomResourceDefinitions of its cache define, from the moment that it has
-//! heard of them: another server may be ahead or behind. What definitions go through (names, conditions, their end) is
-//! in [`definition`].
+//! A server serves what the established CustomResourceDefinitions in its cache define. Another server's cache may be
+//! ahead or behind. The lifecycle of definitions (names, conditions, deletion) is in [`definition`].
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` and
-//! `pkg/registry/customresource`. Versions are converted by name alone (`strategy: None`); webhooks and rules in CEL
-//! are not carried out.
+//! `pkg/registry/customresource`. Conversion between versions only changes `apiVersion` (`strategy: None`); webhooks
+//! and CEL rules are not carried out.
 
 mod definition;
 
@@ -24,23 +23,23 @@ use crate::object::{
     Dynamic, FieldError, GroupVersion, Kind, KindInfo, KindRef, Kinds, Object, ObjectKey, Verbs, validation,
 };
 
-/// What a server knows of custom resources.
+/// A server's state of custom resources.
 #[derive(Debug, Default)]
 pub(super) struct Customs {
     served: BTreeMap<Kind, Rc<CustomResource>>,
     /// The kind of each served definition.
     by_definition: BTreeMap<ObjectKey, Kind>,
-    /// Definitions for which something may have to be done.
+    /// Definitions for which a step may be due.
     pending: BTreeSet<ObjectKey>,
 }
 
-/// A resource as an established definition has it.
+/// A resource of an established definition.
 #[derive(Debug)]
 pub(super) struct CustomResource {
     kind: Kind,
-    /// What is known of it, in the version in which it is stored.
+    /// Names and scope, in the storage version.
     of: KindRef,
-    /// Its objects are being deleted, and no more may be created.
+    /// The definition is being deleted: its objects are being deleted and none may be created.
     terminating: bool,
     versions: Vec<Version>,
 }
@@ -52,7 +51,7 @@ struct Version {
     scale: Option<ScalePaths>,
 }
 
-/// Where `/scale` finds its numbers.
+/// The field paths of `/scale`.
 #[derive(Debug)]
 pub(super) struct ScalePaths {
     pub(super) spec: String,
@@ -61,12 +60,12 @@ pub(super) struct ScalePaths {
 }
 
 impl Customs {
-    /// The resource of a kind, if it is served.
+    /// The resource of a kind; `None` if it is not served.
     pub(super) fn of(&self, kind: Kind) -> Option<&Rc<CustomResource>> {
         self.served.get(&kind)
     }
 
-    /// Serves what a definition says now; answers the kind that is served no more.
+    /// Serves the current version of a definition; returns the kind that is no longer served, if any.
     fn take(&mut self, key: &ObjectKey, definition: Option<&Object>, kinds: &Kinds) -> Option<Kind> {
         let dynamic = match definition {
             Some(Object::Dynamic(d)) => Some(d),
@@ -87,13 +86,13 @@ impl Customs {
     }
 }
 
-/// Words of a list in JSON.
+/// The strings in a JSON list.
 fn words(value: Option<&Value>) -> impl Iterator<Item = String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
 }
 
 impl CustomResource {
-    /// What an established definition serves; `None` for one that is not, or serves nothing.
+    /// What an established definition serves; `None` if it is not established or serves nothing.
     fn of(definition: &Dynamic, kinds: &Kinds) -> Option<CustomResource> {
         if !definition::is_true(definition, "Established") || !definition::is_true(definition, "NamesAccepted") {
             return None;
@@ -140,12 +139,12 @@ impl CustomResource {
         self.versions.iter().find(|version| version.name == name)
     }
 
-    /// Where `/scale` finds its numbers in the version in which objects are stored.
+    /// The field paths of `/scale` in the storage version.
     pub(super) fn scale(&self) -> Option<&ScalePaths> {
         self.version(&self.of.version)?.scale.as_ref()
     }
 
-    /// An object as the definition has it now, which may have changed since it was written.
+    /// An object with the names of the current definition, which may have changed since the object was written.
     pub(super) fn retagged(&self, object: &Object) -> Object {
         let mut object = object.clone();
         if let Object::Dynamic(d) = &mut object {
@@ -154,8 +153,8 @@ impl CustomResource {
         object
     }
 
-    /// Prunes what a client has written, fills in its defaults and brings it into the stored version; answers the
-    /// version that it was written in.
+    /// Prunes an object that a client has written, applies its defaults and converts it to the storage version; returns
+    /// the version in which it was written.
     pub(super) fn shape(&self, object: &mut Object) -> String {
         let Object::Dynamic(d) = object else { unreachable!("a custom object is held as it came") };
         let written = d.of.version.to_string();
@@ -175,7 +174,7 @@ impl CustomResource {
         written
     }
 
-    /// Adds what is wrong with an object by the schema of the version that it was written in.
+    /// Adds the errors by the schema of the version in which an object was written, and returns `Err` if there are any.
     fn refuse(&self, written: &str, object: &Object, mut errors: Vec<FieldError>) -> Result<(), Status> {
         if let Some(schema) = self.version(written).and_then(|version| version.schema.as_ref()) {
             schema.validate(&object.to_json(), &mut errors);
@@ -207,7 +206,7 @@ impl Version {
     }
 }
 
-/// The text of a selectable field of a custom object.
+/// The string value of a custom object's selectable field.
 pub(super) fn field(object: &Dynamic, path: &str) -> Option<String> {
     match at_path(&object.body, object.status.as_deref(), path)? {
         Value::String(text) => Some(text.clone()),
@@ -218,7 +217,8 @@ pub(super) fn field(object: &Dynamic, path: &str) -> Option<String> {
 }
 
 impl Deciding<'_> {
-    /// Prunes and defaults a new custom object; answers the version that it was written in.
+    /// Prunes and defaults a new custom object; returns its resource and the version in which it was written, or `None`
+    /// if it is not a custom object.
     pub(super) fn shape_new(&self, object: &mut Object) -> Result<Option<(Rc<CustomResource>, String)>, Status> {
         let Some(custom) = self.customs.of(object.kind()) else { return Ok(None) };
         if custom.terminating {
@@ -236,7 +236,7 @@ impl Deciding<'_> {
 }
 
 impl ApiServer {
-    /// The cache was loaded anew: so is what is served.
+    /// Recomputes the served resources after the cache was loaded.
     pub(super) fn load_definitions(&mut self) {
         self.customs = Customs::default();
         let keys: Vec<ObjectKey> =
@@ -247,7 +247,7 @@ impl ApiServer {
         }
     }
 
-    /// A definition has changed.
+    /// Handles a change of a definition.
     pub(super) fn definition_changed(&mut self, now: Now, key: &ObjectKey, out: &mut Vec<Out>) {
         if let Some(gone) = self.customs.take(key, self.cache.get(key), &self.config.kinds) {
             self.watchers.end_kind(gone, out);
@@ -255,14 +255,14 @@ impl ApiServer {
         if self.cache.get(key).is_some() {
             self.customs.pending.insert(key.clone());
         } else {
-            // Names that it has held are free.
+            // The names that it had are free now.
             self.customs.pending.extend(rejected(&self.cache));
         }
         self.tend_definitions(now, out);
     }
 }
 
-/// Definitions that have not got their names.
+/// Definitions whose names have not been accepted.
 fn rejected(cache: &Cache) -> impl Iterator<Item = ObjectKey> {
     cache.objects(Kind::CUSTOM_RESOURCE_DEFINITION).filter_map(|(key, object)| match object {
         Object::Dynamic(d) if !definition::is_true(d, "NamesAccepted") => Some(key.clone()),

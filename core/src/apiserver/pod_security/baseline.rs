@@ -1,4 +1,4 @@
-//! The checks of the baseline standard, in order of their names.
+//! The checks of the baseline standard, sorted by name.
 
 use std::collections::BTreeSet;
 
@@ -73,7 +73,7 @@ fn capabilities(_: &ObjectMeta, spec: &PodSpec) -> Option<Violation> {
     added_beyond(spec, CAPABILITIES).and_then(|detail| violation("non-default capabilities", detail))
 }
 
-/// Who adds capabilities beyond those that are allowed, in words.
+/// Describes the containers that add capabilities other than the allowed ones.
 pub(super) fn added_beyond(spec: &PodSpec, allowed: &[&str]) -> Option<String> {
     let added = |c: &Container| {
         let capabilities = c.security_context.as_ref().and_then(|c| c.capabilities.as_ref());
@@ -216,7 +216,7 @@ fn seccomp_1_0(meta: &ObjectMeta, spec: &PodSpec) -> Option<Violation> {
     violation("seccompProfile", detail)
 }
 
-/// Profiles that pods and containers set and must not, in words.
+/// Describes forbidden profiles that are set by the pod or its containers.
 pub(super) fn bad_seccomp(spec: &PodSpec) -> Option<String> {
     let allowed = |t: &str| matches!(t, "RuntimeDefault" | "Localhost");
     let own = spec.security_context.as_ref().and_then(|c| c.seccomp_profile.as_ref()).map(|p| p.type_.clone());
@@ -251,7 +251,7 @@ const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_wmem",
 ];
 
-/// Each version allows some more than those before.
+/// Each version allows more sysctls than the ones before.
 fn sysctls(spec: &PodSpec, allowed: &[&str]) -> Option<Violation> {
     let list = spec.security_context.iter().flat_map(|c| c.sysctls.iter().flatten());
     let bad: Vec<&str> = list.map(|s| s.name.as_str()).filter(|n| !allowed.contains(n)).collect();

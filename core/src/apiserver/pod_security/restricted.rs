@@ -1,4 +1,4 @@
-//! The checks that the restricted standard has beyond those of the baseline, in order of their names.
+//! The checks that the restricted standard has in addition to the baseline, sorted by name.
 
 use std::collections::BTreeSet;
 

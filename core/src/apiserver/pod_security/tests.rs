@@ -12,7 +12,8 @@ fn said(standard: &str, annotations: &Value, spec: Value) -> String {
     violations(standard, &meta, &spec).unwrap_or_default()
 }
 
-/// Checks what a standard says of a pod with one container `a`, to which `container` is added, and a spec of `pod`.
+/// Checks a pod against a standard. The pod has one container `a`; `container` is merged into the container and `pod`
+/// into the spec.
 fn check(standard: &str, pod: Value, container: Value, want: &str) {
     check_annotated(standard, &Value::Null, pod, container, want);
 }
@@ -28,7 +29,7 @@ fn secured(context: Value) -> Value {
     json!({"securityContext": context})
 }
 
-/// What the restricted standard asks of every container.
+/// A container that satisfies the restricted standard.
 fn tight() -> Value {
     json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
         "seccompProfile": {"type": "RuntimeDefault"}})

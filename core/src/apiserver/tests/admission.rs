@@ -1,4 +1,5 @@
-//! What admission asks of other objects: RuntimeClasses, the standard of a pod's namespace, the cluster's IP families.
+//! Admission that depends on other objects: RuntimeClasses, the namespace's Pod Security Standard, the cluster's IP
+//! families.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ fn a_runtime_class_gives_overhead_and_where_to_run() {
     assert_eq!(a.spec.node_selector.as_ref().unwrap()["kata"], "yes");
     assert!(a.spec.tolerations.iter().flatten().any(|t| t.key.as_deref() == Some("kata")));
 
-    // The same overhead written otherwise is the same overhead.
+    // The same overhead in another notation is equal.
     let mut same = kata();
     same["overhead"] = json!({"cpu": "0.25"});
     made(&mut c, pod_with("b", same));
@@ -133,7 +134,7 @@ fn a_namespace_takes_only_pods_of_its_standard() {
     let good = json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "c", "image": "i:1", "securityContext": tight}]});
     let good = c.create(in_strict("a", good)).unwrap();
-    // A pod that was there before the namespace became strict changes its image only within the standard.
+    // A pod that is older than the namespace's enforcement may change its image only within the standard.
     let mut loose = strict_cluster(&json!({}));
     let mut before = loose.create(in_strict("a", json!({"hostPID": true}))).unwrap();
     let mut ns = loose.get(&key(Kind::NAMESPACE, "strict")).unwrap();
@@ -162,7 +163,7 @@ fn a_standard_is_a_known_one() {
         "Namespace \"strict\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \
          \"tight\": must be one of privileged, baseline, restricted"
     );
-    // A controller's pods are refused, not the controller.
+    // A controller's pods are rejected; the controller itself is not.
     let mut c = strict_cluster(&json!({"pod-security.kubernetes.io/enforce": "restricted"}));
     let mut deployment = super::deployment("d", 1);
     deployment["metadata"]["namespace"] = json!("strict");

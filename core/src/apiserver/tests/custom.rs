@@ -1,5 +1,6 @@
-//! A kind that comes while a world runs: defined, used, collected and gone again, beside another world of the same
-//! process that does not know it. Store, API server and controller manager are driven by hand.
+//! A custom kind that appears while a world is running: defined, used, garbage-collected and deleted, beside another
+//! world in the same process that does not know it. The test drives the store, API server and controller manager by
+//! hand.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -22,7 +23,7 @@ const TEST: ConnId = ConnId(1);
 const MANAGER: ConnId = ConnId(2);
 const GONE: &str = "the server could not find the requested resource";
 
-/// A message on its way to one of the machines; each arrives at once.
+/// A message in flight to one of the machines; each arrives immediately.
 enum Message {
     Store(u64, StoreRequest),
     Api(FromStore),
@@ -255,7 +256,7 @@ fn a_definition_that_cannot_be_served_says_why() {
     assert_eq!(rival["status"]["conditions"][0]["message"], "\"WidgetList\" is already in use");
     assert_eq!(rival["status"]["conditions"][1]["status"], "False");
     assert!(here.api.by_path("example.com", "v1", "gadgets").is_none());
-    // Its names are free once the other is gone.
+    // Its names are free once the other definition is deleted.
     here.delete(&definition_key("widgets.example.com")).unwrap();
     here.run(3);
     assert!(here.api.by_path("example.com", "v1", "gadgets").is_some());
@@ -351,7 +352,7 @@ fn custom_objects_own_and_are_owned() {
     here.run(10);
     assert_eq!((here.names(kind, "").unwrap(), here.names(Kind::CONFIG_MAP, "").unwrap()), Default::default());
 
-    // A namespace takes them with it.
+    // Deleting a namespace deletes its widgets.
     here.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})).unwrap();
     let mut far = widget("far", json!({"size": 1}));
     far["metadata"]["namespace"] = json!("n");
@@ -384,7 +385,7 @@ fn custom_objects_go_with_their_definition_and_other_worlds_know_nothing() {
     let end = here.replies.remove(&watch).expect("the watch ends");
     assert_eq!(&*end.unwrap_err().message, GONE);
 
-    // It comes back, and so does who watches it.
+    // The definition is created again, and the kind's watchers resume.
     here.create(definition()).unwrap();
     here.run(5);
     let owner = here.create(widget("owner", json!({"size": 1}))).unwrap();

@@ -1,4 +1,4 @@
-//! Grace, finalizers, propagation, preconditions, collections, namespaces.
+//! Grace periods, finalizers, propagation, preconditions, collections, namespaces.
 
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ fn policy(propagation: Propagation) -> DeleteOptions {
 
 #[test]
 fn pods_are_deleted_gracefully() {
-    // (bound, phase, asked) → grace that the pod gets; none: it is gone.
+    // (bound, phase, requested grace) → the pod's grace; `None`: the pod is removed.
     for (bound, phase, asked, expect) in [
         (true, "Running", None, Some(30)),
         (true, "Running", Some(5), Some(5)),
@@ -64,7 +64,7 @@ fn grace_is_only_shortened() {
         let answer = c.delete(&made.key(), options).unwrap();
         let meta = answer.meta();
         assert_eq!(meta.deletion_grace_period_seconds, Some(expect), "{asked:?}");
-        // Shortened grace counts from when the deletion began.
+        // A shortened grace period counts from the start of the deletion.
         let deadline = Wall::from_time(meta.deletion_timestamp.as_ref().unwrap());
         assert_eq!(deadline.0, start.0 + expect * 1_000_000, "{asked:?}");
         assert_eq!(c.store.revision() > before, asked == Some(10), "{asked:?}");
@@ -104,14 +104,14 @@ fn a_pod_waits_for_both_its_finalizers_and_its_node() {
     held.meta_mut().finalizers = Some(vec!["x/one".to_owned()]);
     let mut held = c.update(held).unwrap();
     c.delete(&made.key(), DeleteOptions::default()).unwrap();
-    // Without its finalizer it still has its grace.
+    // Without its finalizer, the pod still has its grace period.
     held = c.get(&held.key()).unwrap();
     let mut free = held.clone();
     free.meta_mut().finalizers = None;
     let mut free = c.update(free).unwrap();
     assert!(c.get(&made.key()).is_some());
     free.meta_mut().finalizers = Some(vec!["x/one".to_owned()]);
-    // (A finalizer can't be added to what is being deleted; whether that is refused is validation's business.)
+    // (A finalizer cannot be added to an object that is being deleted; validation checks that.)
     let _ = free;
     c.delete(&made.key(), grace(0)).unwrap();
     assert_eq!(c.get(&made.key()), None);
@@ -217,7 +217,7 @@ fn namespaces_end_once_they_are_empty() {
     );
     assert_eq!(ns.meta.labels.as_ref().unwrap()["kubernetes.io/metadata.name"], "a");
 
-    // Its spec changes by /finalize alone.
+    // Finalizers in the spec change only through `/finalize`.
     let mut sneaky = made.clone();
     let Object::Namespace(ns) = &mut sneaky else { panic!() };
     ns.spec_mut().finalizers = None;

@@ -1,7 +1,7 @@
-//! The API server over an etcd that does all that etcd is allowed to do: it leaves out what was there before a change
-//! at and before the revision that it is compacted to, counts the writes of others, hands out pages and fragments,
-//! refuses, does not answer (having done what was asked, or not), lets its notices of progress overtake events where it
-//! is old, and ends watches whose events have been compacted away.
+//! The API server with a fake etcd that does everything that etcd is allowed to do. It omits previous values at and
+//! before its compacted revision, counts other users' writes, sends pages and fragments, rejects requests, loses
+//! replies (whether or not the request was carried out), lets progress notifications overtake events in its old
+//! version, and ends watches whose events have been compacted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use crate::store::{
     Stored, Txn, WatchId, everything,
 };
 
-/// What happens next.
+/// The next step.
 #[derive(Clone, Debug)]
 enum Act {
     Create(u8),
@@ -34,23 +34,23 @@ enum Act {
     Delete(u8),
     List,
     Get(u8),
-    /// Carries out one of the requests that are on their way; its answer is on its way then.
+    /// Carries out one of the requests in flight; its reply is then in flight.
     Carry(u8),
-    /// An answer arrives.
+    /// Delivers a reply.
     Answer(u8),
-    /// A request is lost, before or after it is carried out.
+    /// Loses a request, before or after it is carried out.
     Lose(u8, bool),
-    /// The same, and etcd says that it cannot tell.
+    /// The same, and etcd reports that the outcome is unknown.
     Unavailable(u8, bool),
-    /// A write is refused.
+    /// Rejects a write.
     Refuse(u8, StoreError),
-    /// So many events arrive, in one response or in fragments of so many.
+    /// Delivers this many events, in one response or in fragments of this size.
     Events(u8, u8),
-    /// Somebody else writes a key that is not ours.
+    /// Another user writes a key outside our prefix.
     Foreign,
-    /// Somebody compacts at so many revisions ago.
+    /// Another client compacts at this many revisions ago.
     Compact(u8),
-    /// etcd ends the watch, if it may.
+    /// etcd ends the watch if it is permitted to.
     EndWatch,
     Disconnect,
     Tick(u16),
@@ -78,18 +78,18 @@ fn act() -> impl Strategy<Value = Act> {
 /// The values of the ConfigMaps by name.
 type State = BTreeMap<String, String>;
 
-/// What a client has asked.
+/// A client's request.
 #[derive(Debug)]
 struct Asked {
     call: &'static str,
     name: String,
-    /// The value that it writes, which nobody else writes.
+    /// The value that it writes, which no other request writes.
     value: String,
-    /// The store's revision as it was asked.
+    /// The store's revision when the request was sent.
     at: Revision,
 }
 
-/// A client that lists and watches, and checks whatever it is told.
+/// A client that lists and watches, and checks everything it receives.
 #[derive(Debug, Default)]
 struct Reflector {
     listing: Option<ReqId>,
@@ -106,7 +106,7 @@ struct World {
     connection: u32,
     requests: Vec<(u64, StoreRequest)>,
     replies: Vec<(u64, StoreReply)>,
-    /// What etcd has to say to the watch, in order.
+    /// Messages from etcd to the watch, in order.
     stream: VecDeque<FromStore>,
     /// The state after each revision.
     history: BTreeMap<Revision, State>,
@@ -193,7 +193,7 @@ impl World {
         for message in out.into_iter().filter(|m| m.to == StoreClient(self.connection)) {
             match message.msg {
                 FromStore::Reply(id, reply) => self.replies.push((id, reply)),
-                // An old etcd may tell of progress before it tells of events that came before.
+                // An old etcd may send a progress notification before earlier events.
                 FromStore::Events { events, watch, revision }
                     if events.is_empty() && self.progress == Progress::Overtakes =>
                 {
@@ -208,7 +208,7 @@ impl World {
         if let StoreRequest::Range { span, limit, .. } = &mut request
             && span.end == everything().end
         {
-            // However many are asked for, a page is short.
+            // Whatever the requested limit, a page is short.
             *limit = 3;
         }
         let mut out = Vec::new();
@@ -223,7 +223,7 @@ impl World {
         self.etcd_says(out);
     }
 
-    /// Takes one of the requests on their way.
+    /// Removes and returns one of the requests in flight.
     fn taken(&mut self, i: u8) -> Option<(u64, StoreRequest)> {
         let n = self.requests.len();
         (n > 0).then(|| self.requests.remove(usize::from(i) % n))
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// The next messages of the watch arrive: neighbouring events in one response, in fragments of so many events.
+    /// Delivers the next messages of the watch: consecutive events in one response, in fragments of `size` events.
     fn events(&mut self, n: u8, size: u8) {
         let compacted = self.etcd.compacted();
         let (mut of, mut header, mut response) = (WatchId(0), Revision(0), Vec::new());
@@ -252,7 +252,7 @@ impl World {
                         if event.revision <= compacted {
                             event.previous = None;
                             if event.value.is_none() {
-                                // A delete has its key alone then.
+                                // In that case, a delete event has only its key.
                                 let entry = store::Entry { create_revision: Revision(0), ..(*event.entry).clone() };
                                 event.entry = Rc::new(entry);
                             }
@@ -328,10 +328,10 @@ impl World {
         self.send("list", "", String::new(), call)
     }
 
-    /// The reflector goes on with what it was about.
+    /// Continues the reflector's current list or watch.
     fn reflect(&mut self) {
         if self.reflector.listing.is_none() && self.reflector.watching.is_none() {
-            // Its answer may come at once.
+            // The reply may arrive immediately.
             self.reflector.listing = Some(ReqId(self.next));
             self.list();
         }
@@ -478,7 +478,7 @@ impl World {
         self.reflect();
     }
 
-    /// Nothing goes wrong for so many seconds.
+    /// Runs this many seconds without faults.
     fn settle(&mut self, seconds: u64) {
         for _ in 0..seconds * 5 {
             while !(self.requests.is_empty() && self.replies.is_empty() && self.stream.is_empty()) {
@@ -511,7 +511,7 @@ fn run(progress: Progress, acts: &[Act]) {
     let newest = world.state_at(world.etcd.revision());
     assert!(world.reflector.watching.is_some());
     assert_eq!(&world.reflector.view, newest, "no event is lost");
-    // Somebody else's write moves the revision, and a consistent read still comes.
+    // Another user's write advances the revision; a consistent read must still be answered.
     world.act(&Act::Foreign);
     let list = world.list();
     world.settle(2);
@@ -528,7 +528,7 @@ proptest! {
     }
 }
 
-/// A notice of progress that overtakes an event must not be taken for its word.
+/// A progress notification that overtakes an event must not be trusted.
 #[test]
 fn an_old_etcds_notice_of_progress_is_not_believed() {
     for progress in [Progress::Ordered, Progress::Overtakes] {
@@ -536,7 +536,7 @@ fn an_old_etcds_notice_of_progress_is_not_believed() {
         world.reflect();
         world.settle(1);
         world.act(&Act::Create(0));
-        // The write is done and answered, its event is on its way, and so is a notice of progress that came later.
+        // The write is carried out and answered; its event is in flight, and so is a later progress notification.
         while !world.requests.is_empty() {
             world.act(&Act::Carry(0));
         }

@@ -1,4 +1,4 @@
-//! The API server over the store in memory, pumped until nothing moves.
+//! The API server with the in-memory store; messages are delivered until none are left.
 
 mod admission;
 mod custom;
@@ -27,12 +27,12 @@ use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::Rng;
 use crate::store::{self, FromStore, MemoryStore, StoreClient};
 
-/// Several API servers over one store. Messages arrive at once, save those that are held back.
+/// Several API servers with one store. Messages arrive immediately unless they are held back.
 pub(super) struct Cluster {
     pub store: MemoryStore,
     pub servers: Vec<ApiServer>,
     pub now: Now,
-    /// Servers that don't hear of events for now.
+    /// Servers that receive no events at present.
     pub lagging: Vec<bool>,
     /// Servers whose requests to the store are lost.
     pub cut_off: Vec<bool>,
@@ -65,7 +65,7 @@ pub(super) fn cluster(servers: usize) -> Cluster {
 }
 
 impl Cluster {
-    /// Lets time pass, a second at a time.
+    /// Advances time, one second at a time.
     pub fn tick(&mut self, seconds: u64) {
         for i in 0..=seconds {
             if i > 0 {
@@ -118,7 +118,7 @@ impl Cluster {
         self.from_server(server, out);
     }
 
-    /// A lagging server hears of everything that it missed.
+    /// Delivers all missed events to a lagging server.
     pub fn catch_up(&mut self, server: usize) {
         self.lagging[server] = false;
         while let Some(message) = self.held[server].pop_front() {
@@ -126,7 +126,7 @@ impl Cluster {
         }
     }
 
-    /// The connection of a server to the store breaks.
+    /// Breaks a server's connection to the store.
     pub fn disconnect(&mut self, server: usize) {
         self.held[server].clear();
         self.store.handle(self.now, store::In::Closed(StoreClient(server as u32)), &mut Vec::new());
@@ -203,8 +203,8 @@ impl Cluster {
         self.send(server, request(Call::Watch { kind, namespace: Rc::from(namespace), options }))
     }
 
-    /// What a watch has seen since it was last asked: `+a`, `~a`, `-a`, `*` for a bookmark, `!` for the last initial,
-    /// in order.
+    /// What a watch has received since the last call, in order: `+a`, `~a`, `-a`, `*` for a bookmark, `!` for the
+    /// initial-events-end bookmark.
     pub fn seen(&mut self, watch: u64) -> String {
         let events = self.watched.remove(&watch).unwrap_or_default();
         let show = |e: &WatchEvent| match e {
@@ -272,7 +272,7 @@ pub(super) fn set_data(object: &mut Object, value: &str) {
     Rc::make_mut(&mut o.body).insert("data".to_owned(), json!({"k": value}));
 }
 
-/// The reason and message of a refusal.
+/// The reason and message of an error.
 pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Reason, String) {
     let status = result.unwrap_err();
     (status.reason, status.message.into())

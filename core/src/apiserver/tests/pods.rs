@@ -47,7 +47,7 @@ fn pods_of_a_template_share_what_is_prepared() {
     assert!(as_pod(&a).status.is_held_as(&as_pod(&b).status));
     assert_ne!(a.uid(), b.uid());
 
-    // A new default class is not missed for what was prepared before.
+    // A new default class applies although the pod spec was prepared before.
     let class = json!({"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"high"},
         "value":7,"globalDefault":true});
     c.create(class).unwrap();
@@ -115,7 +115,7 @@ fn a_pod_is_bound_once() {
     assert_eq!(as_pod(&bound).status.condition(&Text::POD_SCHEDULED).unwrap().status, Text::TRUE);
     assert!(as_pod(&bound).spec.shared.is_held_as(&as_pod(&made).spec.shared));
 
-    // The other server has not seen the binding; the store has.
+    // The other server has not seen the binding, but the store has it.
     let text = "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"";
     assert_eq!(refusal(c.bind(1, &made, "n2")), (Reason::Conflict, text.to_owned()));
     let Response::Done { rv: again } = c.bind(1, &made, "n1").unwrap() else { panic!() };
@@ -172,7 +172,7 @@ fn budgets_limit_evictions() {
     assert_eq!(b.status.disruptions_allowed, Some(0));
     assert!(b.status.disrupted_pods.as_ref().unwrap().contains_key("a"));
 
-    // The other server believes that there is one left; the budget itself says otherwise.
+    // The other server's cache shows that one disruption is left; the stored budget says otherwise.
     for server in [0, 1] {
         let status = evict(&mut c, server, "b").unwrap_err();
         assert_eq!(status.reason, Reason::TooManyRequests);

@@ -27,7 +27,7 @@ fn a_list_is_as_fresh_as_it_asks() {
     maps(&mut c, &["b"]);
     let newest = c.store.revision();
     assert_eq!(c.list_at(1, Kind::CONFIG_MAP, at(0)).unwrap(), ["a"], "whatever the cache has");
-    // A read that asks for more waits for the cache.
+    // A read at a newer revision waits for the cache.
     let list = |options| request(Call::List { kind: Kind::CONFIG_MAP, namespace: Rc::from("default"), options });
     let waiting = [c.send(1, list(ListOptions::default())), c.send(1, list(at(newest.0)))];
     let get = c.send(1, request(Call::Get { key: key(Kind::CONFIG_MAP, "b"), rv: Some(newest) }));
@@ -108,7 +108,7 @@ fn pages_are_of_one_revision() {
     maps(&mut c, &["a", "b", "c", "d", "e"]);
     let (names, rv, token, remaining) = page(&mut c, pages(2, None)).unwrap();
     assert_eq!((names, remaining), (vec!["a".to_owned(), "b".to_owned()], Some(3)));
-    // What happens in between does not show.
+    // Changes in between do not show.
     c.delete(&key(Kind::CONFIG_MAP, "d"), Default::default()).unwrap();
     maps(&mut c, &["bb"]);
     let (names, rv2, token, remaining) = page(&mut c, pages(2, token)).unwrap();

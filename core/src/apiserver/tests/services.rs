@@ -99,7 +99,7 @@ fn what_is_taken_is_refused_until_it_is_free() {
     ] {
         assert_eq!(refusal(make(&mut c, 0, "b", spec)), (Reason::Invalid, text.to_owned()));
     }
-    // A server that has not seen the end of a service asks before it refuses.
+    // A server that has not seen the deletion of a Service asks the store before it rejects.
     c.lagging[1] = true;
     c.delete(&first.key(), Default::default()).unwrap();
     make(
@@ -122,7 +122,7 @@ fn two_servers_never_give_out_one_address() {
             c.send(i % 2, super::request(call))
         })
         .collect();
-    // Those who lost the race wait for their cache to show what was given out.
+    // The servers that lost the race wait until their cache shows what was allocated.
     c.catch_up(0);
     c.catch_up(1);
     let made: Vec<Service> = ids
@@ -132,7 +132,7 @@ fn two_servers_never_give_out_one_address() {
     let ips: BTreeSet<_> = made.iter().map(|s| ip(s).unwrap().to_owned()).collect();
     let ports: BTreeSet<_> = made.iter().map(|s| port(s).unwrap()).collect();
     assert_eq!((ips.len(), ports.len()), (4, 4));
-    // The fifth address is the last of the eight that can be given out; there is no fifth port.
+    // The fifth address is the last of the eight that can be allocated; there is no fifth port.
     assert_eq!(refusal(make(&mut c, 0, "x", json!({"type": "NodePort"}))).0, Reason::InternalError);
     make(&mut c, 0, "y", json!({})).unwrap();
     let text = "Internal error occurred: failed to allocate a serviceIP: range is full";
@@ -151,7 +151,7 @@ fn updates_keep_take_and_give_back() {
         manifest["metadata"]["labels"] = json!({"n": c.store.revision().to_string()});
         as_service(c.update(Object::from_json(manifest).unwrap()).unwrap())
     };
-    // The manifest names neither address nor port: what was given stays.
+    // The manifest has neither address nor port: the allocated ones are kept.
     let node_port = change(&mut c, json!({"type": "NodePort"}));
     assert_eq!(ip(&node_port), Some(address.as_str()));
     let number = port(&node_port).unwrap();

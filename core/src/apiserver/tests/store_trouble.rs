@@ -1,4 +1,4 @@
-//! Starts, disconnects, silence, compaction, lost replies.
+//! Starts, disconnects, silence, compaction and lost replies of the store.
 
 use std::rc::Rc;
 
@@ -111,7 +111,7 @@ fn silence_is_probed_and_then_a_lost_store() {
     c.cut_off[0] = false;
     c.tick(20);
     assert!(c.servers[0].is_ready());
-    // Its old watch is gone: every event comes once.
+    // Its old watch is cancelled: every event arrives once.
     let watch = c.watch_at(0, Kind::CONFIG_MAP, "", WatchOptions::default());
     c.create(config_map("a")).unwrap();
     assert_eq!(c.seen(watch), "+a");

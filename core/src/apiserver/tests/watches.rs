@@ -1,4 +1,4 @@
-//! Watches: what each sees, how they begin, resume and end.
+//! Watches: what each receives, and how they start, resume and end.
 
 use proptest::{collection, prop_assert_eq, proptest};
 
@@ -72,7 +72,7 @@ fn a_watch_of_the_past_is_too_old() {
     assert_eq!(text, format!("too old resource version: {} ({oldest})", first.rv()));
     let watch = c.watch_at(0, Kind::CONFIG_MAP, "", from(Revision(oldest)));
     assert_eq!(c.seen(watch).split(' ').count(), limits::WATCH_CACHE_EVENTS);
-    // The events of other kinds keep their own ring.
+    // Each kind has its own ring of events.
     let other = c.watch_at(0, Kind::POD, "", from(first.rv()));
     assert!(c.reply(other).is_none());
 }
@@ -136,7 +136,7 @@ fn bookmarks_tell_of_what_did_not_concern() {
     c.create(config_map("y")).unwrap();
     c.tick(interval + 1);
     assert_eq!(c.seen(asked), "", "nothing has happened to the kind");
-    // A watch that has the last event itself needs no bookmark.
+    // A watch that has received the last event itself needs no bookmark.
     c.running_pod("b", "n1");
     assert_eq!(c.seen(asked), "+b ~b");
     c.tick(interval + 1);
@@ -166,7 +166,7 @@ fn unknown_fields_are_refused() {
     assert_eq!(refusal(c.reply(id).unwrap()).0, Reason::BadRequest);
 }
 
-/// Plays random writes and checks that a watch, resumed at any point, leads to the list at the end.
+/// Performs random writes and checks that a watch, resumed at any point, leads to the final list.
 fn replayed(writes: Vec<(u8, u8)>, resume: usize) -> Result<(), proptest::test_runner::TestCaseError> {
     let mut c = cluster(1);
     let start = c.store.revision();

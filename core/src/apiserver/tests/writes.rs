@@ -1,4 +1,4 @@
-//! Create, update, patch, scale, leases, fences, two servers that write at once.
+//! Create, update, patch, scale, leases, fences, and two servers that write at the same time.
 
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ fn a_renewal_shares_all_else_and_may_come_from_anybody() {
     assert_eq!(c.get(&made.key()), Some(after.clone()), "it is stored");
     assert_eq!(c.update(after.clone()).unwrap().rv(), after.rv(), "nothing new is no change");
 
-    // A client over the wire knows nothing of what is shared.
+    // Objects that a client sends over the wire share no parts with stored ones.
     let mut body = after.to_json();
     body["spec"]["renewTime"] = json!("2031-01-01T00:00:00.000007Z");
     let last = c.update(Object::from_json(body.clone()).unwrap()).unwrap();
@@ -272,7 +272,7 @@ fn a_lagging_server_decides_on_what_the_store_says() {
     let second = c.update(second).unwrap();
     let other = c.create(config_map("b")).unwrap();
 
-    // What the lagging server has not seen: a newer base, an object, a name that is taken.
+    // What the lagging server has not seen: a newer base revision, an object, a name in use.
     let mut third = second;
     set_data(&mut third, "3");
     let third = c.update_at(1, third, Subresource::None).unwrap();
@@ -280,7 +280,7 @@ fn a_lagging_server_decides_on_what_the_store_says() {
     set_data(&mut changed, "b2");
     c.update_at(1, changed, Subresource::None).unwrap();
     assert_eq!(refusal(c.create_at(1, config_map("b"))).0, Reason::AlreadyExists);
-    // A base that is stale by its own cache's account is refused without asking.
+    // A base revision that is stale according to the server's own cache is rejected without asking the store.
     let mut stale = first;
     set_data(&mut stale, "x");
     assert_eq!(refusal(c.update_at(1, stale, Subresource::None)).0, Reason::Conflict);
@@ -335,7 +335,7 @@ fn events_live_for_an_hour() {
 fn equal_parts_are_stored_once() {
     let mut c = cluster(1);
     let made = c.running_pod("a", "n1");
-    // What comes off the wire is another copy of what is stored.
+    // An object from the wire is a separate copy of the stored one.
     let mut copy = Object::from_json(made.to_json()).unwrap();
     set_phase(&mut copy, "Failed");
     c.update_status(copy).unwrap();
