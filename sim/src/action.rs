@@ -1,9 +1,9 @@
-//! What users do: what it is about, and in words.
+//! User actions: the nodes they apply to, and their descriptions.
 
 use crate::scenario::{NodeSet, UserAction};
 
 impl UserAction {
-    /// The nodes that it is done to, if any.
+    /// The nodes that the action applies to; `None` if it applies to none.
     pub fn nodes(&self) -> Option<&NodeSet> {
         match self {
             UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => Some(nodes),
@@ -20,7 +20,7 @@ impl UserAction {
         }
     }
 
-    /// In words.
+    /// Describes the action in words.
     pub fn describe(&self) -> String {
         match self {
             UserAction::Apply(objects) => format!("apply {} object(s)", objects.len()),

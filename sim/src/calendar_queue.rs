@@ -1,33 +1,34 @@
-//! Keys in virtual time, on pages: what comes soon costs the same to add and to take however much there is.
+//! A calendar queue of keys in virtual time (Brown, CACM 1988): adding and removing keys of the near future costs the
+//! same however many keys there are.
 //!
-//! Only the page whose time has come is in order; what follows it is in no order yet, and what comes after the last
-//! page waits in a heap (a calendar queue: Brown, CACM 1988). The heap is four-ary, with keys of 16 bytes, so that the
-//! children that a step down compares share a cache line, and there are half as many steps as in a binary heap.
+//! Only the current page is sorted. Later pages are unsorted, and keys after the last page wait in a heap. The heap is
+//! four-ary with keys of 16 bytes, so that the children that are compared in one step share a cache line, and there are
+//! half as many steps as in a binary heap.
 
 use skeg_core::random::mix;
 
-/// The moment, then the tie, then whose it is: one number, so that one comparison orders two.
+/// Time, then tie-breaker, then owner, packed into one number so that one comparison orders two keys.
 pub(crate) type Key = u128;
 
-/// A key whose tie is the `drawn`th of the seed.
+/// Makes a key whose tie-breaker is random number `drawn` of the seed.
 pub(crate) fn key(at: u64, seed: u64, drawn: u64, whose: u32) -> Key {
     u128::from(at) << 64 | u128::from(mix(seed, drawn) as u32) << 32 | u128::from(whose)
 }
 
-/// The moment of a key.
+/// The time of a key.
 pub(crate) fn moment(key: Key) -> u64 {
     (key >> 64) as u64
 }
 
-/// Whose a key is.
+/// The owner of a key.
 pub(crate) fn whose(key: Key) -> u32 {
     key as u32
 }
 
-/// After every key.
+/// Greater than every key.
 pub(crate) const NEVER: Key = Key::MAX;
 
-/// A key without whose it is.
+/// A key with its owner masked out.
 pub(crate) fn unowned(key: Key) -> Key {
     key >> 32 << 32
 }
@@ -39,7 +40,7 @@ const ARITY: usize = 4;
 struct Keys(Vec<Key>);
 
 impl Keys {
-    /// The earliest.
+    /// The earliest key.
     fn first(&self) -> Option<Key> {
         self.0.first().copied()
     }
@@ -50,7 +51,7 @@ impl Keys {
         self.rise(self.0.len() - 1, key);
     }
 
-    /// Takes out the earliest. The hole goes down to the bottom, where most keys belong that come from there, and the
+    /// Removes the earliest key. The hole moves down to the bottom, because the last key usually belongs there, and the
     /// last key rises from it.
     fn take_first(&mut self) {
         let last = self.0.pop().expect("what is taken out is there");
@@ -65,7 +66,7 @@ impl Keys {
         self.rise(hole, last);
     }
 
-    /// Moves a key up from the hole at `place` to where it belongs.
+    /// Moves a key up from the hole at `place` to its position.
     fn rise(&mut self, mut place: usize, key: Key) {
         while place > 0 {
             let parent = (place - 1) / ARITY;
@@ -90,28 +91,29 @@ impl Keys {
     }
 }
 
-/// Keys on pages, each of so many nanoseconds. Only the page whose time has come is in order.
+/// Keys on pages of equal length in nanoseconds. Only the current page is sorted.
 #[derive(Debug)]
 pub(crate) struct CalendarQueue {
-    /// A page is of two to the power of this nanoseconds.
+    /// Binary logarithm of a page's length in nanoseconds.
     size: u32,
-    /// The keys up to the end of the open page in order, and how many of them have been taken. What is added is mostly
-    /// later than what is there.
+    /// The sorted keys up to the end of the current page, and how many of them have been removed. Added keys are
+    /// usually later than the existing ones.
     open: Vec<Key>,
     taken: usize,
-    /// Number of the open page.
+    /// Number of the current page.
     number: u64,
-    /// No page before this one has keys, but for the open one.
+    /// No page before this one has keys, except the current page.
     ahead: u64,
-    /// The keys of the pages that follow, each at its number modulo how many there are, and which of them have any.
+    /// The keys of the following pages, each at its page number modulo the number of pages, and a bit set of the pages
+    /// that have keys.
     closed: Vec<Vec<Key>>,
     used: Vec<u64>,
-    /// What comes after the last page.
+    /// Keys after the last page.
     later: Keys,
 }
 
 impl CalendarQueue {
-    /// So many times 64 pages of two to the power of `size` nanoseconds.
+    /// Creates a queue of `count` times 64 pages, each `2^size` nanoseconds long.
     pub(crate) fn new(size: u32, count: usize) -> CalendarQueue {
         let closed = vec![Vec::new(); 64 * count];
         let (open, later) = (Vec::new(), Keys::default());
@@ -141,14 +143,14 @@ impl CalendarQueue {
         page as usize & (self.closed.len() - 1)
     }
 
-    /// The earliest key. Need not be told if it comes after `by`: the page that has it stays closed then, since what is
-    /// added meanwhile belongs on pages before it.
+    /// Returns the earliest key. May return `None` if that is after `by`: its page is then not opened, because keys
+    /// that are added in the meantime belong on earlier pages.
     #[inline(always)]
     pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
         self.first_of(by, |_| true)
     }
 
-    /// As `first`, but of each page that it opens only what `keeps` says is still wanted.
+    /// Like `first`, but drops keys for which `keeps` is false from each page that it opens.
     #[inline(always)]
     pub(crate) fn first_of(&mut self, by: u64, keeps: impl Fn(Key) -> bool) -> Option<Key> {
         while self.open.is_empty() && self.ahead <= by >> self.size {
@@ -157,7 +159,7 @@ impl CalendarQueue {
         self.open.get(self.taken).copied()
     }
 
-    /// Takes out the first key, if the page is open that has it.
+    /// Removes the first key if its page is open.
     #[inline(always)]
     pub(crate) fn take_first(&mut self) -> Option<Key> {
         let first = self.open.get(self.taken).copied()?;
@@ -169,18 +171,18 @@ impl CalendarQueue {
         Some(first)
     }
 
-    /// Number of the open page.
+    /// Number of the current page.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The keys of the open page and of some that follow it.
+    /// The keys of the current page and the following `pages`.
     pub(crate) fn ahead(&self, pages: u64) -> impl Iterator<Item = Key> {
         let following = (1..pages).flat_map(|n| &self.closed[self.place(self.number + n)]);
         self.open[self.taken..].iter().chain(following).copied()
     }
 
-    /// Opens the next page that has keys, unless it begins after `by`.
+    /// Opens the next page with keys, unless it begins after `by`.
     #[inline(never)]
     fn turn(&mut self, by: u64, keeps: impl Fn(Key) -> bool) {
         let later = self.later.first().map_or(u64::MAX, |key| moment(key) >> self.size);
@@ -192,7 +194,7 @@ impl CalendarQueue {
         self.number = number;
         let place = self.place(number);
         self.used[place / 64] &= !(1 << (place % 64));
-        // The two change places, so that both keep their room.
+        // The two vectors are swapped, so that both keep their capacity.
         std::mem::swap(&mut self.open, &mut self.closed[place]);
         if number == later {
             while let Some(key) = self.later.first().filter(|key| moment(*key) >> self.size == number) {
@@ -206,7 +208,7 @@ impl CalendarQueue {
         }
     }
 
-    /// The number of the next closed page that has keys.
+    /// The number of the next closed page with keys.
     fn next(&self) -> Option<u64> {
         let here = self.place(self.number);
         if let [used] = self.used[..] {

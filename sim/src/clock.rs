@@ -1,4 +1,4 @@
-//! The clocks of the hosts: they may jump, and run fast or slow.
+//! The clocks of the hosts: they can jump, and run fast or slow.
 
 use skeg_core::{Mono, Now, Wall};
 
@@ -7,28 +7,28 @@ use crate::fault::{FaultId, Layered};
 /// Wall-clock time at virtual time zero: 2026-01-01T00:00:00Z, in microseconds.
 pub const EPOCH: i64 = 1_767_225_600_000_000;
 
-/// One host's clock, by virtual time in nanoseconds.
+/// One host's clock as a function of virtual time in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Virtual time at which its rate was last set, and what it showed then.
+    /// Virtual time at which its rate was last set, and the time that it showed then.
     since: u64,
     shown: u64,
-    /// Parts per million by which it is fast; below zero: slow.
+    /// Drift in parts per million: positive is fast, negative is slow.
     ppm: i64,
-    /// By how much its wall clock is wrong beside that, in microseconds.
+    /// Additional offset of its wall clock in microseconds.
     offset: i64,
-    /// What faults have made of it: rates, and jumps in seconds.
+    /// Changes by faults: drift rates, and jumps in seconds.
     drifts: Layered<i64>,
     jumps: Layered<i64>,
 }
 
 impl Clock {
-    /// What a clock shows that has never been tampered with.
+    /// The time on a clock that no fault has changed.
     pub fn steady(now: u64) -> Now {
         Now { mono: Mono(now), wall: Wall(EPOCH + (now / 1000) as i64) }
     }
 
-    /// What it shows at a moment.
+    /// The time on this clock at a virtual time.
     pub fn at(&self, now: u64) -> Now {
         let Now { mono, wall } = Clock::steady(self.mono(now));
         Now { mono, wall: Wall(wall.0 + self.offset) }
@@ -42,24 +42,24 @@ impl Clock {
         self.shown + (elapsed + elapsed * i128::from(self.ppm) / 1_000_000) as u64
     }
 
-    /// The virtual time at which it will show a moment, or has shown it.
+    /// The virtual time at which it shows, or has shown, a monotonic time.
     pub fn when(&self, mono: Mono) -> u64 {
         if self.ppm == 0 || mono.0 == u64::MAX {
             return mono.0.saturating_sub(self.shown).saturating_add(self.since);
         }
         let left = i128::from(mono.0.saturating_sub(self.shown));
-        // Rounded up, so that what is due by then is due.
+        // Rounded up, so that whatever is due at the shown time is due then.
         let elapsed = (left * 1_000_000 + 999_999 + i128::from(self.ppm)) / (1_000_000 + i128::from(self.ppm));
         self.since.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)).saturating_add(1)
     }
 
-    /// A fault moves the wall clock.
+    /// Applies a fault's jump of the wall clock.
     pub fn jump(&mut self, by: FaultId, seconds: i64) {
         self.jumps.set(by, seconds);
         self.offset += seconds * 1_000_000;
     }
 
-    /// A fault makes it run fast or slow from now on.
+    /// Applies a fault's drift from now on.
     pub fn drift(&mut self, now: u64, by: FaultId, ppm: i64) {
         self.drifts.set(by, ppm);
         self.run_at(now, ppm);
@@ -70,8 +70,8 @@ impl Clock {
         (self.shown, self.since, self.ppm) = (self.mono(now), now, ppm);
     }
 
-    /// Takes back what a fault has made of it. Once nothing makes it drift any more, its wall clock is set right, but
-    /// for the jumps of other faults. What its monotone part has gained or lost stays.
+    /// Undoes a fault's changes. When no drift is left, the wall clock is correct again apart from the jumps of other
+    /// faults. What the monotonic clock has gained or lost is kept.
     pub fn mend(&mut self, now: u64, by: FaultId) {
         let (drifted, jumped) = (self.drifts.remove(by), self.jumps.remove(by));
         if drifted {

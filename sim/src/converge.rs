@@ -1,4 +1,4 @@
-//! Convergence: whether the cluster has reached the state that was declared, and if not, why not.
+//! Convergence: whether the cluster has reached the declared state, and if not, why.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::Value;
@@ -24,17 +24,17 @@ pub fn objects(store: &MemoryStore, kind: Kind) -> impl Iterator<Item = &Object>
     })
 }
 
-/// How much of what is not converged is told in words.
+/// How many items that have not converged are listed.
 const TOLD: usize = 50;
 
-/// What has not reached its declared state.
+/// Objects that have not reached their declared state.
 #[derive(Debug)]
 pub struct Unconverged {
-    /// The first of it.
+    /// The first ones.
     pub list: Vec<NotConverged>,
-    /// How much there is in all.
+    /// Their total number.
     pub total: usize,
-    /// One is enough: the rest is not looked for.
+    /// Stop after the first: only whether there is any is needed.
     only_whether: bool,
 }
 
@@ -43,17 +43,17 @@ impl Unconverged {
         Unconverged { list: Vec::new(), total: 0, only_whether }
     }
 
-    /// Whether there is nothing of the kind.
+    /// Whether everything has converged.
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// Whether no more need be looked for.
+    /// Whether no more items need be searched.
     fn is_enough(&self) -> bool {
         self.only_whether && self.total > 0
     }
 
-    /// Adds something; why is asked only if it is told.
+    /// Adds an item; the reason is computed only if the item is listed.
     pub fn add(&mut self, what: impl FnOnce() -> String, why: impl FnOnce() -> String) {
         self.total += 1;
         if self.list.len() < TOLD && !self.only_whether {
@@ -65,7 +65,7 @@ impl Unconverged {
         self.add(|| name_of(&object.key()), why);
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds the items of another list.
     pub fn extend(&mut self, other: Unconverged) {
         self.total += other.total;
         let room = TOLD.saturating_sub(self.list.len());
@@ -83,7 +83,7 @@ pub fn is_converged(world: &World) -> bool {
     look(world, true).is_empty()
 }
 
-/// What the cluster has not reached of the state that the store declares.
+/// The objects that have not reached the state that the store declares.
 pub fn unconverged(world: &World) -> Unconverged {
     look(world, false)
 }
@@ -100,8 +100,8 @@ fn look(world: &World, only_whether: bool) -> Unconverged {
     found
 }
 
-/// What users asked for and did not get, however well the cluster does with the rest: what the API refused, what is
-/// declared and not there, what still waits.
+/// Requests of users that were not fulfilled, even if the cluster has otherwise converged: what the API rejected, what
+/// is declared but does not exist, what is still waiting.
 pub fn complaints(world: &World) -> Unconverged {
     let mut found = Unconverged::new(false);
     let Some(user) = world.user() else { return found };
@@ -124,7 +124,7 @@ pub fn complaints(world: &World) -> Unconverged {
     found
 }
 
-/// Whether a declared object may be gone by right: it is a controller's by now, or lives for a while only.
+/// Whether a declared object may legitimately be gone: a controller owns it by now, or it expires.
 fn may_vanish(store: &MemoryStore, key: &ObjectKey, declared: &Declared) -> bool {
     let selects = |o: &Object| {
         let selector = match o {
@@ -145,7 +145,7 @@ fn may_vanish(store: &MemoryStore, key: &ObjectKey, declared: &Declared) -> bool
     }
 }
 
-/// Kinds that have pods made for them, and say in their status how far that is.
+/// Kinds whose objects have pods and report their progress in their status.
 const WORKLOADS: [Kind; 6] = [
     Kind::DEPLOYMENT,
     Kind::REPLICA_SET,
@@ -173,7 +173,7 @@ fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     }
 }
 
-/// What a workload's status lacks.
+/// What is missing in a workload's status; `None` if nothing is.
 fn lagging(object: &Object) -> Option<String> {
     let n = |v: Option<i32>| v.unwrap_or(0);
     let generation = object.meta().generation;
@@ -223,12 +223,12 @@ fn shortfall<N: std::fmt::Display>(wanted: N, counts: &[(&str, N)]) -> String {
     format!("{wanted} wanted: {}", list.join(", "))
 }
 
-/// A number of an object's spec or status, where it is given.
+/// A number in an object's spec or status; `None` if it is not set.
 fn number(part: Option<&Value>, path: &str) -> Option<i64> {
     part?.pointer(path)?.as_i64()
 }
 
-/// What the status of a StatefulSet or a DaemonSet lacks, as `kubectl rollout status` sees it.
+/// What is missing in the status of a StatefulSet or DaemonSet, as for `kubectl rollout status`; `None` if nothing is.
 fn set_lags(set: &Dynamic) -> Option<String> {
     let (spec, status) = (set.body.get("spec"), set.status.as_deref());
     let of = |path: &str| number(status, path).unwrap_or(0);
@@ -260,7 +260,7 @@ fn set_lags(set: &Dynamic) -> Option<String> {
     (!well).then(|| shortfall(wanted, &counts))
 }
 
-/// What keeps a Job from its end; one that is suspended has nothing to do.
+/// Why a Job has not finished; `None` if it has, or is suspended.
 fn job_lags(job: &Dynamic) -> Option<String> {
     let (spec, status) = (job.body.get("spec"), job.status.as_deref());
     let conditions = status.and_then(|s| s.get("conditions")).and_then(Value::as_array);
@@ -277,7 +277,7 @@ fn job_lags(job: &Dynamic) -> Option<String> {
     Some(format!("it has not ended: {active} active, {succeeded} succeeded, {failed} failed"))
 }
 
-/// The first reason that one of its pods gives for not being ready.
+/// The first reason why one of its pods is not ready.
 fn why_pods_wait(store: &MemoryStore, object: &Object) -> Option<String> {
     if let Object::Deployment(_) = object {
         let owned = |o: &&Object| controller_of(o.meta()).is_some_and(|c| c.uid == object.uid());
@@ -301,7 +301,7 @@ fn failure_of(object: &Object) -> Option<String> {
     }
 }
 
-/// Why a pod is not ready.
+/// Why a pod is not ready; `None` if it is.
 fn why_not_ready(pod: &Pod) -> Option<String> {
     if is_pod_ready(pod) || is_pod_terminal(pod) {
         return None;
@@ -332,7 +332,7 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
     Some(format!("pod {name} is {} on {node}", pod_phase(pod)))
 }
 
-/// Why a pod has no node: the scheduler's words, or that its scheduler does not run here.
+/// Why a pod has no node: the scheduler's message, or that its scheduler does not run here.
 fn why_unscheduled(pod: &Pod) -> String {
     let scheduler = pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER);
     let told = pod.status.condition(&Text::POD_SCHEDULED).and_then(|c| c.message.to_option());
@@ -360,7 +360,7 @@ fn nodes_unconverged(world: &World, found: &mut Unconverged) {
             found.add_object(object, || "the node is ready and still tainted".to_owned());
         }
     }
-    // One that a user has deleted is not missed until its agent registers it again.
+    // A Node that a user has deleted is not expected until its agent registers it again.
     let user = world.user();
     for host in &world.nodes {
         let key = ObjectKey::new(Kind::NODE, "", &host.name);
@@ -394,17 +394,17 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     }
 }
 
-/// CronJobs, whose controller comes with a later part of the project.
+/// Adds CronJobs, which have no controller yet.
 fn no_controller(store: &MemoryStore, found: &mut Unconverged) {
     for object in objects(store, Kind::CRON_JOB) {
         found.add_object(object, || "this build has no controller for kind CronJob".to_owned());
     }
 }
 
-/// Workloads at the end of a run; those that belong to another are left out.
+/// Workloads at the end of a run, except those with an owner.
 pub fn workloads(store: &MemoryStore) -> Vec<Workload> {
     let mut all = Vec::new();
-    // Jobs are not there to be ready.
+    // Jobs need not be ready.
     for kind in WORKLOADS.into_iter().filter(|kind| *kind != Kind::JOB) {
         for object in objects(store, kind).filter(|o| controller_of(o.meta()).is_none()) {
             let (desired, ready) = desired_and_ready(object);
@@ -437,17 +437,17 @@ fn desired_and_ready(object: &Object) -> (i32, i32) {
     (desired.unwrap_or(1), ready.unwrap_or(0))
 }
 
-/// Most pending pods that are told one by one.
+/// How many pending pods are listed.
 const PENDING: usize = 100;
 
-/// Pods that wait for a node, in one namespace or (empty) all.
+/// Pods without a node, in one namespace or in all namespaces (empty).
 pub fn waiting_pods<'s>(store: &'s MemoryStore, namespace: &'s str) -> impl Iterator<Item = &'s Pod> {
     let pods = objects(store, Kind::POD).filter_map(Object::get::<core_v1::Pod>);
     let of_namespace = pods.filter(move |p| namespace.is_empty() || p.namespace() == namespace);
     of_namespace.filter(|p| p.spec.node.is_none() && !is_pod_terminal(p))
 }
 
-/// The first pods without a node, with the scheduler's words.
+/// The first pods without a node, with the scheduler's messages.
 pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
     let told = waiting_pods(store, "").take(PENDING);
     told.map(|p| PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why: why_unscheduled(p) }).collect()

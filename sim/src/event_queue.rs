@@ -1,17 +1,17 @@
-//! The queue of events: what happens next, in virtual time.
+//! The queue of events in virtual time.
 //!
-//! Events of one moment are ordered by a tie drawn from the seed, so that no run depends on the order in which the
-//! code happens to push, and every order is met by some seed.
+//! Events at the same time are ordered by a tie-breaker drawn from the seed, so that no run depends on the order in
+//! which the code pushes them, and every order occurs with some seed.
 //!
-//! Most events are messages, which arrive within milliseconds, hundreds at a time when a controller makes its pods:
-//! their keys stand on pages of half a millisecond. Payloads live in a slab and do not move.
+//! Most events are messages. They arrive within milliseconds, hundreds at a time when a controller creates pods, so
+//! their keys are on pages of half a millisecond. Payloads are in a slab and do not move.
 
 use crate::calendar_queue::{CalendarQueue, Key, NEVER, key, moment, unowned, whose};
 
-/// Messages stand on pages of 2^19 ns; 64 of them reach 34 ms ahead.
+/// Messages are on pages of 2^19 ns; 64 pages cover 34 ms.
 const PAGE: u32 = 19;
 
-/// A queue of events by virtual time in nanoseconds.
+/// An event queue ordered by virtual time in nanoseconds.
 #[derive(Debug)]
 pub struct EventQueue<E> {
     keys: CalendarQueue,
@@ -22,12 +22,12 @@ pub struct EventQueue<E> {
 }
 
 impl<E> EventQueue<E> {
-    /// An empty queue whose ties are drawn from `seed`.
+    /// Creates an empty queue whose tie-breakers are drawn from `seed`.
     pub fn new(seed: u64) -> EventQueue<E> {
         EventQueue { keys: CalendarQueue::new(PAGE, 1), slab: Vec::new(), free: Vec::new(), seed, pushed: 0 }
     }
 
-    /// Adds an event at a moment.
+    /// Adds an event at a time.
     #[inline(never)]
     pub fn push(&mut self, at: u64, event: E) {
         self.pushed += 1;
@@ -46,27 +46,27 @@ impl<E> EventQueue<E> {
         self.keys.add(key(at, self.seed, self.pushed, slot));
     }
 
-    /// Takes out what `next` has told: its moment, and where the event stands, for `peek` and `take`.
+    /// Removes the key that `next` returned; returns the event's time and its slot, for `peek` and `take`.
     #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<(u64, u32)> {
         self.keys.take_first().map(|first| (moment(first), whose(first)))
     }
 
-    /// The event that stands where `pop` has told.
+    /// The event in a slot that `pop` returned.
     #[inline(always)]
     pub(crate) fn peek(&self, slot: u32) -> &E {
         self.slab[slot as usize].as_ref().expect("each key has its payload")
     }
 
-    /// Takes that event.
+    /// Removes and returns that event.
     #[inline(always)]
     pub(crate) fn take(&mut self, slot: u32) -> E {
         self.free.push(slot);
         self.slab[slot as usize].take().expect("each key has its payload")
     }
 
-    /// The key of the earliest event, but for whose it is; for merging with what waits elsewhere. Need not be told if
-    /// it comes after `by`.
+    /// The key of the earliest event, without its owner; for merging with other queues. May return `NEVER` if it is
+    /// after `by`.
     #[inline(always)]
     pub(crate) fn next(&mut self, by: u64) -> Key {
         self.keys.first(by).map_or(NEVER, unowned)
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// Pushes at moments that are at most `spread` after the last that was popped.
+    /// Pushes events at most `spread` after the last one that was popped.
     fn earliest_is_next(spread: u64) {
         let (mut queue, mut rng, mut waiting) = (EventQueue::new(3), Rng::from_seed(3), Vec::new());
         let mut now = 0;

@@ -1,11 +1,11 @@
-//! How long a lifecycle hook takes: `sleep` as long as it says, a command that sleeps as long as it sleeps, and any
-//! other command or request as long as the image's profile says.
+//! How long a lifecycle hook takes: a `sleep` action takes the time that it states, a command takes as long as its
+//! `sleep` calls, and any other command or request takes as long as the image's profile says.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
-/// How long a hook takes, if it says so itself.
+/// How long a hook takes if it states so itself; `None` otherwise.
 pub fn told_by(hook: &LifecycleHandler) -> Option<Duration> {
     if let Some(sleep) = &hook.sleep {
         return Some(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0)));
@@ -13,7 +13,7 @@ pub fn told_by(hook: &LifecycleHandler) -> Option<Duration> {
     slept_by(hook.exec.as_ref()?.command.as_deref()?)
 }
 
-/// The sum of the sleeps of a command, which may be a shell's. None: it does not sleep.
+/// The sum of the `sleep` calls in a command, which may be a shell's. `None` if there are none.
 fn slept_by(command: &[String]) -> Option<Duration> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let name = |path: &str| path.rsplit('/').next().map(str::to_owned).unwrap_or_default();
@@ -28,7 +28,7 @@ fn slept_by(command: &[String]) -> Option<Duration> {
             let sleeps = commands.filter_map(|command| {
                 let words: Vec<&str> = command.split_whitespace().collect();
                 let at = words.iter().position(|w| name(w) == "sleep")?;
-                // What stands before it belongs to the shell (`then sleep 5`, `exec sleep 5`).
+                // The words before it belong to the shell (`then sleep 5`, `exec sleep 5`).
                 total(&words[at + 1..])
             });
             sleeps.reduce(|sum, next| sum + next)
@@ -37,7 +37,7 @@ fn slept_by(command: &[String]) -> Option<Duration> {
     }
 }
 
-/// What `sleep` makes of its arguments: their sum, each with a unit or in seconds.
+/// The total of the arguments of `sleep`, each in seconds or with a unit; `None` if they are invalid.
 fn total(times: &[&str]) -> Option<Duration> {
     let mut sum = None;
     for time in times {

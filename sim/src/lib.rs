@@ -1,7 +1,8 @@
 //! The deterministic simulator of Skeg.
 //!
 //! A world owns virtual time and drives thousands of the core's machines over simulated links, disks and container
-//! runtimes, injects faults, checks invariants, records and replays. Same scenario and seed, same run: to the event.
+//! runtimes, injects faults, checks invariants, records and replays. The same scenario and seed give the same run,
+//! event by event.
 
 pub mod action;
 mod calendar_queue;

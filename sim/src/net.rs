@@ -1,8 +1,9 @@
-//! Links between hosts, and the connections of clients to API servers.
+//! Links between hosts, and clients' connections to API servers.
 //!
-//! A connection behaves as TCP: in order, nothing lost on a living one. Loss on a link shows as latency
-//! (retransmission). A broken link, or a fault that hits a connection, kills it: from then on nothing gets through
-//! either way (so a request may be lost before it is carried out, or its reply after), until both ends notice.
+//! A connection behaves like TCP: in order, and without loss while it is alive. Packet loss on a link shows as latency
+//! (retransmission). A broken link, or a fault that affects a connection, kills it: from then on no message gets
+//! through in either direction (so a request may be lost before it is carried out, or its reply afterwards), until both
+//! ends notice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use skeg_core::Rng;
 
 use crate::fault::FaultId;
 
-/// A host: 0 is the store's, then the API servers', the control processes', the users', the nodes'.
+/// A host: number 0 is the store's, followed by those of the API servers, the control-plane processes, the users and
+/// the nodes.
 pub type HostId = u32;
 
-/// Links that are broken in one direction.
+/// Links that are cut in one direction.
 #[derive(Clone, Debug)]
 struct Cut {
     by: FaultId,
@@ -22,7 +24,7 @@ struct Cut {
     to: BTreeSet<HostId>,
 }
 
-/// Hosts whose links are slow and lossy.
+/// Hosts with slow and lossy links.
 #[derive(Clone, Debug)]
 struct Slow {
     by: FaultId,
@@ -31,7 +33,7 @@ struct Slow {
     loss_percent: u64,
 }
 
-/// Hosts whose links pass nothing until a moment.
+/// Hosts whose links deliver nothing before a certain time.
 #[derive(Clone, Debug)]
 struct Clog {
     by: FaultId,
@@ -46,23 +48,23 @@ fn nanos(duration: Duration) -> u64 {
 /// The network.
 #[derive(Debug)]
 pub struct Network {
-    /// Nanoseconds.
+    /// Range in nanoseconds.
     latency: (u64, u64),
     cuts: Vec<Cut>,
     slow: Vec<Slow>,
-    /// Hosts whose links pass nothing until a moment; what was sent arrives then.
+    /// Hosts whose links deliver nothing before a certain time; messages sent before arrive then.
     clogs: Vec<Clog>,
     rng: Rng,
 }
 
 impl Network {
-    /// A network whose links have a latency, one way, between two bounds.
+    /// Creates a network whose links have a one-way latency between two bounds.
     pub fn new(latency: (Duration, Duration), rng: Rng) -> Network {
         let latency = (nanos(latency.0), nanos(latency.1));
         Network { latency, cuts: Vec::new(), slow: Vec::new(), clogs: Vec::new(), rng }
     }
 
-    /// Breaks the links from one group to another; hosts within both groups keep their own.
+    /// Cuts the links from one group of hosts to another; hosts that are in both groups keep the links between them.
     pub fn cut(&mut self, by: FaultId, from: BTreeSet<HostId>, to: BTreeSet<HostId>, one_way: bool) {
         if !one_way {
             self.cuts.push(Cut { by, from: to.clone(), to: from.clone() });
@@ -75,32 +77,32 @@ impl Network {
         self.slow.push(Slow { by, hosts, extra, loss_percent });
     }
 
-    /// Lets the links of some hosts pass nothing until a moment; nothing is lost.
+    /// Delays everything on the links of some hosts until a certain time; nothing is lost.
     pub fn clog(&mut self, by: FaultId, hosts: BTreeSet<HostId>, until: u64) {
         self.clogs.push(Clog { by, hosts, until });
     }
 
-    /// Mends what a fault has done to the links.
+    /// Undoes a fault's changes to links.
     pub fn mend(&mut self, id: FaultId) {
         self.cuts.retain(|cut| cut.by != id);
         self.slow.retain(|slow| slow.by != id);
         self.clogs.retain(|clog| clog.by != id);
     }
 
-    /// Whether nothing gets from one host to another.
+    /// Whether no message gets from one host to another.
     #[inline(always)]
     pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
         from != to && self.cuts.iter().any(|c| c.from.contains(&from) && c.to.contains(&to))
     }
 
-    /// Nanoseconds that a message takes that is sent at `now`.
+    /// How long a message sent at `now` takes, in nanoseconds.
     #[inline(always)]
     pub fn delay(&mut self, now: u64, from: HostId, to: HostId) -> u64 {
         let delay = self.rng.range(self.latency.0, self.latency.1);
         if self.slow.is_empty() && self.clogs.is_empty() { delay } else { self.hindered(now, from, to, delay) }
     }
 
-    /// The delay of a message that may meet slow or clogged links.
+    /// The delay of a message if some links are slow or clogged.
     #[cold]
     fn hindered(&mut self, now: u64, from: HostId, to: HostId, mut delay: u64) -> u64 {
         for slow in &self.slow {
@@ -124,15 +126,15 @@ impl Network {
     }
 }
 
-/// A client's connection to an API server. Small: thousands are looked at in turn.
+/// A client's connection to an API server. It is small, because thousands are read in turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    /// When the last message arrives at the server; the next comes after it.
+    /// When the last message so far arrives at the server; the next one arrives later.
     pub up: u64,
-    /// When the last message arrives at the client.
+    /// When the last message so far arrives at the client.
     pub down: u64,
     id: u32,
-    /// Life of the API server that it leads to.
+    /// Life of the API server process that it is connected to.
     pub life: u32,
     api: u16,
     /// Nothing gets through any more; both ends will notice.
@@ -140,7 +142,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A new one at this moment: its id at the server, the index and the life of the API server.
+    /// Creates a connection at this time: its id at the server, and the index and life of the API server.
     pub fn new(id: u64, api: usize, life: u32, now: u64) -> Connection {
         let id = u32::try_from(id).expect("a run has fewer than four milliards of connections");
         let api = u16::try_from(api).expect("there are few API servers");

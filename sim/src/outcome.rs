@@ -1,4 +1,4 @@
-//! What came of a run: what reports, `--output json` and exit codes are made from.
+//! The outcome of a run, from which reports, `--output json` and exit codes are made.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,24 @@ pub struct Outcome {
     pub seed: u64,
     /// Nodes of the cluster.
     pub nodes: usize,
-    /// Virtual time passed.
+    /// Virtual time that passed.
     pub simulated_seconds: f64,
-    /// Real time passed; the only figure (with `peak_rss_bytes`) that differs between equal runs. Set by the driver.
+    /// Real time that passed; with `peak_rss_bytes` the only figure that differs between identical runs. Set by the
+    /// driver.
     pub wall_seconds: f64,
-    /// Events of the world's queue that were carried out.
+    /// How many events of the world's queue were carried out.
     pub events: u64,
-    /// Hash over all of them, in hexadecimal.
+    /// Hash of all events, in hexadecimal.
     pub event_hash: String,
-    /// What of the input is not carried out, and so was not rehearsed. Set by the driver.
+    /// Parts of the input that Skeg does not carry out, and so were not rehearsed. Set by the driver.
     pub warnings: Vec<String>,
     /// Whether the declared state was reached and kept.
     pub converged: bool,
-    /// What was not, and why: the first of it.
+    /// The first objects that did not converge, and why.
     pub not_converged: Vec<NotConverged>,
-    /// How much was not, in all.
+    /// How many objects did not converge.
     pub not_converged_total: usize,
-    /// Every invariant that was checked.
+    /// Every invariant, with the result of its checks.
     pub invariants: Vec<InvariantResult>,
     /// Expectations of the scenario.
     pub expectations: Vec<ExpectationResult>,
@@ -37,21 +38,21 @@ pub struct Outcome {
     pub workloads: Vec<Workload>,
     /// Pods by phase at the end.
     pub pods: BTreeMap<String, usize>,
-    /// Pods that wait for a node, and why: the first of them.
+    /// The first pods without a node, and why.
     pub pending: Vec<PendingPod>,
-    /// How many pods wait for a node, in all.
+    /// How many pods have no node.
     pub pending_total: usize,
-    /// Rollouts that happened.
+    /// The rollouts during the run.
     pub rollouts: Vec<Rollout>,
-    /// Faults that were injected, in order.
+    /// The injected faults, in order.
     pub faults: Vec<Happening>,
-    /// What users did, in order.
+    /// The actions of users, in order.
     pub actions: Vec<Happening>,
     /// Kubernetes Events by reason.
     pub event_reasons: BTreeMap<String, u64>,
-    /// Messages and writes by kind, for those who tune.
+    /// Messages and writes by kind, for performance tuning.
     pub counters: BTreeMap<String, u64>,
-    /// Utilisation at the end: share of allocatable that is requested, by resource.
+    /// Utilisation at the end: requested share of allocatable, by resource.
     pub utilisation: BTreeMap<String, f64>,
     /// Samples over virtual time, for plots.
     pub series: Vec<Sample>,
@@ -59,7 +60,7 @@ pub struct Outcome {
     pub peak_rss_bytes: u64,
 }
 
-/// Something that has not reached its declared state.
+/// An object that has not reached its declared state.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct NotConverged {
     /// `Deployment default/web`.
@@ -68,29 +69,29 @@ pub struct NotConverged {
     pub why: String,
 }
 
-/// An invariant and how often it was broken.
+/// An invariant and its violations.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct InvariantResult {
     /// Its name.
     pub name: String,
     /// Whether it was broken.
     pub broken: bool,
-    /// The first times it was broken: when, and how.
+    /// The first violations: when and how.
     pub details: Vec<Happening>,
 }
 
-/// An expectation and whether it held.
+/// An expectation and whether it was met.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct ExpectationResult {
-    /// In words.
+    /// The expectation in words.
     pub what: String,
-    /// Whether it held.
+    /// Whether it was met.
     pub met: bool,
-    /// What was seen.
+    /// What was observed.
     pub seen: String,
 }
 
-/// A workload at the end.
+/// A workload at the end of the run.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct Workload {
@@ -101,7 +102,7 @@ pub struct Workload {
     pub ready: i32,
 }
 
-/// A pod without a node at the end.
+/// A pod without a node at the end of the run.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct PendingPod {
     /// Namespace and name.
@@ -117,24 +118,24 @@ pub struct Rollout {
     pub workload: String,
     /// When its template changed, in virtual seconds.
     pub started: f64,
-    /// When it was complete.
+    /// When it was complete; `None` if it was not.
     pub finished: Option<f64>,
-    /// Fewest available replicas meanwhile.
+    /// Fewest available replicas during the rollout.
     pub lowest_available: i32,
-    /// Replicas wanted.
+    /// Desired replicas.
     pub desired: i32,
 }
 
-/// Something that happened at a moment.
+/// Something that happened at a virtual time.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct Happening {
     /// Virtual seconds.
     pub at: f64,
-    /// What.
+    /// What happened.
     pub what: String,
 }
 
-/// State of the cluster at a moment.
+/// State of the cluster at a virtual time.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct Sample {
     /// Virtual seconds.
@@ -143,6 +144,6 @@ pub struct Sample {
     pub pods: BTreeMap<String, usize>,
     /// Nodes whose Ready condition is true.
     pub nodes_ready: usize,
-    /// Share of allocatable that is requested, by resource.
+    /// Requested share of allocatable, by resource.
     pub utilisation: BTreeMap<String, f64>,
 }

@@ -1,5 +1,5 @@
-//! Processes: what runs on the hosts. A process is a constructor; a crash drops the machine, a restart builds it again
-//! with another incarnation of its random stream.
+//! Processes on the hosts. A process knows how to construct its machine: a crash drops the machine, a restart
+//! constructs it again with the random stream of the next incarnation.
 
 use std::rc::Rc;
 
@@ -15,22 +15,22 @@ use skeg_core::{Deadline, Machine, Rng};
 use crate::net::{Connection, HostId};
 use crate::user::User;
 
-/// What a process is, and how it is built.
+/// What a process is; determines how its machine is constructed.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// An API server; the number counts them.
+    /// An API server, with its index.
     Api(usize),
-    /// A replica of the controller manager.
+    /// A replica of the controller manager, with its index.
     Manager(usize),
-    /// A replica of the scheduler.
+    /// A replica of the scheduler, with its index.
     Scheduler(usize),
-    /// Whoever carries out the timeline at the API.
+    /// The users, who carry out the timeline's actions at the API.
     User,
-    /// The agent of a node; the number counts nodes.
+    /// The agent of a node, with the node's index.
     Agent(usize, Rc<AgentConfig>),
-    /// The service proxy of a node.
+    /// The service proxy of a node, with the node's index.
     Proxy(usize, ProxyConfig),
-    /// A replica of the cluster's DNS.
+    /// A replica of the cluster DNS, with its index.
     Dns(usize),
 }
 
@@ -52,41 +52,41 @@ pub enum Running {
     Dns(Box<ClusterDns>),
 }
 
-/// How the processes of a world are set up.
+/// Configuration of a world's processes.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Whether controller managers and schedulers elect a leader.
+    /// Whether controller managers and schedulers use leader election.
     pub leader_elect: bool,
     /// Whether Event objects are recorded.
     pub record_events: bool,
-    /// Whether the controllers of a manager read the same views. Under faults each has its own: so it sees states of
-    /// the cluster that the others do not, and what a shared view would hide comes out.
+    /// Whether the controllers of a manager share their views. With faults, each controller has its own: it then sees
+    /// states of the cluster that others do not, which exposes bugs that a shared view would hide.
     pub share_informers: bool,
-    /// The kinds of the world, which every process that stores or collects objects must number alike.
+    /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
 
-/// A process and its place in the world. What every event looks at comes first, in one line of the processor's cache.
+/// A process and its place in the world. Fields that every event reads come first, in one cache line.
 #[repr(C, align(64))]
 pub struct Process {
-    /// The machine; none while it is down.
+    /// The machine; `None` while the process is down.
     pub running: Option<Running>,
-    /// The moment of the armed wake-up; `u64::MAX` if none is.
+    /// Virtual time of its wake-up; `u64::MAX` if there is none.
     pub armed: u64,
-    /// How often it has been started.
+    /// How many times it has been started.
     pub life: u32,
-    /// Where it runs.
+    /// The host that it runs on.
     pub host: HostId,
     /// Its connection to an API server, if it has one.
     pub connection: Option<Connection>,
-    /// For traces and panics: `agent node-7`.
+    /// Name for traces and panics, such as `agent node-7`.
     pub name: Rc<str>,
-    /// What it is.
+    /// Its role.
     pub role: Role,
 }
 
 impl Role {
-    /// The node that it runs on, if it is a node's.
+    /// Index of the node that it runs on; `None` if it is not a node's process.
     pub fn node(&self) -> Option<usize> {
         match self {
             Role::Agent(node, _) | Role::Proxy(node, _) => Some(*node),
@@ -94,7 +94,7 @@ impl Role {
         }
     }
 
-    /// Builds the machine of a life.
+    /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
         let Setup { leader_elect, record_events, share_informers, kinds } = setup.clone();
         let rng = Rng::stream(seed, name, u64::from(life));
@@ -121,7 +121,7 @@ impl Role {
 }
 
 impl Running {
-    /// When the machine next wants to be woken.
+    /// When the machine must next be woken.
     #[inline]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self {

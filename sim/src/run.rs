@@ -1,4 +1,4 @@
-//! One run: the timeline with its faults, then everything heals, then the declared state must be reached and kept.
+//! One run: the timeline and the faults, then all faults are healed, then the declared state must be reached and kept.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,32 +13,32 @@ use crate::outcome::{ExpectationResult, Outcome, Sample};
 use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
 use crate::world::World;
 
-/// How long the declared state must be kept: longer than a silent node counts as ready (`NODE_MONITOR_GRACE`).
+/// How long the declared state must be kept: longer than a silent node still counts as ready (`NODE_MONITOR_GRACE`).
 const HOLD: Duration = Duration::from_secs(60);
-/// How long changes may be on their way to the caches that are judged at the end.
+/// How long changes may be in flight to the caches that are checked at the end.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often caches and views may be found behind before that is a fault.
+/// How many times caches and views may lag before that counts as a violation.
 const LOOKS: usize = 30;
-/// How often convergence is looked at.
+/// How often convergence is checked.
 const LOOK: Duration = Duration::from_millis(500);
 /// Most samples of a run.
 const SAMPLES: u64 = 600;
 
-/// How a run is to be watched.
+/// How a run is observed.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Describe every event to the observer.
     pub trace: bool,
 }
 
-/// Where a run stands.
+/// Progress of a run.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
     /// Virtual time.
     pub at: Duration,
-    /// Virtual time at which the run ends at the latest.
+    /// Latest virtual time at which the run ends.
     pub end: Duration,
-    /// Events so far.
+    /// Number of events so far.
     pub events: u64,
     /// Pods by phase.
     pub pods: &'a BTreeMap<String, i64>,
@@ -46,30 +46,31 @@ pub struct Progress<'a> {
     pub ready: i64,
 }
 
-/// Somebody who watches a run. Nothing that an observer does changes it.
+/// Observes a run. An observer never changes the run.
 pub trait Observer {
-    /// Called now and then.
+    /// Called from time to time.
     fn progress(&mut self, _progress: &Progress<'_>) {}
-    /// Called for each event of a traced run: its number, virtual nanoseconds, the hash so far, and what it was.
+    /// Called for each event of a traced run: its number, its virtual time in nanoseconds, the hash so far, and its
+    /// description.
     fn event(&mut self, _n: u64, _at: u64, _hash: u64, _what: &str) {}
 }
 
-/// Watches nothing.
+/// An observer that does nothing.
 #[derive(Debug, Default)]
 pub struct Silent;
 
 impl Observer for Silent {}
 
-/// A machine panicked: a bug. Says where in the run.
+/// A machine panicked, which is a bug; says where in the run.
 #[derive(Clone, Debug)]
 pub struct Crash {
     /// Seed of the run.
     pub seed: u64,
     /// Virtual seconds.
     pub at: f64,
-    /// The machine that acted: `agent node-7`.
+    /// The machine that was running, such as `agent node-7`.
     pub machine: String,
-    /// What it said.
+    /// The panic message.
     pub message: String,
 }
 
@@ -81,7 +82,7 @@ impl std::fmt::Display for Crash {
 
 impl std::error::Error for Crash {}
 
-/// A cluster of equal nodes without anything on it.
+/// A scenario with a cluster of equal, empty nodes.
 pub fn plain(nodes: usize, zones: usize) -> Scenario {
     let capacity = [("cpu", "16"), ("memory", "64Gi"), ("ephemeral-storage", "100Gi"), ("pods", "110")];
     let pool = NodePool {
@@ -116,7 +117,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
     }
 }
 
-/// Runs a scenario with a seed. Same scenario and seed, same run.
+/// Runs a scenario with a seed. The same scenario and seed give the same run.
 pub fn run(
     scenario: &Scenario,
     seed: u64,
@@ -129,7 +130,7 @@ pub fn run(
     let mut world = World::new(scenario, seed, timeline, options.trace);
     let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
     let mut run = Run { scenario, world, samples: Vec::new(), marks };
-    // A panic is the machine's bug; the world is not used after it.
+    // A panic is a bug in a machine; the world is not used after it.
     match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
         Ok(lacks) => Ok(run.outcome(lacks)),
         Err(panic) => {
@@ -146,11 +147,11 @@ struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
     samples: Vec<Sample>,
-    /// The checkers' mark for each expectation that needs one.
+    /// For each expectation, the number of its mark in the statistics if it needs one.
     marks: Vec<Option<usize>>,
 }
 
-/// Begins to watch for what an expectation must be told of later.
+/// Starts to collect what an expectation needs to be checked later.
 fn watch(expectation: &Expectation, world: &mut World) -> Option<usize> {
     match expectation {
         Expectation::Ready { key, replicas, by: Some(_) } => {
@@ -175,7 +176,7 @@ impl Run<'_> {
         let quiet = scenario.faults == FaultLevel::None && scenario.stop_when_converged;
         let end = scenario.duration + scenario.settle;
         if !quiet {
-            // First the whole of the time with faults.
+            // First the whole duration with faults.
             self.until(nanos(scenario.duration), end, observer);
             self.world.heal_all();
         } else {
@@ -184,7 +185,7 @@ impl Run<'_> {
         self.settle(end, observer)
     }
 
-    /// Carries out events up to a moment.
+    /// Carries out events up to a virtual time.
     fn until(&mut self, until: u64, end: Duration, observer: &mut dyn Observer) {
         let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
         let mut sample_at = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
@@ -213,20 +214,21 @@ impl Run<'_> {
         });
     }
 
-    /// Waits until the declared state is reached, and looks whether it is kept. Answers what it lacks.
+    /// Waits until the declared state is reached, then checks that it is kept. Returns what has not converged.
     fn settle(&mut self, end: Duration, observer: &mut dyn Observer) -> Unconverged {
         let mut since: Option<u64> = None;
-        // At how many changes the store was last looked at, and whether it was converged.
+        // The store's number of changes at the last check, and whether it had converged then.
         let mut looked: Option<(u64, bool)> = None;
         loop {
             let now = self.world.now;
-            // A look costs a walk over the store: the more there is, the more rarely, and only if there is news.
+            // A check costs a walk over the store: the larger the store, the less often it is checked, and only if
+            // something changed.
             let step = nanos(LOOK).max(self.world.store_size() as u64 * 20_000);
             let well = self.world.users_are_idle() && self.is_converged(&mut looked);
             match (well, since) {
                 (true, None) => since = Some(now),
-                // Whoever lost its connection just before the end is given the time to notice. What was refused, or is
-                // gone, no waiting brings back.
+                // A process that lost its connection just before the end gets time to notice. Waiting cannot fix what
+                // was rejected or is gone.
                 (true, Some(from)) if now - from >= nanos(HOLD) && invariant::unsettled(&self.world).is_none() => {
                     return converge::complaints(&self.world);
                 }
@@ -240,14 +242,14 @@ impl Run<'_> {
         }
     }
 
-    /// What is not as declared when time is up.
+    /// What has not converged when the time is up.
     fn lacks_at_the_end(&mut self) -> Unconverged {
         let mut lacks = converge::complaints(&self.world);
         lacks.extend(converge::unconverged(&self.world));
         if lacks.is_empty()
             && let Some((invariant, why)) = invariant::unsettled(&self.world)
         {
-            // Everything else is at rest, and this has had all the time there was: it is broken.
+            // Everything else is at rest, and this has had all the time there was, so the invariant is violated.
             self.world.checkers.broken(invariant, self.world.now as f64 / 1e9, why.clone());
             lacks.add(|| "services".to_owned(), || why);
         }
@@ -258,7 +260,7 @@ impl Run<'_> {
         lacks
     }
 
-    /// Whether the store is converged; looks only if something has changed since it was `looked` at.
+    /// Whether the store has converged; checks only if something changed since the last check in `looked`.
     fn is_converged(&self, looked: &mut Option<(u64, bool)>) -> bool {
         let changes = self.world.statistics.changes;
         let known = looked.filter(|(then, _)| *then == changes);
@@ -326,8 +328,8 @@ impl Run<'_> {
         }
     }
 
-    /// What a cache or a view lacks of what the store holds. What was on its way at the moment of judgement is given
-    /// the time to arrive, and whoever has just lost its connection the time to make another.
+    /// An object that a cache or view lacks although the store has it. Changes in flight at the time of the check get
+    /// time to arrive, and processes that have just lost their connection get time to reconnect.
     fn stale(&mut self) -> Option<(Invariant, String)> {
         let mut found = None;
         for _ in 0..LOOKS {

@@ -1,7 +1,7 @@
-//! The simulated container runtime of a node: images, sandboxes, containers, with times drawn by seed.
+//! The simulated container runtime of a node: images, sandboxes and containers, with times drawn by the seed.
 //!
-//! A command is answered by a [`Fire`] that is due later; what it changes is changed when it fires, so that a node
-//! that dies in between has done nothing.
+//! A command results in a [`Fire`] that is due later. Its effect takes place when it fires, so a node that dies in
+//! between has done nothing.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,17 +17,17 @@ use crate::hook;
 use crate::scenario::ImageProfile;
 use crate::subnet::Subnet;
 
-/// Bytes per second that a node pulls images with.
+/// Bandwidth of image pulls in bytes per second.
 const PULL_BANDWIDTH: u64 = 100 << 20;
-/// Exit code of a process that was killed.
+/// Exit code of a killed process.
 const KILLED: i32 = 137;
 
-/// Something that the runtime will have done by a moment.
+/// Something that the runtime completes at a later time.
 #[derive(Clone, Debug)]
 pub enum Fire {
-    /// A command comes to its end.
+    /// A command completes.
     Command(RuntimeCommand),
-    /// A container stops because it was asked to, with this exit code; the command is completed with it.
+    /// A container stops as requested, with this exit code; this also completes the command.
     Stop(OpId, ContainerId, i32),
     /// A container exits by itself.
     Exit(ContainerId, i32),
@@ -51,11 +51,11 @@ pub struct NodeRuntime {
     next: u64,
     addresses: Subnet,
     rng: Rng,
-    /// Faults: starts and pulls fail or take long, one in so many.
+    /// Fault: one in this many starts and pulls fails or takes long; zero means none.
     pub trouble_one_in: u64,
 }
 
-/// The profile of an image: the longest prefix of its name that the scenario knows.
+/// The profile of an image: that of the longest prefix of its name in the scenario.
 pub fn profile<'a>(
     profiles: &'a BTreeMap<String, ImageProfile>,
     image: &str,
@@ -65,8 +65,8 @@ pub fn profile<'a>(
     known.max_by_key(|(prefix, _)| prefix.len()).map_or(or, |(_, p)| p)
 }
 
-/// How a container of an image without a profile behaves: one that is not to run again after it ended well (an init
-/// container, or one of a Job's pod) does its work and exits, others run.
+/// Behaviour of a container whose image has no profile. A container that is not restarted after success (an init
+/// container, or a container of a Job's pod) does some work and exits; others keep running.
 fn default_for(spec: &ContainerSpec) -> ImageProfile {
     let init = spec.pod.init_containers.iter().flatten().find(|c| c.name == *spec.name);
     let runs_once = match init {
@@ -88,7 +88,7 @@ fn image_of(spec: &ContainerSpec) -> &str {
 }
 
 impl NodeRuntime {
-    /// An empty runtime of the node with this number, whose pods have these addresses.
+    /// Creates an empty runtime for the node with this number and pod subnet.
     pub fn new(node: u32, addresses: Subnet, rng: Rng) -> NodeRuntime {
         NodeRuntime {
             node,
@@ -106,7 +106,7 @@ impl NodeRuntime {
         self.trouble_one_in > 0 && self.rng.chance(1, self.trouble_one_in)
     }
 
-    /// Takes a command; answers when it (or what follows from it) fires.
+    /// Handles a command; returns when it (or its consequence) fires.
     pub fn command(&mut self, command: RuntimeCommand, profiles: &BTreeMap<String, ImageProfile>) -> (Duration, Fire) {
         let default = ImageProfile::default();
         let ms = Duration::from_millis;
@@ -134,7 +134,7 @@ impl NodeRuntime {
                 return (stop.min(grace).max(ms(1)), Fire::Stop(*op, container.clone(), code));
             }
             RuntimeCommand::Probe { container, action: ProbeAction::Hook(hook), .. } => {
-                // What sleeps is not late, however slow the machine is.
+                // A sleep takes exactly its time, however slow the machine is.
                 if let Some(told) = hook::told_by(hook) {
                     return (told.max(ms(1)), Fire::Command(command));
                 }
@@ -149,7 +149,7 @@ impl NodeRuntime {
         (delay, Fire::Command(command))
     }
 
-    /// Does what is due; answers what the agent is told and what follows later.
+    /// Fires what is due; returns the events for the agent and further fires.
     pub fn fire(
         &mut self,
         at: u64,
@@ -290,7 +290,7 @@ impl NodeRuntime {
         Ok(info)
     }
 
-    /// A sandbox that has stopped gives its address back.
+    /// Releases the address of a stopped sandbox.
     fn leave_network(&mut self, id: &SandboxId) {
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         sandbox.ready = false;
@@ -369,7 +369,7 @@ impl NodeRuntime {
         RuntimeEvent::StatsRead { op, stats: stats.collect() }
     }
 
-    /// The machine lost power: nothing runs any more; with its disk, nothing is left at all.
+    /// Handles a loss of power: nothing is running any more; if the disk is lost too, nothing is left.
     pub fn power_off(&mut self, wall: Wall, disk_lost: bool) {
         if disk_lost {
             self.images.clear();
@@ -428,7 +428,7 @@ mod tests {
             }
         }
 
-        /// Carries a command out; answers how long it took and what the agent is told.
+        /// Carries out a command; returns how long it took and the event for the agent.
         fn does(&mut self, command: RuntimeCommand) -> (Duration, RuntimeEvent) {
             let (delay, fire) = self.runtime.command(command, &self.profiles);
             let (mut events, mut later) = (Vec::new(), Vec::new());

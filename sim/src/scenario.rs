@@ -1,6 +1,6 @@
-//! What is simulated: the shape of the cluster, what is applied to it, what happens to it, what is expected.
+//! Scenarios: the shape of the cluster, what is applied to it, what happens to it, what is expected.
 //!
-//! These are plain values. Reading them from files, with errors that name file, line and field, is `files`' job.
+//! These are plain values. The `files` module reads them from files and reports errors with file, line and field.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,26 +12,26 @@ use skeg_core::object::{ObjectKey, Selector};
 
 use crate::fault::Fault;
 
-/// A whole run, but for its seed.
+/// A whole run except its seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// For reports.
+    /// Name for reports.
     pub name: String,
     /// Shape of the cluster.
     pub cluster: Cluster,
-    /// Behaviour of images; the longest matching prefix wins, then `ImageProfile::default`.
+    /// Behaviour of images by name prefix; the longest matching prefix wins, otherwise `ImageProfile::default`.
     pub images: BTreeMap<String, ImageProfile>,
-    /// What happens when, in order of `at`.
+    /// The steps in order of `at`.
     pub timeline: Vec<Step>,
-    /// What must hold, beside the invariants.
+    /// What must hold in addition to the invariants.
     pub expectations: Vec<Expectation>,
-    /// How heavily faults are drawn by seed.
+    /// How many faults the seed draws.
     pub faults: FaultLevel,
-    /// Virtual time with faults; then every fault is healed.
+    /// Virtual time during which faults occur; then all faults are healed.
     pub duration: Duration,
-    /// Virtual time after `duration` within which the cluster must have reached its declared state and kept it.
+    /// Virtual time after `duration` within which the cluster must reach its declared state and keep it.
     pub settle: Duration,
-    /// End as soon as everything has converged after the timeline's last step, rather than at `duration`.
+    /// End as soon as everything has converged after the timeline's last step, instead of at `duration`.
     pub stop_when_converged: bool,
 }
 
@@ -40,17 +40,17 @@ pub struct Scenario {
 pub struct Cluster {
     /// Groups of equal nodes.
     pub pools: Vec<NodePool>,
-    /// Zones that nodes are spread over, round robin: `zone-a`, `zone-b`, …
+    /// How many zones nodes are spread over, round robin: `zone-a`, `zone-b`, …
     pub zones: usize,
-    /// API servers over one store.
+    /// How many API servers use the store.
     pub api_servers: usize,
-    /// Replicas of the controller manager and of the scheduler (one leads).
+    /// Replicas of the controller manager and of the scheduler (one of each leads).
     pub control_replicas: usize,
-    /// Whether each node has a service proxy (and the cluster DNS); off for pure capacity runs.
+    /// Whether each node has a service proxy (and the cluster has DNS); off for pure capacity runs.
     pub proxies: bool,
-    /// Latency of links, one way: from, to.
+    /// Minimum and maximum one-way latency of links.
     pub latency: (Duration, Duration),
-    /// Latency of a store's commit: from, to.
+    /// Minimum and maximum latency of a commit in the store.
     pub store_latency: (Duration, Duration),
     /// Whether Event objects are recorded.
     pub record_events: bool,
@@ -59,19 +59,19 @@ pub struct Cluster {
 /// A group of equal nodes.
 #[derive(Clone, Debug)]
 pub struct NodePool {
-    /// Nodes are called `<name>-0`, `<name>-1`, …
+    /// Nodes are named `<name>-0`, `<name>-1`, …
     pub name: String,
-    /// How many.
+    /// Number of nodes.
     pub count: usize,
-    /// Names of the nodes, one each, where they are not to be numbered; otherwise empty.
+    /// Names of the nodes if they are not to be numbered; otherwise empty.
     pub names: Vec<String>,
     /// Capacity by resource, as Kubernetes quantities: `cpu: "4"`, `memory: 32Gi`, `pods: "110"`, `nvidia.com/gpu: "1"`.
     pub capacity: BTreeMap<String, String>,
-    /// Labels beside the well-known ones.
+    /// Labels in addition to the well-known ones.
     pub labels: BTreeMap<String, String>,
     /// `key=value:Effect`.
     pub taints: Vec<String>,
-    /// Zone of all nodes of the pool; otherwise they are spread.
+    /// Zone of all nodes in the pool; `None` spreads them.
     pub zone: Option<String>,
     /// The nodes register as unschedulable.
     pub cordoned: bool,
@@ -80,27 +80,27 @@ pub struct NodePool {
 /// How containers of an image behave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageProfile {
-    /// Size in bytes; with the pull bandwidth it gives the pull time.
+    /// Size in bytes; together with the pull bandwidth, determines the pull time.
     pub bytes: u64,
-    /// From start to running: from, to.
+    /// Minimum and maximum time from start to running.
     pub start: (Duration, Duration),
-    /// From running until probes succeed (readiness and startup): from, to.
+    /// Minimum and maximum time from running until probes succeed (readiness and startup).
     pub ready: (Duration, Duration),
-    /// Exits by itself after this long with this code.
+    /// Exits by itself after this time with this code.
     pub exit: Option<(Duration, i32)>,
-    /// Crashes in one start of so many; zero: never.
+    /// One in this many starts crashes; zero means never.
     pub crash_one_in: u64,
-    /// The pull fails always.
+    /// Pulling the image always fails.
     pub pull_fails: bool,
-    /// Readiness never succeeds.
+    /// The readiness probe never succeeds.
     pub never_ready: bool,
     /// Time from SIGTERM to exit.
     pub stop: Duration,
-    /// Time that a lifecycle hook takes which does not say so itself, as one that sleeps does.
+    /// How long a lifecycle hook takes that does not state its own time (as one that sleeps does).
     pub hook: Duration,
-    /// CPU in thousandths of a core that it uses.
+    /// CPU use in thousandths of a core.
     pub cpu_milli: u64,
-    /// Memory in bytes that it uses.
+    /// Memory use in bytes.
     pub memory_bytes: u64,
 }
 
@@ -122,16 +122,16 @@ impl Default for ImageProfile {
     }
 }
 
-/// Something that happens at a moment of virtual time.
+/// Something that happens at a virtual time.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// When, since the start of the run.
+    /// Time since the start of the run.
     pub at: Duration,
-    /// What.
+    /// What happens.
     pub action: Action,
 }
 
-/// What a step does.
+/// The action of a step.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Action {
@@ -140,7 +140,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// In words.
+    /// Describes the action in words.
     pub fn describe(&self) -> String {
         match self {
             Action::User(action) => action.describe(),
@@ -161,13 +161,13 @@ impl<F: Into<Fault>> From<F> for Action {
     }
 }
 
-/// What a user does at the API.
+/// An action of a user at the API.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum UserAction {
-    /// `kubectl apply`: creates objects, or brings those that exist to what is said here and leaves the rest of them.
+    /// `kubectl apply`: creates objects, or changes the given fields of existing objects and keeps their other fields.
     Apply(Vec<Object>),
-    /// Objects of an export come into being as they were; those that exist are replaced.
+    /// Creates the objects of an export as they were; existing objects are replaced.
     Create(Vec<Object>),
     Delete(ObjectKey),
     Scale {
@@ -183,7 +183,7 @@ pub enum UserAction {
         key: ObjectKey,
         patch: Patch,
     },
-    /// `kubectl rollout undo`, to a revision or to the one before.
+    /// `kubectl rollout undo`, to a revision or to the previous one.
     Rollback {
         key: ObjectKey,
         to_revision: Option<i64>,
@@ -195,7 +195,8 @@ pub enum UserAction {
     Restart {
         key: ObjectKey,
     },
-    /// The classic `kubectl rolling-update OLD -f NEW`: a new ReplicationController grows while the old one shrinks.
+    /// The classic `kubectl rolling-update OLD -f NEW`: a new ReplicationController is scaled up while the old one is
+    /// scaled down.
     RollingUpdate {
         old: ObjectKey,
         new: Box<Object>,
@@ -211,20 +212,20 @@ pub enum UserAction {
     },
 }
 
-/// Which nodes an action is about.
+/// The nodes that an action applies to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeSet {
     /// Every node.
     All,
-    /// By name.
+    /// Nodes with these names.
     Names(Vec<String>),
-    /// All of a zone.
+    /// All nodes in a zone.
     Zone(String),
-    /// By labels.
+    /// Nodes that match a label selector.
     Labels(Selector),
-    /// So many, drawn by the seed.
+    /// This many nodes, drawn by the seed.
     Random(usize),
-    /// The machines of the control plane (store, API servers, controllers, scheduler).
+    /// The hosts of the control plane (store, API servers, controllers, scheduler).
     ControlPlane,
 }
 
@@ -241,29 +242,30 @@ impl fmt::Display for NodeSet {
     }
 }
 
-/// How heavily faults are drawn by seed during `duration`.
+/// How many faults the seed draws during `duration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultLevel {
     /// None.
     None,
-    /// A few mishaps: a node now and then, slow pulls, dropped connections.
+    /// A few: an occasional node failure, slow pulls, dropped connections.
     Light,
-    /// Everything, all the time.
+    /// All types of faults, all the time.
     Heavy,
 }
 
-/// What must hold, beside the invariants.
+/// What must hold in addition to the invariants.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Expectation {
-    /// At the end of the run so many replicas of a workload are ready; with `by`, they first were no later than that.
+    /// At the end of the run, this many replicas of a workload are ready; with `by`, they must have been ready by then
+    /// for the first time.
     Ready { key: ObjectKey, replicas: i32, by: Option<Duration> },
-    /// Ready replicas of these workloads together never fall below this from the moment they first reached it.
+    /// The total of ready replicas of these workloads never falls below this number after first reaching it.
     NeverBelow { keys: Vec<ObjectKey>, replicas: i32 },
-    /// A rollout is complete by then.
+    /// A rollout is complete by this time.
     RolledOut { key: ObjectKey, by: Duration },
     /// The workload runs this image at the end.
     Image { key: ObjectKey, image: String },
-    /// So many pods are pending at the end.
+    /// This many pods are pending at the end.
     Pending { namespace: String, count: usize },
 }

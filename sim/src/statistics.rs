@@ -1,4 +1,4 @@
-//! What is counted by the way, for reports, progress and expectations. It judges nothing.
+//! Statistics for reports, progress and expectations. They are collected during the run and judge nothing.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,23 +11,23 @@ use crate::invariant::Commit;
 use crate::invariant::reading::{is_ready, phase, place};
 use crate::outcome::Rollout;
 
-/// A number of ready pods, of some workloads together, that is watched for.
+/// A watched number of ready pods, of several workloads together.
 #[derive(Clone, Debug)]
 pub struct Mark {
     keys: Vec<ObjectKey>,
     replicas: i32,
-    /// When so many were first ready.
+    /// When that many pods were first ready.
     pub reached: Option<f64>,
-    /// The fewest since then, and when.
+    /// The lowest number since then, and when.
     pub lowest: Option<(i32, f64)>,
 }
 
-/// What pods ask for, itself included (`pods: 1`); computed once for all pods of a template.
+/// The requests of pods, including the pod itself (`pods: 1`); computed once for all pods of a template.
 #[derive(Debug, Default)]
 pub struct Requests(BTreeMap<u64, (SharedPodSpec, Rc<Amounts>)>);
 
 impl Requests {
-    /// Of one pod.
+    /// The requests of one pod.
     pub fn of(&mut self, pod: &Pod) -> Rc<Amounts> {
         let print = pod.spec.shared.fingerprint();
         if let Some((spec, amounts)) = self.0.get(&print)
@@ -46,7 +46,7 @@ impl Requests {
     }
 }
 
-/// Adds or takes away amounts.
+/// Adds or subtracts amounts.
 pub fn add(to: &mut Amounts, what: &Amounts, sign: i128) {
     for (resource, n) in what {
         match to.get_mut(resource) {
@@ -56,31 +56,31 @@ pub fn add(to: &mut Amounts, what: &Amounts, sign: i128) {
     }
 }
 
-/// What a node can allocate.
+/// The allocatable resources of a node.
 pub fn allocatable(node: &Node) -> Amounts {
     let given = node.status.allocatable.as_ref().or(node.status.capacity.as_ref());
     given.into_iter().flatten().map(|(k, q)| (k.as_str().into(), Milli::of(q))).collect()
 }
 
-/// All that is counted.
+/// All statistics.
 #[derive(Debug, Default)]
 pub struct Statistics {
-    /// How many commits there were but for renewals of Leases and reports of Nodes that say nothing new.
+    /// Number of commits, except lease renewals and node status reports without changes.
     pub changes: u64,
     /// Pods by phase.
     pub phases: BTreeMap<String, i64>,
-    /// Pods that are ready.
+    /// Number of ready pods.
     pub ready: i64,
-    /// Nodes that are ready.
+    /// Number of ready nodes.
     pub nodes_ready: i64,
     /// Kubernetes Events by reason.
     pub event_reasons: BTreeMap<String, u64>,
-    /// Of all nodes together.
+    /// Total of all nodes.
     allocatable: Amounts,
-    /// Of all bound pods together.
+    /// Total of all bound pods.
     requested: Amounts,
     requests: Requests,
-    /// Owner of a ReplicaSet: UID of the set to key of the Deployment.
+    /// The Deployment that owns a ReplicaSet, by the ReplicaSet's UID.
     deployment_of: BTreeMap<String, ObjectKey>,
     rollouts: Vec<(ObjectKey, Rollout)>,
     /// Ready pods by workload.
@@ -150,7 +150,7 @@ impl Statistics {
         }
     }
 
-    /// Share of what all nodes can allocate that is requested, by resource.
+    /// Requested share of the allocatable resources of all nodes, by resource.
     pub fn utilisation(&self) -> BTreeMap<String, f64> {
         let some = self.allocatable.iter().filter(|(_, n)| n.0 > 0);
         some.map(|(r, n)| {
@@ -223,18 +223,18 @@ impl Statistics {
         self.ready_of.get(key).copied().unwrap_or(0)
     }
 
-    /// Watches for so many ready pods of these workloads together; answers the number of the mark.
+    /// Starts watching the total number of ready pods of these workloads; returns the number of the mark.
     pub fn watch_for(&mut self, keys: &[ObjectKey], replicas: i32) -> usize {
         self.marks.push(Mark { keys: keys.to_vec(), replicas, reached: None, lowest: None });
         self.marks.len() - 1
     }
 
-    /// A mark by its number.
+    /// Returns a mark by its number.
     pub fn marked(&self, number: usize) -> &Mark {
         &self.marks[number]
     }
 
-    /// Ready pods of a workload have come or gone.
+    /// Updates the marks after a workload's number of ready pods changed.
     fn mark(&mut self, at: f64, key: &ObjectKey) {
         for mark in self.marks.iter_mut().filter(|m| m.keys.contains(key)) {
             let ready: i32 = mark.keys.iter().map(|k| self.ready_of.get(k).copied().unwrap_or(0)).sum();

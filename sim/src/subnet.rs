@@ -1,7 +1,7 @@
-//! The addresses that a node has for its pods: a range of its own, as the `host-local` plug-in hands them out.
+//! The pod addresses of a node: each node has its own range, allocated as the `host-local` plug-in does.
 //!
-//! Addresses are taken in a ring: one that was released comes back last of all. The network of all pods begins at
-//! 10.128.0.0; nodes get their ranges in order, each with room for twice the pods that the node takes.
+//! Addresses are allocated in a ring, so a released address is reused last. The network of all pods starts at
+//! 10.128.0.0; nodes get consecutive ranges, each with room for twice the node's maximum number of pods.
 
 use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
@@ -12,9 +12,9 @@ use skeg_core::object::Milli;
 
 /// First address of the network of all pods, 10.128.0.0.
 const NETWORK: u32 = 10 << 24 | 128 << 16;
-/// Where it ends at the latest: what follows is the loopback network.
+/// Exclusive upper bound: the loopback network follows.
 const END: u32 = 127 << 24;
-/// The least that a node gets: a /24, which is enough for a million nodes.
+/// Minimum size of a node's range: a /24, of which there are enough for a million nodes.
 const LEAST: u32 = 256;
 
 /// The range of one node.
@@ -22,7 +22,7 @@ const LEAST: u32 = 256;
 pub struct Subnet {
     first: u32,
     size: u32,
-    /// Where the search for a free address begins.
+    /// Where the search for a free address starts.
     next: u32,
     taken: BTreeSet<u32>,
 }
@@ -35,7 +35,8 @@ impl Subnet {
         Subnet::of_nodes(&configs.map(most).collect::<Vec<_>>())
     }
 
-    /// A range for each node, by how many pods the nodes take; a /24 for each if the network has no room for more.
+    /// A range for each node, given the nodes' maximum numbers of pods; a /24 for each if the network is too small for
+    /// more.
     pub fn of_nodes(pods: &[u32]) -> Vec<Subnet> {
         let wished = Subnet::in_order(pods.iter().map(|n| n.checked_mul(2)?.max(LEAST).checked_next_power_of_two()));
         let least = || Subnet::in_order(pods.iter().map(|_| Some(LEAST)));
@@ -48,13 +49,14 @@ impl Subnet {
             let size = size?;
             let first = next.checked_next_multiple_of(size)?;
             next = first.checked_add(size).filter(|end| *end <= END)?;
-            // The first address names the range, the second is the bridge's, the last is for broadcasts.
+            // The first address identifies the range, the second belongs to the bridge, the last is the broadcast
+            // address.
             Some(Subnet { first, size, next: 2, taken: BTreeSet::new() })
         });
         subnets.collect()
     }
 
-    /// Takes a free address.
+    /// Allocates a free address.
     pub fn take(&mut self) -> Result<Rc<str>, String> {
         let usable = 2..self.size - 1;
         let order = (self.next..usable.end).chain(usable.start..self.next);
@@ -72,13 +74,13 @@ impl Subnet {
         Ok(Rc::from(Ipv4Addr::from(self.first + free).to_string()))
     }
 
-    /// Gives an address back.
+    /// Releases an address.
     pub fn release(&mut self, address: &str) {
         let address: Ipv4Addr = address.parse().expect("what was taken is an address");
         self.taken.remove(&(u32::from(address) - self.first));
     }
 
-    /// Gives all addresses back.
+    /// Releases all addresses.
     pub fn release_all(&mut self) {
         self.taken.clear();
     }
@@ -120,7 +122,7 @@ mod tests {
             let address = subnet.take().unwrap();
             assert!(seen.insert(address.clone()), "{address} is another pod's");
             if seen.len() > 100 {
-                // However many are free again, those that were never used come first.
+                // Addresses that were never used are allocated before released ones.
                 subnet.release(&address);
             }
         }

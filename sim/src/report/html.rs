@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else: plots as SVG, tables as text, light and dark.
+//! The report as one self-contained HTML page: plots as SVG, tables as text, light and dark.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use super::plot::{Curve, Mark, Plot, escape};
 use super::{bytes, count, happenings, pending_by_reason, seconds, verdict};
 use crate::outcome::Outcome;
 
-/// Phases in the order in which they are stacked, and their colour classes. `Ready` is part of `Running`.
+/// Phases in stacking order, with their colour classes. `Ready` is part of `Running`.
 const PHASES: [(&str, &str); 6] = [
     ("Ready", "c-ready"),
     ("Running, not ready", "c-running"),
@@ -16,7 +16,7 @@ const PHASES: [(&str, &str); 6] = [
     ("Failed", "c-failed"),
     ("Unknown", "c-unknown"),
 ];
-/// Rows of a table on the page.
+/// Maximum rows of a table on the page.
 const MAX_ROWS: usize = 500;
 
 const STYLE: &str = "
@@ -48,7 +48,7 @@ th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;font-variant-nume
 code{font:13px ui-monospace,monospace;background:var(--card);padding:1px 4px;border-radius:3px}
 ";
 
-/// The whole page.
+/// Renders the whole page.
 pub fn page(o: &Outcome) -> String {
     let mut out = String::new();
     let _ = write!(
@@ -196,7 +196,7 @@ fn mark(good: bool, yes: &str, no: &str) -> String {
     if good { yes.to_owned() } else { no.to_uppercase() }
 }
 
-/// A table; a heading that begins with `#` is of a column of numbers.
+/// Renders a table; a heading that starts with `#` marks a column of numbers.
 fn table(out: &mut String, title: &str, headings: &[&str], rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! What people read of an [`Outcome`](crate::outcome::Outcome): a text for the terminal, a page with plots.
+//! Reports of an [`Outcome`](crate::outcome::Outcome): text for the terminal, and a page with plots.
 //!
 //! Pure functions of the outcome: the same outcome gives the same bytes.
 
@@ -19,12 +19,12 @@ use std::time::Duration;
 use crate::files::duration;
 use crate::outcome::{Outcome, PendingPod};
 
-/// Virtual seconds as people write them.
+/// Virtual seconds in human-readable form.
 fn seconds(s: f64) -> String {
     duration::format(Duration::from_secs_f64(s.max(0.0)))
 }
 
-/// A count with thousands apart: `1,234,567`.
+/// A number with thousands separators: `1,234,567`.
 fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -37,7 +37,7 @@ fn count(n: u64) -> String {
     out
 }
 
-/// Bytes in a unit that fits.
+/// A number of bytes in a suitable unit.
 fn bytes(n: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if n >> shift > 0 {
@@ -47,7 +47,7 @@ fn bytes(n: u64) -> String {
     format!("{n} B")
 }
 
-/// The verdict in one line, and whether it is a good one.
+/// The verdict in one line, and whether it is positive.
 fn verdict(o: &Outcome) -> (String, bool) {
     let broken = o.invariants.iter().filter(|i| i.broken).count();
     let unmet = o.expectations.iter().filter(|e| !e.met).count();
@@ -72,7 +72,7 @@ fn plural<'a>(n: usize, one: &'a str, many: &'a str) -> &'a str {
     if n == 1 { one } else { many }
 }
 
-/// Pending pods by why, most first: why, how many, an example.
+/// Pending pods by reason, most frequent first: reason, number, an example.
 fn pending_by_reason(pods: &[PendingPod]) -> Vec<(&str, usize, &str)> {
     let mut by: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     for p in pods {
@@ -83,7 +83,7 @@ fn pending_by_reason(pods: &[PendingPod]) -> Vec<(&str, usize, &str)> {
     rows
 }
 
-/// What happened, actions and faults together in order of time; the flag says that it is a fault.
+/// Actions and faults together in order of time; the flag is true for a fault.
 fn happenings(o: &Outcome) -> Vec<(f64, &str, bool)> {
     let actions = o.actions.iter().map(|h| (h.at, h.what.as_str(), false));
     let faults = o.faults.iter().map(|h| (h.at, h.what.as_str(), true));

@@ -1,38 +1,38 @@
-//! SVG plots over virtual time, without any script: stacked areas, lines, marks with tooltips.
+//! SVG plots over virtual time, without scripts: stacked areas, lines, marks with tooltips.
 
 use std::fmt::Write as _;
 
 use super::seconds;
 
-/// Size of a plot in SVG units, and the margins around its field.
+/// Size of a plot in SVG units, and the margins around it.
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
-/// Points of a curve; a screen shows no more.
+/// Maximum points of a curve; a screen shows no more.
 const MAX_POINTS: usize = 600;
-/// Marks of one plot; beyond, only so many are drawn.
+/// Maximum marks of a plot; further marks are not drawn.
 const MAX_MARKS: usize = 400;
 
-/// A curve: its name, its colour class, its values.
+/// A curve: name, colour class, values.
 pub struct Curve {
-    /// For the legend.
+    /// Name in the legend.
     pub name: String,
-    /// CSS class that colours it.
+    /// CSS class of its colour.
     pub class: String,
-    /// One value for each moment of the plot.
+    /// One value for each of the plot's times.
     pub values: Vec<f64>,
 }
 
-/// A moment worth a line.
+/// A time that is marked with a line.
 pub struct Mark {
     /// Virtual seconds.
     pub at: f64,
     /// CSS class: `fault`, `action` or `rollout`.
     pub class: &'static str,
-    /// Shown on hovering.
+    /// Tooltip.
     pub title: String,
 }
 
@@ -40,20 +40,20 @@ pub struct Mark {
 pub struct Plot {
     /// Heading.
     pub title: String,
-    /// Virtual seconds of the values.
+    /// Times of the values, in virtual seconds.
     pub times: Vec<f64>,
     /// The curves.
     pub curves: Vec<Curve>,
-    /// Whether curves stand on each other's shoulders.
+    /// Whether the curves are stacked.
     pub stacked: bool,
-    /// Whether values are shares, shown as per cent.
+    /// Whether values are shares, shown as percentages.
     pub percent: bool,
     /// Vertical lines.
     pub marks: Vec<Mark>,
 }
 
 impl Plot {
-    /// As an SVG figure with its legend.
+    /// Renders the plot as an SVG figure with its legend.
     pub fn render(&self) -> String {
         let mut out = String::new();
         let _ = write!(out, "<figure><figcaption>{}</figcaption>", escape(&self.title));
@@ -178,7 +178,7 @@ fn y(value: f64, top: f64) -> f64 {
     TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value / top).clamp(0.0, 1.0))
 }
 
-/// The next of 1, 2, 4, 5, 8, 10 times a power of ten, so that quarters of it are short numbers.
+/// The next of 1, 2, 4, 5, 8, 10 times a power of ten, so that its quarters are short numbers.
 fn nice_ceiling(v: f64) -> f64 {
     let mut power = 1.0;
     loop {
@@ -200,7 +200,7 @@ fn trim(v: f64) -> String {
     s.strip_suffix(".0").map(str::to_owned).unwrap_or(s)
 }
 
-/// Text for HTML and SVG, in elements and in quoted attributes.
+/// Escapes text for HTML and SVG, in elements and in quoted attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -210,7 +210,7 @@ pub fn escape(text: &str) -> String {
             '>' => out += "&gt;",
             '"' => out += "&quot;",
             '\'' => out += "&#39;",
-            // Control characters have no place in XML.
+            // XML does not allow control characters.
             c if c.is_control() && c != '\n' => out.push(' '),
             c => out.push(c),
         }

@@ -1,12 +1,12 @@
 //! Aligned columns of text.
 
-/// A table that pads its columns; columns whose cells are all numbers stand to the right.
+/// A table with padded columns; columns that contain only numbers are right-aligned.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With a row of headings.
+    /// Creates a table with a row of headings.
     pub fn new(headings: &[&str]) -> Table {
         Table { rows: vec![headings.iter().map(|h| (*h).to_owned()).collect()] }
     }
@@ -16,7 +16,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// As text, indented by two, the last column unpadded.
+    /// Renders the table as text, indented by two, with the last column unpadded.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let cell = |row: &'_ [String], c: usize| row.get(c).cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The reports of one fixed outcome, against golden files; `UPDATE_GOLDEN=1 cargo test -p skeg-sim report` makes them
-//! anew.
+//! Tests the reports of one fixed outcome against golden files; `UPDATE_GOLDEN=1 cargo test -p skeg-sim report`
+//! regenerates them.
 
 use std::path::PathBuf;
 

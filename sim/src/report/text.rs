@@ -4,7 +4,7 @@ use super::table::Table;
 use super::{bytes, count, happenings, pending_by_reason, plural, seconds, verdict};
 use crate::outcome::Outcome;
 
-/// Rows of the longer tables; what is beyond is counted.
+/// Maximum rows of the longer tables; further rows are only counted.
 const MAX_ROWS: usize = 40;
 
 struct Writer {
@@ -45,7 +45,7 @@ impl Writer {
     }
 }
 
-/// The whole report; with ANSI colours if asked.
+/// Renders the whole report; with ANSI colours if `colour` is true.
 pub fn text(o: &Outcome, colour: bool) -> String {
     let mut w = Writer { out: String::new(), colour };
     head(&mut w, o);
@@ -98,7 +98,7 @@ fn workloads(w: &mut Writer, o: &Outcome) {
         return;
     }
     let mut rows: Vec<_> = o.workloads.iter().collect();
-    // Those that lack something first: they are what a reader looks for in a long table.
+    // Workloads with missing replicas first, because a reader looks for those in a long table.
     rows.sort_by_key(|x| x.ready >= x.desired);
     let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "READY"]);
     for x in rows.iter().take(MAX_ROWS) {
@@ -154,7 +154,7 @@ fn history(w: &mut Writer, o: &Outcome) {
         return;
     }
     let mut table = Table::new(&["AT", "BY", "WHAT"]);
-    // A long history of drawn faults: its start tells what it is like, the counts say the rest.
+    // A long history of drawn faults is truncated: the beginning shows what it is like, and the counts cover the rest.
     for (at, what, fault) in all.iter().take(MAX_ROWS) {
         let by = if *fault { "fault" } else { "user" };
         table.row(vec![seconds(*at), by.to_owned(), (*what).to_owned()]);

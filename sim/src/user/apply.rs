@@ -1,4 +1,4 @@
-//! `kubectl apply`: the file as the server gets it, and the patch that leads from the live object to it.
+//! `kubectl apply`: the object that is sent to the server, and the patch from the live object to the file.
 //!
 //! Source: kubectl's `pkg/cmd/apply/{apply,patcher}.go` and `pkg/util/apply.go`.
 
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 use skeg_core::Object;
 use skeg_core::patch;
 
-/// The annotation in which kubectl keeps what the last file said.
+/// The annotation in which kubectl stores the last applied file.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What a file says, with the annotation that will tell the next `apply` so (`GetModifiedConfiguration`).
+/// The object in the file, with the annotation that the next `apply` will read (`GetModifiedConfiguration`).
 fn annotated(object: &Object) -> Value {
     let mut value = object.to_json();
     if let Some(fields) = value.as_object_mut() {
-        // Not the file's, but the form's in which the object is held.
+        // These fields do not come from the file but from the form in which the object is held.
         fields.retain(|k, v| k != "status" || v.as_object().is_none_or(|s| !s.is_empty()));
     }
     let meta = value["metadata"].as_object_mut().expect("an object has metadata");
     meta.remove("resourceVersion");
-    // kubectl writes an empty map where there are none.
+    // kubectl writes an empty map if there are no annotations.
     let annotations = meta.entry("annotations").or_insert_with(|| json!({}));
     if let Some(annotations) = annotations.as_object_mut() {
         annotations.remove(LAST_APPLIED);
@@ -34,10 +34,10 @@ pub(super) fn to_create(object: &Object) -> Object {
     Object::from_json(annotated(object)).expect("an object with one more annotation is one")
 }
 
-/// The patch that leads from the live object to the file; `None` if there is nothing to be done.
+/// The patch from the live object to the file; `None` if nothing must be changed.
 pub(super) fn to_patch(object: &Object, live: &Object) -> Result<Option<Value>, String> {
     let last = live.meta().annotations.as_ref().and_then(|a| a.get(LAST_APPLIED));
-    // An object that was made in another way has no annotation: then nothing is taken away.
+    // An object that was not created by `apply` has no annotation: no fields are then removed.
     let original = match last.map(|said| serde_json::from_str::<Value>(said)) {
         Some(Ok(said)) => Some(said),
         Some(Err(e)) => return Err(format!("the annotation {LAST_APPLIED} is no JSON: {e}")),

@@ -1,4 +1,4 @@
-//! One command of a user's, as kubectl carries it out: tasks one after the other, each a request or two.
+//! One command of a user, carried out as kubectl does: a sequence of tasks, each of one or two requests.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -14,32 +14,33 @@ use skeg_core::{Mono, Now};
 
 use super::{PATIENCE, PAUSE, apply, drain, rollout};
 
-/// How many tries an export waits in its order for an account or a namespace that is about to come.
+/// How often the restore of an exported object is retried before other objects are allowed to overtake it, if its
+/// service account or namespace does not exist yet.
 const MOMENTS: u32 = 10;
 
-/// One thing to do, as small as a request.
+/// One step of a command, about one request.
 #[derive(Clone, Debug)]
 pub(super) enum Task {
-    /// `kubectl apply`: looks for the object.
+    /// `kubectl apply`: gets the object.
     Apply(Rc<Object>),
-    /// It is not there.
+    /// Creates the object, which does not exist.
     Create(Rc<Object>),
-    /// It is there, and is brought to what the file says.
+    /// Patches the existing object to match the file.
     Change(Rc<Object>, serde_json::Value),
-    /// An object of an export: made as it was.
+    /// Creates an object of an export as it was.
     Restore(Rc<Object>),
-    /// It is there already: the export's takes its place.
+    /// Replaces an existing object with the one in the export.
     Replace(Rc<Object>, Revision),
     Get(ObjectKey, Then),
     List(Kind, Rc<str>, FieldSelector, Then),
     /// Evicts a pod.
     Evict(drain::Victim),
-    /// Waits until it is gone.
+    /// Waits until the pod is gone.
     AwaitGone(drain::Victim),
     Call(Box<Call>),
 }
 
-/// What follows from what was read.
+/// What to do with an object or list that was read.
 #[derive(Clone, Debug)]
 pub(super) enum Then {
     Replace(Rc<Object>),
@@ -50,29 +51,30 @@ pub(super) enum Then {
     Drain { node: Rc<str> },
 }
 
-/// What a reply leads to.
+/// What to do after a reply.
 pub(super) enum Next {
-    /// The first task is done; these follow it. The text goes to the report.
+    /// The first task is done, and these tasks follow it. The text is for the report.
     Done(Vec<Task>, Option<String>),
-    /// The first task is done, and these are commands of their own from now on.
+    /// The first task is done, and each of these tasks becomes a separate command.
     Spawn(Vec<Task>),
-    /// The same again, after a while.
+    /// Retry the same task after a delay.
     Again(Duration),
-    /// These in the place of the first task, after a while. The tries go on being counted.
+    /// Replace the first task by this one after a delay. Its number of attempts is kept.
     Instead(Task, Duration),
-    /// Others need not wait: the first task becomes a command of its own, and goes on after a while.
+    /// The first task becomes a separate command that continues after a delay, so that the tasks after it need not
+    /// wait.
     Apart(Duration),
-    /// Refused for good, in these words.
+    /// Rejected permanently, with this message.
     Refused(String),
 }
 
-/// A command that runs.
+/// A command in progress.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) tasks: VecDeque<Task>,
-    /// How often the first task was tried in vain.
+    /// How many attempts of the first task have failed.
     pub(super) tries: u32,
-    /// What the API said the last time it turned the first task away.
+    /// The API's message at the last rejection of the first task.
     pub(super) refusal: Option<String>,
     pub(super) in_flight: Option<(ReqId, Mono)>,
     pub(super) wake: Mono,
@@ -83,12 +85,12 @@ impl Command {
         Command { tasks: tasks.into_iter().collect(), tries: 0, refusal: None, in_flight: None, wake }
     }
 
-    /// When it is to be woken.
+    /// When it must be woken.
     pub(super) fn due(&self) -> (Mono, &'static str) {
         self.in_flight.map_or((self.wake, "next call"), |(_, until)| (until, "give up a request"))
     }
 
-    /// What its first task lacks, for the report of a run that ends before it does.
+    /// What its first task is waiting for; for the report of a run that ends before it is done.
     pub(super) fn waiting(&self) -> Option<(String, String)> {
         let task = self.tasks.front()?;
         let why = match (&self.refusal, task) {
@@ -101,7 +103,7 @@ impl Command {
 }
 
 impl Task {
-    /// The request that it makes.
+    /// The API call of its first task.
     pub(super) fn call(&self) -> Call {
         let options = WriteOptions::default();
         match self {
@@ -129,7 +131,7 @@ impl Task {
         }
     }
 
-    /// What it does, for the report.
+    /// Describes the command for the report.
     pub(super) fn describe(&self) -> String {
         match self {
             Task::Apply(o) | Task::Create(o) | Task::Change(o, _) => format!("apply {}", o.key()),
@@ -150,7 +152,7 @@ impl Task {
         }
     }
 
-    /// The object that is declared by it.
+    /// The key of the object that it declares, if any.
     pub(super) fn declares(&self) -> Option<ObjectKey> {
         match self {
             Task::Apply(o) | Task::Create(o) | Task::Change(o, _) | Task::Restore(o) | Task::Replace(o, _) => {
@@ -161,7 +163,7 @@ impl Task {
         }
     }
 
-    /// Goes on with what was answered.
+    /// Handles a successful reply.
     pub(super) fn answered(&self, response: &Response, tries: u32) -> Next {
         let then = match (self, response) {
             (Task::Apply(object), Response::Object(live)) => {
@@ -208,7 +210,7 @@ impl Task {
         }
     }
 
-    /// Goes on after a refusal. What is nobody's answer (an overload, a lost server) is asked again, as somebody at a
+    /// Handles an error. An error that is not the API's decision (overload, lost server) is retried, as a user at a
     /// terminal would.
     pub(super) fn refused(&self, status: &Status, tries: u32) -> Next {
         let unanswered = matches!(status.reason, Reason::Timeout | Reason::ServerTimeout | Reason::ServiceUnavailable);
@@ -228,15 +230,16 @@ impl Task {
                 let pause = if status.reason == Reason::Conflict { PAUSE } else { Duration::ZERO };
                 Next::Instead(Task::Get(object.key(), Then::Replace(Rc::clone(object))), pause)
             }
-            // An export is made in its order, pods before the sets that adopt them: what is missing comes in a moment.
+            // An export is restored in its order, pods before the sets that adopt them: a missing object will exist
+            // soon.
             (Task::Restore(_), Reason::NotFound | Reason::Forbidden) if tries < MOMENTS => Next::Again(PAUSE),
-            // A namespace or an account that is not there yet, or not gone yet.
+            // A namespace or service account that does not exist yet or is still being deleted.
             (Task::Create(_) | Task::Restore(_), Reason::NotFound | Reason::Forbidden | Reason::InternalError)
                 if patient =>
             {
                 Next::Apart(PAUSE)
             }
-            // What is to be deleted is gone already.
+            // The object to be deleted is already gone.
             (Task::Call(call), Reason::NotFound) if matches!(**call, Call::Delete { .. }) => {
                 Next::Done(Vec::new(), Some(self.describe()))
             }
@@ -264,7 +267,7 @@ fn set_image(live: &Object, container: &str, image: &str) -> Result<Vec<Task>, S
     Ok(vec![patch_task(&live.key(), Patch::Json(json!([{"op": "replace", "path": path, "value": image}])))])
 }
 
-/// The moment as it stands in an annotation: `2026-11-28T12:00:00Z`.
+/// The time in the format of an annotation: `2026-11-28T12:00:00Z`.
 pub(super) fn timestamp(now: Now) -> String {
     let time = serde_json::to_value(now.wall.to_time()).expect("a time is a text");
     time.as_str().expect("a time is a text").to_owned()

@@ -1,8 +1,9 @@
-//! `kubectl drain --ignore-daemonsets --delete-emptydir-data --force`: the node is cordoned, then its pods are evicted
-//! side by side. A pod that a budget protects is tried again every five seconds, for as long as it takes, and holds up
-//! nobody but the end of the drain.
+//! `kubectl drain --ignore-daemonsets --delete-emptydir-data --force`: cordons the node, then evicts its pods in
+//! parallel. If a PodDisruptionBudget protects a pod, its eviction is retried every five seconds without a limit. This
+//! delays only the end of the drain, not the other evictions.
 //!
-//! Source: kubectl's `pkg/drain/{drain,filters}.go`. Of several nodes, each is drained by a kubectl of its own.
+//! Source: kubectl's `pkg/drain/{drain,filters}.go`. If several nodes are drained, each is drained by a separate
+//! kubectl.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, controller_of, i
 
 use super::command::{Next, Task, Then, patch_task};
 
-/// How long kubectl waits after a budget's refusal.
+/// How long kubectl waits after a budget has rejected an eviction.
 const RETRY: Duration = Duration::from_secs(5);
-/// The annotation of a static pod's copy at the API.
+/// The annotation of mirror pods, which represent static pods.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod that a drain evicts.
@@ -33,13 +34,13 @@ pub(super) fn cordon(node: &str, cordoned: bool) -> Task {
     patch_task(&key, Patch::Strategic(json!({"spec": {"unschedulable": cordoned}})))
 }
 
-/// The tasks of one node's drain.
+/// The tasks of draining one node.
 pub(super) fn tasks(node: &str) -> [Task; 2] {
     let fields = FieldSelector::equal("spec.nodeName", node);
     [cordon(node, true), Task::List(Kind::POD, Rc::from(""), fields, Then::Drain { node: Rc::from(node) })]
 }
 
-/// An eviction for each pod of the node that a drain does not leave alone.
+/// An eviction for each pod of the node that a drain must evict.
 pub(super) fn evictions(pods: &[Object], node: &Rc<str>) -> Vec<Task> {
     let evict = |o: &Object| {
         let victim = Victim { node: Rc::clone(node), pod: o.key(), uid: Rc::from(o.uid()) };
@@ -48,8 +49,8 @@ pub(super) fn evictions(pods: &[Object], node: &Rc<str>) -> Vec<Task> {
     pods.iter().filter(|o| !is_left_alone(o)).map(evict).collect()
 }
 
-/// Pods of DaemonSets would come again at once, and static pods are not the API's to remove. One that has run to its
-/// end is evicted whosever it is.
+/// Whether a drain skips this pod: DaemonSet pods would be created again at once, and static pods cannot be deleted
+/// through the API. A terminated pod is always evicted.
 fn is_left_alone(object: &Object) -> bool {
     let Object::Pod(pod) = object else { return true };
     let mirror = pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
@@ -57,13 +58,13 @@ fn is_left_alone(object: &Object) -> bool {
     mirror || (of_daemon && !is_pod_terminal(pod))
 }
 
-/// What follows from a refusal (`evictPods`).
+/// Handles a rejected eviction (`evictPods`).
 pub(super) fn refused(task: &Task, status: &Status) -> Next {
     match (task, status.reason) {
-        // It is gone, or another pod has its name by now.
+        // The pod is gone, or another pod has its name now.
         (_, Reason::NotFound | Reason::Conflict) => Next::Done(Vec::new(), None),
         (Task::Evict(_), Reason::TooManyRequests) => Next::Again(RETRY),
-        // In a namespace that is going away a pod is deleted without us.
+        // A pod in a terminating namespace is deleted anyway.
         (Task::Evict(victim), Reason::Forbidden) if status.message.contains("is being terminated") => {
             Next::Instead(Task::AwaitGone(victim.clone()), RETRY)
         }
@@ -72,7 +73,7 @@ pub(super) fn refused(task: &Task, status: &Status) -> Next {
     }
 }
 
-/// A refusal with its cause, which names the budget.
+/// The message of a rejection with its cause, which names the budget.
 pub(super) fn words(status: &Status) -> String {
     let causes = status.details.iter().flat_map(|d| &d.causes).filter(|c| c.reason == "DisruptionBudget");
     let texts: Vec<&str> = causes.map(|c| c.message.as_str()).collect();

@@ -1,9 +1,9 @@
-//! Whoever carries out the timeline at the API: people at terminals, each with a kubectl of their own.
+//! The users who carry out the timeline's actions at the API, each with a separate kubectl.
 //!
-//! In come the timeline's actions and the server's messages, out go requests. Each action is a command that runs beside
-//! the others, so that one that waits (a drain, for a budget) holds up no other. A command whose question stays without
-//! an answer asks again; one that is refused says so, in the API's words, and is not forgotten: what was declared and
-//! is not there is not converged.
+//! What comes in: the timeline's actions and the server's messages. What goes out: requests. Each action is a command
+//! that runs in parallel to the others, so that one that waits (such as a drain that waits for a budget) delays no
+//! other. A request without a reply is retried. A rejected command is reported with the API's message and remembered:
+//! an object that is declared but does not exist has not converged.
 
 mod apply;
 mod command;
@@ -29,30 +29,30 @@ use command::{Command, Next, Task, Then, patch_task, timestamp};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often a refusal that may pass (a namespace that is not there yet) is tried again.
+/// How often a request is retried after an error that may be temporary (such as a namespace that does not exist yet).
 const PATIENCE: u32 = 60;
 
-/// What became of an action, for the report.
+/// The result of an action, for the report.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// What was asked.
+    /// The action in words.
     pub what: String,
-    /// The refusal, if it was refused.
+    /// The error if it was rejected.
     pub error: Option<String>,
 }
 
-/// An object that was declared, and not deleted by a user since.
+/// An object that was declared and has not been deleted by a user since.
 #[derive(Clone, Debug)]
 pub struct Declared {
-    /// As its last file had it.
+    /// The object as last declared.
     pub object: Rc<Object>,
-    /// Why the API refused it, if it did.
+    /// Why the API rejected it, if it did.
     pub refused: Option<String>,
-    /// It is one of a controller's, which may delete it: a pod of an export, say.
+    /// It has a managing owner, which may delete it: for example, a pod in an export.
     pub of_controller: bool,
 }
 
-/// How often a rolling update that timed out is begun again.
+/// How often a rolling update that timed out is resumed.
 const MORE_TRIES: u32 = 10;
 
 /// A rolling update of a ReplicationController.
@@ -60,7 +60,7 @@ const MORE_TRIES: u32 = 10;
 struct Update {
     machine: RollingUpdate,
     old: ObjectKey,
-    /// When it is to turn round.
+    /// When it must roll back.
     rollback_at: Option<Mono>,
     tries_left: u32,
 }
@@ -71,29 +71,29 @@ impl Update {
     }
 }
 
-/// The client. In: messages of the server. Out: requests.
+/// The client machine of all users. In: messages from the server. Out: requests.
 #[derive(Debug)]
 pub struct User {
     user: Rc<str>,
     ids: ReqIds,
-    /// By number: the order in which they were given.
+    /// By number, in the order in which they were given.
     commands: BTreeMap<u64, Command>,
     next_command: u64,
-    /// When each command is to be woken.
+    /// When each command must be woken.
     due: BTreeSet<(Mono, u64)>,
     asked: BTreeMap<ReqId, u64>,
     done: Vec<Done>,
     declared: BTreeMap<ObjectKey, Declared>,
-    /// Nodes that were deleted.
+    /// Nodes that users have deleted.
     deleted: BTreeSet<ObjectKey>,
-    /// What else was refused, and why.
+    /// Other actions that were rejected, and why.
     refused: Vec<(String, String)>,
     updates: Vec<Update>,
     rng: Rng,
 }
 
 impl User {
-    /// A client with nothing to do.
+    /// Creates a client without commands.
     pub fn new(rng: Rng) -> User {
         User {
             user: Rc::from("kubernetes-admin"),
@@ -111,7 +111,7 @@ impl User {
         }
     }
 
-    /// Begins with an action.
+    /// Starts an action.
     pub fn act(&mut self, now: Now, action: &UserAction, nodes: &[String]) {
         let call = |c: Call| Task::Call(Box::new(c));
         let one = match action {
@@ -153,7 +153,7 @@ impl User {
         self.begin(now, vec![one]);
     }
 
-    /// Notes what is declared from now on, what others refer to first.
+    /// Records the declared objects and returns their tasks, with objects that others refer to first.
     fn declare(&mut self, objects: &[Object], task: fn(Rc<Object>) -> Task) -> Vec<Task> {
         let rank = |o: &Object| match o.kind() {
             Kind::NAMESPACE => 0,
@@ -172,7 +172,7 @@ impl User {
         sorted.into_iter().map(task).collect()
     }
 
-    /// A user deletes it: it is declared no more, nor is what is in it.
+    /// Handles the deletion of an object by a user: the object and everything in it are no longer declared.
     fn withdraw(&mut self, key: &ObjectKey) {
         self.declared.remove(key);
         match key.kind {
@@ -199,19 +199,19 @@ impl User {
         let Object::ReplicationController(new) = new else {
             return self.refuse(format!("rolling-update {old}"), format!("{} cannot be rolling-updated", new.kind()));
         };
-        // Which of the two is left is for the update to say.
+        // The rolling update determines which of the two controllers is left.
         self.withdraw(old);
         let mut config = RollingUpdateConfig::new(old.namespace(), old.name(), new.clone());
         config.update_period = interval;
-        // Parts of this client's connection: 1 is the user's own.
+        // Parts of this client's connection: part 1 is for commands.
         let part = 2 + self.updates.len() as u16;
         let machine = RollingUpdate::new(config, part, Rng::from_seed(self.rng.next_u64()));
         let rollback_at = rollback_after.map(|after| now.mono + after);
         self.updates.push(Update { machine, old: old.clone(), rollback_at, tries_left: MORE_TRIES });
     }
 
-    /// Takes down what the rolling updates say, and turns round those whose time has come. One that timed out is begun
-    /// again, as somebody at a terminal would: it goes on where it was.
+    /// Collects the messages of the rolling updates, and rolls back those whose time has come. One that timed out is
+    /// resumed where it was, as a user at a terminal would do.
     fn tend_updates(&mut self, now: Now) {
         for update in &mut self.updates {
             if update.rollback_at.is_some_and(|at| at <= now.mono) {
@@ -236,17 +236,17 @@ impl User {
         }
     }
 
-    /// Whether everything is done.
+    /// Whether all commands are done.
     pub fn is_idle(&self) -> bool {
         self.commands.is_empty() && self.updates.iter().all(Update::has_ended)
     }
 
-    /// What was done since the last call.
+    /// The results of actions since the last call.
     pub fn take_done(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.done)
     }
 
-    /// What is declared, by key.
+    /// The declared objects by key.
     pub fn declared(&self) -> impl Iterator<Item = (&ObjectKey, &Declared)> {
         self.declared.iter()
     }
@@ -256,12 +256,12 @@ impl User {
         self.deleted.contains(node)
     }
 
-    /// What was refused beside what is declared: what was asked, and the API's words.
+    /// Other rejected actions: the action, and the API's message.
     pub fn refused(&self) -> &[(String, String)] {
         &self.refused
     }
 
-    /// What is not done yet, and what keeps it.
+    /// Commands in progress, and what they are waiting for.
     pub fn waiting(&self) -> impl Iterator<Item = (String, String)> {
         let update = |u: &Update| (format!("rolling-update {}", u.old), "it is still under way".to_owned());
         let updates = self.updates.iter().filter(|u| !u.has_ended()).map(update);
@@ -318,7 +318,7 @@ impl User {
         self.put_back(number, command);
     }
 
-    /// Goes on after a task has been answered.
+    /// Continues a command after a task was answered.
     fn follow(&mut self, now: Now, command: &mut Command, task: Task, next: Next) {
         let pause = match next {
             Next::Again(pause) => {

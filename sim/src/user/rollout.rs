@@ -10,8 +10,8 @@ use super::command::{Task, patch_task};
 /// The annotation that a restart sets.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// Whether the controller has not seen a Deployment's newest template yet: what to roll back to cannot be told.
-/// Somebody at a terminal waits for the rollout to begin.
+/// Whether the controller has not observed the Deployment's newest template yet. The revision to roll back to is then
+/// unknown; a user at a terminal would wait for the rollout to begin.
 pub(super) fn is_unseen(deployment: &Object) -> bool {
     matches!(deployment, Object::Deployment(d) if d.status.observed_generation < d.meta.generation)
 }
@@ -27,7 +27,8 @@ pub(super) fn undo(deployment: &Object, items: &[Object], to_revision: Option<i6
     Ok(vec![patch_task(&deployment.key(), patch)])
 }
 
-/// `kubectl rollout restart` (`pkg/polymorphichelpers/objectrestarter.go`): the template says when, in seconds.
+/// `kubectl rollout restart` (`pkg/polymorphichelpers/objectrestarter.go`): sets an annotation with the time, in
+/// seconds, in the template.
 pub(super) fn restart(live: &Object, stamp: &str) -> Result<Vec<Task>, String> {
     if matches!(live, Object::Deployment(d) if d.spec.paused == Some(true)) {
         return Err("can't restart paused deployment (run rollout resume first)".to_owned());

@@ -1,4 +1,4 @@
-//! How a world begins: hosts, processes, nodes, and the first events.
+//! Builds a world: hosts, processes, nodes, and the first events.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::scenario::{Action, FaultLevel, Scenario};
 use crate::statistics::Statistics;
 use crate::subnet::Subnet;
 
-/// Splits nodes of a scenario over zones and gives each its configuration.
+/// Spreads the nodes of a scenario over zones and gives each its configuration.
 fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
     let zones = scenario.cluster.zones.max(1);
     let mut all = Vec::new();
@@ -60,7 +60,7 @@ fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
 }
 
 impl World {
-    /// Builds the world of a scenario; `timeline` is the scenario's own plus the faults drawn by the seed.
+    /// Builds the world of a scenario; `timeline` contains the scenario's steps and the faults drawn by the seed.
     pub fn new(scenario: &Scenario, seed: u64, timeline: Vec<(Duration, Action)>, traced: bool) -> World {
         let cluster = &scenario.cluster;
         let mut processes = Vec::new();
@@ -172,7 +172,7 @@ impl World {
         for i in 0..world.timeline.len() {
             world.event_queue.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
         }
-        // Processes come up over the first second, agents last, as machines do.
+        // Processes start during the first second, agents last, as in a real cluster.
         for p in 0..world.processes.len() {
             let late = world.processes[p].role.node().is_some();
             let at =

@@ -1,4 +1,4 @@
-//! The world: owns virtual time, drives every process, carries every message, and does what the timeline says.
+//! The world: owns virtual time, drives every process, carries every message, and carries out the timeline.
 
 mod build;
 mod node;
@@ -37,14 +37,14 @@ use crate::statistics::Statistics;
 use crate::user::User;
 use timers::{MANY, Timers};
 
-/// How long until an end notices that its connection is dead, at most.
+/// Maximum time until an end notices that its connection is dead.
 const NOTICE: Duration = Duration::from_secs(30);
-/// How long a refused connection takes to be refused.
+/// How long it takes until a connection attempt is refused.
 const REFUSED: Duration = Duration::from_millis(500);
 /// Host of the store.
 const STORE_HOST: HostId = 0;
 
-/// Something that will happen.
+/// A future event.
 #[derive(Debug)]
 enum Event {
     ToApi {
@@ -70,7 +70,7 @@ enum Event {
         id: u64,
         request: StoreRequest,
     },
-    /// What the store says: a message, and another one that has come with it.
+    /// A message from the store, and another one that arrives with it.
     FromStore {
         process: u32,
         life: u32,
@@ -84,7 +84,7 @@ enum Event {
         fire: Fire,
     },
     Step(usize),
-    /// A fault has lasted as long as it was to.
+    /// The end of a fault's duration.
     Mend(FaultId),
     Restart {
         process: u32,
@@ -124,12 +124,12 @@ impl Event {
     }
 }
 
-/// What happens next.
+/// The next thing to happen.
 #[derive(Clone, Copy)]
 enum Next {
-    /// A process wakes.
+    /// A process is woken.
     Wake(u32),
-    /// The event that stands at this place of the event queue.
+    /// The event in this slot of the event queue.
     Queued(u32),
 }
 
@@ -164,7 +164,7 @@ const TAGS: [&str; 11] = [
     "mend",
 ];
 
-/// What a machine says goes here first; kept, so that a step need not allocate.
+/// Buffers for what a machine pushes to `out`; kept so that a step need not allocate.
 #[derive(Debug, Default)]
 struct Scratch {
     api: Vec<apiserver::Out>,
@@ -174,7 +174,7 @@ struct Scratch {
     dns: Vec<dns::Out>,
 }
 
-/// A node beside its processes: its runtime, and whether it has power.
+/// A node apart from its processes: its runtime, and whether it has power.
 pub struct NodeHost {
     /// Name of the node.
     pub name: String,
@@ -186,15 +186,15 @@ pub struct NodeHost {
     pub runtime: NodeRuntime,
     /// Whether it has power.
     pub up: bool,
-    /// Faults that keep it from power.
+    /// Faults that keep it powered off.
     down_by: Vec<FaultId>,
-    /// Faults that trouble its runtime, one time in so many.
+    /// Faults that affect its runtime: one in this many operations.
     trouble: Layered<u64>,
     epoch: u32,
     agent: u32,
     proxy: Option<u32>,
     host: HostId,
-    /// What the node does with connections to Services, as its proxy has last set it up.
+    /// Where the node sends connections to Services, as its proxy last configured it.
     pub services: BTreeMap<Frontend, Rc<Entry>>,
 }
 
@@ -204,7 +204,7 @@ impl NodeHost {
         self.proxy.is_some()
     }
 
-    /// Changes what faults make of its runtime.
+    /// Changes the faults that affect its runtime.
     pub(crate) fn change_trouble(&mut self, change: impl FnOnce(&mut Layered<u64>)) {
         change(&mut self.trouble);
         self.runtime.trouble_one_in = self.trouble.get().unwrap_or(0);
@@ -217,25 +217,25 @@ pub struct World {
     pub now: u64,
     /// The seed of the run.
     pub seed: u64,
-    /// The store: the truth that checkers read.
+    /// The store: the state that checkers treat as the truth.
     pub store: MemoryStore,
     /// Every node.
     pub nodes: Vec<NodeHost>,
-    /// What each replica of the DNS publishes.
+    /// The records that each replica of the DNS publishes.
     pub zones: Vec<BTreeMap<Rc<str>, Vec<RecordData>>>,
     /// Every process.
     pub processes: Vec<Process>,
     /// Invariants.
     pub checkers: Checkers,
-    /// What is counted by the way.
+    /// Statistics for reports and expectations.
     pub statistics: Statistics,
-    /// Faults that happened.
+    /// Faults that have struck.
     pub faults: Vec<Happening>,
-    /// What users did.
+    /// Actions that users have carried out.
     pub actions: Vec<Happening>,
-    /// How many events were carried out.
+    /// Number of events that were carried out.
     pub events: u64,
-    /// Hash over all of them.
+    /// Hash of all of them.
     pub hash: u64,
     counts: [u64; TAGS.len()],
     timers: Timers,
@@ -249,47 +249,48 @@ pub struct World {
     user: u32,
     conns: Vec<u32>,
     clocks: Vec<Clock>,
-    /// No clock has been tampered with: they all show the time.
+    /// No fault has changed any clock: all show the same time.
     steady: bool,
-    /// What such a clock shows.
+    /// The time on such a clock.
     time: Now,
-    /// How many processes come first that are no node's.
+    /// Processes `0..control` are control-plane processes; nodes' processes follow.
     control: usize,
-    /// API servers that turn away one request in so many.
+    /// For each API server, faults that make it reject one in this many requests.
     pub(crate) overloads: Vec<Layered<u64>>,
-    /// Extra delay of the store's events on their way to an API server.
+    /// For each API server, the extra delay of the store's events on their way to it.
     pub(crate) lags: Vec<Layered<Duration>>,
-    /// Nanoseconds.
+    /// Range in nanoseconds.
     store_latency: (u64, u64),
     store_stalled_until: u64,
     /// Until when each fault stalls it.
     pub(crate) stalls: Layered<u64>,
-    /// Faults that have happened and are not healed.
+    /// Faults that have struck and are not healed.
     active: Vec<(FaultId, Fault)>,
-    /// Processes that faults have taken down.
+    /// Processes that are down because of a fault.
     taken_down: Vec<(FaultId, u32)>,
     store_armed: u64,
-    /// When the last message from an API server arrives at the store, and back: in order.
+    /// For each API server, when its last message arrives at the store, and the other way round: messages arrive in
+    /// order.
     store_up: Vec<u64>,
     store_down: Vec<u64>,
     store_events: Vec<u64>,
-    /// No faults are drawn.
+    /// No faults are drawn in this run.
     calm: bool,
     setup: Setup,
     scratch: Scratch,
     store_out: Vec<store::Out>,
-    /// The process that is being told something, for a crash's message.
+    /// The process whose machine is running, for the message of a crash.
     acting: Option<u32>,
-    /// The event that is being carried out, for the trace.
+    /// Description of the current event, for the trace.
     current: String,
     traced: bool,
-    /// A process on the way to which the next event is lost.
+    /// A process for which the next watch event is lost.
     #[cfg(test)]
     losing: Option<u32>,
 }
 
 impl World {
-    /// What happens next, and its moment, if that is not after `until`.
+    /// Removes the next event and returns it with its time, unless it is after `until`.
     #[inline(always)]
     fn pop(&mut self, until: u64) -> Option<(u64, Next)> {
         let wake = self.timers.next();
@@ -304,31 +305,31 @@ impl World {
         }
     }
 
-    /// The event that was carried out last, in words; empty unless the run is traced.
+    /// Description of the last event; empty unless the run is traced.
     pub fn current(&self) -> &str {
         &self.current
     }
 
-    /// Time goes on to a moment, unless it is past it.
+    /// Advances virtual time to `at`, unless it is already later.
     #[inline(always)]
     pub fn pass(&mut self, at: u64) {
         self.now = self.now.max(at);
         self.time = Clock::steady(self.now);
     }
 
-    /// What a process sees as the time.
+    /// The time as a process on this host sees it.
     #[inline(always)]
     fn clock(&self, host: HostId) -> Now {
         if self.steady { self.time } else { self.clocks[host as usize].at(self.now) }
     }
 
-    /// The virtual time at which a host's clock shows a moment.
+    /// The virtual time at which a host's clock shows a monotonic time.
     #[inline(always)]
     fn when(&self, host: HostId, shown: Mono) -> u64 {
         if self.steady { shown.0 } else { self.clocks[host as usize].when(shown) }
     }
 
-    /// Carries out the next event. False if there is none up to that moment.
+    /// Carries out the next event. Returns false if there is none up to `until`.
     #[inline(always)]
     pub fn step(&mut self, until: u64) -> bool {
         let Some((at, next)) = self.pop(until) else { return false };
@@ -341,11 +342,11 @@ impl World {
         true
     }
 
-    /// A process is to be woken.
+    /// Wakes a process.
     #[inline(always)]
     fn woken(&mut self, at: u64, process: u32) {
         self.processes[process as usize].armed = u64::MAX;
-        // A clock that has been set right may not show yet what it was to show by now: that is no event.
+        // A clock that was just corrected may not show the deadline yet. This does not count as an event.
         if !self.steady && !self.is_due(process) {
             self.rearm(process);
             return self.current.clear();
@@ -357,8 +358,8 @@ impl World {
         self.wake(process);
     }
 
-    /// Carries out the event in this slot of the event queue. Each kind that carries a message is taken out by itself,
-    /// so that no more bytes are moved than it has.
+    /// Carries out the event in a slot of the event queue. Each kind of event that carries a message is removed
+    /// separately, so that no more bytes are moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
         if self.traced {
@@ -461,30 +462,30 @@ impl World {
         }
     }
 
-    /// Name of the machine that acts, or acted last.
+    /// Name of the machine that is running or ran last.
     pub fn acting(&self) -> &str {
         self.acting.map_or("the store", |process| &self.processes[process as usize].name)
     }
 
-    /// Notes an event for a process; see `record_event`.
+    /// Records an event for a process; see `record_event`.
     #[inline(always)]
     fn record_process_event(&mut self, at: u64, tag: Tag, process: u32, what: u64) {
         self.record_event(at, tag, u64::from(process), what);
         self.acting = Some(process);
     }
 
-    /// Records an event that is for no process but the store or the timeline: in the run's hash, in the counts and for
-    /// a crash's message. `who` and `what` say what it is about.
+    /// Records an event that is for the store or the timeline, not for a process: in the hash, in the counts and for
+    /// the message of a crash. `who` and `what` identify its subject.
     #[inline(always)]
     fn record_event(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
         self.events += 1;
         self.acting = None;
         self.counts[tag as usize] += 1;
-        // One step of mixing for all of it: tens of thousands of events a second are noted.
+        // All fields are mixed in one step, because tens of thousands of events are recorded each second.
         self.hash = mix(self.hash.rotate_left(7) ^ what, at ^ (who << 8 | tag as u64) << 40);
     }
 
-    /// Notes what the store has just committed: in the hash, for the checkers, and for the trace.
+    /// Records what the store has just committed: in the hash, for the checkers and for the trace.
     #[inline(always)]
     fn record_commits(&mut self) {
         let at = self.now as f64 / 1e9;
@@ -507,7 +508,7 @@ impl World {
         }
     }
 
-    /// Events by kind, as far as there were any.
+    /// Number of events by kind, for kinds that occurred.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let some = TAGS.iter().zip(self.counts).filter(|(_, n)| *n > 0);
         some.map(|(name, n)| ((*name).to_owned(), n)).collect()
@@ -529,7 +530,7 @@ impl World {
         self.deliver(process);
     }
 
-    /// Sends on what a machine has said, and notes when it wants to be woken.
+    /// Sends what a machine has pushed to `out`, and updates its wake-up.
     #[inline(never)]
     fn deliver(&mut self, process: u32) {
         let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
@@ -552,8 +553,8 @@ impl World {
         self.arm(process, due);
     }
 
-    /// Sends on what a machine has said, in that order. It is taken from the end, so that nothing else is moved; and it
-    /// changes no machine.
+    /// Sends messages in order. They are removed from the end of the vector, so that nothing else is moved; no machine
+    /// runs in the meantime.
     #[inline(always)]
     fn send_on<T>(
         &mut self,
@@ -567,14 +568,14 @@ impl World {
         }
     }
 
-    /// Whether a process wants to be woken by what its clock shows.
+    /// Whether a process's deadline has come by its own clock.
     fn is_due(&self, process: u32) -> bool {
         let p = &self.processes[process as usize];
         let shown = self.clock(p.host).mono;
         p.running.as_ref().and_then(Running::poll_timeout).is_some_and(|d| d.at <= shown)
     }
 
-    /// Sees to it that a process is woken when it wants to be.
+    /// Sets the wake-up of a process to its deadline.
     #[inline(always)]
     fn arm(&mut self, process: u32, due: Option<Deadline>) {
         let Some(deadline) = due else { return self.disarm(process) };
@@ -586,7 +587,7 @@ impl World {
         }
     }
 
-    /// As `arm`, with the moment that its machine tells.
+    /// Like `arm`, with the deadline of its machine.
     fn rearm(&mut self, process: u32) {
         let due = self.processes[process as usize].running.as_ref().and_then(Running::poll_timeout);
         self.arm(process, due);
@@ -608,7 +609,7 @@ impl World {
         }
     }
 
-    /// Tells the checkers who acts as a leader now.
+    /// Tells the checkers which processes now act as leaders.
     fn observe_leaders(&mut self, process: u32) {
         if !self.setup.leader_elect {
             return;
@@ -622,7 +623,7 @@ impl World {
         if !self.checkers.leaders.leads(role, process, leads) {
             return;
         }
-        // Another one has just begun to lead: nobody else may still do.
+        // Another process has just become the leader, so no other may still act as one.
         let others: Vec<u32> = (0..self.processes.len() as u32)
             .filter(|p| *p != process)
             .filter(|p| {
@@ -649,12 +650,12 @@ impl World {
         self.heal_each();
     }
 
-    /// About how many objects there are.
+    /// Approximate number of objects in the store.
     pub fn store_size(&self) -> usize {
         self.statistics.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
     }
 
-    /// Whoever carries out the timeline at the API; nobody, before it has come up.
+    /// The users' machine; `None` before its process has started.
     pub fn user(&self) -> Option<&User> {
         match &self.processes[self.user as usize].running {
             Some(Running::User(user)) => Some(user),
@@ -662,12 +663,12 @@ impl World {
         }
     }
 
-    /// Whether the users have done all that they were to do.
+    /// Whether the users have completed all their actions.
     pub fn users_are_idle(&self) -> bool {
         self.user().is_none_or(User::is_idle)
     }
 
-    /// API servers that run, for the checkers at the end.
+    /// Running API servers, for the checkers at the end.
     pub fn api_servers(&self) -> impl Iterator<Item = &apiserver::ApiServer> {
         self.apis.iter().filter_map(|p| match &self.processes[*p as usize].running {
             Some(Running::Api(api)) => Some(&**api),

@@ -1,4 +1,4 @@
-//! Nodes and processes: what an agent asks of its container runtime; start, crash and restart; power.
+//! Nodes and processes: an agent's commands to its container runtime; start, crash and restart of processes; power.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ impl World {
         }
     }
 
-    /// Lets a node's runtime do what its agent asks for.
+    /// Passes a command from an agent to its node's runtime.
     fn command(&mut self, process: u32, command: RuntimeCommand) {
         let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
         let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
         self.fire_later(node, delay, fire);
     }
 
-    /// Sets up a node's services as its proxy says. What is set up outlives the proxy, as rules in a kernel do.
+    /// Configures a node's services as its proxy says. Like rules in a kernel, the configuration survives the proxy.
     pub(super) fn from_proxy(&mut self, process: u32, msg: proxy::Out) {
         let Role::Proxy(node, _) = self.processes[process as usize].role else { unreachable!("only proxies say this") };
         let services = &mut self.nodes[node].services;
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// Publishes what a replica of the DNS says.
+    /// Publishes the records of a DNS replica.
     pub(super) fn from_dns(&mut self, process: u32, msg: dns::Out) {
         let Role::Dns(index) = self.processes[process as usize].role else { unreachable!("only the DNS says this") };
         let zone = &mut self.zones[index];
@@ -88,7 +88,7 @@ impl World {
         let process = self.nodes[node].agent;
         let same_life = self.processes[process as usize].life == agent_life;
         for event in events {
-            // Completions are the asker's; what happens by itself is everybody's.
+            // Completions are for the life of the agent that sent the command; other events are for any life.
             let own = matches!(event, RuntimeEvent::Exited { .. } | RuntimeEvent::SandboxGone { .. });
             if !own && !same_life {
                 continue;
@@ -119,7 +119,7 @@ impl World {
         if p.running.take().is_none() {
             return;
         }
-        // The life ends now, so that nothing that is on its way to it arrives.
+        // The life is incremented here, so that no message in flight reaches the next life.
         p.life += 1;
         let connection = p.connection.take();
         self.disarm(process);

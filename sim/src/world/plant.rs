@@ -1,4 +1,4 @@
-//! Wrong behaviour, planted by tests: what no machine of ours does, so that checkers are seen to find it.
+//! Violations planted by tests: behaviour that no machine should show, to test that the checkers detect it.
 
 use std::rc::Rc;
 
@@ -11,17 +11,18 @@ use skeg_core::{Machine, ObjectKey};
 use super::{STORE_HOST, World};
 use crate::process::Role;
 
-/// A client of the store that is no API server.
+/// A client of the store that is not an API server.
 const ROGUE: StoreClient = StoreClient(u32::MAX);
 
 impl World {
-    /// Carries out everything up to a moment, in seconds.
+    /// Carries out all events up to a time in seconds.
     pub(crate) fn run_to(&mut self, seconds: u64) {
         while self.step(seconds * 1_000_000_000) {}
         self.pass(seconds * 1_000_000_000);
     }
 
-    /// Writes past every API server and all validation. The watches are told, unless `secretly`.
+    /// Writes directly to the store, without API server or validation. Watches receive the change unless `secretly` is
+    /// true.
     pub(crate) fn write(&mut self, op: Op, secretly: bool) {
         let txn = Txn { success: [op].into_iter().collect(), ..Txn::default() };
         let now = self.clock(STORE_HOST);
@@ -34,20 +35,20 @@ impl World {
         }
     }
 
-    /// Writes an object as it stands.
+    /// Writes an object unchanged.
     pub(crate) fn put(&mut self, object: Object) {
         let key = StoreKey::Object(object.key());
         self.write(Op::Put { key, value: Stored::Object(object), lease: None }, false);
     }
 
-    /// Changes an object as nobody may.
+    /// Changes an object in a way that no client is permitted to.
     pub(crate) fn tamper(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Object)) {
         let mut object = self.store.object(key).unwrap_or_else(|| panic!("{key} is there")).clone();
         change(&mut object);
         self.put(object);
     }
 
-    /// Asks an API server over the connection of a process, in anybody's name.
+    /// Sends a request to an API server over a process's connection, with any user name.
     pub(crate) fn ask(&mut self, process: u32, user: &str, call: Call) {
         self.send(process, ToServer::Request(ReqId(u64::MAX), Request::new(&Rc::from(user), call)));
     }
@@ -58,7 +59,7 @@ impl World {
         at.unwrap_or_else(|| panic!("there is a process {name}")) as u32
     }
 
-    /// Crashes every process of these names for good.
+    /// Crashes all processes with this name prefix permanently.
     pub(crate) fn stop(&mut self, prefix: &str) {
         for p in 0..self.processes.len() as u32 {
             if self.processes[p as usize].name.starts_with(prefix) {
@@ -67,12 +68,12 @@ impl World {
         }
     }
 
-    /// Loses the next event of a watch (no bookmark) on its way to a process.
+    /// Loses the next watch event (except bookmarks) on its way to a process.
     pub(crate) fn lose_next_event_of(&mut self, process: u32) {
         self.losing = Some(process);
     }
 
-    /// Whether this message is the one to be lost.
+    /// Whether this message is the one to lose.
     pub(super) fn loses(&mut self, process: u32, msg: &FromServer) -> bool {
         let lost = self.losing == Some(process)
             && matches!(msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. }));
@@ -82,7 +83,7 @@ impl World {
         lost
     }
 
-    /// Lets a node's runtime make and start one more container like this one.
+    /// Makes a node's runtime create and start another container like this one.
     pub(crate) fn start_another(&mut self, node: usize, spec: &Rc<ContainerSpec>) {
         let Role::Agent(..) = self.processes[self.nodes[node].agent as usize].role else { panic!("an agent") };
         let op = OpId(u64::MAX);

@@ -1,5 +1,5 @@
-//! The timeline: what users do goes to their process, faults are done to the world. Faults themselves are in
-//! `fault`; here is what they do it with.
+//! The timeline: user actions go to the users' process, faults change the world. The faults are in `fault`; this file
+//! has the operations that they use.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl World {
     fn users_act(&mut self, step: usize, action: &UserAction) {
         let user = self.user;
         if self.processes[user as usize].running.is_none() {
-            // A step at the very start waits for its user.
+            // A step at the very start waits until the users' process is running.
             self.event_queue.push(self.now + 10_000_000, Event::Step(step));
             return;
         }
@@ -78,7 +78,7 @@ impl World {
         self.rearm(user);
     }
 
-    /// Lets a fault happen, and heal when it has lasted as long as it is to.
+    /// Lets a fault strike, and schedules its healing if it has a duration.
     fn strike(&mut self, id: FaultId, fault: Fault) {
         self.faults.push(Happening { at: self.seconds(), what: fault.describe() });
         fault.strike(self, id);
@@ -88,7 +88,7 @@ impl World {
         self.active.push((id, fault));
     }
 
-    /// Heals a fault, unless it is healed.
+    /// Heals a fault unless it is already healed.
     pub(super) fn heal(&mut self, id: FaultId) {
         if let Some(i) = self.active.iter().position(|(other, _)| *other == id) {
             let (_, fault) = self.active.remove(i);
@@ -97,14 +97,14 @@ impl World {
         }
     }
 
-    /// Heals each fault so far.
+    /// Heals all active faults.
     pub(crate) fn heal_each(&mut self) {
         for (id, fault) in std::mem::take(&mut self.active) {
             fault.heal(self, id);
         }
     }
 
-    /// Takes a node's power, for as long as this fault lasts.
+    /// Cuts a node's power until this fault is healed.
     pub(crate) fn power_off(&mut self, n: usize, by: FaultId, disk_lost: bool) {
         let wall = self.clock(self.nodes[n].host).wall;
         let node = &mut self.nodes[n];
@@ -123,7 +123,7 @@ impl World {
         node.epoch += 1;
         node.services.clear();
         for process in self.processes_of(n) {
-            // The machine is gone without a word: the server learns of it by silence.
+            // A machine without power closes no connections: the server notices only by the silence.
             let connection = self.processes[process as usize].connection.take();
             self.crash(process);
             if let Some(c) = connection {
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// A fault keeps a node from power no more; others may.
+    /// Removes a fault from those that keep a node powered off; if it was the last, the node gets power.
     pub(crate) fn power_back(&mut self, n: usize, by: FaultId) {
         let down_by = &mut self.nodes[n].down_by;
         down_by.retain(|id| *id != by);
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// Gives a node power, whatever took it.
+    /// Powers a node on, whatever switched it off.
     pub(crate) fn power_on(&mut self, n: usize) {
         self.nodes[n].down_by.clear();
         if self.nodes[n].up {
@@ -160,39 +160,39 @@ impl World {
         [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten()
     }
 
-    /// Crashes a process; it comes back after a while, or when the fault is healed.
+    /// Crashes a process; it restarts after a delay, or when the fault is healed.
     pub(crate) fn restart_after(&mut self, process: u32, by: FaultId, down: Duration) {
         self.crash(process);
         self.taken_down.push((by, process));
         self.event_queue.push(self.now + down.as_nanos() as u64, Event::Restart { process });
     }
 
-    /// Brings back at once what a fault has taken down.
+    /// Restarts the processes that a fault has taken down.
     pub(crate) fn bring_back(&mut self, by: FaultId) {
         for (_, process) in self.taken_down.extract_if(.., |(id, _)| *id == by) {
             self.event_queue.push(self.now + 1, Event::Restart { process });
         }
     }
 
-    /// The clock of a host, to make it wrong.
+    /// The clock of a host, for a fault to change.
     pub(crate) fn tamper_with_clock(&mut self, host: HostId) -> &mut Clock {
         self.steady = false;
         &mut self.clocks[host as usize]
     }
 
-    /// Takes back what a fault has made of the clocks.
+    /// Undoes a fault's changes of clocks.
     pub(crate) fn mend_clocks(&mut self, by: FaultId) {
         let now = self.now;
         self.clocks.iter_mut().for_each(|clock| clock.mend(now, by));
         self.rearm_all();
     }
 
-    /// Whoever waits for its own clock is woken earlier or later now.
+    /// Recomputes all wake-ups after clocks have changed.
     pub(crate) fn rearm_all(&mut self) {
         (0..self.processes.len() as u32).for_each(|p| self.rearm(p));
     }
 
-    /// Whether a process leads its role, by its own clock.
+    /// Whether a process is the leader of its role by its own clock.
     pub(crate) fn is_leader(&self, process: u32) -> bool {
         let now = self.clock(self.processes[process as usize].host);
         match &self.processes[process as usize].running {
@@ -202,21 +202,21 @@ impl World {
         }
     }
 
-    /// Compacts the store up to now.
+    /// Compacts the store up to the current revision.
     pub(crate) fn compact(&mut self) {
         let at = self.store.revision();
         let now = self.clock(STORE_HOST);
-        // A client of its own, to which nothing is delivered.
+        // A separate client, which receives nothing.
         let request = store::In::Request(StoreClient(u32::MAX), 0, StoreRequest::Compact { at });
         self.store.handle(now, request, &mut Vec::new());
     }
 
-    /// Counts anew until when the store stalls.
+    /// Recomputes until when the store stalls.
     pub(crate) fn restall(&mut self) {
         self.store_stalled_until = self.stalls.all().max().unwrap_or(0);
     }
 
-    /// Containers of the pods that match crash.
+    /// Crashes the containers of the matching pods.
     pub(crate) fn crash_pods(&mut self, namespace: &str, selector: &Selector) {
         let start = StoreKey::Object(ObjectKey::range_start(Kind::POD, namespace));
         let end = StoreKey::Object(ObjectKey::range_end(Kind::POD, namespace));

@@ -1,8 +1,8 @@
-//! When each process is to be woken, and what the next few wake-ups, and news on their way, will touch.
+//! When each process must be woken, and read-ahead for the next wake-ups and for messages in flight.
 //!
-//! Most of what happens in a large cluster at rest is that agents wake and beat, thousands of them in turn. Each
-//! process has one wake-up, which moves when its deadline does: its old key stays behind, and is nobody's from then on.
-//! The next few are known by their pages, so that what they will touch can be read together.
+//! In a large idle cluster, most events are wake-ups of agents for their heartbeats, thousands of them in turn. Each
+//! process has one wake-up. When it changes, the old key stays in the queue and becomes stale. The next wake-ups are
+//! known from their pages, so that the memory they will touch can be read ahead together.
 
 use skeg_core::agent::NodeAgent;
 use skeg_core::api::{FromServer, ReqId, WatchEvent};
@@ -14,26 +14,26 @@ use super::World;
 use crate::calendar_queue::{CalendarQueue, Key, NEVER, key, moment, unowned, whose};
 use crate::process::Running;
 
-/// Wake-ups stand on pages of 2^24 ns, 17 ms; a thousand of them reach beyond the next heartbeat.
+/// Wake-ups are on pages of 2^24 ns (17 ms); a thousand pages reach beyond the next heartbeat.
 const PAGE: u32 = 24;
 const PAGES: usize = 16;
-/// How many pages are read ahead for together, and how many wake-ups in one go.
+/// How many pages are read ahead together, and how many wake-ups at a time.
 const TOGETHER: u64 = 4;
 const AHEAD: usize = 32;
-/// An API server that says so many things at once most likely sends its bookmarks.
+/// An API server that pushes this many messages at once is most likely sending bookmarks.
 pub(super) const MANY: usize = 8;
-/// Clusters of fewer nodes stay in the processor's cache by themselves.
+/// The data of smaller clusters stays in the processor's cache anyway.
 const LARGE: usize = 400;
 
-/// Wake-ups by virtual time in nanoseconds, one a process.
+/// Wake-ups by virtual time in nanoseconds, at most one for each process.
 #[derive(Debug)]
 pub(super) struct Timers {
     pages: CalendarQueue,
-    /// The key of each process's wake-up.
+    /// The current key of each process's wake-up.
     keys: Vec<Key>,
-    /// The earliest of them, as long as that is known.
+    /// The earliest key, while it is known.
     first: Option<Key>,
-    /// The last page that was read ahead for.
+    /// The last page that was read ahead.
     read: u64,
     seed: u64,
     drawn: u64,
@@ -51,7 +51,7 @@ impl Timers {
         }
     }
 
-    /// Sets the moment of a process's wake-up, whether it had one or not.
+    /// Sets a process's wake-up, replacing an earlier one.
     #[inline(never)]
     pub(super) fn set(&mut self, at: u64, process: u32) {
         self.drawn += 1;
@@ -62,19 +62,19 @@ impl Timers {
         self.pages.add(key);
     }
 
-    /// Takes a process's wake-up away, if it has one.
+    /// Removes a process's wake-up if it has one.
     pub(super) fn clear(&mut self, process: u32) {
         self.forget(process);
         self.keys[process as usize] = NEVER;
     }
 
-    /// The wake-up of this process is about to change: if it is the first, another will be.
+    /// Invalidates the cached first key if it belongs to this process, whose wake-up is about to change.
     #[inline]
     fn forget(&mut self, process: u32) {
         self.first = self.first.filter(|first| whose(*first) != process);
     }
 
-    /// The key of the next, but for whose it is.
+    /// The key of the next wake-up, without its owner.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Key {
         let first = match self.first {
@@ -84,7 +84,7 @@ impl Timers {
         unowned(first)
     }
 
-    /// The first key, which may be nobody's any more if it was set on a page that was open already.
+    /// The first key that is not stale. A key can become stale after it was set on a page that is already open.
     #[inline(always)]
     fn first_set(&mut self) -> Option<Key> {
         self.pages.first_of(u64::MAX, |key| self.keys[whose(key) as usize] == key)
@@ -102,10 +102,10 @@ impl Timers {
         first
     }
 
-    /// Takes out the one that `next` has told: its moment, and the process.
+    /// Removes the wake-up that `next` returned; returns its time and its process.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
-        // What was set when nothing else was is on a page that nobody has opened.
+        // If it was set while there was no other, its page has not been opened yet.
         self.first_set()?;
         let key = self.pages.take_first()?;
         let first = self.first.take();
@@ -114,12 +114,12 @@ impl Timers {
         Some((moment(key), whose(key)))
     }
 
-    /// Whether time has come to pages that were not read ahead for.
+    /// Whether time has reached pages that were not read ahead.
     fn is_ahead(&self) -> bool {
         self.pages.number() > self.read
     }
 
-    /// The processes that are woken within the next few pages.
+    /// The processes that are woken within the next pages.
     fn take_ahead(&mut self) -> Vec<u32> {
         self.read = self.pages.number() + TOGETHER - 1;
         let mut processes = Vec::with_capacity(2 * AHEAD);
@@ -133,7 +133,7 @@ impl Timers {
 }
 
 impl World {
-    /// Once the last few wake-ups have come, reads what the next few will touch.
+    /// Reads ahead for the next wake-ups, once those of the last read-ahead have passed.
     #[inline]
     pub(super) fn read_ahead(&mut self) {
         if self.timers.is_ahead() {
@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    /// The agent that a process is, where reading ahead is worth it.
+    /// The agent in a process; `None` if it is not an agent or the cluster is too small for read-ahead to help.
     #[inline]
     fn far_agent(&self, process: u32) -> Option<&NodeAgent> {
         match &self.processes[process as usize].running {
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// Reads together what news will touch that is on its way to an agent, or is about to be told.
+    /// Reads ahead the memory that a message to an agent will touch.
     #[inline]
     pub(super) fn read_for_news(&self, process: u32) {
         if let Some(agent) = self.far_agent(process) {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Reads together what the bookmarks will touch that an API server has just said: each has many agents to tell.
+    /// Reads ahead the memory that an API server's bookmarks will touch: it sends them to many agents at once.
     pub(super) fn read_for_bookmarks(&self) {
         let mut told: Vec<(&NodeAgent, ReqId)> = Vec::new();
         for said in self.scratch.api.chunks(AHEAD) {
@@ -181,7 +181,7 @@ impl World {
     }
 
     fn read_for(&self, processes: &[u32]) {
-        // Step by step and each for all, since each step's addresses come from the one before.
+        // Each step is done for all processes before the next, because each step's addresses come from the one before.
         let soon = || processes.iter().map(|process| &self.processes[*process as usize]);
         soon().for_each(|process| touch(&process.life));
         let mut agents: Vec<&NodeAgent> = Vec::with_capacity(processes.len());
@@ -219,7 +219,7 @@ mod tests {
         [500, 1 << 26, 1 << 34, 1 << 40].into_iter().for_each(earliest_is_next);
     }
 
-    /// Sets at moments that are at most `spread` after the last that was popped.
+    /// Sets wake-ups at most `spread` after the last one that was popped.
     fn earliest_is_next(spread: u64) {
         let (mut timers, mut rng) = (Timers::new(3, 60), Rng::from_seed(3));
         let (mut waiting, mut now) = ([None; 60], 0);

@@ -1,7 +1,7 @@
-//! The trace of a run: every event in words, and every commit with what it changed.
+//! The trace of a run: a description of every event, and every commit with what it changed.
 //!
-//! What is committed is told whole, and so are requests, but for the objects in them. What is sent back to those who
-//! asked may be told in short: it follows from what was committed.
+//! Commits and requests are described completely, except the objects in requests. Replies may be abbreviated, because
+//! they follow from what was committed.
 
 use std::fmt::Write;
 
@@ -10,11 +10,11 @@ use skeg_core::store::{StoreEvent, Stored};
 
 use super::{Event, TAGS, World};
 
-/// How much is told of a message that carries what others have written.
+/// Maximum length of the description of a message that contains what others have written.
 const MOST: usize = 300;
 
 impl World {
-    /// Puts an event in words, for the trace.
+    /// Describes an event for the trace.
     #[cold]
     pub(super) fn describe(&mut self, slot: u32) {
         let event = self.event_queue.peek(slot);
@@ -33,7 +33,7 @@ impl World {
         self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
     }
 
-    /// Adds what the store has just committed to what is told of the event.
+    /// Appends what the store has just committed to the description of the event.
     #[cold]
     pub(super) fn describe_commits(&mut self) {
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
@@ -49,7 +49,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// A commit in words: ` | r7 put pods/default/web: spec.nodeName="node-1"`.
+/// Describes a commit: ` | r7 put pods/default/web: spec.nodeName="node-1"`.
 fn commit(change: &StoreEvent) -> String {
     let (key, revision) = (change.key(), change.revision);
     let before = change.previous.as_deref().and_then(|kv| kv.value.object());
@@ -68,7 +68,7 @@ fn commit(change: &StoreEvent) -> String {
     }
 }
 
-/// Adds ` path=value` for each place where two values differ, ` -path` for what is gone.
+/// Appends ` path=value` for each place where two values differ, and ` -path` for a removed value.
 fn difference(path: &mut String, old: &Value, new: &Value, text: &mut String) {
     let within = |path: &mut String, name: &str, go: &mut dyn FnMut(&mut String)| {
         let length = path.len();

@@ -1,4 +1,4 @@
-//! Messages on their way: between clients, API servers and the store.
+//! Messages in flight between clients, API servers and the store.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running};
 
-/// What an overloaded API server asks for in `Retry-After`.
+/// The `Retry-After` of an overloaded API server.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 impl World {
-    /// The API server that a load balancer would choose: a living one that can be reached.
+    /// The API server that a load balancer would choose: a running one that can be reached.
     pub(super) fn choose_api(&mut self, host: HostId) -> Option<usize> {
         let alive = |w: &World, i: &usize| {
             let p = &w.processes[w.apis[*i] as usize];
@@ -63,14 +63,14 @@ impl World {
         self.event_queue.push(at, event);
     }
 
-    /// Nobody answers: the client learns it soon.
+    /// Refuses a process's connection attempt: the client learns it soon.
     pub(super) fn refuse(&mut self, process: u32) {
         let life = self.processes[process as usize].life;
         let at = self.now + REFUSED.as_nanos() as u64;
         self.event_queue.push(at, Event::ToClient { process, life, conn: u64::MAX, msg: FromServer::Disconnected });
     }
 
-    /// The connection carries nothing any more; both ends notice some time later.
+    /// Kills a connection: it carries nothing any more, and both ends notice some time later.
     pub(crate) fn kill_connection(&mut self, process: u32) {
         let Some(c) = self.processes[process as usize].connection.as_mut().filter(|c| !c.dead) else { return };
         c.dead = true;
@@ -108,7 +108,7 @@ impl World {
         self.api_handle(process, apiserver::In::Client(ConnId(conn), msg), None);
     }
 
-    /// Whether an overloaded API server turns this request away, as priority and fairness would.
+    /// Whether an overloaded API server rejects this request, as API Priority and Fairness would.
     fn turns_away(&mut self, process: u32) -> bool {
         let Role::Api(index) = self.processes[process as usize].role else { return false };
         self.overloads[index].get().is_some_and(|one_in| self.rng.chance(1, one_in))
@@ -235,7 +235,8 @@ impl World {
                 at = (at + lag).max(self.store_events[index] + 1);
             }
             if !tells || with.is_some() {
-                // The reply to a watch opens its stream: it comes before the stream's events and after older ones.
+                // The reply to a watch request opens its stream: it arrives before the stream's events and after older
+                // messages.
                 at = at.max(self.store_down[index] + 1);
                 self.store_down[index] = at;
             }
@@ -251,8 +252,9 @@ impl World {
     }
 }
 
-/// Whether these are the reply to a transaction and the events of what it has changed. In a calm run they come in one
-/// piece, as over one connection, and either may be read first; under faults each has a way of its own.
+/// Whether these are the reply to a transaction and the events of its changes. In a run without drawn faults they
+/// arrive together, as over one connection, and either may be processed first; in a run with faults each is delivered
+/// separately.
 fn are_one_step(reply: &FromStore, events: &FromStore) -> bool {
     matches!((reply, events), (FromStore::Reply(_, StoreReply::Txn { .. }), FromStore::Events { .. }))
 }
