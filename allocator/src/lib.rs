@@ -1,43 +1,44 @@
-//! The allocator of the binaries: mimalloc, as a simulation wants it.
+//! The allocator of the binaries: mimalloc, configured for simulations.
 //!
-//! A simulation allocates and frees millions of small objects a second, and walks through hundreds of megabytes of them
-//! in no order. Two things make that faster than mimalloc's own defaults:
-//! - What was freed is kept, not given back to the system: pages that are given back and fetched again are small ones
-//!   from then on, in the midst of large ones, and every look into them may miss the processor's table of pages.
-//! - Up to a word, which is what most types ask for, mimalloc aligns anyway, and need not be asked to.
+//! A simulation allocates and frees millions of small objects a second, and accesses hundreds of megabytes of them in
+//! random order. Two settings make that faster than mimalloc's defaults:
+//! - Freed memory is kept and not returned to the system: huge pages that are returned and allocated again come back as
+//!   small pages, and every access to them may miss the TLB.
+//! - mimalloc aligns blocks to a word anyway, which is enough for most types, so no alignment is requested for them.
 //!
-//! This is the one crate with unsafe code: each block only hands its caller's promise on.
+//! This is the only crate with unsafe code: each unsafe block only forwards its caller's guarantee.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_void};
 
 use libmimalloc_sys as mimalloc;
 
-/// mimalloc, for `#[global_allocator]`.
+/// mimalloc as a `#[global_allocator]`.
 pub struct Allocator;
 
-/// Sizes are rounded up to multiples of so many bytes at least, and every block begins at such a multiple.
+/// Sizes are rounded up to a multiple of this many bytes, and every block is aligned to it.
 const WORD: usize = 8;
-/// `mi_option_purge_delay` of mimalloc 2, in milliseconds; below zero: never.
+/// `mi_option_purge_delay` of mimalloc 2, in milliseconds; negative means never.
 const PURGE_DELAY: c_int = 15;
 
-/// From now on memory that was freed stays with the process, for what it will allocate. For programs that run and end;
-/// to be called before there is a second thread.
+/// From now on, freed memory stays with the process for later allocations. For programs that run and exit; must be
+/// called before a second thread starts.
 pub fn keep_what_is_freed() {
-    // SAFETY: nobody reads the option meanwhile, as the caller is told; it exists, as a test sees.
+    // SAFETY: no other thread reads the option meanwhile, as the documentation requires; a test checks that the option
+    // exists.
     unsafe { mimalloc::mi_option_set(PURGE_DELAY, -1) }
 }
 
-// SAFETY: mimalloc answers blocks of at least the size and alignment that were asked for, or null, and takes back what
-// it has answered, from any thread. It does not unwind.
+// SAFETY: mimalloc returns blocks of at least the requested size and alignment, or null, and frees the blocks that it
+// has returned, from any thread. It does not unwind.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = if layout.align() <= WORD {
-            // SAFETY: any size may be asked for.
+            // SAFETY: any size may be requested.
             unsafe { mimalloc::mi_malloc(layout.size()) }
         } else {
-            // SAFETY: the alignment is a power of two, as `Layout` promises.
+            // SAFETY: `Layout` guarantees that the alignment is a power of two.
             unsafe { mimalloc::mi_malloc_aligned(layout.size(), layout.align()) }
         };
         block.cast()
@@ -46,10 +47,10 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let block = if layout.align() <= WORD {
-            // SAFETY: any size may be asked for.
+            // SAFETY: any size may be requested.
             unsafe { mimalloc::mi_zalloc(layout.size()) }
         } else {
-            // SAFETY: the alignment is a power of two, as `Layout` promises.
+            // SAFETY: `Layout` guarantees that the alignment is a power of two.
             unsafe { mimalloc::mi_zalloc_aligned(layout.size(), layout.align()) }
         };
         block.cast()
@@ -59,7 +60,7 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let block = block.cast::<c_void>();
         let moved = if layout.align() <= WORD {
-            // SAFETY: the block is one of mimalloc's, as the caller promises.
+            // SAFETY: the caller guarantees that the block was allocated by mimalloc.
             unsafe { mimalloc::mi_realloc(block, size) }
         } else {
             // SAFETY: as above, and the alignment is a power of two.
@@ -70,7 +71,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
-        // SAFETY: the block is one of mimalloc's, as the caller promises.
+        // SAFETY: the caller guarantees that the block was allocated by mimalloc.
         unsafe { mimalloc::mi_free(block.cast()) }
     }
 }
@@ -95,7 +96,7 @@ mod tests {
         for align in [1, 2, 4, 8, 16, 32, 64, 4096] {
             for size in [1, 7, 8, 9, 24, 40, 100, 1000, 70_000] {
                 let layout = Layout::from_size_align(size, align).unwrap();
-                // SAFETY: the layouts have a size, blocks are read and written within it, and freed once.
+                // SAFETY: the layouts have a nonzero size; blocks are read and written within it and freed once.
                 unsafe {
                     let block = Allocator.alloc_zeroed(layout);
                     assert_eq!(block as usize % align, 0, "{layout:?}");

@@ -1,4 +1,4 @@
-//! What a watch event costs a reader, by how much the reader holds.
+//! The cost of a watch event for a reader, depending on how many objects the reader holds.
 
 use std::time::Instant;
 
@@ -11,17 +11,17 @@ use skeg_core::{Now, Rng};
 use crate::Figure;
 use crate::objects::Template;
 
-/// Events of one repetition.
+/// Events in one repetition.
 const EVENTS: usize = 5_000;
-/// Repetitions of each size, taken in turns so that a slow moment of the machine meets both.
+/// Repetitions of each size, alternating so that a slow moment of the machine affects both.
 const REPETITIONS: usize = 41;
 /// How many of the objects change.
 const BUSY: usize = 1_000;
 
-/// Cost of a watch event at 100,000 objects over that at 1,000.
+/// Cost of a watch event with 100,000 objects divided by the cost with 1,000.
 ///
-/// The same number of pods changes in both, at random; what differs is how many others are held beside them. So the
-/// ratio tells what an event costs by the size of the cluster. Where any of the 100,000 may be next, each is out of the
+/// In both cases the same number of random pods changes, but the number of other pods differs. So the ratio shows how
+/// the cost of an event depends on the size of the cluster. If any of the 100,000 pods can change, each is out of the
 /// processor's caches when its turn comes; that ratio is printed too, for comparison.
 pub fn event_cost_ratio() -> Figure {
     let mut small = Reader::with_pods(1_000);
@@ -43,7 +43,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// An informer with its view, in the middle of a watch.
+/// An informer and its view, with an open watch.
 struct Reader {
     informer: Informer,
     view: View,
@@ -79,7 +79,7 @@ impl Reader {
         Reader { informer, view, watch, pods, rv: 1, rng: Rng::from_seed(n as u64) }
     }
 
-    /// Feeds changes of random pods, among the first so many; making them is not timed, dropping what comes of them is.
+    /// Sends changes of random pods among the first `busy`. Creating the changes is not timed; dropping the results is.
     fn nanos_per_event(&mut self, busy: usize) -> f64 {
         let events: Vec<FromServer> = (0..EVENTS).map(|_| self.change(busy)).collect();
         let (now, mut out, mut changes) = (Now::default(), Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ impl Reader {
     }
 }
 
-/// The request that was just made.
+/// The request that was just pushed.
 fn request(out: &mut Vec<ToServer>, is: impl Fn(&Call) -> bool) -> ReqId {
     let found = out.drain(..).find_map(|o| match o {
         ToServer::Request(id, request) if is(&request.call) => Some(id),

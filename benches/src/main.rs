@@ -1,7 +1,7 @@
-//! The figures that this project promises, each measured by one command: `skeg-bench NAME`.
+//! The benchmarks behind the project's published figures, each measured by one command: `skeg-bench NAME`.
 //!
-//! Each line that it prints is a JSON object `{"name", "value", "unit"}`. `cargo xtask bench` builds it for release and
-//! runs each bench in a process of its own, since peak memory is that of a process.
+//! Each line of output is a JSON object `{"name", "value", "unit"}`. `cargo xtask bench` builds it in release mode and
+//! runs each bench in a separate process, because peak memory is measured per process.
 
 // A bench is a driver: it reads the clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -1,10 +1,10 @@
-//! Nodes and pods to measure with.
+//! Nodes and pods for benchmarks.
 
 use serde_json::json;
 use skeg_core::Object;
 use skeg_core::object::{BoundPodSpec, Node, Obj, ObjectMeta, Pod, Revision, SharedPodSpec};
 
-/// A ready node of 4 CPUs, 32Gi and 110 pods, in one of three zones.
+/// A ready node with 4 CPUs, 32Gi and room for 110 pods, in one of three zones.
 pub fn node(i: usize) -> Node {
     let resources = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
     let name = format!("node-{i}");
@@ -20,7 +20,7 @@ pub fn node(i: usize) -> Node {
     }
 }
 
-/// What pods of one template share.
+/// The spec that pods of one template share.
 pub struct Template(SharedPodSpec);
 
 impl Template {
@@ -34,7 +34,7 @@ impl Template {
         Template(spec.into())
     }
 
-    /// The `i`-th pod; on no node.
+    /// The `i`-th pod, not bound to a node.
     pub fn pod(&self, i: usize, rv: u64) -> Pod {
         let meta = ObjectMeta {
             name: Some(format!("pod-{i}")),

@@ -1,4 +1,4 @@
-//! What 150,000 pods weigh that were loaded from bytes, beside those that were made.
+//! Memory of 150,000 pods decoded from bytes, compared with pods that were created in the process.
 
 use std::num::NonZeroU64;
 use std::process::Command;
@@ -19,7 +19,7 @@ const PODS: usize = 150_000;
 const TEMPLATES: usize = 50;
 const NODES: usize = 5_000;
 
-/// A running pod of a ReplicaSet, as the machines of a cluster make it: what they share is shared.
+/// A running pod of a ReplicaSet as the machines of a cluster create it, sharing all parts that they share.
 struct Template {
     meta: ObjectMeta,
     spec: SharedPodSpec,
@@ -75,7 +75,7 @@ fn pod(template: &Template, nodes: &[(Rc<str>, Text)], i: usize) -> Pod {
     Obj::new(meta, spec, status)
 }
 
-/// A store of all those pods; each goes to bytes and back first if `from_bytes`.
+/// A store with all these pods; if `from_bytes` is true, each is encoded and decoded first.
 fn store(from_bytes: bool) -> MemoryStore {
     let templates: Vec<Template> = (0..TEMPLATES).map(template).collect();
     let node = |n: usize| (Rc::from(format!("node-{n}")), Text::from(&*format!("192.168.{}.{}", n >> 8, n & 255)));
@@ -97,7 +97,7 @@ fn store(from_bytes: bool) -> MemoryStore {
     MemoryStore::restore(Now::default(), Revision(PODS as u64 + 1), LeaseId(NonZeroU64::MIN), [], values)
 }
 
-/// The peak memory of this process once the pods are there, and how long that took in seconds.
+/// Peak memory of this process once the pods exist, and how long that took in seconds.
 pub fn measure(from_bytes: bool) -> String {
     let start = Instant::now();
     let store = store(from_bytes);
@@ -105,7 +105,7 @@ pub fn measure(from_bytes: bool) -> String {
     format!("{} {}", peak_rss_bytes(), start.elapsed().as_secs_f64())
 }
 
-/// Each half in a process of its own, since peak memory is that of a process.
+/// Each half runs in a separate process, because peak memory is measured per process.
 pub fn restore_150k() -> Result<Vec<Figure>, String> {
     let half = |name: &str| -> Result<(f64, f64), String> {
         let binary = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;

@@ -1,4 +1,4 @@
-//! How fast the scheduler machine decides, alone: no API, no election, no objects in its inner loop.
+//! The throughput of the scheduler machine alone: without API and election, and with no objects in its inner loop.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use crate::objects::{Template, node};
 const NODES: usize = 5_000;
 const PODS: usize = 50_000;
 
-/// 50,000 pods of 100m and 500Mi on 5,000 nodes (4 CPUs, 32Gi, 110 pods): pods a second, from the first pod that comes
-/// in to the last that is bound. Every node is looked at.
+/// 50,000 pods of 100m and 500Mi on 5,000 nodes (4 CPUs, 32Gi, 110 pods): pods per second, from the arrival of the
+/// first pod to the binding of the last. All nodes are evaluated for each pod.
 pub fn basic_5000() -> Figure {
     let now = Now::default();
     let mut scheduler = Scheduler::new(DEFAULT_SCHEDULER.into(), Rng::from_seed(1));

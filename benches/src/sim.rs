@@ -1,4 +1,4 @@
-//! Whole clusters: how fast virtual time passes, and how much memory a large cluster takes.
+//! Whole clusters: how fast virtual time passes, and how much memory a large cluster uses.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::Figure;
 
 const NODES: usize = 5_000;
 
-/// Equal nodes of 16 CPUs, 64Gi and 110 pods in three zones; what happens is added by each bench.
+/// Equal nodes of 16 CPUs, 64Gi and 110 pods in three zones; each bench adds its own steps.
 ///
-/// There are no Services, hence no proxies; Event objects are not recorded, as scheduler_perf does not either.
+/// There are no Services, hence no proxies; Event objects are not recorded, as in scheduler_perf.
 fn scenario(name: &str, nodes: usize) -> Scenario {
     let capacity = [("cpu", "16"), ("memory", "64Gi"), ("pods", "110")];
     let pool = NodePool {
@@ -69,7 +69,7 @@ fn step(at: u64, action: UserAction) -> Step {
     Step { at: Duration::from_secs(at), action: action.into() }
 }
 
-/// Notes at which wall time the run passed a moment, and at which so many pods ran.
+/// Records the wall time at which the run passed a virtual time, and at which this many pods were running.
 struct Stopwatch {
     from: Duration,
     pods: i64,
@@ -104,7 +104,7 @@ fn play(scenario: &Scenario, watch: &mut dyn Observer) -> Result<(Outcome, f64),
     Ok((outcome, wall))
 }
 
-/// 1,000 pods on 1,000 nodes: wall time from apply to all Running.
+/// 1,000 pods on 1,000 nodes: wall time from apply until all are Running.
 pub fn thousand_pods() -> Result<Vec<Figure>, String> {
     let mut s = scenario("1000-pods-1000-nodes", 1_000);
     s.timeline = vec![step(60, UserAction::Apply(vec![deployment("web", 1_000)]))];
@@ -117,10 +117,10 @@ pub fn thousand_pods() -> Result<Vec<Figure>, String> {
     Ok(vec![Figure { name: "sim/1000-pods-1000-nodes", value: seconds, unit: "s" }])
 }
 
-/// How fast virtual time passes in each hour from a moment on.
+/// How fast virtual time passes in each hour after a start time.
 struct Hours {
     from: Duration,
-    /// The first and the last moment that were told of each hour, in virtual and in wall time.
+    /// For each hour, its first and last progress report, in virtual and wall time.
     hours: Vec<[(Duration, Instant); 2]>,
 }
 
@@ -138,7 +138,7 @@ impl Observer for Hours {
 }
 
 impl Hours {
-    /// Virtual seconds a wall second in each of the whole hours, the slowest first.
+    /// Virtual seconds per wall second in each of the whole hours, slowest first.
     fn rates(&self, whole: usize) -> Vec<f64> {
         let rate = |[(began, started), (ended, finished)]: &[(Duration, Instant); 2]| {
             (*ended - *began).as_secs_f64() / finished.duration_since(*started).as_secs_f64()
@@ -149,9 +149,10 @@ impl Hours {
     }
 }
 
-/// A day of 5,000 nodes with every heartbeat; five pods a second are made, and five deleted. It begins when the store's
-/// history is as long as it gets, so that its hours are all alike. The middle one is told: half of them pass at least
-/// so fast, whatever else the machine does in the others. The slowest and the fastest are printed too.
+/// A day of 5,000 nodes with all heartbeats; five pods are created and five deleted per second. The measurement starts
+/// when the store's history has reached its full length, so that all hours are alike. The median hour is reported: half
+/// of the hours are at least as fast, whatever else the machine does in the others. The slowest and the fastest are
+/// printed too.
 pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     const EVERY: usize = 20;
     const FROM: usize = 900;
@@ -161,7 +162,7 @@ pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     s.duration = Duration::from_secs(until as u64);
     let first = ["ebb", "flood"].map(|name| deployment(name, 1_000)).into();
     s.timeline = vec![step(60, UserAction::Apply(first))];
-    // One grows while the other shrinks, by a hundred pods each time.
+    // One Deployment is scaled up and the other down, by a hundred pods each time.
     for (i, at) in (300..until).step_by(EVERY).enumerate() {
         for (name, grows) in [("ebb", i % 2 == 0), ("flood", i % 2 == 1)] {
             let replicas = if grows { 1_000 + 5 * EVERY as i32 } else { 1_000 };
@@ -181,7 +182,7 @@ pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     Ok(vec![Figure { name: "sim/day-5000-nodes", value, unit: "simulated s/s" }])
 }
 
-/// 150,000 pods on 5,000 nodes to Ready, then a rolling update of 10,000 of them.
+/// 150,000 pods on 5,000 nodes until Ready, then a rolling update of 10,000 of them.
 pub fn large() -> Result<Vec<Figure>, String> {
     let mut s = scenario("150k-pods", NODES);
     let all = (0..15).map(|i| deployment(&format!("web-{i}"), 10_000)).collect();
@@ -199,7 +200,7 @@ pub fn large() -> Result<Vec<Figure>, String> {
     ])
 }
 
-/// The most memory that this process has had so far.
+/// Peak resident memory of this process so far.
 pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();

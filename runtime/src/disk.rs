@@ -1,4 +1,4 @@
-//! Files of this machine, for the readers in `skeg_sim::files`; and what has been read of them.
+//! Files on this machine, for the readers in `skeg_sim::files`; and a record of what was read.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub struct Disk;
 impl Source for Disk {
     fn read(&self, path: &str) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        // One byte more than is allowed, so that a device or a pipe without end is refused and not read.
+        // One byte more than allowed, so that an endless device or pipe is rejected instead of read forever.
         let limit = MAX_FILE_BYTES + 1;
         let read = if path == "-" {
             io::stdin().lock().take(limit).read_to_end(&mut bytes)
@@ -49,7 +49,7 @@ impl Source for Disk {
     }
 }
 
-/// Files as they were once read: for a trace, and for threads that each make the scenario anew.
+/// Files as they were read: for a trace, and for threads that each build the scenario again.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
 pub struct Files {
     files: BTreeMap<String, String>,
@@ -67,7 +67,7 @@ impl Source for Files {
     }
 }
 
-/// The file system, and what has been read of it.
+/// The file system, and a record of what was read from it.
 #[derive(Default)]
 pub struct Recording(RefCell<Files>);
 
@@ -80,7 +80,7 @@ impl Recording {
 
 impl Source for Recording {
     fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        // Standard input can be read once, a scenario may name it twice.
+        // Standard input can be read only once, but a scenario may name it twice.
         if let Some(text) = self.0.borrow().files.get(path) {
             return Ok(text.clone().into_bytes());
         }
@@ -98,7 +98,7 @@ impl Source for Recording {
     }
 }
 
-/// What is wrong with a file, and what to do, without the operating system's numbers.
+/// Says what is wrong with a file and what to do, without the operating system's error numbers.
 pub fn explain(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::NotFound => "there is no such file; correct the path".to_owned(),

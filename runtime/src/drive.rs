@@ -1,4 +1,4 @@
-//! The simulator as the commands use it: one run, watched by a progress bar and perhaps by a trace.
+//! The interface between the commands and the simulator: one run, observed by a progress bar and optionally by a trace.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use skeg_sim::{Observer, RunOptions, Silent};
 
 use crate::progress::Progress;
 
-/// Takes the events of a traced run: number, virtual nanoseconds, hash so far, what it was.
+/// Receives the events of a traced run: number, virtual nanoseconds, hash so far, description.
 pub type OnEvent<'a> = dyn FnMut(u64, u64, u64, &str) + 'a;
 
 /// Shows progress, and passes events on.
@@ -34,13 +34,13 @@ impl Observer for Watcher<'_> {
     }
 }
 
-/// One run. The error is a panic of a machine, which is a bug of ours.
+/// Runs a scenario. An error is the panic of a machine, which is a bug in Skeg.
 pub fn run(scenario: &Scenario, seed: u64, progress: &Progress) -> Result<Outcome, Crash> {
     let mut watcher = Watcher { progress, on_event: None };
     skeg_sim::run(scenario, seed, &RunOptions::default(), &mut watcher)
 }
 
-/// One run whose every event is told.
+/// Runs a scenario and reports every event.
 pub fn run_traced<'a>(
     scenario: &Scenario,
     seed: u64,
@@ -52,12 +52,12 @@ pub fn run_traced<'a>(
     skeg_sim::run(scenario, seed, &options, &mut watcher)
 }
 
-/// One run that nobody watches.
+/// Runs a scenario without progress bar or trace.
 pub fn run_quietly(scenario: &Scenario, seed: u64) -> Result<Outcome, Crash> {
     skeg_sim::run(scenario, seed, &RunOptions::default(), &mut Silent)
 }
 
-/// How long a run may be, for its bar.
+/// The longest virtual time that a run may take, for its progress bar.
 pub fn longest(scenario: &Scenario) -> Duration {
     scenario.duration + scenario.settle
 }

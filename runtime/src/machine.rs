@@ -1,8 +1,8 @@
-//! What this machine says of itself: memory, CPUs, whether a person looks at the terminal.
+//! Properties of this machine: memory, CPUs, and whether the output is a terminal.
 
 use std::io::IsTerminal;
 
-/// Peak resident memory of this process in bytes; zero where the system does not say.
+/// Peak resident memory of this process in bytes; zero if the system does not report it.
 pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -10,12 +10,12 @@ pub fn peak_rss_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// CPUs that this process may use.
+/// How many CPUs this process may use.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether standard output may be coloured: it is a terminal, and <https://no-color.org> is not asked for.
+/// Whether standard output may be coloured: it is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 pub fn colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     std::io::stdout().is_terminal() && !refused

@@ -1,10 +1,10 @@
 //! The command `skeg`.
 //!
-//! In come arguments and files; out go a report, one JSON object or a page, and an exit code that says how it went:
-//! 0 well, 2 bad input or usage, 3 an invariant broke, 4 the declared state was not reached or kept.
-//! Decisions are the simulator's; here are only files, threads, the real clock and the terminal.
+//! What comes in: arguments and files. What goes out: a report, one JSON object or a page, and an exit code: 0 success,
+//! 2 bad input or usage, 3 an invariant was broken, 4 the declared state was not reached or kept. The simulator makes
+//! all decisions; this crate handles files, threads, the real clock and the terminal.
 
-// This crate is the driver: it owns threads, the clock and the environment, which the core and the simulator may not.
+// This crate is the driver: it uses threads, the clock and the environment, which the core and the simulator must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod cli;
@@ -30,9 +30,9 @@ static ALLOCATOR: skeg_allocator::Allocator = skeg_allocator::Allocator;
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub enum Exit {
-    /// All went well.
+    /// Success.
     Well = 0,
-    /// Two recorded runs are not the same.
+    /// Two recorded runs differ.
     Differs = 1,
     /// Bad input or bad usage.
     BadInput = 2,
@@ -43,7 +43,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The graver of two: a broken invariant over what has not converged, bad input over both.
+    /// The more serious of two: bad input before a broken invariant before a state that was not reached.
     pub fn worse(self, other: Exit) -> Exit {
         let gravity = |e| match e {
             Exit::Well | Exit::Differs => 0,
@@ -58,7 +58,8 @@ impl Exit {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     if matches!(command, Command::Sim(_)) {
-        // A simulation runs and ends; what runs on beside others gives back what it does not need.
+        // A simulation runs and exits, so it keeps freed memory; a long-running server returns memory that it does not
+        // need.
         skeg_allocator::keep_what_is_freed();
     }
     let exit = match command {

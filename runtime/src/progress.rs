@@ -7,19 +7,19 @@ use skeg_sim::files::duration;
 
 use crate::machine;
 
-/// A bar that fills with virtual time. Draws nothing where nobody looks.
+/// A progress bar over virtual time. Draws nothing if standard error is not a terminal.
 pub struct Progress {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Progress {
-    /// For a run of so much virtual time.
+    /// A bar for a run of this virtual time.
     pub fn of_time(total: Duration, quiet: bool) -> Progress {
         Progress::new(total.as_secs(), quiet, "{bar:30} {msg}")
     }
 
-    /// For so many runs.
+    /// A bar for this many runs.
     pub fn of_runs(runs: u64, quiet: bool) -> Progress {
         Progress::new(runs, quiet, "{bar:30} {pos}/{len} seeds, {msg} failed, {eta} to go")
     }
@@ -45,18 +45,18 @@ impl Progress {
         self.bar.set_message(format!("{} ({speed:.0}x)  {}", duration::format(virtual_time), pods.join(", ")));
     }
 
-    /// Shows how many runs are done, and how many of them failed.
+    /// Shows how many runs are done and how many of them failed.
     pub fn done(&self, runs: u64, failed: u64) {
         self.bar.set_position(runs);
         self.bar.set_message(failed.to_string());
     }
 
-    /// Prints a line above the bar, on standard output.
+    /// Prints a line above the bar on standard output.
     pub fn print(&self, line: &str) {
         self.bar.suspend(|| crate::run::emit(&format!("{line}\n")));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -14,7 +14,7 @@ use crate::drive::Crash;
 use crate::progress::Progress;
 use crate::{Exit, drive, machine, trace};
 
-/// Runs, and prints what came of it.
+/// Runs the scenario and prints the outcome.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let recording = Recording::default();
     let loaded = load(args, &recording)?;
@@ -45,13 +45,13 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     Ok(exit_of(&outcome))
 }
 
-/// A panic is a bug of ours: told as such, with how to see it again.
+/// Reports a panic as a bug in Skeg, with the command that reproduces it.
 fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
     eprintln!("error: {crash}\nThis is a bug of skeg. See it again: {}", args.replay_command(args.seed));
     Exit::Broken
 }
 
-/// Reads the files; what is left out or will not work is said on standard error, or refused with `--strict`.
+/// Reads the files. What Skeg leaves out or cannot run is reported on standard error, or rejected with `--strict`.
 pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
     let loaded = load_quietly(args, source)?;
     if args.strict && !loaded.warnings.is_empty() {
@@ -66,7 +66,7 @@ pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
     Ok(loaded)
 }
 
-/// As `load`, without a word but for what is wrong.
+/// Like `load`, but reports only errors.
 pub fn load_quietly(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
     files::load(&args.files, source, &args.load_options()).map_err(|problems| problems.to_string())
 }
@@ -80,7 +80,8 @@ pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
     });
 }
 
-/// Writes to standard output. Whoever stopped reading (`| head`) has what they want; the exit code tells the rest.
+/// Writes to standard output. A closed pipe (`| head`) is not an error: the reader has what it needs, and the exit code
+/// says the rest.
 pub fn emit(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -90,7 +91,7 @@ pub fn emit(text: &str) {
     }
 }
 
-/// An outcome in a line.
+/// An outcome in one line.
 pub fn summary(o: &Outcome) -> String {
     let broken = o.invariants.iter().filter(|i| i.broken && i.name != CONVERGED);
     let mut why: Vec<String> = broken.map(|i| broken_line(o, &i.name)).collect();
@@ -113,7 +114,7 @@ fn broken_line(o: &Outcome, name: &str) -> String {
     details.map_or(name.to_owned(), |d| format!("{name} at {:.1} s: {}", d.at, d.what))
 }
 
-/// The invariant that says the same as [`Outcome::converged`], which has an exit code of its own.
+/// The invariant that is the same as [`Outcome::converged`], which has a separate exit code.
 const CONVERGED: &str = "converged-and-kept";
 
 /// The exit code of an outcome.
@@ -132,19 +133,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|e| file_error(path, &e))
 }
 
-/// An error of the file system in words.
+/// Describes an error of the file system.
 pub fn file_error(path: &Path, e: &std::io::Error) -> String {
     format!("error: {}: {}", path.display(), explain(e))
 }
 
-/// A file that cannot be written is bad usage, and is found before the run and not after it.
+/// Checks that a file can be written before the run starts, because otherwise it is bad usage.
 fn check_writable(path: Option<&Path>) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     let existed = path.exists();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map_err(|e| file_error(path, &e))?;
     if !existed {
-        // It is made again when there is something to write.
+        // It is created again when there is something to write.
         std::fs::remove_file(path).map_err(|e| file_error(path, &e))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `skeg sim run --seeds A..B`: the same input under many seeds, on several threads.
+//! `skeg sim run --seeds A..B`: the same input with many seeds on several threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::run::{emit, exit_of, load, load_quietly, summary};
 use crate::{Exit, drive, machine};
 
-/// What is kept of a run.
+/// The part of a run's outcome that is kept.
 struct SeedResult {
     seed: u64,
     exit: Exit,
@@ -24,8 +24,8 @@ struct SeedResult {
     events: u64,
 }
 
-/// Runs every seed, prints each that fails as it ends, and a summary. The order of lines follows the threads; the
-/// results themselves do not.
+/// Runs every seed, prints each failed one as it ends, and then a summary. The order of lines depends on the threads;
+/// the results do not.
 pub fn run(args: &RunArgs) -> Result<Exit, String> {
     let recording = Recording::default();
     let warnings = load(args, &recording)?.warnings;
@@ -40,11 +40,11 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
         for _ in 0..jobs {
             let (next, sender, files, end) = (&next, sender.clone(), &files, seeds.end);
             scope.spawn(move || {
-                // Objects stay on the thread that makes them.
+                // Objects stay on the thread that created them, so each thread builds the scenario itself.
                 let loaded = load_quietly(args, files).expect("files that were well are well again");
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    // A send fails only when the receiver is gone, which ends the whole command.
+                    // A send fails only if the receiver is gone, and then the whole command is ending.
                     if seed >= end || sender.send((seed, drive::run_quietly(&loaded.scenario, seed))).is_err() {
                         return;
                     }
@@ -75,7 +75,7 @@ fn collect(
                 simulated_seconds: o.simulated_seconds,
                 events: o.events,
             },
-            // A panic is a bug of ours, told as one; it must not hide what the other seeds say.
+            // A panic is a bug in Skeg and is reported as one; it must not hide the results of the other seeds.
             Err(why) => SeedResult {
                 seed,
                 exit: Exit::Broken,

@@ -1,8 +1,8 @@
-//! Recorded runs: a trace holds everything that a run was made of (files, options, seed) and every event of it, so that
-//! it can be run again anywhere and compared event by event.
+//! Recorded runs: a trace contains everything that determines a run (files, options, seed) and all its events, so that
+//! the run can be repeated anywhere and compared event by event.
 //!
-//! The format is text: a JSON object on the first line, then one line an event: its number, virtual nanoseconds, the
-//! hash so far, and what it was, commits included.
+//! The format is text: a JSON object on the first line, then one line per event: its number, virtual nanoseconds, the
+//! hash so far, and its description, including commits.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,12 +24,12 @@ use crate::{Exit, drive, machine};
 
 /// Version of the format.
 const FORMAT: u32 = 2;
-/// Longest first line: the files of a run are in it.
+/// Maximum length of the first line, which contains the files of a run.
 const MAX_HEADER: u64 = 1 << 30;
-/// Events shown before the one where two runs part.
+/// How many events are shown before the first different one.
 const CONTEXT: usize = 3;
 
-/// What a run was made of.
+/// Everything that determines a run.
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
 struct Header {
     skeg_trace: u32,
@@ -84,7 +84,7 @@ impl Header {
     }
 }
 
-/// Runs and records.
+/// Runs the scenario and records it.
 pub fn record(
     path: &Path,
     args: &RunArgs,
@@ -109,11 +109,11 @@ pub fn record(
 }
 
 fn event_line(n: u64, at: u64, hash: u64, what: &str) -> String {
-    // An event is a line, whatever text is in it.
+    // An event is one line, whatever its text contains.
     format!("{n} {at} {hash:016x} {}", what.replace(['\n', '\r'], " "))
 }
 
-/// A trace being read.
+/// A trace that is being read.
 struct Trace {
     name: String,
     lines: BufReader<File>,
@@ -137,7 +137,7 @@ impl Trace {
         Ok(Trace { name, lines, header })
     }
 
-    /// The next event; none at the end.
+    /// The next event; `None` at the end.
     fn next(&mut self) -> Result<Option<String>, String> {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line).map_err(|e| format!("error: {}: {e}", self.name))?;
@@ -145,14 +145,14 @@ impl Trace {
     }
 }
 
-/// Where two sequences of events part.
+/// Where two sequences of events diverge.
 struct Parting {
     before: VecDeque<String>,
     first: Option<String>,
     second: Option<String>,
 }
 
-/// `skeg sim replay`: runs a trace again and compares.
+/// `skeg sim replay`: repeats a recorded run and compares it.
 pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
     let mut trace = Trace::open(&args.trace)?;
     let header = &trace.header;
@@ -187,7 +187,7 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
     }
     let mut outcome = match outcome {
         Ok(outcome) => outcome,
-        // What was recorded may well be a crash; then it is the same one.
+        // The recorded run may have crashed; then this is the same crash.
         Err(crash) => {
             eprintln!("error: {crash}");
             return Ok(Exit::Broken);
@@ -217,7 +217,7 @@ fn keep(before: &mut VecDeque<String>, event: String) {
     }
 }
 
-/// `skeg sim diff`: the first event where two traces part.
+/// `skeg sim diff`: the first event where two traces differ.
 pub fn diff(args: &DiffArgs) -> Result<Exit, String> {
     let (mut a, mut b) = (Trace::open(&args.a)?, Trace::open(&args.b)?);
     for line in header_differences(&a.header, &b.header) {
@@ -243,7 +243,7 @@ pub fn diff(args: &DiffArgs) -> Result<Exit, String> {
     }
 }
 
-/// An event but for the hash, which is over all events before it and over the seed.
+/// An event without the hash, which depends on all earlier events and on the seed.
 fn without_hash(line: &str) -> (&str, &str) {
     let mut parts = line.splitn(4, ' ');
     let (_, at, _) = (parts.next(), parts.next().unwrap_or(""), parts.next());

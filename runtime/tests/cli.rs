@@ -1,4 +1,4 @@
-//! The command as people run it: what it prints, what it refuses, how it ends.
+//! The command as users run it: what it prints, what it rejects, how it exits.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -23,7 +23,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("errors are text")
 }
 
-/// A directory of this test's own.
+/// A directory for one test.
 fn scratch(test: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     std::fs::create_dir_all(&dir).expect("it can be made");
@@ -114,7 +114,7 @@ fn a_recorded_run_replays_and_two_are_told_apart() {
     let diff = skeg(&["sim", "diff", &path("a"), &path("b")]);
     assert_eq!(diff.status.code(), Some(1));
     assert!(stdout(&diff).contains("seed differs: 1 and 2") && stdout(&diff).contains("the runs part after"));
-    // What was recorded is changed in one event.
+    // One event of the recording is changed.
     let text = std::fs::read_to_string(path("a")).expect("it was written");
     let changed: Vec<String> =
         text.lines().enumerate().map(|(i, l)| if i == 500 { l.replacen(' ', " 9", 1) } else { l.to_owned() }).collect();
@@ -289,7 +289,8 @@ fn shared_manifests_say_what_is_not_carried_out() {
         let refused = skeg(&["sim", "run", &file.to_string_lossy(), "--strict"]);
         assert_eq!(refused.status.code(), Some(2), "{name}: {}", stderr(&refused));
         assert!(stderr(&refused).contains(words), "{name}: {}\n  lacks {words}", stderr(&refused));
-        // Without --strict it is said as well, even where the file is refused (a budget of a version that is no more).
+        // The message is also shown without `--strict`, even if the file is rejected (as a budget of a removed version
+        // is).
         let run = skeg(&["sim", "run", &file.to_string_lossy(), "--for", "10s", "--settle", "10s"]);
         assert!(stderr(&run).contains(&format!("warning: {words}")), "{name}: {}\n  lacks {words}", stderr(&run));
     }
@@ -297,7 +298,7 @@ fn shared_manifests_say_what_is_not_carried_out() {
 
 #[test]
 fn shared_manifests_converge() {
-    // Only where the data is: it may not be part of this repository.
+    // Only where the data exists, because it may not be part of this repository.
     let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
     for (name, workloads) in [("online-boutique", 12), ("guestbook-go", 3)] {
         let file = Path::new(&shared).join(format!("data/manifests/{name}.yaml"));

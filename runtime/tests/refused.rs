@@ -1,9 +1,10 @@
-//! Bad input: each is refused with exit code 2, nothing on standard output, and an error that says what and where.
+//! Bad input: each is rejected with exit code 2, nothing on standard output, and an error that says what is wrong and
+//! where.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs `skeg sim run` on a text and checks that it is refused with these words.
+/// Runs `skeg sim run` on a text and checks that it is rejected with this message.
 fn check(name: &str, text: &str, want: &[&str]) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("refused");
     std::fs::create_dir_all(&dir).expect("it can be made");

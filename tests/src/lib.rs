@@ -1,4 +1,4 @@
-//! Tests of the repository (`tidy`) and of whole clusters (`cluster`); the command line is tested in `runtime/tests`.
+//! Tests of the repository (`tidy`) and of whole clusters; the command line is tested in `runtime/tests`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
 }
 
-/// Every file under a directory whose name ends so, sorted.
+/// Every file in a directory whose name has this ending, sorted.
 pub fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));

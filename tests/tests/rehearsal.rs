@@ -1,4 +1,4 @@
-//! What a rehearsal says, from a file to its verdict: situations in which it once told something that is not so.
+//! Whole rehearsals, from a file to the verdict: cases in which Skeg once gave a wrong answer.
 //!
 //! Each is a small input and the right outcome, which is what Kubernetes and kubectl do.
 
@@ -55,14 +55,14 @@ fn assert_met(o: &Outcome) {
     }
 }
 
-/// It is not converged, and all of this is told of what is not.
+/// Asserts that `what` has not converged and that the reason contains all these words.
 fn assert_lacks(o: &Outcome, what: &str, why: &[&str]) {
     assert!(!o.converged, "it is converged\n{}", lines(&o.actions));
     let found = o.not_converged.iter().find(|n| n.what.contains(what) && why.iter().all(|w| n.why.contains(w)));
     assert!(found.is_some(), "{what}: {why:?} is not among {:#?}\n{}", o.not_converged, lines(&o.actions));
 }
 
-/// A scenario with this `spec`, on nodes of four CPUs.
+/// A scenario with this `spec` on nodes with four CPUs.
 fn scenario(nodes: usize, spec: &str) -> String {
     format!(
         "apiVersion: skeg.dev/v1alpha1\nkind: Scenario\nmetadata: {{name: test}}\nspec:\n  cluster: {{zones: 1, \
@@ -70,7 +70,7 @@ fn scenario(nodes: usize, spec: &str) -> String {
     )
 }
 
-/// A Deployment in one line, with what its spec has beside selector and template.
+/// A Deployment in one line; `spec` has its fields other than selector and template.
 fn deployment(name: &str, spec: &str, container: &str) -> String {
     format!(
         "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}}}, spec: {{{spec}selector: {{matchLabels: \
@@ -217,7 +217,7 @@ fn a_step_that_is_refused_is_not_forgotten() {
 #[test]
 fn what_is_declared_and_gone_is_missed() {
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {nodeName: node-0, containers: [{name: a, image: 'a:1'}]}}";
-    // The node dies for good; the pod is evicted from it and nothing makes it again.
+    // The node dies permanently; its pod is evicted and no controller creates it again.
     let lost =
         |steps: &str| scenario(3, &format!("  manifests: [{pod}]\n  timeline:\n{steps}  duration: 9m\n  settle: 2m\n"));
     let o = go(&lost("  - {at: 1m, kill: {names: [node-0]}}\n  - {at: 8m, start: {names: [node-0]}}\n"));
@@ -238,7 +238,7 @@ fn every_restart_is_a_rollout() {
     ));
     assert_well(&o);
     assert_eq!(o.rollouts.len(), 3, "the first one, and one for each: {:?}", o.rollouts);
-    // In one second they are one, as kubectl has it, and the second says so.
+    // A second restart within one second is rejected, as kubectl does, and the rejection is reported.
     let o = go(&scenario(
         2,
         &format!(
@@ -335,7 +335,7 @@ fn a_node_that_a_user_deletes_is_gone_until_its_agent_starts_anew() {
         let back = outcome_of(&read(&scenario(3, &back)), seed);
         assert_well(&back);
         assert_eq!(back.series.last().map(|s| s.nodes_ready), Some(3), "seed {seed}");
-        // Its power fails as it is deleted, and it comes back under its name.
+        // Its power fails while it is being deleted, and it comes back with the same name.
         let reborn = steps("  - {at: 61s, kill: {names: [node-0]}}\n  - {at: 2m, start: {names: [node-0]}}\n");
         let reborn = outcome_of(&read(&scenario(3, &reborn)), seed);
         assert_well(&reborn);
@@ -400,15 +400,16 @@ impl Source for Disk {
     }
 }
 
-/// What is to come of a case.
+/// The expected result of a case.
 enum Want {
-    /// It is refused, with all of these words.
+    /// It is rejected with a message that contains all these words.
     Refused(&'static [&'static str]),
-    /// It runs, is warned of with all of these words (none: with no warning at all), and this holds of the outcome.
+    /// It runs with a warning that contains all these words (empty: with no warning), and the function asserts the
+    /// outcome.
     Runs(&'static [&'static str], fn(&Outcome)),
 }
 
-/// The cases by name; those that only refer to an invariant must not break one.
+/// The cases by name; cases that only name an invariant must not violate it.
 const CASES: &[(&str, Want)] = &[
     ("a01-hostnetwork-template", Want::Runs(&[], assert_well)),
     ("a02-sysadmin", Want::Runs(&[], assert_well)),
@@ -501,7 +502,7 @@ const CASES: &[(&str, Want)] = &[
 
 #[test]
 fn shared_cases_come_out_right() {
-    // Only where the data is: it may not be part of this repository.
+    // Only where the data exists, because it may not be part of this repository.
     let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
     for (name, want) in CASES {
         let file = std::path::Path::new(&shared).join(format!("data/cases/{name}.yaml"));
@@ -525,7 +526,7 @@ fn shared_cases_come_out_right() {
                     loaded.scenario.duration = std::time::Duration::from_secs(60);
                 }
                 if *name == "b14-nodename-endless" {
-                    // Its pods fail and are replaced without end, faster than a debug build can follow for minutes.
+                    // Its pods fail and are replaced endlessly, which takes a debug build minutes to simulate.
                     loaded.scenario.duration = std::time::Duration::from_secs(15);
                     loaded.scenario.settle = std::time::Duration::from_secs(15);
                 }

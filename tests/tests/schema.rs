@@ -1,5 +1,5 @@
-//! The committed table of types is what `cargo xtask schema` makes of Kubernetes' facts. They are no part of the
-//! repository: where `SKEG_SHARED` does not name them, there is nothing to compare with.
+//! Tests that the committed table of types is what `cargo xtask schema` generates from Kubernetes' data. The data is
+//! not part of the repository: if `SKEG_SHARED` does not name it, nothing is compared.
 
 // A test is a driver: it reads files and its environment.
 #![allow(clippy::disallowed_methods)]
@@ -26,7 +26,7 @@ fn the_whole_data_makes_a_table_too() {
     let Ok(shared) = std::env::var("SKEG_SHARED") else { return };
     let all = Schema::parse(&table(&root(), Path::new(&shared), Keep::Everything).unwrap()).unwrap();
     assert!(all.messages().count() > builtin().messages().count());
-    // Of 1.37, which 1.36 does not have.
+    // A field of 1.37 that 1.36 does not have.
     let spec = |schema: &Schema| schema.message("core.v1", "PodSpec").unwrap().field("evictionResponders").is_some();
     assert!(spec(&all) && !spec(builtin()));
 }

@@ -1,5 +1,5 @@
-//! Kubernetes' own fixtures and real manifests go to the bytes of the store and back unchanged. They are no part of the
-//! repository: where `SKEG_SHARED` does not name them, there is nothing to read.
+//! Tests that Kubernetes' own fixtures and real manifests are unchanged after encoding to the store's bytes and
+//! decoding. They are not part of the repository: if `SKEG_SHARED` does not name them, nothing is read.
 
 // A test is a driver: it reads files and its environment.
 #![allow(clippy::disallowed_methods)]
@@ -40,7 +40,7 @@ fn manifests_come_back() {
         let mut problems = Problems::default();
         let text = fs::read(&path).expect("a file is readable");
         for document in yaml::parse(&path.to_string_lossy(), &text, &mut problems) {
-            // One is of a version that is no more.
+            // One document has a version that no longer exists.
             if let Ok(object) = decode::lenient(document.root.to_value()) {
                 check(&object);
                 checked += 1;
@@ -56,9 +56,9 @@ fn fixtures_of_the_wire_come_back() {
     for path in files("wire", ".json") {
         let text = fs::read(&path).expect("a file is readable");
         let mut value: serde_json::Value = serde_json::from_slice(&text).expect("a fixture is JSON");
-        // There it is a word.
+        // In the fixtures, the resourceVersion is not a number.
         value.pointer_mut("/metadata/resourceVersion").map(serde_json::Value::take);
-        // Some are of kinds that are not stored, or not known.
+        // Some fixtures have kinds that are not stored or not known.
         if let Ok(object) = decode::lenient(value) {
             check(&object);
             checked += 1;

@@ -1,4 +1,4 @@
-//! Tidiness is a test: line width, file length, documentation, dead files, words that do not belong.
+//! Tests of tidiness: line width, file length, documentation, dead files, banned words.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use skeg_tests::{files, root};
 
 const CRATES: [&str; 7] = ["core", "sim", "runtime", "benches", "allocator", "tests", "xtask"];
-/// The one crate that does not forbid unsafe code.
+/// The only crate that does not forbid unsafe code.
 const UNSAFE: &str = "allocator";
 const MAX_WIDTH: usize = 120;
 const MAX_LINES: usize = 1000;
 
-/// Sources of the repository: path from the root, content.
+/// Sources of the repository: path from the root, and content.
 fn sources() -> Vec<(String, String)> {
     let root = root();
     let name = |p: &Path| p.strip_prefix(&root).expect("it is under the root").to_string_lossy().into_owned();
@@ -23,7 +23,7 @@ fn fail_if_any(what: &str, found: Vec<String>) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
-/// Characters of a line, without what stands in quotes: rustfmt does not break texts, and Kubernetes' are long.
+/// Characters of a line without quoted text: rustfmt does not break strings, and Kubernetes' are long.
 fn width(line: &str) -> usize {
     let mut parts = line.replace("\\\"", "").split('"').map(|p| p.chars().count()).collect::<Vec<_>>();
     let whole: usize = parts.iter().sum::<usize>() + parts.len() - 1;
@@ -31,7 +31,7 @@ fn width(line: &str) -> usize {
         return whole;
     }
     if parts.len() % 2 == 0 {
-        // A text begins or ends on another line; it is the longest part.
+        // A string begins or ends on another line; it is the longest part.
         parts.sort_unstable();
         parts.pop();
         return parts.iter().sum();
@@ -122,9 +122,9 @@ fn no_file_is_dead() {
 
 #[test]
 fn the_core_and_the_simulator_keep_their_contract() {
-    // Clippy bans the types where they are named; this also finds what is hidden behind a macro or an `allow`.
+    // Clippy bans the types where they are named; this test also finds uses in a macro or behind an `allow`.
     let everywhere = ["HashMap", "HashSet", "Instant", "SystemTime", "thread_rng", "allow(clippy::disallowed"];
-    // Addresses are values of `core::net`, where no socket can be had.
+    // Addresses are values of `core::net`, which has no sockets.
     let core = [
         "std::fs",
         "std::net",
@@ -191,7 +191,7 @@ fn nothing_is_left_to_do() {
     fail_if_any("no unfinished code", found);
 }
 
-/// What a document names and is not there: paths from the root, and files of Rust without their directory.
+/// Names in a document that do not exist: paths from the root, and Rust file names without a directory.
 fn missing_from(document: &str, names: &BTreeSet<String>) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"));
     let words: BTreeSet<&str> = text.split(|c: char| c.is_whitespace() || "`()[],;|".contains(c)).collect();

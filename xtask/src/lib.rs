@@ -1,6 +1,6 @@
-//! What the tasks of this repository do beside starting other commands, so that tests can do it too.
+//! The repository tasks that do more than start other commands; a library, so that tests can call them too.
 
-// A task runner is a driver: it reads files and its environment and starts processes.
+// A task runner is a driver: it reads files and the environment and starts processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod schema;

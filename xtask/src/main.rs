@@ -1,7 +1,7 @@
-//! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`,
-//! `cargo xtask schema`.
+//! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`, `cargo
+//! xtask schema`.
 //!
-//! It only starts other commands and passes on how they ended, so that a task is the same here and in CI.
+//! It only starts other commands and passes on their exit status, so that a task is the same here and in CI.
 
 // A task runner is a driver: it reads its environment and starts processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -19,7 +19,7 @@ Tasks:
   cargo xtask schema                                  core's table of types, from the data that SKEG_SHARED names
 ";
 
-/// Benches, in the order in which they are run, each with the figures that it prints.
+/// Benches in the order in which they run, each with the figures that it prints.
 const BENCHES: [(&str, &[&str]); 6] = [
     ("informer", &["informer/event-cost-ratio"]),
     ("schedule", &["schedule/basic-5000"]),
@@ -32,7 +32,7 @@ const BENCHES: [(&str, &[&str]); 6] = [
 /// The repository's root.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// `skeg up` is off by default and checked always.
+/// `skeg up` is off by default but always checked.
 const UP: &str = "skeg-runtime/up";
 
 /// The scenario of the swarm.
@@ -93,7 +93,7 @@ fn bench(args: &[String]) -> Result<(), String> {
         if !figures.iter().any(|f| names.iter().any(|n| n == f)) {
             continue;
         }
-        // Each in a process of its own: peak memory is that of a process.
+        // Each in a separate process, because peak memory is measured per process.
         let mut command = cargo(&["run", "--release", "--quiet", "--package", "skeg-benches", "--", bench]);
         eprintln!("+ {}", describe(&command));
         let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("error: {bench}: {e}"))?;

@@ -1,8 +1,9 @@
-//! Makes the core's schema table from Kubernetes' facts: `cargo xtask schema`.
+//! Generates the core's schema table from Kubernetes' data: `cargo xtask schema`.
 //!
-//! In: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`),
-//! what only Go's types say (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which say what 1.36 has.
-//! Out: `core/src/schema/kubernetes.txt`, whose first lines describe its form. The same input gives the same bytes.
+//! Input: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`),
+//! facts that are only in Go's types (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which determine
+//! what 1.36 has. Output: `core/src/schema/kubernetes.txt`, whose first lines describe its format. The same input gives
+//! the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,26 +13,26 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Where the table stands in the repository.
+/// Path of the table in the repository.
 pub const TABLE: &str = "core/src/schema/kubernetes.txt";
 
-/// What the table keeps.
+/// What the table contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keep {
-    /// What Kubernetes 1.36 has, as k8s-openapi knows it, and what the wire needs beside.
+    /// What Kubernetes 1.36 has according to k8s-openapi, and what the wire format additionally needs.
     V1_36,
-    /// Everything that the data has: of 1.37, and of versions that no server serves any more.
+    /// Everything in the data, including 1.37 and versions that are no longer served.
     Everything,
 }
 
-/// Packages whose messages OpenAPI does not describe, but that clients and servers exchange.
+/// Packages of messages that OpenAPI does not describe but that clients and servers exchange.
 const WIRE_ONLY: [&str; 5] = ["meta.v1", "admission.v1", "apidiscovery.v2", "apidiscovery.v2beta1", "metrics.v1beta1"];
 
-/// Fields of 1.36 that 1.37 does not have: behind a gate that is off (`DRANodeAllocatableResources`), so nobody sees
-/// them; `resources` is that of `NodeAllocatableResourceClaimStatus`.
+/// Fields of 1.36 that 1.37 does not have. They are behind a disabled feature gate (`DRANodeAllocatableResources`), so
+/// they are never visible; `resources` is the one in `NodeAllocatableResourceClaimStatus`.
 const GONE: [&str; 2] = ["nodeAllocatableResourceMappings", "resources"];
 
-/// Messages that are no messages in JSON.
+/// Messages whose JSON form is a scalar.
 const SCALARS: [(&str, &str); 13] = [
     ("k8s.io.apimachinery.pkg.api.resource.Quantity", "quantity"),
     ("k8s.io.apimachinery.pkg.api.resource.QuantityValue", "quantity"),
@@ -61,7 +62,7 @@ const HEADER: &str = "\
 #   list types: atomic, set, map=KEYS; granular; strategic merge: merge[=KEY], retainKeys, replace; default=JSON
 ";
 
-/// Makes the table from the data in `shared` (what `$SKEG_SHARED` names); `root` is the repository's.
+/// Generates the table from the data in `shared` (the path in `$SKEG_SHARED`); `root` is the repository's root.
 pub fn table(root: &Path, shared: &Path, keep: Keep) -> Result<String, String> {
     let data = shared.join("data/schema");
     let wire = read_gz(&data.join("protobuf-fields.json.gz"))?;
@@ -71,7 +72,7 @@ pub fn table(root: &Path, shared: &Path, keep: Keep) -> Result<String, String> {
     Maker { wire: &wire, open: &open, known: &known, go: &go, keep }.make()
 }
 
-/// Writes the table in its place.
+/// Writes the table to its path.
 pub fn run(root: &Path) -> Result<(), String> {
     let shared = std::env::var_os("SKEG_SHARED")
         .ok_or("error: SKEG_SHARED is not set: it names the directory that has data/schema")?;
@@ -85,7 +86,7 @@ fn read_gz(path: &Path) -> Result<Value, String> {
     serde_json::from_slice(&bytes).map_err(|e| format!("error: {}: {e}", path.display()))
 }
 
-/// What a command prints.
+/// The output of a command.
 fn output(command: &mut Command) -> Result<Vec<u8>, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| format!("error: {name}: {e}"))?;
@@ -95,19 +96,19 @@ fn output(command: &mut Command) -> Result<Vec<u8>, String> {
     Err(format!("error: {name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// What k8s-openapi knows of a definition.
+/// What k8s-openapi has for a definition.
 #[derive(Default)]
 struct Known {
-    /// Names of its fields; none of those that are no struct.
+    /// Names of its fields; empty if it is not a struct.
     fields: BTreeSet<String>,
     required: BTreeSet<String>,
 }
 
-/// Reads the source of k8s-openapi, as cargo has it.
+/// Reads the source of k8s-openapi from cargo's registry.
 fn k8s_openapi(root: &Path) -> Result<BTreeMap<String, Known>, String> {
     let version = output(Command::new("rustc").arg("-vV").current_dir(root))?;
     let version = String::from_utf8_lossy(&version);
-    // What other platforms need may never have been downloaded.
+    // Restricted to this platform, because dependencies of other platforms may not have been downloaded.
     let host = version.lines().find_map(|l| l.strip_prefix("host: ")).ok_or("error: rustc -vV names no host")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = ["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", host];
@@ -143,14 +144,14 @@ fn read_sources(directory: &Path, known: &mut BTreeMap<String, Known>) -> Result
     Ok(())
 }
 
-/// The words in quotes between two lines, somewhere after a third.
+/// The quoted words between the lines `from` and `to`, after the line `after`.
 fn quoted(text: &str, after: &str, from: &str, to: &str) -> BTreeSet<String> {
     let lines = text.lines().skip_while(|l| !l.contains(after)).skip_while(|l| *l != from).skip(1);
     let word = |l: &str| l.trim().trim_end_matches(',').trim_matches('"').to_owned();
     lines.take_while(|l| *l != to).map(word).collect()
 }
 
-/// What only Go's types say of a message.
+/// What only Go's types say about a message.
 #[derive(Default)]
 struct Go {
     pointers: BTreeSet<String>,
@@ -185,13 +186,13 @@ struct Maker<'a> {
     keep: Keep,
 }
 
-/// A field as JSON has it.
+/// A field as in JSON.
 struct Field<'a> {
     name: String,
-    /// Numbers on the wire, from the message down to the field.
+    /// Field numbers on the wire, from the message down to the field.
     numbers: Vec<u32>,
     wire: &'a Value,
-    /// Pointer or not, as the message that has it on the wire says.
+    /// Whether it is a pointer in the message that has it on the wire.
     pointer: bool,
     default: Option<&'a str>,
 }
@@ -225,14 +226,14 @@ impl<'a> Maker<'a> {
             || self.is_list(name) && self.known.keys().any(|k| k.starts_with(&format!("{}.", open_name(package))))
     }
 
-    /// A named list: a message on the wire whose only field is `items`.
+    /// Whether a message is a named list: on the wire, a message whose only field is `items`.
     fn is_list(&self, name: &str) -> bool {
         let fields = self.wire[name].as_object();
         fields.is_some_and(|f| f.len() == 1 && f.values().all(|f| f["name"] == "items"))
             && !self.known.contains_key(&open_name(name))
     }
 
-    /// Group and version of a definition that is a kind.
+    /// Group and version of a definition that is a kind; `None` for other definitions.
     fn kind(&self, definition: &str) -> Option<(&str, &str)> {
         let kinds = self.open[definition]["x-kubernetes-group-version-kind"].as_array()?;
         let first = kinds.first()?;
@@ -298,7 +299,7 @@ impl<'a> Maker<'a> {
         missing.map_or(Ok(()), |f| Err(format!("error: {definition}: 1.36 has a field {f} and the data has none")))
     }
 
-    /// A message that stands for itself on the wire, though OpenAPI does not list it.
+    /// Whether a message is a kind of its own on the wire although OpenAPI does not list it.
     fn is_wire_kind(&self, package: &str, name: &str, fields: &[Field<'_>]) -> bool {
         let has_metadata = fields.iter().any(|f| {
             let of = f.wire["type"].as_str().unwrap_or("");
@@ -309,7 +310,7 @@ impl<'a> Maker<'a> {
         has_metadata && !is_template || in_meta || ["AdmissionReview", "PodMetrics", "NodeMetrics"].contains(&name)
     }
 
-    /// Fields of a message, with those that JSON has inline in their place.
+    /// Appends the fields of a message, replacing messages that JSON inlines by their fields.
     fn flatten(&self, message: &str, before: &[u32], fields: &mut Vec<Field<'a>>) -> Result<(), String> {
         let body = self.wire[message].as_object().ok_or_else(|| format!("error: {message}: not in the data"))?;
         let (package, name) = message.rsplit_once('.').unwrap_or(("", message));
@@ -371,7 +372,7 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// What OpenAPI's extensions say of a field.
+/// The attributes of a field that follow from OpenAPI's extensions.
 fn attributes(said: &Value) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let keys = |key: &str| -> Vec<String> {
@@ -393,7 +394,7 @@ fn attributes(said: &Value) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// OpenAPI's name of a message or package.
+/// OpenAPI's name for a message or package.
 fn open_name(wire: &str) -> String {
     let name = wire.replacen("k8s.io.", "io.k8s.", 1);
     name.replacen("apiextensions_apiserver", "apiextensions-apiserver", 1).replacen(
@@ -410,7 +411,7 @@ fn short(package: &str) -> String {
     format!("{group}.{version}")
 }
 
-/// The name of a field in JSON: the data has some as the wire has them.
+/// The JSON name of a field: in the data, some fields have their wire names.
 fn json_name(message: &str, wire: &str) -> String {
     if message.ends_with(".JSONSchemaProps") {
         return match wire {

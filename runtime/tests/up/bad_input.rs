@@ -1,4 +1,4 @@
-//! What a client must not be able to do by sending nonsense: every request gets a `Status` with the right code.
+//! Malformed requests to `skeg up`: each gets a `Status` with the right code.
 
 use std::fmt::Write;
 

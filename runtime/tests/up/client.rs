@@ -1,4 +1,4 @@
-//! A cluster of a test's own, and an HTTP client that sends just what it is told to.
+//! A cluster for one test, and an HTTP client that sends exactly what it is given.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -14,17 +14,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
-/// How long something may take that takes a moment.
+/// Time-out of something that should take a moment.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory of a test's own.
+/// A directory for one test.
 pub fn scratch(test: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("up").join(test);
     std::fs::create_dir_all(&dir).expect("it can be made");
     dir
 }
 
-/// A cluster that runs; it is killed with the test.
+/// A running cluster; it is killed when the test ends.
 pub struct Cluster {
     child: Child,
     /// `127.0.0.1:port`.
@@ -35,12 +35,12 @@ pub struct Cluster {
     stranger: Arc<ClientConfig>,
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub code: u16,
-    /// Headers, their names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -57,19 +57,19 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    /// The first header of a name.
+    /// The first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
 impl Cluster {
-    /// Starts one in memory, and waits until it answers.
+    /// Starts an in-memory cluster and waits until it answers.
     pub fn start(test: &str, args: &[&str]) -> Cluster {
         Cluster::start_with(test, &[&["--in-memory"], args].concat())
     }
 
-    /// Starts one, and waits until it answers.
+    /// Starts a cluster and waits until it answers.
     pub fn start_with(test: &str, args: &[&str]) -> Cluster {
         let kubeconfig = scratch(test).join("kubeconfig");
         let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
@@ -126,12 +126,12 @@ impl Cluster {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).expect("it reads");
-        // Who is refused early may not read all of the body.
+        // If the server rejects the request early, it may not read the whole body.
         let _ = stream.write_all(body).and_then(|()| stream.flush());
         read_answer(&mut BufReader::new(stream)).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
     }
 
-    /// Creates an object while the cluster may die at any moment: whether it was acknowledged.
+    /// Creates an object in a cluster that may be killed at any moment; returns whether the create was acknowledged.
     pub fn try_create(&self, path: &str, body: &Value) -> bool {
         let Ok(stream) = TcpStream::connect(&self.address) else { return false };
         let name = ServerName::try_from("127.0.0.1").expect("an address");
@@ -149,17 +149,17 @@ impl Cluster {
         self.exchange(&self.admin, method, path, headers, body)
     }
 
-    /// Reads as the administrator.
+    /// Sends a GET request as the administrator.
     pub fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"")
     }
 
-    /// Reads as somebody without a certificate.
+    /// Sends a GET request without a client certificate.
     pub fn get_as_stranger(&self, path: &str) -> Answer {
         self.exchange(&self.stranger, "GET", path, &[], b"")
     }
 
-    /// Writes JSON as the administrator.
+    /// Sends JSON as the administrator.
     pub fn write(&self, method: &str, path: &str, body: &Value) -> Answer {
         let content_type = match method {
             "PATCH" => "application/merge-patch+json",
@@ -168,14 +168,14 @@ impl Cluster {
         self.send(method, path, &[("Content-Type", content_type)], body.to_string().as_bytes())
     }
 
-    /// Creates an object, which must be taken.
+    /// Creates an object, which must succeed.
     pub fn create(&self, path: &str, body: &Value) -> Value {
         let answer = self.write("POST", path, body);
         assert_eq!(answer.code, 201, "{path}: {}", answer.text());
         answer.json()
     }
 
-    /// The first events of a watch, as lines of JSON.
+    /// The first `count` events of a watch, as lines of JSON.
     pub fn watch(&self, path: &str, count: usize) -> Vec<Value> {
         let mut stream = self.connect(&self.admin);
         let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
@@ -189,7 +189,7 @@ impl Cluster {
         while events.len() < count {
             line.clear();
             assert!(reader.read_line(&mut line).expect("events come") > 0, "the watch ended after {events:?}");
-            // Lines that are no JSON are the lengths of chunks.
+            // Lines that are not JSON are chunk lengths.
             if line.starts_with('{') {
                 events.push(serde_json::from_str(&line).expect("events are JSON"));
             }
@@ -197,7 +197,7 @@ impl Cluster {
         events
     }
 
-    /// Waits until something holds.
+    /// Waits until a condition holds.
     pub fn wait_for(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
@@ -206,24 +206,24 @@ impl Cluster {
         }
     }
 
-    /// Another command of `skeg`, about this cluster.
+    /// Runs another `skeg` command for this cluster.
     pub fn skeg(&self, command: &str) -> Output {
         let mut skeg = Command::new(env!("CARGO_BIN_EXE_skeg"));
         skeg.args([command, "--listen", &self.address]).output().expect("the binary runs")
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills it like `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill().expect("it is our child");
         self.child.wait().expect("it is our child");
     }
 
-    /// Waits until the process has ended, and tells how.
+    /// Waits until the process has exited; returns its exit code.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().expect("it is our child").code()
     }
@@ -231,7 +231,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A cluster that is killed: what it acknowledged is there when it comes back, and damage is found and said.
+//! A killed cluster: what it acknowledged exists after a restart, and damage is detected and reported.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::client::{Cluster, scratch};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// How often a cluster is killed in the middle of its writes; `SKEG_KILLS` says another number.
+/// How often a cluster is killed in the middle of its writes; `SKEG_KILLS` overrides it.
 const KILLS: usize = 5;
 
-/// An empty data directory of a test's own.
+/// An empty data directory for one test.
 fn data_dir(test: &str) -> PathBuf {
     let dir = scratch(test).join("data");
     if dir.exists() {
@@ -29,7 +29,7 @@ fn start(test: &str, dir: &Path) -> Cluster {
     Cluster::start_with(test, &["--nodes", "0", "--data-dir", dir.to_str().expect("paths of tests are text")])
 }
 
-/// Tries to start a cluster that is to be refused.
+/// Tries to start a cluster, which must be refused.
 fn refused(dir: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
     let kubeconfig = scratch("refused").join("kubeconfig");
@@ -81,7 +81,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             }
             // A different moment each time.
             std::thread::sleep(Duration::from_millis(150 + 83 * kill as u64 % 400));
-            // Killed from another handle, since the writers hold the cluster.
+            // Killed by its process id, because the writers hold the `Cluster`.
             let pid = cluster.pid();
             let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("there is a kill");
             assert!(killed.success());
@@ -106,7 +106,7 @@ fn a_cluster_goes_on_where_it_was() {
     let cluster = start("goes-on", &dir);
     let found = cluster.get(&format!("{MAPS}/a")).json();
     assert_eq!((&found["data"], &found["metadata"]), (&made["data"], &made["metadata"]));
-    // A watch goes on from a revision of the earlier life.
+    // A watch continues from a revision of the earlier process.
     let revision = made["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     cluster.create(MAPS, &json!({"metadata": {"name": "b"}}));
     let events = cluster.watch(&format!("{MAPS}?watch=1&resourceVersion={revision}"), 1);
@@ -138,7 +138,7 @@ fn a_torn_end_is_cut_and_damage_is_refused() {
     assert_eq!(names(&cluster), ["a", "b", "c"].map(str::to_owned).into());
     cluster.create(MAPS, &json!({"metadata": {"name": "d"}}));
     cluster.kill();
-    // A bit that turned in the middle is no torn end: what comes after it was acknowledged.
+    // A flipped bit in the middle is not a torn end: what follows it was acknowledged.
     let path = journal(&dir);
     let mut bytes = std::fs::read(&path).expect("it is ours");
     let middle = bytes.len() / 2;

@@ -1,5 +1,5 @@
-//! kubectl against a cluster: what a person sees of the commands of every day. Runs the binary that `KUBECTL`
-//! names, or else the one on the path; says so where there is none.
+//! kubectl with a cluster: the output of everyday commands. Runs the binary that `KUBECTL` names, or else the one on
+//! the path; prints a message if there is none.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +12,8 @@ struct Kubectl<'a> {
     cache: PathBuf,
 }
 
-/// The binary to test with. A dispatcher looks at the server first and then runs another: `KUBECTL` names one that does
-/// not.
+/// The kubectl binary. Some kubectl commands are dispatchers that first ask the server and then run another binary:
+/// `KUBECTL` can name one that is not.
 fn binary() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("KUBECTL") {
         return Some(PathBuf::from(named));
@@ -34,14 +34,14 @@ impl Kubectl<'_> {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Runs a command that must end well, and returns what it printed.
+    /// Runs a command that must succeed, and returns its output.
     fn well(&self, args: &[&str], input: &str) -> String {
         let (well, text) = self.run(args, input);
         assert!(well, "kubectl {}: {text}", args.join(" "));
         text
     }
 
-    /// Runs a command, and looks for parts of what it prints, in any order.
+    /// Runs a command and checks that its output contains these parts, in any order.
     fn check(&self, line: &str, parts: &[&str]) {
         let args: Vec<&str> = line.split(' ').collect();
         let text = self.well(&args, "");
@@ -82,7 +82,7 @@ fn a_day_with_kubectl() {
         return;
     };
     let cluster = Cluster::start("kubectl", &["--nodes", "3"]);
-    // A cache of this run's own: discovery of another server must not be believed.
+    // A separate cache for this run, because cached discovery of another server must not be used.
     let cache = scratch("kubectl").join(format!("cache-{}", std::process::id()));
     std::fs::create_dir_all(&cache).expect("it can be made");
     let kubectl = Kubectl { binary, cluster: &cluster, cache };

@@ -1,7 +1,7 @@
-//! `skeg up` as clients meet it: a cluster on a free port of this machine, asked over TLS.
+//! `skeg up` from a client's point of view: a cluster on a free port of this machine, accessed over TLS.
 
 #![cfg(feature = "up")]
-// Tests are drivers: they start processes and look at the clock.
+// Tests are drivers: they start processes and read the clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod bad_input;

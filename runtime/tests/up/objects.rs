@@ -1,4 +1,4 @@
-//! What a client of the API relies on: discovery, the verbs, tables, watches, and that workloads run.
+//! What API clients rely on: discovery, the verbs, tables, watches, and running workloads.
 
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ fn objects_live_through_every_verb() {
     assert_eq!(cluster.write("POST", CONFIG_MAPS, &map("1")).code, 409);
     let path = format!("{CONFIG_MAPS}/a");
     assert_eq!(cluster.get(&path).json()["data"]["k"], "1");
-    // Without a content type a body is JSON.
+    // Without a content type, the body is JSON.
     let put = cluster.send("PUT", &path, &[], map("2").to_string().as_bytes());
     assert_eq!((put.code, &put.json()["data"]["k"]), (200, &json!("2")));
     let mut stale = map("3");
@@ -128,7 +128,7 @@ fn a_deployment_runs_and_is_shown_in_tables_and_watches() {
     assert_eq!((&pods["kind"], pods["rows"].as_array().unwrap().len()), (&json!("Table"), 3));
     let cells: Vec<&Value> = pods["rows"].as_array().unwrap().iter().map(|row| &row["cells"]).collect();
     assert!(cells.iter().all(|c| c[1] == "1/1" && c[2] == "Running"), "{cells:?}");
-    // A watch-list begins with everything, and says when that was all.
+    // A watch-list starts with all existing objects and then sends a bookmark that marks their end.
     let path = "/api/v1/namespaces/default/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
                 &allowWatchBookmarks=true";
     let events = cluster.watch(path, 4);
