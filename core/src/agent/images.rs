@@ -67,8 +67,8 @@ impl Images {
         }
     }
 
-    /// Registers a container that waits for an image. If no pull is in flight, starts one with the command id from
-    /// `start` and returns that id.
+    /// Registers a container that waits for an image. If no pull of it is in flight, a pull must be started: returns
+    /// its command id, made by `op`, and the image.
     pub(super) fn wait(
         &mut self,
         image: &str,

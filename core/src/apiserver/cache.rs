@@ -129,7 +129,7 @@ impl Cache {
     }
 
     /// The event with its previous value, if the store omitted that. The previous value is in this cache, which is at
-    /// the revision before the event. `None` if nothing was omitted.
+    /// the revision before the event. `None` if nothing was omitted or the key is not an object's.
     #[inline]
     pub(super) fn completed(&self, event: &StoreEvent) -> Option<StoreEvent> {
         if event.lacks_previous() { self.complete(event) } else { None }

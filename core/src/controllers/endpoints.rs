@@ -28,7 +28,7 @@ static WATCHED: &[Watched] = &[
     Watched { kind: Kind::ENDPOINTS, indexes: &[] },
 ];
 
-/// Maintains Endpoints. Keys are services, including deleted services whose Endpoints still exist.
+/// Maintains Endpoints. Keys are services, and Endpoints without a service.
 #[derive(Debug, Default)]
 pub struct EndpointsController;
 

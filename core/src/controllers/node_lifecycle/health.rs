@@ -145,7 +145,8 @@ impl NodeState {
         heard + if self.posted { limits::NODE_MONITOR_GRACE } else { limits::NODE_STARTUP_GRACE }
     }
 
-    /// Decides whether the node has been silent for too long; returns whether that changed.
+    /// Decides whether the node has been silent for too long. Returns true if it has, and that is new or its conditions
+    /// do not say so yet.
     pub(super) fn judge(&mut self, beat: Option<&Beat>, now: Mono) -> bool {
         let silent = now > self.silent_after(beat);
         let news = silent && (!self.silent || self.readiness != Readiness::Unknown || !self.posted);
