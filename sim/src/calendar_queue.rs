@@ -143,8 +143,8 @@ impl CalendarQueue {
         page as usize & (self.closed.len() - 1)
     }
 
-    /// Returns the earliest key. May return `None` if that is after `by`: its page is then not opened, because keys
-    /// that are added in the meantime belong on earlier pages.
+    /// Returns the earliest key; `None` if there is none. May also return `None` if that key is after `by`: its page is
+    /// then not opened, because keys that are added in the meantime belong on earlier pages.
     #[inline(always)]
     pub(crate) fn first(&mut self, by: u64) -> Option<Key> {
         self.first_of(by, |_| true)

@@ -14,7 +14,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The time until which to wait after `event`; `None` if it has passed.
+    /// The time until which to wait after `event`; `None` if it has passed or there was no failure.
     pub(super) fn wait_until(self, now: Mono, event: Mono) -> Option<Mono> {
         let (delay, updated) = self.entry?;
         let until = event + delay;

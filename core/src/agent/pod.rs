@@ -214,7 +214,7 @@ impl Container {
     }
 }
 
-/// Spec of a container; `None` if the pod is not known to have it.
+/// Spec of a container; `None` if the pod's known spec does not have it.
 pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core_v1::Container> {
     match c.role {
         Role::Main => pod.spec.containers.get(usize::from(c.index)),

@@ -163,7 +163,7 @@ impl PodState {
         if running > 0 || stopped > 0 { Text::RUNNING } else { Text::PENDING }
     }
 
-    /// Exit code of a container's last run; `None` if it is running.
+    /// Exit code of a container's last run; `None` if it is running or has never run.
     fn ended_code(&self, c: &Container) -> Option<i32> {
         match &c.life {
             Life::Exited(e) => Some(e.code),

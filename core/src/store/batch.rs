@@ -25,7 +25,7 @@ impl Batch {
         Batch(one.map_or_else(|| Changes::Many(changes.drain(..).collect()), |one| Changes::One([one])))
     }
 
-    /// Returns the only change; `None` if there are several.
+    /// Returns the change if there is exactly one.
     pub(super) fn into_one(self) -> Option<StoreEvent> {
         match self.0 {
             Changes::One([one]) => Some(one),
