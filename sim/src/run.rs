@@ -389,13 +389,7 @@ impl Run<'_> {
     fn images(&self, key: &ObjectKey) -> Vec<String> {
         let store = &self.world.store;
         let found = converge::objects(store, key.kind).find(|o| o.key() == *key);
-        let pod = match found {
-            Some(Object::Deployment(o)) => &o.spec.pod,
-            Some(Object::ReplicaSet(o)) => &o.spec.pod,
-            Some(Object::ReplicationController(o)) => &o.spec.pod,
-            _ => return Vec::new(),
-        };
-        debug_assert!(key.kind != Kind::POD);
+        let Some(pod) = found.and_then(Object::pod_spec).filter(|_| key.kind != Kind::POD) else { return Vec::new() };
         pod.containers.iter().filter_map(|c| c.image.clone()).collect()
     }
 }

@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::pod::set_condition;
 use super::pod_security;
-use super::service_ip::keep_allocated;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::limits;
@@ -122,9 +121,6 @@ impl Deciding<'_> {
             Subresource::Status => refuse(new, &validation::status_update(new, current)),
             Subresource::Finalize => Ok(()),
             Subresource::None | Subresource::Scale => {
-                if let (Object::Service(new), Object::Service(old)) = (&mut *new, current) {
-                    keep_allocated(new, old);
-                }
                 // A stored object already has its defaults, so only a changed spec needs them.
                 if !new.same_spec(current) {
                     apply_defaults(new);

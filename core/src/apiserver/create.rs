@@ -37,7 +37,12 @@ impl Deciding<'_> {
         check_shape(&object).map_err(Decision::refuse)?;
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
-        prepare(&mut object);
+        object.prepare_for_create();
+        if let Object::Dynamic(job) = &mut object
+            && job.kind == Kind::JOB
+        {
+            super::job::select_own_pods(job);
+        }
         match self.shape_new(&mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => custom.admit_new(&written, &object).map_err(Decision::refuse)?,
             None => self.admit_new(write, &mut object)?,
@@ -99,46 +104,6 @@ fn check_shape(object: &Object) -> Result<(), Status> {
         return Err(Status::invalid(object.info(), "", &[error]));
     }
     Ok(())
-}
-
-/// As the kinds' `PrepareForCreate`: status belongs to the machines, save a node's, which registers with it.
-fn prepare(object: &mut Object) {
-    match object {
-        // The status of a pod is set with its quality of service, after defaulting.
-        Object::Pod(_) | Object::Node(_) => {}
-        Object::Namespace(ns) => {
-            ns.status = Default::default();
-            ns.status_mut().phase = Some("Active".to_owned());
-            let finalizers = ns.spec_mut().finalizers.get_or_insert_with(Vec::new);
-            if !finalizers.iter().any(|f| f == "kubernetes") {
-                finalizers.push("kubernetes".to_owned());
-            }
-            let name = ns.name().to_owned();
-            let labels = ns.meta_mut().labels.get_or_insert_with(Default::default);
-            labels.insert("kubernetes.io/metadata.name".to_owned(), name);
-        }
-        Object::Service(o) => o.status = Default::default(),
-        Object::ReplicationController(o) => o.status = Default::default(),
-        Object::ReplicaSet(o) => o.status = Default::default(),
-        Object::Deployment(o) => o.status = Default::default(),
-        Object::PodDisruptionBudget(o) => o.status = Default::default(),
-        Object::Dynamic(o) => match o.kind {
-            Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM => {
-                o.status = Some(std::rc::Rc::new(serde_json::json!({"phase": "Pending"})));
-            }
-            Kind::JOB => {
-                o.status = None;
-                super::job::select_own_pods(o);
-            }
-            _ if o.of.has_status => o.status = None,
-            _ => {}
-        },
-        Object::Lease(_)
-        | Object::Endpoints(_)
-        | Object::EndpointSlice(_)
-        | Object::Event(_)
-        | Object::ServiceAccount(_) => {}
-    }
 }
 
 #[cfg(test)]

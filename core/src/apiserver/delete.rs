@@ -127,8 +127,7 @@ pub(super) fn set_finalizers(object: &mut Object, options: &DeleteOptions) {
     }
     let before = object.meta().finalizers.as_deref().unwrap_or(&[]);
     let has = |name: &str| before.iter().any(|f| f == name);
-    // ReplicationControllers and Jobs are older than the garbage collector; their default is still to orphan.
-    let orphans_by_default = matches!(object.kind(), Kind::REPLICATION_CONTROLLER | Kind::JOB);
+    let orphans_by_default = object.orphans_by_default();
     let policy = options.propagation.unwrap_or_else(|| {
         if has(ORPHAN) {
             Propagation::Orphan

@@ -1,15 +1,13 @@
 //! `/scale` of Deployments, ReplicaSets, ReplicationControllers and StatefulSets.
 
-use std::rc::Rc;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::custom::ScalePaths;
 use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Call, Patch, Response, Scale, Status};
 use crate::object::structural::at_path;
-use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectKey, Revision, Selector};
+use crate::object::{FieldError, Kind, Object, ObjectKey, Replicas, Revision};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
@@ -119,48 +117,19 @@ fn base_of(rv: &Value) -> Result<Revision, Status> {
     }
 }
 
-/// What `/scale` shows of an object.
+/// What `/scale` shows of an object; of a custom one by these paths.
 fn scale_of(object: &Object, paths: Option<&ScalePaths>) -> Option<Scale> {
-    let selected = |selector: &LabelSelector| Selector::from_label_selector(selector).map(|s| s.to_string());
-    let (replicas, current, selector) = match object {
-        Object::Deployment(o) => (o.spec.replicas, o.status.replicas.unwrap_or(0), selected(&o.spec.selector)),
-        Object::ReplicaSet(o) => (o.spec.replicas, o.status.replicas, selected(&o.spec.selector)),
-        Object::ReplicationController(o) => {
-            let selector = Selector::from_map(o.spec.selector.as_ref().unwrap_or(&Labels::new()));
-            (o.spec.replicas, o.status.replicas, Ok(selector.to_string()))
-        }
-        Object::Dynamic(o) if o.kind == Kind::STATEFUL_SET => {
-            let number = |v: Option<&Value>| v.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
-            let (spec, status) = (o.body.get("spec"), o.status.as_ref());
-            let selector = spec.and_then(|s| s.get("selector")).cloned().unwrap_or_default();
-            let selector = selected(&serde_json::from_value(selector).unwrap_or_default());
-            let replicas = number(spec.and_then(|s| s.get("replicas")));
-            (replicas, number(status.and_then(|s| s.get("replicas"))).unwrap_or(0), selector)
-        }
-        Object::Dynamic(o) => {
-            let paths = paths?;
-            let find = |path: &str| at_path(&o.body, o.status.as_deref(), path);
-            let number = |path: &str| find(path).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
-            let selector = paths.selector.as_deref().and_then(find).and_then(Value::as_str).unwrap_or("");
-            (Some(number(&paths.spec).unwrap_or(0)), number(&paths.status).unwrap_or(0), Ok(selector.to_owned()))
-        }
-        _ => return None,
+    let custom = |object: &Object| {
+        let (Object::Dynamic(o), Some(paths)) = (object, paths) else { return None };
+        let selector = paths.selector.as_deref().and_then(|path| at_path(&o.body, o.status.as_deref(), path));
+        Some(Replicas {
+            wanted: o.count(&paths.spec).unwrap_or(0),
+            current: o.count(&paths.status).unwrap_or(0),
+            selector: selector.and_then(Value::as_str).unwrap_or("").to_owned(),
+        })
     };
-    let (replicas, selector) = (replicas.unwrap_or(1), selector.unwrap_or_default());
-    Some(Scale { key: object.key(), replicas, current, selector, rv: object.rv() })
-}
-
-/// Puts a value at a simple JSON path; what is missing on the way is made.
-fn set_at(body: &mut Map<String, Value>, path: &str, value: Value) {
-    let mut steps: Vec<&str> = path.trim_start_matches('.').split('.').collect();
-    let last = steps.pop().expect("a split has a part");
-    let mut at = body;
-    for step in steps {
-        let next = at.entry(step).or_insert_with(|| json!({}));
-        let Value::Object(next) = next else { return };
-        at = next;
-    }
-    at.insert(last.to_owned(), value);
+    let Replicas { wanted, current, selector } = object.scale().or_else(|| custom(object))?;
+    Some(Scale { key: object.key(), replicas: wanted, current, selector, rv: object.rv() })
 }
 
 /// The `autoscaling/v1` Scale.
@@ -175,14 +144,8 @@ fn to_json(scale: &Scale) -> Value {
 }
 
 fn set_replicas(object: &mut Object, paths: Option<&ScalePaths>, replicas: i32) {
-    match object {
-        Object::Deployment(o) => o.spec_mut().replicas = Some(replicas),
-        Object::ReplicaSet(o) => o.spec_mut().replicas = Some(replicas),
-        Object::ReplicationController(o) => o.spec_mut().replicas = Some(replicas),
-        Object::Dynamic(o) => {
-            let path = paths.map_or(".spec.replicas", |paths| &paths.spec);
-            set_at(Rc::make_mut(&mut o.body), path, json!(replicas));
-        }
-        _ => unreachable!("a kind without a scale was refused before"),
+    match (object, paths) {
+        (Object::Dynamic(o), Some(paths)) => o.set_count(&paths.spec, replicas),
+        (object, _) => object.set_replicas(replicas),
     }
 }

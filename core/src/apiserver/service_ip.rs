@@ -8,11 +8,9 @@ use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::ServicePort;
-
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::Status;
-use crate::object::{FieldError, Object, ObjectKey, Revision, Service};
+use crate::object::{FieldError, Object, ObjectKey, Revision, Service, lacks_node_port};
 use crate::store::{Compare, Op, StoreKey, Stored};
 
 /// The private key that every allocation writes.
@@ -77,74 +75,6 @@ fn ports_of(service: &Service) -> impl Iterator<Item = u16> {
     all.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
 }
 
-fn type_of(service: &Service) -> &str {
-    service.spec.type_.as_deref().unwrap_or("ClusterIP")
-}
-
-fn wants_ip(service: &Service) -> bool {
-    type_of(service) != "ExternalName"
-}
-
-fn wants_ports(service: &Service) -> bool {
-    match type_of(service) {
-        "NodePort" => true,
-        "LoadBalancer" => service.spec.allocate_load_balancer_node_ports != Some(false),
-        _ => false,
-    }
-}
-
-fn wants_health_port(service: &Service) -> bool {
-    type_of(service) == "LoadBalancer" && service.spec.external_traffic_policy.as_deref() == Some("Local")
-}
-
-/// Keeps allocated values that an update omits, and removes those that the new type does not use
-/// (`patchAllocatedValues`, `dropTypeDependentFields`).
-pub(super) fn keep_allocated(new: &mut Service, old: &Service) {
-    if Rc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
-        return;
-    }
-    let before = &old.spec;
-    if wants_ip(old) && wants_ip(new) {
-        if new.spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
-            new.spec_mut().cluster_ip.clone_from(&before.cluster_ip);
-        }
-        if new.spec.cluster_ips.is_none() && new.spec.cluster_ip == before.cluster_ip {
-            new.spec_mut().cluster_ips.clone_from(&before.cluster_ips);
-        }
-    }
-    if wants_ip(old) && !wants_ip(new) && new.spec.cluster_ip == before.cluster_ip {
-        let spec = new.spec_mut();
-        spec.cluster_ip = None;
-        spec.cluster_ips = None;
-        spec.ip_families = None;
-        spec.ip_family_policy = None;
-    }
-    if wants_ports(old) && wants_ports(new) {
-        for port in new.spec_mut().ports.iter_mut().flatten().filter(|p| lacks_port(p)) {
-            let same = before.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
-            port.node_port = same.and_then(|o| o.node_port);
-        }
-    }
-    if wants_ports(old) && !wants_ports(new) {
-        for port in new.spec_mut().ports.iter_mut().flatten() {
-            if before.ports.iter().flatten().any(|o| o.node_port == port.node_port) {
-                port.node_port = None;
-            }
-        }
-    }
-    if wants_health_port(old) {
-        if !wants_health_port(new) {
-            new.spec_mut().health_check_node_port = None;
-        } else if new.spec.health_check_node_port.unwrap_or(0) == 0 {
-            new.spec_mut().health_check_node_port = before.health_check_node_port;
-        }
-    }
-}
-
-fn lacks_port(port: &ServicePort) -> bool {
-    port.node_port.unwrap_or(0) == 0
-}
-
 impl Deciding<'_> {
     /// Allocates the addresses and ports that a Service's type needs and that it does not have.
     pub(super) fn allocate_addresses(
@@ -181,7 +111,7 @@ impl Deciding<'_> {
         old: Option<&Service>,
         service: &mut Service,
     ) -> Result<bool, Decision> {
-        if !wants_ip(service) {
+        if !service.wants_ip() {
             return Ok(false);
         }
         refuse_other_families(key, service)?;
@@ -272,23 +202,23 @@ impl Deciding<'_> {
         let held: Vec<u16> = old.into_iter().flat_map(ports_of).collect();
         let mut given: Vec<u16> = Vec::new();
         let mut allocated = false;
-        if wants_ports(service) {
-            for (i, port) in service.spec.ports.iter().flatten().enumerate().filter(|(_, p)| !lacks_port(p)) {
+        if service.wants_ports() {
+            for (i, port) in service.spec.ports.iter().flatten().enumerate().filter(|(_, p)| !lacks_node_port(p)) {
                 let field = format!("spec.ports[{i}].nodePort");
                 let number = self.check_port(write, key, &field, port.node_port.unwrap_or(0), &held)?;
                 allocated |= !held.contains(&number);
                 given.push(number);
             }
-            if service.spec.ports.iter().flatten().any(lacks_port) {
+            if service.spec.ports.iter().flatten().any(lacks_node_port) {
                 let mut ports = service.spec.ports.clone().unwrap_or_default();
-                for port in ports.iter_mut().filter(|p| lacks_port(p)) {
+                for port in ports.iter_mut().filter(|p| lacks_node_port(p)) {
                     port.node_port = Some(i32::from(self.free_port(key, &mut given)?));
                 }
                 service.spec_mut().ports = Some(ports);
                 allocated = true;
             }
         }
-        if wants_health_port(service) {
+        if service.wants_health_port() {
             let asked = service.spec.health_check_node_port.unwrap_or(0);
             if asked == 0 {
                 service.spec_mut().health_check_node_port = Some(i32::from(self.free_port(key, &mut given)?));

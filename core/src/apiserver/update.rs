@@ -6,7 +6,7 @@ use super::custom::CustomResource;
 use super::pod_security;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
+use crate::object::{Object, ObjectKey, ObjectMeta};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -106,7 +106,7 @@ impl Deciding<'_> {
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
             Subresource::Status if current.info().has_status => merge_status(current, &incoming),
-            Subresource::Finalize if key.kind == Kind::NAMESPACE => merge_finalizers(current, &incoming),
+            Subresource::Finalize if current.info().has_subresource("finalize") => merge_finalizers(current, &incoming),
             Subresource::Status | Subresource::Finalize | Subresource::Scale => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
@@ -242,10 +242,7 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
     if !has_status(current) {
         new.take_status(&incoming);
     }
-    if let (Object::Namespace(new), Object::Namespace(old)) = (&mut new, current) {
-        // Finalizers of the spec change by `/finalize` alone.
-        new.spec = Rc::clone(&old.spec);
-    }
+    new.prepare_for_update(current);
     new.share_pod_spec(current);
     let (sent, old) = (incoming.meta(), current.meta());
     if !Rc::ptr_eq(sent, old) && !same_client_part(sent, old) {
@@ -279,7 +276,7 @@ fn has_status(object: &Object) -> bool {
 }
 
 /// The stored object with the status that the client sent. Labels and annotations may come with it, as upstream's
-/// strategies allow (the labels of a Deployment may not).
+/// strategies allow.
 fn merge_status(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
     if !incoming.same_status(current) {
@@ -287,7 +284,7 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
     }
     let (sent, old) = (incoming.meta(), current.meta());
     if !Rc::ptr_eq(sent, old) {
-        if sent.labels != old.labels && current.kind() != Kind::DEPLOYMENT {
+        if sent.labels != old.labels && current.labels_change_with_status() {
             new.meta_mut().labels.clone_from(&sent.labels);
         }
         if sent.annotations != old.annotations {
@@ -299,22 +296,12 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
 
 fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
-    if let (Object::Namespace(new), Object::Namespace(sent)) = (&mut new, incoming)
-        && new.spec.finalizers != sent.spec.finalizers
-    {
-        new.spec_mut().finalizers.clone_from(&sent.spec.finalizers);
-    }
+    new.finalize(incoming);
     new
 }
 
 /// Whether an update took away the last thing that a deletion waited for (`ShouldDeleteDuringUpdate`).
 fn is_finished(new: &Object, current: &Object) -> bool {
     let meta = new.meta();
-    if !meta.is_deleting() || meta.has_finalizers() {
-        return false;
-    }
-    match new {
-        Object::Namespace(ns) => ns.spec.finalizers.as_ref().is_none_or(Vec::is_empty),
-        _ => current.meta().deletion_grace_period_seconds == Some(0),
-    }
+    meta.is_deleting() && !meta.has_finalizers() && new.ends_on_update(current)
 }

@@ -55,7 +55,7 @@ impl Controller for DisruptionController {
             }
             Kind::POD => pod_keys(change, views, keys),
             _ => {
-                let replicas = |o: &Option<Object>| o.as_ref().map(replicas);
+                let replicas = |o: &Option<Object>| o.as_ref().and_then(Object::replicas);
                 if replicas(&change.old) != replicas(&change.new) {
                     let budgets = views.view(Kind::POD_DISRUPTION_BUDGET);
                     keys.extend(budgets.namespace(change.key.namespace()).map(Object::key));
@@ -131,23 +131,6 @@ fn pods_of<'a>(views: &'a Views, namespace: &str, selector: &Selector) -> Vec<&'
     }
 }
 
-/// `spec.replicas` of a workload; `None` for an object without replicas.
-fn replicas(object: &Object) -> Option<i32> {
-    match object {
-        Object::ReplicaSet(o) => Some(o.spec.replicas.unwrap_or(1)),
-        Object::Deployment(o) => Some(o.spec.replicas.unwrap_or(1)),
-        Object::ReplicationController(o) => Some(o.spec.replicas.unwrap_or(1)),
-        other if other.kind() == Kind::STATEFUL_SET => {
-            let wanted = match other {
-                Object::Dynamic(d) => d.body.get("spec").and_then(|s| s.get("replicas")?.as_i64()),
-                typed => typed.to_json()["spec"]["replicas"].as_i64(),
-            };
-            Some(wanted.and_then(|n| i32::try_from(n).ok()).unwrap_or(1))
-        }
-        _ => None,
-    }
-}
-
 /// How many pods are expected according to the controllers of the existing pods, and the pods without a controller.
 fn expected_scale(views: &Views, pods: &[&Pod]) -> Result<(i32, usize), String> {
     let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
@@ -194,9 +177,9 @@ fn scale_of(views: &Views, namespace: &str, owner: &crate::object::OwnerReferenc
         && let Some(above) = controller_of(&set.meta)
     {
         // If a ReplicaSet has a managing owner, the owner's scale counts.
-        return replicas(workload(views, namespace, above)?);
+        return workload(views, namespace, above)?.replicas();
     }
-    replicas(object)
+    object.replicas()
 }
 
 /// `expectedPods` and `desiredHealthy`, and how many pods have no controller.

@@ -27,7 +27,8 @@ const fn contains(names: &[&str], name: &str) -> bool {
 
 macro_rules! kinds {
     ($($konst:ident $kind:literal $plural:literal $group:literal $version:literal $scope:ident $verbs:ident
-       [$($short:literal)*] [$($category:literal)*] [$($sub:literal)*] $gen:ident $on_update:ident;)*) => {
+       [$($short:literal)*] [$($category:literal)*] [$($sub:literal)*] $gen:ident $on_update:ident
+       $([$($field:literal)*])?;)*) => {
         /// Every built-in kind, in the order of their numbers.
         pub(super) static TABLE: &[KindInfo] = &[$(KindInfo {
             group: Cow::Borrowed($group),
@@ -40,7 +41,7 @@ macro_rules! kinds {
             short_names: Cow::Borrowed(&[$(Cow::Borrowed($short)),*]),
             categories: Cow::Borrowed(&[$(Cow::Borrowed($category)),*]),
             subresources: Cow::Borrowed(&[$(Cow::Borrowed($sub)),*]),
-            selectable: Cow::Borrowed(&[]),
+            selectable: kinds!(@fields $([$($field)*])?),
             verbs: Verbs::$verbs,
             has_status: contains(&[$($sub),*], "status"),
             has_generation: kinds!(@gen $gen),
@@ -56,6 +57,8 @@ macro_rules! kinds {
               pub const $konst: Kind = Kind(Index::$konst as u16);)*
         }
     };
+    (@fields) => { Cow::Borrowed(&[]) };
+    (@fields [$($field:literal)*]) => { Cow::Borrowed(&[$(Cow::Borrowed($field)),*]) };
     (@scope ns) => { true };
     (@scope cluster) => { false };
     (@gen counted) => { true };
@@ -72,30 +75,38 @@ macro_rules! kinds {
 }
 
 kinds! {
-    NAMESPACE "Namespace" "namespaces" "" "v1" cluster Single ["ns"] [] ["finalize" "status"] plain any;
-    NODE "Node" "nodes" "" "v1" cluster All ["no"] [] ["proxy" "status"] plain any;
+    NAMESPACE "Namespace" "namespaces" "" "v1" cluster Single ["ns"] [] ["finalize" "status"] plain any
+        ["status.phase"];
+    NODE "Node" "nodes" "" "v1" cluster All ["no"] [] ["proxy" "status"] plain any ["spec.unschedulable"];
     POD "Pod" "pods" "" "v1" ns All ["po"] ["all"] ["attach" "binding" "ephemeralcontainers" "eviction" "exec" "log"
-        "portforward" "proxy" "resize" "status"] counted any;
-    SERVICE "Service" "services" "" "v1" ns All ["svc"] ["all"] ["proxy" "status"] plain creates;
+        "portforward" "proxy" "resize" "status"] counted any ["spec.nodeName" "spec.restartPolicy"
+        "spec.schedulerName" "spec.serviceAccountName" "spec.hostNetwork" "status.phase" "status.podIP" "status.podIPs"
+        "status.nominatedNodeName"];
+    SERVICE "Service" "services" "" "v1" ns All ["svc"] ["all"] ["proxy" "status"] plain creates
+        ["spec.clusterIP" "spec.type"];
     ENDPOINTS "Endpoints" "endpoints" "" "v1" ns All ["ep"] [] [] plain creates;
-    EVENT "Event" "events" "" "v1" ns All ["ev"] [] [] plain creates;
+    EVENT "Event" "events" "" "v1" ns All ["ev"] [] [] plain creates
+        ["involvedObject.kind" "involvedObject.namespace" "involvedObject.name" "involvedObject.uid"
+        "involvedObject.apiVersion" "involvedObject.resourceVersion" "involvedObject.fieldPath" "reason"
+        "reportingComponent" "source" "type"];
     REPLICATION_CONTROLLER "ReplicationController" "replicationcontrollers" "" "v1" ns All ["rc"] ["all"]
-        ["scale" "status"] counted any;
+        ["scale" "status"] counted any ["status.replicas"];
     SERVICE_ACCOUNT "ServiceAccount" "serviceaccounts" "" "v1" ns All ["sa"] [] ["token"] plain any;
     CONFIG_MAP "ConfigMap" "configmaps" "" "v1" ns All ["cm"] [] [] plain any;
-    SECRET "Secret" "secrets" "" "v1" ns All [] [] [] plain any;
+    SECRET "Secret" "secrets" "" "v1" ns All [] [] [] plain any ["type"];
     PERSISTENT_VOLUME "PersistentVolume" "persistentvolumes" "" "v1" cluster All ["pv"] [] ["status"] plain any;
     PERSISTENT_VOLUME_CLAIM "PersistentVolumeClaim" "persistentvolumeclaims" "" "v1" ns All ["pvc"] [] ["status"]
         plain any;
     POD_TEMPLATE "PodTemplate" "podtemplates" "" "v1" ns All [] [] [] counted any;
     RESOURCE_QUOTA "ResourceQuota" "resourcequotas" "" "v1" ns All ["quota"] [] ["status"] plain any;
     LIMIT_RANGE "LimitRange" "limitranges" "" "v1" ns All ["limits"] [] [] plain creates;
-    REPLICA_SET "ReplicaSet" "replicasets" "apps" "v1" ns All ["rs"] ["all"] ["scale" "status"] counted any;
+    REPLICA_SET "ReplicaSet" "replicasets" "apps" "v1" ns All ["rs"] ["all"] ["scale" "status"] counted any
+        ["status.replicas"];
     DEPLOYMENT "Deployment" "deployments" "apps" "v1" ns All ["deploy"] ["all"] ["scale" "status"] counted any;
     STATEFUL_SET "StatefulSet" "statefulsets" "apps" "v1" ns All ["sts"] ["all"] ["scale" "status"] counted any;
     DAEMON_SET "DaemonSet" "daemonsets" "apps" "v1" ns All ["ds"] ["all"] ["status"] counted any;
     CONTROLLER_REVISION "ControllerRevision" "controllerrevisions" "apps" "v1" ns All [] [] [] plain any;
-    JOB "Job" "jobs" "batch" "v1" ns All [] ["all"] ["status"] counted any;
+    JOB "Job" "jobs" "batch" "v1" ns All [] ["all"] ["status"] counted any ["status.successful"];
     CRON_JOB "CronJob" "cronjobs" "batch" "v1" ns All ["cj"] ["all"] ["status"] counted any;
     HORIZONTAL_POD_AUTOSCALER "HorizontalPodAutoscaler" "horizontalpodautoscalers" "autoscaling" "v2" ns All ["hpa"]
         ["all"] ["status"] counted any;
@@ -138,7 +149,7 @@ kinds! {
     LOCAL_SUBJECT_ACCESS_REVIEW "LocalSubjectAccessReview" "localsubjectaccessreviews" "authorization.k8s.io" "v1" ns
         Create [] [] [] plain any;
     CERTIFICATE_SIGNING_REQUEST "CertificateSigningRequest" "certificatesigningrequests" "certificates.k8s.io" "v1"
-        cluster All ["csr"] [] ["approval" "status"] plain any;
+        cluster All ["csr"] [] ["approval" "status"] plain any ["spec.signerName"];
     IP_ADDRESS "IPAddress" "ipaddresses" "networking.k8s.io" "v1" cluster All ["ip"] [] [] plain any;
     SERVICE_CIDR "ServiceCIDR" "servicecidrs" "networking.k8s.io" "v1" cluster All [] [] ["status"] plain any;
     FLOW_SCHEMA "FlowSchema" "flowschemas" "flowcontrol.apiserver.k8s.io" "v1" cluster All [] [] ["status"] counted any;
@@ -151,7 +162,8 @@ kinds! {
     RESOURCE_CLAIM "ResourceClaim" "resourceclaims" "resource.k8s.io" "v1" ns All [] [] ["status"] plain any;
     RESOURCE_CLAIM_TEMPLATE "ResourceClaimTemplate" "resourceclaimtemplates" "resource.k8s.io" "v1" ns All [] [] []
         plain any;
-    RESOURCE_SLICE "ResourceSlice" "resourceslices" "resource.k8s.io" "v1" cluster All [] [] [] counted any;
+    RESOURCE_SLICE "ResourceSlice" "resourceslices" "resource.k8s.io" "v1" cluster All [] [] [] counted any
+        ["spec.driver" "spec.nodeName"];
     VALIDATING_ADMISSION_POLICY "ValidatingAdmissionPolicy" "validatingadmissionpolicies" "admissionregistration.k8s.io"
         "v1" cluster All [] ["api-extensions"] ["status"] counted based;
     VALIDATING_ADMISSION_POLICY_BINDING "ValidatingAdmissionPolicyBinding" "validatingadmissionpolicybindings"

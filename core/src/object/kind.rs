@@ -81,7 +81,7 @@ pub struct KindInfo {
     pub categories: Words,
     /// Subresources that may be addressed.
     pub subresources: Words,
-    /// Fields that may be selected on, beside those of the metadata, where a definition says so.
+    /// Fields that may be selected on, beside those of the metadata (upstream's field label conversion functions).
     pub selectable: Words,
     /// What may be done with objects.
     pub verbs: Verbs,

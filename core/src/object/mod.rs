@@ -9,6 +9,9 @@
 //! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
+#[macro_use]
+mod typed;
+
 mod builtin;
 pub mod decode;
 pub mod defaults;
@@ -33,12 +36,14 @@ mod pod_status;
 mod quantity;
 mod resources;
 mod selector;
+mod strategy;
 pub mod structural;
 mod table;
 mod template;
 mod text;
 pub mod validation;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
@@ -49,6 +54,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::read_ahead::touch_shared;
+use strategy::Strategy;
 
 pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
@@ -77,6 +83,7 @@ pub use resources::{
     qos_class,
 };
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
+pub use strategy::{Replicas, lacks_node_port};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};
 
@@ -433,6 +440,139 @@ macro_rules! typed_kinds {
                     Object::Dynamic(d) => d.to_json(),
                 }
             }
+            /// Takes away what a new object may not bring along (`PrepareForCreate`).
+            pub fn prepare_for_create(&mut self) {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::prepare_for_create(o),)*
+                    Object::Dynamic(d) => d.prepare_for_create(),
+                }
+            }
+            /// Takes from the object that it is to replace what an update does not change (`PrepareForUpdate`).
+            pub fn prepare_for_update(&mut self, old: &Object) {
+                match (self, old) {
+                    $((Object::$variant(n), Object::$variant(o)) => <$whole as Strategy>::prepare_for_update(n, o),)*
+                    (Object::Dynamic(_), Object::Dynamic(_)) => {}
+                    (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// Whether an update of the status may change the labels too.
+            pub fn labels_change_with_status(&self) -> bool {
+                match self {
+                    $(Object::$variant(_) => <$whole as Strategy>::LABELS_WITH_STATUS,)*
+                    Object::Dynamic(_) => true,
+                }
+            }
+            /// Whether a deletion that says nothing leaves its dependants behind.
+            pub fn orphans_by_default(&self) -> bool {
+                match self {
+                    $(Object::$variant(_) => <$whole as Strategy>::ORPHANS_BY_DEFAULT,)*
+                    // The first Jobs knew no garbage collector.
+                    Object::Dynamic(d) => d.kind == Kind::JOB,
+                }
+            }
+            /// Takes what `/finalize` changes from the object that was sent.
+            pub fn finalize(&mut self, sent: &Object) {
+                match (self, sent) {
+                    $((Object::$variant(n), Object::$variant(s)) => <$whole as Strategy>::finalize(n, s),)*
+                    (Object::Dynamic(_), Object::Dynamic(_)) => {}
+                    (n, s) => panic!("a {} is not finalized by a {}", n.kind(), s.kind()),
+                }
+            }
+            /// Whether it goes with the write that takes its last finalizer away, where it is being deleted.
+            pub fn ends_on_update(&self, old: &Object) -> bool {
+                match (self, old) {
+                    $((Object::$variant(n), Object::$variant(o)) => <$whole as Strategy>::ends_on_update(n, o),)*
+                    (Object::Dynamic(_), Object::Dynamic(o)) => o.meta.deletion_grace_period_seconds == Some(0),
+                    (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// Fills in what its author did not say; see [`defaults::apply`].
+            fn apply_defaults(&mut self) {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::apply_defaults(o),)*
+                    Object::Dynamic(d) => defaults::apply_dynamic(d),
+                }
+            }
+            /// What is wrong with it beside its metadata; see [`validation::create`].
+            fn validate(&self, errors: &mut Vec<FieldError>) {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::validate(o, errors),)*
+                    Object::Dynamic(d) => validation::dynamic(d, errors),
+                }
+            }
+            /// What is wrong with it, beside its metadata, as the successor of another; see [`validation::update`].
+            fn validate_update(&self, old: &Object, errors: &mut Vec<FieldError>) {
+                match (self, old) {
+                    $((Object::$variant(n), Object::$variant(o)) => {
+                        <$whole as Strategy>::validate_update(n, o, errors);
+                    })*
+                    (Object::Dynamic(n), Object::Dynamic(o)) => validation::dynamic_update(n, o, errors),
+                    (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// What is wrong with its status as the successor of another; see [`validation::status_update`].
+            fn validate_status_update(&self, old: &Object, errors: &mut Vec<FieldError>) {
+                match (self, old) {
+                    $((Object::$variant(n), Object::$variant(o)) => {
+                        <$whole as Strategy>::validate_status_update(n, o, errors);
+                    })*
+                    (Object::Dynamic(_), Object::Dynamic(_)) => {}
+                    (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// The text of a selectable field of its kind; `None` where there is none.
+            pub fn field(&self, path: &str) -> Option<Cow<'_, str>> {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::field(o, path),)*
+                    Object::Dynamic(d) => d.field(path),
+                }
+            }
+            /// How many replicas it wants; `None` for kinds that have none.
+            pub fn replicas(&self) -> Option<i32> {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::replicas(o),)*
+                    Object::Dynamic(d) => d.replicas(),
+                }
+            }
+            /// What `/scale` shows; `None` for kinds that have none, and for custom ones, whose definition says where.
+            pub fn scale(&self) -> Option<Replicas> {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::scale(o),)*
+                    Object::Dynamic(d) => d.scale(),
+                }
+            }
+            /// Sets how many replicas it wants. Panics for kinds that have none.
+            pub fn set_replicas(&mut self, replicas: i32) {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::set_replicas(o, replicas),)*
+                    Object::Dynamic(d) => d.set_replicas(replicas),
+                }
+            }
+            /// The pod spec that it is, or that its template holds.
+            pub fn pod_spec(&self) -> Option<&SharedPodSpec> {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::pod_spec(o),)*
+                    Object::Dynamic(_) => None,
+                }
+            }
+            /// Holds this pod spec in the place of the one that it has.
+            pub fn set_pod_spec(&mut self, pod: SharedPodSpec) {
+                match self {
+                    $(Object::$variant(o) => <$whole as Strategy>::set_pod_spec(o, pod),)*
+                    Object::Dynamic(_) => {}
+                }
+            }
+            /// Reads a value as the type of its kind; gives it back if the kind has none.
+            fn read_typed(
+                kind: Kind,
+                value: Value,
+                unknown: &mut Vec<decode::DecodeError>,
+            ) -> Result<Result<Object, decode::DecodeError>, Value> {
+                match kind {
+                    $(Kind::$konst => Ok(decode::typed::<$whole>(value, unknown)),)*
+                    _ => Err(value),
+                }
+            }
             /// As JSON without the revision: what a store that keeps bytes keeps.
             pub fn to_stored(&self) -> Vec<u8> {
                 let mut unversioned = self.clone();
@@ -474,84 +614,6 @@ macro_rules! typed_kinds {
     };
 }
 
-macro_rules! resource {
-    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
-        |$w:ident| $($rest:tt)*) => {
-        resource!({ type Renewal = (); }
-            $variant $whole, $konst, $hold_spec $spec, $hold_status $status, |$w| $($rest)*);
-    };
-    ({ $($renewal:tt)* } $variant:ident $whole:ty, $konst:ident,
-        $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
-        |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
-        impl Resource for $whole {
-            const KIND: Kind = Kind::$konst;
-            type Spec = $spec;
-            type Status = $status;
-            type SpecPart = $hold_spec<$spec>;
-            type StatusPart = $hold_status<$status>;
-            $($renewal)*
-            #[allow(unused_mut)]
-            fn split(self) -> (ObjectMeta, $spec, $status) {
-                let mut $w = self;
-                $split
-            }
-            fn join($meta: ObjectMeta, $s: &$spec, $st: &$status) -> Self {
-                $join
-            }
-            fn from_object(object: &Object) -> Option<&Obj<Self>> {
-                match object {
-                    Object::$variant(o) => Some(o),
-                    _ => None,
-                }
-            }
-            fn from_object_mut(object: &mut Object) -> Option<&mut Obj<Self>> {
-                match object {
-                    Object::$variant(o) => Some(o),
-                    _ => None,
-                }
-            }
-            fn into_object(obj: Obj<Self>) -> Object {
-                Object::$variant(obj)
-            }
-        }
-    };
-}
-
-/// A kind with optional spec and status of k8s-openapi's own types.
-macro_rules! spec_and_status {
-    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, Rc $spec, Rc $status,
-            |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
-            |meta, spec, status| Self {
-                metadata: meta,
-                spec: Some(spec.clone()),
-                status: (*status != Default::default()).then(|| status.clone()),
-            });
-    };
-}
-
-/// A kind whose whole type, with empty metadata, stands as its spec.
-macro_rules! flat {
-    ($variant:ident $whole:ty, $konst:ident) => {
-        resource!($variant $whole, $konst, Rc $whole, Inline (),
-            |w| { let meta = std::mem::take(&mut w.metadata); (meta, w, ()) },
-            |meta, spec, _status| { let mut w = spec.clone(); w.metadata = meta; w });
-    };
-}
-
-/// A kind whose spec holds a pod template, which is shared.
-macro_rules! templated {
-    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
-        resource!($variant $whole, $konst, Rc Templated<$spec>, Rc $status,
-            |w| (w.metadata, Templated::new(Option::from(w.spec).unwrap_or_default()), w.status.unwrap_or_default()),
-            |meta, spec, status| Self {
-                metadata: meta,
-                spec: spec.to_whole().into(),
-                status: (*status != Default::default()).then(|| status.clone()),
-            });
-    };
-}
-
 typed_kinds! {
     Pod core_v1::Pod, POD;
     Node core_v1::Node, NODE;
@@ -568,74 +630,11 @@ typed_kinds! {
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
 }
 
-resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Summarized PodStatus,
-|w| (w.metadata, BoundPodSpec::new(w.spec.unwrap_or_default()), w.status.map(PodStatus::new).unwrap_or_default()),
-|meta, spec, status| Self {
-    metadata: meta,
-    spec: Some(spec.to_whole()),
-    status: (*status != Default::default()).then(|| status.to_whole()),
-});
-resource!(Node core_v1::Node, NODE, Rc core_v1::NodeSpec, Inline ReportedNodeStatus,
-|w| (w.metadata, w.spec.unwrap_or_default(), ReportedNodeStatus::new(w.status.unwrap_or_default())),
-|meta, spec, status| Self {
-    metadata: meta,
-    spec: Some(spec.clone()),
-    status: Some(status.to_whole()).filter(|status| *status != Default::default()),
-});
-spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
-spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
-spec_and_status!(PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET,
-    policy_v1::PodDisruptionBudgetSpec, policy_v1::PodDisruptionBudgetStatus);
-resource!({
-        type Renewal = RenewTime;
-        fn take_renewal(spec: &mut coordination_v1::LeaseSpec) -> RenewTime {
-            spec.renew_time.take().into()
-        }
-        fn put_renewal(&mut self, renewal: RenewTime) {
-            let spec = self.spec.get_or_insert_default();
-            assert!(spec.renew_time.is_none(), "a renewal is written to Obj::renewal, not into the shared spec");
-            spec.renew_time = renewal.to_micro_time();
-        }
-    }
-    Lease coordination_v1::Lease, LEASE, Rc coordination_v1::LeaseSpec, Inline (),
-    |w| (w.metadata, w.spec.unwrap_or_default(), ()),
-    |meta, spec, _status| Self { metadata: meta, spec: Some(spec.clone()) });
-flat!(Endpoints core_v1::Endpoints, ENDPOINTS);
-flat!(EndpointSlice discovery_v1::EndpointSlice, ENDPOINT_SLICE);
-flat!(Event core_v1::Event, EVENT);
-flat!(ServiceAccount core_v1::ServiceAccount, SERVICE_ACCOUNT);
-templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CONTROLLER,
-    core_v1::ReplicationControllerSpec, core_v1::ReplicationControllerStatus);
-templated!(ReplicaSet apps_v1::ReplicaSet, REPLICA_SET, apps_v1::ReplicaSetSpec, apps_v1::ReplicaSetStatus);
-templated!(Deployment apps_v1::Deployment, DEPLOYMENT, apps_v1::DeploymentSpec, apps_v1::DeploymentStatus);
-
 impl Object {
     /// From JSON that names its `apiVersion` and `kind`, lenient as the wire is: unknown fields are dropped. See
     /// [`decode`] for strict reading of manifests.
     pub fn from_json(value: Value) -> Result<Object, String> {
         decode::lenient(value).map_err(|errors| errors.first().map(ToString::to_string).unwrap_or_default())
-    }
-
-    /// The pod spec that it is, or that its template holds.
-    pub fn pod_spec(&self) -> Option<&SharedPodSpec> {
-        match self {
-            Object::Pod(o) => Some(&o.spec.shared),
-            Object::Deployment(o) => Some(&o.spec.pod),
-            Object::ReplicaSet(o) => Some(&o.spec.pod),
-            Object::ReplicationController(o) => Some(&o.spec.pod),
-            _ => None,
-        }
-    }
-
-    /// Holds this pod spec in the place of the one that it has.
-    pub fn set_pod_spec(&mut self, pod: SharedPodSpec) {
-        match self {
-            Object::Pod(o) => o.spec_mut().shared = pod,
-            Object::Deployment(o) => o.spec_mut().pod = pod,
-            Object::ReplicaSet(o) => o.spec_mut().pod = pod,
-            Object::ReplicationController(o) => o.spec_mut().pod = pod,
-            _ => {}
-        }
     }
 
     /// Shares the pod spec of another object if it is equal.

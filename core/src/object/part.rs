@@ -11,6 +11,8 @@ pub trait Part: Clone + PartialEq + Debug + Deref<Target = <Self as Part>::Of> {
     type Of;
     /// Holds it.
     fn new(of: Self::Of) -> Self;
+    /// Held in the same place: nothing has changed. Otherwise it may be equal all the same.
+    fn shares(&self, other: &Self) -> bool;
     /// Held in the same place, or equal.
     fn same(&self, other: &Self) -> bool;
     /// For writing; copied if shared.
@@ -22,6 +24,10 @@ impl<T: Clone + PartialEq + Debug> Part for Rc<T> {
 
     fn new(of: T) -> Rc<T> {
         Rc::new(of)
+    }
+
+    fn shares(&self, other: &Rc<T>) -> bool {
+        Rc::ptr_eq(self, other)
     }
 
     fn same(&self, other: &Rc<T>) -> bool {
@@ -56,6 +62,10 @@ impl<T: Clone + PartialEq + Debug> Part for Inline<T> {
 
     fn new(of: T) -> Inline<T> {
         Inline(of)
+    }
+
+    fn shares(&self, other: &Inline<T>) -> bool {
+        self.0 == other.0
     }
 
     fn same(&self, other: &Inline<T>) -> bool {
@@ -132,6 +142,10 @@ impl<T: Summarize> Part for Summarized<T> {
 
     fn new(of: T) -> Summarized<T> {
         Summarized { shared: Rc::new(of), summary: Cell::new(None) }
+    }
+
+    fn shares(&self, other: &Summarized<T>) -> bool {
+        Rc::ptr_eq(&self.shared, &other.shared)
     }
 
     fn same(&self, other: &Summarized<T>) -> bool {

@@ -59,6 +59,10 @@ impl Part for SharedPodSpec {
         SharedPodSpec::from(spec)
     }
 
+    fn shares(&self, other: &SharedPodSpec) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     fn same(&self, other: &SharedPodSpec) -> bool {
         self == other
     }

@@ -280,12 +280,7 @@ impl Known {
         let kind = object.kind();
         let namespace = if kind.row().namespaced { meta.namespace.as_deref().unwrap_or("default") } else { "" };
         let key = ObjectKey::new(kind, namespace, meta.name.as_deref().unwrap_or(""));
-        let pod = match object {
-            Object::Deployment(d) => Some(&d.spec.pod),
-            Object::ReplicaSet(r) => Some(&r.spec.pod),
-            Object::ReplicationController(r) => Some(&r.spec.pod),
-            _ => None,
-        };
+        let pod = object.pod_spec().filter(|_| kind != Kind::POD);
         let containers = pod.map(|p| p.containers.iter().map(|c| c.name.clone()).collect()).unwrap_or_default();
         self.0.insert(key, containers);
     }

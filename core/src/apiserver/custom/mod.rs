@@ -18,7 +18,7 @@ use super::write::Deciding;
 use super::{ApiServer, Cache, Out};
 use crate::api::Status;
 use crate::machine::Now;
-use crate::object::structural::{Schema, at_path};
+use crate::object::structural::Schema;
 use crate::object::{
     Dynamic, FieldError, GroupVersion, Kind, KindInfo, KindRef, Kinds, Object, ObjectKey, Verbs, validation,
 };
@@ -203,16 +203,6 @@ impl Version {
         });
         let schema = value.pointer("/schema/openAPIV3Schema").map(Schema::parse);
         Version { name: text("/name").unwrap_or_default(), schema, scale }
-    }
-}
-
-/// The string value of a custom object's selectable field.
-pub(super) fn field(object: &Dynamic, path: &str) -> Option<String> {
-    match at_path(&object.body, object.status.as_deref(), path)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

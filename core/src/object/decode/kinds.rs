@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration_v1, apps::v1 as apps_v1,
     authentication::v1 as authentication_v1, authorization::v1 as authorization_v1, autoscaling::v2 as autoscaling_v2,
-    batch::v1 as batch_v1, certificates::v1 as certificates_v1, coordination::v1 as coordination_v1,
-    core::v1 as core_v1, discovery::v1 as discovery_v1, flowcontrol::v1 as flowcontrol_v1,
-    networking::v1 as networking_v1, node::v1 as node_v1, policy::v1 as policy_v1, rbac::v1 as rbac_v1,
-    resource::v1 as resource_v1, scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
+    batch::v1 as batch_v1, certificates::v1 as certificates_v1, core::v1 as core_v1, flowcontrol::v1 as flowcontrol_v1,
+    networking::v1 as networking_v1, node::v1 as node_v1, rbac::v1 as rbac_v1, resource::v1 as resource_v1,
+    scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions_v1;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration_v1;
@@ -21,9 +20,8 @@ use crate::object::{Dynamic, FieldError, Kind, KindRef, Obj, Object, Resource};
 
 macro_rules! read_as {
     ($kind:ident, $of:ident, $value:ident, $unknown:ident;
-     typed { $($typed:ident $whole:ty;)* } dynamic { $($dynamic:ident $other:ty;)* }) => {
+     dynamic { $($dynamic:ident $other:ty;)* }) => {
         match $kind {
-            $(Kind::$typed => typed::<$whole>($value, $unknown),)*
             $(Kind::$dynamic => dynamic::<$other>($kind, $of, $value, $unknown),)*
             Kind::SECRET => secret($of, $value, $unknown),
             // A kind without a type of its own is held as it came.
@@ -39,22 +37,11 @@ pub(super) fn read(
     value: Value,
     unknown: &mut Vec<DecodeError>,
 ) -> Result<Object, DecodeError> {
+    let value = match Object::read_typed(kind, value, unknown) {
+        Ok(read) => return read,
+        Err(value) => value,
+    };
     read_as! { kind, of, value, unknown;
-        typed {
-            POD core_v1::Pod;
-            NODE core_v1::Node;
-            LEASE coordination_v1::Lease;
-            NAMESPACE core_v1::Namespace;
-            SERVICE core_v1::Service;
-            ENDPOINTS core_v1::Endpoints;
-            ENDPOINT_SLICE discovery_v1::EndpointSlice;
-            EVENT core_v1::Event;
-            SERVICE_ACCOUNT core_v1::ServiceAccount;
-            REPLICATION_CONTROLLER core_v1::ReplicationController;
-            REPLICA_SET apps_v1::ReplicaSet;
-            DEPLOYMENT apps_v1::Deployment;
-            POD_DISRUPTION_BUDGET policy_v1::PodDisruptionBudget;
-        }
         dynamic {
             CONFIG_MAP core_v1::ConfigMap;
             PERSISTENT_VOLUME core_v1::PersistentVolume;
@@ -112,7 +99,8 @@ pub(super) fn read(
     }
 }
 
-fn typed<R: Resource + for<'de> Deserialize<'de>>(
+/// Reads a value as a type that machines read.
+pub(in crate::object) fn typed<R: Resource + for<'de> Deserialize<'de>>(
     value: Value,
     unknown: &mut Vec<DecodeError>,
 ) -> Result<Object, DecodeError> {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{Kind, KindInfo, KindRef, Kinds, Object};
 use crate::api::Status;
 
+pub(in crate::object) use kinds::typed;
 pub use quantity::{canonical, in_family_of, rounded_up};
 
 /// One thing in a manifest that cannot be read.

@@ -12,30 +12,17 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
+use super::{Dynamic, HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
 use rules::Defaults;
 
 /// Fills in what is missing, as the API server does on every write before validation.
 pub fn apply(object: &mut Object) {
-    match object {
-        Object::Pod(pod) => apply_pod(pod),
-        Object::Namespace(ns) => namespace(ns),
-        Object::Service(o) => fill_shared(&mut o.spec),
-        Object::Endpoints(o) => fill_shared(&mut o.spec),
-        Object::EndpointSlice(o) => fill_shared(&mut o.spec),
-        Object::ReplicationController(o) => {
-            templated(&mut o.spec);
-            replication_controller(o);
-        }
-        Object::ReplicaSet(o) => templated(&mut o.spec),
-        Object::Deployment(o) => templated(&mut o.spec),
-        Object::Dynamic(d) => json::apply(d),
-        Object::Node(_)
-        | Object::Lease(_)
-        | Object::Event(_)
-        | Object::ServiceAccount(_)
-        | Object::PodDisruptionBudget(_) => {}
-    }
+    object.apply_defaults();
+}
+
+/// The same for a kind that is held as JSON.
+pub(super) fn apply_dynamic(d: &mut Dynamic) {
+    json::apply(d);
 }
 
 /// Fills in a pod's spec (`SetDefaults_Pod`): what a template gets, requests from limits, service links and host ports.
@@ -53,13 +40,13 @@ pub fn template_spec(spec: &mut PodSpec) {
     spec.fill();
 }
 
-fn fill_shared<T: Defaults + Clone>(part: &mut Rc<T>) {
+pub(super) fn fill_shared<T: Defaults + Clone>(part: &mut Rc<T>) {
     if part.lacks() {
         Rc::make_mut(part).fill();
     }
 }
 
-fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
+pub(super) fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
     if spec.fields.lacks() {
         Rc::make_mut(spec).fields.fill();
     }
@@ -69,7 +56,7 @@ fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) {
 }
 
 /// A pod that is new is `Pending`, and its class of service is fixed from then on.
-fn apply_pod(pod: &mut Pod) {
+pub(super) fn apply_pod(pod: &mut Pod) {
     if pod_spec_lacks(&pod.spec.shared) {
         pod_spec(pod.spec_mut().shared.make_mut());
     }
@@ -82,7 +69,7 @@ fn apply_pod(pod: &mut Pod) {
 }
 
 /// The label of a namespace's own name; a new namespace is active and waits for its contents before it goes.
-fn namespace(ns: &mut Namespace) {
+pub(super) fn namespace(ns: &mut Namespace) {
     const NAME_LABEL: &str = "kubernetes.io/metadata.name";
     let name = ns.name();
     let labelled = ns.meta.labels.as_ref().and_then(|l| l.get(NAME_LABEL)).is_some_and(|l| l == name);
@@ -100,7 +87,7 @@ fn namespace(ns: &mut Namespace) {
 }
 
 /// A ReplicationController without selector or labels takes those of its template.
-fn replication_controller(rc: &mut ReplicationController) {
+pub(super) fn replication_controller(rc: &mut ReplicationController) {
     let Some(labels) = rc.spec.template_meta().and_then(|m| m.labels.as_ref()).filter(|l| !l.is_empty()) else {
         return;
     };

@@ -2,7 +2,7 @@
 //! anything, whether a shared value must be copied to be filled in.
 
 /// A value with defaults.
-pub(super) trait Defaults {
+pub(in crate::object) trait Defaults {
     /// Fills in what is missing. Idempotent.
     fn fill(&mut self);
     /// Whether [`fill`](Self::fill) would change anything.

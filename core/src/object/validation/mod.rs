@@ -14,22 +14,21 @@ mod mount;
 mod names;
 mod networking;
 mod path;
-mod pod;
+pub(super) mod pod;
 mod probe;
 mod resources;
 mod scheduling;
 mod security;
-mod service;
+pub(super) mod service;
 mod volume;
-mod workload;
-
-use std::rc::Rc;
+pub(super) mod workload;
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::NodeSpec;
+use k8s_openapi::api::discovery::v1::EndpointSlice as WholeSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
 
-use super::{ErrorKind, Event, FieldError, IntOrString, Object};
+use super::{Dynamic, ErrorKind, Event, FieldError, IntOrString, Object};
 use path::{Go, Path};
 
 pub use volume::volume_sources;
@@ -45,15 +44,7 @@ enum Owner {
 pub fn create(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::create(object, &mut errors);
-    match object {
-        Object::Pod(pod) => pod::create(pod, &mut errors),
-        Object::Event(event) => involved(event, &mut errors),
-        Object::Dynamic(d) => {
-            json::create(d, &mut errors);
-            json::of_new(d, &mut errors);
-        }
-        other => spec(other, &mut errors),
-    }
+    object.validate(&mut errors);
     errors
 }
 
@@ -75,35 +66,7 @@ pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     assert_eq!(new.kind(), old.kind(), "an update does not change the kind");
     meta::update(new, old, &mut errors);
-    match (new, old) {
-        (Object::Pod(n), Object::Pod(o)) => pod::update(n, o, &mut errors),
-        (Object::Service(n), Object::Service(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
-            service::create(&n.spec, &mut errors);
-            service::update(&n.spec, &o.spec, &mut errors);
-        }
-        (Object::Deployment(n), Object::Deployment(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
-            workload::deployment(&n.spec, &mut errors);
-            workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
-        }
-        (Object::ReplicaSet(n), Object::ReplicaSet(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
-            workload::replica_set(&n.spec, &mut errors);
-            workload::fixed_selector(&n.spec.selector, &o.spec.selector, &mut errors);
-        }
-        (Object::Node(n), Object::Node(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
-            node(&n.spec, &mut errors);
-            node_update(&n.spec, &o.spec, &mut errors);
-        }
-        (Object::EndpointSlice(n), Object::EndpointSlice(o)) if !Rc::ptr_eq(&n.spec, &o.spec) => {
-            service::slice(&n.spec, &mut errors);
-            let at = &Path::Root("addressType");
-            let show = |t: &String| Go(format!("{t:?}"));
-            meta::immutable(&n.spec.address_type, &o.spec.address_type, at, show, &mut errors);
-        }
-        (Object::Dynamic(n), Object::Dynamic(o)) => json::update(n, o, &mut errors),
-        (Object::Event(_), _) => {}
-        (n, o) if !same_spec_part(n, o) => spec(n, &mut errors),
-        _ => {}
-    }
+    new.validate_update(old, &mut errors);
     errors
 }
 
@@ -111,84 +74,36 @@ pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
 pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::update(new, old, &mut errors);
-    match (new, old) {
-        (Object::Pod(n), Object::Pod(o)) => pod::status_update(n, o, &mut errors),
-        (Object::ReplicaSet(n), _) => {
-            let s = &n.status;
-            let counts = [
-                ("replicas", Some(s.replicas)),
-                ("fullyLabeledReplicas", s.fully_labeled_replicas),
-                ("readyReplicas", s.ready_replicas),
-                ("availableReplicas", s.available_replicas),
-            ];
-            counted(&counts, s.replicas, &mut errors);
-            available(s.available_replicas, s.ready_replicas, &mut errors);
-        }
-        (Object::ReplicationController(n), _) => {
-            let s = &n.status;
-            let counts = [
-                ("replicas", Some(s.replicas)),
-                ("fullyLabeledReplicas", s.fully_labeled_replicas),
-                ("readyReplicas", s.ready_replicas),
-                ("availableReplicas", s.available_replicas),
-            ];
-            counted(&counts, s.replicas, &mut errors);
-            available(s.available_replicas, s.ready_replicas, &mut errors);
-        }
-        (Object::Deployment(n), _) => {
-            let s = &n.status;
-            let counts = [
-                ("replicas", s.replicas),
-                ("updatedReplicas", s.updated_replicas),
-                ("readyReplicas", s.ready_replicas),
-                ("availableReplicas", s.available_replicas),
-            ];
-            counted(&counts, s.replicas.unwrap_or(0), &mut errors);
-            available(s.available_replicas, s.ready_replicas, &mut errors);
-        }
-        _ => {}
-    }
+    new.validate_status_update(old, &mut errors);
     errors
 }
 
 /// Who is available is ready.
-fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
+pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
     if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {
         let detail = "cannot be greater than readyReplicas";
         errors.push(FieldError::invalid("status.availableReplicas", n, detail));
     }
 }
 
-/// Everything but metadata, for the kinds that have the same rules whenever they are written.
-fn spec(object: &Object, errors: &mut Vec<FieldError>) {
-    match object {
-        Object::Node(o) => node(&o.spec, errors),
-        Object::Lease(o) => lease(&o.spec, errors),
-        Object::Service(o) => service::create(&o.spec, errors),
-        Object::Endpoints(o) => service::endpoints(&o.spec, errors),
-        Object::EndpointSlice(o) => service::slice(&o.spec, errors),
-        Object::ReplicationController(o) => workload::replication_controller(&o.spec, errors),
-        Object::ReplicaSet(o) => workload::replica_set(&o.spec, errors),
-        Object::Deployment(o) => workload::deployment(&o.spec, errors),
-        Object::PodDisruptionBudget(o) => budget(&o.spec, errors),
-        Object::Dynamic(d) => json::create(d, errors),
-        Object::Pod(_) | Object::Namespace(_) | Object::Event(_) | Object::ServiceAccount(_) => {}
-    }
+/// The rules of a new object of a kind that is held as JSON.
+pub(super) fn dynamic(d: &Dynamic, errors: &mut Vec<FieldError>) {
+    json::create(d, errors);
+    json::of_new(d, errors);
 }
 
-/// Whether two objects share their spec. Where they don't, it may be equal all the same.
-fn same_spec_part(new: &Object, old: &Object) -> bool {
-    match (new, old) {
-        (Object::Lease(n), Object::Lease(o)) => Rc::ptr_eq(&n.spec, &o.spec),
-        (Object::Endpoints(n), Object::Endpoints(o)) => Rc::ptr_eq(&n.spec, &o.spec),
-        (Object::ReplicationController(n), Object::ReplicationController(o)) => Rc::ptr_eq(&n.spec, &o.spec),
-        (Object::PodDisruptionBudget(n), Object::PodDisruptionBudget(o)) => Rc::ptr_eq(&n.spec, &o.spec),
-        // What is left has been compared by `update`, or has nothing to check.
-        _ => true,
-    }
+/// What may change in an object of a kind that is held as JSON.
+pub(super) fn dynamic_update(new: &Dynamic, old: &Dynamic, errors: &mut Vec<FieldError>) {
+    json::update(new, old, errors);
 }
 
-fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut Vec<FieldError>) {
+/// A slice keeps the type of its addresses.
+pub(super) fn slice_update(new: &WholeSlice, old: &WholeSlice, errors: &mut Vec<FieldError>) {
+    let at = &Path::Root("addressType");
+    meta::immutable(&new.address_type, &old.address_type, at, |t| Go(format!("{t:?}")), errors);
+}
+
+pub(super) fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("status");
     for (field, n) in counts {
         not_negative(n.map(i64::from), &at.field(field), errors);
@@ -199,7 +114,7 @@ fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut Vec<FieldErr
     }
 }
 
-fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
+pub(super) fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     // Upstream's path, though taints are the spec's.
     scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &Path::Root("metadata").field("taints"), errors);
@@ -225,7 +140,7 @@ fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn node_update(new: &NodeSpec, old: &NodeSpec, errors: &mut Vec<FieldError>) {
+pub(super) fn node_update(new: &NodeSpec, old: &NodeSpec, errors: &mut Vec<FieldError>) {
     let was = old.pod_cidrs.as_deref().unwrap_or_default();
     if !was.is_empty() && new.pod_cidrs.as_deref().unwrap_or_default() != was {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
@@ -238,7 +153,7 @@ fn node_update(new: &NodeSpec, old: &NodeSpec, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn lease(spec: &LeaseSpec, errors: &mut Vec<FieldError>) {
+pub(super) fn lease(spec: &LeaseSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     if let Some(n) = spec.lease_duration_seconds.filter(|n| *n <= 0) {
         errors.push(FieldError::invalid(at.field("leaseDurationSeconds"), n, "must be greater than 0"));
@@ -246,7 +161,7 @@ fn lease(spec: &LeaseSpec, errors: &mut Vec<FieldError>) {
     not_negative(spec.lease_transitions.map(i64::from), &at.field("leaseTransitions"), errors);
 }
 
-fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError>) {
+pub(super) fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
         let shown = Go(serde_json::to_string(spec).expect("a k8s-openapi type is JSON"));
@@ -267,7 +182,7 @@ fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError>) {
 }
 
 /// An event is kept in the namespace of the object that it is about; `default` for those without one.
-fn involved(event: &Event, errors: &mut Vec<FieldError>) {
+pub(super) fn involved(event: &Event, errors: &mut Vec<FieldError>) {
     let about = event.spec.involved_object.namespace.as_deref().unwrap_or("");
     let own = event.namespace();
     if (about.is_empty() && own != "default" && !own.is_empty()) || (!about.is_empty() && about != own) {

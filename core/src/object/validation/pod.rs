@@ -12,7 +12,7 @@ use super::{Owner, container, meta, names, one_of, push_all, scheduling, securit
 use crate::object::{ContainerStatus, FieldError, Labels, Pod, is_restartable_init};
 
 /// A pod's own rules beyond those of its metadata (`ValidatePodCreate`).
-pub(super) fn create(pod: &Pod, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn create(pod: &Pod, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     let annotations = pod.meta.annotations.as_ref();
     let path = Path::Root("metadata");
@@ -257,7 +257,7 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
      tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// `ValidatePodUpdate`. A shared spec is the same spec.
-pub(super) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
     if !Rc::ptr_eq(&new.meta, &old.meta) {
         let at = Path::Root("metadata");
         annotations(new.meta.annotations.as_ref(), &new.spec.shared, &at.field("annotations"), errors);
@@ -436,7 +436,7 @@ fn changed_fields(n: &PodSpec, n_node: Option<&str>, o: &PodSpec, o_node: Option
 }
 
 /// `ValidatePodStatusUpdate`: the class of service stays, and so does a container that is not to be started again.
-pub(super) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
     if new.status.is_held_as(&old.status) {
         return;
     }

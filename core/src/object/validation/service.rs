@@ -13,7 +13,7 @@ use crate::object::FieldError;
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// `ValidateService`.
-pub(super) fn create(s: &ServiceSpec, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn create(s: &ServiceSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     let type_ = s.type_.as_deref().unwrap_or("");
     let headless = first_ip(s) == "None";
@@ -198,7 +198,7 @@ fn policies(s: &ServiceSpec, type_: &str, at: &Path<'_>, errors: &mut Vec<FieldE
 }
 
 /// An address once assigned stays, unless the service's type gives it up.
-pub(super) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut Vec<FieldError>) {
     let external = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
     let (now, was) = (first_ip(new), first_ip(old));
     if !external(new) && !external(old) && !was.is_empty() && !now.is_empty() && now != was {
@@ -210,7 +210,7 @@ pub(super) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut Vec<Fiel
 }
 
 /// `ValidateEndpoints`.
-pub(super) fn endpoints(e: &Endpoints, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn endpoints(e: &Endpoints, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("subsets");
     for (i, s) in e.subsets.iter().flatten().enumerate() {
         let at = at.index(i);
@@ -249,7 +249,7 @@ const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20_000;
 
 /// `ValidateEndpointSlice`.
-pub(super) fn slice(e: &EndpointSlice, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn slice(e: &EndpointSlice, errors: &mut Vec<FieldError>) {
     let family = e.address_type.as_str();
     if family.is_empty() {
         errors.push(FieldError::required("addressType", ""));

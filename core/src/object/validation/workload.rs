@@ -16,7 +16,7 @@ use crate::object::{FieldError, IntOrString, LabelSelector, ObjectMeta, Selector
 pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 
 /// `ValidateDeploymentSpec`.
-pub(super) fn deployment(d: &Templated<DeploymentSpec>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn deployment(d: &Templated<DeploymentSpec>, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     not_negative(d.replicas.map(i64::from), &at.field("replicas"), errors);
     selected_template(&d.selector, "deployment", d.template_meta(), &d.pod, at, errors);
@@ -104,7 +104,7 @@ pub(super) fn at_most_all(v: &IntOrString, at: &Path<'_>, errors: &mut Vec<Field
 }
 
 /// `ValidateReplicaSetSpec`.
-pub(super) fn replica_set(r: &Templated<ReplicaSetSpec>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn replica_set(r: &Templated<ReplicaSetSpec>, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     not_negative(r.replicas.map(i64::from), &at.field("replicas"), errors);
     not_negative(r.min_ready_seconds.map(i64::from), &at.field("minReadySeconds"), errors);
@@ -118,7 +118,10 @@ pub(super) fn replica_set(r: &Templated<ReplicaSetSpec>, errors: &mut Vec<FieldE
 }
 
 /// `ValidateReplicationControllerSpec`.
-pub(super) fn replication_controller(r: &Templated<ReplicationControllerSpec>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn replication_controller(
+    r: &Templated<ReplicationControllerSpec>,
+    errors: &mut Vec<FieldError>,
+) {
     let at = &Path::Root("spec");
     not_negative(r.min_ready_seconds.map(i64::from), &at.field("minReadySeconds"), errors);
     let none = BTreeMap::new();
@@ -326,7 +329,7 @@ fn rolling_daemons(r: &RollingUpdateDaemonSet, at: &Path<'_>, errors: &mut Vec<F
 }
 
 /// A selector that may not change.
-pub(super) fn fixed_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn fixed_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     meta::immutable(new, old, &at.field("selector"), Go::selector, errors);
 }

@@ -1,0 +1,119 @@
+//! Service. Source: `pkg/registry/core/service/strategy.go`.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use k8s_openapi::api::core::v1 as core_v1;
+
+use super::{Strategy, text};
+use crate::object::validation::service;
+use crate::object::{FieldError, Kind, Obj, Object, ObjectMeta, Resource, Service, defaults};
+
+spec_and_status!(Service core_v1::Service, SERVICE, core_v1::ServiceSpec, core_v1::ServiceStatus);
+
+impl Service {
+    fn type_or_default(&self) -> &str {
+        self.spec.type_.as_deref().unwrap_or("ClusterIP")
+    }
+
+    /// Whether its type has a cluster IP.
+    pub fn wants_ip(&self) -> bool {
+        self.type_or_default() != "ExternalName"
+    }
+
+    /// Whether its type has node ports.
+    pub fn wants_ports(&self) -> bool {
+        match self.type_or_default() {
+            "NodePort" => true,
+            "LoadBalancer" => self.spec.allocate_load_balancer_node_ports != Some(false),
+            _ => false,
+        }
+    }
+
+    /// Whether its type has a port for health checks of nodes.
+    pub fn wants_health_port(&self) -> bool {
+        self.type_or_default() == "LoadBalancer" && self.spec.external_traffic_policy.as_deref() == Some("Local")
+    }
+}
+
+/// Whether a port has no node port yet.
+pub fn lacks_node_port(port: &core_v1::ServicePort) -> bool {
+    port.node_port.unwrap_or(0) == 0
+}
+
+impl Strategy for core_v1::Service {
+    /// What a client leaves out of an update stays as it was allocated, and what the type no longer needs goes
+    /// (`patchAllocatedValues`, `dropTypeDependentFields`).
+    fn prepare_for_update(new: &mut Service, old: &Service) {
+        if Rc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
+            return;
+        }
+        keep_ip(new, old);
+        keep_ports(new, old);
+    }
+
+    fn apply_defaults(object: &mut Service) {
+        defaults::fill_shared(&mut object.spec);
+    }
+
+    fn validate(object: &Service, errors: &mut Vec<FieldError>) {
+        service::create(&object.spec, errors);
+    }
+
+    fn validate_update(new: &Service, old: &Service, errors: &mut Vec<FieldError>) {
+        if !Rc::ptr_eq(&new.spec, &old.spec) {
+            service::create(&new.spec, errors);
+            service::update(&new.spec, &old.spec, errors);
+        }
+    }
+
+    fn field<'a>(object: &'a Service, path: &str) -> Option<Cow<'a, str>> {
+        match path {
+            "spec.clusterIP" => text(object.spec.cluster_ip.as_deref()),
+            _ => text(object.spec.type_.as_deref()),
+        }
+    }
+}
+
+fn keep_ip(new: &mut Service, old: &Service) {
+    let before = &old.spec;
+    if old.wants_ip() && new.wants_ip() {
+        if new.spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
+            new.spec_mut().cluster_ip.clone_from(&before.cluster_ip);
+        }
+        if new.spec.cluster_ips.is_none() && new.spec.cluster_ip == before.cluster_ip {
+            new.spec_mut().cluster_ips.clone_from(&before.cluster_ips);
+        }
+    }
+    if old.wants_ip() && !new.wants_ip() && new.spec.cluster_ip == before.cluster_ip {
+        let spec = new.spec_mut();
+        spec.cluster_ip = None;
+        spec.cluster_ips = None;
+        spec.ip_families = None;
+        spec.ip_family_policy = None;
+    }
+}
+
+fn keep_ports(new: &mut Service, old: &Service) {
+    let before = &old.spec;
+    if old.wants_ports() && new.wants_ports() {
+        for port in new.spec_mut().ports.iter_mut().flatten().filter(|p| lacks_node_port(p)) {
+            let same = before.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
+            port.node_port = same.and_then(|o| o.node_port);
+        }
+    }
+    if old.wants_ports() && !new.wants_ports() {
+        for port in new.spec_mut().ports.iter_mut().flatten() {
+            if before.ports.iter().flatten().any(|o| o.node_port == port.node_port) {
+                port.node_port = None;
+            }
+        }
+    }
+    if old.wants_health_port() {
+        if !new.wants_health_port() {
+            new.spec_mut().health_check_node_port = None;
+        } else if new.spec.health_check_node_port.unwrap_or(0) == 0 {
+            new.spec_mut().health_check_node_port = before.health_check_node_port;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! How the kinds that machines read as a type are taken apart, as macros: a row each in the files of
+//! [`strategy`](super::strategy).
+
+macro_rules! resource {
+    ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
+        |$w:ident| $($rest:tt)*) => {
+        resource!({ type Renewal = (); }
+            $variant $whole, $konst, $hold_spec $spec, $hold_status $status, |$w| $($rest)*);
+    };
+    ({ $($renewal:tt)* } $variant:ident $whole:ty, $konst:ident,
+        $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
+        |$w:ident| $split:expr, |$meta:ident, $s:ident, $st:ident| $join:expr) => {
+        impl Resource for $whole {
+            const KIND: Kind = Kind::$konst;
+            type Spec = $spec;
+            type Status = $status;
+            type SpecPart = $hold_spec<$spec>;
+            type StatusPart = $hold_status<$status>;
+            $($renewal)*
+            #[allow(unused_mut)]
+            fn split(self) -> (ObjectMeta, $spec, $status) {
+                let mut $w = self;
+                $split
+            }
+            fn join($meta: ObjectMeta, $s: &$spec, $st: &$status) -> Self {
+                $join
+            }
+            fn from_object(object: &Object) -> Option<&Obj<Self>> {
+                match object {
+                    Object::$variant(o) => Some(o),
+                    _ => None,
+                }
+            }
+            fn from_object_mut(object: &mut Object) -> Option<&mut Obj<Self>> {
+                match object {
+                    Object::$variant(o) => Some(o),
+                    _ => None,
+                }
+            }
+            fn into_object(obj: Obj<Self>) -> Object {
+                Object::$variant(obj)
+            }
+        }
+    };
+}
+
+/// A kind with optional spec and status of k8s-openapi's own types.
+macro_rules! spec_and_status {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
+        resource!($variant $whole, $konst, Rc $spec, Rc $status,
+            |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
+            |meta, spec, status| Self {
+                metadata: meta,
+                spec: Some(spec.clone()),
+                status: (*status != Default::default()).then(|| status.clone()),
+            });
+    };
+}
+
+/// A kind whose whole type, with empty metadata, stands as its spec.
+macro_rules! flat {
+    ($variant:ident $whole:ty, $konst:ident) => {
+        resource!($variant $whole, $konst, Rc $whole, Inline (),
+            |w| { let meta = std::mem::take(&mut w.metadata); (meta, w, ()) },
+            |meta, spec, _status| { let mut w = spec.clone(); w.metadata = meta; w });
+    };
+}
+
+/// A kind whose spec holds a pod template, which is shared.
+macro_rules! templated {
+    ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
+        resource!($variant $whole, $konst, Rc Templated<$spec>, Rc $status,
+            |w| (w.metadata, Templated::new(Option::from(w.spec).unwrap_or_default()), w.status.unwrap_or_default()),
+            |meta, spec, status| Self {
+                metadata: meta,
+                spec: spec.to_whole().into(),
+                status: (*status != Default::default()).then(|| status.clone()),
+            });
+    };
+}
