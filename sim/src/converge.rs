@@ -1,11 +1,10 @@
 //! Convergence: whether the cluster has reached the declared state, and if not, why.
 
 use k8s_openapi::api::core::v1 as core_v1;
-use serde_json::Value;
 
 use skeg_core::object::{
-    ContainerState, Dynamic, Kind, Object, ObjectKey, Pod, Selector, Text, controller_of, is_node_ready, is_pod_ready,
-    is_pod_terminal, pod_phase,
+    ContainerState, DaemonSet, Job, Kind, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet, Text,
+    controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_phase,
 };
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
@@ -138,7 +137,9 @@ fn may_vanish(store: &MemoryStore, key: &ObjectKey, declared: &Declared) -> bool
     match key.kind {
         _ if declared.of_controller => true,
         Kind::EVENT => true,
-        Kind::JOB => !declared.object.to_json()["spec"]["ttlSecondsAfterFinished"].is_null(),
+        Kind::JOB => {
+            matches!(&*declared.object, Object::Job(job) if job.spec.ttl_seconds_after_finished.is_some())
+        }
         Kind::REPLICA_SET => objects(store, Kind::DEPLOYMENT).any(selects),
         Kind::POD => objects(store, Kind::REPLICA_SET).chain(objects(store, Kind::REPLICATION_CONTROLLER)).any(selects),
         _ => false,
@@ -200,8 +201,9 @@ fn lagging(object: &Object) -> Option<String> {
                 vec![("replicas", s.replicas), ("ready", n(s.ready_replicas)), ("available", n(s.available_replicas))];
             (s.observed_generation, n(r.spec.replicas.or(Some(1))), counts)
         }
-        Object::Dynamic(dynamic) if dynamic.kind == Kind::JOB => return job_lags(dynamic),
-        Object::Dynamic(dynamic) => return set_lags(dynamic),
+        Object::Job(job) => return job_lags(job),
+        Object::StatefulSet(set) => return stateful_set_lags(set),
+        Object::DaemonSet(set) => return daemon_set_lags(set),
         _ => return None,
     };
     if let Object::Deployment(d) = object
@@ -223,57 +225,70 @@ fn shortfall<N: std::fmt::Display>(wanted: N, counts: &[(&str, N)]) -> String {
     format!("{wanted} wanted: {}", list.join(", "))
 }
 
-/// A number in an object's spec or status; `None` if it is not set.
-fn number(part: Option<&Value>, path: &str) -> Option<i64> {
-    part?.pointer(path)?.as_i64()
+/// What is missing in the status of a StatefulSet, as for `kubectl rollout status`; `None` if nothing is.
+fn stateful_set_lags(set: &StatefulSet) -> Option<String> {
+    let (spec, status) = (&set.spec, &set.status);
+    let strategy = spec.update_strategy.as_ref();
+    let partition = strategy.and_then(|s| s.rolling_update.as_ref()?.partition).unwrap_or(0);
+    let wanted = spec.replicas.unwrap_or(1);
+    let counts = [
+        ("replicas", status.replicas),
+        ("ready", status.ready_replicas.unwrap_or(0)),
+        ("available", status.available_replicas.unwrap_or(0)),
+    ];
+    let rolls = strategy.and_then(|s| s.type_.as_deref()) != Some("OnDelete");
+    let least_updated = if rolls { wanted - partition } else { 0 };
+    let updated = status.updated_replicas.unwrap_or(0);
+    set_lags(&set.meta, status.observed_generation, wanted, &counts, updated, least_updated)
 }
 
-/// What is missing in the status of a StatefulSet or DaemonSet, as for `kubectl rollout status`; `None` if nothing is.
-fn set_lags(set: &Dynamic) -> Option<String> {
-    let (spec, status) = (set.body.get("spec"), set.status.as_deref());
-    let of = |path: &str| number(status, path).unwrap_or(0);
-    let generation = set.meta.generation.unwrap_or(0);
-    if of("/observedGeneration") < generation {
+/// What is missing in the status of a DaemonSet; `None` if nothing is.
+fn daemon_set_lags(set: &DaemonSet) -> Option<String> {
+    let status = &set.status;
+    let wanted = status.desired_number_scheduled;
+    let counts = [
+        ("scheduled", status.current_number_scheduled),
+        ("ready", status.number_ready),
+        ("available", status.number_available.unwrap_or(0)),
+    ];
+    let strategy = set.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref());
+    let least_updated = if strategy == Some("OnDelete") { 0 } else { wanted };
+    let updated = status.updated_number_scheduled.unwrap_or(0);
+    set_lags(&set.meta, status.observed_generation, wanted, &counts, updated, least_updated)
+}
+
+fn set_lags(
+    meta: &ObjectMeta,
+    observed: Option<i64>,
+    wanted: i32,
+    counts: &[(&str, i32)],
+    updated: i32,
+    least_updated: i32,
+) -> Option<String> {
+    let generation = meta.generation.unwrap_or(0);
+    if observed.unwrap_or(0) < generation {
         return Some(format!("generation {generation} is not observed yet"));
     }
-    let strategy = spec.and_then(|s| s.pointer("/updateStrategy/type")).and_then(Value::as_str);
-    let rolls = strategy != Some("OnDelete");
-    let (wanted, mut counts, updated, held) = if set.kind == Kind::STATEFUL_SET {
-        let wanted = number(spec, "/replicas").unwrap_or(1);
-        let held = number(spec, "/updateStrategy/rollingUpdate/partition").unwrap_or(0);
-        let counts = vec![
-            ("replicas", of("/replicas")),
-            ("ready", of("/readyReplicas")),
-            ("available", of("/availableReplicas")),
-        ];
-        (wanted, counts, of("/updatedReplicas"), held)
-    } else {
-        let counts = vec![
-            ("scheduled", of("/currentNumberScheduled")),
-            ("ready", of("/numberReady")),
-            ("available", of("/numberAvailable")),
-        ];
-        (of("/desiredNumberScheduled"), counts, of("/updatedNumberScheduled"), 0)
-    };
-    let well = counts.iter().all(|(_, n)| *n == wanted) && (!rolls || updated >= wanted - held);
-    counts.push(("updated", updated));
-    (!well).then(|| shortfall(wanted, &counts))
+    if counts.iter().all(|(_, n)| *n == wanted) && updated >= least_updated {
+        return None;
+    }
+    let counts: Vec<_> = counts.iter().copied().chain([("updated", updated)]).collect();
+    Some(shortfall(wanted, &counts))
 }
 
 /// Why a Job has not finished; `None` if it has, or is suspended.
-fn job_lags(job: &Dynamic) -> Option<String> {
-    let (spec, status) = (job.body.get("spec"), job.status.as_deref());
-    let conditions = status.and_then(|s| s.get("conditions")).and_then(Value::as_array);
-    let holds = |type_: &str| conditions.into_iter().flatten().find(|c| c["type"] == type_ && c["status"] == "True");
+fn job_lags(job: &Job) -> Option<String> {
+    let status = &job.status;
+    let holds = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
     if let Some(failed) = holds("Failed") {
-        let text = |field: &str| failed[field].as_str().unwrap_or("").to_owned();
-        return Some(format!("it has failed: {}: {}", text("reason"), text("message")));
+        let (reason, message) = (failed.reason.as_deref(), failed.message.as_deref());
+        return Some(format!("it has failed: {}: {}", reason.unwrap_or(""), message.unwrap_or("")));
     }
-    if holds("Complete").is_some() || spec.is_some_and(|s| s["suspend"] == true) {
+    if holds("Complete").is_some() || job.spec.suspend == Some(true) {
         return None;
     }
-    let of = |path: &str| number(status, path).unwrap_or(0);
-    let (active, succeeded, failed) = (of("/active"), of("/succeeded"), of("/failed"));
+    let n = |count: Option<i32>| count.unwrap_or(0);
+    let (active, succeeded, failed) = (n(status.active), n(status.succeeded), n(status.failed));
     Some(format!("it has not ended: {active} active, {succeeded} succeeded, {failed} failed"))
 }
 
@@ -425,13 +440,8 @@ fn desired_and_ready(object: &Object) -> (i32, i32) {
         Object::Deployment(o) => (o.spec.replicas, o.status.ready_replicas),
         Object::ReplicaSet(o) => (o.spec.replicas, o.status.ready_replicas),
         Object::ReplicationController(o) => (o.spec.replicas, o.status.ready_replicas),
-        Object::Dynamic(o) => {
-            let of = |path: &str| number(o.status.as_deref(), path).map(|n| n as i32);
-            match o.kind {
-                Kind::STATEFUL_SET => (number(o.body.get("spec"), "/replicas").map(|n| n as i32), of("/readyReplicas")),
-                _ => (Some(of("/desiredNumberScheduled").unwrap_or(0)), of("/numberReady")),
-            }
-        }
+        Object::StatefulSet(o) => (o.spec.replicas, o.status.ready_replicas),
+        Object::DaemonSet(o) => (Some(o.status.desired_number_scheduled), Some(o.status.number_ready)),
         other => unreachable!("{:?} is no workload", other.kind()),
     };
     (desired.unwrap_or(1), ready.unwrap_or(0))

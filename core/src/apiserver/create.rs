@@ -3,7 +3,7 @@
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status};
 use crate::limits;
-use crate::object::{FieldError, Kind, Object, ObjectKey};
+use crate::object::{FieldError, Object, ObjectKey};
 use crate::store::StoreKey;
 
 /// Longest prefix of a generated name (`maxGeneratedNameLength`): names have 63 characters, five of them random.
@@ -38,11 +38,6 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         object.prepare_for_create();
-        if let Object::Dynamic(job) = &mut object
-            && job.kind == Kind::JOB
-        {
-            super::job::select_own_pods(job);
-        }
         match self.shape_new(&mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => custom.admit_new(&written, &object).map_err(Decision::refuse)?,
             None => self.admit_new(write, &mut object)?,

@@ -22,7 +22,6 @@ mod eviction;
 mod fields;
 mod housekeeping;
 mod inflight;
-mod job;
 mod list;
 mod namespace;
 mod pod;

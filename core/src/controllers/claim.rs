@@ -8,7 +8,36 @@ use serde_json::{Value, json};
 
 use super::Write;
 use crate::api::{Patch, Subresource};
-use crate::object::{Meta, Obj, Object, ObjectKey, OwnerReference, Resource, Revision, Selector, controller_of};
+use crate::client::{Change, Views};
+use crate::object::{Kind, Meta, Obj, Object, ObjectKey, OwnerReference, Resource, Revision, Selector, controller_of};
+
+/// The owners of a kind that a change of a dependant concerns: those that control it or did, and, where nobody controls
+/// it now, those that may adopt it (`adopts`, asked of each owner in the namespace).
+pub(super) fn concerned(
+    owner: Kind,
+    change: &Change,
+    views: &Views,
+    adopts: impl Fn(&Object, &Object) -> bool,
+    keys: &mut Vec<ObjectKey>,
+) {
+    let kind_name = &*owner.row().kind;
+    for object in change.old.iter().chain(change.new.iter()) {
+        let Some(reference) = controller_of(object.meta()).filter(|r| r.kind == kind_name) else { continue };
+        let (namespace, name) = (object.namespace(), &reference.name);
+        if !keys.iter().any(|key| key.is(owner, namespace, name)) {
+            let known = views.view(owner).key(namespace, name).cloned();
+            keys.push(known.unwrap_or_else(|| ObjectKey::new(owner, namespace, name)));
+        }
+    }
+    let orphan = change.new.as_ref().filter(|o| controller_of(o.meta()).is_none() && !o.is_deleting());
+    if let Some(orphan) = orphan.filter(|o| o.labels().is_some_and(|l| !l.is_empty())) {
+        for object in views.view(owner).namespace(orphan.namespace()) {
+            if adopts(object, orphan) && !keys.contains(object.key_ref()) {
+                keys.push(object.key());
+            }
+        }
+    }
+}
 
 /// The owner reference of the managing owner (`metav1.NewControllerRef`).
 pub(super) fn controller_ref(owner: &Object) -> OwnerReference {

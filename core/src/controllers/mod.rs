@@ -34,7 +34,6 @@ mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
 mod ttl_after_finished;
-mod whole;
 #[cfg(test)]
 pub(crate) mod workload_world;
 

@@ -7,7 +7,7 @@ use crate::api::{Patch, Propagation, Status, Subresource};
 use crate::client::{Change, Index, Views};
 use crate::limits;
 use crate::machine::Now;
-use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision};
+use crate::object::{Kind, KindInfo, Obj, Object, ObjectKey, Resource, Revision};
 use crate::read_ahead::Step;
 
 /// A kind that a controller reads, and the indexes that it uses.
@@ -120,6 +120,16 @@ pub enum Write {
 }
 
 impl Write {
+    /// Gives an object this status; `None` if it has it already.
+    pub fn status<R: Resource>(object: &Obj<R>, status: R::Status) -> Option<Write> {
+        if *object.status == status {
+            return None;
+        }
+        let mut copy = object.clone();
+        copy.set_status(status);
+        Some(Write::Update(R::into_object(copy), Subresource::Status))
+    }
+
     /// The failure of [`Write::ExpectEmpty`] if `count` objects are left; the plan is retried later.
     pub fn not_empty(of: &KindInfo, count: u64) -> Status {
         let message = format!("{}. has {count} resource instances", of.qualified());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1 as batch_v1;
 
 use super::job::is_finished;
-use super::{Controller, Plan, Watched, Write, whole};
+use super::{Controller, Plan, Watched, Write};
 use crate::api::Propagation;
 use crate::client::{Change, Views};
 use crate::machine::{Now, Wall};
@@ -35,11 +35,10 @@ impl Controller for TtlAfterFinishedController {
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(object) = views.view(Kind::JOB).get(key).filter(|o| !o.is_deleting()) else { return plan };
-        let Some(job) = whole::read::<batch_v1::Job>(object) else { return plan };
-        let (spec, status) = (job.spec.unwrap_or_default(), job.status.unwrap_or_default());
-        let Some(ttl) = spec.ttl_seconds_after_finished.filter(|_| is_finished(&status)) else { return plan };
-        let ended = status.conditions.iter().flatten();
+        let Some(job) = views.get::<batch_v1::Job>(key).filter(|j| !j.meta.is_deleting()) else { return plan };
+        let finished = is_finished(&job.status);
+        let Some(ttl) = job.spec.ttl_seconds_after_finished.filter(|_| finished) else { return plan };
+        let ended = job.status.conditions.iter().flatten();
         let ended = ended.filter(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True");
         let Some(ended) = ended.filter_map(|c| c.last_transition_time.as_ref()).map(Wall::from_time).next() else {
             return plan;
@@ -49,8 +48,8 @@ impl Controller for TtlAfterFinishedController {
         if left.is_zero() {
             plan.writes.push(Write::Delete {
                 key: key.clone(),
-                uid: object.uid().into(),
-                rv: Some(object.rv()),
+                uid: job.uid().into(),
+                rv: Some(job.rv),
                 grace_seconds: None,
                 propagation: Some(Propagation::Foreground),
             });

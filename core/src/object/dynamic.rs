@@ -4,13 +4,10 @@ use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::structural::at_path;
-use super::{
-    Kind, KindRef, LabelSelector, Meta, ObjectMeta, Replicas, Revision, Selector, put_revision, shrink, take_revision,
-};
+use super::{Kind, KindRef, Meta, ObjectMeta, Revision, put_revision, shrink, take_revision};
 
 /// An object of a kind without a typed form inside Skeg. A clone copies one counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,36 +134,12 @@ impl Dynamic {
 
     /// The text of a selectable field, by its path; `None` where there is no text, number or flag.
     pub(super) fn field(&self, path: &str) -> Option<Cow<'_, str>> {
-        if self.kind == Kind::JOB && path == "status.successful" {
-            let count = self.status.as_ref().and_then(|s| s.get("succeeded")).and_then(Value::as_i64);
-            return Some(Cow::Owned(count.unwrap_or(0).to_string()));
-        }
         match at_path(&self.body, self.status.as_deref(), path)? {
             Value::String(text) => Some(Cow::Borrowed(text)),
             Value::Number(number) => Some(Cow::Owned(number.to_string())),
             Value::Bool(flag) => Some(Cow::Owned(flag.to_string())),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         }
-    }
-
-    /// How many replicas it wants; `None` for kinds that have none, and for custom ones.
-    pub(super) fn replicas(&self) -> Option<i32> {
-        let scaled = self.kind == Kind::STATEFUL_SET;
-        scaled.then(|| self.count(".spec.replicas").unwrap_or(1))
-    }
-
-    /// What `/scale` shows, as [`replicas`](Self::replicas).
-    pub(super) fn scale(&self) -> Option<Replicas> {
-        let wanted = self.replicas()?;
-        let selector = at_path(&self.body, None, ".spec.selector").cloned().unwrap_or_default();
-        let selector = LabelSelector::deserialize(selector).unwrap_or_default();
-        let selector = Selector::from_label_selector(&selector).map(|s| s.to_string()).unwrap_or_default();
-        Some(Replicas { wanted, current: self.count(".status.replicas").unwrap_or(0), selector })
-    }
-
-    /// Sets how many replicas it wants.
-    pub(super) fn set_replicas(&mut self, replicas: i32) {
-        self.set_count(".spec.replicas", replicas);
     }
 
     /// The number at a simple JSON path.

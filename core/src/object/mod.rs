@@ -46,8 +46,10 @@ pub mod validation;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
-use k8s_openapi::api::{discovery::v1 as discovery_v1, policy::v1 as policy_v1};
+use k8s_openapi::api::{
+    apps::v1 as apps_v1, batch::v1 as batch_v1, coordination::v1 as coordination_v1, core::v1 as core_v1,
+    discovery::v1 as discovery_v1, policy::v1 as policy_v1,
+};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, OwnerReference, Time};
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
@@ -466,8 +468,7 @@ macro_rules! typed_kinds {
             pub fn orphans_by_default(&self) -> bool {
                 match self {
                     $(Object::$variant(_) => <$whole as Strategy>::ORPHANS_BY_DEFAULT,)*
-                    // The first Jobs knew no garbage collector.
-                    Object::Dynamic(d) => d.kind == Kind::JOB,
+                    Object::Dynamic(_) => false,
                 }
             }
             /// Takes what `/finalize` changes from the object that was sent.
@@ -531,21 +532,21 @@ macro_rules! typed_kinds {
             pub fn replicas(&self) -> Option<i32> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::replicas(o),)*
-                    Object::Dynamic(d) => d.replicas(),
+                    Object::Dynamic(_) => None,
                 }
             }
             /// What `/scale` shows; `None` for kinds that have none, and for custom ones, whose definition says where.
             pub fn scale(&self) -> Option<Replicas> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::scale(o),)*
-                    Object::Dynamic(d) => d.scale(),
+                    Object::Dynamic(_) => None,
                 }
             }
             /// Sets how many replicas it wants. Panics for kinds that have none.
             pub fn set_replicas(&mut self, replicas: i32) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::set_replicas(o, replicas),)*
-                    Object::Dynamic(d) => d.set_replicas(replicas),
+                    Object::Dynamic(d) => panic!("a {} has its replicas where its definition says", d.kind),
                 }
             }
             /// The pod spec that it is, or that its template holds.
@@ -628,6 +629,11 @@ typed_kinds! {
     ReplicaSet apps_v1::ReplicaSet, REPLICA_SET;
     Deployment apps_v1::Deployment, DEPLOYMENT;
     PodDisruptionBudget policy_v1::PodDisruptionBudget, POD_DISRUPTION_BUDGET;
+    StatefulSet apps_v1::StatefulSet, STATEFUL_SET;
+    DaemonSet apps_v1::DaemonSet, DAEMON_SET;
+    ControllerRevision apps_v1::ControllerRevision, CONTROLLER_REVISION;
+    Job batch_v1::Job, JOB;
+    CronJob batch_v1::CronJob, CRON_JOB;
 }
 
 impl Object {

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+use k8s_openapi::api::{apps::v1 as apps_v1, batch::v1 as batch_v1, core::v1 as core_v1};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::SharedPodSpec;
@@ -18,41 +18,41 @@ pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
     fn has_template(&self) -> bool;
 }
 
-impl HasTemplate for apps_v1::DeploymentSpec {
-    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
-        &mut self.template
-    }
-    fn template_meta(&self) -> Option<&ObjectMeta> {
-        self.template.metadata.as_ref()
-    }
-    fn has_template(&self) -> bool {
-        true
-    }
+/// A spec whose template is always there.
+macro_rules! has_template {
+    ($($spec:ty),*) => {
+        $(impl HasTemplate for $spec {
+            fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
+                &mut self.template
+            }
+            fn template_meta(&self) -> Option<&ObjectMeta> {
+                self.template.metadata.as_ref()
+            }
+            fn has_template(&self) -> bool {
+                true
+            }
+        })*
+    };
 }
+has_template!(apps_v1::DeploymentSpec, apps_v1::StatefulSetSpec, apps_v1::DaemonSetSpec, batch_v1::JobSpec);
 
-impl HasTemplate for apps_v1::ReplicaSetSpec {
-    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
-        self.template.get_or_insert_with(Default::default)
-    }
-    fn template_meta(&self) -> Option<&ObjectMeta> {
-        self.template.as_ref().and_then(|t| t.metadata.as_ref())
-    }
-    fn has_template(&self) -> bool {
-        self.template.is_some()
-    }
+/// A spec whose template may be absent.
+macro_rules! may_have_template {
+    ($($spec:ty),*) => {
+        $(impl HasTemplate for $spec {
+            fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
+                self.template.get_or_insert_with(Default::default)
+            }
+            fn template_meta(&self) -> Option<&ObjectMeta> {
+                self.template.as_ref().and_then(|t| t.metadata.as_ref())
+            }
+            fn has_template(&self) -> bool {
+                self.template.is_some()
+            }
+        })*
+    };
 }
-
-impl HasTemplate for core_v1::ReplicationControllerSpec {
-    fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec {
-        self.template.get_or_insert_with(Default::default)
-    }
-    fn template_meta(&self) -> Option<&ObjectMeta> {
-        self.template.as_ref().and_then(|t| t.metadata.as_ref())
-    }
-    fn has_template(&self) -> bool {
-        self.template.is_some()
-    }
-}
+may_have_template!(apps_v1::ReplicaSetSpec, core_v1::ReplicationControllerSpec);
 
 /// A spec whose template's pod spec is held apart. Dereferences to the spec, whose `template.spec` is always `None`;
 /// the pod spec is [`pod`](Self::pod), the template's labels and annotations are `template_meta()`.
@@ -87,6 +87,12 @@ impl<S: HasTemplate> Templated<S> {
             fields.template_mut().spec = Some(core_v1::PodSpec::clone(&self.pod));
         }
         fields
+    }
+
+    /// The whole template. Copies everything.
+    pub fn template(&self) -> core_v1::PodTemplateSpec {
+        let spec = self.has_pod.then(|| core_v1::PodSpec::clone(&self.pod));
+        core_v1::PodTemplateSpec { metadata: self.template_meta().cloned(), spec }
     }
 
     /// Labels and annotations of the template.

@@ -44,14 +44,14 @@ macro_rules! resource {
     };
 }
 
-/// A kind with optional spec and status of k8s-openapi's own types.
+/// A kind with spec and status of k8s-openapi's own types.
 macro_rules! spec_and_status {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
         resource!($variant $whole, $konst, Rc $spec, Rc $status,
-            |w| (w.metadata, w.spec.unwrap_or_default(), w.status.unwrap_or_default()),
+            |w| (w.metadata, Option::<$spec>::from(w.spec).unwrap_or_default(), w.status.unwrap_or_default()),
             |meta, spec, status| Self {
                 metadata: meta,
-                spec: Some(spec.clone()),
+                spec: spec.clone().into(),
                 status: (*status != Default::default()).then(|| status.clone()),
             });
     };

@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
-use crate::api::{Status, Subresource};
+use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{Candidate, claim};
+use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, History, POD_REVISION_LABEL, Recorded};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::{Kind, Node, Object, ObjectKey, Pod, Selector, controller_of, is_mere_report};
+use crate::object::{DaemonSet, Kind, Node, Object, ObjectKey, Pod, Selector, Templated, is_mere_report};
 
 use fit::Fit;
 use pods::PerNode;
@@ -59,18 +59,17 @@ impl Controller for DaemonSetController {
             Kind::DAEMON_SET => keys.push(change.key.clone()),
             Kind::NODE if !node_matters(change) => {}
             Kind::NODE => keys.extend(views.view(Kind::DAEMON_SET).iter().map(|(key, _)| key.clone())),
-            _ => of_dependant(change, views, keys),
+            _ => concerned(Kind::DAEMON_SET, change, views, may_adopt, keys),
         }
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
-        let found =
-            views.view(Kind::DAEMON_SET).get(key).and_then(|o| Some((o, whole::read::<apps_v1::DaemonSet>(o)?)));
+        let found = views.view(Kind::DAEMON_SET).get(key).and_then(|o| Some((o, o.get::<apps_v1::DaemonSet>()?)));
         let Some((object, set)) = found else {
             self.failed.retain(|(set, _), _| set != key);
             return Plan::nothing();
         };
-        let spec = set.spec.unwrap_or_default();
+        let spec = &*set.spec;
         let selector = Selector::from_label_selector(&spec.selector).ok();
         let mut plan = Plan::nothing();
         let Some(selector) = selector.filter(|s| !s.is_everything()) else {
@@ -78,8 +77,7 @@ impl Controller for DaemonSetController {
             plan.events.push(EventNote { about: object.clone(), warning: true, reason: "SelectingAll", message });
             return plan;
         };
-        let old = set.status.unwrap_or_default();
-        let mut sync = Sync { views, object, spec, old, selector, now, plan, failed: &mut self.failed };
+        let mut sync = Sync { views, object, set, spec, selector, now, plan, failed: &mut self.failed };
         sync.run();
         sync.plan
     }
@@ -124,34 +122,18 @@ fn node_matters(change: &Change) -> bool {
     !is_mere_report(old, new) && !same(old, new)
 }
 
-/// The sets that a change of a pod or a revision concerns: those that control it, or that may adopt it.
-fn of_dependant(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
-    let view = views.view(Kind::DAEMON_SET);
-    for object in change.old.iter().chain(change.new.iter()) {
-        match controller_of(object.meta()) {
-            Some(owner) if owner.kind == "DaemonSet" => {
-                keys.extend(view.key(object.namespace(), &owner.name).filter(|k| !keys.contains(k)).cloned());
-            }
-            Some(_) => {}
-            None if object.is_deleting() || object.labels().is_none_or(|l| l.is_empty()) => {}
-            None => {
-                let may_adopt = |set: &&Object| {
-                    let spec = whole::read::<apps_v1::DaemonSet>(set).and_then(|s| s.spec).unwrap_or_default();
-                    Selector::from_label_selector(&spec.selector)
-                        .is_ok_and(|s| !s.is_everything() && s.matches(object.labels()))
-                };
-                keys.extend(view.namespace(object.namespace()).filter(may_adopt).map(Object::key));
-            }
-        }
-    }
+fn may_adopt(set: &Object, dependant: &Object) -> bool {
+    let Some(set) = set.get::<apps_v1::DaemonSet>() else { return false };
+    Selector::from_label_selector(&set.spec.selector).is_ok_and(|s| !s.is_everything() && s.matches(dependant.labels()))
 }
 
 /// One reconciliation of one set.
 struct Sync<'a> {
     views: &'a Views,
+    /// The set, once as any object and once as what it is.
     object: &'a Object,
-    spec: apps_v1::DaemonSetSpec,
-    old: apps_v1::DaemonSetStatus,
+    set: &'a DaemonSet,
+    spec: &'a Templated<apps_v1::DaemonSetSpec>,
     selector: Selector,
     now: Now,
     plan: Plan,
@@ -171,9 +153,10 @@ impl<'a> Sync<'a> {
         if !self.plan.writes.is_empty() {
             return;
         }
-        let labels = self.spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-        let collisions = self.old.collision_count.unwrap_or(0);
-        let current = match history.record(self.views, &self.spec.template, POD_REVISION_LABEL, &labels, collisions) {
+        let labels = self.spec.template_meta().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let collisions = self.set.status.collision_count.unwrap_or(0);
+        let template = self.spec.template();
+        let current = match history.record(self.views, &template, POD_REVISION_LABEL, &labels, collisions) {
             Recorded::Is(revision) => revision,
             Recorded::After(write) => return self.plan.writes.push(*write),
             Recorded::Collides => return self.count_collision(collisions + 1),
@@ -196,9 +179,8 @@ impl<'a> Sync<'a> {
     }
 
     fn count_collision(&mut self, count: i32) {
-        let status = apps_v1::DaemonSetStatus { collision_count: Some(count), ..self.old.clone() };
-        let copy = whole::with_status(self.object, &status);
-        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+        let status = apps_v1::DaemonSetStatus { collision_count: Some(count), ..(*self.set.status).clone() };
+        self.plan.writes.extend(Write::status(self.set, status));
     }
 
     /// Each node, and whether a daemon may start or stay there.

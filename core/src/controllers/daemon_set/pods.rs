@@ -167,7 +167,7 @@ impl<'a> Sync<'a> {
 
     /// The template's pod spec with what every daemon tolerates (`AddOrUpdateDaemonPodTolerations`).
     pub(super) fn pod_spec(&self) -> core_v1::PodSpec {
-        let mut spec = self.spec.template.spec.clone().unwrap_or_default();
+        let mut spec = core_v1::PodSpec::clone(&self.spec.pod);
         let network = spec.host_network == Some(true);
         let all = [
             ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -200,7 +200,7 @@ impl<'a> Sync<'a> {
 
     /// A pod for a node, which the scheduler will bind to no other.
     pub(super) fn new_pod(&self, node: &str, hash: &str) -> Pod {
-        let of_template = self.spec.template.metadata.clone().unwrap_or_default();
+        let of_template = self.spec.template_meta().cloned().unwrap_or_default();
         let mut labels = of_template.labels.unwrap_or_default();
         let annotation = self.object.meta().annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION));
         if let Some(generation) = annotation.filter(|g| g.parse::<i64>().is_ok()) {

@@ -5,8 +5,7 @@ use k8s_openapi::api::apps::v1 as apps_v1;
 use super::fit::Fit;
 use super::pods::PerNode;
 use super::{Sync, hash_of};
-use crate::api::Subresource;
-use crate::controllers::{Write, whole};
+use crate::controllers::Write;
 use crate::object::{Node, is_pod_ready};
 
 impl Sync<'_> {
@@ -30,8 +29,8 @@ impl Sync<'_> {
         }
         let some = |n: i32| (n != 0).then_some(n);
         let new = apps_v1::DaemonSetStatus {
-            collision_count: self.old.collision_count,
-            conditions: self.old.conditions.clone(),
+            collision_count: self.set.status.collision_count,
+            conditions: self.set.status.conditions.clone(),
             current_number_scheduled: current,
             desired_number_scheduled: desired,
             number_available: some(available),
@@ -41,7 +40,6 @@ impl Sync<'_> {
             observed_generation: self.object.meta().generation,
             updated_number_scheduled: some(updated),
         };
-        let copy = whole::with_status(self.object, &new);
-        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+        self.plan.writes.extend(Write::status(self.set, new));
     }
 }

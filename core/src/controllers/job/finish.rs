@@ -48,7 +48,7 @@ impl Sync<'_> {
     /// Notes when the Job started, and that it is suspended or resumed.
     pub(super) fn start(&mut self) {
         self.status.uncounted_terminated_pods.get_or_insert_default();
-        let suspended = condition(&self.old, "Suspended").is_some();
+        let suspended = condition(&self.job.status, "Suspended").is_some();
         if self.is_suspended() {
             if !suspended {
                 self.put_condition("Suspended", "True", "JobSuspended", "Job suspended");
@@ -69,7 +69,7 @@ impl Sync<'_> {
     /// Why the Job is to end, if it is.
     pub(super) fn target(&mut self, tally: &Tally<'_>) -> Option<Target> {
         for type_ in [FAILURE_TARGET, SUCCESS_CRITERIA_MET] {
-            if let Some(c) = condition(&self.old, type_) {
+            if let Some(c) = condition(&self.job.status, type_) {
                 let (reason, message) = (c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default());
                 return Some(Target { condition: type_, reason, message });
             }
@@ -121,8 +121,7 @@ impl Sync<'_> {
     /// Whether containers that restart in place have done so as often as the limit allows
     /// (`pastBackoffLimitOnFailure`).
     fn restarts_exceed_limit(&self) -> bool {
-        let policy = self.spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
-        if policy != Some("OnFailure") {
+        if self.spec.pod.restart_policy.as_deref() != Some("OnFailure") {
             return false;
         }
         let alive = |p: &&&Pod| matches!(p.status.summary().phase, PodPhase::Running | PodPhase::Pending);
@@ -153,7 +152,7 @@ impl Sync<'_> {
     }
 
     pub(super) fn set_condition(&mut self, target: &Target) {
-        if condition(&self.old, target.condition).is_none() {
+        if condition(&self.job.status, target.condition).is_none() {
             self.put_condition(target.condition, "True", &target.reason, &target.message);
         }
     }

@@ -21,12 +21,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
 
-use crate::api::{Status, Subresource};
+use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{Candidate, claim};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
+use crate::controllers::claim::{Candidate, claim, concerned};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::machine::{Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Pod, PodPhase, Selector, controller_of, is_pod_active};
+use crate::object::{Job, Kind, Object, ObjectKey, Pod, PodPhase, Selector, Templated, controller_of, is_pod_active};
 
 pub(super) use finish::is_finished;
 use pods::{index_of, is_tracked, untrack};
@@ -68,23 +68,12 @@ impl Controller for JobController {
             keys.push(change.key.clone());
             return;
         }
-        for object in change.old.iter().chain(change.new.iter()) {
-            let name = match controller_of(object.meta()) {
-                Some(owner) if owner.kind == "Job" => Some(owner.name.as_str()),
-                Some(_) => None,
-                None => object.labels().and_then(|l| l.get(JOB_NAME)).map(String::as_str),
-            };
-            let key = name.map(|name| ObjectKey::new(Kind::JOB, object.namespace(), name));
+        concerned(Kind::JOB, change, views, may_adopt, keys);
+        // Whoever lost a pod that still waits to be counted takes the finalizer off.
+        for pod in change.old.iter().chain(change.new.iter()).filter(|o| controller_of(o.meta()).is_none()) {
+            let name = pod.labels().and_then(|l| l.get(JOB_NAME));
+            let key = name.map(|name| ObjectKey::new(Kind::JOB, pod.namespace(), name));
             keys.extend(key.filter(|key| !keys.contains(key)));
-        }
-        let orphan = change.new.as_ref().filter(|o| controller_of(o.meta()).is_none() && !o.is_deleting());
-        if let Some(pod) = orphan.filter(|o| o.labels().is_some_and(|l| !l.is_empty())) {
-            let adopts = |job: &&Object| {
-                selector_of(job).is_some_and(|s| s.matches(pod.labels())) && !keys.contains(job.key_ref())
-            };
-            let found: Vec<ObjectKey> =
-                views.view(Kind::JOB).namespace(pod.namespace()).filter(adopts).map(Object::key).collect();
-            keys.extend(found);
         }
     }
 
@@ -96,11 +85,10 @@ impl Controller for JobController {
             self.failures.retain(|(job, _), _| job != key);
             return plan;
         };
-        let job = whole::read::<batch_v1::Job>(object);
-        let (Some(job), Some(selector)) = (job, selector_of(object)) else { return plan };
-        let (spec, old) = (job.spec.unwrap_or_default(), job.status.unwrap_or_default());
-        let managed = spec.managed_by.as_deref().is_none_or(|by| by == JOB_CONTROLLER);
-        if !managed || is_finished(&old) || !plan.writes.is_empty() {
+        let Some(job) = object.get::<batch_v1::Job>() else { return plan };
+        let Some(selector) = selector_of(job) else { return plan };
+        let managed = job.spec.managed_by.as_deref().is_none_or(|by| by == JOB_CONTROLLER);
+        if !managed || is_finished(&job.status) || !plan.writes.is_empty() {
             return plan;
         }
         let owned = views.controlled_by::<core_v1::Pod>(object.uid());
@@ -114,8 +102,8 @@ impl Controller for JobController {
         }
         let mut pods: Vec<&Pod> = views.controlled_by::<core_v1::Pod>(object.uid()).collect();
         pods.sort_by_key(|p| p.name());
-        let status = old.clone();
-        let mut sync = Sync { object, spec, old, status, pods, now, plan, failures: &mut self.failures };
+        let (spec, status) = (&*job.spec, (*job.status).clone());
+        let mut sync = Sync { object, job, spec, status, pods, now, plan, failures: &mut self.failures };
         sync.run();
         sync.plan
     }
@@ -147,9 +135,13 @@ impl Controller for JobController {
     }
 }
 
-fn selector_of(job: &Object) -> Option<Selector> {
-    let spec = whole::read::<batch_v1::Job>(job)?.spec?;
-    Selector::from_label_selector(&spec.selector?).ok().filter(|s| !s.is_everything())
+/// What selects the pods of a Job; `None` if it is absent or would select everything.
+fn selector_of(job: &Job) -> Option<Selector> {
+    Selector::from_label_selector(job.spec.selector.as_ref()?).ok().filter(|s| !s.is_everything())
+}
+
+fn may_adopt(job: &Object, pod: &Object) -> bool {
+    job.get::<batch_v1::Job>().and_then(selector_of).is_some_and(|s| s.matches(pod.labels()))
 }
 
 /// Pods with the finalizer whose Job is gone, or that have lost it: nobody will count them.
@@ -174,11 +166,11 @@ fn abandoned<'a>(views: &'a Views, key: &ObjectKey, uid: Option<&str>) -> Vec<&'
 
 /// One reconciliation of one Job.
 struct Sync<'a> {
+    /// The Job as the view shows it, once as any object and once as what it is.
     object: &'a Object,
-    spec: batch_v1::JobSpec,
-    /// The status as the view shows it.
-    old: batch_v1::JobStatus,
-    /// As it is to be.
+    job: &'a Job,
+    spec: &'a Templated<batch_v1::JobSpec>,
+    /// The status as it is to be.
     status: batch_v1::JobStatus,
     pods: Vec<&'a Pod>,
     now: Now,
@@ -207,9 +199,8 @@ impl<'a> Sync<'a> {
 
     /// The status goes before everything else: what it counts must be known before a finalizer goes.
     fn write_status(&mut self) {
-        let copy = whole::with_status(self.object, &self.status);
-        if let Some(copy) = copy {
-            self.plan.writes.insert(0, Write::Update(copy, Subresource::Status));
+        if let Some(write) = Write::status(self.job, self.status.clone()) {
+            self.plan.writes.insert(0, write);
         }
     }
 

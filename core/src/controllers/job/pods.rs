@@ -49,19 +49,20 @@ pub(super) fn untrack(pod: &Pod) -> Write {
 }
 
 impl Sync<'_> {
-    /// The pods of one reconciliation share one spec: an Indexed Job's differ in their host name alone.
+    /// A pod that shares the template's spec; those of an Indexed Job differ in their host name.
     pub(super) fn new_pod(&self, index: Option<i32>, failures: Option<(i32, i32)>) -> Object {
-        let of_template = self.spec.template.metadata.clone().unwrap_or_default();
+        let of_template = self.spec.template_meta().cloned().unwrap_or_default();
         let mut labels = of_template.labels.unwrap_or_default();
         let mut annotations = of_template.annotations.unwrap_or_default();
-        let mut spec = self.spec.template.spec.clone().unwrap_or_default();
+        let mut spec = self.spec.pod.clone();
         let mut generate_name = format!("{}-", self.object.name());
         if let Some(index) = index {
             generate_name = format!("{}-{index}-", self.object.name());
             labels.insert(INDEX.to_owned(), index.to_string());
             annotations.insert(INDEX.to_owned(), index.to_string());
-            spec.hostname = Some(host_name(self.object.name(), index));
-            add_index_variable(&mut spec);
+            let own = spec.make_mut();
+            own.hostname = Some(host_name(self.object.name(), index));
+            add_index_variable(own);
         }
         if let Some((counted, ignored)) = failures {
             annotations.insert(FAILURES.to_owned(), counted.to_string());
@@ -81,7 +82,7 @@ impl Sync<'_> {
             owner_references: Some(vec![controller_ref(self.object)]),
             ..ObjectMeta::default()
         };
-        Object::from(Pod::new(meta, BoundPodSpec::new(spec), PodStatus::default()))
+        Object::from(Pod::new(meta, BoundPodSpec::of_template(&spec), PodStatus::default()))
     }
 }
 

@@ -17,7 +17,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{Candidate, claim, controller_ref};
+use crate::controllers::claim::{Candidate, claim, concerned, controller_ref};
 use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::limits;
 use crate::machine::Now;
@@ -123,29 +123,8 @@ impl Controller for ReplicaSetController {
         if !pod_matters(change) {
             return;
         }
-        let kind_name = &*self.kind.row().kind;
-        let mut orphan = false;
-        for object in change.old.iter().chain(change.new.iter()) {
-            match controller_of(object.meta()) {
-                Some(owner) if owner.kind == kind_name => {
-                    let (namespace, name) = (object.namespace(), &owner.name);
-                    if !keys.iter().any(|key| key.is(self.kind, namespace, name)) {
-                        let known = views.view(self.kind).key(namespace, name).cloned();
-                        keys.push(known.unwrap_or_else(|| ObjectKey::new(self.kind, namespace, name)));
-                    }
-                }
-                Some(_) => {}
-                None => orphan = true,
-            }
-        }
-        let adoptable = change.new.as_ref().filter(|o| orphan && controller_of(o.meta()).is_none() && !o.is_deleting());
-        if let Some(pod) = adoptable.filter(|o| o.labels().is_some_and(|l| !l.is_empty())) {
-            for object in views.view(self.kind).namespace(pod.namespace()) {
-                if Set::of(object).is_some_and(|s| s.selector.matches(pod.labels())) {
-                    keys.push(object.key());
-                }
-            }
-        }
+        let adopts = |set: &Object, pod: &Object| Set::of(set).is_some_and(|s| s.selector.matches(pod.labels()));
+        concerned(self.kind, change, views, adopts, keys);
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {

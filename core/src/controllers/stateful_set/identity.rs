@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
+use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{Revisions, Sync, history};
 use crate::api::{Patch, Subresource};
@@ -58,7 +58,7 @@ pub(super) fn mend(pod: &Pod, ordinal: i32) -> Option<Write> {
     })
 }
 
-impl Sync<'_> {
+impl<'a> Sync<'a> {
     /// Whether a new pod of this ordinal is made from the current revision and not from the update.
     fn keeps_current(&self, ordinal: i32) -> bool {
         let rolling = self.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
@@ -109,8 +109,7 @@ impl Sync<'_> {
         spec.volumes = (!volumes.is_empty()).then_some(volumes);
     }
 
-    pub(super) fn claim_templates(&self) -> &[core_v1::PersistentVolumeClaim] {
-        let spec: &apps_v1::StatefulSetSpec = &self.spec;
-        spec.volume_claim_templates.as_deref().unwrap_or(&[])
+    pub(super) fn claim_templates(&self) -> &'a [core_v1::PersistentVolumeClaim] {
+        self.spec.volume_claim_templates.as_deref().unwrap_or(&[])
     }
 }

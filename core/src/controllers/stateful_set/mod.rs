@@ -15,14 +15,15 @@ mod update;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
-use crate::api::{Status, Subresource};
+use crate::api::Status;
 use crate::client::{Change, Index, Views};
-use crate::controllers::claim::{Candidate, claim};
+use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, HASH_LABEL, History, POD_REVISION_LABEL, Recorded};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write, whole};
+use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
 use crate::machine::Now;
 use crate::object::{
-    Kind, Labels, Object, ObjectKey, Pod, PodPhase, Selector, controller_of, is_pod_ready, is_pod_terminal,
+    ControllerRevision, Kind, Object, ObjectKey, Pod, PodPhase, Selector, StatefulSet, Templated, is_pod_ready,
+    is_pod_terminal,
 };
 
 use identity::{Member, ordinal_of};
@@ -51,19 +52,18 @@ impl Controller for StatefulSetController {
         match change.key.kind {
             Kind::STATEFUL_SET => keys.push(change.key.clone()),
             Kind::PERSISTENT_VOLUME_CLAIM => keys.extend(identity::sets_of_claim(&change.key, views)),
-            _ => of_dependant(change, views, keys),
+            _ => concerned(Kind::STATEFUL_SET, change, views, may_adopt, keys),
         }
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan {
         let Some(object) = views.view(Kind::STATEFUL_SET).get(key) else { return Plan::nothing() };
-        let Some(set) = whole::read::<apps_v1::StatefulSet>(object) else { return Plan::nothing() };
-        let spec = set.spec.unwrap_or_default();
+        let Some(set) = object.get::<apps_v1::StatefulSet>() else { return Plan::nothing() };
+        let spec = &*set.spec;
         // A selector that selects everything is refused by validation; one that comes from elsewhere adopts nothing.
         let selector = Selector::from_label_selector(&spec.selector).ok().filter(|s| !s.is_everything());
         let Some(selector) = selector else { return Plan::nothing() };
-        let old = set.status.unwrap_or_default();
-        let mut sync = Sync { views, object, spec, old, selector, now, plan: Plan::nothing() };
+        let mut sync = Sync { views, object, set, spec, selector, now, plan: Plan::nothing() };
         sync.run();
         sync.plan
     }
@@ -99,36 +99,18 @@ fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
     }
 }
 
-/// The sets that a change of a pod or a revision concerns: those that control it, or that may adopt it.
-fn of_dependant(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
-    let view = views.view(Kind::STATEFUL_SET);
-    for object in change.old.iter().chain(change.new.iter()) {
-        match controller_of(object.meta()) {
-            Some(owner) if owner.kind == "StatefulSet" => {
-                keys.extend(view.key(object.namespace(), &owner.name).filter(|k| !keys.contains(k)).cloned());
-            }
-            Some(_) => {}
-            None if object.is_deleting() || object.labels().is_none_or(|l| l.is_empty()) => {}
-            None => {
-                let matching = view.namespace(object.namespace()).filter(|set| may_adopt(set, object.labels()));
-                keys.extend(matching.map(Object::key));
-            }
-        }
-    }
-}
-
-fn may_adopt(set: &Object, labels: Option<&Labels>) -> bool {
-    let spec = whole::read::<apps_v1::StatefulSet>(set).and_then(|s| s.spec).unwrap_or_default();
-    Selector::from_label_selector(&spec.selector).is_ok_and(|s| !s.is_everything() && s.matches(labels))
+fn may_adopt(set: &Object, dependant: &Object) -> bool {
+    let Some(set) = set.get::<apps_v1::StatefulSet>() else { return false };
+    Selector::from_label_selector(&set.spec.selector).is_ok_and(|s| !s.is_everything() && s.matches(dependant.labels()))
 }
 
 /// One reconciliation of one set.
 struct Sync<'a> {
     views: &'a Views,
+    /// The set, once as any object and once as what it is.
     object: &'a Object,
-    spec: apps_v1::StatefulSetSpec,
-    /// The status as the view shows it.
-    old: apps_v1::StatefulSetStatus,
+    set: &'a StatefulSet,
+    spec: &'a Templated<apps_v1::StatefulSetSpec>,
     selector: Selector,
     now: Now,
     plan: Plan,
@@ -136,8 +118,8 @@ struct Sync<'a> {
 
 /// The revisions that pods are made from.
 struct Revisions<'a> {
-    current: &'a Object,
-    update: &'a Object,
+    current: &'a ControllerRevision,
+    update: &'a ControllerRevision,
 }
 
 /// Whether later pods may be looked at, where the set is ordered.
@@ -154,16 +136,17 @@ impl<'a> Sync<'a> {
         if !self.plan.writes.is_empty() {
             return;
         }
-        let labels = self.spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-        let collisions = self.old.collision_count.unwrap_or(0);
-        let update = match history.record(self.views, &self.spec.template, HASH_LABEL, &labels, collisions) {
+        let labels = self.spec.template_meta().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let collisions = self.set.status.collision_count.unwrap_or(0);
+        let update = match history.record(self.views, &self.spec.template(), HASH_LABEL, &labels, collisions) {
             Recorded::Is(revision) => revision,
             // A set that goes makes no history.
             Recorded::After(_) | Recorded::Collides if self.object.is_deleting() => return,
             Recorded::After(write) => return self.plan.writes.push(*write),
             Recorded::Collides => return self.count_collision(collisions + 1),
         };
-        let current = self.old.current_revision.as_deref().and_then(|name| history.named(name)).unwrap_or(update);
+        let current =
+            self.set.status.current_revision.as_deref().and_then(|name| history.named(name)).unwrap_or(update);
         let revisions = Revisions { current, update };
         let members = self.members();
         self.write_status(&members, &revisions);
@@ -186,9 +169,8 @@ impl<'a> Sync<'a> {
     }
 
     fn count_collision(&mut self, count: i32) {
-        let status = apps_v1::StatefulSetStatus { collision_count: Some(count), ..self.old.clone() };
-        let copy = whole::with_status(self.object, &status);
-        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+        let status = apps_v1::StatefulSetStatus { collision_count: Some(count), ..(*self.set.status).clone() };
+        self.plan.writes.extend(Write::status(self.set, status));
     }
 
     /// The set's pods, by ordinal.

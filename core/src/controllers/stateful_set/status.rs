@@ -4,23 +4,21 @@ use k8s_openapi::api::apps::v1 as apps_v1;
 
 use super::identity::Member;
 use super::{Revisions, Sync, is_running_and_ready, revision_of};
-use crate::api::Subresource;
-use crate::controllers::{Write, whole};
+use crate::controllers::Write;
 
 impl Sync<'_> {
     /// Writes the counts of the pods, and that an update is complete, if that is news.
     pub(super) fn write_status(&mut self, members: &[Member<'_>], revisions: &Revisions<'_>) {
         let mut new = apps_v1::StatefulSetStatus {
             observed_generation: self.object.meta().generation,
-            collision_count: Some(self.old.collision_count.unwrap_or(0)),
+            collision_count: Some(self.set.status.collision_count.unwrap_or(0)),
             current_revision: Some(revisions.current.name().to_owned()),
             update_revision: Some(revisions.update.name().to_owned()),
-            conditions: self.old.conditions.clone(),
+            conditions: self.set.status.conditions.clone(),
             ..self.counts(members, revisions)
         };
         self.complete(&mut new);
-        let copy = whole::with_status(self.object, &new);
-        self.plan.writes.extend(copy.map(|o| Write::Update(o, Subresource::Status)));
+        self.plan.writes.extend(Write::status(self.set, new));
     }
 
     fn counts(&mut self, members: &[Member<'_>], revisions: &Revisions<'_>) -> apps_v1::StatefulSetStatus {

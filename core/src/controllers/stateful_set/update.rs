@@ -3,12 +3,12 @@
 use k8s_openapi::api::apps::v1 as apps_v1;
 
 use super::{Sync, revision_of};
-use crate::object::{IntOrString, Object, Pod, scaled};
+use crate::object::{ControllerRevision, IntOrString, Pod, scaled};
 
 impl Sync<'_> {
     /// Deletes pods of other revisions, as far as the strategy allows now. `pods` are those that are wanted, by
     /// ordinal.
-    pub(super) fn update_pods(&mut self, pods: &[Option<&Pod>], update: &Object) {
+    pub(super) fn update_pods(&mut self, pods: &[Option<&Pod>], update: &ControllerRevision) {
         let strategy = self.spec.update_strategy.clone().unwrap_or_default();
         if strategy.type_.as_deref() == Some("OnDelete") {
             return;

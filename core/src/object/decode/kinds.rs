@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
-    admissionregistration::v1 as admissionregistration_v1, apps::v1 as apps_v1,
-    authentication::v1 as authentication_v1, authorization::v1 as authorization_v1, autoscaling::v2 as autoscaling_v2,
-    batch::v1 as batch_v1, certificates::v1 as certificates_v1, core::v1 as core_v1, flowcontrol::v1 as flowcontrol_v1,
-    networking::v1 as networking_v1, node::v1 as node_v1, rbac::v1 as rbac_v1, resource::v1 as resource_v1,
-    scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
+    admissionregistration::v1 as admissionregistration_v1, authentication::v1 as authentication_v1,
+    authorization::v1 as authorization_v1, autoscaling::v2 as autoscaling_v2, certificates::v1 as certificates_v1,
+    core::v1 as core_v1, flowcontrol::v1 as flowcontrol_v1, networking::v1 as networking_v1, node::v1 as node_v1,
+    rbac::v1 as rbac_v1, resource::v1 as resource_v1, scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions_v1;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration_v1;
@@ -49,11 +48,6 @@ pub(super) fn read(
             POD_TEMPLATE core_v1::PodTemplate;
             RESOURCE_QUOTA core_v1::ResourceQuota;
             LIMIT_RANGE core_v1::LimitRange;
-            STATEFUL_SET apps_v1::StatefulSet;
-            DAEMON_SET apps_v1::DaemonSet;
-            CONTROLLER_REVISION apps_v1::ControllerRevision;
-            JOB batch_v1::Job;
-            CRON_JOB batch_v1::CronJob;
             HORIZONTAL_POD_AUTOSCALER autoscaling_v2::HorizontalPodAutoscaler;
             INGRESS networking_v1::Ingress;
             INGRESS_CLASS networking_v1::IngressClass;

@@ -3,8 +3,6 @@
 
 use std::rc::Rc;
 
-use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
-use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,10 +14,6 @@ use crate::object::{Dynamic, Kind};
 /// Fills in the defaults of a dynamic object. Nothing is copied where nothing is missing.
 pub(super) fn apply(d: &mut Dynamic) {
     match d.kind {
-        Kind::STATEFUL_SET => through::<StatefulSetSpec>(d, "spec"),
-        Kind::DAEMON_SET => through::<DaemonSetSpec>(d, "spec"),
-        Kind::JOB => job(d),
-        Kind::CRON_JOB => through::<CronJobSpec>(d, "spec"),
         Kind::POD_TEMPLATE => through::<PodTemplateSpec>(d, "template"),
         _ => plain(d),
     }
@@ -34,19 +28,6 @@ fn through<T: Defaults + for<'de> Deserialize<'de> + serde::Serialize>(d: &mut D
     spec.fill();
     let value = serde_json::to_value(&spec).expect("k8s-openapi types serialise");
     Rc::make_mut(&mut d.body).insert(field.to_owned(), value);
-}
-
-/// A Job without labels gets those of its template.
-fn job(d: &mut Dynamic) {
-    through::<JobSpec>(d, "spec");
-    if d.meta.labels.as_ref().is_none_or(|l| l.is_empty()) {
-        let labels = d.body.get("spec").and_then(|s| s.pointer("/template/metadata/labels")).and_then(Value::as_object);
-        let labels: std::collections::BTreeMap<String, String> =
-            labels.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
-        if !labels.is_empty() {
-            Rc::make_mut(&mut d.meta).edit().labels = Some(labels);
-        }
-    }
 }
 
 fn plain(d: &mut Dynamic) {

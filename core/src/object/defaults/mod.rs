@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{Dynamic, HasTemplate, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
+use super::{Dynamic, HasTemplate, Job, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
 use rules::Defaults;
 
 /// Fills in what is missing, as the API server does on every write before validation.
@@ -82,6 +82,16 @@ pub(super) fn namespace(ns: &mut Namespace) {
         let finalizer = "kubernetes".to_owned();
         if !ns.spec.finalizers.iter().flatten().any(|f| *f == finalizer) {
             ns.spec_mut().finalizers.get_or_insert_default().push(finalizer);
+        }
+    }
+}
+
+/// A Job without labels gets those of its template.
+pub(super) fn job(job: &mut Job) {
+    if job.meta.labels.as_ref().is_none_or(|l| l.is_empty()) {
+        let labels = job.spec.template_meta().and_then(|m| m.labels.clone()).filter(|l| !l.is_empty());
+        if labels.is_some() {
+            job.meta_mut().labels = labels;
         }
     }
 }

@@ -340,6 +340,8 @@ fn what_is_complete_is_not_copied() {
             (Object::Deployment(a), Object::Deployment(b)) => Rc::ptr_eq(&a.spec, &b.spec),
             (Object::ReplicaSet(a), Object::ReplicaSet(b)) => Rc::ptr_eq(&a.spec, &b.spec),
             (Object::ReplicationController(a), Object::ReplicationController(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::StatefulSet(a), Object::StatefulSet(b)) => Rc::ptr_eq(&a.spec, &b.spec),
+            (Object::Job(a), Object::Job(b)) => Rc::ptr_eq(&a.spec, &b.spec),
             (Object::Service(a), Object::Service(b)) => Rc::ptr_eq(&a.spec, &b.spec),
             (Object::Namespace(a), Object::Namespace(b)) => Rc::ptr_eq(&a.spec, &b.spec),
             (Object::Dynamic(a), Object::Dynamic(b)) => Rc::ptr_eq(&a.body, &b.body),

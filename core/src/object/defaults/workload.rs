@@ -64,7 +64,6 @@ defaults!(StatefulSetSpec, |s| {
     set revision_history_limit = 10;
     each update_strategy;
     each persistent_volume_claim_retention_policy;
-    each template;
     each volume_claim_templates;
 });
 defaults!(StatefulSetUpdateStrategy, |s| {
@@ -89,7 +88,6 @@ defaults!(DaemonSetSpec, |d| {
     set update_strategy = DaemonSetUpdateStrategy::default();
     set revision_history_limit = 10;
     each update_strategy;
-    each template;
 });
 defaults!(DaemonSetUpdateStrategy, |s| {
     set type_ = ROLLING_UPDATE.to_owned();
@@ -111,7 +109,6 @@ defaults!(JobSpec, |j| {
     set pod_replacement_policy =
         (if j.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" }).to_owned();
     each pod_failure_policy;
-    each template;
 });
 defaults!(PodFailurePolicy, |p| { each rules; });
 defaults!(PodFailurePolicyRule, |r| { each on_pod_conditions; });

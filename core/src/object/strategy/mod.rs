@@ -5,9 +5,13 @@
 //! What is not said here is what holds for most kinds. Kinds without a typed form have their rules in
 //! [`defaults`](super::defaults) and [`validation`](super::validation); custom ones follow their schema.
 
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod event;
+mod job;
 mod lease;
 mod namespace;
 mod node;
@@ -17,6 +21,7 @@ mod replica_set;
 mod replication_controller;
 mod service;
 mod service_account;
+mod stateful_set;
 
 use std::borrow::Cow;
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::path::{Go, Path};
 use super::workload::{MISMATCH, template};
 use super::{meta, names, not_negative, one_of, push_all, too_many};
-use crate::object::{ErrorKind, FieldError, LabelSelector, Selector};
+use crate::object::{ErrorKind, FieldError, LabelSelector, Selector, Templated};
 
 type Errors = Vec<FieldError>;
 
@@ -26,7 +26,7 @@ fn is_indexed(j: &JobSpec) -> bool {
 }
 
 /// Pods of an indexed Job have its name and their index as host name, which must be one.
-pub(super) fn host_names(name: &str, j: &JobSpec, errors: &mut Errors) {
+pub(in crate::object) fn host_names(name: &str, j: &JobSpec, errors: &mut Errors) {
     let Some(completions) = j.completions.filter(|n| is_indexed(j) && *n > 0) else { return };
     let host = format!("{name}-{}", completions - 1);
     if !names::label(&host).is_empty() {
@@ -36,12 +36,12 @@ pub(super) fn host_names(name: &str, j: &JobSpec, errors: &mut Errors) {
 }
 
 /// `ValidateJobSpec`.
-pub(super) fn job(j: &JobSpec, errors: &mut Errors) {
+pub(in crate::object) fn job(j: &Templated<JobSpec>, errors: &mut Errors) {
     let at = &Path::Root("spec");
-    spec(j, at, errors);
+    spec(j, &j.pod, at, errors);
     if let Some(s) = &j.selector {
         meta::selector(s, &at.field("selector"), errors);
-        let labels = j.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+        let labels = j.template_meta().and_then(|m| m.labels.as_ref());
         // A selector that is not the user's own is made with the labels that it selects.
         if j.manual_selector == Some(true) && Selector::from_label_selector(s).is_ok_and(|p| !p.matches(labels)) {
             let path = at.field("template");
@@ -52,7 +52,7 @@ pub(super) fn job(j: &JobSpec, errors: &mut Errors) {
 }
 
 /// `validateJobSpec`.
-fn spec(j: &JobSpec, at: &Path<'_>, errors: &mut Errors) {
+fn spec(j: &JobSpec, pod: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
     for (field, n) in [
         ("parallelism", j.parallelism.map(i64::from)),
         ("completions", j.completions.map(i64::from)),
@@ -88,14 +88,12 @@ fn spec(j: &JobSpec, at: &Path<'_>, errors: &mut Errors) {
             }
         }
     }
-    failure_policy(j, &at.field("podFailurePolicy"), errors);
+    failure_policy(j, pod, &at.field("podFailurePolicy"), errors);
     success_policy(j, &at.field("successPolicy"), errors);
     if let Some(policy) = &j.pod_replacement_policy {
         let known = if j.pod_failure_policy.is_some() { &["Failed"][..] } else { &["Failed", "TerminatingOrFailed"] };
         one_of(policy, known, &at.field("podReplacementPolicy"), errors);
     }
-    let none = PodSpec::default();
-    let pod = j.template.spec.as_ref().unwrap_or(&none);
     let path = at.field("template");
     template(j.template.metadata.as_ref(), pod, &path, errors);
     let path = path.field("spec");
@@ -147,18 +145,18 @@ fn wrong(at: &Path<'_>, detail: &str) -> FieldError {
     FieldError { kind: ErrorKind::Invalid, field: at.into(), value: None, detail: detail.to_owned() }
 }
 
-fn failure_policy(j: &JobSpec, at: &Path<'_>, errors: &mut Errors) {
+fn failure_policy(j: &JobSpec, pod: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
     let Some(policy) = &j.pod_failure_policy else { return };
     let at = at.field("rules");
     if policy.rules.len() > MAX_RULES {
         errors.push(too_many(at, policy.rules.len(), MAX_RULES));
     }
     for (i, rule) in policy.rules.iter().enumerate() {
-        failure_rule(j, rule, &at.index(i), errors);
+        failure_rule(j, pod, rule, &at.index(i), errors);
     }
 }
 
-fn failure_rule(j: &JobSpec, rule: &PodFailurePolicyRule, at: &Path<'_>, errors: &mut Errors) {
+fn failure_rule(j: &JobSpec, pod: &PodSpec, rule: &PodFailurePolicyRule, at: &Path<'_>, errors: &mut Errors) {
     let action = at.field("action");
     match rule.action.as_str() {
         "" => {
@@ -171,7 +169,7 @@ fn failure_rule(j: &JobSpec, rule: &PodFailurePolicyRule, at: &Path<'_>, errors:
         other => one_of(other, &["Count", "FailIndex", "FailJob", "Ignore"], &action, errors),
     }
     if let Some(codes) = &rule.on_exit_codes {
-        exit_codes(j, codes, &at.field("onExitCodes"), errors);
+        exit_codes(pod, codes, &at.field("onExitCodes"), errors);
     }
     let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
     let path = at.field("onPodConditions");
@@ -199,16 +197,14 @@ fn failure_rule(j: &JobSpec, rule: &PodFailurePolicyRule, at: &Path<'_>, errors:
     }
 }
 
-fn exit_codes(j: &JobSpec, codes: &PodFailurePolicyOnExitCodesRequirement, at: &Path<'_>, errors: &mut Errors) {
+fn exit_codes(pod: &PodSpec, codes: &PodFailurePolicyOnExitCodesRequirement, at: &Path<'_>, errors: &mut Errors) {
     match codes.operator.as_str() {
         "" => errors.push(FieldError::required(at.field("operator"), "valid values: [\"In\" \"NotIn\"]")),
         operator => one_of(operator, &["In", "NotIn"], &at.field("operator"), errors),
     }
-    let pod = j.template.spec.as_ref();
     let known = |name: &str| {
-        pod.into_iter()
-            .flat_map(|p| p.containers.iter().chain(p.init_containers.iter().flatten()))
-            .any(|c| c.name == name)
+        let mut all = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+        all.any(|c| c.name == name)
     };
     if let Some(name) = codes.container_name.as_deref().filter(|n| !known(n)) {
         let detail = "must be one of the container or initContainer names in the pod template";
@@ -323,7 +319,7 @@ fn indexes(text: &str, completions: i32) -> Result<i32, String> {
 }
 
 /// `validateCronJobSpec`.
-pub(super) fn cron_job(c: &CronJobSpec, errors: &mut Errors) {
+pub(in crate::object) fn cron_job(c: &CronJobSpec, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let schedule = at.field("schedule");
     if c.schedule.is_empty() {
@@ -348,7 +344,8 @@ pub(super) fn cron_job(c: &CronJobSpec, errors: &mut Errors) {
     let path = path.field("spec");
     let none = JobSpec::default();
     let job = c.job_template.spec.as_ref().unwrap_or(&none);
-    spec(job, &path, errors);
+    let no_pod = PodSpec::default();
+    spec(job, job.template.spec.as_ref().unwrap_or(&no_pod), &path, errors);
     if let Some(selector) = &job.selector {
         let detail = "`selector` will be auto-generated";
         errors.push(FieldError::invalid(path.field("selector"), Go::selector(selector), detail));
@@ -381,7 +378,7 @@ fn time_zone(zone: &str, at: &Path<'_>, errors: &mut Errors) {
 }
 
 /// `ValidateJobSpecUpdate`: what may change in a Job.
-pub(super) fn update(new: &JobSpec, old: &JobSpec, errors: &mut Errors) {
+pub(in crate::object) fn update(new: &Templated<JobSpec>, old: &Templated<JobSpec>, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let number = |n: &Option<i32>| Go(n.map_or_else(|| "null".to_owned(), |n| n.to_string()));
     if is_indexed(new) {
@@ -397,7 +394,7 @@ pub(super) fn update(new: &JobSpec, old: &JobSpec, errors: &mut Errors) {
         let show = |s: &Option<LabelSelector>| s.as_ref().map_or_else(|| Go("null".to_owned()), Go::selector);
         meta::immutable(&new.selector, &old.selector, &at.field("selector"), show, errors);
     }
-    let (mut now, mut was) = (new.template.clone(), old.template.clone());
+    let (mut now, mut was) = (new.template(), old.template());
     if old.suspend == Some(true) {
         // Where the pods of a suspended Job may run is still open, as are labels and annotations.
         for t in [&mut now, &mut was] {
@@ -417,7 +414,7 @@ pub(super) fn update(new: &JobSpec, old: &JobSpec, errors: &mut Errors) {
     }
     if now != was {
         let show = |t: &_| Go(serde_json::to_string(t).unwrap_or_default());
-        meta::immutable(&new.template, &old.template, &at.field("template"), show, errors);
+        meta::immutable(&new.template(), &old.template(), &at.field("template"), show, errors);
     }
     let text = |m: &Option<String>| Go(format!("{:?}", m.as_deref().unwrap_or("")));
     meta::immutable(&new.completion_mode, &old.completion_mode, &at.field("completionMode"), text, errors);

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use k8s_openapi::api::apps::v1::{DaemonSetSpec, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     LimitRangeItem, LimitRangeSpec, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, ResourceRequirements,
 };
@@ -15,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::path::{Go, Path};
 use super::resources::Of;
-use super::{job, names, networking, not_negative, one_of, push_all, resources, volume, workload};
+use super::{names, networking, one_of, push_all, resources, volume, workload};
 use crate::object::{Dynamic, FieldError, Kind, Milli, structural};
 
 /// Most bytes in a ConfigMap or Secret.
@@ -27,10 +26,6 @@ type Errors = Vec<FieldError>;
 pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
     let root = &Path::Root("spec");
     match d.kind {
-        Kind::STATEFUL_SET => typed(d, "spec", errors, |s: &StatefulSetSpec, e| workload::stateful_set(s, e)),
-        Kind::DAEMON_SET => typed(d, "spec", errors, |s: &DaemonSetSpec, e| workload::daemon_set(s, e)),
-        Kind::JOB => typed(d, "spec", errors, job::job),
-        Kind::CRON_JOB => typed(d, "spec", errors, job::cron_job),
         Kind::POD_TEMPLATE => typed(d, "template", errors, |t: &PodTemplateSpec, e| {
             let none = PodSpec::default();
             let pod = t.spec.as_ref().unwrap_or(&none);
@@ -54,18 +49,14 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
         Kind::CUSTOM_RESOURCE_DEFINITION => definition(d, errors),
         Kind::RUNTIME_CLASS => runtime_class(d, errors),
         Kind::INGRESS_CLASS => typed_or_none(d, errors, networking::class),
-        Kind::CONTROLLER_REVISION => not_negative(number(&d.body, &["revision"]), &Path::Root("revision"), errors),
         _ => {}
     }
 }
 
 /// What only a new object is asked.
 pub(super) fn of_new(d: &Dynamic, errors: &mut Errors) {
-    let name = d.meta.name.as_deref().unwrap_or("");
-    match d.kind {
-        Kind::JOB => both(d, d, errors, |s, _, e| job::host_names(name, s, e)),
-        Kind::INGRESS => networking::class_given_twice(&d.meta, text(&d.body, &["spec", "ingressClassName"]), errors),
-        _ => {}
+    if d.kind == Kind::INGRESS {
+        networking::class_given_twice(&d.meta, text(&d.body, &["spec", "ingressClassName"]), errors);
     }
 }
 
@@ -78,11 +69,6 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
     let root = &Path::Root("spec");
     let spec = |d: &Dynamic| d.body.get("spec").cloned();
     match new.kind {
-        Kind::STATEFUL_SET => both(new, old, errors, workload::stateful_set_update),
-        Kind::DAEMON_SET => both(new, old, errors, |n: &DaemonSetSpec, o, e| {
-            workload::fixed_selector(&n.selector, &o.selector, e);
-        }),
-        Kind::JOB => both(new, old, errors, job::update),
         Kind::CONFIG_MAP | Kind::SECRET => immutable_data(new, old, errors),
         Kind::RESOURCE_QUOTA => {
             let scopes = |d: &Dynamic| {
@@ -128,9 +114,6 @@ pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
         Kind::ROLE_BINDING | Kind::CLUSTER_ROLE_BINDING if new.body.get("roleRef") != old.body.get("roleRef") => {
             let shown = Go(new.body.get("roleRef").map(ToString::to_string).unwrap_or_default());
             errors.push(FieldError::invalid("roleRef", shown, "cannot change roleRef"));
-        }
-        Kind::CONTROLLER_REVISION if new.body.get("data") != old.body.get("data") => {
-            errors.push(FieldError::invalid("data", Go("{}".to_owned()), "field is immutable"));
         }
         Kind::CUSTOM_RESOURCE_DEFINITION => {
             let (now, was) = (spec(new).unwrap_or_default(), spec(old).unwrap_or_default());

@@ -7,7 +7,7 @@ mod cloud_volume;
 mod container;
 mod cron;
 mod env;
-mod job;
+pub(super) mod job;
 mod json;
 mod meta;
 mod mount;
@@ -23,6 +23,7 @@ pub(super) mod service;
 mod volume;
 pub(super) mod workload;
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::NodeSpec;
 use k8s_openapi::api::discovery::v1::EndpointSlice as WholeSlice;
@@ -179,6 +180,19 @@ pub(super) fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError
     if let Some(s) = &spec.selector {
         meta::selector(s, &at.field("selector"), errors);
     }
+}
+
+/// A revision of a template keeps its data.
+pub(super) fn revision_update(new: &ControllerRevision, old: &ControllerRevision, errors: &mut Vec<FieldError>) {
+    revision(new, errors);
+    if new.data != old.data {
+        errors.push(FieldError::invalid("data", Go("{}".to_owned()), "field is immutable"));
+    }
+}
+
+/// The number of a revision.
+pub(super) fn revision(revision: &ControllerRevision, errors: &mut Vec<FieldError>) {
+    not_negative(Some(revision.revision), &Path::Root("revision"), errors);
 }
 
 /// An event is kept in the namespace of the object that it is about; `default` for those without one.

@@ -215,7 +215,7 @@ fn always_restarts(pod: &PodSpec, what: &str, at: &Path<'_>, errors: &mut Vec<Fi
 }
 
 /// `ValidateStatefulSetSpec`. Nobody looks into the pod that it describes before it is made.
-pub(super) fn stateful_set(s: &StatefulSetSpec, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn stateful_set(s: &Templated<StatefulSetSpec>, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     match s.pod_management_policy.as_deref().unwrap_or("") {
         "" => errors.push(FieldError::required(at.field("podManagementPolicy"), "")),
@@ -242,8 +242,7 @@ pub(super) fn stateful_set(s: &StatefulSetSpec, errors: &mut Vec<FieldError>) {
     ] {
         not_negative(n.map(i64::from), &at.field(field), errors);
     }
-    let none = PodSpec::default();
-    let (template_meta, pod) = (s.template.metadata.as_ref(), s.template.spec.as_ref().unwrap_or(&none));
+    let (template_meta, pod) = (s.template_meta(), &s.pod);
     selects(&s.selector, "statefulset", template_meta, at, errors);
     let path = at.field("template");
     meta::template(template_meta, &path, errors);
@@ -284,12 +283,10 @@ fn update_strategy(u: &StatefulSetUpdateStrategy, at: &Path<'_>, errors: &mut Ve
 }
 
 /// `ValidateDaemonSetSpec`.
-pub(super) fn daemon_set(d: &DaemonSetSpec, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn daemon_set(d: &Templated<DaemonSetSpec>, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
-    let none = PodSpec::default();
-    let pod = d.template.spec.as_ref().unwrap_or(&none);
-    selected_template(&d.selector, "daemonset", d.template.metadata.as_ref(), pod, at, errors);
-    always_restarts(pod, "DaemonSet", at, errors);
+    selected_template(&d.selector, "daemonset", d.template_meta(), &d.pod, at, errors);
+    always_restarts(&d.pod, "DaemonSet", at, errors);
     not_negative(d.min_ready_seconds.map(i64::from), &at.field("minReadySeconds"), errors);
     not_negative(d.revision_history_limit.map(i64::from), &at.field("revisionHistoryLimit"), errors);
     if let Some(u) = &d.update_strategy {
@@ -335,7 +332,11 @@ pub(in crate::object) fn fixed_selector(new: &LabelSelector, old: &LabelSelector
 }
 
 /// What may change in a StatefulSet.
-pub(super) fn stateful_set_update(new: &StatefulSetSpec, old: &StatefulSetSpec, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn stateful_set_update(
+    new: &StatefulSetSpec,
+    old: &StatefulSetSpec,
+    errors: &mut Vec<FieldError>,
+) {
     let fixed = |s: &StatefulSetSpec| StatefulSetSpec {
         replicas: None,
         ordinals: None,

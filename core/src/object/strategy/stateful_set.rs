@@ -1,0 +1,50 @@
+//! StatefulSet. Source: `pkg/registry/apps/statefulset/strategy.go`.
+
+use std::rc::Rc;
+
+use k8s_openapi::api::apps::v1 as apps_v1;
+
+use super::{Replicas, Strategy, scale_by};
+use crate::object::validation::workload;
+use crate::object::{
+    FieldError, Kind, Obj, Object, ObjectMeta, Resource, SharedPodSpec, StatefulSet, Templated, defaults,
+};
+
+templated!(StatefulSet apps_v1::StatefulSet, STATEFUL_SET, apps_v1::StatefulSetSpec, apps_v1::StatefulSetStatus);
+
+impl Strategy for apps_v1::StatefulSet {
+    fn apply_defaults(object: &mut StatefulSet) {
+        defaults::templated(&mut object.spec);
+    }
+
+    fn validate(object: &StatefulSet, errors: &mut Vec<FieldError>) {
+        workload::stateful_set(&object.spec, errors);
+    }
+
+    fn validate_update(new: &StatefulSet, old: &StatefulSet, errors: &mut Vec<FieldError>) {
+        if !Rc::ptr_eq(&new.spec, &old.spec) {
+            Self::validate(new, errors);
+            workload::stateful_set_update(&new.spec, &old.spec, errors);
+        }
+    }
+
+    fn replicas(object: &StatefulSet) -> Option<i32> {
+        Some(object.spec.replicas.unwrap_or(1))
+    }
+
+    fn scale(object: &StatefulSet) -> Option<Replicas> {
+        scale_by(object.spec.replicas, Some(object.status.replicas), &object.spec.selector)
+    }
+
+    fn set_replicas(object: &mut StatefulSet, replicas: i32) {
+        object.spec_mut().replicas = Some(replicas);
+    }
+
+    fn pod_spec(object: &StatefulSet) -> Option<&SharedPodSpec> {
+        Some(&object.spec.pod)
+    }
+
+    fn set_pod_spec(object: &mut StatefulSet, spec: SharedPodSpec) {
+        object.spec_mut().pod = spec;
+    }
+}
