@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::text::Nodes;
-use super::{Field, ListType, Merge, Message, Node, Scalar, Schema, Shape, Type, builtin};
+use super::{Field, ListType, Merge, Message, Node, Scalar, Schema, builtin};
 use crate::limits::SCHEMA_DEPTH;
 
 impl Schema {
@@ -131,25 +131,5 @@ impl Maker {
 impl Field {
     fn plain(name: &str, of: u32) -> Field {
         Field { name: name.into(), of, required: false, pointer: false, merge: Merge::default(), default: None }
-    }
-}
-
-/// Removes what a structural schema does not know, as the API server does with custom objects.
-pub fn prune(value: &mut Value, of: Type<'_>) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|name, _| of.field(name).is_some());
-            for (name, value) in fields {
-                if let Some(of) = of.field(name) {
-                    prune(value, of);
-                }
-            }
-        }
-        Value::Array(items) => {
-            if let Shape::List(of, _) = of.shape() {
-                items.iter_mut().for_each(|item| prune(item, of));
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

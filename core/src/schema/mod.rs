@@ -7,8 +7,6 @@
 mod custom;
 mod text;
 
-pub use custom::prune;
-
 #[cfg(test)]
 pub(crate) mod draw;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 use serde_json::{Value, json};
 
-use super::custom::prune;
 use super::{ListType, Scalar, Schema, Shape, Type, builtin, builtin_kind};
 use crate::object::{Kind, Verbs};
 
@@ -151,20 +150,6 @@ fn a_custom_resources_types_are_the_same_structure() {
     assert_eq!(at(root, "spec").field("nope"), None);
     assert_eq!(at(root, "spec.open.known").field("nope"), None);
     assert!(matches!(Type::any().shape(), Shape::Scalar(Scalar::Any)));
-}
-
-#[test]
-fn what_a_custom_schema_does_not_know_is_pruned() {
-    let schema = Schema::custom(&widget()).unwrap();
-    let mut value = json!({"apiVersion": "x/v1", "kind": "Widget", "nope": 1,
-        "metadata": {"name": "w", "nope": 1, "labels": {"a": "b"}},
-        "spec": {"size": 1, "nope": 2, "labels": {"x": "y"}, "ports": [{"port": 1, "nope": 2}],
-            "open": {"known": {"nope": 1}, "other": {"kept": 1}}, "pod": {"kind": "Pod", "metadata": {"nope": 1}, "spec": {}}}});
-    prune(&mut value, schema.root());
-    let want = json!({"apiVersion": "x/v1", "kind": "Widget", "metadata": {"name": "w", "labels": {"a": "b"}},
-        "spec": {"size": 1, "labels": {"x": "y"}, "ports": [{"port": 1}],
-            "open": {"known": {}, "other": {"kept": 1}}, "pod": {"kind": "Pod", "metadata": {}, "spec": {}}}});
-    assert_eq!(value, want);
 }
 
 #[test]

@@ -64,6 +64,8 @@ const HTTP_THREADS: usize = 2;
 /// `skeg up`: runs until it is asked to end.
 pub fn up(args: &UpArgs) -> Result<Exit, String> {
     start_log(args.log_format);
+    // Before any name is hashed: names come from users here.
+    skeg_core::random::key_name_hashes(random_number()?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
@@ -128,7 +130,8 @@ fn start_machines(
     data: Option<(DataDir, Found)>,
     ready: Arc<AtomicBool>,
 ) -> Result<Machines, String> {
-    let seed = seed()?;
+    // Two clusters must not make the same names and UIDs.
+    let seed = random_number()?;
     let (to_cluster, inbox) = mpsc::channel();
     let (alive, ended) = oneshot::channel::<()>();
     let (started, has_started) = mpsc::channel();
@@ -229,8 +232,8 @@ fn advertised(address: SocketAddr) -> SocketAddr {
     outward().map_or(address, |outward| SocketAddr::new(outward.ip(), address.port()))
 }
 
-/// Draws what names and UIDs follow from: two clusters must not make the same.
-fn seed() -> Result<u64, String> {
+/// A number that nobody can guess.
+fn random_number() -> Result<u64, String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| format!("error: the system gives no random numbers: {e}"))?;
     Ok(u64::from_le_bytes(bytes))
