@@ -8,6 +8,8 @@
 
 mod age;
 mod cluster;
+mod custom;
+mod json_path;
 mod network;
 mod pod;
 mod storage;
@@ -21,6 +23,7 @@ use crate::machine::Wall;
 use crate::object::Kind;
 
 pub use age::{Time, human_duration};
+pub use custom::CustomColumns;
 
 /// A column of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,9 +64,7 @@ impl Column {
                 "Name must be unique within a namespace. Is required when creating resources, although some resources \
                  may allow a client to request the generation of an appropriate name automatically."
             }
-            "Age" | "Created At" => {
-                "CreationTimestamp is a timestamp representing the server time when this object was created."
-            }
+            "Age" | "Created At" => CREATED,
             _ => "",
         };
         json!({"name": self.name, "type": type_, "format": format, "description": description,
@@ -71,6 +72,10 @@ impl Column {
     }
 }
 
+/// What a column of the time of creation says of itself.
+const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created.";
+/// The first column of every kind.
+const NAME: Column = text("Name");
 /// The columns of a kind without its own printer.
 const DEFAULT: &[Column] = &[text("Name"), text("Created At")];
 

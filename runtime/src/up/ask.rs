@@ -8,6 +8,8 @@ use skeg_core::Kind;
 use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
+use super::served::Resource;
+
 /// Most bytes of events that wait for a watcher; one that reads slower is cut off. What a watch begins with does not
 /// count.
 const WATCH_BACKLOG: usize = 32 << 20;
@@ -17,6 +19,8 @@ const WATCH_BACKLOG: usize = 32 << 20;
 pub struct Ask {
     /// Name of the user.
     pub user: String,
+    /// The resource that the path names.
+    pub resource: Arc<Resource>,
     /// What is asked.
     pub what: What,
     /// Strictness of the decoder.
@@ -68,7 +72,7 @@ pub enum What {
     Get { target: Target, rv: Option<u64> },
     List { kind: Kind, namespace: String, options: ListOptions },
     Watch { kind: Kind, namespace: String, options: WatchOptions, encoding: WatchEncoding },
-    Create { kind: Kind, namespace: String, body: Value, options: WriteOptions },
+    Create { namespace: String, body: Value, options: WriteOptions },
     Update { target: Target, body: Value, subresource: Subresource, options: WriteOptions },
     Patch { target: Target, patch: Patch, subresource: Subresource, options: WriteOptions },
     Delete { target: Target, options: Deletion },

@@ -11,25 +11,26 @@ use skeg_core::api::{
     WatchEvent,
 };
 use skeg_core::object::decode::{self, DecodeError};
-use skeg_core::{Kind, Kinds, Object, ObjectKey, Revision};
+use skeg_core::{Kinds, Object, ObjectKey, Revision};
 use tokio::sync::oneshot;
 
 use super::ask::{
     self, Answer, Ask, Deletion, Event, EventSink, Events, FieldValidation, Reply, Target, WatchEncoding, What,
 };
+use super::served::Resource;
 
 /// What one request waits for.
 enum Waiting {
     /// Its only answer.
-    Answer { reply: oneshot::Sender<Reply>, warnings: Vec<String> },
+    Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String> },
     /// The pod that it is to bind, whose UID it did not name.
-    Bind { reply: oneshot::Sender<Reply>, user: Rc<str>, node: Rc<str> },
+    Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, user: Rc<str>, node: Rc<str> },
     /// Events.
     Watch(Watcher),
 }
 
 struct Watcher {
-    kind: Kind,
+    resource: Arc<Resource>,
     sink: EventSink,
     encoding: WatchEncoding,
     /// What is handed out as soon as the watch has begun.
@@ -39,6 +40,7 @@ struct Watcher {
 /// An event that was encoded last: its watchers come one after the other.
 struct Encoded {
     key: ObjectKey,
+    resource: Arc<Resource>,
     rv: Revision,
     type_: &'static str,
     encoding: WatchEncoding,
@@ -46,8 +48,9 @@ struct Encoded {
 }
 
 /// All requests that came over HTTP and are not answered yet.
-#[derive(Default)]
 pub struct Clients {
+    /// Where the kinds of custom resources have their numbers.
+    kinds: Kinds,
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
     /// The watch that has just been asked for.
@@ -56,25 +59,33 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Of a cluster that knows these kinds.
+    pub fn new(kinds: Kinds) -> Clients {
+        Clients { kinds, next: 0, waiting: BTreeMap::new(), starting: None, encoded: None }
+    }
+
     /// Takes a request; what goes to the API server, unless it is answered already.
     pub fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Reply>) -> Option<ToServer> {
         self.next += 1;
         let id = self.next;
         let user: Rc<str> = Rc::from(ask.user);
-        let mut warnings = Vec::new();
-        let call = match call(ask.what, ask.validation, &mut warnings) {
+        let resource = ask.resource;
+        let mut warnings: Vec<String> = resource.warning().map(str::to_owned).into_iter().collect();
+        let body = Body { kinds: &self.kinds, resource: &resource, validation: ask.validation };
+        let call = match call(ask.what, &body, &mut warnings) {
             Ok(Asked::Call(call)) => {
-                self.waiting.insert(id, Waiting::Answer { reply, warnings });
+                self.waiting.insert(id, Waiting::Answer { reply, resource, warnings });
                 call
             }
             Ok(Asked::Bind(target, node)) => {
-                self.waiting.insert(id, Waiting::Bind { reply, user: Rc::clone(&user), node: Rc::from(node) });
+                self.waiting
+                    .insert(id, Waiting::Bind { reply, resource, user: Rc::clone(&user), node: Rc::from(node) });
                 Call::Get { key: key(&target), rv: None }
             }
-            Ok(Asked::Watch(call, kind, encoding)) => {
+            Ok(Asked::Watch(call, encoding)) => {
                 let (sink, events) = ask::events(id);
                 let begin = Some((reply, events));
-                self.waiting.insert(id, Waiting::Watch(Watcher { kind, sink, encoding, begin }));
+                self.waiting.insert(id, Waiting::Watch(Watcher { resource, sink, encoding, begin }));
                 self.starting = Some(id);
                 call
             }
@@ -114,13 +125,17 @@ impl Clients {
     fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
         // The answer to a watch that nobody reads any more concerns nobody.
         match (self.waiting.remove(&id.0)?, result) {
-            (Waiting::Answer { reply, warnings }, result) => finish(reply, result.map(answer), warnings),
-            (Waiting::Bind { reply, user, node }, Ok(Response::Object(pod))) => {
+            (Waiting::Answer { reply, resource, warnings }, result) => {
+                finish(reply, result.map(|response| answer(response, &resource)), warnings);
+            }
+            (Waiting::Bind { reply, resource, user, node }, Ok(Response::Object(pod))) => {
                 let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node };
-                self.waiting.insert(id.0, Waiting::Answer { reply, warnings: Vec::new() });
+                self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings: Vec::new() });
                 return Some(ToServer::Request(id, Request::new(&user, call)));
             }
-            (Waiting::Bind { reply, .. }, result) => finish(reply, result.map(answer), Vec::new()),
+            (Waiting::Bind { reply, resource, .. }, result) => {
+                finish(reply, result.map(|response| answer(response, &resource)), Vec::new());
+            }
             (Waiting::Watch(mut watcher), Err(status)) => {
                 match watcher.begin.take() {
                     // As Kubernetes' watch cache does, a watch from too old a revision begins, and ends with an event.
@@ -148,20 +163,22 @@ impl Clients {
             WatchEvent::Modified(object) => ("MODIFIED", object),
             WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark { rv, initial_events_end } => {
-                let event = encode("BOOKMARK", bookmark(watcher.kind, rv, initial_events_end), watcher.encoding);
+                let event = encode("BOOKMARK", bookmark(&watcher.resource, rv, initial_events_end), watcher.encoding);
                 return self.hand_on(id, event, initial);
             }
         };
         let encoding = watcher.encoding;
         let same = |e: &&Encoded| {
-            e.rv == object.rv() && e.type_ == type_ && e.encoding == encoding && e.key == *object.key_ref()
+            let same_view = Arc::ptr_eq(&e.resource, &watcher.resource) && e.encoding == encoding;
+            same_view && e.rv == object.rv() && e.type_ == type_ && e.key == *object.key_ref()
         };
         let event = match self.encoded.as_ref().filter(same) {
             Some(encoded) => encoded.event.clone(),
             None => {
-                let event = encode(type_, object.to_json(), encoding);
+                let resource = Arc::clone(&watcher.resource);
+                let event = encode(type_, resource.present(object.to_json()), encoding);
                 let (key, rv) = (object.key(), object.rv());
-                self.encoded = Some(Encoded { key, rv, type_, encoding, event: event.clone() });
+                self.encoded = Some(Encoded { key, resource, rv, type_, encoding, event: event.clone() });
                 event
             }
         };
@@ -194,8 +211,8 @@ fn encode(type_: &'static str, object: Value, encoding: WatchEncoding) -> Event 
     }
 }
 
-fn bookmark(kind: Kind, rv: Revision, initial_events_end: bool) -> Value {
-    let info = kind.row();
+fn bookmark(resource: &Resource, rv: Revision, initial_events_end: bool) -> Value {
+    let info = &resource.info;
     let mut metadata = json!({"resourceVersion": rv.to_string(), "creationTimestamp": null});
     if initial_events_end {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -203,15 +220,16 @@ fn bookmark(kind: Kind, rv: Revision, initial_events_end: bool) -> Value {
     json!({"kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata})
 }
 
-fn answer(response: Response) -> Answer {
+fn answer(response: Response, resource: &Resource) -> Answer {
+    let shown = |object: &Object| resource.present(object.to_json());
     match response {
-        Response::Object(object) => Answer::Object(object.to_json()),
+        Response::Object(object) => Answer::Object(shown(&object)),
         Response::List { items, rv, rest } => {
             let (continue_from, remaining) = match rest {
                 Some(rest) => (Some(rest.continue_from), rest.remaining),
                 None => (None, None),
             };
-            Answer::List { items: items.iter().map(Object::to_json).collect(), rv: rv.0, continue_from, remaining }
+            Answer::List { items: items.iter().map(shown).collect(), rv: rv.0, continue_from, remaining }
         }
         Response::Scale(scale) => Answer::Object(scale_json(&scale)),
         Response::Done { .. } => Answer::Done,
@@ -236,26 +254,26 @@ fn key(target: &Target) -> ObjectKey {
 /// What a request comes to.
 enum Asked {
     Call(Call),
-    Watch(Call, Kind, WatchEncoding),
+    Watch(Call, WatchEncoding),
     /// A binding that does not name the UID of the pod, to be asked for first.
     Bind(Target, String),
 }
 
-fn call(what: What, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Asked, Status> {
+fn call(what: What, decoder: &Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
     let call = match what {
         What::Get { target, rv } => Call::Get { key: key(&target), rv: rv.map(Revision) },
         What::List { kind, namespace, options } => Call::List { kind, namespace: Rc::from(namespace), options },
         What::Watch { kind, namespace, options, encoding } => {
             let call = Call::Watch { kind, namespace: Rc::from(namespace), options };
-            return Ok(Asked::Watch(call, kind, encoding));
+            return Ok(Asked::Watch(call, encoding));
         }
-        What::Create { kind, namespace, body, options } => {
-            let mut object = object_of(kind, body, validation, warnings)?;
+        What::Create { namespace, body, options } => {
+            let mut object = decoder.object(body, warnings)?;
             set_namespace(&mut object, &namespace)?;
             Call::Create { object, options }
         }
         What::Update { target, body, subresource, options } => {
-            let mut object = object_of(target.kind, body, validation, warnings)?;
+            let mut object = decoder.object(body, warnings)?;
             check_name(&object, &target.name)?;
             set_namespace(&mut object, &target.namespace)?;
             Call::Update { object, subresource, options }
@@ -286,42 +304,45 @@ fn deletion(options: Deletion) -> DeleteOptions {
     DeleteOptions { precondition, grace_seconds, propagation, dry_run }
 }
 
-/// The object that a body holds, which the path has said the kind of.
-fn object_of(
-    kind: Kind,
-    mut body: Value,
+/// How the body of a request is read: the path has said of what resource and version it is.
+struct Body<'a> {
+    kinds: &'a Kinds,
+    resource: &'a Resource,
     validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<Object, Status> {
-    let info = kind.row();
-    let whole = |message: String| DecodeError { path: String::new(), message, unknown_field: false };
-    let Some(map) = body.as_object_mut() else {
-        return Err(decode::status(info, &[whole("json: cannot unmarshal into an object".to_owned())]));
-    };
-    check_revision(map.get("metadata"))?;
-    for (field, expected) in [("apiVersion", info.api_version()), ("kind", info.kind.to_string())] {
-        match map.get(field) {
-            None | Some(Value::Null) => drop(map.insert(field.to_owned(), Value::String(expected))),
-            Some(Value::String(given)) if given.is_empty() => {
-                map.insert(field.to_owned(), Value::String(expected));
+}
+
+impl Body<'_> {
+    fn object(&self, mut body: Value, warnings: &mut Vec<String>) -> Result<Object, Status> {
+        let info = &self.resource.info;
+        let whole = |message: String| DecodeError { path: String::new(), message, unknown_field: false };
+        let Some(map) = body.as_object_mut() else {
+            return Err(decode::status(info, &[whole("json: cannot unmarshal into an object".to_owned())]));
+        };
+        check_revision(map.get("metadata"))?;
+        for (field, expected) in [("apiVersion", info.api_version()), ("kind", info.kind.to_string())] {
+            match map.get(field) {
+                None | Some(Value::Null) => drop(map.insert(field.to_owned(), Value::String(expected))),
+                Some(Value::String(given)) if given.is_empty() => {
+                    map.insert(field.to_owned(), Value::String(expected));
+                }
+                Some(Value::String(given)) if *given != expected => {
+                    let what = if field == "kind" { "kind" } else { "API version" };
+                    return Err(Status::bad_request(format!(
+                        "the {what} in the data ({given}) does not match the expected {what} ({expected})"
+                    )));
+                }
+                Some(_) => {}
             }
-            Some(Value::String(given)) if *given != expected => {
-                let what = if field == "kind" { "kind" } else { "API version" };
-                return Err(Status::bad_request(format!(
-                    "the {what} in the data ({given}) does not match the expected {what} ({expected})"
-                )));
-            }
-            Some(_) => {}
         }
+        let (object, unknown) =
+            decode::with_unknown(self.kinds, body).map_err(|errors| decode::status(info, &errors))?;
+        match self.validation {
+            FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),
+            FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),
+            FieldValidation::Ignore | FieldValidation::Strict => {}
+        }
+        Ok(object)
     }
-    let (object, unknown) =
-        decode::with_unknown(&Kinds::default(), body).map_err(|errors| decode::status(info, &errors))?;
-    match validation {
-        FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),
-        FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),
-        FieldValidation::Ignore | FieldValidation::Strict => {}
-    }
-    Ok(object)
 }
 
 /// A revision that cannot be read must not become an unconditional write.

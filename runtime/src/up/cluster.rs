@@ -24,6 +24,7 @@ use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
 use super::keeper::Keeper;
+use super::served::{Catalogue, Served};
 
 /// The connection of everything that comes over HTTP.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -49,6 +50,15 @@ pub struct Plan {
     pub images: BTreeMap<String, ImageProfile>,
     /// What every cluster has.
     pub bootstrap: Bootstrap,
+}
+
+/// What the threads of HTTP see of a cluster without asking.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Whether it has what every cluster has.
+    pub ready: Arc<AtomicBool>,
+    /// What it serves.
+    pub catalogue: Catalogue,
 }
 
 /// What is on its way between two machines.
@@ -96,13 +106,15 @@ pub struct Cluster {
     api_armed: Option<u64>,
     clients: Clients,
     bootstrap: Bootstrap,
-    ready: Arc<AtomicBool>,
+    shared: Shared,
+    /// The definitions that were published last.
+    published: u64,
     api_out: Vec<apiserver::Out>,
 }
 
 impl Cluster {
-    /// Builds the machines; nothing runs yet. `ready` is set once the cluster has what every cluster has.
-    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, ready: Arc<AtomicBool>) -> Cluster {
+    /// Builds the machines; nothing runs yet.
+    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared) -> Cluster {
         let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
         let Plan { seed, nodes, images, bootstrap } = plan;
         let start = |name: String, role: Role| {
@@ -120,11 +132,13 @@ impl Cluster {
             runtimes.push((members.len(), NodeRuntime::new(n as u32, addresses, rng)));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
-        let rng = Rng::stream(seed, "api-server", 0);
+        let clients = Clients::new(kinds.clone());
+        let config = apiserver::Config { kinds, ..apiserver::Config::default() };
+        let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
         Cluster {
             started: Instant::now(),
             store,
-            api: apiserver::ApiServer::new(apiserver::Config { kinds, ..apiserver::Config::default() }, rng),
+            api,
             members,
             runtimes,
             fires: BTreeMap::new(),
@@ -134,9 +148,10 @@ impl Cluster {
             timers: BTreeSet::new(),
             store_armed: None,
             api_armed: None,
-            clients: Clients::default(),
+            clients,
             bootstrap,
-            ready,
+            shared,
+            published: 0,
             api_out: Vec::new(),
         }
     }
@@ -290,7 +305,18 @@ impl Cluster {
             }
         }
         self.api_out = out;
+        self.publish_definitions();
         arm(&mut self.timers, &mut self.api_armed, Sleeper::Api, self.api.poll_timeout());
+    }
+
+    /// Tells the threads of HTTP of custom resources that have come, changed or gone.
+    fn publish_definitions(&mut self) {
+        let generation = self.api.definitions_generation();
+        if generation != self.published {
+            self.published = generation;
+            let customs = self.api.served_definitions().map(|(kind, info, spec)| (kind, (*info).clone(), spec));
+            self.shared.catalogue.publish(Served::with(customs));
+        }
     }
 
     /// The cluster is ready once it has what every cluster has.
@@ -298,7 +324,7 @@ impl Cluster {
         for refused in self.bootstrap.take_refused() {
             tracing::warn!("what every cluster has was refused: {refused}");
         }
-        self.ready.store(self.bootstrap.was_done(), Ordering::Release);
+        self.shared.ready.store(self.bootstrap.was_done(), Ordering::Release);
     }
 
     /// Tells a member something, or that its time has come.

@@ -21,6 +21,7 @@ use super::params::Params;
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
+use super::served::{Catalogue, Served};
 use super::{accept::Shape, body, discovery, log, openapi, reply};
 
 /// Reads that are served at once (`--max-requests-inflight`).
@@ -34,6 +35,7 @@ const WATCH_TIMEOUT: u64 = 1800;
 #[derive(Debug)]
 pub struct Handler {
     cluster: Sender<Inbound>,
+    catalogue: Catalogue,
     ready: Arc<AtomicBool>,
     /// `address:port`, as clients reach it.
     address: String,
@@ -71,8 +73,8 @@ pub fn wall() -> Wall {
 
 impl Handler {
     /// For a cluster whose thread reads from the other end of `cluster`.
-    pub fn new(cluster: Sender<Inbound>, ready: Arc<AtomicBool>, address: String) -> Handler {
-        Handler { cluster, ready, address, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) }
+    pub fn new(cluster: Sender<Inbound>, catalogue: Catalogue, ready: Arc<AtomicBool>, address: String) -> Handler {
+        Handler { cluster, catalogue, ready, address, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) }
     }
 
     /// Answers a request. Whatever is wrong with it is told as a `Status`.
@@ -86,13 +88,23 @@ impl Handler {
             if head.headers.contains_key(AUTHORIZATION) {
                 return Err(identity::unauthorised());
             }
-            let (route, params) = (route(&path)?, Params::parse(head.uri.query()));
+            let served = self.catalogue.now();
+            let (route, params) = (route(&served, &path)?, Params::parse(head.uri.query()));
             match route {
                 Route::Objects(objects) => {
                     let head = Head { identity, method: &method, headers: &head.headers, params, accepted: accepted? };
                     self.objects(&head, objects, body).await
                 }
-                route => self.other(identity, &method, &path, &head.headers, &params, route),
+                route => {
+                    let head = Head {
+                        identity,
+                        method: &method,
+                        headers: &head.headers,
+                        params,
+                        accepted: Accepted::default(),
+                    };
+                    self.other(&head, &served, &path, route)
+                }
             }
         };
         let response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
@@ -100,51 +112,36 @@ impl Handler {
         response
     }
 
-    /// Paths that are no objects.
-    fn other(
-        &self,
-        identity: &Identity,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        params: &Params,
-        route: Route,
-    ) -> Result<Response<Content>, Status> {
+    /// Paths that are no objects. What the client accepts matters to discovery alone, which asks for it itself.
+    fn other(&self, head: &Head<'_>, served: &Served, path: &str, route: Route) -> Result<Response<Content>, Status> {
+        let (method, headers) = (head.method, head.headers);
         let public = matches!(route, Route::Health { .. } | Route::Version);
-        identity::authorise_path(identity, public, path)?;
+        identity::authorise_path(head.identity, public, path)?;
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(method_not_allowed());
         }
         let gzip = wants_gzip(headers);
         let json = |value: &Value| Ok(reply::value(200, value, accept::Encoding::Json, gzip));
         match route {
-            Route::Health { readiness, check } => self.health(readiness, check.as_deref(), params),
+            Route::Health { readiness, check } => self.health(readiness, check.as_deref(), &head.params),
             Route::Version => json(&discovery::version()),
-            Route::Root => json(&json!({"paths": self.paths()})),
+            Route::Root => json(&json!({"paths": paths(served)})),
             Route::Groups { legacy } => {
                 if let Some(version) = accept::discovery(header(headers, ACCEPT)) {
-                    let value = discovery::aggregated(legacy, version);
+                    let value = discovery::aggregated(served, legacy, version);
                     return Ok(reply::typed(&discovery::aggregated_type(version), &value));
                 }
-                let value = if legacy { discovery::api_versions(&self.address) } else { discovery::api_groups() };
+                let value = if legacy { discovery::api_versions(&self.address) } else { discovery::api_groups(served) };
                 json(&value)
             }
-            Route::Group(group) => json(&discovery::api_group(&group).ok_or_else(not_found)?),
+            Route::Group(group) => json(&discovery::api_group(served, &group).ok_or_else(not_found)?),
             Route::Resources { group, version } => {
-                json(&discovery::api_resources(&group, &version).ok_or_else(not_found)?)
+                json(&discovery::api_resources(served, &group, &version).ok_or_else(not_found)?)
             }
-            Route::OpenApiIndex => json(&openapi::index()),
-            Route::OpenApi(path) => json(&openapi::document(&path).ok_or_else(not_found)?),
+            Route::OpenApiIndex => json(&openapi::index(served)),
+            Route::OpenApi(path) => json(&openapi::document(served, &path).ok_or_else(not_found)?),
             Route::Objects(_) => unreachable!("objects are answered elsewhere"),
         }
-    }
-
-    fn paths(&self) -> Vec<String> {
-        let fixed = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
-        let versions = discovery::group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
-        let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
-        all.sort();
-        all
     }
 
     fn health(&self, readiness: bool, check: Option<&str>, params: &Params) -> Result<Response<Content>, Status> {
@@ -173,7 +170,7 @@ impl Handler {
     /// Objects: one by name, or all of a kind.
     async fn objects(&self, head: &Head<'_>, objects: Objects, body: Incoming) -> Result<Response<Content>, Status> {
         if let Some(subresource) = &objects.subresource
-            && !discovery::has_subresource(objects.kind, subresource)
+            && !objects.resource.has_subresource(subresource)
         {
             return Err(not_found());
         }
@@ -190,7 +187,7 @@ impl Handler {
             (&Method::DELETE, None) => "deletecollection",
             _ => return Err(method_not_allowed()),
         };
-        let info = objects.kind.row();
+        let info = &objects.resource.info;
         let resource = match &objects.subresource {
             Some(subresource) => format!("{}/{subresource}", info.plural),
             None => info.plural.to_string(),
@@ -207,25 +204,26 @@ impl Handler {
         }
     }
 
-    fn look(&self, head: &Head<'_>, kind: Kind) -> Result<Look, Status> {
+    fn look(&self, head: &Head<'_>, objects: &Objects) -> Result<Look, Status> {
         let include = match head.params.said("includeObject") {
             None | Some("Metadata") => IncludeObject::Metadata,
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,
             Some(other) => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
         };
-        Ok(Look { kind, shape: head.accepted.shape, include, now: wall() })
+        let resource = Arc::clone(&objects.resource);
+        Ok(Look { resource, shape: head.accepted.shape, include, now: wall() })
     }
 
     async fn read(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
-        let (kind, namespace) = (objects.kind, objects.namespace.clone());
-        let look = self.look(head, kind)?;
+        let (kind, namespace) = (objects.resource.kind, objects.namespace.clone());
+        let look = self.look(head, objects)?;
         let what = match (&objects.name, objects.subresource.as_deref()) {
             (Some(_), Some("scale")) => What::GetScale { target: target(objects)? },
             (Some(_), _) => What::Get { target: target(objects)?, rv: head.params.resource_version()? },
             (None, _) => What::List { kind, namespace, options: head.params.list()? },
         };
-        let reply = self.ask(head, what, FieldValidation::Ignore).await?;
+        let reply = self.ask(head, objects, what, FieldValidation::Ignore).await?;
         let value = match reply.result? {
             Answer::Object(pod) if objects.subresource.as_deref() == Some("log") => {
                 return Ok(reply::text(200, log::of(&pod, &head.params)?));
@@ -241,8 +239,8 @@ impl Handler {
     }
 
     async fn watch(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
-        let (kind, namespace) = (objects.kind, objects.namespace.clone());
-        let look = self.look(head, kind)?;
+        let (kind, namespace) = (objects.resource.kind, objects.namespace.clone());
+        let look = self.look(head, objects)?;
         let (mut options, timeout) = head.params.watch()?;
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
@@ -252,7 +250,7 @@ impl Handler {
             Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values,
         };
         let what = What::Watch { kind, namespace, options, encoding };
-        let reply = self.ask(head, what, FieldValidation::Ignore).await?;
+        let reply = self.ask(head, objects, what, FieldValidation::Ignore).await?;
         let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
         let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
         Ok(reply::watch(events, look, self.cluster.clone(), timeout))
@@ -265,7 +263,7 @@ impl Handler {
         verb: &str,
         body: Incoming,
     ) -> Result<Response<Content>, Status> {
-        let look = self.look(head, objects.kind)?;
+        let look = self.look(head, objects)?;
         let media_type = body::media_type(head.headers);
         let bytes = body::read(body).await?;
         let what = match verb {
@@ -284,7 +282,7 @@ impl Handler {
                     "delete" if objects.subresource.is_none() => What::Delete { target: target(objects)?, options },
                     "delete" => return Err(method_not_allowed()),
                     _ => {
-                        let (kind, namespace) = (objects.kind, objects.namespace.clone());
+                        let (kind, namespace) = (objects.resource.kind, objects.namespace.clone());
                         What::DeleteCollection { kind, namespace, list: head.params.list()?, options }
                     }
                 }
@@ -293,9 +291,9 @@ impl Handler {
         };
         let code = if verb == "create" { 201 } else { 200 };
         let is_scale = objects.subresource.as_deref() == Some("scale");
-        let reply = self.ask(head, what, head.params.field_validation()?).await?;
+        let reply = self.ask(head, objects, what, head.params.field_validation()?).await?;
         let value = match reply.result? {
-            Answer::Object(object) if verb == "delete" => deleted(look, object),
+            Answer::Object(object) if verb == "delete" => deleted(&look, object),
             Answer::Object(scale) if is_scale => scale,
             Answer::Object(object) => look.object(object),
             Answer::Done => reply::success(None),
@@ -311,8 +309,8 @@ impl Handler {
         let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
         match objects.subresource.as_deref() {
             None if objects.name.is_none() => {
-                let (kind, namespace) = (objects.kind, objects.namespace.clone());
-                Ok(What::Create { kind, namespace, body, options: head.params.write()? })
+                let namespace = objects.namespace.clone();
+                Ok(What::Create { namespace, body, options: head.params.write()? })
             }
             Some("binding") => {
                 let node = text(&body["target"]["name"]);
@@ -353,13 +351,27 @@ impl Handler {
     }
 
     /// Asks the cluster, and waits for its answer.
-    async fn ask(&self, head: &Head<'_>, what: What, validation: FieldValidation) -> Result<Reply, Status> {
+    async fn ask(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        what: What,
+        validation: FieldValidation,
+    ) -> Result<Reply, Status> {
         let (sender, answer) = oneshot::channel();
-        let ask = Ask { user: head.identity.name.clone(), what, validation };
+        let ask = Ask { user: head.identity.name.clone(), resource: Arc::clone(&objects.resource), what, validation };
         let gone = || Status::unavailable("the server is shutting down");
         self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
+}
+
+fn paths(served: &Served) -> Vec<String> {
+    let fixed = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+    let versions = served.group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
+    let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
+    all.sort();
+    all
 }
 
 fn failed(checks: &[(&str, bool)], name: &str) -> Response<Content> {
@@ -376,7 +388,7 @@ fn overloaded() -> Status {
 
 fn target(objects: &Objects) -> Result<Target, Status> {
     let name = objects.name.clone().ok_or_else(method_not_allowed)?;
-    Ok(Target { kind: objects.kind, namespace: objects.namespace.clone(), name })
+    Ok(Target { kind: objects.resource.kind, namespace: objects.namespace.clone(), name })
 }
 
 fn subresource(objects: &Objects) -> Result<Subresource, Status> {
@@ -422,12 +434,12 @@ const SHOWN_WHEN_DELETED: [Kind; 9] = [
 ];
 
 /// The answer to a delete: the object while it is still there or where its kind shows it, a `Status` otherwise.
-fn deleted(look: Look, object: Value) -> Value {
+fn deleted(look: &Look, object: Value) -> Value {
     let stays = !object["metadata"]["deletionTimestamp"].is_null();
-    if stays || SHOWN_WHEN_DELETED.contains(&look.kind) {
+    if stays || SHOWN_WHEN_DELETED.contains(&look.resource.kind) {
         return look.object(object);
     }
-    let info = look.kind.row();
+    let info = &look.resource.info;
     let mut details = json!({"name": object["metadata"]["name"], "kind": info.plural,
         "uid": object["metadata"]["uid"]});
     if !info.group.is_empty() {

@@ -24,6 +24,7 @@ mod pki;
 mod render;
 mod reply;
 mod route;
+mod served;
 mod server;
 
 use std::collections::BTreeMap;
@@ -49,11 +50,12 @@ pub use instance::{down, status};
 
 use ask::Inbound;
 use bootstrap::Bootstrap;
-use cluster::{Cluster, Plan};
+use cluster::{Cluster, Plan, Shared};
 use data::{DataDir, Found};
 use handler::Handler;
 use instance::{Instance, Running};
 use keeper::Keeper;
+use served::Catalogue;
 
 use crate::Exit;
 use crate::disk::explain;
@@ -93,12 +95,13 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         None => kubeconfig::users_own()?,
     };
 
-    let ready = Arc::new(AtomicBool::new(false));
-    let (to_cluster, machines, ended) = start_machines(args.nodes, advertised(address), data, Arc::clone(&ready))?;
+    let (ready, catalogue) = (Arc::new(AtomicBool::new(false)), Catalogue::default());
+    let shared = Shared { ready: Arc::clone(&ready), catalogue: catalogue.clone() };
+    let (to_cluster, machines, ended) = start_machines(args.nodes, advertised(address), data, shared)?;
     kubeconfig::merge(&kubeconfig, &url, &pki)?;
 
     running.describe(&Instance { pid: std::process::id(), url, kubeconfig: kubeconfig.clone(), nodes: args.nodes })?;
-    let handler = Arc::new(Handler::new(to_cluster.clone(), ready, reached.to_string()));
+    let handler = Arc::new(Handler::new(to_cluster.clone(), catalogue, ready, reached.to_string()));
     let served = runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         println!("{}", how_to_use(args, &kubeconfig));
@@ -128,7 +131,7 @@ fn start_machines(
     nodes: u32,
     advertised: SocketAddr,
     data: Option<(DataDir, Found)>,
-    ready: Arc<AtomicBool>,
+    shared: Shared,
 ) -> Result<Machines, String> {
     // Two clusters must not make the same names and UIDs.
     let seed = random_number()?;
@@ -146,7 +149,7 @@ fn start_machines(
         };
         let (nodes, bootstrap) = ((0..nodes).map(node).collect(), Bootstrap::new(advertised));
         let plan = Plan { seed, nodes, images: BTreeMap::new(), bootstrap };
-        let cluster = Cluster::new(plan, kinds, keeper, ready);
+        let cluster = Cluster::new(plan, kinds, keeper, shared);
         // Whoever started this thread waits for it.
         let _ = started.send(());
         cluster.run(&inbox)

@@ -1,13 +1,14 @@
 //! OpenAPI v3, as little of it as clients need to know which kinds there are and that unknown fields are refused.
 
 use serde_json::{Map, Value, json};
-use skeg_core::Kind;
 
 use super::discovery;
+use super::served::Served;
 
 /// `/openapi/v3`: the documents that there are.
-pub fn index() -> Value {
-    let paths: Map<String, Value> = discovery::group_versions()
+pub fn index(served: &Served) -> Value {
+    let paths: Map<String, Value> = served
+        .group_versions()
         .into_iter()
         .map(|(path, ..)| {
             let hash = format!("{:016x}", skeg_core::random::mix_bytes(0, path.as_bytes()));
@@ -19,11 +20,11 @@ pub fn index() -> Value {
 }
 
 /// The document of a group version, `apis/apps/v1`.
-pub fn document(path: &str) -> Option<Value> {
-    let (_, group, version) = discovery::group_versions().into_iter().find(|(p, ..)| p == path)?;
+pub fn document(served: &Served, path: &str) -> Option<Value> {
+    let (_, group, version) = served.group_versions().into_iter().find(|(p, ..)| p == path)?;
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for kind in Kind::all_stored().filter(|k| k.row().group == group && k.row().version == version) {
-        let info = kind.row();
+    for resource in served.of(group, version) {
+        let info = &resource.info;
         let gvk = json!({"group": group, "version": version, "kind": info.kind});
         let place = if info.namespaced { "namespaces/{namespace}/" } else { "" };
         let parameter =
@@ -45,14 +46,16 @@ pub fn document(path: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::{document, index};
+    use crate::up::served::tests::widgets;
 
     #[test]
     fn every_document_of_the_index_is_there() {
-        let index = index();
+        let served = widgets();
+        let index = index(&served);
         for path in index["paths"].as_object().unwrap().keys() {
-            let document = document(path).unwrap();
+            let document = document(&served, path).unwrap();
             assert!(!document["paths"].as_object().unwrap().is_empty(), "{path}");
         }
-        assert!(document("apis/apps/v9").is_none());
+        assert!(document(&served, "apis/apps/v9").is_none());
     }
 }

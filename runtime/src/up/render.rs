@@ -1,10 +1,13 @@
 //! Objects as a client wants to see them: whole, as rows of a Table, or as metadata alone.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use skeg_core::Wall;
 use skeg_core::table::{self, Time};
-use skeg_core::{Kind, Wall};
 
 use super::accept::Shape;
+use super::served::Resource;
 
 /// Which part of the object stands in a row of a Table (`includeObject`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -19,10 +22,10 @@ pub enum IncludeObject {
 }
 
 /// How answers about a kind are to look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Look {
-    /// The kind.
-    pub kind: Kind,
+    /// The resource.
+    pub resource: Arc<Resource>,
     /// The shape.
     pub shape: Shape,
     /// What of the object a row of a Table has.
@@ -88,7 +91,7 @@ impl Look {
 
     /// A list.
     pub fn list(&self, items: Vec<Value>, meta: &ListMeta) -> Value {
-        let info = self.kind.row();
+        let info = &self.resource.info;
         match self.shape {
             Shape::Whole => {
                 let bare = |mut item: Value| {
@@ -117,15 +120,15 @@ impl Look {
         let now = Time(self.now);
         let rows: Vec<Value> = items.into_iter().map(|item| self.row(item, version, now)).collect();
         let columns: Vec<Value> = match with_columns {
-            true => table::columns(self.kind).iter().map(table::Column::to_json).collect(),
+            true => self.resource.columns(),
             false => Vec::new(),
         };
         json!({"kind": "Table", "apiVersion": version, "metadata": meta, "columnDefinitions": columns, "rows": rows})
     }
 
     fn row(&self, item: Value, version: &str, now: Time) -> Value {
-        let mut row = json!({"cells": table::cells(self.kind, &item, now)});
-        if let Some(condition) = table::completed(self.kind, &item) {
+        let mut row = json!({"cells": self.resource.cells(&item, now)});
+        if let Some(condition) = table::completed(self.resource.kind, &item) {
             row["conditions"] = json!([condition]);
         }
         row["object"] = match self.include {
@@ -141,11 +144,15 @@ impl Look {
 mod tests {
     use super::{IncludeObject, ListMeta, Look};
     use crate::up::accept::Shape;
+    use crate::up::served::Served;
     use serde_json::{Value, json};
-    use skeg_core::{Kind, Wall};
+    use skeg_core::Wall;
+    use std::sync::Arc;
 
     fn look(shape: Shape) -> Look {
-        Look { kind: Kind::CONFIG_MAP, shape, include: IncludeObject::Metadata, now: Wall(60_000_000) }
+        let served = Served::built_in();
+        let resource = Arc::clone(served.by_path("", "v1", "configmaps").unwrap());
+        Look { resource, shape, include: IncludeObject::Metadata, now: Wall(60_000_000) }
     }
 
     fn config_map() -> Value {

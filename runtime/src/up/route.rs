@@ -2,11 +2,15 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
 
+use std::sync::Arc;
+
 use skeg_core::Kind;
 use skeg_core::api::{Reason, Status};
 
+use super::served::{Resource, Served};
+
 /// What a path leads to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Route {
     /// `/healthz`, `/livez`, `/readyz`, and one check of theirs.
     Health {
@@ -42,10 +46,10 @@ pub enum Route {
 }
 
 /// The part of a path that names objects.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Objects {
-    /// Their kind.
-    pub kind: Kind,
+    /// Their resource, in the version that the path names.
+    pub resource: Arc<Resource>,
     /// Their namespace; empty: all of them, or the kind has none.
     pub namespace: String,
     /// The object, if one is named.
@@ -62,8 +66,8 @@ pub fn not_found() -> Status {
     Status { reason: Reason::NotFound, message, details: None }
 }
 
-/// Takes a path apart.
-pub fn route(path: &str) -> Result<Route, Status> {
+/// Takes a path apart, by what is served.
+pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
     let decoded = segments(path)?;
     let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
     let health =
@@ -80,8 +84,8 @@ pub fn route(path: &str) -> Result<Route, Status> {
         ["api", "v1"] => Route::Resources { group: String::new(), version: "v1".to_owned() },
         ["apis", group] => Route::Group((*group).to_owned()),
         ["apis", group, version] => Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
-        ["api", version, rest @ ..] => Route::Objects(objects("", version, rest)?),
-        ["apis", group, version, rest @ ..] => Route::Objects(objects(group, version, rest)?),
+        ["api", version, rest @ ..] => Route::Objects(objects(served, "", version, rest)?),
+        ["apis", group, version, rest @ ..] => Route::Objects(objects(served, group, version, rest)?),
         _ => return Err(not_found()),
     })
 }
@@ -103,15 +107,11 @@ fn segments(path: &str) -> Result<Vec<String>, Status> {
     Ok(segments)
 }
 
-fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Status> {
+fn objects(served: &Served, group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Status> {
     let watch = rest.first() == Some(&"watch");
     if watch {
         rest = &rest[1..];
     }
-    let find = |plural: &str| {
-        let found = Kind::by_path(group, version, plural).filter(|kind| kind.row().verbs.stored());
-        found.ok_or_else(not_found)
-    };
     let (namespace, rest) = match rest {
         // Namespaces have no other resources under them than their own subresources.
         ["namespaces", namespace, plural, more @ ..] if group.is_empty() && !is_namespace_subresource(plural, more) => {
@@ -121,8 +121,9 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
         _ => (None, rest),
     };
     let [plural, rest @ ..] = rest else { return Err(not_found()) };
-    let kind = find(plural)?;
-    if namespace.is_some() && !kind.row().namespaced {
+    let resource = served.by_path(group, version, plural).ok_or_else(not_found)?;
+    let namespaced = resource.info.namespaced;
+    if namespace.is_some() && !namespaced {
         return Err(not_found());
     }
     let (name, subresource) = match rest {
@@ -131,11 +132,11 @@ fn objects(group: &str, version: &str, mut rest: &[&str]) -> Result<Objects, Sta
         [name, subresource] => (Some(*name), Some(*subresource)),
         _ => return Err(not_found()),
     };
-    if name.is_some() && kind.row().namespaced && namespace.is_none() {
+    if name.is_some() && namespaced && namespace.is_none() {
         return Err(not_found());
     }
     Ok(Objects {
-        kind,
+        resource: Arc::clone(resource),
         namespace: namespace.unwrap_or_default().to_owned(),
         name: name.map(str::to_owned),
         subresource: subresource.map(str::to_owned),
@@ -149,7 +150,9 @@ fn is_namespace_subresource(segment: &str, after: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Objects, Route, route};
+    use super::{Route, route};
+    use crate::up::served::Served;
+    use crate::up::served::tests::widgets;
     use skeg_core::Kind;
 
     #[test]
@@ -157,8 +160,9 @@ mod tests {
         fn check(path: &str, kind: Kind, namespace: &str, name: Option<&str>, subresource: Option<&str>, watch: bool) {
             let owned = |s: Option<&str>| s.map(str::to_owned);
             let (name, subresource) = (owned(name), owned(subresource));
-            let want = Objects { kind, namespace: namespace.to_owned(), name, subresource, watch };
-            assert_eq!(route(path).unwrap(), Route::Objects(want), "{path}");
+            let Route::Objects(got) = route(&Served::built_in(), path).unwrap() else { panic!("{path}") };
+            assert_eq!((got.resource.kind, got.namespace.as_str()), (kind, namespace), "{path}");
+            assert_eq!((got.name, got.subresource, got.watch), (name, subresource, watch), "{path}");
         }
         check("/api/v1/pods", Kind::POD, "", None, None, false);
         check("/api/v1/namespaces/a/pods", Kind::POD, "a", None, None, false);
@@ -171,6 +175,22 @@ mod tests {
         check("/api/v1/nodes/n/status", Kind::NODE, "", Some("n"), Some("status"), false);
         check("/apis/apps/v1/namespaces/a/deployments/d/scale", Kind::DEPLOYMENT, "a", Some("d"), Some("scale"), false);
         check("/api/v1/namespaces/a/configmaps/kube%2Droot", Kind::CONFIG_MAP, "a", Some("kube-root"), None, false);
+    }
+
+    #[test]
+    fn what_definitions_add_is_found_in_its_versions() {
+        let served = widgets();
+        for (path, version) in [
+            ("/apis/example.com/v1/namespaces/a/widgets/w", Some("v1")),
+            ("/apis/example.com/v1beta1/widgets", Some("v1beta1")),
+            ("/apis/example.com/v1alpha1/widgets", None),
+        ] {
+            let found = route(&served, path).ok().map(|route| match route {
+                Route::Objects(objects) => objects.resource.info.version.to_string(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found.as_deref(), version, "{path}");
+        }
     }
 
     #[test]
@@ -189,7 +209,7 @@ mod tests {
             ("/api/v1/namespaces/%2e%2e/pods", 400),
             ("/api/v1/namespaces/a/pods/%ff", 400),
         ] {
-            assert_eq!(route(path).unwrap_err().reason.code(), code, "{path}");
+            assert_eq!(route(&Served::built_in(), path).unwrap_err().reason.code(), code, "{path}");
         }
     }
 }

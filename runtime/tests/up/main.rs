@@ -7,5 +7,6 @@
 mod bad_input;
 mod client;
 mod crash;
+mod custom;
 mod kubectl;
 mod objects;

@@ -31,6 +31,8 @@ pub(super) struct Customs {
     by_definition: BTreeMap<ObjectKey, Kind>,
     /// Definitions for which a step may be due.
     pending: BTreeSet<ObjectKey>,
+    /// Changes whenever what is served may have changed.
+    generation: u64,
 }
 
 /// A resource of an established definition.
@@ -67,6 +69,7 @@ impl Customs {
 
     /// Serves the current version of a definition; returns the kind that is no longer served, if any.
     fn take(&mut self, key: &ObjectKey, definition: Option<&Object>, kinds: &Kinds) -> Option<Kind> {
+        self.generation += 1;
         let dynamic = match definition {
             Some(Object::Dynamic(d)) => Some(d),
             Some(_) | None => None,
@@ -226,9 +229,23 @@ impl Deciding<'_> {
 }
 
 impl ApiServer {
+    /// A number that changes whenever the result of [`served_definitions`](Self::served_definitions) may have changed.
+    pub fn definitions_generation(&self) -> u64 {
+        self.customs.generation
+    }
+
+    /// The custom resources that are served: what is known of each in its stored version, and its definition's `spec`.
+    pub fn served_definitions(&self) -> impl Iterator<Item = (Kind, KindRef, &Value)> {
+        self.customs.by_definition.iter().filter_map(|(key, kind)| {
+            let Some(Object::Dynamic(definition)) = self.cache.get(key) else { return None };
+            let served = self.customs.of(*kind)?;
+            Some((*kind, served.of.clone(), definition.body.get("spec")?))
+        })
+    }
+
     /// Recomputes the served resources after the cache was loaded.
     pub(super) fn load_definitions(&mut self) {
-        self.customs = Customs::default();
+        self.customs = Customs { generation: self.customs.generation + 1, ..Customs::default() };
         let keys: Vec<ObjectKey> =
             self.cache.objects(Kind::CUSTOM_RESOURCE_DEFINITION).map(|(k, _)| k.clone()).collect();
         for key in keys {

@@ -1,0 +1,294 @@
+//! What is served over HTTP: every resource in every version, built-in ones and those that definitions have added.
+//!
+//! The machines' thread publishes a new [`Served`] whenever a definition changes what the API server serves; each
+//! request is answered by the one that was current when it came.
+
+use std::cmp::Ordering;
+use std::sync::{Arc, RwLock};
+
+use serde_json::{Value, json};
+use skeg_core::Kind;
+use skeg_core::object::{GroupVersion, KindInfo};
+use skeg_core::table::{self, CustomColumns, Time};
+
+/// A resource in one of the versions in which it is served.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Resource {
+    /// Its number.
+    pub kind: Kind,
+    /// What is known of it; `version` is the one in which it is served here.
+    pub info: KindInfo,
+    /// What its definition says of this version; `None` for built-in resources.
+    custom: Option<CustomVersion>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct CustomVersion {
+    columns: CustomColumns,
+    /// What is said to clients of a deprecated version.
+    warning: Option<String>,
+}
+
+/// A subresource that is served: what its bodies are, and what may be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sub {
+    /// Its name.
+    pub name: &'static str,
+    /// Group, version and kind of its bodies.
+    pub of: (String, String, String),
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+}
+
+impl Resource {
+    fn built_in(kind: Kind) -> Resource {
+        Resource { kind, info: kind.row().clone(), custom: None }
+    }
+
+    /// The served versions of a custom resource, from its definition's `spec`; best first.
+    fn custom(kind: Kind, stored: &KindInfo, spec: &Value) -> Vec<Resource> {
+        let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+        let served = versions.iter().filter(|v| v["served"] == true);
+        let names: Vec<String> = served.clone().filter_map(|v| v["name"].as_str().map(str::to_owned)).collect();
+        let of = |version: &Value| {
+            let name = version["name"].as_str()?;
+            let gv = |n: &String| GroupVersion { group: stored.group.clone(), version: n.clone().into() };
+            let has = |sub: &&str| version["subresources"].get(*sub).is_some();
+            let subresources: Vec<_> = ["status", "scale"].into_iter().filter(has).map(Into::into).collect();
+            let info = KindInfo {
+                version: name.to_owned().into(),
+                also: names.iter().filter(|n| *n != name).map(gv).collect::<Vec<_>>().into(),
+                has_status: subresources.iter().any(|s| s == "status"),
+                subresources: subresources.into(),
+                ..stored.clone()
+            };
+            let warning = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
+                Some(warning) => warning.to_owned(),
+                None => format!("{} {} is deprecated", info.api_version(), info.kind),
+            });
+            let custom = CustomVersion { columns: CustomColumns::of_version(version), warning };
+            Some(Resource { kind, info, custom: Some(custom) })
+        };
+        let mut all: Vec<Resource> = served.filter_map(of).collect();
+        all.sort_by(|a, b| by_priority(&a.info.version, &b.info.version));
+        all
+    }
+
+    /// Subresources that are served.
+    pub fn subresources(&self) -> Vec<Sub> {
+        let info = &self.info;
+        let own = || (info.group.to_string(), info.version.to_string(), info.kind.to_string());
+        let of = |group: &str, version: &str, kind: &str| (group.to_owned(), version.to_owned(), kind.to_owned());
+        let read_write: &[&str] = &["get", "patch", "update"];
+        let mut subs = Vec::new();
+        for name in info.subresources.iter().map(|name| &**name) {
+            let (name, of, verbs): (_, _, &'static [&'static str]) = match name {
+                "status" => ("status", own(), read_write),
+                "scale" => ("scale", of("autoscaling", "v1", "Scale"), read_write),
+                "finalize" => ("finalize", own(), &["update"]),
+                "binding" => ("binding", of("", "v1", "Binding"), &["create"]),
+                "eviction" => ("eviction", of("policy", "v1", "Eviction"), &["create"]),
+                // The others are not served yet.
+                _ => continue,
+            };
+            subs.push(Sub { name, of, verbs });
+        }
+        if self.kind == Kind::POD {
+            subs.push(Sub { name: "log", of: own(), verbs: &["get"] });
+        }
+        subs
+    }
+
+    /// Whether a subresource is served.
+    pub fn has_subresource(&self, name: &str) -> bool {
+        self.subresources().iter().any(|sub| sub.name == name)
+    }
+
+    /// An object in the version in which this resource is served. Custom resources differ in its name alone
+    /// (`strategy: None`).
+    pub fn present(&self, mut object: Value) -> Value {
+        if self.custom.is_some() && object.get("apiVersion").is_some() {
+            object["apiVersion"] = json!(self.info.api_version());
+        }
+        object
+    }
+
+    /// What is to be said in a `Warning` header to whoever uses this version.
+    pub fn warning(&self) -> Option<&str> {
+        self.custom.as_ref()?.warning.as_deref()
+    }
+
+    /// The columns of a Table.
+    pub fn columns(&self) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.columns.to_json(),
+            None => table::columns(self.kind).iter().map(table::Column::to_json).collect(),
+        }
+    }
+
+    /// The cells of an object's row.
+    pub fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.columns.cells(object, now),
+            None => table::cells(self.kind, object, now),
+        }
+    }
+}
+
+/// Orders versions as clients prefer them: `v2`, `v1`, `v1beta1`, `v1alpha1`, then everything else by name.
+///
+/// Source: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority>.
+fn by_priority(a: &str, b: &str) -> Ordering {
+    match (rank(a), rank(b)) {
+        (Some(a), Some(b)) => b.cmp(&a),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => a.cmp(b),
+    }
+}
+
+/// Stability, major and minor number of a version that is named as Kubernetes' are.
+fn rank(version: &str) -> Option<(u8, u64, u64)> {
+    let rest = version.strip_prefix('v')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (major, rest) = (rest[..digits].parse().ok()?, &rest[digits..]);
+    let staged = |stage: u8, minor: &str| Some((stage, major, minor.parse().ok()?));
+    match rest {
+        "" => Some((2, major, 0)),
+        _ => rest
+            .strip_prefix("beta")
+            .and_then(|minor| staged(1, minor))
+            .or_else(|| rest.strip_prefix("alpha").and_then(|minor| staged(0, minor))),
+    }
+}
+
+/// Every resource in every version that is served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    resources: Vec<Arc<Resource>>,
+}
+
+impl Served {
+    /// The built-in resources.
+    pub fn built_in() -> Served {
+        Served { resources: Kind::all_stored().map(|kind| Arc::new(Resource::built_in(kind))).collect() }
+    }
+
+    /// The built-in resources, and custom ones with what is known of each and its definition's `spec`.
+    pub fn with<'a>(customs: impl Iterator<Item = (Kind, KindInfo, &'a Value)>) -> Served {
+        let mut served = Served::built_in();
+        let all = customs.flat_map(|(kind, info, spec)| Resource::custom(kind, &info, spec));
+        served.resources.extend(all.map(Arc::new));
+        served
+    }
+
+    /// All of them: built-in ones in the order of the table, then custom ones.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.iter()
+    }
+
+    /// The resources of a group version.
+    pub fn of<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.all().filter(move |r| r.info.group == group && r.info.version == version)
+    }
+
+    /// The resource that a path names.
+    pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        let named = |r: &&Arc<Resource>| r.info.group == group && r.info.version == version && r.info.plural == plural;
+        self.all().find(named)
+    }
+
+    /// Groups but the core one, each with its versions, best first.
+    pub fn groups(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        for Resource { info, custom, .. } in self.all().map(|r| &**r).filter(|r| !r.info.group.is_empty()) {
+            let index = groups.iter().position(|(group, _)| *group == info.group).unwrap_or_else(|| {
+                groups.push((&info.group, Vec::new()));
+                groups.len() - 1
+            });
+            let versions = &mut groups[index].1;
+            if !versions.contains(&&*info.version) {
+                versions.push(&info.version);
+                // The built-in ones stand in order already.
+                if custom.is_some() {
+                    versions.sort_by(|a, b| by_priority(a, b));
+                }
+            }
+        }
+        groups
+    }
+
+    /// Group versions, as paths below `/`: `api/v1`, `apis/apps/v1`.
+    pub fn group_versions(&self) -> Vec<(String, &str, &str)> {
+        let named = self.groups().into_iter();
+        let named = named.flat_map(|(g, versions)| versions.into_iter().map(move |v| (format!("apis/{g}/{v}"), g, v)));
+        std::iter::once(("api/v1".to_owned(), "", "v1")).chain(named).collect()
+    }
+}
+
+/// Where the threads of HTTP find what is served now.
+#[derive(Clone, Debug)]
+pub struct Catalogue(Arc<RwLock<Arc<Served>>>);
+
+impl Default for Catalogue {
+    fn default() -> Catalogue {
+        Catalogue(Arc::new(RwLock::new(Arc::new(Served::built_in()))))
+    }
+}
+
+impl Catalogue {
+    /// What is served now.
+    pub fn now(&self) -> Arc<Served> {
+        Arc::clone(&self.0.read().expect("nobody panics while it is replaced"))
+    }
+
+    /// From now on this is served.
+    pub fn publish(&self, served: Served) {
+        *self.0.write().expect("nobody panics while it is read") = Arc::new(served);
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::{Resource, Served, by_priority};
+    use serde_json::json;
+    use skeg_core::Kind;
+    use skeg_core::object::KindInfo;
+
+    /// A custom resource with a number of its own.
+    pub fn widgets() -> Served {
+        let info = KindInfo {
+            group: "example.com".into(),
+            version: "v1".into(),
+            kind: "Widget".into(),
+            plural: "widgets".into(),
+            ..KindInfo::custom()
+        };
+        let spec = json!({"versions": [
+            {"name": "v1beta1", "served": true, "storage": false, "deprecated": true},
+            {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}},
+            {"name": "v1alpha1", "served": false, "storage": false},
+        ]});
+        Served::with(std::iter::once((Kind(60_000), info, &spec)))
+    }
+
+    #[test]
+    fn a_definitions_versions_are_served_best_first() {
+        let served = widgets();
+        assert_eq!(served.groups().last().unwrap(), &("example.com", vec!["v1", "v1beta1"]));
+        let of = |version: &str| served.by_path("example.com", version, "widgets");
+        assert!(of("v1alpha1").is_none());
+        let (stable, beta): (&Resource, &Resource) = (of("v1").unwrap(), of("v1beta1").unwrap());
+        assert_eq!((stable.has_subresource("status"), beta.has_subresource("status")), (true, false));
+        assert_eq!((stable.warning(), beta.warning()), (None, Some("example.com/v1beta1 Widget is deprecated")));
+        let shown = beta.present(json!({"apiVersion": "example.com/v1", "kind": "Widget"}));
+        assert_eq!(shown["apiVersion"], "example.com/v1beta1");
+    }
+
+    #[test]
+    fn versions_are_preferred_as_kubernetes_documents() {
+        let mut versions = vec!["foo1", "v1alpha1", "v2", "v10", "v1beta2", "foo10", "v11alpha2", "v3beta1", "v1"];
+        versions.sort_by(|a, b| by_priority(a, b));
+        assert_eq!(versions, ["v10", "v2", "v1", "v3beta1", "v1beta2", "v11alpha2", "v1alpha1", "foo1", "foo10"]);
+    }
+}
