@@ -79,7 +79,7 @@ pub use pod_spec::SharedPodSpec;
 pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodCondition, PodPhase, PodReadiness, PodStatus, PodSummary, Terminated,
 };
-pub use quantity::{Milli, QuantityError};
+pub use quantity::{Milli, Nano, QuantityError};
 pub use resources::{
     Amounts, container_limits, container_requests, is_pod_level, is_restartable_init, pod_limits, pod_requests,
     qos_class,

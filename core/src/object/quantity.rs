@@ -1,8 +1,8 @@
 //! Resource quantities as exact integers.
 //!
-//! Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>. A quantity is held in
-//! thousandths (`i128`), which is exact for everything that Kubernetes accepts down to `m`; finer parts are rounded
-//! up, as `Quantity.MilliValue` does.
+//! Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>. Kubernetes holds a quantity
+//! in billionths, and so does [`Nano`], for sums; whatever is finer is rounded up. [`Milli`] is in thousandths, rounded
+//! up as `Quantity.MilliValue` does.
 
 use std::fmt;
 
@@ -20,36 +20,103 @@ impl fmt::Display for QuantityError {
     }
 }
 
-/// What a suffix multiplies by: `(numerator, denominator)` of thousandths.
-fn scale(suffix: &str) -> Option<(i128, i128)> {
-    const K: i128 = 1000;
-    const KI: i128 = 1024;
+/// A parsed quantity, in billionths of its unit: what Kubernetes adds up before it rounds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
+pub struct Nano(pub i128);
+
+/// The largest quantity that is told apart: 2^63 - 1 units.
+const MOST: i128 = i64::MAX as i128 * 1_000_000_000;
+/// More digits before the point than this are more than [`MOST`], whatever the suffix (`n` takes nine off).
+const WHOLE_DIGITS: usize = 28;
+
+/// How many billionths are in one of a suffix: a power of ten, times a power of two.
+fn scale(suffix: &str) -> Option<(i32, u32)> {
     Some(match suffix {
-        "n" => (1, K * K),
-        "u" => (1, K),
-        "m" => (1, 1),
-        "" => (K, 1),
-        "k" => (K.pow(2), 1),
-        "M" => (K.pow(3), 1),
-        "G" => (K.pow(4), 1),
-        "T" => (K.pow(5), 1),
-        "P" => (K.pow(6), 1),
-        "E" => (K.pow(7), 1),
-        "Ki" => (K * KI, 1),
-        "Mi" => (K * KI.pow(2), 1),
-        "Gi" => (K * KI.pow(3), 1),
-        "Ti" => (K * KI.pow(4), 1),
-        "Pi" => (K * KI.pow(5), 1),
-        "Ei" => (K * KI.pow(6), 1),
+        "n" => (0, 0),
+        "u" => (3, 0),
+        "m" => (6, 0),
+        "" => (9, 0),
+        "k" => (12, 0),
+        "M" => (15, 0),
+        "G" => (18, 0),
+        "T" => (21, 0),
+        "P" => (24, 0),
+        "E" => (27, 0),
+        "Ki" => (9, 10),
+        "Mi" => (9, 20),
+        "Gi" => (9, 30),
+        "Ti" => (9, 40),
+        "Pi" => (9, 50),
+        "Ei" => (9, 60),
         _ => {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            match exponent {
-                0..=18 => (K * 10i128.pow(exponent as u32), 1),
-                -9..=-1 => (K, 10i128.pow(exponent.unsigned_abs())),
-                _ => return None,
+            if !(-27..=18).contains(&exponent) {
+                return None;
             }
+            (9 + exponent, 0)
         }
     })
+}
+
+/// Digits with a point after `whole` of them, times a scale, rounded up; at most [`MOST`].
+fn scaled(whole: &str, fraction: &str, (ten, two): (i32, u32)) -> i128 {
+    let whole = whole.trim_start_matches('0');
+    // Digits that leave room for the power of two; that there are others counts as a little more.
+    let room = if two == 0 { WHOLE_DIGITS } else { 20 };
+    if whole.len() > room {
+        return MOST;
+    }
+    let kept = fraction.len().min(room - whole.len());
+    let rest = fraction.as_bytes()[kept..].iter().any(|d| *d != b'0');
+    let digits = whole.bytes().chain(fraction.bytes().take(kept));
+    let digits = digits.fold(0i128, |n, digit| 10 * n + i128::from(digit - b'0')) << two;
+    let power = ten - kept as i32;
+    let amount = if digits == 0 {
+        Some(i128::from(rest))
+    } else if power >= 0 {
+        let exact = 10i128.checked_pow(power.unsigned_abs()).and_then(|p| digits.checked_mul(p));
+        exact.map(|n| n + i128::from(rest))
+    } else {
+        let den = 10i128.checked_pow(power.unsigned_abs());
+        Some(den.map_or(1, |den| digits / den + i128::from(digits % den != 0 || rest)))
+    };
+    amount.map_or(MOST, |n| n.min(MOST))
+}
+
+impl Nano {
+    /// Parses `100m`, `1.5Gi`, `2e3`, `-1`.
+    pub fn parse(text: &str) -> Result<Nano, QuantityError> {
+        let split = text.find(|c: char| !(c.is_ascii_digit() || ".+-".contains(c))).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(split);
+        let scale = scale(suffix).ok_or(QuantityError)?;
+        let (negative, digits) = match number.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, number.strip_prefix('+').unwrap_or(number)),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) {
+            return Err(QuantityError);
+        }
+        let amount = scaled(whole, fraction, scale);
+        Ok(Nano(if negative { -amount } else { amount }))
+    }
+
+    /// Parses a k8s-openapi quantity; one that does not parse reads as nothing (validation refuses it at the API).
+    pub fn of(q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Nano {
+        Nano::parse(&q.0).unwrap_or_default()
+    }
+
+    /// Whole units.
+    pub fn units(n: i64) -> Nano {
+        Nano(i128::from(n) * 1_000_000_000)
+    }
+
+    /// In thousandths, rounded up (away from zero).
+    pub fn to_milli(self) -> Milli {
+        let up = |n: i128| (n + 999_999) / 1_000_000;
+        Milli(if self.0 < 0 { -up(-self.0) } else { up(self.0) })
+    }
 }
 
 impl Milli {
@@ -63,28 +130,7 @@ impl Milli {
 
     /// Parses `100m`, `1.5Gi`, `2e3`, `-1`.
     pub fn parse(text: &str) -> Result<Milli, QuantityError> {
-        let split = text.find(|c: char| !(c.is_ascii_digit() || ".+-".contains(c))).unwrap_or(text.len());
-        let (number, suffix) = text.split_at(split);
-        let (num, den) = scale(suffix).ok_or(QuantityError)?;
-        let (negative, digits) = match number.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, number.strip_prefix('+').unwrap_or(number)),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) {
-            return Err(QuantityError);
-        }
-        if whole.len() > 18 {
-            return Ok(Milli(if negative { -i128::from(i64::MAX) } else { i128::from(i64::MAX) }));
-        }
-        let fraction = &fraction[..fraction.len().min(9)];
-        // At most 27 digits.
-        let digits = whole.bytes().chain(fraction.bytes()).fold(0, |n, digit| 10 * n + i128::from(digit - b'0'));
-        let den = den * 10i128.pow(fraction.len() as u32);
-        let scaled = digits.checked_mul(num).ok_or(QuantityError)?;
-        let rounded_up = (scaled + den - 1).div_euclid(den);
-        Ok(Milli(if negative { -rounded_up } else { rounded_up }))
+        Nano::parse(text).map(Nano::to_milli)
     }
 
     /// Parses a k8s-openapi quantity; one that does not parse reads as nothing (validation refuses it at the API).
@@ -140,6 +186,15 @@ mod tests {
             ("100u", 1),
             ("1e-3", 1),
             ("500M", 500_000_000_000),
+            ("1.0000000001", 1001),
+            ("0.00000000000001E", 10_000_000),
+            ("1234567890123456789n", 1_234_567_890_124),
+            ("1234567890123456789u", 1_234_567_890_123_457),
+            ("00000000000000000000000000000001", 1000),
+            ("1e-20", 1),
+            ("99999999999999999999999E", i128::from(i64::MAX) * 1000),
+            ("-9999999999999999999999999999999999", -i128::from(i64::MAX) * 1000),
+            ("1.00000000000000000000000000000000000001E", 1_000_000_000_000_000_000_001),
         ] {
             assert_eq!(Milli::parse(text), Ok(Milli(milli)), "{text}");
         }

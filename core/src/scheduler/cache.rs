@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::framework::Events;
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
-use crate::object::{Meta, Milli, NameMap, Node, ObjectMeta, ReportedNodeStatus};
+use crate::object::{Meta, NameMap, Nano, Node, ObjectMeta, ReportedNodeStatus};
 
 /// A resource by number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,10 +28,6 @@ impl ResourceId {
     /// `pods`, each pod one.
     pub const PODS: ResourceId = ResourceId(3);
 }
-
-/// Largest quantity that is told apart (256 Ti in bytes): sums over any node's pods and products with 100 stay
-/// within 64 bits.
-const QUANTITY_MAX: i64 = 1 << 48;
 
 /// Names of resources, each with its number.
 #[derive(Debug)]
@@ -75,9 +71,14 @@ impl ResourceNames {
 
     /// A quantity of a resource in the unit that is counted in: thousandths for CPU, whole units for everything else.
     pub fn amount(id: ResourceId, quantity: &Quantity) -> i64 {
-        let parsed = Milli::of(quantity);
+        ResourceNames::rounded(id, Nano::of(quantity))
+    }
+
+    /// An exact amount of a resource in the unit that is counted in, rounded up.
+    pub fn rounded(id: ResourceId, exact: Nano) -> i64 {
+        let parsed = exact.to_milli();
         let n = if id == ResourceId::CPU { parsed.milli() } else { parsed.value() };
-        n.clamp(0, QUANTITY_MAX)
+        n.max(0)
     }
 }
 
@@ -307,13 +308,15 @@ impl Nodes {
         self.widen();
         let i = slot as usize;
         for (r, amount) in &shape.requests {
-            self.requested[usize::from(r.0)][i] += sign * amount;
+            // Sums wrap beyond 2^63, as kube-scheduler's do: only quantities without sense get there.
+            let sum = &mut self.requested[usize::from(r.0)][i];
+            *sum = sum.wrapping_add(sign.wrapping_mul(*amount));
         }
         let pods = &mut self.requested[usize::from(ResourceId::PODS.0)][i];
         *pods += sign;
         assert!(*pods >= 0, "no pod is taken off a node twice");
         for (column, amount) in self.nonzero.iter_mut().zip(shape.nonzero) {
-            column[i] += sign * amount;
+            column[i] = column[i].wrapping_add(sign.wrapping_mul(amount));
         }
         self.touch(slot);
     }

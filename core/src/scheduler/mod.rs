@@ -259,7 +259,7 @@ impl Scheduler {
     }
 
     fn track(&mut self, key: ObjectKey, pod: &Pod, state: State) -> PodId {
-        let shape = self.shapes.take(&pod.spec, &mut self.nodes.resources);
+        let shape = self.shapes.take(pod, &mut self.nodes.resources);
         let tracked = Tracked {
             key: key.clone(),
             uid: Rc::from(pod.uid()),
@@ -333,7 +333,7 @@ impl Scheduler {
                 if assumed {
                     self.queue.remove(id);
                 }
-                let shape = self.shapes.take(&pod.spec, &mut self.nodes.resources);
+                let shape = self.shapes.take(pod, &mut self.nodes.resources);
                 if shape == old_shape && self.nodes.name(slot) == node {
                     // The usual news of a pod that runs: nothing about its node changes.
                     self.shapes.release(shape);
@@ -365,7 +365,7 @@ impl Scheduler {
 
     /// Takes in what may have changed about a pod.
     fn reshape(&mut self, id: PodId, pod: &Pod) {
-        let shape = self.shapes.take(&pod.spec, &mut self.nodes.resources);
+        let shape = self.shapes.take(pod, &mut self.nodes.resources);
         let tracked = self.pods[id as usize].as_mut().expect("an id is used only while its pod is tracked");
         self.shapes.release(std::mem::replace(&mut tracked.shape, shape));
         tracked.priority = pod.spec.priority.unwrap_or(0);

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Decision, Scheduler};
 use crate::machine::{Mono, Now, Wall};
-use crate::object::{Milli, Node, Object, Pod};
+use crate::object::{Nano, Node, Object, Pod};
 use crate::random::Rng;
 
 /// Everything that is true, as API objects.
@@ -20,21 +21,56 @@ struct World {
     pods: BTreeMap<String, (Pod, Option<String>)>,
 }
 
-fn amount(list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str) -> i64 {
-    let milli = list.and_then(|l| l.get(name)).map_or(Milli::ZERO, Milli::of);
-    if name == "cpu" { milli.milli() } else { milli.value() }
+fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Nano {
+    list.and_then(|l| l.get(name)).map_or(Nano(0), Nano::of)
+}
+
+/// In the unit that Kubernetes counts in, rounded up.
+fn rounded(name: &str, n: Nano) -> i64 {
+    let unit = if name == "cpu" { 1_000_000 } else { 1_000_000_000 };
+    ((n.0 + unit - 1) / unit) as i64
+}
+
+fn whole_pod(pod: &Pod) -> Option<&BTreeMap<String, Quantity>> {
+    pod.spec.resources.as_ref().and_then(|r| r.requests.as_ref())
+}
+
+fn requests(c: &core_v1::Container) -> Option<&BTreeMap<String, Quantity>> {
+    c.resources.as_ref().and_then(|r| r.requests.as_ref())
+}
+
+/// What a container counts with: the greatest of spec and status, or the status where its resize is infeasible.
+fn counted(pod: &Pod, c: &core_v1::Container, name: &str) -> Nano {
+    let status = pod.status.container_statuses.iter().find(|s| s.name == *c.name.as_str());
+    let Some(said) = status.and_then(|s| s.rest.as_ref()).filter(|r| r.resources.is_some()) else {
+        return amount(requests(c), name);
+    };
+    let infeasible = pod.status.conditions.iter().any(|c| c.type_ == *"PodResizePending" && c.reason == *"Infeasible");
+    let given = amount(said.allocated_resources.as_ref(), name);
+    let taken = amount(said.resources.as_ref().and_then(|r| r.requests.as_ref()), name);
+    let asked = if infeasible { Nano(0) } else { amount(requests(c), name) };
+    given.max(taken).max(asked)
 }
 
 fn asked(pod: &Pod, name: &str) -> i64 {
-    pod.spec.containers.iter().map(|c| amount(c.resources.as_ref().and_then(|r| r.requests.as_ref()), name)).sum()
+    let exact = if whole_pod(pod).is_some_and(|r| r.contains_key(name)) && name != "example.com/gpu" {
+        amount(whole_pod(pod), name)
+    } else {
+        Nano(pod.spec.containers.iter().map(|c| counted(pod, c, name).0).sum())
+    };
+    rounded(name, exact)
 }
 
-fn asked_or_default(pod: &Pod, name: &str, default: i64) -> i64 {
+fn asked_or_default(pod: &Pod, name: &str, default: Nano) -> i64 {
+    let mine = whole_pod(pod).is_some_and(|r| r.contains_key("cpu") || r.contains_key("memory"));
+    let somebody = pod.spec.containers.iter().any(|c| requests(c).is_some_and(|r| r.contains_key(name)));
+    if mine && (somebody || whole_pod(pod).is_some_and(|r| r.contains_key(name))) {
+        return asked(pod, name);
+    }
     let of = |c: &core_v1::Container| {
-        let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
-        if requests.is_some_and(|r| r.contains_key(name)) { amount(requests, name) } else { default }
+        if requests(c).is_some_and(|r| r.contains_key(name)) { counted(pod, c, name).0 } else { default.0 }
     };
-    pod.spec.containers.iter().map(of).sum()
+    rounded(name, Nano(pod.spec.containers.iter().map(of).sum()))
 }
 
 fn host_ports(pod: &Pod) -> Vec<(i32, String, String)> {
@@ -117,11 +153,11 @@ impl World {
         let allocatable = node.status.allocatable.as_ref();
         let mut short = Vec::new();
         let mut hopeless = false;
-        if self.on(node.name()).count() as i64 + 1 > amount(allocatable, "pods") {
+        if self.on(node.name()).count() as i64 + 1 > rounded("pods", amount(allocatable, "pods")) {
             short.push("Too many pods".to_owned());
         }
         for r in ["cpu", "memory", "ephemeral-storage", "example.com/gpu"] {
-            let (wanted, whole) = (asked(pod, r), amount(allocatable, r));
+            let (wanted, whole) = (asked(pod, r), rounded(r, amount(allocatable, r)));
             let used: i64 = self.on(node.name()).map(|p| asked(p, r)).sum();
             if wanted > 0 && wanted > whole - used {
                 short.push(format!("Insufficient {r}"));
@@ -134,27 +170,33 @@ impl World {
     fn plain_score(&self, pod: &Pod, node: &Node) -> i64 {
         let allocatable = node.status.allocatable.as_ref();
         let mut parts = Vec::new();
-        for (r, default) in [("cpu", 100), ("memory", 200 << 20)] {
-            let whole = amount(allocatable, r);
+        for (r, default) in [("cpu", Nano(100_000_000)), ("memory", Nano((200 << 20) * 1_000_000_000))] {
+            let whole = rounded(r, amount(allocatable, r));
             let used: i64 = self.on(node.name()).chain([pod]).map(|p| asked_or_default(p, r, default)).sum();
             if whole > 0 {
-                parts.push(if used > whole { 0 } else { (whole - used) * 100 / whole });
+                let hundredfold = i128::from(whole - used) * 100;
+                parts.push(if used > whole { 0 } else { (hundredfold / i128::from(whole)) as i64 });
             }
         }
         let least = parts.iter().sum::<i64>() / (parts.len() as i64).max(1);
-        let fraction = |r: &str| {
-            let whole = amount(allocatable, r);
-            let used: i64 = self.on(node.name()).chain([pod]).map(|p| asked(p, r)).sum();
-            (i128::from(used.min(whole)), i128::from(whole))
+        let balance = |pods: &[&Pod]| {
+            let fractions: Vec<f64> = ["cpu", "memory"]
+                .iter()
+                .filter(|r| rounded(r, amount(allocatable, r)) > 0)
+                .map(|r| {
+                    let used: i64 = pods.iter().map(|p| asked(p, r)).sum();
+                    f64::min(1.0, used as f64 / rounded(r, amount(allocatable, r)) as f64)
+                })
+                .collect();
+            let deviation = if fractions.len() == 2 { ((fractions[0] - fractions[1]) / 2.0).abs() } else { 0.0 };
+            ((1.0 - deviation) * 100.0) as i64
         };
-        let ((a, b), (c, d)) = (fraction("cpu"), fraction("memory"));
+        let before: Vec<&Pod> = self.on(node.name()).collect();
+        let after: Vec<&Pod> = before.iter().copied().chain([pod]).collect();
         let balanced = if asked(pod, "cpu") == 0 && asked(pod, "memory") == 0 {
             0
-        } else if b == 0 || d == 0 {
-            100
         } else {
-            // (1 - |a/b - c/d| / 2) * 100, over a common denominator.
-            ((2 * b * d - (a * d - c * b).abs()) * 100).div_euclid(2 * b * d) as i64
+            50 + (50 + balance(&after) - balance(&before)) / 2
         };
         least + balanced
     }
@@ -254,7 +296,7 @@ fn node_body() -> impl Strategy<Value = Value> {
     let taints = prop::collection::vec(taint, 0..3);
     let labels = prop::collection::btree_map(pick(&["zone", "disk", "n"]), pick(&["1", "2", "30"]), 0..3);
     let size =
-        (pick(&["500m", "1", "4"]), pick(&["1Gi", "2Gi", "0"]), pick(&["2", "3", "110"]), pick(&["0", "1", "2"]));
+        (pick(&["500m", "1", "4"]), pick(&["1Gi", "2Gi", "0", "300Ti"]), pick(&["2", "3", "110"]), pick(&["0", "1", "2"]));
     (prop::bool::weighted(0.1), prop::bool::weighted(0.4), taints, labels, size).prop_map(
         |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu))| {
             let taints: Vec<_> = taints
@@ -291,7 +333,11 @@ fn selector_term() -> impl Strategy<Value = Value> {
 }
 
 fn pod_spec() -> impl Strategy<Value = Value> {
-    let request = (pick(&["", "100m", "250m", "2"]), pick(&["", "100Mi", "600Mi"]), pick(&["", "", "1"]));
+    let request = (pick(&["", "100m", "250m", "2", "300u"]), pick(&["", "100Mi", "600Mi", "700m"]), pick(&["", "", "1"]));
+    let whole = prop_oneof![
+        5 => Just(json!(null)),
+        1 => (pick(&["cpu", "memory"]), pick(&["300m", "200Mi"])).prop_map(|(r, n)| json!({"requests": {r: n}})),
+    ];
     let port = prop_oneof![
         3 => Just(None),
         1 => (pick(&[80, 81]), pick(&["TCP", "UDP"]), pick(&["0.0.0.0", "10.0.0.1", "10.0.0.2"])).prop_map(Some),
@@ -313,8 +359,8 @@ fn pod_spec() -> impl Strategy<Value = Value> {
         1 => prop::collection::vec((1..100i32, selector_term()), 1..3),
     ];
     let selector = prop_oneof![4 => Just(None), 1 => (pick(&["zone", "disk"]), pick(&["1", "2"])).prop_map(Some)];
-    (request, port, prop::collection::vec(toleration, 0..2), required, preferred, selector).prop_map(
-        |((cpu, memory, gpu), port, tolerations, required, preferred, selector)| {
+    (request, whole, port, prop::collection::vec(toleration, 0..2), required, preferred, selector).prop_map(
+        |((cpu, memory, gpu), whole, port, tolerations, required, preferred, selector)| {
             let mut requests = json!({});
             for (name, q) in [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu)] {
                 if !q.is_empty() {
@@ -331,8 +377,9 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             }
             let preferred: Vec<_> = preferred.iter().map(|(w, t)| json!({"weight": w, "preference": t})).collect();
             affinity["preferredDuringSchedulingIgnoredDuringExecution"] = json!(preferred);
-            let mut spec = json!({"tolerations": tolerations, "affinity": {"nodeAffinity": affinity},
-                "containers": [{"name": "c", "ports": ports, "resources": {"requests": requests}}]});
+            let second = json!({"name": "d", "resources": {"requests": {"cpu": "300u", "memory": "300m"}}});
+            let mut spec = json!({"tolerations": tolerations, "affinity": {"nodeAffinity": affinity}, "resources": whole,
+                "containers": [{"name": "c", "ports": ports, "resources": {"requests": requests}}, second]});
             if let Some((key, value)) = selector {
                 spec["nodeSelector"] = json!({key: value});
             }

@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::cache::{ResourceId, ResourceNames};
 use crate::limits;
-use crate::object::{BoundPodSpec, ObjectMeta, Requirement, SharedPodSpec, is_restartable_init};
+use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
 
-/// CPU that a container without a request is taken to ask for when nodes are scored, in thousandths.
-const DEFAULT_MILLI_CPU: i64 = 100;
+/// CPU that a container without a request is taken to ask for when nodes are scored: 100m.
+const DEFAULT_MILLI_CPU: Nano = Nano(100_000_000);
 /// Memory that a container without a request is taken to ask for when nodes are scored, in bytes.
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
@@ -218,8 +218,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of pods with this spec.
-    pub fn new(spec: &PodSpec, resources: &mut ResourceNames) -> Shape {
+    /// The shape of pods with this spec and status.
+    pub fn new(spec: &PodSpec, status: &PodStatus, resources: &mut ResourceNames) -> Shape {
         let mut tolerations: Vec<_> = spec.tolerations.iter().flatten().filter_map(Toleration::new).collect();
         tolerations.sort_unstable();
         tolerations.dedup();
@@ -233,7 +233,7 @@ impl Shape {
         let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
         let mut ports: Vec<_> = ports.filter_map(HostPort::new).collect();
         ports.sort_unstable();
-        let (requests, nonzero) = requests(spec, resources);
+        let (requests, nonzero) = requests(spec, &Resize::new(status), resources);
         Shape {
             requests,
             nonzero,
@@ -278,30 +278,65 @@ fn only(terms: &[Term]) -> Option<Vec<String>> {
     Some(all)
 }
 
-type Amounts = BTreeMap<ResourceId, i64>;
+/// Amounts by resource, exact: they are rounded when all of a pod's are added up.
+type Amounts = BTreeMap<ResourceId, Nano>;
 
 fn add(to: &mut Amounts, from: &Amounts) {
     for (r, n) in from {
-        *to.entry(*r).or_insert(0) += n;
+        to.entry(*r).or_default().0 += n.0;
     }
 }
 
 fn raise(to: &mut Amounts, from: &Amounts) {
     for (r, n) in from {
-        let entry = to.entry(*r).or_insert(0);
+        let entry = to.entry(*r).or_default();
         *entry = (*entry).max(*n);
     }
 }
 
 fn amounts(list: Option<&BTreeMap<String, Quantity>>, resources: &mut ResourceNames) -> Amounts {
     let known = list.into_iter().flatten();
-    known.filter_map(|(name, q)| resources.id(name).map(|id| (id, ResourceNames::amount(id, q)))).collect()
+    known.filter_map(|(name, q)| resources.id(name).map(|id| (id, Nano::of(q).max(Nano(0))))).collect()
+}
+
+/// Requests that a pod's status speaks of while its containers are being resized, by container.
+struct Resize<'a> {
+    statuses: Vec<(&'a str, &'a core_v1::ContainerStatus)>,
+    /// The node cannot do it: what the spec asks for does not count.
+    infeasible: bool,
+}
+
+impl<'a> Resize<'a> {
+    fn new(status: &'a PodStatus) -> Resize<'a> {
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+        let said = all.filter_map(|c| c.rest.as_deref().filter(|r| r.resources.is_some()).map(|r| (c.name.get().unwrap_or(""), r)));
+        let pending = status.condition(&Text::from("PodResizePending"));
+        Resize { statuses: said.collect(), infeasible: pending.is_some_and(|c| c.reason == *"Infeasible") }
+    }
+
+    /// What a container counts with (`determineContainerReqs`): the most of what was asked, given and taken.
+    fn requests(&self, c: &core_v1::Container, resources: &mut ResourceNames) -> Amounts {
+        let asked = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let Some((_, status)) = self.statuses.iter().find(|(name, _)| *name == c.name) else {
+            return amounts(asked, resources);
+        };
+        let mut most = amounts(status.resources.as_ref().and_then(|r| r.requests.as_ref()), resources);
+        raise(&mut most, &amounts(status.allocated_resources.as_ref(), resources));
+        if !self.infeasible {
+            raise(&mut most, &amounts(asked, resources));
+        }
+        most
+    }
+}
+
+fn is_pod_level(r: ResourceId, resources: &ResourceNames) -> bool {
+    r == ResourceId::CPU || r == ResourceId::MEMORY || resources.name(r).starts_with("hugepages-")
 }
 
 /// Requests of a pod, as `resourcehelper.PodRequests`; `defaults` stand in where a container says nothing.
-fn pod_requests(spec: &PodSpec, defaults: &Amounts, resources: &mut ResourceNames) -> Amounts {
+fn pod_requests(spec: &PodSpec, resize: &Resize<'_>, defaults: &Amounts, resources: &mut ResourceNames) -> Amounts {
     let mut of = |c: &core_v1::Container| {
-        let mut asked = amounts(c.resources.as_ref().and_then(|r| r.requests.as_ref()), resources);
+        let mut asked = resize.requests(c, resources);
         for (r, n) in defaults {
             asked.entry(*r).or_insert(*n);
         }
@@ -326,8 +361,7 @@ fn pod_requests(spec: &PodSpec, defaults: &Amounts, resources: &mut ResourceName
     }
     raise(&mut total, &peak);
     for (r, n) in amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref()), resources) {
-        let whole_pod = r == ResourceId::CPU || r == ResourceId::MEMORY || resources.name(r).starts_with("hugepages-");
-        if whole_pod {
+        if is_pod_level(r, resources) {
             total.insert(r, n);
         }
     }
@@ -335,14 +369,27 @@ fn pod_requests(spec: &PodSpec, defaults: &Amounts, resources: &mut ResourceName
     total
 }
 
-/// Requests of a pod, and CPU and memory with defaults.
-fn requests(spec: &PodSpec, resources: &mut ResourceNames) -> (Vec<(ResourceId, i64)>, [i64; 2]) {
-    let mut plain = pod_requests(spec, &Amounts::new(), resources);
-    plain.remove(&ResourceId::PODS);
-    let defaults = Amounts::from([(ResourceId::CPU, DEFAULT_MILLI_CPU), (ResourceId::MEMORY, DEFAULT_MEMORY)]);
-    let full = pod_requests(spec, &defaults, resources);
-    let nonzero = [ResourceId::CPU, ResourceId::MEMORY].map(|r| full.get(&r).copied().unwrap_or(0));
-    (plain.into_iter().filter(|(_, n)| *n > 0).collect(), nonzero)
+/// Requests of a pod, and CPU and memory with defaults, for scores: for each container that asks for none; where the
+/// pod asks as a whole, only for what neither it nor any container asks (`getNonMissingContainerRequests`).
+fn requests(spec: &PodSpec, resize: &Resize<'_>, resources: &mut ResourceNames) -> (Vec<(ResourceId, i64)>, [i64; 2]) {
+    let plain = pod_requests(spec, resize, &Amounts::new(), resources);
+    let mut defaults =
+        Amounts::from([(ResourceId::CPU, DEFAULT_MILLI_CPU), (ResourceId::MEMORY, Nano::units(DEFAULT_MEMORY))]);
+    let whole = amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref()), resources);
+    if whole.keys().any(|r| is_pod_level(*r, resources)) {
+        defaults.retain(|r, _| !plain.contains_key(r));
+    }
+    let full = pod_requests(spec, resize, &defaults, resources);
+    let counted = |all: &Amounts, r: ResourceId| all.get(&r).map_or(0, |n| ResourceNames::rounded(r, *n));
+    let nonzero = [ResourceId::CPU, ResourceId::MEMORY].map(|r| counted(&full, r));
+    let asked = plain.iter().map(|(r, n)| (*r, ResourceNames::rounded(*r, *n)));
+    (asked.filter(|(r, n)| *r != ResourceId::PODS && *n > 0).collect(), nonzero)
+}
+
+/// Whether a pod's status says what resources its containers have, so that not its spec alone counts.
+fn is_resized(status: &PodStatus) -> bool {
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+    all.into_iter().any(|c| c.rest.as_ref().is_some_and(|r| r.resources.is_some()))
 }
 
 /// A shape by number.
@@ -368,20 +415,28 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// The shape of a spec, one more pod of which there is.
-    pub fn take(&mut self, spec: &BoundPodSpec, resources: &mut ResourceNames) -> ShapeId {
-        let print = spec.shared.fingerprint();
-        let known = self.specs.get(&print).and_then(|specs| specs.iter().find(|(known, _)| *known == spec.shared));
-        let id = match known {
-            Some((_, id)) => *id,
-            None => {
-                self.sweep();
-                let id = self.intern(Shape::new(&spec.shared, resources));
-                self.specs.entry(print).or_default().push((spec.shared.clone(), id));
-                id
-            }
+    /// The shape of a pod, one more of which there is.
+    pub fn take(&mut self, pod: &Pod, resources: &mut ResourceNames) -> ShapeId {
+        let spec = &pod.spec.shared;
+        let id = if is_resized(&pod.status) {
+            self.sweep();
+            self.intern(Shape::new(spec, &pod.status, resources))
+        } else {
+            self.of_spec(spec, resources)
         };
         self.held_mut(id).pods += 1;
+        id
+    }
+
+    fn of_spec(&mut self, spec: &SharedPodSpec, resources: &mut ResourceNames) -> ShapeId {
+        let print = spec.fingerprint();
+        let known = self.specs.get(&print).and_then(|specs| specs.iter().find(|(known, _)| known == spec));
+        if let Some((_, id)) = known {
+            return *id;
+        }
+        self.sweep();
+        let id = self.intern(Shape::new(spec, &PodStatus::default(), resources));
+        self.specs.entry(print).or_default().push((spec.clone(), id));
         id
     }
 
@@ -436,10 +491,17 @@ mod tests {
 
     use super::{ResourceId, ResourceNames, Shape, Shapes};
     use crate::limits;
-    use crate::object::BoundPodSpec;
+    use crate::object::{Object, Pod, PodStatus};
+
+    fn pod(mut whole: Value) -> Pod {
+        let meta = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d"}});
+        json_patch::merge(&mut whole, &meta);
+        let Object::Pod(pod) = Object::from_json(whole).unwrap() else { panic!() };
+        pod
+    }
 
     fn shape(spec: Value) -> Shape {
-        Shape::new(&serde_json::from_value(spec).unwrap(), &mut ResourceNames::default())
+        Shape::new(&serde_json::from_value(spec).unwrap(), &PodStatus::default(), &mut ResourceNames::default())
     }
 
     fn check_requests(spec: Value, cpu: i64, memory: i64, nonzero: [i64; 2]) {
@@ -477,7 +539,33 @@ mod tests {
         check_requests(overhead, 1250, 1, [1250, 1]);
         let pod_level = json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "3"}}});
         check_requests(pod_level, 3000, 0, [3000, 200 << 20]);
+        let one_asks = json!({"containers": [container("1", "1"), {"name": "d"}], "resources": {"requests": {"cpu": "3"}}});
+        check_requests(one_asks, 3000, 1, [3000, 1]);
+        // Parts of a byte are added up before they are rounded.
+        let parts = json!({"containers": [container("500u", "400m"), container("500u", "400m")]});
+        check_requests(parts, 1, 1, [1, 1]);
+        check_requests(json!({"containers": [container("1", "300Ti")]}), 1000, 300 << 40, [1000, 300 << 40]);
         check_requests(json!({"containers": [container("-1", "x")]}), 0, 0, [0, 0]);
+    }
+
+    #[test]
+    fn a_resize_under_way_counts_the_greater() {
+        let check = |conditions: Value, resources: Value, expect: i64| {
+            let mut names = ResourceNames::default();
+            let status = json!({"conditions": conditions, "containerStatuses": [{"name": "c", "image": "", "imageID": "",
+                "ready": true, "restartCount": 0, "resources": resources, "allocatedResources": {"cpu": "1500m"}}]});
+            let p = pod(json!({"spec": {"containers": [container("2", "1")]}, "status": status}));
+            let (mut shapes, id) = (Shapes::default(), 0);
+            let taken = shapes.take(&p, &mut names);
+            assert_eq!((taken.0, shapes.get(taken).request(ResourceId::CPU)), (id, expect), "{conditions} {resources}");
+        };
+        let has = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        let pending = |reason: &str| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+        check(json!([]), has("1"), 2000);
+        check(json!([]), has("3"), 3000);
+        check(pending("Deferred"), has("1"), 2000);
+        check(pending("Infeasible"), has("1"), 1500);
+        check(pending("Infeasible"), Value::Null, 2000);
     }
 
     #[test]
@@ -514,7 +602,7 @@ mod tests {
         let (mut shapes, mut names) = (Shapes::default(), ResourceNames::default());
         let spec = |cpu: usize| {
             let spec = json!({"containers": [container(&format!("{cpu}m"), "1")]});
-            BoundPodSpec::new(serde_json::from_value(spec).unwrap())
+            pod(json!({"spec": spec}))
         };
         let kept = spec(1);
         let id = shapes.take(&kept, &mut names);

@@ -8,7 +8,7 @@ use crate::scheduler::shape::Shape;
 pub struct NodeResourcesFit;
 
 fn is_short(nodes: &Nodes, slot: Slot, resource: ResourceId, request: i64) -> bool {
-    request > nodes.allocatable(resource, slot) - nodes.requested(resource, slot)
+    request > nodes.allocatable(resource, slot).wrapping_sub(nodes.requested(resource, slot))
 }
 
 impl FilterPlugin for NodeResourcesFit {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::object::{Node, Object};
+use crate::object::{Node, Object, PodStatus};
 use crate::scheduler::cache::Nodes;
 use crate::scheduler::framework::{FILTERS, FilterPlugin};
 use crate::scheduler::shape::Shape;
@@ -23,7 +23,7 @@ fn nodes(node: &Value, pods: &[Value]) -> Nodes {
 fn shape(spec: &Value, nodes: &mut Nodes) -> Shape {
     let mut whole = json!({"containers": []});
     json_patch::merge(&mut whole, spec);
-    Shape::new(&serde_json::from_value(whole).unwrap(), &mut nodes.resources)
+    Shape::new(&serde_json::from_value(whole).unwrap(), &PodStatus::default(), &mut nodes.resources)
 }
 
 /// Reasons of a filter, sorted; with a `*` where no eviction helps.

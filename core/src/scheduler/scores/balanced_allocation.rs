@@ -1,4 +1,7 @@
-//! NodeResourcesBalancedAllocation: the closer the used fractions of CPU and memory, the better.
+//! NodeResourcesBalancedAllocation: the closer the pod would bring the used fractions of CPU and memory, the better.
+//!
+//! Source: `balanced_allocation.go`, as changed by kubernetes PR 135573: not how balanced a node would be counts, but how
+//! the pod changes it.
 
 use crate::scheduler::cache::{Nodes, ResourceId, Slot};
 use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};
@@ -8,15 +11,16 @@ use crate::scheduler::shape::Shape;
 pub struct BalancedAllocation;
 
 /// `(1 - |a/A - b/B| / 2) * 100`, each fraction at most 1: half the difference is the standard deviation of two
-/// numbers. kube-scheduler computes this in floating point and truncates; here the same value is computed exactly
-/// and rounded down, so that the two differ, by one, only where a rounding error carries the float over an integer.
-fn balance(a: i64, cap_a: i64, b: i64, cap_b: i64) -> i64 {
-    let (a, b) = (i128::from(a.min(cap_a)), i128::from(b.min(cap_b)));
-    let (cap_a, cap_b) = (i128::from(cap_a), i128::from(cap_b));
-    let whole = 2 * cap_a * cap_b;
-    let apart = (a * cap_b - b * cap_a).abs();
-    let score = (whole - apart) * i128::from(MAX_NODE_SCORE) / whole;
-    i64::try_from(score).expect("a score is at most 100")
+/// numbers. In floating point and cut off, as in kube-scheduler: the four operations are the same on every machine.
+fn balance([a, b]: [i64; 2], [cap_a, cap_b]: [i64; 2]) -> i64 {
+    let fraction = |used: i64, capacity: i64| (used as f64 / capacity as f64).min(1.0);
+    let deviation = ((fraction(a, cap_a) - fraction(b, cap_b)) / 2.0).abs();
+    ((1.0 - deviation) * MAX_NODE_SCORE as f64) as i64
+}
+
+/// From 50, where the pod unbalances what was balanced, to 100; 75 where it changes nothing.
+fn change(with: i64, without: i64) -> i64 {
+    MAX_NODE_SCORE / 2 + (MAX_NODE_SCORE / 2 + with - without) / 2
 }
 
 impl ScorePlugin for BalancedAllocation {
@@ -42,12 +46,13 @@ impl ScorePlugin for BalancedAllocation {
         if cpu.0 == 0 && memory.0 == 0 {
             return 0;
         }
-        if cpu.1 == 0 || memory.1 == 0 {
+        let capacity = [cpu.1, memory.1];
+        if capacity.contains(&0) {
             // One fraction, or none, is balanced in itself.
-            return MAX_NODE_SCORE;
+            return change(MAX_NODE_SCORE, MAX_NODE_SCORE);
         }
-        let cpu_used = nodes.requested(ResourceId::CPU, slot) + cpu.0;
-        let memory_used = nodes.requested(ResourceId::MEMORY, slot) + memory.0;
-        balance(cpu_used, cpu.1, memory_used, memory.1)
+        let before = [ResourceId::CPU, ResourceId::MEMORY].map(|r| nodes.requested(r, slot));
+        let after = [before[0].wrapping_add(cpu.0), before[1].wrapping_add(memory.0)];
+        change(balance(after, capacity), balance(before, capacity))
     }
 }

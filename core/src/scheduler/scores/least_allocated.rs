@@ -9,7 +9,12 @@ pub struct LeastAllocated;
 
 /// `(capacity - requested) * 100 / capacity`, rounded down; zero where more is requested than there is.
 fn left(requested: i64, capacity: i64) -> i64 {
-    if requested > capacity { 0 } else { (capacity - requested) * MAX_NODE_SCORE / capacity }
+    let free = capacity.saturating_sub(requested);
+    match free.checked_mul(MAX_NODE_SCORE) {
+        _ if free < 0 => 0,
+        Some(hundredfold) => hundredfold / capacity,
+        None => (i128::from(free) * i128::from(MAX_NODE_SCORE) / i128::from(capacity)) as i64,
+    }
 }
 
 impl ScorePlugin for LeastAllocated {
@@ -34,7 +39,7 @@ impl ScorePlugin for LeastAllocated {
         for (i, resource) in [ResourceId::CPU, ResourceId::MEMORY].into_iter().enumerate() {
             let capacity = nodes.allocatable(resource, slot);
             if capacity > 0 {
-                sum += left(nodes.nonzero_requested(i, slot) + shape.nonzero[i], capacity);
+                sum += left(nodes.nonzero_requested(i, slot).wrapping_add(shape.nonzero[i]), capacity);
                 weights += 1;
             }
         }

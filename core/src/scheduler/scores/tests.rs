@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::object::Object;
+use crate::object::{Object, PodStatus};
 use crate::scheduler::cache::Nodes;
 use crate::scheduler::framework::{NORMALIZED_SCORES, SCORES, ScorePlugin};
 use crate::scheduler::shape::Shape;
@@ -14,12 +14,12 @@ fn check(score: &str, node: Value, used: Value, spec: Value, expect: i64) {
     let mut nodes = Nodes::default();
     nodes.put(&parsed);
     if !used.is_null() {
-        let shape = Shape::new(&serde_json::from_value(used.clone()).unwrap(), &mut nodes.resources);
+        let shape = Shape::new(&serde_json::from_value(used.clone()).unwrap(), &PodStatus::default(), &mut nodes.resources);
         nodes.add_pod("n", &shape);
     }
     let mut whole = json!({"containers": []});
     json_patch::merge(&mut whole, &spec);
-    let shape = Shape::new(&serde_json::from_value(whole).unwrap(), &mut nodes.resources);
+    let shape = Shape::new(&serde_json::from_value(whole).unwrap(), &PodStatus::default(), &mut nodes.resources);
     let plugin: &&dyn ScorePlugin = NORMALIZED_SCORES.iter().chain(&SCORES).find(|s| s.name() == score).unwrap();
     assert_eq!(plugin.score(&shape, &nodes, 0), expect, "{score} {node} {used} {spec}");
 }
@@ -56,16 +56,19 @@ fn balanced_allocation() {
     let check = |node: Value, used: Value, spec: Value, expect| {
         check("NodeResourcesBalancedAllocation", node, used, spec, expect)
     };
-    check(has("4", "4000"), Value::Null, asks(json!({"cpu": "1", "memory": "1000"})), 100);
+    // Nothing changes: 75.
+    check(has("4", "4000"), Value::Null, asks(json!({"cpu": "1", "memory": "1000"})), 75);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "4"})), 50);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "9"})), 50);
-    // |1/4 - 3/4| / 2 = 1/4
+    // As far apart as before: |2/4| / 2 and |1/4 - 3/4| / 2.
     check(has("4", "4000"), asks(json!({"memory": "2000"})), asks(json!({"cpu": "1", "memory": "1000"})), 75);
-    // 1/3 / 2 = 16.67 %, and what is left is rounded down.
-    check(has("3", "4000"), Value::Null, asks(json!({"cpu": "1"})), 83);
+    // From wholly unbalanced (50) to balanced (100).
+    check(has("4", "4000"), asks(json!({"memory": "4000"})), asks(json!({"cpu": "4"})), 100);
+    // 1/3 / 2 = 16.67 %, of which 83 is left, and 50 + (50 - 17) / 2.
+    check(has("3", "4000"), Value::Null, asks(json!({"cpu": "1"})), 66);
     check(has("4", "4000"), asks(json!({"cpu": "1"})), asks(json!({})), 0);
-    check(has("4", "0"), Value::Null, asks(json!({"cpu": "1"})), 100);
-    check(has("1E", "1E"), Value::Null, asks(json!({"cpu": "1E", "memory": "1E"})), 100);
+    check(has("4", "0"), Value::Null, asks(json!({"cpu": "1"})), 75);
+    check(has("1E", "1E"), Value::Null, asks(json!({"cpu": "1E", "memory": "1E"})), 75);
 }
 
 #[test]
