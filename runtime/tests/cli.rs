@@ -281,7 +281,10 @@ fn shared_manifests_say_what_is_not_carried_out() {
     let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
     for (name, words) in [
         ("cassandra", "StorageClass fast: kind: stored, but volumes are not simulated yet"),
-        ("cockroachdb-statefulset", "StatefulSet default/cockroachdb: spec.template.spec.affinity.podAntiAffinity."),
+        (
+            "cockroachdb-statefulset",
+            "StatefulSet default/cockroachdb: spec.template.spec.volumes[0].persistentVolumeClaim",
+        ),
         ("guestbook-go", "Service default/guestbook: spec.type: no load balancer is made"),
         ("online-boutique", "Service default/frontend-external: spec.type: no load balancer is made"),
     ] {

@@ -71,3 +71,39 @@ fn heavy_faults_heal() {
         assert_well(&go(&scenario, seed));
     }
 }
+
+/// A Deployment whose pods take most of a node, of a priority class.
+fn large(name: &str, replicas: i32, class: &str) -> Object {
+    let container = json!({"name": "c", "image": "shop/web:1", "resources": {"requests": {"cpu": "12"}}});
+    Object::from_json(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}},
+                "spec": {"priorityClassName": class, "containers": [container]}}}}))
+    .unwrap()
+}
+
+#[test]
+fn who_is_more_important_gets_the_room_of_another() {
+    let mut scenario = plain(2, 1);
+    let class = |name: &str, value: i32| {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value});
+        Object::from_json(class).unwrap()
+    };
+    let early = vec![class("low", 1), class("high", 1000), large("batch", 2, "low")];
+    let late = vec![large("web", 1, "high")];
+    let apply = |at: u64, objects| Step { at: Duration::from_secs(at), action: UserAction::Apply(objects).into() };
+    scenario.timeline = vec![apply(5, early), apply(120, late)];
+    let outcome = go(&scenario, 1);
+    // One has to wait for good.
+    for i in outcome.invariants.iter().filter(|i| i.name != "converged-and-kept") {
+        assert!(!i.broken, "{} {:#?}", i.name, i.details);
+    }
+    let ready = |name: &str| outcome.workloads.iter().find(|w| w.name == name).map(|w| w.ready);
+    assert_eq!((ready("web"), ready("batch")), (Some(1), Some(1)), "{:?}", outcome.workloads);
+    let pending: Vec<&str> = outcome.pending.iter().map(|p| p.why.as_str()).collect();
+    let why = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims \
+               found for incoming pod.";
+    assert_eq!(pending, [why]);
+}

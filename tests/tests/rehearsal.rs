@@ -482,7 +482,11 @@ const CASES: &[(&str, Want)] = &[
     ),
     (
         "b24-antiaffinity-silent",
-        Want::Runs(&["Deployment default/d: spec.template.spec.volumes[0].persistentVolumeClaim"], |_| {}),
+        Want::Runs(&["Deployment default/d: spec.template.spec.volumes[0].persistentVolumeClaim"], |o| {
+            assert_eq!(o.pending_total, 5);
+            let why = "node(s) didn't match pod topology spread constraints (missing required label)";
+            assert!(o.pending[0].why.contains(why), "{:?}", o.pending);
+        }),
     ),
     ("b24b-configmap-missing", Want::Runs(&[], |o| assert_lacks(o, "Pod default/p", &["ContainerCreating"]))),
     ("b29-drain-blocks-later-steps", Want::Runs(&[], assert_met)),

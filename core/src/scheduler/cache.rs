@@ -10,6 +10,7 @@ use std::rc::Rc;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::framework::Events;
+use super::peers::ClassId;
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
 use crate::object::{Meta, NameMap, Nano, Node, ObjectMeta, ReportedNodeStatus};
@@ -85,6 +86,19 @@ impl ResourceNames {
 /// A slot of a node.
 pub type Slot = u32;
 
+/// A pod that waits for room on a node, where others are going for it (`status.nominatedNodeName`).
+#[derive(Clone, Debug)]
+pub struct Nominee {
+    /// Its number in the scheduler.
+    pub pod: u32,
+    /// Its priority: pods of no higher one leave it its room.
+    pub priority: i32,
+    /// Its shape.
+    pub shape: Rc<Shape>,
+    /// Its class.
+    pub class: ClassId,
+}
+
 /// One node's or place's ports, each with how many pods hold it.
 type Ports = BTreeMap<HostPort, u32>;
 
@@ -108,7 +122,12 @@ pub struct Nodes {
     ports: Vec<Ports>,
     /// Counts changes of what a node itself says, as opposed to what runs on it.
     generation: Vec<u64>,
+    /// Counts changes of which nodes there are and of their labels.
+    layout: u64,
+    /// Counts changes of which nodes there are and of their taints.
+    taint_layout: u64,
     changed_at: Vec<u64>,
+    nominees: BTreeMap<Slot, Vec<Nominee>>,
     log: VecDeque<Slot>,
     /// Number of the first change in the log.
     log_start: u64,
@@ -190,6 +209,48 @@ impl Nodes {
         self.generation[slot as usize]
     }
 
+    /// Counts changes of which nodes there are and of their labels.
+    pub fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// Counts changes of which nodes there are and of their taints.
+    pub fn taint_layout(&self) -> u64 {
+        self.taint_layout
+    }
+
+    /// Ports of the node that pods hold, each with how many do.
+    pub fn ports(&self, slot: Slot) -> impl Iterator<Item = (&HostPort, u32)> {
+        self.ports[slot as usize].iter().map(|(port, pods)| (port, *pods))
+    }
+
+    /// Pods that wait for room there.
+    pub fn nominees(&self, slot: Slot) -> &[Nominee] {
+        if self.nominees.is_empty() { &[] } else { self.nominees.get(&slot).map_or(&[], Vec::as_slice) }
+    }
+
+    /// Slots that pods wait for room at, in order.
+    pub fn nominated(&self) -> impl Iterator<Item = Slot> + use<'_> {
+        self.nominees.keys().copied()
+    }
+
+    /// A pod waits for room there from now on.
+    pub fn nominate(&mut self, slot: Slot, nominee: Nominee) {
+        self.nominees.entry(slot).or_default().push(nominee);
+        self.touch(slot);
+    }
+
+    /// A pod waits for room there no longer.
+    pub fn withdraw(&mut self, slot: Slot, pod: u32) {
+        let here = self.nominees.get_mut(&slot).expect("a pod is withdrawn from where it was nominated");
+        here.retain(|n| n.pod != pod);
+        if here.is_empty() {
+            self.nominees.remove(&slot);
+        }
+        self.touch(slot);
+        self.vacate(slot);
+    }
+
     /// Number of the next change.
     pub fn now(&self) -> u64 {
         self.log_start + self.log.len() as u64
@@ -229,6 +290,8 @@ impl Nodes {
         self.meta[i] = Rc::clone(&node.meta);
         if !events.is_empty() {
             self.generation[i] += 1;
+            self.layout += u64::from(events.intersects(Events::NODE_ADD.and(Events::NODE_UPDATE_LABEL)));
+            self.taint_layout += u64::from(events.intersects(Events::NODE_ADD.and(Events::NODE_UPDATE_TAINT)));
         }
         if !self.statuses[i].same_apart_from_report(&node.status) {
             self.statuses[i] = ReportedNodeStatus::clone(&node.status);
@@ -268,6 +331,8 @@ impl Nodes {
         self.present[i] = false;
         self.count -= 1;
         self.generation[i] += 1;
+        self.layout += 1;
+        self.taint_layout += 1;
         self.unschedulable[i] = false;
         self.taints[i] = Rc::from([]);
         self.meta[i] = Rc::default();
@@ -351,7 +416,8 @@ impl Nodes {
 
     /// Gives a slot back if neither a node nor a pod is there.
     fn vacate(&mut self, slot: Slot) {
-        if !self.is_present(slot) && self.requested(ResourceId::PODS, slot) == 0 {
+        let is_used = self.is_present(slot) || self.requested(ResourceId::PODS, slot) > 0;
+        if !is_used && !self.nominees.contains_key(&slot) {
             self.index.remove(&self.names[slot as usize]);
             self.vacant.insert(slot);
         }
@@ -366,7 +432,8 @@ impl Nodes {
         }
     }
 
-    fn touch(&mut self, slot: Slot) {
+    /// Notes that something about a slot has changed.
+    pub fn touch(&mut self, slot: Slot) {
         self.changed_at[slot as usize] = self.now();
         self.log.push_back(slot);
         let most = limits::SCHEDULER_CHANGES.max(self.names.len()) * 2;

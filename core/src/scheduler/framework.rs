@@ -1,9 +1,13 @@
 //! The scheduling framework's vocabulary: plug-ins that filter and score, and events that may help a waiting pod.
 //!
 //! The tables [`FILTERS`] and [`SCORES`] are the scheduler's profile, in kube-scheduler's default order and with its
-//! default weights. To add a plug-in is to write it in `filters/` or `scores/` and to add a row. Not here yet:
-//! PodTopologySpread, InterPodAffinity, ImageLocality and the volume plug-ins; a plug-in that reads other pods needs a
-//! third kind of [`Reads`].
+//! default weights, as far as plug-ins look at nodes. To add one is to write it in `filters/` or `scores/` and to add
+//! a row. PodTopologySpread and InterPodAffinity (weight 2 each), which come after them and look at other pods, are in
+//! [`peers`](super::peers). Not here yet: ImageLocality and the volume plug-ins, since there are no volumes.
+//!
+//! Where kube-scheduler is plainly wrong this one is right: a preferred `Gt` or `Lt` of no integer matches nothing,
+//! where kube-scheduler fails the pod with an error; pod-level requests count in scores; a victim that is going already
+//! is not taken twice out of what topology spread counts.
 
 use std::ops::BitOrAssign;
 
@@ -107,6 +111,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// One reason that evictions may change.
+    pub fn resolvable(plugin: &'static str, reason: &'static str) -> Rejection {
+        Rejection { plugin, reasons: vec![Reason::Text(reason)], unresolvable: false }
+    }
+
     /// One reason that no eviction could change.
     pub fn unresolvable(plugin: &'static str, reason: &'static str) -> Rejection {
         Rejection { plugin, reasons: vec![Reason::Text(reason)], unresolvable: true }

@@ -11,33 +11,41 @@
 //! assumed pod is taken off its node because a view is behind; a decision differs from the one that filtering and
 //! scoring every node from scratch would give (among equally good nodes one is drawn).
 //!
-//! The plug-ins and their weights are kube-scheduler's; see [`framework`] for the profile and what is not in it yet.
+//! The plug-ins and their weights are kube-scheduler's; see [`framework`] for the profile and what is not in it yet,
+//! and [`peers`] for what pods are to each other.
 
+pub mod advice;
 pub mod cache;
 pub mod explain;
 pub mod filters;
+mod find;
 pub mod framework;
+pub mod peers;
+pub mod preemption;
 mod process;
 mod queue;
 pub mod scores;
 pub mod shape;
 pub mod table;
+pub mod trial;
+mod waking;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use cache::{Nodes, Slot};
-use filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
-use framework::{Events, QueueingHint, Rejection, queueing_hint};
+use find::placed;
+use framework::Events;
+use peers::{ClassId, KinId, Peers};
+use preemption::{Evictions, Nomination};
 pub use process::{SchedulerConfig, SchedulerProcess};
 pub use queue::QueueCounts;
 use queue::{PodId, Queue};
-use shape::{Shape, ShapeId, Shapes};
-use table::{Rejections, Table, scan};
+use shape::{ShapeId, Shapes};
+use table::Table;
 
-use crate::limits;
 use crate::machine::{Deadline, Now};
-use crate::object::{KeyMap, Node, ObjectKey, Pod, is_pod_terminal};
+use crate::object::{KeyMap, Kind, Labels, Meta, Node, ObjectKey, Pod, Selector, Text, is_pod_terminal};
 use crate::random::Rng;
 
 /// Name of the default scheduler (`spec.schedulerName`).
@@ -63,6 +71,8 @@ pub enum Decision {
         uid: Rc<str>,
         /// Why, in kube-scheduler's words.
         message: String,
+        /// What becomes of its nomination.
+        nomination: Nomination,
     },
 }
 
@@ -82,11 +92,22 @@ enum State {
 struct Tracked {
     key: ObjectKey,
     uid: Rc<str>,
+    meta: Rc<Meta>,
     shape: ShapeId,
+    class: ClassId,
+    kin: KinId,
     priority: i32,
     /// `preemptionPolicy` is not `Never`.
     may_preempt: bool,
     state: State,
+    /// It is not being deleted.
+    alive: bool,
+    /// It goes, or is about to, to make room for another.
+    is_victim: bool,
+    /// Where it waits for room.
+    nominated: Option<Slot>,
+    /// `status.startTime` in seconds; the end of time where it has not started.
+    started: i64,
 }
 
 /// Decides which pod runs where.
@@ -100,9 +121,16 @@ pub struct Scheduler {
     vacant: Vec<PodId>,
     index: KeyMap<PodId>,
     queue: Queue,
-    tables: BTreeMap<ShapeId, Table>,
+    /// By shape and priority.
+    tables: BTreeMap<(ShapeId, i32), Table>,
     uses: u64,
     assumed: usize,
+    peers: Peers,
+    /// Pods by slot.
+    on: Vec<Vec<PodId>>,
+    evictions: Evictions,
+    /// A column that is used again with each decision.
+    scores: Vec<i32>,
 }
 
 impl Scheduler {
@@ -120,6 +148,10 @@ impl Scheduler {
             tables: BTreeMap::new(),
             uses: 0,
             assumed: 0,
+            peers: Peers::default(),
+            on: Vec::new(),
+            evictions: Evictions::default(),
+            scores: Vec::new(),
         }
     }
 
@@ -132,8 +164,28 @@ impl Scheduler {
     }
 
     /// A node is gone. Pods on it are counted until they are gone too.
-    pub fn node_removed(&mut self, name: &str) {
-        self.nodes.remove(name);
+    pub fn node_removed(&mut self, now: Now, name: &str) {
+        if self.nodes.remove(name) {
+            self.others_changed(now);
+        }
+    }
+
+    /// A Service is there, or has changed; without a selector, or none if it is gone.
+    pub fn service_changed(&mut self, namespace: &str, name: &str, selector: Option<&Labels>) {
+        self.peers.owners.service_changed(namespace, name, selector);
+    }
+
+    /// A controller whose pods are spread is there, or has changed; none if it is gone.
+    pub fn controller_changed(&mut self, kind: Kind, namespace: &str, name: &str, selector: Option<Selector>) {
+        self.peers.owners.controller_changed(kind, namespace, name, selector);
+    }
+
+    /// A namespace is there, or has changed; none if it is gone.
+    pub fn namespace_changed(&mut self, now: Now, name: &str, labels: Option<&Labels>) {
+        let pods = &self.pods;
+        if self.peers.namespace_changed(name, labels, || placed(pods)) {
+            self.others_changed(now);
+        }
     }
 
     /// A pod is there, or has changed.
@@ -152,6 +204,7 @@ impl Scheduler {
             (None, Some(node)) => {
                 let id = self.track(key, pod, State::Gated);
                 self.count(id, node);
+                self.arrived(now, id);
             }
             (Some(id), None) => self.update_unbound(now, id, pod),
             (Some(id), Some(node)) => self.update_bound(now, id, pod, node),
@@ -176,7 +229,8 @@ impl Scheduler {
             self.uncount(id, slot);
             self.tracked_mut(id).state = State::Queued;
             self.queue.retry(now.mono, id);
-            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
+            let kin = self.tracked(id).kin;
+            self.left(now, Events::ASSIGNED_POD_DELETE, slot, kin);
         }
     }
 
@@ -199,26 +253,42 @@ impl Scheduler {
 
     /// Decides about the pod whose turn it is.
     pub fn next(&mut self, now: Now) -> Option<Decision> {
+        let pods = &self.pods;
+        self.peers.sweep(|| placed(pods));
         let id = self.queue.pop()?;
-        let tracked = self.tracked(id);
-        let (pod, uid, shape_id) = (tracked.key.clone(), Rc::clone(&tracked.uid), tracked.shape);
-        let may_preempt = tracked.may_preempt;
-        match self.find(shape_id, may_preempt) {
-            Ok(slot) => {
-                let node = Rc::clone(self.nodes.name(slot));
-                self.count(id, &node);
-                self.tracked_mut(id).state = State::Assumed(slot);
-                self.assumed += 1;
-                if self.queue.found(id) {
-                    self.wake_if_feasible(now, shape_id);
-                }
-                Some(Decision::Bind { pod, uid, node })
+        let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
+        let class = self.tracked(id).class;
+        // It leaves no room to itself.
+        let before = self.withdraw(id);
+        self.prepare(class);
+        let there = before.filter(|slot| self.nodes.is_present(*slot) && self.rejection(id, *slot).is_none());
+        if let Some(slot) = there.or_else(|| self.find(id)) {
+            let node = Rc::clone(self.nodes.name(slot));
+            self.count(id, &node);
+            self.tracked_mut(id).state = State::Assumed(slot);
+            self.assumed += 1;
+            if self.queue.found(id) {
+                self.wake_if_feasible(now, class);
             }
-            Err(message) => {
-                self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
-                Some(Decision::Unschedulable { pod, uid, message })
+            self.arrived(now, id);
+            if let Some(slot) = before {
+                self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
             }
+            return Some(Decision::Bind { pod, uid, node });
         }
+        let (said_before, rejections) = self.unfit(id);
+        let (preemption, nomination) =
+            if self.nodes.is_empty() { (None, Nomination::Kept) } else { self.preempt(now, id, before, &rejections) };
+        if let (Nomination::Kept, Some(slot)) = (&nomination, before) {
+            self.nominate(id, slot);
+        }
+        let nodes = (self.nodes.len(), &self.nodes.resources);
+        let message = explain::message(nodes, said_before, &rejections, preemption.as_deref());
+        self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
+        if let (Nomination::Cleared | Nomination::Preempts(_), Some(slot)) = (&nomination, before) {
+            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
+        }
+        Some(Decision::Unschedulable { pod, uid, message, nomination })
     }
 
     /// Whether a pod of this key is assumed on a node.
@@ -258,15 +328,31 @@ impl Scheduler {
         pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER) == &*self.name
     }
 
+    /// The shape and class of one more pod.
+    fn classify(&mut self, pod: &Pod) -> (ShapeId, ClassId) {
+        let id = self.shapes.take(pod, &mut self.nodes.resources);
+        let shape = self.shapes.get(id);
+        // A pod with constraints of its own is not spread by default.
+        let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
+        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner))
+    }
+
     fn track(&mut self, key: ObjectKey, pod: &Pod, state: State) -> PodId {
-        let shape = self.shapes.take(pod, &mut self.nodes.resources);
+        let (shape, class) = self.classify(pod);
         let tracked = Tracked {
             key: key.clone(),
             uid: Rc::from(pod.uid()),
+            meta: Rc::clone(&pod.meta),
             shape,
+            class,
+            kin: self.peers.class(class).kin,
             priority: pod.spec.priority.unwrap_or(0),
             may_preempt: pod.spec.preemption_policy.as_deref() != Some("Never"),
             state,
+            alive: pod.meta.deletion_timestamp.is_none(),
+            is_victim: is_victim(pod),
+            nominated: None,
+            started: started(pod),
         };
         let id = self.vacant.pop().unwrap_or(self.pods.len() as PodId);
         if id as usize == self.pods.len() {
@@ -288,8 +374,13 @@ impl Scheduler {
         }
         let id = self.track(key, pod, State::Queued);
         let tracked = self.tracked(id);
-        let (shape, priority) = (tracked.shape, tracked.priority);
-        self.queue.add(now.mono, id, shape, priority);
+        let (class, priority) = (tracked.class, tracked.priority);
+        self.queue.add(now.mono, id, class, priority);
+        // An earlier scheduler may have made room for it.
+        let nominated = pod.status.nominated_node_name.get().and_then(|name| self.nodes.slot(name));
+        if let Some(slot) = nominated {
+            self.nominate(id, slot);
+        }
     }
 
     /// A tracked pod is shown without a node.
@@ -298,82 +389,110 @@ impl Scheduler {
             // A pod never loses its node: the view is behind.
             State::Assumed(_) | State::Bound(_) => {}
             State::Gated | State::Queued if pod.meta.deletion_timestamp.is_some() => self.drop_pod(now, id),
-            State::Gated if is_gated(pod) => self.reshape(id, pod),
+            State::Gated if is_gated(pod) => {
+                self.reclassify(now, id, pod);
+            }
             State::Gated => {
-                self.reshape(id, pod);
+                self.reclassify(now, id, pod);
                 self.tracked_mut(id).state = State::Queued;
                 let tracked = self.tracked(id);
-                let (shape, priority) = (tracked.shape, tracked.priority);
-                self.queue.add(now.mono, id, shape, priority);
+                let (class, priority) = (tracked.class, tracked.priority);
+                self.queue.add(now.mono, id, class, priority);
             }
             State::Queued => {
-                let tracked = self.tracked(id);
-                let (shape, priority) = (tracked.shape, tracked.priority);
-                // The old shape is looked at once more below: it must not be let go of before.
-                let held = Rc::clone(self.shapes.get(shape));
-                self.reshape(id, pod);
-                let tracked = self.tracked(id);
-                let (new_shape, new_priority) = (tracked.shape, tracked.priority);
-                if (shape, priority) != (new_shape, new_priority)
-                    && self.queue.update(now.mono, id, new_shape, new_priority)
-                {
-                    self.wake_shape(now, shape, &held);
-                }
+                self.reclassify(now, id, pod);
             }
         }
     }
 
     /// A tracked pod is shown on a node.
     fn update_bound(&mut self, now: Now, id: PodId, pod: &Pod, node: &Rc<str>) {
-        let before = self.tracked(id).state;
-        let old_shape = self.tracked(id).shape;
-        match before {
-            State::Assumed(slot) | State::Bound(slot) => {
-                let assumed = matches!(before, State::Assumed(_));
-                if assumed {
-                    self.queue.remove(id);
-                }
-                let shape = self.shapes.take(pod, &mut self.nodes.resources);
-                if shape == old_shape && self.nodes.name(slot) == node {
-                    // The usual news of a pod that runs: nothing about its node changes.
-                    self.shapes.release(shape);
-                    self.assumed -= usize::from(assumed);
-                    self.tracked_mut(id).state = State::Bound(slot);
-                    return;
-                }
-                self.uncount(id, slot);
-                self.tracked_mut(id).shape = shape;
-                self.shapes.release(old_shape);
-                self.count(id, node);
-                self.happened(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot);
-            }
+        match self.tracked(id).state {
+            State::Assumed(slot) | State::Bound(slot) => self.update_placed(now, id, pod, (slot, node)),
             State::Queued => {
-                let wake = self.queue.remove(id);
-                let held = Rc::clone(self.shapes.get(old_shape));
-                self.reshape(id, pod);
-                self.count(id, node);
-                if wake {
-                    self.wake_shape(now, old_shape, &held);
+                let class = self.tracked(id).class;
+                if self.queue.remove(id) {
+                    self.wake_if_feasible(now, class);
                 }
+                self.withdraw(id);
+                self.tracked_mut(id).state = State::Gated;
+                self.reclassify(now, id, pod);
+                self.count(id, node);
+                self.arrived(now, id);
             }
             State::Gated => {
-                self.reshape(id, pod);
+                self.reclassify(now, id, pod);
                 self.count(id, node);
+                self.arrived(now, id);
             }
         }
     }
 
-    /// Takes in what may have changed about a pod.
-    fn reshape(&mut self, id: PodId, pod: &Pod) {
-        let shape = self.shapes.take(pod, &mut self.nodes.resources);
-        let tracked = self.pods[id as usize].as_mut().expect("an id is used only while its pod is tracked");
-        self.shapes.release(std::mem::replace(&mut tracked.shape, shape));
-        tracked.priority = pod.spec.priority.unwrap_or(0);
+    /// A pod that is counted on a slot is shown on a node.
+    fn update_placed(&mut self, now: Now, id: PodId, pod: &Pod, (slot, node): (Slot, &Rc<str>)) {
+        if let State::Assumed(slot) = self.tracked(id).state {
+            self.queue.remove(id);
+            self.assumed -= 1;
+            self.tracked_mut(id).state = State::Bound(slot);
+        }
+        if self.tracked(id).started != started(pod) {
+            self.tracked_mut(id).started = started(pod);
+            self.evictions.started();
+        }
+        let alive = pod.meta.deletion_timestamp.is_none();
+        if self.tracked(id).alive && !alive {
+            self.peers.leaving(self.tracked(id).class, slot);
+            self.tracked_mut(id).alive = false;
+            let kin = self.tracked(id).kin;
+            self.left(now, Events::NONE, slot, kin);
+        }
+        self.tracked_mut(id).is_victim |= is_victim(pod);
+        let (before, shape) = (Rc::clone(&self.tracked(id).meta), self.tracked(id).shape);
+        let same_meta = Rc::ptr_eq(&before, &pod.meta) || before.labels == pod.meta.labels;
+        if same_meta && self.nodes.name(slot) == node {
+            let now_shape = self.shapes.take(pod, &mut self.nodes.resources);
+            self.shapes.release(now_shape);
+            if now_shape == shape {
+                // The usual news of a pod that runs: nothing about its node changes.
+                self.tracked_mut(id).meta = Rc::clone(&pod.meta);
+                return;
+            }
+        }
+        let kin = self.tracked(id).kin;
+        self.uncount(id, slot);
+        self.left(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot, kin);
+        self.tracked_mut(id).state = State::Gated;
+        self.reclassify(now, id, pod);
+        self.count(id, node);
+        self.arrived(now, id);
+        self.happened(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot);
+    }
+
+    /// Takes in what may have changed about a pod that is on no node.
+    fn reclassify(&mut self, now: Now, id: PodId, pod: &Pod) {
+        let (old_shape, old_class, old_priority) =
+            (self.tracked(id).shape, self.tracked(id).class, self.tracked(id).priority);
+        let (shape, class) = self.classify(pod);
+        let kin = self.peers.class(class).kin;
+        let priority = pod.spec.priority.unwrap_or(0);
+        let nominated = if (class, priority) == (old_class, old_priority) { None } else { self.withdraw(id) };
+        let tracked = self.tracked_mut(id);
+        tracked.meta = Rc::clone(&pod.meta);
+        (tracked.shape, tracked.class, tracked.kin, tracked.priority) = (shape, class, kin, priority);
+        if let Some(slot) = nominated {
+            self.nominate(id, slot);
+        }
+        let changed = (class, priority) != (old_class, old_priority);
+        if changed && self.tracked(id).state == State::Queued && self.queue.update(now.mono, id, class, priority) {
+            self.wake_if_feasible(now, old_class);
+        }
+        self.peers.release(old_class);
+        self.shapes.release(old_shape);
     }
 
     fn drop_pod(&mut self, now: Now, id: PodId) {
-        let (state, shape_id) = (self.tracked(id).state, self.tracked(id).shape);
-        let shape = Rc::clone(self.shapes.get(shape_id));
+        let (state, class, kin) = (self.tracked(id).state, self.tracked(id).class, self.tracked(id).kin);
+        let nominated = self.withdraw(id);
         let mut freed = None;
         let mut wake = false;
         match state {
@@ -389,120 +508,68 @@ impl Scheduler {
                 freed = Some(slot);
             }
         }
+        if wake {
+            self.wake_if_feasible(now, class);
+        }
         let gone = self.pods[id as usize].take().expect("it was there above");
         self.index.remove(&gone.key);
         self.vacant.push(id);
-        self.shapes.release(gone.shape);
-        if wake {
-            self.wake_shape(now, shape_id, &shape);
-        }
         if let Some(slot) = freed {
+            self.left(now, Events::ASSIGNED_POD_DELETE, slot, kin);
+        }
+        if let Some(slot) = nominated {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
         }
+        self.peers.release(class);
+        self.shapes.release(gone.shape);
     }
 
     /// Counts a pod on a node.
     fn count(&mut self, id: PodId, node: &str) {
-        let shape = self.shapes.get(self.tracked(id).shape);
-        let slot = self.nodes.add_pod(node, shape);
+        let (class, alive) = (self.tracked(id).class, self.tracked(id).alive);
+        let slot = self.nodes.add_pod(node, self.shapes.get(self.tracked(id).shape));
         self.tracked_mut(id).state = State::Bound(slot);
+        if self.on.len() <= slot as usize {
+            self.on.resize_with(slot as usize + 1, Vec::new);
+        }
+        self.on[slot as usize].push(id);
+        self.peers.place(class, slot, alive, 1);
+    }
+
+    /// Pods on a slot.
+    fn there(&self, slot: Slot) -> &[PodId] {
+        self.on.get(slot as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Counts a pod on its node no longer.
     fn uncount(&mut self, id: PodId, slot: Slot) {
         let tracked = self.tracked(id);
         let assumed = matches!(tracked.state, State::Assumed(_));
+        let (class, alive) = (tracked.class, tracked.alive);
         let shape = self.shapes.get(tracked.shape);
         self.nodes.remove_pod(slot, shape);
+        let here = &mut self.on[slot as usize];
+        let at = here.iter().rposition(|pod| *pod == id).expect("a counted pod is on its slot");
+        here.swap_remove(at);
+        self.peers.place(class, slot, alive, -1);
         self.assumed -= usize::from(assumed);
-    }
-
-    /// A node changed in a way that may help: lets waiting pods try that it does help.
-    fn happened(&mut self, now: Now, events: Events, slot: Slot) {
-        let (shapes, nodes) = (&self.shapes, &self.nodes);
-        let helps = |id: &ShapeId| queueing_hint(events, shapes.get(*id), nodes, slot) == QueueingHint::Queue;
-        let woken: Vec<ShapeId> = self.queue.idle().filter(helps).collect();
-        woken.into_iter().for_each(|shape| self.queue.wake(now.mono, shape));
-        self.queue.wake_unrejected(now.mono);
-    }
-
-    /// A scout is gone: the next pod of its shape tries, if there is still anything to be found.
-    fn wake_shape(&mut self, now: Now, id: ShapeId, shape: &Shape) {
-        let fits = |slot: Slot| {
-            let events = framework::FILTERS.iter().fold(Events::NONE, |all, f| all.and(f.events()));
-            queueing_hint(events, shape, &self.nodes, slot) == QueueingHint::Queue
-        };
-        if (0..self.nodes.slots()).any(fits) {
-            self.queue.wake(now.mono, id);
-        }
-    }
-
-    /// A scout has found a node: the next pod of its shape tries, if there is still anything to be found.
-    fn wake_if_feasible(&mut self, now: Now, id: ShapeId) {
-        let shape = Rc::clone(self.shapes.get(id));
-        if shape.only.is_some() {
-            self.wake_shape(now, id, &shape);
-        } else if self.table(id).top().count > 0 {
-            self.queue.wake(now.mono, id);
-        }
-    }
-
-    /// The table of a shape, up to date.
-    fn table(&mut self, id: ShapeId) -> &Table {
-        self.uses += 1;
-        if self.tables.len() >= limits::SCHEDULER_TABLES && !self.tables.contains_key(&id) {
-            let oldest = self.tables.iter().min_by_key(|(_, t)| t.used).map(|(id, _)| *id);
-            self.tables.remove(&oldest.expect("there are as many tables as there may be"));
-        }
-        let table = self.tables.entry(id).or_default();
-        table.used = self.uses;
-        table.refresh(self.shapes.get(id), &self.nodes);
-        table
-    }
-
-    /// The best node for a pod of a shape, drawn among equally good ones; or why there is none.
-    fn find(&mut self, id: ShapeId, may_preempt: bool) -> Result<Slot, String> {
-        let shape = Rc::clone(self.shapes.get(id));
-        if let Some(names) = &shape.only {
-            return self.find_among(&shape, names, may_preempt);
-        }
-        let top = self.table(id).top();
-        if top.count > 0 {
-            let n = self.draw(top.count);
-            return Ok(self.tables[&id].nth(n));
-        }
-        let rejections = self.tables[&id].rejections();
-        Err(explain::message(self.nodes.len(), None, rejections, &self.nodes.resources, may_preempt))
-    }
-
-    /// As [`find`](Self::find), for a shape whose affinity names its nodes: only those are looked at.
-    fn find_among(&mut self, shape: &Shape, names: &[String], may_preempt: bool) -> Result<Slot, String> {
-        let slots = names.iter().filter_map(|name| self.nodes.slot(name)).filter(|s| self.nodes.is_present(*s));
-        let mut slots: Vec<Slot> = slots.collect();
-        slots.sort_unstable();
-        let (best, mut rejections) = scan(shape, &self.nodes, slots.iter().copied());
-        if !best.is_empty() {
-            let n = self.draw(best.len() as u32);
-            return Ok(best[n as usize]);
-        }
-        let others = (self.nodes.len() - slots.len()) as u32;
-        let before = names.is_empty().then_some(NAMES_CONFLICT);
-        rejections.add(Rejection::unresolvable("NodeAffinity", NOT_AMONG_NAMES), others);
-        Err(self.explain(before, &rejections, may_preempt))
-    }
-
-    fn explain(&self, before: Option<&str>, rejections: &Rejections, may_preempt: bool) -> String {
-        explain::message(self.nodes.len(), before, rejections, &self.nodes.resources, may_preempt)
-    }
-
-    /// One of `n`, all equally likely.
-    fn draw(&mut self, n: u32) -> u32 {
-        if n == 1 { 0 } else { self.rng.below(u64::from(n)) as u32 }
     }
 }
 
 fn is_gated(pod: &Pod) -> bool {
     pod.spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty())
+}
+
+/// Whether a pod is being deleted to make room for another (`podTerminatingByPreemption`).
+fn is_victim(pod: &Pod) -> bool {
+    let target = || pod.status.conditions.iter().find(|c| c.type_ == *"DisruptionTarget");
+    pod.meta.deletion_timestamp.is_some()
+        && target().is_some_and(|c| c.status == Text::TRUE && c.reason == *"PreemptionByScheduler")
+}
+
+/// When a pod started, in seconds; the end of time where it has not.
+fn started(pod: &Pod) -> i64 {
+    pod.status.start_time.to_time().map_or(i64::MAX, |t| t.0.as_second())
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@
 //!   the view but from the store; if it is unbound the same bind, to the same node, is sent again;
 //! - a view that has gone back in time is decided by: it is listed anew first.
 
+mod evictions;
+mod surroundings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,6 +17,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::json;
 
+use evictions::Victim;
+use surroundings::Surroundings;
+
+use super::advice::Advice;
+use super::preemption::Nomination;
 use super::{DEFAULT_SCHEDULER, Decision, Scheduler};
 use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, ReqIds, Request, Response, Status, Subresource,
@@ -32,6 +40,8 @@ const PODS: u16 = 2;
 const NODES: u16 = 3;
 const EVENTS: u16 = 4;
 const CALLS: u16 = 5;
+/// The first of the parts that read everything else.
+const SURROUNDINGS: u16 = 6;
 
 /// How a scheduler process is set up.
 #[derive(Clone, Debug)]
@@ -85,6 +95,12 @@ enum Sent {
     Read(ObjectKey),
     /// A condition with this message.
     Condition(ObjectKey, Rc<str>),
+    /// That a pod is evicted, in its conditions.
+    Mark(Victim),
+    /// Its deletion.
+    Evict(Victim),
+    /// For which node a pod is nominated; it is written again when the pod is next looked at.
+    Nomination,
 }
 
 /// That a pod is unschedulable, until it is written into its conditions.
@@ -131,6 +147,8 @@ pub struct SchedulerProcess {
     /// Those of them that wait to be tried again, by when.
     reports_due: BTreeSet<(Mono, ObjectKey)>,
     changes: Vec<Change>,
+    surroundings: Surroundings,
+    scheduler_name: Rc<str>,
 }
 
 fn informer(kind: Kind, user: &Rc<str>, part: u16, rng: Rng) -> Informer {
@@ -166,7 +184,9 @@ impl SchedulerProcess {
             nodes: View::new(Kind::NODE, &[]),
             recorder: Recorder::new(component, host, config.record_events, EVENTS, fork(EVENTS)),
             ids: ReqIds::new(CALLS),
-            core: Scheduler::new(config.scheduler_name, fork(0)),
+            core: Scheduler::new(Rc::clone(&config.scheduler_name), fork(0)),
+            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS)),
+            scheduler_name: config.scheduler_name,
             user,
             started: false,
             term: None,
@@ -199,6 +219,11 @@ impl SchedulerProcess {
         &self.core
     }
 
+    /// What the scheduler makes of a pod; see [`Scheduler::advise`].
+    pub fn advise(&mut self, pod: &ObjectKey) -> Option<Advice> {
+        self.core.advise(pod)
+    }
+
     fn fence(&self, now: Now) -> Option<Fence> {
         self.elector.as_ref().and_then(|e| e.fence(now))
     }
@@ -207,7 +232,7 @@ impl SchedulerProcess {
         let id = self.ids.next();
         let until = now.mono + limits::REQUEST_TIMEOUT;
         let fence = match what {
-            Sent::Bind(_) | Sent::Condition(..) => self.fence(now),
+            Sent::Bind(_) | Sent::Condition(..) | Sent::Mark(_) | Sent::Evict(_) | Sent::Nomination => self.fence(now),
             Sent::Read(_) => None,
         };
         out.push(ToServer::Request(id, Box::new(Request { user: Rc::clone(&self.user), fence, call })));
@@ -227,7 +252,7 @@ impl SchedulerProcess {
                 },
                 Some(Object::Pod(pod)) => self.take_pod(now, &change.key, pod, out),
                 Some(_) => {}
-                None if change.key.kind == Kind::NODE => self.core.node_removed(change.key.name()),
+                None if change.key.kind == Kind::NODE => self.core.node_removed(now, change.key.name()),
                 // A view that has gone back does not know of pods that are being bound; see `catch_up`.
                 None if self.behind && self.binds.contains_key(&change.key) => {}
                 None => {
@@ -303,6 +328,9 @@ impl SchedulerProcess {
             Sent::Bind(key) => self.take_bound(now, &key, result, out),
             Sent::Read(key) => self.take_read(now, &key, result, out),
             Sent::Condition(key, message) => self.take_reported(now, &key, &message, result),
+            Sent::Mark(victim) => self.take_marked(now, victim, result, out),
+            Sent::Evict(victim) => self.take_evicted(now, &victim, result, out),
+            Sent::Nomination => {}
         }
     }
 
@@ -414,16 +442,19 @@ impl SchedulerProcess {
     }
 
     /// Every request on its way has an unknown outcome.
-    fn disconnected(&mut self, now: Now) {
+    fn disconnected(&mut self, now: Now, out: &mut Vec<ToServer>) {
         self.timeouts.clear();
         let unknown = Err(Status::timeout("the connection broke"));
         for (_, (_, what)) in std::mem::take(&mut self.sent) {
-            self.take_lost(now, what, &unknown);
+            self.take_lost(now, what, &unknown, out);
         }
     }
 
-    fn take_lost(&mut self, now: Now, what: Sent, unknown: &Result<Response, Status>) {
+    fn take_lost(&mut self, now: Now, what: Sent, unknown: &Result<Response, Status>, out: &mut Vec<ToServer>) {
         match what {
+            Sent::Mark(victim) => self.take_marked(now, victim, unknown, out),
+            Sent::Evict(victim) => self.take_evicted(now, &victim, unknown, out),
+            Sent::Nomination => {}
             Sent::Bind(key) | Sent::Read(key) => self.doubt(now, &key),
             Sent::Condition(key, message) => self.take_reported(now, &key, &message, unknown),
         }
@@ -449,7 +480,8 @@ impl SchedulerProcess {
             }
         }
         let Some(wanted) = self.wanted else { return true };
-        if !self.pods.is_synced() || !self.nodes.is_synced() || self.pods.revision() < wanted {
+        let synced = self.pods.is_synced() && self.nodes.is_synced() && self.surroundings.is_synced();
+        if !synced || self.pods.revision() < wanted {
             return false;
         }
         self.wanted = None;
@@ -492,9 +524,17 @@ impl SchedulerProcess {
             match self.core.next(now) {
                 None => break,
                 Some(Decision::Bind { pod, uid, node }) => self.bind(now, pod, uid, node, out),
-                Some(Decision::Unschedulable { pod, uid, message }) => {
+                Some(Decision::Unschedulable { pod, uid, message, nomination }) => {
                     if let Some(object) = self.pods.get(&pod) {
                         self.recorder.record(now, object, true, "FailedScheduling", &message, out);
+                    }
+                    match &nomination {
+                        Nomination::Kept => {}
+                        Nomination::Cleared => self.patch_nomination(now, &pod, &uid, None, out),
+                        Nomination::Preempts(preemption) => {
+                            self.patch_nomination(now, &pod, &uid, Some(&preemption.node), out);
+                            self.preempt(now, &uid, preemption, out);
+                        }
                     }
                     self.report(now, pod, uid, Rc::from(message), out);
                 }
@@ -506,7 +546,7 @@ impl SchedulerProcess {
         let unknown = Err(Status::timeout("no reply in time"));
         while let Some((_, id)) = self.timeouts.first().copied().filter(|(at, _)| *at <= now.mono) {
             let what = self.unsend(id).expect("a request is waited for as long as it is noted");
-            self.take_lost(now, what, &unknown);
+            self.take_lost(now, what, &unknown, out);
         }
         while let Some((at, key)) = self.doubts.first().filter(|(at, _)| *at <= now.mono).cloned() {
             self.doubts.remove(&(at, key.clone()));
@@ -556,10 +596,11 @@ impl Machine for SchedulerProcess {
         self.pod_informer.handle(now, &input, &mut self.pods, out, &mut self.changes);
         self.check_view(now, out);
         self.node_informer.handle(now, &input, &mut self.nodes, out, &mut self.changes);
+        self.surroundings.handle(now, &input, &mut self.core, out);
         self.take_changes(now, out);
         match &input {
             FromServer::Reply(id, result) => self.take_reply(now, *id, result, out),
-            FromServer::Disconnected => self.disconnected(now),
+            FromServer::Disconnected => self.disconnected(now, out),
             FromServer::Watch(..) => {}
         }
         self.act(now, out);
@@ -580,6 +621,7 @@ impl Machine for SchedulerProcess {
         self.recorder.handle_timeout(now, out);
         self.pod_informer.handle_timeout(now, &mut self.pods, out);
         self.node_informer.handle_timeout(now, &mut self.nodes, out);
+        self.surroundings.handle_timeout(now, out);
         self.handle_own_timeouts(now, out);
         self.core.handle_timeout(now);
         self.act(now, out);
@@ -597,6 +639,7 @@ impl Machine for SchedulerProcess {
             self.recorder.poll_timeout(),
             self.pod_informer.poll_timeout(),
             self.node_informer.poll_timeout(),
+            self.surroundings.poll_timeout(),
             self.core.poll_timeout(),
             reply,
             doubt,

@@ -1,6 +1,6 @@
 //! The scheduling queue: active, back-off and unschedulable pods, as kube-scheduler's `PriorityQueue`.
 //!
-//! Unschedulable pods wait in groups of equal shape. What helps one of a group helps the one before it at least as
+//! Unschedulable pods wait in groups of one class. What helps one of a group helps the one before it at least as
 //! much, so that an event wakes only the first of a group, its *scout*; when the scout has found a node, the next one
 //! becomes the scout. A thousand pods that wait for room cost one try per room, and no pod overtakes another.
 //!
@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::shape::ShapeId;
+use super::peers::ClassId;
 use crate::limits;
 use crate::machine::{Deadline, Mono};
 
@@ -40,7 +40,7 @@ enum Place {
 struct Item {
     place: Place,
     turn: Turn,
-    shape: ShapeId,
+    class: ClassId,
     attempts: u32,
 }
 
@@ -67,7 +67,7 @@ pub struct Queue {
     items: BTreeMap<PodId, Item>,
     active: BTreeSet<Turn>,
     backoff: BTreeSet<(Mono, Turn)>,
-    groups: BTreeMap<ShapeId, Group>,
+    groups: BTreeMap<ClassId, Group>,
     /// Unschedulable pods by since when they are.
     stale: BTreeSet<(Mono, Turn)>,
     /// Those of them that no plug-in has rejected.
@@ -83,9 +83,9 @@ fn backoff(attempts: u32) -> Duration {
 
 impl Queue {
     /// Adds a pod that has not been tried.
-    pub fn add(&mut self, now: Mono, pod: PodId, shape: ShapeId, priority: i32) {
+    pub fn add(&mut self, now: Mono, pod: PodId, class: ClassId, priority: i32) {
         let turn = self.turn(now, pod, priority);
-        let before = self.items.insert(pod, Item { place: Place::Active, turn, shape, attempts: 0 });
+        let before = self.items.insert(pod, Item { place: Place::Active, turn, class, attempts: 0 });
         assert!(before.is_none(), "a pod is added to the queue once");
         self.active.insert(turn);
     }
@@ -107,7 +107,7 @@ impl Queue {
         assert_eq!(item.place, Place::Out, "only a pod that was popped is found unschedulable");
         item.place = Place::Unschedulable;
         item.turn = turn;
-        let group = self.groups.entry(self.items[&pod].shape).or_default();
+        let group = self.groups.entry(self.items[&pod].class).or_default();
         group.waiting.insert(turn);
         self.stale.insert((turn.since, turn));
         if !rejected {
@@ -145,11 +145,11 @@ impl Queue {
     }
 
     /// A queued pod has changed in a way that matters. Answers whether it was its group's scout and others wait.
-    pub fn update(&mut self, now: Mono, pod: PodId, shape: ShapeId, priority: i32) -> bool {
+    pub fn update(&mut self, now: Mono, pod: PodId, class: ClassId, priority: i32) -> bool {
         let place = self.unlink(pod);
         let was_scout = self.end_scout(pod);
         let item = self.item(pod);
-        item.shape = shape;
+        item.class = class;
         item.turn.priority = Reverse(priority);
         match place {
             Place::Out => panic!("only a queued pod is updated"),
@@ -158,14 +158,27 @@ impl Queue {
         was_scout
     }
 
-    /// Shapes of which pods wait and none is on its way to try.
-    pub fn idle(&self) -> impl Iterator<Item = ShapeId> + use<'_> {
-        self.groups.iter().filter(|(_, g)| g.scout.is_none() && !g.waiting.is_empty()).map(|(shape, _)| *shape)
+    /// Classes of which pods wait and none is on its way to try.
+    pub fn idle(&self) -> impl Iterator<Item = ClassId> + use<'_> {
+        self.groups.iter().filter(|(_, g)| g.scout.is_none() && !g.waiting.is_empty()).map(|(class, _)| *class)
     }
 
-    /// Lets the first waiting pod of a shape try, unless one is on its way to.
-    pub fn wake(&mut self, now: Mono, shape: ShapeId) {
-        let Some(group) = self.groups.get_mut(&shape).filter(|g| g.scout.is_none()) else { return };
+    /// The first of the pods of a class that wait.
+    pub fn head(&self, class: ClassId) -> Option<PodId> {
+        self.groups.get(&class)?.waiting.first().map(|turn| turn.pod)
+    }
+
+    /// Lets a pod try, if it waits for an event.
+    pub fn wake_pod(&mut self, now: Mono, pod: PodId) {
+        if self.items.get(&pod).is_some_and(|item| item.place == Place::Unschedulable) {
+            self.unlink(pod);
+            self.enqueue(now, pod);
+        }
+    }
+
+    /// Lets the first waiting pod of a class try, unless one is on its way to.
+    pub fn wake(&mut self, now: Mono, class: ClassId) {
+        let Some(group) = self.groups.get_mut(&class).filter(|g| g.scout.is_none()) else { return };
         let Some(turn) = group.waiting.first().copied() else { return };
         group.scout = Some(turn.pod);
         self.unlink(turn.pod);
@@ -231,7 +244,7 @@ impl Queue {
     /// Takes a pod out of wherever it is. Answers where that was.
     fn unlink(&mut self, pod: PodId) -> Place {
         let item = self.item(pod);
-        let (place, turn, shape) = (item.place, item.turn, item.shape);
+        let (place, turn, class) = (item.place, item.turn, item.class);
         item.place = Place::Out;
         let was_there = match place {
             Place::Out => true,
@@ -239,28 +252,28 @@ impl Queue {
             Place::Backoff(until) => self.backoff.remove(&(until, turn)),
             Place::Unschedulable => {
                 self.unrejected.remove(&turn);
-                let group = self.groups.get_mut(&shape).expect("an unschedulable pod is in its group");
+                let group = self.groups.get_mut(&class).expect("an unschedulable pod is in its group");
                 group.waiting.remove(&turn) && self.stale.remove(&(turn.since, turn))
             }
         };
         assert!(was_there, "a pod is where its item says");
-        self.drop_empty(shape);
+        self.drop_empty(class);
         place
     }
 
     /// If the pod is its group's scout, it is no longer. Answers whether it was and others wait.
     fn end_scout(&mut self, pod: PodId) -> bool {
-        let shape = self.items[&pod].shape;
-        let Some(group) = self.groups.get_mut(&shape).filter(|g| g.scout == Some(pod)) else { return false };
+        let class = self.items[&pod].class;
+        let Some(group) = self.groups.get_mut(&class).filter(|g| g.scout == Some(pod)) else { return false };
         group.scout = None;
         let others = !group.waiting.is_empty();
-        self.drop_empty(shape);
+        self.drop_empty(class);
         others
     }
 
-    fn drop_empty(&mut self, shape: ShapeId) {
-        if self.groups.get(&shape).is_some_and(|g| g.scout.is_none() && g.waiting.is_empty()) {
-            self.groups.remove(&shape);
+    fn drop_empty(&mut self, class: ClassId) {
+        if self.groups.get(&class).is_some_and(|g| g.scout.is_none() && g.waiting.is_empty()) {
+            self.groups.remove(&class);
         }
     }
 }
@@ -271,11 +284,11 @@ fn flush_at(since: Mono) -> Mono {
 
 #[cfg(test)]
 mod tests {
-    use super::{Queue, QueueCounts, ShapeId};
+    use super::{ClassId, Queue, QueueCounts};
     use crate::machine::Mono;
 
-    const A: ShapeId = ShapeId(0);
-    const B: ShapeId = ShapeId(1);
+    const A: ClassId = ClassId(0);
+    const B: ClassId = ClassId(1);
 
     fn at(seconds: u64) -> Mono {
         Mono(seconds * 1_000_000_000)
@@ -290,8 +303,8 @@ mod tests {
     }
 
     /// A pod that has been tried and found unschedulable at this time.
-    fn failed(queue: &mut Queue, now: Mono, pod: u32, shape: ShapeId) {
-        queue.add(now, pod, shape, 0);
+    fn failed(queue: &mut Queue, now: Mono, pod: u32, class: ClassId) {
+        queue.add(now, pod, class, 0);
         assert_eq!(pops(queue), [pod]);
         queue.unschedulable(now, pod, true);
     }

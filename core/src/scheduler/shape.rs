@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::cache::{ResourceId, ResourceNames};
+use super::peers::terms::PeerRules;
 use crate::limits;
 use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
 
@@ -215,6 +216,8 @@ pub struct Shape {
     pub preferred: Vec<(i64, Term)>,
     /// Ports of the node that it needs.
     pub ports: Vec<HostPort>,
+    /// What it says about other pods.
+    pub peers: PeerRules,
 }
 
 impl Shape {
@@ -244,7 +247,20 @@ impl Shape {
             required,
             preferred: preferred.filter(|(weight, term)| *weight > 0 && !term.is_empty()).collect(),
             ports,
+            peers: PeerRules::new(spec),
         }
+    }
+
+    /// Whether it asks for nodes by their labels or names at all.
+    pub fn is_choosy(&self) -> bool {
+        !self.node_selector.is_empty() || self.required.is_some()
+    }
+
+    /// Whether a node meets its `nodeSelector` and required node affinity.
+    pub fn likes_node(&self, meta: &ObjectMeta) -> bool {
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
+        self.node_selector.iter().all(|(key, value)| label(key) == Some(value))
+            && self.required.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(meta)))
     }
 
     /// Whether some toleration that may speak of taints of this effect tolerates the taint.
@@ -309,7 +325,9 @@ struct Resize<'a> {
 impl<'a> Resize<'a> {
     fn new(status: &'a PodStatus) -> Resize<'a> {
         let all = status.container_statuses.iter().chain(&status.init_container_statuses);
-        let said = all.filter_map(|c| c.rest.as_deref().filter(|r| r.resources.is_some()).map(|r| (c.name.get().unwrap_or(""), r)));
+        let said = all.filter_map(|c| {
+            c.rest.as_deref().filter(|r| r.resources.is_some()).map(|r| (c.name.get().unwrap_or(""), r))
+        });
         let pending = status.condition(&Text::from("PodResizePending"));
         Resize { statuses: said.collect(), infeasible: pending.is_some_and(|c| c.reason == *"Infeasible") }
     }
@@ -539,7 +557,8 @@ mod tests {
         check_requests(overhead, 1250, 1, [1250, 1]);
         let pod_level = json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "3"}}});
         check_requests(pod_level, 3000, 0, [3000, 200 << 20]);
-        let one_asks = json!({"containers": [container("1", "1"), {"name": "d"}], "resources": {"requests": {"cpu": "3"}}});
+        let one_asks =
+            json!({"containers": [container("1", "1"), {"name": "d"}], "resources": {"requests": {"cpu": "3"}}});
         check_requests(one_asks, 3000, 1, [3000, 1]);
         // Parts of a byte are added up before they are rounded.
         let parts = json!({"containers": [container("500u", "400m"), container("500u", "400m")]});
@@ -552,8 +571,9 @@ mod tests {
     fn a_resize_under_way_counts_the_greater() {
         let check = |conditions: Value, resources: Value, expect: i64| {
             let mut names = ResourceNames::default();
-            let status = json!({"conditions": conditions, "containerStatuses": [{"name": "c", "image": "", "imageID": "",
-                "ready": true, "restartCount": 0, "resources": resources, "allocatedResources": {"cpu": "1500m"}}]});
+            let of_container = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "resources": resources, "allocatedResources": {"cpu": "1500m"}});
+            let status = json!({"conditions": conditions, "containerStatuses": [of_container]});
             let p = pod(json!({"spec": {"containers": [container("2", "1")]}, "status": status}));
             let (mut shapes, id) = (Shapes::default(), 0);
             let taken = shapes.take(&p, &mut names);

@@ -5,10 +5,12 @@
 //! only when the greatest of them changes are all totals computed anew.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::cache::{Nodes, Slot};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, plain_score, raw_scores};
 use super::shape::Shape;
+use super::trial::Trial;
 
 /// The best score within a subtree, and how many nodes have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,6 +146,8 @@ const BLANK: Row = Row { seen: 0, generation: 0, fixed: None, raw: [0; NORMALIZE
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Row>,
+    /// Scores of the feasible nodes before the normalised ones are added; -1 for the others.
+    scores: Vec<i32>,
     tree: Tournament,
     rejections: Rejections,
     /// For each normalised score: raw scores of the feasible nodes, counted.
@@ -161,6 +165,7 @@ impl Default for Table {
     fn default() -> Table {
         Table {
             rows: Vec::new(),
+            scores: Vec::new(),
             tree: Tournament::new(0),
             rejections: Rejections::default(),
             raws: Default::default(),
@@ -173,10 +178,11 @@ impl Default for Table {
 
 impl Table {
     /// Takes account of every change of nodes.
-    pub fn refresh(&mut self, shape: &Shape, nodes: &Nodes) {
+    pub fn refresh(&mut self, shape: &Rc<Shape>, priority: i32, nodes: &Nodes) {
         let slots = nodes.slots();
         if self.rows.len() < slots as usize {
             self.rows.resize(slots as usize, BLANK);
+            self.scores.resize(slots as usize, -1);
             if self.tree.leaves < slots as usize {
                 self.tree = Tournament::new(slots as usize);
                 self.total_all();
@@ -184,8 +190,8 @@ impl Table {
         }
         let behind = nodes.now() - self.seen;
         match nodes.changes_since(self.seen).filter(|_| behind <= u64::from(slots)) {
-            Some(changed) => changed.for_each(|slot| self.look(shape, nodes, slot)),
-            None => (0..slots).for_each(|slot| self.look(shape, nodes, slot)),
+            Some(changed) => changed.for_each(|slot| self.look(shape, priority, nodes, slot)),
+            None => (0..slots).for_each(|slot| self.look(shape, priority, nodes, slot)),
         }
         self.seen = nodes.now();
         let max = std::array::from_fn(|i| self.raws[i].last_key_value().map_or(0, |(raw, _)| *raw));
@@ -205,13 +211,41 @@ impl Table {
         self.tree.nth(n)
     }
 
+    /// Scores of the feasible nodes by slot, before the normalised ones are added; -1 for the others.
+    pub fn scores(&self) -> &[i32] {
+        &self.scores
+    }
+
+    /// Adds the normalised scores to a column, in which some nodes may have been found infeasible since.
+    pub fn add_normalized(&self, scores: &mut [i32]) {
+        if self.raws.iter().all(|counts| counts.len() <= 1) {
+            // They are the same for all nodes.
+            return;
+        }
+        let mut max = [0; NORMALIZED];
+        for (row, _) in self.rows.iter().zip(&*scores).filter(|(_, score)| **score >= 0) {
+            max.iter_mut().zip(row.raw).for_each(|(max, raw)| *max = raw.max(*max));
+        }
+        for (row, score) in self.rows.iter().zip(scores).filter(|(_, score)| **score >= 0) {
+            *score += normalized_score(&row.raw, &max) as i32;
+        }
+    }
+
+    /// Why a node is not feasible; none if it is, or is not there.
+    pub fn rejection(&self, slot: Slot) -> Option<&Rejection> {
+        match self.rows[slot as usize].verdict {
+            Verdict::Absent | Verdict::Feasible(_) => None,
+            Verdict::Rejected(id) => Some(&self.rejections.all[id as usize]),
+        }
+    }
+
     /// Why nodes are not feasible.
     pub fn rejections(&self) -> &Rejections {
         &self.rejections
     }
 
     /// Looks at a slot again, unless that is done already.
-    fn look(&mut self, shape: &Shape, nodes: &Nodes, slot: Slot) {
+    fn look(&mut self, shape: &Rc<Shape>, priority: i32, nodes: &Nodes, slot: Slot) {
         let mut row = self.rows[slot as usize];
         // Changes are numbered from zero, so that a row which has seen none is behind the first.
         if row.seen > nodes.changed_at(slot) {
@@ -227,13 +261,17 @@ impl Table {
             Verdict::Absent
         } else if let Some(id) = row.fixed {
             Verdict::Rejected(id)
-        } else if let Some(rejection) = filter(Reads::Usage, shape, nodes, slot) {
+        } else if let Some(rejection) = usage(shape, priority, nodes, slot) {
             Verdict::Rejected(self.rejections.id(rejection))
         } else {
             Verdict::Feasible(plain_score(shape, nodes, slot))
         };
         row.seen = nodes.now();
         self.rows[slot as usize] = row;
+        self.scores[slot as usize] = match row.verdict {
+            Verdict::Absent | Verdict::Rejected(_) => -1,
+            Verdict::Feasible(score) => score as i32,
+        };
         self.recount(&before, &row);
         self.tree.set(slot, total(&row, &self.max));
     }
@@ -284,22 +322,39 @@ fn total(row: &Row, max: &[i64; NORMALIZED]) -> i64 {
     }
 }
 
-/// Filters and scores only these slots, from scratch: the feasible ones with the best score, in order, and why the
-/// others are not feasible.
-pub fn scan(shape: &Shape, nodes: &Nodes, slots: impl Iterator<Item = Slot>) -> (Vec<Slot>, Rejections) {
+/// Why a pod of this shape and priority does not fit beside what runs on a node, or beside what waits for room there
+/// and goes first (`RunFilterPluginsWithNominatedPods`).
+pub fn usage(shape: &Rc<Shape>, priority: i32, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
+    let mut first = nodes.nominees(slot).iter().filter(|n| n.priority >= priority).peekable();
+    if first.peek().is_some() {
+        let mut trial = Trial::new(shape, slot);
+        first.for_each(|n| trial.add(&n.shape));
+        if let Some(rejection) = trial.rejection(nodes) {
+            return Some(rejection);
+        }
+    }
+    filter(Reads::Usage, shape, nodes, slot)
+}
+
+/// Filters and scores only these slots, from scratch: which are feasible, each with what the nodes' own plug-ins give
+/// it, and why the others are not.
+pub fn scan(
+    shape: &Rc<Shape>,
+    priority: i32,
+    nodes: &Nodes,
+    slots: impl Iterator<Item = Slot>,
+) -> (Vec<(Slot, i32)>, Rejections) {
     let mut rejections = Rejections::default();
     let mut feasible = Vec::new();
     for slot in slots {
-        match filter(Reads::Node, shape, nodes, slot).or_else(|| filter(Reads::Usage, shape, nodes, slot)) {
+        match filter(Reads::Node, shape, nodes, slot).or_else(|| usage(shape, priority, nodes, slot)) {
             Some(rejection) => rejections.add(rejection, 1),
             None => feasible.push((slot, raw_scores(shape, nodes, slot), plain_score(shape, nodes, slot))),
         }
     }
     let max = std::array::from_fn(|i| feasible.iter().map(|(_, raw, _)| raw[i]).max().unwrap_or(0));
-    let totals: Vec<(Slot, i64)> =
-        feasible.iter().map(|(slot, raw, plain)| (*slot, plain + normalized_score(raw, &max))).collect();
-    let top = totals.iter().map(|(_, total)| *total).max();
-    (totals.into_iter().filter(|(_, total)| Some(*total) == top).map(|(slot, _)| slot).collect(), rejections)
+    let total = |(slot, raw, plain): &(Slot, _, i64)| (*slot, (*plain + normalized_score(raw, &max)) as i32);
+    (feasible.iter().map(total).collect(), rejections)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::advice::Verdict;
+use super::preemption::Nomination;
 use super::{Decision, QueueCounts, Scheduler};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Node, Object, ObjectKey, Pod};
@@ -202,7 +204,7 @@ fn a_new_pod_of_the_same_name_is_another_pod() {
 fn pods_count_where_they_are_though_the_node_is_gone() {
     let mut s = with(&[("n", "1")]);
     s.pod_changed(at(0), &pod("a", json!({"nodeName": "n"})));
-    s.node_removed("n");
+    s.node_removed(at(0), "n");
     s.pod_changed(at(0), &pod("b", json!({})));
     let message = match s.next(at(0)) {
         Some(Decision::Unschedulable { message, .. }) => message,
@@ -255,4 +257,119 @@ fn deadlines_say_when_and_why() {
     let deadline = s.poll_timeout().unwrap();
     assert_eq!((deadline.at, deadline.why), (Mono::ZERO + Duration::from_secs(300), "flush unschedulable pods"));
     assert_eq!(decisions(&mut s, at(300)), ["a!"]);
+}
+
+fn labelled(name: &str, label: &str, more: Value) -> Pod {
+    let mut p = pod(name, more);
+    p.meta_mut().labels = Some([("app".to_owned(), label.to_owned())].into());
+    p
+}
+
+fn in_zone(name: &str, cpu: &str, zone: &str) -> Node {
+    let mut n = node(name, cpu);
+    let labels = [("topology.kubernetes.io/zone", zone), ("kubernetes.io/hostname", name)];
+    n.meta_mut().labels = Some(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    n
+}
+
+/// The message about the next pod, which fits nowhere.
+fn refusal(s: &mut Scheduler, now: Now) -> (String, Nomination) {
+    match s.next(now) {
+        Some(Decision::Unschedulable { message, nomination, .. }) => (message, nomination),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pods_are_spread_and_wait_for_the_other_zone() {
+    let mut s = with(&[]);
+    s.node_changed(at(0), &in_zone("n", "8", "a"));
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+        "minDomains": 2, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "x"}}}]});
+    for name in ["a", "b"] {
+        s.pod_changed(at(0), &labelled(name, "x", spread.clone()));
+    }
+    assert!(matches!(s.next(at(0)), Some(Decision::Bind { .. })));
+    let (message, _) = refusal(&mut s, at(0));
+    let uneven = "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints. preemption: 0/1 \
+                  nodes are available: 1 No preemption victims found for incoming pod.";
+    assert_eq!(message, uneven);
+    s.node_changed(at(30), &in_zone("m", "8", "b"));
+    assert_eq!(decisions(&mut s, at(30)), ["b>m"]);
+}
+
+#[test]
+fn whoever_wants_company_waits_for_it_unless_it_is_the_first() {
+    let mut s = with(&[]);
+    s.node_changed(at(0), &in_zone("n", "8", "a"));
+    s.node_changed(at(0), &in_zone("m", "8", "b"));
+    let near = |app: &str| {
+        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": app}}}]}}})
+    };
+    s.pod_changed(at(0), &labelled("guest", "guest", near("host")));
+    let (message, _) = refusal(&mut s, at(0));
+    let alone = "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. preemption: 0/2 nodes are \
+                 available: 2 Preemption is not helpful for scheduling.";
+    assert_eq!(message, alone);
+    s.pod_changed(at(20), &labelled("host", "host", near("host")));
+    let all = decisions(&mut s, at(20));
+    let zone = all[0].strip_prefix("host>").unwrap();
+    assert_eq!(all, [format!("host>{zone}"), format!("guest>{zone}")]);
+}
+
+#[test]
+fn those_of_lowest_priority_go_and_the_room_is_kept() {
+    let mut s = with(&[("n", "2"), ("m", "2")]);
+    for (name, node, priority) in [("a", "n", 1), ("b", "n", 2), ("c", "m", 2), ("d", "m", 2)] {
+        s.pod_changed(at(0), &pod(name, json!({"nodeName": node, "priority": priority})));
+    }
+    s.pod_changed(at(0), &pod("high", json!({"priority": 9})));
+    let (message, nomination) = refusal(&mut s, at(0));
+    assert_eq!(message, "0/2 nodes are available: 2 Insufficient cpu.");
+    let Nomination::Preempts(preemption) = nomination else { panic!("{nomination:?}") };
+    assert_eq!((&*preemption.node, preemption.victims[0].0.name(), preemption.victims.len()), ("n", "a", 1));
+    // Another of its priority may not take the room, and evicts nobody for the same.
+    s.pod_removed(at(20), &key("a"));
+    s.pod_changed(at(20), &pod("late", json!({"priority": 9, "preemptionPolicy": "Never"})));
+    assert_eq!(decisions(&mut s, at(20)), ["high>n", "late!"]);
+}
+
+#[test]
+fn a_pod_waits_for_its_victims_and_no_longer_than_they_live() {
+    let mut s = with(&[("n", "1")]);
+    s.pod_changed(at(0), &pod("low", json!({"nodeName": "n"})));
+    s.pod_changed(at(0), &pod("high", json!({"priority": 9})));
+    assert!(matches!(refusal(&mut s, at(0)).1, Nomination::Preempts(_)));
+    s.node_changed(at(400), &node("n", "1"));
+    s.handle_timeout(at(400));
+    let (message, nomination) = refusal(&mut s, at(400));
+    let waits = "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a terminating pod on the \
+                 nominated node.";
+    assert_eq!((message.as_str(), nomination), (waits, Nomination::Kept));
+    // It could not be evicted: that is tried again.
+    s.spared(at(500), &key("low"), "uid-low");
+    s.handle_timeout(at(500));
+    assert!(matches!(refusal(&mut s, at(500)).1, Nomination::Preempts(_)));
+}
+
+#[test]
+fn advice_says_what_is_wrong_with_each_node_and_changes_nothing() {
+    let mut s = with(&[("n", "1"), ("m", "4")]);
+    s.pod_changed(at(0), &pod("a", json!({"nodeName": "n"})));
+    s.pod_changed(at(0), &pod("b", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "5"}}}]})));
+    assert_eq!(decisions(&mut s, at(0)), ["b!"]);
+    let advice = s.advise(&key("b")).unwrap();
+    let remedy = |node: usize| match &advice.nodes[node].1 {
+        Verdict::Refused { remedy, .. } => remedy.clone(),
+        Verdict::Fits(score) => panic!("{score}"),
+    };
+    assert_eq!(advice.state, "waits for a node");
+    let asked = "a larger node, or a smaller request";
+    assert_eq!(remedy(0), format!("{asked}: 1000m more cpu free: it asks for 5000m, 4000m of 4000m is free"));
+    assert_eq!(remedy(1), format!("{asked}: 5000m more cpu free: it asks for 5000m, 0m of 1000m is free"));
+    let placed = s.advise(&key("a")).unwrap();
+    assert_eq!(placed.state, "is on n");
+    assert!(placed.nodes.iter().all(|(_, verdict)| matches!(verdict, Verdict::Fits(_))));
+    assert_eq!(s.nodes().requested(super::cache::ResourceId::PODS, s.nodes().slot("n").unwrap()), 1);
 }

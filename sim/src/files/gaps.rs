@@ -51,9 +51,6 @@ const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
     Gap { of: Of::PodSpec, path, is: Is::Given, instead }
 }
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-const NO_AFFINITY: &str = "pods are placed without regard to other pods";
 const NO_CLAIMS: &str = "claims are not looked up, bound or waited for yet: the pod runs as if the volume were there";
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
@@ -71,7 +68,6 @@ const GAPS: &[Gap] = &[
     kind(Kind::INGRESS, "ingress is not simulated yet"),
     kind(Kind::RESOURCE_QUOTA, "quotas are not enforced yet"),
     kind(Kind::LIMIT_RANGE, "limit ranges are not enforced yet"),
-    kind(Kind::PRIORITY_CLASS, "preemption is not simulated yet"),
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),
     kind(Kind::MUTATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
     kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
@@ -89,11 +85,6 @@ const GAPS: &[Gap] = &[
         is: Is::This("LoadBalancer"),
         instead: "no load balancer is made: the Service never gets an address from outside",
     },
-    pod(&["affinity", "podAffinity", REQUIRED], NO_AFFINITY),
-    pod(&["affinity", "podAffinity", PREFERRED], NO_AFFINITY),
-    pod(&["affinity", "podAntiAffinity", REQUIRED], NO_AFFINITY),
-    pod(&["affinity", "podAntiAffinity", PREFERRED], NO_AFFINITY),
-    pod(&["topologySpreadConstraints"], "pods are not spread by it yet"),
     pod(&["resourceClaims"], NO_DEVICES),
     pod(&["volumes", "*", "persistentVolumeClaim"], NO_CLAIMS),
     pod(&["volumes", "*", "ephemeral"], NO_CLAIMS),
@@ -272,15 +263,12 @@ mod tests {
 
     #[test]
     fn object_and_field_are_named() {
-        let term = json!([{"labelSelector": {}, "topologyKey": "kubernetes.io/hostname"}]);
-        let anti = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}});
         let volumes =
             json!([{"name": "a", "emptyDir": {}}, {"name": "b", "persistentVolumeClaim": {"claimName": "c"}}]);
         check(
-            &[deployment("web", json!({"affinity": anti, "volumes": volumes}))],
+            &[deployment("web", json!({"resourceClaims": [{"name": "g"}], "volumes": volumes}))],
             &[
-                "Deployment d/web: spec.template.spec.affinity.podAntiAffinity.\
-                 requiredDuringSchedulingIgnoredDuringExecution: pods are placed without regard",
+                "Deployment d/web: spec.template.spec.resourceClaims: devices are not",
                 "Deployment d/web: spec.template.spec.volumes[1].persistentVolumeClaim: claims are not",
             ],
         );

@@ -9,8 +9,8 @@ mod taint_toleration;
 
 pub use node_affinity::{NAMES_CONFLICT, NOT_AMONG_NAMES, NodeAffinity};
 pub use node_name::NodeName;
-pub use node_ports::NodePorts;
-pub use node_resources_fit::NodeResourcesFit;
+pub use node_ports::{NodePorts, PORTS_TAKEN};
+pub use node_resources_fit::{NodeResourcesFit, insufficient};
 pub use node_unschedulable::NodeUnschedulable;
 pub use taint_toleration::TaintToleration;
 

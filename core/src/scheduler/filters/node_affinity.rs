@@ -26,11 +26,7 @@ impl FilterPlugin for NodeAffinity {
     }
 
     fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
-        let meta = nodes.meta(slot);
-        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
-        let selected = shape.node_selector.iter().all(|(key, value)| label(key) == Some(value));
-        let liked = || shape.required.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(meta)));
-        let refused = !selected || !liked();
+        let refused = !shape.likes_node(nodes.meta(slot));
         refused.then(|| Rejection::unresolvable(self.name(), "node(s) didn't match Pod's node affinity/selector"))
     }
 }

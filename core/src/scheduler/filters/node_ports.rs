@@ -1,8 +1,11 @@
 //! NodePorts: ports of the node that the pod needs must be free.
 
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Reason, Rejection};
+use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
+
+/// Said of nodes where a port is taken.
+pub const PORTS_TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
 
 /// The plug-in.
 pub struct NodePorts;
@@ -22,10 +25,6 @@ impl FilterPlugin for NodePorts {
 
     fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
         let refused = shape.ports.iter().any(|p| nodes.is_port_taken(p, slot));
-        refused.then(|| Rejection {
-            plugin: self.name(),
-            reasons: vec![Reason::Text("node(s) didn't have free ports for the requested pod ports")],
-            unresolvable: false,
-        })
+        refused.then(|| Rejection::resolvable(self.name(), PORTS_TAKEN))
     }
 }

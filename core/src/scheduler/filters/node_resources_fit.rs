@@ -7,8 +7,15 @@ use crate::scheduler::shape::Shape;
 /// The plug-in.
 pub struct NodeResourcesFit;
 
-fn is_short(nodes: &Nodes, slot: Slot, resource: ResourceId, request: i64) -> bool {
-    request > nodes.allocatable(resource, slot).wrapping_sub(nodes.requested(resource, slot))
+/// Why a pod does not fit a node with so much free of each resource.
+pub fn insufficient(shape: &Shape, nodes: &Nodes, slot: Slot, free: impl Fn(ResourceId) -> i64) -> Option<Rejection> {
+    let all = || std::iter::once((ResourceId::PODS, 1)).chain(shape.requests.iter().copied());
+    let short = || all().filter(|(r, n)| *n > free(*r)).map(|(r, _)| r);
+    short().next()?;
+    // More than the whole node could ever give; a node without room for pods is not meant by it.
+    let unresolvable = shape.requests.iter().any(|(r, n)| *n > nodes.allocatable(*r, slot));
+    let reasons = short().map(Reason::Insufficient).collect();
+    Some(Rejection { plugin: NodeResourcesFit.name(), reasons, unresolvable })
 }
 
 impl FilterPlugin for NodeResourcesFit {
@@ -28,12 +35,6 @@ impl FilterPlugin for NodeResourcesFit {
     }
 
     fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
-        let all = || std::iter::once((ResourceId::PODS, 1)).chain(shape.requests.iter().copied());
-        let short = || all().filter(|(r, n)| is_short(nodes, slot, *r, *n)).map(|(r, _)| r);
-        short().next()?;
-        // More than the whole node could ever give; a node without room for pods is not meant by it.
-        let unresolvable = shape.requests.iter().any(|(r, n)| *n > nodes.allocatable(*r, slot));
-        let reasons = short().map(Reason::Insufficient).collect();
-        Some(Rejection { plugin: self.name(), reasons, unresolvable })
+        insufficient(shape, nodes, slot, |r| nodes.allocatable(r, slot).wrapping_sub(nodes.requested(r, slot)))
     }
 }

@@ -1,7 +1,7 @@
 //! NodeResourcesBalancedAllocation: the closer the pod would bring the used fractions of CPU and memory, the better.
 //!
-//! Source: `balanced_allocation.go`, as changed by kubernetes PR 135573: not how balanced a node would be counts, but how
-//! the pod changes it.
+//! Source: `balanced_allocation.go`, as changed by kubernetes PR 135573: not how balanced a node would be counts, but
+//! how the pod changes it.
 
 use crate::scheduler::cache::{Nodes, ResourceId, Slot};
 use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};

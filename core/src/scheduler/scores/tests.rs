@@ -14,7 +14,8 @@ fn check(score: &str, node: Value, used: Value, spec: Value, expect: i64) {
     let mut nodes = Nodes::default();
     nodes.put(&parsed);
     if !used.is_null() {
-        let shape = Shape::new(&serde_json::from_value(used.clone()).unwrap(), &PodStatus::default(), &mut nodes.resources);
+        let shape =
+            Shape::new(&serde_json::from_value(used.clone()).unwrap(), &PodStatus::default(), &mut nodes.resources);
         nodes.add_pod("n", &shape);
     }
     let mut whole = json!({"containers": []});

@@ -1,0 +1,138 @@
+//! Where a pod could run and where not, node by node, with scores, and what would make it fit: for people.
+
+use std::rc::Rc;
+
+use super::cache::{ResourceId, Slot};
+use super::framework::{Reason, Rejection};
+use super::queue::PodId;
+use super::shape::Effect;
+use super::{Scheduler, State};
+use crate::object::ObjectKey;
+
+/// What the scheduler makes of a pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Advice {
+    /// Where it is, or what it waits for.
+    pub state: String,
+    /// Each node by name.
+    pub nodes: Vec<(Rc<str>, Verdict)>,
+}
+
+/// What it makes of a node for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It could run there; the higher the score, the better.
+    Fits(i32),
+    /// It could not.
+    Refused {
+        /// Why, in kube-scheduler's words.
+        why: Vec<String>,
+        /// What would have to be otherwise.
+        remedy: String,
+    },
+}
+
+impl Scheduler {
+    /// What the scheduler makes of a pod as things are; a pod that is on a node is looked at as if it were not. None if
+    /// it knows of no such pod.
+    pub fn advise(&mut self, key: &ObjectKey) -> Option<Advice> {
+        let id = self.index.get(key).copied()?;
+        let (state, on) = match self.tracked(id).state {
+            State::Gated => ("has scheduling gates: nothing is tried before they are removed".to_owned(), None),
+            State::Queued => (self.waits(id), None),
+            State::Assumed(slot) | State::Bound(slot) => (format!("is on {}", self.nodes.name(slot)), Some(slot)),
+        };
+        let before = self.tracked(id).state;
+        if let Some(slot) = on {
+            self.uncount(id, slot);
+        }
+        let nominated = self.withdraw(id);
+        let mut nodes = Vec::new();
+        for (slot, judgement) in self.judgement(id) {
+            let verdict = match judgement {
+                Ok(score) => Verdict::Fits(score),
+                Err(rejection) => self.refused(id, slot, &rejection),
+            };
+            nodes.push((Rc::clone(self.nodes.name(slot)), verdict));
+        }
+        nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(slot) = nominated {
+            self.nominate(id, slot);
+        }
+        if let Some(slot) = on {
+            let node = Rc::clone(self.nodes.name(slot));
+            self.count(id, &node);
+            self.assumed += usize::from(matches!(before, State::Assumed(_)));
+            self.tracked_mut(id).state = before;
+        }
+        Some(Advice { state, nodes })
+    }
+
+    fn waits(&self, id: PodId) -> String {
+        match self.tracked(id).nominated {
+            Some(slot) => format!("waits for room on {}, where others are going for it", self.nodes.name(slot)),
+            None => "waits for a node".to_owned(),
+        }
+    }
+
+    fn refused(&self, id: PodId, slot: Slot, rejection: &Rejection) -> Verdict {
+        let why = rejection.reasons.iter().map(|r| r.text(&self.nodes.resources)).collect();
+        let remedies: Vec<String> =
+            rejection.reasons.iter().map(|r| self.remedy(id, slot, rejection.plugin, *r)).collect();
+        Verdict::Refused { why, remedy: remedies.join("; ") }
+    }
+
+    /// What would have to be otherwise for a reason to be none.
+    fn remedy(&self, id: PodId, slot: Slot, plugin: &str, reason: Reason) -> String {
+        let shape = self.shapes.get(self.tracked(id).shape);
+        match (plugin, reason) {
+            (_, Reason::Insufficient(resource)) => self.shortage(id, slot, resource),
+            ("NodeUnschedulable", _) => "uncordon the node".to_owned(),
+            ("TaintToleration", _) => {
+                let hard = self.nodes.taints(slot).iter();
+                let hard = hard.filter(|t| matches!(t.effect, Effect::NoSchedule | Effect::NoExecute));
+                let untolerated = hard.filter(|t| !shape.tolerates(&t.key, &t.value, t.effect));
+                let named: Vec<String> = untolerated
+                    .map(|t| match t.value.as_str() {
+                        "" => format!("{}:{:?}", t.key, t.effect),
+                        value => format!("{}={value}:{:?}", t.key, t.effect),
+                    })
+                    .collect();
+                format!("tolerate {}", named.join(", "))
+            }
+            ("NodeAffinity", _) => "label the node as nodeSelector and node affinity ask, or ask for less".to_owned(),
+            ("NodeName", _) => "name this node, or none, in spec.nodeName".to_owned(),
+            ("NodePorts", _) => {
+                let taken = shape.ports.iter().filter(|p| self.nodes.is_port_taken(p, slot));
+                let taken: Vec<String> = taken.map(|p| format!("{}/{}", p.port, p.protocol)).collect();
+                format!("free host port {}", taken.join(", "))
+            }
+            _ => self.peers.remedy(self.tracked(id).class, slot, plugin),
+        }
+    }
+
+    fn shortage(&self, id: PodId, slot: Slot, resource: ResourceId) -> String {
+        let whole = self.nodes.allocatable(resource, slot);
+        let used = self.nodes.requested(resource, slot);
+        if resource == ResourceId::PODS {
+            return format!("one pod fewer: {used} of {whole} are there");
+        }
+        let asked = self.shapes.get(self.tracked(id).shape).request(resource);
+        let unit = |n: i64| match resource {
+            ResourceId::CPU => format!("{n}m"),
+            _ if n >= 10 << 20 => format!("{}Mi", n.div_euclid(1 << 20)),
+            _ => n.to_string(),
+        };
+        let name = self.nodes.resources.name(resource);
+        let free = whole.saturating_sub(used);
+        let lacks = asked.saturating_sub(free);
+        let more = format!(
+            "{} more {name} free: it asks for {}, {} of {} is free",
+            unit(lacks),
+            unit(asked),
+            unit(free),
+            unit(whole)
+        );
+        if asked > whole { format!("a larger node, or a smaller request: {more}") } else { more }
+    }
+}

@@ -1,0 +1,205 @@
+//! The best node for a pod, and why a node is none.
+
+use std::rc::Rc;
+
+use super::cache::Slot;
+use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
+use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
+use super::peers::{ClassId, Extra, Placed};
+use super::queue::PodId;
+use super::table::{Rejections, Table, scan};
+use super::trial::Trial;
+use super::{Scheduler, State, Tracked};
+use crate::limits;
+
+/// Pods on nodes, as the counters count them.
+pub(super) fn placed(pods: &[Option<Tracked>]) -> impl Iterator<Item = Placed> + use<'_> {
+    pods.iter().flatten().filter_map(|t| match t.state {
+        State::Assumed(slot) | State::Bound(slot) => Some(Placed { kin: t.kin, slot, alive: t.alive }),
+        State::Gated | State::Queued => None,
+    })
+}
+
+impl Scheduler {
+    /// Brings what a class asks of other pods up to date.
+    pub(super) fn prepare(&mut self, class: ClassId) {
+        let pods = &self.pods;
+        self.peers.prepare(class, &self.nodes, || placed(pods));
+    }
+
+    /// The table of a class' shape, for pods of this priority, up to date.
+    pub(super) fn table(&mut self, class: ClassId, priority: i32) -> &Table {
+        let class = self.peers.class(class);
+        let key = (class.shape_id, priority);
+        self.uses += 1;
+        if self.tables.len() >= limits::SCHEDULER_TABLES && !self.tables.contains_key(&key) {
+            let oldest = self.tables.iter().min_by_key(|(_, t)| t.used).map(|(key, _)| *key);
+            self.tables.remove(&oldest.expect("there are as many tables as there may be"));
+        }
+        let table = self.tables.entry(key).or_default();
+        table.used = self.uses;
+        table.refresh(&class.shape, priority, &self.nodes);
+        table
+    }
+
+    /// The best node for a pod, drawn among equally good ones; none if there is none.
+    pub(super) fn find(&mut self, id: PodId) -> Option<Slot> {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        self.prepare(class);
+        let of = self.peers.class(class);
+        if of.is_plain() && of.shape.only.is_none() {
+            let table = self.table(class, priority);
+            let top = table.top();
+            if top.count == 0 {
+                return None;
+            }
+            let n = self.draw(top.count);
+            return Some(self.table(class, priority).nth(n));
+        }
+        let mut scores = self.feasible(class, priority);
+        self.add_other_scores(class, priority, &mut scores);
+        let best = scores.iter().copied().max().filter(|best| *best >= 0);
+        let found = best.map(|best| {
+            let count = scores.iter().filter(|score| **score == best).count();
+            let n = self.draw(count as u32) as usize;
+            let mut winners = scores.iter().zip(0..).filter(|(score, _)| **score == best);
+            winners.nth(n).expect("as many were counted").1
+        });
+        self.scores = scores;
+        found
+    }
+
+    /// Whether there is a node for pods of a class.
+    pub(super) fn is_feasible(&mut self, class: ClassId, priority: i32) -> bool {
+        self.prepare(class);
+        let of = self.peers.class(class);
+        if !of.is_particular() && of.shape.only.is_none() {
+            return self.table(class, priority).top().count > 0;
+        }
+        let scores = self.feasible(class, priority);
+        let any = scores.iter().any(|score| *score >= 0);
+        self.scores = scores;
+        any
+    }
+
+    /// By slot, what the node alone adds to a score and needs no other node to be known; -1 for infeasible ones.
+    fn feasible(&mut self, class: ClassId, priority: i32) -> Vec<i32> {
+        let mut scores = std::mem::take(&mut self.scores);
+        scores.clear();
+        let shape = Rc::clone(&self.peers.class(class).shape);
+        match &shape.only {
+            None => scores.extend_from_slice(self.table(class, priority).scores()),
+            Some(names) => {
+                scores.resize(self.nodes.slots() as usize, -1);
+                let slots: Vec<Slot> = self.named(names).collect();
+                for (slot, _) in scan(&shape, priority, &self.nodes, slots.into_iter()).0 {
+                    scores[slot as usize] = super::framework::plain_score(&shape, &self.nodes, slot) as i32;
+                }
+            }
+        }
+        self.peers.judge(class, &mut scores);
+        if self.peers.class(class).is_particular() {
+            let nominated: Vec<Slot> = self.nodes.nominated().filter(|slot| scores[*slot as usize] >= 0).collect();
+            for slot in nominated {
+                let extra = self.nominated_extra(slot, priority);
+                if !extra.is_empty() && self.peers.rejection(class, slot, &extra).is_some() {
+                    scores[slot as usize] = -1;
+                }
+            }
+        }
+        scores
+    }
+
+    /// Adds the scores that depend on which nodes are feasible.
+    fn add_other_scores(&mut self, class: ClassId, priority: i32, scores: &mut [i32]) {
+        let shape = Rc::clone(&self.peers.class(class).shape);
+        if shape.only.is_none() {
+            self.table(class, priority).add_normalized(scores);
+        } else {
+            let feasible = scores.iter().zip(0..).filter(|(score, _)| **score >= 0).map(|(_, slot)| slot);
+            let raws = feasible.map(|slot| (slot, raw_scores(&shape, &self.nodes, slot)));
+            let raws: Vec<(Slot, [i64; NORMALIZED])> = raws.collect();
+            let max = std::array::from_fn(|i| raws.iter().map(|(_, raw)| raw[i]).max().unwrap_or(0));
+            raws.iter().for_each(|(slot, raw)| scores[*slot as usize] += normalized_score(raw, &max) as i32);
+        }
+        self.peers.score(class, scores);
+    }
+
+    /// The score of each feasible node for a pod, and why the others are none; the pod is on no node.
+    pub(super) fn judgement(&mut self, id: PodId) -> Vec<(Slot, Result<i32, Rejection>)> {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        self.prepare(class);
+        let mut scores = self.feasible(class, priority);
+        self.add_other_scores(class, priority, &mut scores);
+        let there: Vec<Slot> = (0..self.nodes.slots()).filter(|slot| self.nodes.is_present(*slot)).collect();
+        let judge = |slot: Slot| match self.rejection(id, slot) {
+            None => (slot, Ok(scores[slot as usize])),
+            Some(rejection) => (slot, Err(rejection)),
+        };
+        there.into_iter().map(judge).collect()
+    }
+
+    /// Slots of nodes that are there, by name.
+    fn named<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = Slot> + use<'a> {
+        let slots = names.iter().filter_map(|name| self.nodes.slot(name));
+        slots.filter(|slot| self.nodes.is_present(*slot))
+    }
+
+    /// What differs for others while the pods that wait for room on a node count as if they were there.
+    fn nominated_extra(&mut self, slot: Slot, priority: i32) -> Extra {
+        let first = self.nodes.nominees(slot).iter().filter(|n| n.priority >= priority);
+        let pods: Vec<_> = first.map(|n| (n.class, true, 1)).collect();
+        self.peers.extra(slot, pods.into_iter())
+    }
+
+    /// Why a node that is there is none for a pod, looked at from scratch; none if it is one. What the pod's class asks
+    /// must be up to date.
+    pub(super) fn rejection(&mut self, id: PodId, slot: Slot) -> Option<Rejection> {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        let shape = Rc::clone(&self.peers.class(class).shape);
+        if !shape.admits(self.nodes.name(slot)) {
+            return Some(Rejection::unresolvable("NodeAffinity", NOT_AMONG_NAMES));
+        }
+        if let Some(rejection) = filter(Reads::Node, &shape, &self.nodes, slot) {
+            return Some(rejection);
+        }
+        if self.nodes.nominees(slot).iter().any(|n| n.priority >= priority) {
+            let mut trial = Trial::new(&shape, slot);
+            let first = self.nodes.nominees(slot).iter().filter(|n| n.priority >= priority);
+            first.for_each(|n| trial.add(&n.shape));
+            let extra = self.nominated_extra(slot, priority);
+            let refused = trial.rejection(&self.nodes).or_else(|| self.peers.rejection(class, slot, &extra));
+            if refused.is_some() {
+                return refused;
+            }
+        }
+        let usage = filter(Reads::Usage, &shape, &self.nodes, slot);
+        usage.or_else(|| self.peers.rejection(class, slot, &Extra::default()))
+    }
+
+    /// Why a pod fits no node: what was said before any was looked at, and what of the nodes.
+    pub(super) fn unfit(&mut self, id: PodId) -> (Option<&'static str>, Rejections) {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        let of = self.peers.class(class);
+        let conflict = of.shape.only.as_ref().is_some_and(Vec::is_empty).then_some(NAMES_CONFLICT);
+        let mut rejections = Rejections::default();
+        if !of.is_particular() && of.shape.only.is_none() {
+            let table = self.table(class, priority);
+            table.rejections().iter().for_each(|(rejection, nodes)| rejections.add(rejection.clone(), nodes));
+            return (conflict, rejections);
+        }
+        for slot in 0..self.nodes.slots() {
+            if self.nodes.is_present(slot)
+                && let Some(rejection) = self.rejection(id, slot)
+            {
+                rejections.add(rejection, 1);
+            }
+        }
+        (conflict, rejections)
+    }
+
+    /// One of `n`, all equally likely.
+    pub(super) fn draw(&mut self, n: u32) -> u32 {
+        if n == 1 { 0 } else { self.rng.below(u64::from(n)) as u32 }
+    }
+}

@@ -1,0 +1,573 @@
+//! What pods of a class ask of the pods that are there, and what those ask of them: the filters and scores of
+//! PodTopologySpread and InterPodAffinity.
+
+use std::rc::Rc;
+
+use super::domains::{Inclusion, NOWHERE, Tally};
+use super::terms::{Carried, HOSTNAME, Match, PodTerm, Role, Spreading};
+use super::{ClassId, KinId, OwnerId, Peers, Who};
+use crate::object::Labels;
+use crate::scheduler::cache::Slot;
+use crate::scheduler::framework::{MAX_NODE_SCORE, Rejection};
+use crate::scheduler::scores::{affinity_score, log_of_domains, spread_count, spread_score};
+use crate::scheduler::shape::{Shape, ShapeId};
+
+/// Said of nodes that lack a label that pods are spread by.
+const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
+/// Said of nodes where pods would be spread too unevenly.
+const UNEVEN: &str = "node(s) didn't match pod topology spread constraints";
+/// Said of nodes far from the pods that this one wants near.
+const AFFINITY: &str = "node(s) didn't match pod affinity rules";
+/// Said of nodes near the pods that this one wants far.
+const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
+/// Said of nodes near pods that want this one far.
+const EXISTING_ANTI_AFFINITY: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+
+/// Pods that ask the same.
+#[derive(Debug)]
+pub struct Class {
+    /// Their shape's number.
+    pub shape_id: ShapeId,
+    /// Their shape.
+    pub shape: Rc<Shape>,
+    /// Their kin.
+    pub kin: KinId,
+    /// Their controller.
+    pub owner: Option<OwnerId>,
+    /// How many pods are of it.
+    pub pods: u32,
+    /// What they ask, once that has been worked out; boxed, since most classes ask nothing.
+    pub asks: Option<Box<Asks>>,
+    /// Of which selectors of owners the answer is.
+    owners_epoch: Option<u64>,
+    /// How many of the terms that pods carry have been looked at.
+    rules_seen: usize,
+}
+
+/// A required spread constraint.
+#[derive(Debug)]
+struct Hard {
+    topology: usize,
+    /// None where the selector is empty, which counts nobody.
+    tally: Option<usize>,
+    max_skew: i64,
+    min_domains: i64,
+    /// One if the pod counts itself.
+    itself: i64,
+}
+
+/// A preferred spread constraint.
+#[derive(Debug)]
+struct Soft {
+    topology: usize,
+    /// None where the selector is empty, which counts nobody.
+    pods: Option<SoftPods>,
+    /// Each node is a domain.
+    by_node: bool,
+    max_skew: i64,
+}
+
+/// Whose pods a preferred constraint counts.
+#[derive(Clone, Copy, Debug)]
+enum SoftPods {
+    /// By domain.
+    Tally(usize),
+    /// On each node.
+    Counter(usize),
+}
+
+/// What a class asks.
+#[derive(Debug, Default)]
+pub struct Asks {
+    hard: Vec<Hard>,
+    soft: Vec<Soft>,
+    /// Nodes that lack one of the preferred constraints' labels are not scored.
+    soft_needs_all: bool,
+    affinity: Vec<usize>,
+    /// The pod meets its own required affinity.
+    likes_itself: bool,
+    anti: Vec<usize>,
+    /// Terms that pods on nodes carry against this class.
+    against: Vec<usize>,
+    /// Terms of its own and of pods on nodes that change scores.
+    likes: Vec<(i64, usize)>,
+    /// Topologies of tallies and constraints.
+    topologies: Vec<usize>,
+}
+
+impl Class {
+    /// A class of no pods yet.
+    pub fn new(shape_id: ShapeId, shape: Rc<Shape>, kin: KinId, owner: Option<OwnerId>) -> Class {
+        Class { shape_id, shape, kin, owner, pods: 0, asks: None, owners_epoch: None, rules_seen: 0 }
+    }
+
+    /// Forgets what it asks, by numbers that mean nothing any more.
+    pub fn forget(&mut self) {
+        self.asks = None;
+        self.owners_epoch = None;
+        self.rules_seen = 0;
+    }
+
+    /// Whether it asks about nodes alone.
+    pub fn is_plain(&self) -> bool {
+        self.asks.is_none()
+    }
+
+    /// Whether some node may be refused because of other pods.
+    pub fn is_particular(&self) -> bool {
+        self.asks
+            .as_ref()
+            .is_some_and(|a| !(a.hard.is_empty() && a.affinity.is_empty() && a.anti.is_empty() && a.against.is_empty()))
+    }
+}
+
+impl Asks {
+    /// Its tallies.
+    pub fn tallies(&self) -> impl Iterator<Item = usize> {
+        let soft = self.soft.iter().filter_map(|s| match s.pods {
+            Some(SoftPods::Tally(tally)) => Some(tally),
+            Some(SoftPods::Counter(_)) | None => None,
+        });
+        let spread = self.hard.iter().filter_map(|h| h.tally).chain(soft);
+        let terms = self.affinity.iter().chain(&self.anti).chain(&self.against).copied();
+        spread.chain(terms).chain(self.likes.iter().map(|(_, tally)| *tally))
+    }
+
+    /// Its topologies.
+    pub fn topologies(&self) -> impl Iterator<Item = usize> {
+        self.topologies.iter().copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.hard.is_empty() && self.soft.is_empty() && self.tallies().next().is_none()
+    }
+}
+
+/// Pods taken off a node, or put on it, only to see what would be then.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Pods by tally, of those tallies in which the node counts.
+    pods: Vec<(usize, i64)>,
+}
+
+impl Extra {
+    /// Whether nothing differs from what is.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    fn of(&self, tally: usize) -> i64 {
+        self.pods.iter().filter(|(t, _)| *t == tally).map(|(_, pods)| pods).sum()
+    }
+}
+
+/// Columns that are used again with each decision.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    allowed: Vec<bool>,
+    seen: Vec<bool>,
+    value: Vec<f64>,
+    spread: Vec<f64>,
+    likes: Vec<i64>,
+}
+
+impl Peers {
+    /// Sees to it that what a class asks is worked out, by the owners and carried terms of now.
+    pub(super) fn ask(&mut self, id: ClassId) {
+        let class = self.class(id);
+        if class.owners_epoch != Some(self.owners.epoch()) {
+            self.ask_own(id);
+        }
+        if self.class(id).rules_seen < self.rules.len() {
+            self.ask_rules(id);
+        }
+    }
+
+    /// Its own constraints and terms.
+    fn ask_own(&mut self, id: ClassId) {
+        let class = self.class(id);
+        let (shape, kin, owner) = (Rc::clone(&class.shape), &self.kin[&class.kin], class.owner);
+        let (namespace, labels) = (Rc::clone(&kin.namespace), kin.labels.clone());
+        let mut asks = Asks::default();
+        let rules = &shape.peers;
+        if rules.spread.is_empty() {
+            if let Some(selector) = self.owners.selector(&namespace, &labels, owner) {
+                for mut c in Spreading::system_defaults() {
+                    c.selector = selector.clone();
+                    self.ask_spread(&mut asks, &shape, &namespace, &labels, &c, Vec::new());
+                }
+            }
+        } else {
+            let keys = |hard: bool| {
+                let mut keys: Vec<_> = rules.spread.iter().filter(|c| c.hard == hard).map(|c| c.key.clone()).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                keys
+            };
+            for c in &rules.spread {
+                self.ask_spread(&mut asks, &shape, &namespace, &labels, c, keys(c.hard));
+            }
+            asks.soft_needs_all = true;
+        }
+        self.ask_terms(&mut asks, &shape, &namespace, &labels);
+        let epoch = self.owners.epoch();
+        let class = self.class_mut(id);
+        class.asks = (!asks.is_empty()).then(|| Box::new(asks));
+        class.owners_epoch = Some(epoch);
+        class.rules_seen = 0;
+    }
+
+    fn ask_spread(
+        &mut self,
+        asks: &mut Asks,
+        shape: &Rc<Shape>,
+        namespace: &str,
+        labels: &Labels,
+        c: &Spreading,
+        keys: Vec<String>,
+    ) {
+        let selector = c.counted(labels);
+        let topology = self.topology(&c.key);
+        asks.topologies.push(topology);
+        let affinity = c.honors_affinity && shape.is_choosy();
+        // A single key is that of the domains themselves.
+        let keys = if keys.len() > 1 { keys } else { Vec::new() };
+        let counter =
+            (!selector.is_everything()).then(|| self.counter(Who::Alive(Match::within(namespace, selector.clone()))));
+        let by = (affinity || c.honors_taints).then(|| Rc::clone(shape));
+        let inclusion = Inclusion { keys, shape: by, affinity, taints: c.honors_taints };
+        let (max_skew, min_domains, by_node) = (c.max_skew, c.min_domains, c.key == HOSTNAME);
+        if c.hard {
+            let tally = counter.map(|counter| self.tally(counter, topology, inclusion));
+            tally.into_iter().for_each(|tally| self.tallies[tally].keep_least());
+            let itself = i64::from(selector.matches(Some(labels)));
+            asks.hard.push(Hard { topology, tally, max_skew, min_domains, itself });
+        } else {
+            let pods = counter.map(|counter| match by_node {
+                true => SoftPods::Counter(counter),
+                false => SoftPods::Tally(self.tally(counter, topology, inclusion)),
+            });
+            asks.soft.push(Soft { topology, pods, by_node, max_skew });
+        }
+    }
+
+    fn ask_terms(&mut self, asks: &mut Asks, shape: &Shape, namespace: &str, labels: &Labels) {
+        let meant = |t: &PodTerm| t.meant(namespace, labels);
+        let rules = &shape.peers;
+        let all: Vec<Match> = rules.affinity.iter().map(meant).collect();
+        let mine = self.namespaces.get(namespace).cloned();
+        asks.likes_itself = all.iter().all(|m| m.matches(namespace, mine.as_ref(), labels));
+        for t in &rules.affinity {
+            let tally = self.ask_term(&mut asks.topologies, Who::All(all.clone()), &t.key);
+            asks.affinity.push(tally);
+        }
+        for t in &rules.anti {
+            let tally = self.ask_term(&mut asks.topologies, Who::All(vec![meant(t)]), &t.key);
+            asks.anti.push(tally);
+        }
+        for (weight, t) in &rules.preferred {
+            let tally = self.ask_term(&mut asks.topologies, Who::All(vec![meant(t)]), &t.key);
+            asks.likes.push((*weight, tally));
+        }
+    }
+
+    fn ask_term(&mut self, topologies: &mut Vec<usize>, who: Who, key: &str) -> usize {
+        let topology = self.topology(key);
+        topologies.push(topology);
+        let counter = self.counter(who);
+        self.tally(counter, topology, Inclusion::default())
+    }
+
+    /// The terms that pods on nodes carry and that mean this class.
+    fn ask_rules(&mut self, id: ClassId) {
+        let class = self.class_mut(id);
+        let (kin, first) = (class.kin, class.rules_seen);
+        let mut asks = class.asks.take().unwrap_or_default();
+        let Peers { kin: all, namespaces, counters, .. } = self;
+        let kin = &all[&kin];
+        let mine = namespaces.get(&kin.namespace);
+        let means = |rule: &usize| match &counters[*rule].who {
+            Who::Carriers(c) if c.who.matches(&kin.namespace, mine, &kin.labels) => Some((*rule, c.clone())),
+            Who::Carriers(_) => None,
+            Who::All(_) | Who::Alive(_) => unreachable!("rules are carried terms"),
+        };
+        let meant: Vec<(usize, Carried)> = self.rules[first..].iter().filter_map(means).collect();
+        for (counter, carried) in meant {
+            let topology = self.topology(&carried.key);
+            asks.topologies.push(topology);
+            let tally = self.tally(counter, topology, Inclusion::default());
+            match carried.role {
+                Role::Anti => asks.against.push(tally),
+                Role::Score(weight) => asks.likes.push((weight, tally)),
+            }
+        }
+        asks.topologies.sort_unstable();
+        asks.topologies.dedup();
+        let seen = self.rules.len();
+        let class = self.class_mut(id);
+        class.rules_seen = seen;
+        class.asks = (!asks.is_empty()).then_some(asks);
+    }
+
+    /// What would differ at a slot if these pods came (or went, with a negative number), by class.
+    pub fn extra(&mut self, slot: Slot, pods: impl Iterator<Item = (ClassId, bool, i64)>) -> Extra {
+        let mut extra = Extra::default();
+        for (class, alive, n) in pods {
+            let kin = self.class(class).kin;
+            self.learn(kin);
+            for share in self.kin[&kin].shares.iter().filter(|s| alive || !s.alive) {
+                for tally in &self.counters[share.counter].tallies {
+                    if self.tallies[*tally].domain(slot) != NOWHERE {
+                        extra.pods.push((*tally, share.times * n));
+                    }
+                }
+            }
+        }
+        extra
+    }
+
+    /// Notes that a pod of this class is about to be placed: what it carries is asked of others already.
+    pub fn announce(&mut self, class: ClassId) {
+        let kin = self.class(class).kin;
+        self.hear(kin);
+    }
+
+    fn at(&self, tally: usize, slot: Slot, extra: &Extra) -> i64 {
+        let t = &self.tallies[tally];
+        t.counts[t.domain(slot) as usize] + extra.of(tally)
+    }
+
+    /// Why other pods keep a class off a node that is otherwise fine; none if they do not.
+    pub fn rejection(&self, id: ClassId, slot: Slot, extra: &Extra) -> Option<Rejection> {
+        let asks = self.class(id).asks.as_ref()?;
+        for h in &asks.hard {
+            let domain = self.topologies[h.topology].domain[slot as usize];
+            if domain == NOWHERE {
+                return Some(Rejection::unresolvable("PodTopologySpread", MISSING_LABEL));
+            }
+            let skew = h.tally.map_or(0, |tally| {
+                let (t, more) = (&self.tallies[tally], extra.of(tally));
+                t.counts[domain as usize] + more - t.least(h.min_domains, Some((t.domain(slot), more)))
+            });
+            if skew + h.itself > h.max_skew {
+                return Some(Rejection::resolvable("PodTopologySpread", UNEVEN));
+            }
+        }
+        if !self.meets_affinity(asks, slot, extra) {
+            return Some(Rejection::unresolvable("InterPodAffinity", AFFINITY));
+        }
+        let somebody = |tally: &usize| self.tallies[*tally].domain(slot) != NOWHERE && self.at(*tally, slot, extra) > 0;
+        if asks.anti.iter().any(somebody) {
+            return Some(Rejection::resolvable("InterPodAffinity", ANTI_AFFINITY));
+        }
+        let refused = asks.against.iter().any(somebody);
+        refused.then(|| Rejection::resolvable("InterPodAffinity", EXISTING_ANTI_AFFINITY))
+    }
+
+    fn meets_affinity(&self, asks: &Asks, slot: Slot, extra: &Extra) -> bool {
+        let at = |tally: &usize| self.tallies[*tally].domain(slot);
+        if asks.affinity.iter().any(|tally| at(tally) == NOWHERE) {
+            return false;
+        }
+        let near = |tally: &usize| self.at(*tally, slot, extra) > 0;
+        asks.affinity.iter().all(near) || self.may_be_first(asks, extra)
+    }
+
+    /// Whether the pod may be the first of those that want to be near each other.
+    fn may_be_first(&self, asks: &Asks, extra: &Extra) -> bool {
+        asks.likes_itself && asks.affinity.iter().all(|tally| self.tallies[*tally].total + extra.of(*tally) == 0)
+    }
+
+    /// What would have to be otherwise for other pods not to keep a class off a node.
+    pub fn remedy(&self, id: ClassId, slot: Slot, plugin: &str) -> String {
+        let Some(asks) = &self.class(id).asks else { return String::new() };
+        let none = Extra::default();
+        if plugin == "PodTopologySpread" {
+            for h in &asks.hard {
+                let topology = &self.topologies[h.topology];
+                let domain = topology.domain[slot as usize];
+                if domain == NOWHERE {
+                    return format!("label the node with {}", topology.key);
+                }
+                let Some(tally) = h.tally.map(|t| &self.tallies[t]) else { continue };
+                let (pods, least) = (tally.counts[domain as usize], tally.least(h.min_domains, None));
+                if pods + h.itself - least > h.max_skew {
+                    return format!(
+                        "more pods in the other values of {}: {pods} of those that count are here, {least} where they \
+                         are fewest, and maxSkew is {}",
+                        topology.key, h.max_skew
+                    );
+                }
+            }
+        }
+        let key = |tally: &usize| &self.topologies[self.tallies[*tally].topology].key;
+        if let Some(tally) = asks.affinity.iter().find(|tally| self.at(**tally, slot, &none) <= 0) {
+            return format!("a pod that its required affinity selects, in this node's {}", key(tally));
+        }
+        if let Some(tally) = asks.anti.iter().find(|tally| self.at(**tally, slot, &none) > 0) {
+            let pods = self.at(*tally, slot, &none);
+            return format!("none of the {pods} pods that its anti-affinity selects in this node's {}", key(tally));
+        }
+        let against = asks.against.iter().find(|tally| self.at(**tally, slot, &none) > 0);
+        against.map_or_else(String::new, |tally| {
+            let pods = self.at(*tally, slot, &none);
+            format!("none of the {pods} pods in this node's {} whose anti-affinity selects it", key(tally))
+        })
+    }
+
+    /// Takes out of a column of scores the nodes that other pods keep a class off; -1 stands there then.
+    pub fn judge(&mut self, id: ClassId, scores: &mut [i32]) {
+        let mut allowed = std::mem::take(&mut self.scratch.allowed);
+        let Some(asks) = self.classes.get(&id).and_then(|class| class.asks.as_ref()) else { return };
+        for h in &asks.hard {
+            let topology = &self.topologies[h.topology];
+            allowed.clear();
+            allowed.resize(topology.numbers(), h.itself <= h.max_skew);
+            if let Some(tally) = h.tally.map(|t| &self.tallies[t]) {
+                let most = h.max_skew - h.itself + tally.least(h.min_domains, None);
+                allowed.iter_mut().zip(&tally.counts).for_each(|(allowed, pods)| *allowed = *pods <= most);
+            }
+            allowed[NOWHERE as usize] = false;
+            keep(scores, &topology.domain, &allowed);
+        }
+        if !asks.affinity.is_empty() {
+            let first = self.may_be_first(asks, &Extra::default());
+            for tally in &asks.affinity {
+                let tally = &self.tallies[*tally];
+                allowed.clear();
+                allowed.extend(tally.counts.iter().map(|pods| first || *pods > 0));
+                allowed[NOWHERE as usize] = false;
+                keep(scores, &self.topologies[tally.topology].domain, &allowed);
+            }
+        }
+        for tally in asks.anti.iter().chain(&asks.against) {
+            let tally = &self.tallies[*tally];
+            if tally.total != 0 {
+                allowed.clear();
+                allowed.extend(tally.counts.iter().map(|pods| *pods <= 0));
+                allowed[NOWHERE as usize] = true;
+                keep(scores, &self.topologies[tally.topology].domain, &allowed);
+            }
+        }
+        self.scratch.allowed = allowed;
+    }
+
+    /// Adds to a column of scores, where feasible nodes have one of at least zero, what other pods add to them.
+    pub fn score(&mut self, id: ClassId, scores: &mut [i32]) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(asks) = &self.class(id).asks {
+            if !asks.soft.is_empty() {
+                self.score_spread(asks, scores, &mut scratch);
+            }
+            if !asks.likes.is_empty() {
+                self.score_likes(asks, scores, &mut scratch);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn score_spread(&self, asks: &Asks, scores: &mut [i32], scratch: &mut Scratch) {
+        let Scratch { seen, value, spread, .. } = scratch;
+        let slots = scores.len();
+        spread.clear();
+        spread.resize(slots, 0.0);
+        // A node without a label is not scored; a negative sum stands for it.
+        if asks.soft_needs_all {
+            for s in &asks.soft {
+                let domain = &self.topologies[s.topology].domain;
+                spread.iter_mut().zip(&**domain).filter(|(_, d)| **d == NOWHERE).for_each(|(sum, _)| *sum = f64::MIN);
+            }
+        }
+        let scored = |(score, sum): (&i32, &f64)| *score >= 0 && *sum >= 0.0;
+        let all = scores.iter().zip(&*spread).filter(|both| scored(*both)).count();
+        let mut sums: Vec<f64> = spread.clone();
+        for s in &asks.soft {
+            let topology = &self.topologies[s.topology];
+            let size = if s.by_node {
+                all
+            } else {
+                seen.clear();
+                seen.resize(topology.numbers(), false);
+                let feasible = scores.iter().zip(&*spread).zip(&**topology.domain);
+                feasible.filter(|(both, _)| scored(*both)).for_each(|(_, domain)| seen[*domain as usize] = true);
+                seen.iter().filter(|seen| **seen).count()
+            };
+            let weight = log_of_domains(size);
+            let pods: &[i64] = match s.pods {
+                None => &[],
+                Some(SoftPods::Counter(counter)) => &self.counters[counter].by_slot,
+                Some(SoftPods::Tally(tally)) => &self.tallies[tally].counts,
+            };
+            if s.by_node {
+                let beyond = std::iter::repeat(&0);
+                for ((sum, domain), pods) in sums.iter_mut().zip(&**topology.domain).zip(pods.iter().chain(beyond)) {
+                    let more = spread_count(*pods, s.max_skew, weight);
+                    *sum += if *domain == NOWHERE { 0.0 } else { more };
+                }
+            } else {
+                value.clear();
+                value.extend(
+                    (0..topology.numbers())
+                        .map(|d| spread_count(pods.get(d).copied().unwrap_or(0), s.max_skew, weight)),
+                );
+                value[NOWHERE as usize] = 0.0;
+                sums.iter_mut().zip(&**topology.domain).for_each(|(sum, domain)| *sum += value[*domain as usize]);
+            }
+        }
+        let round = |sum: f64| {
+            let whole = sum as i32;
+            whole + i32::from(sum - f64::from(whole) >= 0.5)
+        };
+        let (mut least, mut most) = (i32::MAX, 0);
+        for (score, sum) in scores.iter().zip(&sums).filter(|both| scored(*both)) {
+            debug_assert!(*score >= 0);
+            least = least.min(round(*sum));
+            most = most.max(round(*sum));
+        }
+        for (score, sum) in scores.iter_mut().zip(&sums).filter(|(score, sum)| **score >= 0 && **sum >= 0.0) {
+            *score += 2 * spread_score(round(*sum), least, most);
+        }
+    }
+
+    fn score_likes(&self, asks: &Asks, scores: &mut [i32], scratch: &mut Scratch) {
+        let likes = &mut scratch.likes;
+        likes.clear();
+        likes.resize(scores.len(), 0);
+        let mut any = false;
+        for (weight, tally) in &asks.likes {
+            let tally: &Tally = &self.tallies[*tally];
+            if tally.total == 0 {
+                continue;
+            }
+            any = true;
+            let domain = &self.topologies[tally.topology].domain;
+            likes.iter_mut().zip(&**domain).for_each(|(sum, d)| *sum += weight * tally.counts[*d as usize]);
+        }
+        if !any {
+            return;
+        }
+        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        for (_, likes) in scores.iter().zip(&*likes).filter(|(score, _)| **score >= 0) {
+            least = least.min(*likes);
+            most = most.max(*likes);
+        }
+        if least >= most {
+            return;
+        }
+        for (score, likes) in scores.iter_mut().zip(&*likes).filter(|(score, _)| **score >= 0) {
+            *score += 2 * affinity_score(*likes, least, most);
+        }
+    }
+}
+
+/// Keeps the scores of slots whose domain is allowed.
+fn keep(scores: &mut [i32], domain: &[u32], allowed: &[bool]) {
+    for (score, domain) in scores.iter_mut().zip(domain) {
+        if !allowed[*domain as usize] {
+            *score = -1;
+        }
+    }
+}
+
+/// Whether the highest score of the two plug-ins leaves room in a column.
+const _: () = assert!(MAX_NODE_SCORE * 4 < i32::MAX as i64);

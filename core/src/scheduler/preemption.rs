@@ -1,0 +1,394 @@
+//! DefaultPreemption: which pods of lower priority would have to go for a pod that fits nowhere, and from which node.
+//!
+//! Source: `framework/preemption` and `plugins/defaultpreemption`. Every node is looked at where kube-scheduler looks at
+//! a tenth, and the best one taken by its criteria; among equal ones one is drawn. What was found out about a node is
+//! kept until the node changes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::cache::{Nominee, Slot};
+use super::explain;
+use super::framework::Rejection;
+use super::peers::ClassId;
+use super::queue::PodId;
+use super::table::Rejections;
+use super::trial::Trial;
+use super::{Scheduler, State};
+use crate::machine::Now;
+use crate::object::{Labels, ObjectKey, Selector};
+
+/// Said of pods that evict nobody.
+const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
+/// Said while those that were evicted for the pod are still going.
+const TERMINATING: &str = "not eligible due to a terminating pod on the nominated node.";
+
+/// That pods must go for another one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Preemption {
+    /// The node that it is nominated for.
+    pub node: Rc<str>,
+    /// Those that must go, with their UIDs, most important first.
+    pub victims: Vec<(ObjectKey, Rc<str>)>,
+    /// Pods of lower priority that are no longer nominated for that node.
+    pub displaced: Vec<(ObjectKey, Rc<str>)>,
+}
+
+/// What became of a pod's `status.nominatedNodeName`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Nomination {
+    /// It stays as it is.
+    Kept,
+    /// It is empty now: not even evictions help.
+    Cleared,
+    /// Others must go.
+    Preempts(Preemption),
+}
+
+/// A PodDisruptionBudget, as far as preemption heeds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Whose pods it protects.
+    pub selector: Selector,
+    /// How many of them may go (`status.disruptionsAllowed`).
+    pub allowed: i32,
+    /// Names of those that are going already (`status.disruptedPods`).
+    pub disrupted: BTreeSet<String>,
+}
+
+/// What evictions from a node would cost: the least is best.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Cost {
+    /// Pods whose budget would be violated.
+    violations: usize,
+    /// The highest priority among the victims.
+    highest: i32,
+    /// The sum of their priorities, each above zero.
+    sum: i64,
+    victims: usize,
+    /// When the first of those of the highest priority started: the later the better.
+    started: Reverse<i64>,
+}
+
+/// What evictions would do for a pod on a node.
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// There is no node, or none is needed.
+    Absent,
+    /// What is wrong with the node cannot be changed by evictions.
+    NotHelpful,
+    /// There is nobody of lower priority.
+    NoVictims,
+    /// Not even without all of them does it fit.
+    Fails(Rejection),
+    /// It fits then.
+    Fits(Cost),
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    /// Number of the first change of nodes that it takes no account of.
+    seen: u64,
+    outcome: Outcome,
+}
+
+/// What evictions would do for pods of one shape and priority, on each node.
+#[derive(Debug, Default)]
+struct Preview {
+    rows: Vec<Row>,
+    /// As of which budgets.
+    epoch: u64,
+}
+
+/// What preemption knows beside nodes and pods.
+#[derive(Debug, Default)]
+pub(super) struct Evictions {
+    budgets: BTreeMap<(Rc<str>, Rc<str>), Budget>,
+    /// Counts changes of budgets, and of when pods started.
+    epoch: u64,
+    previews: BTreeMap<(super::shape::ShapeId, i32), Preview>,
+}
+
+impl Evictions {
+    /// A pod on a node has started, or is said to have at another time.
+    pub(super) fn started(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// Whether evicting a pod would violate its budgets, given how often they were drawn on.
+    fn violates(&self, key: &ObjectKey, labels: Option<&Labels>, left: &mut [i32]) -> bool {
+        let Some(labels) = labels.filter(|l| !l.is_empty()) else { return false };
+        let mut violated = false;
+        for (((namespace, _), budget), left) in self.budgets.iter().zip(left) {
+            let selects = || !budget.selector.is_everything() && budget.selector.matches(Some(labels));
+            if **namespace == *key.namespace() && selects() && !budget.disrupted.contains(key.name()) {
+                *left -= 1;
+                violated |= *left < 0;
+            }
+        }
+        violated
+    }
+}
+
+impl Scheduler {
+    /// A PodDisruptionBudget is there, or has changed; none if it is gone.
+    pub fn budget_changed(&mut self, namespace: &str, name: &str, budget: Option<Budget>) {
+        let key = (Rc::from(namespace), Rc::from(name));
+        if self.evictions.budgets.get(&key) == budget.as_ref() {
+            return;
+        }
+        self.evictions.epoch += 1;
+        match budget {
+            Some(budget) => self.evictions.budgets.insert(key, budget),
+            None => self.evictions.budgets.remove(&key),
+        };
+    }
+
+    /// A pod that was to be evicted could not be: whoever waits for that tries again.
+    pub fn spared(&mut self, now: Now, key: &ObjectKey, uid: &str) {
+        let Some(id) = self.index.get(key).copied().filter(|id| *self.tracked(*id).uid == *uid) else { return };
+        self.tracked_mut(id).is_victim = false;
+        if let State::Assumed(slot) | State::Bound(slot) = self.tracked(id).state {
+            self.wake_nominees(now, slot);
+        }
+    }
+
+    /// Pods that wait for room on a node try again.
+    pub(super) fn wake_nominees(&mut self, now: Now, slot: Slot) {
+        let waiting: Vec<PodId> = self.nodes.nominees(slot).iter().map(|n| n.pod).collect();
+        waiting.into_iter().for_each(|pod| self.queue.wake_pod(now.mono, pod));
+    }
+
+    /// A pod waits for room on a node from now on.
+    pub(super) fn nominate(&mut self, id: PodId, slot: Slot) {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        self.peers.announce(class);
+        let shape = Rc::clone(&self.peers.class(class).shape);
+        self.nodes.nominate(slot, Nominee { pod: id, priority, shape, class });
+        self.tracked_mut(id).nominated = Some(slot);
+    }
+
+    /// A pod waits for room on no node any more. Answers on which it did.
+    pub(super) fn withdraw(&mut self, id: PodId) -> Option<Slot> {
+        let slot = self.tracked_mut(id).nominated.take()?;
+        self.nodes.withdraw(slot, id);
+        Some(slot)
+    }
+
+    /// Finds out who must go for a pod that fits nowhere and is nominated for no node but was for `before`: what is
+    /// said about it, and what becomes of its nomination.
+    pub(super) fn preempt(
+        &mut self,
+        now: Now,
+        id: PodId,
+        before: Option<Slot>,
+        rejections: &Rejections,
+    ) -> (Option<String>, Nomination) {
+        if !self.tracked(id).may_preempt {
+            return (Some(NEVER.to_owned()), Nomination::Kept);
+        }
+        if before.is_some_and(|slot| self.waits_for_victims(id, slot)) {
+            return (Some(TERMINATING.to_owned()), Nomination::Kept);
+        }
+        let mut said = Rejections::default();
+        let helpless = Rejection::unresolvable("DefaultPreemption", explain::NOT_HELPFUL);
+        if rejections.iter().all(|(rejection, _)| rejection.unresolvable) {
+            rejections.iter().for_each(|(_, nodes)| said.add(helpless.clone(), nodes));
+        } else {
+            let best = self.candidates(id, &mut said, &helpless);
+            if !best.is_empty() {
+                let slot = best[self.draw(best.len() as u32) as usize];
+                return (None, Nomination::Preempts(self.evict(now, id, slot)));
+            }
+        }
+        let message = explain::reasons(self.nodes.len(), &said, &self.nodes.resources);
+        (Some(message), if before.is_some() { Nomination::Cleared } else { Nomination::Kept })
+    }
+
+    /// Whether pods are still going that were evicted for a pod from the node that it is nominated for.
+    fn waits_for_victims(&mut self, id: PodId, slot: Slot) -> bool {
+        if !self.nodes.is_present(slot) || self.rejection(id, slot).is_some_and(|r| r.unresolvable) {
+            return false;
+        }
+        let priority = self.tracked(id).priority;
+        let going = |pod: &PodId| self.tracked(*pod).is_victim && self.tracked(*pod).priority < priority;
+        self.there(slot).iter().any(going)
+    }
+
+    /// Slots where evictions cost least; what is said of all others that are there goes to `said`.
+    fn candidates(&mut self, id: PodId, said: &mut Rejections, helpless: &Rejection) -> Vec<Slot> {
+        let class = self.peers.class(self.tracked(id).class);
+        let key = (class.shape_id, self.tracked(id).priority);
+        let keeps = !class.is_particular() && class.shape.only.is_none();
+        let mut preview =
+            if keeps { self.evictions.previews.remove(&key).unwrap_or_default() } else { Preview::default() };
+        if preview.epoch != self.evictions.epoch {
+            preview = Preview { rows: Vec::new(), epoch: self.evictions.epoch };
+        }
+        preview.rows.resize(self.nodes.slots() as usize, Row { seen: 0, outcome: Outcome::Absent });
+        let (mut best, mut least): (Vec<Slot>, Option<Cost>) = (Vec::new(), None);
+        for slot in 0..self.nodes.slots() {
+            if preview.rows[slot as usize].seen <= self.nodes.changed_at(slot) {
+                let outcome = self.dry_run(id, slot).0;
+                preview.rows[slot as usize] = Row { seen: self.nodes.now(), outcome };
+            }
+            match &preview.rows[slot as usize].outcome {
+                Outcome::Absent => {}
+                Outcome::NotHelpful => said.add(helpless.clone(), 1),
+                Outcome::NoVictims => said.add(Rejection::unresolvable("DefaultPreemption", explain::NO_VICTIMS), 1),
+                Outcome::Fails(rejection) => said.add(rejection.clone(), 1),
+                Outcome::Fits(cost) => match least.as_ref().map_or(std::cmp::Ordering::Less, |least| cost.cmp(least)) {
+                    std::cmp::Ordering::Less => {
+                        least = Some(cost.clone());
+                        best.clear();
+                        best.push(slot);
+                    }
+                    std::cmp::Ordering::Equal => best.push(slot),
+                    std::cmp::Ordering::Greater => {}
+                },
+            }
+        }
+        if keeps {
+            if self.evictions.previews.len() >= crate::limits::SCHEDULER_TABLES {
+                self.evictions.previews.clear();
+            }
+            self.evictions.previews.insert(key, preview);
+        }
+        best
+    }
+
+    /// What evictions would do for a pod on a node (`SelectVictimsOnNode`), and who would go, most important first.
+    fn dry_run(&mut self, id: PodId, slot: Slot) -> (Outcome, Vec<PodId>) {
+        if !self.nodes.is_present(slot) {
+            return (Outcome::Absent, Vec::new());
+        }
+        match self.rejection(id, slot) {
+            None => return (Outcome::Absent, Vec::new()),
+            Some(rejection) if rejection.unresolvable => return (Outcome::NotHelpful, Vec::new()),
+            Some(_) => {}
+        }
+        let priority = self.tracked(id).priority;
+        let there = self.there(slot).iter().copied();
+        let mut lower: Vec<PodId> = there.filter(|pod| self.tracked(*pod).priority < priority).collect();
+        if lower.is_empty() {
+            return (Outcome::NoVictims, Vec::new());
+        }
+        self.sort_by_importance(&mut lower);
+        let mut room = Room::new(self, id, slot);
+        lower.iter().for_each(|pod| room.evict(self, *pod));
+        if let Some(rejection) = room.rejection(self) {
+            return (Outcome::Fails(rejection), Vec::new());
+        }
+        let mut left: Vec<i32> = self.evictions.budgets.values().map(|b| b.allowed).collect();
+        let violates = |pod: &PodId| {
+            let t = self.tracked(*pod);
+            self.evictions.violates(&t.key, t.meta.labels.as_ref(), &mut left)
+        };
+        let (violating, others): (Vec<PodId>, Vec<PodId>) = lower.into_iter().partition(violates);
+        let (mut victims, mut violations) = (Vec::new(), 0);
+        for (pods, violate) in [(violating, true), (others, false)] {
+            for pod in pods {
+                room.reprieve(self, pod);
+                if room.rejection(self).is_some() {
+                    room.evict(self, pod);
+                    violations += usize::from(violate);
+                    victims.push(pod);
+                }
+            }
+        }
+        self.sort_by_importance(&mut victims);
+        let Some(first) = victims.first() else { return (Outcome::Absent, Vec::new()) };
+        let highest = self.tracked(*first).priority;
+        let priorities = victims.iter().map(|pod| self.tracked(*pod).priority);
+        let started = victims.iter().filter(|pod| self.tracked(**pod).priority == highest);
+        let cost = Cost {
+            violations,
+            highest,
+            sum: priorities.map(|p| i64::from(p) + (1 << 31)).sum(),
+            victims: victims.len(),
+            started: Reverse(started.map(|pod| self.tracked(*pod).started).min().expect("the first is among them")),
+        };
+        (Outcome::Fits(cost), victims)
+    }
+
+    /// Higher priority first, then who started first (`MoreImportantPod`).
+    fn sort_by_importance(&self, pods: &mut [PodId]) {
+        pods.sort_by(|a, b| {
+            let (a, b) = (self.tracked(*a), self.tracked(*b));
+            (Reverse(a.priority), a.started, &a.key).cmp(&(Reverse(b.priority), b.started, &b.key))
+        });
+    }
+
+    /// Nominates a pod for a node from which others must go.
+    fn evict(&mut self, now: Now, id: PodId, slot: Slot) -> Preemption {
+        let (_, victims) = self.dry_run(id, slot);
+        let priority = self.tracked(id).priority;
+        let lower: Vec<PodId> =
+            self.nodes.nominees(slot).iter().filter(|n| n.priority < priority).map(|n| n.pod).collect();
+        let name = |s: &Scheduler, pod: &PodId| (s.tracked(*pod).key.clone(), Rc::clone(&s.tracked(*pod).uid));
+        let preemption = Preemption {
+            node: Rc::clone(self.nodes.name(slot)),
+            victims: victims.iter().map(|pod| name(self, pod)).collect(),
+            displaced: lower.iter().map(|pod| name(self, pod)).collect(),
+        };
+        for pod in lower {
+            self.withdraw(pod);
+            self.queue.wake_pod(now.mono, pod);
+        }
+        victims.iter().for_each(|pod| self.tracked_mut(*pod).is_victim = true);
+        self.nominate(id, slot);
+        preemption
+    }
+}
+
+/// A node without some of its pods, for one that is to fit there.
+struct Room {
+    class: ClassId,
+    slot: Slot,
+    trial: Trial,
+    /// Pods that wait for room there and go first, and pods that are gone.
+    first: Vec<(ClassId, bool, i64)>,
+    gone: Vec<(PodId, (ClassId, bool, i64))>,
+}
+
+impl Room {
+    fn new(s: &Scheduler, id: PodId, slot: Slot) -> Room {
+        let tracked = s.tracked(id);
+        let mut trial = Trial::new(&s.peers.class(tracked.class).shape, slot);
+        let nominees = s.nodes.nominees(slot).iter().filter(|n| n.priority >= tracked.priority);
+        let mut first = Vec::new();
+        for n in nominees {
+            trial.add(&n.shape);
+            first.push((n.class, true, 1));
+        }
+        Room { class: tracked.class, slot, trial, first, gone: Vec::new() }
+    }
+
+    fn evict(&mut self, s: &Scheduler, pod: PodId) {
+        let tracked = s.tracked(pod);
+        self.trial.remove(&s.peers.class(tracked.class).shape);
+        self.gone.push((pod, (tracked.class, tracked.alive, -1)));
+    }
+
+    fn reprieve(&mut self, s: &Scheduler, pod: PodId) {
+        self.trial.add(&s.peers.class(s.tracked(pod).class).shape);
+        self.gone.retain(|(gone, _)| *gone != pod);
+    }
+
+    /// Why the pod does not fit, with and without those that go first.
+    fn rejection(&self, s: &mut Scheduler) -> Option<Rejection> {
+        let refused = self.trial.rejection(&s.nodes);
+        if refused.is_some() || !s.peers.class(self.class).is_particular() {
+            return refused;
+        }
+        let gone = || self.gone.iter().map(|(_, pod)| *pod);
+        let with = s.peers.extra(self.slot, gone().chain(self.first.iter().copied()));
+        let refused = s.peers.rejection(self.class, self.slot, &with);
+        if refused.is_some() || self.first.is_empty() {
+            return refused;
+        }
+        let without = s.peers.extra(self.slot, gone());
+        s.peers.rejection(self.class, self.slot, &without)
+    }
+}

@@ -1,0 +1,127 @@
+//! What the scheduler reads beside pods and nodes: whose pods are spread, which namespaces there are, and what may be
+//! evicted.
+
+use std::rc::Rc;
+
+use super::informer;
+use crate::api::{FromServer, ToServer};
+use crate::client::{Change, Informer, View};
+use crate::machine::{Deadline, Now};
+use crate::object::{Kind, Labels, Object, ObjectKey, Selector};
+use crate::random::{Rng, mix};
+use crate::scheduler::Scheduler;
+use crate::scheduler::preemption::Budget;
+
+/// The kinds that are read.
+const KINDS: [Kind; 6] = [
+    Kind::SERVICE,
+    Kind::REPLICATION_CONTROLLER,
+    Kind::REPLICA_SET,
+    Kind::STATEFUL_SET,
+    Kind::NAMESPACE,
+    Kind::POD_DISRUPTION_BUDGET,
+];
+
+/// An informer for each of them.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    read: Vec<(Informer, View)>,
+    changes: Vec<Change>,
+}
+
+impl Surroundings {
+    /// Its informers are parts of the connection, counted from a first one.
+    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng) -> Surroundings {
+        let make = |(kind, part): (&Kind, u16)| {
+            let rng = Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
+            (informer(*kind, user, part, rng), View::new(*kind, &[]))
+        };
+        Surroundings { read: KINDS.iter().zip(first_part..).map(make).collect(), changes: Vec::new() }
+    }
+
+    /// Whether everything has been listed.
+    pub(super) fn is_synced(&self) -> bool {
+        self.read.iter().all(|(_, view)| view.is_synced())
+    }
+
+    pub(super) fn handle(&mut self, now: Now, input: &FromServer, core: &mut Scheduler, out: &mut Vec<ToServer>) {
+        for (informer, view) in &mut self.read {
+            informer.handle(now, input, view, out, &mut self.changes);
+        }
+        for change in self.changes.drain(..) {
+            tell(core, now, &change.key, change.new.as_ref());
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        for (informer, view) in &mut self.read {
+            informer.handle_timeout(now, view, out);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        self.read.iter().map(|(informer, _)| informer.poll_timeout()).fold(None, Deadline::earlier)
+    }
+}
+
+/// Tells the scheduler of a change; an object that is gone is none.
+fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>) {
+    let (namespace, name) = (key.namespace(), key.name());
+    match key.kind {
+        Kind::SERVICE => {
+            let selector = match object {
+                Some(Object::Service(s)) => s.spec.selector.as_ref(),
+                _ => None,
+            };
+            core.service_changed(namespace, name, selector);
+        }
+        Kind::NAMESPACE => {
+            let none = Labels::new();
+            let labels = object.map(|o| o.meta().labels.as_ref().unwrap_or(&none));
+            core.namespace_changed(now, name, labels);
+        }
+        Kind::POD_DISRUPTION_BUDGET => core.budget_changed(namespace, name, object.and_then(budget)),
+        kind => core.controller_changed(kind, namespace, name, object.and_then(selector)),
+    }
+}
+
+/// What a controller selects.
+fn selector(object: &Object) -> Option<Selector> {
+    match object {
+        Object::ReplicaSet(rs) => Selector::from_label_selector(&rs.spec.selector).ok(),
+        Object::ReplicationController(rc) => rc.spec.selector.as_ref().map(Selector::from_map),
+        Object::StatefulSet(set) => Selector::from_label_selector(&set.spec.selector).ok(),
+        _ => None,
+    }
+}
+
+fn budget(object: &Object) -> Option<Budget> {
+    let Object::PodDisruptionBudget(pdb) = object else { return None };
+    // Without a selector, or with an empty one, it protects nobody.
+    let selector = pdb.spec.selector.as_ref().map(Selector::from_label_selector)?.ok()?;
+    let disrupted = pdb.status.disrupted_pods.iter().flatten().map(|(name, _)| name.clone()).collect();
+    Some(Budget { selector, allowed: pdb.status.disruptions_allowed.unwrap_or(0), disrupted })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::selector;
+    use crate::object::{Object, Selector};
+
+    #[test]
+    fn controllers_select() {
+        let check = |api: &str, kind: &str, spec: Value, expect: Option<&str>| {
+            let mut whole = json!({"apiVersion": api, "kind": kind, "metadata": {"name": "x", "namespace": "d"}});
+            whole["spec"] = spec;
+            let object = Object::from_json(whole).unwrap();
+            assert_eq!(selector(&object), expect.map(|e| Selector::parse(e).unwrap()), "{kind}");
+        };
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
+        let by_labels = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template, "serviceName": "s"});
+        check("apps/v1", "ReplicaSet", by_labels.clone(), Some("a=b"));
+        check("apps/v1", "StatefulSet", by_labels, Some("a=b"));
+        check("v1", "ReplicationController", json!({"selector": {"a": "b"}, "template": template}), Some("a=b"));
+    }
+}

@@ -1,0 +1,67 @@
+//! A node as it would be if pods came or went: what nominated pods leave of it, and what evictions would give.
+
+use std::rc::Rc;
+
+use super::cache::{Nodes, ResourceId, Slot};
+use super::filters::{PORTS_TAKEN, insufficient};
+use super::framework::Rejection;
+use super::shape::{HostPort, Shape};
+
+/// A try of one shape on one node.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    shape: Rc<Shape>,
+    slot: Slot,
+    /// What more would be free of each resource that the shape asks for, pods first.
+    more: Vec<(ResourceId, i64)>,
+    /// Pods with ports that came (1) or went (-1).
+    ports: Vec<(Rc<Shape>, i64)>,
+}
+
+impl Trial {
+    /// The node as it is.
+    pub fn new(shape: &Rc<Shape>, slot: Slot) -> Trial {
+        let asked = std::iter::once(ResourceId::PODS).chain(shape.requests.iter().map(|(r, _)| *r));
+        Trial { shape: Rc::clone(shape), slot, more: asked.map(|r| (r, 0)).collect(), ports: Vec::new() }
+    }
+
+    /// As if a pod of this shape were there.
+    pub fn add(&mut self, pod: &Rc<Shape>) {
+        self.change(pod, 1);
+    }
+
+    /// As if a pod of this shape, which is there, were not.
+    pub fn remove(&mut self, pod: &Rc<Shape>) {
+        self.change(pod, -1);
+    }
+
+    fn change(&mut self, pod: &Rc<Shape>, pods: i64) {
+        for (resource, more) in &mut self.more {
+            let each = if *resource == ResourceId::PODS { 1 } else { pod.request(*resource) };
+            *more = more.wrapping_sub(pods.wrapping_mul(each));
+        }
+        if !pod.ports.is_empty() && !self.shape.ports.is_empty() {
+            self.ports.push((Rc::clone(pod), pods));
+        }
+    }
+
+    /// Why the shape would not fit for what runs there; none if it would.
+    pub fn rejection(&self, nodes: &Nodes) -> Option<Rejection> {
+        if self.shape.ports.iter().any(|wanted| self.is_taken(nodes, wanted)) {
+            return Some(Rejection::resolvable("NodePorts", PORTS_TAKEN));
+        }
+        let free = |r: ResourceId| nodes.allocatable(r, self.slot).wrapping_sub(nodes.requested(r, self.slot));
+        let more = |r: ResourceId| self.more.iter().find(|(resource, _)| *resource == r).map_or(0, |(_, more)| *more);
+        insufficient(&self.shape, nodes, self.slot, |r| free(r).wrapping_add(more(r)))
+    }
+
+    fn is_taken(&self, nodes: &Nodes, wanted: &HostPort) -> bool {
+        let held = |port: &HostPort| -> i64 {
+            let all = self.ports.iter().flat_map(|(pod, pods)| pod.ports.iter().map(move |p| (p, *pods)));
+            all.filter(|(p, _)| *p == port).map(|(_, pods)| pods).sum()
+        };
+        let mut there = nodes.ports(self.slot).filter(|(p, _)| p.conflicts(wanted));
+        let mut came = self.ports.iter().flat_map(|(pod, _)| &pod.ports).filter(|p| p.conflicts(wanted));
+        there.any(|(port, pods)| i64::from(pods) + held(port) > 0) || came.any(|port| held(port) > 0)
+    }
+}
