@@ -69,6 +69,8 @@ pub enum Sim {
     /// Run scenarios, manifests or exports of a live cluster.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+    /// Say where a pod could run at the end of a run and where not, with scores, and what would make it fit.
+    Explain(ExplainArgs),
     /// Run a recorded trace again and compare every event.
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
@@ -123,6 +125,30 @@ pub struct RunArgs {
     /// Check invariants, but print only the result.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// What is explained.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub enum Explained {
+    /// Where a pod could run and where not.
+    Pod,
+}
+
+/// Arguments of `sim explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// What is explained.
+    #[arg(value_name = "pod")]
+    pub what: Explained,
+    /// Its name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its namespace.
+    #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// The run at whose end it is explained.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// Arguments of `sim replay`.

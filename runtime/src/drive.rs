@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use skeg_core::scheduler::advice::Advice;
 use skeg_sim::outcome::Outcome;
 pub use skeg_sim::run::Crash;
 use skeg_sim::scenario::Scenario;
@@ -15,6 +16,7 @@ pub type OnEvent<'a> = dyn FnMut(u64, u64, u64, &str) + 'a;
 /// Shows progress, and passes events on.
 struct Watcher<'a> {
     progress: &'a Progress,
+    advice: Option<Advice>,
     on_event: Option<&'a mut OnEvent<'a>>,
 }
 
@@ -27,6 +29,10 @@ impl Observer for Watcher<'_> {
         self.progress.at(p.at, &[&[("ready", ready)], &pods[..]].concat());
     }
 
+    fn explained(&mut self, advice: Advice) {
+        self.advice = Some(advice);
+    }
+
     fn event(&mut self, n: u64, at: u64, hash: u64, what: &str) {
         if let Some(on_event) = &mut self.on_event {
             on_event(n, at, hash, what);
@@ -36,8 +42,20 @@ impl Observer for Watcher<'_> {
 
 /// Runs a scenario. An error is the panic of a machine, which is a bug in Skeg.
 pub fn run(scenario: &Scenario, seed: u64, progress: &Progress) -> Result<Outcome, Crash> {
-    let mut watcher = Watcher { progress, on_event: None };
+    let mut watcher = Watcher { progress, advice: None, on_event: None };
     skeg_sim::run(scenario, seed, &RunOptions::default(), &mut watcher)
+}
+
+/// Runs a scenario, and says what the scheduler makes of a pod at its end.
+pub fn run_explained(
+    scenario: &Scenario,
+    seed: u64,
+    options: &RunOptions,
+    progress: &Progress,
+) -> (Result<Outcome, Crash>, Option<Advice>) {
+    let mut watcher = Watcher { progress, advice: None, on_event: None };
+    let outcome = skeg_sim::run(scenario, seed, options, &mut watcher);
+    (outcome, watcher.advice)
 }
 
 /// Runs a scenario and reports every event.
@@ -47,8 +65,8 @@ pub fn run_traced<'a>(
     progress: &'a Progress,
     on_event: &'a mut OnEvent<'a>,
 ) -> Result<Outcome, Crash> {
-    let mut watcher = Watcher { progress, on_event: Some(on_event) };
-    let options = RunOptions { trace: true };
+    let mut watcher = Watcher { progress, advice: None, on_event: Some(on_event) };
+    let options = RunOptions { trace: true, ..RunOptions::default() };
     skeg_sim::run(scenario, seed, &options, &mut watcher)
 }
 

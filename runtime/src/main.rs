@@ -10,6 +10,7 @@
 mod cli;
 mod disk;
 mod drive;
+mod explain;
 mod machine;
 mod progress;
 mod run;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     let exit = match command {
         Command::Sim(Sim::Run(args)) if args.seeds.is_some() => seeds::run(&args),
         Command::Sim(Sim::Run(args)) => run::run(&args),
+        Command::Sim(Sim::Explain(args)) => explain::explain(&args),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

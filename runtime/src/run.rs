@@ -46,7 +46,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
 }
 
 /// Reports a panic as a bug in Skeg, with the command that reproduces it.
-fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
+pub fn crashed(crash: &Crash, args: &RunArgs) -> Exit {
     eprintln!("error: {crash}\nThis is a bug of skeg. See it again: {}", args.replay_command(args.seed));
     Exit::Broken
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use skeg_core::object::{Kind, Object, ObjectKey};
+use skeg_core::scheduler::advice::Advice;
 
 use crate::converge::{self, Unconverged};
 use crate::fault;
@@ -29,6 +30,8 @@ const SAMPLES: u64 = 600;
 pub struct RunOptions {
     /// Describe every event to the observer.
     pub trace: bool,
+    /// Say at the end what the scheduler makes of this pod.
+    pub explain: Option<ObjectKey>,
 }
 
 /// Progress of a run.
@@ -53,6 +56,8 @@ pub trait Observer {
     /// Called for each event of a traced run: its number, its virtual time in nanoseconds, the hash so far, and its
     /// description.
     fn event(&mut self, _n: u64, _at: u64, _hash: u64, _what: &str) {}
+    /// Called at the end for the pod that was asked about, if the scheduler knows of it.
+    fn explained(&mut self, _advice: Advice) {}
 }
 
 /// An observer that does nothing.
@@ -132,7 +137,11 @@ pub fn run(
     let mut run = Run { scenario, world, samples: Vec::new(), marks };
     // A panic is a bug in a machine; the world is not used after it.
     match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
-        Ok(lacks) => Ok(run.outcome(lacks)),
+        Ok(lacks) => {
+            let advice = options.explain.as_ref().and_then(|pod| run.world.advise(pod));
+            advice.into_iter().for_each(|advice| observer.explained(advice));
+            Ok(run.outcome(lacks))
+        }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -17,9 +17,10 @@ use skeg_core::agent;
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::dns::{self, RecordData};
-use skeg_core::object::{Object, is_mere_report};
+use skeg_core::object::{Object, ObjectKey, is_mere_report};
 use skeg_core::proxy::{self, Entry, Frontend};
 use skeg_core::random::mix;
+use skeg_core::scheduler::advice::Advice;
 use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
@@ -640,6 +641,20 @@ impl World {
             let (a, b) = (&self.processes[process as usize].name, &self.processes[*other as usize].name);
             let what = format!("{a} leads while {b} still does");
             self.checkers.broken(Invariant::OneLeader, at, what);
+        }
+    }
+
+    /// What the leading scheduler makes of a pod; none if there is no leader, or it knows of no such pod. Nothing may be
+    /// carried out after it.
+    pub fn advise(&mut self, pod: &ObjectKey) -> Option<Advice> {
+        let leads = |p: &usize| match &self.processes[*p].running {
+            Some(Running::Scheduler(m)) => m.is_leader(self.clock(self.processes[*p].host)),
+            _ => false,
+        };
+        let leader = (0..self.processes.len()).find(leads)?;
+        match &mut self.processes[leader].running {
+            Some(Running::Scheduler(m)) => m.advise(pod),
+            _ => None,
         }
     }
 
