@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
     let figures = match name.as_str() {
         "informer" => Ok(vec![informer::event_cost_ratio()]),
-        "schedule" => Ok(vec![schedule::basic_5000()]),
+        "schedule" => Ok(schedule::all()),
         "thousand" => sim::thousand_pods(),
         "day" => sim::day_of_5000_nodes(),
         "large" => sim::large(),

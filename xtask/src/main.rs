@@ -22,7 +22,22 @@ Tasks:
 /// Benches in the order in which they run, each with the figures that it prints.
 const BENCHES: [(&str, &[&str]); 6] = [
     ("informer", &["informer/event-cost-ratio"]),
-    ("schedule", &["schedule/basic-5000"]),
+    (
+        "schedule",
+        &[
+            "schedule/basic-5000",
+            "schedule/deployment-5000",
+            "schedule/topology-spreading",
+            "schedule/pod-anti-affinity",
+            "schedule/pod-affinity",
+            "schedule/preferred-affinity",
+            "schedule/node-affinity",
+            "schedule/mixed",
+            "schedule/unschedulable",
+            "schedule/preemption",
+            "schedule/all-different",
+        ],
+    ),
     ("thousand", &["sim/1000-pods-1000-nodes"]),
     ("day", &["sim/day-5000-nodes"]),
     ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),

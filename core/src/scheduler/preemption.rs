@@ -1,8 +1,8 @@
 //! DefaultPreemption: which pods of lower priority would have to go for a pod that fits nowhere, and from which node.
 //!
-//! Source: `framework/preemption` and `plugins/defaultpreemption`. Every node is looked at where kube-scheduler looks at
-//! a tenth, and the best one taken by its criteria; among equal ones one is drawn. What was found out about a node is
-//! kept until the node changes.
+//! Source: `framework/preemption` and `plugins/defaultpreemption`. Every node is looked at where kube-scheduler looks
+//! at a tenth, and the best one taken by its criteria; among equal ones one is drawn. What was found out about a node
+//! is kept until the node changes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -644,8 +644,8 @@ impl World {
         }
     }
 
-    /// What the leading scheduler makes of a pod; none if there is no leader, or it knows of no such pod. Nothing may be
-    /// carried out after it.
+    /// What the leading scheduler makes of a pod; none if there is no leader, or it knows of no such pod. Nothing may
+    /// be carried out after it.
     pub fn advise(&mut self, pod: &ObjectKey) -> Option<Advice> {
         let leads = |p: &usize| match &self.processes[*p].running {
             Some(Running::Scheduler(m)) => m.is_leader(self.clock(self.processes[*p].host)),

@@ -3,9 +3,9 @@
 //!
 //! Pods that are equal to others in namespace, labels and terms are *kin*. A *counter* counts, slot by slot, the pods
 //! that somebody asks about: those that a selector means, or those that carry a term. A *tally* is a counter summed up
-//! by the domains of a topology key. A *class* is what all pods of a shape, kin and owner ask: its tallies, and those of
-//! the terms that pods on nodes carry against or for it. To place a pod adds to the few tallies that its kin is in; to
-//! decide about one walks columns of numbers, never pods.
+//! by the domains of a topology key. A *class* is what all pods of a shape, kin and owner ask: its tallies, and those
+//! of the terms that pods on nodes carry against or for it. To place a pod adds to the few tallies that its kin is in;
+//! to decide about one walks columns of numbers, never pods.
 
 mod class;
 pub mod domains;

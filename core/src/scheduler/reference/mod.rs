@@ -496,7 +496,10 @@ impl Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1000), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1000),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn decides_as_from_scratch(moves in moves()) {
         play(&moves);
