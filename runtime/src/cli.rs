@@ -59,6 +59,10 @@ pub enum Command {
     /// Say whether a cluster runs, and where; exit code 1 if none does.
     #[cfg(feature = "up")]
     Status(crate::up::InstanceArgs),
+    /// Make kube-apiserver, etcd and kubectl for test suites on controller-runtime's envtest.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::envtest::HELP)]
+    EnvtestAssets(crate::up::envtest::AssetsArgs),
     /// Print the version.
     Version,
 }

@@ -57,6 +57,10 @@ impl Exit {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "up")]
+    if let Some(exit) = up::envtest::by_name(std::env::args_os().collect()) {
+        return end(exit);
+    }
     let command = Cli::parse().command;
     if matches!(command, Command::Sim(_)) {
         // A simulation runs and exits, so it keeps freed memory; a long-running server returns memory that it does not
@@ -75,11 +79,17 @@ fn main() -> ExitCode {
         Command::Down(args) => up::down(&args),
         #[cfg(feature = "up")]
         Command::Status(args) => up::status(&args),
+        #[cfg(feature = "up")]
+        Command::EnvtestAssets(args) => up::envtest::assets(&args),
         Command::Version => {
             println!("skeg {}", env!("CARGO_PKG_VERSION"));
             Ok(Exit::Well)
         }
     };
+    end(exit)
+}
+
+fn end(exit: Result<Exit, String>) -> ExitCode {
     match exit {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(message) => {

@@ -150,7 +150,8 @@ impl Deciding<'_> {
         let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
         *pod = defaulted;
         self.priority(write, pod)?;
-        let account = if mirror { None } else { Some(self.service_account(write, pod)?) };
+        let with_account = self.config.service_accounts && !mirror;
+        let account = if with_account { Some(self.service_account(write, pod)?) } else { None };
         tolerate_trouble_for_a_while(pod);
         self.runtime_class(write, pod)?;
         if pod.spec.shared == incoming {

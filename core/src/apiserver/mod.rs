@@ -87,6 +87,8 @@ pub struct Config {
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, inclusive at both ends.
     pub node_port_range: (u16, u16),
+    /// Whether the admission plug-in ServiceAccount runs: every pod runs as an account, which must exist.
+    pub service_accounts: bool,
     /// The kinds of its world, in which custom kinds get their numbers.
     pub kinds: Kinds,
 }
@@ -97,6 +99,7 @@ impl Default for Config {
             name: Rc::from("kube-apiserver"),
             service_cidr: ([10, 96, 0, 0], 12),
             node_port_range: (30000, 32767),
+            service_accounts: true,
             kinds: Kinds::default(),
         }
     }

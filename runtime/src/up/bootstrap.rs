@@ -2,7 +2,7 @@
 //! itself: the Service `kubernetes` with its endpoints, and a default StorageClass.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -10,9 +10,6 @@ use skeg_core::Object;
 use skeg_core::api::{
     Call, FromServer, Patch, Precondition, Reason, ReqIds, Request, Subresource, ToServer, WriteOptions,
 };
-
-/// First address of the Service network, which is the API server's (`--service-cluster-ip-range`).
-pub const KUBERNETES_IP: &str = "10.96.0.1";
 
 /// How an object is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,9 +33,9 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// For an API server that can be reached at this address.
-    pub fn new(advertised: SocketAddr) -> Bootstrap {
-        let mut all = vec![service(advertised.port()), storage_class()];
+    /// For an API server that can be reached at this address, and within the cluster at that of its Service.
+    pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr) -> Bootstrap {
+        let mut all = vec![service(service_ip, advertised.port()), storage_class()];
         // Endpoints must not be loopback addresses: each host has its own.
         if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
@@ -113,12 +110,12 @@ impl Bootstrap {
     }
 }
 
-fn service(port: u16) -> Value {
+fn service(address: Ipv4Addr, port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default",
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"type": "ClusterIP", "clusterIP": KUBERNETES_IP, "sessionAffinity": "None",
+        "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]},
     })
 }

@@ -5,6 +5,7 @@
 //! Between the machines messages take no time: they stand in one queue and are carried out in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -46,10 +47,39 @@ pub struct Plan {
     pub seed: u64,
     /// Nodes, each as its agent presents it.
     pub nodes: Vec<agent::AgentConfig>,
+    /// Whether controllers and a scheduler run.
+    pub controllers: bool,
+    /// Options of the API server.
+    pub api: ApiOptions,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
     /// What every cluster has.
     pub bootstrap: Bootstrap,
+}
+
+/// Options of the API server, as plain values.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiOptions {
+    /// `--service-cluster-ip-range`: network and length of its prefix.
+    pub service_cidr: ([u8; 4], u8),
+    /// `--service-node-port-range`, both ends included.
+    pub node_port_range: (u16, u16),
+    /// Whether the admission plug-in ServiceAccount runs.
+    pub service_accounts: bool,
+}
+
+impl Default for ApiOptions {
+    fn default() -> ApiOptions {
+        let apiserver::Config { service_cidr, node_port_range, service_accounts, .. } = apiserver::Config::default();
+        ApiOptions { service_cidr, node_port_range, service_accounts }
+    }
+}
+
+impl ApiOptions {
+    /// The first address of the Service network, which is that of the Service `kubernetes`.
+    pub fn first_service_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Ipv4Addr::from(self.service_cidr.0).to_bits() + 1)
+    }
 }
 
 /// What the threads of HTTP see of a cluster without asking.
@@ -116,15 +146,16 @@ impl Cluster {
     /// Builds the machines; nothing runs yet.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared) -> Cluster {
         let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
-        let Plan { seed, nodes, images, bootstrap } = plan;
+        let Plan { seed, nodes, controllers, api, images, bootstrap } = plan;
         let start = |name: String, role: Role| {
             let running = role.start(seed, &name, 1, &setup);
             Member { name, running, armed: None }
         };
-        let mut members = vec![
-            start("controller-manager".to_owned(), Role::Manager(0)),
-            start("scheduler".to_owned(), Role::Scheduler(0)),
-        ];
+        let mut members = Vec::new();
+        if controllers {
+            members.push(start("controller-manager".to_owned(), Role::Manager(0)));
+            members.push(start("scheduler".to_owned(), Role::Scheduler(0)));
+        }
         let mut runtimes = Vec::new();
         let subnets = Subnet::of_agents(nodes.iter());
         for (n, (config, addresses)) in nodes.into_iter().zip(subnets).enumerate() {
@@ -133,7 +164,14 @@ impl Cluster {
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let clients = Clients::new(kinds.clone());
-        let config = apiserver::Config { kinds, ..apiserver::Config::default() };
+        let ApiOptions { service_cidr, node_port_range, service_accounts } = api;
+        let config = apiserver::Config {
+            service_cidr,
+            node_port_range,
+            service_accounts,
+            kinds,
+            ..apiserver::Config::default()
+        };
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
         Cluster {
             started: Instant::now(),

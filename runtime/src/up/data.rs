@@ -32,6 +32,8 @@ pub const ROTATE_FROM: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    /// Whether what is acknowledged must survive the machine, and not only the process.
+    fsync: bool,
     /// Held until the process ends.
     _lock: File,
     generation: u64,
@@ -81,8 +83,9 @@ impl DataDir {
         &self.path
     }
 
-    /// Takes a directory, which is made if it is not there.
-    pub fn open(path: &Path) -> Result<(DataDir, Found), String> {
+    /// Takes a directory, which is made if it is not there. Without `fsync` the system may lose what it was given last
+    /// if the machine stops (etcd's `--unsafe-no-fsync`).
+    pub fn open(path: &Path, fsync: bool) -> Result<(DataDir, Found), String> {
         fs::create_dir_all(path).map_err(|e| error(path, &e))?;
         let lock_path = path.join("lock");
         let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
@@ -97,7 +100,7 @@ impl DataDir {
         }
         check_format(path)?;
         let generation = newest_generation(path)?;
-        let dir = DataDir { path: path.to_owned(), _lock: lock, generation };
+        let dir = DataDir { path: path.to_owned(), fsync, _lock: lock, generation };
         let snapshot = dir.read(&dir.snapshot_path(generation))?;
         let journal = dir.read(&dir.journal_path(generation))?.unwrap_or_default();
         Ok((dir, Found { snapshot, journal }))
@@ -249,7 +252,9 @@ impl Journal {
         }
         if !bytes.is_empty() {
             self.file.write_all(&bytes)?;
-            self.file.sync_data()?;
+            if self.dir.fsync {
+                self.file.sync_data()?;
+            }
             self.length += bytes.len() as u64;
             // The cluster may be at its end already.
             let _ = cluster.send(Inbound::Synced(number));

@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use super::bootstrap::KUBERNETES_IP;
+use super::cluster::ApiOptions;
 use super::identity::MASTERS;
 use crate::disk::explain;
 
@@ -22,12 +22,8 @@ const SERVICE_NAMES: [&str; 5] =
 /// A certificate with its key.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// The certificate, DER.
-    pub certificate: Vec<u8>,
     /// The certificate, PEM.
     pub certificate_pem: String,
-    /// The private key, PKCS #8, DER.
-    pub key: Vec<u8>,
     /// The private key, PEM.
     pub key_pem: String,
 }
@@ -110,7 +106,7 @@ fn issue(authority: &Authority, addresses: &[IpAddr]) -> Result<Pki, rcgen::Erro
     for name in SERVICE_NAMES {
         server.subject_alt_names.push(SanType::DnsName(name.try_into()?));
     }
-    let service: IpAddr = KUBERNETES_IP.parse().expect("the Service's address is one");
+    let service = IpAddr::V4(ApiOptions::default().first_service_ip());
     let own = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), service];
     for address in own.iter().chain(addresses.iter().filter(|a| !a.is_unspecified() && !own.contains(a))) {
         server.subject_alt_names.push(SanType::IpAddress(*address));
@@ -124,25 +120,25 @@ fn sign(mut params: CertificateParams, authority: &Issuer<'_, KeyPair>) -> Resul
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority)?;
-    Ok(Pair {
-        certificate: certificate.der().to_vec(),
-        certificate_pem: certificate.pem(),
-        key: key.serialize_der(),
-        key_pem: key.serialize_pem(),
-    })
+    Ok(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::generate;
+    use super::{Pair, generate};
     use crate::up::identity::Identity;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
 
     #[test]
     fn the_administrators_certificate_says_who_it_is() {
         let pki = generate(&[]).unwrap();
-        let admin = Identity::of_certificate(&pki.admin.certificate).unwrap();
+        let identity = |pair: &Pair| {
+            let der = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();
+            Identity::of_certificate(&der).unwrap()
+        };
+        let admin = identity(&pki.admin);
         assert_eq!((admin.name.as_str(), admin.is_master()), ("kubernetes-admin", true));
-        let server = Identity::of_certificate(&pki.server.certificate).unwrap();
-        assert!(!server.is_master());
+        assert!(!identity(&pki.server).is_master());
     }
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +18,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::handler::Handler;
 use super::identity::Identity;
-use super::pki::Pki;
 
 /// How long a client may take to agree on TLS, and to send the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -29,21 +28,31 @@ const STREAMS: u32 = 250;
 /// How long requests may take to end after the server was asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How clients and server prove to each other who they are. Clients need not.
-pub fn tls(pki: &Pki) -> Result<ServerConfig, rustls::Error> {
+/// How clients and server prove to each other who they are. Clients need not; none can where there is no authority for
+/// them. All three are PEM; the server's certificate may be followed by those that signed it.
+pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<ServerConfig, String> {
+    let error = |what: &str, e: &dyn std::fmt::Display| format!("error: TLS could not be set up: {what}: {e}");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(pki.ca_pem.as_bytes());
-    roots.add(authority.map_err(|e| rustls::Error::General(e.to_string()))?)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| rustls::Error::General(e.to_string()))?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pki.server.key.clone()));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![CertificateDer::from(pki.server.certificate.clone())], key)?;
+    let chain = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|e| error("the server's certificate", &e))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| error("the server's key", &e))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| error("versions", &e))?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+                let authority = authority.map_err(|e| error("the clients' authority", &e))?;
+                roots.add(authority).map_err(|e| error("the clients' authority", &e))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = verifier.allow_unauthenticated().build();
+            builder.with_client_cert_verifier(verifier.map_err(|e| error("the clients' authority", &e))?)
+        }
+    };
+    let config = builder.with_single_cert(chain, key);
+    let mut config = config.map_err(|e| error("the server's certificate and key", &e))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

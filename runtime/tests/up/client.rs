@@ -83,11 +83,20 @@ impl Cluster {
         let server = config["clusters"][0]["cluster"]["server"].as_str().expect("a URL");
         let decode = |value: &Value| STANDARD.decode(value.as_str().expect("base64")).expect("base64");
         let user = &config["users"][0]["user"];
-        let mut roots = RootCertStore::empty();
         let authority = decode(&config["clusters"][0]["cluster"]["certificate-authority-data"]);
-        roots.add(CertificateDer::from_pem_slice(&authority).expect("PEM")).expect("a certificate");
-        let certificate = CertificateDer::from_pem_slice(&decode(&user["client-certificate-data"])).expect("PEM");
-        let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])).expect("PEM");
+        let (certificate, key) = (decode(&user["client-certificate-data"]), decode(&user["client-key-data"]));
+        let address = server.strip_prefix("https://").expect("TLS").to_owned();
+        let cluster = Cluster::of(child, address, kubeconfig, &authority, (&certificate, &key));
+        cluster.wait_for("the cluster is ready", || cluster.get("/readyz").code == 200);
+        cluster
+    }
+
+    /// One that runs already: the authority of its certificate, and the administrator's certificate and key, PEM.
+    pub fn of(child: Child, address: String, kubeconfig: PathBuf, authority: &[u8], admin: (&[u8], &[u8])) -> Cluster {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority).expect("PEM")).expect("a certificate");
+        let certificate = CertificateDer::from_pem_slice(admin.0).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(admin.1).expect("PEM");
         let builder = || {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -95,10 +104,7 @@ impl Cluster {
         };
         let admin = builder().with_client_auth_cert(vec![certificate], key).expect("they belong together");
         let stranger = builder().with_no_client_auth();
-        let address = server.strip_prefix("https://").expect("TLS").to_owned();
-        let cluster = Cluster { child, address, kubeconfig, admin: Arc::new(admin), stranger: Arc::new(stranger) };
-        cluster.wait_for("the cluster is ready", || cluster.get("/readyz").code == 200);
-        cluster
+        Cluster { child, address, kubeconfig, admin: Arc::new(admin), stranger: Arc::new(stranger) }
     }
 
     fn connect(&self, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {

@@ -8,5 +8,6 @@ mod bad_input;
 mod client;
 mod crash;
 mod custom;
+mod envtest;
 mod kubectl;
 mod objects;

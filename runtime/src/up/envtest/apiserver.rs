@@ -1,0 +1,247 @@
+//! `kube-apiserver`: takes the flags of Kubernetes' own that envtest and its users set.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+
+use super::etcd;
+use crate::Exit;
+use crate::disk::explain;
+use crate::up::args::LogFormat;
+use crate::up::cluster::ApiOptions;
+use crate::up::data::DataDir;
+use crate::up::service::{self, Service, Start};
+use crate::up::{pki, server};
+
+/// Kubernetes' admission plug-ins that run here whatever the flags say.
+const ALWAYS_ON: [&str; 6] = [
+    "NamespaceLifecycle",
+    "Priority",
+    "DefaultTolerationSeconds",
+    "TaintNodesByCondition",
+    "RuntimeClass",
+    "PodSecurity",
+];
+/// Its other plug-ins, which do not run here.
+const NOT_THERE: [&str; 29] = [
+    "AlwaysAdmit",
+    "AlwaysDeny",
+    "AlwaysPullImages",
+    "CertificateApproval",
+    "CertificateSigning",
+    "CertificateSubjectRestriction",
+    "ClusterTrustBundleAttest",
+    "DefaultIngressClass",
+    "DefaultStorageClass",
+    "DenyServiceExternalIPs",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "ImagePolicyWebhook",
+    "LimitPodHardAntiAffinityTopology",
+    "LimitRanger",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "NamespaceAutoProvision",
+    "NamespaceExists",
+    "NodeRestriction",
+    "OwnerReferencesPermissionEnforcement",
+    "PersistentVolumeClaimResize",
+    "PodNodeSelector",
+    "ResourceQuota",
+    "PodTolerationRestriction",
+    "PodTopologyLabels",
+    "StorageObjectInUseProtection",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+];
+
+/// The kube-apiserver of envtest: skeg's API server, without controllers unless SKEG_CONTROLLERS=all is set.
+#[derive(clap::Parser, Debug)]
+#[command(name = "kube-apiserver", disable_version_flag = true, max_term_width = 100)]
+struct ApiServerArgs {
+    /// Address to listen at.
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    bind_address: IpAddr,
+    /// Port to serve HTTPS at.
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    secure_port: u16,
+    /// Address at which members of the cluster reach this server; --bind-address where not given.
+    #[arg(long, value_name = "IP")]
+    advertise_address: Option<IpAddr>,
+    /// Where the server's certificate and key are (apiserver.crt, apiserver.key); they are made if they are not there.
+    #[arg(long, value_name = "DIR", default_value = "/var/run/kubernetes")]
+    cert_dir: PathBuf,
+    /// The server's certificate, PEM, instead of that in --cert-dir.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Authorities whose client certificates say who a user is, PEM.
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    /// The etcd of `skeg envtest-assets` where the data is kept.
+    #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
+    etcd_servers: Vec<String>,
+    /// Network of the cluster's Services.
+    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/24", value_parser = cidr)]
+    service_cluster_ip_range: ([u8; 4], u8),
+    /// Ports of Services of type NodePort.
+    #[arg(long, value_name = "A-B", default_value = "30000-32767", value_parser = port_range)]
+    service_node_port_range: (u16, u16),
+    /// RBAC and Node (here: members of system:masters may do everything, others nothing), or AlwaysAllow.
+    #[arg(long, value_name = "MODES", default_value = "AlwaysAllow", value_delimiter = ',',
+        value_parser = ["AlwaysAllow", "RBAC", "Node"])]
+    authorization_mode: Vec<String>,
+    /// Admission plug-ins that do not run; of those that run here only ServiceAccount can be named.
+    #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+    /// Admission plug-ins that run; one that is not there is warned of.
+    #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Accepted, without effect: no container is real.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    allow_privileged: Option<bool>,
+    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    #[arg(long, value_name = "URL")]
+    service_account_issuer: Vec<String>,
+    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    #[arg(long, value_name = "FILE")]
+    service_account_key_file: Vec<PathBuf>,
+    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    #[arg(long, value_name = "FILE")]
+    service_account_signing_key_file: Option<PathBuf>,
+    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    #[arg(long, value_name = "AUDIENCES")]
+    api_audiences: Option<String>,
+    /// Accepted, without effect: what 1.36 has on by default is on.
+    #[arg(long, value_name = "GATES")]
+    feature_gates: Vec<String>,
+    /// Accepted, without effect: the versions that 1.36 serves by default are served.
+    #[arg(long, value_name = "APIS")]
+    runtime_config: Vec<String>,
+    /// Accepted, without effect.
+    #[arg(long, short, value_name = "LEVEL")]
+    v: Option<String>,
+    /// Accepted, without effect.
+    #[arg(long, value_name = "PATTERNS")]
+    vmodule: Option<String>,
+    /// Format of the log.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    logging_format: LogFormat,
+}
+
+fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
+    let parsed = text.split_once('/').and_then(|(ip, prefix)| {
+        let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?);
+        (prefix <= 30).then_some((ip, prefix))
+    });
+    let (ip, prefix) = parsed.ok_or("a network of IPv4 is written like 10.0.0.0/24, at most /30")?;
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Ok((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match parsed {
+        Some((first, last)) if 0 < first && first <= last => Ok((first, last)),
+        _ => Err("a range of ports is written like 30000-32767".to_owned()),
+    }
+}
+
+impl ApiServerArgs {
+    /// Whether ServiceAccount runs.
+    fn service_accounts(&self) -> Result<bool, String> {
+        let known = |name: &&String| {
+            let all = ALWAYS_ON.iter().chain(&NOT_THERE).chain(&["ServiceAccount"]);
+            all.clone().any(|known| known == name)
+        };
+        let (disabled, enabled) = (&self.disable_admission_plugins, &self.enable_admission_plugins);
+        let named = || disabled.iter().chain(enabled).filter(|name| !name.is_empty());
+        if let Some(unknown) = named().find(|name| !known(name)) {
+            return Err(format!("error: admission plug-in {unknown:?} is unknown"));
+        }
+        if let Some(fixed) = disabled.iter().find(|name| ALWAYS_ON.contains(&name.as_str())) {
+            return Err(format!("error: --disable-admission-plugins: {fixed} cannot be disabled in this build"));
+        }
+        for name in enabled.iter().filter(|n| *n != "ServiceAccount" && !ALWAYS_ON.contains(&n.as_str())) {
+            tracing::warn!("--enable-admission-plugins: {name} is not there yet, and does not run");
+        }
+        Ok(!disabled.iter().any(|name| name == "ServiceAccount"))
+    }
+
+    /// The server's certificate and key, PEM.
+    fn certificate(&self) -> Result<(String, String), String> {
+        if let (Some(certificate), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) {
+            return Ok((read(certificate)?, read(key)?));
+        }
+        let (certificate, key) = (self.cert_dir.join("apiserver.crt"), self.cert_dir.join("apiserver.key"));
+        if !certificate.exists() {
+            let made = pki::generate(&[self.bind_address])?.server;
+            fs::create_dir_all(&self.cert_dir).map_err(|e| error(&self.cert_dir, &e))?;
+            fs::write(&key, &made.key_pem).map_err(|e| error(&key, &e))?;
+            fs::write(&certificate, &made.certificate_pem).map_err(|e| error(&certificate, &e))?;
+        }
+        Ok((read(&certificate)?, read(&key)?))
+    }
+}
+
+fn error(path: &Path, e: &std::io::Error) -> String {
+    format!("error: {}: {}", path.display(), explain(e))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| error(path, &e))
+}
+
+/// What the environment asks for beside the API server: whether controllers run, and how many nodes.
+fn beside() -> Result<(bool, u32), String> {
+    let controllers = match std::env::var("SKEG_CONTROLLERS").as_deref() {
+        Err(_) | Ok("" | "none") => false,
+        Ok("all") => true,
+        Ok(other) => return Err(format!("error: SKEG_CONTROLLERS={other}: is neither all nor none")),
+    };
+    let nodes = match std::env::var("SKEG_NODES").as_deref() {
+        Err(_) | Ok("") => 0,
+        Ok(text) => {
+            let number = text.parse().ok().filter(|n| *n <= 20_000);
+            number.ok_or_else(|| format!("error: SKEG_NODES={text}: is no number up to 20000"))?
+        }
+    };
+    Ok((controllers, nodes))
+}
+
+pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
+    let args: ApiServerArgs = match super::parse(args) {
+        Ok(args) => args,
+        Err(ended) => return ended,
+    };
+    crate::up::start_log(args.logging_format);
+    let (controllers, nodes) = beside()?;
+    let api = ApiOptions {
+        service_cidr: args.service_cluster_ip_range,
+        node_port_range: args.service_node_port_range,
+        service_accounts: args.service_accounts()?,
+    };
+    let (certificate, key) = args.certificate()?;
+    let client_ca = args.client_ca_file.as_deref().map(read).transpose()?;
+    let tls = server::tls(client_ca.as_deref(), &certificate, &key)?;
+    let runtime = service::http_threads()?;
+    let listen = SocketAddr::new(args.bind_address, args.secure_port);
+    let listener = runtime.block_on(TcpListener::bind(listen));
+    let listener = listener.map_err(|e| format!("error: {listen}: {}", explain(&e)))?;
+    let data = etcd::data_of(&args.etcd_servers[0])?;
+    let start = Start {
+        nodes,
+        controllers,
+        api,
+        advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
+        data: Some(DataDir::open(&data.dir.join("skeg"), data.fsync)?),
+        always_allow: args.authorization_mode.iter().any(|mode| mode == "AlwaysAllow"),
+    };
+    let service = Service::start(start, listen.to_string())?;
+    service.serve(&runtime, listener, tls, || tracing::info!(address = %listen, "the API is served"))
+}

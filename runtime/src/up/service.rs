@@ -1,0 +1,191 @@
+//! What `skeg up` and its `kube-apiserver` have in common: the thread of the machines, and serving until asked to end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustls::ServerConfig;
+use skeg_core::agent::AgentConfig;
+use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::store::journal::Tail;
+use skeg_core::store::{Codec, DurableStore, MemoryStore, Recovered};
+use skeg_core::{Kinds, Mono, Now};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::ask::Inbound;
+use super::bootstrap::Bootstrap;
+use super::cluster::{ApiOptions, Cluster, Plan, Shared};
+use super::data::{DataDir, Found};
+use super::handler::{self, Handler};
+use super::keeper::Keeper;
+use super::served::Catalogue;
+use super::server;
+use crate::Exit;
+use crate::disk::explain;
+
+/// Threads that serve HTTP.
+const HTTP_THREADS: usize = 2;
+
+/// What a cluster is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Simulated nodes.
+    pub nodes: u32,
+    /// Whether controllers and a scheduler run.
+    pub controllers: bool,
+    /// Options of the API server.
+    pub api: ApiOptions,
+    /// Where the API server can be reached by pods (`--advertise-address`).
+    pub advertised: SocketAddr,
+    /// Where the cluster is kept; `None`: in memory.
+    pub data: Option<(DataDir, Found)>,
+    /// Whether users without any right are served too (`--authorization-mode=AlwaysAllow`).
+    pub always_allow: bool,
+}
+
+/// The machines on their thread, and what answers HTTP for them.
+pub struct Service {
+    handler: Arc<Handler>,
+    to_cluster: mpsc::Sender<Inbound>,
+    machines: JoinHandle<Result<(), String>>,
+    /// Closed when the machines' thread ends, for whatever reason.
+    ended: oneshot::Receiver<()>,
+}
+
+/// The threads that serve HTTP.
+pub fn http_threads() -> Result<Runtime, String> {
+    // Before any name is hashed: names come from users here.
+    skeg_core::random::key_name_hashes(random_number()?);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("error: threads could not be started: {}", explain(&e)))
+}
+
+impl Service {
+    /// Starts the machines' thread, and waits until it has read its data. `reached` is how clients reach the server.
+    pub fn start(start: Start, reached: String) -> Result<Service, String> {
+        // Two clusters must not make the same names and UIDs.
+        let seed = random_number()?;
+        let (ready, catalogue) = (Arc::new(AtomicBool::new(false)), Catalogue::default());
+        let shared = Shared { ready: Arc::clone(&ready), catalogue: catalogue.clone() };
+        let (to_cluster, inbox) = mpsc::channel();
+        let (alive, ended) = oneshot::channel::<()>();
+        let (started, has_started) = mpsc::channel();
+        let (from_journal, always_allow) = (to_cluster.clone(), start.always_allow);
+        let thread = std::thread::Builder::new().name("cluster".to_owned());
+        let machines = thread.spawn(move || {
+            let _alive = alive;
+            let kinds = Kinds::default();
+            let keeper = match start.data {
+                Some((dir, found)) => recover(dir, &found, &kinds, from_journal)?,
+                None => Keeper::Memory(MemoryStore::new()),
+            };
+            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
+            let nodes = (0..start.nodes).map(node).collect();
+            let (controllers, api) = (start.controllers, start.api);
+            let plan = Plan { seed, nodes, controllers, api, images: BTreeMap::new(), bootstrap };
+            let cluster = Cluster::new(plan, kinds, keeper, shared);
+            // Whoever started this thread waits for it.
+            let _ = started.send(());
+            cluster.run(&inbox)
+        });
+        let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+        if has_started.recv().is_err() {
+            // It ended before it had begun, and says why.
+            finish(machines)?;
+            unreachable!("without an error the machines begin");
+        }
+        let handler = Arc::new(Handler::new(to_cluster.clone(), catalogue, ready, reached, always_allow));
+        Ok(Service { handler, to_cluster, machines, ended })
+    }
+
+    /// Serves until SIGTERM or SIGINT comes, or the machines end. `begun` is called once signals are caught.
+    pub fn serve(
+        self,
+        runtime: &Runtime,
+        listener: TcpListener,
+        tls: ServerConfig,
+        begun: impl FnOnce(),
+    ) -> Result<Exit, String> {
+        let Service { handler, to_cluster, machines, ended } = self;
+        let served = runtime.block_on(async {
+            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            begun();
+            let stop = async {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                    _ = ended => return,
+                }
+                tracing::info!("asked to end");
+            };
+            server::serve(listener, tls, handler, stop).await;
+            Ok::<(), std::io::Error>(())
+        });
+        served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;
+        // The cluster may have ended by itself, which joining it shows.
+        let _ = to_cluster.send(Inbound::Stop);
+        finish(machines)
+    }
+}
+
+/// Waits for the cluster's thread, and tells how it ended.
+fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
+    match machines.join() {
+        Ok(ended) => ended.map(|()| Exit::Well),
+        Err(_) => Err("error: the cluster has crashed, see above; this is a bug of skeg".to_owned()),
+    }
+}
+
+/// The store as it was when the last cluster ended, and its journal, which goes on.
+fn recover(dir: DataDir, found: &Found, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+    let path = dir.path().to_owned();
+    let at = Now { mono: Mono::ZERO, wall: handler::wall() };
+    let mut codec = Codec::new(kinds.clone());
+    let recovered = DurableStore::recover(at, &mut codec, found.snapshot.as_deref(), &found.journal);
+    let Recovered { store, end, tail, replayed } =
+        recovered.map_err(|e| format!("error: {}: {e}; it is left as it is", path.display()))?;
+    if tail != Tail::Clean {
+        tracing::warn!("{}: {tail}; it was not acknowledged, and is cut off", path.display());
+    }
+    tracing::info!(dir = %path.display(), revision = store.memory().revision().0, replayed, "the data is read");
+    let journal = dir.continue_journal(end)?;
+    let room = journal.room();
+    let (jobs, inbox) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("journal".to_owned());
+    let writer = thread.spawn(move || journal.run(&inbox, &cluster));
+    writer.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+    Ok(Keeper::durable(store, jobs, room))
+}
+
+/// A number that nobody can guess.
+fn random_number() -> Result<u64, String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| format!("error: the system gives no random numbers: {e}"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// A simulated node, in one of three zones.
+fn node(n: u32) -> AgentConfig {
+    let zone = ["zone-a", "zone-b", "zone-c"][n as usize % 3];
+    let labels = [(ZONE_LABEL, zone), (REGION_LABEL, "sim")];
+    let capacity = [("cpu", "16"), ("memory", "64Gi"), ("pods", "110"), ("ephemeral-storage", "100Gi")];
+    let owned = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+    AgentConfig {
+        node_name: Rc::from(format!("node-{n}")),
+        labels: labels.into_iter().map(owned).collect(),
+        capacity: capacity.into_iter().map(owned).collect(),
+        host_ip: Rc::from(format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)),
+        ..AgentConfig::default()
+    }
+}
