@@ -46,7 +46,9 @@
 //!             match message {
 //!                 Out::Client(MANAGER, reply) => manager.handle(now, reply, &mut from_manager),
 //!                 Out::Client(..) => {}
-//!                 Out::Store(id, ask) => store.handle(now, store::In::Request(StoreClient(0), id, ask), &mut from_store),
+//!                 Out::Store(id, ask) => {
+//!                     store.handle(now, store::In::Request(StoreClient(0), id, ask), &mut from_store);
+//!                 }
 //!             }
 //!         }
 //!         for message in std::mem::take(&mut from_store) {
