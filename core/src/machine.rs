@@ -58,28 +58,6 @@ impl fmt::Debug for Mono {
 pub struct Wall(pub i64);
 
 impl Wall {
-    /// As Kubernetes' `metav1.Time` (whole seconds on the wire).
-    pub fn to_time(self) -> crate::object::Time {
-        let whole = self.0.div_euclid(1_000_000);
-        jiff::Timestamp::from_second(whole).expect("a simulated or real wall clock is within jiff's range").into()
-    }
-
-    /// As Kubernetes' `metav1.MicroTime`.
-    pub fn to_micro_time(self) -> crate::object::MicroTime {
-        let t = jiff::Timestamp::from_microsecond(self.0).expect("a wall clock is within jiff's range");
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(t)
-    }
-
-    /// From `metav1.Time`.
-    pub fn from_time(t: &crate::object::Time) -> Wall {
-        Wall(t.0.as_microsecond())
-    }
-
-    /// From `metav1.MicroTime`.
-    pub fn from_micro_time(t: &crate::object::MicroTime) -> Wall {
-        Wall(t.0.as_microsecond())
-    }
-
     /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

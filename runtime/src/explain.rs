@@ -8,7 +8,8 @@ use skeg_sim::RunOptions;
 use crate::cli::{ExplainArgs, Output};
 use crate::disk::Recording;
 use crate::progress::Progress;
-use crate::run::{crashed, emit, load};
+use crate::run::{crashed, load};
+use crate::terminal::emit;
 use crate::{Exit, drive};
 
 /// Runs, and prints what the scheduler makes of a pod then.

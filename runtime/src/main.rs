@@ -15,6 +15,7 @@ mod machine;
 mod progress;
 mod run;
 mod seeds;
+mod terminal;
 mod trace;
 #[cfg(feature = "up")]
 mod up;

@@ -53,7 +53,7 @@ impl Progress {
 
     /// Prints a line above the bar on standard output.
     pub fn print(&self, line: &str) {
-        self.bar.suspend(|| crate::run::emit(&format!("{line}\n")));
+        self.bar.suspend(|| crate::terminal::emit(&format!("{line}\n")));
     }
 
     /// Removes the bar.

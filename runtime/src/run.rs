@@ -1,6 +1,5 @@
 //! `skeg sim run`: one run.
 
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,6 +11,7 @@ use crate::cli::{Output, RunArgs};
 use crate::disk::{Recording, explain};
 use crate::drive::Crash;
 use crate::progress::Progress;
+use crate::terminal::{emit, print};
 use crate::{Exit, drive, machine, trace};
 
 /// Runs the scenario and prints the outcome.
@@ -69,26 +69,6 @@ pub fn load(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
 /// Like `load`, but reports only errors.
 pub fn load_quietly(args: &RunArgs, source: &dyn Source) -> Result<Loaded, String> {
     files::load(&args.files, source, &args.load_options()).map_err(|problems| problems.to_string())
-}
-
-/// Prints an outcome.
-pub fn print(outcome: &Outcome, output: Output, quiet: bool) {
-    emit(&match output {
-        Output::Json => serde_json::to_string(outcome).expect("an outcome is plain data") + "\n",
-        Output::Text if quiet => summary(outcome) + "\n",
-        Output::Text => report::text(outcome, machine::colour()),
-    });
-}
-
-/// Writes to standard output. A closed pipe (`| head`) is not an error: the reader has what it needs, and the exit code
-/// says the rest.
-pub fn emit(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match written {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => eprintln!("error: standard output: {}", explain(&e)),
-        Ok(()) | Err(_) => {}
-    }
 }
 
 /// An outcome in one line.

@@ -11,7 +11,8 @@ use crate::cli::{Output, RunArgs};
 use crate::disk::Recording;
 use crate::drive::Crash;
 use crate::progress::Progress;
-use crate::run::{emit, exit_of, load, load_quietly, summary};
+use crate::run::{exit_of, load, load_quietly, summary};
+use crate::terminal::emit;
 use crate::{Exit, drive, machine};
 
 /// The part of a run's outcome that is kept.

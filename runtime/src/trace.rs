@@ -19,7 +19,8 @@ use crate::cli::{DiffArgs, ReplayArgs, RunArgs};
 use crate::disk::{Files, Recording};
 use crate::drive::Crash;
 use crate::progress::Progress;
-use crate::run::{emit, exit_of, file_error, print};
+use crate::run::{exit_of, file_error};
+use crate::terminal::{emit, print};
 use crate::{Exit, drive, machine};
 
 /// Version of the format.

@@ -18,7 +18,6 @@ use crate::object::{
     Kind, Lease, NODE_LEASE_NAMESPACE, Node, Object, ObjectKey, ObjectMeta, OwnerReference, RenewTime,
 };
 use crate::random::Rng;
-use crate::read_ahead::{Step, touch, touch_shared};
 
 /// Maintains the node's Lease.
 #[derive(Debug)]
@@ -28,13 +27,13 @@ pub(super) struct NodeLease {
     /// When to act next; `None` until the node is registered.
     next: Option<Mono>,
     /// The Lease from the API's last reply.
-    lease: Option<Lease>,
+    pub(super) lease: Option<Lease>,
     /// The Lease must be read from the API before it is written.
     stale: bool,
     retry: Retry,
-    renewed: Mono,
+    pub(super) renewed: Mono,
     ids: ReqIds,
-    user: Rc<str>,
+    pub(super) user: Rc<str>,
     name: Rc<str>,
 }
 
@@ -179,20 +178,6 @@ impl NodeLease {
         if self.in_flight.take().is_some() {
             self.stale = self.lease.is_some();
             self.next = Some(now.mono + self.retry.next(rng));
-        }
-    }
-
-    /// Reads ahead the memory that the next renewal will touch.
-    #[inline]
-    pub(super) fn read_ahead(&self, step: Step) {
-        match (step, &self.lease) {
-            (Step::Cell, _) | (_, None) => {}
-            (Step::Entry, Some(_)) => touch(&self.renewed),
-            (Step::Value, Some(lease)) => {
-                touch_shared(&self.user);
-                lease.read_ahead();
-            }
-            (Step::Parts, Some(lease)) => touch_shared(&lease.meta),
         }
     }
 

@@ -20,6 +20,7 @@ mod node;
 mod pod;
 mod pods;
 mod probe;
+mod read_ahead;
 mod references;
 mod runtime;
 mod status;
@@ -40,7 +41,6 @@ use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
-use crate::read_ahead::{Step, touch};
 
 use admission::Room;
 use images::Images;
@@ -188,11 +188,6 @@ fn fork(rng: &mut Rng) -> Rng {
     Rng::from_seed(rng.next_u64())
 }
 
-fn read_ahead_bookmark(informer: &Informer, view: &View) {
-    touch(&informer.poll_timeout());
-    touch(&view.revision());
-}
-
 fn is_due(deadline: Option<Deadline>, now: Now) -> bool {
     deadline.is_some_and(|d| d.at <= now.mono)
 }
@@ -272,42 +267,10 @@ impl NodeAgent {
         [&self.view, &self.own.1]
     }
 
-    /// Reads ahead the agent's memory that the next heartbeat will touch, and that of the Lease.
-    #[inline]
-    pub fn read_ahead(&self, step: Step) {
-        if step == Step::Entry {
-            touch(&self.begun);
-        }
-        self.lease.read_ahead(step);
-    }
-
     /// The key of the Lease that the next heartbeat will renew.
     #[inline]
     pub fn lease_key(&self) -> Option<&ObjectKey> {
         self.lease.key()
-    }
-
-    /// Reads ahead the memory that a message from the API or the container runtime will touch: mainly what is read to
-    /// find the next deadline.
-    pub fn read_ahead_news(&self) {
-        touch(&self.begun);
-        touch(&self.deadline_of_others());
-        touch(&self.view.len());
-        touch(&self.pods.len());
-    }
-
-    /// Reads ahead the memory that a bookmark will touch. It is a small part of the agent, and most messages to idle
-    /// agents are bookmarks.
-    #[inline]
-    pub fn read_ahead_bookmark(&self, id: ReqId, step: Step) {
-        let own = id.part() == NODE_INFORMER;
-        match step {
-            Step::Entry => touch(&self.begun),
-            Step::Value if own => touch(&std::ptr::from_ref(&*self.own)),
-            Step::Value => read_ahead_bookmark(&self.informer, &self.view),
-            Step::Parts if own => read_ahead_bookmark(&self.own.0, &self.own.1),
-            Step::Cell | Step::Parts => {}
-        }
     }
 
     fn handle_api(&mut self, now: Now, message: FromServer, out: &mut Vec<Out>) {

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use serde_json::Value;
 
-use super::pod::set_condition;
 use super::pod_security;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
@@ -209,7 +208,7 @@ impl Deciding<'_> {
                 message: "Scheduling is blocked due to non-empty scheduling gates".into(),
                 ..PodCondition::default()
             };
-            set_condition(pod, gated, self.now);
+            pod.status_mut().set_condition_at(self.now.wall, gated);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::service_ip::Addresses;
+use super::addresses::Addresses;
 use crate::limits;
 use crate::object::{KeyMap, Kind, NameMap, Object, ObjectKey, Revision};
 use crate::read_ahead::{Step, touch_shared};

@@ -1,12 +1,10 @@
 //! Gives Events a time to live of an hour: they are put with a lease of the store that many of them share.
 
-use super::service_ip::Allocation;
-use super::write::{Commit, Deciding, Decision, Write, refused};
+use super::write::{Write, refused};
 use super::{ApiServer, Job, Out, unavailable};
 use crate::api::Status;
 use crate::limits;
 use crate::machine::{Mono, Now};
-use crate::object::Kind;
 use crate::store::{LeaseId, StoreError, StoreReply, StoreRequest};
 
 /// The store lease for new Events.
@@ -18,27 +16,14 @@ pub(super) struct EventLease {
 }
 
 impl EventLease {
-    fn now(&self, now: Now) -> Option<LeaseId> {
+    /// The lease that new events may join at this moment.
+    pub(super) fn now(&self, now: Now) -> Option<LeaseId> {
         self.current.filter(|(_, until)| now.mono < *until).map(|(lease, _)| lease)
     }
 
     /// Handles that the store no longer knows the lease.
     pub(super) fn forget(&mut self) {
         self.current = None;
-    }
-}
-
-impl Deciding<'_> {
-    /// Adds what a kind's commits need: a lease for Events, the address allocation for Services.
-    #[inline]
-    pub(super) fn finish_commit(&self, commit: Commit, kind: Kind, allocation: Allocation) -> Decision {
-        if kind != Kind::EVENT {
-            return Decision::Commit(allocation.join(commit));
-        }
-        match self.event_lease.now(self.now) {
-            Some(lease) => Decision::Commit(commit.live_by(lease)),
-            None => Decision::AwaitEventLease,
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::pod::set_condition;
 use super::update::check_precondition;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Call, Cause, Response, Status};
@@ -51,7 +50,7 @@ impl Deciding<'_> {
                 message: "Eviction API: evicting".into(),
                 ..PodCondition::default()
             };
-            set_condition(&mut last, target, self.now);
+            last.status_mut().set_condition_at(self.now.wall, target);
         }
         let mut decision = self.delete_object(key, &Object::Pod(pod.clone()), Object::Pod(last), options);
         match &mut decision {

@@ -11,6 +11,7 @@
 //!
 //! One watch covers the whole store, so that the cache is the state of the store at one revision, for all kinds.
 
+mod addresses;
 mod admission;
 mod cache;
 mod collection;

@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Response, Status};
-use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey, Pod, PodCondition, Revision, Stamp, Text};
+use crate::object::{Kind, Object, ObjectKey, PodCondition, Revision, Text};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
@@ -44,7 +43,7 @@ impl Deciding<'_> {
         bound.spec_mut().node = Some(Rc::clone(node));
         bound.status_mut().nominated_node_name = Text::EMPTY;
         let scheduled = PodCondition { type_: Text::POD_SCHEDULED, status: Text::TRUE, ..PodCondition::default() };
-        set_condition(&mut bound, scheduled, self.now);
+        bound.status_mut().set_condition_at(self.now.wall, scheduled);
         let old = Object::Pod(pod.clone());
         let mut commit = Commit::replace(key, &old, Object::Pod(bound));
         commit.response = Response::Done { rv: Revision(0) };
@@ -59,12 +58,4 @@ fn conflict(key: &ObjectKey, why: &str) -> Status {
         "pods/binding".clone_into(&mut details.kind);
     }
     status
-}
-
-/// Sets a condition; its transition time changes only if its status does.
-pub(super) fn set_condition(pod: &mut Pod, mut condition: PodCondition, now: Now) {
-    let status = pod.status_mut();
-    let old = status.condition(&condition.type_).filter(|old| old.status == condition.status);
-    condition.last_transition_time = old.map_or(Stamp::of(now.wall), |old| old.last_transition_time);
-    status.set_condition(condition);
 }

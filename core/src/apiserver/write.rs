@@ -11,6 +11,7 @@ use serde_json::Value;
 use smallvec::smallvec;
 
 use super::cache::object_of;
+use super::service_ip::Allocation;
 use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
 use crate::api::{Call, ReqId, Request, Response, Status};
 use crate::limits;
@@ -161,6 +162,18 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
+    /// Adds what a kind's commits need: a lease for Events, the address allocation for Services.
+    #[inline]
+    pub(super) fn finish_commit(&self, commit: Commit, kind: Kind, allocation: Allocation) -> Decision {
+        if kind != Kind::EVENT {
+            return Decision::Commit(allocation.join(commit));
+        }
+        match self.event_lease.now(self.now) {
+            Some(lease) => Decision::Commit(commit.live_by(lease)),
+            None => Decision::AwaitEventLease,
+        }
+    }
+
     /// The description of a kind.
     pub(super) fn info(&self, kind: Kind) -> KindRef {
         self.config.kinds.info(kind)

@@ -5,10 +5,18 @@ use std::rc::Rc;
 
 use super::{Change, Index, Informer, InformerConfig, View, Views};
 use crate::api::{FromServer, ToServer};
-use crate::controllers::Watched;
 use crate::machine::{Deadline, Now};
 use crate::object::{FieldSelector, Kind, Revision, Selector};
 use crate::random::{Rng, mix};
+
+/// A kind that a reader uses, and the indexes that it needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// The kind.
+    pub kind: Kind,
+    /// Indexes to maintain.
+    pub indexes: &'static [Index],
+}
 
 /// Shared informers and their views. Each informer is one part of the connection; parts are numbered from a given first
 /// part.

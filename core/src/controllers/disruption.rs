@@ -10,9 +10,9 @@ use k8s_openapi::api::policy::v1::{self as policy_v1, PodDisruptionBudgetStatus}
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Controller, EventNote, Plan, Watched, Write};
+use super::{Controller, EventNote, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::limits;
 use crate::machine::{Now, Wall};
 use crate::object::{

@@ -11,9 +11,9 @@ use super::service_backends::{
     Family, HEADLESS_LABEL, can_back, endpoint_hostname, families, is_headless, is_managed, pod_address, selected_pods,
     services_of_pod, target_port, target_ref,
 };
-use super::{Controller, Plan, Watched, Write};
+use super::{Controller, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Endpoints, Kind, Object, ObjectKey, ObjectMeta, Pod, Service, is_pod_ready};

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{Controller, Plan, Watched, Write};
-use crate::client::{Change, Views};
+use super::{Controller, Plan, Write};
+use crate::client::{Change, Views, Watched};
 use crate::limits;
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Event, Kind, ObjectKey};

@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Controller, Plan, Watched, Write};
+use super::{Controller, Plan, Write};
 use crate::api::{Propagation, Subresource};
-use crate::client::{Change, Index, View, Views};
+use crate::client::{Change, Index, View, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Dynamic, Kind, Kinds, Object, ObjectKey, ObjectMeta, OwnerReference, Revision};

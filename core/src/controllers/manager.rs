@@ -3,12 +3,14 @@
 //! What comes in: messages from the server. What goes out: requests. Never lets a controller write without current
 //! leadership. Never lets a controller continue with state from an earlier term.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Controller;
+use super::node_lifecycle::NodeLifecycleController;
+use super::{Controller, Mandate, Runner, Turn};
 use crate::api::{FromServer, ToServer};
-use crate::client::{Change, Elector, Informers, Mandate, Runner, View};
+use crate::client::{Change, Elector, Informers, View};
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Kinds, ObjectKey, Revision};
 use crate::random::{Rng, mix};
@@ -187,7 +189,13 @@ impl ControllerManager {
         for group in &self.groups {
             let Some(informer) = group.informers.kinds().position(|of| of == kind) else { continue };
             group.informers.views().view(kind).read_ahead(keys, step);
-            group.readers[informer].iter().for_each(|index| self.runners[*index].read_ahead(keys, step));
+            for index in &group.readers[informer] {
+                // The only controller that notes every heartbeat.
+                let controller: &dyn Any = self.runners[*index].controller();
+                if let Some(lifecycle) = controller.downcast_ref::<NodeLifecycleController>() {
+                    lifecycle.read_ahead(keys, step);
+                }
+            }
         }
     }
 
@@ -227,7 +235,8 @@ impl ControllerManager {
     fn step_all(&mut self, now: Now, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
         self.groups.iter_mut().for_each(|group| group.informers.handle_timeout(now, out));
         for ((runner, group), deadline) in self.runners.iter_mut().zip(&self.group_of).zip(&mut self.deadlines) {
-            runner.handle_timeout(now, &mut self.groups[*group].informers, mandate, out);
+            let informers = &mut self.groups[*group].informers;
+            runner.handle_timeout(&mut Turn { now, informers, mandate, out });
             *deadline = runner.poll_timeout();
         }
         self.waiting = self.runners.iter().map(Runner::waits).collect();
@@ -266,7 +275,7 @@ impl ControllerManager {
     fn tell(&mut self, now: Now, index: usize, input: &FromServer, out: &mut Vec<ToServer>) {
         let mandate = self.settle(now, out);
         let informers = &mut self.groups[self.group_of[index]].informers;
-        self.runners[index].handle(now, input, informers, mandate.as_ref(), out);
+        self.runners[index].handle(&mut Turn { now, informers, mandate: mandate.as_ref(), out }, input);
         self.after(now, index, out);
     }
 
@@ -345,7 +354,8 @@ impl ControllerManager {
         let mut mandate = self.settle(now, out);
         for index in runners {
             let informers = &mut self.groups[group].informers;
-            if self.runners[*index].news(now, kind, changes, informers, mandate.as_ref(), out) {
+            let mut turn = Turn { now, informers, mandate: mandate.as_ref(), out };
+            if self.runners[*index].news(&mut turn, kind, changes) {
                 self.after(now, *index, out);
                 mandate = self.settle(now, out);
             }
@@ -404,7 +414,7 @@ impl ControllerManager {
         for index in 0..self.runners.len() {
             if self.deadlines[index].is_some_and(|d| d.at <= now.mono) {
                 let informers = &mut self.groups[self.group_of[index]].informers;
-                self.runners[index].handle_timeout(now, informers, mandate.as_ref(), out);
+                self.runners[index].handle_timeout(&mut Turn { now, informers, mandate: mandate.as_ref(), out });
                 self.after(now, index, out);
                 mandate = self.settle(now, out);
             }

@@ -1,7 +1,7 @@
 //! Controllers: nearly pure functions from a view to a plan, run by one generic runner.
 //!
 //! A controller declares which kinds it reads, maps a change to keys, and plans the writes for a key. It never sends
-//! anything: the runner in [`client`](crate::client) owns the queue, the back-off, the writes in flight and the
+//! anything: the [`Runner`] owns the queue, the back-off, the writes in flight and the
 //! read-your-writes check. Controllers never call each other; they interact only through the store.
 
 mod availability;
@@ -21,6 +21,7 @@ mod garbage_collector;
 mod hash;
 mod history;
 mod job;
+mod journal;
 mod manager;
 mod namespace;
 mod node_lifecycle;
@@ -28,6 +29,7 @@ mod plan;
 mod pod_gc;
 pub mod replica_set;
 pub mod rolling_update;
+mod runner;
 mod service_account;
 mod service_backends;
 mod stateful_set;
@@ -39,7 +41,8 @@ pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
 pub use manager::{ControllerManager, ManagerConfig};
-pub use plan::{Controller, EventNote, Plan, Watched, Write};
+pub use plan::{Controller, EventNote, Plan, Write};
+pub use runner::{Mandate, Runner, Turn};
 
 /// All controllers, in the order in which the manager runs them.
 pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {

@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{self as core_v1, NamespaceCondition};
 
-use super::{Controller, EventNote, Plan, Watched, Write};
+use super::{Controller, EventNote, Plan, Write};
 use crate::api::{Status, Subresource};
-use crate::client::{Change, Views};
+use crate::client::{Change, Views, Watched};
 use crate::machine::{Now, Wall};
 use crate::object::{Kind, Kinds, Namespace, ObjectKey};
 

@@ -1,26 +1,17 @@
 //! The interface of a controller, and the plans that it returns.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::api::{Patch, Propagation, Status, Subresource};
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, KindInfo, Obj, Object, ObjectKey, Resource, Revision};
-use crate::read_ahead::Step;
-
-/// A kind that a controller reads, and the indexes that it uses.
-#[derive(Clone, Copy, Debug)]
-pub struct Watched {
-    /// The kind.
-    pub kind: Kind,
-    /// Indexes to maintain.
-    pub indexes: &'static [Index],
-}
 
 /// A controller: it decides and never acts.
-pub trait Controller {
+pub trait Controller: Any {
     /// Kubernetes' name of the controller, for events and traces, such as `deployment-controller`.
     fn name(&self) -> &'static str;
 
@@ -36,10 +27,6 @@ pub trait Controller {
     /// Observes a change of a watched kind; called before `keys`, once for each change. For caches that make a scan
     /// unnecessary and for recording when something was seen. It must not make decisions.
     fn observe(&mut self, _change: &Change, _now: Now) {}
-
-    /// Reads ahead the memory that [`observe`](Self::observe) will touch for changes of these objects; see
-    /// [`crate::read_ahead`].
-    fn read_ahead(&self, _keys: &[&ObjectKey], _step: Step) {}
 
     /// Adds the keys that a change affects. `views` already show the change.
     fn keys(&self, change: &Change, views: &Views, keys: &mut Vec<ObjectKey>);

@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{Controller, Plan, Watched, Write};
+use super::{Controller, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{

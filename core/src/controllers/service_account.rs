@@ -1,7 +1,7 @@
 //! The service account controller: every active namespace has a ServiceAccount named `default`.
 
-use super::{Controller, Plan, Watched, Write};
-use crate::client::{Change, Views};
+use super::{Controller, Plan, Write};
+use crate::client::{Change, Views, Watched};
 use crate::machine::Now;
 use crate::object::{Kind, ObjectKey, ObjectMeta, ServiceAccount};
 use k8s_openapi::api::core::v1 as core_v1;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1 as batch_v1;
 
 use super::job::is_finished;
-use super::{Controller, Plan, Watched, Write};
+use super::{Controller, Plan, Write};
 use crate::api::Propagation;
-use crate::client::{Change, Views};
+use crate::client::{Change, Views, Watched};
 use crate::machine::{Now, Wall};
 use crate::object::{Kind, ObjectKey};
 

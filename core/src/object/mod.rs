@@ -41,6 +41,7 @@ pub mod structural;
 mod table;
 mod template;
 mod text;
+mod time;
 pub mod validation;
 
 use std::borrow::Cow;

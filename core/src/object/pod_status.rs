@@ -175,6 +175,13 @@ impl PodStatus {
         self.conditions.iter().find(|c| c.type_ == *type_)
     }
 
+    /// Sets a condition at this time, which is when it last changed if its status is another than before.
+    pub fn set_condition_at(&mut self, now: Wall, mut condition: PodCondition) {
+        let old = self.condition(&condition.type_).filter(|old| old.status == condition.status);
+        condition.last_transition_time = old.map_or(Stamp::of(now), |old| old.last_transition_time);
+        self.set_condition(condition);
+    }
+
     /// Puts a condition in place of the one of its type, or at the end.
     pub fn set_condition(&mut self, condition: PodCondition) {
         match self.conditions.iter_mut().find(|c| c.type_ == condition.type_) {

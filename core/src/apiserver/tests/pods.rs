@@ -147,7 +147,7 @@ fn ready_pod(c: &mut Cluster, name: &str, ready: bool) -> Object {
     let p = made.get_mut::<k8s_openapi::api::core::v1::Pod>().unwrap();
     let status = if ready { Text::TRUE } else { Text::FALSE };
     let condition = PodCondition { type_: Text::READY, status, ..PodCondition::default() };
-    crate::apiserver::pod::set_condition(p, condition, c.now);
+    p.status_mut().set_condition_at(c.now.wall, condition);
     c.update_status(made).unwrap()
 }
 

@@ -17,10 +17,10 @@ use std::time::Duration;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, History, POD_REVISION_LABEL, Recorded};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{DaemonSet, Kind, Node, Object, ObjectKey, Pod, Selector, Templated, is_mere_report};

@@ -20,9 +20,9 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 pub use rollback::rollback_patch;
 
 use crate::api::{Reason, Subresource};
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::machine::Now;
 use crate::object::{Deployment, Kind, Object, ObjectKey, ReplicaSet, Selector, controller_of};
 

@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::machine::{Mono, Now};
 use crate::object::{Job, Kind, Object, ObjectKey, Pod, PodPhase, Selector, Templated, controller_of, is_pod_active};
 

@@ -17,9 +17,9 @@ use std::rc::Rc;
 use k8s_openapi::api::coordination::v1 as coordination_v1;
 use k8s_openapi::api::core::v1::{self as core_v1, Taint};
 
-use super::{Controller, EventNote, Plan, Watched, Write};
+use super::{Controller, EventNote, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{
@@ -75,6 +75,15 @@ impl Default for NodeLifecycleController {
     }
 }
 
+impl NodeLifecycleController {
+    /// Reads what [`observe`](Controller::observe) will touch for news of these Leases.
+    pub(super) fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
+        for key in keys {
+            self.beats.read_ahead(key, step);
+        }
+    }
+}
+
 impl Controller for NodeLifecycleController {
     fn name(&self) -> &'static str {
         "node-controller"
@@ -107,12 +116,6 @@ impl Controller for NodeLifecycleController {
                 if is_mere_report(old, new) && self.hears(&change.key, old, new, now.mono) => {}
             (Some(Object::Node(_)), _) | (_, Some(Object::Node(_))) => drop(self.touched.insert(change.key.clone())),
             _ => {}
-        }
-    }
-
-    fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
-        for key in keys {
-            self.beats.read_ahead(key, step);
         }
     }
 

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned, controller_ref};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{

@@ -16,10 +16,10 @@ mod update;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views};
+use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, HASH_LABEL, History, POD_REVISION_LABEL, Recorded};
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::machine::Now;
 use crate::object::{
     ControllerRevision, Kind, Object, ObjectKey, Pod, PodPhase, Selector, StatefulSet, Templated, is_pod_ready,

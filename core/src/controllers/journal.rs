@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::Views;
-use crate::controllers::Write;
+use super::Write;
+use crate::client::Views;
 use crate::limits;
 use crate::machine::Mono;
 use crate::object::{Kind, ObjectKey, Revision};

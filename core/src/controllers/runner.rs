@@ -16,17 +16,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::journal::{Journal, Verdict};
-use super::{Change, Informers, Queue, Recorder, View, Views};
+use super::{Controller, EventNote, Plan, Write};
 use crate::api::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Precondition, Reason, ReqId, ReqIds, Request, Response,
     Status, ToServer, WriteOptions,
 };
-use crate::controllers::{Controller, EventNote, Plan, Watched, Write};
+use crate::client::{Change, Informers, Queue, Recorder, View, Views, Watched};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
-use crate::read_ahead::Step;
 
 /// Length of a generated name's suffix (apiserver `names.randomLength`).
 const SUFFIX_LETTERS: usize = 5;
@@ -46,6 +45,19 @@ impl Mandate {
     fn term(&self) -> Revision {
         self.fence.as_ref().map_or(Revision(0), |f| f.epoch)
     }
+}
+
+/// What a runner is given whenever it is called.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time.
+    pub now: Now,
+    /// The informers that it shares with other runners.
+    pub informers: &'a mut Informers,
+    /// Leave to write at this moment.
+    pub mandate: Option<&'a Mandate>,
+    /// Where its requests go.
+    pub out: &'a mut Vec<ToServer>,
 }
 
 /// The stage of a request in flight.
@@ -170,9 +182,9 @@ impl Runner {
         also
     }
 
-    /// Reads ahead the memory that changes of these objects will touch.
-    pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
-        self.controller.read_ahead(keys, step);
+    /// Its controller, to look at.
+    pub(super) fn controller(&self) -> &dyn Controller {
+        &*self.controller
     }
 
     /// Whether any key waits to see one of its own writes, of whatever kind.
@@ -191,49 +203,34 @@ impl Runner {
     }
 
     /// Handles a message from the server.
-    pub fn handle(
-        &mut self,
-        now: Now,
-        input: &FromServer,
-        informers: &mut Informers,
-        mandate: Option<&Mandate>,
-        out: &mut Vec<ToServer>,
-    ) {
-        self.check_term(now, mandate);
+    pub fn handle(&mut self, turn: &mut Turn<'_>, input: &FromServer) {
+        self.check_term(turn);
         match input {
             FromServer::Reply(id, result) => match id.part().checked_sub(self.first_part) {
-                Some(0) => self.take_reply(now, *id, result, informers.views(), mandate, out),
-                Some(1) => self.recorder.handle(now, input, out),
+                Some(0) => self.take_reply(turn, *id, result),
+                Some(1) => self.recorder.handle(turn.now, input, turn.out),
                 Some(_) | None => {}
             },
             FromServer::Watch(..) => {}
             FromServer::Disconnected => {
-                self.recorder.handle(now, input, out);
+                self.recorder.handle(turn.now, input, turn.out);
                 let lost = std::mem::take(&mut self.requests);
-                lost.into_values().for_each(|sent| self.unknown_outcome(now, sent));
+                lost.into_values().for_each(|sent| self.unknown_outcome(turn.now, sent));
             }
         }
-        self.pump(now, informers, mandate, out);
+        self.pump(turn);
     }
 
     /// Handles changes in the view of a kind: queues the affected keys and processes them. Returns whether there was
     /// anything to process; if not, no deadline has moved.
     #[inline]
-    pub fn news(
-        &mut self,
-        now: Now,
-        kind: Kind,
-        changes: &[Change],
-        informers: &mut Informers,
-        mandate: Option<&Mandate>,
-        out: &mut Vec<ToServer>,
-    ) -> bool {
-        self.check_term(now, mandate);
+    pub fn news(&mut self, turn: &mut Turn<'_>, kind: Kind, changes: &[Change]) -> bool {
+        self.check_term(turn);
         let is_watched = self.watches(kind);
-        let (queue, views) = (&mut self.queue, informers.views());
+        let (queue, views) = (&mut self.queue, turn.informers.views());
         for change in changes {
             if is_watched {
-                self.controller.observe(change, now);
+                self.controller.observe(change, turn.now);
                 self.controller.keys(change, views, &mut self.keys);
                 if !self.keys.is_empty() {
                     self.keys.drain(..).for_each(|key| queue.add(key));
@@ -246,21 +243,16 @@ impl Runner {
         }
         let stirred = !self.queue.is_empty() || self.catch_up.is_some();
         if stirred {
-            self.pump(now, informers, mandate, out);
+            self.pump(turn);
         }
         stirred
     }
 
     /// Does what is due at `now`.
-    pub fn handle_timeout(
-        &mut self,
-        now: Now,
-        informers: &mut Informers,
-        mandate: Option<&Mandate>,
-        out: &mut Vec<ToServer>,
-    ) {
-        self.check_term(now, mandate);
-        self.recorder.handle_timeout(now, out);
+    pub fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
+        self.check_term(turn);
+        let now = turn.now;
+        self.recorder.handle_timeout(now, turn.out);
         while let Some(entry) = self.requests.first_entry() {
             if entry.get().until > now.mono {
                 break;
@@ -269,14 +261,15 @@ impl Runner {
             self.unknown_outcome(now, sent);
         }
         for kind in self.journal.overdue(now.mono) {
-            informers.relist(now, kind, None, out);
+            turn.informers.relist(now, kind, None, turn.out);
         }
         self.queue.advance(now.mono);
         // Either the initial lists are not complete or there is no mandate, so there is nothing to relist yet.
-        if self.catch_up.is_some_and(|at| at <= now.mono) && (mandate.is_none() || !self.is_synced(informers.views())) {
+        let has_begun = turn.mandate.is_some() && self.is_synced(turn.informers.views());
+        if self.catch_up.is_some_and(|at| at <= now.mono) && !has_begun {
             self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
         }
-        self.pump(now, informers, mandate, out);
+        self.pump(turn);
     }
 
     /// When `handle_timeout` is next needed.
@@ -314,13 +307,13 @@ impl Runner {
     }
 
     /// Asserts that the state belongs to the mandate's term, or starts the term.
-    fn check_term(&mut self, now: Now, mandate: Option<&Mandate>) {
-        let Some(mandate) = mandate else { return };
+    fn check_term(&mut self, turn: &Turn<'_>) {
+        let Some(mandate) = turn.mandate else { return };
         match self.term {
             Some(term) => assert_eq!(term, mandate.term(), "a runner is reset between two terms"),
             None => {
                 self.term = Some(mandate.term());
-                self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
+                self.catch_up = Some(turn.now.mono + limits::CATCH_UP_PATIENCE);
             }
         }
     }
@@ -334,52 +327,46 @@ impl Runner {
     }
 
     /// Processes queued keys, as many at a time as there are workers.
-    fn pump(&mut self, now: Now, informers: &mut Informers, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
-        let Some(mandate) = mandate else { return };
+    fn pump(&mut self, turn: &mut Turn<'_>) {
+        let Some(mandate) = turn.mandate else { return };
         if self.queue.is_empty() && self.catch_up.is_none() {
             return;
         }
-        if !self.is_synced(informers.views()) || !self.is_caught_up(now, informers, mandate, out) {
+        if !self.is_synced(turn.informers.views()) || !self.is_caught_up(turn, mandate.term()) {
             return;
         }
         while self.running.len() < limits::CONTROLLER_WORKERS {
             let Some(key) = self.queue.pop() else { break };
-            self.work(now, key, informers.views(), mandate, out);
+            self.work(turn, key);
         }
     }
 
     /// Whether the views show everything that was written before this term. Writes of an earlier leader are fenced off
     /// from the start of the term, so a view at the term's revision misses none of them.
-    fn is_caught_up(
-        &mut self,
-        now: Now,
-        informers: &mut Informers,
-        mandate: &Mandate,
-        out: &mut Vec<ToServer>,
-    ) -> bool {
+    fn is_caught_up(&mut self, turn: &mut Turn<'_>, term: Revision) -> bool {
         let Some(until) = self.catch_up else { return true };
-        let term = mandate.term();
-        let behind: Vec<Kind> =
-            self.watched(informers.views()).filter(|v| v.revision() < term).map(View::kind).collect();
+        let views = turn.informers.views();
+        let behind: Vec<Kind> = self.watched(views).filter(|v| v.revision() < term).map(View::kind).collect();
         if behind.is_empty() {
             self.catch_up = None;
             return true;
         }
-        if until <= now.mono {
-            self.catch_up = Some(now.mono + limits::OWN_WRITES_PATIENCE);
-            behind.into_iter().for_each(|kind| informers.relist(now, kind, Some(term), out));
+        if until <= turn.now.mono {
+            self.catch_up = Some(turn.now.mono + limits::OWN_WRITES_PATIENCE);
+            behind.into_iter().for_each(|kind| turn.informers.relist(turn.now, kind, Some(term), turn.out));
         }
         false
     }
 
-    fn work(&mut self, now: Now, key: ObjectKey, views: &Views, mandate: &Mandate, out: &mut Vec<ToServer>) {
-        let (plan, resolving) = match self.journal.judge(now.mono, views, &key) {
+    fn work(&mut self, turn: &mut Turn<'_>, key: ObjectKey) {
+        let views = turn.informers.views();
+        let (plan, resolving) = match self.journal.judge(turn.now.mono, views, &key) {
             Verdict::Wait => {
                 self.queue.done(&key);
                 return;
             }
             Verdict::Resolve(writes) => (Plan { writes, ..Plan::default() }, true),
-            Verdict::Go => (self.controller.reconcile(views, &key, now), false),
+            Verdict::Go => (self.controller.reconcile(views, &key, turn.now), false),
         };
         plan.wake.into_iter().for_each(|woken| self.queue.add(woken));
         let execution = Execution {
@@ -395,51 +382,43 @@ impl Runner {
         };
         let known = self.running.insert(key.clone(), execution);
         assert!(known.is_none(), "a key is worked on by one worker at a time");
-        self.proceed(now, &key, Some(mandate), out);
+        self.proceed(turn, &key);
     }
 
     /// Sends the next group of writes, or ends the execution.
-    fn proceed(&mut self, now: Now, key: &ObjectKey, mandate: Option<&Mandate>, out: &mut Vec<ToServer>) {
+    fn proceed(&mut self, turn: &mut Turn<'_>, key: &ObjectKey) {
         let execution = self.running.get_mut(key).expect("whoever proceeds is running");
         if execution.outstanding > 0 {
             return;
         }
         if execution.failed || execution.next == execution.writes.len() {
-            self.finish(now, key, out);
+            self.finish(turn.now, key, turn.out);
             return;
         }
-        let Some(mandate) = mandate else {
+        let Some(mandate) = turn.mandate else {
             // No longer the leader; the owner will reset this runner.
             return;
         };
         let group = next_group(execution);
         for index in group {
-            self.send(now, key, index, mandate, out);
+            self.send(turn, key, index, mandate);
         }
     }
 
-    fn send(&mut self, now: Now, key: &ObjectKey, index: usize, mandate: &Mandate, out: &mut Vec<ToServer>) {
+    fn send(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, index: usize, mandate: &Mandate) {
         let execution = self.running.get(key).expect("whoever sends is running");
         let write = execution.writes[index].clone();
         let (call, stage) = self.call(key, write);
-        self.transmit(now, key.clone(), index, stage, call, mandate, out);
+        let until = turn.now.mono + limits::REQUEST_TIMEOUT;
+        self.transmit(turn, Sent { key: key.clone(), index, stage, until }, call, mandate);
     }
 
-    fn transmit(
-        &mut self,
-        now: Now,
-        key: ObjectKey,
-        index: usize,
-        stage: Stage,
-        call: Call,
-        mandate: &Mandate,
-        out: &mut Vec<ToServer>,
-    ) {
+    fn transmit(&mut self, turn: &mut Turn<'_>, sent: Sent, call: Call, mandate: &Mandate) {
         let id = self.ids.next();
         let request = Request { user: Rc::clone(&self.user), fence: mandate.fence.clone(), call };
-        out.push(ToServer::Request(id, Box::new(request)));
-        self.running.get_mut(&key).expect("whoever sends is running").outstanding += 1;
-        self.requests.insert(id, Sent { key, index, stage, until: now.mono + limits::REQUEST_TIMEOUT });
+        turn.out.push(ToServer::Request(id, Box::new(request)));
+        self.running.get_mut(&sent.key).expect("whoever sends is running").outstanding += 1;
+        self.requests.insert(id, sent);
     }
 
     /// Makes the API call of a write; generates a name for a child that has none.
@@ -487,18 +466,10 @@ impl Runner {
         (ObjectKey::new(object.kind(), object.namespace(), &name), false)
     }
 
-    fn take_reply(
-        &mut self,
-        now: Now,
-        id: ReqId,
-        result: &Result<Response, Status>,
-        views: &Views,
-        mandate: Option<&Mandate>,
-        out: &mut Vec<ToServer>,
-    ) {
+    fn take_reply(&mut self, turn: &mut Turn<'_>, id: ReqId, result: &Result<Response, Status>) {
         let Some(sent) = self.requests.remove(&id) else { return };
         if matches!(result, Err(status) if status.is_unknown_outcome()) {
-            self.unknown_outcome(now, sent);
+            self.unknown_outcome(turn.now, sent);
             return;
         }
         let Sent { key, index, stage, .. } = sent;
@@ -507,45 +478,39 @@ impl Runner {
             (Stage::Write { .. }, Ok(Response::List { items, rest, .. })) => {
                 let remaining = rest.as_ref().and_then(|rest| rest.remaining).unwrap_or(0);
                 let left = items.first().map(|first| (first.info(), items.len() as u64 + remaining));
-                self.expect_empty(now, &key, index, left, views, out);
+                self.expect_empty(turn, &key, index, left);
             }
-            (Stage::Write { .. }, Ok(response)) => self.succeeded(now, &key, index, response, views, out),
+            (Stage::Write { .. }, Ok(response)) => self.succeeded(turn, &key, index, response),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
-                match mandate {
+                match turn.mandate {
                     Some(mandate) => {
                         let call = Call::Get { key: child.clone(), rv: None };
-                        self.transmit(now, key, index, Stage::Confirm { child }, call, mandate, out);
+                        let until = turn.now.mono + limits::REQUEST_TIMEOUT;
+                        let sent = Sent { key, index, stage: Stage::Confirm { child }, until };
+                        self.transmit(turn, sent, call, mandate);
                         return;
                     }
                     None => self.remember(&key, index, Some(child)),
                 }
             }
-            (Stage::Write { .. }, Err(status)) => self.failed(now, &key, index, status, views, out),
+            (Stage::Write { .. }, Err(status)) => self.failed(turn, &key, index, status),
             (Stage::Confirm { .. }, Ok(response)) if self.is_own_child(&key, index, response) => {
-                self.succeeded(now, &key, index, response, views, out);
+                self.succeeded(turn, &key, index, response);
             }
             // The name belongs to another object by coincidence; the next attempt uses another name.
             (Stage::Confirm { .. }, Ok(_)) => self.remember(&key, index, None),
             (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
         }
-        self.proceed(now, &key, mandate, out);
+        self.proceed(turn, &key);
     }
 
     /// Handles the reply to a [`Write::ExpectEmpty`].
-    fn expect_empty(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        index: usize,
-        left: Option<(&KindInfo, u64)>,
-        views: &Views,
-        out: &mut Vec<ToServer>,
-    ) {
+    fn expect_empty(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, index: usize, left: Option<(&KindInfo, u64)>) {
         let expected = matches!(self.running[key].writes[index], Write::ExpectEmpty { .. });
         assert!(expected, "only an expectation is answered by a list");
         if let Some((of, count)) = left {
             let status = Write::not_empty(of, count);
-            self.failed(now, key, index, &status, views, out);
+            self.failed(turn, key, index, &status);
         }
     }
 
@@ -558,15 +523,8 @@ impl Runner {
         wanted.meta().generate_name == found.meta().generate_name && owner(wanted) == owner(found)
     }
 
-    fn succeeded(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        index: usize,
-        response: &Response,
-        views: &Views,
-        out: &mut Vec<ToServer>,
-    ) {
+    fn succeeded(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, index: usize, response: &Response) {
+        let views = turn.informers.views();
         let write = &self.running[key].writes[index];
         let (object, rv) = match response {
             Response::Object(object) => (Some(object), object.rv()),
@@ -575,19 +533,12 @@ impl Runner {
         };
         self.journal.wrote(views, key, write_kind(write), rv);
         if let Some(note) = self.controller.succeeded(views, key, write, object) {
-            self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+            self.recorder.record(turn.now, &note.about, note.warning, note.reason, &note.message, turn.out);
         }
     }
 
-    fn failed(
-        &mut self,
-        now: Now,
-        key: &ObjectKey,
-        index: usize,
-        status: &Status,
-        views: &Views,
-        out: &mut Vec<ToServer>,
-    ) {
+    fn failed(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, index: usize, status: &Status) {
+        let views = turn.informers.views();
         let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
         let write = &execution.writes[index];
         match (write, status.reason) {
@@ -604,7 +555,7 @@ impl Runner {
                 execution.failed = true;
                 execution.retry_after = execution.retry_after.max(retry_after(status));
                 if let Some(note) = self.controller.failed(views, key, write, status) {
-                    self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+                    self.recorder.record(turn.now, &note.about, note.warning, note.reason, &note.message, turn.out);
                 }
             }
         }
@@ -716,10 +667,10 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{Mandate, Runner};
+    use super::{Mandate, Runner, Turn};
     use crate::api::{Call, FromServer, ReqId, Response, Status, ToServer, WatchEvent};
-    use crate::client::{Change, Informers, Views};
-    use crate::controllers::{Controller, Plan, Watched, Write};
+    use crate::client::{Change, Informers, Views, Watched};
+    use crate::controllers::{Controller, Plan, Write};
     use crate::machine::{Deadline, Now};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use crate::random::Rng;
@@ -794,10 +745,16 @@ mod tests {
             if is_news {
                 let mut changes = Vec::new();
                 let kind = self.informers.handle(self.now, 0, &input, &mut self.out, &mut changes);
-                let (now, informers) = (self.now, &mut self.informers);
-                self.runner.news(now, kind, &changes, informers, Some(&mandate), &mut self.out);
+                self.turn(Some(&mandate), |runner, turn| {
+                    runner.news(turn, kind, &changes);
+                });
             }
-            self.runner.handle(self.now, &input, &mut self.informers, Some(&mandate), &mut self.out);
+            self.turn(Some(&mandate), |runner, turn| runner.handle(turn, &input));
+        }
+
+        fn turn(&mut self, mandate: Option<&Mandate>, act: impl FnOnce(&mut Runner, &mut Turn<'_>)) {
+            let mut turn = Turn { now: self.now, informers: &mut self.informers, mandate, out: &mut self.out };
+            act(&mut self.runner, &mut turn);
         }
 
         fn due(&self) -> Option<Deadline> {
@@ -808,7 +765,7 @@ mod tests {
             self.now.mono = self.now.mono.max(self.due().unwrap().at);
             self.informers.handle_timeout(self.now, &mut self.out);
             let mandate = Mandate { fence: None };
-            self.runner.handle_timeout(self.now, &mut self.informers, Some(&mandate), &mut self.out);
+            self.turn(Some(&mandate), Runner::handle_timeout);
         }
 
         /// The calls that were sent, except watches, whose ids are recorded.
@@ -922,12 +879,12 @@ mod tests {
         let (id, call) = b.requests().remove(0);
         let Call::Create { object, .. } = call else { panic!() };
         let reply = FromServer::Reply(id, Ok(Response::Object(object)));
-        b.runner.handle(b.now, &reply, &mut b.informers, None, &mut b.out);
+        b.turn(None, |runner, turn| runner.handle(turn, &reply));
         assert!(b.requests().is_empty());
         b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]] }), b.informers.views());
-        b.runner.handle_timeout(b.now, &mut b.informers, None, &mut b.out);
+        b.turn(None, Runner::handle_timeout);
         assert!(b.requests().is_empty());
-        b.runner.handle_timeout(b.now, &mut b.informers, Some(&Mandate { fence: None }), &mut b.out);
+        b.turn(Some(&Mandate { fence: None }), Runner::handle_timeout);
         assert_eq!(b.requests().len(), 1);
     }
 }
