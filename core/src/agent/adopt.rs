@@ -55,7 +55,7 @@ impl PodState {
         self.reconcile_sandbox(found.sandboxes, ctx);
         let mut seen: Vec<Option<ContainerInfo>> = self.containers.iter().map(|_| None).collect();
         for info in found.containers {
-            if self.sandbox.as_ref() != Some(&info.sandbox) {
+            if self.sandbox.id.as_ref() != Some(&info.sandbox) {
                 continue;
             }
             let Some(i) = self.containers.iter().position(|c| *c.name == *info.name) else { continue };
@@ -64,7 +64,7 @@ impl PodState {
             }
         }
         let any_main = self.containers.iter().zip(&seen).any(|(c, s)| c.role == Role::Main && s.is_some());
-        self.initialized |= any_main && self.sandbox_life == SandboxLife::Ready;
+        self.initialized |= any_main && self.sandbox.life == SandboxLife::Ready;
         for (i, info) in seen.into_iter().enumerate() {
             self.reconcile_container(i, info, ctx);
         }
@@ -72,33 +72,33 @@ impl PodState {
     }
 
     fn reconcile_sandbox(&mut self, sandboxes: Vec<SandboxInfo>, ctx: &mut Ctx<'_>) {
-        let ours = sandboxes.iter().position(|s| Some(&s.id) == self.sandbox.as_ref());
+        let ours = sandboxes.iter().position(|s| Some(&s.id) == self.sandbox.id.as_ref());
         let chosen = ours.or_else(|| sandboxes.iter().position(|s| s.ready)).or(sandboxes.len().checked_sub(1));
         let mut strays = sandboxes;
         let chosen = chosen.map(|at| strays.remove(at));
-        self.strays = strays.into_iter().map(|s| (s.id, !s.ready)).collect();
+        self.sandbox.strays = strays.into_iter().map(|s| (s.id, !s.ready)).collect();
         let Some(chosen) = chosen else {
-            if self.sandbox.is_some() || self.sandbox_life != SandboxLife::None {
+            if self.sandbox.id.is_some() || self.sandbox.life != SandboxLife::None {
                 self.forget_sandbox(ctx);
             }
             return;
         };
-        if self.sandbox.as_ref() != Some(&chosen.id) {
+        if self.sandbox.id.as_ref() != Some(&chosen.id) {
             self.lose_containers(ctx);
-            self.ip = self.address(&chosen, ctx.shared);
-            self.sandbox = Some(chosen.id);
-            self.sandbox_life = if chosen.ready { SandboxLife::Ready } else { SandboxLife::Dead };
+            self.sandbox.ip = self.address(&chosen, ctx.shared);
+            self.sandbox.id = Some(chosen.id);
+            self.sandbox.life = if chosen.ready { SandboxLife::Ready } else { SandboxLife::Dead };
             return;
         }
-        match (self.sandbox_life, chosen.ready) {
+        match (self.sandbox.life, chosen.ready) {
             (SandboxLife::Ready, false) => self.sandbox_gone(ctx),
             (SandboxLife::Stopped | SandboxLife::Removing | SandboxLife::Stopping, true) => {
-                self.sandbox_life = SandboxLife::Dead;
+                self.sandbox.life = SandboxLife::Dead;
             }
             (SandboxLife::None | SandboxLife::Creating, ready) => {
-                self.sandbox_life = if ready { SandboxLife::Ready } else { SandboxLife::Dead };
+                self.sandbox.life = if ready { SandboxLife::Ready } else { SandboxLife::Dead };
             }
-            (SandboxLife::Stopping | SandboxLife::Removing, false) => self.sandbox_life = SandboxLife::Stopped,
+            (SandboxLife::Stopping | SandboxLife::Removing, false) => self.sandbox.life = SandboxLife::Stopped,
             (SandboxLife::Ready, true) | (SandboxLife::Dead, _) | (SandboxLife::Stopped, false) => {}
         }
     }

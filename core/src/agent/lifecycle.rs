@@ -26,7 +26,7 @@ impl PodState {
         // The kubelet grants at least one second.
         let until = now + whole_seconds(grace_seconds.max(1));
         self.write.dirty = true;
-        match &mut self.stop {
+        match &mut self.ending.stop {
             Some(stop) => {
                 if stop.reason == StopReason::Completed || stop.reason == StopReason::DeadlineExceeded {
                     // The reason of such a stop is final; only its grace period can get shorter.
@@ -39,7 +39,7 @@ impl PodState {
                 }
             }
             None => {
-                self.stop = Some(PodStop { reason, until });
+                self.ending.stop = Some(PodStop { reason, until });
                 self.containers.iter_mut().filter_map(|c| c.probes.as_mut()).for_each(|p| p.stop());
             }
         }
@@ -99,7 +99,7 @@ impl PodState {
             .and_then(|s| s.lifecycle.as_ref())
             .and_then(|l| l.post_start.clone());
         match (hook, self.containers[i].id().cloned()) {
-            (Some(hook), Some(id)) if self.stop.is_none() => {
+            (Some(hook), Some(id)) if self.ending.stop.is_none() => {
                 self.hook(What::PostStart(i as u16), id, hook, POST_START_TIMEOUT, ctx);
             }
             _ => self.now_running(i, ctx.now.wall, ctx),
@@ -159,7 +159,7 @@ impl PodState {
                 Stop::Hook(until) if until <= now => self.tell(i, until, ctx),
                 Stop::Turn(until) if until <= now || self.is_its_turn(i) => self.tell(i, until, ctx),
                 Stop::Again(at) if at <= now => {
-                    let until = self.stop.map_or(now, |s| s.until);
+                    let until = self.ending.stop.map_or(now, |s| s.until);
                     self.tell(i, until, ctx);
                 }
                 Stop::Stopped(overdue) if overdue <= now => {
@@ -174,7 +174,7 @@ impl PodState {
     /// Whether a container may stop now: in a terminating pod, sidecars wait for the main containers and for later
     /// sidecars (KEP-753).
     fn is_its_turn(&self, i: usize) -> bool {
-        if self.stop.is_none() || self.containers[i].role != Role::Sidecar {
+        if self.ending.stop.is_none() || self.containers[i].role != Role::Sidecar {
             return true;
         }
         !self.containers.iter().enumerate().any(|(j, c)| c.is_up() && (c.role != Role::Sidecar || j > i))
@@ -214,12 +214,12 @@ impl PodState {
         if self.containers.iter().any(|c| busy(&c.life)) {
             return;
         }
-        match self.sandbox_life {
+        match self.sandbox.life {
             SandboxLife::Ready | SandboxLife::Dead => self.stop_sandbox(ctx),
             SandboxLife::Creating | SandboxLife::Stopping | SandboxLife::Removing => {}
             SandboxLife::None | SandboxLife::Stopped => {
-                if !self.finished {
-                    self.finished = true;
+                if !self.ending.finished {
+                    self.ending.finished = true;
                     self.write.dirty = true;
                 }
             }
@@ -228,37 +228,37 @@ impl PodState {
 
     /// Stops the sandbox unless an attempt has just failed.
     pub(super) fn stop_sandbox(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(sandbox) = self.sandbox.clone() else {
-            self.sandbox_life = SandboxLife::None;
+        let Some(sandbox) = self.sandbox.id.clone() else {
+            self.sandbox.life = SandboxLife::None;
             return;
         };
-        if self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+        if self.sandbox.retry.is_some_and(|at| at > ctx.now.mono) {
             return;
         }
-        self.sandbox_life = SandboxLife::Stopping;
+        self.sandbox.life = SandboxLife::Stopping;
         self.command(ctx, What::StopSandbox, Duration::ZERO, |op| RuntimeCommand::StopSandbox { op, sandbox });
     }
 
     /// Removes the stopped sandbox unless an attempt has just failed.
     pub(super) fn remove_sandbox(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(sandbox) = self.sandbox.clone() else {
-            self.sandbox_life = SandboxLife::None;
+        let Some(sandbox) = self.sandbox.id.clone() else {
+            self.sandbox.life = SandboxLife::None;
             return;
         };
-        if self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+        if self.sandbox.retry.is_some_and(|at| at > ctx.now.mono) {
             return;
         }
-        self.sandbox_life = SandboxLife::Removing;
+        self.sandbox.life = SandboxLife::Removing;
         self.command(ctx, What::RemoveSandbox, Duration::ZERO, |op| RuntimeCommand::RemoveSandbox { op, sandbox });
     }
 
     /// Removes one leftover sandbox of an earlier attempt.
     pub(super) fn clear_strays(&mut self, ctx: &mut Ctx<'_>) {
         let busy = self.ops.iter().any(|o| matches!(o.what, What::StopStray(_) | What::RemoveStray(_)));
-        if busy || self.sandbox_retry.is_some_and(|at| at > ctx.now.mono) {
+        if busy || self.sandbox.retry.is_some_and(|at| at > ctx.now.mono) {
             return;
         }
-        let Some((sandbox, stopped)) = self.strays.first().cloned() else { return };
+        let Some((sandbox, stopped)) = self.sandbox.strays.first().cloned() else { return };
         if stopped {
             self.command(ctx, What::RemoveStray(sandbox.clone()), Duration::ZERO, |op| RuntimeCommand::RemoveSandbox {
                 op,

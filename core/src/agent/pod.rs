@@ -222,10 +222,24 @@ pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core
     }
 }
 
+/// A pod's sandbox, and those that earlier attempts have left.
+#[derive(Debug, Default)]
+pub(super) struct Sandbox {
+    pub(super) id: Option<SandboxId>,
+    pub(super) life: SandboxLife,
+    /// When to retry after a failure; nothing is done with the sandbox before.
+    pub(super) retry: Option<Mono>,
+    /// The pod's address.
+    pub(super) ip: Option<Rc<str>>,
+    /// Leftover sandboxes of earlier attempts that must be removed: id, and whether it is stopped.
+    pub(super) strays: Vec<(SandboxId, bool)>,
+}
+
 /// The lifecycle state of the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SandboxLife {
     /// There is none.
+    #[default]
     None,
     /// It is being created.
     Creating,
@@ -289,6 +303,18 @@ pub(super) struct PodStop {
     pub(super) until: Mono,
 }
 
+/// Why a pod ends, and how far that has got.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    pub(super) stop: Option<PodStop>,
+    /// Stopped for good: nothing will run again.
+    pub(super) finished: bool,
+    /// The `deletionGracePeriodSeconds` that the stop uses.
+    pub(super) deletion_grace: Option<i64>,
+    /// When `activeDeadlineSeconds` passes.
+    pub(super) active_until: Option<Mono>,
+}
+
 /// One pod on the node.
 #[derive(Debug)]
 pub(super) struct PodState {
@@ -304,22 +330,13 @@ pub(super) struct PodState {
     pub(super) rejection: Option<Box<Rejection>>,
     /// The resources that it holds on the node, while it holds any.
     pub(super) asks: Option<Box<Amounts>>,
-    pub(super) sandbox: Option<SandboxId>,
-    pub(super) sandbox_life: SandboxLife,
-    pub(super) sandbox_retry: Option<Mono>,
-    pub(super) ip: Option<Rc<str>>,
-    /// Leftover sandboxes of earlier attempts that must be removed: id, and whether it is stopped.
-    pub(super) strays: Vec<(SandboxId, bool)>,
+    pub(super) sandbox: Sandbox,
     /// Init containers first, then main containers, in the order of the spec.
     pub(super) containers: Vec<Container>,
     /// A main container was started in this sandbox.
     pub(super) initialized: bool,
     pub(super) ops: Vec<Op>,
-    pub(super) stop: Option<PodStop>,
-    /// Stopped for good: nothing will run again.
-    pub(super) finished: bool,
-    /// The `deletionGracePeriodSeconds` that the stop uses.
-    pub(super) deletion_grace: Option<i64>,
+    pub(super) ending: Ending,
     /// Set if only the runtime knows the pod so far; nothing is done before the API has said whether the pod exists.
     pub(super) unverified: Option<Box<Found>>,
     /// Set if the API has confirmed such a pod: its state must be created anew from this pod.
@@ -331,8 +348,6 @@ pub(super) struct PodState {
     /// How often its volumes could not be mounted, and when to retry.
     pub(super) mount_failures: u32,
     pub(super) mount_retry: Option<Mono>,
-    /// When `activeDeadlineSeconds` passes.
-    pub(super) active_until: Option<Mono>,
     /// The outcome of a command is unknown: nothing is done before the runtime's list was read.
     pub(super) suspect: bool,
     /// Number of the last command or event that changed this state.
@@ -366,21 +381,14 @@ impl PodState {
             admitted: false,
             rejection: None,
             asks: None,
-            sandbox: None,
-            sandbox_life: SandboxLife::None,
-            sandbox_retry: None,
-            ip: None,
-            strays: Vec::new(),
+            sandbox: Sandbox::default(),
             containers,
             initialized: false,
             ops: Vec::new(),
-            stop: None,
-            finished: false,
-            deletion_grace: None,
+            ending: Ending::default(),
             unverified: None,
             verified: None,
             has_predecessor: false,
-            active_until: None,
             suspect: false,
             touched: 0,
             deadline: None,
@@ -483,13 +491,13 @@ impl PodState {
     fn sandbox_running(&mut self, result: Result<SandboxInfo, RuntimeError>, ctx: &mut Ctx<'_>) {
         match result {
             Ok(info) => {
-                self.ip = self.address(&info, ctx.shared);
-                self.sandbox = Some(info.id);
-                self.sandbox_life = SandboxLife::Ready;
+                self.sandbox.ip = self.address(&info, ctx.shared);
+                self.sandbox.id = Some(info.id);
+                self.sandbox.life = SandboxLife::Ready;
             }
             Err(e) => {
-                self.sandbox_life = SandboxLife::None;
-                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.sandbox.life = SandboxLife::None;
+                self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
                 self.event(ctx, true, "FailedCreatePodSandBox", || {
                     format!("Failed to create pod sandbox: {}", e.message)
                 });
@@ -506,10 +514,10 @@ impl PodState {
 
     fn sandbox_stopped(&mut self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         match result {
-            Ok(()) => self.sandbox_life = SandboxLife::Stopped,
+            Ok(()) => self.sandbox.life = SandboxLife::Stopped,
             Err(e) => {
-                self.sandbox_life = SandboxLife::Dead;
-                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.sandbox.life = SandboxLife::Dead;
+                self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
                 self.event(ctx, true, "FailedKillPod", || format!("error killing pod: {}", e.message));
                 self.doubt(ctx);
             }
@@ -521,8 +529,8 @@ impl PodState {
             Ok(()) => self.forget_sandbox(ctx),
             Err(_) => {
                 // It stays stopped, and removing it is retried later; if it is gone already, the list shows that.
-                self.sandbox_life = SandboxLife::Stopped;
-                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.sandbox.life = SandboxLife::Stopped;
+                self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
                 self.doubt(ctx);
             }
         }
@@ -530,11 +538,11 @@ impl PodState {
 
     /// Handles that the sandbox and its containers no longer exist.
     pub(super) fn forget_sandbox(&mut self, ctx: &mut Ctx<'_>) {
-        self.sandbox = None;
-        self.ip = None;
-        self.sandbox_life = SandboxLife::None;
-        self.sandbox_retry = None;
-        self.initialized &= self.finished;
+        self.sandbox.id = None;
+        self.sandbox.ip = None;
+        self.sandbox.life = SandboxLife::None;
+        self.sandbox.retry = None;
+        self.initialized &= self.ending.finished;
         self.lose_containers(ctx);
     }
 
@@ -544,7 +552,7 @@ impl PodState {
             if let Some(id) = self.containers[i].id().cloned() {
                 self.exited(i, unknown_exit(Some(id), &self.containers[i], ctx.now), ctx);
             }
-            let finished = self.finished;
+            let finished = self.ending.finished;
             match &mut self.containers[i].life {
                 Life::Exited(e) => e.stale |= !finished,
                 life @ (Life::Creating | Life::Starting(_)) => *life = Life::Waiting,
@@ -555,15 +563,15 @@ impl PodState {
 
     /// Handles that the sandbox has died by itself.
     pub(super) fn sandbox_gone(&mut self, ctx: &mut Ctx<'_>) {
-        if self.sandbox_life != SandboxLife::Ready {
+        if self.sandbox.life != SandboxLife::Ready {
             return;
         }
         self.touched = ctx.shared.last_op;
-        self.sandbox_life = SandboxLife::Dead;
+        self.sandbox.life = SandboxLife::Dead;
         self.initialized = false;
         self.lose_containers(ctx);
         self.write.dirty = true;
-        if self.stop.is_none() {
+        if self.ending.stop.is_none() {
             self.event(ctx, false, "SandboxChanged", || {
                 "Pod sandbox changed, it will be killed and re-created.".to_owned()
             });
@@ -572,10 +580,10 @@ impl PodState {
 
     fn stray(&mut self, id: &SandboxId, result: Result<(), RuntimeError>, removed: bool, ctx: &mut Ctx<'_>) {
         match (result, removed) {
-            (Ok(()), true) => self.strays.retain(|(s, _)| s != id),
-            (Ok(()), false) => self.strays.iter_mut().filter(|(s, _)| s == id).for_each(|s| s.1 = true),
+            (Ok(()), true) => self.sandbox.strays.retain(|(s, _)| s != id),
+            (Ok(()), false) => self.sandbox.strays.iter_mut().filter(|(s, _)| s == id).for_each(|s| s.1 = true),
             (Err(_), _) => {
-                self.sandbox_retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
+                self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
                 self.doubt(ctx);
             }
         }
@@ -635,7 +643,7 @@ impl PodState {
                 c.runs += 1;
                 c.life = Life::Starting(id.clone());
                 self.initialized |= c.role == Role::Main;
-                if self.stop.is_some() {
+                if self.ending.stop.is_some() {
                     // It was never started, so it need not be stopped; it is removed with the sandbox.
                     self.drop_container(i, ctx);
                     return;
@@ -698,7 +706,7 @@ impl PodState {
 
     /// Handles that a container is running: starts its probes and records the event.
     pub(super) fn now_running(&mut self, i: usize, started_at: Wall, ctx: &mut Ctx<'_>) {
-        let stopping = self.stop.is_some();
+        let stopping = self.ending.stop.is_some();
         let c = &mut self.containers[i];
         let Some(id) = c.id().cloned() else { return };
         c.life = Life::Running(id, started_at);
@@ -746,8 +754,8 @@ impl PodState {
         c.waiting = None;
         c.retry_at = None;
         // A terminating pod reports its containers' exits together, as in the kubelet's `SyncTerminatingPod`.
-        self.write.dirty |= self.stop.is_none();
-        if let Some(id) = older.filter(|_| self.sandbox_life == SandboxLife::Ready) {
+        self.write.dirty |= self.ending.stop.is_none();
+        if let Some(id) = older.filter(|_| self.sandbox.life == SandboxLife::Ready) {
             self.remove_container(id, ctx);
         }
     }

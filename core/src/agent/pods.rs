@@ -324,7 +324,7 @@ impl Pods {
     }
 
     fn sandbox_gone(&mut self, id: &SandboxId, now: Now, out: &mut Vec<Out>) {
-        let slot = self.slots.iter().flatten().find(|p| p.sandbox.as_ref() == Some(id)).map(|p| p.slot);
+        let slot = self.slots.iter().flatten().find(|p| p.sandbox.id.as_ref() == Some(id)).map(|p| p.slot);
         if let Some(slot) = slot {
             self.with(slot, now, out, |pod, ctx| pod.sandbox_gone(ctx));
         } else if let Some(found) = &mut self.found {
@@ -369,7 +369,7 @@ impl Pods {
             if busy || state.touched >= number {
                 // The list may be older than this pod's state.
                 self.shared.wants_list |= state.suspect;
-            } else if state.suspect || !state.finished {
+            } else if state.suspect || !state.ending.finished {
                 self.with(slot, now, out, |pod, ctx| pod.reconcile(there, ctx));
             }
         }

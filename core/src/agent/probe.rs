@@ -206,7 +206,7 @@ impl PodState {
     }
 
     fn probe_kills(&mut self, i: usize, kind: ProbeKind, ctx: &mut Ctx<'_>) {
-        if self.stop.is_some() || self.containers[i].stop != Stop::No {
+        if self.ending.stop.is_some() || self.containers[i].stop != Stop::No {
             return;
         }
         let spec = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s));

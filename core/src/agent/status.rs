@@ -25,7 +25,7 @@ impl PodState {
         let was_ready = self.write.base.condition(&Text::CONTAINERS_READY).is_some_and(|c| c.status == Text::TRUE);
         let starting =
             !was_ready && self.containers.iter().any(|c| matches!(c.life, Life::Creating | Life::Starting(_)));
-        let ending = self.stop.is_some() && !self.finished && self.containers.iter().all(|c| !c.is_up());
+        let ending = self.ending.stop.is_some() && !self.ending.finished && self.containers.iter().all(|c| !c.is_up());
         (starting || ending) && !self.suspect && self.write.base.start_time.is_some()
     }
 
@@ -76,7 +76,7 @@ impl PodState {
         let inits = make(|r| r != Role::Main);
         let mains = make(|r| r == Role::Main);
         status.phase = self.phase();
-        if self.finished && self.stop.is_some_and(|s| s.reason == StopReason::DeadlineExceeded) {
+        if self.ending.finished && self.ending.stop.is_some_and(|s| s.reason == StopReason::DeadlineExceeded) {
             status.phase = Text::FAILED;
             status.reason = Text::DEADLINE_EXCEEDED;
             status.message = DEADLINE_MESSAGE.into();
@@ -86,10 +86,10 @@ impl PodState {
             status.reason.clone_from(&self.write.base.reason);
             status.message.clone_from(&self.write.base.message);
         }
-        status.pod_ip = match &self.ip {
+        status.pod_ip = match &self.sandbox.ip {
             Some(ip) => self.write.base.pod_ip.reread(ip),
             // As in the kubelet, a terminated pod keeps its address.
-            None if self.stop.is_some() => self.write.base.pod_ip.clone(),
+            None if self.ending.stop.is_some() => self.write.base.pod_ip.clone(),
             None => Text::EMPTY,
         };
         if !status.pod_ip.is_empty() {
@@ -101,7 +101,7 @@ impl PodState {
             Ok(_) => self.readiness_gates_verdict(),
             Err(e) => Err(e.clone()),
         };
-        let sandbox = if self.sandbox_life == SandboxLife::Ready && self.ip.is_some() {
+        let sandbox = if self.sandbox.life == SandboxLife::Ready && self.sandbox.ip.is_some() {
             Ok(Text::EMPTY)
         } else {
             Err((Text::EMPTY, Text::EMPTY))
@@ -134,7 +134,7 @@ impl PodState {
                 Role::Sidecar if ended.is_some() => {}
                 Role::Sidecar => {
                     pending_sidecars += 1;
-                    waiting += i32::from(!self.finished);
+                    waiting += i32::from(!self.ending.finished);
                 }
                 Role::Main if is_running => running += 1,
                 Role::Main => match ended {
@@ -147,7 +147,7 @@ impl PodState {
             }
         }
         let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
-        if self.finished {
+        if self.ending.finished {
             // No container will run again, so the phase must become terminal.
             let mains = self.containers.iter().filter(|c| c.role == Role::Main).count() as i32;
             let all_well = stopped == succeeded && stopped == mains && stopped > 0 && failed_init == 0;
@@ -183,12 +183,12 @@ impl PodState {
         let last = c.last.as_deref().map_or(ContainerState::Empty, ended);
         let (state, last_state) = match (&c.life, &c.waiting) {
             (Life::Running(_, at), _) => (ContainerState::Running { started_at: Stamp::of(*at) }, last),
-            (Life::Exited(e), Some(w)) if self.stop.is_none() => (waits(&w.reason, &w.message), ended(e)),
+            (Life::Exited(e), Some(w)) if self.ending.stop.is_none() => (waits(&w.reason, &w.message), ended(e)),
             (Life::Exited(e), _) => (ended(e), last),
-            (_, Some(w)) if !self.finished => (waits(&w.reason, &w.message), last),
+            (_, Some(w)) if !self.ending.finished => (waits(&w.reason, &w.message), last),
             // Between two runs, the termination of the last run is shown.
             _ if last != ContainerState::Empty => (last, ContainerState::Empty),
-            _ if self.finished && self.initialized => (ended(&never_found()), ContainerState::Empty),
+            _ if self.ending.finished && self.initialized => (ended(&never_found()), ContainerState::Empty),
             _ => {
                 let any_init = self.containers.iter().any(|c| c.role != Role::Main);
                 let reason = if any_init { "PodInitializing" } else { "ContainerCreating" };

@@ -32,14 +32,14 @@ impl PodState {
         self.check_request(ctx);
         if !self.suspect && self.unverified.is_none() {
             self.decide_stop(ctx);
-            match self.stop {
-                Some(stop) if !self.finished => self.advance_pod_stop(stop, ctx),
+            match self.ending.stop {
+                Some(stop) if !self.ending.finished => self.advance_pod_stop(stop, ctx),
                 Some(_) => {}
                 None => self.advance(ctx),
             }
             self.run_probes(ctx);
             self.clear_strays(ctx);
-            if self.finished {
+            if self.ending.finished {
                 self.leave(ctx);
             }
         }
@@ -53,7 +53,7 @@ impl PodState {
             let what = self.ops.swap_remove(at).what;
             self.overdue(what, ctx);
         }
-        self.sandbox_retry = self.sandbox_retry.filter(|at| *at > now);
+        self.sandbox.retry = self.sandbox.retry.filter(|at| *at > now);
         self.mount_retry = self.mount_retry.filter(|at| *at > now);
         for c in &mut self.containers {
             c.retry_at = c.retry_at.filter(|at| *at > now);
@@ -67,9 +67,9 @@ impl PodState {
             What::PreStop(i) => return self.pre_stop_ended(i, Err(late()), ctx),
             What::PostStart(i) => return self.post_start_ended(i, Err(late()), ctx),
             What::RemoveContainer => return,
-            What::RunSandbox => self.sandbox_life = SandboxLife::None,
-            What::StopSandbox => self.sandbox_life = SandboxLife::Dead,
-            What::RemoveSandbox => self.sandbox_life = SandboxLife::Stopped,
+            What::RunSandbox => self.sandbox.life = SandboxLife::None,
+            What::StopSandbox => self.sandbox.life = SandboxLife::Dead,
+            What::RemoveSandbox => self.sandbox.life = SandboxLife::Stopped,
             What::StopStray(_) | What::RemoveStray(_) => {}
             What::Create(i) => self.containers[usize::from(i)].life = Life::Waiting,
             What::Start(_) => {}
@@ -83,22 +83,22 @@ impl PodState {
         let now = ctx.now.mono;
         if self.pod.meta.deletion_timestamp.is_some() && self.in_api {
             let grace = self.pod.meta.deletion_grace_period_seconds.unwrap_or_else(|| self.grace_seconds());
-            if self.deletion_grace.is_none_or(|seen| grace < seen) {
-                self.deletion_grace = Some(grace);
+            if self.ending.deletion_grace.is_none_or(|seen| grace < seen) {
+                self.ending.deletion_grace = Some(grace);
                 self.begin_pod_stop(StopReason::Deleted, grace, now);
             }
         }
-        if self.stop.is_some() {
+        if self.ending.stop.is_some() {
             return;
         }
-        if self.active_until.is_none() {
+        if self.ending.active_until.is_none() {
             self.set_active_deadline(ctx.now);
         }
         if self.rejection.is_some() {
             self.begin_pod_stop(StopReason::Rejected, 0, now);
         } else if matches!(pod_phase(&self.pod), "Succeeded" | "Failed") {
             self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
-        } else if self.active_until.is_some_and(|at| at <= now) {
+        } else if self.ending.active_until.is_some_and(|at| at <= now) {
             self.begin_pod_stop(StopReason::DeadlineExceeded, self.grace_seconds(), now);
             self.event(ctx, false, "DeadlineExceeded", || DEADLINE_MESSAGE.to_owned());
         } else if self.is_complete() {
@@ -141,7 +141,7 @@ impl PodState {
 
     /// Advances a pod that should run.
     fn advance(&mut self, ctx: &mut Ctx<'_>) {
-        match self.sandbox_life {
+        match self.sandbox.life {
             SandboxLife::None => return self.run_sandbox(ctx),
             SandboxLife::Dead => return self.stop_sandbox(ctx),
             SandboxLife::Stopped => return self.remove_sandbox(ctx),
@@ -154,13 +154,13 @@ impl PodState {
     }
 
     fn run_sandbox(&mut self, ctx: &mut Ctx<'_>) {
-        if !self.admitted || self.has_predecessor || self.sandbox_retry.is_some() || !self.strays.is_empty() {
+        if !self.admitted || self.has_predecessor || self.sandbox.retry.is_some() || !self.sandbox.strays.is_empty() {
             return;
         }
         if self.refers && !self.mounts(ctx) {
             return;
         }
-        self.sandbox_life = SandboxLife::Creating;
+        self.sandbox.life = SandboxLife::Creating;
         let pod_uid = Rc::clone(&self.uid);
         let pod = Rc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
         let host_network = self.pod.spec.host_network == Some(true);
@@ -251,7 +251,7 @@ impl PodState {
         }
         let deadline = |pod: &Pod| pod.spec.active_deadline_seconds;
         if deadline(&self.pod) != deadline(new) {
-            self.active_until = None;
+            self.ending.active_until = None;
         }
     }
 
@@ -390,7 +390,7 @@ impl PodState {
 
     /// Creates a container whose image is present; returns whether the command was sent.
     pub(super) fn create(&mut self, i: usize, ctx: &mut Ctx<'_>) -> bool {
-        let Some(sandbox) = self.sandbox.clone().filter(|_| self.sandbox_life == SandboxLife::Ready) else {
+        let Some(sandbox) = self.sandbox.id.clone().filter(|_| self.sandbox.life == SandboxLife::Ready) else {
             return false;
         };
         if let Some(why) = self.wrong_environment(i, ctx) {
@@ -419,18 +419,18 @@ impl PodState {
             ctx.shared.room.leave(&self.pod.spec.shared, &asks);
         }
         let over = !self.in_api || (self.write.deleted && !self.in_view);
-        if over && self.sandbox_life == SandboxLife::Stopped {
+        if over && self.sandbox.life == SandboxLife::Stopped {
             self.remove_sandbox(ctx);
         }
     }
 
     /// Whether nothing is left of the pod, neither on the node nor in the agent's view.
     pub(super) fn is_gone(&self) -> bool {
-        self.finished
+        self.ending.finished
             && !self.in_api
             && !self.in_view
-            && self.sandbox_life == SandboxLife::None
-            && self.strays.is_empty()
+            && self.sandbox.life == SandboxLife::None
+            && self.sandbox.strays.is_empty()
             && self.ops.is_empty()
             && !self.suspect
     }
@@ -440,7 +440,7 @@ impl PodState {
         let Some(seconds) = self.pod.spec.active_deadline_seconds.and_then(|s| u64::try_from(s).ok()) else { return };
         let start = self.write.base.start_time.wall().unwrap_or(now.wall);
         let left = Duration::from_secs(seconds).saturating_sub(now.wall.since(start));
-        self.active_until = Some(now.mono + left);
+        self.ending.active_until = Some(now.mono + left);
     }
 
     /// When the pod must be processed next, and why.
@@ -462,20 +462,20 @@ impl PodState {
                 Stop::Again(at) => add(at, "stop a container again"),
                 Stop::No | Stop::Told => {}
             }
-            if let Some(at) = c.retry_at.filter(|_| self.stop.is_none()) {
+            if let Some(at) = c.retry_at.filter(|_| self.ending.stop.is_none()) {
                 add(at, "back-off of a container ends");
             }
             if let Some(at) = c.probes.as_ref().and_then(|p| p.deadline(c.started)) {
                 add(at, "probe a container");
             }
         }
-        if let Some(at) = self.sandbox_retry {
+        if let Some(at) = self.sandbox.retry {
             add(at, "retry a sandbox");
         }
-        if let Some(at) = self.mount_retry.filter(|_| self.stop.is_none()) {
+        if let Some(at) = self.mount_retry.filter(|_| self.ending.stop.is_none()) {
             add(at, "mount volumes again");
         }
-        if let Some(at) = self.active_until.filter(|_| self.stop.is_none()) {
+        if let Some(at) = self.ending.active_until.filter(|_| self.ending.stop.is_none()) {
             add(at, "active deadline of a pod");
         }
         next

@@ -122,7 +122,7 @@ impl PodState {
 
     /// Whether everything is done that must precede the deletion of the API object.
     fn may_delete(&self) -> bool {
-        self.finished && self.pod.meta.deletion_timestamp.is_some() && !self.write.dirty && self.ops.is_empty()
+        self.ending.finished && self.pod.meta.deletion_timestamp.is_some() && !self.write.dirty && self.ops.is_empty()
     }
 
     fn request(&mut self, call: Call, purpose: Purpose, ctx: &mut Ctx<'_>) {
@@ -188,7 +188,7 @@ impl PodState {
         if let Some(found) = self.unverified.take() {
             self.reconcile(*found, ctx);
         }
-        if self.stop.is_none_or(|s| s.reason != StopReason::Removed) && !self.finished {
+        if self.ending.stop.is_none_or(|s| s.reason != StopReason::Removed) && !self.ending.finished {
             self.begin_pod_stop(StopReason::Removed, 1, ctx.now.mono);
         }
     }
