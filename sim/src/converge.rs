@@ -377,7 +377,7 @@ fn nodes_unconverged(world: &World, found: &mut Unconverged) {
     }
     // A Node that a user has deleted is not expected until its agent registers it again.
     let user = world.user();
-    for host in &world.nodes {
+    for host in world.nodes.iter() {
         let key = ObjectKey::new(Kind::NODE, "", &host.name);
         let deleted = || user.is_some_and(|u| u.has_deleted(&key));
         if !found.is_enough() && world.store.object(&key).is_none() && !deleted() {

@@ -12,6 +12,7 @@ pub mod event_queue;
 pub mod fault;
 pub mod files;
 pub mod hook;
+pub mod ids;
 pub mod invariant;
 pub mod net;
 pub mod outcome;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use skeg_core::Rng;
 
 use crate::fault::FaultId;
+use crate::ids::ApiId;
 
 /// A host: number 0 is the store's, followed by those of the API servers, the control-plane processes, the users and
 /// the nodes.
@@ -136,16 +137,15 @@ pub struct Connection {
     id: u32,
     /// Life of the API server process that it is connected to.
     pub life: u32,
-    api: u16,
+    api: ApiId,
     /// Nothing gets through any more; both ends will notice.
     pub dead: bool,
 }
 
 impl Connection {
-    /// Creates a connection at this time: its id at the server, and the index and life of the API server.
-    pub fn new(id: u64, api: usize, life: u32, now: u64) -> Connection {
+    /// Creates a connection at this time: its id at the server, and the API server and its life.
+    pub fn new(id: u64, api: ApiId, life: u32, now: u64) -> Connection {
         let id = u32::try_from(id).expect("a run has fewer than four milliards of connections");
-        let api = u16::try_from(api).expect("there are few API servers");
         Connection { up: now, down: now, id, life, api, dead: false }
     }
 
@@ -154,9 +154,9 @@ impl Connection {
         u64::from(self.id)
     }
 
-    /// Index of the API server.
-    pub fn api(&self) -> usize {
-        usize::from(self.api)
+    /// The API server.
+    pub fn api(&self) -> ApiId {
+        self.api
     }
 }
 

@@ -12,24 +12,25 @@ use skeg_core::proxy::{ProxyConfig, ServiceProxy};
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::{Deadline, Machine, Rng};
 
+use crate::ids::{ApiId, NodeId};
 use crate::net::{Connection, HostId};
 use crate::user::User;
 
 /// What a process is; determines how its machine is constructed.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// An API server, with its index.
-    Api(usize),
+    /// An API server.
+    Api(ApiId),
     /// A replica of the controller manager, with its index.
     Manager(usize),
     /// A replica of the scheduler, with its index.
     Scheduler(usize),
     /// The users, who carry out the timeline's actions at the API.
     User,
-    /// The agent of a node, with the node's index.
-    Agent(usize, Rc<AgentConfig>),
-    /// The service proxy of a node, with the node's index.
-    Proxy(usize, ProxyConfig),
+    /// The agent of a node.
+    Agent(NodeId, Rc<AgentConfig>),
+    /// The service proxy of a node.
+    Proxy(NodeId, ProxyConfig),
     /// A replica of the cluster DNS, with its index.
     Dns(usize),
 }
@@ -86,8 +87,8 @@ pub struct Process {
 }
 
 impl Role {
-    /// Index of the node that it runs on; `None` if it is not a node's process.
-    pub fn node(&self) -> Option<usize> {
+    /// The node that it runs on; `None` if it is not a node's process.
+    pub fn node(&self) -> Option<NodeId> {
         match self {
             Role::Agent(node, _) | Role::Proxy(node, _) => Some(*node),
             Role::Api(_) | Role::Manager(_) | Role::Scheduler(_) | Role::User | Role::Dns(_) => None,

@@ -16,6 +16,7 @@ use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kinds, Machine, Mono, Now, Rng, Wall};
+use skeg_sim::ids::{Id, NodeId};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
@@ -158,9 +159,9 @@ impl Cluster {
         }
         let mut runtimes = Vec::new();
         let subnets = Subnet::of_agents(nodes.iter());
-        for (n, (config, addresses)) in nodes.into_iter().zip(subnets).enumerate() {
+        for (n, (config, addresses)) in (0..).map(NodeId::new).zip(nodes.into_iter().zip(subnets)) {
             let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
-            runtimes.push((members.len(), NodeRuntime::new(n as u32, addresses, rng)));
+            runtimes.push((members.len(), NodeRuntime::new(n.number(), addresses, rng)));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let clients = Clients::new(kinds.clone());

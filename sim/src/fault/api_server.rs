@@ -5,10 +5,17 @@ use std::time::Duration;
 use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting, optional};
 use crate::files::fields::{Field, Fields};
+use crate::ids::ApiId;
 use crate::world::World;
 
 fn index(f: &Fields<'_>) -> Option<usize> {
     optional(f, "apiServer", 0, |i| i.count(0, 99))
+}
+
+/// The API server of a scenario's index.
+fn nth(world: &World, index: usize) -> ApiId {
+    let apis: Vec<ApiId> = world.apis.ids().collect();
+    apis[index % apis.len()]
 }
 
 /// An API server turns away one request in so many with 429.
@@ -45,8 +52,8 @@ impl FaultKind for Overload {
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
-        let count = world.overloads.len();
-        let overload = &mut world.overloads[self.index % count];
+        let api = nth(world, self.index);
+        let overload = &mut world.apis[api].overload;
         match self.one_in {
             0 => overload.clear(),
             one_in => overload.set(id, one_in),
@@ -54,7 +61,7 @@ impl FaultKind for Overload {
     }
 
     fn heal(&self, world: &mut World, id: FaultId) {
-        world.overloads.iter_mut().for_each(|overload| _ = overload.remove(id));
+        world.apis.iter_mut().for_each(|api| _ = api.overload.remove(id));
     }
 }
 
@@ -93,8 +100,9 @@ impl FaultKind for RestartApiServer {
 
     fn strike(&self, world: &mut World, id: FaultId) {
         let count = world.apis.len();
-        let i = self.index.unwrap_or_else(|| world.rng.below(count as u64) as usize) % count;
-        world.restart_after(world.apis[i], id, self.down_for);
+        let index = self.index.unwrap_or_else(|| world.rng.below(count as u64) as usize);
+        let api = nth(world, index);
+        world.restart_after(world.apis[api].process, id, self.down_for);
     }
 
     fn heal(&self, world: &mut World, id: FaultId) {
@@ -136,8 +144,8 @@ impl FaultKind for Lag {
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
-        let count = world.lags.len();
-        let lag = &mut world.lags[self.index % count];
+        let api = nth(world, self.index);
+        let lag = &mut world.apis[api].lag;
         match self.by {
             Duration::ZERO => lag.clear(),
             by => lag.set(id, by),
@@ -145,7 +153,7 @@ impl FaultKind for Lag {
     }
 
     fn heal(&self, world: &mut World, id: FaultId) {
-        world.lags.iter_mut().for_each(|lag| _ = lag.remove(id));
+        world.apis.iter_mut().for_each(|api| _ = api.lag.remove(id));
     }
 }
 

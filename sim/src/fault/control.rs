@@ -32,7 +32,7 @@ impl FaultKind for ChangeLeader {
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
-        for p in 0..world.processes.len() as u32 {
+        for p in world.processes.ids() {
             if world.is_leader(p) {
                 world.restart_after(p, id, self.down_for);
             }

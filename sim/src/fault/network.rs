@@ -170,8 +170,8 @@ impl FaultKind for DropConnections {
 
     fn strike(&self, world: &mut World, _id: FaultId) {
         let hosts = world.hosts(&self.nodes);
-        for p in 0..world.processes.len() as u32 {
-            if hosts.contains(&world.processes[p as usize].host) {
+        for p in world.processes.ids() {
+            if hosts.contains(&world.processes[p].host) {
                 world.kill_connection(p);
             }
         }

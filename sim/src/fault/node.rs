@@ -47,7 +47,7 @@ impl FaultKind for Kill {
 
     /// A node that another fault keeps down as well stays down.
     fn heal(&self, world: &mut World, id: FaultId) {
-        for n in 0..world.nodes.len() {
+        for n in world.nodes.ids() {
             world.power_back(n, id);
         }
     }

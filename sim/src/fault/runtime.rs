@@ -54,7 +54,7 @@ impl FaultKind for RuntimeTrouble {
     }
 
     fn heal(&self, world: &mut World, id: FaultId) {
-        for node in &mut world.nodes {
+        for node in world.nodes.iter_mut() {
             node.change_trouble(|trouble| _ = trouble.remove(id));
         }
     }

@@ -61,12 +61,12 @@ impl FaultKind for StallStore {
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
-        world.stalls.set(id, world.now + self.for_.as_nanos() as u64);
+        world.store_host.stalls.set(id, world.now + self.for_.as_nanos() as u64);
         world.restall();
     }
 
     fn heal(&self, world: &mut World, id: FaultId) {
-        world.stalls.remove(id);
+        world.store_host.stalls.remove(id);
         world.restall();
     }
 }

@@ -12,6 +12,7 @@ use skeg_core::store::{Op, StoreKey, Stored};
 use super::{Invariant, stale_cache, stale_view, unsettled};
 use crate::converge::objects;
 use crate::fault::FaultId;
+use crate::ids::{Id, NodeId};
 use crate::run::plain;
 use crate::scenario::{Action, ImageProfile, UserAction};
 use crate::world::World;
@@ -70,9 +71,10 @@ fn web_pod(world: &World) -> Object {
     objects(&world.store, Kind::POD).find(|o| o.name().starts_with("web-")).expect("there are two").clone()
 }
 
-fn node_of(world: &World, pod: &Object) -> usize {
+fn node_of(world: &World, pod: &Object) -> NodeId {
     let Object::Pod(pod) = pod else { panic!("a pod") };
-    world.nodes.iter().position(|n| pod.spec.node.as_deref() == Some(&*n.name)).expect("it is bound")
+    let is_its = |n: &NodeId| pod.spec.node.as_deref() == Some(&*world.nodes[*n].name);
+    world.nodes.ids().find(is_its).expect("it is bound")
 }
 
 /// The slice of a Service.
@@ -128,8 +130,8 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     // The leader is cut off, and its clock stands all but still: for itself it leads on.
     (Invariant::OneLeader, |w| {
-        let leader = (0..w.processes.len() as u32).find(|p| w.is_leader(*p)).expect("somebody leads");
-        let (now, host) = (w.now, w.processes[leader as usize].host);
+        let leader = w.processes.ids().find(|p| w.is_leader(*p)).expect("somebody leads");
+        let (now, host) = (w.now, w.processes[leader].host);
         w.tamper_with_clock(host).drift(now, FaultId(1), -999_000);
         w.rearm_all();
         let others = (0..99).filter(|other| *other != host).collect();
@@ -174,9 +176,9 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         w.stop("controller-manager");
         change_endpoint(w, "web", |c| c.ready = Some(false));
     }),
-    (Invariant::ProxiesAtRest, |w| w.nodes[1].services.clear()),
+    (Invariant::ProxiesAtRest, |w| w.nodes[NodeId::new(1)].services.clear()),
     (Invariant::ProxiesAtRest, |w| {
-        let mut entry = w.nodes[2].services.pop_first().expect("a line").1;
+        let mut entry = w.nodes[NodeId::new(2)].services.pop_first().expect("a line").1;
         Rc::make_mut(&mut entry).backends = [].into();
     }),
     (Invariant::NamesAtRest, |w| drop(w.zones[0].remove("each.default.svc.cluster.local"))),
@@ -206,7 +208,7 @@ fn change_endpoint(
 #[test]
 fn a_sound_cluster_breaks_nothing() {
     let mut world = settled();
-    assert_eq!(world.nodes[1].services.len(), 3, "a front end of each Service with an address");
+    assert_eq!(world.nodes[NodeId::new(1)].services.len(), 3, "a front end of each Service with an address");
     // This one only has a name like the garbage collector's.
     let (pod, user) = (web_pod(&world).key(), world.process("user"));
     world.ask(user, "pod-garbage-collector", delete(pod));

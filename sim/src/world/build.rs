@@ -11,11 +11,12 @@ use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
+use super::hosts::{ApiHost, Clocks, NodeHost, StoreHost};
 use super::timers::Timers;
-use super::{Event, NodeHost, STORE_HOST, Scratch, TAGS, World};
-use crate::clock::Clock;
+use super::{Event, STORE_HOST, Scratch, Struck, TAGS, Trace, World};
 use crate::event_queue::EventQueue;
 use crate::fault::Layered;
+use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::Checkers;
 use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
@@ -63,20 +64,21 @@ impl World {
     /// Builds the world of a scenario; `timeline` contains the scenario's steps and the faults drawn by the seed.
     pub fn new(scenario: &Scenario, seed: u64, timeline: Vec<(Duration, Action)>, traced: bool) -> World {
         let cluster = &scenario.cluster;
-        let mut processes = Vec::new();
+        let mut processes = Table::default();
         let mut host: HostId = STORE_HOST;
-        let add = |name: String, role: Role, host: HostId, processes: &mut Vec<Process>| {
+        let add = |name: String, role: Role, host: HostId, processes: &mut Table<ProcessId, Process>| {
             let (name, armed) = (Rc::from(name), u64::MAX);
-            processes.push(Process { name, role, host, life: 0, running: None, connection: None, armed });
-            (processes.len() - 1) as u32
+            processes.push(Process { name, role, host, life: 0, running: None, connection: None, armed })
         };
         let mut next_host = || {
             host += 1;
             host
         };
-        let apis: Vec<u32> = (0..cluster.api_servers.max(1))
-            .map(|i| add(format!("api-server {i}"), Role::Api(i), next_host(), &mut processes))
-            .collect();
+        let mut apis: Table<ApiId, ApiHost> = Table::default();
+        for i in 0..cluster.api_servers.max(1) {
+            let process = add(format!("api-server {i}"), Role::Api(apis.next()), next_host(), &mut processes);
+            apis.push(ApiHost::new(process));
+        }
         for i in 0..cluster.control_replicas.max(1) {
             let host = next_host();
             add(format!("controller-manager {i}"), Role::Manager(i), host, &mut processes);
@@ -88,17 +90,18 @@ impl World {
         }
         let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
         let control = processes.len();
-        let mut nodes = Vec::new();
+        let mut nodes: Table<NodeId, NodeHost> = Table::default();
         let configs = node_configs(scenario);
         let subnets = Subnet::of_agents(configs.iter().map(|(config, _)| config));
-        for (n, ((config, zone), addresses)) in configs.into_iter().zip(subnets).enumerate() {
+        for ((config, zone), addresses) in configs.into_iter().zip(subnets) {
+            let n = nodes.next();
             let (host, name, labels) = (next_host(), config.node_name.to_string(), config.labels.clone());
             let agent = add(format!("agent {name}"), Role::Agent(n, Rc::new(config)), host, &mut processes);
             let proxy = cluster.proxies.then(|| {
                 let config = ProxyConfig { node_name: Rc::from(&*name), zone: Rc::from(&*zone) };
                 add(format!("proxy {name}"), Role::Proxy(n, config), host, &mut processes)
             });
-            let runtime = NodeRuntime::new(n as u32, addresses, Rng::stream(seed, &format!("runtime {name}"), 0));
+            let runtime = NodeRuntime::new(n.number(), addresses, Rng::stream(seed, &format!("runtime {name}"), 0));
             let services = BTreeMap::new();
             nodes.push(NodeHost {
                 name,
@@ -115,7 +118,7 @@ impl World {
                 services,
             });
         }
-        let (count, timers) = (apis.len(), Timers::new(mix(seed, 2), processes.len()));
+        let timers = Timers::new(mix(seed, 2), processes.len());
         let mut world = World {
             now: 0,
             seed,
@@ -139,21 +142,16 @@ impl World {
             apis,
             user,
             conns: Vec::new(),
-            clocks: vec![Clock::default(); host as usize + 1],
-            steady: true,
-            time: Clock::steady(0),
+            clocks: Clocks::new(host as usize + 1),
             control,
-            overloads: vec![Layered::default(); count],
-            lags: vec![Layered::default(); count],
-            store_latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),
-            store_stalled_until: 0,
-            stalls: Layered::default(),
-            active: Vec::new(),
-            taken_down: Vec::new(),
-            store_armed: u64::MAX,
-            store_up: vec![0; count],
-            store_down: vec![0; count],
-            store_events: vec![0; count],
+            store_host: StoreHost {
+                latency: (cluster.store_latency.0.as_nanos() as u64, cluster.store_latency.1.as_nanos() as u64),
+                stalled_until: 0,
+                stalls: Layered::default(),
+                armed: u64::MAX,
+                out: Vec::new(),
+            },
+            struck: Struck::default(),
             calm: scenario.faults == FaultLevel::None,
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
@@ -162,10 +160,7 @@ impl World {
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),
-            store_out: Vec::new(),
-            acting: None,
-            current: String::new(),
-            traced,
+            trace: Trace { wanted: traced, ..Trace::default() },
             #[cfg(test)]
             losing: None,
         };
@@ -173,11 +168,11 @@ impl World {
             world.event_queue.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
         }
         // Processes start during the first second, agents last, as in a real cluster.
-        for p in 0..world.processes.len() {
-            let late = world.processes[p].role.node().is_some();
+        for process in world.processes.ids() {
+            let late = world.processes[process].role.node().is_some();
             let at =
                 world.rng.below(if late { 1_000_000_000 } else { 50_000_000 }) + if late { 200_000_000 } else { 0 };
-            world.event_queue.push(at, Event::Restart { process: p as u32 });
+            world.event_queue.push(at, Event::Restart { process });
         }
         world
     }

@@ -1,6 +1,7 @@
 //! The world: owns virtual time, drives every process, carries every message, and carries out the timeline.
 
 mod build;
+mod hosts;
 mod node;
 #[cfg(test)]
 mod plant;
@@ -18,24 +19,27 @@ use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::dns::{self, RecordData};
 use skeg_core::object::{Object, ObjectKey, is_mere_report};
-use skeg_core::proxy::{self, Entry, Frontend};
+use skeg_core::proxy;
 use skeg_core::random::mix;
 use skeg_core::scheduler::advice::Advice;
-use skeg_core::store::{self, FromStore, MemoryStore, StoreRequest};
+use skeg_core::store::{FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::calendar_queue::moment;
 use crate::clock::Clock;
 use crate::event_queue::EventQueue;
-use crate::fault::{Fault, FaultId, Layered};
+use crate::fault::{Fault, FaultId};
+use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::{Checkers, Commit, Invariant};
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
 use crate::process::{Process, Running, Setup};
-use crate::runtime::{Fire, NodeRuntime};
+use crate::runtime::Fire;
 use crate::scenario::{Action, ImageProfile};
 use crate::statistics::Statistics;
 use crate::user::User;
+pub use hosts::NodeHost;
+use hosts::{ApiHost, Clocks, StoreHost};
 use timers::{MANY, Timers};
 
 /// Maximum time until an end notices that its connection is dead.
@@ -49,37 +53,37 @@ const STORE_HOST: HostId = 0;
 #[derive(Debug)]
 enum Event {
     ToApi {
-        process: u32,
+        process: ProcessId,
         life: u32,
         conn: u64,
         msg: ToServer,
     },
     ToClient {
-        process: u32,
+        process: ProcessId,
         life: u32,
         conn: u64,
         msg: FromServer,
     },
     Closed {
-        process: u32,
+        process: ProcessId,
         life: u32,
         conn: u64,
     },
     ToStore {
-        api: usize,
+        api: ApiId,
         life: u32,
         id: u64,
         request: StoreRequest,
     },
     /// A message from the store, and another one that arrives with it.
     FromStore {
-        process: u32,
+        process: ProcessId,
         life: u32,
         msg: FromStore,
         with: Option<FromStore>,
     },
     Runtime {
-        node: usize,
+        node: NodeId,
         epoch: u32,
         agent_life: u32,
         fire: Fire,
@@ -88,7 +92,7 @@ enum Event {
     /// The end of a fault's duration.
     Mend(FaultId),
     Restart {
-        process: u32,
+        process: ProcessId,
     },
     StoreWake,
 }
@@ -111,15 +115,17 @@ impl Event {
     }
 
     /// The number of the process, API server, node or step that it is for.
-    fn who(&self) -> usize {
+    fn who(&self) -> u32 {
         match self {
             Event::ToApi { process, .. }
             | Event::ToClient { process, .. }
             | Event::Closed { process, .. }
             | Event::FromStore { process, .. }
-            | Event::Restart { process } => *process as usize,
-            Event::ToStore { api: who, .. } | Event::Runtime { node: who, .. } | Event::Step(who) => *who,
-            Event::Mend(id) => id.0 as usize,
+            | Event::Restart { process } => process.number(),
+            Event::ToStore { api, .. } => api.number(),
+            Event::Runtime { node, .. } => node.number(),
+            Event::Step(step) => *step as u32,
+            Event::Mend(id) => id.0,
             Event::StoreWake => 0,
         }
     }
@@ -129,7 +135,7 @@ impl Event {
 #[derive(Clone, Copy)]
 enum Next {
     /// A process is woken.
-    Wake(u32),
+    Wake(ProcessId),
     /// The event in this slot of the event queue.
     Queued(u32),
 }
@@ -175,41 +181,24 @@ struct Scratch {
     dns: Vec<dns::Out>,
 }
 
-/// A node apart from its processes: its runtime, and whether it has power.
-pub struct NodeHost {
-    /// Name of the node.
-    pub name: String,
-    /// Zone.
-    pub zone: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its container runtime.
-    pub runtime: NodeRuntime,
-    /// Whether it has power.
-    pub up: bool,
-    /// Faults that keep it powered off.
-    down_by: Vec<FaultId>,
-    /// Faults that affect its runtime: one in this many operations.
-    trouble: Layered<u64>,
-    epoch: u32,
-    agent: u32,
-    proxy: Option<u32>,
-    host: HostId,
-    /// Where the node sends connections to Services, as its proxy last configured it.
-    pub services: BTreeMap<Frontend, Rc<Entry>>,
+/// Faults that have struck.
+#[derive(Default)]
+struct Struck {
+    /// Those that are not healed.
+    active: Vec<(FaultId, Fault)>,
+    /// Processes that are down because of a fault.
+    taken_down: Vec<(FaultId, ProcessId)>,
 }
 
-impl NodeHost {
-    /// Whether a service proxy runs on it.
-    pub fn has_proxy(&self) -> bool {
-        self.proxy.is_some()
-    }
-
-    /// Changes the faults that affect its runtime.
-    pub(crate) fn change_trouble(&mut self, change: impl FnOnce(&mut Layered<u64>)) {
-        change(&mut self.trouble);
-        self.runtime.trouble_one_in = self.trouble.get().unwrap_or(0);
-    }
+/// What is told of the event that is being carried out.
+#[derive(Default)]
+struct Trace {
+    /// Whether the run is traced.
+    wanted: bool,
+    /// Description of the current event, if it is.
+    current: String,
+    /// The process whose machine is running, for the message of a crash.
+    acting: Option<ProcessId>,
 }
 
 /// The world of one run.
@@ -221,11 +210,11 @@ pub struct World {
     /// The store: the state that checkers treat as the truth.
     pub store: MemoryStore,
     /// Every node.
-    pub nodes: Vec<NodeHost>,
+    pub nodes: Table<NodeId, NodeHost>,
     /// The records that each replica of the DNS publishes.
     pub zones: Vec<BTreeMap<Rc<str>, Vec<RecordData>>>,
     /// Every process.
-    pub processes: Vec<Process>,
+    pub processes: Table<ProcessId, Process>,
     /// Invariants.
     pub checkers: Checkers,
     /// Statistics for reports and expectations.
@@ -245,49 +234,23 @@ pub struct World {
     pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
     timeline: Vec<(Duration, Action)>,
-    /// Processes of the API servers.
-    pub(crate) apis: Vec<u32>,
-    user: u32,
-    conns: Vec<u32>,
-    clocks: Vec<Clock>,
-    /// No fault has changed any clock: all show the same time.
-    steady: bool,
-    /// The time on such a clock.
-    time: Now,
+    pub(crate) apis: Table<ApiId, ApiHost>,
+    user: ProcessId,
+    /// The client of each connection that was ever made.
+    conns: Vec<ProcessId>,
+    clocks: Clocks,
     /// Processes `0..control` are control-plane processes; nodes' processes follow.
     control: usize,
-    /// For each API server, faults that make it reject one in this many requests.
-    pub(crate) overloads: Vec<Layered<u64>>,
-    /// For each API server, the extra delay of the store's events on their way to it.
-    pub(crate) lags: Vec<Layered<Duration>>,
-    /// Range in nanoseconds.
-    store_latency: (u64, u64),
-    store_stalled_until: u64,
-    /// Until when each fault stalls it.
-    pub(crate) stalls: Layered<u64>,
-    /// Faults that have struck and are not healed.
-    active: Vec<(FaultId, Fault)>,
-    /// Processes that are down because of a fault.
-    taken_down: Vec<(FaultId, u32)>,
-    store_armed: u64,
-    /// For each API server, when its last message arrives at the store, and the other way round: messages arrive in
-    /// order.
-    store_up: Vec<u64>,
-    store_down: Vec<u64>,
-    store_events: Vec<u64>,
+    pub(crate) store_host: StoreHost,
+    struck: Struck,
     /// No faults are drawn in this run.
     calm: bool,
     setup: Setup,
     scratch: Scratch,
-    store_out: Vec<store::Out>,
-    /// The process whose machine is running, for the message of a crash.
-    acting: Option<u32>,
-    /// Description of the current event, for the trace.
-    current: String,
-    traced: bool,
+    trace: Trace,
     /// A process for which the next watch event is lost.
     #[cfg(test)]
-    losing: Option<u32>,
+    losing: Option<ProcessId>,
 }
 
 impl World {
@@ -308,26 +271,26 @@ impl World {
 
     /// Description of the last event; empty unless the run is traced.
     pub fn current(&self) -> &str {
-        &self.current
+        &self.trace.current
     }
 
     /// Advances virtual time to `at`, unless it is already later.
     #[inline(always)]
     pub fn pass(&mut self, at: u64) {
         self.now = self.now.max(at);
-        self.time = Clock::steady(self.now);
+        self.clocks.time = Clock::steady(self.now);
     }
 
     /// The time as a process on this host sees it.
     #[inline(always)]
     fn clock(&self, host: HostId) -> Now {
-        if self.steady { self.time } else { self.clocks[host as usize].at(self.now) }
+        self.clocks.at(self.now, host)
     }
 
     /// The virtual time at which a host's clock shows a monotonic time.
     #[inline(always)]
     fn when(&self, host: HostId, shown: Mono) -> u64 {
-        if self.steady { shown.0 } else { self.clocks[host as usize].when(shown) }
+        self.clocks.when(host, shown)
     }
 
     /// Carries out the next event. Returns false if there is none up to `until`.
@@ -345,15 +308,15 @@ impl World {
 
     /// Wakes a process.
     #[inline(always)]
-    fn woken(&mut self, at: u64, process: u32) {
-        self.processes[process as usize].armed = u64::MAX;
+    fn woken(&mut self, at: u64, process: ProcessId) {
+        self.processes[process].armed = u64::MAX;
         // A clock that was just corrected may not show the deadline yet. This does not count as an event.
-        if !self.steady && !self.is_due(process) {
+        if !self.clocks.steady && !self.is_due(process) {
             self.rearm(process);
-            return self.current.clear();
+            return self.trace.current.clear();
         }
-        if self.traced {
-            self.current = format!("{} {process}", TAGS[Tag::Wake as usize]);
+        if self.trace.wanted {
+            self.trace.current = format!("{} {process}", TAGS[Tag::Wake as usize]);
         }
         self.record_process_event(at, Tag::Wake, process, 0);
         self.wake(process);
@@ -363,7 +326,7 @@ impl World {
     /// separately, so that no more bytes are moved than it has.
     #[inline(always)]
     fn carry_out(&mut self, at: u64, slot: u32) {
-        if self.traced {
+        if self.trace.wanted {
             self.describe(slot);
         }
         match self.event_queue.peek(slot).tag() {
@@ -394,7 +357,7 @@ impl World {
                 let Event::ToStore { api, life, id, request } = self.event_queue.take(slot) else {
                     unreachable!("by its tag")
                 };
-                self.record_event(at, Tag::ToStore, api as u64, id);
+                self.record_event(at, Tag::ToStore, u64::from(api.number()), id);
                 self.to_store(api, life, id, request);
             }
             Tag::FromStore => {
@@ -410,7 +373,7 @@ impl World {
                 };
                 let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
                 self.record_process_event(at, Tag::FromStore, process, both);
-                if self.processes[process as usize].life == life {
+                if self.processes[process].life == life {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
@@ -427,13 +390,13 @@ impl World {
         match event {
             Event::Closed { process, life, conn } => {
                 self.record_process_event(at, Tag::Closed, process, conn);
-                if self.processes[process as usize].life == life {
+                if self.processes[process].life == life {
                     self.api_handle(process, apiserver::In::Closed(ConnId(conn)), None);
                 }
             }
             Event::Runtime { node, epoch, agent_life, fire } => {
-                self.record_event(at, Tag::Runtime, node as u64, u64::from(epoch));
-                self.acting = Some(self.nodes[node].agent);
+                self.record_event(at, Tag::Runtime, u64::from(node.number()), u64::from(epoch));
+                self.trace.acting = Some(self.nodes[node].agent);
                 self.runtime(node, epoch, agent_life, fire);
             }
             Event::Step(i) => {
@@ -450,9 +413,9 @@ impl World {
             }
             Event::StoreWake => {
                 self.record_event(at, Tag::StoreWake, 0, 0);
-                self.store_armed = u64::MAX;
+                self.store_host.armed = u64::MAX;
                 let now = self.clock(STORE_HOST);
-                self.store.handle_timeout(now, &mut self.store_out);
+                self.store.handle_timeout(now, &mut self.store_host.out);
                 self.record_commits();
                 self.from_store();
                 self.arm_store();
@@ -465,14 +428,14 @@ impl World {
 
     /// Name of the machine that is running or ran last.
     pub fn acting(&self) -> &str {
-        self.acting.map_or("the store", |process| &self.processes[process as usize].name)
+        self.trace.acting.map_or("the store", |process| &self.processes[process].name)
     }
 
     /// Records an event for a process; see `record_event`.
     #[inline(always)]
-    fn record_process_event(&mut self, at: u64, tag: Tag, process: u32, what: u64) {
-        self.record_event(at, tag, u64::from(process), what);
-        self.acting = Some(process);
+    fn record_process_event(&mut self, at: u64, tag: Tag, process: ProcessId, what: u64) {
+        self.record_event(at, tag, u64::from(process.number()), what);
+        self.trace.acting = Some(process);
     }
 
     /// Records an event that is for the store or the timeline, not for a process: in the hash, in the counts and for
@@ -480,7 +443,7 @@ impl World {
     #[inline(always)]
     fn record_event(&mut self, at: u64, tag: Tag, who: u64, what: u64) {
         self.events += 1;
-        self.acting = None;
+        self.trace.acting = None;
         self.counts[tag as usize] += 1;
         // All fields are mixed in one step, because tens of thousands of events are recorded each second.
         self.hash = mix(self.hash.rotate_left(7) ^ what, at ^ (who << 8 | tag as u64) << 40);
@@ -504,7 +467,7 @@ impl World {
             self.statistics.commit(&commit);
             self.checkers.commit(&commit);
         }
-        if self.traced {
+        if self.trace.wanted {
             self.describe_commits();
         }
     }
@@ -515,10 +478,10 @@ impl World {
         some.map(|(name, n)| ((*name).to_owned(), n)).collect()
     }
 
-    fn wake(&mut self, process: u32) {
-        let now = self.clock(self.processes[process as usize].host);
+    fn wake(&mut self, process: ProcessId) {
+        let now = self.clock(self.processes[process].host);
         let out = &mut self.scratch;
-        match self.processes[process as usize].running.as_mut() {
+        match self.processes[process].running.as_mut() {
             Some(Running::Api(m)) => m.handle_timeout(now, &mut out.api),
             Some(Running::Manager(m)) => m.handle_timeout(now, &mut out.client),
             Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.client),
@@ -533,8 +496,8 @@ impl World {
 
     /// Sends what a machine has pushed to `out`, and updates its wake-up.
     #[inline(never)]
-    fn deliver(&mut self, process: u32) {
-        let Some(running) = &self.processes[process as usize].running else { return self.disarm(process) };
+    fn deliver(&mut self, process: ProcessId) {
+        let Some(running) = &self.processes[process].running else { return self.disarm(process) };
         let due = running.poll_timeout();
         match running {
             Running::Api(_) => {
@@ -559,9 +522,9 @@ impl World {
     #[inline(always)]
     fn send_on<T>(
         &mut self,
-        process: u32,
+        process: ProcessId,
         said: impl Fn(&mut Scratch) -> &mut Vec<T>,
-        send: impl Fn(&mut World, u32, T),
+        send: impl Fn(&mut World, ProcessId, T),
     ) {
         said(&mut self.scratch).reverse();
         while let Some(msg) = said(&mut self.scratch).pop() {
@@ -570,18 +533,18 @@ impl World {
     }
 
     /// Whether a process's deadline has come by its own clock.
-    fn is_due(&self, process: u32) -> bool {
-        let p = &self.processes[process as usize];
+    fn is_due(&self, process: ProcessId) -> bool {
+        let p = &self.processes[process];
         let shown = self.clock(p.host).mono;
         p.running.as_ref().and_then(Running::poll_timeout).is_some_and(|d| d.at <= shown)
     }
 
     /// Sets the wake-up of a process to its deadline.
     #[inline(always)]
-    fn arm(&mut self, process: u32, due: Option<Deadline>) {
+    fn arm(&mut self, process: ProcessId, due: Option<Deadline>) {
         let Some(deadline) = due else { return self.disarm(process) };
-        let at = self.when(self.processes[process as usize].host, deadline.at).max(self.now + 1);
-        let armed = &mut self.processes[process as usize].armed;
+        let at = self.when(self.processes[process].host, deadline.at).max(self.now + 1);
+        let armed = &mut self.processes[process].armed;
         if at != *armed {
             *armed = at;
             self.timers.set(at, process);
@@ -589,13 +552,13 @@ impl World {
     }
 
     /// Like `arm`, with the deadline of its machine.
-    fn rearm(&mut self, process: u32) {
-        let due = self.processes[process as usize].running.as_ref().and_then(Running::poll_timeout);
+    fn rearm(&mut self, process: ProcessId) {
+        let due = self.processes[process].running.as_ref().and_then(Running::poll_timeout);
         self.arm(process, due);
     }
 
-    fn disarm(&mut self, process: u32) {
-        self.processes[process as usize].armed = u64::MAX;
+    fn disarm(&mut self, process: ProcessId) {
+        self.processes[process].armed = u64::MAX;
         self.timers.clear(process);
     }
 
@@ -603,20 +566,20 @@ impl World {
     fn arm_store(&mut self) {
         if let Some(deadline) = self.store.poll_timeout() {
             let at = self.when(STORE_HOST, deadline.at).max(self.now + 1);
-            if at < self.store_armed {
-                self.store_armed = at;
+            if at < self.store_host.armed {
+                self.store_host.armed = at;
                 self.event_queue.push(at, Event::StoreWake);
             }
         }
     }
 
     /// Tells the checkers which processes now act as leaders.
-    fn observe_leaders(&mut self, process: u32) {
+    fn observe_leaders(&mut self, process: ProcessId) {
         if !self.setup.leader_elect {
             return;
         }
-        let now = self.clock(self.processes[process as usize].host);
-        let (role, leads) = match &self.processes[process as usize].running {
+        let now = self.clock(self.processes[process].host);
+        let (role, leads) = match &self.processes[process].running {
             Some(Running::Manager(m)) => ("controller-manager", m.is_leader(now)),
             Some(Running::Scheduler(m)) => ("scheduler", m.is_leader(now)),
             _ => return,
@@ -625,11 +588,13 @@ impl World {
             return;
         }
         // Another process has just become the leader, so no other may still act as one.
-        let others: Vec<u32> = (0..self.processes.len() as u32)
+        let others: Vec<ProcessId> = self
+            .processes
+            .ids()
             .filter(|p| *p != process)
             .filter(|p| {
-                let now = self.clock(self.processes[*p as usize].host);
-                match &self.processes[*p as usize].running {
+                let now = self.clock(self.processes[*p].host);
+                match &self.processes[*p].running {
                     Some(Running::Manager(m)) if role == "controller-manager" => m.is_leader(now),
                     Some(Running::Scheduler(m)) if role == "scheduler" => m.is_leader(now),
                     _ => false,
@@ -638,7 +603,7 @@ impl World {
             .collect();
         let at = self.seconds();
         if let Some(other) = others.first() {
-            let (a, b) = (&self.processes[process as usize].name, &self.processes[*other as usize].name);
+            let (a, b) = (&self.processes[process].name, &self.processes[*other].name);
             let what = format!("{a} leads while {b} still does");
             self.checkers.broken(Invariant::OneLeader, at, what);
         }
@@ -647,11 +612,11 @@ impl World {
     /// What the leading scheduler makes of a pod; none if there is no leader, or it knows of no such pod. Nothing may
     /// be carried out after it.
     pub fn advise(&mut self, pod: &ObjectKey) -> Option<Advice> {
-        let leads = |p: &usize| match &self.processes[*p].running {
+        let leads = |p: &ProcessId| match &self.processes[*p].running {
             Some(Running::Scheduler(m)) => m.is_leader(self.clock(self.processes[*p].host)),
             _ => false,
         };
-        let leader = (0..self.processes.len()).find(leads)?;
+        let leader = self.processes.ids().find(leads)?;
         match &mut self.processes[leader].running {
             Some(Running::Scheduler(m)) => m.advise(pod),
             _ => None,
@@ -672,7 +637,7 @@ impl World {
 
     /// The users' machine; `None` before its process has started.
     pub fn user(&self) -> Option<&User> {
-        match &self.processes[self.user as usize].running {
+        match &self.processes[self.user].running {
             Some(Running::User(user)) => Some(user),
             _ => None,
         }
@@ -685,7 +650,7 @@ impl World {
 
     /// Running API servers, for the checkers at the end.
     pub fn api_servers(&self) -> impl Iterator<Item = &apiserver::ApiServer> {
-        self.apis.iter().filter_map(|p| match &self.processes[*p as usize].running {
+        self.apis.iter().filter_map(|api| match &self.processes[api.process].running {
             Some(Running::Api(api)) => Some(&**api),
             _ => None,
         })

@@ -10,13 +10,14 @@ use skeg_core::proxy::{self, TableChange};
 use skeg_core::store::{self, StoreClient};
 
 use super::{Event, STORE_HOST, World};
+use crate::ids::{Id, NodeId, ProcessId};
 use crate::invariant::Checkers;
 use crate::process::{Role, Running};
 use crate::runtime::Fire;
 
 impl World {
     #[inline(always)]
-    pub(super) fn from_agent(&mut self, process: u32, msg: agent::Out) {
+    pub(super) fn from_agent(&mut self, process: ProcessId, msg: agent::Out) {
         match msg {
             agent::Out::Api(msg) => self.send(process, msg),
             agent::Out::Runtime(command) => self.command(process, command),
@@ -24,15 +25,15 @@ impl World {
     }
 
     /// Passes a command from an agent to its node's runtime.
-    fn command(&mut self, process: u32, command: RuntimeCommand) {
-        let Role::Agent(node, _) = self.processes[process as usize].role else { unreachable!("only agents say this") };
+    fn command(&mut self, process: ProcessId, command: RuntimeCommand) {
+        let Role::Agent(node, _) = self.processes[process].role else { unreachable!("only agents say this") };
         let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
         self.fire_later(node, delay, fire);
     }
 
     /// Configures a node's services as its proxy says. Like rules in a kernel, the configuration survives the proxy.
-    pub(super) fn from_proxy(&mut self, process: u32, msg: proxy::Out) {
-        let Role::Proxy(node, _) = self.processes[process as usize].role else { unreachable!("only proxies say this") };
+    pub(super) fn from_proxy(&mut self, process: ProcessId, msg: proxy::Out) {
+        let Role::Proxy(node, _) = self.processes[process].role else { unreachable!("only proxies say this") };
         let services = &mut self.nodes[node].services;
         match msg {
             proxy::Out::Api(msg) => self.send(process, msg),
@@ -46,8 +47,8 @@ impl World {
     }
 
     /// Publishes the records of a DNS replica.
-    pub(super) fn from_dns(&mut self, process: u32, msg: dns::Out) {
-        let Role::Dns(index) = self.processes[process as usize].role else { unreachable!("only the DNS says this") };
+    pub(super) fn from_dns(&mut self, process: ProcessId, msg: dns::Out) {
+        let Role::Dns(index) = self.processes[process].role else { unreachable!("only the DNS says this") };
         let zone = &mut self.zones[index];
         match msg {
             dns::Out::Api(msg) => self.send(process, msg),
@@ -60,13 +61,13 @@ impl World {
         }
     }
 
-    pub(super) fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
+    pub(super) fn fire_later(&mut self, node: NodeId, delay: Duration, fire: Fire) {
         let host = &self.nodes[node];
-        let (epoch, agent_life) = (host.epoch, self.processes[host.agent as usize].life);
+        let (epoch, agent_life) = (host.epoch, self.processes[host.agent].life);
         self.event_queue.push(self.now + delay.as_nanos() as u64, Event::Runtime { node, epoch, agent_life, fire });
     }
 
-    pub(super) fn runtime(&mut self, node: usize, epoch: u32, agent_life: u32, fire: Fire) {
+    pub(super) fn runtime(&mut self, node: NodeId, epoch: u32, agent_life: u32, fire: Fire) {
         if self.nodes[node].epoch != epoch {
             return;
         }
@@ -86,7 +87,7 @@ impl World {
             self.fire_later(node, delay, fire);
         }
         let process = self.nodes[node].agent;
-        let same_life = self.processes[process as usize].life == agent_life;
+        let same_life = self.processes[process].life == agent_life;
         for event in events {
             // Completions are for the life of the agent that sent the command; other events are for any life.
             let own = matches!(event, RuntimeEvent::Exited { .. } | RuntimeEvent::SandboxGone { .. });
@@ -94,15 +95,15 @@ impl World {
                 continue;
             }
             let now = self.clock(self.nodes[node].host);
-            if let Some(Running::Agent(m)) = self.processes[process as usize].running.as_mut() {
+            if let Some(Running::Agent(m)) = self.processes[process].running.as_mut() {
                 m.handle(now, agent::In::Runtime(event), &mut self.scratch.agent);
             }
             self.deliver(process);
         }
     }
 
-    pub(super) fn start(&mut self, process: u32) {
-        let p = &mut self.processes[process as usize];
+    pub(super) fn start(&mut self, process: ProcessId) {
+        let p = &mut self.processes[process];
         if p.running.is_some() {
             return;
         }
@@ -114,8 +115,8 @@ impl World {
         self.wake(process);
     }
 
-    pub(super) fn crash(&mut self, process: u32) {
-        let p = &mut self.processes[process as usize];
+    pub(super) fn crash(&mut self, process: ProcessId) {
+        let p = &mut self.processes[process];
         if p.running.take().is_none() {
             return;
         }
@@ -125,14 +126,15 @@ impl World {
         self.disarm(process);
         if let Some(c) = connection {
             let at = self.now + 1_000_000;
-            self.event_queue.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
+            self.event_queue
+                .push(at, Event::Closed { process: self.apis[c.api()].process, life: c.life, conn: c.id() });
         }
-        if let Role::Api(index) = self.processes[process as usize].role {
+        if let Role::Api(index) = self.processes[process].role {
             let now = self.clock(STORE_HOST);
-            self.store.handle(now, store::In::Closed(StoreClient(index as u32)), &mut self.store_out);
+            self.store.handle(now, store::In::Closed(StoreClient(index.number())), &mut self.store_host.out);
             self.from_store();
-            for client in 0..self.processes.len() as u32 {
-                let p = &mut self.processes[client as usize];
+            for client in self.processes.ids() {
+                let p = &mut self.processes[client];
                 let Some(c) = p.connection.as_mut().filter(|c| c.api() == index) else { continue };
                 c.dead = true;
                 let (life, conn) = (p.life, c.id());

@@ -9,6 +9,7 @@ use skeg_core::store::{self, Op, StoreClient, StoreKey, StoreRequest, Stored, Tx
 use skeg_core::{Machine, ObjectKey};
 
 use super::{STORE_HOST, World};
+use crate::ids::{NodeId, ProcessId};
 use crate::process::Role;
 
 /// A client of the store that is not an API server.
@@ -30,7 +31,7 @@ impl World {
         self.store.handle(now, store::In::Request(ROGUE, 0, StoreRequest::Txn(Box::new(txn))), &mut out);
         self.record_commits();
         if !secretly {
-            self.store_out.extend(out.into_iter().filter(|out| out.to != ROGUE));
+            self.store_host.out.extend(out.into_iter().filter(|out| out.to != ROGUE));
             self.from_store();
         }
     }
@@ -49,32 +50,32 @@ impl World {
     }
 
     /// Sends a request to an API server over a process's connection, with any user name.
-    pub(crate) fn ask(&mut self, process: u32, user: &str, call: Call) {
+    pub(crate) fn ask(&mut self, process: ProcessId, user: &str, call: Call) {
         self.send(process, ToServer::Request(ReqId(u64::MAX), Request::new(&Rc::from(user), call)));
     }
 
     /// The process of this name.
-    pub(crate) fn process(&self, name: &str) -> u32 {
-        let at = self.processes.iter().position(|p| *p.name == *name);
-        at.unwrap_or_else(|| panic!("there is a process {name}")) as u32
+    pub(crate) fn process(&self, name: &str) -> ProcessId {
+        let found = self.processes.ids().find(|p| *self.processes[*p].name == *name);
+        found.unwrap_or_else(|| panic!("there is a process {name}"))
     }
 
     /// Crashes all processes with this name prefix permanently.
     pub(crate) fn stop(&mut self, prefix: &str) {
-        for p in 0..self.processes.len() as u32 {
-            if self.processes[p as usize].name.starts_with(prefix) {
+        for p in self.processes.ids() {
+            if self.processes[p].name.starts_with(prefix) {
                 self.crash(p);
             }
         }
     }
 
     /// Loses the next watch event (except bookmarks) on its way to a process.
-    pub(crate) fn lose_next_event_of(&mut self, process: u32) {
+    pub(crate) fn lose_next_event_of(&mut self, process: ProcessId) {
         self.losing = Some(process);
     }
 
     /// Whether this message is the one to lose.
-    pub(super) fn loses(&mut self, process: u32, msg: &FromServer) -> bool {
+    pub(super) fn loses(&mut self, process: ProcessId, msg: &FromServer) -> bool {
         let lost = self.losing == Some(process)
             && matches!(msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. }));
         if lost {
@@ -84,8 +85,8 @@ impl World {
     }
 
     /// Makes a node's runtime create and start another container like this one.
-    pub(crate) fn start_another(&mut self, node: usize, spec: &Rc<ContainerSpec>) {
-        let Role::Agent(..) = self.processes[self.nodes[node].agent as usize].role else { panic!("an agent") };
+    pub(crate) fn start_another(&mut self, node: NodeId, spec: &Rc<ContainerSpec>) {
+        let Role::Agent(..) = self.processes[self.nodes[node].agent].role else { panic!("an agent") };
         let op = OpId(u64::MAX);
         let known: Vec<_> = self.nodes[node].runtime.containers().map(|(id, ..)| id.clone()).collect();
         let create = RuntimeCommand::CreateContainer { op, spec: Rc::clone(spec) };

@@ -11,6 +11,7 @@ use skeg_core::store::{self, StoreClient, StoreKey, StoreRequest, Stored};
 use super::{Event, NOTICE, NodeHost, STORE_HOST, World};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultId};
+use crate::ids::{NodeId, ProcessId};
 use crate::net::HostId;
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running};
@@ -23,9 +24,9 @@ impl World {
     }
 
     /// The nodes of a set.
-    pub(crate) fn node_set(&mut self, set: &NodeSet) -> Vec<usize> {
-        let by = |f: &dyn Fn(&NodeHost) -> bool| -> Vec<usize> {
-            self.nodes.iter().enumerate().filter(|(_, n)| f(n)).map(|(i, _)| i).collect()
+    pub(crate) fn node_set(&mut self, set: &NodeSet) -> Vec<NodeId> {
+        let by = |f: &dyn Fn(&NodeHost) -> bool| -> Vec<NodeId> {
+            self.nodes.ids().filter(|n| f(&self.nodes[*n])).collect()
         };
         match set {
             NodeSet::All => by(&|_| true),
@@ -64,15 +65,15 @@ impl World {
 
     fn users_act(&mut self, step: usize, action: &UserAction) {
         let user = self.user;
-        if self.processes[user as usize].running.is_none() {
+        if self.processes[user].running.is_none() {
             // A step at the very start waits until the users' process is running.
             self.event_queue.push(self.now + 10_000_000, Event::Step(step));
             return;
         }
         let nodes = action.nodes().map(|nodes| self.node_set(nodes)).unwrap_or_default();
         let nodes: Vec<String> = nodes.into_iter().map(|n| self.nodes[n].name.clone()).collect();
-        let now = self.clock(self.processes[user as usize].host);
-        if let Some(Running::User(u)) = self.processes[user as usize].running.as_mut() {
+        let now = self.clock(self.processes[user].host);
+        if let Some(Running::User(u)) = self.processes[user].running.as_mut() {
             u.act(now, action, &nodes);
         }
         self.rearm(user);
@@ -85,13 +86,13 @@ impl World {
         if let Some(lasts) = fault.lasts() {
             self.event_queue.push(self.now + lasts.as_nanos() as u64, Event::Mend(id));
         }
-        self.active.push((id, fault));
+        self.struck.active.push((id, fault));
     }
 
     /// Heals a fault unless it is already healed.
     pub(super) fn heal(&mut self, id: FaultId) {
-        if let Some(i) = self.active.iter().position(|(other, _)| *other == id) {
-            let (_, fault) = self.active.remove(i);
+        if let Some(i) = self.struck.active.iter().position(|(other, _)| *other == id) {
+            let (_, fault) = self.struck.active.remove(i);
             self.faults.push(Happening { at: self.seconds(), what: format!("over: {}", fault.describe()) });
             fault.heal(self, id);
         }
@@ -99,13 +100,13 @@ impl World {
 
     /// Heals all active faults.
     pub(crate) fn heal_each(&mut self) {
-        for (id, fault) in std::mem::take(&mut self.active) {
+        for (id, fault) in std::mem::take(&mut self.struck.active) {
             fault.heal(self, id);
         }
     }
 
     /// Cuts a node's power until this fault is healed.
-    pub(crate) fn power_off(&mut self, n: usize, by: FaultId, disk_lost: bool) {
+    pub(crate) fn power_off(&mut self, n: NodeId, by: FaultId, disk_lost: bool) {
         let wall = self.clock(self.nodes[n].host).wall;
         let node = &mut self.nodes[n];
         node.down_by.push(by);
@@ -124,17 +125,18 @@ impl World {
         node.services.clear();
         for process in self.processes_of(n) {
             // A machine without power closes no connections: the server notices only by the silence.
-            let connection = self.processes[process as usize].connection.take();
+            let connection = self.processes[process].connection.take();
             self.crash(process);
             if let Some(c) = connection {
                 let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
-                self.event_queue.push(at, Event::Closed { process: self.apis[c.api()], life: c.life, conn: c.id() });
+                self.event_queue
+                    .push(at, Event::Closed { process: self.apis[c.api()].process, life: c.life, conn: c.id() });
             }
         }
     }
 
     /// Removes a fault from those that keep a node powered off; if it was the last, the node gets power.
-    pub(crate) fn power_back(&mut self, n: usize, by: FaultId) {
+    pub(crate) fn power_back(&mut self, n: NodeId, by: FaultId) {
         let down_by = &mut self.nodes[n].down_by;
         down_by.retain(|id| *id != by);
         if down_by.is_empty() {
@@ -143,7 +145,7 @@ impl World {
     }
 
     /// Powers a node on, whatever switched it off.
-    pub(crate) fn power_on(&mut self, n: usize) {
+    pub(crate) fn power_on(&mut self, n: NodeId) {
         self.nodes[n].down_by.clear();
         if self.nodes[n].up {
             return;
@@ -156,46 +158,46 @@ impl World {
     }
 
     /// The processes of a node.
-    pub(crate) fn processes_of(&self, n: usize) -> impl Iterator<Item = u32> + use<> {
+    pub(crate) fn processes_of(&self, n: NodeId) -> impl Iterator<Item = ProcessId> + use<> {
         [Some(self.nodes[n].agent), self.nodes[n].proxy].into_iter().flatten()
     }
 
     /// Crashes a process; it restarts after a delay, or when the fault is healed.
-    pub(crate) fn restart_after(&mut self, process: u32, by: FaultId, down: Duration) {
+    pub(crate) fn restart_after(&mut self, process: ProcessId, by: FaultId, down: Duration) {
         self.crash(process);
-        self.taken_down.push((by, process));
+        self.struck.taken_down.push((by, process));
         self.event_queue.push(self.now + down.as_nanos() as u64, Event::Restart { process });
     }
 
     /// Restarts the processes that a fault has taken down.
     pub(crate) fn bring_back(&mut self, by: FaultId) {
-        for (_, process) in self.taken_down.extract_if(.., |(id, _)| *id == by) {
+        for (_, process) in self.struck.taken_down.extract_if(.., |(id, _)| *id == by) {
             self.event_queue.push(self.now + 1, Event::Restart { process });
         }
     }
 
     /// The clock of a host, for a fault to change.
     pub(crate) fn tamper_with_clock(&mut self, host: HostId) -> &mut Clock {
-        self.steady = false;
-        &mut self.clocks[host as usize]
+        self.clocks.steady = false;
+        &mut self.clocks.all[host as usize]
     }
 
     /// Undoes a fault's changes of clocks.
     pub(crate) fn mend_clocks(&mut self, by: FaultId) {
         let now = self.now;
-        self.clocks.iter_mut().for_each(|clock| clock.mend(now, by));
+        self.clocks.all.iter_mut().for_each(|clock| clock.mend(now, by));
         self.rearm_all();
     }
 
     /// Recomputes all wake-ups after clocks have changed.
     pub(crate) fn rearm_all(&mut self) {
-        (0..self.processes.len() as u32).for_each(|p| self.rearm(p));
+        self.processes.ids().for_each(|p| self.rearm(p));
     }
 
     /// Whether a process is the leader of its role by its own clock.
-    pub(crate) fn is_leader(&self, process: u32) -> bool {
-        let now = self.clock(self.processes[process as usize].host);
-        match &self.processes[process as usize].running {
+    pub(crate) fn is_leader(&self, process: ProcessId) -> bool {
+        let now = self.clock(self.processes[process].host);
+        match &self.processes[process].running {
             Some(Running::Manager(m)) => m.is_leader(now),
             Some(Running::Scheduler(m)) => m.is_leader(now),
             _ => false,
@@ -213,7 +215,7 @@ impl World {
 
     /// Recomputes until when the store stalls.
     pub(crate) fn restall(&mut self) {
-        self.store_stalled_until = self.stalls.all().max().unwrap_or(0);
+        self.store_host.stalled_until = self.store_host.stalls.all().max().unwrap_or(0);
     }
 
     /// Crashes the containers of the matching pods.
@@ -225,7 +227,7 @@ impl World {
             _ => None,
         });
         let uids: Vec<String> = matching.collect();
-        for n in 0..self.nodes.len() {
+        for n in self.nodes.ids() {
             for uid in &uids {
                 for id in self.nodes[n].runtime.running(uid) {
                     self.fire_later(n, Duration::from_millis(1), Fire::Exit(id, 1));

@@ -12,6 +12,7 @@ use skeg_core::read_ahead::{Step, touch};
 
 use super::World;
 use crate::calendar_queue::{CalendarQueue, Key, NEVER, key, moment, unowned, whose};
+use crate::ids::{Id, ProcessId, Table};
 use crate::process::Running;
 
 /// Wake-ups are on pages of 2^24 ns (17 ms); a thousand pages reach beyond the next heartbeat.
@@ -25,12 +26,18 @@ pub(super) const MANY: usize = 8;
 /// The data of smaller clusters stays in the processor's cache anyway.
 const LARGE: usize = 400;
 
+/// The process that a key belongs to.
+#[inline(always)]
+fn owner(key: Key) -> ProcessId {
+    ProcessId::new(whose(key))
+}
+
 /// Wake-ups by virtual time in nanoseconds, at most one for each process.
 #[derive(Debug)]
 pub(super) struct Timers {
     pages: CalendarQueue,
     /// The current key of each process's wake-up.
-    keys: Vec<Key>,
+    keys: Table<ProcessId, Key>,
     /// The earliest key, while it is known.
     first: Option<Key>,
     /// The last page that was read ahead.
@@ -43,7 +50,7 @@ impl Timers {
     pub(super) fn new(seed: u64, processes: usize) -> Timers {
         Timers {
             pages: CalendarQueue::new(PAGE, PAGES),
-            keys: vec![NEVER; processes],
+            keys: vec![NEVER; processes].into_iter().collect(),
             first: None,
             read: 0,
             seed,
@@ -53,25 +60,25 @@ impl Timers {
 
     /// Sets a process's wake-up, replacing an earlier one.
     #[inline(never)]
-    pub(super) fn set(&mut self, at: u64, process: u32) {
+    pub(super) fn set(&mut self, at: u64, process: ProcessId) {
         self.drawn += 1;
-        let key = key(at, self.seed, self.drawn, process);
+        let key = key(at, self.seed, self.drawn, process.number());
         self.forget(process);
-        self.keys[process as usize] = key;
+        self.keys[process] = key;
         self.first = self.first.map(|first| first.min(key));
         self.pages.add(key);
     }
 
     /// Removes a process's wake-up if it has one.
-    pub(super) fn clear(&mut self, process: u32) {
+    pub(super) fn clear(&mut self, process: ProcessId) {
         self.forget(process);
-        self.keys[process as usize] = NEVER;
+        self.keys[process] = NEVER;
     }
 
     /// Invalidates the cached first key if it belongs to this process, whose wake-up is about to change.
     #[inline]
-    fn forget(&mut self, process: u32) {
-        self.first = self.first.filter(|first| whose(*first) != process);
+    fn forget(&mut self, process: ProcessId) {
+        self.first = self.first.filter(|first| owner(*first) != process);
     }
 
     /// The key of the next wake-up, without its owner.
@@ -87,13 +94,13 @@ impl Timers {
     /// The first key that is not stale. A key can become stale after it was set on a page that is already open.
     #[inline(always)]
     fn first_set(&mut self) -> Option<Key> {
-        self.pages.first_of(u64::MAX, |key| self.keys[whose(key) as usize] == key)
+        self.pages.first_of(u64::MAX, |key| self.keys[owner(key)] == key)
     }
 
     #[inline(always)]
     fn find_first(&mut self) -> Key {
         let mut first = self.first_set();
-        while let Some(key) = first.filter(|key| self.keys[whose(*key) as usize] != *key) {
+        while let Some(key) = first.filter(|key| self.keys[owner(*key)] != *key) {
             assert_eq!(self.pages.take_first(), Some(key), "what is first is taken first");
             first = self.first_set();
         }
@@ -104,14 +111,14 @@ impl Timers {
 
     /// Removes the wake-up that `next` returned; returns its time and its process.
     #[inline(always)]
-    pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, ProcessId)> {
         // If it was set while there was no other, its page has not been opened yet.
         self.first_set()?;
         let key = self.pages.take_first()?;
         let first = self.first.take();
         assert_eq!(first, Some(key), "the first has been found, and stands first");
-        self.keys[whose(key) as usize] = NEVER;
-        Some((moment(key), whose(key)))
+        self.keys[owner(key)] = NEVER;
+        Some((moment(key), owner(key)))
     }
 
     /// Whether time has reached pages that were not read ahead.
@@ -120,12 +127,12 @@ impl Timers {
     }
 
     /// The processes that are woken within the next pages.
-    fn take_ahead(&mut self) -> Vec<u32> {
+    fn take_ahead(&mut self) -> Vec<ProcessId> {
         self.read = self.pages.number() + TOGETHER - 1;
         let mut processes = Vec::with_capacity(2 * AHEAD);
         self.pages.ahead(TOGETHER).for_each(|key| {
-            if self.keys[whose(key) as usize] == key {
-                processes.push(whose(key));
+            if self.keys[owner(key)] == key {
+                processes.push(owner(key));
             }
         });
         processes
@@ -146,8 +153,8 @@ impl World {
 
     /// The agent in a process; `None` if it is not an agent or the cluster is too small for read-ahead to help.
     #[inline]
-    fn far_agent(&self, process: u32) -> Option<&NodeAgent> {
-        match &self.processes[process as usize].running {
+    fn far_agent(&self, process: ProcessId) -> Option<&NodeAgent> {
+        match &self.processes[process].running {
             Some(Running::Agent(agent)) if self.nodes.len() >= LARGE => Some(agent),
             _ => None,
         }
@@ -155,7 +162,7 @@ impl World {
 
     /// Reads ahead the memory that a message to an agent will touch.
     #[inline]
-    pub(super) fn read_for_news(&self, process: u32) {
+    pub(super) fn read_for_news(&self, process: ProcessId) {
         if let Some(agent) = self.far_agent(process) {
             agent.read_ahead_news();
         }
@@ -171,7 +178,7 @@ impl World {
                 }
                 _ => None,
             });
-            processes.clone().for_each(|(process, _)| touch(&self.processes[process as usize].life));
+            processes.clone().for_each(|(process, _)| touch(&self.processes[process].life));
             told.extend(processes.filter_map(|(process, id)| Some((self.far_agent(process)?, id))));
             for step in Step::ALL {
                 told.iter().for_each(|(agent, id)| agent.read_ahead_bookmark(*id, step));
@@ -180,9 +187,9 @@ impl World {
         }
     }
 
-    fn read_for(&self, processes: &[u32]) {
+    fn read_for(&self, processes: &[ProcessId]) {
         // Each step is done for all processes before the next, because each step's addresses come from the one before.
-        let soon = || processes.iter().map(|process| &self.processes[*process as usize]);
+        let soon = || processes.iter().map(|process| &self.processes[*process]);
         soon().for_each(|process| touch(&process.life));
         let mut agents: Vec<&NodeAgent> = Vec::with_capacity(processes.len());
         soon().for_each(|process| {
@@ -198,7 +205,7 @@ impl World {
         leases.iter().for_each(|key| key.read_ahead());
         for step in Step::ALL {
             self.store.read_ahead(&leases, step);
-            for process in &self.processes[..self.control] {
+            for process in self.processes.iter().take(self.control) {
                 match &process.running {
                     Some(Running::Api(api)) => api.read_ahead(&leases, step),
                     Some(Running::Manager(manager)) => manager.read_ahead(&leases, step),
@@ -212,6 +219,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::{NEVER, Timers, moment};
+    use crate::ids::{Id, ProcessId, Table};
     use skeg_core::Rng;
 
     #[test]
@@ -222,17 +230,17 @@ mod tests {
     /// Sets wake-ups at most `spread` after the last one that was popped.
     fn earliest_is_next(spread: u64) {
         let (mut timers, mut rng) = (Timers::new(3, 60), Rng::from_seed(3));
-        let (mut waiting, mut now) = ([None; 60], 0);
+        let (mut waiting, mut now): (Table<ProcessId, _>, _) = ([None; 60].into_iter().collect(), 0);
         for _ in 0..30_000 {
-            let process = rng.below(60) as u32;
+            let process = ProcessId::new(rng.below(60) as u32);
             match rng.below(8) {
                 0..5 => {
                     let at = now + rng.below(spread);
-                    waiting[process as usize] = Some(at);
+                    waiting[process] = Some(at);
                     timers.set(at, process);
                 }
                 5 => {
-                    waiting[process as usize] = None;
+                    waiting[process] = None;
                     timers.clear(process);
                 }
                 _ => {
@@ -240,7 +248,7 @@ mod tests {
                     assert_eq!(moment(timers.next()), least.unwrap_or(u64::MAX));
                     if let Some(at) = least {
                         let (woken_at, process) = timers.pop().expect("there is a next one");
-                        assert_eq!((woken_at, waiting[process as usize].take()), (at, Some(at)));
+                        assert_eq!((woken_at, waiting[process].take()), (at, Some(at)));
                         now = at;
                     }
                 }
@@ -248,7 +256,7 @@ mod tests {
             if timers.is_ahead() && rng.chance(1, 4) {
                 timers.next();
                 for process in timers.take_ahead() {
-                    assert!(waiting[process as usize].is_some(), "{process} will be woken");
+                    assert!(waiting[process].is_some(), "{process} will be woken");
                 }
             }
         }
@@ -258,7 +266,7 @@ mod tests {
     fn the_seed_breaks_ties() {
         let order = |seed| {
             let mut timers = Timers::new(seed, 8);
-            (0..8).for_each(|process| timers.set(5, process));
+            (0..8).for_each(|process| timers.set(5, ProcessId::new(process)));
             let next = || if timers.next() == NEVER { None } else { timers.pop().map(|(_, process)| process) };
             std::iter::from_fn(next).collect::<Vec<_>>()
         };

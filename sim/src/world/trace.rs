@@ -30,14 +30,14 @@ impl World {
             | Event::StoreWake => text,
             Event::Step(i) => self.timeline[*i].1.describe(),
         };
-        self.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
+        self.trace.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
     }
 
     /// Appends what the store has just committed to the description of the event.
     #[cold]
     pub(super) fn describe_commits(&mut self) {
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
-            self.current.push_str(&commit(change));
+            self.trace.current.push_str(&commit(change));
         }
     }
 }

@@ -9,6 +9,7 @@ use skeg_core::apiserver::{self, ConnId};
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
+use crate::ids::{ApiId, Id, ProcessId};
 use crate::invariant::Asked;
 use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
@@ -19,37 +20,37 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 impl World {
     /// The API server that a load balancer would choose: a running one that can be reached.
-    pub(super) fn choose_api(&mut self, host: HostId) -> Option<usize> {
-        let alive = |w: &World, i: &usize| {
-            let p = &w.processes[w.apis[*i] as usize];
+    pub(super) fn choose_api(&mut self, host: HostId) -> Option<ApiId> {
+        let alive = |w: &World, i: &ApiId| {
+            let p = &w.processes[w.apis[*i].process];
             p.running.is_some() && !w.net.is_cut(host, p.host) && !w.net.is_cut(p.host, host)
         };
-        let living: Vec<usize> = (0..self.apis.len()).filter(|i| alive(self, i)).collect();
+        let living: Vec<ApiId> = self.apis.ids().filter(|i| alive(self, i)).collect();
         self.rng.pick(&living).copied()
     }
 
-    pub(super) fn connect(&mut self, process: u32) -> Option<Connection> {
-        let api = self.choose_api(self.processes[process as usize].host)?;
+    pub(super) fn connect(&mut self, process: ProcessId) -> Option<Connection> {
+        let api = self.choose_api(self.processes[process].host)?;
         let id = self.conns.len() as u64;
         self.conns.push(process);
-        let life = self.processes[self.apis[api] as usize].life;
+        let life = self.processes[self.apis[api].process].life;
         let connection = Connection::new(id, api, life, self.now);
-        self.processes[process as usize].connection = Some(connection);
+        self.processes[process].connection = Some(connection);
         Some(connection)
     }
 
     #[inline(always)]
-    pub(super) fn send(&mut self, process: u32, msg: ToServer) {
-        let connection = match self.processes[process as usize].connection {
+    pub(super) fn send(&mut self, process: ProcessId, msg: ToServer) {
+        let connection = match self.processes[process].connection {
             Some(connection) => connection,
             None => match self.connect(process) {
                 Some(connection) => connection,
                 None => return self.refuse(process),
             },
         };
-        let from = self.processes[process as usize].host;
-        let to_process = self.apis[connection.api()];
-        let to = self.processes[to_process as usize].host;
+        let from = self.processes[process].host;
+        let to_process = self.apis[connection.api()].process;
+        let to = self.processes[to_process].host;
         if connection.dead {
             return;
         }
@@ -57,67 +58,67 @@ impl World {
             return self.kill_connection(process);
         }
         let at = (self.now + self.net.delay(self.now, from, to)).max(connection.up + 1);
-        let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
+        let c = self.processes[process].connection.as_mut().expect("it was just there");
         c.up = at;
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
         self.event_queue.push(at, event);
     }
 
     /// Refuses a process's connection attempt: the client learns it soon.
-    pub(super) fn refuse(&mut self, process: u32) {
-        let life = self.processes[process as usize].life;
+    pub(super) fn refuse(&mut self, process: ProcessId) {
+        let life = self.processes[process].life;
         let at = self.now + REFUSED.as_nanos() as u64;
         self.event_queue.push(at, Event::ToClient { process, life, conn: u64::MAX, msg: FromServer::Disconnected });
     }
 
     /// Kills a connection: it carries nothing any more, and both ends notice some time later.
-    pub(crate) fn kill_connection(&mut self, process: u32) {
-        let Some(c) = self.processes[process as usize].connection.as_mut().filter(|c| !c.dead) else { return };
+    pub(crate) fn kill_connection(&mut self, process: ProcessId) {
+        let Some(c) = self.processes[process].connection.as_mut().filter(|c| !c.dead) else { return };
         c.dead = true;
         let (conn, api, api_life) = (c.id(), c.api(), c.life);
-        let life = self.processes[process as usize].life;
+        let life = self.processes[process].life;
         let lo = Duration::from_secs(1);
         let (client, server) = (self.rng.duration(lo, NOTICE), self.rng.duration(lo, NOTICE));
         let (client, server) = (self.now + client.as_nanos() as u64, self.now + server.as_nanos() as u64);
         self.event_queue.push(client, Event::ToClient { process, life, conn, msg: FromServer::Disconnected });
-        self.event_queue.push(server, Event::Closed { process: self.apis[api], life: api_life, conn });
+        self.event_queue.push(server, Event::Closed { process: self.apis[api].process, life: api_life, conn });
     }
 
     #[inline]
-    pub(super) fn to_api(&mut self, process: u32, life: u32, conn: u64, msg: ToServer) {
-        if self.processes[process as usize].life != life || self.processes[process as usize].running.is_none() {
+    pub(super) fn to_api(&mut self, process: ProcessId, life: u32, conn: u64, msg: ToServer) {
+        if self.processes[process].life != life || self.processes[process].running.is_none() {
             return;
         }
         let client = self.conns[conn as usize];
-        let connection = self.processes[client as usize].connection;
+        let connection = self.processes[client].connection;
         if connection.is_none_or(|c| c.id() != conn || c.dead) {
             return;
         }
         if let ToServer::Request(_, request) = &msg {
             let at = self.seconds();
-            let from = self.processes[client as usize].role.node().map(|node| &self.nodes[node]);
+            let from = self.processes[client].role.node().map(|node| &self.nodes[node]);
             self.checkers.request(&Asked { at, store: &self.store, request, from });
         }
         if let ToServer::Request(id, _) = &msg
             && self.turns_away(process)
         {
             let status = Status::too_many_requests("Too many requests, please try again later.", TURNED_AWAY);
-            let host = self.processes[process as usize].host;
+            let host = self.processes[process].host;
             return self.reply(host, conn, FromServer::Reply(*id, Err(status)));
         }
         self.api_handle(process, apiserver::In::Client(ConnId(conn), msg), None);
     }
 
     /// Whether an overloaded API server rejects this request, as API Priority and Fairness would.
-    fn turns_away(&mut self, process: u32) -> bool {
-        let Role::Api(index) = self.processes[process as usize].role else { return false };
-        self.overloads[index].get().is_some_and(|one_in| self.rng.chance(1, one_in))
+    fn turns_away(&mut self, process: ProcessId) -> bool {
+        let Role::Api(index) = self.processes[process].role else { return false };
+        self.apis[index].overload.get().is_some_and(|one_in| self.rng.chance(1, one_in))
     }
 
     #[inline(never)]
-    pub(super) fn api_handle(&mut self, process: u32, input: apiserver::In, then: Option<apiserver::In>) {
-        let now = self.clock(self.processes[process as usize].host);
-        let Some(Running::Api(api)) = self.processes[process as usize].running.as_mut() else { return };
+    pub(super) fn api_handle(&mut self, process: ProcessId, input: apiserver::In, then: Option<apiserver::In>) {
+        let now = self.clock(self.processes[process].host);
+        let Some(Running::Api(api)) = self.processes[process].running.as_mut() else { return };
         api.handle(now, input, &mut self.scratch.api);
         if let Some(then) = then {
             api.handle(now, then, &mut self.scratch.api);
@@ -126,18 +127,18 @@ impl World {
     }
 
     #[inline(always)]
-    pub(super) fn from_api(&mut self, process: u32, msg: apiserver::Out) {
-        let Process { host, life, role, .. } = &self.processes[process as usize];
+    pub(super) fn from_api(&mut self, process: ProcessId, msg: apiserver::Out) {
+        let Process { host, life, role, .. } = &self.processes[process];
         let (from, life) = (*host, *life);
         match msg {
             apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
             apiserver::Out::Store(id, request) => {
                 let Role::Api(index) = *role else { unreachable!("only API servers say this") };
                 let delay = self.net.delay(self.now, from, STORE_HOST)
-                    + self.rng.range(self.store_latency.0, self.store_latency.1);
-                let at = (self.now + delay).max(self.store_up[index] + 1);
-                let at = at.max(self.store_stalled_until);
-                self.store_up[index] = at;
+                    + self.rng.range(self.store_host.latency.0, self.store_host.latency.1);
+                let at = (self.now + delay).max(self.apis[index].up + 1);
+                let at = at.max(self.store_host.stalled_until);
+                self.apis[index].up = at;
                 self.event_queue.push(at, Event::ToStore { api: index, life, id, request });
             }
         }
@@ -150,17 +151,17 @@ impl World {
         if self.loses(process, &msg) {
             return;
         }
-        let host = self.processes[process as usize].host;
-        let Some(connection) = self.processes[process as usize].connection.filter(|c| c.id() == conn && !c.dead) else {
+        let host = self.processes[process].host;
+        let Some(connection) = self.processes[process].connection.filter(|c| c.id() == conn && !c.dead) else {
             return;
         };
         if self.net.is_cut(from, host) {
             return self.kill_connection(process);
         }
         let at = (self.now + self.net.delay(self.now, from, host)).max(connection.down + 1);
-        let c = self.processes[process as usize].connection.as_mut().expect("it was just there");
+        let c = self.processes[process].connection.as_mut().expect("it was just there");
         c.down = at;
-        let life = self.processes[process as usize].life;
+        let life = self.processes[process].life;
         if matches!(&msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. })) {
             self.read_for_news(process);
         }
@@ -168,12 +169,12 @@ impl World {
     }
 
     #[inline]
-    pub(super) fn to_client(&mut self, process: u32, life: u32, conn: u64, msg: FromServer) {
-        if self.processes[process as usize].life != life {
+    pub(super) fn to_client(&mut self, process: ProcessId, life: u32, conn: u64, msg: FromServer) {
+        if self.processes[process].life != life {
             return;
         }
         let broken = matches!(msg, FromServer::Disconnected);
-        let p = &mut self.processes[process as usize];
+        let p = &mut self.processes[process];
         if conn != u64::MAX {
             if p.connection.is_none_or(|c| c.id() != conn || (c.dead && !broken)) {
                 return;
@@ -182,9 +183,9 @@ impl World {
                 p.connection = None;
             }
         }
-        let now = self.clock(self.processes[process as usize].host);
+        let now = self.clock(self.processes[process].host);
         let out = &mut self.scratch;
-        match self.processes[process as usize].running.as_mut() {
+        match self.processes[process].running.as_mut() {
             Some(Running::Manager(m)) => m.handle(now, msg, &mut out.client),
             Some(Running::Scheduler(m)) => m.handle(now, msg, &mut out.client),
             Some(Running::User(m)) => {
@@ -207,13 +208,13 @@ impl World {
     }
 
     #[inline(always)]
-    pub(super) fn to_store(&mut self, api: usize, life: u32, id: u64, request: StoreRequest) {
-        if self.processes[self.apis[api] as usize].life != life {
+    pub(super) fn to_store(&mut self, api: ApiId, life: u32, id: u64, request: StoreRequest) {
+        if self.processes[self.apis[api].process].life != life {
             return;
         }
-        let client = StoreClient(api as u32);
+        let client = StoreClient(api.number());
         let now = self.clock(STORE_HOST);
-        self.store.handle(now, store::In::Request(client, id, request), &mut self.store_out);
+        self.store.handle(now, store::In::Request(client, id, request), &mut self.store_host.out);
         self.record_commits();
         self.from_store();
         self.arm_store();
@@ -221,27 +222,27 @@ impl World {
 
     #[inline(always)]
     pub(super) fn from_store(&mut self) {
-        self.store_out.reverse();
-        while let Some(store::Out { to, msg }) = self.store_out.pop() {
-            let index = to.0 as usize;
-            let lag = self.lags[index].get().map_or(0, |lag| lag.as_nanos() as u64);
+        self.store_host.out.reverse();
+        while let Some(store::Out { to, msg }) = self.store_host.out.pop() {
+            let index = ApiId::new(to.0);
+            let lag = self.apis[index].lag.get().map_or(0, |lag| lag.as_nanos() as u64);
             let together = |next: &store::Out| self.calm && lag == 0 && next.to == to && are_one_step(&msg, &next.msg);
-            let with = self.store_out.pop_if(|next| together(next)).map(|next| next.msg);
+            let with = self.store_host.out.pop_if(|next| together(next)).map(|next| next.msg);
             let tells = with.is_some() || matches!(msg, FromStore::Events { .. });
-            let process = self.apis[index];
-            let (life, host) = (self.processes[process as usize].life, self.processes[process as usize].host);
+            let process = self.apis[index].process;
+            let (life, host) = (self.processes[process].life, self.processes[process].host);
             let mut at = self.now + self.net.delay(self.now, STORE_HOST, host);
             if tells {
-                at = (at + lag).max(self.store_events[index] + 1);
+                at = (at + lag).max(self.apis[index].events + 1);
             }
             if !tells || with.is_some() {
                 // The reply to a watch request opens its stream: it arrives before the stream's events and after older
                 // messages.
-                at = at.max(self.store_down[index] + 1);
-                self.store_down[index] = at;
+                at = at.max(self.apis[index].down + 1);
+                self.apis[index].down = at;
             }
             if tells {
-                self.store_events[index] = at;
+                self.apis[index].events = at;
             }
             let (msg, with) = match with {
                 Some(events) if self.rng.chance(1, 2) => (events, Some(msg)),
