@@ -337,7 +337,11 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
             ContainerState::Running { .. } if !status.ready => {
                 return Some(format!("container {} of pod {name} runs and is not ready", status.name));
             }
-            _ => {}
+            ContainerState::Running { .. }
+            | ContainerState::Absent
+            | ContainerState::Empty
+            | ContainerState::Terminated(_)
+            | ContainerState::Several(_) => {}
         }
     }
     if let Some(gate) = pod.status.condition(&Text::READY).filter(|c| c.reason == Text::READINESS_GATES_NOT_READY) {

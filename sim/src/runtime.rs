@@ -141,7 +141,14 @@ impl NodeRuntime {
                 let image = self.containers.get(container).map_or("", |c| image_of(&c.spec));
                 profile(profiles, image, &default).hook + self.rng.duration(ms(1), ms(5))
             }
-            _ => self.rng.duration(ms(1), ms(5)),
+            RuntimeCommand::List { .. }
+            | RuntimeCommand::PullImage { .. }
+            | RuntimeCommand::StopSandbox { .. }
+            | RuntimeCommand::RemoveSandbox { .. }
+            | RuntimeCommand::CreateContainer { .. }
+            | RuntimeCommand::RemoveContainer { .. }
+            | RuntimeCommand::Probe { .. }
+            | RuntimeCommand::Stats { .. } => self.rng.duration(ms(1), ms(5)),
         };
         if self.trouble() {
             delay *= 10;

@@ -739,7 +739,14 @@ impl PodState {
         let index = i as u16;
         self.ops.retain(|o| match o.what {
             What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) | What::Stop(j) => j != index,
-            _ => true,
+            What::RunSandbox
+            | What::StopSandbox
+            | What::RemoveSandbox
+            | What::StopStray(_)
+            | What::RemoveStray(_)
+            | What::Create(_)
+            | What::Start(_)
+            | What::RemoveContainer => true,
         });
         let c = &mut self.containers[i];
         if let Some(id) = c.id() {

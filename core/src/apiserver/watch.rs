@@ -309,7 +309,9 @@ impl Watcher {
             Place::Name(name) if !self.namespace.is_empty() || cache.stands_alone(self.kind, name) => {
                 cache.get(&ObjectKey::new(self.kind, &self.namespace, name)).into_iter().for_each(send);
             }
-            _ => cache.range(self.kind, &self.namespace).for_each(|(_, o)| send(o)),
+            Place::All | Place::Namespace(_) | Place::Name(_) | Place::Node(_) => {
+                cache.range(self.kind, &self.namespace).for_each(|(_, o)| send(o));
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ mod manager;
 mod namespace;
 mod node_lifecycle;
 mod plan;
+mod pod_control;
 mod pod_gc;
 pub mod replica_set;
 pub mod rolling_update;

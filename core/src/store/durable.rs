@@ -236,7 +236,12 @@ fn read_snapshot(now: Now, codec: &mut Codec, bytes: &[u8]) -> Result<MemoryStor
         match record {
             Record::Snapshot { revision: at, next_lease: next } => (revision, next_lease) = (at, Some(next)),
             Record::Lease { lease, ttl_seconds } => leases.push((lease, ttl_seconds)),
-            _ => {}
+            // Out of place, as the values' reader finds, or of no concern here.
+            Record::Revoked { .. }
+            | Record::Value(_)
+            | Record::Commit { .. }
+            | Record::Compacted { .. }
+            | Record::Complete { .. } => {}
         }
     }
     let Some(next_lease) = next_lease else { return Err(RecoveryError::OutOfPlace("a snapshot without its head")) };

@@ -243,7 +243,7 @@ impl Handler {
             Answer::List { items, rv, continue_from, remaining } => {
                 look.list(items, &ListMeta { rv, continue_from, remaining })
             }
-            other => unreachable!("a read is not answered by {other:?}"),
+            other @ (Answer::Done | Answer::Watch(_)) => unreachable!("a read is not answered by {other:?}"),
         };
         Ok(reply::value(200, &value, head.accepted.encoding, wants_gzip(head.headers)))
     }
@@ -307,7 +307,7 @@ impl Handler {
             Answer::Object(scale) if is_scale => scale,
             Answer::Object(object) => look.object(object),
             Answer::Done => reply::success(None),
-            other => unreachable!("a write is not answered by {other:?}"),
+            other @ (Answer::List { .. } | Answer::Watch(_)) => unreachable!("a write is not answered by {other:?}"),
         };
         let mut response = reply::value(code, &value, head.accepted.encoding, wants_gzip(head.headers));
         reply::warn(&mut response, &reply.warnings);

@@ -20,7 +20,7 @@ use crate::api::Status;
 use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, History, POD_REVISION_LABEL, Recorded};
-use crate::controllers::{Controller, EventNote, Plan, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{DaemonSet, Kind, Node, Object, ObjectKey, Pod, Selector, Templated, is_mere_report};
@@ -90,25 +90,13 @@ impl Controller for DaemonSetController {
         object: Option<&Object>,
     ) -> Option<EventNote> {
         let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
-        let (reason, message) = match write {
-            Write::Create(o) if o.kind() == Kind::POD => {
-                ("SuccessfulCreate", format!("Created pod: {}", object?.name()))
-            }
-            Write::Delete { key, .. } if key.kind == Kind::POD => {
-                ("SuccessfulDelete", format!("Deleted pod: {}", key.name()))
-            }
-            _ => return None,
-        };
+        let (reason, message) = pod_control::succeeded(write, object)?;
         Some(EventNote { about, warning: false, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
-        let (reason, message) = match write {
-            Write::Create(o) if o.kind() == Kind::POD => ("FailedCreate", format!("Error creating: {error}")),
-            Write::Delete { key, .. } if key.kind == Kind::POD => ("FailedDelete", format!("Error deleting: {error}")),
-            _ => return None,
-        };
+        let (reason, message) = pod_control::failed(write, error)?;
         Some(EventNote { about, warning: true, reason, message })
     }
 }

@@ -24,7 +24,7 @@ use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
 use crate::api::Status;
 use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
-use crate::controllers::{Controller, EventNote, Plan, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
 use crate::machine::{Mono, Now};
 use crate::object::{Job, Kind, Object, ObjectKey, Pod, PodPhase, Selector, Templated, controller_of, is_pod_active};
 
@@ -116,21 +116,13 @@ impl Controller for JobController {
         object: Option<&Object>,
     ) -> Option<EventNote> {
         let about = views.view(Kind::JOB).get(key)?.clone();
-        let (reason, message) = match write {
-            Write::Create(_) => ("SuccessfulCreate", format!("Created pod: {}", object?.name())),
-            Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted pod: {}", key.name())),
-            _ => return None,
-        };
+        let (reason, message) = pod_control::succeeded(write, object)?;
         Some(EventNote { about, warning: false, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(Kind::JOB).get(key)?.clone();
-        let (reason, message) = match write {
-            Write::Create(_) => ("FailedCreate", format!("Error creating: {error}")),
-            Write::Delete { .. } => ("FailedDelete", format!("Error deleting: {error}")),
-            _ => return None,
-        };
+        let (reason, message) = pod_control::failed(write, error)?;
         Some(EventNote { about, warning: true, reason, message })
     }
 }

@@ -18,7 +18,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 use crate::api::Status;
 use crate::client::{Change, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned, controller_ref};
-use crate::controllers::{Controller, EventNote, Plan, Write};
+use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{
@@ -159,24 +159,18 @@ impl Controller for ReplicaSetController {
         object: Option<&Object>,
     ) -> Option<EventNote> {
         let about = views.view(self.kind).get(key)?.clone();
-        let (reason, message) = match write {
-            Write::Create(_) => ("SuccessfulCreate", format!("Created pod: {}", object?.name())),
-            Write::Delete { key: pod, .. } => ("SuccessfulDelete", format!("Deleted pod: {}", pod.name())),
-            _ => return None,
-        };
+        let (reason, message) = pod_control::succeeded(write, object)?;
         Some(EventNote { about, warning: false, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(self.kind).get(key)?.clone();
-        let (condition, reason, message) = match write {
-            // The whole namespace is being deleted; an event on this set would add nothing.
-            Write::Create(_) if is_namespace_terminating(error) => return None,
-            Write::Create(_) => ("FailedCreate", "FailedCreate", format!("Error creating: {error}")),
-            Write::Delete { .. } => ("FailedDelete", "FailedDelete", format!("Error deleting: {error}")),
-            _ => return None,
-        };
-        self.failures.insert(key.clone(), Failure { reason: condition, message: error.to_string() });
+        // The whole namespace is being deleted; an event on this set would add nothing.
+        if matches!(write, Write::Create(_)) && is_namespace_terminating(error) {
+            return None;
+        }
+        let (reason, message) = pod_control::failed(write, error)?;
+        self.failures.insert(key.clone(), Failure { reason, message: error.to_string() });
         Some(EventNote { about, warning: true, reason, message })
     }
 }

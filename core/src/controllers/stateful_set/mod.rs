@@ -95,7 +95,12 @@ fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
             Some(("create", format!("Claim {} Pod {}-{ordinal}", o.name(), set.name())))
         }
         Write::Delete { key, .. } if key.kind == Kind::POD => Some(("delete", format!("Pod {}", key.name()))),
-        _ => None,
+        Write::Create(_)
+        | Write::Delete { .. }
+        | Write::Update(..)
+        | Write::Patch { .. }
+        | Write::DeleteCollection { .. }
+        | Write::ExpectEmpty { .. } => None,
     }
 }
 
