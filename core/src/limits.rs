@@ -164,6 +164,8 @@ pub const INTERNED_TEXTS: usize = 65_536;
 pub const JOURNAL_RECORD: usize = 16 * 1024 * 1024;
 /// How many custom objects are deleted at a time when their CustomResourceDefinition is deleted.
 pub const COLLECTED_AT_ONCE: usize = 500;
+/// How long a Service waits before it is looked for a free load balancer address again.
+pub const LOAD_BALANCER_RETRY: Duration = Duration::from_secs(5);
 /// How long the namespace controller waits before it checks again what is left in a namespace.
 pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a pod may take from the admission of its eviction to its deletion (disruption controller

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
-use skeg_core::controllers::{ControllerManager, ManagerConfig};
+use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig};
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
@@ -63,6 +63,8 @@ pub struct Setup {
     /// Whether the controllers of a manager share their views. With faults, each controller has its own: it then sees
     /// states of the cluster that others do not, which exposes bugs that a shared view would hide.
     pub share_informers: bool,
+    /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
+    pub load_balancers: Option<LoadBalancerRange>,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
@@ -97,7 +99,7 @@ impl Role {
 
     /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
-        let Setup { leader_elect, record_events, share_informers, kinds } = setup.clone();
+        let Setup { leader_elect, record_events, share_informers, load_balancers, kinds } = setup.clone();
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -106,7 +108,8 @@ impl Role {
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {
-                let config = ManagerConfig { identity, leader_elect, record_events, share_informers, kinds };
+                let config =
+                    ManagerConfig { identity, leader_elect, record_events, share_informers, load_balancers, kinds };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {

@@ -34,6 +34,8 @@ pub struct ManagerConfig {
     /// Whether the controllers share one set of informers, as upstream's do. Otherwise each controller has its own,
     /// which lag independently: this costs more and exposes more bugs, so simulations with faults use it.
     pub share_informers: bool,
+    /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
+    pub load_balancers: Option<super::LoadBalancerRange>,
     /// The kinds of its world.
     pub kinds: Kinds,
 }
@@ -45,6 +47,7 @@ impl Default for ManagerConfig {
             leader_elect: true,
             record_events: true,
             share_informers: true,
+            load_balancers: None,
             kinds: Kinds::default(),
         }
     }

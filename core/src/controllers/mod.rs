@@ -22,6 +22,7 @@ mod hash;
 mod history;
 mod job;
 mod journal;
+mod load_balancer;
 mod manager;
 mod namespace;
 mod node_lifecycle;
@@ -41,6 +42,7 @@ mod ttl_after_finished;
 pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
+pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Write};
 pub use runner::{Mandate, Runner, Turn};
@@ -53,6 +55,8 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
     ];
     all.extend(cluster_controllers(&config.kinds));
+    let load_balancers = config.load_balancers.map(load_balancer::LoadBalancerController::new);
+    all.extend(load_balancers.map(|c| Box::new(c) as Box<dyn Controller>));
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());

@@ -1,6 +1,6 @@
 //! Arguments of `skeg up`, `skeg down` and `skeg status`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -38,12 +38,35 @@ pub struct UpArgs {
     /// Keep nothing on disk.
     #[arg(long)]
     pub in_memory: bool,
+    /// How much faster than real time the cluster's time runs, so that back-offs, leases, TTLs and schedules pass in a
+    /// fraction. Connections, time-outs of watches and certificates stay on real time. Ages that a client computes by
+    /// its own clock are wrong; those in the columns of `kubectl get` are the cluster's.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, requires = "in_memory",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub speed: u32,
+    /// Addresses for Services of type LoadBalancer.
+    #[arg(long, value_name = "CIDR", default_value = "172.30.0.0/16", value_parser = cidr)]
+    pub load_balancer_range: ([u8; 4], u8),
+    /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
+    #[arg(long, value_name = "FILE")]
+    pub image_profile: Option<PathBuf>,
     /// Where to write the kubeconfig; without it, it is merged into your own ($KUBECONFIG or ~/.kube/config).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// A network of IPv4.
+pub fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
+    let parsed = text.split_once('/').and_then(|(ip, prefix)| {
+        let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?);
+        (prefix <= 30).then_some((ip, prefix))
+    });
+    let (ip, prefix) = parsed.ok_or("a network of IPv4 is written like 10.0.0.0/24, at most /30")?;
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Ok((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
 }
 
 /// How the log is written.

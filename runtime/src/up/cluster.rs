@@ -9,13 +9,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, ConnId};
+use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
-use skeg_core::{Deadline, Kinds, Machine, Mono, Now, Rng, Wall};
+use skeg_core::{Deadline, Kinds, Machine, Now, Rng};
 use skeg_sim::ids::{Id, NodeId};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
@@ -25,6 +26,7 @@ use skeg_sim::subnet::Subnet;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
+use super::clock::Clock;
 use super::keeper::Keeper;
 use super::served::{Catalogue, Served};
 
@@ -50,6 +52,8 @@ pub struct Plan {
     pub nodes: Vec<agent::AgentConfig>,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
+    /// Addresses for Services of type LoadBalancer.
+    pub load_balancers: LoadBalancerRange,
     /// Options of the API server.
     pub api: ApiOptions,
     /// How images behave.
@@ -90,6 +94,8 @@ pub struct Shared {
     pub ready: Arc<AtomicBool>,
     /// What it serves.
     pub catalogue: Catalogue,
+    /// Its time.
+    pub clock: Clock,
 }
 
 /// What is on its way between two machines.
@@ -122,7 +128,7 @@ enum Sleeper {
 
 /// The machines, and what is between them.
 pub struct Cluster {
-    started: Instant,
+    clock: Clock,
     store: Keeper,
     api: apiserver::ApiServer,
     members: Vec<Member>,
@@ -146,8 +152,14 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines; nothing runs yet.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared) -> Cluster {
-        let setup = Setup { leader_elect: false, record_events: true, share_informers: true, kinds: kinds.clone() };
-        let Plan { seed, nodes, controllers, api, images, bootstrap } = plan;
+        let Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap } = plan;
+        let setup = Setup {
+            leader_elect: false,
+            record_events: true,
+            share_informers: true,
+            load_balancers: Some(load_balancers),
+            kinds: kinds.clone(),
+        };
         let start = |name: String, role: Role| {
             let running = role.start(seed, &name, 1, &setup);
             Member { name, running, armed: None }
@@ -175,7 +187,7 @@ impl Cluster {
         };
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
         Cluster {
-            started: Instant::now(),
+            clock: shared.clock,
             store,
             api,
             members,
@@ -239,9 +251,7 @@ impl Cluster {
     }
 
     fn now(&self) -> Now {
-        let mono = Mono(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono, wall: Wall(i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)) }
+        self.clock.now()
     }
 
     fn until_next(&self) -> Duration {
@@ -249,7 +259,7 @@ impl Cluster {
             return Duration::ZERO;
         }
         let next = self.timers.first().map_or(u64::MAX, |(at, _)| *at);
-        let wait = Duration::from_nanos(next.saturating_sub(self.now().mono.0));
+        let wait = self.clock.real(Duration::from_nanos(next.saturating_sub(self.now().mono.0)));
         // A clock that was set, or a machine that slept, is looked at within a minute.
         wait.min(Duration::from_secs(60))
     }

@@ -1,27 +1,28 @@
 //! From HTTP requests to what is asked of the API server, and back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
+use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
 use skeg_core::object::FieldSelector;
-use skeg_core::{Kind, Wall};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
+use super::cluster::Shared;
 use super::identity::{self, Attempt, Identity};
 use super::params::Params;
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
-use super::served::{Catalogue, Served};
+use super::served::Served;
 use super::{accept::Shape, body, discovery, log, openapi, reply};
 
 /// Reads that are served at once (`--max-requests-inflight`).
@@ -35,8 +36,7 @@ const WATCH_TIMEOUT: u64 = 1800;
 #[derive(Debug)]
 pub struct Handler {
     cluster: Sender<Inbound>,
-    catalogue: Catalogue,
-    ready: Arc<AtomicBool>,
+    shared: Shared,
     /// `address:port`, as clients reach it.
     address: String,
     always_allow: bool,
@@ -66,23 +66,11 @@ fn method_not_allowed() -> Status {
     Status { reason: Reason::MethodNotAllowed, message, details: None }
 }
 
-/// The time of day.
-pub fn wall() -> Wall {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
 impl Handler {
     /// For a cluster whose thread reads from the other end of `cluster`. With `always_allow`, every user is authorised.
-    pub fn new(
-        cluster: Sender<Inbound>,
-        catalogue: Catalogue,
-        ready: Arc<AtomicBool>,
-        address: String,
-        always_allow: bool,
-    ) -> Handler {
+    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, always_allow: bool) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
-        Handler { cluster, catalogue, ready, address, always_allow, reads, writes }
+        Handler { cluster, shared, address, always_allow, reads, writes }
     }
 
     /// Answers a request. Whatever is wrong with it is told as a `Status`.
@@ -96,7 +84,7 @@ impl Handler {
             if head.headers.contains_key(AUTHORIZATION) {
                 return Err(identity::unauthorised());
             }
-            let served = self.catalogue.now();
+            let served = self.shared.catalogue.now();
             let (route, params) = (route(&served, &path)?, Params::parse(head.uri.query()));
             match route {
                 Route::Objects(objects) => {
@@ -155,7 +143,7 @@ impl Handler {
     fn health(&self, readiness: bool, check: Option<&str>, params: &Params) -> Result<Response<Content>, Status> {
         let checks: Vec<(&str, bool)> = match readiness {
             false => vec![("ping", true)],
-            true => vec![("ping", true), ("poststarthook/bootstrap", self.ready.load(Ordering::Acquire))],
+            true => vec![("ping", true), ("poststarthook/bootstrap", self.shared.ready.load(Ordering::Acquire))],
         };
         let name = match readiness {
             true => "readyz",
@@ -222,7 +210,7 @@ impl Handler {
             Some(other) => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
         };
         let resource = Arc::clone(&objects.resource);
-        Ok(Look { resource, shape: head.accepted.shape, include, now: wall() })
+        Ok(Look { resource, shape: head.accepted.shape, include, now: self.shared.clock.now().wall })
     }
 
     async fn read(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {

@@ -9,6 +9,7 @@ mod ask;
 mod body;
 mod bootstrap;
 mod clients;
+mod clock;
 mod cluster;
 mod data;
 mod discovery;
@@ -29,14 +30,19 @@ mod served;
 mod server;
 mod service;
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 
+use skeg_core::controllers::LoadBalancerRange;
+use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpListener;
 
 pub use args::{InstanceArgs, UP_HELP, UpArgs};
 pub use instance::{down, status};
 
+use clock::Clock;
 use cluster::ApiOptions;
 use data::DataDir;
 use instance::{Instance, Running};
@@ -73,6 +79,9 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     let start = Start {
         nodes: args.nodes,
         controllers: true,
+        load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
+        images: image_profiles(args.image_profile.as_deref())?,
+        clock: Clock::new(args.speed),
         api: ApiOptions::default(),
         advertised: advertised(address),
         data,
@@ -85,6 +94,13 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         println!("{}", how_to_use(args, &kubeconfig));
         tracing::info!(address = %address, nodes = args.nodes, "the API is served");
     })
+}
+
+/// How images behave, as a file says.
+fn image_profiles(file: Option<&Path>) -> Result<BTreeMap<String, ImageProfile>, String> {
+    let Some(path) = file else { return Ok(BTreeMap::new()) };
+    let bytes = std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
+    skeg_sim::files::images(&path.display().to_string(), &bytes).map_err(|problems| problems.to_string())
 }
 
 fn start_log(format: args::LogFormat) {

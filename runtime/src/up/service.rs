@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 
 use rustls::ServerConfig;
 use skeg_core::agent::AgentConfig;
+use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
 use skeg_core::store::journal::Tail;
 use skeg_core::store::{Codec, DurableStore, MemoryStore, Recovered};
 use skeg_core::{Kinds, Mono, Now};
+use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,9 +23,10 @@ use tokio::sync::oneshot;
 
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
+use super::clock::Clock;
 use super::cluster::{ApiOptions, Cluster, Plan, Shared};
 use super::data::{DataDir, Found};
-use super::handler::{self, Handler};
+use super::handler::Handler;
 use super::keeper::Keeper;
 use super::served::Catalogue;
 use super::server;
@@ -40,6 +43,12 @@ pub struct Start {
     pub nodes: u32,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
+    /// Addresses for Services of type LoadBalancer.
+    pub load_balancers: LoadBalancerRange,
+    /// How images behave.
+    pub images: BTreeMap<String, ImageProfile>,
+    /// The cluster's time.
+    pub clock: Clock,
     /// Options of the API server.
     pub api: ApiOptions,
     /// Where the API server can be reached by pods (`--advertise-address`).
@@ -76,8 +85,9 @@ impl Service {
     pub fn start(start: Start, reached: String) -> Result<Service, String> {
         // Two clusters must not make the same names and UIDs.
         let seed = random_number()?;
-        let (ready, catalogue) = (Arc::new(AtomicBool::new(false)), Catalogue::default());
-        let shared = Shared { ready: Arc::clone(&ready), catalogue: catalogue.clone() };
+        let clock = start.clock;
+        let shared = Shared { ready: Arc::new(AtomicBool::new(false)), catalogue: Catalogue::default(), clock };
+        let shared_with_http = shared.clone();
         let (to_cluster, inbox) = mpsc::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
@@ -87,13 +97,14 @@ impl Service {
             let _alive = alive;
             let kinds = Kinds::default();
             let keeper = match start.data {
-                Some((dir, found)) => recover(dir, &found, &kinds, from_journal)?,
+                Some((dir, found)) => recover(dir, &found, &kinds, clock.now(), from_journal)?,
                 None => Keeper::Memory(MemoryStore::new()),
             };
             let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
             let nodes = (0..start.nodes).map(node).collect();
             let (controllers, api) = (start.controllers, start.api);
-            let plan = Plan { seed, nodes, controllers, api, images: BTreeMap::new(), bootstrap };
+            let (images, load_balancers) = (start.images, start.load_balancers);
+            let plan = Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap };
             let cluster = Cluster::new(plan, kinds, keeper, shared);
             // Whoever started this thread waits for it.
             let _ = started.send(());
@@ -105,7 +116,7 @@ impl Service {
             finish(machines)?;
             unreachable!("without an error the machines begin");
         }
-        let handler = Arc::new(Handler::new(to_cluster.clone(), catalogue, ready, reached, always_allow));
+        let handler = Arc::new(Handler::new(to_cluster.clone(), shared_with_http, reached, always_allow));
         Ok(Service { handler, to_cluster, machines, ended })
     }
 
@@ -148,9 +159,15 @@ fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
 }
 
 /// The store as it was when the last cluster ended, and its journal, which goes on.
-fn recover(dir: DataDir, found: &Found, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+fn recover(
+    dir: DataDir,
+    found: &Found,
+    kinds: &Kinds,
+    now: Now,
+    cluster: mpsc::Sender<Inbound>,
+) -> Result<Keeper, String> {
     let path = dir.path().to_owned();
-    let at = Now { mono: Mono::ZERO, wall: handler::wall() };
+    let at = Now { mono: Mono::ZERO, ..now };
     let mut codec = Codec::new(kinds.clone());
     let recovered = DurableStore::recover(at, &mut codec, found.snapshot.as_deref(), &found.journal);
     let Recovered { store, end, tail, replayed } =

@@ -11,3 +11,4 @@ mod custom;
 mod envtest;
 mod kubectl;
 mod objects;
+mod options;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use skeg_core::Object;
 
-use crate::scenario::{Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
+use crate::scenario::{Cluster, FaultLevel, ImageProfile, NodePool, Scenario, Step, UserAction};
 use manifest::Manifests;
 pub use problem::{Problem, Problems};
 use yaml::Document;
@@ -109,6 +109,14 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
     problems.sort();
     problems.warnings.clone_from(&loaded.warnings);
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+/// Reads a file that holds image profiles alone, as `spec.images` of a scenario has them.
+pub fn images(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, ImageProfile>, Problems> {
+    let mut problems = Problems::default();
+    let documents = yaml::parse(file, bytes, &mut problems);
+    let images = documents.iter().flat_map(|document| scenario::read_images(document, &mut problems)).collect();
+    if problems.is_empty() { Ok(images) } else { Err(problems) }
 }
 
 fn read_all(paths: &[String], source: &dyn Source, problems: &mut Problems) -> Vec<Document> {

@@ -99,11 +99,7 @@ fn read_spec(spec: &Fields<'_>, manifests: &mut action::ReadManifests<'_>, given
         cluster.finish();
     }
     if let Some(images) = spec.get("images").and_then(|i| i.fields()) {
-        for (name, field) in images.all() {
-            if let Some(profile) = image_profile(&field) {
-                given.images.insert(name.to_owned(), profile);
-            }
-        }
+        given.images = image_profiles(&images);
     }
     given.duration = positive(spec, "duration");
     given.settle = positive(spec, "settle");
@@ -224,6 +220,21 @@ fn taint(field: &Field<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
+}
+
+/// Reads a document that holds only `spec.images`: from an image's name to its profile.
+pub fn read_images(document: &Document, problems: &mut Problems) -> BTreeMap<String, ImageProfile> {
+    for (path, line, first) in document.root.duplicates() {
+        let message = format!("duplicate field; it is given in line {first} already, remove one");
+        problems.push(document.problem_at(line, &path, message));
+    }
+    let reader = Reader::new(document, problems);
+    reader.root().fields().map(|images| image_profiles(&images)).unwrap_or_default()
+}
+
+fn image_profiles(images: &Fields<'_>) -> BTreeMap<String, ImageProfile> {
+    let profiles = images.all().into_iter();
+    profiles.filter_map(|(name, field)| image_profile(&field).map(|profile| (name.to_owned(), profile))).collect()
 }
 
 fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {

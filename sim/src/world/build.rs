@@ -157,6 +157,7 @@ impl World {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,
                 share_informers: scenario.faults == FaultLevel::None,
+                load_balancers: None,
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),

@@ -1,21 +1,26 @@
 //! `kube-apiserver`: takes the flags of Kubernetes' own that envtest and its users set.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use skeg_core::controllers::LoadBalancerRange;
 use tokio::net::TcpListener;
 
 use super::etcd;
 use crate::Exit;
 use crate::disk::explain;
-use crate::up::args::LogFormat;
+use crate::up::args::{LogFormat, cidr};
+use crate::up::clock::Clock;
 use crate::up::cluster::ApiOptions;
 use crate::up::data::DataDir;
 use crate::up::service::{self, Service, Start};
 use crate::up::{pki, server};
 
+/// Addresses for Services of type LoadBalancer, where controllers run.
+const DEFAULT_LOAD_BALANCERS: LoadBalancerRange = LoadBalancerRange { cidr: ([172, 30, 0, 0], 16) };
 /// Kubernetes' admission plug-ins that run here whatever the flags say.
 const ALWAYS_ON: [&str; 6] = [
     "NamespaceLifecycle",
@@ -134,16 +139,6 @@ struct ApiServerArgs {
     logging_format: LogFormat,
 }
 
-fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
-    let parsed = text.split_once('/').and_then(|(ip, prefix)| {
-        let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?);
-        (prefix <= 30).then_some((ip, prefix))
-    });
-    let (ip, prefix) = parsed.ok_or("a network of IPv4 is written like 10.0.0.0/24, at most /30")?;
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ok((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
-}
-
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let parsed = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     match parsed {
@@ -237,6 +232,9 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let start = Start {
         nodes,
         controllers,
+        load_balancers: DEFAULT_LOAD_BALANCERS,
+        images: BTreeMap::new(),
+        clock: Clock::new(1),
         api,
         advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
         data: Some(DataDir::open(&data.dir.join("skeg"), data.fsync)?),

@@ -1,0 +1,66 @@
+//! The options of `skeg up`: a faster clock, images that behave as a file says, and addresses of load balancers.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::client::{Cluster, scratch};
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[test]
+fn services_get_addresses_of_the_range() {
+    let cluster = Cluster::start("load-balancer", &["--nodes", "0", "--load-balancer-range", "192.0.2.0/30"]);
+    for name in ["a", "b"] {
+        let body = json!({"metadata": {"name": name}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+        cluster.create(SERVICES, &body);
+    }
+    let address = |name: &str| {
+        let service = cluster.get(&format!("{SERVICES}/{name}")).json();
+        service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned)
+    };
+    cluster.wait_for("both have an address", || address("a").is_some() && address("b").is_some());
+    let mut both = [address("a"), address("b")];
+    both.sort();
+    assert_eq!(both, [Some("192.0.2.1".to_owned()), Some("192.0.2.2".to_owned())]);
+}
+
+#[test]
+fn a_faster_clock_ends_what_takes_hours() {
+    let file = scratch("speed").join("images.yaml");
+    std::fs::write(&file, "batch: {exit: {after: 40m, code: 0}, start: 1s..2s}\n").expect("it can be written");
+    let file = file.to_str().expect("paths of tests are text");
+    let cluster = Cluster::start("speed", &["--nodes", "1", "--speed", "1000", "--image-profile", file]);
+    cluster.wait_for("there is an account", || {
+        cluster.get("/api/v1/namespaces/default/serviceaccounts/default").code == 200
+    });
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "batch"}]});
+    cluster.create(PODS, &json!({"metadata": {"name": "p"}, "spec": spec}));
+    let pod = || cluster.get(&format!("{PODS}/p")).json();
+    cluster.wait_for("forty minutes have passed", || pod()["status"]["phase"] == "Succeeded");
+    let state = pod()["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+    let (started, finished) = (text(&state["startedAt"]), text(&state["finishedAt"]));
+    assert_ne!(started[..15], finished[..15], "more than ten minutes lie between: {started}, {finished}");
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a time").to_owned()
+}
+
+#[test]
+fn bad_options_are_refused_by_name() {
+    let check = |args: &[&str], want: &str| {
+        let refused = Command::new(env!("CARGO_BIN_EXE_skeg")).arg("up").args(args).output().expect("it runs");
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && why.contains(want), "{args:?}: {why}");
+    };
+    check(&["--speed", "60"], "--in-memory");
+    check(&["--in-memory", "--speed", "0"], "--speed");
+    check(&["--load-balancer-range", "10.0.0.1"], "10.0.0.0/24");
+    let base = ["--in-memory", "--listen", "127.0.0.1:0", "--image-profile"];
+    check(&[&base[..], &["/nowhere/images.yaml"]].concat(), "/nowhere/images.yaml");
+    let file = scratch("bad-images").join("images.yaml");
+    std::fs::write(&file, "nginx: {exits: 3s}\n").expect("it can be written");
+    check(&[&base[..], &[file.to_str().expect("paths of tests are text")]].concat(), "exits");
+}
