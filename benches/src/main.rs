@@ -35,12 +35,15 @@ fn main() -> ExitCode {
         "thousand" => sim::thousand_pods(),
         "day" => sim::day_of_5000_nodes(),
         "large" => sim::large(),
+        "growth" => sim::cost_growth(),
         "restore" => restore::restore_150k(),
         half @ ("restore-made" | "restore-loaded") => {
             println!("{}", restore::measure(half == "restore-loaded"));
             return ExitCode::SUCCESS;
         }
-        _ => Err(format!("there is no bench {name:?}; there are informer, schedule, thousand, day, large and restore")),
+        _ => Err(format!(
+            "there is no bench {name:?}; there are informer, schedule, thousand, day, large, growth and restore"
+        )),
     };
     match figures {
         Ok(figures) => {

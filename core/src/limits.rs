@@ -171,10 +171,6 @@ pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a pod may take from the admission of its eviction to its deletion (disruption controller
 /// `DeletionTimeout`).
 pub const DISRUPTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often expired Events are looked for.
-pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(300);
-/// Most Events that are deleted at a time.
-pub const EVENT_SWEEP_BATCH: usize = 500;
 /// Minimum time between two syncs of a service proxy's table (kube-proxy `minSyncPeriod`).
 pub const PROXY_MIN_SYNC: Duration = Duration::from_secs(1);
 /// Default of `service.spec.sessionAffinityConfig.clientIP.timeoutSeconds` (three hours).

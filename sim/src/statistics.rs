@@ -103,7 +103,7 @@ impl Statistics {
             }
             Some(Object::Deployment(_)) => self.deployment(commit.at, commit.old, commit.new),
             Some(Object::Event(e)) if commit.new.is_some() => {
-                let reason = e.spec.reason.clone().unwrap_or_default();
+                let reason = e.spec.reason.as_str().to_owned();
                 *self.event_reasons.entry(reason).or_default() += 1;
             }
             _ => {}

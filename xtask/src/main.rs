@@ -20,7 +20,7 @@ Tasks:
 ";
 
 /// Benches in the order in which they run, each with the figures that it prints.
-const BENCHES: [(&str, &[&str]); 6] = [
+const BENCHES: [(&str, &[&str]); 7] = [
     ("informer", &["informer/event-cost-ratio"]),
     (
         "schedule",
@@ -41,6 +41,7 @@ const BENCHES: [(&str, &[&str]); 6] = [
     ("thousand", &["sim/1000-pods-1000-nodes"]),
     ("day", &["sim/day-5000-nodes"]),
     ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),
+    ("growth", &["sim/cost-growth"]),
     ("restore", &["sim/restore-150k", "sim/restore-150k-bytes", "sim/restore-150k-wall"]),
 ];
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event as WholeEvent, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{EventSource, ObjectReference};
 use serde_json::json;
+use smallvec::SmallVec;
 
 use crate::api::{
     Call, FromServer, Patch, Precondition, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer,
@@ -16,7 +17,7 @@ use crate::api::{
 };
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now, Wall};
-use crate::object::{Event, Object, ObjectMeta};
+use crate::object::{Event, EventOrigin, EventSpec, Object, ObjectMeta, Stamp, Text};
 use crate::random::{Rng, mix, mix_bytes};
 
 /// Entries in each of the correlator's caches (client-go `maxLruCacheEntries`).
@@ -29,22 +30,25 @@ const SPAM_REFILL: Duration = Duration::from_secs(300);
 const AGGREGATE_MESSAGES: usize = 10;
 /// Interval within which they count as similar (client-go `defaultAggregateIntervalInSeconds`).
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
+/// How many different messages a recorder shares among its events.
+const SHARED_MESSAGES: usize = 64;
 /// Limit of writes that are in flight or wait for a retry (client-go `maxQueuedEvents`).
 const MAX_PENDING: usize = 1000;
 /// Delay before the only retry (client-go `defaultSleepDuration`).
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// A least-recently-used cache, keyed by the hash of the key.
+/// A least-recently-used cache, keyed by the hash of the key. It keeps the order of use only once it is full: most
+/// recorders (there is one for each node) never are.
 #[derive(Debug)]
 struct Lru<V> {
     entries: BTreeMap<u64, (u64, V)>,
-    by_use: BTreeMap<u64, u64>,
+    by_use: Option<BTreeMap<u64, u64>>,
     clock: u64,
 }
 
 impl<V> Lru<V> {
     fn new() -> Lru<V> {
-        Lru { entries: BTreeMap::new(), by_use: BTreeMap::new(), clock: 0 }
+        Lru { entries: BTreeMap::new(), by_use: None, clock: 0 }
     }
 
     /// Returns the entry of a key, creating it if absent, and marks it as the most recently used.
@@ -52,11 +56,14 @@ impl<V> Lru<V> {
         self.clock += 1;
         let clock = self.clock;
         let entry = self.entries.entry(key).or_insert_with(|| (0, make()));
-        self.by_use.remove(&entry.0);
-        self.by_use.insert(clock, key);
-        entry.0 = clock;
+        let before = std::mem::replace(&mut entry.0, clock);
+        if let Some(by_use) = &mut self.by_use {
+            by_use.remove(&before);
+            by_use.insert(clock, key);
+        }
         if self.entries.len() > CACHE_ENTRIES {
-            let (_, oldest) = self.by_use.pop_first().expect("every entry has been used once");
+            let order = || self.entries.iter().map(|(key, (used, _))| (*used, *key)).collect();
+            let (_, oldest) = self.by_use.get_or_insert_with(order).pop_first().expect("there are entries");
             self.entries.remove(&oldest);
         }
         &mut self.entries.get_mut(&key).expect("it was just put there, as the newest").1
@@ -72,12 +79,15 @@ impl<V> Lru<V> {
 struct Bucket {
     tokens: u32,
     since: Mono,
+    /// The object, as its events name it.
+    about: Rc<ObjectReference>,
 }
 
 /// The different messages that were recorded for one reason.
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<u64>,
+    /// In order; fewer than are aggregated.
+    messages: SmallVec<[u64; 2]>,
     last: Mono,
 }
 
@@ -106,7 +116,10 @@ struct Sent {
 #[derive(Debug)]
 pub struct Recorder {
     component: Rc<str>,
-    host: Rc<str>,
+    /// What all its events say of who reports them.
+    origin: Rc<EventOrigin>,
+    /// Messages that came lately: those that read alike are held once.
+    messages: BTreeSet<Rc<str>>,
     enabled: bool,
     ids: ReqIds,
     rng: Rng,
@@ -121,9 +134,16 @@ impl Recorder {
     /// Creates a recorder for a component (`kubelet`, `default-scheduler`) on a host (may be empty). If `enabled` is
     /// false, it does nothing.
     pub fn new(component: Rc<str>, host: Rc<str>, enabled: bool, part: u16, rng: Rng) -> Recorder {
+        let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+        let origin = EventOrigin {
+            source: Some(EventSource { component: text(&component), host: text(&host) }),
+            reporting_component: text(&component),
+            reporting_instance: text(&host),
+        };
         Recorder {
             component,
-            host,
+            origin: Rc::new(origin),
+            messages: BTreeSet::new(),
             enabled,
             ids: ReqIds::new(part),
             rng,
@@ -160,10 +180,21 @@ impl Recorder {
         let combined = self.is_combined(now, class, single);
         let log = if combined { class } else { single };
         // The token bucket is checked last, as in client-go: a dropped event still counts as similar.
-        if !self.take_token(now, object) {
-            return;
-        }
-        self.log(now, log, about, warning, reason, message, combined);
+        let Some(reference) = self.take_token(now, object, about) else { return };
+        let text = self.text(message, combined);
+        let begin = EventSpec {
+            about: reference,
+            about_revision: about.rv().0,
+            origin: Rc::clone(&self.origin),
+            type_: Text::from(if warning { "Warning" } else { "Normal" }),
+            reason: Text::from(reason),
+            message: text,
+            first_timestamp: Stamp::of(now.wall),
+            last_timestamp: Stamp::of(now.wall),
+            count: Some(1),
+            rest: None,
+        };
+        self.log(now, log, begin);
         self.write(now, log, out);
     }
 
@@ -205,8 +236,10 @@ impl Recorder {
         Deadline::earlier(sent, retry)
     }
 
-    fn take_token(&mut self, now: Now, object: u64) -> bool {
-        let bucket = self.spam.touch(object, || Bucket { tokens: SPAM_BURST, since: now.mono });
+    /// Takes one of an object's tokens, if any is left; answers how events name the object.
+    fn take_token(&mut self, now: Now, object: u64, about: &Object) -> Option<Rc<ObjectReference>> {
+        let make = || Bucket { tokens: SPAM_BURST, since: now.mono, about: Rc::new(reference(about)) };
+        let bucket = self.spam.touch(object, make);
         let refilled = (now.mono - bucket.since).as_nanos() / SPAM_REFILL.as_nanos();
         if refilled > 0 {
             let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
@@ -215,29 +248,46 @@ impl Recorder {
         }
         let some = bucket.tokens > 0;
         bucket.tokens -= u32::from(some);
-        some
+        some.then(|| Rc::clone(&bucket.about))
+    }
+
+    /// A message, held once by all events that say it.
+    fn text(&mut self, message: &str, combined: bool) -> Text {
+        let combined = combined.then(|| combined_message(message));
+        let message = combined.as_deref().unwrap_or(message);
+        if let Some(known) = self.messages.get(message) {
+            return Text::from(known);
+        }
+        if self.messages.len() >= SHARED_MESSAGES {
+            self.messages.clear();
+        }
+        let message: Rc<str> = Rc::from(message);
+        self.messages.insert(Rc::clone(&message));
+        Text::from(&message)
     }
 
     /// Whether there were so many different messages for this reason that they are now aggregated.
     fn is_combined(&mut self, now: Now, class: u64, message: u64) -> bool {
-        let similar = self.similar.touch(class, || Similar { messages: BTreeSet::new(), last: now.mono });
+        let similar = self.similar.touch(class, || Similar { messages: SmallVec::new(), last: now.mono });
         if now.mono - similar.last > AGGREGATE_INTERVAL {
             similar.messages.clear();
         }
-        similar.messages.insert(message);
+        if let Err(place) = similar.messages.binary_search(&message) {
+            similar.messages.insert(place, message);
+        }
         similar.last = now.mono;
         let combined = similar.messages.len() >= AGGREGATE_MESSAGES;
         if combined {
-            similar.messages.pop_first();
+            similar.messages.remove(0);
         }
         combined
     }
 
     /// Increases the count of the event, or creates it.
-    fn log(&mut self, now: Now, log: u64, about: &Object, warning: bool, reason: &str, message: &str, combined: bool) {
-        let (component, host, rng) = (&self.component, &self.host, &mut self.rng);
+    fn log(&mut self, now: Now, log: u64, begin: EventSpec) {
+        let (stamp, message, rng) = (begin.last_timestamp, begin.message.clone(), &mut self.rng);
         let entry = self.logged.touch(log, || Logged {
-            event: new_event(now.wall, about, warning, reason, message, combined, component, host, rng),
+            event: new_event(now.wall, begin, rng),
             created: false,
             busy: false,
             dirty: false,
@@ -247,11 +297,7 @@ impl Recorder {
         if entry.count > 1 {
             let count = entry.count;
             let spec = entry.event.spec_mut();
-            spec.count = Some(count);
-            spec.last_timestamp = Some(now.wall.to_time());
-            if combined {
-                spec.message = Some(combined_message(message));
-            }
+            (spec.count, spec.last_timestamp, spec.message) = (Some(count), stamp, message);
         }
     }
 
@@ -275,9 +321,8 @@ impl Recorder {
             Call::Create { object: Object::Event(entry.event.clone()), options }
         } else {
             let spec = &entry.event.spec;
-            let body = json!({
-                "count": entry.count, "lastTimestamp": spec.last_timestamp, "message": spec.message,
-            });
+            let (last, message) = (spec.last_timestamp.to_time(), spec.message.to_option());
+            let body = json!({"count": entry.count, "lastTimestamp": last, "message": message});
             let key = entry.event.key();
             let precondition = Precondition::default();
             Call::Patch { key, patch: Patch::Merge(body), subresource: Subresource::None, precondition, options }
@@ -296,7 +341,7 @@ impl Recorder {
             Err(s) if !sent.create && s.reason == Reason::NotFound => {
                 if let Some(entry) = self.logged.peek_mut(sent.log) {
                     entry.created = false;
-                    rename(&mut entry.event, now.wall, &mut self.rng);
+                    entry.event = new_event(now.wall, (*entry.event.spec).clone(), &mut self.rng);
                     self.send(now, sent.log, sent.retried, out);
                 }
                 return;
@@ -307,6 +352,10 @@ impl Recorder {
         let Some(entry) = self.logged.peek_mut(sent.log) else { return };
         entry.created |= created;
         entry.busy = false;
+        if let (Ok(Response::Object(Object::Event(stored))), false) = (result, entry.dirty) {
+            // The same in what it says, and held by others anyway.
+            entry.event = stored.clone();
+        }
         if entry.dirty && created {
             self.send(now, sent.log, false, out);
         }
@@ -333,53 +382,28 @@ fn combined_message(message: &str) -> String {
     format!("(combined from similar events): {message}")
 }
 
-/// Names an Event as client-go does: the object's name and the time in nanoseconds, in hexadecimal. Clocks here have
-/// microseconds, so the remaining digits are random, which keeps the names of two recorders apart.
-fn rename(event: &mut Event, wall: Wall, rng: &mut Rng) {
-    let about = event.spec.involved_object.name.as_deref().unwrap_or("");
-    let name = format!("{about}.{:x}", wall.0.saturating_mul(1000).saturating_add(rng.below(1000) as i64));
-    event.meta_mut().name = Some(name);
-}
-
-fn new_event(
-    wall: Wall,
-    about: &Object,
-    warning: bool,
-    reason: &str,
-    message: &str,
-    combined: bool,
-    component: &str,
-    host: &str,
-    rng: &mut Rng,
-) -> Event {
+/// How events name an object, but for its version.
+fn reference(about: &Object) -> ObjectReference {
     let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
     let info = about.info();
-    let namespace = if about.namespace().is_empty() { "default" } else { about.namespace() };
-    let whole = WholeEvent {
-        involved_object: ObjectReference {
-            api_version: Some(info.api_version()),
-            kind: Some(info.kind.to_string()),
-            name: text(about.name()),
-            namespace: text(about.namespace()),
-            uid: text(about.uid()),
-            resource_version: (about.rv().0 != 0).then(|| about.rv().to_string()),
-            field_path: None,
-        },
-        type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: text(reason),
-        message: Some(if combined { combined_message(message) } else { message.to_owned() }),
-        source: Some(EventSource { component: text(component), host: text(host) }),
-        reporting_component: text(component),
-        reporting_instance: text(host),
-        first_timestamp: Some(wall.to_time()),
-        last_timestamp: Some(wall.to_time()),
-        count: Some(1),
-        ..WholeEvent::default()
-    };
-    let meta = ObjectMeta { namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
-    let mut event = Event::new(meta, whole, ());
-    rename(&mut event, wall, rng);
-    event
+    ObjectReference {
+        api_version: Some(info.api_version()),
+        kind: Some(info.kind.to_string()),
+        name: text(about.name()),
+        namespace: text(about.namespace()),
+        uid: text(about.uid()),
+        resource_version: None,
+        field_path: None,
+    }
+}
+
+/// An Event that is not stored yet, named as client-go does: object and nanoseconds in hexadecimal. A clock here shows
+/// microseconds, so that the rest is drawn, and two recorders don't meet.
+fn new_event(wall: Wall, spec: EventSpec, rng: &mut Rng) -> Event {
+    let about = spec.about.name.as_deref().unwrap_or("");
+    let name = format!("{about}.{:x}", wall.0.saturating_mul(1000).saturating_add(rng.below(1000) as i64));
+    let namespace = spec.about.namespace.as_deref().unwrap_or("default").to_owned();
+    Event::new(ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() }, spec, ())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use super::Controller;
 use super::disruption::DisruptionController;
 use super::endpoint_slice::EndpointSliceController;
 use super::endpoints::EndpointsController;
-use super::event_ttl::EventTtlController;
 use super::garbage_collector::GarbageCollector;
 use super::namespace::NamespaceController;
 use super::node_lifecycle::NodeLifecycleController;
@@ -23,6 +22,5 @@ pub fn cluster_controllers(kinds: &Kinds) -> Vec<Box<dyn Controller>> {
         Box::new(NamespaceController::new(kinds.clone())),
         Box::new(ServiceAccountController),
         Box::new(DisruptionController),
-        Box::<EventTtlController>::default(),
     ]
 }

@@ -14,7 +14,6 @@ pub mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod endpoints;
-mod event_ttl;
 #[cfg(test)]
 pub(crate) mod fake_cluster;
 mod garbage_collector;

@@ -6,7 +6,7 @@
 //! (`ObjectMeta::resource_version` is `None` here), so a write that changes only the revision shares everything.
 //! `creation_timestamp`, `uid` and the rest stay in the metadata.
 //!
-//! A kind without spec and status (ConfigMap, Event, EndpointSlice, …) has its whole k8s-openapi type, with empty
+//! A kind without spec and status (ConfigMap, EndpointSlice, …) has its whole k8s-openapi type, with empty
 //! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
 
 #[macro_use]
@@ -17,6 +17,7 @@ pub mod decode;
 pub mod defaults;
 mod digest;
 mod dynamic;
+mod event;
 mod field_error;
 mod helpers;
 mod intern;
@@ -61,6 +62,7 @@ use strategy::Strategy;
 
 pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
+pub use event::{EventOrigin, EventSpec};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;
 pub use intern::Interner;

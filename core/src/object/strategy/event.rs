@@ -6,9 +6,11 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{Strategy, text};
-use crate::object::{Event, FieldError, Inline, Kind, Obj, Object, ObjectMeta, Resource, validation};
+use crate::object::{Event, EventSpec, FieldError, Inline, Kind, Obj, Object, ObjectMeta, Resource, validation};
 
-flat!(Event core_v1::Event, EVENT);
+resource!(Event core_v1::Event, EVENT, Rc EventSpec, Inline (),
+|w| (std::mem::take(&mut w.metadata), EventSpec::new(w), ()),
+|meta, spec, _status| Self { metadata: meta, ..spec.to_whole() });
 
 impl Strategy for core_v1::Event {
     fn validate(event: &Event, errors: &mut Vec<FieldError>) {
@@ -19,21 +21,21 @@ impl Strategy for core_v1::Event {
     fn validate_update(_new: &Event, _old: &Event, _errors: &mut Vec<FieldError>) {}
 
     fn field<'a>(event: &'a Event, path: &str) -> Option<Cow<'a, str>> {
-        let about = &event.spec.involved_object;
+        let (about, origin) = (&event.spec.about, &event.spec.origin);
         match path {
             "involvedObject.kind" => text(about.kind.as_deref()),
             "involvedObject.namespace" => text(about.namespace.as_deref()),
             "involvedObject.name" => text(about.name.as_deref()),
             "involvedObject.uid" => text(about.uid.as_deref()),
             "involvedObject.apiVersion" => text(about.api_version.as_deref()),
-            "involvedObject.resourceVersion" => text(about.resource_version.as_deref()),
+            "involvedObject.resourceVersion" => event.spec.about_version().map(Cow::Owned),
             "involvedObject.fieldPath" => text(about.field_path.as_deref()),
-            "reason" => text(event.spec.reason.as_deref()),
-            "type" => text(event.spec.type_.as_deref()),
-            "reportingComponent" => text(event.spec.reporting_component.as_deref()),
+            "reason" => text(event.spec.reason.get()),
+            "type" => text(event.spec.type_.get()),
+            "reportingComponent" => text(origin.reporting_component.as_deref()),
             "source" => {
-                let source = event.spec.source.as_ref().and_then(|s| s.component.as_deref());
-                text(source.or(event.spec.reporting_component.as_deref()))
+                let source = origin.source.as_ref().and_then(|s| s.component.as_deref());
+                text(source.or(origin.reporting_component.as_deref()))
             }
             _ => None,
         }

@@ -197,7 +197,7 @@ pub(super) fn revision(revision: &ControllerRevision, errors: &mut Vec<FieldErro
 
 /// An event is kept in the namespace of the object that it is about; `default` for those without one.
 pub(super) fn involved(event: &Event, errors: &mut Vec<FieldError>) {
-    let about = event.spec.involved_object.namespace.as_deref().unwrap_or("");
+    let about = event.spec.about.namespace.as_deref().unwrap_or("");
     let own = event.namespace();
     if (about.is_empty() && own != "default" && !own.is_empty()) || (!about.is_empty() && about != own) {
         let detail = "does not match event.namespace";
