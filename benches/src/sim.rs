@@ -183,8 +183,8 @@ pub fn day_of_5000_nodes() -> Result<Vec<Figure>, String> {
     Ok(vec![Figure { name: "sim/day-5000-nodes", value, unit: "simulated s/s" }])
 }
 
-/// 150,000 pods on 5,000 nodes until Ready, then a rolling update of 10,000 of them. Events are recorded, as they are for
-/// users.
+/// 150,000 pods on 5,000 nodes until Ready, then a rolling update of 10,000 of them. Events are recorded, as they are
+/// for users.
 pub fn large() -> Result<Vec<Figure>, String> {
     let mut s = scenario("150k-pods", NODES);
     s.cluster.record_events = true;

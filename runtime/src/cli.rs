@@ -43,6 +43,21 @@ Exit codes:
   3  an invariant was broken
   4  the declared state was not reached and kept, or an expectation was not met";
 
+const EXPLORE_HELP: &str = "\
+Examples:
+  skeg sim explore --time 10m --jobs 2
+      ten minutes of small clusters; each seed that fails is printed with the command that runs it again
+  skeg sim explore app.yaml --nodes 5 --time 10m
+      your own manifests: their cluster, users and faults are drawn
+  skeg sim explore --seed 7
+      one of them, with its report
+
+Exit codes:
+  0  all went well
+  2  bad input or bad usage
+  3  an invariant was broken
+  4  the declared state was not reached and kept";
+
 /// Commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -75,6 +90,9 @@ pub enum Sim {
     Run(RunArgs),
     /// Say where a pod could run at the end of a run and where not, with scores, and what would make it fit.
     Explain(ExplainArgs),
+    /// Run many small clusters, each drawn whole by its seed: nodes, workloads, users, faults.
+    #[command(after_help = EXPLORE_HELP)]
+    Explore(ExploreArgs),
     /// Run a recorded trace again and compare every event.
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
@@ -155,6 +173,35 @@ pub struct ExplainArgs {
     pub run: RunArgs,
 }
 
+/// Arguments of `sim explore`.
+#[derive(Args, Debug, Clone)]
+pub struct ExploreArgs {
+    /// Manifests whose objects are the workload; without any, workloads are drawn too.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Nodes of the cluster of the FILEs.
+    #[arg(long, value_name = "N", requires = "files", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: Option<u32>,
+    /// Real time to explore; a minute where neither this nor seeds are given.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub time: Option<Duration>,
+    /// Explore these seeds, such as 0..1000 (the end is not run); from 0 on where not given.
+    #[arg(long, value_name = "A..B", value_parser = seed_range)]
+    pub seeds: Option<Range<u64>>,
+    /// Run one seed, and report on it as `skeg sim run` does.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "time", "jobs"])]
+    pub seed: Option<u64>,
+    /// Runs at the same time; as many as there are CPUs where not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// What is printed on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+    /// Print only the result.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// Arguments of `sim replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
@@ -232,6 +279,38 @@ impl RunArgs {
             parts.push("--keep-bindings".to_owned());
         }
         parts.push(format!("--seed {seed}"));
+        parts.join(" ")
+    }
+}
+
+impl ExploreArgs {
+    /// As the reader of files takes them.
+    pub fn run_args(&self) -> RunArgs {
+        RunArgs {
+            files: self.files.clone(),
+            nodes: self.nodes,
+            zones: None,
+            seed: 0,
+            duration: None,
+            settle: None,
+            faults: None,
+            keep_bindings: false,
+            strict: false,
+            output: self.output,
+            report: None,
+            trace: None,
+            seeds: None,
+            jobs: None,
+            quiet: self.quiet,
+        }
+    }
+
+    /// The command line that runs one seed of these arguments again.
+    pub fn replay_command(&self, seed: u64) -> String {
+        let files = self.files.iter().map(|f| quote(f));
+        let nodes = self.nodes.map(|n| format!("--nodes {n}"));
+        let parts = ["skeg sim explore".to_owned()].into_iter().chain(files).chain(nodes);
+        let parts: Vec<String> = parts.chain([format!("--seed {seed}")]).collect();
         parts.join(" ")
     }
 }

@@ -11,6 +11,7 @@ mod cli;
 mod disk;
 mod drive;
 mod explain;
+mod explore;
 mod machine;
 mod progress;
 mod run;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Sim(Sim::Run(args)) if args.seeds.is_some() => seeds::run(&args),
         Command::Sim(Sim::Run(args)) => run::run(&args),
         Command::Sim(Sim::Explain(args)) => explain::explain(&args),
+        Command::Sim(Sim::Explore(args)) => explore::run(&args),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

@@ -50,6 +50,7 @@ struct Header {
 fn level_name(level: FaultLevel) -> &'static str {
     match level {
         FaultLevel::None => "none",
+        FaultLevel::Listed => "listed",
         FaultLevel::Light => "light",
         FaultLevel::Heavy => "heavy",
     }

@@ -9,6 +9,7 @@ impl UserAction {
             UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => Some(nodes),
             UserAction::Apply(_)
             | UserAction::Create(_)
+            | UserAction::Replace(_)
             | UserAction::Delete(_)
             | UserAction::Scale { .. }
             | UserAction::SetImage { .. }
@@ -25,6 +26,10 @@ impl UserAction {
         match self {
             UserAction::Apply(objects) => format!("apply {} object(s)", objects.len()),
             UserAction::Create(objects) => format!("create {} object(s)", objects.len()),
+            UserAction::Replace(objects) => {
+                let names: Vec<String> = objects.iter().map(|o| o.key().to_string()).collect();
+                format!("replace {}", names.join(", "))
+            }
             UserAction::Delete(key) => format!("delete {key}"),
             UserAction::Scale { key, replicas } => format!("scale {key} to {replicas}"),
             UserAction::SetImage { key, image, .. } => format!("set image of {key} to {image}"),

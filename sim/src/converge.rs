@@ -302,7 +302,7 @@ fn why_pods_wait(store: &MemoryStore, object: &Object) -> Option<String> {
     }
     let owned = |p: &&Pod| controller_of(&p.meta).is_some_and(|c| c.uid == object.uid());
     let pods = objects(store, Kind::POD).filter_map(Object::get::<core_v1::Pod>);
-    pods.filter(owned).find_map(why_not_ready).or_else(|| failure_of(object))
+    pods.filter(owned).find_map(|pod| why_not_ready(store, pod)).or_else(|| failure_of(object))
 }
 
 fn failure_of(object: &Object) -> Option<String> {
@@ -317,7 +317,7 @@ fn failure_of(object: &Object) -> Option<String> {
 }
 
 /// Why a pod is not ready; `None` if it is.
-fn why_not_ready(pod: &Pod) -> Option<String> {
+fn why_not_ready(store: &MemoryStore, pod: &Pod) -> Option<String> {
     if is_pod_ready(pod) || is_pod_terminal(pod) {
         return None;
     }
@@ -332,6 +332,8 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
     for status in statuses {
         match &status.state {
             ContainerState::Waiting { reason, message } => {
+                let missing = message.is_empty().then(|| missing_source(store, pod)).flatten();
+                let message = missing.as_deref().unwrap_or(message.as_str());
                 return Some(format!("container {} of pod {name} waits: {reason} {message}", status.name));
             }
             ContainerState::Running { .. } if !status.ready => {
@@ -349,6 +351,23 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
     }
     let node = pod.spec.node.as_deref().unwrap_or("");
     Some(format!("pod {name} is {} on {node}", pod_phase(pod)))
+}
+
+/// What a volume of a pod refers to and is not there, in the kubelet's words. The pod's containers wait for it, and
+/// their status does not say so.
+fn missing_source(store: &MemoryStore, pod: &Pod) -> Option<String> {
+    let missing = |kind: Kind, name: &str, optional: Option<bool>| {
+        let key = ObjectKey::new(kind, pod.namespace(), name);
+        let what = if kind == Kind::SECRET { "secret" } else { "configmap" };
+        (optional != Some(true) && store.object(&key).is_none()).then(|| format!("{what} {name:?} not found"))
+    };
+    pod.spec.volumes.iter().flatten().find_map(|volume| {
+        let secret = volume.secret.as_ref();
+        let secret = secret.and_then(|s| missing(Kind::SECRET, s.secret_name.as_deref()?, s.optional));
+        let map = || volume.config_map.as_ref().and_then(|c| missing(Kind::CONFIG_MAP, &c.name, c.optional));
+        let why = secret.or_else(map)?;
+        Some(format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))
+    })
 }
 
 /// Why a pod has no node: the scheduler's message, or that its scheduler does not run here.
@@ -406,7 +425,7 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
             let node = pod.spec.node.as_deref().unwrap_or("no node");
             found.add_object(object, || format!("it is terminating, on {node}"));
         } else if controller_of(&pod.meta).is_none()
-            && let Some(why) = why_not_ready(pod)
+            && let Some(why) = why_not_ready(store, pod)
         {
             found.add_object(object, || why);
         }

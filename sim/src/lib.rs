@@ -9,6 +9,7 @@ mod calendar_queue;
 pub mod clock;
 pub mod converge;
 pub mod event_queue;
+pub mod explore;
 pub mod fault;
 pub mod files;
 pub mod hook;

@@ -346,7 +346,8 @@ impl Run<'_> {
             self.until(self.world.now + nanos(GRACE), Duration::MAX, &mut Silent);
             let cache = invariant::stale_cache(&self.world, judged).map(|what| (Invariant::CachesAtRest, what));
             let view = || invariant::stale_view(&self.world, judged).map(|what| (Invariant::ViewsAtRest, what));
-            found = cache.or_else(view);
+            let scheduler = || invariant::miscounting(&self.world, judged).map(|w| (Invariant::SchedulerAtRest, w));
+            found = cache.or_else(view).or_else(scheduler);
             if found.is_none() {
                 break;
             }

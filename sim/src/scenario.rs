@@ -169,6 +169,8 @@ pub enum UserAction {
     Apply(Vec<Object>),
     /// Creates the objects of an export as they were; existing objects are replaced.
     Create(Vec<Object>),
+    /// `kubectl replace --force`: each is deleted, and made anew at once.
+    Replace(Vec<Object>),
     Delete(ObjectKey),
     Scale {
         key: ObjectKey,
@@ -227,6 +229,9 @@ pub enum NodeSet {
     Random(usize),
     /// The hosts of the control plane (store, API servers, controllers, scheduler).
     ControlPlane,
+    /// One host of the control plane, by the name of a process on it: `store`, `api-server-0`, `controller-manager-1`
+    /// (where the scheduler of this number runs too), `dns-0`.
+    Machine(String),
 }
 
 impl fmt::Display for NodeSet {
@@ -238,6 +243,7 @@ impl fmt::Display for NodeSet {
             NodeSet::Labels(selector) => write!(f, "nodes with {selector}"),
             NodeSet::Random(n) => write!(f, "{n} random node(s)"),
             NodeSet::ControlPlane => f.write_str("the control plane"),
+            NodeSet::Machine(name) => write!(f, "the machine of {name}"),
         }
     }
 }
@@ -247,6 +253,9 @@ impl fmt::Display for NodeSet {
 pub enum FaultLevel {
     /// None.
     None,
+    /// Those that the timeline names and no others, in a cluster as it is under faults (see *Determinism* in
+    /// ARCHITECTURE.md).
+    Listed,
     /// A few: an occasional node failure, slow pulls, dropped connections.
     Light,
     /// All types of faults, all the time.

@@ -488,7 +488,12 @@ const CASES: &[(&str, Want)] = &[
             assert!(o.pending[0].why.contains(why), "{:?}", o.pending);
         }),
     ),
-    ("b24b-configmap-missing", Want::Runs(&[], |o| assert_lacks(o, "Pod default/p", &["ContainerCreating"]))),
+    (
+        "b24b-configmap-missing",
+        Want::Runs(&[], |o| {
+            assert_lacks(o, "Pod default/p", &["ContainerCreating", "secret \"missing\" not found"]);
+        }),
+    ),
     ("b29-drain-blocks-later-steps", Want::Runs(&[], assert_met)),
     ("b30a-named-some", Want::Runs(&[], assert_well)),
     ("b35-duplicate-pod-ips", Want::Runs(&[], assert_well)),

@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 
-use super::{Fault, api_server, clock, control, network, node, runtime, store};
+use super::{Fault, api_server, clock, control, network, node, runtime, skew, store};
 use crate::scenario::{FaultLevel, NodeSet, Scenario};
 
 /// A class of faults. Each is drawn from a stream of its own, so that adding one moves no other.
 pub(super) struct Class {
     /// Names the stream.
     pub name: &'static str,
-    /// How often it happens in ten minutes under heavy faults: at least and at most.
+    /// How often it happens in ten minutes: at least and at most. Under heavy faults once at least, and up to twice as
+    /// often, in the half of the runs that have it; under light ones one time in four.
     pub rate: (u64, u64),
     /// Draws what happens.
     pub draw: fn(&mut Draw<'_>),
 }
 
 /// Classes by family.
-const FAMILIES: [&[Class]; 7] = [
+const FAMILIES: [&[Class]; 8] = [
     node::CLASSES,
     api_server::CLASSES,
     control::CLASSES,
@@ -28,6 +29,7 @@ const FAMILIES: [&[Class]; 7] = [
     clock::CLASSES,
     store::CLASSES,
     runtime::CLASSES,
+    skew::CLASSES,
 ];
 
 /// What one fault is drawn from, and where it goes.
@@ -81,28 +83,63 @@ impl Draw<'_> {
         if self.rng.chance(1, one_in) { self.zone() } else { self.some_nodes(most) }
     }
 
+    /// A machine of the control plane, by the name of a process on it; the store's one time in five.
+    pub fn control_machine(&mut self) -> NodeSet {
+        let cluster = &self.scenario.cluster;
+        let (role, count) = match self.rng.below(5) {
+            0 => return NodeSet::Machine("store".to_owned()),
+            1 | 2 => ("api-server", cluster.api_servers),
+            _ => ("controller-manager", cluster.control_replicas),
+        };
+        NodeSet::Machine(format!("{role}-{}", self.rng.below(count.max(1) as u64)))
+    }
+
     /// The number of an API server.
     pub fn api_server(&mut self) -> usize {
         self.rng.below(self.scenario.cluster.api_servers.max(1) as u64) as usize
     }
 }
 
+/// How often the classes of a run happen.
+#[derive(Clone, Copy)]
+enum How {
+    /// All of them, and one time in so many of their rates.
+    Thinned(u64),
+    /// Swarm testing (Groce et al., 2012): one class in so many is in a run and the others are left out, so that what
+    /// one hides or heals is seen by another; and those that are in come oftener.
+    Swarm(u64),
+}
+
 /// Draws the faults of a run.
 pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
-    let divisor = match scenario.faults {
-        FaultLevel::None => return Vec::new(),
-        FaultLevel::Light => 4,
-        FaultLevel::Heavy => 1,
-    };
+    match scenario.faults {
+        FaultLevel::None | FaultLevel::Listed => Vec::new(),
+        FaultLevel::Light => draw_as(scenario, seed, How::Thinned(4)),
+        FaultLevel::Heavy => draw_as(scenario, seed, How::Swarm(2)),
+    }
+}
+
+/// Draws few classes of faults, hard.
+pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
+    draw_as(scenario, seed, How::Swarm(4))
+}
+
+fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
     let mut all = Vec::new();
+    let mut swarm = Rng::stream(seed, "fault classes", 0);
     for class in FAMILIES.into_iter().flatten() {
         let mut rng = Rng::stream(seed, &format!("fault {}", class.name), 0);
-        let (least, most) = class.rate;
         let spans = (scenario.duration.as_secs() / 600).max(1);
-        let mut count = rng.range(least * spans, most * spans + 1);
-        if divisor > 1 {
-            count = (0..count).filter(|_| rng.chance(1, divisor)).count() as u64;
-        }
+        let count = match how {
+            How::Thinned(one_in) => {
+                let count = rng.range(class.rate.0 * spans, class.rate.1 * spans + 1);
+                (0..count).filter(|_| rng.chance(1, one_in)).count() as u64
+            }
+            How::Swarm(one_in) if swarm.chance(1, one_in) => {
+                rng.range(class.rate.0.max(1) * spans, 2 * class.rate.1 * spans + 1)
+            }
+            How::Swarm(_) => 0,
+        };
         for _ in 0..count {
             let at = rng.duration(Duration::from_secs(5), scenario.duration);
             let lasts = Duration::from_millis(rng.range(5_000, 120_000));
@@ -144,12 +181,8 @@ mod tests {
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
         let mut scenario = plain(20, 3);
         (scenario.duration, scenario.faults) = (Duration::from_secs(600), FaultLevel::Heavy);
-        let drawn: BTreeSet<String> = (0..60)
-            .flat_map(|seed| draw(&scenario, seed))
-            .map(|(_, fault)| format!("{fault:?}").split('(').next().expect("a name").to_owned())
-            .collect();
-        // Those that only a scenario names.
-        let by_hand = ["Start", "Heal", "CrashPods"];
-        assert_eq!(drawn.len(), super::super::NAMES.len() - by_hand.len(), "{drawn:?}");
+        let drawn: BTreeSet<&str> =
+            (0..60).flat_map(|seed| draw(&scenario, seed)).map(|(_, fault)| fault.name()).collect();
+        assert_eq!(drawn.len(), super::super::NAMES.len() - super::super::BY_HAND.len(), "{drawn:?}");
     }
 }

@@ -13,6 +13,7 @@ mod layered;
 mod network;
 mod node;
 mod runtime;
+mod skew;
 mod store;
 
 use std::time::Duration;
@@ -20,11 +21,12 @@ use std::time::Duration;
 pub use api_server::{Lag, Overload, RestartApiServer};
 pub use clock::{ClockDrift, ClockJump};
 pub use control::{ChangeLeader, Heal};
-pub use draw::draw;
+pub use draw::{draw, draw_some};
 pub(crate) use layered::Layered;
 pub use network::{Clog, Degrade, DropConnections, Partition};
 pub use node::{Kill, RestartAgent, Start};
 pub use runtime::{CrashPods, RuntimeTrouble};
+pub use skew::Skew;
 pub use store::{Compact, StallStore};
 
 use crate::files::action::optional;
@@ -82,6 +84,11 @@ macro_rules! faults {
                 match name { $($name => $variant::read(f).map(Fault::$variant),)* _ => None }
             }
 
+            /// Its name in a scenario.
+            pub fn name(&self) -> &'static str {
+                match self { $(Fault::$variant(_) => $name,)* }
+            }
+
             fn kind(&self) -> &dyn FaultKind {
                 match self { $(Fault::$variant(fault) => fault,)* }
             }
@@ -108,7 +115,11 @@ faults! {
     DropConnections "dropConnections"
     RuntimeTrouble "runtimeTrouble"
     CrashPods "crashPods"
+    Skew "skew"
 }
+
+/// Those that only a scenario names, and no seed draws.
+pub const BY_HAND: &[&str] = &["start", "heal", "crashPods"];
 
 impl Fault {
     /// What it is about.

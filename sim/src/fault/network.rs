@@ -199,6 +199,19 @@ pub(super) const CLASSES: &[Class] = &[
         },
     },
     Class {
+        name: "one-machine",
+        rate: (0, 3),
+        draw: |draw| {
+            let (from, one_way) = (draw.control_machine(), draw.rng.chance(1, 3));
+            let for_ = draw.seconds(1, 60);
+            match draw.rng.below(3) {
+                0 => draw.push(draw.at, Clog { nodes: from, for_ }),
+                1 => draw.push(draw.at, DropConnections { nodes: from }),
+                _ => draw.push(draw.at, Partition { from, to: NodeSet::ControlPlane, one_way, for_: Some(for_) }),
+            }
+        },
+    },
+    Class {
         name: "degrade",
         rate: (0, 3),
         draw: |draw| {

@@ -15,8 +15,9 @@ use crate::scenario::{Action, Expectation, NodeSet, UserAction};
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
 /// Names of what users do, as the file has them.
-const USER_ACTIONS: [&str; 13] = [
+const USER_ACTIONS: [&str; 14] = [
     "apply",
+    "replace",
     "delete",
     "scale",
     "setImage",
@@ -71,6 +72,7 @@ fn named_action(name: &str, step: &Fields<'_>, field: &Field<'_>, manifests: &mu
     // Those whose value is not a map of fields.
     match name {
         "apply" => return manifests(field).map(|objects| UserAction::Apply(objects).into()),
+        "replace" => return manifests(field).map(|objects| UserAction::Replace(objects).into()),
         "delete" => return target(field).map(|key| UserAction::Delete(key).into()),
         _ if BARE.contains(&name) => {
             let empty = match &field.tree.node {
@@ -230,7 +232,7 @@ pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
     Some(ObjectKey::new(kind, namespace, &name))
 }
 
-/// The one of `all`, `names`, `zone`, `labels`, `random` and `controlPlane` that says which nodes.
+/// The one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane` and `machine` that says which nodes.
 pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
     let given = [
         f.get("all").map(|v| always(&v).map(|()| NodeSet::All)),
@@ -239,16 +241,17 @@ pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
         f.get("labels").map(|v| v.selector().map(NodeSet::Labels)),
         f.get("random").map(|v| v.count(1, 1_000_000).map(NodeSet::Random)),
         f.get("controlPlane").map(|v| always(&v).map(|()| NodeSet::ControlPlane)),
+        f.get("machine").map(|v| v.name().map(|m| NodeSet::Machine(m.to_owned()))),
     ];
     let mut given = given.into_iter().flatten();
     match (given.next(), given.next()) {
         (Some(one), None) => one,
         (None, _) => {
-            f.of.fail("Required value: say which nodes: all, names, zone, labels, random or controlPlane");
+            f.of.fail("Required value: say which nodes: all, names, zone, labels, random, controlPlane or machine");
             None
         }
         (Some(_), Some(_)) => {
-            f.of.fail("Forbidden: give only one of all, names, zone, labels, random and controlPlane");
+            f.of.fail("Forbidden: give only one of all, names, zone, labels, random, controlPlane and machine");
             None
         }
     }

@@ -36,6 +36,8 @@ pub const DEFAULT_ZONES: usize = 3;
 pub const DEFAULT_NODES: usize = 10;
 /// API servers where nothing is said.
 pub const DEFAULT_API_SERVERS: usize = 2;
+/// Replicas of the control plane unless the scenario says otherwise.
+const DEFAULT_CONTROL_REPLICAS: usize = 2;
 /// Longest run of plain manifests where nothing is said; it ends earlier once all has converged.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(3600);
 /// Time to settle where nothing is said.
@@ -300,7 +302,7 @@ pub fn default_cluster() -> Cluster {
         pools: vec![default_pool()],
         zones: DEFAULT_ZONES,
         api_servers: DEFAULT_API_SERVERS,
-        control_replicas: 2,
+        control_replicas: DEFAULT_CONTROL_REPLICAS,
         proxies: true,
         latency: (Duration::from_micros(500), Duration::from_millis(2)),
         store_latency: (Duration::from_millis(1), Duration::from_millis(4)),

@@ -108,7 +108,9 @@ fn read_spec(spec: &Fields<'_>, manifests: &mut action::ReadManifests<'_>, given
         let text = f.text()?;
         let level = fault_level(text);
         if level.is_none() {
-            f.fail(format!("Unsupported value: {text:?}: supported values: \"heavy\", \"light\", \"none\""));
+            f.fail(format!(
+                "Unsupported value: {text:?}: supported values: \"heavy\", \"light\", \"listed\", \"none\""
+            ));
         }
         level
     });
@@ -145,6 +147,7 @@ fn positive(f: &Fields<'_>, key: &'static str) -> Option<Duration> {
 pub fn fault_level(text: &str) -> Option<FaultLevel> {
     match text {
         "none" => Some(FaultLevel::None),
+        "listed" => Some(FaultLevel::Listed),
         "light" => Some(FaultLevel::Light),
         "heavy" => Some(FaultLevel::Heavy),
         _ => None,
@@ -318,6 +321,8 @@ struct Places {
     nodes: Option<BTreeSet<String>>,
     count: Option<usize>,
     api_servers: usize,
+    /// Of the control plane, by the names of processes.
+    machines: BTreeSet<String>,
 }
 
 impl Places {
@@ -330,12 +335,12 @@ impl Places {
         // The command line may give another number of nodes to the one pool; names are then checked by the run.
         let nodes = (total > 0)
             .then(|| given.pools.iter().flat_map(|p| (0..p.count).map(|i| format!("{}-{i}", p.name))).collect());
-        Places {
-            zones,
-            nodes,
-            count: (total > 0).then_some(total),
-            api_servers: given.api_servers.unwrap_or(super::DEFAULT_API_SERVERS),
-        }
+        let api_servers = given.api_servers.unwrap_or(super::DEFAULT_API_SERVERS);
+        let replicas = given.control_replicas.unwrap_or(super::DEFAULT_CONTROL_REPLICAS);
+        let numbered = |role: &'static str, count| (0..count).map(move |i| format!("{role}-{i}"));
+        let control = ["controller-manager", "scheduler", "dns"].into_iter().flat_map(|role| numbered(role, replicas));
+        let machines = numbered("api-server", api_servers).chain(control).chain(["store".to_owned()]).collect();
+        Places { zones, nodes, count: (total > 0).then_some(total), api_servers, machines }
     }
 
     fn check(&self, field: &Field<'_>, set: &NodeSet) {
@@ -360,7 +365,11 @@ impl Places {
                     field.fail(format!("Invalid value: {n}: the cluster has {count} nodes"));
                 }
             }
-            NodeSet::Zone(_) | NodeSet::All | NodeSet::Labels(_) | NodeSet::ControlPlane => {}
+            NodeSet::Machine(name) if !self.machines.contains(name) => {
+                let machines: Vec<&str> = self.machines.iter().map(String::as_str).collect();
+                field.fail(format!("Not found: machine {name:?}; machines are {}", machines.join(", ")));
+            }
+            NodeSet::Zone(_) | NodeSet::All | NodeSet::Labels(_) | NodeSet::ControlPlane | NodeSet::Machine(_) => {}
         }
     }
 }
@@ -417,7 +426,9 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
     };
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
-        UserAction::Apply(objects) | UserAction::Create(objects) => objects.iter().for_each(|o| known.add(o)),
+        UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace(objects) => {
+            objects.iter().for_each(|o| known.add(o));
+        }
         UserAction::Delete(key) | UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
             places.check(field, &NodeSet::Names(vec![key.name().to_owned()]));
         }

@@ -107,6 +107,10 @@ fn every_fault_has_a_name_in_files() {
         ("stallStore: {for: 3s}", "the store stalls for 3s"),
         ("dropConnections: {all: true}", "connections of all nodes die"),
         ("runtimeTrouble: {all: true, oneIn: 0}", "the container runtimes of all nodes work again"),
+        (
+            "skew: {machine: controller-manager-1, upTo: 5s, for: 1m}",
+            "watches of the machine of controller-manager-1 run apart by up to 5s, for 60s",
+        ),
         ("crashPods: {selector: \"a=b\"}", "pods a=b in default crash"),
     ] {
         let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");
@@ -130,7 +134,7 @@ fn what_contradicts_or_is_unknown_is_refused() {
     refused("  duration: soon\n", "must be of type duration; a duration is written like 90s, 5m or 2h30m");
     refused(
         "  faults: some\n",
-        "spec.faults: Unsupported value: \"some\": supported values: \"heavy\", \"light\", \"none\"",
+        "spec.faults: Unsupported value: \"some\": supported values: \"heavy\", \"light\", \"listed\", \"none\"",
     );
     refused("  cluster:\n    pools: []\n", "spec.cluster.pools: Invalid value: a cluster needs at least one pool");
     refused(
@@ -144,6 +148,7 @@ fn what_contradicts_or_is_unknown_is_refused() {
     step("{at: 1m, heal: {}, compact: {}}", "a step has one action, found heal and compact");
     step("{at: 1m, kil: {zone: zone-a}}", "unknown field \"kil\"; did you mean \"kill\"?");
     step("{at: 1m, kill: {zone: zone-x}}", "spec.timeline[0]: Not found: zone \"zone-x\"");
+    step("{at: 1m, clog: {machine: api-server-9, for: 1s}}", "Not found: machine \"api-server-9\"; machines are");
     step("{at: 1m, kill: {}}", "spec.timeline[0].kill: Required value: say which nodes");
     step("{at: 1m, kill: {all: true, random: 2}}", "give only one of all, names, zone");
     refused(

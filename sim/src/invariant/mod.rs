@@ -7,6 +7,7 @@
 mod addresses;
 mod allocatable;
 mod binding;
+mod budgets;
 mod caches;
 mod containers;
 mod deletion;
@@ -19,6 +20,7 @@ mod owners;
 mod proxies;
 pub mod reading;
 mod replicas;
+mod scheduler;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use crate::outcome::{Happening, InvariantResult};
 use crate::world::{NodeHost, World};
 
 pub use caches::stale_cache;
+pub use scheduler::miscounting;
 pub use views::stale_view;
 
 /// How many breaks of one invariant are told in words.
@@ -70,7 +73,10 @@ invariants! {
     ChildOutlivesOwner "child-outlives-owner"
     /// `metadata.generation` and the UID of an object never go back or change.
     GenerationCounts "generation-counts"
-    /// No set makes a pod that is one more than the most replicas that it ever had.
+    /// An eviction takes one of the disruptions that its budget allows.
+    BudgetIsSpent "budget-is-spent"
+    /// No set makes a pod that is one more than the most replicas that it ever had; a DaemonSet none a second time for
+    /// a node.
     MostReplicas "most-replicas"
     /// No endpoint is both ready and terminating, unless its Service publishes addresses that are not ready.
     ReadyAndTerminating "ready-and-terminating"
@@ -86,6 +92,8 @@ invariants! {
     CachesAtRest "caches-at-rest-equal-store"
     /// At the end every reader's own view shows what the store holds.
     ViewsAtRest "views-at-rest-equal-store"
+    /// At the end the scheduler counts on each node what is bound to it.
+    SchedulerAtRest "scheduler-at-rest-equals-store"
     /// At the end the EndpointSlices of a Service name its ready pods, and no others.
     EndpointsAtRest "endpoints-at-rest"
     /// At the end every node's service table is what follows from the store; a cluster IP leads to the ready pods.
@@ -205,6 +213,9 @@ impl Checkers {
                 self.floor.set(commit, report);
                 self.replicas.set(set.uid(), set.spec.replicas);
             }
+            Some(Object::Job(job)) => self.replicas.job(job),
+            Some(Object::DaemonSet(set)) => self.replicas.daemon_set(set),
+            Some(Object::PodDisruptionBudget(_)) => budgets::check(commit, report),
             Some(Object::ReplicationController(set)) => self.replicas.set(set.uid(), set.spec.replicas),
             Some(Object::Service(_)) => {
                 self.addresses.service(commit, report);

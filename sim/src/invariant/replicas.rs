@@ -1,30 +1,46 @@
-//! `most-replicas`: no set makes a pod that is one more than the most replicas that it ever had. Whoever decides by a
-//! view that does not show its own last write makes too many.
+//! `most-replicas`: no set makes a pod that is one more than the most replicas that it ever had, no Job one more than
+//! its parallelism, no DaemonSet a second one for a node. Whoever decides by a view that does not show its own last
+//! write makes too many.
 //!
 //! Counted when a pod is made are the set's pods that are neither at their end nor being deleted, itself included. What
-//! a set adopts it has not made.
+//! a set adopts it has not made. A DaemonSet that may surge makes two for a node by right.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use skeg_core::object::{OwnerReference, Pod, controller_of};
+use skeg_core::object::{DaemonSet, IntOrString, Job, OwnerReference, Pod, controller_of};
 
 use super::reading::{is_active, is_terminal};
 use super::{Commit, Invariant, Report};
 
 #[derive(Debug, Default)]
 struct Set {
-    /// The most replicas that it ever had; none: it has not been seen.
+    /// The most replicas that it ever had; none: it has not been seen, or may have any number.
     most: Option<i32>,
     active: i32,
 }
 
-/// Sets by UID.
+/// Sets by UID, and what a DaemonSet has for each node by UID and name.
 #[derive(Debug, Default)]
 pub(super) struct Replicas(BTreeMap<String, Set>);
 
-fn owner(pod: &Pod) -> Option<&OwnerReference> {
-    controller_of(&pod.meta).filter(|o| o.kind == "ReplicaSet" || o.kind == "ReplicationController")
+/// What counts together with a pod.
+fn counted_as(pod: &Pod) -> Option<(&OwnerReference, String)> {
+    let owner = controller_of(&pod.meta)?;
+    match owner.kind.as_str() {
+        "ReplicaSet" | "ReplicationController" | "Job" => Some((owner, owner.uid.clone())),
+        "DaemonSet" => Some((owner, format!("{}/{}", owner.uid, made_for(pod)?))),
+        _ => None,
+    }
+}
+
+/// The node that a DaemonSet has made a pod for: the one that its affinity names.
+fn made_for(pod: &Pod) -> Option<&str> {
+    let node = pod.spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &node.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let mut fields = terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+    let field = fields.find(|field| field.key == "metadata.name")?;
+    field.values.iter().flatten().next().map(String::as_str)
 }
 
 impl Replicas {
@@ -35,6 +51,18 @@ impl Replicas {
             None => self.0.entry(uid.to_owned()).or_default(),
         };
         known.most = Some(known.most.map_or(replicas, |most| most.max(replicas)));
+    }
+
+    pub fn job(&mut self, job: &Job) {
+        self.set(job.uid(), job.spec.parallelism);
+    }
+
+    pub fn daemon_set(&mut self, set: &DaemonSet) {
+        let rolling = set.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
+        let surge = rolling.and_then(|r| r.max_surge.as_ref());
+        let surges = surge.is_some_and(|surge| *surge != IntOrString::Int(0));
+        // Of the set itself nothing is counted: it says how many its nodes may have.
+        self.set(set.uid(), Some(if surges { i32::MAX } else { 1 }));
     }
 
     pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
@@ -49,21 +77,22 @@ impl Replicas {
         self.count(old.filter(counted), -1);
         self.count(new.filter(counted), 1);
         let (None, Some(pod)) = (old, new.filter(counted)) else { return };
-        let Some(owner) = owner(pod) else { return };
-        let Some(Set { most: Some(most), active }) = self.0.get(&owner.uid) else { return };
-        if active > most {
+        let Some((owner, name)) = counted_as(pod) else { return };
+        let most = self.0.get(&owner.uid).and_then(|set| set.most);
+        let (Some(most), Some(Set { active, .. })) = (most, self.0.get(&name)) else { return };
+        if *active > most {
             let (key, kind, name) = (pod.key(), &owner.kind, &owner.name);
+            let place = if kind == "DaemonSet" { made_for(pod).unwrap_or("") } else { "" };
+            let of = if place.is_empty() { String::new() } else { format!(" for {place}") };
             let what =
-                format!("{kind} {name} made {key}: it has {active} pods, and never had more than {most} replicas");
+                format!("{kind} {name} made {key}: it has {active} pods{of}, and never had more than {most} replicas");
             report.broken(Invariant::MostReplicas, commit.at, what);
         }
     }
 
     fn count(&mut self, pod: Option<&Pod>, by: i32) {
-        let Some(owner) = pod.and_then(owner) else { return };
-        match self.0.get_mut(&owner.uid) {
-            Some(set) => set.active += by,
-            None => self.0.entry(owner.uid.clone()).or_default().active += by,
+        if let Some((_, name)) = pod.and_then(counted_as) {
+            self.0.entry(name).or_default().active += by;
         }
     }
 }

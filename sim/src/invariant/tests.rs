@@ -9,7 +9,7 @@ use skeg_core::api::{Call, DeleteOptions};
 use skeg_core::object::{Kind, Object, ObjectKey};
 use skeg_core::store::{Op, StoreKey, Stored};
 
-use super::{Invariant, stale_cache, stale_view, unsettled};
+use super::{Invariant, miscounting, stale_cache, stale_view, unsettled};
 use crate::converge::objects;
 use crate::fault::FaultId;
 use crate::ids::{Id, NodeId};
@@ -113,6 +113,7 @@ fn broken(world: &mut World) -> BTreeSet<&'static str> {
     found.extend(unsettled(world).map(|(invariant, _)| invariant.name()));
     found.extend(stale_cache(world, judged).map(|_| Invariant::CachesAtRest.name()));
     found.extend(stale_view(world, judged).map(|_| Invariant::ViewsAtRest.name()));
+    found.extend(miscounting(world, judged).map(|_| Invariant::SchedulerAtRest.name()));
     found
 }
 
@@ -143,6 +144,22 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::GenerationCounts, |w| {
         w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| d.meta_mut().generation = Some(0));
+    }),
+    (Invariant::BudgetIsSpent, |w| {
+        w.put(object(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "b", "namespace": "default"}, "spec": {"maxUnavailable": 1},
+            "status": {"disruptionsAllowed": 1}})));
+        w.tamper(&key(Kind::POD_DISRUPTION_BUDGET, "b"), |budget| {
+            let Object::PodDisruptionBudget(budget) = budget else { panic!("a budget") };
+            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default());
+            budget.status_mut().disrupted_pods = Some([("web-1".to_owned(), now)].into());
+        });
+    }),
+    (Invariant::SchedulerAtRest, |w| {
+        w.lose_next_event_of(w.process("scheduler 0"));
+        let (pod, user) = (web_pod(w).key(), w.process("user"));
+        let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
+        w.ask(user, "somebody", Call::Delete { key: pod, options });
     }),
     (Invariant::MostReplicas, |w| w.put(twin(&web_pod(w), "web-third"))),
     (Invariant::ReadyAndTerminating, |w| {
@@ -215,6 +232,7 @@ fn a_sound_cluster_breaks_nothing() {
     let judged = world.store.revision();
     world.run_to(64);
     assert_eq!((unsettled(&world), stale_cache(&world, judged), stale_view(&world, judged)), (None, None, None));
+    assert_eq!(miscounting(&world, judged), None);
     assert_eq!(broken(&mut world), BTreeSet::new(), "{:?}", world.checkers.report);
 }
 

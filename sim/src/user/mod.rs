@@ -123,10 +123,17 @@ impl User {
                 let tasks = self.declare(objects, Task::Restore);
                 return self.begin(now, tasks);
             }
+            UserAction::Replace(objects) => {
+                let tasks = self.declare(objects, Task::Apply).into_iter().flat_map(|task| {
+                    let gone = task.declares().map(|key| Task::Call(Box::new(delete(&key))));
+                    gone.into_iter().chain([task])
+                });
+                let tasks = tasks.collect();
+                return self.begin(now, tasks);
+            }
             UserAction::Delete(key) => {
                 self.withdraw(key);
-                let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
-                call(Call::Delete { key: key.clone(), options })
+                call(delete(key))
             }
             UserAction::Scale { key, replicas } => {
                 let (rv, options) = (Revision(0), WriteOptions::default());
@@ -381,6 +388,12 @@ impl User {
         self.done.push(Done { what: what.clone(), error: Some(why.clone()) });
         self.refused.push((what, why));
     }
+}
+
+/// What `kubectl delete` asks for.
+fn delete(key: &ObjectKey) -> Call {
+    let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+    Call::Delete { key: key.clone(), options }
 }
 
 impl Machine for User {

@@ -152,6 +152,8 @@ impl World {
                 out: Vec::new(),
             },
             struck: Struck::default(),
+            skews: BTreeMap::new(),
+            watch_down: BTreeMap::new(),
             calm: scenario.faults == FaultLevel::None,
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,

@@ -63,11 +63,24 @@ pub(crate) struct ApiHost {
     pub(super) down: u64,
     /// When the store's last events arrive.
     pub(super) events: u64,
+    /// Numbers its connections to the store.
+    pub(super) store_life: u32,
+    /// It has lost its connection to the store, and does not know it yet.
+    pub(super) is_severed: bool,
 }
 
 impl ApiHost {
     pub(super) fn new(process: ProcessId) -> ApiHost {
-        ApiHost { process, overload: Layered::default(), lag: Layered::default(), up: 0, down: 0, events: 0 }
+        ApiHost {
+            process,
+            overload: Layered::default(),
+            lag: Layered::default(),
+            up: 0,
+            down: 0,
+            events: 0,
+            store_life: 0,
+            is_severed: false,
+        }
     }
 }
 

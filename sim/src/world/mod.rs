@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent;
-use skeg_core::api::{FromServer, ToServer};
+use skeg_core::api::{FromServer, ReqId, ToServer};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::dns::{self, RecordData};
 use skeg_core::object::{Object, ObjectKey, is_mere_report};
@@ -28,12 +28,12 @@ use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 use crate::calendar_queue::moment;
 use crate::clock::Clock;
 use crate::event_queue::EventQueue;
-use crate::fault::{Fault, FaultId};
+use crate::fault::{Fault, FaultId, Layered};
 use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::{Checkers, Commit, Invariant};
 use crate::net::{HostId, Network};
 use crate::outcome::Happening;
-use crate::process::{Process, Running, Setup};
+use crate::process::{Process, Role, Running, Setup};
 use crate::runtime::Fire;
 use crate::scenario::{Action, ImageProfile};
 use crate::statistics::Statistics;
@@ -243,6 +243,10 @@ pub struct World {
     control: usize,
     pub(crate) store_host: StoreHost,
     struck: Struck,
+    /// Machines whose processes' watches run apart, and by how much at most.
+    pub(crate) skews: BTreeMap<HostId, Layered<Duration>>,
+    /// When the last message of a watch that runs apart arrives: what follows on it comes after.
+    watch_down: BTreeMap<(ProcessId, ReqId), u64>,
     /// No faults are drawn in this run.
     calm: bool,
     setup: Setup,
@@ -373,7 +377,10 @@ impl World {
                 };
                 let both = what(&msg) ^ with.as_ref().map_or(0, |with| what(with).rotate_left(1));
                 self.record_process_event(at, Tag::FromStore, process, both);
-                if self.processes[process].life == life {
+                if self.store_life(process) == Some(life) {
+                    if let (FromStore::Disconnected, Role::Api(api)) = (&msg, &self.processes[process].role) {
+                        self.apis[*api].is_severed = false;
+                    }
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }

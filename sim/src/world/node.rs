@@ -130,6 +130,8 @@ impl World {
                 .push(at, Event::Closed { process: self.apis[c.api()].process, life: c.life, conn: c.id() });
         }
         if let Role::Api(index) = self.processes[process].role {
+            self.apis[index].store_life += 1;
+            self.apis[index].is_severed = false;
             let now = self.clock(STORE_HOST);
             self.store.handle(now, store::In::Closed(StoreClient(index.number())), &mut self.store_host.out);
             self.from_store();

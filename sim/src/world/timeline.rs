@@ -42,7 +42,7 @@ impl World {
                 }
                 chosen
             }
-            NodeSet::ControlPlane => Vec::new(),
+            NodeSet::ControlPlane | NodeSet::Machine(_) => Vec::new(),
         }
     }
 
@@ -52,6 +52,10 @@ impl World {
             let of_control = |p: &&Process| p.role.node().is_none() && !matches!(p.role, Role::User);
             let control = self.processes.iter().filter(of_control);
             return control.map(|p| p.host).chain([STORE_HOST]).collect();
+        }
+        if let NodeSet::Machine(name) = set {
+            let named = self.processes.iter().find(|p| p.name.replace(' ', "-") == *name);
+            return BTreeSet::from([named.map_or(STORE_HOST, |p| p.host)]);
         }
         self.node_set(set).into_iter().map(|n| self.nodes[n].host).collect()
     }

@@ -6,9 +6,12 @@ use skeg_core::Machine;
 use skeg_core::agent;
 use skeg_core::api::{FromServer, Status, ToServer, WatchEvent};
 use skeg_core::apiserver::{self, ConnId};
+use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
+use super::hosts::ApiHost;
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
+use crate::fault::Layered;
 use crate::ids::{ApiId, Id, ProcessId};
 use crate::invariant::Asked;
 use crate::net::{Connection, HostId};
@@ -128,12 +131,16 @@ impl World {
 
     #[inline(always)]
     pub(super) fn from_api(&mut self, process: ProcessId, msg: apiserver::Out) {
-        let Process { host, life, role, .. } = &self.processes[process];
-        let (from, life) = (*host, *life);
+        let Process { host, role, .. } = &self.processes[process];
+        let from = *host;
         match msg {
             apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
             apiserver::Out::Store(id, request) => {
                 let Role::Api(index) = *role else { unreachable!("only API servers say this") };
+                if self.net.is_cut(from, STORE_HOST) || self.net.is_cut(STORE_HOST, from) {
+                    return self.sever_store(index);
+                }
+                let life = self.apis[index].store_life;
                 let delay = self.net.delay(self.now, from, STORE_HOST)
                     + self.rng.range(self.store_host.latency.0, self.store_host.latency.1);
                 let at = (self.now + delay).max(self.apis[index].up + 1);
@@ -161,11 +168,35 @@ impl World {
         let at = (self.now + self.net.delay(self.now, from, host)).max(connection.down + 1);
         let c = self.processes[process].connection.as_mut().expect("it was just there");
         c.down = at;
+        let at = if self.skews.is_empty() && self.watch_down.is_empty() { at } else { self.skewed(process, &msg, at) };
         let life = self.processes[process].life;
         if matches!(&msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. })) {
             self.read_for_news(process);
         }
         self.event_queue.push(at, Event::ToClient { process, life, conn, msg });
+    }
+
+    /// When a message arrives that is due at a moment, if the watches of its process run apart: each is late by a time
+    /// of its own, and in order.
+    #[cold]
+    fn skewed(&mut self, process: ProcessId, msg: &FromServer, at: u64) -> u64 {
+        let (id, is_event) = match msg {
+            FromServer::Watch(id, _) => (*id, true),
+            FromServer::Reply(id, _) => (*id, false),
+            FromServer::Disconnected => return at,
+        };
+        let now = self.now;
+        self.watch_down.retain(|_, last| *last > now);
+        let up_to = self.skews.get(&self.processes[process].host).and_then(Layered::get);
+        let lag = up_to.filter(|_| is_event).map_or(0, |up_to| {
+            mix(mix(self.seed, u64::from(process.number())), id.0) % (up_to.as_nanos() as u64).max(1)
+        });
+        let after = self.watch_down.get(&(process, id)).map_or(0, |last| last + 1);
+        let at = (at + lag).max(after);
+        if is_event && (lag > 0 || after > 0) {
+            self.watch_down.insert((process, id), at);
+        }
+        at
     }
 
     #[inline]
@@ -209,7 +240,7 @@ impl World {
 
     #[inline(always)]
     pub(super) fn to_store(&mut self, api: ApiId, life: u32, id: u64, request: StoreRequest) {
-        if self.processes[self.apis[api].process].life != life {
+        if self.apis[api].store_life != life {
             return;
         }
         let client = StoreClient(api.number());
@@ -218,6 +249,34 @@ impl World {
         self.record_commits();
         self.from_store();
         self.arm_store();
+    }
+
+    /// The number of an API server's connection to the store.
+    #[inline(always)]
+    pub(super) fn store_life(&self, process: ProcessId) -> Option<u32> {
+        match self.processes[process].role {
+            Role::Api(index) => Some(self.apis[index].store_life),
+            _ => None,
+        }
+    }
+
+    /// An API server's connection to the store breaks: what is on its way is lost, and the server notices some time
+    /// later. What it asks until then is lost as well.
+    #[cold]
+    fn sever_store(&mut self, index: ApiId) {
+        let api = &mut self.apis[index];
+        if std::mem::replace(&mut api.is_severed, true) {
+            return;
+        }
+        api.store_life += 1;
+        let (process, life) = (api.process, api.store_life);
+        let now = self.clock(STORE_HOST);
+        let mut nothing = Vec::new();
+        self.store.handle(now, store::In::Closed(StoreClient(index.number())), &mut nothing);
+        assert!(nothing.is_empty(), "who is gone is told nothing");
+        let notices = self.rng.duration(Duration::from_secs(1), Duration::from_secs(10));
+        let (at, msg) = (self.now + notices.as_nanos() as u64, FromStore::Disconnected);
+        self.event_queue.push(at, Event::FromStore { process, life, msg, with: None });
     }
 
     #[inline(always)]
@@ -229,8 +288,12 @@ impl World {
             let together = |next: &store::Out| self.calm && lag == 0 && next.to == to && are_one_step(&msg, &next.msg);
             let with = self.store_host.out.pop_if(|next| together(next)).map(|next| next.msg);
             let tells = with.is_some() || matches!(msg, FromStore::Events { .. });
-            let process = self.apis[index].process;
-            let (life, host) = (self.processes[process].life, self.processes[process].host);
+            let ApiHost { process, store_life: life, .. } = self.apis[index];
+            let host = self.processes[process].host;
+            if self.net.is_cut(STORE_HOST, host) {
+                self.sever_store(index);
+                continue;
+            }
             let mut at = self.now + self.net.delay(self.now, STORE_HOST, host);
             if tells {
                 at = (at + lag).max(self.apis[index].events + 1);

@@ -1,0 +1,67 @@
+//! What explored runs have met: of steps, how often each was drawn; of outcomes, what was seen of them.
+
+use std::collections::BTreeMap;
+
+use crate::fault;
+use crate::outcome::Outcome;
+use crate::scenario::{Action, Scenario, UserAction};
+
+/// What a reader is shown, by group: names with how often each was met.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    workloads: BTreeMap<String, u64>,
+    faults: BTreeMap<String, u64>,
+    users: BTreeMap<String, u64>,
+    /// Reasons of Kubernetes' Events, where they are recorded.
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Coverage {
+    /// What a scenario holds.
+    pub fn of(scenario: &Scenario) -> Coverage {
+        let mut covered = Coverage::default();
+        for step in &scenario.timeline {
+            match &step.action {
+                Action::Fault(fault) => *covered.faults.entry(fault.name().to_owned()).or_default() += 1,
+                Action::User(UserAction::Apply(objects)) => {
+                    objects.iter().for_each(|o| *covered.workloads.entry(o.kind().to_string()).or_default() += 1);
+                }
+                Action::User(action) => {
+                    let word = action.describe().split(' ').next().unwrap_or_default().to_owned();
+                    *covered.users.entry(word).or_default() += 1;
+                }
+            }
+        }
+        covered
+    }
+
+    /// Adds what came of it.
+    pub fn ran(&mut self, outcome: &Outcome) {
+        merge(&mut self.reasons, &outcome.event_reasons);
+    }
+
+    /// Adds that of another run.
+    pub fn add(&mut self, other: &Coverage) {
+        merge(&mut self.workloads, &other.workloads);
+        merge(&mut self.faults, &other.faults);
+        merge(&mut self.users, &other.users);
+        merge(&mut self.reasons, &other.reasons);
+    }
+
+    /// All of it, by group.
+    pub fn groups(&self) -> Vec<(&'static str, &BTreeMap<String, u64>)> {
+        vec![("objects", &self.workloads), ("faults", &self.faults), ("users", &self.users), ("events", &self.reasons)]
+    }
+
+    /// What could have been drawn and was not.
+    pub fn never(&self) -> Vec<String> {
+        let faults = fault::NAMES.iter().filter(|name| !fault::BY_HAND.contains(name));
+        let missed = faults.filter(|name| !self.faults.contains_key(**name)).map(|name| (*name).to_owned());
+        let kinds = super::workload::KINDS.iter().filter(|kind| !self.workloads.contains_key(**kind));
+        missed.chain(kinds.map(|kind| (*kind).to_owned())).collect()
+    }
+}
+
+fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
+    from.iter().for_each(|(name, n)| *into.entry(name.clone()).or_default() += n);
+}

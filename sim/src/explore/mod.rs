@@ -1,0 +1,212 @@
+//! Exploration: whole scenarios drawn by a seed, small and short, so that ten thousand of them are run where one large
+//! one would be. Cluster, latencies, workloads, users and faults are all drawn; the same seed draws the same scenario.
+//!
+//! What is drawn can always converge: there is room for everything that is declared, budgets allow an eviction when all
+//! is well, and what users leave behind (a cordon, a pause) is taken back at the end. So a run that does not converge,
+//! or breaks an invariant, has found a bug: of a machine, or of the exploration.
+
+mod coverage;
+mod users;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skeg_core::{Object, Rng};
+
+use crate::fault;
+use crate::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
+use workload::Workload;
+
+pub use coverage::Coverage;
+
+/// What a pod of an explored workload asks for, in thousandths of a core: all ask for the same, so that what fits in
+/// number fits.
+const SLOT: usize = 100;
+
+/// When users and fate begin: by then everything that is declared is there. A step about what is not there yet would be
+/// refused, and told as not converged.
+const BEGIN: Duration = Duration::from_secs(30);
+
+/// The scenario of a seed.
+pub fn draw(seed: u64) -> Scenario {
+    let rng = &mut stream(seed);
+    let nodes = node_count(rng);
+    let workloads = workload::draw(rng, nodes);
+    let duration = 3 * BEGIN + Duration::from_secs(rng.below(240));
+    let mut scenario = Scenario {
+        name: format!("explored-{seed}"),
+        cluster: cluster(rng, nodes, &workloads),
+        images: workload::images(rng),
+        timeline: Vec::new(),
+        expectations: Vec::new(),
+        faults: level(rng),
+        duration,
+        settle: Duration::from_secs(1800),
+        stop_when_converged: false,
+    };
+    let all = workloads.iter().flat_map(|w| w.objects.iter().cloned()).collect();
+    scenario.timeline.push(Step { at: Duration::ZERO, action: UserAction::Apply(all).into() });
+    happen(&mut scenario, rng, seed, &workloads);
+    scenario
+}
+
+/// A given scenario (its nodes, images, objects and steps) in a cluster, with users and under faults of a seed. What it
+/// expects is left out: other users were not in it.
+pub fn around(given: &Scenario, seed: u64) -> Scenario {
+    let rng = &mut stream(seed);
+    let mut scenario = given.clone();
+    let last = given.timeline.iter().map(|step| step.at).max().unwrap_or_default();
+    scenario.duration = last + 3 * BEGIN + Duration::from_secs(rng.below(240));
+    scenario.faults = level(rng);
+    scenario.stop_when_converged = false;
+    scenario.expectations.clear();
+    let cluster = &mut scenario.cluster;
+    (cluster.api_servers, cluster.control_replicas) = (1 + rng.below(4) as usize, 1 + rng.below(3) as usize);
+    (cluster.latency, cluster.store_latency) = (link_latency(rng), store_latency(rng));
+    let applied = given.timeline.iter().filter_map(|step| match &step.action {
+        Action::User(UserAction::Apply(objects)) => Some(objects),
+        _ => None,
+    });
+    // Who has users of its own gets no others.
+    let alone = given.timeline.iter().all(|step| matches!(step.action, Action::User(UserAction::Apply(_))));
+    let objects: Vec<&Object> = applied.flatten().filter(|_| alone).collect();
+    let workloads: Vec<Workload> = objects.into_iter().filter_map(Workload::given).collect();
+    happen(&mut scenario, rng, seed, &workloads);
+    scenario
+}
+
+/// The stream of everything but the faults.
+fn stream(seed: u64) -> Rng {
+    Rng::stream(seed, "explore", 0)
+}
+
+/// One run in five is calm.
+fn level(rng: &mut Rng) -> FaultLevel {
+    if rng.chance(1, 5) { FaultLevel::None } else { FaultLevel::Listed }
+}
+
+/// Adds what users and fate do.
+fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Workload]) {
+    let pools = &scenario.cluster.pools;
+    let of_pool = |p: &NodePool| -> Vec<String> {
+        (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))).collect()
+    };
+    let nodes: Vec<String> = pools.iter().flat_map(of_pool).collect();
+    scenario.timeline.extend(users::draw(rng, workloads, &nodes, scenario.duration));
+    if scenario.faults == FaultLevel::Listed {
+        let swarm = fault::draw_some(scenario, seed);
+        let swarm = swarm.into_iter().filter(|(at, _)| *at >= BEGIN);
+        scenario.timeline.extend(swarm.map(|(at, fault)| Step { at, action: fault.into() }));
+        scenario.timeline.push(Step { at: scenario.duration, action: fault::Heal.into() });
+    }
+    // A calm minute, in which users take back what they have left.
+    scenario.duration += Duration::from_secs(60);
+    scenario.timeline.sort_by_key(|step| step.at);
+}
+
+/// Mostly a few nodes.
+fn node_count(rng: &mut Rng) -> usize {
+    let count = match rng.below(10) {
+        0..=4 => 1 + rng.below(4),
+        5..=8 => 3 + rng.below(10),
+        _ => 10 + rng.below(40),
+    };
+    count as usize
+}
+
+/// From, to: of one of these magnitudes, in microseconds.
+fn latency(rng: &mut Rng, magnitudes: &[u64]) -> (Duration, Duration) {
+    let least = *rng.pick(magnitudes).expect("there are some");
+    let spread = *rng.pick(&[1, 4, 10]).expect("there are some");
+    (Duration::from_micros(least), Duration::from_micros(least * (1 + spread)))
+}
+
+fn link_latency(rng: &mut Rng) -> (Duration, Duration) {
+    latency(rng, &[20, 200, 200, 2_000, 20_000])
+}
+
+fn store_latency(rng: &mut Rng) -> (Duration, Duration) {
+    latency(rng, &[50, 1_000, 1_000, 10_000])
+}
+
+/// Nearly full one time in three: no more room than all that is declared takes at most. Where pods must run on every
+/// node, each has room for all that others may put there: nothing gives way to a DaemonSet's pod.
+fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
+    let most = workloads.iter().map(|w| w.most).sum::<usize>();
+    let daemons = workloads.iter().filter(|w| w.is_daemon()).count();
+    let slots = match (daemons, rng.chance(1, 3)) {
+        (0, true) => most.div_ceil(nodes),
+        (0, false) => 2 * most.div_ceil(nodes) + 4,
+        (_, _) => most + daemons,
+    };
+    let capacity = [
+        ("cpu", format!("{}m", slots * SLOT)),
+        ("memory", "64Gi".into()),
+        ("pods", "250".into()),
+        ("ephemeral-storage", "100Gi".into()),
+    ];
+    let pool = NodePool {
+        name: "node".to_owned(),
+        count: nodes,
+        names: Vec::new(),
+        capacity: capacity.map(|(resource, amount)| (resource.to_owned(), amount)).into(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        zone: None,
+        cordoned: false,
+    };
+    Cluster {
+        pools: vec![pool],
+        zones: 1 + rng.below(3) as usize,
+        api_servers: 1 + rng.below(4) as usize,
+        control_replicas: 1 + rng.below(3) as usize,
+        proxies: rng.chance(1, 2),
+        latency: link_latency(rng),
+        store_latency: store_latency(rng),
+        record_events: rng.chance(1, 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::draw;
+    use crate::run::{RunOptions, Silent, run};
+    use crate::scenario::Action;
+
+    #[test]
+    fn a_seed_draws_one_scenario() {
+        let told = |seed| format!("{:?}", draw(seed));
+        assert_eq!(told(3), told(3));
+        assert_ne!(told(3), told(4));
+    }
+
+    #[test]
+    fn every_kind_of_workload_and_step_is_drawn() {
+        let (mut kinds, mut words) = (BTreeSet::new(), BTreeSet::new());
+        for step in (0..200).flat_map(|seed| draw(seed).timeline) {
+            if let Action::User(crate::scenario::UserAction::Apply(objects)) = &step.action {
+                kinds.extend(objects.iter().map(|o| o.kind().to_string()));
+            }
+            words.extend(step.action.describe().split(' ').next().map(str::to_owned));
+        }
+        for kind in super::workload::KINDS {
+            assert!(kinds.contains(*kind), "no {kind} among {kinds:?}");
+        }
+        for word in ["scale", "set", "restart", "pause", "replace", "patch", "drain", "delete", "kill"] {
+            assert!(words.contains(word), "nobody {word}s: {words:?}");
+        }
+    }
+
+    #[test]
+    fn explored_runs_converge_and_break_nothing() {
+        for seed in 0..6 {
+            let outcome = run(&draw(seed), seed, &RunOptions::default(), &mut Silent).expect("no machine panics");
+            assert!(outcome.converged, "seed {seed}: {:?}", outcome.not_converged);
+            let broken: Vec<_> = outcome.invariants.iter().filter(|i| i.broken).collect();
+            assert!(broken.is_empty(), "seed {seed}: {broken:?}");
+        }
+    }
+}

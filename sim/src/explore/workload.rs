@@ -1,0 +1,226 @@
+//! What runs in an explored cluster: a workload of every kind that has a controller, with Services and budgets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use skeg_core::object::ObjectKey;
+use skeg_core::{Kind, Object, Rng};
+
+use super::SLOT;
+use crate::scenario::ImageProfile;
+
+/// The kinds, by the names that they are applied by.
+pub const KINDS: &[&str] = &["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job"];
+
+/// A workload with what belongs to it.
+pub struct Workload {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Its images are those of [`images`].
+    pub is_own: bool,
+    /// The most replicas that users ask for.
+    pub replicas: u64,
+    /// Pods that it has at most, surge included; none for one that has a pod on each node.
+    pub most: usize,
+    /// It, first; then Services and a budget.
+    pub objects: Vec<Object>,
+}
+
+/// Draws one to five of them.
+pub fn draw(rng: &mut Rng, nodes: usize) -> Vec<Workload> {
+    let count = 1 + rng.below(5).min(rng.below(5));
+    (0..count).map(|i| workload(rng, i, nodes)).collect()
+}
+
+/// How the images of all workloads behave; `:1`, `:2` and `:3` alike.
+pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
+    let mut between = |lo: u64, hi: u64| {
+        let least = rng.range(lo, hi);
+        (Duration::from_millis(least), Duration::from_millis(least + rng.below(hi)))
+    };
+    let web = ImageProfile { start: between(20, 1_000), ready: between(0, 4_000), ..ImageProfile::default() };
+    let task = ImageProfile { start: between(20, 1_000), exit: Some((between(200, 15_000).0, 0)), ..web.clone() };
+    let stop = Duration::from_millis(rng.below(8_000));
+    let flaky = ImageProfile { crash_one_in: 4 + rng.below(8), stop, ..web.clone() };
+    [("explore/web", web), ("explore/task", task), ("explore/flaky", flaky)]
+        .map(|(name, profile)| (name.to_owned(), profile))
+        .into()
+}
+
+fn workload(rng: &mut Rng, number: u64, nodes: usize) -> Workload {
+    let kind = *rng.pick(KINDS).expect("there are some");
+    let name = format!("{}-{number}", kind.to_lowercase());
+    let most = if nodes > 12 { 30 } else { 8 };
+    let replicas = 1 + rng.below(most);
+    let least = u64::from(rng.chance(3, 4));
+    let now = rng.range(least, replicas + 1);
+    let object = match kind {
+        "Deployment" => deployment(rng, &name, now),
+        "ReplicaSet" => set(rng, "apps/v1", kind, &name, json!({"replicas": now, "selector": selector(&name)})),
+        "ReplicationController" => {
+            set(rng, "v1", kind, &name, json!({"replicas": now, "selector": {"app": name.clone()}}))
+        }
+        "StatefulSet" => stateful_set(rng, &name, now),
+        "DaemonSet" => daemon_set(rng, &name),
+        _ => job(rng, &name, replicas),
+    };
+    let surge = if kind == "Deployment" { replicas as usize + 1 } else { 0 };
+    let is_daemon = kind == "DaemonSet";
+    let mut objects = vec![read(object)];
+    if kind != "Job" {
+        services(rng, &name, &mut objects);
+        if rng.chance(1, 2) {
+            objects.push(budget(rng, &name));
+        }
+    }
+    Workload {
+        key: objects[0].key(),
+        is_own: true,
+        replicas,
+        most: if is_daemon { 0 } else { replicas as usize + surge },
+        objects,
+    }
+}
+
+fn read(object: Value) -> Object {
+    Object::from_json(object).expect("what is drawn is well formed")
+}
+
+fn selector(name: &str) -> Value {
+    json!({"matchLabels": {"app": name}})
+}
+
+/// A template of its pods; not probed one time in three.
+fn template(rng: &mut Rng, name: &str, image: &str) -> Value {
+    let mut container = json!({
+        "name": "main", "image": format!("{image}:1"), "ports": [{"name": "http", "containerPort": 8080}],
+        "resources": {"requests": {"cpu": format!("{SLOT}m"), "memory": "16Mi"}}
+    });
+    if rng.chance(2, 3) && image != "explore/task" {
+        let period = 1 + rng.below(5);
+        container["readinessProbe"] = json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": period});
+    }
+    let grace = rng.below(30);
+    json!({"metadata": {"labels": {"app": name}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": grace}})
+}
+
+fn of_service(rng: &mut Rng, name: &str) -> Value {
+    let image = if rng.chance(1, 5) { "explore/flaky" } else { "explore/web" };
+    template(rng, name, image)
+}
+
+fn set(rng: &mut Rng, version: &str, kind: &str, name: &str, mut spec: Value) -> Value {
+    spec["template"] = of_service(rng, name);
+    if rng.chance(1, 4) && kind != "DaemonSet" {
+        spec["minReadySeconds"] = json!(rng.below(10));
+    }
+    json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+}
+
+/// A number or a share, at least one where it is rounded down.
+fn some(rng: &mut Rng) -> Value {
+    if rng.chance(1, 2) { json!(1 + rng.below(3)) } else { json!(format!("{}%", 10 + rng.below(60))) }
+}
+
+fn deployment(rng: &mut Rng, name: &str, replicas: u64) -> Value {
+    let strategy = match rng.below(5) {
+        0 => json!({"type": "Recreate"}),
+        1 => json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": some(rng)}}),
+        2 => json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
+        3 => json!({"rollingUpdate": {"maxSurge": some(rng), "maxUnavailable": some(rng)}}),
+        _ => json!({}),
+    };
+    let spec = json!({"replicas": replicas, "selector": selector(name), "strategy": strategy,
+        "revisionHistoryLimit": rng.below(4), "progressDeadlineSeconds": 3600});
+    set(rng, "apps/v1", "Deployment", name, spec)
+}
+
+fn stateful_set(rng: &mut Rng, name: &str, replicas: u64) -> Value {
+    let policy = if rng.chance(1, 2) { "OrderedReady" } else { "Parallel" };
+    let spec = json!({"replicas": replicas, "selector": selector(name), "serviceName": name,
+        "podManagementPolicy": policy});
+    set(rng, "apps/v1", "StatefulSet", name, spec)
+}
+
+fn daemon_set(rng: &mut Rng, name: &str) -> Value {
+    let rolling = if rng.chance(1, 2) { json!({}) } else { json!({"maxUnavailable": some(rng)}) };
+    let spec = json!({"selector": selector(name), "updateStrategy": {"rollingUpdate": rolling}});
+    set(rng, "apps/v1", "DaemonSet", name, spec)
+}
+
+/// A Job that ends well however often its pods are lost.
+fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
+    let mut pod = template(rng, name, "explore/task");
+    pod["spec"]["restartPolicy"] = json!(if rng.chance(1, 2) { "Never" } else { "OnFailure" });
+    let mut spec = json!({"parallelism": parallelism, "completions": parallelism + rng.below(8),
+        "backoffLimit": 100_000, "template": pod});
+    if rng.chance(1, 2) {
+        spec["completionMode"] = json!("Indexed");
+    }
+    if rng.chance(1, 4) {
+        spec["ttlSecondsAfterFinished"] = json!(rng.below(60));
+    }
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+}
+
+/// None, one or, one time in ten, twenty: headless, with a cluster IP, or one that publishes what is not ready.
+fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
+    let count = match rng.below(10) {
+        0 => 20,
+        1..=6 => 1,
+        _ => 0,
+    };
+    for i in 0..count {
+        let mut spec = json!({"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]});
+        match rng.below(6) {
+            0 => spec["clusterIP"] = json!("None"),
+            1 => spec["publishNotReadyAddresses"] = json!(true),
+            _ => {}
+        }
+        let name = if i == 0 { name.to_owned() } else { format!("{name}-{i}") };
+        objects.push(read(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec})));
+    }
+}
+
+/// A budget that allows an eviction when all is well.
+fn budget(rng: &mut Rng, name: &str) -> Object {
+    let most = if rng.chance(2, 3) { json!(1) } else { json!("40%") };
+    read(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"maxUnavailable": most, "selector": selector(name)}}))
+}
+
+impl Workload {
+    /// One of a user's own objects, if it is a workload.
+    pub fn given(object: &Object) -> Option<Workload> {
+        KINDS.contains(&object.info().kind.as_ref()).then(|| {
+            let replicas = object.to_json()["spec"]["replicas"].as_u64().unwrap_or(1);
+            let (key, objects) = (object.key(), vec![object.clone()]);
+            Workload { key, is_own: false, replicas, most: replicas as usize, objects }
+        })
+    }
+
+    /// Whether it has a pod on each node.
+    pub fn is_daemon(&self) -> bool {
+        self.key.kind == Kind::DAEMON_SET
+    }
+
+    /// Whether it goes by itself once it has ended.
+    pub fn vanishes(&self) -> bool {
+        !self.objects[0].to_json()["spec"]["ttlSecondsAfterFinished"].is_null()
+    }
+
+    /// Whether it has replicas to scale.
+    pub fn scales(&self) -> bool {
+        !matches!(self.key.kind, Kind::DAEMON_SET | Kind::JOB)
+    }
+
+    /// Whether a new template is rolled out.
+    pub fn rolls(&self) -> bool {
+        matches!(self.key.kind, Kind::DEPLOYMENT | Kind::STATEFUL_SET | Kind::DAEMON_SET)
+    }
+}

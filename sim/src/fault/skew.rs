@@ -1,0 +1,64 @@
+//! The watches of one process run apart: it learns of a child before its owner, of a pod's end before its deletion.
+
+use std::time::Duration;
+
+use super::draw::Class;
+use super::{FaultId, FaultKind, Target, lasting};
+use crate::files::action::node_set;
+use crate::files::fields::Fields;
+use crate::scenario::NodeSet;
+use crate::world::World;
+
+/// Each watch of the processes on these machines is late by a time of its own. Replies are not, so that a process may
+/// know what it wrote and not see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Skew {
+    /// Whose.
+    pub nodes: NodeSet,
+    /// By how much at most.
+    pub up_to: Duration,
+    /// How long; none: until healed.
+    pub for_: Option<Duration>,
+}
+
+impl FaultKind for Skew {
+    fn read(f: &Fields<'_>) -> Option<Skew> {
+        let up_to = f.require("upTo").and_then(|d| d.duration());
+        let for_ = lasting(f);
+        Some(Skew { nodes: node_set(f)?, up_to: up_to?, for_: for_? })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        vec![Target::Nodes(&self.nodes)]
+    }
+
+    fn describe(&self) -> String {
+        format!("watches of {} run apart by up to {:?}", self.nodes, self.up_to)
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        self.for_
+    }
+
+    fn strike(&self, world: &mut World, id: FaultId) {
+        for host in world.hosts(&self.nodes) {
+            world.skews.entry(host).or_default().set(id, self.up_to);
+        }
+    }
+
+    fn heal(&self, world: &mut World, id: FaultId) {
+        world.skews.retain(|_, skew| {
+            skew.remove(id);
+            skew.get().is_some()
+        });
+    }
+}
+
+pub(super) const CLASSES: &[Class] = &[Class {
+    name: "skew",
+    rate: (0, 3),
+    draw: |draw| {
+        let (nodes, up_to) = (draw.control_or_nodes(2, 10), draw.seconds(0, 5));
+        draw.push(draw.at, Skew { nodes, up_to, for_: draw.lasts });
+    },
+}];

@@ -1,0 +1,50 @@
+//! `scheduler-at-rest-equals-store`: at the end the scheduler counts on each node what is bound to it, no more and no
+//! less. A pod whose end it missed takes room for ever; one that it missed altogether gets its room given away.
+
+use std::collections::BTreeMap;
+
+use skeg_core::object::{Kind, Object, ObjectKey, Revision};
+use skeg_core::scheduler::cache::ResourceId;
+use skeg_core::store::StoreKey;
+
+use super::reading::place;
+use crate::process::Running;
+use crate::world::World;
+
+/// The first difference between what a scheduler counts and the store, naming both. Nodes whose pods have changed since
+/// `judged` are left out: the news may be on its way.
+pub fn miscounting(world: &World, judged: Revision) -> Option<String> {
+    let mut pods: BTreeMap<&str, i64> = BTreeMap::new();
+    for object in crate::converge::objects(&world.store, Kind::POD) {
+        let Object::Pod(pod) = object else { continue };
+        if let Some(node) = place(pod) {
+            *pods.entry(node).or_default() += 1;
+        }
+    }
+    let changes = world.store.changes_after(judged);
+    let changed = |node: &str| {
+        changes.iter().filter(|c| matches!(c.key(), StoreKey::Object(key) if key.kind == Kind::POD)).any(|change| {
+            let on = |kv: Option<&skeg_core::store::KeyValue>| match kv.map(|kv| &kv.value) {
+                Some(skeg_core::store::Stored::Object(Object::Pod(pod))) => pod.spec.node.as_deref() == Some(node),
+                _ => false,
+            };
+            on(change.value.as_deref()) || on(change.previous.as_deref())
+        })
+    };
+    world.processes.iter().find_map(|process| {
+        let Running::Scheduler(scheduler) = process.running.as_ref()? else { return None };
+        if scheduler.views().iter().any(|view| !view.is_synced()) {
+            return None;
+        }
+        let nodes = scheduler.scheduler().nodes();
+        world.nodes.iter().find_map(|host| {
+            world.store.object(&ObjectKey::new(Kind::NODE, "", &host.name))?;
+            let slot = nodes.slot(&host.name)?;
+            let counted = nodes.requested(ResourceId::PODS, slot);
+            let bound = pods.get(host.name.as_str()).copied().unwrap_or(0);
+            (counted != bound && !changed(&host.name)).then(|| {
+                format!("{}: it counts {counted} pods on {}, and {bound} are bound to it", process.name, host.name)
+            })
+        })
+    })
+}
