@@ -45,7 +45,7 @@
 //!         for message in std::mem::take(&mut from_api) {
 //!             match message {
 //!                 Out::Client(MANAGER, reply) => manager.handle(now, reply, &mut from_manager),
-//!                 Out::Client(..) => {}
+//!                 Out::Client(..) | Out::Note(..) => {}
 //!                 Out::Store(id, ask) => {
 //!                     store.handle(now, store::In::Request(StoreClient(0), id, ask), &mut from_store);
 //!                 }
@@ -63,6 +63,7 @@
 pub mod agent;
 pub mod api;
 pub mod apiserver;
+pub mod apply;
 pub mod client;
 pub mod controllers;
 pub mod dns;

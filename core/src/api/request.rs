@@ -82,6 +82,8 @@ pub struct Fence {
 pub struct Request {
     /// Name of the user or component, for managedFields, events and audit.
     pub user: Rc<str>,
+    /// `fieldManager`: who manages the written fields; otherwise the user's name up to the first `/`.
+    pub field_manager: Option<Rc<str>>,
     /// Leadership that must still hold when the write is committed.
     pub fence: Option<Fence>,
     /// The API call.
@@ -89,9 +91,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// Creates a request without a fence.
+    /// Creates a request without a fence and without options.
     pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
-        Box::new(Request { user: Rc::clone(user), fence: None, call })
+        Box::new(Request { user: Rc::clone(user), field_manager: None, fence: None, call })
     }
 }
 
@@ -110,11 +112,26 @@ pub enum Subresource {
     Finalize,
 }
 
+/// What becomes of fields that a kind does not have, or that come twice (`fieldValidation`). Over HTTP, `Warn` is what
+/// a request means that says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FieldValidation {
+    /// They are dropped.
+    #[default]
+    Ignore,
+    /// They are dropped, and a warning names each.
+    Warn,
+    /// They are refused.
+    Strict,
+}
+
 /// Options of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WriteOptions {
     /// `dryRun=All`: validate and admit, but store nothing.
     pub dry_run: bool,
+    /// `fieldValidation`, for patches and custom objects. Other bodies are checked where they are decoded.
+    pub field_validation: FieldValidation,
 }
 
 /// Conditions on the stored object.

@@ -156,20 +156,27 @@ impl Status {
 
     /// 422 with a cause for each field.
     pub fn invalid(of: &KindInfo, name: &str, errors: &[FieldError]) -> Status {
-        let gk = of.qualified_kind();
+        Status::invalid_named(&of.group, &of.kind, name, errors)
+    }
+
+    /// 422 for something that is no stored object: a request's options (`meta.k8s.io`, `PatchOptions`), or a patch.
+    pub fn invalid_named(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
+        let gk = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let list = match errors {
             [one] => one.to_string(),
             many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
-        let mut s = Status::about(Reason::Invalid, of, name, format!("{gk} {name:?} is invalid: {list}"));
-        if let Some(d) = &mut s.details {
-            d.kind = of.kind.to_string();
-            d.causes = errors
-                .iter()
-                .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.field.clone() })
-                .collect();
-        }
-        s
+        let cause =
+            |e: &FieldError| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.field.clone() };
+        let details = Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            causes: errors.iter().map(cause).collect(),
+            ..Details::default()
+        };
+        let message = format!("{gk} {name:?} is invalid: {list}");
+        Status { reason: Reason::Invalid, message: message.into(), details: Some(Box::new(details)) }
     }
 
     /// 422 for an update without a resourceVersion.

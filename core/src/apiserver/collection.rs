@@ -39,7 +39,8 @@ impl ApiServer {
         request: Box<Request>,
         out: &mut Vec<Out>,
     ) {
-        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options } } = *request else {
+        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options }, .. } = *request
+        else {
             unreachable!("not a deletecollection")
         };
         let of = self.config.kinds.info(kind);
@@ -69,7 +70,8 @@ impl ApiServer {
             let mut options = options.clone();
             // The UID makes sure that a new object with the same name is not deleted.
             options.precondition.uid.get_or_insert(uid);
-            let request = Request { user: Rc::clone(&user), fence: fence.clone(), call: Call::Delete { key, options } };
+            let (user, fence, call) = (Rc::clone(&user), fence.clone(), Call::Delete { key, options });
+            let request = Request { user, field_manager: None, fence, call };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }

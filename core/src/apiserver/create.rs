@@ -1,7 +1,7 @@
 //! Create: admit, name, stamp, allocate, put.
 
 use super::write::{Commit, Deciding, Decision, Write};
-use crate::api::{Call, Status};
+use crate::api::{Call, Status, Subresource};
 use crate::limits;
 use crate::object::{FieldError, Object, ObjectKey};
 use crate::store::StoreKey;
@@ -38,10 +38,17 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         object.prepare_for_create();
-        match self.shape_new(&mut object).map_err(Decision::refuse)? {
-            Some((custom, written)) => custom.admit_new(&written, &object).map_err(Decision::refuse)?,
-            None => self.admit_new(write, &mut object)?,
-        }
+        let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
+            Some((custom, written)) => {
+                custom.admit_new(&written, &object).map_err(Decision::refuse)?;
+                written
+            }
+            None => {
+                self.admit_new(write, &mut object)?;
+                object.info().version.to_string()
+            }
+        };
+        self.track(write, None, &mut object, Subresource::None, &version);
         write.admitted = Some(object.clone());
         Ok(object)
     }

@@ -24,6 +24,7 @@ mod fields;
 mod housekeeping;
 mod inflight;
 mod list;
+mod managed;
 mod namespace;
 mod pod;
 mod pod_security;
@@ -75,8 +76,19 @@ pub enum In {
 pub enum Out {
     /// To a client.
     Client(ConnId, FromServer),
+    /// A note about a request, sent before its reply.
+    Note(ConnId, ReqId, Note),
     /// To the store, with an id that its reply repeats.
     Store(u64, StoreRequest),
+}
+
+/// Something about a request that its reply does not say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// A warning for the client.
+    Warning(Box<str>),
+    /// A server-side apply has created the object.
+    Created,
 }
 
 /// Configuration of an API server.
@@ -92,6 +104,9 @@ pub struct Config {
     pub service_accounts: bool,
     /// The kinds of its world, in which custom kinds get their numbers.
     pub kinds: Kinds,
+    /// Whether `managedFields` are tracked from the creation of an object on, as in Kubernetes. Otherwise they are
+    /// tracked from its first apply on, and cost nothing before.
+    pub track_fields: bool,
 }
 
 impl Default for Config {
@@ -102,6 +117,7 @@ impl Default for Config {
             node_port_range: (30000, 32767),
             service_accounts: true,
             kinds: Kinds::default(),
+            track_fields: false,
         }
     }
 }

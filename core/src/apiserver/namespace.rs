@@ -100,7 +100,7 @@ impl ApiServer {
             let object = Object::from_json(manifest).expect("a built-in object reads back");
             let call = Call::Create { object, options: WriteOptions::default() };
             let user = std::rc::Rc::from("system:apiserver");
-            self.write(now, Write::new(Origin::Bootstrap, Box::new(Request { user, fence: None, call })), out);
+            self.write(now, Write::new(Origin::Bootstrap, Request::new(&user, call)), out);
         }
     }
 }

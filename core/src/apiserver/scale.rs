@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::custom::ScalePaths;
 use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
-use crate::api::{Call, Patch, Response, Scale, Status};
+use crate::api::{Call, Patch, Response, Scale, Status, Subresource};
 use crate::object::structural::at_path;
 use crate::object::{FieldError, Kind, Object, ObjectKey, Replicas, Revision};
 use crate::store::StoreKey;
@@ -27,7 +27,7 @@ impl Deciding<'_> {
         let Call::SetScale { key, replicas, rv, .. } = &write.request.call else { unreachable!("not a scale") };
         let (key, replicas, rv) = (key.clone(), *replicas, *rv);
         match self.scaled(write, &key) {
-            Ok((current, scale)) => self.scale_to(&key, &current, scale, replicas, rv),
+            Ok((current, scale)) => self.scale_to(write, &key, &current, scale, replicas, rv),
             Err(decision) => decision,
         }
     }
@@ -54,7 +54,7 @@ impl Deciding<'_> {
             return Decision::refuse(Status::bad_request(text));
         };
         let key = key.clone();
-        self.scale_to(&key, &current, scale, number, rv)
+        self.scale_to(write, &key, &current, scale, number, rv)
     }
 
     /// Where the objects of a custom kind have their numbers.
@@ -73,7 +73,15 @@ impl Deciding<'_> {
         Ok((current, scale))
     }
 
-    fn scale_to(&self, key: &ObjectKey, current: &Object, scale: Scale, replicas: i32, rv: Revision) -> Decision {
+    fn scale_to(
+        &self,
+        write: &Write,
+        key: &ObjectKey,
+        current: &Object,
+        scale: Scale,
+        replicas: i32,
+        rv: Revision,
+    ) -> Decision {
         if replicas < 0 {
             let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
             return Decision::refuse(Status::invalid(current.info(), key.name(), &[error]));
@@ -83,6 +91,7 @@ impl Deciding<'_> {
         }
         let mut new = current.clone();
         set_replicas(&mut new, self.scale_paths(key.kind), replicas);
+        self.track(write, Some(current), &mut new, Subresource::Scale, &current.info().version);
         let mut deciding = self.store_change(key, current, new, Allocation::default());
         let answer = Response::Scale(Box::new(Scale { replicas, ..scale }));
         match &mut deciding {

@@ -11,7 +11,14 @@ use crate::patch;
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
-    pub(super) fn update(&mut self, write: &Write) -> Decision {
+    pub(super) fn update(&mut self, write: &mut Write) -> Decision {
+        let Call::Update { object, options, .. } = &write.request.call else { unreachable!("not an update") };
+        if object.kind().built_in().is_none() {
+            match self.check_custom_fields(object, options.field_validation) {
+                Ok(warnings) => write.warnings = warnings,
+                Err(status) => return Decision::refuse(status),
+            }
+        }
         let Call::Update { object, subresource, .. } = &write.request.call else { unreachable!("not an update") };
         let key = object.key_ref();
         let Some(current) = self.known(write, key) else {
@@ -24,13 +31,13 @@ impl Deciding<'_> {
     }
 
     pub(super) fn patch(&mut self, write: &mut Write) -> Decision {
-        let Call::Patch { key, patch, subresource, precondition, .. } = &write.request.call else {
+        let Call::Patch { key, patch, subresource, precondition, options } = &write.request.call else {
             unreachable!("not a patch")
         };
         if *subresource == Subresource::Scale {
             return self.patch_scale(write);
         }
-        let (key, subresource) = (key.clone(), *subresource);
+        let (key, subresource, options) = (key.clone(), *subresource, *options);
         let Some(current) = self.object(write, &key) else {
             if matches!(patch, Patch::Apply { .. }) && subresource == Subresource::None {
                 return self.apply_new(write, &key);
@@ -40,8 +47,22 @@ impl Deciding<'_> {
         if let Err(status) = check_precondition(&key, precondition, &current) {
             return Decision::refuse_if(&key, status);
         }
-        let patched = match patch::apply(&current, patch) {
-            Ok(value) => value,
+        let patched = match patch {
+            Patch::Apply { body, manager, force } => {
+                write.creates = false;
+                self.apply(&key, Some(&current), body, manager, *force, subresource)
+            }
+            Patch::Merge(_) | Patch::Json(_) | Patch::Strategic(_) => patch::apply(&current, patch),
+        };
+        let patched = patched.and_then(|patched| {
+            let warnings = self.check_patched_fields(&patched, options.field_validation)?;
+            Ok((patched, warnings))
+        });
+        let patched = match patched {
+            Ok((patched, warnings)) => {
+                write.warnings = warnings;
+                patched
+            }
             Err(status) => return Decision::refuse_if(&key, status),
         };
         let object = match self.decode(patched) {
@@ -61,15 +82,23 @@ impl Deciding<'_> {
 
     /// Server-side apply of something that is not there yet creates it.
     fn apply_new(&mut self, write: &mut Write, key: &ObjectKey) -> Decision {
-        let Call::Patch { patch: Patch::Apply { body, .. }, options, precondition, .. } = &write.request.call else {
+        let Call::Patch { patch: Patch::Apply { body, manager, force }, options, precondition, .. } =
+            &write.request.call
+        else {
             unreachable!("not an apply")
         };
         if precondition.uid.is_some() || precondition.rv.is_some() {
             return Decision::refuse_if(key, Status::not_found(&self.info(key.kind), key.name()));
         }
         let options = *options;
-        let mut object = match self.decode(body.clone()) {
-            Ok(object) => object,
+        let made = self.apply(key, None, body, manager, *force, Subresource::None);
+        let made =
+            made.and_then(|made| Ok((self.check_patched_fields(&made, options.field_validation)?, self.decode(made)?)));
+        let mut object = match made {
+            Ok((warnings, object)) => {
+                (write.warnings, write.creates) = (warnings, true);
+                object
+            }
             Err(status) => return Decision::refuse(status),
         };
         if object.name().is_empty() {
@@ -101,7 +130,7 @@ impl Deciding<'_> {
     ) -> Decision {
         if let Some(custom) = self.customs.of(key.kind) {
             let custom = Rc::clone(custom);
-            return self.replace_custom(&custom, key, &custom.retagged(current), incoming, subresource);
+            return self.replace_custom(write, &custom, key, &custom.retagged(current), incoming, subresource);
         }
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
@@ -124,6 +153,7 @@ impl Deciding<'_> {
         {
             return decision;
         }
+        self.track(write, Some(current), &mut new, subresource, &current.info().version);
         let allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
@@ -134,6 +164,7 @@ impl Deciding<'_> {
     /// The same of a custom object, as its definition has it.
     fn replace_custom(
         &mut self,
+        write: &Write,
         custom: &CustomResource,
         key: &ObjectKey,
         current: &Object,
@@ -141,17 +172,18 @@ impl Deciding<'_> {
         subresource: Subresource,
     ) -> Decision {
         let written = custom.shape(&mut incoming);
-        let new = match subresource {
+        let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
             Subresource::Status if current.info().has_status => merge_status(current, &incoming),
             Subresource::Status | Subresource::Finalize | Subresource::Scale => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
-        match custom.admit_changed(&written, &new, current) {
-            Ok(()) => self.store_change(key, current, new, Default::default()),
-            Err(status) => Decision::refuse_if(key, status),
+        if let Err(status) = custom.admit_changed(&written, &new, current) {
+            return Decision::refuse_if(key, status);
         }
+        self.track(write, Some(current), &mut new, subresource, &written);
+        self.store_change(key, current, new, Default::default())
     }
 
     /// Commits a changed object: generation, no-ops, and the end of what waited for its last finalizer.

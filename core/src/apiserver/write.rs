@@ -12,8 +12,8 @@ use smallvec::smallvec;
 
 use super::cache::object_of;
 use super::service_ip::Allocation;
-use super::{ApiServer, ConnId, Job, Out, admission, reply, unavailable, unknown_outcome};
-use crate::api::{Call, ReqId, Request, Response, Status};
+use super::{ApiServer, ConnId, Job, Note, Out, admission, reply, unavailable, unknown_outcome};
+use crate::api::{Call, Patch, ReqId, Request, Response, Status};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision, decode};
@@ -46,6 +46,12 @@ pub(super) struct Write {
     conflicted: bool,
     /// The reply if the commit in flight succeeds.
     response: Option<Response>,
+    /// Whether it is a server-side apply, which may create the object.
+    pub(super) applies: bool,
+    /// Whether the apply creates the object.
+    pub(super) creates: bool,
+    /// Warnings for the client if the write succeeds.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Write {
@@ -53,8 +59,20 @@ impl Write {
         if let Call::Create { object, .. } | Call::Update { object, .. } = &mut request.call {
             forget_namespace(object);
         }
-        let (fresh, admitted, response) = (Vec::new(), None, None);
-        Box::new(Write { origin, request, fresh, attempts: 0, admitted, names_tried: 0, conflicted: false, response })
+        let applies = matches!(&request.call, Call::Patch { patch: Patch::Apply { .. }, .. });
+        Box::new(Write {
+            origin,
+            request,
+            fresh: Vec::new(),
+            attempts: 0,
+            admitted: None,
+            names_tried: 0,
+            conflicted: false,
+            response: None,
+            applies,
+            creates: false,
+            warnings: Vec::new(),
+        })
     }
 
     fn is_fresh(&self, key: &StoreKey) -> bool {
@@ -245,6 +263,9 @@ impl ApiServer {
             Decision::AnswerIf(mut keys, result) => {
                 keys.retain(|key| !write.is_fresh(key));
                 if keys.is_empty() {
+                    if result.is_ok() {
+                        send_notes(&write, out);
+                    }
                     self.answer(now, write.origin, result, out);
                 } else {
                     self.fetch_fresh(now, write, keys, out);
@@ -287,6 +308,7 @@ impl ApiServer {
     fn commit(&mut self, now: Now, mut write: Box<Write>, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut txn, response } = commit;
         if is_dry_run(&write.request.call) {
+            send_notes(&write, out);
             return self.answer(now, write.origin, Ok(response), out);
         }
         if let Some(fence) = &write.request.fence {
@@ -307,6 +329,7 @@ impl ApiServer {
         match answer {
             StoreReply::Txn { revision, succeeded: true, .. } => {
                 let response = write.response.take().expect("a commit has an answer for its success");
+                send_notes(&write, out);
                 self.answer(now, write.origin, Ok(at_revision(response, revision)), out);
             }
             StoreReply::Txn { .. } => {
@@ -333,6 +356,17 @@ impl ApiServer {
             Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
             // If an object is missing, the next housekeeping creates it again.
             Origin::Bootstrap => {}
+        }
+    }
+}
+
+/// Sends the notes about a write, which come before its reply.
+#[inline]
+fn send_notes(write: &Write, out: &mut Vec<Out>) {
+    if let Origin::Client(conn, id) = write.origin {
+        out.extend(write.warnings.iter().map(|text| Out::Note(conn, id, Note::Warning(text.as_str().into()))));
+        if write.creates {
+            out.push(Out::Note(conn, id, Note::Created));
         }
     }
 }

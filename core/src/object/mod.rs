@@ -570,10 +570,9 @@ macro_rules! typed_kinds {
             fn read_typed(
                 kind: Kind,
                 value: Value,
-                unknown: &mut Vec<decode::DecodeError>,
             ) -> Result<Result<Object, decode::DecodeError>, Value> {
                 match kind {
-                    $(Kind::$konst => Ok(decode::typed::<$whole>(value, unknown)),)*
+                    $(Kind::$konst => Ok(decode::typed::<$whole>(value)),)*
                     _ => Err(value),
                 }
             }

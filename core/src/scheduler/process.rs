@@ -235,7 +235,8 @@ impl SchedulerProcess {
             Sent::Bind(_) | Sent::Condition(..) | Sent::Mark(_) | Sent::Evict(_) | Sent::Nomination => self.fence(now),
             Sent::Read(_) => None,
         };
-        out.push(ToServer::Request(id, Box::new(Request { user: Rc::clone(&self.user), fence, call })));
+        let request = Request { user: Rc::clone(&self.user), field_manager: None, fence, call };
+        out.push(ToServer::Request(id, Box::new(request)));
         self.sent.insert(id, (until, what));
         self.timeouts.insert((until, id));
         id

@@ -3,6 +3,7 @@
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>.
 
 use skeg_core::api::{Reason, Status};
+use skeg_core::protobuf;
 
 /// How an answer is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -12,6 +13,8 @@ pub enum Encoding {
     Json,
     /// `application/yaml`, which JSON is as well.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`; JSON where there is no protobuf (tables, custom resources).
+    Protobuf,
 }
 
 /// What an answer shows of its objects.
@@ -59,6 +62,7 @@ fn encoding(media_type: &str) -> Option<Encoding> {
     match media_type {
         "application/json" | "application/*" | "*/*" => Some(Encoding::Json),
         "application/yaml" => Some(Encoding::Yaml),
+        protobuf::MEDIA_TYPE => Some(Encoding::Protobuf),
         _ => None,
     }
 }
@@ -76,7 +80,8 @@ pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
         };
         let shape = match clause.get("as") {
             None => Shape::Whole,
-            Some("Table") if !version.is_empty() => Shape::Table(version),
+            // Tables have no protobuf.
+            Some("Table") if !version.is_empty() && encoding != Encoding::Protobuf => Shape::Table(version),
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") if !version.is_empty() => {
                 Shape::Metadata(version)
             }
@@ -84,14 +89,16 @@ pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
         };
         return Ok(Accepted { encoding, shape });
     }
-    let message = "only the following media types are accepted: application/json, application/yaml".into();
+    let message = "only the following media types are accepted: application/json, application/yaml, \
+                   application/vnd.kubernetes.protobuf"
+        .into();
     Err(Status { reason: Reason::NotAcceptable, message, details: None })
 }
 
 /// The version of aggregated discovery that is asked for, if one that there is; answered in exactly that version.
 pub fn discovery(header: Option<&str>) -> Option<&'static str> {
     for clause in clauses(header?) {
-        if encoding(&clause.media_type).is_none() {
+        if matches!(encoding(&clause.media_type), None | Some(Encoding::Protobuf)) {
             continue;
         }
         match (clause.get("as"), clause.get("g"), clause.get("v")) {
@@ -117,12 +124,14 @@ mod tests {
                        application/json";
         check(kubectl, Encoding::Json, Shape::Table("meta.k8s.io/v1"));
         check("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Encoding::Json, Shape::Table("meta.k8s.io/v1beta1"));
-        check("application/vnd.kubernetes.protobuf, */*", Encoding::Json, Shape::Whole);
+        check("application/vnd.kubernetes.protobuf, */*", Encoding::Protobuf, Shape::Whole);
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json";
+        check(table, Encoding::Json, Shape::Whole);
         check("application/yaml", Encoding::Yaml, Shape::Whole);
         check("", Encoding::Json, Shape::Whole);
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,\
                         application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        check(metadata, Encoding::Json, Shape::Metadata("meta.k8s.io/v1"));
+        check(metadata, Encoding::Protobuf, Shape::Metadata("meta.k8s.io/v1"));
         check("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Encoding::Json, Shape::Whole);
         assert_eq!(negotiate(Some("text/html")).unwrap_err().reason.code(), 406);
     }

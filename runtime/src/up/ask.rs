@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use skeg_core::Kind;
+pub use skeg_core::api::FieldValidation;
 use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
+use skeg_core::object::decode::DecodeError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::served::Resource;
@@ -23,20 +25,12 @@ pub struct Ask {
     pub resource: Arc<Resource>,
     /// What is asked.
     pub what: What,
+    /// Who manages the fields that are written.
+    pub manager: String,
     /// Strictness of the decoder.
     pub validation: FieldValidation,
-}
-
-/// `fieldValidation`: what becomes of fields that a kind does not have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum FieldValidation {
-    /// They are dropped without a word.
-    Ignore,
-    /// They are dropped, and warned of.
-    #[default]
-    Warn,
-    /// They are an error.
-    Strict,
+    /// Fields that occur twice in the body.
+    pub duplicates: Vec<DecodeError>,
 }
 
 /// One object by name.
@@ -88,8 +82,20 @@ pub enum What {
 pub enum WatchEncoding {
     /// As they are: encoded once for everybody.
     Json,
+    /// Frames of protobuf: encoded once for everybody.
+    Protobuf,
     /// As values, out of which tables and the like are made.
-    Values,
+    Values {
+        /// Whether what is made of them is written as protobuf.
+        protobuf: bool,
+    },
+}
+
+impl WatchEncoding {
+    /// Whether events are written as protobuf.
+    pub fn is_protobuf(self) -> bool {
+        matches!(self, WatchEncoding::Protobuf | WatchEncoding::Values { protobuf: true })
+    }
 }
 
 /// A good answer.
@@ -115,6 +121,8 @@ pub struct Reply {
     pub result: Result<Answer, Status>,
     /// What is said in `Warning` headers.
     pub warnings: Vec<String>,
+    /// Whether an apply has created the object.
+    pub created: bool,
 }
 
 /// To the thread of the machines.
@@ -135,7 +143,7 @@ pub enum Inbound {
 /// One event of a watch, ready to be written.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A line, with its end.
+    /// A line with its end, or a frame.
     Line(Arc<[u8]>),
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`, and the object.
     Value(&'static str, Arc<Value>),

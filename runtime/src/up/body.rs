@@ -7,6 +7,8 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 use skeg_core::api::{Patch, Reason, Status};
+use skeg_core::object::decode::{self, DecodeError};
+use skeg_core::protobuf;
 
 /// Most bytes of a body (apiserver `MaxRequestBodyBytes`).
 pub const MAX_BYTES: usize = 3 << 20;
@@ -14,6 +16,8 @@ pub const MAX_BYTES: usize = 3 << 20;
 const MAX_DISCARDED: usize = 32 << 20;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The media type of server-side apply.
+pub const APPLY: &str = "application/apply-patch+yaml";
 /// Most values in a YAML body, those of aliases included.
 const MAX_VALUES: usize = 300_000;
 /// Deepest nesting of a YAML body; serde_json has a like bound.
@@ -64,24 +68,37 @@ fn unsupported(given: &str, known: &[&str]) -> Status {
     Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None }
 }
 
-/// Decodes the body of an object.
-pub fn object(media_type: &str, bytes: &[u8]) -> Result<Value, Status> {
+/// An object, and the fields that occur twice in its body: the last one counts.
+pub type Decoded = (Value, Vec<DecodeError>);
+
+/// Decodes the body of an object. A body in protobuf that does not name its kind is `DeleteOptions`.
+pub fn object(media_type: &str, bytes: &[u8]) -> Result<Decoded, Status> {
     match media_type {
-        "application/json" => json(bytes),
-        "application/yaml" => yaml(bytes),
-        other => Err(unsupported(other, &["application/json", "application/yaml"])),
+        "application/json" => decode::parse(bytes),
+        "application/yaml" => Ok((yaml(bytes)?, Vec::new())),
+        protobuf::MEDIA_TYPE => {
+            let decoded = protobuf::decode(bytes, Some(("v1", "DeleteOptions")));
+            Ok((decoded.map_err(|e| Status::bad_request(e.0))?, Vec::new()))
+        }
+        other => Err(unsupported(other, &["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
     }
 }
 
-/// Decodes the body of a patch.
-pub fn patch(media_type: &str, bytes: &[u8]) -> Result<Patch, Status> {
+/// Decodes the body of a patch; `manager` and `force` are those of an apply.
+pub fn patch(media_type: &str, bytes: &[u8], manager: &str, force: bool) -> Result<Patch, Status> {
     match media_type {
         "application/json-patch+json" => Ok(Patch::Json(json(bytes)?)),
         "application/merge-patch+json" => Ok(Patch::Merge(json(bytes)?)),
         "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json(bytes)?)),
+        APPLY => Ok(Patch::Apply { body: yaml(bytes)?, manager: manager.to_owned(), force }),
         other => Err(unsupported(
             other,
-            &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"],
+            &[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+                APPLY,
+            ],
         )),
     }
 }
@@ -133,8 +150,8 @@ mod tests {
     #[test]
     fn bodies_come_as_json_or_yaml() {
         let want = json!({"kind": "Pod", "spec": {"n": 420}});
-        assert_eq!(object("application/json", br#"{"kind":"Pod","spec":{"n":420}}"#).unwrap(), want);
-        assert_eq!(object("application/yaml", b"kind: Pod\nspec:\n  n: 0644\n").unwrap(), want);
+        assert_eq!(object("application/json", br#"{"kind":"Pod","spec":{"n":420}}"#).unwrap().0, want);
+        assert_eq!(object("application/yaml", b"kind: Pod\nspec:\n  n: 0644\n").unwrap().0, want);
     }
 
     #[test]
@@ -152,11 +169,11 @@ mod tests {
             ("application/yaml", &*bomb, 400),
             ("application/yaml", "a: 1\n---\nb: 2\n", 400),
             ("text/plain", "{}", 415),
-            ("application/vnd.kubernetes.protobuf", "k8s", 415),
+            ("application/vnd.kubernetes.protobuf", "k8s", 400),
         ] {
             let status = object(media_type, body.as_bytes()).unwrap_err();
             assert_eq!(status.reason.code(), code, "{media_type} {}", &body[..body.len().min(40)]);
         }
-        assert_eq!(patch("application/json", b"{}").unwrap_err().reason.code(), 415);
+        assert_eq!(patch("application/json", b"{}", "", false).unwrap_err().reason.code(), 415);
     }
 }

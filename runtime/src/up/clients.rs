@@ -10,6 +10,7 @@ use skeg_core::api::{
     Call, DeleteOptions, FromServer, Precondition, Reason, ReqId, Request, Response, Scale, Status, ToServer,
     WatchEvent,
 };
+use skeg_core::apiserver::Note;
 use skeg_core::object::decode::{self, DecodeError};
 use skeg_core::{Kinds, Object, ObjectKey, Revision};
 use tokio::sync::oneshot;
@@ -17,12 +18,13 @@ use tokio::sync::oneshot;
 use super::ask::{
     self, Answer, Ask, Deletion, Event, EventSink, Events, FieldValidation, Reply, Target, WatchEncoding, What,
 };
+use super::reply;
 use super::served::Resource;
 
 /// What one request waits for.
 enum Waiting {
     /// Its only answer.
-    Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String> },
+    Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String>, created: bool },
     /// The pod that it is to bind, whose UID it did not name.
     Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, user: Rc<str>, node: Rc<str> },
     /// Events.
@@ -70,11 +72,13 @@ impl Clients {
         let id = self.next;
         let user: Rc<str> = Rc::from(ask.user);
         let resource = ask.resource;
+        let manager: Rc<str> = Rc::from(ask.manager);
         let mut warnings: Vec<String> = resource.warning().map(str::to_owned).into_iter().collect();
-        let body = Body { kinds: &self.kinds, resource: &resource, validation: ask.validation };
-        let call = match call(ask.what, &body, &mut warnings) {
+        let (validation, duplicates) = (ask.validation, ask.duplicates);
+        let body = Body { kinds: &self.kinds, resource: &resource, validation, duplicates };
+        let call = match call(ask.what, body, &mut warnings) {
             Ok(Asked::Call(call)) => {
-                self.waiting.insert(id, Waiting::Answer { reply, resource, warnings });
+                self.waiting.insert(id, Waiting::Answer { reply, resource, warnings, created: false });
                 call
             }
             Ok(Asked::Bind(target, node)) => {
@@ -94,7 +98,9 @@ impl Clients {
                 return None;
             }
         };
-        Some(ToServer::Request(ReqId(id), Request::new(&user, call)))
+        let mut request = Request::new(&user, call);
+        request.field_manager = Some(manager);
+        Some(ToServer::Request(ReqId(id), request))
     }
 
     /// Nobody reads a watch any more.
@@ -113,6 +119,16 @@ impl Clients {
         }
     }
 
+    /// A note about a request, whose answer follows.
+    pub fn noted(&mut self, id: ReqId, note: Note) {
+        if let Some(Waiting::Answer { warnings, created, .. }) = self.waiting.get_mut(&id.0) {
+            match note {
+                Note::Warning(text) => warnings.push(text.into()),
+                Note::Created => *created = true,
+            }
+        }
+    }
+
     /// The API server answers; what it is to be told thereupon.
     pub fn answered(&mut self, message: FromServer) -> Option<ToServer> {
         match message {
@@ -125,12 +141,15 @@ impl Clients {
     fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
         // The answer to a watch that nobody reads any more concerns nobody.
         match (self.waiting.remove(&id.0)?, result) {
-            (Waiting::Answer { reply, resource, warnings }, result) => {
-                finish(reply, result.map(|response| answer(response, &resource)), warnings);
+            (Waiting::Answer { reply, resource, warnings, created }, result) => {
+                let result = result.map(|response| answer(response, &resource));
+                // Whoever asked may be gone: then nobody minds.
+                let _ = reply.send(Reply { result, warnings, created });
             }
             (Waiting::Bind { reply, resource, user, node }, Ok(Response::Object(pod))) => {
                 let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node };
-                self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings: Vec::new() });
+                let warnings = Vec::new();
+                self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings, created: false });
                 return Some(ToServer::Request(id, Request::new(&user, call)));
             }
             (Waiting::Bind { reply, resource, .. }, result) => {
@@ -197,17 +216,14 @@ impl Clients {
 
 fn finish(reply: oneshot::Sender<Reply>, result: Result<Answer, Status>, warnings: Vec<String>) {
     // Whoever asked may be gone: then nobody minds.
-    let _ = reply.send(Reply { result, warnings });
+    let _ = reply.send(Reply { result, warnings, created: false });
 }
 
 fn encode(type_: &'static str, object: Value, encoding: WatchEncoding) -> Event {
     match encoding {
-        WatchEncoding::Json => {
-            let mut line = serde_json::to_vec(&json!({"type": type_, "object": object})).expect("values serialise");
-            line.push(b'\n');
-            Event::Line(line.into())
-        }
-        WatchEncoding::Values => Event::Value(type_, Arc::new(object)),
+        WatchEncoding::Json => Event::Line(reply::encode_event(type_, &object, false).into()),
+        WatchEncoding::Protobuf => Event::Line(reply::encode_event(type_, &object, true).into()),
+        WatchEncoding::Values { .. } => Event::Value(type_, Arc::new(object)),
     }
 }
 
@@ -259,7 +275,7 @@ enum Asked {
     Bind(Target, String),
 }
 
-fn call(what: What, decoder: &Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
+fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
     let call = match what {
         What::Get { target, rv } => Call::Get { key: key(&target), rv: rv.map(Revision) },
         What::List { kind, namespace, options } => Call::List { kind, namespace: Rc::from(namespace), options },
@@ -309,10 +325,11 @@ struct Body<'a> {
     kinds: &'a Kinds,
     resource: &'a Resource,
     validation: FieldValidation,
+    duplicates: Vec<DecodeError>,
 }
 
 impl Body<'_> {
-    fn object(&self, mut body: Value, warnings: &mut Vec<String>) -> Result<Object, Status> {
+    fn object(self, mut body: Value, warnings: &mut Vec<String>) -> Result<Object, Status> {
         let info = &self.resource.info;
         let whole = |message: String| DecodeError { path: String::new(), message, unknown_field: false };
         let Some(map) = body.as_object_mut() else {
@@ -334,8 +351,9 @@ impl Body<'_> {
                 Some(_) => {}
             }
         }
-        let (object, unknown) =
+        let (object, mut unknown) =
             decode::with_unknown(self.kinds, body).map_err(|errors| decode::status(info, &errors))?;
+        unknown.extend(self.duplicates);
         match self.validation {
             FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),
             FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),

@@ -183,6 +183,7 @@ impl Cluster {
             node_port_range,
             service_accounts,
             kinds,
+            track_fields: true,
             ..apiserver::Config::default()
         };
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
@@ -338,6 +339,8 @@ impl Cluster {
         for out in out.drain(..) {
             match out {
                 apiserver::Out::Store(id, request) => self.queue.push_back(Message::ToStore(id, request)),
+                apiserver::Out::Note(HTTP, id, note) => self.clients.noted(id, note),
+                apiserver::Out::Note(..) => {}
                 apiserver::Out::Client(HTTP, message) => {
                     if let Some(message) = self.clients.answered(message) {
                         self.queue.push_back(Message::ToApi(HTTP, message));

@@ -6,19 +6,20 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
 use skeg_core::object::FieldSelector;
+use skeg_core::object::decode::DecodeError;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::accept::{self, Accepted};
+use super::accept::{self, Accepted, Encoding};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
 use super::cluster::Shared;
 use super::identity::{self, Attempt, Identity};
-use super::params::Params;
+use super::params::{FIELD_MANAGER, Params};
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
@@ -221,7 +222,7 @@ impl Handler {
             (Some(_), _) => What::Get { target: target(objects)?, rv: head.params.resource_version()? },
             (None, _) => What::List { kind, namespace, options: head.params.list()? },
         };
-        let reply = self.ask(head, objects, what, FieldValidation::Ignore).await?;
+        let reply = self.ask(head, objects, what, Written::default()).await?;
         let value = match reply.result? {
             Answer::Object(pod) if objects.subresource.as_deref() == Some("log") => {
                 return Ok(reply::text(200, log::of(&pod, &head.params)?));
@@ -243,15 +244,18 @@ impl Handler {
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
+        // Custom resources have no protobuf.
+        let protobuf = head.accepted.encoding == Encoding::Protobuf && kind.built_in().is_some();
         let encoding = match look.shape {
+            Shape::Whole if protobuf => WatchEncoding::Protobuf,
             Shape::Whole => WatchEncoding::Json,
-            Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values,
+            Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values { protobuf },
         };
         let what = What::Watch { kind, namespace, options, encoding };
-        let reply = self.ask(head, objects, what, FieldValidation::Ignore).await?;
+        let reply = self.ask(head, objects, what, Written::default()).await?;
         let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
         let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
-        Ok(reply::watch(events, look, self.cluster.clone(), timeout))
+        Ok(reply::watch(events, look, encoding, self.cluster.clone(), timeout))
     }
 
     async fn write(
@@ -264,17 +268,30 @@ impl Handler {
         let look = self.look(head, objects)?;
         let media_type = body::media_type(head.headers);
         let bytes = body::read(body).await?;
+        let kind = match verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        let mut written = Written {
+            manager: self.manager(head, kind)?,
+            validation: head.params.field_validation(kind)?,
+            duplicates: Vec::new(),
+        };
         let what = match verb {
-            "create" => self.create(head, objects, &media_type, &bytes)?,
-            "update" => self.update(head, objects, &media_type, &bytes)?,
+            "create" => self.create(head, objects, body::object(&media_type, &bytes)?, &mut written)?,
+            "update" => self.update(head, objects, body::object(&media_type, &bytes)?, &mut written)?,
             "patch" => {
-                let (subresource, options) = (subresource(objects)?, head.params.write()?);
-                let patch = body::patch(&media_type, &bytes)?;
+                let (subresource, options) = (subresource(objects)?, head.params.write("PatchOptions")?);
+                let manager = head.params.field_manager("PatchOptions")?;
+                let force = head.params.force(media_type == body::APPLY)?;
+                let patch = body::patch(&media_type, &bytes, manager, force)?;
                 check_patch(&patch)?;
                 What::Patch { target: target(objects)?, patch, subresource, options }
             }
             "delete" | "deletecollection" => {
-                let given = if bytes.is_empty() { None } else { Some(body::object(&media_type, &bytes)?) };
+                let given = if bytes.is_empty() { None } else { Some(body::object(&media_type, &bytes)?.0) };
                 let options = head.params.deletion(given.as_ref())?;
                 match verb {
                     "delete" if objects.subresource.is_none() => What::Delete { target: target(objects)?, options },
@@ -287,9 +304,9 @@ impl Handler {
             }
             other => unreachable!("{other} is no write"),
         };
-        let code = if verb == "create" { 201 } else { 200 };
         let is_scale = objects.subresource.as_deref() == Some("scale");
-        let reply = self.ask(head, objects, what, head.params.field_validation()?).await?;
+        let reply = self.ask(head, objects, what, written).await?;
+        let code = if verb == "create" || reply.created { 201 } else { 200 };
         let value = match reply.result? {
             Answer::Object(object) if verb == "delete" => deleted(&look, object),
             Answer::Object(scale) if is_scale => scale,
@@ -302,13 +319,27 @@ impl Handler {
         Ok(response)
     }
 
-    fn create(&self, head: &Head<'_>, objects: &Objects, media_type: &str, bytes: &[u8]) -> Result<What, Status> {
-        let body = body::object(media_type, bytes)?;
+    /// Who manages the fields that a request writes: who it says, or else what its client calls itself.
+    fn manager(&self, head: &Head<'_>, options: &str) -> Result<String, Status> {
+        let given = head.params.field_manager(options)?;
+        let agent = || header(head.headers, USER_AGENT).and_then(|agent| agent.split('/').next()).unwrap_or_default();
+        let manager = if given.is_empty() { agent() } else { given };
+        Ok(manager.chars().filter(|c| !c.is_control()).take(FIELD_MANAGER).collect())
+    }
+
+    fn create(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        (body, duplicates): body::Decoded,
+        written: &mut Written,
+    ) -> Result<What, Status> {
+        written.duplicates = duplicates;
         let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
         match objects.subresource.as_deref() {
             None if objects.name.is_none() => {
                 let namespace = objects.namespace.clone();
-                Ok(What::Create { namespace, body, options: head.params.write()? })
+                Ok(What::Create { namespace, body, options: head.params.write("CreateOptions")? })
             }
             Some("binding") => {
                 let node = text(&body["target"]["name"]);
@@ -317,16 +348,22 @@ impl Handler {
             }
             Some("eviction") => {
                 let mut options = head.params.deletion(body.get("deleteOptions"))?;
-                options.dry_run |= head.params.write()?.dry_run;
+                options.dry_run |= head.params.write("CreateOptions")?.dry_run;
                 Ok(What::Evict { target: target(objects)?, options })
             }
             _ => Err(method_not_allowed()),
         }
     }
 
-    fn update(&self, head: &Head<'_>, objects: &Objects, media_type: &str, bytes: &[u8]) -> Result<What, Status> {
-        let body = body::object(media_type, bytes)?;
-        let (target, options) = (target(objects)?, head.params.write()?);
+    fn update(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        (body, duplicates): body::Decoded,
+        written: &mut Written,
+    ) -> Result<What, Status> {
+        written.duplicates = duplicates;
+        let (target, options) = (target(objects)?, head.params.write("UpdateOptions")?);
         if objects.subresource.as_deref() != Some("scale") {
             return Ok(What::Update { target, body, subresource: subresource(objects)?, options });
         }
@@ -349,15 +386,11 @@ impl Handler {
     }
 
     /// Asks the cluster, and waits for its answer.
-    async fn ask(
-        &self,
-        head: &Head<'_>,
-        objects: &Objects,
-        what: What,
-        validation: FieldValidation,
-    ) -> Result<Reply, Status> {
+    async fn ask(&self, head: &Head<'_>, objects: &Objects, what: What, written: Written) -> Result<Reply, Status> {
         let (sender, answer) = oneshot::channel();
-        let ask = Ask { user: head.identity.name.clone(), resource: Arc::clone(&objects.resource), what, validation };
+        let Written { manager, validation, duplicates } = written;
+        let resource = Arc::clone(&objects.resource);
+        let ask = Ask { user: head.identity.name.clone(), resource, what, manager, validation, duplicates };
         let gone = || Status::unavailable("the server is shutting down");
         self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
@@ -370,6 +403,14 @@ fn paths(served: &Served) -> Vec<String> {
     let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
     all.sort();
     all
+}
+
+/// What a write says beside its object.
+#[derive(Default)]
+struct Written {
+    manager: String,
+    validation: FieldValidation,
+    duplicates: Vec<DecodeError>,
 }
 
 fn failed(checks: &[(&str, bool)], name: &str) -> Response<Content> {

@@ -10,6 +10,9 @@ use skeg_core::object::{FieldSelector, Selector};
 
 use super::ask::{Deletion, FieldValidation};
 
+/// Most bytes of a `fieldManager` (`FieldManagerMaxLength`).
+pub const FIELD_MANAGER: usize = 128;
+
 /// The parameters of a request, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Params(Vec<(String, String)>);
@@ -120,28 +123,52 @@ impl Params {
         Ok((options, timeout.map(Duration::from_secs)))
     }
 
-    /// Options of a write.
-    pub fn write(&self) -> Result<WriteOptions, Status> {
-        Ok(WriteOptions { dry_run: dry_run(self.0.iter().filter(|(n, _)| n == "dryRun").map(|(_, v)| v.as_str()))? })
+    /// Options of a write, which are of this kind: `CreateOptions`.
+    pub fn write(&self, options: &str) -> Result<WriteOptions, Status> {
+        let given = self.0.iter().filter(|(n, _)| n == "dryRun").map(|(_, v)| v.as_str());
+        let dry_run = dry_run(options, given)?;
+        Ok(WriteOptions { dry_run, field_validation: self.field_validation(options)? })
     }
 
-    /// `fieldValidation`.
-    pub fn field_validation(&self) -> Result<FieldValidation, Status> {
+    /// `fieldValidation` of options of this kind.
+    pub fn field_validation(&self, options: &str) -> Result<FieldValidation, Status> {
         match self.said("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
             Some(other) => {
                 let known = "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"";
-                Err(invalid(&format!("fieldValidation: Unsupported value: {other:?}: {known}")))
+                Err(invalid_as(options, &format!("fieldValidation: Unsupported value: {other:?}: {known}")))
             }
         }
+    }
+
+    /// `fieldManager` of options of this kind; empty if it is not given.
+    pub fn field_manager(&self, options: &str) -> Result<&str, Status> {
+        let manager = self.get("fieldManager").unwrap_or_default();
+        if manager.len() > FIELD_MANAGER {
+            let why = format!("fieldManager: Too long: may not be more than {FIELD_MANAGER} bytes");
+            return Err(invalid_as(options, &why));
+        }
+        if manager.chars().any(|c| c.is_control() || c.is_whitespace() && c != ' ') {
+            let why = format!("fieldManager: Invalid value: {manager:?}: should only contain printable characters");
+            return Err(invalid_as(options, &why));
+        }
+        Ok(manager)
+    }
+
+    /// `force`, which only an apply may say.
+    pub fn force(&self, applies: bool) -> Result<bool, Status> {
+        if self.said("force").is_some() && !applies {
+            return Err(invalid_as("PatchOptions", "force: Forbidden: may not be specified for non-apply patch"));
+        }
+        Ok(self.flag("force"))
     }
 
     /// Options of a delete, from the query and the body; the body wins.
     pub fn deletion(&self, body: Option<&serde_json::Value>) -> Result<Deletion, Status> {
         let mut options = Deletion {
-            dry_run: self.write()?.dry_run,
+            dry_run: self.write("DeleteOptions")?.dry_run,
             grace_seconds: self.number("gracePeriodSeconds")?,
             propagation: self.said("propagationPolicy").map(propagation).transpose()?,
             ..Deletion::default()
@@ -171,7 +198,7 @@ impl Params {
             options.propagation = Some(propagation(&policy)?);
         }
         let rounds = body["dryRun"].as_array().into_iter().flatten().filter_map(|v| v.as_str());
-        options.dry_run |= dry_run(rounds)?;
+        options.dry_run |= dry_run("DeleteOptions", rounds)?;
         Ok(options)
     }
 }
@@ -188,12 +215,12 @@ fn propagation(text: &str) -> Result<Propagation, Status> {
     }
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+fn dry_run<'a>(options: &str, values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
     let mut dry = false;
     for value in values.filter(|v| !v.is_empty()) {
         if value != "All" {
             let known = "supported values: \"All\"";
-            return Err(invalid_as("options", &format!("dryRun: Unsupported value: {value:?}: {known}")));
+            return Err(invalid_as(options, &format!("dryRun: Unsupported value: {value:?}: {known}")));
         }
         dry = true;
     }
@@ -215,6 +242,7 @@ fn invalid_as(kind: &str, what: &str) -> Status {
     let reason = match body.split(": ").next().unwrap_or_default() {
         "Forbidden" => "FieldValueForbidden",
         "Unsupported value" => "FieldValueNotSupported",
+        "Too long" => "FieldValueTooLong",
         _ => "FieldValueInvalid",
     };
     let cause = Cause { reason: reason.to_owned(), message: body.to_owned(), field: field.to_owned() };
@@ -271,8 +299,14 @@ mod tests {
         let watch = |q: &str, code, part| check(q, params(q).watch(), code, part);
         watch("sendInitialEvents=true", 422, "NotOlderThan");
         watch("resourceVersionMatch=NotOlderThan", 422, "unless sendInitialEvents is provided");
-        check("dryRun", params("dryRun=Some").write(), 422, "Unsupported value: \"Some\"");
-        check("fieldValidation", params("fieldValidation=Lax").field_validation(), 422, "\"Lax\"");
+        let dry_run = params("dryRun=Some");
+        check("dryRun", dry_run.write("CreateOptions"), 422, "Unsupported value: \"Some\"");
+        check("fieldValidation", params("fieldValidation=Lax").field_validation("CreateOptions"), 422, "\"Lax\"");
+        let manager = |text: &str| params(&format!("fieldManager={text}"));
+        check("manager", manager(&"x".repeat(129)).field_manager("PatchOptions"), 422, "Too long");
+        check("manager", manager("a%0Ab").field_manager("PatchOptions"), 422, "printable");
+        check("force", params("force=true").force(false), 422, "non-apply patch");
+        assert!(params("force=true").force(true).unwrap());
         check("policy", params("propagationPolicy=Never").deletion(None), 422, "\"Never\"");
         let both = json!({"propagationPolicy": "Orphan", "orphanDependents": true});
         check("both", params("").deletion(Some(&both)), 422, "cannot be both set");

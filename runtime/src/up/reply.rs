@@ -16,10 +16,11 @@ use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, 
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use skeg_core::api::Status;
+use skeg_core::protobuf;
 use tokio::time::Sleep;
 
 use super::accept::Encoding;
-use super::ask::{Event, Events, Inbound};
+use super::ask::{Event, Events, Inbound, WatchEncoding};
 use super::render::Look;
 
 /// The body of an answer.
@@ -51,8 +52,10 @@ pub fn typed(content_type: &str, value: &Value) -> Response<Content> {
 
 /// A value as the client wants it.
 pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Response<Content> {
+    let json = || ("application/json", serde_json::to_vec(value).expect("values serialise"));
     let (content_type, body) = match encoding {
-        Encoding::Json => ("application/json", serde_json::to_vec(value).expect("values serialise")),
+        Encoding::Json => json(),
+        Encoding::Protobuf => protobuf::encode(value).map_or_else(|_| json(), |body| (protobuf::MEDIA_TYPE, body)),
         Encoding::Yaml => ("application/yaml", serde_saphyr::to_string(value).expect("values serialise").into_bytes()),
     };
     if !gzip || body.len() < GZIP_FROM {
@@ -95,19 +98,48 @@ pub fn warn(response: &mut Response<Content>, warnings: &[String]) {
 }
 
 /// The events of a watch, as they come.
-pub fn watch(events: Events, look: Look, cluster: Sender<Inbound>, timeout: Duration) -> Response<Content> {
+pub fn watch(
+    events: Events,
+    look: Look,
+    encoding: WatchEncoding,
+    cluster: Sender<Inbound>,
+    timeout: Duration,
+) -> Response<Content> {
     let deadline = Box::pin(tokio::time::sleep(timeout));
-    let body = WatchBody { events, look, cluster, deadline, first: true, ended: false };
+    let protobuf = encoding.is_protobuf();
+    let body = WatchBody { events, look, protobuf, cluster, deadline, first: true, ended: false };
     let mut response = Response::new(body.boxed_unsync());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let content_type = if protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// One event of a watch: a line of JSON, or a frame of protobuf after its length in four bytes.
+pub fn encode_event(type_: &str, object: &Value, protobuf: bool) -> Vec<u8> {
+    if protobuf {
+        // What cannot be encoded ends in an error that can.
+        let (type_, body) = match protobuf::encode(object) {
+            Ok(body) => (type_, body),
+            Err(why) => {
+                let status = Status::internal(format!("unable to encode the object: {why}")).to_json();
+                ("ERROR", protobuf::encode(&status).expect("a Status has a message"))
+            }
+        };
+        let event = protobuf::watch_event(type_, &body);
+        let length = u32::try_from(event.len()).expect("an object is smaller than 4 GiB");
+        return [&length.to_be_bytes()[..], &event].concat();
+    }
+    let mut line = serde_json::to_vec(&json!({"type": type_, "object": object})).expect("values serialise");
+    line.push(b'\n');
+    line
 }
 
 struct WatchBody {
     events: Events,
     look: Look,
+    protobuf: bool,
     cluster: Sender<Inbound>,
     deadline: Pin<Box<Sleep>>,
     /// No object has been shown yet.
@@ -122,8 +154,7 @@ impl WatchBody {
             Event::Value(type_, object) => {
                 let shown = self.look.event(type_, object, self.first);
                 self.first = false;
-                serde_json::to_writer(&mut *chunk, &json!({"type": type_, "object": shown})).expect("memory takes all");
-                chunk.push(b'\n');
+                chunk.extend(encode_event(type_, &shown, self.protobuf));
             }
         }
     }

@@ -51,6 +51,34 @@ impl Kubectl<'_> {
     }
 }
 
+const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: shared}, data: {colour: red}}";
+
+impl Kubectl<'_> {
+    /// Two managers of one field.
+    fn apply_on_the_server(&self) {
+        let apply = |manager: &str, more: &[&str], input: &str| {
+            let manager = format!("--field-manager={manager}");
+            self.run(&[&["apply", "--server-side", "-f", "-", &manager], more].concat(), input)
+        };
+        let (well, text) = apply("one", &[], MAP);
+        assert!(well && text.contains("configmap/shared serverside-applied"), "{text}");
+        let blue = MAP.replace("red", "blue");
+        let (well, text) = apply("two", &[], &blue);
+        assert!(!well && text.contains("conflict with \"one\": .data.colour"), "{text}");
+        let (well, text) = apply("two", &["--force-conflicts"], &blue);
+        assert!(well && text.contains("configmap/shared serverside-applied"), "{text}");
+        self.check("get configmap shared -o jsonpath={.data.colour}", &["blue"]);
+        self.check("get configmap shared -o yaml --show-managed-fields", &["manager: two", "f:colour"]);
+        // The first one takes over what client-side apply has applied, and is told of nothing.
+        self.well(&["apply", "-f", "-"], &MAP.replace("shared", "moved"));
+        let text = self.well(&["apply", "--server-side", "-f", "-"], &blue.replace("shared", "moved"));
+        assert!(text.contains("configmap/moved serverside-applied"), "{text}");
+        let wrong = MAP.replace("data:", "dta:");
+        let (well, text) = self.run(&["create", "-f", "-"], &wrong);
+        assert!(!well && text.contains("unknown field"), "{text}");
+    }
+}
+
 const WEB: &str = "
 apiVersion: apps/v1
 kind: Deployment
@@ -102,6 +130,10 @@ fn a_day_with_kubectl() {
     kubectl.check("get deployment web -o jsonpath={.spec.replicas}", &["2"]);
     kubectl.check("get deployment web -o yaml", &["kind: Deployment", "image: nginx:1"]);
     kubectl.check("get events", &["SuccessfulCreate", "Scheduled"]);
+    kubectl.check("create configmap map --from-literal=a=1", &["configmap/map created"]);
+    kubectl.check("create deployment sleepy --image=sleep:1 --replicas=0", &["deployment.apps/sleepy created"]);
+    kubectl.check("create serviceaccount robot", &["serviceaccount/robot created"]);
+    kubectl.apply_on_the_server();
     kubectl.check("describe deployment web", &["RollingUpdate", "2 desired", "ScalingReplicaSet"]);
     kubectl.check("describe node node-0", &["Capacity:", "Allocated resources"]);
     kubectl.check("describe service web", &["Endpoints:"]);

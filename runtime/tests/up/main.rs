@@ -4,6 +4,7 @@
 // Tests are drivers: they start processes and read the clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod apply;
 mod bad_input;
 mod client;
 mod crash;

@@ -159,7 +159,7 @@ impl ApiServer {
 
     fn write_by_itself(&mut self, now: Now, call: Call, out: &mut Vec<Out>) {
         let user = Rc::from("system:apiserver");
-        self.write(now, Write::new(Origin::Bootstrap, Box::new(Request { user, fence: None, call })), out);
+        self.write(now, Write::new(Origin::Bootstrap, Request::new(&user, call)), out);
     }
 }
 

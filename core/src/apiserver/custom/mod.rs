@@ -14,14 +14,15 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::write::Deciding;
+use super::write::{Deciding, Write};
 use super::{ApiServer, Cache, Out};
-use crate::api::Status;
+use crate::api::{Call, Status};
 use crate::machine::Now;
 use crate::object::structural::Schema;
 use crate::object::{
     Dynamic, FieldError, GroupVersion, Kind, KindInfo, KindRef, Kinds, Object, ObjectKey, Verbs, validation,
 };
+use crate::schema::{Schema as Types, Type};
 
 /// A server's state of custom resources.
 #[derive(Debug, Default)]
@@ -50,6 +51,7 @@ pub(super) struct CustomResource {
 struct Version {
     name: String,
     schema: Option<Schema>,
+    types: Option<Types>,
     scale: Option<ScalePaths>,
 }
 
@@ -142,6 +144,11 @@ impl CustomResource {
         self.versions.iter().find(|version| version.name == name)
     }
 
+    /// The types of its objects in a version, as its schema declares them.
+    pub(super) fn types(&self, version: &str) -> Option<Type<'_>> {
+        self.version(version)?.types.as_ref().map(Types::root)
+    }
+
     /// The field paths of `/scale` in the storage version.
     pub(super) fn scale(&self) -> Option<&ScalePaths> {
         self.version(&self.of.version)?.scale.as_ref()
@@ -204,19 +211,30 @@ impl Version {
             status: text("/subresources/scale/statusReplicasPath").unwrap_or_default(),
             selector: text("/subresources/scale/labelSelectorPath"),
         });
-        let schema = value.pointer("/schema/openAPIV3Schema").map(Schema::parse);
-        Version { name: text("/name").unwrap_or_default(), schema, scale }
+        let schema = value.pointer("/schema/openAPIV3Schema");
+        // A schema that is no structural one is refused before a definition is established.
+        let types = schema.and_then(|schema| Types::custom(schema).ok());
+        Version { name: text("/name").unwrap_or_default(), schema: schema.map(Schema::parse), types, scale }
     }
 }
 
 impl Deciding<'_> {
     /// Prunes and defaults a new custom object; returns its resource and the version in which it was written, or `None`
     /// if it is not a custom object.
-    pub(super) fn shape_new(&self, object: &mut Object) -> Result<Option<(Rc<CustomResource>, String)>, Status> {
+    pub(super) fn shape_new(
+        &self,
+        write: &mut Write,
+        object: &mut Object,
+    ) -> Result<Option<(Rc<CustomResource>, String)>, Status> {
         let Some(custom) = self.customs.of(object.kind()) else { return Ok(None) };
         if custom.terminating {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(Status { message: why.into(), ..Status::method_not_allowed(&custom.of, "create") });
+        }
+        if let Call::Create { options, .. } = &write.request.call
+            && !write.applies
+        {
+            write.warnings = self.check_custom_fields(object, options.field_validation)?;
         }
         if let Object::Dynamic(d) = object
             && custom.of.has_status

@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    Call, DeleteOptions, FromServer, ListOptions, Patch, Precondition, ReqId, Request, Response, Status, Subresource,
-    ToServer, WatchEvent, WatchOptions, WriteOptions,
+    Call, DeleteOptions, FieldValidation, FromServer, ListOptions, Patch, Precondition, ReqId, Request, Response,
+    Status, Subresource, ToServer, WatchEvent, WatchOptions, WriteOptions,
 };
-use crate::apiserver::{self, ApiServer, ConnId};
+use crate::apiserver::{self, ApiServer, ConnId, Note};
 use crate::controllers::{ControllerManager, ManagerConfig};
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{FieldSelector, Kind, Kinds, Object, ObjectKey, Revision, decode};
@@ -40,6 +40,7 @@ struct World {
     wire: VecDeque<Message>,
     replies: BTreeMap<ReqId, Result<Response, Status>>,
     seen: Vec<String>,
+    warnings: Vec<String>,
     next: u64,
 }
 
@@ -57,6 +58,7 @@ impl World {
             wire: VecDeque::new(),
             replies: BTreeMap::new(),
             seen: Vec::new(),
+            warnings: Vec::new(),
             next: 1,
         };
         world.run(5);
@@ -77,10 +79,14 @@ impl World {
 
     fn send_on(&mut self, to_api: Vec<store::Out>, out: Vec<apiserver::Out>, asked: Vec<ToServer>) {
         self.wire.extend(to_api.into_iter().map(|message| Message::Api(message.msg)));
-        self.wire.extend(out.into_iter().map(|message| match message {
-            apiserver::Out::Client(conn, message) => Message::Client(conn, message),
-            apiserver::Out::Store(id, request) => Message::Store(id, request),
-        }));
+        for message in out {
+            match message {
+                apiserver::Out::Client(conn, message) => self.wire.push_back(Message::Client(conn, message)),
+                apiserver::Out::Store(id, request) => self.wire.push_back(Message::Store(id, request)),
+                apiserver::Out::Note(_, _, Note::Warning(text)) => self.warnings.push(text.into()),
+                apiserver::Out::Note(_, _, Note::Created) => {}
+            }
+        }
         self.wire.extend(asked.into_iter().map(|message| Message::Server(MANAGER, message)));
     }
 
@@ -176,8 +182,9 @@ fn definition() -> Value {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1, "maximum": 9},
             "colour": {"type": "string", "enum": ["red", "green"], "default": "red"},
-            "ports": {"type": "array", "items": {"type": "object", "properties": {
-                "number": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}}}}}},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"],
+                "items": {"type": "object", "required": ["number"], "properties": {
+                    "number": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}}}}}},
         "status": {"type": "object", "properties": {
             "size": {"type": "integer"}, "selector": {"type": "string"}}}}});
     let version = |name: &str, storage: bool| {
@@ -271,6 +278,51 @@ fn a_definition_that_cannot_be_served_says_why() {
          spec.versions[0].schema.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified \
          object fields"
     );
+}
+
+#[test]
+fn custom_objects_are_applied_by_their_schema() {
+    let (mut here, kind) = with_widgets();
+    let apply = |manager: &str, force: bool, version: &str, spec: Value| {
+        let body = json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget",
+            "metadata": {"name": "a"}, "spec": spec});
+        Patch::Apply { body, manager: manager.to_owned(), force }
+    };
+    let a = key(kind, "a");
+    here.patch(&a, apply("one", false, "v1", json!({"size": 2, "ports": [{"number": 80}]}))).unwrap();
+    // Items of a list belong to whoever applied them, and what is applied no more goes.
+    here.patch(&a, apply("two", false, "v1beta1", json!({"ports": [{"number": 81}]}))).unwrap();
+    let both = here.patch(&a, apply("one", false, "v1", json!({"size": 3}))).unwrap();
+    assert_eq!(both["spec"]["ports"], json!([{"number": 81, "protocol": "TCP"}]));
+    let versions = both["metadata"]["managedFields"].as_array().unwrap().iter().map(|m| &m["apiVersion"]);
+    assert_eq!(versions.collect::<Vec<_>>(), ["example.com/v1", "example.com/v1beta1"]);
+    assert_eq!(
+        here.patch(&a, apply("two", false, "v1", json!({"size": 4}))).unwrap_err(),
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.size"
+    );
+    assert_eq!(here.patch(&a, apply("two", true, "v1", json!({"size": 4}))).unwrap()["spec"]["size"], 4);
+    assert!(
+        here.patch(&a, apply("two", true, "v1", json!({"weight": 4})))
+            .unwrap_err()
+            .ends_with(".spec.weight: field not declared in schema")
+    );
+}
+
+#[test]
+fn fields_that_a_definition_does_not_have_are_minded_as_asked() {
+    let (mut here, _) = with_widgets();
+    let mut create = |name: &str, field_validation| {
+        let object = decode::lenient_in(&here.kinds, widget(name, json!({"size": 1, "wieght": 2}))).unwrap();
+        let options = WriteOptions { field_validation, ..WriteOptions::default() };
+        shown(here.call(Call::Create { object, options }))
+    };
+    assert_eq!(
+        create("a", FieldValidation::Strict).unwrap_err(),
+        "Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.wieght\""
+    );
+    create("b", FieldValidation::Ignore).unwrap();
+    create("c", FieldValidation::Warn).unwrap();
+    assert_eq!(here.warnings, ["unknown field \"spec.wieght\""]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The API server with the in-memory store; messages are delivered until none are left.
 
 mod admission;
+mod apply;
 mod custom;
 mod deletes;
 mod etcd;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ApiServer, Config, ConnId, In, Out};
+use super::{ApiServer, Config, ConnId, In, Note, Out};
 use crate::api::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Reason, ReqId, Request, Response, Status, Subresource,
     ToServer, WatchEvent, WatchOptions, WriteOptions,
@@ -39,6 +40,10 @@ pub(super) struct Cluster {
     held: Vec<VecDeque<FromStore>>,
     replies: BTreeMap<u64, Result<Response, Status>>,
     watched: BTreeMap<u64, Vec<WatchEvent>>,
+    /// Warnings, with the requests that they are for.
+    pub warnings: Vec<(ReqId, String)>,
+    /// Requests whose apply has created the object.
+    pub created: Vec<ReqId>,
     next_request: u64,
 }
 
@@ -54,6 +59,8 @@ pub(super) fn cluster(servers: usize) -> Cluster {
         held: (0..servers).map(|_| VecDeque::new()).collect(),
         replies: BTreeMap::new(),
         watched: BTreeMap::new(),
+        warnings: Vec::new(),
+        created: Vec::new(),
         next_request: 1,
     };
     cluster.tick(0);
@@ -91,6 +98,8 @@ impl Cluster {
                 }
                 Out::Client(_, FromServer::Watch(id, event)) => self.watched.entry(id.0).or_default().push(event),
                 Out::Client(_, FromServer::Disconnected) => panic!("a server does not disconnect"),
+                Out::Note(_, id, Note::Warning(text)) => self.warnings.push((id, text.to_string())),
+                Out::Note(_, id, Note::Created) => self.created.push(id),
                 Out::Store(..) if self.cut_off[server] => {}
                 Out::Store(id, request) => {
                     let mut out = Vec::new();
@@ -233,7 +242,7 @@ impl Cluster {
 }
 
 pub(super) fn request(call: Call) -> Request {
-    Request { user: Rc::from("test"), fence: None, call }
+    Request { user: Rc::from("test"), field_manager: None, fence: None, call }
 }
 
 pub(super) fn object_in(response: Response) -> Object {

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::{
     Cluster, cluster, config_map, deployment, fenced, key, object_in, pod, refusal, request, set_data, set_phase,
 };
-use crate::api::{Call, Patch, Precondition, Reason, Response, Subresource, WriteOptions};
+use crate::api::{Call, FieldValidation, Patch, Precondition, Reason, Response, Subresource, WriteOptions};
 use crate::limits;
 use crate::object::{Kind, Object, ObjectKey, RenewTime, Revision};
 
-const DRY: WriteOptions = WriteOptions { dry_run: true };
+const DRY: WriteOptions = WriteOptions { dry_run: true, field_validation: FieldValidation::Ignore };
 
 #[test]
 fn create_stamps_and_refuses() {

@@ -18,11 +18,11 @@ use super::{DecodeError, reader};
 use crate::object::{Dynamic, FieldError, Kind, KindRef, Obj, Object, Resource};
 
 macro_rules! read_as {
-    ($kind:ident, $of:ident, $value:ident, $unknown:ident;
+    ($kind:ident, $of:ident, $value:ident;
      dynamic { $($dynamic:ident $other:ty;)* }) => {
         match $kind {
-            $(Kind::$dynamic => dynamic::<$other>($kind, $of, $value, $unknown),)*
-            Kind::SECRET => secret($of, $value, $unknown),
+            $(Kind::$dynamic => dynamic::<$other>($kind, $of, $value),)*
+            Kind::SECRET => secret($of, $value),
             // A kind without a type of its own is held as it came.
             other => custom(other, $of, $value),
         }
@@ -30,17 +30,12 @@ macro_rules! read_as {
 }
 
 /// Reads a value as the type of `kind`, of which this is known.
-pub(super) fn read(
-    kind: Kind,
-    of: KindRef,
-    value: Value,
-    unknown: &mut Vec<DecodeError>,
-) -> Result<Object, DecodeError> {
-    let value = match Object::read_typed(kind, value, unknown) {
+pub(super) fn read(kind: Kind, of: KindRef, value: Value) -> Result<Object, DecodeError> {
+    let value = match Object::read_typed(kind, value) {
         Ok(read) => return read,
         Err(value) => value,
     };
-    read_as! { kind, of, value, unknown;
+    read_as! { kind, of, value;
         dynamic {
             CONFIG_MAP core_v1::ConfigMap;
             PERSISTENT_VOLUME core_v1::PersistentVolume;
@@ -94,11 +89,8 @@ pub(super) fn read(
 }
 
 /// Reads a value as a type that machines read.
-pub(in crate::object) fn typed<R: Resource + for<'de> Deserialize<'de>>(
-    value: Value,
-    unknown: &mut Vec<DecodeError>,
-) -> Result<Object, DecodeError> {
-    let whole: R = reader::read(value, unknown)?;
+pub(in crate::object) fn typed<R: Resource + for<'de> Deserialize<'de>>(value: Value) -> Result<Object, DecodeError> {
+    let whole: R = reader::read(value)?;
     let bad_revision = |e: FieldError| DecodeError { path: e.field.clone(), ..DecodeError::whole(e.to_string()) };
     Ok(R::into_object(Obj::from_whole(whole).map_err(bad_revision)?))
 }
@@ -107,9 +99,8 @@ fn dynamic<T: Serialize + for<'de> Deserialize<'de>>(
     kind: Kind,
     of: KindRef,
     value: Value,
-    unknown: &mut Vec<DecodeError>,
 ) -> Result<Object, DecodeError> {
-    let whole: T = reader::read(value, unknown)?;
+    let whole: T = reader::read(value)?;
     hold(kind, of, &whole)
 }
 
@@ -123,8 +114,8 @@ fn custom(kind: Kind, of: KindRef, value: Value) -> Result<Object, DecodeError> 
 }
 
 /// `stringData` is for writing only: it is merged over `data` whenever a Secret is read.
-fn secret(of: KindRef, value: Value, unknown: &mut Vec<DecodeError>) -> Result<Object, DecodeError> {
-    let mut secret: core_v1::Secret = reader::read(value, unknown)?;
+fn secret(of: KindRef, value: Value) -> Result<Object, DecodeError> {
+    let mut secret: core_v1::Secret = reader::read(value)?;
     if let Some(texts) = secret.string_data.take() {
         let data = secret.data.get_or_insert_with(BTreeMap::new);
         data.extend(texts.into_iter().map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes()))));

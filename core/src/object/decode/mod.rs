@@ -1,9 +1,11 @@
 //! Reading objects from JSON as the API server reads request bodies: against the k8s-openapi type of every built-in
 //! kind, those that are [`Dynamic`] inside included, with Go's and Kubernetes' own error texts.
 //!
-//! [`strict`] names every unknown field (`fieldValidation=Strict`, manifests); [`lenient`] drops them (`Ignore`).
+//! [`strict`] names every field that the [schema table](crate::schema) does not know (`fieldValidation=Strict`,
+//! manifests); [`lenient`] drops them (`Ignore`); [`body`] does as a request asks, and finds what comes twice.
 //! Both normalise as Kubernetes does: `null` is absent, a number is a quantity too, quantities become canonical.
 
+mod fields;
 mod kinds;
 mod quantity;
 mod reader;
@@ -14,7 +16,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{Kind, KindInfo, KindRef, Kinds, Object};
-use crate::api::Status;
+use crate::api::{FieldValidation, Status};
+use crate::schema::{Type, builtin_kind};
 
 pub(in crate::object) use kinds::typed;
 pub use quantity::{canonical, in_family_of, rounded_up};
@@ -26,7 +29,7 @@ pub struct DecodeError {
     pub path: String,
     /// What is wrong, in Kubernetes' words; names the field where Kubernetes does.
     pub message: String,
-    /// Whether only strict reading minds (an unknown field).
+    /// Whether only strict reading minds (a field that is unknown or comes twice).
     pub unknown_field: bool,
 }
 
@@ -50,7 +53,7 @@ pub fn strict(value: Value) -> Result<Object, Vec<DecodeError>> {
 
 /// As [`strict`], where custom kinds are known.
 pub fn strict_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
-    let (object, unknown) = read(kinds, value)?;
+    let (object, unknown) = with_unknown(kinds, value)?;
     if unknown.is_empty() { Ok(object) } else { Err(unknown) }
 }
 
@@ -61,12 +64,58 @@ pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
 
 /// As [`lenient`], where custom kinds are known.
 pub fn lenient_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
-    read(kinds, value).map(|(object, _)| object)
+    let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
+    kinds::read(kind, of, value).map_err(|e| vec![e])
+}
+
+/// Every field that a type does not have.
+pub fn unknown_fields(value: &Value, of: Type<'_>) -> Vec<DecodeError> {
+    fields::unknown(value, of)
+}
+
+/// JSON, and the fields that come twice in it.
+pub fn parse(text: &[u8]) -> Result<(Value, Vec<DecodeError>), Status> {
+    fields::parse(text).map_err(|e| Status::bad_request(fields::syntax(&e)))
+}
+
+/// Reads the JSON of a request's body as its `fieldValidation` asks: the object, and what to warn of. What a custom
+/// object may have, its definition says: who has that minds.
+pub fn body(kinds: &Kinds, text: &[u8], validation: FieldValidation) -> Result<(Object, Vec<String>), Status> {
+    let (value, twice) = parse(text)?;
+    read_body(kinds, value, twice, validation)
+}
+
+/// As [`body`], of JSON that has been read, with the fields that came twice in it.
+pub fn read_body(
+    kinds: &Kinds,
+    value: Value,
+    twice: Vec<DecodeError>,
+    validation: FieldValidation,
+) -> Result<(Object, Vec<String>), Status> {
+    let (kind, of) = kind_and_version(kinds, &value).map_err(|e| Status::bad_request(e.message))?;
+    let mut minded = Vec::new();
+    if validation != FieldValidation::Ignore {
+        minded = unknown(&of, &value);
+        minded.extend(twice);
+    }
+    let object = kinds::read(kind, of.clone(), value).map_err(|e| status(&of, &[e]))?;
+    if validation == FieldValidation::Strict && !minded.is_empty() {
+        return Err(status(&of, &minded));
+    }
+    Ok((object, minded.into_iter().map(|e| e.message).collect()))
 }
 
 /// Reads an object, and the fields that its kind does not have, which are dropped (`Warn`).
 pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
-    read(kinds, value)
+    let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
+    let mut unknown = unknown(&of, &value);
+    match kinds::read(kind, of, value) {
+        Ok(object) => Ok((object, unknown)),
+        Err(error) => {
+            unknown.insert(0, error);
+            Err(unknown)
+        }
+    }
 }
 
 /// The kind that a manifest names: an error says what is missing or that there is no such kind.
@@ -126,25 +175,29 @@ pub fn status(info: &KindInfo, errors: &[DecodeError]) -> Status {
     ))
 }
 
-fn read(known: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
-    let kind = kind_in(known, &value).map_err(|e| vec![e])?;
-    let version = names_of(&value).map_or("", |(version, _)| version.rsplit('/').next().unwrap_or(""));
-    let of: KindRef = known.info(kind).in_version(version);
-    let mut unknown = Vec::new();
-    match kinds::read(kind, of, value, &mut unknown) {
-        Ok(object) => Ok((object, unknown)),
-        Err(error) => {
-            unknown.insert(0, error);
-            Err(unknown)
-        }
-    }
+/// The kind that a manifest names, in the version that it names.
+pub fn kind_and_version(known: &Kinds, value: &Value) -> Result<(Kind, KindRef), DecodeError> {
+    let kind = kind_in(known, value)?;
+    let version = names_of(value).map_or("", |(version, _)| version.rsplit('/').next().unwrap_or(""));
+    Ok((kind, known.info(kind).in_version(version)))
+}
+
+/// Every field that a built-in kind does not have.
+fn unknown(of: &KindRef, value: &Value) -> Vec<DecodeError> {
+    builtin_kind(&of.api_version(), &of.kind).map_or_else(Vec::new, |of| fields::unknown(value, of))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{lenient, strict};
-    use crate::object::Object;
+    use super::{FieldValidation, builtin_kind, lenient, strict};
+    use crate::api::Status;
+    use crate::object::{Kind, Kinds, Object};
+    use crate::schema::draw::for_drawn;
     use serde_json::{Value, json};
+
+    fn body(text: &[u8], validation: FieldValidation) -> Result<(Object, Vec<String>), Status> {
+        super::body(&Kinds::default(), text, validation)
+    }
 
     fn check(value: Value, want: &[(&str, &str)]) {
         let errors = strict(value.clone()).map(|o| o.to_json()).expect_err(&value.to_string());
@@ -318,6 +371,67 @@ mod tests {
         let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "dat": 1, "data": {"a": "b"}});
         let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"a": "b"}});
         assert_eq!(lenient(value).unwrap().to_json(), want);
+    }
+
+    fn untyped(object: &mut Value) {
+        let fields = object.as_object_mut().expect("an object is one");
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+
+    /// Of every kind, whatever the table says it may have goes to bytes and back unchanged.
+    #[test]
+    fn objects_of_every_kind_come_back() {
+        for kind in Kind::all() {
+            let info = kind.row();
+            let of = builtin_kind(&info.api_version(), &info.kind).unwrap();
+            for_drawn(&info.kind, of, |mut object| {
+                object["apiVersion"] = info.api_version().into();
+                object["kind"] = (*info.kind).into();
+                let bytes = serde_json::to_vec(&object).map_err(|e| e.to_string())?;
+                let (read, _) = body(&bytes, FieldValidation::Strict).map_err(|s| s.to_string())?;
+                let mut back = read.to_json();
+                let again = body(back.to_string().as_bytes(), FieldValidation::Strict).map_err(|s| s.to_string())?;
+                if again.0 != read {
+                    return Err("its JSON is not read as the same object".to_owned());
+                }
+                untyped(&mut back);
+                // Claims within a set say what they are, as Kubernetes shows them.
+                let claims = back.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+                claims.into_iter().flatten().for_each(untyped);
+                Ok(back)
+            });
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_as_its_field_validation_asks() {
+        let text = br#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"a": "1",
+            "a": "2"}}, "spec": {"replicas": 1, "replicas": 2, "foo": 1, "template": {"spec": {"containers": [{},
+            {"name": "c", "bar": 1}]}}}}"#;
+        let minded = [
+            r#"unknown field "spec.foo""#,
+            r#"unknown field "spec.template.spec.containers[1].bar""#,
+            r#"duplicate field "metadata.labels.a""#,
+            r#"duplicate field "spec.replicas""#,
+        ];
+        let (object, warnings) = body(text, FieldValidation::Warn).unwrap();
+        assert_eq!(warnings, minded);
+        // The last one counts.
+        let json = object.to_json();
+        assert_eq!((&json["spec"]["replicas"], &json["metadata"]["labels"]["a"]), (&json!(2), &json!("2")));
+        assert_eq!(body(text, FieldValidation::Ignore).unwrap(), (object, Vec::new()));
+        let status = body(text, FieldValidation::Strict).unwrap_err();
+        let want = "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: ";
+        assert_eq!(&*status.message, format!("{want}{}", minded.join(", ")));
+        assert_eq!(status.reason.code(), 400);
+        // A type error comes first.
+        let bad = br#"{"apiVersion": "v1", "kind": "Pod", "spec": 1, "x": 1}"#;
+        for validation in [FieldValidation::Ignore, FieldValidation::Warn, FieldValidation::Strict] {
+            let message = body(bad, validation).unwrap_err().message;
+            assert!(message.ends_with("Go struct field Pod.spec of type v1.PodSpec"), "{message}");
+        }
+        assert!(body(b"{\"a\":", FieldValidation::Ignore).unwrap_err().message.contains("json parse error"));
     }
 
     #[test]

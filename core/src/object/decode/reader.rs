@@ -1,8 +1,7 @@
 //! A deserializer over JSON that reads as Go's `encoding/json` does: `null` is the zero value, numbers are quantities
-//! too, unknown fields are remembered by path, and errors name the Go struct, field and type.
+//! too, and errors name the Go struct, field and type.
 
 use std::any::type_name;
-use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::value::{StrDeserializer, StringDeserializer};
@@ -14,18 +13,9 @@ use super::DecodeError;
 use super::quantity::canonical;
 use super::type_name::{go_type, json_kind};
 
-/// Reads `value`; paths of unknown fields are added to `unknown`.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(
-    value: Value,
-    unknown: &mut Vec<DecodeError>,
-) -> Result<T, DecodeError> {
-    let seen = RefCell::new(Vec::new());
-    let result = T::deserialize(Reader { value, at: &Path::Root, go_struct: "", unknown: &seen });
-    unknown.extend(seen.into_inner().into_iter().map(|path| DecodeError {
-        message: format!("unknown field {path:?}"),
-        path,
-        unknown_field: true,
-    }));
+/// Reads `value`; fields that the type does not have are passed over.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, DecodeError> {
+    let result = T::deserialize(Reader { value, at: &Path::Root, go_struct: "" });
     result.map_err(|e| DecodeError { path: e.path.unwrap_or_default(), message: e.message, unknown_field: false })
 }
 
@@ -95,7 +85,6 @@ struct Reader<'a> {
     at: &'a Path<'a>,
     /// The Go struct that holds this field, directly or in a map or list.
     go_struct: &'static str,
-    unknown: &'a RefCell<Vec<String>>,
 }
 
 impl Reader<'_> {
@@ -126,19 +115,12 @@ impl Reader<'_> {
             parent: self.at,
             of_struct: of.is_some(),
             go_struct: of.unwrap_or(self.go_struct),
-            unknown: self.unknown,
         };
         located(self.at, visitor.visit_map(access))
     }
 
     fn seq<'de, V: Visitor<'de>>(self, items: Vec<Value>, visitor: V) -> Result<V::Value, Fail> {
-        let access = Items {
-            items: items.into_iter(),
-            index: 0,
-            parent: self.at,
-            go_struct: self.go_struct,
-            unknown: self.unknown,
-        };
+        let access = Items { items: items.into_iter(), index: 0, parent: self.at, go_struct: self.go_struct };
         located(self.at, visitor.visit_seq(access))
     }
 
@@ -284,7 +266,6 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     /// Only an unknown field of a struct is read so.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
-        self.unknown.borrow_mut().push(self.at.to_string());
         visitor.visit_unit()
     }
 
@@ -299,7 +280,6 @@ struct Entries<'a> {
     parent: &'a Path<'a>,
     of_struct: bool,
     go_struct: &'static str,
-    unknown: &'a RefCell<Vec<String>>,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
@@ -314,7 +294,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fail> {
         let (key, value) = self.pending.take().expect("serde asks for a value only after its key");
         let at = Path::Key { parent: self.parent, key: &key, of_struct: self.of_struct };
-        seed.deserialize(Reader { value, at: &at, go_struct: self.go_struct, unknown: self.unknown })
+        seed.deserialize(Reader { value, at: &at, go_struct: self.go_struct })
     }
 }
 
@@ -323,7 +303,6 @@ struct Items<'a> {
     index: usize,
     parent: &'a Path<'a>,
     go_struct: &'static str,
-    unknown: &'a RefCell<Vec<String>>,
 }
 
 impl<'de> SeqAccess<'de> for Items<'_> {
@@ -333,6 +312,6 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         let Some(value) = self.items.next() else { return Ok(None) };
         let at = Path::Index { parent: self.parent, index: self.index };
         self.index += 1;
-        seed.deserialize(Reader { value, at: &at, go_struct: self.go_struct, unknown: self.unknown }).map(Some)
+        seed.deserialize(Reader { value, at: &at, go_struct: self.go_struct }).map(Some)
     }
 }
