@@ -70,6 +70,7 @@ pub mod dns;
 pub mod limits;
 pub mod machine;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod proxy;

@@ -17,12 +17,20 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::random::mix_bytes;
+
 /// Every built-in type. Parsed once, when it is first asked for: some 3,700 lines, under a millisecond in release.
 pub fn builtin() -> &'static Schema {
     static TABLE: LazyLock<Schema> = LazyLock::new(|| {
         Schema::parse(include_str!("kubernetes.txt")).expect("the committed table is what the xtask writes")
     });
     &TABLE
+}
+
+/// A hash of the table of built-in types.
+pub fn fingerprint() -> u64 {
+    static HASH: LazyLock<u64> = LazyLock::new(|| mix_bytes(0, include_str!("kubernetes.txt").as_bytes()));
+    *HASH
 }
 
 /// The built-in type of this `apiVersion` and `kind`, if there is one. Options (`DeleteOptions`, …), `Status` and

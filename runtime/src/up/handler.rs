@@ -19,6 +19,7 @@ use super::accept::{self, Accepted, Encoding};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
 use super::cluster::Shared;
 use super::identity::{self, Attempt, Identity};
+use super::openapi::Documents;
 use super::params::{FIELD_MANAGER, Params};
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
@@ -38,6 +39,7 @@ const WATCH_TIMEOUT: u64 = 1800;
 pub struct Handler {
     cluster: Sender<Inbound>,
     shared: Shared,
+    documents: Documents,
     /// `address:port`, as clients reach it.
     address: String,
     always_allow: bool,
@@ -71,7 +73,7 @@ impl Handler {
     /// For a cluster whose thread reads from the other end of `cluster`. With `always_allow`, every user is authorised.
     pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, always_allow: bool) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
-        Handler { cluster, shared, address, always_allow, reads, writes }
+        Handler { cluster, shared, documents: Documents::default(), address, always_allow, reads, writes }
     }
 
     /// Answers a request. Whatever is wrong with it is told as a `Status`.
@@ -136,7 +138,14 @@ impl Handler {
                 json(&discovery::api_resources(served, &group, &version).ok_or_else(not_found)?)
             }
             Route::OpenApiIndex => json(&openapi::index(served)),
-            Route::OpenApi(path) => json(&openapi::document(served, &path).ok_or_else(not_found)?),
+            Route::OpenApi(path) => {
+                let document = self.documents.get(served, &path).ok_or_else(not_found)?;
+                let asked = head.params.said("hash");
+                if asked.is_some_and(|asked| asked != document.hash) {
+                    return Ok(reply::moved(&format!("/openapi/v3/{path}?hash={}", document.hash)));
+                }
+                Ok(reply::document(&document, headers, gzip, asked.is_some()))
+            }
             Route::Objects(_) => unreachable!("objects are answered elsewhere"),
         }
     }

@@ -1,61 +1,116 @@
-//! OpenAPI v3, as little of it as clients need to know which kinds there are and that unknown fields are refused.
+//! OpenAPI v3 over HTTP: a document for each group and version, made and compressed when it is first requested.
+//!
+//! Source: kube-openapi `pkg/handler3`.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
 
-use super::discovery;
-use super::served::Served;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+use skeg_core::openapi::{self, location};
+use skeg_core::random::mix_bytes;
+use skeg_core::schema;
 
-/// `/openapi/v3`: the documents that there are.
-pub fn index(served: &Served) -> Value {
-    let paths: Map<String, Value> = served
-        .group_versions()
-        .into_iter()
-        .map(|(path, ..)| {
-            let hash = format!("{:016x}", skeg_core::random::mix_bytes(0, path.as_bytes()));
-            let url = format!("/openapi/v3/{path}?hash={hash}");
-            (path, json!({"serverRelativeURL": url}))
-        })
-        .collect();
-    json!({"paths": paths})
+use super::served::{Resource, Served};
+
+/// A document of one group and version.
+#[derive(Debug)]
+pub struct Document {
+    /// Hash of all that it is made of, for its URL and ETag.
+    pub hash: String,
+    /// The JSON, compressed.
+    pub gzip: Vec<u8>,
 }
 
-/// The document of a group version, `apis/apps/v1`.
-pub fn document(served: &Served, path: &str) -> Option<Value> {
-    let (_, group, version) = served.group_versions().into_iter().find(|(p, ..)| p == path)?;
-    let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for resource in served.of(group, version) {
-        let info = &resource.info;
-        let gvk = json!({"group": group, "version": version, "kind": info.kind});
-        let place = if info.namespaced { "namespaces/{namespace}/" } else { "" };
-        let parameter =
-            |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-        let patch = json!({
-            "operationId": format!("patch{}", info.kind),
-            "parameters": [parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")],
-            "responses": {"200": {"description": "OK"}},
-            "x-kubernetes-action": "patch", "x-kubernetes-group-version-kind": gvk,
-        });
-        paths.insert(format!("/{path}/{place}{}/{{name}}", info.plural), json!({"patch": patch}));
-        let name = format!("io.k8s.api.{}.{version}.{}", if group.is_empty() { "core" } else { group }, info.kind);
-        schemas.insert(name, json!({"type": "object", "x-kubernetes-group-version-kind": [gvk]}));
+impl Document {
+    fn make(group: &str, version: &str, resources: &[Arc<Resource>]) -> Document {
+        let described: Vec<openapi::Resource<'_>> =
+            resources.iter().map(|r| openapi::Resource { info: &r.info, schema: r.schema() }).collect();
+        let value = openapi::document(&api_version(group, version), &described);
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        serde_json::to_writer(&mut encoder, &value).expect("memory takes all");
+        Document { hash: hash(resources), gzip: encoder.finish().expect("memory takes all") }
     }
-    Some(json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": discovery::KUBERNETES_VERSION},
-        "paths": paths, "components": {"schemas": schemas}}))
+
+    /// The JSON.
+    pub fn plain(&self) -> Vec<u8> {
+        let mut plain = Vec::new();
+        GzDecoder::new(&*self.gzip).read_to_end(&mut plain).expect("it was compressed here");
+        plain
+    }
+}
+
+/// The documents that have been made, each with the resources that it was made of: it is made anew when they change.
+#[derive(Default, Debug)]
+pub struct Documents(Mutex<BTreeMap<String, (Vec<Arc<Resource>>, Arc<Document>)>>);
+
+impl Documents {
+    /// The document of a path, `apis/apps/v1`; `None` if nothing is served there.
+    pub fn get(&self, served: &Served, path: &str) -> Option<Arc<Document>> {
+        let (_, group, version) = served.group_versions().into_iter().find(|(p, ..)| p == path)?;
+        let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
+        let mut made = self.0.lock().expect("nobody panics while a document is made");
+        match made.get(path) {
+            Some((of, document)) if *of == resources => Some(Arc::clone(document)),
+            _ => {
+                let document = Arc::new(Document::make(group, version, &resources));
+                made.insert(path.to_owned(), (resources, Arc::clone(&document)));
+                Some(document)
+            }
+        }
+    }
+}
+
+/// `/openapi/v3`: the URL of each document.
+pub fn index(served: &Served) -> Value {
+    let hashes: Vec<(String, String)> = served
+        .group_versions()
+        .into_iter()
+        .map(|(_, group, version)| {
+            let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
+            (location(&api_version(group, version)), hash(&resources))
+        })
+        .collect();
+    openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())))
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// A hash of what a document is made of. It needs no document, so the index is cheap.
+fn hash(resources: &[Arc<Resource>]) -> String {
+    let all = resources.iter().fold(schema::fingerprint(), |hash, resource| {
+        let hash = mix_bytes(hash, format!("{:?}", resource.info).as_bytes());
+        mix_bytes(hash, resource.schema().map(Value::to_string).unwrap_or_default().as_bytes())
+    });
+    format!("{:016X}", mix_bytes(all, env!("CARGO_PKG_VERSION").as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{document, index};
+    use super::{Documents, index};
+    use crate::up::served::Served;
     use crate::up::served::tests::widgets;
+    use serde_json::Value;
 
     #[test]
-    fn every_document_of_the_index_is_there() {
-        let served = widgets();
+    fn every_document_of_the_index_is_there_under_its_hash() {
+        let (served, documents) = (widgets(), Documents::default());
         let index = index(&served);
-        for path in index["paths"].as_object().unwrap().keys() {
-            let document = document(&served, path).unwrap();
-            assert!(!document["paths"].as_object().unwrap().is_empty(), "{path}");
+        for (path, entry) in index["paths"].as_object().unwrap() {
+            let document = documents.get(&served, path).unwrap();
+            assert_eq!(entry["serverRelativeURL"], format!("/openapi/v3/{path}?hash={}", document.hash));
+            let value: Value = serde_json::from_slice(&document.plain()).unwrap();
+            assert!(!value["paths"].as_object().unwrap().is_empty(), "{path}");
         }
-        assert!(document(&served, "apis/apps/v9").is_none());
+        assert!(documents.get(&served, "apis/apps/v9").is_none());
+        // A document of a group whose definition is gone is gone; the others stay as they are.
+        let (before, built_in) = (documents.get(&served, "apis/apps/v1").unwrap(), Served::built_in());
+        assert!(documents.get(&built_in, "apis/example.com/v1").is_none());
+        assert!(std::sync::Arc::ptr_eq(&documents.get(&built_in, "apis/apps/v1").unwrap(), &before));
     }
 }

@@ -12,7 +12,10 @@ use flate2::write::GzEncoder;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame};
-use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+    VARY, WARNING,
+};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use skeg_core::api::Status;
@@ -21,6 +24,7 @@ use tokio::time::Sleep;
 
 use super::accept::Encoding;
 use super::ask::{Event, Events, Inbound, WatchEncoding};
+use super::openapi::Document;
 use super::render::Look;
 
 /// The body of an answer.
@@ -65,6 +69,35 @@ pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Respon
     encoder.write_all(&body).expect("memory takes all");
     let mut response = build(code, content_type, encoder.finish().expect("memory takes all"));
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+/// An OpenAPI document, with its hash as ETag; 304 if the client has it. Under a URL with its hash it never changes.
+pub fn document(document: &Document, headers: &HeaderMap, gzip: bool, immutable: bool) -> Response<Content> {
+    let etag = format!("\"{}\"", document.hash);
+    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let mut response = match known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
+        true => build(304, "application/json", Vec::new()),
+        false if gzip => {
+            let mut response = build(200, "application/json", document.gzip.clone());
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        false => build(200, "application/json", document.plain()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, HeaderValue::from_str(&etag).expect("a hash is plain"));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if immutable {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    response
+}
+
+/// 301.
+pub fn moved(to: &str) -> Response<Content> {
+    let mut response = build(301, "text/plain; charset=utf-8", Vec::new());
+    response.headers_mut().insert(LOCATION, HeaderValue::from_str(to).expect("paths of documents are plain"));
     response
 }
 

@@ -25,6 +25,8 @@ pub struct Resource {
 #[derive(Clone, PartialEq, Debug)]
 struct CustomVersion {
     columns: CustomColumns,
+    /// Its `openAPIV3Schema`.
+    schema: Arc<Value>,
     /// What is said to clients of a deprecated version.
     warning: Option<String>,
 }
@@ -66,7 +68,8 @@ impl Resource {
                 Some(warning) => warning.to_owned(),
                 None => format!("{} {} is deprecated", info.api_version(), info.kind),
             });
-            let custom = CustomVersion { columns: CustomColumns::of_version(version), warning };
+            let schema = Arc::new(version["schema"]["openAPIV3Schema"].clone());
+            let custom = CustomVersion { columns: CustomColumns::of_version(version), schema, warning };
             Some(Resource { kind, info, custom: Some(custom) })
         };
         let mut all: Vec<Resource> = served.filter_map(of).collect();
@@ -116,6 +119,11 @@ impl Resource {
     /// What is to be said in a `Warning` header to whoever uses this version.
     pub fn warning(&self) -> Option<&str> {
         self.custom.as_ref()?.warning.as_deref()
+    }
+
+    /// The `openAPIV3Schema` of a custom resource; null if its definition has none.
+    pub fn schema(&self) -> Option<&Value> {
+        self.custom.as_ref().map(|custom| &*custom.schema)
     }
 
     /// The columns of a Table.

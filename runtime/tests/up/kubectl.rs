@@ -54,6 +54,39 @@ impl Kubectl<'_> {
 const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: shared}, data: {colour: red}}";
 
 impl Kubectl<'_> {
+    /// Built-in and custom types.
+    fn explain(&self) {
+        self.check("explain pod.spec.containers", &["KIND:       Pod", "image\t<string>", "ports\t<[]ContainerPort>"]);
+        self.check(
+            "explain deployment --recursive",
+            &["GROUP:      apps", "rollingUpdate", "maxSurge", "livenessProbe"],
+        );
+        let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: boats.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: boats, kind: Boat}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties: {spec: {type: object, properties: {length: {type: integer, description: From bow to stern.}}}}
+";
+        self.well(&["apply", "-f", "-"], definition);
+        self.check("wait --for=condition=Established crd/boats.example.com --timeout=60s", &["condition met"]);
+        self.check("explain boats.spec", &["KIND:       Boat", "length\t<integer>", "From bow to stern."]);
+        let boat = "{apiVersion: example.com/v1, kind: Boat, metadata: {name: b}, spec: {lenght: 3}}";
+        let (well, text) = self.run(&["create", "-f", "-"], boat);
+        assert!(!well && text.contains("unknown field \"spec.lenght\""), "{text}");
+        self.well(&["apply", "--server-side", "-f", "-"], &boat.replace("lenght", "length"));
+    }
+
     /// Two managers of one field.
     fn apply_on_the_server(&self) {
         let apply = |manager: &str, more: &[&str], input: &str| {
@@ -134,6 +167,7 @@ fn a_day_with_kubectl() {
     kubectl.check("create deployment sleepy --image=sleep:1 --replicas=0", &["deployment.apps/sleepy created"]);
     kubectl.check("create serviceaccount robot", &["serviceaccount/robot created"]);
     kubectl.apply_on_the_server();
+    kubectl.explain();
     kubectl.check("describe deployment web", &["RollingUpdate", "2 desired", "ScalingReplicaSet"]);
     kubectl.check("describe node node-0", &["Capacity:", "Allocated resources"]);
     kubectl.check("describe service web", &["Endpoints:"]);

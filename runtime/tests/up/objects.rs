@@ -61,7 +61,17 @@ fn discovery_comes_in_the_version_that_is_asked_for() {
     assert_eq!(cluster.get("/apis/apps").json()["preferredVersion"]["version"], "v1");
     let index = cluster.get("/openapi/v3").json();
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
-    assert_eq!(cluster.get(&url).json()["openapi"], "3.0.0");
+    let document = cluster.get(&url);
+    let deployment = &document.json()["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["properties"]["spec"]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(document.header("cache-control"), Some("public, immutable"));
+    let etag = document.header("etag").unwrap();
+    assert_eq!(cluster.send("GET", &url, &[("If-None-Match", etag)], b"").code, 304);
+    let compressed = cluster.send("GET", &url, &[("Accept-Encoding", "gzip")], b"");
+    assert_eq!(compressed.header("content-encoding"), Some("gzip"));
+    assert!(compressed.body.len() * 5 < document.body.len());
+    let stale = cluster.get("/openapi/v3/apis/apps/v1?hash=0");
+    assert_eq!((stale.code, stale.header("location")), (301, Some(&*url)));
 }
 
 #[test]
