@@ -1,7 +1,7 @@
 //! OpenAPI v3 documents, one for each group and version, and their index: `kubectl` uses them to validate and explain.
 //!
 //! The caller lists the resources that it serves. Their types come from the [schema table](crate::schema), those of a
-//! custom resource from its definition. The table has no descriptions, so `kubectl explain` shows fields and types only.
+//! custom resource from its definition. The table has no descriptions: `kubectl explain` shows fields and types only.
 //! Source: <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
 
 mod paths;

@@ -42,6 +42,11 @@ impl Of<'_> {
             false => format!("{root}/{plural}"),
         };
         let (reads, writes) = (self.reads(), self.writes());
+        if !info.verbs.stored() {
+            let post = self.operation("post", &writes, Some(self.schema), self.schema);
+            paths.insert(collection, self.path(&[], [("post", post)]));
+            return;
+        }
         paths.insert(
             collection.clone(),
             self.path(

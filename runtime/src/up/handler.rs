@@ -25,7 +25,7 @@ use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
 use super::served::Served;
-use super::{accept::Shape, body, discovery, log, openapi, reply};
+use super::{accept::Shape, body, discovery, log, openapi, reply, review};
 
 /// Reads that are served at once (`--max-requests-inflight`).
 const READS: usize = 400;
@@ -194,6 +194,9 @@ impl Handler {
             _ => return Err(method_not_allowed()),
         };
         let info = &objects.resource.info;
+        if !info.verbs.stored() && (verb != "create" || objects.name.is_some()) {
+            return Err(method_not_allowed());
+        }
         let resource = match &objects.subresource {
             Some(subresource) => format!("{}/{subresource}", info.plural),
             None => info.plural.to_string(),
@@ -208,8 +211,21 @@ impl Handler {
         match verb {
             "watch" => self.watch(head, &objects).await,
             "get" | "list" => self.read(head, &objects).await,
+            "create" if !info.verbs.stored() => self.review(head, &objects, body).await,
             _ => self.write(head, &objects, verb, body).await,
         }
+    }
+
+    /// A review, which is answered here and now.
+    async fn review(&self, head: &Head<'_>, objects: &Objects, body: Incoming) -> Result<Response<Content>, Status> {
+        let (media_type, bytes) = (body::media_type(head.headers), body::read(body).await?);
+        let validation = head.params.field_validation("CreateOptions")?;
+        let body = review::Body { decoded: body::object(&media_type, &bytes)?, validation };
+        let (kind, namespace) = (objects.resource.kind, &objects.namespace);
+        let (review, warnings) = review::answer(kind, namespace, head.identity, self.always_allow, body)?;
+        let mut response = reply::value(201, &review, head.accepted.encoding, wants_gzip(head.headers));
+        reply::warn(&mut response, &warnings);
+        Ok(response)
     }
 
     fn look(&self, head: &Head<'_>, objects: &Objects) -> Result<Look, Status> {

@@ -31,6 +31,11 @@ impl Identity {
         Some(Identity { name, groups })
     }
 
+    /// Whether it is known.
+    pub fn is_authenticated(&self) -> bool {
+        self.groups.iter().any(|g| g == "system:authenticated")
+    }
+
     /// Whether it is an administrator of the cluster.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|g| g == MASTERS)
@@ -52,9 +57,46 @@ pub struct Attempt<'a> {
     pub name: &'a str,
 }
 
-/// Administrators may do everything, others nothing with objects.
+/// Reviews of themselves, which everybody who is known may ask for (`system:basic-user`): group and resource.
+pub const OWN_REVIEWS: [(&str, &str); 3] = [
+    ("authentication.k8s.io", "selfsubjectreviews"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews"),
+];
+
+/// Paths that everybody who is known may get (`system:discovery`).
+pub const DISCOVERY: [&str; 11] = [
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
+    "/version/",
+];
+
+/// Whether somebody may do something with objects: administrators everything, others ask about themselves.
+pub fn allows(identity: &Identity, attempt: &Attempt<'_>) -> bool {
+    let own = attempt.verb == "create" && OWN_REVIEWS.contains(&(attempt.group, attempt.resource));
+    identity.is_master() || own && identity.is_authenticated()
+}
+
+/// Whether somebody may do something with a path that is no object.
+pub fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
+    let within = |rule: &str| match rule.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == rule,
+    };
+    identity.is_master() || identity.is_authenticated() && verb == "get" && DISCOVERY.iter().any(|rule| within(rule))
+}
+
+/// Refuses what is not allowed.
 pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Status> {
-    if identity.is_master() {
+    if allows(identity, attempt) {
         return Ok(());
     }
     let Attempt { verb, group, resource, namespace, name } = attempt;
@@ -75,7 +117,7 @@ pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Statu
 
 /// Paths that are no objects: health and version are everybody's, the rest is for whoever is known.
 pub fn authorise_path(identity: &Identity, public: bool, path: &str) -> Result<(), Status> {
-    if public || identity.groups.iter().any(|g| g == "system:authenticated") {
+    if public || identity.is_authenticated() {
         return Ok(());
     }
     let message = format!("forbidden: User {:?} cannot get path {path:?}", identity.name).into();

@@ -25,6 +25,7 @@ mod params;
 mod pki;
 mod render;
 mod reply;
+mod review;
 mod route;
 mod served;
 mod server;

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, RwLock};
 
+use super::review::REVIEWS;
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::object::{GroupVersion, KindInfo};
@@ -179,7 +180,8 @@ pub struct Served {
 impl Served {
     /// The built-in resources.
     pub fn built_in() -> Served {
-        Served { resources: Kind::all_stored().map(|kind| Arc::new(Resource::built_in(kind))).collect() }
+        let kinds = Kind::all_stored().chain(REVIEWS);
+        Served { resources: kinds.map(|kind| Arc::new(Resource::built_in(kind))).collect() }
     }
 
     /// The built-in resources, and custom ones with what is known of each and its definition's `spec`.

@@ -168,6 +168,9 @@ fn a_day_with_kubectl() {
     kubectl.check("create serviceaccount robot", &["serviceaccount/robot created"]);
     kubectl.apply_on_the_server();
     kubectl.explain();
+    kubectl.check("auth can-i delete pods", &["yes"]);
+    kubectl.check("auth can-i --list", &["*.*", "selfsubjectaccessreviews.authorization.k8s.io"]);
+    kubectl.check("auth whoami", &["Username", "system:masters"]);
     kubectl.check("describe deployment web", &["RollingUpdate", "2 desired", "ScalingReplicaSet"]);
     kubectl.check("describe node node-0", &["Capacity:", "Allocated resources"]);
     kubectl.check("describe service web", &["Endpoints:"]);
