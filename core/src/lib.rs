@@ -66,6 +66,7 @@ pub mod apiserver;
 pub mod apply;
 pub mod client;
 pub mod controllers;
+pub mod cron;
 pub mod dns;
 pub mod limits;
 pub mod machine;

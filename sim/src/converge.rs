@@ -1,14 +1,19 @@
 //! Convergence: whether the cluster has reached the declared state, and if not, why.
 
-use k8s_openapi::api::core::v1 as core_v1;
+use std::time::Duration;
 
+use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
+
+use skeg_core::Wall;
+use skeg_core::cron::{self, Schedule};
 use skeg_core::object::{
-    ContainerState, DaemonSet, Job, Kind, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet, Text,
+    ContainerState, CronJob, DaemonSet, Job, Kind, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet, Text,
     controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_phase,
 };
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
+use crate::clock::Clock;
 use crate::outcome::{NotConverged, PendingPod, Workload};
 use crate::user::Declared;
 use crate::world::World;
@@ -91,7 +96,10 @@ fn look(world: &World, only_whether: bool) -> Unconverged {
     let (store, mut found) = (&world.store, Unconverged::new(only_whether));
     workloads_unconverged(store, &mut found);
     nodes_unconverged(world, &mut found);
-    for check in [namespaces_unconverged, pods_unconverged, no_controller] {
+    if !found.is_enough() {
+        cron_jobs_unconverged(world, &mut found);
+    }
+    for check in [namespaces_unconverged, pods_unconverged] {
         if !found.is_enough() {
             check(store, &mut found);
         }
@@ -161,6 +169,9 @@ fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
         for object in objects(store, kind) {
             if found.is_enough() {
                 return;
+            }
+            if is_of_cron_job(store, object) {
+                continue;
             }
             if object.is_deleting() {
                 found.add_object(object, || "it is being deleted".to_owned());
@@ -276,18 +287,25 @@ fn set_lags(
     Some(shortfall(wanted, &counts))
 }
 
+/// How a Job has ended, if it has: `Complete` or `Failed`, and why.
+fn job_end(job: &Job) -> Option<(&'static str, String)> {
+    ["Failed", "Complete"].into_iter().find_map(|end| {
+        let holds = |c: &&batch_v1::JobCondition| c.type_ == end && c.status == "True";
+        let condition = job.status.conditions.iter().flatten().find(holds)?;
+        let (reason, message) = (condition.reason.as_deref(), condition.message.as_deref());
+        Some((end, format!("{}: {}", reason.unwrap_or(""), message.unwrap_or(""))))
+    })
+}
+
 /// Why a Job has not finished; `None` if it has, or is suspended.
 fn job_lags(job: &Job) -> Option<String> {
-    let status = &job.status;
-    let holds = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
-    if let Some(failed) = holds("Failed") {
-        let (reason, message) = (failed.reason.as_deref(), failed.message.as_deref());
-        return Some(format!("it has failed: {}: {}", reason.unwrap_or(""), message.unwrap_or("")));
+    match job_end(job) {
+        Some(("Failed", why)) => return Some(format!("it has failed: {why}")),
+        Some(_) => return None,
+        None if job.spec.suspend == Some(true) => return None,
+        None => {}
     }
-    if holds("Complete").is_some() || job.spec.suspend == Some(true) {
-        return None;
-    }
-    let n = |count: Option<i32>| count.unwrap_or(0);
+    let (status, n) = (&job.status, |count: Option<i32>| count.unwrap_or(0));
     let (active, succeeded, failed) = (n(status.active), n(status.succeeded), n(status.failed));
     Some(format!("it has not ended: {active} active, {succeeded} succeeded, {failed} failed"))
 }
@@ -421,6 +439,9 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
         if found.is_enough() {
             return;
         }
+        if is_of_cron_job(store, object) {
+            continue;
+        }
         if pod.meta.deletion_timestamp.is_some() {
             let node = pod.spec.node.as_deref().unwrap_or("no node");
             found.add_object(object, || format!("it is terminating, on {node}"));
@@ -432,11 +453,61 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     }
 }
 
-/// Adds CronJobs, which have no controller yet.
-fn no_controller(store: &MemoryStore, found: &mut Unconverged) {
-    for object in objects(store, Kind::CRON_JOB) {
-        found.add_object(object, || "this build has no controller for kind CronJob".to_owned());
+/// Whether it is a CronJob's Job, or the pod of one: those come and go.
+fn is_of_cron_job(store: &MemoryStore, object: &Object) -> bool {
+    match controller_of(object.meta()) {
+        Some(owner) if owner.kind == "CronJob" => true,
+        Some(owner) if owner.kind == "Job" => {
+            let cron_job = owner.name.rsplit_once('-').filter(|(_, at)| at.bytes().all(|b| b.is_ascii_digit()));
+            let key = cron_job.map(|(name, _)| ObjectKey::new(Kind::CRON_JOB, object.namespace(), name));
+            key.is_some_and(|key| store.object(&key).is_some())
+        }
+        Some(_) | None => false,
     }
+}
+
+/// How long after a time of its schedule a CronJob may still be without the Job for it.
+const CRON_PATIENCE: Duration = Duration::from_secs(10);
+
+/// CronJobs that have not kept a time of their schedule, or whose last Job has failed.
+fn cron_jobs_unconverged(world: &World, found: &mut Unconverged) {
+    for object in objects(&world.store, Kind::CRON_JOB) {
+        let Object::CronJob(cron_job) = object else { continue };
+        if let Some(why) = cron_job_lags(world, cron_job) {
+            found.add_object(object, || why);
+        }
+    }
+}
+
+fn cron_job_lags(world: &World, cron_job: &CronJob) -> Option<String> {
+    if cron_job.meta.deletion_timestamp.is_some() {
+        return Some("it is being deleted".to_owned());
+    }
+    let (spec, status) = (&cron_job.spec, &cron_job.status);
+    let jobs = objects(&world.store, Kind::JOB).filter_map(Object::get::<batch_v1::Job>);
+    let owned = jobs.filter(|job| controller_of(&job.meta).is_some_and(|c| c.uid == cron_job.uid()));
+    let ended = owned.filter_map(|job| job_end(job).map(|(end, why)| (job, end, why)));
+    let last = ended.max_by_key(|(job, ..)| job.meta.creation_timestamp.as_ref().map(|t| t.0));
+    if let Some((job, "Failed", why)) = last {
+        return Some(format!("its Job {} has failed: {why}", job.name()));
+    }
+    let holds_back = spec.concurrency_policy.as_deref() == Some("Forbid") && status.active.is_some();
+    if spec.suspend == Some(true) || holds_back {
+        return None;
+    }
+    let (Ok(schedule), Some(zone)) =
+        (Schedule::parse(&spec.schedule), cron::time_zone(spec.time_zone.as_deref().unwrap_or("")))
+    else {
+        return Some(format!("its schedule {:?} cannot be kept", spec.schedule));
+    };
+    let since = status.last_schedule_time.as_ref().or(cron_job.meta.creation_timestamp.as_ref())?;
+    let next = schedule.next(since.0.as_second(), &zone)?;
+    let now = Clock::steady(world.now).wall;
+    let late = now.since(Wall(next * 1_000_000));
+    // What is longer ago than the deadline is not made up for.
+    let deadline = spec.starting_deadline_seconds.map_or(Duration::MAX, |s| Duration::from_secs(s.unsigned_abs()));
+    (late > CRON_PATIENCE && late <= deadline)
+        .then(|| format!("its time was {:.0}s ago, and no Job was made", late.as_secs_f64()))
 }
 
 /// Workloads at the end of a run, except those with an owner.

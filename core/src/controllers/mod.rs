@@ -9,6 +9,7 @@ mod claim;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod cron_job;
 mod daemon_set;
 pub mod deployment;
 mod disruption;
@@ -59,6 +60,7 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());
+    all.push(Box::new(cron_job::CronJobController));
     all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
     all
 }

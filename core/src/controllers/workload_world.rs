@@ -19,6 +19,8 @@ pub const NOTHING: [&str; 0] = [];
 pub struct World {
     pub views: Views,
     pub now: Now,
+    /// The events of the plans that were carried out: `Reason: message`.
+    pub told: Vec<String>,
     controller: Box<dyn Controller>,
     key: ObjectKey,
     /// How the log names a pod.
@@ -33,7 +35,7 @@ impl World {
         let kinds: Vec<Kind> = controller.watches().iter().map(|w| w.kind).collect();
         let key = workload.key();
         let views = Views::of(&kinds, [workload]);
-        World { views, now: NOW, controller: Box::new(controller), key, tell, revision: 1, made: 0 }
+        World { views, now: NOW, told: Vec::new(), controller: Box::new(controller), key, tell, revision: 1, made: 0 }
     }
 
     pub fn put(&mut self, mut object: Object) {
@@ -120,17 +122,31 @@ impl World {
         let mut done = Vec::new();
         for _ in 0..20 {
             let plan = self.plan();
-            if plan.writes.is_empty() {
+            let is_last = plan.writes.is_empty();
+            plan.writes.into_iter().for_each(|write| self.carry_out(write, &mut done));
+            self.told.extend(plan.events.iter().map(|e| format!("{}: {}", e.reason, e.message)));
+            if is_last {
                 return done;
             }
-            plan.writes.into_iter().for_each(|write| self.carry_out(write, &mut done));
         }
         panic!("{} does not settle: {done:?}", self.key);
     }
 
     fn carry_out(&mut self, write: Write, done: &mut Vec<String>) {
+        let asked = write.clone();
+        let made = match write {
+            Write::Create(object) => Some(self.create(object, done)),
+            other => {
+                self.change(other, done);
+                None
+            }
+        };
+        let told = self.controller.succeeded(&self.views, &self.key, &asked, made.as_ref());
+        self.told.extend(told.iter().map(|e| format!("{}: {}", e.reason, e.message)));
+    }
+
+    fn change(&mut self, write: Write, done: &mut Vec<String>) {
         match write {
-            Write::Create(object) => self.create(object, done),
             Write::Update(object, _) => self.put(object),
             Write::Delete { key, .. } if key.kind == Kind::POD => {
                 done.push(format!("-{}", (self.tell)(&self.pod(key.name()))));
@@ -144,7 +160,7 @@ impl World {
         }
     }
 
-    fn create(&mut self, object: Object, done: &mut Vec<String>) {
+    fn create(&mut self, object: Object, done: &mut Vec<String>) -> Object {
         let mut value = object.to_json();
         if object.name().is_empty() {
             self.made += 1;
@@ -160,7 +176,9 @@ impl World {
         if object.kind() != Kind::CONTROLLER_REVISION {
             done.push(format!("+{}", (self.tell)(&value)));
         }
-        self.put(Object::from_json(value).unwrap());
+        let made = Object::from_json(value).unwrap();
+        self.put(made.clone());
+        made
     }
 }
 

@@ -59,7 +59,6 @@ const NO_DEVICES: &str = "devices are not allocated yet";
 
 /// The table.
 const GAPS: &[Gap] = &[
-    kind(Kind::CRON_JOB, "nothing makes its jobs yet"),
     kind(Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by it yet"),
     kind(Kind::PERSISTENT_VOLUME, "volumes are not simulated yet"),
     kind(Kind::PERSISTENT_VOLUME_CLAIM, "volumes are not simulated yet"),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::path::{Go, Path};
 use super::workload::{MISMATCH, template};
 use super::{meta, names, not_negative, one_of, push_all, too_many};
+use crate::cron::{self, Schedule};
 use crate::object::{ErrorKind, FieldError, LabelSelector, Selector, Templated};
 
 type Errors = Vec<FieldError>;
@@ -327,7 +328,7 @@ pub(in crate::object) fn cron_job(c: &CronJobSpec, errors: &mut Errors) {
     } else if c.schedule.contains("TZ") {
         let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         errors.push(FieldError::invalid(schedule, &c.schedule, detail));
-    } else if let Some(detail) = super::cron::wrong(&c.schedule) {
+    } else if let Err(detail) = Schedule::parse(&c.schedule) {
         errors.push(FieldError::invalid(schedule, &c.schedule, detail));
     }
     not_negative(c.starting_deadline_seconds, &at.field("startingDeadlineSeconds"), errors);
@@ -361,19 +362,15 @@ pub(in crate::object) fn cron_job(c: &CronJobSpec, errors: &mut Errors) {
     }
 }
 
-/// `validateTimeZone`, but for whether there is such a zone.
+/// `validateTimeZone`.
 fn time_zone(zone: &str, at: &Path<'_>, errors: &mut Errors) {
-    let good = |part: &str| {
-        let chars = part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-        !matches!(part, "." | "..") && !part.starts_with('-') && chars && (1..=14).contains(&part.len())
-    };
     if zone.is_empty() {
         errors.push(FieldError::invalid(at, zone, "timeZone must be nil or non-empty string"));
-    } else if !zone.split('/').all(good) {
-        errors.push(FieldError::invalid(at, zone, format!("unknown time zone {zone}")));
     } else if zone.eq_ignore_ascii_case("local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.push(FieldError::invalid(at, zone, detail));
+    } else if cron::time_zone(zone).is_none() {
+        errors.push(FieldError::invalid(at, zone, format!("unknown time zone {zone}")));
     }
 }
 

@@ -5,7 +5,6 @@
 
 mod cloud_volume;
 mod container;
-mod cron;
 mod env;
 pub(super) mod job;
 mod json;

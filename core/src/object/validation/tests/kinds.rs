@@ -109,6 +109,10 @@ fn cron_jobs() {
         &["spec.timeZone: Invalid value: \"Mars/../Base\": unknown time zone Mars/../Base"],
     );
     check(
+        cron(json!({"timeZone": "Europe/Zuerich"})),
+        &["spec.timeZone: Invalid value: \"Europe/Zuerich\": unknown time zone Europe/Zuerich"],
+    );
+    check(
         cron(json!({"timeZone": "Local"})),
         &[
             "spec.timeZone: Invalid value: \"Local\": timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",

