@@ -3,8 +3,8 @@
 //! What comes in: a schedule as text, an instant, a zone. What goes out: the next instant of the schedule. What never
 //! happens: a file of the machine is read; the zones are those of the database that is built in.
 //!
-//! Source: `robfig/cron` v3 in its standard form, which Kubernetes uses, with its words for what is wrong; across a change
-//! of clocks it steps as that does.
+//! Source: `robfig/cron` v3 in its standard form, which Kubernetes uses, with its words for what is wrong; across a
+//! change of clocks it steps as that does.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{Offset, TimeZone};
@@ -188,8 +188,8 @@ impl<'a> Clock<'a> {
         Some(Clock { unix, shows: zone.to_offset(instant).to_datetime(instant), zone })
     }
 
-    /// When clocks show a date and time, as Go's `time.Date` has it: of two such times the first, and of none one of the
-    /// two that are beside it.
+    /// When clocks show a date and time, as Go's `time.Date` has it: of two such times the first, and of none one of
+    /// the two that are beside it.
     fn showing(shows: DateTime, zone: &'a TimeZone) -> Option<Clock<'a>> {
         let as_utc = Offset::UTC.to_timestamp(shows).ok()?;
         let guess = as_utc.as_second() - i64::from(zone.to_offset(as_utc).seconds());

@@ -75,6 +75,7 @@ pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod proxy;
+pub mod quota;
 pub mod random;
 pub mod read_ahead;
 pub mod scheduler;

@@ -168,11 +168,12 @@ spec:
 #[test]
 fn what_is_not_carried_out_is_said_everywhere_and_refused_with_strict() {
     let dir = scratch("gaps");
-    let file = dir.join("quota.yaml");
-    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q}\nspec: {hard: {pods: 1}}\n";
-    std::fs::write(&file, quota).expect("it can be written");
+    let file = dir.join("policy.yaml");
+    let policy =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}}\n";
+    std::fs::write(&file, policy).expect("it can be written");
     let path = file.to_string_lossy();
-    let warning = "ResourceQuota default/q: kind: stored, but quotas are not enforced yet";
+    let warning = "NetworkPolicy default/p: kind: stored, but network policies are not simulated yet";
     let output = skeg(&["sim", "run", &path]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains(&format!("warning: {warning}")), "{}", stderr(&output));

@@ -1,7 +1,8 @@
 //! Golden scenarios: each controller's story, told by the Events that a run records and by what comes and goes.
 //!
-//! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, made anew with `UPDATE_GOLDEN=1`. A story has a line
-//! for each Event about an object of the kinds that it is about, with virtual seconds, and ends with what is left of them.
+//! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, made anew with `UPDATE_GOLDEN=1`. A story has a
+//! line for each Event about an object of the kinds that it is about, with virtual seconds, and ends with what is left
+//! of them.
 
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,11 @@ fn check(name: &str, kinds: &'static [&'static str]) {
     }
     let expect = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(story, expect, "{name}: if this is right, UPDATE_GOLDEN=1 writes it down");
+}
+
+#[test]
+fn quota() {
+    check("quota", &["Deployment", "ReplicaSet", "ResourceQuota"]);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Admission, defaulting and validation of written objects.
 //!
 //! The plug-ins are those that Kubernetes enables by default and that this build has a use for: NamespaceLifecycle (see
-//! `namespace`), ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, RuntimeClass (see
-//! `runtime_class`), PodSecurity (see `pod_security`).
+//! `namespace`), LimitRanger (see `limit_ranger`), ServiceAccount, Priority, DefaultTolerationSeconds,
+//! TaintNodesByCondition, RuntimeClass (see `runtime_class`), PodSecurity (see `pod_security`), ResourceQuota (see
+//! `quota`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use serde_json::Value;
 
+use super::limit_ranger;
 use super::pod_security;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
@@ -34,10 +36,13 @@ struct Prepared {
     /// The spec after defaulting, admission and validation.
     spec: Rc<BoundPodSpec>,
     status: Summarized<PodStatus>,
+    /// LimitRanger's annotation.
+    limited: Option<String>,
     account: ObjectKey,
     account_rv: Revision,
-    /// Revision of the last change of a PriorityClass and of a RuntimeClass when the spec was prepared.
-    decided_by: [Revision; 2],
+    /// Revision of the last change of a PriorityClass, of a RuntimeClass and of a LimitRange when the spec was
+    /// prepared.
+    decided_by: [Revision; 3],
 }
 
 /// Cache of prepared pod specs: pods of one template are prepared once and share the result, whichever client created
@@ -106,7 +111,11 @@ impl Deciding<'_> {
         if let Object::Namespace(namespace) = object {
             errors.extend(pod_security::wrong_labels(namespace.meta.labels.as_ref()));
         }
-        refuse(object, &errors).map_err(Decision::refuse)
+        refuse(object, &errors).map_err(Decision::refuse)?;
+        match object {
+            Object::Dynamic(claim) if claim.kind == Kind::PERSISTENT_VOLUME_CLAIM => self.limit_claim(write, claim),
+            _ => Ok(()),
+        }
     }
 
     /// Defaults and validates a changed object.
@@ -148,6 +157,7 @@ impl Deciding<'_> {
         apply_defaults(&mut object);
         let Object::Pod(defaulted) = object else { unreachable!("defaults keep the kind") };
         *pod = defaulted;
+        self.limit_pod(write, pod)?;
         self.priority(write, pod)?;
         let with_account = self.config.service_accounts && !mirror;
         let account = if with_account { Some(self.service_account(write, pod)?) } else { None };
@@ -166,6 +176,7 @@ impl Deciding<'_> {
                 namespace: Rc::from(pod.namespace()),
                 spec: Rc::clone(&pod.spec),
                 status: pod.status.clone(),
+                limited: pod.meta.annotations.as_ref().and_then(|a| a.get(limit_ranger::SET)).cloned(),
                 account,
                 account_rv,
                 decided_by: self.deciding(),
@@ -188,11 +199,14 @@ impl Deciding<'_> {
             pod.spec = Rc::clone(&known.spec);
         }
         pod.status = known.status.clone();
+        if let Some(told) = known.limited.clone() {
+            pod.meta_mut().annotations.get_or_insert_default().insert(limit_ranger::SET.to_owned(), told);
+        }
         true
     }
 
-    fn deciding(&self) -> [Revision; 2] {
-        [Kind::PRIORITY_CLASS, Kind::RUNTIME_CLASS].map(|kind| self.cache.last_event(kind))
+    fn deciding(&self) -> [Revision; 3] {
+        [Kind::PRIORITY_CLASS, Kind::RUNTIME_CLASS, Kind::LIMIT_RANGE].map(|kind| self.cache.last_event(kind))
     }
 
     fn first_status(&self, pod: &mut Pod) {

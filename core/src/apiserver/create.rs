@@ -19,10 +19,14 @@ impl Deciding<'_> {
         if self.object(write, &key).is_some() {
             return self.name_taken(write, &key, object);
         }
-        let allocation = match self.allocate_addresses(write, &key, None, &mut object) {
+        let mut allocation = match self.allocate_addresses(write, &key, None, &mut object) {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
         };
+        match self.charge_quotas(write, None, &object) {
+            Ok(charges) => allocation.charges = charges,
+            Err(decision) => return decision,
+        }
         let commit = Commit::create(&key, object);
         self.finish_commit(commit, key.kind, allocation)
     }

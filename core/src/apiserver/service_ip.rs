@@ -21,6 +21,18 @@ const MARK: &str = "service-allocations";
 pub(super) struct Allocation {
     /// Revision of the mark at which the allocation was decided; `None` if nothing was allocated.
     by: Option<Revision>,
+    /// What is charged to quotas.
+    pub(super) charges: Vec<Charge>,
+}
+
+/// A ResourceQuota that counts what is written.
+#[derive(Debug)]
+pub(super) struct Charge {
+    pub(super) key: StoreKey,
+    /// The revision by which it was decided.
+    pub(super) rv: Revision,
+    /// As it is to be.
+    pub(super) quota: Object,
 }
 
 impl Allocation {
@@ -30,6 +42,10 @@ impl Allocation {
             let key = StoreKey::Private(Rc::from(MARK));
             commit.txn.compare.push(Compare::ModRevision(key.clone(), revision));
             commit.txn.success.push(Op::Put { key, value: Stored::mark(""), lease: None });
+        }
+        for Charge { key, rv, quota } in self.charges {
+            commit.txn.compare.push(Compare::ModRevision(key.clone(), rv));
+            commit.txn.success.push(Op::Put { key, value: Stored::Object(quota), lease: None });
         }
         commit
     }
@@ -61,7 +77,7 @@ impl Deciding<'_> {
         }
         let ip = self.allocate_ip(write, key, old, service)?;
         let ports = self.allocate_ports(write, key, old, service)?;
-        Ok(Allocation { by: (ip || ports).then_some(by) })
+        Ok(Allocation { by: (ip || ports).then_some(by), charges: Vec::new() })
     }
 
     fn allocate_ip(

@@ -154,10 +154,14 @@ impl Deciding<'_> {
             return decision;
         }
         self.track(write, Some(current), &mut new, subresource, &current.info().version);
-        let allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
+        let mut allocation = match self.allocate_addresses(write, key, Some(current), &mut new) {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
         };
+        match self.charge_quotas(write, Some(current), &new) {
+            Ok(charges) => allocation.charges = charges,
+            Err(decision) => return decision,
+        }
         self.store_change(key, current, new, allocation)
     }
 

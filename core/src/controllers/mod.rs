@@ -30,6 +30,7 @@ mod plan;
 mod pod_control;
 mod pod_gc;
 pub mod replica_set;
+mod resource_quota;
 pub mod rolling_update;
 mod runner;
 mod service_account;
@@ -61,6 +62,7 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());
     all.push(Box::new(cron_job::CronJobController));
+    all.push(Box::<resource_quota::ResourceQuotaController>::default());
     all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
     all
 }

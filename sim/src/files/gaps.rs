@@ -65,8 +65,6 @@ const GAPS: &[Gap] = &[
     kind(Kind::STORAGE_CLASS, "volumes are not simulated yet"),
     kind(Kind::NETWORK_POLICY, "network policies are not simulated yet"),
     kind(Kind::INGRESS, "ingress is not simulated yet"),
-    kind(Kind::RESOURCE_QUOTA, "quotas are not enforced yet"),
-    kind(Kind::LIMIT_RANGE, "limit ranges are not enforced yet"),
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),
     kind(Kind::MUTATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
     kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
@@ -271,8 +269,9 @@ mod tests {
                 "Deployment d/web: spec.template.spec.volumes[1].persistentVolumeClaim: claims are not",
             ],
         );
-        let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"}});
-        check(&[object(quota)], &["ResourceQuota d/q: kind: stored, but quotas are not enforced yet"]);
+        let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "p", "namespace": "d"}});
+        check(&[object(policy)], &["NetworkPolicy d/p: kind: stored, but network policies are not simulated yet"]);
         check(&[deployment("plain", json!({"affinity": {}, "volumes": []}))], &[]);
     }
 

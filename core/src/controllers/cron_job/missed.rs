@@ -1,6 +1,7 @@
 //! Which time of a schedule is due, and how many have been missed.
 //!
-//! Source: `mostRecentScheduleTime`, `nextScheduleTime`, `nextScheduleTimeDuration` of `pkg/controller/cronjob/utils.go`.
+//! Source: `mostRecentScheduleTime`, `nextScheduleTime`, `nextScheduleTimeDuration` of
+//! `pkg/controller/cronjob/utils.go`.
 
 use jiff::tz::TimeZone;
 

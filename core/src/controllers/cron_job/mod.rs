@@ -1,7 +1,7 @@
 //! The CronJob controller: a Job at each time of a schedule.
 //!
-//! What comes in: a CronJob and its Jobs. What goes out: Jobs to create and delete, a status. What never happens: two Jobs
-//! for one time (a Job's name says its minute), or, where that is forbidden, a Job beside one that has not ended.
+//! What comes in: a CronJob and its Jobs. What goes out: Jobs to create and delete, a status. What never happens: two
+//! Jobs for one time (a Job's name says its minute), or, where that is forbidden, a Job beside one that has not ended.
 //!
 //! A Job that has been created is noted in the status once the view shows it; until then the runner leaves the key
 //! alone. So a Job whose creator died before it could note it is noted by the next one.
