@@ -7,10 +7,9 @@ use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
 use skeg_core::Wall;
 use skeg_core::cron::{self, Schedule};
 use skeg_core::object::{
-    ContainerState, CronJob, DaemonSet, Job, Kind, Milli, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet,
-    Text, controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_phase,
+    ContainerState, CronJob, DaemonSet, Job, Kind, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet, Text,
+    controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_phase,
 };
-use skeg_core::quota::{self, Quota};
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 
@@ -100,7 +99,7 @@ fn look(world: &World, only_whether: bool) -> Unconverged {
     if !found.is_enough() {
         cron_jobs_unconverged(world, &mut found);
     }
-    for check in [namespaces_unconverged, pods_unconverged, quotas_unconverged] {
+    for check in [namespaces_unconverged, pods_unconverged] {
         if !found.is_enough() {
             check(store, &mut found);
         }
@@ -452,40 +451,6 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
             found.add_object(object, || why);
         }
     }
-}
-
-/// Quotas whose status does not say what is used: the sum of what lives.
-fn quotas_unconverged(store: &MemoryStore, found: &mut Unconverged) {
-    for object in objects(store, Kind::RESOURCE_QUOTA) {
-        let Object::Dynamic(dynamic) = object else { continue };
-        let quota = Quota::read(dynamic);
-        if quota.hard != quota.declared {
-            found.add_object(object, || "its limits do not hold yet".to_owned());
-            continue;
-        }
-        let Some(name) = quota.used.keys().find(|name| quota.used[*name].amount != live(store, object, &quota, name))
-        else {
-            continue;
-        };
-        let live = live(store, object, &quota, name);
-        let said = quota.used[name].amount;
-        found.add_object(object, || {
-            format!("it says that {} {name} are used: {}", said.to_decimal(), live.to_decimal())
-        });
-    }
-}
-
-/// How much of what a quota counts is used by what lives.
-fn live(store: &MemoryStore, object: &Object, quota: &Quota, name: &str) -> Milli {
-    let mut sum = Milli::ZERO;
-    for kind in Kind::all_stored().filter(|kind| quota::is_counted(*kind, kind.row(), name)) {
-        for one in objects(store, kind).filter(|o| o.namespace() == object.namespace() && quota.covers(o)) {
-            // One that is long overdue to be gone is gone soon.
-            let used = quota::usage(one, Wall(i64::MIN / 2));
-            sum.0 += used.get(name).map_or(0, |count| count.amount.0);
-        }
-    }
-    sum
 }
 
 /// Whether it is a CronJob's Job, or the pod of one: those come and go.

@@ -18,6 +18,7 @@ mod leaders;
 mod names;
 mod owners;
 mod proxies;
+mod quotas;
 pub mod reading;
 mod replicas;
 mod scheduler;
@@ -98,6 +99,8 @@ invariants! {
     EndpointsAtRest "endpoints-at-rest"
     /// At the end every node's service table is what follows from the store; a cluster IP leads to the ready pods.
     ProxiesAtRest "proxies-at-rest"
+    /// At the end the status of a ResourceQuota says that as much is used as there is.
+    QuotasAtRest "quotas-at-rest"
     /// At the end the DNS answers each Service's name with its cluster IP, or its ready pods where it is headless.
     NamesAtRest "names-at-rest"
     /// At the end the declared state is reached, and kept.
@@ -247,5 +250,6 @@ pub fn unsettled(world: &World) -> Option<(Invariant, String)> {
     let endpoints = endpoints::at_rest(&world.store).map(|what| (Invariant::EndpointsAtRest, what));
     let tables = || proxies::at_rest(world).map(|what| (Invariant::ProxiesAtRest, what));
     let names = || names::at_rest(world).map(|what| (Invariant::NamesAtRest, what));
-    endpoints.or_else(tables).or_else(names)
+    let quotas = || quotas::at_rest(&world.store).map(|what| (Invariant::QuotasAtRest, what));
+    endpoints.or_else(tables).or_else(names).or_else(quotas)
 }

@@ -38,6 +38,7 @@ fn settled() -> World {
             "metadata": {"name": name, "namespace": "default", "labels": app}, "spec": spec}))
     };
     let containers = json!([{"name": "c", "image": "i"}]);
+    let hard = json!({"pods": "10", "services": "10", "count/deployments.apps": "2"});
     let objects = vec![
         service("web", json!({"selector": app, "ports": [{"port": 80}]})),
         service("each", json!({"clusterIP": "None", "selector": app, "ports": [{"port": 80}]})),
@@ -45,6 +46,8 @@ fn settled() -> World {
         service("named", json!({"selector": app, "ports": [{"port": 80, "targetPort": "http"}]})),
         service("other", json!({"type": "ExternalName", "externalName": "example.com", "selector": app})),
         service("all", json!({"publishNotReadyAddresses": true, "selector": app, "ports": [{"port": 80}]})),
+        object(json!({"apiVersion": "v1", "kind": "ResourceQuota",
+            "metadata": {"name": "quota", "namespace": "default"}, "spec": {"hard": hard}})),
         web,
         pod("never", json!({"restartPolicy": "Never", "containers": containers})),
         pod(
@@ -200,6 +203,15 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::NamesAtRest, |w| drop(w.zones[0].remove("each.default.svc.cluster.local"))),
     (Invariant::NamesAtRest, |w| w.zones[1].clear()),
+    (Invariant::QuotasAtRest, |w| {
+        w.stop("controller-manager");
+        w.tamper(&key(Kind::RESOURCE_QUOTA, "quota"), |quota| {
+            let Object::Dynamic(quota) = quota else { panic!("a ResourceQuota") };
+            let mut status = quota.status.as_deref().cloned().expect("its controller has counted");
+            status["used"]["pods"] = json!("1");
+            quota.status = Some(Rc::new(status));
+        });
+    }),
 ];
 
 fn bind(world: &mut World, pod: &str, node: &str) {

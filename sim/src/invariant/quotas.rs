@@ -1,0 +1,74 @@
+//! `quotas-at-rest`: a ResourceQuota's status says that as much is used as there is.
+//!
+//! Looked at are quotas without scopes, and of what they count: objects, pods that have not ended, and what the
+//! containers of these request. A quota that some pod makes harder to reckon (sidecars, overhead, requests of the pod
+//! as a whole) is left out.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use skeg_core::object::{Kind, Milli, Object, Pod};
+use skeg_core::store::MemoryStore;
+
+use super::reading::phase;
+use crate::converge::objects;
+
+/// The first quota whose status is not the sum of what there is, in words.
+pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
+    objects(store, Kind::RESOURCE_QUOTA).find_map(|object| {
+        let value = object.to_json();
+        if !value["spec"]["scopes"].is_null() || !value["spec"]["scopeSelector"].is_null() {
+            return None;
+        }
+        let key = object.key();
+        if value["status"]["hard"] != value["spec"]["hard"] {
+            return Some(format!("{key}: the limits of its spec are not those of its status"));
+        }
+        value["status"]["used"].as_object().into_iter().flatten().find_map(|(name, said)| {
+            let said = said.as_str().and_then(|q| Milli::parse(q).ok())?;
+            let live = live(store, object.namespace(), name)?;
+            let (said_text, live_text) = (said.to_decimal(), live.to_decimal());
+            (said != live).then(|| format!("{key}: {said_text} {name} are said to be used, and there are {live_text}"))
+        })
+    })
+}
+
+fn live(store: &MemoryStore, namespace: &str, name: &str) -> Option<Milli> {
+    let here = |kind: Kind| objects(store, kind).filter(|o| o.namespace() == namespace);
+    if let Some(resource) = name.strip_prefix("count/") {
+        let kind = Kind::all_stored().find(|kind| kind.row().qualified() == resource)?;
+        return Some(Milli::units(here(kind).count() as i64));
+    }
+    let pods = || here(Kind::POD).filter_map(running);
+    match name {
+        "pods" => Some(Milli::units(pods().count() as i64)),
+        "services" => Some(Milli::units(here(Kind::SERVICE).count() as i64)),
+        "configmaps" => Some(Milli::units(here(Kind::CONFIG_MAP).count() as i64)),
+        "secrets" => Some(Milli::units(here(Kind::SECRET).count() as i64)),
+        _ => {
+            let resource = name.strip_prefix("requests.").unwrap_or(name);
+            let is_plain = matches!(resource, "cpu" | "memory" | "ephemeral-storage");
+            let asked: Option<Vec<i128>> =
+                pods().filter(|_| is_plain).map(|pod| requested(&pod.spec, resource)).collect();
+            is_plain.then(|| asked.map(|asked| Milli(asked.iter().sum())))?
+        }
+    }
+}
+
+/// The pod, if it has not ended.
+fn running(object: &Object) -> Option<&Pod> {
+    let Object::Pod(pod) = object else { return None };
+    (!matches!(phase(pod), "Succeeded" | "Failed")).then_some(pod)
+}
+
+/// What a pod requests of a resource, in thousandths; `None` if it is more than a sum of its containers.
+fn requested(spec: &PodSpec, resource: &str) -> Option<i128> {
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    if spec.overhead.is_some() || spec.resources.is_some() || init.iter().any(|c| c.restart_policy.is_some()) {
+        return None;
+    }
+    let of = |c: &Container| {
+        let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+        requests.and_then(|r| r.get(resource)).map_or(0, |q| Milli::of(q).0)
+    };
+    let peak = init.iter().map(of).max().unwrap_or(0);
+    Some(spec.containers.iter().map(of).sum::<i128>().max(peak))
+}
