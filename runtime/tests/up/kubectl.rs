@@ -148,6 +148,10 @@ fn a_day_with_kubectl() {
     std::fs::create_dir_all(&cache).expect("it can be made");
     let kubectl = Kubectl { binary, cluster: &cluster, cache };
 
+    // `kubectl wait --all` waits for the nodes that there are: agents register theirs a moment after the server is up.
+    cluster.wait_for("three nodes have registered", || {
+        cluster.get("/api/v1/nodes").json()["items"].as_array().is_some_and(|nodes| nodes.len() == 3)
+    });
     kubectl.check("wait --for=condition=Ready nodes --all --timeout=60s", &["node/node-0 condition met"]);
     kubectl.check("get nodes -o wide", &["NAME", "INTERNAL-IP", "Ready", "v1.36"]);
     kubectl.check("version", &["Server Version: v1.36.0"]);
