@@ -379,12 +379,14 @@ mod tests {
             journal::begin(&mut journal);
             let (mut leases, mut taken_at, mut last) = (Vec::new(), Revision(1), journal.len());
             let mut before = state(store.memory(), taken_at);
+            let mut revoked = false;
             for act in &acts {
                 if let Act::Snapshot = act {
                     snapshot = Some(store.snapshot().flatten().collect::<Vec<u8>>());
                     taken_at = store.memory().revision();
                 } else if let Some(request) = request(act, store.memory(), &leases) {
                     (before, last) = (state(store.memory(), taken_at), journal.len());
+                    revoked = matches!(act, Act::Revoke(_));
                     told(&mut store, request, &mut journal);
                     let granted = store.memory().just_leased().iter().filter(|(_, ttl)| ttl.is_some());
                     leases.extend(granted.map(|(id, _)| *id));
@@ -401,7 +403,6 @@ mod tests {
             let recovered = recover(&journal[..cut]).unwrap();
             let got = state(recovered.store.memory(), taken_at);
             let steps = [before, state(store.memory(), taken_at)];
-            let revoked = matches!(acts.last(), Some(Act::Revoke(_)));
             prop_assert!(steps.contains(&got) || revoked, "{got}");
             prop_assert_eq!(recovered.tail == Tail::Clean, recovered.end == cut);
         }
