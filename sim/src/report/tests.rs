@@ -40,7 +40,7 @@ fn outcome() -> Outcome {
         converged: false,
         not_converged: vec![NotConverged { what: "Deployment shop/api".to_owned(), why: "11 of 12 ready".to_owned() }],
         not_converged_total: 3,
-        warnings: vec!["ResourceQuota shop/q: kind: stored, but quotas are not enforced yet".to_owned()],
+        warnings: vec!["Ingress shop/i: kind: stored, but ingress is not simulated yet".to_owned()],
         invariants: vec![
             InvariantResult { name: "node-capacity".to_owned(), broken: false, details: Vec::new() },
             InvariantResult {
