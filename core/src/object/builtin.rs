@@ -1,12 +1,12 @@
-//! The built-in kinds: every resource that Kubernetes 1.36 serves by default, in the version in which it is held.
+//! The built-in kinds: every resource that Kubernetes 1.36 serves by default, in the version in which Skeg holds it.
 //!
-//! A new row goes to the end: the number of a kind gives the order of its objects' keys.
+//! A new row must go to the end: a kind's number is its row, and determines the order of its objects' keys.
 
 use std::borrow::Cow;
 
 use super::kind::{Kind, KindInfo, Verbs};
 
-/// Whether a name is among these; by hand, since the table is made while the program is compiled.
+/// Whether `names` contains `name`. A hand-written loop, since the table is built at compile time.
 const fn contains(names: &[&str], name: &str) -> bool {
     let mut index = 0;
     while index < names.len() {
@@ -29,7 +29,7 @@ macro_rules! kinds {
     ($($konst:ident $kind:literal $plural:literal $group:literal $version:literal $scope:ident $verbs:ident
        [$($short:literal)*] [$($category:literal)*] [$($sub:literal)*] $gen:ident $on_update:ident
        $([$($field:literal)*])?;)*) => {
-        /// Every built-in kind, in the order of their numbers.
+        /// Every built-in kind, in order of number.
         pub(super) static TABLE: &[KindInfo] = &[$(KindInfo {
             group: Cow::Borrowed($group),
             version: Cow::Borrowed($version),
@@ -63,7 +63,7 @@ macro_rules! kinds {
     (@scope cluster) => { false };
     (@gen counted) => { true };
     (@gen plain) => { false };
-    // What an update may leave out: the revision (`any`), and that the object exists (`creates`); or neither.
+    // What an update may omit: `any` lets it omit the revision, `creates` lets it name an object that does not exist.
     (@creates creates) => { true };
     (@creates any) => { false };
     (@creates based) => { false };

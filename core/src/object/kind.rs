@@ -1,9 +1,9 @@
-//! Kinds: a small number for each resource, and what is known of it.
+//! Kinds: a small number for each resource, and its description ([`KindInfo`]).
 //!
-//! A kind stands for a *resource*: what is stored once, in whatever versions it is served. Built-in kinds are the rows
-//! of [`builtin`](super::builtin); custom ones are numbered by [`Kinds`](super::Kinds) as they come, after the last
-//! row. Discovery, paths, RESTMapping, validation of scope, `kubectl get` short names and the store's keys all derive
-//! from what is known of a kind.
+//! A kind stands for a *resource*: something that is stored once, whatever versions serve it. Built-in kinds are the
+//! rows of [`builtin`](super::builtin). [`Kinds`](super::Kinds) numbers custom kinds after them, in the order in which
+//! they are registered. Discovery, URL paths, RESTMapping, validation of scope, `kubectl get` short names and the
+//! store's keys all derive from the `KindInfo`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,28 +12,28 @@ use std::rc::Rc;
 
 use super::builtin::TABLE;
 
-/// A kind of object: a number. `Copy`, small, and ordered as the table is; custom kinds come after it.
+/// A kind of object, as a small number. Built-in kinds are numbered in the order of the table; custom kinds follow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind(pub u16);
 
-/// Words that are part of the program, or that came with a definition.
+/// A list of words: static for built-in kinds, owned if it came from a CustomResourceDefinition.
 pub type Words = Cow<'static, [Cow<'static, str>]>;
 
-/// What the API server does with objects of a kind.
+/// The verbs that the API server supports for a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbs {
     /// Everything: create, delete, deletecollection, get, list, patch, update, watch.
     All,
-    /// Everything but deletecollection.
+    /// All but deletecollection.
     Single,
-    /// Only asked, never stored: create.
+    /// Create only: for review requests that are answered and never stored.
     Create,
-    /// Only shown, never stored: get, list.
+    /// Get and list only: for objects that are computed and never stored.
     Read,
 }
 
 impl Verbs {
-    /// Their names, as discovery gives them.
+    /// The verbs' names, as discovery lists them.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Verbs::All => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
@@ -43,13 +43,13 @@ impl Verbs {
         }
     }
 
-    /// Whether objects are stored: they can be read, written, watched and collected.
+    /// Whether objects of this kind are stored, so that they can be read, written, watched and garbage-collected.
     pub fn stored(self) -> bool {
         matches!(self, Verbs::All | Verbs::Single)
     }
 }
 
-/// A group and version in which a resource is served beside the first.
+/// An additional group and version in which a resource is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupVersion {
     /// API group; empty for the core group.
@@ -58,12 +58,12 @@ pub struct GroupVersion {
     pub version: Cow<'static, str>,
 }
 
-/// What is known of a kind.
+/// The description of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindInfo {
     /// API group; empty for the core group.
     pub group: Cow<'static, str>,
-    /// Version within the group: the one in which objects are held.
+    /// Version within the group in which Skeg holds the objects.
     pub version: Cow<'static, str>,
     /// Other groups and versions in which the same objects are served.
     pub also: Cow<'static, [GroupVersion]>,
@@ -71,45 +71,45 @@ pub struct KindInfo {
     pub kind: Cow<'static, str>,
     /// Plural resource name as in paths: `pods`.
     pub plural: Cow<'static, str>,
-    /// Singular resource name; empty where it is the kind in lower case.
+    /// Singular resource name; empty if it is the kind in lower case.
     pub singular: Cow<'static, str>,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// `kubectl`'s short names.
     pub short_names: Words,
-    /// Groups of resources that `kubectl` knows: `all`.
+    /// Categories, for example `all` in `kubectl get all`.
     pub categories: Words,
-    /// Subresources that may be addressed.
+    /// Names of the subresources that are served.
     pub subresources: Words,
-    /// Fields that may be selected on, beside those of the metadata (upstream's field label conversion functions).
+    /// Fields that field selectors may use, beside those of the metadata (upstream's field label conversion functions).
     pub selectable: Words,
-    /// What may be done with objects.
+    /// The supported verbs.
     pub verbs: Verbs,
-    /// Whether the status is written apart from the rest, through a subresource of its own.
+    /// Whether the status can be written only through the status subresource.
     pub has_status: bool,
     /// Whether `metadata.generation` counts changes of the spec.
     pub has_generation: bool,
     /// Whether an update of an object that does not exist creates it (`AllowCreateOnUpdate`).
     pub create_on_update: bool,
-    /// Whether an update may leave out the revision that it is based on (`AllowUnconditionalUpdate`).
+    /// Whether an update may omit `resourceVersion` (`AllowUnconditionalUpdate`).
     pub unconditional_update: bool,
 }
 
-/// A subresource, as discovery tells of it.
+/// A subresource, as discovery describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubresourceInfo {
-    /// API group of its bodies; empty for the core group.
+    /// API group of its request and response bodies; empty for the core group.
     pub group: Cow<'static, str>,
     /// Version of its bodies.
     pub version: Cow<'static, str>,
     /// Kind of its bodies: `Scale`.
     pub kind: Cow<'static, str>,
-    /// What may be done with it.
+    /// The supported verbs.
     pub verbs: &'static [&'static str],
 }
 
 impl KindInfo {
-    /// A custom kind before anything is known of it.
+    /// A custom kind of which nothing is known yet: its names are empty, all other fields have their defaults.
     pub fn custom() -> KindInfo {
         KindInfo {
             group: "".into(),
@@ -141,17 +141,17 @@ impl KindInfo {
         if self.singular.is_empty() { self.kind.to_lowercase() } else { self.singular.to_string() }
     }
 
-    /// `pods` or `deployments.apps`: the qualified resource of error messages.
+    /// The qualified resource as error messages show it: `pods` or `deployments.apps`.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// `Pod` or `Deployment.apps`: the qualified kind of error messages.
+    /// The qualified kind as error messages show it: `Pod` or `Deployment.apps`.
     pub fn qualified_kind(&self) -> String {
         if self.group.is_empty() { self.kind.to_string() } else { format!("{}.{}", self.kind, self.group) }
     }
 
-    /// Whether a subresource may be addressed.
+    /// Whether the kind has a subresource of this name.
     pub fn has_subresource(&self, name: &str) -> bool {
         self.subresources.iter().any(|known| known == name)
     }
@@ -162,7 +162,7 @@ impl KindInfo {
             || self.also.iter().any(|gv| gv.group == group && gv.version == version)
     }
 
-    /// What discovery tells of a subresource; `None` if there is none of that name.
+    /// The description of a subresource for discovery; `None` if the kind has none of that name.
     pub fn subresource(&self, name: &str) -> Option<SubresourceInfo> {
         const CHANGE: &[&str] = &["get", "patch", "update"];
         const OPEN: &[&str] = &["create", "get"];
@@ -203,18 +203,18 @@ fn join(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-/// What is known of a kind, held for as long as it is needed: a row of the table, or a custom kind's, shared.
+/// An owning reference to a [`KindInfo`].
 #[derive(Clone)]
 pub enum KindRef {
-    /// A row of the table.
+    /// A row of the built-in table.
     BuiltIn(&'static KindInfo),
-    /// A custom kind.
+    /// A custom kind; the description is shared.
     Custom(Rc<KindInfo>),
 }
 
 impl KindRef {
-    /// The same kind as a stored object was written: of a custom one the definition may not have been heard of yet, or
-    /// may store another version by now.
+    /// This kind with the version and kind name that a stored object was written with. They can differ for a custom
+    /// kind: its definition may not have been seen yet, or may name another storage version by now.
     pub(super) fn written_as(self, api_version: &str, kind: &str) -> KindRef {
         match (&self, api_version.split_once('/')) {
             (KindRef::Custom(info), Some((group, version))) if info.group == group => {
@@ -228,7 +228,8 @@ impl KindRef {
         }
     }
 
-    /// The same kind in another of its versions, as an object that is written in that one says.
+    /// This kind in another of its served versions, for an object that is written in that version. Unchanged if the
+    /// version is not served.
     pub fn in_version(self, version: &str) -> KindRef {
         match &self {
             KindRef::Custom(info) if info.version != version && info.is_served_in(&info.group, version) => {
@@ -267,33 +268,33 @@ impl Kind {
         Kind::all().filter(|kind| kind.row().verbs.stored())
     }
 
-    /// The row of a built-in kind; `None` for a custom one, of which [`Kinds`](super::Kinds) knows.
+    /// The row of a built-in kind; `None` for a custom kind, whose description is in [`Kinds`](super::Kinds).
     pub fn built_in(self) -> Option<&'static KindInfo> {
         TABLE.get(usize::from(self.0))
     }
 
-    /// The row of a kind that is known to be built in. Panics for a custom one.
+    /// The row of a built-in kind. Panics for a custom kind.
     pub fn row(self) -> &'static KindInfo {
         self.built_in().expect("a kind of the table")
     }
 
-    /// The custom kind of this number, counted from zero.
+    /// The custom kind with this index, counted from zero.
     pub(super) fn custom(number: usize) -> Kind {
         Kind(u16::try_from(TABLE.len() + number).expect("fewer than 65,000 kinds"))
     }
 
-    /// The number of a custom kind, counted from zero; `None` for a built-in one.
+    /// The index of a custom kind, counted from zero; `None` for a built-in kind.
     pub(super) fn custom_number(self) -> Option<usize> {
         usize::from(self.0).checked_sub(TABLE.len())
     }
 
-    /// Finds a built-in kind by `apiVersion` and `kind` as a manifest gives them.
+    /// Finds a built-in kind by a manifest's `apiVersion` and `kind`.
     pub fn by_api_version(api_version: &str, kind: &str) -> Option<Kind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         Kind::all().find(|k| k.row().kind == kind && k.row().is_served_in(group, version))
     }
 
-    /// Finds a built-in kind by group and plural resource name as a path gives them.
+    /// Finds a built-in kind by the group and plural resource name of a URL path.
     pub fn by_resource(group: &str, plural: &str) -> Option<Kind> {
         Kind::all().find(|k| {
             let row = k.row();
@@ -301,13 +302,12 @@ impl Kind {
         })
     }
 
-    /// Finds a built-in kind by group, version and plural resource name as a path gives them.
+    /// Finds a built-in kind by the group, version and plural resource name of a URL path.
     pub fn by_path(group: &str, version: &str, plural: &str) -> Option<Kind> {
         Kind::all().find(|k| k.row().plural == plural && k.row().is_served_in(group, version))
     }
 
-    /// Finds a built-in kind as a person names it on a command line: plural, singular or short name, with or without
-    /// group.
+    /// Finds a built-in kind by a name given on a command line: plural, singular or short name, with or without group.
     pub fn by_alias(alias: &str) -> Option<Kind> {
         let lower = alias.to_lowercase();
         let (name, group) = match lower.split_once('.') {
@@ -322,12 +322,12 @@ impl Kind {
     }
 }
 
-/// Its name as in manifests.
+/// Shows the kind's name as in manifests.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.custom_number() {
             None => f.write_str(&self.row().kind),
-            // Its name is known to the registry and to its objects; this is for traces of where neither is at hand.
+            // The name of a custom kind is in the registry, which is not at hand here. This form is only for traces.
             Some(number) => write!(f, "custom-kind-{number}"),
         }
     }

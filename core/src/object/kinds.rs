@@ -1,23 +1,22 @@
-//! The registry of kinds: which numbers custom kinds have, and what is known of every kind.
+//! The registry of kinds: the numbers of custom kinds, and the description of every kind.
 //!
-//! There is one for each world of the simulator and for each process that serves: numbers enter the order of keys, so
-//! two worlds of one program must not number each other's kinds. It only ever grows. That a kind is *known* here does
-//! not say that it is *served*: that each API server knows for itself, by the CustomResourceDefinitions that it has
-//! seen.
+//! Each simulated world and each serving process has its own registry. Kind numbers determine the order of keys, so two
+//! worlds in one program must not affect each other's numbering. The registry only grows. A kind that is *known* here
+//! is not necessarily *served*: each API server decides that from the CustomResourceDefinitions that it has seen.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::kind::{Kind, KindInfo, KindRef};
 
-/// The kinds that a world knows. A clone is a handle of the same registry.
+/// The kinds that a world knows. A clone is a handle to the same registry.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
     custom: Rc<RefCell<Vec<Rc<KindInfo>>>>,
 }
 
 impl Kinds {
-    /// What is known of a kind. Panics for a custom kind of another registry, which is a mistake of the program.
+    /// The description of a kind. Panics for a custom kind of another registry, which is a bug in the caller.
     pub fn info(&self, kind: Kind) -> KindRef {
         match kind.custom_number() {
             None => KindRef::BuiltIn(kind.row()),
@@ -29,8 +28,8 @@ impl Kinds {
         }
     }
 
-    /// Notes what is known of a custom kind; answers its number. A resource is known by its group, plural name and
-    /// scope, and keeps its number whatever else becomes of it.
+    /// Registers a custom kind, or updates its description, and returns its number. Group, plural name and scope
+    /// identify a resource; it keeps its number whatever else of it changes.
     pub fn register(&self, info: KindInfo) -> Kind {
         let mut custom = self.custom.borrow_mut();
         let same = |known: &Rc<KindInfo>| {
@@ -50,8 +49,8 @@ impl Kinds {
         }
     }
 
-    /// The kind of a resource of this scope that a store has objects of; `None` for what can be no resource. A custom
-    /// one of which nothing has been heard yet gets its number, and its definition will say the rest.
+    /// The kind of a resource that has objects in a store. Registers a custom resource whose definition has not been
+    /// seen yet; the definition fills in the rest later. `None` if no resource can have this name.
     pub fn stored(&self, group: &str, plural: &str, namespaced: bool) -> Option<Kind> {
         let known = self
             .custom
@@ -60,28 +59,28 @@ impl Kinds {
             .position(|i| i.group == group && i.plural == plural && i.namespaced == namespaced);
         let (group_name, plural_name) = (group.to_owned().into(), plural.to_owned().into());
         let bare = || KindInfo { group: group_name, plural: plural_name, namespaced, ..KindInfo::custom() };
-        // The group of a definition is a domain.
+        // The group of a CustomResourceDefinition always contains a dot.
         let new = || group.contains('.').then(|| self.register(bare()));
         Kind::by_resource(group, plural).or(known.map(Kind::custom)).or_else(new)
     }
 
-    /// Every kind that is known: built-in ones, then custom ones in the order in which they came.
+    /// Every known kind: built-in kinds, then custom ones in order of registration.
     pub fn all(&self) -> impl Iterator<Item = Kind> + use<> {
         let custom = self.custom.borrow().len();
         Kind::all().chain((0..custom).map(Kind::custom))
     }
 
-    /// Every kind whose objects are stored.
+    /// Every known kind whose objects are stored.
     pub fn all_stored(&self) -> impl Iterator<Item = Kind> + use<'_> {
         self.all().filter(|kind| self.info(*kind).verbs.stored())
     }
 
     fn find(&self, fits: impl Fn(&KindInfo) -> bool) -> Option<Kind> {
-        // The newest first: where a resource came back in another scope, that is the one that stands.
+        // Newest first: if a definition was deleted and made again with another scope, the later kind is in use.
         self.custom.borrow().iter().rposition(|info| fits(info)).map(Kind::custom)
     }
 
-    /// Finds a kind by `apiVersion` and `kind` as a manifest gives them.
+    /// Finds a kind by a manifest's `apiVersion` and `kind`.
     pub fn by_api_version(&self, api_version: &str, kind: &str) -> Option<Kind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let custom = || self.find(|i| i.kind == kind && i.is_served_in(group, version));
@@ -93,7 +92,7 @@ impl Kinds {
         Kind::by_resource(group, plural).or_else(|| self.find(|i| i.plural == plural && i.group == group))
     }
 
-    /// Finds a kind by group, version and plural resource name as a path gives them.
+    /// Finds a kind by the group, version and plural resource name of a URL path.
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
         let custom = || self.find(|i| i.plural == plural && i.is_served_in(group, version));
         Kind::by_path(group, version, plural).or_else(custom)

@@ -1,13 +1,14 @@
-//! The object model: Kubernetes' types at every edge, shared parts inside.
+//! The object model: Kubernetes' own types at the edges of the system, reference-counted shared parts inside it.
 //!
-//! An object is held as [`Obj`]: its revision, and one pointer to metadata, spec and status, each a [`Part`] of its
-//! own, so that a change of a status copies one part, and passing an object on copies none. Beside them stands what is
-//! written anew all the time, a Lease's `renewTime`. The resource version is a number beside the metadata, never inside
-//! (`ObjectMeta::resource_version` is `None` here), so a write that changes only the revision shares everything.
-//! `creation_timestamp`, `uid` and the rest stay in the metadata.
+//! An object is held as an [`Obj`]: its revision and one pointer to its metadata, spec and status. Each of these is a
+//! separate [`Part`], so changing the status copies only that part, and passing an object on copies nothing. A field
+//! that is rewritten all the time (a Lease's `renewTime`) is stored directly in the `Obj`. The resource version is a
+//! number beside the metadata, never inside it (`ObjectMeta::resource_version` is always `None` here), so a write that
+//! changes only the revision shares everything else. `creation_timestamp`, `uid` and all other fields stay in the
+//! metadata.
 //!
-//! A kind without spec and status (ConfigMap, EndpointSlice, …) has its whole k8s-openapi type, with empty
-//! metadata, as its spec, and `()` as its status. Kinds that no machine of ours reads are [`Dynamic`].
+//! For a kind without spec and status (ConfigMap, EndpointSlice, …), the spec is the whole k8s-openapi type with empty
+//! metadata, and the status is `()`. Kinds that no state machine of Skeg reads are held as [`Dynamic`].
 
 #[macro_use]
 mod typed;
@@ -92,7 +93,7 @@ pub use strategy::{Replicas, lacks_node_port};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};
 
-/// A revision of the store, which is what `resourceVersion` shows. Zero: not stored.
+/// A revision of the store; clients see it as `resourceVersion`. Zero means that the object is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Revision(pub u64);
 
@@ -108,62 +109,63 @@ impl std::fmt::Display for Revision {
     }
 }
 
-/// A built-in kind that the machines read as a type.
+/// A built-in kind with a typed form: one whose fields Skeg's state machines read.
 pub trait Resource: Sized + 'static {
-    /// Its row in the registry.
+    /// The kind's number in the registry.
     const KIND: Kind;
-    /// Its spec, as held inside.
+    /// The spec's type inside Skeg.
     type Spec: Clone + Default + PartialEq + std::fmt::Debug + Digest;
-    /// Its status, as held inside; `()` where there is none.
+    /// The status's type inside Skeg; `()` for a kind without status.
     type Status: Clone + Default + PartialEq + std::fmt::Debug + Digest;
-    /// How the spec is held.
+    /// How the spec is held: shared by reference count, or in place.
     type SpecPart: Part<Of = Self::Spec>;
-    /// How the status is held.
+    /// How the status is held: shared by reference count, or in place.
     type StatusPart: Part<Of = Self::Status>;
-    /// What of the spec is written anew all the time, and held apart from the rest; `()` where nothing is.
+    /// The part of the spec that is rewritten all the time and is therefore held apart from the rest; `()` if there is
+    /// none.
     type Renewal: Copy + Default + PartialEq + std::fmt::Debug + Serialize;
 
-    /// Takes a whole object apart.
+    /// Splits a whole k8s-openapi object into metadata, spec and status.
     fn split(self) -> (ObjectMeta, Self::Spec, Self::Status);
-    /// Puts a whole object together.
+    /// Builds a whole k8s-openapi object from its parts.
     fn join(meta: ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Self;
-    /// Takes what is held apart out of a whole spec.
+    /// Takes the [`Renewal`](Self::Renewal) out of a whole spec.
     fn take_renewal(_spec: &mut Self::Spec) -> Self::Renewal {
         Self::Renewal::default()
     }
-    /// Puts what is held apart into a whole object.
+    /// Writes the [`Renewal`](Self::Renewal) into a whole object.
     fn put_renewal(&mut self, _renewal: Self::Renewal) {}
-    /// The typed object within an [`Object`], if it is of this kind.
+    /// The typed object inside an [`Object`]; `None` if that is of another kind.
     fn from_object(object: &Object) -> Option<&Obj<Self>>;
-    /// The typed object within an [`Object`], for changing it.
+    /// The typed object inside an [`Object`], mutably; `None` if that is of another kind.
     fn from_object_mut(object: &mut Object) -> Option<&mut Obj<Self>>;
-    /// Wraps a typed object.
+    /// Wraps a typed object in an [`Object`].
     fn into_object(obj: Obj<Self>) -> Object;
 }
 
-/// A typed object in shared parts. A clone copies one counter.
+/// A typed object whose parts are shared. Cloning it only increments one reference count.
 ///
-/// Reads go through to the [`Parts`]. A write to a part copies what other holders share: the three pointers, and that
-/// part. The revision and the renewal are nobody else's: the store sets the one and a holder of a Lease the other for
-/// free.
+/// It dereferences to its [`Parts`]. Writing to a part copies what is shared with other holders: the struct of three
+/// pointers and that part. The revision and the renewal are never shared, so the store can set the revision, and the
+/// holder of a Lease the renewal, without copying anything.
 #[repr(C)]
 pub struct Obj<R: Resource> {
-    /// Revision of the last change; zero if not stored.
+    /// Revision of the last change; zero if the object is not stored.
     pub rv: Revision,
     parts: Rc<Parts<R>>,
-    /// What is held apart from the spec, since it is written anew all the time: a Lease's `renewTime`.
+    /// The field that is rewritten all the time, held apart from the spec: a Lease's `renewTime`.
     pub renewal: R::Renewal,
 }
 
-/// What an object is made of. Versions of an object share what did not change. Metadata come first in every kind, so
-/// that they are found without asking which kind it is.
+/// The parts of an object. Versions of an object share the parts that did not change. `meta` is the first field for
+/// every kind, so that the metadata can be found without looking at the kind.
 #[repr(C)]
 pub struct Parts<R: Resource> {
     /// Metadata, without the resource version.
     pub meta: Rc<Meta>,
-    /// What is wanted.
+    /// The desired state.
     pub spec: R::SpecPart,
-    /// What is.
+    /// The observed state.
     pub status: R::StatusPart,
 }
 
@@ -208,12 +210,12 @@ impl<R: Resource> PartialEq for Obj<R> {
 }
 
 impl<R: Resource> Obj<R> {
-    /// Builds one that is not stored yet.
+    /// Builds an object that is not stored yet.
     pub fn new(meta: ObjectMeta, spec: R::Spec, status: R::Status) -> Self {
         Obj::from_parts(Revision(0), meta, spec, status)
     }
 
-    /// From the whole k8s-openapi type; an error says that its resource version is none.
+    /// Converts from the whole k8s-openapi type. Fails if `resourceVersion` is not a number.
     pub fn from_whole(whole: R) -> Result<Self, FieldError> {
         let (mut meta, spec, status) = whole.split();
         shrink(&mut meta);
@@ -227,7 +229,8 @@ impl<R: Resource> Obj<R> {
         Obj { rv, parts: Rc::new(parts), renewal }
     }
 
-    /// As the whole k8s-openapi type, resource version included. Copies everything: for edges only.
+    /// Converts to the whole k8s-openapi type, including the resource version. Copies everything, so use it at the
+    /// edges only.
     pub fn to_whole(&self) -> R {
         let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
@@ -236,13 +239,15 @@ impl<R: Resource> Obj<R> {
         whole
     }
 
-    /// Whether they surely differ in revision and renewal at most.
+    /// `true` if both share the same parts, so that they can differ only in revision and renewal. `false` says nothing:
+    /// the contents may still be equal.
     #[inline(always)]
     pub fn shares_parts(&self, other: &Obj<R>) -> bool {
         Rc::ptr_eq(&self.parts, &other.parts)
     }
 
-    /// Holds what is equal to another version of this object as it is held there.
+    /// Replaces every part that equals the same part of `other` (another version of this object) by a shared pointer to
+    /// it.
     fn share(&mut self, other: &Obj<R>) {
         if self.shares_parts(other) {
             return;
@@ -264,13 +269,13 @@ impl<R: Resource> Obj<R> {
         }
     }
 
-    /// Reads what a copy, and its end, will touch.
+    /// Prefetches the memory that cloning and dropping this object will touch.
     #[inline]
     pub fn read_ahead(&self) {
         touch_shared(&self.parts);
     }
 
-    /// Name of the object.
+    /// The object's key: kind, namespace and name.
     pub fn key(&self) -> ObjectKey {
         self.meta.key(R::KIND).clone()
     }
@@ -290,28 +295,28 @@ impl<R: Resource> Obj<R> {
         self.meta.uid.as_deref().unwrap_or("")
     }
 
-    /// Metadata for writing (copied if shared).
+    /// Metadata for writing (copied first if shared).
     pub fn meta_mut(&mut self) -> &mut ObjectMeta {
         Rc::make_mut(&mut self.meta).edit()
     }
 
-    /// Spec for writing (copied if shared).
+    /// Spec for writing (copied first if shared).
     pub fn spec_mut(&mut self) -> &mut R::Spec {
         self.spec.make_mut()
     }
 
-    /// Status for writing (copied if shared).
+    /// Status for writing (copied first if shared).
     pub fn status_mut(&mut self) -> &mut R::Status {
         self.status.make_mut()
     }
 
-    /// Puts another status in its place: nothing of the old one is copied.
+    /// Replaces the status without copying the old one.
     pub fn set_status(&mut self, status: R::Status) {
         self.status = Part::new(status);
     }
 }
 
-/// Gives back the room that reading has left in lists: the store keeps many a version.
+/// Frees the unused capacity that decoding leaves in lists, since the store keeps many versions of an object.
 fn shrink(meta: &mut ObjectMeta) {
     meta.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
     meta.finalizers.iter_mut().for_each(Vec::shrink_to_fit);
@@ -319,12 +324,13 @@ fn shrink(meta: &mut ObjectMeta) {
 }
 
 impl Revision {
-    /// Reads a `resourceVersion`; empty is zero: not given. An error is in the words of Go's `strconv`.
+    /// Parses a `resourceVersion`. Empty text gives zero, which means that none was given. Errors have the text of Go's
+    /// `strconv`.
     pub fn parse(text: &str, field: &str) -> Result<Revision, FieldError> {
         if text.is_empty() {
             return Ok(Revision(0));
         }
-        // Go takes no sign here, and Rust takes a plus.
+        // Go's `ParseUint` accepts no sign, but Rust's `parse` accepts a plus.
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         let why = match text.parse() {
             Ok(number) if digits => return Ok(Revision(number)),
@@ -348,25 +354,25 @@ macro_rules! typed_kinds {
         $(#[doc = concat!("`", stringify!($variant), "` in shared parts.")]
           pub type $variant = Obj<$whole>;)*
 
-        /// Any object: one of the typed kinds, or a dynamic one. A clone copies a counter.
+        /// Any object: one of the typed kinds, or a dynamic one. Cloning it only increments a reference count.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Object { $($variant($variant),)* Dynamic(Dynamic) }
 
         impl Object {
-            /// Its kind.
+            /// The object's kind.
             pub fn kind(&self) -> Kind {
                 match self { $(Object::$variant(_) => Kind::$konst,)* Object::Dynamic(d) => d.kind }
             }
-            /// What is known of its kind.
+            /// The description of the object's kind.
             pub fn info(&self) -> &KindInfo {
                 match self { $(Object::$variant(_) => Kind::$konst.row(),)* Object::Dynamic(d) => &d.of }
             }
-            /// Revision of its last change.
+            /// Revision of the last change.
             pub fn rv(&self) -> Revision {
                 match self { $(Object::$variant(o) => o.rv,)* Object::Dynamic(d) => d.rv }
             }
-            /// Sets the revision, as the store does at commit.
+            /// Sets the revision; the store does this at commit.
             pub fn set_rv(&mut self, rv: Revision) {
                 match self { $(Object::$variant(o) => o.rv = rv,)* Object::Dynamic(d) => d.rv = rv }
             }
@@ -374,14 +380,14 @@ macro_rules! typed_kinds {
             pub fn meta(&self) -> &Rc<Meta> {
                 match self { $(Object::$variant(o) => &o.meta,)* Object::Dynamic(d) => &d.meta }
             }
-            /// Metadata for writing (copied if shared).
+            /// Metadata for writing (copied first if shared).
             pub fn meta_mut(&mut self) -> &mut ObjectMeta {
                 match self {
                     $(Object::$variant(o) => Rc::make_mut(&mut o.meta).edit(),)*
                     Object::Dynamic(d) => Rc::make_mut(&mut d.meta).edit(),
                 }
             }
-            /// The same spec, held in the same place or equal.
+            /// Whether the specs are equal. Specs that are shared compare equal at once.
             #[inline(always)]
             pub fn same_spec(&self, other: &Object) -> bool {
                 match (self, other) {
@@ -390,7 +396,8 @@ macro_rules! typed_kinds {
                     _ => false,
                 }
             }
-            /// Whether they surely differ in revision and renewal at most.
+            /// `true` if both share the same parts, so that they can differ only in revision and renewal. `false` says
+            /// nothing: the contents may still be equal.
             #[inline]
             pub fn shares_parts(&self, other: &Object) -> bool {
                 match (self, other) {
@@ -398,7 +405,7 @@ macro_rules! typed_kinds {
                     _ => false,
                 }
             }
-            /// The same status, held in the same place or equal.
+            /// Whether the statuses are equal. Statuses that are shared compare equal at once.
             #[inline]
             pub fn same_status(&self, other: &Object) -> bool {
                 match (self, other) {
@@ -407,8 +414,8 @@ macro_rules! typed_kinds {
                     _ => false,
                 }
             }
-            /// Mixes into `hash` what differs from the version before, or all of it if there was none. The same for
-            /// equal values, whatever they share; the revision is not in it.
+            /// Mixes into `hash` what differs from the previous version, or everything if `before` is `None`. Equal
+            /// values give equal hashes whatever they share. The revision is never included.
             #[inline]
             pub fn digest_change(&self, before: Option<&Object>, hash: u64) -> u64 {
                 match self {
@@ -419,7 +426,7 @@ macro_rules! typed_kinds {
                     }
                 }
             }
-            /// Takes the status of `from`, an object of the same kind (shared, not copied).
+            /// Takes over the status of `from`, which must be of the same kind (shared, not copied).
             pub fn take_status(&mut self, from: &Object) {
                 match (self, from) {
                     $((Object::$variant(a), Object::$variant(b)) => a.status = b.status.clone(),)*
@@ -427,7 +434,7 @@ macro_rules! typed_kinds {
                     (a, b) => panic!("take_status between {:?} and {:?}", a.kind(), b.kind()),
                 }
             }
-            /// Takes everything but metadata and status from `from`, an object of the same kind.
+            /// Takes over everything but metadata and status from `from`, which must be of the same kind.
             pub fn take_spec(&mut self, from: &Object) {
                 match (self, from) {
                     $((Object::$variant(a), Object::$variant(b)) => {
@@ -438,21 +445,21 @@ macro_rules! typed_kinds {
                     (a, b) => panic!("take_spec between {:?} and {:?}", a.kind(), b.kind()),
                 }
             }
-            /// As JSON with `apiVersion`, `kind` and resource version: what a client sees. Copies everything.
+            /// Converts to JSON as a client sees it, with `apiVersion`, `kind` and resource version. Copies everything.
             pub fn to_json(&self) -> Value {
                 match self {
                     $(Object::$variant(o) => serde_json::to_value(o.to_whole()).expect("k8s-openapi types serialise"),)*
                     Object::Dynamic(d) => d.to_json(),
                 }
             }
-            /// Takes away what a new object may not bring along (`PrepareForCreate`).
+            /// Clears what a client must not set in a new object (`PrepareForCreate`).
             pub fn prepare_for_create(&mut self) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::prepare_for_create(o),)*
                     Object::Dynamic(d) => d.prepare_for_create(),
                 }
             }
-            /// Takes from the object that it is to replace what an update does not change (`PrepareForUpdate`).
+            /// Restores from the stored object what an update must not change (`PrepareForUpdate`).
             pub fn prepare_for_update(&mut self, old: &Object) {
                 match (self, old) {
                     $((Object::$variant(n), Object::$variant(o)) => <$whole as Strategy>::prepare_for_update(n, o),)*
@@ -460,21 +467,21 @@ macro_rules! typed_kinds {
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
                 }
             }
-            /// Whether an update of the status may change the labels too.
+            /// Whether an update of the status subresource may change the labels too.
             pub fn labels_change_with_status(&self) -> bool {
                 match self {
                     $(Object::$variant(_) => <$whole as Strategy>::LABELS_WITH_STATUS,)*
                     Object::Dynamic(_) => true,
                 }
             }
-            /// Whether a deletion that says nothing leaves its dependants behind.
+            /// Whether a deletion without a propagation policy orphans the dependants.
             pub fn orphans_by_default(&self) -> bool {
                 match self {
                     $(Object::$variant(_) => <$whole as Strategy>::ORPHANS_BY_DEFAULT,)*
                     Object::Dynamic(_) => false,
                 }
             }
-            /// Takes what `/finalize` changes from the object that was sent.
+            /// Takes from the object that was sent what the `/finalize` subresource changes.
             pub fn finalize(&mut self, sent: &Object) {
                 match (self, sent) {
                     $((Object::$variant(n), Object::$variant(s)) => <$whole as Strategy>::finalize(n, s),)*
@@ -482,7 +489,7 @@ macro_rules! typed_kinds {
                     (n, s) => panic!("a {} is not finalized by a {}", n.kind(), s.kind()),
                 }
             }
-            /// Whether it goes with the write that takes its last finalizer away, where it is being deleted.
+            /// Whether an object that is being deleted is removed by the write that removes its last finalizer.
             pub fn ends_on_update(&self, old: &Object) -> bool {
                 match (self, old) {
                     $((Object::$variant(n), Object::$variant(o)) => <$whole as Strategy>::ends_on_update(n, o),)*
@@ -490,21 +497,21 @@ macro_rules! typed_kinds {
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
                 }
             }
-            /// Fills in what its author did not say; see [`defaults::apply`].
+            /// Sets defaults for fields that the client left out; see [`defaults::apply`].
             fn apply_defaults(&mut self) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::apply_defaults(o),)*
                     Object::Dynamic(d) => defaults::apply_dynamic(d),
                 }
             }
-            /// What is wrong with it beside its metadata; see [`validation::create`].
+            /// Validates a new object apart from its metadata; see [`validation::create`].
             fn validate(&self, errors: &mut Vec<FieldError>) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::validate(o, errors),)*
                     Object::Dynamic(d) => validation::dynamic(d, errors),
                 }
             }
-            /// What is wrong with it, beside its metadata, as the successor of another; see [`validation::update`].
+            /// Validates an update of `old` apart from the metadata; see [`validation::update`].
             fn validate_update(&self, old: &Object, errors: &mut Vec<FieldError>) {
                 match (self, old) {
                     $((Object::$variant(n), Object::$variant(o)) => {
@@ -514,7 +521,7 @@ macro_rules! typed_kinds {
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
                 }
             }
-            /// What is wrong with its status as the successor of another; see [`validation::status_update`].
+            /// Validates an update of `old`'s status; see [`validation::status_update`].
             fn validate_status_update(&self, old: &Object, errors: &mut Vec<FieldError>) {
                 match (self, old) {
                     $((Object::$variant(n), Object::$variant(o)) => {
@@ -524,49 +531,50 @@ macro_rules! typed_kinds {
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
                 }
             }
-            /// The text of a selectable field of its kind; `None` where there is none.
+            /// The value of a selectable field as text; `None` if the kind has no such field.
             pub fn field(&self, path: &str) -> Option<Cow<'_, str>> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::field(o, path),)*
                     Object::Dynamic(d) => d.field(path),
                 }
             }
-            /// How many replicas it wants; `None` for kinds that have none.
+            /// The desired number of replicas; `None` for kinds without replicas.
             pub fn replicas(&self) -> Option<i32> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::replicas(o),)*
                     Object::Dynamic(_) => None,
                 }
             }
-            /// What `/scale` shows; `None` for kinds that have none, and for custom ones, whose definition says where.
+            /// What `/scale` shows. `None` for kinds without a scale, and for custom kinds: the paths of their scale
+            /// are in their definition.
             pub fn scale(&self) -> Option<Replicas> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::scale(o),)*
                     Object::Dynamic(_) => None,
                 }
             }
-            /// Sets how many replicas it wants. Panics for kinds that have none.
+            /// Sets the desired number of replicas. Panics for kinds without replicas.
             pub fn set_replicas(&mut self, replicas: i32) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::set_replicas(o, replicas),)*
                     Object::Dynamic(d) => panic!("a {} has its replicas where its definition says", d.kind),
                 }
             }
-            /// The pod spec that it is, or that its template holds.
+            /// The pod spec: that of the pod itself, or that of the object's pod template.
             pub fn pod_spec(&self) -> Option<&SharedPodSpec> {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::pod_spec(o),)*
                     Object::Dynamic(_) => None,
                 }
             }
-            /// Holds this pod spec in the place of the one that it has.
+            /// Replaces the pod spec (the pod's own or the template's).
             pub fn set_pod_spec(&mut self, pod: SharedPodSpec) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::set_pod_spec(o, pod),)*
                     Object::Dynamic(_) => {}
                 }
             }
-            /// Reads a value as the type of its kind; gives it back if the kind has none.
+            /// Decodes a value as the typed form of its kind; gives the value back if the kind has no typed form.
             fn read_typed(
                 kind: Kind,
                 value: Value,
@@ -576,7 +584,7 @@ macro_rules! typed_kinds {
                     _ => Err(value),
                 }
             }
-            /// As JSON without the revision: what a store that keeps bytes keeps.
+            /// Encodes the object as JSON without the revision, for a store that keeps bytes.
             pub fn to_stored(&self) -> Vec<u8> {
                 let mut unversioned = self.clone();
                 unversioned.set_rv(Revision(0));
@@ -586,8 +594,8 @@ macro_rules! typed_kinds {
                 }
                 .expect("objects serialise")
             }
-            /// From what [`to_stored`](Self::to_stored) has written. It was decoded and normalised before that, and is
-            /// not again.
+            /// Decodes what [`to_stored`](Self::to_stored) has written. It was normalised before it was encoded, and
+            /// is not normalised again.
             pub fn from_stored(kind: Kind, of: KindRef, bytes: &[u8]) -> Result<Object, String> {
                 match kind {
                     $(Kind::$konst => {
@@ -597,7 +605,8 @@ macro_rules! typed_kinds {
                     _ => Dynamic::from_stored(kind, of, bytes).map(Object::Dynamic),
                 }
             }
-            /// Holds what is equal to another version of this object as it is held there.
+            /// Replaces every part that equals the same part of `other` (another version of this object) by a shared
+            /// pointer to it.
             pub fn share(&mut self, other: &Object) {
                 self.share_pod_spec(other);
                 if let (Object::Node(a), Object::Node(b)) = (&mut *self, other) {
@@ -639,13 +648,13 @@ typed_kinds! {
 }
 
 impl Object {
-    /// From JSON that names its `apiVersion` and `kind`, lenient as the wire is: unknown fields are dropped. See
-    /// [`decode`] for strict reading of manifests.
+    /// Decodes JSON that has `apiVersion` and `kind`, and drops unknown fields as the API does by default. See
+    /// [`decode`] for strict decoding of manifests.
     pub fn from_json(value: Value) -> Result<Object, String> {
         decode::lenient(value).map_err(|errors| errors.first().map(ToString::to_string).unwrap_or_default())
     }
 
-    /// Shares the pod spec of another object if it is equal.
+    /// Shares the pod spec of another object if the two are equal.
     pub fn share_pod_spec(&mut self, other: &Object) {
         let (Some(own), Some(others)) = (self.pod_spec(), other.pod_spec()) else { return };
         if !own.is_held_as(others) && own == others {
@@ -653,17 +662,17 @@ impl Object {
         }
     }
 
-    /// Its key, as the metadata holds it.
+    /// The object's key, by reference: the metadata holds it.
     pub fn key_ref(&self) -> &ObjectKey {
         self.meta().key(self.kind())
     }
 
-    /// Its key.
+    /// The object's key.
     pub fn key(&self) -> ObjectKey {
         self.meta().key(self.kind()).clone()
     }
 
-    /// Reads what its copies and its end will touch.
+    /// Prefetches the memory that cloning and dropping this object will touch.
     #[inline]
     pub fn read_ahead(&self) {
         match self {
@@ -692,17 +701,17 @@ impl Object {
         self.meta().labels.as_ref()
     }
 
-    /// Whether deletion has been asked for.
+    /// Whether `metadata.deletionTimestamp` is set.
     pub fn is_deleting(&self) -> bool {
         self.meta().is_deleting()
     }
 
-    /// The typed object within, if it is of kind `R`.
+    /// The typed object inside; `None` if it is not of kind `R`.
     pub fn get<R: Resource>(&self) -> Option<&Obj<R>> {
         R::from_object(self)
     }
 
-    /// The typed object within, for changing it, if it is of kind `R`.
+    /// The typed object inside, mutably; `None` if it is not of kind `R`.
     pub fn get_mut<R: Resource>(&mut self) -> Option<&mut Obj<R>> {
         R::from_object_mut(self)
     }

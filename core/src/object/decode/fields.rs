@@ -1,4 +1,4 @@
-//! Fields that a type does not have, and fields that come twice, in the words of `sigs.k8s.io/json`.
+//! Unknown and duplicate fields, with the error texts of `sigs.k8s.io/json`.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ fn child(at: &str, name: &str) -> String {
     if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
 }
 
-/// Every field that the table does not know, as far as errors are counted.
+/// Every field that the schema table does not know, up to the limit on the number of reported errors.
 pub(super) fn unknown(value: &Value, of: Type<'_>) -> Vec<DecodeError> {
     let mut found = Vec::new();
     look(value, of, "", &mut found);
@@ -46,7 +46,7 @@ fn look(value: &Value, of: Type<'_>, at: &str, found: &mut Vec<DecodeError>) {
     }
 }
 
-/// Reads JSON, and notes what comes twice: the last one counts, as in Go.
+/// Parses JSON and reports duplicate fields. As in Go, the last occurrence counts.
 pub(super) fn parse(text: &[u8]) -> Result<(Value, Vec<DecodeError>), serde_json::Error> {
     let mut twice = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(text);
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
     }
 }
 
-/// The error of a body that is no JSON.
+/// The error text for a body that is not JSON.
 pub(super) fn syntax(error: &serde_json::Error) -> String {
     format!("couldn't get version/kind; json parse error: {error}")
 }

@@ -1,4 +1,4 @@
-//! Which k8s-openapi type each built-in kind is read as.
+//! The k8s-openapi type as which each built-in kind is decoded.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +23,13 @@ macro_rules! read_as {
         match $kind {
             $(Kind::$dynamic => dynamic::<$other>($kind, $of, $value),)*
             Kind::SECRET => secret($of, $value),
-            // A kind without a type of its own is held as it came.
+            // A kind without a k8s-openapi type is held as the JSON that was sent.
             other => custom(other, $of, $value),
         }
     };
 }
 
-/// Reads a value as the type of `kind`, of which this is known.
+/// Decodes a value as the type of `kind`, whose description is `of`.
 pub(super) fn read(kind: Kind, of: KindRef, value: Value) -> Result<Object, DecodeError> {
     let value = match Object::read_typed(kind, value) {
         Ok(read) => return read,
@@ -88,7 +88,7 @@ pub(super) fn read(kind: Kind, of: KindRef, value: Value) -> Result<Object, Deco
     }
 }
 
-/// Reads a value as a type that machines read.
+/// Decodes a value as a kind with a typed form.
 pub(in crate::object) fn typed<R: Resource + for<'de> Deserialize<'de>>(value: Value) -> Result<Object, DecodeError> {
     let whole: R = reader::read(value)?;
     let bad_revision = |e: FieldError| DecodeError { path: e.field.clone(), ..DecodeError::whole(e.to_string()) };
@@ -113,7 +113,7 @@ fn custom(kind: Kind, of: KindRef, value: Value) -> Result<Object, DecodeError> 
     Dynamic::from_json(kind, of, value).map(Object::Dynamic).map_err(DecodeError::whole)
 }
 
-/// `stringData` is for writing only: it is merged over `data` whenever a Secret is read.
+/// Merges `stringData` over `data`: `stringData` is write-only in the API.
 fn secret(of: KindRef, value: Value) -> Result<Object, DecodeError> {
     let mut secret: core_v1::Secret = reader::read(value)?;
     if let Some(texts) = secret.string_data.take() {

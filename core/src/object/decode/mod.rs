@@ -1,9 +1,10 @@
-//! Reading objects from JSON as the API server reads request bodies: against the k8s-openapi type of every built-in
-//! kind, those that are [`Dynamic`] inside included, with Go's and Kubernetes' own error texts.
+//! Decoding objects from JSON as the API server decodes request bodies. Every built-in kind is checked against its
+//! k8s-openapi type, including the kinds that Skeg holds as [`Dynamic`]. Errors have the texts of Go and Kubernetes.
 //!
-//! [`strict`] names every field that the [schema table](crate::schema) does not know (`fieldValidation=Strict`,
-//! manifests); [`lenient`] drops them (`Ignore`); [`body`] does as a request asks, and finds what comes twice.
-//! Both normalise as Kubernetes does: `null` is absent, a number is a quantity too, quantities become canonical.
+//! [`strict`] reports every field that the [schema table](crate::schema) does not know (`fieldValidation=Strict`,
+//! manifests). [`lenient`] drops such fields (`Ignore`). [`body`] does what the request's `fieldValidation` says, and
+//! also finds duplicate fields. All of them normalise as Kubernetes does: `null` means absent, a number is accepted as
+//! a quantity, and quantities are made canonical.
 
 mod fields;
 mod kinds;
@@ -22,14 +23,14 @@ use crate::schema::{Type, builtin_kind};
 pub(in crate::object) use kinds::typed;
 pub use quantity::{canonical, in_family_of, rounded_up};
 
-/// One thing in a manifest that cannot be read.
+/// One error in decoding an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DecodeError {
-    /// Path of the field, `spec.containers[0].image`; empty for the object as a whole.
+    /// Path of the field, for example `spec.containers[0].image`; empty for the object as a whole.
     pub path: String,
-    /// What is wrong, in Kubernetes' words; names the field where Kubernetes does.
+    /// The error in Kubernetes' words. Includes the field's name where Kubernetes' text does.
     pub message: String,
-    /// Whether only strict reading minds (a field that is unknown or comes twice).
+    /// Whether this is an unknown or duplicate field, which is an error only in strict decoding.
     pub unknown_field: bool,
 }
 
@@ -45,47 +46,46 @@ impl DecodeError {
     }
 }
 
-/// Reads an object; a field that its kind does not have is an error. All unknown fields are reported, a type error
-/// first of all.
+/// Decodes an object; unknown fields are errors. Reports all unknown fields; a type error comes first.
 pub fn strict(value: Value) -> Result<Object, Vec<DecodeError>> {
     strict_in(&Kinds::default(), value)
 }
 
-/// As [`strict`], where custom kinds are known.
+/// As [`strict`], with the custom kinds of a registry.
 pub fn strict_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
     let (object, unknown) = with_unknown(kinds, value)?;
     if unknown.is_empty() { Ok(object) } else { Err(unknown) }
 }
 
-/// Reads an object; fields that its kind does not have are dropped.
+/// Decodes an object and drops unknown fields.
 pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
     lenient_in(&Kinds::default(), value)
 }
 
-/// As [`lenient`], where custom kinds are known.
+/// As [`lenient`], with the custom kinds of a registry.
 pub fn lenient_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
     let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
     kinds::read(kind, of, value).map_err(|e| vec![e])
 }
 
-/// Every field that a type does not have.
+/// Every field of `value` that its type does not have.
 pub fn unknown_fields(value: &Value, of: Type<'_>) -> Vec<DecodeError> {
     fields::unknown(value, of)
 }
 
-/// JSON, and the fields that come twice in it.
+/// Parses JSON, and lists the duplicate fields in it.
 pub fn parse(text: &[u8]) -> Result<(Value, Vec<DecodeError>), Status> {
     fields::parse(text).map_err(|e| Status::bad_request(fields::syntax(&e)))
 }
 
-/// Reads the JSON of a request's body as its `fieldValidation` asks: the object, and what to warn of. What a custom
-/// object may have, its definition says: who has that minds.
+/// Decodes a request's JSON body according to its `fieldValidation`. Returns the object and the warnings to send.
+/// Unknown fields of a custom object are not reported here: only the caller has its definition.
 pub fn body(kinds: &Kinds, text: &[u8], validation: FieldValidation) -> Result<(Object, Vec<String>), Status> {
     let (value, twice) = parse(text)?;
     read_body(kinds, value, twice, validation)
 }
 
-/// As [`body`], of JSON that has been read, with the fields that came twice in it.
+/// As [`body`], for JSON that is already parsed, with its list of duplicate fields.
 pub fn read_body(
     kinds: &Kinds,
     value: Value,
@@ -105,7 +105,7 @@ pub fn read_body(
     Ok((object, minded.into_iter().map(|e| e.message).collect()))
 }
 
-/// Reads an object, and the fields that its kind does not have, which are dropped (`Warn`).
+/// Decodes an object, drops its unknown fields and lists them (`Warn`).
 pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
     let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
     let mut unknown = unknown(&of, &value);
@@ -118,19 +118,19 @@ pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeEr
     }
 }
 
-/// The kind that a manifest names: an error says what is missing or that there is no such kind.
+/// The kind that a manifest names. An error says what is missing, or that there is no such kind.
 pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
     kind_in(&Kinds::default(), value)
 }
 
-/// As [`kind_of`], where custom kinds are known.
+/// As [`kind_of`], with the custom kinds of a registry.
 pub fn kind_in(kinds: &Kinds, value: &Value) -> Result<Kind, DecodeError> {
     let (api_version, kind) = names_of(value)?;
     let unknown = || DecodeError::whole(format!("no matches for kind {kind:?} in version {api_version:?}"));
     kinds.by_api_version(api_version, kind).ok_or_else(unknown)
 }
 
-/// `apiVersion` and `kind` of a manifest.
+/// A manifest's `apiVersion` and `kind`.
 fn names_of(value: &Value) -> Result<(&str, &str), DecodeError> {
     let Some(map) = value.as_object() else {
         let message = "couldn't get version/kind; json parse error: json: cannot unmarshal";
@@ -162,7 +162,7 @@ fn names_of(value: &Value) -> Result<(&str, &str), DecodeError> {
     Ok((api_version, kind))
 }
 
-/// The answer of the API server to a body that cannot be read: 400 in Kubernetes' words.
+/// The API server's response to a body that cannot be decoded: status 400 in Kubernetes' words.
 pub fn status(info: &KindInfo, errors: &[DecodeError]) -> Status {
     let list: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
     let strict = if errors.iter().all(|e| e.unknown_field) { "strict decoding error: " } else { "" };
@@ -175,14 +175,14 @@ pub fn status(info: &KindInfo, errors: &[DecodeError]) -> Status {
     ))
 }
 
-/// The kind that a manifest names, in the version that it names.
+/// The kind that a manifest names, described in the version that the manifest names.
 pub fn kind_and_version(known: &Kinds, value: &Value) -> Result<(Kind, KindRef), DecodeError> {
     let kind = kind_in(known, value)?;
     let version = names_of(value).map_or("", |(version, _)| version.rsplit('/').next().unwrap_or(""));
     Ok((kind, known.info(kind).in_version(version)))
 }
 
-/// Every field that a built-in kind does not have.
+/// Every unknown field of an object of a built-in kind.
 fn unknown(of: &KindRef, value: &Value) -> Vec<DecodeError> {
     builtin_kind(&of.api_version(), &of.kind).map_or_else(Vec::new, |of| fields::unknown(value, of))
 }
@@ -379,7 +379,7 @@ mod tests {
         fields.remove("kind");
     }
 
-    /// Of every kind, whatever the table says it may have goes to bytes and back unchanged.
+    /// Objects of every kind, with every field that the schema table has, survive encoding and decoding unchanged.
     #[test]
     fn objects_of_every_kind_come_back() {
         for kind in Kind::all() {
@@ -396,7 +396,7 @@ mod tests {
                     return Err("its JSON is not read as the same object".to_owned());
                 }
                 untyped(&mut back);
-                // Claims within a set say what they are, as Kubernetes shows them.
+                // The claim templates of a StatefulSet carry `apiVersion` and `kind` in output, as in Kubernetes.
                 let claims = back.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
                 claims.into_iter().flatten().for_each(untyped);
                 Ok(back)
@@ -417,7 +417,7 @@ mod tests {
         ];
         let (object, warnings) = body(text, FieldValidation::Warn).unwrap();
         assert_eq!(warnings, minded);
-        // The last one counts.
+        // The last occurrence of a duplicate field counts.
         let json = object.to_json();
         assert_eq!((&json["spec"]["replicas"], &json["metadata"]["labels"]["a"]), (&json!(2), &json!("2")));
         assert_eq!(body(text, FieldValidation::Ignore).unwrap(), (object, Vec::new()));

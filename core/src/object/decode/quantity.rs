@@ -1,4 +1,4 @@
-//! The canonical form of a quantity, which is what Kubernetes stores and shows whatever was written.
+//! The canonical form of a quantity. Kubernetes stores and shows this form, whatever the client wrote.
 //!
 //! Source: `k8s.io/apimachinery/pkg/api/resource.Quantity.CanonicalizeBytes`.
 
@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use crate::object::{Milli, QuantityError};
 
-/// Rewrites a quantity in canonical form: the family of its suffix (binary, decimal, exponent) is kept, no fraction is
-/// shown, the suffix is the largest possible. Borrows where the text already is canonical.
+/// Converts a quantity to canonical form: keeps the family of its suffix (binary, decimal, exponent), uses no fraction
+/// and the largest possible suffix. Borrows if the text is canonical already.
 pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
     let milli = Milli::parse(text)?;
     let split = text.find(|c: char| !(c.is_ascii_digit() || ".+-".contains(c))).unwrap_or(text.len());
@@ -21,7 +21,7 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
             n => format!("e{}", 3 * n),
         })
     } else if (suffix == "n" || suffix == "u") && milli.0 != 0 {
-        // Finer than thousandths: kept as written, since rounding it up would change what is asked.
+        // Finer than thousandths: kept as written, since rounding up would change the requested amount.
         return Ok(Cow::Borrowed(text));
     } else {
         plain(milli)
@@ -29,12 +29,13 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
     Ok(if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) })
 }
 
-/// An amount in canonical form, with a suffix of the family that another quantity has.
+/// Formats an amount in canonical form, with a suffix of the same family as `like`.
 pub fn in_family_of(like: &str, amount: Milli) -> String {
     if like.ends_with('i') { binary(amount) } else { plain(amount) }
 }
 
-/// Rounds an amount finer than thousandths up (`2500u` is `3m`), as the API server does with every list of resources.
+/// Rounds an amount that is finer than thousandths up (`2500u` becomes `3m`), as the API server does in every resource
+/// list.
 pub fn rounded_up(text: &str) -> Option<String> {
     let finer = text.ends_with(['n', 'u']);
     finer.then(|| Milli::parse(text).map(plain).ok()).flatten()
@@ -57,7 +58,7 @@ fn decimal(milli: Milli, suffix: impl Fn(i32) -> String) -> String {
     format!("{n}{}", suffix(thousands))
 }
 
-/// Binary quantities fall back to decimal below 1024 or where a fraction of a unit is left.
+/// A binary quantity is formatted as decimal if it is below 1024 or has a fraction of a unit.
 fn binary(milli: Milli) -> String {
     if milli.0.abs() < 1024 * 1000 || milli.0 % 1000 != 0 {
         return plain(milli);

@@ -1,5 +1,5 @@
-//! A deserializer over JSON that reads as Go's `encoding/json` does: `null` is the zero value, numbers are quantities
-//! too, and errors name the Go struct, field and type.
+//! A deserializer over JSON that behaves as Go's `encoding/json`: `null` gives the zero value, a number is accepted as
+//! a quantity, and errors name the Go struct, field and type.
 
 use std::any::type_name;
 use std::fmt;
@@ -13,16 +13,16 @@ use super::DecodeError;
 use super::quantity::canonical;
 use super::type_name::{go_type, json_kind};
 
-/// Reads `value`; fields that the type does not have are passed over.
+/// Decodes `value`; ignores fields that the type does not have.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, DecodeError> {
     let result = T::deserialize(Reader { value, at: &Path::Root, go_struct: "" });
     result.map_err(|e| DecodeError { path: e.path.unwrap_or_default(), message: e.message, unknown_field: false })
 }
 
-/// Where a value stands.
+/// The position of a value in the document.
 enum Path<'a> {
     Root,
-    /// A field of a struct (which Go's errors name), or a key of a map (which they don't).
+    /// A struct field (which Go's errors name) or a map key (which they don't).
     Key {
         parent: &'a Path<'a>,
         key: &'a str,
@@ -46,7 +46,7 @@ impl fmt::Display for Path<'_> {
 }
 
 impl Path<'_> {
-    /// Fields only, joined by dots.
+    /// The struct fields of the path only, joined by dots.
     fn go_field(&self) -> String {
         match self {
             Path::Root => String::new(),
@@ -59,7 +59,7 @@ impl Path<'_> {
     }
 }
 
-/// An error on its way up; the innermost place that knows its path adds it.
+/// An error that is being passed up. The innermost deserializer that knows its path sets it.
 #[derive(Debug)]
 struct Fail {
     path: Option<String>,
@@ -83,7 +83,7 @@ impl serde::de::Error for Fail {
 struct Reader<'a> {
     value: Value,
     at: &'a Path<'a>,
-    /// The Go struct that holds this field, directly or in a map or list.
+    /// The Go struct that contains this field, directly or inside a map or list.
     go_struct: &'static str,
 }
 
@@ -151,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The text of a quantity in canonical form; a number is one too.
+    /// The canonical text of a quantity; a JSON number is accepted too.
     fn quantity(&self) -> Result<String, Fail> {
         let text = match &self.value {
             Value::String(s) => s.trim().to_owned(),
@@ -224,7 +224,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fail> {
         if matches!(name, "Time" | "MicroTime") && self.value.is_null() {
-            // Go's zero time, where a time cannot be absent.
+            // Go's zero time, for a field that is not optional.
             let zero = "0001-01-01T00:00:00Z".to_owned();
             return visitor.visit_newtype_struct::<StringDeserializer<Fail>>(zero.into_deserializer());
         }
@@ -264,7 +264,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    /// Only an unknown field of a struct is read so.
+    /// Called only for unknown fields of a struct.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
         visitor.visit_unit()
     }

@@ -1,8 +1,8 @@
-//! Names of types and values as Go's `encoding/json` puts them in its errors.
+//! Names of types and values as Go's `encoding/json` shows them in its errors.
 
 use serde_json::Value;
 
-/// `string`, `number`, `bool`, `array`, `object`.
+/// The JSON type of a value: `string`, `number`, `bool`, `array` or `object`.
 pub(super) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -34,7 +34,7 @@ pub(super) fn go_type(rust: &str) -> String {
         "f64" => "float64".to_owned(),
         "k8s_openapi::byte_string::ByteString" => "[]uint8".to_owned(),
         _ => {
-            // k8s-openapi has a module for each type within that of its package.
+            // k8s-openapi puts each type into a module of its own inside the package's module.
             let mut parts = rust.rsplit("::");
             match (parts.next(), parts.nth(1)) {
                 (Some(name), Some(package)) => format!("{package}.{name}"),

@@ -17,7 +17,7 @@ impl Strategy for core_v1::Event {
         validation::involved(event, errors);
     }
 
-    /// What it is about was checked when it was made.
+    /// The involved object was validated at creation.
     fn validate_update(_new: &Event, _old: &Event, _errors: &mut Vec<FieldError>) {}
 
     fn field<'a>(event: &'a Event, path: &str) -> Option<Cow<'a, str>> {

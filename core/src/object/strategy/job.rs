@@ -16,8 +16,8 @@ templated!(Job batch_v1::Job, JOB, batch_v1::JobSpec, batch_v1::JobStatus);
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
-/// Labels the template with the Job's name and UID, and selects by the UID (`generateSelector`). What the author has
-/// labelled alike already stays, for validation to judge.
+/// Labels the template with the Job's name and UID, and sets the selector to the UID (`generateSelector`). Labels with
+/// these names that the client has set stay; validation checks them.
 fn select_own_pods(job: &mut Job) {
     let (name, uid) = (job.name().to_owned(), job.uid().to_owned());
     let spec = job.spec_mut();
@@ -32,10 +32,10 @@ fn select_own_pods(job: &mut Job) {
 }
 
 impl Strategy for batch_v1::Job {
-    /// The first ones knew no garbage collector.
+    /// Jobs were introduced before the garbage collector; for compatibility they orphan by default.
     const ORPHANS_BY_DEFAULT: bool = true;
 
-    /// It selects its own pods, unless its author selects by hand.
+    /// Generates labels and selector unless the client asked for `manualSelector`.
     fn prepare_for_create(job: &mut Job) {
         job.set_status(batch_v1::JobStatus::default());
         if job.spec.manual_selector != Some(true) {

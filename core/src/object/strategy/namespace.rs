@@ -11,7 +11,8 @@ use crate::object::{Kind, Namespace, Obj, Object, ObjectMeta, Resource, defaults
 spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
 
 impl Strategy for core_v1::Namespace {
-    /// A new namespace is active, and waits for its contents before it goes.
+    /// A new namespace is active, and gets the `kubernetes` finalizer so that it is not removed before its contents
+    /// are.
     fn prepare_for_create(namespace: &mut Namespace) {
         namespace.status = Default::default();
         namespace.status_mut().phase = Some("Active".to_owned());
@@ -24,7 +25,7 @@ impl Strategy for core_v1::Namespace {
         labels.insert("kubernetes.io/metadata.name".to_owned(), name);
     }
 
-    /// The finalizers of its spec change by `/finalize` alone.
+    /// `spec.finalizers` can be changed only through `/finalize`.
     fn prepare_for_update(new: &mut Namespace, old: &Namespace) {
         new.spec = Rc::clone(&old.spec);
     }
@@ -35,7 +36,7 @@ impl Strategy for core_v1::Namespace {
         }
     }
 
-    /// It waits for the finalizers of its spec.
+    /// It is not removed while `spec.finalizers` is not empty.
     fn ends_on_update(namespace: &Namespace, _old: &Namespace) -> bool {
         namespace.spec.finalizers.as_ref().is_none_or(Vec::is_empty)
     }

@@ -19,7 +19,7 @@ resource!(Node core_v1::Node, NODE, Rc core_v1::NodeSpec, Inline ReportedNodeSta
 });
 
 impl Strategy for core_v1::Node {
-    /// A node registers with its status.
+    /// A kubelet registers its node with a status, so the status is kept.
     fn prepare_for_create(_node: &mut Node) {}
 
     fn validate(node: &Node, errors: &mut Vec<FieldError>) {

@@ -20,7 +20,7 @@ resource!(Pod core_v1::Pod, POD, Rc BoundPodSpec, Summarized PodStatus,
 });
 
 impl Strategy for core_v1::Pod {
-    /// The status is set with the quality of service, when the pod is admitted.
+    /// Admission sets the status together with the QoS class, so it is not cleared here.
     fn prepare_for_create(_pod: &mut Pod) {}
 
     fn apply_defaults(pod: &mut Pod) {

@@ -16,7 +16,7 @@ templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CON
     core_v1::ReplicationControllerSpec, core_v1::ReplicationControllerStatus);
 
 impl Strategy for core_v1::ReplicationController {
-    /// The first ones knew no garbage collector.
+    /// They were introduced before the garbage collector; for compatibility they orphan by default.
     const ORPHANS_BY_DEFAULT: bool = true;
 
     fn apply_defaults(object: &mut ReplicationController) {

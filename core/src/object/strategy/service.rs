@@ -16,12 +16,12 @@ impl Service {
         self.spec.type_.as_deref().unwrap_or("ClusterIP")
     }
 
-    /// Whether its type has a cluster IP.
+    /// Whether a Service of this type has a cluster IP.
     pub fn wants_ip(&self) -> bool {
         self.type_or_default() != "ExternalName"
     }
 
-    /// Whether its type has node ports.
+    /// Whether a Service of this type has node ports.
     pub fn wants_ports(&self) -> bool {
         match self.type_or_default() {
             "NodePort" => true,
@@ -30,20 +30,20 @@ impl Service {
         }
     }
 
-    /// Whether its type has a port for health checks of nodes.
+    /// Whether this Service needs a health check node port.
     pub fn wants_health_port(&self) -> bool {
         self.type_or_default() == "LoadBalancer" && self.spec.external_traffic_policy.as_deref() == Some("Local")
     }
 }
 
-/// Whether a port has no node port yet.
+/// Whether a node port still has to be allocated for this port.
 pub fn lacks_node_port(port: &core_v1::ServicePort) -> bool {
     port.node_port.unwrap_or(0) == 0
 }
 
 impl Strategy for core_v1::Service {
-    /// What a client leaves out of an update stays as it was allocated, and what the type no longer needs goes
-    /// (`patchAllocatedValues`, `dropTypeDependentFields`).
+    /// Keeps allocated values (cluster IPs, node ports) that the client leaves out of an update, and clears values that
+    /// the new type does not use (`patchAllocatedValues`, `dropTypeDependentFields`).
     fn prepare_for_update(new: &mut Service, old: &Service) {
         if Rc::ptr_eq(&new.spec, &old.spec) || new.spec == old.spec {
             return;
