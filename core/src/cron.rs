@@ -1,24 +1,24 @@
-//! Cron schedules and time zones, as the CronJob controller and the validation of CronJobs read them.
+//! Cron schedules and time zones, for the CronJob controller and for validation of CronJobs.
 //!
-//! What comes in: a schedule as text, an instant, a zone. What goes out: the next instant of the schedule. What never
-//! happens: a file of the machine is read; the zones are those of the database that is built in.
+//! Input: a schedule as text, an instant, a time zone. Output: the schedule's next instant. Never: a file of the host
+//! is read; time zones come from the database that is compiled in.
 //!
-//! Source: `robfig/cron` v3 in its standard form, which Kubernetes uses, with its words for what is wrong; across a
-//! change of clocks it steps as that does.
+//! Source: `robfig/cron` v3 with its standard parser, which Kubernetes uses. Error texts and behaviour across daylight
+//! saving changes are those of that library.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Span, Timestamp};
 
-/// Years after which a time that never comes is given up.
+/// A schedule without a matching time within this many years has no next time.
 const YEARS: i16 = 5;
-/// Marks a field that was given as `*` or `?`.
+/// Marks a field that was written as `*` or `?`.
 const STAR: u64 = 1 << 63;
 
 const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// What a field may say: its least and largest number, its names, and the number of the first name.
+/// The bounds of a field: its smallest and largest number, its names, and the number of the first name.
 type Bounds = (u32, u32, &'static [&'static str], u32);
 
 const FIELDS: [Bounds; 5] = [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, MONTHS, 1), (0, 6, DAYS, 0)];
@@ -26,20 +26,20 @@ const FIELDS: [Bounds; 5] = [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), 
 /// A parsed schedule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Schedule {
-    /// Minutes, hours, days of the month, months and days of the week, as sets of bits.
+    /// Minutes, hours, days of the month, months and days of the week, as bit sets.
     Fields {
-        /// In the order in which a schedule names them.
+        /// One bit set per field, in the order of the fields in a schedule.
         bits: [u64; 5],
     },
-    /// `@every`: so many seconds after the last time.
+    /// `@every`: a fixed interval after the last time.
     Every {
-        /// At least one.
+        /// The interval; at least one second.
         seconds: i64,
     },
 }
 
 impl Schedule {
-    /// Reads a schedule: five fields, or a descriptor such as `@daily`.
+    /// Parses a schedule: five fields, or a descriptor such as `@daily`.
     pub fn parse(text: &str) -> Result<Schedule, String> {
         if let Some(descriptor) = text.strip_prefix('@') {
             return parse_descriptor(descriptor).unwrap_or_else(|| Err(format!("unrecognized descriptor: {text}")));
@@ -57,8 +57,8 @@ impl Schedule {
         Ok(Schedule::Fields { bits })
     }
 
-    /// The first time of the schedule after an instant, both in seconds since the epoch; none if it does not come
-    /// within five years.
+    /// The schedule's first time after an instant, both in seconds since the epoch. `None` if there is none within five
+    /// years.
     pub fn next(&self, after: i64, zone: &TimeZone) -> Option<i64> {
         match self {
             Schedule::Every { seconds } => Some(after + seconds),
@@ -92,7 +92,7 @@ fn parse_descriptor(text: &str) -> Option<Result<Schedule, String>> {
     Some(Ok(Schedule::Fields { bits }))
 }
 
-/// A duration as Go writes it, in nanoseconds: `1h30m`, `1.5s`.
+/// Parses a duration in Go's syntax (`1h30m`, `1.5s`) into nanoseconds.
 fn parse_duration(text: &str) -> Option<i128> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
@@ -128,7 +128,7 @@ fn parse_duration(text: &str) -> Option<i128> {
     (!text.trim_start_matches(['+', '-']).is_empty()).then_some(sign * total)
 }
 
-/// The bits of one range, such as `*/5` or `mon-fri`.
+/// Parses one range, such as `*/5` or `mon-fri`, into a bit set.
 fn parse_range(range: &str, (min, max, names, first): Bounds) -> Result<u64, String> {
     let number = |text: &str| -> Result<u32, String> {
         if let Some(i) = names.iter().position(|n| text.eq_ignore_ascii_case(n)) {
@@ -175,7 +175,7 @@ fn span(start: u32, end: u32, step: u32) -> u64 {
     (start..=end).step_by(step as usize).fold(0, |bits, n| bits | 1 << n)
 }
 
-/// An instant, and what clocks in a zone show then.
+/// An instant, and the local time that clocks in a zone show then.
 struct Clock<'a> {
     unix: i64,
     shows: DateTime,
@@ -188,8 +188,8 @@ impl<'a> Clock<'a> {
         Some(Clock { unix, shows: zone.to_offset(instant).to_datetime(instant), zone })
     }
 
-    /// When clocks show a date and time, as Go's `time.Date` has it: of two such times the first, and of none one of
-    /// the two that are beside it.
+    /// The instant at which clocks show a local date and time, as Go's `time.Date` defines it. If the local time occurs
+    /// twice, it is the first instant; if it never occurs, one of the two instants beside the gap.
     fn showing(shows: DateTime, zone: &'a TimeZone) -> Option<Clock<'a>> {
         let as_utc = Offset::UTC.to_timestamp(shows).ok()?;
         let guess = as_utc.as_second() - i64::from(zone.to_offset(as_utc).seconds());
@@ -205,12 +205,12 @@ impl<'a> Clock<'a> {
         Clock::showing(date.at(hour, 0, 0, 0), self.zone)
     }
 
-    /// The first time from here on that the fields have.
+    /// The first time from here on that matches the fields.
     fn find(mut self, bits: &[u64; 5]) -> Option<i64> {
         let [minutes, hours, _, months, _] = *bits;
         let has = |set: u64, n: i8| set & (1 << n) != 0;
         let limit = self.shows.year() + YEARS;
-        // Once a larger field has moved, the smaller ones start at their least.
+        // When a larger field advances, the smaller ones are reset to their minimum.
         let mut moved = false;
         'wrap: loop {
             if self.shows.year() > limit {
@@ -231,7 +231,7 @@ impl<'a> Clock<'a> {
                 }
                 let (date, time) = (self.shows.date().tomorrow().ok()?, self.shows.time());
                 self = Clock::showing(date.to_datetime(time), self.zone)?;
-                // A day that does not begin at midnight.
+                // The local day does not begin at midnight, because of a clock change.
                 match i64::from(self.shows.hour()) {
                     0 => {}
                     late @ 13.. => self = self.later((24 - late) * 3600)?,
@@ -266,14 +266,15 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// A day of the month and one of the week: both if one of them is any, else either.
+/// Whether the date matches the day of the month and the day of the week. If either field is `*`, both must match;
+/// otherwise one is enough.
 fn day_matches(bits: &[u64; 5], date: Date) -> bool {
     let of_month = bits[2] & (1 << date.day()) != 0;
     let of_week = bits[4] & (1 << date.weekday().to_sunday_zero_offset()) != 0;
     if (bits[2] | bits[4]) & STAR != 0 { of_month && of_week } else { of_month || of_week }
 }
 
-/// A time zone of the database, by the very name that it has there; empty is UTC.
+/// A time zone by its exact name in the database. The empty name is UTC; `None` if there is no such zone.
 pub fn time_zone(name: &str) -> Option<TimeZone> {
     if name.is_empty() || name == "UTC" {
         return Some(TimeZone::UTC);
@@ -327,7 +328,7 @@ mod tests {
         }
     }
 
-    /// The times that follow an instant.
+    /// Checks the times that follow an instant.
     fn check(schedule: &str, zone: &str, from: &str, expect: &[&str]) {
         let (schedule, zone) = (Schedule::parse(schedule).unwrap(), time_zone(zone).unwrap());
         let mut at = from.parse::<Timestamp>().unwrap().as_second();
@@ -348,7 +349,7 @@ mod tests {
         check("59 23 31 2 *", "", "2024-01-01T00:00:00Z", &["never"]);
         check("@weekly", "", "2024-01-03T10:00:00Z", &["2024-01-07T00:00:00Z"]);
         check("@every 90s", "", "2024-01-01T00:00:10Z", &["2024-01-01T00:01:40Z"]);
-        // The first or a Monday; every day that is both for `*`.
+        // The first of the month or a Monday; with `*` both must match.
         check("0 0 1 * mon", "", "2024-01-25T00:00:00Z", &["2024-01-29T00:00:00Z", "2024-02-01T00:00:00Z"]);
         check("0 0 */1 * mon", "", "2024-01-25T00:00:00Z", &["2024-01-29T00:00:00Z", "2024-02-05T00:00:00Z"]);
     }
@@ -357,10 +358,10 @@ mod tests {
     fn clocks_that_change() {
         let zurich = "Europe/Zurich";
         check("30 2 * * *", zurich, "2024-03-29T12:00:00Z", &["2024-03-30T01:30:00Z", "2024-04-01T00:30:00Z"]);
-        // 02:30 is there twice.
+        // Here 02:30 occurs twice.
         check("30 2 * * *", zurich, "2024-10-26T12:00:00Z", &["2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z"]);
         check("0 * * * *", zurich, "2024-03-31T00:00:00Z", &["2024-03-31T01:00:00Z", "2024-03-31T02:00:00Z"]);
-        // A day that begins at one o'clock.
+        // Here the day begins at one o'clock.
         check("0 1 * * *", "America/Sao_Paulo", "2018-11-03T12:00:00Z", &["2018-11-04T03:00:00Z"]);
         check("0 9 * * 1", "Asia/Kathmandu", "2024-01-01T00:00:00Z", &["2024-01-01T03:15:00Z"]);
     }

@@ -1,7 +1,7 @@
-//! What ResourceQuotas count: what an object uses of each, and which quotas an object counts against.
+//! What ResourceQuotas count: how much of each resource an object uses, and which quotas count an object.
 //!
-//! What comes in: objects. What goes out: amounts by the names of a quota. What never happens: two of those who ask
-//! (the admission plug-in, the controller, whoever checks them) count one object differently.
+//! Input: objects. Output: amounts by a quota's resource names. Never: two callers (the admission plug-in, the
+//! controller, the invariant checks) count the same object differently.
 //!
 //! Source: upstream's `pkg/quota/v1/evaluator/core`, `staging/src/k8s.io/apiserver/pkg/quota/v1`.
 
@@ -18,38 +18,38 @@ use crate::object::{
     Amounts, Dynamic, Kind, KindInfo, Milli, Object, Pod, PodPhase, Service, pod_limits, pod_requests, qos_class,
 };
 
-/// Between a storage class and a name that counts its claims alone.
+/// Separates a storage class from a resource name that counts only claims of that class.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
-/// Of these every container must say how much it wants, if a quota counts it.
+/// If a quota limits one of these, every container must specify it.
 const MUST_BE_SAID: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
-/// An amount, with the form in which it is written.
+/// An amount, and the form in which it is written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Count {
-    /// How much.
+    /// The amount.
     pub amount: Milli,
-    /// Written in powers of 1,024.
+    /// Whether it is written in powers of 1,024.
     binary: bool,
 }
 
 impl Count {
-    /// So many.
+    /// A number of objects.
     pub fn of(n: usize) -> Count {
         Count { amount: Milli::units(n as i64), binary: false }
     }
 
-    /// Reads a quantity; one that does not parse is nothing.
+    /// Parses a quantity; text that does not parse gives zero.
     pub fn read(text: &str) -> Count {
         Count { amount: Milli::parse(text).unwrap_or_default(), binary: text.ends_with('i') }
     }
 
-    /// A sum of what a resource was asked for: memory and storage are written in powers of 1,024.
+    /// A sum of requests for a resource. Memory and storage are written in powers of 1,024.
     pub fn sum(resource: &str, amount: Milli) -> Count {
         let binary = ["memory", "storage", "hugepages-"].iter().any(|part| resource.contains(part));
         Count { amount, binary }
     }
 
-    /// Adds another, in the form of the first that is something (`Quantity.Add`).
+    /// Adds another amount. The result has the form of the first amount that is not zero (`Quantity.Add`).
     fn add(&mut self, other: Count) {
         if self.amount == Milli::ZERO {
             self.binary = other.binary;
@@ -59,7 +59,7 @@ impl Count {
 }
 
 impl fmt::Display for Count {
-    /// In canonical form.
+    /// Writes the canonical form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milli = self.amount.0;
         if milli % 1000 != 0 {
@@ -78,40 +78,40 @@ impl fmt::Display for Count {
     }
 }
 
-/// Amounts by a quota's names.
+/// Amounts by a quota's resource names.
 pub type Counts = BTreeMap<String, Count>;
 
-/// Adds what there is in one list to another.
+/// Adds every amount of `more` to `to`.
 pub fn add(to: &mut Counts, more: &Counts) {
     for (name, count) in more {
         to.entry(name.clone()).or_default().add(*count);
     }
 }
 
-/// `cpu=1,memory=2Gi`.
+/// Formats amounts for error messages: `cpu=1,memory=2Gi`.
 pub fn in_words<'a>(counts: impl IntoIterator<Item = (&'a String, &'a Count)>) -> String {
     counts.into_iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(",")
 }
 
-/// A list of quantities as JSON has it.
+/// Reads amounts from a JSON object of quantities.
 pub fn from_json(list: Option<&Value>) -> Counts {
     let list = list.and_then(Value::as_object).into_iter().flatten();
     list.filter_map(|(name, q)| Some((name.clone(), Count::read(q.as_str()?)))).collect()
 }
 
-/// The same, for JSON.
+/// Writes amounts as a JSON object of quantities.
 pub fn to_json(counts: &Counts) -> Value {
     counts.iter().map(|(name, count)| (name.clone(), json!(count.to_string()))).collect::<Map<_, _>>().into()
 }
 
-/// A ResourceQuota, read.
+/// A ResourceQuota in parsed form.
 #[derive(Debug)]
 pub struct Quota {
-    /// Its limits as its spec has them.
+    /// `spec.hard`.
     pub declared: Counts,
-    /// Its limits as they hold: those that its controller has taken in.
+    /// `status.hard`: the limits that are enforced. The controller copies them from the spec.
     pub hard: Counts,
-    /// What is used, as far as it is known.
+    /// `status.used`. A limited resource that is missing here has not been counted yet.
     pub used: Counts,
     scopes: Vec<Scope>,
 }
@@ -124,7 +124,7 @@ struct Scope {
 }
 
 impl Quota {
-    /// Reads one.
+    /// Parses a ResourceQuota.
     pub fn read(object: &Dynamic) -> Quota {
         let spec = object.body.get("spec");
         let of_status = |field: &str| from_json(object.status.as_deref().and_then(|s| s.get(field)));
@@ -144,7 +144,7 @@ impl Quota {
         }
     }
 
-    /// Whether an object is within its scopes.
+    /// Whether an object matches all of the quota's scopes.
     pub fn covers(&self, object: &Object) -> bool {
         self.scopes.iter().all(|scope| scope.has(object))
     }
@@ -220,7 +220,7 @@ fn asks_across_namespaces(spec: &PodSpec) -> bool {
         || preferred.into_iter().chain(avoided).flatten().any(|t| across(&t.pod_affinity_term))
 }
 
-/// Whether objects of a kind count for one of a quota's names (`MatchingResources`).
+/// Whether objects of a kind use the resource `name` of a quota (`MatchingResources`).
 pub fn is_counted(kind: Kind, of: &KindInfo, name: &str) -> bool {
     if name.strip_prefix("count/").is_some_and(|resource| resource == of.qualified()) {
         return true;
@@ -245,7 +245,7 @@ pub fn is_counted(kind: Kind, of: &KindInfo, name: &str) -> bool {
     }
 }
 
-/// What an object uses at a time, by a quota's names.
+/// What an object uses at time `now`, by a quota's resource names.
 pub fn usage(object: &Object, now: Wall) -> Counts {
     let info = object.info();
     let mut used = Counts::from([(format!("count/{}", info.qualified()), Count::of(1))]);
@@ -262,7 +262,8 @@ pub fn usage(object: &Object, now: Wall) -> Counts {
     used
 }
 
-/// Whether a pod is charged for more than its object: it has not ended, and is not long overdue to be gone.
+/// Whether a pod uses compute resources: it has not terminated, and its deletion is not overdue. Otherwise only its
+/// `count/pods` is charged.
 fn is_charged(pod: &Pod, now: Wall) -> bool {
     if matches!(pod.status.summary().phase, PodPhase::Failed | PodPhase::Succeeded) {
         return false;
@@ -270,7 +271,7 @@ fn is_charged(pod: &Pod, now: Wall) -> bool {
     overdue_at(pod).is_none_or(|at| now <= at)
 }
 
-/// When a pod that is being deleted is charged no more.
+/// The time after which a pod that is being deleted is no longer charged; `None` if it is not being deleted.
 pub fn overdue_at(pod: &Pod) -> Option<Wall> {
     let grace = Duration::from_secs(pod.meta.deletion_grace_period_seconds?.try_into().ok()?);
     Some(Wall::from_time(pod.meta.deletion_timestamp.as_ref()?) + grace)
@@ -290,7 +291,7 @@ fn pod_usage(spec: &PodSpec, used: &mut Counts) {
         if plain {
             used.insert(name.clone(), count);
         }
-        // What is extended is counted as a request only.
+        // Extended resources are counted by request only.
         if plain || name.contains('/') {
             used.insert(format!("requests.{name}"), count);
         }
@@ -340,8 +341,8 @@ fn claim_usage(claim: &Dynamic, used: &mut Counts) {
     }
 }
 
-/// Whether every container of a pod says how much it wants of what a quota counts; else what is missing, in Kubernetes'
-/// words.
+/// Checks that every container of a pod specifies the resources that a quota counts. `Err` lists what is missing, in
+/// Kubernetes' words.
 pub fn says_enough<'a>(spec: &PodSpec, counted: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for name in counted.filter(|name| MUST_BE_SAID.contains(name)) {

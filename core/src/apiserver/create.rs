@@ -1,4 +1,4 @@
-//! Create: admit, name, stamp, allocate, put.
+//! The create call: admission, name generation, server-set metadata, allocation, and the write to the store.
 
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status, Subresource};
@@ -6,7 +6,7 @@ use crate::limits;
 use crate::object::{FieldError, Object, ObjectKey};
 use crate::store::StoreKey;
 
-/// Longest prefix of a generated name (`maxGeneratedNameLength`): names have 63 characters, five of them random.
+/// Longest prefix of a generated name (`maxGeneratedNameLength`): a name has 63 characters, five of which are random.
 const GENERATED_PREFIX: usize = 58;
 
 impl Deciding<'_> {
@@ -31,7 +31,8 @@ impl Deciding<'_> {
         self.finish_commit(commit, key.kind, allocation)
     }
 
-    /// The object as it is to be stored, save for what has to be allocated.
+    /// Runs admission and returns the object as it will be stored, without allocated values (addresses, ports, quota).
+    /// Runs once per request: a retry uses the result again.
     fn admitted(&mut self, write: &mut Write) -> Result<Object, Decision> {
         if let Some(object) = &write.admitted {
             return Ok(object.clone());
@@ -57,7 +58,7 @@ impl Deciding<'_> {
         Ok(object)
     }
 
-    /// Metadata that only the server writes.
+    /// Sets the metadata that only the server may set, and generates the name if needed.
     fn stamp(&mut self, object: &mut Object) {
         let uid = self.rng.uuid();
         let suffix = object.name().is_empty().then(|| self.rng.name_suffix(5));
@@ -75,7 +76,9 @@ impl Deciding<'_> {
         }
     }
 
-    /// The name is taken: another one is drawn if it was generated. Whether it is really taken, the store must say.
+    /// Handles a name that is taken. A generated name is drawn again, but only if the object was read from the store
+    /// for this write: the cache alone may be stale. Otherwise the request is refused, once the store has confirmed
+    /// that the object exists.
     fn name_taken(&mut self, write: &mut Write, key: &ObjectKey, mut object: Object) -> Decision {
         let Call::Create { object: asked, .. } = &write.request.call else { unreachable!("not a create") };
         let generated_name = asked.name().is_empty();

@@ -1,11 +1,11 @@
-//! Field selectors: what may be selected on, as the row or the definition of a kind says.
+//! Field selectors: which fields can be selected on, according to the kind's row or its definition.
 
 use std::borrow::Cow;
 
 use crate::api::Status;
 use crate::object::{FieldSelector, Kind, KindInfo, Object};
 
-/// Refuses selectors on fields that the kind does not offer.
+/// Refuses a selector on a field that the kind does not support.
 pub(super) fn check(kind: Kind, of: &KindInfo, fields: &FieldSelector) -> Result<(), Status> {
     for (path, _, _) in &fields.terms {
         let common = path == "metadata.name" || (path == "metadata.namespace" && of.namespaced);
@@ -21,7 +21,7 @@ pub(super) fn check(kind: Kind, of: &KindInfo, fields: &FieldSelector) -> Result
     Ok(())
 }
 
-/// Whether an object's fields match.
+/// Whether an object matches a field selector.
 pub(super) fn matches(object: &Object, fields: &FieldSelector) -> bool {
     fields.terms.is_empty() || fields.matches(|path| read(object, path))
 }

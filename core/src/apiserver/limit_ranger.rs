@@ -1,5 +1,5 @@
-//! LimitRanger: what containers of a namespace ask for where they say nothing, and the least and most that they, pods
-//! and claims may ask for.
+//! LimitRanger: sets default requests and limits for containers of a namespace, and enforces minimum, maximum and ratio
+//! for containers, pods and claims.
 //!
 //! Source: `plugin/pkg/admission/limitranger`.
 
@@ -15,7 +15,7 @@ use crate::object::{Amounts, Dynamic, Kind, Object, Pod, container_limits, conta
 use crate::quota::Count;
 use crate::store::StoreKey;
 
-/// Says of a pod what was set for it.
+/// The annotation that lists the defaults that were set in a pod.
 pub(super) const SET: &str = "kubernetes.io/limit-ranger";
 
 type List = BTreeMap<String, Quantity>;
@@ -38,7 +38,8 @@ impl Deciding<'_> {
         ranges
     }
 
-    /// Gives a pod's containers what the LimitRanges of its namespace say, and refuses the pod if it is beyond them.
+    /// Sets the default requests and limits of the namespace's LimitRanges in a pod's containers, and refuses the pod
+    /// if it violates one of them.
     pub(super) fn limit_pod(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
         let ranges = self.limit_ranges(write, pod.namespace());
         if ranges.items.is_empty() {
@@ -49,7 +50,7 @@ impl Deciding<'_> {
         ranges.refuse(errors, Kind::POD, pod.name())
     }
 
-    /// Refuses a claim that is beyond the LimitRanges of its namespace.
+    /// Refuses a claim that violates a LimitRange of its namespace.
     pub(super) fn limit_claim(&self, write: &Write, claim: &Dynamic) -> Result<(), Decision> {
         let namespace = claim.meta.namespace.as_deref().unwrap_or("");
         let ranges = self.limit_ranges(write, namespace);
@@ -91,7 +92,7 @@ fn each(list: &Option<List>) -> impl Iterator<Item = (&str, &Quantity)> {
     list.iter().flatten().map(|(name, quantity)| (name.as_str(), quantity))
 }
 
-/// Sets requests and limits that containers leave out, and says so in an annotation.
+/// Sets the requests and limits that containers leave out, and lists them in an annotation.
 fn set_defaults(pod: &mut Pod, items: &[LimitRangeItem]) {
     let (mut requests, mut limits) = (List::new(), List::new());
     for item in items.iter().filter(|item| item.type_ == "Container") {
@@ -131,7 +132,7 @@ fn set_defaults(pod: &mut Pod, items: &[LimitRangeItem]) {
     pod.meta_mut().annotations.get_or_insert_default().insert(SET.to_owned(), text);
 }
 
-/// Adds what a list lacks; the names of it.
+/// Adds the entries that a list lacks, and returns their names.
 fn fill(wanted: &List, list: &mut Option<List>) -> Vec<String> {
     let missing: Vec<_> =
         wanted.iter().filter(|(name, _)| !list.as_ref().is_some_and(|l| l.contains_key(*name))).collect();
@@ -141,7 +142,7 @@ fn fill(wanted: &List, list: &mut Option<List>) -> Vec<String> {
     missing.into_iter().map(|(name, _)| name.clone()).collect()
 }
 
-/// What is asked for, as it is shown.
+/// Requests and limits, in the form that error messages show.
 struct Sides {
     requests: BTreeMap<String, Count>,
     limits: BTreeMap<String, Count>,
@@ -160,7 +161,7 @@ impl Sides {
         }
     }
 
-    /// Of a pod as a whole: what it says itself, else what its containers ask for together.
+    /// The requests and limits of a whole pod: its pod-level resources, or else the sum over its containers.
     fn of_pod(spec: &PodSpec) -> Sides {
         let own = spec.resources.as_ref();
         let together = |sums: Amounts, own: Option<&List>| {
@@ -218,7 +219,7 @@ impl Sides {
         let Some(limit) = something(&self.limits) else {
             return wrong("no limit is specified or limit is 0".to_owned());
         };
-        // Compared as integers; shown as Go's %f.
+        // Compared in integer arithmetic; formatted as Go's `%f`.
         let is_above = limit * 1000 > most.amount.0 * asked;
         let millionths = (limit * 10_000_000 / asked + 5) / 10;
         if !is_above {

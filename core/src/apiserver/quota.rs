@@ -1,8 +1,8 @@
-//! ResourceQuota: what is created in a namespace, or grows, is charged to the quotas that count it; the last of the
-//! plug-ins.
+//! ResourceQuota, the last admission plug-in: charges what a new or growing object uses to the quotas that count it.
 //!
-//! The quotas are charged in the transaction that writes the object, so that neither happens without the other, and
-//! what is refused for another reason costs nothing. What goes is credited by the controller (`resource_quota`).
+//! The quotas are charged in the transaction that writes the object, so that either both happen or neither, and a
+//! request that is refused for another reason is charged nothing. The controller (`resource_quota`) credits what is
+//! deleted.
 //!
 //! Source: `staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go`.
 
@@ -14,8 +14,8 @@ use crate::quota::{self, Counts, Quota};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
-    /// What an object that takes the place of `old` (none: that is new) is charged to the quotas of its namespace, or
-    /// that it is too much for one.
+    /// The charges to the namespace's quotas for an object that is new (`old` is `None`) or replaces `old`. `Err`
+    /// refuses the write, since a quota would be exceeded.
     pub(super) fn charge_quotas(
         &self,
         write: &Write,
@@ -29,7 +29,7 @@ impl Deciding<'_> {
         }
         let mut charges = Vec::new();
         for (key, _) in self.cache.range(Kind::RESOURCE_QUOTA, new.namespace()) {
-            // One that has been asked for anew counts as the store has it.
+            // A quota that was read from the store for this write takes precedence over the cached one.
             if let Some(object) = self.known(write, key) {
                 charges.extend(self.charge(object, key, old, new)?);
             }
@@ -97,7 +97,7 @@ impl Deciding<'_> {
     }
 }
 
-/// What is used now beyond what was used before, of what a quota limits.
+/// What is used beyond `before`, of the resources that a quota limits. Contains increases only.
 fn growth(asked: Counts, before: &Counts, quota: &Quota) -> Counts {
     let mut more = asked;
     more.retain(|name, count| {

@@ -1,4 +1,4 @@
-//! `/scale` of Deployments, ReplicaSets, ReplicationControllers and StatefulSets.
+//! The `/scale` subresource of Deployments, ReplicaSets, ReplicationControllers, StatefulSets and custom kinds.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ impl Deciding<'_> {
     pub(super) fn get_scale(&mut self, write: &mut Write) -> Decision {
         let Call::GetScale { key } = &write.request.call else { unreachable!("not a read of a scale") };
         match self.scaled(write, key) {
-            // A read without a revision is as fresh as the store.
+            // A get without a resourceVersion must be consistent, so the store confirms the object's revision.
             Ok((_, scale)) => {
                 let fresh = Ok(Response::Scale(Box::new(scale)));
                 Decision::AnswerIf(vec![StoreKey::Object(key.clone())], fresh)
@@ -32,7 +32,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// A patch of the `autoscaling/v1` Scale.
+    /// Handles a patch of the `autoscaling/v1` Scale.
     pub(super) fn patch_scale(&mut self, write: &mut Write) -> Decision {
         let Call::Patch { key, patch, .. } = &write.request.call else { unreachable!("not a patch") };
         let (current, scale) = match self.scaled(write, key) {
@@ -57,7 +57,7 @@ impl Deciding<'_> {
         self.scale_to(write, &key, &current, scale, number, rv)
     }
 
-    /// Where the objects of a custom kind have their numbers.
+    /// The paths of the replica counts in objects of a custom kind; `None` for other kinds.
     fn scale_paths(&self, kind: Kind) -> Option<&ScalePaths> {
         self.customs.of(kind).and_then(|custom| custom.scale())
     }
@@ -103,7 +103,8 @@ impl Deciding<'_> {
     }
 }
 
-/// Applies a patch to the JSON of a Scale. A strategic merge of it is a plain merge: it has no lists.
+/// Applies a patch to the JSON of a Scale. A strategic merge patch is applied as a merge patch, since a Scale has no
+/// lists.
 fn patch_json(mut scale: Value, patch: &Patch) -> Result<Value, Status> {
     match patch {
         Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => json_patch::merge(&mut scale, body),
@@ -116,7 +117,7 @@ fn patch_json(mut scale: Value, patch: &Patch) -> Result<Value, Status> {
     Ok(scale)
 }
 
-/// The revision that a Scale says to be based on; zero: none.
+/// The `resourceVersion` of a Scale; zero if it has none.
 fn base_of(rv: &Value) -> Result<Revision, Status> {
     let unreadable = |why: String| Status::bad_request(format!("Scale in version \"v1\" cannot be handled: {why}"));
     match rv {
@@ -126,7 +127,7 @@ fn base_of(rv: &Value) -> Result<Revision, Status> {
     }
 }
 
-/// What `/scale` shows of an object; of a custom one by these paths.
+/// The Scale of an object. `paths` says where a custom object has its replica counts.
 fn scale_of(object: &Object, paths: Option<&ScalePaths>) -> Option<Scale> {
     let custom = |object: &Object| {
         let (Object::Dynamic(o), Some(paths)) = (object, paths) else { return None };
@@ -141,7 +142,7 @@ fn scale_of(object: &Object, paths: Option<&ScalePaths>) -> Option<Scale> {
     Some(Scale { key: object.key(), replicas: wanted, current, selector, rv: object.rv() })
 }
 
-/// The `autoscaling/v1` Scale.
+/// The `autoscaling/v1` Scale as JSON.
 fn to_json(scale: &Scale) -> Value {
     json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale",

@@ -1,4 +1,4 @@
-//! Update and patch: what a client may change, and what stays.
+//! The update and patch calls: which fields a client may change, and which ones keep their stored values.
 
 use std::rc::Rc;
 
@@ -73,14 +73,14 @@ impl Deciding<'_> {
             let why = "the name, namespace and kind of an object cannot be changed by a patch";
             return Decision::refuse(Status::bad_request(why));
         }
-        // A patch that names a revision or UID expects it.
+        // A patch that sets `resourceVersion` or `uid` makes it a precondition.
         if let Err(decision) = check_base(&key, &object, &current) {
             return decision;
         }
         self.replace(write, &key, &current, object, subresource)
     }
 
-    /// Server-side apply of something that is not there yet creates it.
+    /// Server-side apply to an object that does not exist creates it.
     fn apply_new(&mut self, write: &mut Write, key: &ObjectKey) -> Decision {
         let Call::Patch { patch: Patch::Apply { body, manager, force }, options, precondition, .. } =
             &write.request.call
@@ -112,13 +112,13 @@ impl Deciding<'_> {
         }
         let patch = std::mem::replace(&mut write.request.call, Call::Create { object, options });
         let decision = self.create(write);
-        // Should somebody else create it first, it is an apply again.
+        // Restore the patch, so that a retry applies again if somebody else creates the object first.
         write.admitted = None;
         write.request.call = patch;
         decision
     }
 
-    /// Puts `incoming` in the place of `current`, as far as the client may change it.
+    /// Replaces `current` by `incoming`, keeping what the client may not change through this subresource.
     #[inline]
     pub(super) fn replace(
         &mut self,
@@ -141,7 +141,7 @@ impl Deciding<'_> {
             }
         };
         if new.shares_parts(current) {
-            // At most a renewal, which has nothing to default, to check or to allocate.
+            // At most the renewal differs, and that has no defaults, validation or allocation.
             return self.store_change(key, current, new, Default::default());
         }
         if let Err(status) = self.admit_changed(&mut new, current, subresource) {
@@ -165,7 +165,7 @@ impl Deciding<'_> {
         self.store_change(key, current, new, allocation)
     }
 
-    /// The same of a custom object, as its definition has it.
+    /// As [`replace`](Self::replace) for a custom object, by the rules of its definition.
     fn replace_custom(
         &mut self,
         write: &Write,
@@ -190,7 +190,8 @@ impl Deciding<'_> {
         self.store_change(key, current, new, Default::default())
     }
 
-    /// Commits a changed object: generation, no-ops, and the end of what waited for its last finalizer.
+    /// Commits a changed object: increments the generation, answers a no-op without a write, and removes an object
+    /// whose last finalizer is gone.
     #[inline]
     pub(super) fn store_change(
         &self,
@@ -200,11 +201,11 @@ impl Deciding<'_> {
         allocation: super::service_ip::Allocation,
     ) -> Decision {
         let same_spec = new.same_spec(current);
-        // Where the status is not apart, it is of one piece with the spec.
+        // For a kind without a status subresource, a change of the status counts as a change of the spec.
         let counts = |new: &Object| !same_spec || !current.info().has_status && !new.same_status(current);
         let counted = current.info().has_generation && counts(&new);
         if same_spec {
-            // One copy of what is equal, whoever sent it.
+            // Share the stored spec instead of keeping an equal copy.
             new.take_spec(current);
         }
         if counted {
@@ -224,7 +225,8 @@ impl Deciding<'_> {
     }
 }
 
-/// What a whole object that a client sent expects of the stored one.
+/// Checks the preconditions in an object that a client sent: its `resourceVersion` and `uid` must match the stored
+/// object's.
 #[inline]
 fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), Decision> {
     if object.rv().0 == 0 && !current.info().unconditional_update {
@@ -232,7 +234,8 @@ fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), 
     }
     if object.rv().0 != 0 && object.rv() != current.rv() {
         let stale = Status::stale(current.info(), key.name());
-        // The stored object is no older than the cached one, so an older revision is stale whatever the store says.
+        // The stored object is never older than the cached one. So a revision older than the cached one is stale for
+        // certain, and the store need not confirm it.
         return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
     }
     if !Rc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
@@ -246,7 +249,7 @@ fn uid_conflict(current: &Object, asked: &str) -> Status {
     Status::conflict(current.info(), current.name(), &why)
 }
 
-/// Checks a precondition, in the words of `rest.BeforeDelete`.
+/// Checks a precondition; errors have the words of `rest.BeforeDelete`.
 pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, current: &Object) -> Result<(), Status> {
     if let Some(uid) = precondition.uid.as_deref().filter(|uid| *uid != current.uid()) {
         let why = format!(
@@ -267,10 +270,11 @@ pub(super) fn check_precondition(key: &ObjectKey, precondition: &Precondition, c
     Ok(())
 }
 
-/// What the client sent, with the status and the server's own metadata as they stand.
+/// Builds the new object of an update of the main resource: what the client sent, with the stored status and server-set
+/// metadata.
 fn merge_main(current: &Object, incoming: Object) -> Object {
     if !has_status(current) && Rc::ptr_eq(incoming.meta(), current.meta()) {
-        // Nothing that the client may not change: what it sent is what is wanted.
+        // Nothing needs to be kept from the stored object.
         return incoming;
     }
     let mut new = current.clone();
@@ -298,7 +302,7 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
     new
 }
 
-/// Whether the metadata that clients may change are equal.
+/// Whether the metadata fields that clients may change are equal.
 fn same_client_part(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     a.labels == b.labels
         && a.annotations == b.annotations
@@ -311,8 +315,8 @@ fn has_status(object: &Object) -> bool {
     object.info().has_status
 }
 
-/// The stored object with the status that the client sent. Labels and annotations may come with it, as upstream's
-/// strategies allow.
+/// Builds the new object of a status update: the stored object with the status that the client sent. Labels and
+/// annotations are updated too, as upstream's strategies allow.
 fn merge_status(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
     if !incoming.same_status(current) {
@@ -336,7 +340,8 @@ fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
     new
 }
 
-/// Whether an update took away the last thing that a deletion waited for (`ShouldDeleteDuringUpdate`).
+/// Whether an object that is being deleted can be removed, since its last finalizer is gone
+/// (`ShouldDeleteDuringUpdate`).
 fn is_finished(new: &Object, current: &Object) -> bool {
     let meta = new.meta();
     meta.is_deleting() && !meta.has_finalizers() && new.ends_on_update(current)

@@ -1,10 +1,10 @@
-//! Digests: what a commit changed of an object, mixed into one number, for hashes over whole runs.
+//! Digests: what a commit changed in an object, mixed into one number, for hashes over whole runs.
 //!
-//! What comes in: an object and the version before it. What goes out: a number that follows from the values of what
-//! differs between them, and from nothing else: not from addresses, not from what is shared with whom, not from the
-//! machine. What never happens: a change that the digest does not tell, or a copy of an object to make one.
+//! Input: an object and its previous version. Output: a number that depends only on the values of the parts that
+//! differ: not on addresses, not on what is shared, not on the machine. Never: a change that leaves the digest
+//! unaffected, or a copy of an object just to compute it.
 //!
-//! A renewal of a Lease mixes its time, a Node's report the time of the report, a pod's status that status.
+//! The digest of a changed Lease renewal, Node report time or pod status contains only that part.
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ use super::{
 };
 use crate::random::{mix, mix_bytes};
 
-/// Which parts of an object differ.
+/// Flags for the parts of an object that differ.
 const META: u64 = 1;
 const SPEC: u64 = 2;
 const STATUS: u64 = 4;
 
-/// A part of an object that tells what a change made of it.
+/// A part of an object that can mix its changes into a digest.
 pub trait Digest {
-    /// Mixes into `hash` what differs from the value before; all of it, if there was none.
+    /// Mixes into `hash` what differs from the previous value, or everything if `before` is `None`.
     fn digest(&self, before: Option<&Self>, hash: u64) -> u64;
 }
 
-/// Most parts are small enough to be told whole.
+/// Most parts are small enough to be mixed in whole.
 impl<T: Serialize> Digest for T {
     fn digest(&self, _before: Option<&T>, hash: u64) -> u64 {
         whole(self, hash)
@@ -54,17 +54,17 @@ impl Digest for ReportedNodeStatus {
     }
 }
 
-/// Mixes a pod spec, unless it is what it was.
+/// Mixes in a pod spec, unless it is unchanged.
 fn pod_spec(spec: &SharedPodSpec, before: Option<&SharedPodSpec>, hash: u64) -> u64 {
     if before.is_some_and(|before| spec == before) { mix(hash, 0) } else { whole(&**spec, mix(hash, 1)) }
 }
 
-/// Mixes a shared part, unless it is what it was.
+/// Mixes in a shared part, unless it is unchanged.
 fn unless_same<P: Part<Of: Serialize>>(part: &P, before: Option<&P>, hash: u64) -> u64 {
     if before.is_some_and(|before| part.same(before)) { mix(hash, 0) } else { whole(&**part, mix(hash, 1)) }
 }
 
-/// Mixes what a commit made of an object: which parts differ from the version before, and their values.
+/// Mixes in what a commit changed in an object: which parts differ from the previous version, and their values.
 pub(super) fn object<R: Resource>(new: &Obj<R>, old: Option<&Obj<R>>, hash: u64) -> u64 {
     let mut changed = META | SPEC | STATUS;
     if let Some(old) = old {
@@ -90,7 +90,7 @@ pub(super) fn object<R: Resource>(new: &Obj<R>, old: Option<&Obj<R>>, hash: u64)
     hash
 }
 
-/// As [`object`], of a kind without a type.
+/// As [`object`], for a [`Dynamic`].
 pub(super) fn dynamic(new: &Dynamic, old: Option<&Dynamic>, hash: u64) -> u64 {
     let is = |same: fn(&Dynamic, &Dynamic) -> bool| old.is_some_and(|old| same(new, old));
     let (same_meta, same_spec) = (is(|a, b| a.meta == b.meta), is(Dynamic::same_spec));
@@ -108,17 +108,17 @@ fn meta(meta: &Meta, hash: u64) -> u64 {
     whole(&**meta, hash)
 }
 
-/// Mixes all that a value says.
+/// Mixes in a whole value.
 pub(super) fn whole<T: Serialize + ?Sized>(value: &T, hash: u64) -> u64 {
     let mut mixer = Mixer(hash);
     value.serialize(&mut mixer).expect("whatever can be serialised can be mixed");
     mixer.0
 }
 
-/// A serialiser that writes nothing: names of fields and values go into a number.
+/// A serialiser that writes nothing: it mixes field names and values into a number.
 struct Mixer(u64);
 
-/// What stands where a value begins or ends, so that no two shapes read alike.
+/// Marks where a value begins or ends, so that values of different structure never give the same sequence.
 #[derive(Clone, Copy)]
 enum Mark {
     None,
@@ -306,7 +306,7 @@ mod tests {
         Object::from_json(value.clone()).expect("a well-formed object")
     }
 
-    /// Objects of all the ways in which parts are held, with places in them that a change may touch.
+    /// Sample objects for each way of holding parts, with JSON pointers to fields that a change may touch.
     fn samples() -> Vec<(Value, Vec<&'static str>)> {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d", "labels": {"a": "b"}},
             "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
@@ -358,7 +358,7 @@ mod tests {
         ]
     }
 
-    /// Another value in the place of one.
+    /// A value that differs from the given one.
     fn other(value: &Value) -> Value {
         match value {
             Value::Bool(b) => json!(!b),

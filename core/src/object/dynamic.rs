@@ -1,4 +1,5 @@
-//! Objects that no machine reads as a type: held as JSON, checked against the built-in type where there is one.
+//! Objects of kinds without a typed form inside Skeg: held as JSON, checked against the k8s-openapi type if there is
+//! one.
 
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
@@ -9,16 +10,16 @@ use serde_json::{Map, Value, json};
 use super::structural::at_path;
 use super::{Kind, KindRef, Meta, ObjectMeta, Revision, put_revision, shrink, take_revision};
 
-/// An object of a kind without a typed form inside Skeg. A clone copies one counter.
+/// An object of a kind without a typed form inside Skeg. Cloning it only increments one reference count.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(C)]
 pub struct Dynamic {
-    /// Revision of the last change; zero if not stored.
+    /// Revision of the last change; zero if the object is not stored.
     pub rv: Revision,
     parts: Rc<DynamicParts>,
 }
 
-/// What a dynamic object is made of; metadata first, as in the typed kinds.
+/// The parts of a dynamic object; metadata first, as in the typed kinds.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct DynamicParts {
@@ -26,11 +27,12 @@ pub struct DynamicParts {
     pub meta: Rc<Meta>,
     /// Its kind.
     pub kind: Kind,
-    /// What was known of its kind when it was read: the version that it is written in, for one.
+    /// The description of the kind at the time when the object was decoded. For a custom kind it also tells the version
+    /// in which the object is written.
     pub of: KindRef,
     /// Every other field; without `apiVersion`, `kind`, `metadata` and `status`.
     pub body: Rc<Map<String, Value>>,
-    /// The `status` field, if there is one.
+    /// The `status` field; `None` if there is none.
     pub status: Option<Rc<Value>>,
 }
 
@@ -57,7 +59,7 @@ impl DerefMut for Dynamic {
 }
 
 impl Dynamic {
-    /// From JSON of the given kind, of which this is known.
+    /// Converts JSON of the given kind, whose description is `of`.
     pub fn from_json(kind: Kind, of: KindRef, value: Value) -> Result<Dynamic, String> {
         let Value::Object(mut body) = value else { return Err("expected an object".to_owned()) };
         body.remove("apiVersion");
@@ -72,7 +74,7 @@ impl Dynamic {
         Ok(Dynamic { rv, parts: Rc::new(parts) })
     }
 
-    /// From what the store keeps.
+    /// Decodes the bytes that a store keeps.
     pub(super) fn from_stored(kind: Kind, of: KindRef, bytes: &[u8]) -> Result<Dynamic, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let text = |field: &str| value[field].as_str().unwrap_or("");
@@ -86,7 +88,8 @@ impl Dynamic {
         Dynamic::from_json(kind, of, value)
     }
 
-    /// Holds what is equal to another version of this object as it is held there.
+    /// Replaces every part that equals the same part of `other` (another version of this object) by a shared pointer to
+    /// it.
     pub(super) fn share(&mut self, other: &Dynamic) {
         if Rc::ptr_eq(&self.parts, &other.parts) {
             return;
@@ -106,7 +109,7 @@ impl Dynamic {
         }
     }
 
-    /// As JSON with everything in it.
+    /// Converts to complete JSON, as a client sees it.
     pub fn to_json(&self) -> Value {
         let mut meta = ObjectMeta::clone(&self.meta);
         put_revision(&mut meta, self.rv);
@@ -123,7 +126,7 @@ impl Dynamic {
         Value::Object(all)
     }
 
-    /// What a new object may not bring along: the status belongs to the machines.
+    /// Clears what a client must not set in a new object: the status, since only controllers write it.
     pub(super) fn prepare_for_create(&mut self) {
         if matches!(self.kind, Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM) {
             self.status = Some(Rc::new(json!({"phase": "Pending"})));
@@ -132,7 +135,7 @@ impl Dynamic {
         }
     }
 
-    /// The text of a selectable field, by its path; `None` where there is no text, number or flag.
+    /// The value of a selectable field, by its path, as text; `None` if it is no string, boolean or number.
     pub(super) fn field(&self, path: &str) -> Option<Cow<'_, str>> {
         match at_path(&self.body, self.status.as_deref(), path)? {
             Value::String(text) => Some(Cow::Borrowed(text)),
@@ -148,7 +151,7 @@ impl Dynamic {
         found.as_i64().and_then(|n| i32::try_from(n).ok())
     }
 
-    /// Puts a number at a simple JSON path of the body; what is missing on the way is made.
+    /// Sets a number at a simple JSON path of the body, creating missing parents.
     pub fn set_count(&mut self, path: &str, count: i32) {
         let mut steps: Vec<&str> = path.trim_start_matches('.').split('.').collect();
         let last = steps.pop().expect("a split has a part");
@@ -161,22 +164,22 @@ impl Dynamic {
         at.insert(last.to_owned(), json!(count));
     }
 
-    /// Equal bodies.
+    /// Whether the bodies are equal.
     pub fn same_spec(&self, other: &Dynamic) -> bool {
         Rc::ptr_eq(&self.body, &other.body) || self.body == other.body
     }
 
-    /// Equal statuses.
+    /// Whether the statuses are equal.
     pub fn same_status(&self, other: &Dynamic) -> bool {
         self.status == other.status
     }
 
-    /// Shares the status of another object.
+    /// Shares another object's status.
     pub fn take_status(&mut self, from: &Dynamic) {
         self.status.clone_from(&from.status);
     }
 
-    /// Shares the body of another object.
+    /// Shares another object's body.
     pub fn take_spec(&mut self, from: &Dynamic) {
         self.body = Rc::clone(&from.body);
     }

@@ -1,4 +1,4 @@
-//! One copy of what many objects say, wherever they were read.
+//! Interning: one shared copy of content that many objects have, wherever it was decoded.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -6,23 +6,23 @@ use std::rc::Rc;
 use super::{Addresses, ContainerState, ContainerStatus, NameMap, Object, PodStatus, SharedPodSpec, Text};
 use crate::limits;
 
-/// Pod specs and texts that have been read. What is read through one of these (from a store, from a file, from the
-/// wire) holds what is equal once: 150,000 pods of fifty templates have fifty specs.
+/// Interned pod specs and texts. Objects that are decoded through one interner (from a store, a file or the wire) share
+/// equal content: 150,000 pods of fifty templates have fifty specs.
 ///
-/// It holds nothing for long that nobody else holds.
+/// What nobody else holds any more is dropped from time to time.
 #[derive(Debug, Default)]
 pub struct Interner {
     /// By fingerprint.
     specs: BTreeMap<u64, Vec<SharedPodSpec>>,
     held: usize,
-    /// How many may be held before those are let go that nobody else holds.
+    /// When this many are held, those that nobody else holds are dropped.
     room: usize,
     texts: NameMap<Rc<str>>,
     texts_held: usize,
 }
 
 impl Interner {
-    /// The spec that says the same, if there is one; otherwise this one is it from now on.
+    /// The interned spec that equals this one. If there is none, this one is interned.
     pub fn spec(&mut self, spec: &SharedPodSpec) -> SharedPodSpec {
         let print = spec.fingerprint();
         if let Some(known) = self.specs.get(&print).and_then(|specs| specs.iter().find(|known| *known == spec)) {
@@ -36,7 +36,7 @@ impl Interner {
         spec.clone()
     }
 
-    /// The copy of a text that is held here.
+    /// The interned copy of a text.
     pub fn text(&mut self, text: &Rc<str>) -> Rc<str> {
         if let Some(known) = self.texts.get(text) {
             return Rc::clone(known);
@@ -49,7 +49,8 @@ impl Interner {
         Rc::clone(text)
     }
 
-    /// Lets an object that nobody else holds yet have its pod spec, and what many pods' statuses say, from here.
+    /// Replaces an object's pod spec, and the parts of a pod's status that many pods share, by interned copies. Nobody
+    /// else may hold the object yet.
     pub fn intern(&mut self, object: &mut Object) {
         if let Some(spec) = object.pod_spec().map(|spec| self.spec(spec)) {
             object.set_pod_spec(spec);
@@ -64,8 +65,8 @@ impl Interner {
         }
     }
 
-    /// What pods of a template, or of a node, have in common. A pod's own address and its containers' names in the
-    /// runtime are not looked up.
+    /// Interns what pods of one template or one node have in common. A pod's own IP address and its container IDs are
+    /// unique, and are not interned.
     fn status(&mut self, status: &mut PodStatus) {
         self.texts([&mut status.reason, &mut status.message, &mut status.nominated_node_name, &mut status.host_ip]);
         if let Addresses::These(all) = &mut status.host_ips {
@@ -93,7 +94,7 @@ impl Interner {
         }
     }
 
-    /// Lets go of the specs that nobody else holds.
+    /// Drops the specs that nobody else holds.
     fn sweep(&mut self) {
         self.specs.retain(|_, specs| {
             specs.retain(|spec| !spec.is_held_once());

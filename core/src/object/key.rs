@@ -1,4 +1,4 @@
-//! Names of objects: a kind and a path, shared by every index that mentions the object.
+//! Object keys: a kind and a path, shared by every index that holds the object.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,26 +8,28 @@ use super::Kind;
 use crate::random::{mix, mix_bytes, name_key};
 use crate::read_ahead::touch_shared;
 
-/// The name of an object: its kind and `namespace/name` (or `name` for cluster-scoped kinds).
+/// The key of an object: its kind and `namespace/name` (only `name` for cluster-scoped kinds).
 ///
-/// The path is shared, so that the store, every cache and every queue hold one copy of it. Keys of one namespace
-/// are adjacent in order, so that a namespace is a range. The hash stands beside it: to find an object, and to see that
-/// two keys are copies of one, the path need not be read.
+/// The path is reference-counted: the store, every cache and every queue share one copy. Keys of the same kind and
+/// namespace are adjacent in the order, so a namespace is a range. The hash is stored in the key, so that look-ups and
+/// most comparisons need not read the path.
 #[derive(Clone, Eq)]
 pub struct ObjectKey {
     path: Rc<str>,
     hash: u32,
     /// Kind of the object.
     pub kind: Kind,
-    /// Length of the namespace; zero for cluster-scoped kinds. [`LONG`]: up to the first slash.
+    /// Length of the namespace; zero for cluster-scoped kinds. [`LONG`] means that the namespace ends at the first
+    /// slash.
     namespace: u16,
 }
 
-/// Stands for a length that does not fit. No valid name is that long, but keys are made before names are validated.
+/// Stands for a length that does not fit into a `u16`. No valid namespace is that long, but keys are made before names
+/// are validated.
 const LONG: u16 = u16::MAX;
 
-/// Calls `f` with these parts as one string, which is built on the stack where it fits: names are put together for
-/// every look-up.
+/// Calls `f` with the concatenation of `parts`. It is built on the stack if it fits, since every look-up by name needs
+/// one.
 pub(crate) fn joined<T>(parts: &[&str], f: impl FnOnce(&str) -> T) -> T {
     joined_bytes(parts, |bytes| f(std::str::from_utf8(bytes).expect("strings in a row are a string")))
 }
@@ -65,7 +67,7 @@ impl PartialOrd for ObjectKey {
 
 impl PartialEq for ObjectKey {
     fn eq(&self, other: &ObjectKey) -> bool {
-        // Most keys that are equal are copies of one.
+        // Most equal keys share one path, so compare the pointers first.
         self.hash == other.hash
             && self.kind == other.kind
             && (Rc::ptr_eq(&self.path, &other.path) || self.path == other.path)
@@ -73,12 +75,12 @@ impl PartialEq for ObjectKey {
 }
 
 impl ObjectKey {
-    /// The key of a namespaced object, or of a cluster-scoped one where `namespace` is empty.
+    /// The key of a namespaced object, or of a cluster-scoped one if `namespace` is empty.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> ObjectKey {
         with_path(namespace, name, |path| ObjectKey::build(kind, path, namespace.len()))
     }
 
-    /// From a whole path, as [`path`](Self::path) gives it.
+    /// The key with a whole path, in the form of [`path`](Self::path).
     pub fn from_path(kind: Kind, path: &str) -> ObjectKey {
         ObjectKey::build(kind, path, path.find('/').unwrap_or(0))
     }
@@ -88,7 +90,7 @@ impl ObjectKey {
         ObjectKey { kind, hash: hash_of(kind, path.as_bytes()), path: Rc::from(path), namespace }
     }
 
-    /// The hash of the key with these parts, and of no other kind of equal path.
+    /// The hash of the key with these parts. Keys of different kinds with equal paths have different hashes.
     pub(super) fn hash_of_parts(kind: Kind, namespace: &str, name: &str) -> u32 {
         match namespace {
             "" => hash_of(kind, name.as_bytes()),
@@ -96,17 +98,17 @@ impl ObjectKey {
         }
     }
 
-    /// Its hash: for look-ups, never for an order.
+    /// The hash, for look-ups only: never order by it.
     pub(super) fn hash(&self) -> u32 {
         self.hash
     }
 
-    /// Its kind and hash in one number, for digests: equal in every run.
+    /// Kind and hash in one number, for digests. Equal in every run.
     pub(crate) fn digest(&self) -> u64 {
         u64::from(self.kind.0) << 32 | u64::from(self.hash)
     }
 
-    /// Reads what a copy of it will touch.
+    /// Prefetches the memory that cloning it will touch.
     pub fn read_ahead(&self) {
         touch_shared(&self.path);
     }
@@ -136,7 +138,7 @@ impl ObjectKey {
         }
     }
 
-    /// Whether it is the key of these parts.
+    /// Whether this is the key with these parts.
     pub fn is(&self, kind: Kind, namespace: &str, name: &str) -> bool {
         let path = self.path.as_bytes();
         self.kind == kind
@@ -147,7 +149,7 @@ impl ObjectKey {
             }
     }
 
-    /// Smallest possible key of `kind` within `namespace` (all namespaces where it is empty); start of a range.
+    /// The smallest possible key of `kind` in `namespace` (in all namespaces if it is empty): the start of a range.
     pub fn range_start(kind: Kind, namespace: &str) -> ObjectKey {
         if namespace.is_empty() {
             ObjectKey::from_path(kind, "")
@@ -156,7 +158,7 @@ impl ObjectKey {
         }
     }
 
-    /// First key after all keys of `kind` within `namespace`; end (exclusive) of a range.
+    /// The first key after all keys of `kind` in `namespace`: the exclusive end of a range.
     pub fn range_end(kind: Kind, namespace: &str) -> ObjectKey {
         if namespace.is_empty() {
             ObjectKey::from_path(Kind(kind.0 + 1), "")

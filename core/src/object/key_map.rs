@@ -1,8 +1,7 @@
-//! A map by object key: found by hash, walked in the order of the keys.
+//! A map by object key: look-ups use a hash table, iteration is in key order.
 //!
-//! A change of an entry costs the same however many others there are, and so does its coming and going as long as
-//! nobody walks: the tree that gives the order takes in what has come since the last walk when the next one begins.
-//! Nothing is ever walked in hash order.
+//! Changing a value costs the same however many entries there are. So do insertion and removal while nobody iterates:
+//! new entries are put into the ordered tree only when the next iteration begins. Iteration never uses hash order.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +11,7 @@ use super::table::Table;
 use super::{Kind, ObjectKey};
 use crate::read_ahead::{Step, touch};
 
-/// Values by [`ObjectKey`]. Each has a slot, a small number that stays its own until it is taken out.
+/// Values by [`ObjectKey`]. Each entry has a slot, a small number that does not change until the entry is removed.
 #[derive(Debug)]
 pub struct KeyMap<V> {
     slots: Vec<Slot<V>>,
@@ -21,20 +20,20 @@ pub struct KeyMap<V> {
     order: RefCell<Order>,
 }
 
-/// An entry, or none. One of 56 bytes, as those of objects are, would mostly stand across two lines of the processor's
-/// cache; so aligned it stands in one wherever the allocator lets large blocks begin with a line.
+/// An entry; `None` if the slot is empty. A map of objects has entries of 56 bytes, most of which would straddle two
+/// cache lines. With this alignment an entry is in a single line, if the allocator aligns large blocks to lines.
 #[derive(Debug)]
 #[repr(align(32))]
 struct Slot<V>(Option<(ObjectKey, V)>);
 
-/// The order of the keys, as far as somebody has walked in it. To compare two keys reads both names, in memory that
-/// nobody may have looked at for long, and many a pod comes and goes between two walks.
+/// The order of the keys, kept up to date only as of the last iteration. Comparing two keys reads both paths, which are
+/// usually not in the cache, and many pods are created and deleted between two iterations.
 #[derive(Debug, Default)]
 struct Order {
     tree: BTreeMap<ObjectKey, u32>,
-    /// Slots that have been filled since the last walk; they may be empty again.
+    /// Slots that have been filled since the last iteration. Some may be empty again.
     fresh: Vec<u32>,
-    /// Where each slot stands.
+    /// For each slot, whether it is in `fresh`, in `tree` or in neither.
     places: Vec<Place>,
 }
 
@@ -46,7 +45,7 @@ enum Place {
 }
 
 impl Order {
-    /// A slot has been filled.
+    /// Records that a slot has been filled.
     fn add(&mut self, slot: u32) {
         let index = slot as usize;
         self.places.resize(self.places.len().max(index + 1), Place::Nowhere);
@@ -56,7 +55,7 @@ impl Order {
         }
     }
 
-    /// A slot has been emptied.
+    /// Records that a slot has been emptied.
     fn remove(&mut self, slot: u32, key: &ObjectKey) {
         if self.places[slot as usize] == Place::Tree {
             self.tree.remove(key);
@@ -64,7 +63,7 @@ impl Order {
         }
     }
 
-    /// Takes the fresh slots into the tree; `key` tells what is in them.
+    /// Moves the fresh slots into the tree; `key` gives the key in a slot.
     fn settle<'a>(&mut self, key: impl Fn(u32) -> Option<&'a ObjectKey>) {
         for slot in self.fresh.drain(..) {
             let key = key(slot);
@@ -87,12 +86,12 @@ impl<V> KeyMap<V> {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The slot of a key, by its parts.
+    /// The slot of the key with these parts.
     pub fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<u32> {
         self.table
             .find(ObjectKey::hash_of_parts(kind, namespace, name), |slot| self.at(slot).0.is(kind, namespace, name))
@@ -104,13 +103,13 @@ impl<V> KeyMap<V> {
         self.table.find(key.hash(), |slot| self.at(slot).0 == *key)
     }
 
-    /// What is in a slot. Panics if nothing is.
+    /// The entry in a slot. Panics if the slot is empty.
     #[inline(always)]
     pub fn at(&self, slot: u32) -> &(ObjectKey, V) {
         self.slots[slot as usize].0.as_ref().expect("a slot that is found is taken")
     }
 
-    /// What is in a slot, to be changed. Panics if nothing is.
+    /// The entry in a slot, mutably. Panics if the slot is empty.
     #[inline(always)]
     pub fn at_mut(&mut self, slot: u32) -> (&ObjectKey, &mut V) {
         let (key, value) = self.slots[slot as usize].0.as_mut().expect("a slot that is found is taken");
@@ -123,13 +122,14 @@ impl<V> KeyMap<V> {
         self.slot_of(key).map(|slot| &self.at(slot).1)
     }
 
-    /// The value of a key, to be changed.
+    /// The value of a key, mutably.
     #[inline]
     pub fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut V> {
         self.slot_of(key).map(|slot| self.at_mut(slot).1)
     }
 
-    /// Reads what a look-up of this key will touch here; answers, after that, most likely its value.
+    /// Prefetches what a look-up of this key will read in this map. In a later step it may return a value, most likely
+    /// the key's.
     #[inline]
     pub fn read_ahead(&self, key: &ObjectKey, step: Step) -> Option<&V> {
         if step == Step::Cell {
@@ -152,13 +152,13 @@ impl<V> KeyMap<V> {
         })
     }
 
-    /// Puts a value; answers what was there. The key that was there first stays.
+    /// Inserts a value and returns the previous one. A key that is already in the map is kept.
     #[inline]
     pub fn insert(&mut self, key: ObjectKey, value: V) -> Option<V> {
         self.put(&key, value)
     }
 
-    /// As [`insert`](Self::insert), with a copy of the key where it is new.
+    /// As [`insert`](Self::insert); clones the key only if it is new.
     #[inline(always)]
     pub fn put(&mut self, key: &ObjectKey, value: V) -> Option<V> {
         match self.slot_of(key) {
@@ -170,7 +170,7 @@ impl<V> KeyMap<V> {
         }
     }
 
-    /// Adds a key that is not there; answers its slot.
+    /// Adds a key, which must not be in the map, and returns its slot.
     pub fn insert_new(&mut self, key: ObjectKey, value: V) -> u32 {
         assert!(self.slot_of(&key).is_none(), "{key} is there already");
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -183,12 +183,12 @@ impl<V> KeyMap<V> {
         slot
     }
 
-    /// Removes a key; answers what was there.
+    /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<V> {
         self.slot_of(key).map(|slot| self.take(slot).1)
     }
 
-    /// Empties a slot. Panics if nothing is in it.
+    /// Empties a slot and returns its entry. Panics if the slot is empty.
     pub fn take(&mut self, slot: u32) -> (ObjectKey, V) {
         let (key, value) = self.slots[slot as usize].0.take().expect("a slot that is found is taken");
         self.table.remove(key.hash(), slot);
@@ -197,17 +197,17 @@ impl<V> KeyMap<V> {
         (key, value)
     }
 
-    /// All entries in order of their keys.
+    /// All entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &V)> {
         self.range(..)
     }
 
-    /// All entries in order of their slots, which is that of their arrival where none has left.
+    /// All entries in slot order, which is the order of insertion if nothing has been removed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&ObjectKey, &mut V)> {
         self.slots.iter_mut().filter_map(|slot| slot.0.as_mut()).map(|(key, value)| (&*key, value))
     }
 
-    /// The entries of a range in order of their keys.
+    /// The entries of a range in key order.
     pub fn range<R: RangeBounds<ObjectKey>>(
         &self,
         range: R,

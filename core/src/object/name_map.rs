@@ -1,6 +1,7 @@
-//! A map by name, for look-ups only: it cannot be walked, so that no hash order can leak.
+//! A map by name, for look-ups only: it has no iteration, so hash order can never leak.
 //!
-//! Names of thousands of nodes in a tree are a dozen strings to compare, each in memory of its own; here it is one.
+//! In a tree, a look-up among thousands of node names would compare a dozen strings, each in memory of its own. Here it
+//! compares one.
 
 use std::rc::Rc;
 
@@ -26,7 +27,7 @@ fn hash(name: &str) -> u32 {
 }
 
 impl<V> NameMap<V> {
-    /// Whether there is nothing in it.
+    /// Whether the map is empty.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -46,13 +47,13 @@ impl<V> NameMap<V> {
         self.find(name).and_then(|slot| self.slots[slot].as_ref()).map(|(_, value)| value)
     }
 
-    /// The value of a name, to be changed.
+    /// The value of a name, mutably.
     #[inline]
     pub fn get_mut(&mut self, name: &str) -> Option<&mut V> {
         self.find(name).and_then(|slot| self.slots[slot].as_mut()).map(|(_, value)| value)
     }
 
-    /// The value of a name, to be changed; the default if it had none.
+    /// The value of a name, mutably; inserts the default if there is none.
     pub fn entry(&mut self, name: &str) -> &mut V
     where
         V: Default,
@@ -61,7 +62,7 @@ impl<V> NameMap<V> {
         self.at_mut(slot)
     }
 
-    /// As [`entry`](Self::entry); a name that is new is shared.
+    /// As [`entry`](Self::entry); a new name is shared instead of copied.
     pub fn entry_of(&mut self, name: &Rc<str>) -> &mut V
     where
         V: Default,
@@ -75,7 +76,7 @@ impl<V> NameMap<V> {
         value
     }
 
-    /// Sets the value of a name; answers what it was.
+    /// Sets the value of a name and returns the previous one.
     pub fn insert(&mut self, name: Rc<str>, value: V) -> Option<V> {
         match self.get_mut(&name) {
             Some(known) => Some(std::mem::replace(known, value)),
@@ -96,7 +97,7 @@ impl<V> NameMap<V> {
         slot as usize
     }
 
-    /// Removes a name; answers its value.
+    /// Removes a name and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<V> {
         let slot = self.find(name)?;
         self.table.remove(hash(name), slot as u32);

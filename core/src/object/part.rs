@@ -1,21 +1,22 @@
-//! How a part of an object is held: behind a counter of its own where it is large, in place where it is small.
+//! How a part of an object is held: reference-counted if it is large, in place if it is small.
 
 use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-/// A part of an object (its spec, its status) as [`Parts`](super::Parts) holds it. A clone copies nothing large.
+/// A part of an object (its spec or status) as [`Parts`](super::Parts) holds it. Cloning it never copies anything
+/// large.
 pub trait Part: Clone + PartialEq + Debug + Deref<Target = <Self as Part>::Of> {
-    /// What is held.
+    /// The type of the content.
     type Of;
-    /// Holds it.
+    /// Wraps a value.
     fn new(of: Self::Of) -> Self;
-    /// Held in the same place: nothing has changed. Otherwise it may be equal all the same.
+    /// Whether both share the same memory, and so are certainly equal. `false` does not mean that they differ.
     fn shares(&self, other: &Self) -> bool;
-    /// Held in the same place, or equal.
+    /// Whether they are equal; those that share memory are equal at once.
     fn same(&self, other: &Self) -> bool;
-    /// For writing; copied if shared.
+    /// The content for writing (copied first if shared).
     fn make_mut(&mut self) -> &mut Self::Of;
 }
 
@@ -39,7 +40,7 @@ impl<T: Clone + PartialEq + Debug> Part for Rc<T> {
     }
 }
 
-/// A small part, held in place: nothing to share, and nothing to count.
+/// A small part, held in place without a reference count.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Inline<T>(T);
 
@@ -77,25 +78,25 @@ impl<T: Clone + PartialEq + Debug> Part for Inline<T> {
     }
 }
 
-/// What has a small summary of what everybody asks of it.
+/// A type that has a small summary of the fields that are read most often.
 pub trait Summarize: Clone + PartialEq + Debug {
     /// The summary.
     type Summary: Copy;
 
-    /// Makes the summary from the whole.
+    /// Computes the summary.
     fn summarize(&self) -> Self::Summary;
 }
 
-/// A part behind a counter of its own, with its summary beside the pointer. Without the summary, each pod that is
-/// counted or ranked would be searched for a condition by comparing strings that are in no near cache.
+/// A reference-counted part with its summary beside the pointer. Without the summary, counting or ranking pods would
+/// search each pod's conditions by comparing strings that are not in the processor's cache.
 pub struct Summarized<T: Summarize> {
     shared: Rc<T>,
-    /// Made when it is first asked for.
+    /// Computed on first use.
     summary: Cell<Option<T::Summary>>,
 }
 
 impl<T: Summarize> Summarized<T> {
-    /// The summary, made when it is first asked for.
+    /// The summary, computed on first use.
     #[inline]
     pub fn summary(&self) -> T::Summary {
         self.summary.get().unwrap_or_else(|| {
@@ -105,7 +106,7 @@ impl<T: Summarize> Summarized<T> {
         })
     }
 
-    /// Whether it is held in the same place as another.
+    /// Whether both share the same memory.
     pub fn is_held_as(&self, other: &Summarized<T>) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)
     }

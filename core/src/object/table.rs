@@ -1,11 +1,11 @@
-//! A hash table from names to slots, for look-ups only: it cannot be walked, so that no hash order can leak.
+//! A hash table from names to slots, for look-ups only: it has no iteration, so hash order can never leak.
 //!
-//! Hash and slot stand beside each other in one array of eight bytes a cell, so that a look-up in a hundred thousand
-//! entries misses the cache once or twice and not once a level of a tree. Linear probing, deletion by shifting back.
+//! Hash and slot are side by side in one array with eight bytes per cell, so that a look-up among a hundred thousand
+//! entries has one or two cache misses, where a tree has one per level. Linear probing; deletion shifts entries back.
 
 use crate::read_ahead::touch;
 
-/// A slot that stands for none.
+/// The slot number that means "no slot".
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ struct Cell {
 
 const EMPTY: Cell = Cell { hash: 0, slot: NONE };
 
-/// Slots by hash. Its owner keeps what is in the slots, and tells whether a slot is the one that is looked for.
+/// Slots by hash. The owner keeps the entries of the slots, and decides whether a slot has the entry that is looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     cells: Vec<Cell>,
@@ -28,12 +28,12 @@ impl Table {
         self.cells.len() - 1
     }
 
-    /// Whether there is no slot.
+    /// Whether the table is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The slot with this hash that `is` says is the right one.
+    /// The slot with this hash for which `is` returns `true`.
     #[inline(always)]
     pub(crate) fn find(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
         if self.is_empty() {
@@ -52,12 +52,12 @@ impl Table {
         }
     }
 
-    /// The first slot with this hash, most likely the right one; for a look ahead.
+    /// The first slot with this hash, most likely the right one; for prefetching.
     pub(crate) fn first(&self, hash: u32) -> Option<u32> {
         self.find(hash, |_| true)
     }
 
-    /// Reads the first cell that a look-up with this hash will read.
+    /// Prefetches the first cell that a look-up with this hash will read.
     #[inline]
     pub(crate) fn read_ahead(&self, hash: u32) {
         if !self.is_empty() {
@@ -65,10 +65,10 @@ impl Table {
         }
     }
 
-    /// Adds a slot that is not in it.
+    /// Adds a slot, which must not be in the table.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         assert!(slot != NONE, "a map holds fewer than four milliards of objects");
-        // At most five eighths full: probes stay short.
+        // At most five eighths full, so that probe sequences stay short.
         if (self.len + 1) * 8 > self.cells.len() * 5 {
             self.grow();
         }
@@ -76,7 +76,7 @@ impl Table {
         self.place(Cell { hash, slot });
     }
 
-    /// Removes a slot that is in it.
+    /// Removes a slot, which must be in the table.
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
         let mask = self.mask();
         let mut hole = hash as usize & mask;
@@ -92,7 +92,7 @@ impl Table {
             if cell.slot == NONE {
                 break;
             }
-            // The cell may move back if its home is not between the hole and itself.
+            // The cell can move back unless its home position is between the hole and itself.
             let home = cell.hash as usize & mask;
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 self.cells[hole] = cell;
@@ -129,7 +129,7 @@ mod tests {
     fn agrees_with_a_tree() {
         let mut rng = Rng::from_seed(1);
         let (mut table, mut tree) = (Table::default(), BTreeMap::new());
-        // Few different hashes, so that probes run into each other and around the end.
+        // Few distinct hashes, so that probe sequences collide and wrap around the end.
         let hash = |key: u32| (key % 37).wrapping_mul(0x9E37_79B1);
         for _ in 0..20_000 {
             let key = rng.below(200) as u32;

@@ -1,5 +1,5 @@
-//! Specs that hold a pod template: the template's pod spec is shared between a Deployment, its ReplicaSets and all
-//! their pods, so that a hundred pods of a template weigh one pod spec.
+//! Specs with a pod template. The template's pod spec is shared between a Deployment, its ReplicaSets and all their
+//! pods, so a hundred pods of one template need the memory of one pod spec.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,17 +8,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::SharedPodSpec;
 
-/// A spec type with a pod template somewhere inside.
+/// A spec type that contains a pod template.
 pub trait HasTemplate: Clone + Default + PartialEq + std::fmt::Debug {
-    /// The template, made if absent.
+    /// The template, mutably; created if absent.
     fn template_mut(&mut self) -> &mut core_v1::PodTemplateSpec;
     /// The template's metadata.
     fn template_meta(&self) -> Option<&ObjectMeta>;
-    /// Whether there is a template. A template has a pod spec, if only an empty one: Go has no other.
+    /// Whether there is a template. A template always has a pod spec, though it may be empty, as in Go.
     fn has_template(&self) -> bool;
 }
 
-/// A spec whose template is always there.
+/// Implements [`HasTemplate`] for a spec whose template is always present.
 macro_rules! has_template {
     ($($spec:ty),*) => {
         $(impl HasTemplate for $spec {
@@ -36,7 +36,7 @@ macro_rules! has_template {
 }
 has_template!(apps_v1::DeploymentSpec, apps_v1::StatefulSetSpec, apps_v1::DaemonSetSpec, batch_v1::JobSpec);
 
-/// A spec whose template may be absent.
+/// Implements [`HasTemplate`] for a spec whose template may be absent.
 macro_rules! may_have_template {
     ($($spec:ty),*) => {
         $(impl HasTemplate for $spec {
@@ -54,8 +54,8 @@ macro_rules! may_have_template {
 }
 may_have_template!(apps_v1::ReplicaSetSpec, core_v1::ReplicationControllerSpec);
 
-/// A spec whose template's pod spec is held apart. Dereferences to the spec, whose `template.spec` is always `None`;
-/// the pod spec is [`pod`](Self::pod), the template's labels and annotations are `template_meta()`.
+/// A spec whose template's pod spec is held separately. Dereferences to the spec, in which `template.spec` is always
+/// `None`. The pod spec is [`pod`](Self::pod); `template_meta()` has the template's labels and annotations.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Templated<S> {
     /// Everything but the template's pod spec.
@@ -67,20 +67,20 @@ pub struct Templated<S> {
 }
 
 impl<S: HasTemplate> Templated<S> {
-    /// Takes the pod spec out of a whole spec.
+    /// Moves the pod spec out of a whole spec.
     pub fn new(mut fields: S) -> Templated<S> {
         let pod = if fields.has_template() { fields.template_mut().spec.take() } else { None };
         let has_pod = pod.is_some();
         Templated { fields, pod: pod.unwrap_or_default().into(), has_pod }
     }
 
-    /// Shares an existing pod spec.
+    /// Builds a spec with an existing pod spec, which is shared.
     pub fn with_pod(mut fields: S, pod: SharedPodSpec) -> Templated<S> {
         fields.template_mut().spec = None;
         Templated { fields, pod, has_pod: true }
     }
 
-    /// As the whole spec. Copies everything.
+    /// Builds the whole spec. Copies everything.
     pub fn to_whole(&self) -> S {
         let mut fields = self.fields.clone();
         if self.has_pod {
@@ -89,7 +89,7 @@ impl<S: HasTemplate> Templated<S> {
         fields
     }
 
-    /// The whole template. Copies everything.
+    /// Builds the whole template. Copies everything.
     pub fn template(&self) -> core_v1::PodTemplateSpec {
         let spec = self.has_pod.then(|| core_v1::PodSpec::clone(&self.pod));
         core_v1::PodTemplateSpec { metadata: self.template_meta().cloned(), spec }
@@ -105,13 +105,13 @@ impl<S: HasTemplate> Templated<S> {
         self.has_pod
     }
 
-    /// Pod spec for writing (copied if shared).
+    /// Pod spec for writing (copied first if shared).
     pub fn pod_mut(&mut self) -> &mut core_v1::PodSpec {
         self.has_pod = true;
         self.pod.make_mut()
     }
 
-    /// Whether two specs have equal templates (metadata and pod spec); shared pod specs are equal at once.
+    /// Whether two specs have equal templates (metadata and pod spec). Shared pod specs compare equal at once.
     pub fn same_template<T: HasTemplate>(&self, other: &Templated<T>) -> bool {
         self.pod == other.pod && self.template_meta() == other.template_meta()
     }

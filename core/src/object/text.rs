@@ -1,7 +1,7 @@
 //! The small parts of a status: texts and times.
 //!
-//! A pod's status is written four or five times in its life, and the store keeps every version for a while. With a
-//! `String` for each word of it, a version stood in some sixty lines of memory and thirty allocations.
+//! A pod's status is written four or five times in the pod's life, and the store keeps every version for a while. With
+//! a `String` for each text, one version took some sixty cache lines and thirty allocations.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,22 +11,22 @@ use serde::{Serialize, Serializer};
 use super::Time;
 use crate::machine::Wall;
 
-/// A text of a status: a word of Kubernetes' own, held as its number, or any other, held by a counter. The empty text
-/// stands for an absent one, as it does in Kubernetes' own types (`omitempty`).
+/// A text in a status: a well-known word of Kubernetes, held as a number, or any other text, reference-counted. As in
+/// Kubernetes' own types (`omitempty`), the empty text means absent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text(Form);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Form {
-    /// Its place among the words.
+    /// Index in `WORDS`.
     Word(u8),
-    /// No word, so that a text has one form only.
+    /// Never one of `WORDS`, so that equal texts have equal forms.
     Other(Rc<str>),
 }
 
 macro_rules! words {
     ($($name:ident $word:literal,)*) => {
-        /// The words by their numbers; the first is the empty one.
+        /// The words by index; the first is the empty text.
         const WORDS: &[&str] = &["", $($word),*];
 
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -80,7 +80,7 @@ words! {
 }
 
 impl Text {
-    /// As a string.
+    /// The text as a string; empty if absent.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Form::Word(number) => WORDS[usize::from(*number)],
@@ -88,12 +88,12 @@ impl Text {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the text is absent.
     pub fn is_empty(&self) -> bool {
         *self == Text::EMPTY
     }
 
-    /// What it holds by a counter, if it is no word.
+    /// The reference-counted text; `None` for a well-known word.
     pub(super) fn shared(&self) -> Option<&Rc<str>> {
         match &self.0 {
             Form::Word(_) => None,
@@ -101,23 +101,23 @@ impl Text {
         }
     }
 
-    /// The text, if there is one.
+    /// The text; `None` if absent.
     pub fn get(&self) -> Option<&str> {
         (!self.is_empty()).then(|| self.as_str())
     }
 
-    /// As Kubernetes' types have it.
+    /// As Kubernetes' types have it: `None` if absent.
     pub fn to_option(&self) -> Option<String> {
         self.get().map(str::to_owned)
     }
 
-    /// This text, or another if there is none.
+    /// This text, or the other one if this is absent.
     #[must_use]
     pub fn or(&self, other: impl FnOnce() -> Text) -> Text {
         if self.is_empty() { other() } else { self.clone() }
     }
 
-    /// The text that reads so: this one, if it does.
+    /// A `Text` for the given string; shares this one if it is equal.
     #[must_use]
     pub fn reread(&self, text: &str) -> Text {
         if *self == *text { self.clone() } else { Text::from(text) }
@@ -178,42 +178,42 @@ impl fmt::Debug for Text {
     }
 }
 
-/// A time of a status, or none: whole seconds, as Kubernetes' `metav1.Time` has on the wire.
+/// A time in a status, in whole seconds as in Kubernetes' `metav1.Time` on the wire; may be absent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(i64);
 
 impl Stamp {
-    /// No time.
+    /// An absent time.
     pub const NONE: Stamp = Stamp(i64::MIN);
 
-    /// The second of a time by the wall clock.
+    /// A wall-clock time, truncated to seconds.
     pub fn of(wall: Wall) -> Stamp {
         Stamp(wall.0.div_euclid(1_000_000))
     }
 
-    /// Whether there is one.
+    /// Whether the time is present.
     pub fn is_some(self) -> bool {
         self != Stamp::NONE
     }
 
-    /// By the wall clock, if there is one.
+    /// As wall-clock time; `None` if absent.
     pub fn wall(self) -> Option<Wall> {
         self.is_some().then(|| Wall(self.0 * 1_000_000))
     }
 
-    /// As Kubernetes' types have it.
+    /// As Kubernetes' types have it; `None` if absent.
     pub fn to_time(self) -> Option<Time> {
         self.wall().map(Wall::to_time)
     }
 
-    /// This time, or another if there is none.
+    /// This time, or the other one if this is absent.
     #[must_use]
     pub fn or(self, other: Stamp) -> Stamp {
         if self.is_some() { self } else { other }
     }
 }
 
-/// For digests: seconds, the smallest number where there is none.
+/// For digests: the seconds, or the smallest number if absent.
 impl Serialize for Stamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.0)

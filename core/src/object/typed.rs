@@ -1,5 +1,5 @@
-//! How the kinds that machines read as a type are taken apart, as macros: a row each in the files of
-//! [`strategy`](super::strategy).
+//! Macros that define how each kind with a typed form is split into parts. Each file of [`strategy`](super::strategy)
+//! has one line of them per kind.
 
 macro_rules! resource {
     ($variant:ident $whole:ty, $konst:ident, $hold_spec:ident $spec:ty, $hold_status:ident $status:ty,
@@ -44,7 +44,7 @@ macro_rules! resource {
     };
 }
 
-/// A kind with spec and status of k8s-openapi's own types.
+/// A kind whose spec and status are k8s-openapi's own types.
 macro_rules! spec_and_status {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
         resource!($variant $whole, $konst, Rc $spec, Rc $status,
@@ -57,7 +57,7 @@ macro_rules! spec_and_status {
     };
 }
 
-/// A kind whose whole type, with empty metadata, stands as its spec.
+/// A kind without spec and status: its whole type, with empty metadata, is held as the spec.
 macro_rules! flat {
     ($variant:ident $whole:ty, $konst:ident) => {
         resource!($variant $whole, $konst, Rc $whole, Inline (),
@@ -66,7 +66,7 @@ macro_rules! flat {
     };
 }
 
-/// A kind whose spec holds a pod template, which is shared.
+/// A kind whose spec contains a pod template, with a shared pod spec.
 macro_rules! templated {
     ($variant:ident $whole:ty, $konst:ident, $spec:ty, $status:ty) => {
         resource!($variant $whole, $konst, Rc Templated<$spec>, Rc $status,
