@@ -1,4 +1,4 @@
-//! What an Event says, as it is held: what many Events say alike is shared.
+//! The content of an Event, with shared copies of what many Events have in common.
 
 use std::rc::Rc;
 
@@ -7,17 +7,17 @@ use serde::Serialize;
 
 use super::{Stamp, Text, Time};
 
-/// What an Event says beside its metadata. The object that it is about and whoever reports it are shared by all Events
-/// of one recorder about one object; texts that recur are shared too. Whatever else Kubernetes' type can say is in
-/// `rest`, so that what came in goes out.
+/// The content of an Event without its metadata. All Events of one recorder about one object share the involved object
+/// and the reporter; recurring texts are shared too. `rest` keeps all other fields of Kubernetes' type, so that nothing
+/// of an Event that a client sent is lost.
 ///
-/// `Serialize` is for digests: what clients see is [`to_whole`](Self::to_whole).
+/// `Serialize` is for digests only: clients see [`to_whole`](Self::to_whole).
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct EventSpec {
-    /// `involvedObject`, but for its resource version.
+    /// `involvedObject` without its resource version.
     pub about: Rc<core_v1::ObjectReference>,
-    /// `involvedObject.resourceVersion`; zero: absent, or in `about` if it is no number.
+    /// `involvedObject.resourceVersion`. Zero if it is absent, or if it is no number and therefore left in `about`.
     pub about_revision: u64,
     pub origin: Rc<EventOrigin>,
     pub type_: Text,
@@ -26,11 +26,11 @@ pub struct EventSpec {
     pub first_timestamp: Stamp,
     pub last_timestamp: Stamp,
     pub count: Option<i32>,
-    /// The fields that are not above; in it, those above are unset.
+    /// Kubernetes' type with the fields that are not above; those above are unset in it. `None` if there are none.
     pub rest: Option<Box<core_v1::Event>>,
 }
 
-/// Who reports Events.
+/// The component that reports Events.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct EventOrigin {
@@ -39,7 +39,8 @@ pub struct EventOrigin {
     pub reporting_instance: Option<String>,
 }
 
-/// Takes a text out, unless it is there and empty: that stays where it is.
+/// Moves a text out of a field. A present but empty text stays in the field, since [`Text`] cannot tell it from an
+/// absent one.
 fn take_text(from: &mut Option<String>) -> Text {
     match from.take_if(|text| !text.is_empty()) {
         Some(text) => Text::from(&*text),
@@ -47,13 +48,13 @@ fn take_text(from: &mut Option<String>) -> Text {
     }
 }
 
-/// Takes a time out, unless it is not of whole seconds.
+/// Moves a time out of a field. A time with fractions of a second stays in the field.
 fn take_stamp(from: &mut Option<Time>) -> Stamp {
     from.take_if(|time| time.0.subsec_nanosecond() == 0).into()
 }
 
 impl EventSpec {
-    /// From Kubernetes' type, whose metadata have been taken out.
+    /// Converts from Kubernetes' type. The metadata must have been taken out.
     pub fn new(mut whole: core_v1::Event) -> EventSpec {
         let version = &mut whole.involved_object.resource_version;
         let canonical = |text: &mut String| text.parse::<u64>().is_ok_and(|n| n != 0 && n.to_string() == *text);
@@ -77,7 +78,7 @@ impl EventSpec {
         }
     }
 
-    /// As Kubernetes' type, without metadata.
+    /// Converts to Kubernetes' type, without metadata.
     pub fn to_whole(&self) -> core_v1::Event {
         let rest = self.rest.as_deref().cloned().unwrap_or_default();
         let mut involved_object = (*self.about).clone();

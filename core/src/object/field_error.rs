@@ -1,8 +1,8 @@
-//! Errors of validation, worded as Kubernetes' `field.Error` words them.
+//! Validation errors, with the texts of Kubernetes' `field.Error`.
 
 use std::fmt;
 
-/// What is wrong with a field; the names are the `reason`s of `metav1.StatusCause`.
+/// The kinds of validation errors, named as the `reason`s of `metav1.StatusCause`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum ErrorKind {
@@ -50,16 +50,16 @@ impl ErrorKind {
     }
 }
 
-/// One thing wrong with one field: `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
+/// One error in one field, for example `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FieldError {
-    /// What is wrong.
+    /// The kind of error.
     pub kind: ErrorKind,
     /// Path of the field: `spec.containers[0].name`.
     pub field: String,
-    /// The value as Kubernetes prints it (strings quoted), where it is shown.
+    /// The value as Kubernetes prints it (strings quoted); `None` if the message shows no value.
     pub value: Option<String>,
-    /// What would be right.
+    /// The rule that the value breaks.
     pub detail: String,
 }
 
@@ -89,7 +89,7 @@ impl FieldError {
         }
     }
 
-    /// The field may not be set, or not be changed.
+    /// The field must not be set, or must not be changed.
     pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> FieldError {
         FieldError { kind: ErrorKind::Forbidden, field: field.into(), value: None, detail: detail.into() }
     }
@@ -105,7 +105,7 @@ impl FieldError {
         }
     }
 
-    /// What is referred to is not there.
+    /// The referenced object or item does not exist.
     pub fn not_found(field: impl Into<String>, value: impl fmt::Debug) -> FieldError {
         FieldError {
             kind: ErrorKind::NotFound,

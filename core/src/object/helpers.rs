@@ -1,4 +1,4 @@
-//! Small readings of objects that many machines share: owners, pod phases, conditions, int-or-percent.
+//! Small accessors that many state machines share: owners, pod phases, conditions, int-or-percent.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod, PodPhase};
 
-/// The owner that manages an object, if any (`controller: true`).
+/// The owner reference with `controller: true`; `None` if there is none.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
@@ -42,12 +42,12 @@ pub fn pod_phase(pod: &Pod) -> &str {
     }
 }
 
-/// Whether the pod has run to its end.
+/// Whether the pod's phase is `Succeeded` or `Failed`.
 pub fn is_pod_terminal(pod: &Pod) -> bool {
     matches!(pod.status.summary().phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
-/// Whether the pod counts as alive for a controller: not at its end and not being deleted.
+/// Whether a controller counts the pod as active: it is neither terminal nor being deleted.
 pub fn is_pod_active(pod: &Pod) -> bool {
     !is_pod_terminal(pod) && pod.meta.deletion_timestamp.is_none()
 }
@@ -67,8 +67,9 @@ pub fn is_node_ready(node: &Node) -> bool {
     node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
 }
 
-/// Whether a Node surely differs from what it was in its revision and the time of its kubelet's report at most: most
-/// changes of Nodes are no news for anybody else.
+/// `true` if the two versions of a Node differ at most in the revision and in the time of the kubelet's report. Most
+/// Node updates are of this kind, and are ignored by all other readers. May be `false` for equal Nodes that do not
+/// share their parts.
 #[inline]
 pub fn is_mere_report(old: &Node, new: &Node) -> bool {
     Rc::ptr_eq(&old.meta, &new.meta)
@@ -82,9 +83,9 @@ pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// The well-known label of a node's host name.
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
-/// Taint of a node whose kubelet says it is not ready.
+/// Taint of a node whose kubelet reports that it is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
-/// Taint of a node that has not been heard of.
+/// Taint of a node whose kubelet has stopped reporting.
 pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Taint of a cordoned node.
 pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";

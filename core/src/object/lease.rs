@@ -1,4 +1,4 @@
-//! When a Lease was last renewed: kept apart from everything else that it says.
+//! A Lease's renew time, held apart from the rest of the Lease.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use serde::{Serialize, Serializer};
 use super::MicroTime;
 use crate::machine::Wall;
 
-/// A Lease's `spec.renewTime`, or none, to the microsecond. It stands beside the shared parts of the object, so that a
-/// renewal, which is most of what is written in a large cluster at rest, copies and allocates nothing.
+/// A Lease's `spec.renewTime` in microseconds; may be absent. It is held beside the object's shared parts, so that a
+/// renewal copies and allocates nothing. Renewals are most of the writes in a large idle cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RenewTime(i64);
 
 impl RenewTime {
     const NONE: RenewTime = RenewTime(i64::MIN);
 
-    /// A time by the wall clock.
+    /// The renew time for a wall-clock time.
     pub fn of(wall: Wall) -> RenewTime {
         RenewTime(wall.0)
     }
 
-    /// As Kubernetes' types have it.
+    /// As Kubernetes' type; `None` if absent.
     pub fn to_micro_time(self) -> Option<MicroTime> {
         (self != RenewTime::NONE).then(|| Wall(self.0).to_micro_time())
     }
@@ -38,7 +38,7 @@ impl From<Option<MicroTime>> for RenewTime {
     }
 }
 
-/// For digests; at the edges it is a part of the Lease's spec.
+/// For digests. In the API the renew time is part of the Lease's spec.
 impl Serialize for RenewTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.0)

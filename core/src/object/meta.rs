@@ -1,14 +1,14 @@
-//! Metadata as it is held inside: with the object's key, made once.
+//! Metadata inside Skeg: with the object's key, which is made only once.
 
 use std::cell::OnceCell;
 use std::ops::Deref;
 
 use super::{Kind, ObjectKey, ObjectMeta};
 
-/// Metadata without the resource version, and what follows from it. All versions of an object whose metadata stays
-/// share one, and so one copy of the key: stores, caches and views then know each other's keys by address.
+/// Metadata without the resource version, and facts derived from it. Versions of an object with unchanged metadata
+/// share one `Meta`, and with it one copy of the key. Stores, caches and views can then compare keys by address.
 ///
-/// What most readers ask comes first, beside the counter of the `Rc`: they touch one line of the processor's cache.
+/// The facts that most readers need come first, beside the reference count, so that they are in the same cache line.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Meta {
@@ -16,7 +16,7 @@ pub struct Meta {
     meta: ObjectMeta,
 }
 
-/// What follows from metadata.
+/// Facts derived from the metadata.
 #[derive(Debug)]
 struct Facts {
     key: ObjectKey,
@@ -39,7 +39,7 @@ fn has_finalizers(meta: &ObjectMeta) -> bool {
 }
 
 impl Meta {
-    /// The key of the object of this kind that has this metadata.
+    /// The key of the object with this metadata, which must be of the given kind.
     pub fn key(&self, kind: Kind) -> &ObjectKey {
         let make = || {
             let (namespace, name) = (self.meta.namespace.as_deref(), self.meta.name.as_deref());
@@ -50,7 +50,8 @@ impl Meta {
         key
     }
 
-    /// Takes a copy of the key that others hold already, unless it has made one: that is slower, and no less right.
+    /// Uses a clone of a key that others hold already. Does nothing if the key has been made before: comparing it is
+    /// slower then, but still correct.
     pub(crate) fn share_key(&self, key: &ObjectKey) {
         self.facts.get_or_init(|| {
             let (namespace, name) = (self.meta.namespace.as_deref(), self.meta.name.as_deref());
@@ -60,17 +61,17 @@ impl Meta {
         });
     }
 
-    /// Whether deletion has been asked for.
+    /// Whether `deletionTimestamp` is set.
     pub fn is_deleting(&self) -> bool {
         self.facts.get().map_or_else(|| is_deleting(&self.meta), |facts| facts.is_deleting)
     }
 
-    /// Whether a finalizer holds the object.
+    /// Whether there is at least one finalizer.
     pub fn has_finalizers(&self) -> bool {
         self.facts.get().map_or_else(|| has_finalizers(&self.meta), |facts| facts.has_finalizers)
     }
 
-    /// For writing; what follows from it is found anew afterwards.
+    /// Metadata for writing. Discards the derived facts; they are computed again when they are next read.
     pub fn edit(&mut self) -> &mut ObjectMeta {
         self.facts.take();
         &mut self.meta

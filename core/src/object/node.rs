@@ -1,4 +1,4 @@
-//! A Node's status: what its reports leave as it is, shared, and the time of the last report beside it.
+//! A Node's status: a shared part, and the time of the last kubelet report beside it.
 
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -8,23 +8,23 @@ use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
 
 use super::Time;
 
-/// Stands in a shared condition for the time of the report.
+/// Placeholder for the time of the report in the conditions of the shared status.
 const REPORTED: Time = Time(Timestamp::MIN);
 
-/// A Node's status with the time of its report kept apart, so that a report that says nothing else, as most do, copies
-/// nothing else.
+/// A Node's status, with the time of the kubelet's report held apart. Most reports change nothing but this time, and so
+/// copy nothing else.
 ///
-/// Dereferences to the shared [`NodeStatus`]. There `lastHeartbeatTime` says nothing: read
+/// Dereferences to the shared [`NodeStatus`]. Never read `lastHeartbeatTime` there, since it may be a placeholder: call
 /// [`heartbeat`](Self::heartbeat).
 #[derive(Clone, Debug, Default)]
 pub struct ReportedNodeStatus {
     shared: Rc<NodeStatus>,
-    /// The newest `lastHeartbeatTime` of its conditions.
+    /// The newest `lastHeartbeatTime` of the conditions.
     reported: Option<Time>,
 }
 
 impl ReportedNodeStatus {
-    /// Takes the time of the report out of a whole status.
+    /// Splits the time of the report from a whole status.
     pub fn new(mut status: NodeStatus) -> ReportedNodeStatus {
         let reported = status.conditions.iter().flatten().filter_map(|c| c.last_heartbeat_time.clone()).max();
         let conditions = status.conditions.iter_mut().flatten().filter(|c| c.last_heartbeat_time.is_some());
@@ -34,19 +34,19 @@ impl ReportedNodeStatus {
         ReportedNodeStatus { shared: Rc::new(status), reported }
     }
 
-    /// The same, reported at another time.
+    /// The same status with another time of report.
     pub fn reported_at(&self, time: Time) -> ReportedNodeStatus {
         ReportedNodeStatus { shared: Rc::clone(&self.shared), reported: Some(time) }
     }
 
-    /// Holds what is equal to another status, the time of the report apart, as it is held there.
+    /// Shares the rest of another status if it is equal, whatever the times of the reports.
     pub(super) fn share(&mut self, other: &ReportedNodeStatus) {
         if self.shared == other.shared {
             self.shared = Rc::clone(&other.shared);
         }
     }
 
-    /// As the whole status. Copies everything.
+    /// Builds the whole status. Copies everything.
     pub fn to_whole(&self) -> NodeStatus {
         let mut whole = NodeStatus::clone(&self.shared);
         for condition in whole.conditions.iter_mut().flatten() {
@@ -55,7 +55,7 @@ impl ReportedNodeStatus {
         whole
     }
 
-    /// `lastHeartbeatTime` of one of its conditions.
+    /// The `lastHeartbeatTime` of a condition of this status.
     pub fn heartbeat(&self, condition: &NodeCondition) -> Option<Time> {
         match &condition.last_heartbeat_time {
             Some(time) if *time == REPORTED => self.reported.clone(),
@@ -63,12 +63,12 @@ impl ReportedNodeStatus {
         }
     }
 
-    /// Whether a condition is one that each report tells anew.
+    /// Whether every report of the kubelet renews this condition.
     pub fn is_reported(&self, condition: &NodeCondition) -> bool {
         condition.last_heartbeat_time == Some(REPORTED)
     }
 
-    /// Everything but the time of the report.
+    /// The status without the time of the report.
     pub(super) fn shared(&self) -> &Rc<NodeStatus> {
         &self.shared
     }
@@ -78,7 +78,7 @@ impl ReportedNodeStatus {
         self.reported.as_ref()
     }
 
-    /// Whether they surely differ in the time of the report at most.
+    /// `true` if the two share everything but the time of the report. `false` says nothing: they may still be equal.
     pub fn same_apart_from_report(&self, other: &ReportedNodeStatus) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)
     }

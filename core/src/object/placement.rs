@@ -1,4 +1,4 @@
-//! Where a pod may be: node selectors and affinity, taints and tolerations.
+//! The rules of where a pod may run: node selectors and affinity, taints and tolerations.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
@@ -19,7 +19,8 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// `nodeSelector` and required node affinity, as component-helpers' `GetRequiredNodeAffinity`.
+/// Whether a node fits the pod's `nodeSelector` and required node affinity, as component-helpers'
+/// `GetRequiredNodeAffinity`.
 pub fn matches_node(spec: &core_v1::PodSpec, node_name: &str, labels: Option<&Labels>) -> bool {
     let has = |k: &String, v: &String| labels.is_some_and(|l| l.get(k) == Some(v));
     if !spec.node_selector.iter().flatten().all(|(k, v)| has(k, v)) {

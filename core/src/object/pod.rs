@@ -1,4 +1,4 @@
-//! A pod's spec: one shared [`SharedPodSpec`] for all pods of a template, and the node beside it.
+//! A pod's spec: a [`SharedPodSpec`] that all pods of a template share, and the node's name beside it.
 
 use std::ops::Deref;
 use std::rc::Rc;
@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::PodSpec;
 
 use super::SharedPodSpec;
 
-/// A pod's spec with its node kept apart, so that binding a pod copies nothing of the template.
+/// A pod's spec with the node's name held apart, so that binding a pod does not copy the shared spec.
 ///
-/// Dereferences to the shared [`PodSpec`], whose own `node_name` is always `None`: read [`node`](Self::node).
+/// Dereferences to the shared [`PodSpec`]. Its `node_name` is always `None`: read [`node`](Self::node).
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct BoundPodSpec {
     /// Everything but the node's name.
@@ -19,14 +19,14 @@ pub struct BoundPodSpec {
 }
 
 impl BoundPodSpec {
-    /// Takes `nodeName` out of a whole spec.
+    /// Splits `nodeName` from a whole spec.
     pub fn new(mut spec: PodSpec) -> BoundPodSpec {
         let node = spec.node_name.take().filter(|n| !n.is_empty()).map(Rc::from);
         BoundPodSpec { shared: spec.into(), node }
     }
 
-    /// The spec of a pod of this template. It is shared, save where the template itself names a node: a shared spec
-    /// names none.
+    /// The spec of a pod made from this template. It is shared, unless the template sets `nodeName`: a shared spec
+    /// never does.
     pub fn of_template(template: &SharedPodSpec) -> BoundPodSpec {
         match template.node_name {
             None => BoundPodSpec { shared: template.clone(), node: None },
@@ -34,7 +34,7 @@ impl BoundPodSpec {
         }
     }
 
-    /// As the whole spec, `nodeName` included. Copies everything.
+    /// Builds the whole spec, including `nodeName`. Copies everything.
     pub fn to_whole(&self) -> PodSpec {
         let mut spec = PodSpec::clone(&self.shared);
         spec.node_name = self.node.as_deref().map(str::to_owned);

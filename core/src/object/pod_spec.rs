@@ -1,4 +1,4 @@
-//! A pod spec that many share: the pods of a template, and the template.
+//! A pod spec that is shared by a template and its pods.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -10,37 +10,39 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::{Part, digest};
 use crate::random::name_key;
 
-/// A pod spec behind a counter, with a fingerprint of what it says. Whoever keeps something for each spec finds it by
-/// the fingerprint and compares the spec: two specs that say the same are the same, wherever they were made or read.
+/// A reference-counted pod spec with a fingerprint of its content. Whoever keeps data per spec looks it up by the
+/// fingerprint and then compares the spec itself. Identity is by content: equal specs count as one, wherever they were
+/// made or decoded.
 #[derive(Clone, Default)]
 pub struct SharedPodSpec(Rc<Printed>);
 
 #[derive(Clone, Default)]
 struct Printed {
-    /// Made when it is first asked for, once for all who share the spec.
+    /// Computed on first use, once for all holders of the spec.
     fingerprint: OnceCell<u64>,
     spec: PodSpec,
 }
 
 impl SharedPodSpec {
-    /// Equal for equal specs, and mostly not for others. For look-ups, never for an order.
+    /// A hash of the content: equal for equal specs, and almost always different for others. For look-ups only: never
+    /// order by it.
     pub fn fingerprint(&self) -> u64 {
         *self.0.fingerprint.get_or_init(|| digest::whole(&self.0.spec, name_key()))
     }
 
-    /// For writing (copied if shared).
+    /// The spec for writing (copied first if shared).
     pub fn make_mut(&mut self) -> &mut PodSpec {
         let own = Rc::make_mut(&mut self.0);
         own.fingerprint.take();
         &mut own.spec
     }
 
-    /// Whether it is held in the same place as another: then they are equal.
+    /// Whether both share the same memory, and so are certainly equal.
     pub fn is_held_as(&self, other: &SharedPodSpec) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether nobody else holds it.
+    /// Whether this is the only reference.
     pub(super) fn is_held_once(&self) -> bool {
         Rc::strong_count(&self.0) == 1
     }
@@ -85,7 +87,7 @@ impl PartialEq for SharedPodSpec {
         if self.is_held_as(other) {
             return true;
         }
-        // Fingerprints are compared where they are known, and not made for it.
+        // Compare the fingerprints only if both are known already; never compute one just for this.
         let differ = matches!((self.0.fingerprint.get(), other.0.fingerprint.get()), (Some(a), Some(b)) if a != b);
         !differ && self.0.spec == other.0.spec
     }

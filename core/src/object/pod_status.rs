@@ -1,4 +1,4 @@
-//! A Pod's status, and beside it a summary of what everybody asks of it.
+//! A Pod's status, with a summary of the fields that are read most often.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use serde::Serialize;
@@ -7,10 +7,10 @@ use super::part::Summarize;
 use super::{Stamp, Text};
 use crate::machine::Wall;
 
-/// A Pod's status. What most pods have stands here in few lines of memory; whatever else Kubernetes' type can say is in
-/// `rest`, so that what came in goes out.
+/// A Pod's status in compact form. It has fields for what most pods have; `rest` keeps all other fields of Kubernetes'
+/// type, so that nothing that a client sent is lost.
 ///
-/// `Serialize` is for digests: what clients see is [`to_whole`](Self::to_whole).
+/// `Serialize` is for digests only: clients see [`to_whole`](Self::to_whole).
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PodStatus {
@@ -28,19 +28,20 @@ pub struct PodStatus {
     pub conditions: Vec<PodCondition>,
     pub init_container_statuses: Vec<ContainerStatus>,
     pub container_statuses: Vec<ContainerStatus>,
-    /// The fields that are not above; in it, those above are unset.
+    /// Kubernetes' type with the fields that are not above; those above are unset in it. `None` if there are none.
     pub rest: Option<Box<core_v1::PodStatus>>,
 }
 
-/// The addresses of a pod or its host (`podIPs`, `hostIPs`), beside the first one, which has a field of its own.
+/// The list of addresses of a pod or its host (`podIPs`, `hostIPs`). The first address has a field of its own (`podIP`,
+/// `hostIP`).
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub enum Addresses {
-    /// Not told.
+    /// There is no list.
     #[default]
     Absent,
-    /// The one that has a field of its own, and no other.
+    /// The list has one item, which equals the field of its own.
     TheOne,
-    /// These.
+    /// Any other list.
     These(Box<[Text]>),
 }
 
@@ -70,18 +71,18 @@ pub struct ContainerStatus {
     pub restart_count: i32,
     pub ready: bool,
     pub started: Option<bool>,
-    /// The fields that are not above; in it, those above are unset.
+    /// Kubernetes' type with the fields that are not above; those above are unset in it. `None` if there are none.
     pub rest: Option<Box<core_v1::ContainerStatus>>,
 }
 
-/// What a container does, or did last.
+/// The current or last state of a container.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub enum ContainerState {
-    /// Not told.
+    /// There is no state.
     #[default]
     Absent,
-    /// Told, and nothing: a container that has not run before has such a last state.
+    /// There is a state with no field set: the last state of a container that has not terminated before.
     Empty,
     Waiting {
         reason: Text,
@@ -91,7 +92,7 @@ pub enum ContainerState {
         started_at: Stamp,
     },
     Terminated(Box<Terminated>),
-    /// More than one of these at once. No kubelet says so, and the API does not forbid it.
+    /// More than one state at once. No kubelet sends this, but the API does not forbid it.
     Several(Box<[ContainerState]>),
 }
 
@@ -108,25 +109,25 @@ pub struct Terminated {
     pub finished_at: Stamp,
 }
 
-/// `None` for an empty list: Kubernetes' types do not tell them apart (`omitempty`).
+/// `None` for an empty list, since Kubernetes' types do not distinguish the two (`omitempty`).
 fn some<T, U>(list: &[T], to_whole: impl FnMut(&T) -> U) -> Option<Vec<U>> {
     (!list.is_empty()).then(|| list.iter().map(to_whole).collect())
 }
 
 fn each<T, U>(list: Option<Vec<T>>, new: impl FnMut(T) -> U) -> Vec<U> {
     let mut all: Vec<U> = list.map_or_else(Vec::new, |list| list.into_iter().map(new).collect());
-    // The store keeps many a version: no room is left for more.
+    // Keep no unused capacity, since the store holds many versions.
     all.shrink_to_fit();
     all
 }
 
-/// What is left of a status once the common fields are taken out, if anything is.
+/// The remaining fields of a status after the common ones are taken out; `None` if none of them is set.
 fn rest<T: Default + PartialEq>(left: T) -> Option<Box<T>> {
     (left != T::default()).then(|| Box::new(left))
 }
 
 impl PodStatus {
-    /// From Kubernetes' type.
+    /// Converts from Kubernetes' type.
     pub fn new(mut whole: core_v1::PodStatus) -> PodStatus {
         let host_ip = Text::from(whole.host_ip.take());
         let pod_ip = Text::from(whole.pod_ip.take());
@@ -149,7 +150,7 @@ impl PodStatus {
         }
     }
 
-    /// As Kubernetes' type.
+    /// Converts to Kubernetes' type.
     pub fn to_whole(&self) -> core_v1::PodStatus {
         core_v1::PodStatus {
             phase: self.phase.to_option(),
@@ -175,19 +176,19 @@ impl PodStatus {
         self.conditions.iter().find(|c| c.type_ == *type_)
     }
 
-    /// Sets a condition at this time, which is when it last changed if its status is another than before.
+    /// Sets a condition. Its `lastTransitionTime` becomes `now` if its status changes, and is kept otherwise.
     pub fn set_condition_at(&mut self, now: Wall, mut condition: PodCondition) {
         let old = self.condition(&condition.type_).filter(|old| old.status == condition.status);
         condition.last_transition_time = old.map_or(Stamp::of(now), |old| old.last_transition_time);
         self.set_condition(condition);
     }
 
-    /// Puts a condition in place of the one of its type, or at the end.
+    /// Replaces the condition of the same type, or appends it.
     pub fn set_condition(&mut self, condition: PodCondition) {
         match self.conditions.iter_mut().find(|c| c.type_ == condition.type_) {
             Some(old) => *old = condition,
             None => {
-                // The store keeps many a version: no room is left for more.
+                // Keep no unused capacity, since the store holds many versions.
                 self.conditions.reserve_exact(1);
                 self.conditions.push(condition);
             }
@@ -204,7 +205,7 @@ impl Addresses {
         }
     }
 
-    /// All of them, given the one that has a field of its own.
+    /// All addresses, given the one that has a field of its own.
     pub fn all<'a>(&'a self, first: &'a Text) -> &'a [Text] {
         match self {
             Addresses::Absent => &[],
@@ -313,7 +314,7 @@ impl ContainerState {
         Some(whole)
     }
 
-    /// The states that are told: one, but for oddities.
+    /// The states that are set; normally exactly one.
     pub fn all(&self) -> &[ContainerState] {
         match self {
             ContainerState::Several(all) => all,
@@ -321,7 +322,7 @@ impl ContainerState {
         }
     }
 
-    /// How one ended that has ended.
+    /// The terminated state; `None` if there is none.
     pub fn terminated(&self) -> Option<&Terminated> {
         self.all().iter().find_map(|state| match state {
             ContainerState::Terminated(t) => Some(&**t),
@@ -329,7 +330,7 @@ impl ContainerState {
         })
     }
 
-    /// Since when one runs that runs.
+    /// The start time of a running container; `None` if it is not running.
     pub fn running(&self) -> Option<Stamp> {
         self.all().iter().find_map(|state| match state {
             ContainerState::Running { started_at } => Some(*started_at),
@@ -373,31 +374,31 @@ pub enum PodPhase {
     Succeeded,
     Failed,
     Unknown,
-    /// Something that Kubernetes does not know.
+    /// A phase that is not defined by Kubernetes.
     Other,
 }
 
-/// What a Pod's `Ready` condition says.
+/// The status of a Pod's `Ready` condition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PodReadiness {
-    /// There is none.
+    /// There is no such condition.
     Absent,
-    /// It is not true.
+    /// The condition is not `True`.
     Not,
-    /// It is true.
+    /// The condition is `True`.
     Ready,
 }
 
-/// What is asked of a Pod's status again and again.
+/// The facts about a Pod's status that are read most often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PodSummary {
     /// `lastTransitionTime` of the `Ready` condition.
     since: Stamp,
-    /// The most restarts of any of its containers, init containers left out.
+    /// The highest restart count among its containers, without init containers.
     pub restarts: i32,
-    /// `status.phase`, `Pending` where unset.
+    /// `status.phase`; `Pending` if unset.
     pub phase: PodPhase,
-    /// Whether it is ready.
+    /// Whether the pod is ready.
     pub readiness: PodReadiness,
 }
 
@@ -427,12 +428,12 @@ impl Summarize for PodStatus {
 }
 
 impl PodSummary {
-    /// Whether its `Ready` condition is true.
+    /// Whether the `Ready` condition is `True`.
     pub fn is_ready(&self) -> bool {
         self.readiness == PodReadiness::Ready
     }
 
-    /// `lastTransitionTime` of its `Ready` condition.
+    /// `lastTransitionTime` of the `Ready` condition; `None` if unset.
     pub fn since(&self) -> Option<Wall> {
         self.since.wall()
     }
@@ -488,7 +489,7 @@ mod tests {
         }
         let full = status(full);
         assert_eq!((&full.host_ips, full.pod_ips.all(&full.pod_ip).len()), (&Addresses::TheOne, 2));
-        // As the API's rules and the kubelet read them: each of several states counts.
+        // If several states are set, each one counts, as for API validation and the kubelet.
         let several = &full.container_statuses[2].state;
         assert!(matches!(several, ContainerState::Several(all) if all.len() == 2));
         assert_eq!(

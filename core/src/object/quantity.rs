@@ -1,8 +1,8 @@
 //! Resource quantities as exact integers.
 //!
-//! Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>. Kubernetes holds a quantity
-//! in billionths, and so does [`Nano`], for sums; whatever is finer is rounded up. [`Milli`] is in thousandths, rounded
-//! up as `Quantity.MilliValue` does.
+//! Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>. Kubernetes rounds a
+//! quantity up to billionths, and so does [`Nano`], which is for sums. [`Milli`] is in thousandths, rounded up as
+//! `Quantity.MilliValue` does.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
 pub struct Milli(pub i128);
 
-/// Why a quantity could not be parsed; the text is Kubernetes' own.
+/// The error for a quantity that could not be parsed; its text is Kubernetes' own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuantityError;
 
@@ -20,16 +20,17 @@ impl fmt::Display for QuantityError {
     }
 }
 
-/// A parsed quantity, in billionths of its unit: what Kubernetes adds up before it rounds.
+/// A parsed quantity, in billionths of its unit. Kubernetes adds in this precision before it rounds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
 pub struct Nano(pub i128);
 
-/// The largest quantity that is told apart: 2^63 - 1 units.
+/// The largest quantity, in billionths: 2^63 - 1 units. Anything above is clamped to it.
 const MOST: i128 = i64::MAX as i128 * 1_000_000_000;
-/// More digits before the point than this are more than [`MOST`], whatever the suffix (`n` takes nine off).
+/// A number with more digits than this before the point exceeds [`MOST`], whatever the suffix (`n` divides by 10^9).
 const WHOLE_DIGITS: usize = 28;
 
-/// How many billionths are in one of a suffix: a power of ten, times a power of two.
+/// The number of billionths in one unit with this suffix, as exponents of ten and of two. `None` if the suffix is
+/// invalid.
 fn scale(suffix: &str) -> Option<(i32, u32)> {
     Some(match suffix {
         "n" => (0, 0),
@@ -58,10 +59,11 @@ fn scale(suffix: &str) -> Option<(i32, u32)> {
     })
 }
 
-/// Digits with a point after `whole` of them, times a scale, rounded up; at most [`MOST`].
+/// Multiplies a decimal number by a scale, and rounds up; the result is at most [`MOST`].
 fn scaled(whole: &str, fraction: &str, (ten, two): (i32, u32)) -> i128 {
     let whole = whole.trim_start_matches('0');
-    // Digits that leave room for the power of two; that there are others counts as a little more.
+    // Keep only as many digits as cannot overflow. Whether a digit other than zero was cut off matters only for
+    // rounding.
     let room = if two == 0 { WHOLE_DIGITS } else { 20 };
     if whole.len() > room {
         return MOST;
@@ -102,17 +104,17 @@ impl Nano {
         Ok(Nano(if negative { -amount } else { amount }))
     }
 
-    /// Parses a k8s-openapi quantity; one that does not parse reads as nothing (validation refuses it at the API).
+    /// Parses a k8s-openapi quantity. One that does not parse gives zero (the API's validation refuses it).
     pub fn of(q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Nano {
         Nano::parse(&q.0).unwrap_or_default()
     }
 
-    /// Whole units.
+    /// From whole units.
     pub fn units(n: i64) -> Nano {
         Nano(i128::from(n) * 1_000_000_000)
     }
 
-    /// In thousandths, rounded up (away from zero).
+    /// Converts to thousandths, rounded up (away from zero).
     pub fn to_milli(self) -> Milli {
         let up = |n: i128| (n + 999_999) / 1_000_000;
         Milli(if self.0 < 0 { -up(-self.0) } else { up(self.0) })
@@ -120,10 +122,10 @@ impl Nano {
 }
 
 impl Milli {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Milli = Milli(0);
 
-    /// Whole units.
+    /// From whole units.
     pub fn units(n: i64) -> Milli {
         Milli(i128::from(n) * 1000)
     }
@@ -133,7 +135,7 @@ impl Milli {
         Nano::parse(text).map(Nano::to_milli)
     }
 
-    /// Parses a k8s-openapi quantity; one that does not parse reads as nothing (validation refuses it at the API).
+    /// Parses a k8s-openapi quantity. One that does not parse gives zero (the API's validation refuses it).
     pub fn of(q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Milli {
         Milli::parse(&q.0).unwrap_or_default()
     }

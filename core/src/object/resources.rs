@@ -1,7 +1,4 @@
-//! What a pod asks of a node, and the quality of service that follows from it.
-//!
-//! Source: `k8s.io/component-helpers/resource` (`PodRequests`, `PodLimits`) and
-//! <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
+//! The resources that a pod requests, and the QoS class that follows from them.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +10,16 @@ use super::Milli;
 /// Amounts by resource name.
 pub type Amounts = BTreeMap<String, Milli>;
 
-/// What the scheduler must find free on a node for a pod: the larger of the sum of its containers and the peak of its
-/// init containers, sidecars (restartable init containers) counted as long as they run, overhead added.
+/// What must be free on a node for the scheduler to place a pod: the larger of the containers' sum and the peak of the
+/// init containers, plus overhead. Sidecars (restartable init containers) count for as long as they run.
 pub fn pod_requests(spec: &PodSpec) -> Amounts {
     effective(spec, |c| c.resources.as_ref()?.requests.as_ref(), |r| r.requests.as_ref(), true)
 }
 
-/// The most that a pod may use, by the same rule; resources without a limit are absent.
+/// The pod's limits, by the same rule. Resources without a limit are absent.
 pub fn pod_limits(spec: &PodSpec) -> Amounts {
     let mut limits = effective(spec, |c| c.resources.as_ref()?.limits.as_ref(), |r| r.limits.as_ref(), false);
-    // Overhead raises limits that exist; it does not make new ones.
+    // Overhead is added to existing limits only.
     for (name, extra) in spec.overhead.iter().flatten() {
         if let Some(limit) = limits.get_mut(name).filter(|l| l.0 != 0) {
             limit.0 += Milli::of(extra).0;
@@ -31,23 +28,22 @@ pub fn pod_limits(spec: &PodSpec) -> Amounts {
     limits
 }
 
-/// What the containers of a pod ask for together, pod-level requests and overhead left aside
-/// (`AggregateContainerRequests`).
+/// The requests of a pod's containers together, without pod-level requests and overhead (`AggregateContainerRequests`).
 pub fn container_requests(spec: &PodSpec) -> Amounts {
     effective(spec, |c| c.resources.as_ref()?.requests.as_ref(), |_| None, false)
 }
 
-/// What the containers of a pod are limited to together (`AggregateContainerLimits`).
+/// The limits of a pod's containers together (`AggregateContainerLimits`).
 pub fn container_limits(spec: &PodSpec) -> Amounts {
     effective(spec, |c| c.resources.as_ref()?.limits.as_ref(), |_| None, false)
 }
 
-/// Whether a resource may be asked for by a pod as a whole (`IsSupportedPodLevelResource`).
+/// Whether pod-level resources may include this resource (`IsSupportedPodLevelResource`).
 pub fn is_pod_level(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory") || resource.starts_with("hugepages-")
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`, as `status.qosClass` has it. Expects a defaulted spec.
+/// The QoS class, as in `status.qosClass`: `Guaranteed`, `Burstable` or `BestEffort`. The spec must have its defaults.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut requests, mut limits) = ([0i128; 2], [0i128; 2]);
     let mut all_limited = true;
@@ -82,7 +78,7 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
     }
 }
 
-/// Whether an init container keeps running beside the pod's containers (a sidecar).
+/// Whether an init container is a sidecar, which keeps running beside the pod's containers.
 pub fn is_restartable_init(c: &Container) -> bool {
     c.restart_policy.as_deref() == Some("Always")
 }

@@ -7,36 +7,36 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta_v1;
 
-/// Labels as they stand in metadata.
+/// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// One requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
-    /// The label is there and its value is one of these.
+    /// The label exists and its value is one of these.
     In(String, Vec<String>),
     /// The label is absent, or its value is none of these.
     NotIn(String, Vec<String>),
-    /// The label is there.
+    /// The label exists.
     Exists(String),
     /// The label is absent.
     Absent(String),
-    /// The value is an integer above this one.
+    /// The value is an integer greater than this one.
     Gt(String, i64),
-    /// The value is an integer below this one.
+    /// The value is an integer less than this one.
     Lt(String, i64),
 }
 
-/// A conjunction of requirements. Without any, it matches everything.
+/// A conjunction of requirements. An empty one matches everything.
 #[derive(Clone, Debug, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub struct Selector {
     /// All must hold.
     pub requirements: Vec<Requirement>,
-    /// Matches nothing at all, whatever the requirements (a nil `LabelSelector`).
+    /// If true, the selector matches nothing, whatever the requirements (a nil `LabelSelector`).
     pub nothing: bool,
 }
 
-/// Why a selector could not be parsed.
+/// The error for a selector that could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectorError(pub String);
 
@@ -47,7 +47,7 @@ impl fmt::Display for SelectorError {
 }
 
 impl Requirement {
-    /// Whether labels (possibly none) meet the requirement.
+    /// Whether labels meet the requirement. `None` means that there are no labels.
     pub fn matches(&self, labels: Option<&Labels>) -> bool {
         let get = |key: &str| labels.and_then(|l| l.get(key));
         match self {
@@ -62,23 +62,23 @@ impl Requirement {
 }
 
 impl Selector {
-    /// Matches everything.
+    /// A selector that matches everything.
     pub fn everything() -> Selector {
         Selector::default()
     }
 
-    /// Matches nothing.
+    /// A selector that matches nothing.
     pub fn nothing() -> Selector {
         Selector { requirements: Vec::new(), nothing: true }
     }
 
-    /// Equality on every pair of a map, as Services and ReplicationControllers select.
+    /// A selector that requires every pair of a map, as Services and ReplicationControllers have it.
     pub fn from_map(map: &Labels) -> Selector {
         let requirements = map.iter().map(|(k, v)| Requirement::In(k.clone(), vec![v.clone()])).collect();
         Selector { requirements, nothing: false }
     }
 
-    /// From `metav1.LabelSelector`; an empty one matches everything. Unknown operators are an error.
+    /// Converts from `metav1.LabelSelector`; an empty one matches everything. An unknown operator is an error.
     pub fn from_label_selector(s: &meta_v1::LabelSelector) -> Result<Selector, SelectorError> {
         let mut selector = s.match_labels.as_ref().map(Selector::from_map).unwrap_or_default();
         for e in s.match_expressions.iter().flatten() {
@@ -94,7 +94,7 @@ impl Selector {
         Ok(selector)
     }
 
-    /// Whether labels (possibly none) match.
+    /// Whether labels match. `None` means that there are no labels.
     pub fn matches(&self, labels: Option<&Labels>) -> bool {
         !self.nothing && self.requirements.iter().all(|r| r.matches(labels))
     }
@@ -213,17 +213,17 @@ pub struct FieldSelector {
 }
 
 impl FieldSelector {
-    /// Matches everything.
+    /// A selector that matches everything.
     pub fn everything() -> FieldSelector {
         FieldSelector::default()
     }
 
-    /// `path=value`.
+    /// The selector `path=value`.
     pub fn equal(path: &str, value: &str) -> FieldSelector {
         FieldSelector { terms: vec![(path.to_owned(), value.to_owned(), true)] }
     }
 
-    /// The value that `path` must equal, if the selector says so.
+    /// The value that the selector requires `path` to equal; `None` if it does not.
     pub fn required(&self, path: &str) -> Option<&str> {
         self.terms.iter().find(|(p, _, equal)| *equal && p == path).map(|(_, v, _)| v.as_str())
     }
@@ -242,7 +242,7 @@ impl FieldSelector {
         Ok(FieldSelector { terms })
     }
 
-    /// Whether fields, looked up by `get`, match. An unknown path reads as the empty string.
+    /// Whether an object's fields, which `get` looks up by path, match. An unknown path counts as the empty string.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>) -> bool {
         self.terms.iter().all(|(path, value, equal)| (get(path).as_deref().unwrap_or("") == value) == *equal)
     }

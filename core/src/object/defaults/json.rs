@@ -1,5 +1,5 @@
-//! Defaults of kinds that are held as JSON. Their specs are read as the k8s-openapi type where it has rules of its own,
-//! and written back only if something was missing.
+//! Defaults of kinds that are held as JSON. A spec whose k8s-openapi type has rules of its own is decoded as that type,
+//! and is encoded again only if something was missing.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use super::rules::Defaults;
 use crate::object::decode::rounded_up;
 use crate::object::{Dynamic, Kind};
 
-/// Fills in the defaults of a dynamic object. Nothing is copied where nothing is missing.
+/// Sets the defaults of a dynamic object. Copies nothing if nothing is missing.
 pub(super) fn apply(d: &mut Dynamic) {
     match d.kind {
         Kind::POD_TEMPLATE => through::<PodTemplateSpec>(d, "template"),
@@ -20,7 +20,7 @@ pub(super) fn apply(d: &mut Dynamic) {
 }
 
 fn through<T: Defaults + for<'de> Deserialize<'de> + serde::Serialize>(d: &mut Dynamic, field: &str) {
-    // A body that does not read as its type is left for validation to refuse.
+    // A spec that cannot be decoded is left as it is; validation refuses it.
     let Some(Ok(mut spec)) = d.body.get(field).map(T::deserialize) else { return };
     if !spec.lacks() {
         return;
@@ -53,7 +53,7 @@ fn pending(status: &mut Option<Rc<Value>>) {
     }
 }
 
-/// A path within a body, and what belongs there.
+/// The paths in a body at which a value is missing, and the default values.
 type Missing = Vec<(Vec<String>, Value)>;
 
 fn missing_of(kind: Kind, body: &Map<String, Value>) -> Missing {
@@ -95,7 +95,7 @@ fn missing_of(kind: Kind, body: &Map<String, Value>) -> Missing {
     m.missing
 }
 
-/// What has been found missing in a body so far.
+/// The defaults that are found to be missing in a body so far.
 struct Looking<'a> {
     body: &'a Map<String, Value>,
     missing: Missing,
@@ -126,7 +126,8 @@ impl<'a> Looking<'a> {
         self.get(path).and_then(Value::as_str).unwrap_or("")
     }
 
-    /// Notes the amounts of a list of resources that are finer than thousandths (`SetDefaults_ResourceList`).
+    /// Records rounded-up values for the amounts of a resource list that are finer than thousandths
+    /// (`SetDefaults_ResourceList`).
     fn round(&mut self, list: &[&str]) {
         for (name, amount) in self.get(list).and_then(Value::as_object).into_iter().flatten() {
             if let Some(rounded) = amount.as_str().and_then(rounded_up) {
@@ -136,7 +137,7 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// Notes `key` within `parent` as missing, if it is (absent, or the empty string).
+    /// Records a default for `key` in `parent` if the field is absent or the empty string.
     fn at(&mut self, parent: &[&str], key: &str, value: impl FnOnce() -> Value) {
         let mut path = parent.to_vec();
         path.push(key);
@@ -151,7 +152,7 @@ impl<'a> Looking<'a> {
     }
 }
 
-/// Puts a value where a path of keys and indices leads, making objects on the way.
+/// Sets the value at a path of keys and indices, creating missing objects.
 fn put(body: &mut Map<String, Value>, path: &[String], value: Value) {
     let Some((last, parents)) = path.split_last() else { return };
     let Some((first, rest)) = parents.split_first() else {
@@ -210,7 +211,8 @@ fn role_binding(m: &mut Looking<'_>) {
     }
 }
 
-/// A container's limit defaults to the maximum, its request to the limit or else the minimum.
+/// The default limit of a container defaults to the maximum; the default request to the default limit, or else to the
+/// minimum.
 fn limit_range(m: &mut Looking<'_>) {
     for i in 0..m.list(&["spec", "limits"]).len() {
         let i = i.to_string();

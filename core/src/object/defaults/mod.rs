@@ -1,6 +1,6 @@
-//! Kubernetes' v1 defaults: what an object says when its author did not.
+//! Kubernetes' v1 defaults: the values of fields that a client left out.
 //!
-//! Everything is copy-on-write: a part in which nothing is missing stays the shared part it was.
+//! Everything is copy-on-write: a part in which nothing is missing stays shared.
 
 mod json;
 mod pod;
@@ -15,17 +15,18 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::{Dynamic, HasTemplate, Job, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
 use rules::Defaults;
 
-/// Fills in what is missing, as the API server does on every write before validation.
+/// Sets all missing fields to their defaults, as the API server does on every write before validation.
 pub fn apply(object: &mut Object) {
     object.apply_defaults();
 }
 
-/// The same for a kind that is held as JSON.
+/// As [`apply`], for a kind that is held as JSON.
 pub(super) fn apply_dynamic(d: &mut Dynamic) {
     json::apply(d);
 }
 
-/// Fills in a pod's spec (`SetDefaults_Pod`): what a template gets, requests from limits, service links and host ports.
+/// Sets the defaults of a pod's spec (`SetDefaults_Pod`): those of a template, and also requests that default to
+/// limits, service links and host ports.
 pub fn pod_spec(spec: &mut PodSpec) {
     pod::OfPod(spec).fill();
 }
@@ -35,7 +36,7 @@ pub fn pod_spec_lacks(spec: &PodSpec) -> bool {
     pod::OfPod::lacks(spec)
 }
 
-/// Fills in the pod spec of a template (`SetDefaults_PodSpec`).
+/// Sets the defaults of a template's pod spec (`SetDefaults_PodSpec`).
 pub fn template_spec(spec: &mut PodSpec) {
     spec.fill();
 }
@@ -55,7 +56,7 @@ pub(super) fn templated<S: HasTemplate + Defaults>(spec: &mut Rc<Templated<S>>) 
     }
 }
 
-/// A pod that is new is `Pending`, and its class of service is fixed from then on.
+/// Sets the defaults of a pod. The phase defaults to `Pending`, and the QoS class is computed unless it is set already.
 pub(super) fn apply_pod(pod: &mut Pod) {
     if pod_spec_lacks(&pod.spec.shared) {
         pod_spec(pod.spec_mut().shared.make_mut());
@@ -68,7 +69,7 @@ pub(super) fn apply_pod(pod: &mut Pod) {
     }
 }
 
-/// The label of a namespace's own name; a new namespace is active and waits for its contents before it goes.
+/// Sets a namespace's name label. A namespace without a phase becomes `Active` and gets the `kubernetes` finalizer.
 pub(super) fn namespace(ns: &mut Namespace) {
     const NAME_LABEL: &str = "kubernetes.io/metadata.name";
     let name = ns.name();
@@ -86,7 +87,7 @@ pub(super) fn namespace(ns: &mut Namespace) {
     }
 }
 
-/// A Job without labels gets those of its template.
+/// Copies the template's labels to a Job without labels.
 pub(super) fn job(job: &mut Job) {
     if job.meta.labels.as_ref().is_none_or(|l| l.is_empty()) {
         let labels = job.spec.template_meta().and_then(|m| m.labels.clone()).filter(|l| !l.is_empty());
@@ -96,7 +97,7 @@ pub(super) fn job(job: &mut Job) {
     }
 }
 
-/// A ReplicationController without selector or labels takes those of its template.
+/// Copies the template's labels to a ReplicationController's labels and selector, if these are empty.
 pub(super) fn replication_controller(rc: &mut ReplicationController) {
     let Some(labels) = rc.spec.template_meta().and_then(|m| m.labels.as_ref()).filter(|l| !l.is_empty()) else {
         return;

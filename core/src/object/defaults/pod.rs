@@ -1,4 +1,4 @@
-//! Defaults of pod specs: those of every template, and those of pods alone.
+//! Defaults of pod specs: those that hold for templates too, and those for pods only.
 //!
 //! Source: `pkg/apis/core/v1/defaults.go`.
 
@@ -18,7 +18,7 @@ use super::rules::{Defaults, Parts, defaults, one_part};
 use crate::object::decode::{in_family_of, rounded_up};
 use crate::object::{Milli, container_limits, container_requests, is_pod_level};
 
-/// What a pod's spec gets beyond that of a template (`SetDefaults_Pod`).
+/// The defaults that a pod's spec gets beyond those of a template (`SetDefaults_Pod`).
 pub(super) struct OfPod<'a>(pub &'a mut PodSpec);
 
 impl OfPod<'_> {
@@ -56,7 +56,7 @@ impl OfPod<'_> {
     }
 }
 
-/// A container that limits a resource asks for as much, unless it says otherwise.
+/// Whether a resource has a limit but no request: the request then defaults to the limit.
 fn requests_missing(resources: Option<&ResourceRequirements>) -> bool {
     resources.is_some_and(|r| {
         r.limits.iter().flatten().any(|(name, _)| !r.requests.as_ref().is_some_and(|q| q.contains_key(name)))
@@ -73,9 +73,8 @@ fn fill_requests(resources: &mut Option<ResourceRequirements>) {
     }
 }
 
-/// What a pod that asks for resources as a whole asks for beyond what it says: limits of huge pages as its containers
-/// have, and requests as its containers ask, or else as the pod is limited (`defaultHugePagePodLimits`,
-/// `defaultPodRequests`).
+/// The missing limits and requests of a pod that has pod-level resources. Limits: the containers' sums for huge pages.
+/// Requests: the containers' sums, or else the pod's limits (`defaultHugePagePodLimits`, `defaultPodRequests`).
 fn missing_of_pod(spec: &PodSpec) -> [BTreeMap<String, Quantity>; 2] {
     let none = BTreeMap::new();
     let Some(r) = &spec.resources else { return [none.clone(), none] };
@@ -103,7 +102,7 @@ fn missing_of_pod(spec: &PodSpec) -> [BTreeMap<String, Quantity>; 2] {
     [more_limits, more_requests]
 }
 
-/// A sum over containers, written as the first of them writes its part.
+/// Formats a sum over containers with the same suffix family as the first container that names the resource.
 fn in_words_of(spec: &PodSpec, name: &str, amount: Milli) -> Quantity {
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let mut lists = containers.filter_map(|c| c.resources.as_ref()).flat_map(|r| [&r.requests, &r.limits]);
@@ -126,7 +125,7 @@ fn fill_pod(spec: &mut PodSpec) {
     }
 }
 
-/// Amounts finer than thousandths are rounded up (`SetDefaults_ResourceList`).
+/// Rounds up amounts that are finer than thousandths (`SetDefaults_ResourceList`).
 fn round_list(list: &mut Option<BTreeMap<String, Quantity>>) {
     for q in list.iter_mut().flat_map(BTreeMap::values_mut) {
         if let Some(rounded) = rounded_up(&q.0) {
@@ -168,7 +167,7 @@ fn rough_overhead(p: &PodSpec) -> bool {
 defaults!(ResourceRequirements, |r| { own round, rough; });
 defaults!(VolumeResourceRequirements, |r| { own round_claim, rough_claim; });
 
-/// `Always` for an image of the tag `latest` (or of none), `IfNotPresent` otherwise.
+/// `Always` for an image with the tag `latest` or without a tag, otherwise `IfNotPresent`.
 pub(super) fn pull_policy(image: Option<&str>) -> &'static str {
     let image = image.unwrap_or("");
     let (name, digest) = image.split_once('@').map_or((image, None), |(n, d)| (n, Some(d)));
@@ -309,10 +308,10 @@ defaults!(PodSpec, |p| {
     each ephemeral_containers;
     each volumes;
 });
-// A template has a pod spec, if only an empty one: Go has no other.
+// A template always has a pod spec, though it may be empty, as in Go.
 defaults!(PodTemplateSpec, |t| { set spec = PodSpec::default(); each spec; });
 
-/// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.
+/// Makes `serviceAccount`, the deprecated name of `serviceAccountName`, equal to it. The API always shows both.
 fn one_service_account(p: &mut PodSpec) {
     let name = account(p).map(str::to_owned);
     p.service_account.clone_from(&name);

@@ -1,15 +1,15 @@
-//! One set of rules, two readings: what is missing is filled in, or only looked for. The second tells, without copying
-//! anything, whether a shared value must be copied to be filled in.
+//! One set of default rules with two uses: set the missing fields, or only find out whether any is missing. The second
+//! copies nothing, and tells whether a shared value has to be copied in order to set its defaults.
 
-/// A value with defaults.
+/// A type whose fields have defaults.
 pub(in crate::object) trait Defaults {
-    /// Fills in what is missing. Idempotent.
+    /// Sets the missing fields. Must be idempotent.
     fn fill(&mut self);
     /// Whether [`fill`](Self::fill) would change anything.
     fn lacks(&self) -> bool;
 }
 
-/// An optional field that Kubernetes may treat as unset although it is there: Go has no optional string.
+/// An optional field that counts as unset even if it is present and empty, since Go has no optional string.
 pub(super) trait Unset {
     fn unset(&self) -> bool;
 }
@@ -51,7 +51,7 @@ impl<T> Unset for Option<Vec<T>> {
     }
 }
 
-/// Everything with defaults within a field, whatever holds it.
+/// A field whose content has defaults: iterates over the values in it, whatever container holds them.
 pub(super) trait Parts {
     type Part;
     fn parts(&self) -> std::slice::Iter<'_, Self::Part>;
@@ -94,12 +94,12 @@ macro_rules! one_part {
 }
 pub(super) use one_part;
 
-/// Declares the rules of a type:
-/// - `set FIELD = VALUE;` where the field is unset (for Go: nil, or the empty string);
-/// - `set FIELD = VALUE, if CONDITION;` only where the condition holds;
-/// - `nonzero FIELD = VALUE;` where the field is absent or zero (Go has no optional number there);
-/// - `each FIELD;` the rules of everything within the field;
-/// - `own FILL, LACKS;` a pair of functions.
+/// Declares the default rules of a type:
+/// - `set FIELD = VALUE;` sets a field that is unset (in Go: nil or the empty string);
+/// - `set FIELD = VALUE, if CONDITION;` does so only if the condition holds;
+/// - `nonzero FIELD = VALUE;` sets a field that is absent or zero (Go has no optional number there);
+/// - `each FIELD;` applies the rules of every value in the field;
+/// - `own FILL, LACKS;` calls a pair of functions.
 ///
 /// Rules apply in order; a condition sees what earlier rules have set.
 macro_rules! defaults {

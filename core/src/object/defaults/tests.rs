@@ -17,7 +17,7 @@ fn defaulted(value: &Value) -> Value {
     object.to_json()
 }
 
-/// Checks that `defaults` is what is added to `value` at `path`.
+/// Checks that defaulting `value` adds exactly `want` at `path`.
 fn check(value: Value, path: &str, want: Value) {
     let got = defaulted(&value);
     assert_eq!(got.pointer(path), Some(&want), "{path} of {got}");
@@ -99,7 +99,7 @@ fn a_pod_that_asks_as_a_whole() {
         pod(json!({"resources": resources, "containers": [{"name": "c", "image": "i", "resources": container}]}))
     };
     for (whole, container, want) in [
-        // Requests are what the containers ask for, or else the pod's limits.
+        // Requests default to the containers' sums, or else to the pod's limits.
         (
             json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
             json!({"requests": {"cpu": "250m"}}),
@@ -110,14 +110,14 @@ fn a_pod_that_asks_as_a_whole() {
             json!({"requests": {"memory": "64Mi"}}),
             json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2", "memory": "64Mi"}}),
         ),
-        // What is said stays.
+        // Values that are set are kept.
         (
             json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
             json!({"requests": {"cpu": "500m"}}),
             json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
         ),
         (json!({"requests": {"cpu": "1"}}), json!({}), json!({"requests": {"cpu": "1"}})),
-        // Huge pages of containers limit the pod.
+        // The containers' huge pages become limits of the pod.
         (
             json!({"limits": {"cpu": "2"}}),
             json!({"limits": {"hugepages-2Mi": "4Mi", "cpu": "1"}}),
@@ -196,7 +196,7 @@ fn templates_get_what_templates_get() {
     assert_eq!((&spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]), (&json!(10), &json!(600)));
     let pod = &spec["template"]["spec"];
     assert_eq!(pod["restartPolicy"], "Always");
-    // Requests and service links are for pods alone.
+    // Requests and service links have defaults in pods only, not in templates.
     assert_eq!((pod.get("enableServiceLinks"), pod["containers"][0]["resources"].get("requests")), (None, None));
     let recreate = workload("apps/v1", "Deployment", json!({"selector": {}, "strategy": {"type": "Recreate"}}));
     check(recreate, "/spec/strategy", json!({"type": "Recreate"}));
@@ -306,7 +306,7 @@ fn a_namespace_waits_for_its_contents() {
     assert_eq!(got["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));
     assert_eq!(got["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(got["status"]["phase"], "Active");
-    // A finalizer that has been taken away is not put back.
+    // A finalizer that was removed is not added again.
     let mut done = got;
     done["spec"]["finalizers"] = json!([]);
     assert_eq!(defaulted(&done)["spec"]["finalizers"], json!([]));
@@ -352,7 +352,7 @@ fn what_is_complete_is_not_copied() {
     }
 }
 
-/// Specs with every field that has defaults present, absent or empty, as chance has it.
+/// Random specs in which every field that has a default is present, absent or empty.
 fn arbitrary_spec() -> impl Strategy<Value = Value> {
     let text = || prop::option::of(prop::sample::select(vec!["", "TCP", "File", "Always"]));
     let amounts = || prop::option::of(prop::collection::btree_map("(cpu|memory|x.y/z)", "[1-9]", 0..3));

@@ -36,7 +36,7 @@ fn percent(n: u8) -> IntOrString {
     IntOrString::String(format!("{n}%"))
 }
 
-// The pod spec of the template is held apart in typed kinds, see `Templated`; the others have it inside.
+// In typed kinds the template's pod spec is held apart, see `Templated`; in others it is inside the template.
 defaults!(DeploymentSpec, |d| {
     set replicas = 1;
     set strategy = DeploymentStrategy::default();
@@ -121,7 +121,7 @@ defaults!(CronJobSpec, |c| {
     set failed_jobs_history_limit = 1;
     each job_template;
 });
-// The defaults of a Job come when the Job is made; those of its pods are shown at once.
+// The Job's own defaults are set when the Job is created; those of its pod template are set in the CronJob.
 defaults!(JobTemplateSpec, |t| { own fill_job_pods, job_pods_lack; });
 
 fn fill_job_pods(t: &mut JobTemplateSpec) {

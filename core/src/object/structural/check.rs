@@ -1,4 +1,4 @@
-//! Whether a schema is structural: what a CustomResourceDefinition may not say.
+//! Checks that the schema of a CustomResourceDefinition is structural, and uses only what is allowed there.
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apis/apiextensions/validation`.
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::object::FieldError;
 
-/// What is wrong with an `openAPIV3Schema` at a path.
+/// Reports the errors in an `openAPIV3Schema` at the path `at`.
 pub fn check(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let root = schema.get("type").and_then(Value::as_str).unwrap_or("");
     if root != "object" {

@@ -1,8 +1,8 @@
-//! Structural schemas: what a CustomResourceDefinition says of its objects, and what follows: pruning, defaults,
-//! validation.
+//! Structural schemas: the schema that a CustomResourceDefinition has for its objects, and what it is used for:
+//! pruning, defaulting and validation.
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/schema`;
-//! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>. Rules in CEL
+//! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>. CEL rules
 //! (`x-kubernetes-validations`) are not evaluated.
 
 mod check;
@@ -15,10 +15,10 @@ use serde_json::{Map, Value};
 
 pub use check::check;
 
-/// What a value must be. Empty: anything.
+/// The schema of a value. The empty schema allows any value.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// `type`; `None` where it is left out.
+    /// `type`; `None` if absent.
     type_: Option<Type>,
     nullable: bool,
     int_or_string: bool,
@@ -55,11 +55,11 @@ enum ListType {
     #[default]
     Atomic,
     Set,
-    /// With its `x-kubernetes-list-map-keys`.
+    /// A map list, with its `x-kubernetes-list-map-keys`.
     Map(Vec<String>),
 }
 
-/// What only validation asks.
+/// The keywords that only validation uses.
 #[derive(Clone, Debug, Default)]
 struct Rules {
     required: Vec<String>,
@@ -87,7 +87,7 @@ struct Rules {
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
-    /// `None` where it is no expression, which a definition may not have (see [`check`]).
+    /// `None` if the text is not a valid regular expression, which [`check`] refuses in a definition.
     regex: Option<Regex>,
 }
 
@@ -117,7 +117,7 @@ impl Type {
 }
 
 impl Schema {
-    /// Reads an `openAPIV3Schema`. What is wrong with it, [`check`] has told before it was stored.
+    /// Parses an `openAPIV3Schema`. [`check`] has reported its errors before it was stored, so they are ignored here.
     pub fn parse(value: &Value) -> Schema {
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
         let keys = value.get("x-kubernetes-list-map-keys").and_then(Value::as_array).into_iter().flatten();
@@ -146,7 +146,7 @@ impl Schema {
         }
     }
 
-    /// What is said of a property; `None` if nothing is.
+    /// The schema of a property; `None` if the schema says nothing about it.
     fn property(&self, name: &str) -> Option<&Schema> {
         self.properties.get(name).or(match self.additional.as_deref() {
             Some(Additional::Of(schema)) => Some(schema),
@@ -154,12 +154,13 @@ impl Schema {
         })
     }
 
-    /// Whether a property that nothing is said of stays.
+    /// Whether pruning keeps properties that the schema does not specify.
     fn keeps_unknown(&self) -> bool {
         self.preserve_unknown || matches!(self.additional.as_deref(), Some(Additional::Any(true)))
     }
 
-    /// Drops what the schema does not name. `root` is a whole object, whose metadata are not the schema's business.
+    /// Removes properties that the schema does not specify. If `root` is true, the value is a whole object, whose
+    /// `apiVersion`, `kind` and `metadata` are kept unpruned.
     pub fn prune(&self, value: &mut Value, root: bool) {
         match value {
             Value::Object(map) => {
@@ -183,7 +184,7 @@ impl Schema {
         }
     }
 
-    /// Fills in what is missing. A `null` where none may be is missing.
+    /// Sets missing properties to their defaults. `null` counts as missing unless the property is nullable.
     pub fn fill(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {
@@ -242,7 +243,7 @@ impl Rules {
     }
 }
 
-/// The value at a simple JSON path, `.spec.replicas`, as scale and selectable fields have them.
+/// The value at a simple JSON path such as `.spec.replicas`, as scale paths and selectable fields use them.
 pub fn at_path<'a>(body: &'a Map<String, Value>, status: Option<&'a Value>, path: &str) -> Option<&'a Value> {
     let mut steps = path.trim_start_matches('.').split('.');
     let first = match steps.next()? {

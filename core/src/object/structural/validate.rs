@@ -1,4 +1,4 @@
-//! Validation of a value by its schema, in the words of upstream's `kube-openapi/pkg/validation`.
+//! Validation of a value against its schema, with the error texts of upstream's `kube-openapi/pkg/validation`.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::{Additional, ListType, Rules, Schema, Type};
 use crate::object::{ErrorKind, FieldError};
 
 impl Schema {
-    /// What is wrong with a whole object.
+    /// Reports the errors in a whole object.
     pub fn validate(&self, value: &Value, errors: &mut Vec<FieldError>) {
         self.value(value, "", errors);
     }
@@ -233,7 +233,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// A value as it stands in an error.
+/// Formats a value as error messages show it.
 struct Shown<'a>(&'a Value);
 
 impl std::fmt::Debug for Shown<'_> {
@@ -245,7 +245,7 @@ impl std::fmt::Debug for Shown<'_> {
     }
 }
 
-/// Whether a text has a format. One that is not known here is no rule, as upstream has it for formats of its own.
+/// Whether a text has a format. An unknown format accepts everything, as upstream does.
 fn has_format(text: &str, format: &str) -> bool {
     match format {
         "date-time" | "datetime" => text.parse::<Timestamp>().is_ok(),
