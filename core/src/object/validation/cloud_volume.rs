@@ -1,6 +1,6 @@
-//! Validation of volumes that live on other machines, by the kind of machine. Source: `pkg/apis/core/validation`.
+//! Validation of network and cloud volumes, by type. Source: `pkg/apis/core/validation`.
 //!
-//! They come in five groups, since only the first source of a volume is looked into, in upstream's order.
+//! They are in five groups, in upstream's order: only the first source that is set in a volume is validated.
 
 use k8s_openapi::api::core::v1::{
     AzureDiskVolumeSource, FCVolumeSource, FlexVolumeSource, FlockerVolumeSource, ISCSIVolumeSource,
@@ -42,7 +42,7 @@ pub(super) fn second(v: &Volume, s: &mut Sources<'_, '_>) {
     s.one("flocker", v.flocker.as_ref(), flocker);
 }
 
-/// An iSCSI name: of one of three kinds, and of its format.
+/// The error in an iSCSI name: it must be of one of three types and have that type's format. `None` if it is valid.
 fn wrong_of_iscsi_name(name: &str) -> Option<&'static str> {
     let alnum = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_alphanumeric());
     let good = if let Some(rest) = name.strip_prefix("iqn") {

@@ -17,7 +17,7 @@ const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const MAX_RESTART_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 
-/// What containers are checked against.
+/// The context in which containers are validated.
 struct Pod<'a> {
     spec: &'a PodSpec,
     volumes: &'a Volumes<'a>,
@@ -26,7 +26,7 @@ struct Pod<'a> {
     owner: Owner,
 }
 
-/// Every container of a pod spec, and what they must not have in common.
+/// Validates every container of a pod spec, and that names and host ports are unique.
 pub(super) fn all(
     spec: &PodSpec,
     owner: Owner,
@@ -72,7 +72,8 @@ impl Pod<'_> {
             } else if !c.name.is_empty() {
                 names.insert(&c.name);
             }
-            // They run one by one, so each is checked alone; its path names the first, as upstream's does.
+            // Init containers run one after another, so each is checked alone. The error's path has index 0, as
+            // upstream's.
             host_port_conflicts(std::slice::from_ref(c), at, errors);
             if is_restartable_init(c) {
                 probe::all(c, self.spec.termination_grace_period_seconds, &item, errors);
@@ -245,8 +246,8 @@ fn host_port_conflicts(containers: &[Container], at: &Path<'_>, errors: &mut Vec
     }
 }
 
-/// `validatePodHostNetworkDeps`: on the host's network a container's port is the host's. In a template it may be left
-/// out, for it is filled in when the pod is made. Init containers are not asked.
+/// `validatePodHostNetworkDeps`: with `hostNetwork`, a container's host port must equal its container port. A template
+/// may omit it, since defaulting sets it in the pod. Init containers are not checked.
 pub(super) fn host_network(spec: &PodSpec, owner: Owner, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if spec.host_network != Some(true) {
         return;
@@ -287,7 +288,7 @@ fn resize_policies(list: &[ContainerResizePolicy], never: bool, at: &Path<'_>, e
     }
 }
 
-/// What an ephemeral container shares with the others.
+/// The fields that an ephemeral container has in common with other containers.
 fn as_container(e: &EphemeralContainer) -> Container {
     Container {
         name: e.name.clone(),
@@ -306,7 +307,7 @@ fn as_container(e: &EphemeralContainer) -> Container {
     }
 }
 
-/// What an ephemeral container may not have.
+/// Refuses the fields that an ephemeral container must not set.
 fn not_for_ephemeral(e: &EphemeralContainer, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     const DETAIL: &str = "cannot be set for an Ephemeral Container";
     for (field, set) in [

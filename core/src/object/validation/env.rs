@@ -1,5 +1,5 @@
-//! Validation of what a container's environment comes from. Source: `pkg/apis/core/validation` (`ValidateEnv`,
-//! `ValidateEnvFrom`), `pkg/apis/core/pods` (which fields can be read).
+//! Validation of the sources of environment variables. Source: `pkg/apis/core/validation` (`ValidateEnv`,
+//! `ValidateEnvFrom`), `pkg/apis/core/pods` (the fields that can be read).
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ObjectFieldSelector, ResourceFieldSelector};
 
@@ -96,7 +96,7 @@ pub(super) fn from(list: &[EnvFromSource], at: &Path<'_>, errors: &mut Vec<Field
             if name.is_empty() {
                 errors.push(FieldError::required(at.field("name"), ""));
             } else {
-                // A trailing dash is let through, as in names that are yet to be completed.
+                // A trailing dash is allowed, as in name prefixes (upstream's `NameIsDNSSubdomain` with `prefix`).
                 let masked = name.strip_suffix('-').filter(|n| !n.is_empty()).map(|n| format!("{n}a"));
                 push_all(errors, &at.field("name"), name, names::subdomain(masked.as_deref().unwrap_or(name)));
             }
@@ -109,7 +109,7 @@ pub(super) fn from(list: &[EnvFromSource], at: &Path<'_>, errors: &mut Vec<Field
     }
 }
 
-/// What a variable can read of a pod besides one label or annotation.
+/// The pod fields that an environment variable can refer to, beside single labels and annotations.
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -121,7 +121,7 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
-/// What a file of a downward API volume can read of a pod.
+/// The pod fields that a file of a downward API volume can refer to.
 pub(super) const FILE_FIELDS: &[&str] =
     &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
@@ -172,7 +172,7 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 
-/// `validateContainerResourceFieldSelector`; files of volumes must name the container.
+/// `validateContainerResourceFieldSelector`. In a volume (`file`), the container must be named.
 pub(super) fn resource_field(r: &ResourceFieldSelector, file: bool, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let name = r.resource.as_str();
     let huge = name.starts_with("limits.hugepages-") || name.starts_with("requests.hugepages-");

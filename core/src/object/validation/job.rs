@@ -16,7 +16,7 @@ use crate::object::{ErrorKind, FieldError, LabelSelector, Selector, Templated};
 type Errors = Vec<FieldError>;
 
 const MOST_INDEXES: i32 = 100_000;
-/// Most parallelism and failed indexes where there are more completions than that.
+/// The maximum parallelism, and the maximum of failed indexes, of a Job with more completions than this limit.
 const MOST_OF_MANY: i32 = 10_000;
 const MAX_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
@@ -26,7 +26,7 @@ fn is_indexed(j: &JobSpec) -> bool {
     j.completion_mode.as_deref() == Some("Indexed")
 }
 
-/// Pods of an indexed Job have its name and their index as host name, which must be one.
+/// Checks that an Indexed Job's name with the largest index is a valid host name, since its pods get such host names.
 pub(in crate::object) fn host_names(name: &str, j: &JobSpec, errors: &mut Errors) {
     let Some(completions) = j.completions.filter(|n| is_indexed(j) && *n > 0) else { return };
     let host = format!("{name}-{}", completions - 1);
@@ -43,7 +43,7 @@ pub(in crate::object) fn job(j: &Templated<JobSpec>, errors: &mut Errors) {
     if let Some(s) = &j.selector {
         meta::selector(s, &at.field("selector"), errors);
         let labels = j.template_meta().and_then(|m| m.labels.as_ref());
-        // A selector that is not the user's own is made with the labels that it selects.
+        // A generated selector matches by construction; only a selector set by the client can mismatch.
         if j.manual_selector == Some(true) && Selector::from_label_selector(s).is_ok_and(|p| !p.matches(labels)) {
             let path = at.field("template");
             let path = path.field("metadata");
@@ -141,7 +141,7 @@ fn indexed(j: &JobSpec, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// An error that shows no value.
+/// An error whose message shows no value.
 fn wrong(at: &Path<'_>, detail: &str) -> FieldError {
     FieldError { kind: ErrorKind::Invalid, field: at.into(), value: None, detail: detail.to_owned() }
 }
@@ -288,7 +288,7 @@ fn success_rule(rule: &SuccessPolicyRule, completions: i32, at: &Path<'_>, error
     }
 }
 
-/// How many indexes a text such as `1,3-5` names (`validateIndexesFormat`).
+/// The number of indexes in a text such as `1,3-5` (`validateIndexesFormat`).
 fn indexes(text: &str, completions: i32) -> Result<i32, String> {
     if text.is_empty() {
         return Ok(0);
@@ -374,12 +374,12 @@ fn time_zone(zone: &str, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// `ValidateJobSpecUpdate`: what may change in a Job.
+/// `ValidateJobSpecUpdate`: which fields of a Job may change.
 pub(in crate::object) fn update(new: &Templated<JobSpec>, old: &Templated<JobSpec>, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let number = |n: &Option<i32>| Go(n.map_or_else(|| "null".to_owned(), |n| n.to_string()));
     if is_indexed(new) {
-        // An indexed Job may be resized, completions and parallelism together.
+        // An Indexed Job may be resized if completions and parallelism change together.
         if new.completions != old.completions && new.completions.is_some() && new.completions != new.parallelism {
             let detail = "can only be modified in tandem with spec.parallelism";
             errors.push(FieldError::invalid(at.field("completions"), number(&new.completions), detail));
@@ -393,7 +393,7 @@ pub(in crate::object) fn update(new: &Templated<JobSpec>, old: &Templated<JobSpe
     }
     let (mut now, mut was) = (new.template(), old.template());
     if old.suspend == Some(true) {
-        // Where the pods of a suspended Job may run is still open, as are labels and annotations.
+        // While a Job is suspended, the template's scheduling directives, labels and annotations may change.
         for t in [&mut now, &mut was] {
             if let Some(m) = &mut t.metadata {
                 (m.labels, m.annotations) = (None, None);

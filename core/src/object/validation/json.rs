@@ -1,5 +1,5 @@
-//! Validation of kinds that are held as JSON: the essentials of each, and their pod templates through their types.
-//! Source: `pkg/apis/*/validation`.
+//! Validation of kinds that are held as JSON: the most important rules of each. Pod templates in them are decoded as
+//! their types and validated as everywhere else. Source: `pkg/apis/*/validation`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,12 +17,12 @@ use super::resources::Of;
 use super::{names, networking, one_of, push_all, resources, volume, workload};
 use crate::object::{Dynamic, FieldError, Kind, Milli, structural};
 
-/// Most bytes in a ConfigMap or Secret.
+/// The maximum size of a ConfigMap's or Secret's data in bytes.
 const DATA_LIMIT: usize = 1024 * 1024;
 
 type Errors = Vec<FieldError>;
 
-/// The rules of a dynamic object's kind.
+/// Validates a dynamic object by the rules of its kind.
 pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
     let root = &Path::Root("spec");
     match d.kind {
@@ -53,14 +53,14 @@ pub(super) fn create(d: &Dynamic, errors: &mut Errors) {
     }
 }
 
-/// What only a new object is asked.
+/// The additional rules for new objects.
 pub(super) fn of_new(d: &Dynamic, errors: &mut Errors) {
     if d.kind == Kind::INGRESS {
         networking::class_given_twice(&d.meta, text(&d.body, &["spec", "ingressClassName"]), errors);
     }
 }
 
-/// What may change in a dynamic object. Shared bodies are the same body.
+/// Validates an update of a dynamic object. An unchanged body is not checked again.
 pub(super) fn update(new: &Dynamic, old: &Dynamic, errors: &mut Errors) {
     if Rc::ptr_eq(&new.body, &old.body) || new.body == old.body {
         return;
@@ -144,7 +144,7 @@ fn typed<T: for<'de> Deserialize<'de>>(
     }
 }
 
-/// As [`typed`], for a spec that may be absent, which is one that says nothing.
+/// As [`typed`], for a spec that may be absent; an absent one is validated as an empty one.
 fn typed_or_none<T: for<'de> Deserialize<'de> + Default>(
     d: &Dynamic,
     errors: &mut Errors,
@@ -156,7 +156,7 @@ fn typed_or_none<T: for<'de> Deserialize<'de> + Default>(
     }
 }
 
-/// Both specs as their type; one that does not read as such has been reported by [`create`].
+/// Decodes both specs as their type. One that cannot be decoded has already been reported by [`create`].
 fn both<T: for<'de> Deserialize<'de>>(
     new: &Dynamic,
     old: &Dynamic,
@@ -197,7 +197,7 @@ fn entries<'a>(body: &'a Map<String, Value>, field: &str) -> impl Iterator<Item 
     map.into_iter().flatten().map(|(k, v)| (k, v.as_str().unwrap_or("")))
 }
 
-/// Bytes that a text in base64 stands for.
+/// The number of bytes that a base64 text encodes.
 fn decoded_len(base64: &str) -> usize {
     base64.len() / 4 * 3 - base64.bytes().rev().take_while(|b| *b == b'=').count().min(2)
 }
@@ -272,7 +272,7 @@ fn claim_update(new: &PersistentVolumeClaimSpec, old: &PersistentVolumeClaimSpec
         ..s.clone()
     };
     let (now, mut was) = (fixed(new), fixed(old));
-    // A claim is bound, and gets a class, after it was made.
+    // Binding and the choice of a storage class happen after a claim was created, so these fields may be set once.
     if old.volume_name.as_deref().unwrap_or("").is_empty() {
         was.volume_name.clone_from(&now.volume_name);
     }
@@ -293,7 +293,7 @@ fn claim_update(new: &PersistentVolumeClaimSpec, old: &PersistentVolumeClaimSpec
     }
 }
 
-/// `ValidatePersistentVolumeSpec`, but for what each kind of source asks.
+/// `ValidatePersistentVolumeSpec`, without the rules of each volume source.
 fn persistent_volume(body: &Map<String, Value>, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let modes: Vec<String> =
@@ -384,7 +384,7 @@ fn autoscaler(body: &Map<String, Value>, errors: &mut Errors) {
     }
 }
 
-/// Highest priority that a class of a user may have.
+/// The highest value of a PriorityClass that users may create.
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 
 fn priority_class(d: &Dynamic, errors: &mut Errors) {
@@ -521,7 +521,7 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
-/// `IsResourceQuotaScopeValidForResource`, for resources that Kubernetes names.
+/// `IsResourceQuotaScopeValidForResource`, for the resources that Kubernetes names.
 fn scope_counts(scope: &str, resource: &str) -> bool {
     if resource.contains('/') {
         return true;
@@ -626,7 +626,7 @@ fn limits(item: &LimitRangeItem, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// How the bounds of one resource stand to each other.
+/// Checks the bounds of one resource against each other.
 fn limits_of(item: &LimitRangeItem, name: &str, at: &Path<'_>, errors: &mut Errors) {
     let of = |list: &'_ Amounts| list.as_ref().and_then(|l| l.get(name)).cloned();
     let (min, max, ratio) = (of(&item.min), of(&item.max), of(&item.max_limit_request_ratio));
@@ -657,7 +657,7 @@ fn limits_of(item: &LimitRangeItem, name: &str, at: &Path<'_>, errors: &mut Erro
             errors.push(FieldError::invalid(path.key(name), &r.0, format!("ratio {} is less than 1", r.0)));
         }
         if let (Some(min), Some(max)) = (&min, &max) {
-            // Of millionths, so that nothing is rounded but what is shown.
+            // Compared in exact integers; only the numbers in the message are rounded.
             let (low, high) = (Milli::of(min).0, Milli::of(max).0);
             if low > 0 && Milli::of(r).0 * low > high * 1000 {
                 let most = high as f64 / low as f64;

@@ -6,11 +6,11 @@ use super::path::{Go, Path};
 use super::{names, push_all};
 use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectMeta};
 
-/// Most bytes in all annotations together.
+/// The maximum size of all annotations together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 const IMMUTABLE: &str = "field is immutable";
 
-/// What a name of this kind must look like.
+/// The rule for names of this kind.
 fn name_rule(kind: Kind) -> fn(&str) -> names::Wrongs {
     match kind {
         Kind::NAMESPACE | Kind::STATEFUL_SET => names::label,
@@ -27,7 +27,7 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
     let rule = name_rule(kind);
     let name = meta.name.as_deref().unwrap_or("");
     if let Some(prefix) = meta.generate_name.as_deref().filter(|p| !p.is_empty()) {
-        // The suffix that will follow makes a trailing dash good.
+        // A trailing dash is allowed, since the generated suffix follows it.
         let masked = match prefix.strip_suffix('-') {
             Some(head) if !head.is_empty() => format!("{head}a"),
             _ => prefix.to_owned(),
@@ -52,7 +52,7 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
     common(meta, at, errors);
 }
 
-/// What holds of metadata on every write, and of the metadata of templates.
+/// The rules of metadata that hold on every write.
 fn common(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if let Some(generation) = meta.generation.filter(|g| *g < 0) {
         errors.push(FieldError::invalid(at.field("generation"), generation, names::NOT_NEGATIVE));
@@ -63,14 +63,14 @@ fn common(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     finalizers(meta, &at.field("finalizers"), errors);
 }
 
-/// Metadata of a pod template: labels and annotations.
+/// Validates a pod template's metadata: labels and annotations.
 pub(super) fn template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Some(meta) = meta else { return };
     labels(meta.labels.as_ref(), &at.field("labels"), errors);
     annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
 }
 
-/// `ValidateTemplateObjectMeta`: of the metadata of a claim that is yet to be made, labels and annotations may be set.
+/// `ValidateTemplateObjectMeta`: in the template of a volume claim, only labels and annotations may be set.
 pub(super) fn claim_template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Some(meta) = meta else { return };
     annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
@@ -165,7 +165,7 @@ fn finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `ValidateObjectMetaUpdate`. Shared metadata is the same metadata.
+/// `ValidateObjectMetaUpdate`. Shared metadata is unchanged, and is not checked again.
 #[inline]
 pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
     let (n, o) = (new.meta(), old.meta());
@@ -173,7 +173,7 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
         return;
     }
     let at = &Path::Root("metadata");
-    // What a client leaves out of an update is taken from the stored object.
+    // A field that the client left out of the update keeps its stored value.
     let mut same = |field, new: Option<&str>, old: Option<&str>| {
         if new.is_some_and(|n| !n.is_empty()) && new.unwrap_or("") != old.unwrap_or("") {
             errors.push(FieldError::invalid(at.field(field), new.unwrap_or(""), IMMUTABLE));
@@ -241,7 +241,7 @@ pub(super) fn selector(s: &LabelSelector, at: &Path<'_>, errors: &mut Vec<FieldE
     }
 }
 
-/// The field must be as it was.
+/// Reports an error if the field has changed.
 pub(super) fn immutable<T: PartialEq>(
     new: &T,
     old: &T,

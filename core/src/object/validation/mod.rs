@@ -1,7 +1,7 @@
-//! Kubernetes' validation, with its own texts and field paths.
+//! Kubernetes' validation, with Kubernetes' error texts and field paths.
 //!
-//! Expects defaulted objects. Allocates nothing where there is nothing to report; shared parts of an update are known
-//! to be unchanged without being looked at.
+//! Objects must have their defaults. Validation allocates only if there is an error to report. Parts that an update
+//! shares with the stored object are unchanged, and are not read.
 
 mod cloud_volume;
 mod container;
@@ -33,14 +33,14 @@ use path::{Go, Path};
 
 pub use volume::volume_sources;
 
-/// Whose pod spec it is: some of what a pod must say may be left to it by a template.
+/// Whether a pod spec belongs to a pod or to a template. A template may omit some fields that a pod must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Pod,
     Template,
 }
 
-/// What is wrong with an object that is to be created.
+/// Validates an object that is to be created.
 pub fn create(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::create(object, &mut errors);
@@ -48,7 +48,7 @@ pub fn create(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with the metadata of an object that is to be created, where the rest is known to be right.
+/// Validates only the metadata of an object that is to be created. The caller must know that the rest is valid.
 pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::create(object, &mut errors);
@@ -59,8 +59,7 @@ pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with an update of an object. A name, UID or time stamp that the update leaves out is not changed by
-/// it.
+/// Validates an update of an object. A name, UID or time stamp that the update leaves out counts as unchanged.
 #[inline]
 pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -70,7 +69,7 @@ pub fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with an update of an object's status.
+/// Validates an update of an object's status.
 pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::update(new, old, &mut errors);
@@ -78,7 +77,7 @@ pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// Who is available is ready.
+/// Checks that `availableReplicas` is at most `readyReplicas`.
 pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
     if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {
         let detail = "cannot be greater than readyReplicas";
@@ -86,18 +85,18 @@ pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut
     }
 }
 
-/// The rules of a new object of a kind that is held as JSON.
+/// Validates a new object of a kind that is held as JSON.
 pub(super) fn dynamic(d: &Dynamic, errors: &mut Vec<FieldError>) {
     json::create(d, errors);
     json::of_new(d, errors);
 }
 
-/// What may change in an object of a kind that is held as JSON.
+/// Validates an update of an object of a kind that is held as JSON.
 pub(super) fn dynamic_update(new: &Dynamic, old: &Dynamic, errors: &mut Vec<FieldError>) {
     json::update(new, old, errors);
 }
 
-/// A slice keeps the type of its addresses.
+/// Checks that an EndpointSlice keeps its address type.
 pub(super) fn slice_update(new: &WholeSlice, old: &WholeSlice, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("addressType");
     meta::immutable(&new.address_type, &old.address_type, at, |t| Go(format!("{t:?}")), errors);
@@ -116,7 +115,7 @@ pub(super) fn counted(counts: &[(&str, Option<i32>)], total: i32, errors: &mut V
 
 pub(super) fn node(spec: &NodeSpec, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
-    // Upstream's path, though taints are the spec's.
+    // Upstream reports `metadata.taints`, although taints are in the spec.
     scheduling::taints(spec.taints.as_deref().unwrap_or_default(), &Path::Root("metadata").field("taints"), errors);
     let cidrs = spec.pod_cidrs.as_deref().unwrap_or_default();
     let v6 = |cidr: &String| cidr.contains(':');
@@ -181,7 +180,7 @@ pub(super) fn budget(spec: &PodDisruptionBudgetSpec, errors: &mut Vec<FieldError
     }
 }
 
-/// A revision of a template keeps its data.
+/// Checks that a ControllerRevision keeps its data.
 pub(super) fn revision_update(new: &ControllerRevision, old: &ControllerRevision, errors: &mut Vec<FieldError>) {
     revision(new, errors);
     if new.data != old.data {
@@ -189,12 +188,12 @@ pub(super) fn revision_update(new: &ControllerRevision, old: &ControllerRevision
     }
 }
 
-/// The number of a revision.
+/// Validates the revision number.
 pub(super) fn revision(revision: &ControllerRevision, errors: &mut Vec<FieldError>) {
     not_negative(Some(revision.revision), &Path::Root("revision"), errors);
 }
 
-/// An event is kept in the namespace of the object that it is about; `default` for those without one.
+/// Checks that an event is in the namespace of its involved object, or in `default` if that object has none.
 pub(super) fn involved(event: &Event, errors: &mut Vec<FieldError>) {
     let about = event.spec.about.namespace.as_deref().unwrap_or("");
     let own = event.namespace();
@@ -204,7 +203,7 @@ pub(super) fn involved(event: &Event, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Adds what is wrong with a value, each on its own.
+/// Adds one error for each rule that a value breaks.
 fn push_all(errors: &mut Vec<FieldError>, at: &Path<'_>, value: &str, wrongs: names::Wrongs) {
     errors.extend(wrongs.into_iter().map(|w| FieldError::invalid(at, value, w)));
 }
@@ -230,7 +229,7 @@ fn too_many(at: impl Into<String>, count: usize, max: usize) -> FieldError {
     }
 }
 
-/// A port by number or by name.
+/// Validates a port that is given by number or by name.
 fn name_or_number(port: &IntOrString, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     match port {
         IntOrString::Int(n) if !names::is_port(*n) => errors.push(FieldError::invalid(at, *n, names::PORT)),

@@ -1,4 +1,4 @@
-//! Validation of what containers mount. Source: `pkg/apis/core/validation` (`ValidateVolumeMounts`,
+//! Validation of a container's volume mounts and devices. Source: `pkg/apis/core/validation` (`ValidateVolumeMounts`,
 //! `ValidateVolumeDevices`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,10 @@ use super::path::Path;
 use super::{one_of, volume};
 use crate::object::FieldError;
 
-/// The good volumes of a pod, by name.
+/// The valid volumes of a pod, by name.
 pub(super) type Volumes<'a> = BTreeMap<&'a str, &'a Volume>;
 
-/// Mounts and devices of one container.
+/// Validates the mounts and devices of one container.
 pub(super) fn all(
     mounts: &[VolumeMount],
     devices: &[VolumeDevice],
@@ -39,7 +39,7 @@ pub(super) fn all(
             let detail = "must not already exist as a path in volumeDevices";
             errors.push(FieldError::invalid(item.field("mountPath"), &m.mount_path, detail));
         }
-        // From here on upstream's paths name the list and no item of it.
+        // From here on, upstream's paths name the list without an index.
         sub_paths(m, source, &path, &item, errors);
         propagation(m, privileged, &path, errors);
     }

@@ -1,7 +1,7 @@
-//! Names, labels, keys and ports: the formats that every kind shares, in the words of
+//! Names, labels, keys and ports: formats that all kinds share, with the error texts of
 //! `apimachinery/pkg/util/validation`.
 
-/// What is wrong with a text; nothing, mostly.
+/// The rules that a text breaks, as error texts; usually empty.
 pub(super) type Wrongs = Vec<String>;
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
@@ -25,11 +25,11 @@ const HEADER: &str = "a valid HTTP header must consist of alphanumeric character
      used for validation is '[-A-Za-z0-9]+')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
      '93%', regex used for validation is '[0-9]+%')";
-/// What an address that is none should have been.
+/// The error text for an invalid IP address.
 pub(super) const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-/// What a port outside the range should have been.
+/// The error text for a port out of range.
 pub(super) const PORT: &str = "must be between 1 and 65535, inclusive";
-/// What a negative number should have been.
+/// The error text for a negative number.
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 fn too_long(max: usize) -> String {
@@ -70,7 +70,7 @@ pub(super) fn subdomain_with_underscore(text: &str) -> Wrongs {
     const WRONG: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
          and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
          '[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*')";
-    // Where an underscore may stand, a letter may.
+    // An underscore is allowed wherever a letter is.
     let ok = text.split('.').all(|part| is_label(&part.replace('_', "a")));
     collect([(text.len() > 253).then(|| too_long(253)), (!ok).then(|| WRONG.to_owned())])
 }

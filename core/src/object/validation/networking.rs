@@ -16,7 +16,7 @@ type Errors = Vec<FieldError>;
 
 const CLASS: &str = "kubernetes.io/ingress.class";
 
-/// What only a new Ingress is asked: its class is not given twice, and differently.
+/// Checks a new Ingress: if its class is set both in the annotation and in the spec, the two must be equal.
 pub(super) fn class_given_twice(meta: &ObjectMeta, class: &str, errors: &mut Errors) {
     let annotation = meta.annotations.as_ref().and_then(|a| a.get(CLASS));
     if let Some(annotation) = annotation.filter(|a| !class.is_empty() && *a != class) {
@@ -267,7 +267,7 @@ fn peer(p: &NetworkPolicyPeer, at: &Path<'_>, errors: &mut Errors) {
 
 const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
-/// The bits of a range of addresses, whether they are IPv4's, and how many of them are fixed.
+/// Parses a CIDR: the bits of its address, whether it is IPv4, and the prefix length. `None` if it is invalid.
 fn range(text: &str) -> Option<(u128, bool, u32)> {
     let (ip, bits) = text.split_once('/')?;
     let bits: u32 = bits.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Paths of fields as linked parts on the stack: text is made only when there is an error to report.
+//! Field paths as linked parts on the stack: a string is built only if there is an error to report.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::object::{IntOrString, LabelSelector};
 
-/// Path of a field: `spec.containers[0].resources.limits[cpu]`.
+/// The path of a field: `spec.containers[0].resources.limits[cpu]`.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     Root(&'static str),
@@ -54,7 +54,7 @@ impl From<Path<'_>> for String {
     }
 }
 
-/// A value that is no text, number or truth, printed as `field.Error` prints it: as JSON.
+/// A value other than a string, number or boolean, in the form in which `field.Error` prints it: as JSON.
 pub(super) struct Go(pub String);
 
 impl fmt::Debug for Go {
@@ -80,7 +80,7 @@ impl Go {
         Go::json(value)
     }
 
-    /// Labels first, as Go's type has them.
+    /// A selector, with `matchLabels` first as in Go's type.
     pub(super) fn selector(s: &LabelSelector) -> Go {
         let mut fields = Vec::new();
         if let Some(labels) = s.match_labels.as_ref().filter(|l| !l.is_empty()) {

@@ -1,5 +1,5 @@
-//! Validation of pod specs, and of what may change in a pod. Source: `pkg/apis/core/validation`
-//! (`ValidatePodSpec`, `ValidatePodUpdate`, `ValidatePodStatusUpdate`).
+//! Validation of pod specs and of pod updates. Source: `pkg/apis/core/validation` (`ValidatePodSpec`,
+//! `ValidatePodUpdate`, `ValidatePodStatusUpdate`).
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::resources::{self, Of};
 use super::{Owner, container, meta, names, one_of, push_all, scheduling, security, volume};
 use crate::object::{ContainerStatus, FieldError, Labels, Pod, is_restartable_init};
 
-/// A pod's own rules beyond those of its metadata (`ValidatePodCreate`).
+/// Validates a new pod apart from its metadata (`ValidatePodCreate`).
 pub(in crate::object) fn create(pod: &Pod, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     let annotations = pod.meta.annotations.as_ref();
@@ -42,7 +42,7 @@ const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// `ValidatePodSpecificAnnotations`: annotations that Kubernetes itself reads.
+/// `ValidatePodSpecificAnnotations`: validates the annotations that Kubernetes itself uses.
 pub(super) fn annotations(a: Option<&Labels>, spec: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     for (key, value) in a.into_iter().flatten() {
@@ -71,7 +71,7 @@ pub(super) fn annotations(a: Option<&Labels>, spec: &PodSpec, at: &Path<'_>, err
     }
 }
 
-/// `ValidatePodSpec`. `pod` is the name of the pod whose spec it is; a template's has none.
+/// `ValidatePodSpec`. `pod` is the pod's name; `None` for the spec of a template.
 pub(super) fn spec(s: &PodSpec, pod: Option<&str>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let owner = if pod.is_some() { Owner::Pod } else { Owner::Template };
     if s.termination_grace_period_seconds.is_none() {
@@ -109,7 +109,7 @@ fn policy(value: Option<&str>, known: &[&str], at: &Path<'_>, errors: &mut Vec<F
     }
 }
 
-/// `validatePodResourceClaims`. Answers their names.
+/// `validatePodResourceClaims`. Returns the names of the claims.
 fn claims<'a>(s: &'a PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) -> BTreeSet<&'a str> {
     let mut all = BTreeSet::new();
     for (i, c) in s.resource_claims.iter().flatten().enumerate() {
@@ -207,7 +207,7 @@ fn gates(s: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Names of and in a pod spec. In a template the node's name is one of them; a pod holds it apart.
+/// Validates the names in a pod spec. `nodeName` is among them in a template only, since a pod holds it apart.
 fn identities(s: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let rules: [(&str, &Option<String>, fn(&str) -> names::Wrongs); 7] = [
         ("serviceAccountName", &s.service_account_name, names::subdomain),
@@ -219,7 +219,7 @@ fn identities(s: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
         ("runtimeClassName", &s.runtime_class_name, names::subdomain),
     ];
     for (field, value, rule) in rules {
-        // A class of runtimes that is named must have a name.
+        // Unlike the other fields, `runtimeClassName` must not be empty if it is set.
         let given = |v: &&str| !v.is_empty() || field == "runtimeClassName";
         if let Some(value) = value.as_deref().filter(given) {
             push_all(errors, &at.field(field), value, rule(value));
@@ -256,7 +256,7 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
      `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
      tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
-/// `ValidatePodUpdate`. A shared spec is the same spec.
+/// `ValidatePodUpdate`. A shared spec is unchanged, and is not checked again.
 pub(in crate::object) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
     if !Rc::ptr_eq(&new.meta, &old.meta) {
         let at = Path::Root("metadata");
@@ -333,7 +333,7 @@ fn deadline(n: &PodSpec, o: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError
     }
 }
 
-/// Tolerations may be added; of an existing one only the seconds may change.
+/// Checks that tolerations are only added. In an existing one, only `tolerationSeconds` may change.
 fn tolerations(n: &PodSpec, o: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let now = n.tolerations.as_deref().unwrap_or_default();
     for was in o.tolerations.iter().flatten() {
@@ -360,8 +360,8 @@ fn new_gates(n: &PodSpec, o: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldErro
     }
 }
 
-/// A gated pod may still be told more narrowly where to run: its selector and each term of its required node affinity
-/// may grow. What may change is made as it was.
+/// Checks an update of a pod that has scheduling gates: its node selector and the terms of its required node affinity
+/// may only be narrowed. Then resets both fields in `new` to their old values, so that the caller can compare the rest.
 fn narrower(new: &mut PodSpec, old: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let kept = |(k, v): (&String, &String)| new.node_selector.as_ref().and_then(|s| s.get(k)) == Some(v);
     if !old.node_selector.iter().flatten().all(kept) {
@@ -411,12 +411,12 @@ fn only_grows(now: &NodeSelectorTerm, was: &NodeSelectorTerm) -> bool {
     };
     let (now, was) = (lists(now), lists(was));
     let empty = |l: &[Vec<_>; 2]| l.iter().all(Vec::is_empty);
-    // A term that selects nothing would select something.
+    // Adding to an empty term would widen it, since an empty term matches no node.
     let narrows = !empty(&was) || empty(&now);
     narrows && now.iter().zip(&was).all(|(now, was)| now.starts_with(was))
 }
 
-/// Names the top fields that differ, since the words alone do not say which.
+/// Lists the top-level fields that differ, since the message alone does not say which.
 fn changed_fields(n: &PodSpec, n_node: Option<&str>, o: &PodSpec, o_node: Option<&str>) -> String {
     let json = |s: &PodSpec| serde_json::to_value(s).unwrap_or_default();
     let (n, o) = (json(n), json(o));
@@ -435,7 +435,8 @@ fn changed_fields(n: &PodSpec, n_node: Option<&str>, o: &PodSpec, o_node: Option
     lines.join("\n")
 }
 
-/// `ValidatePodStatusUpdate`: the class of service stays, and so does a container that is not to be started again.
+/// `ValidatePodStatusUpdate`: the QoS class must not change, and a terminated container that is not to be restarted
+/// must stay terminated.
 pub(in crate::object) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
     if new.status.is_held_as(&old.status) {
         return;

@@ -6,7 +6,8 @@ use super::path::Path;
 use super::{name_or_number, names, not_negative, one_of, push_all};
 use crate::object::{FieldError, IntOrString};
 
-/// Probes and hooks of a container that may have them. `grace` is the pod's grace period in seconds.
+/// Validates the probes and lifecycle hooks of a container that may have them. `grace` is the pod's grace period in
+/// seconds.
 pub(super) fn all(c: &Container, grace: Option<i64>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if let Some(l) = &c.lifecycle {
         lifecycle(l, grace, &at.field("lifecycle"), errors);
@@ -75,7 +76,7 @@ fn hook(h: &LifecycleHandler, grace: Option<i64>, at: &Path<'_>, errors: &mut Ve
     handlers.end();
 }
 
-/// The handlers of one probe or hook: exactly one must be given, and only the first is looked into.
+/// The handlers of one probe or hook: exactly one must be set, and only the first one is validated.
 struct Handlers<'a, 'e> {
     given: bool,
     at: &'a Path<'a>,

@@ -12,11 +12,11 @@ use super::path::Path;
 use super::{names, push_all};
 use crate::object::{FieldError, Milli, container_requests, is_pod_level};
 
-/// Whose resources they are, which decides on their names.
+/// The owner of a resource list, which decides which resource names are allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
     Container,
-    /// A pod as a whole (KEP-2837).
+    /// A pod's own resources (KEP-2837).
     Pod,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn requirements(
     claim_names(r.claims.as_deref().unwrap_or_default(), claims, &at.field("claims"), errors);
 }
 
-/// One amount: the resource's name, and the amount itself.
+/// Validates one entry of a resource list: the resource's name and its amount.
 fn amount(of: Of, name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     match of {
         Of::Container => container_resource(name, at, errors),
@@ -74,7 +74,7 @@ fn amount(of: Of, name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<Fiel
     }
 }
 
-/// `ValidateResourceQuantityValue`: not negative, and whole where the resource cannot be divided.
+/// `ValidateResourceQuantityValue`: must not be negative, and must be whole if the resource cannot be divided.
 pub(super) fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Ok(amount) = Milli::parse(&q.0) else {
         errors.push(FieldError::invalid(at, &q.0, crate::object::QuantityError.to_string()));
@@ -88,7 +88,7 @@ pub(super) fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec
     }
 }
 
-/// `validatePodResources`: what a pod asks for as a whole covers what its containers ask for.
+/// `validatePodResources`: pod-level requests must cover the sum of the containers' requests.
 pub(super) fn of_pod(spec: &PodSpec, claims: &BTreeSet<&str>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Some(r) = &spec.resources else { return };
     if r.claims.is_some() {
@@ -165,7 +165,7 @@ fn claim_names(list: &[ResourceClaim], known: &BTreeSet<&str>, at: &Path<'_>, er
     }
 }
 
-/// Resources that Kubernetes itself gives a name without a domain.
+/// Kubernetes' own resources, which have names without a domain.
 const STANDARD: &[&str] = &[
     "configmaps",
     "cpu",

@@ -1,4 +1,4 @@
-//! Validation of where a pod may run: affinity, tolerations, spreading. Source: `pkg/apis/core/validation`.
+//! Validation of scheduling constraints: affinity, tolerations, topology spread. Source: `pkg/apis/core/validation`.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ pub(super) fn tolerations(list: &[Toleration], at: &Path<'_>, errors: &mut Vec<F
     }
 }
 
-/// Taints of a node.
+/// Validates the taints of a node.
 pub(super) fn taints(list: &[Taint], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for (i, t) in list.iter().enumerate() {
@@ -104,7 +104,7 @@ pub(super) fn affinity(a: &Affinity, at: &Path<'_>, errors: &mut Vec<FieldError>
             let at = at.field(PREFERRED);
             let at = at.index(i);
             weight(p.weight, &at, errors);
-            // What is only preferred may name a value that no label can have: it then helps no node.
+            // A preferred term may have values that are not valid label values: such a term matches no node.
             node_term(&p.preference, false, &at.field("preference"), errors);
         }
     }
@@ -198,7 +198,7 @@ fn label_keys(term: &PodAffinityTerm, at: &Path<'_>, errors: &mut Vec<FieldError
     }
 }
 
-/// A term of a node selector. `possible`: its values must be such that a label can have them.
+/// Validates a term of a node selector. If `possible` is true, its values must be valid label values.
 pub(super) fn node_term(term: &NodeSelectorTerm, possible: bool, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (i, r) in term.match_expressions.iter().flatten().enumerate() {
         node_requirement(r, possible, &at.field("matchExpressions").index(i), errors);

@@ -1,5 +1,5 @@
-//! Validation of security contexts: users, capabilities, profiles, sysctls, Windows' options, and what the operating
-//! system of a pod rules out. Source: `pkg/apis/core/validation`.
+//! Validation of security contexts: users, capabilities, profiles, sysctls, Windows options, and the fields that the
+//! pod's operating system rules out. Source: `pkg/apis/core/validation`.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, WindowsSecurityContextOptions,
@@ -11,14 +11,14 @@ use crate::object::FieldError;
 
 const MAX_ID: i64 = i32::MAX as i64;
 
-/// A numeric user or group.
+/// Validates a numeric user or group ID.
 fn id(id: Option<i64>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if let Some(id) = id.filter(|id| !(0..=MAX_ID).contains(id)) {
         errors.push(FieldError::invalid(at, id, "must be between 0 and 2147483647, inclusive"));
     }
 }
 
-/// `ValidateSecurityContext`. `host_users`: the pod shares the host's users.
+/// `ValidateSecurityContext`. `host_users`: whether the pod uses the host's user namespace.
 pub(super) fn of_container(s: &SecurityContext, host_users: bool, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     id(s.run_as_user, &at.field("runAsUser"), errors);
     id(s.run_as_group, &at.field("runAsGroup"), errors);
@@ -36,7 +36,7 @@ pub(super) fn of_container(s: &SecurityContext, host_users: bool, at: &Path<'_>,
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(FieldError::invalid(at, shown(), detail));
         }
-        // SYS_ADMIN without the prefix is let through, as upstream does.
+        // `SYS_ADMIN` without the `CAP_` prefix is not refused, as in upstream.
         for _ in s.capabilities.iter().flat_map(|c| c.add.iter().flatten()).filter(|c| *c == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(FieldError::invalid(at, shown(), detail));
@@ -221,7 +221,7 @@ fn is_windows_domain(d: &str) -> bool {
     net_bios || d.split('.').all(label)
 }
 
-/// `validateHostUsers`: a pod with users of its own has no other namespace of the host's.
+/// `validateHostUsers`: a pod with its own user namespace must not use any other namespace of the host.
 pub(super) fn host_users(spec: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if spec.host_users != Some(false) {
         return;
@@ -267,7 +267,7 @@ pub(super) fn host_process(spec: &PodSpec, at: &Path<'_>, errors: &mut Vec<Field
     }
 }
 
-/// The security context of every container: list, index in it, context.
+/// The security context of every container, with the name of the list and the index in it.
 fn contexts(spec: &PodSpec) -> impl Iterator<Item = (&'static str, usize, Option<&SecurityContext>)> {
     let inits = spec.init_containers.iter().flatten().enumerate();
     let mains = spec.containers.iter().enumerate();

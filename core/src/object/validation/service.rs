@@ -197,7 +197,7 @@ fn policies(s: &ServiceSpec, type_: &str, at: &Path<'_>, errors: &mut Vec<FieldE
     }
 }
 
-/// An address once assigned stays, unless the service's type gives it up.
+/// An assigned cluster IP must not change, unless the new type has none.
 pub(in crate::object) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut Vec<FieldError>) {
     let external = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
     let (now, was) = (first_ip(new), first_ip(old));

@@ -17,7 +17,7 @@ fn texts(errors: &[crate::object::FieldError]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// Checks what is said of a new object.
+/// Checks the errors for a new object.
 fn check(value: Value, want: &[&str]) {
     assert_eq!(texts(&create(&object(&value))), want, "{value}");
 }
@@ -424,7 +424,7 @@ fn other_workloads() {
         with(sts.clone(), "/spec/podManagementPolicy", json!("Random")),
         &["spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'"],
     );
-    // Nobody looks into its pods before they are made.
+    // A StatefulSet's pod template is not validated until a pod is created from it.
     check(with(sts.clone(), "/spec/volumeClaimTemplates", json!([])), &[]);
     check_update(with(sts.clone(), "/spec/replicas", json!(5)), sts.clone(), &[]);
     check_update(
@@ -556,7 +556,7 @@ fn small_kinds() {
     );
 }
 
-/// JSON of every shape.
+/// Random JSON of any shape.
 pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -577,7 +577,7 @@ pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Names that make random JSON reach deep into real types.
+/// Real field names, so that random JSON reaches deep into the types.
 const KEYS: &[&str] = &[
     "metadata",
     "name",
@@ -641,7 +641,7 @@ proptest! {
                 value[*field] = body.clone();
             }
             let _ = decode::strict(value.clone());
-            // A refused field hides the rest, so each is tried alone too.
+            // An error in one field hides those in others, so each field is also tried alone.
             for field in ["metadata", "spec", "status", "data", "subsets", "webhooks"] {
                 let mut one = json!({"apiVersion": info.api_version(), "kind": info.kind});
                 one[field] = value[field].clone();

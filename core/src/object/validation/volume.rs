@@ -12,7 +12,7 @@ use super::path::{Go, Path};
 use super::{Owner, cloud_volume, env, meta, names, one_of, push_all};
 use crate::object::{FieldError, Milli};
 
-/// The fields of a volume's sources that are set; one, in a good volume.
+/// The names of the sources that are set in a volume; a valid volume has exactly one.
 pub fn volume_sources(v: &Volume) -> impl Iterator<Item = &'static str> {
     [
         ("awsElasticBlockStore", v.aws_elastic_block_store.is_some()),
@@ -51,7 +51,7 @@ pub fn volume_sources(v: &Volume) -> impl Iterator<Item = &'static str> {
     .map(|(name, _)| name)
 }
 
-/// `ValidateVolumes`. `pod` is the name of the pod that has them, which a template has not. Answers the good ones.
+/// `ValidateVolumes`. `pod` is the pod's name; `None` for a template. Returns the valid volumes.
 pub(super) fn all<'a>(
     volumes: &'a [Volume],
     pod: Option<&str>,
@@ -89,7 +89,7 @@ pub(super) fn all<'a>(
     good
 }
 
-/// The sources of one volume: exactly one must be given, and only the first is looked into.
+/// The sources of one volume: exactly one must be set, and only the first one is validated.
 pub(super) struct Sources<'a, 'e> {
     given: bool,
     at: &'a Path<'a>,
@@ -221,7 +221,7 @@ pub(super) fn csi_driver(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>
     push_all(errors, at, name, names::subdomain(&name.to_lowercase()));
 }
 
-/// The text must not be empty.
+/// Checks that a text is not empty.
 pub(super) fn needed(text: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if text.is_empty() {
         errors.push(FieldError::required(at, ""));
@@ -235,7 +235,7 @@ fn mode(mode: Option<i32>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `validateKeyToPath` of each.
+/// Validates each item by `validateKeyToPath`.
 fn items(items: Option<&[KeyToPath]>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (i, item) in items.into_iter().flatten().enumerate() {
         let at = at.index(i);
@@ -264,7 +264,7 @@ fn downward_file(file: &DownwardAPIVolumeFile, at: &Path<'_>, errors: &mut Vec<F
     mode(file.mode, &at.field("mode"), errors);
 }
 
-/// `validateProjectedVolumeSource`. Two sources must not write one path.
+/// `validateProjectedVolumeSource`. No two sources may write to the same path.
 fn projected(p: &ProjectedVolumeSource, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     const TWICE: &str = "conflicting duplicate paths";
     mode(p.default_mode, &at.field("defaultMode"), errors);
@@ -359,7 +359,7 @@ fn trust_bundle(b: &ClusterTrustBundleProjection, at: &Path<'_>, errors: &mut Ve
     local_path(&b.path, &at.field("path"), errors);
 }
 
-/// `ValidateLocalNonReservedPath`: relative, not upwards, and not beginning with two dots.
+/// `ValidateLocalNonReservedPath`: relative, without `..`, and not beginning with two dots.
 pub(super) fn local_path(path: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     descending_path(path, at, errors);
     if path.starts_with("..") && !path.starts_with("../") && path != ".." {
@@ -367,7 +367,7 @@ pub(super) fn local_path(path: &str, at: &Path<'_>, errors: &mut Vec<FieldError>
     }
 }
 
-/// `validateLocalDescendingPath`: relative, and not upwards.
+/// `validateLocalDescendingPath`: relative, and without `..`.
 pub(super) fn descending_path(path: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if path.starts_with('/') {
         errors.push(FieldError::invalid(at, path, "must be a relative path"));
@@ -383,7 +383,7 @@ fn no_backsteps(path: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
 
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-/// Access modes of a volume or a claim; `missing` is what is said where there are none.
+/// Validates the access modes of a volume or claim. `missing` is the error text if there are none.
 pub(super) fn access_modes(modes: Option<&[String]>, missing: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let modes = modes.unwrap_or_default();
     if modes.is_empty() {

@@ -55,7 +55,7 @@ fn strategy(s: &DeploymentStrategy, at: &Path<'_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// A strategy as Go prints its internal type.
+/// A deployment strategy in the form in which Go prints its internal type.
 fn strategy_in_go(type_: &str, rolling: Option<&impl serde::Serialize>) -> Go {
     let rolling = rolling.and_then(|r| serde_json::to_value(r).ok()).unwrap_or_default();
     let fields = rolling.as_object().into_iter().flatten().map(|(k, v)| {
@@ -83,7 +83,7 @@ fn rolling(r: &RollingUpdateDeployment, at: &Path<'_>, errors: &mut Vec<FieldErr
     }
 }
 
-/// `getIntOrPercentValue`, for which a text that is neither is none.
+/// Whether `getIntOrPercentValue` gives zero; text that is neither a number nor a percentage counts as zero.
 fn is_zero(v: &IntOrString) -> bool {
     match v {
         IntOrString::Int(n) => *n == 0,
@@ -94,7 +94,7 @@ fn is_zero(v: &IntOrString) -> bool {
     }
 }
 
-/// A percentage of at most 100.
+/// Checks that a percentage is at most 100%.
 pub(super) fn at_most_all(v: &IntOrString, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if let IntOrString::String(s) = v
         && s.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()).is_some_and(|n| n > 100)
@@ -112,7 +112,7 @@ pub(in crate::object) fn replica_set(r: &Templated<ReplicaSetSpec>, errors: &mut
         errors.push(FieldError::required(at.field("template"), ""));
         return;
     }
-    // Upstream's word, though it is none.
+    // Upstream says "deployment" here for ReplicaSets too.
     selected_template(&r.selector, "deployment", r.template_meta(), &r.pod, at, errors);
     always_restarts(&r.pod, "ReplicaSet", at, errors);
 }
@@ -145,7 +145,7 @@ pub(in crate::object) fn replication_controller(
     always_restarts(&r.pod, "ReplicationController", at, errors);
 }
 
-/// A selector, and the template that it must select.
+/// Validates a selector and the template that it must match.
 fn selected_template(
     selector: &LabelSelector,
     what: &str,
@@ -158,7 +158,7 @@ fn selected_template(
     template(template_meta, pod, &at.field("template"), errors);
 }
 
-/// A selector, and whether it selects the labels of the template. One that is absent selects nothing.
+/// Validates a selector, and that it matches the template's labels. An absent selector matches nothing.
 fn selects(
     selector: &LabelSelector,
     what: &str,
@@ -214,7 +214,7 @@ fn always_restarts(pod: &PodSpec, what: &str, at: &Path<'_>, errors: &mut Vec<Fi
     }
 }
 
-/// `ValidateStatefulSetSpec`. Nobody looks into the pod that it describes before it is made.
+/// `ValidateStatefulSetSpec`. The pod template's spec is not validated until a pod is created from it.
 pub(in crate::object) fn stateful_set(s: &Templated<StatefulSetSpec>, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     match s.pod_management_policy.as_deref().unwrap_or("") {
@@ -325,13 +325,13 @@ fn rolling_daemons(r: &RollingUpdateDaemonSet, at: &Path<'_>, errors: &mut Vec<F
     }
 }
 
-/// A selector that may not change.
+/// Checks that a selector has not changed.
 pub(in crate::object) fn fixed_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut Vec<FieldError>) {
     let at = &Path::Root("spec");
     meta::immutable(new, old, &at.field("selector"), Go::selector, errors);
 }
 
-/// What may change in a StatefulSet.
+/// Checks which fields of a StatefulSet have changed.
 pub(in crate::object) fn stateful_set_update(
     new: &StatefulSetSpec,
     old: &StatefulSetSpec,

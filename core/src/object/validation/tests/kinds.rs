@@ -1,4 +1,4 @@
-//! Jobs, StatefulSets, Ingresses, NetworkPolicies and classes, beyond what the other tests hold.
+//! Further tests of Jobs, StatefulSets, Ingresses, NetworkPolicies and classes.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn indexed_jobs() {
     let mut endless = indexed(json!({}));
     endless["spec"].as_object_mut().unwrap().remove("completions");
     check(endless.clone(), &[]);
-    // Without a parallelism both are one by default.
+    // Only if parallelism is absent too do both default to one.
     endless["spec"]["parallelism"] = json!(2);
     check(endless, &["spec.completions: Required value: when completion mode is Indexed"]);
     check(

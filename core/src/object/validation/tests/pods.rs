@@ -1,4 +1,4 @@
-//! What pods, templates, quotas and limit ranges may say, beyond the rules that the other tests hold.
+//! Further tests of pods, templates, quotas and limit ranges.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn template_with(field: &str, to: Value) -> Value {
 fn ports_on_the_hosts_network() {
     let ports = json!([{"name": "c", "image": "i", "ports": [{"containerPort": 7472}]}]);
     let on_host = |pod: Value| with(pod, "/spec/hostNetwork", json!(true));
-    // In a pod the port of the host is filled in; in a template it is left out.
+    // Defaulting sets the host port in a pod, but not in a template.
     check(on_host(with(pod(), "/spec/containers", ports.clone())), &[]);
     check(with(template_with("containers", ports), "/spec/template/spec/hostNetwork", json!(true)), &[]);
     let other = json!([{"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostPort": 81}]}]);
