@@ -1,4 +1,7 @@
 //! The resources that a pod requests, and the QoS class that follows from them.
+//!
+//! Source: `k8s.io/component-helpers/resource` (`PodRequests`, `PodLimits`) and
+//! <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
 
 use std::collections::BTreeMap;
 
