@@ -30,7 +30,7 @@ pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
     }
 }
 
-/// `status.phase`, `Pending` where unset.
+/// `status.phase`; `Pending` if unset.
 pub fn pod_phase(pod: &Pod) -> &str {
     match pod.status.summary().phase {
         PodPhase::Pending => "Pending",

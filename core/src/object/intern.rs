@@ -12,7 +12,7 @@ use crate::limits;
 /// What nobody else holds any more is dropped from time to time.
 #[derive(Debug, Default)]
 pub struct Interner {
-    /// By fingerprint.
+    /// Specs by fingerprint.
     specs: BTreeMap<u64, Vec<SharedPodSpec>>,
     held: usize,
     /// When this many are held, those that nobody else holds are dropped.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use super::builtin::TABLE;
 
-/// A kind of object, as a small `Copy` number. Built-in kinds are numbered in the order of the table; custom kinds follow.
+/// A kind of object, as a small number (`Copy`). Built-in kinds are numbered in table order; custom kinds follow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind(pub u16);
 

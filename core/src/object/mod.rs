@@ -239,8 +239,8 @@ impl<R: Resource> Obj<R> {
         whole
     }
 
-    /// `true` if both share the same parts, so that they can differ only in revision and renewal. `false` says nothing:
-    /// the contents may still be equal.
+    /// `true` if both share the same parts, so that they can differ only in revision and renewal. If
+    /// `false`, the contents may still be equal.
     #[inline(always)]
     pub fn shares_parts(&self, other: &Obj<R>) -> bool {
         Rc::ptr_eq(&self.parts, &other.parts)
@@ -396,8 +396,8 @@ macro_rules! typed_kinds {
                     _ => false,
                 }
             }
-            /// `true` if both share the same parts, so that they can differ only in revision and renewal. `false` says
-            /// nothing: the contents may still be equal.
+            /// `true` if both share the same parts, so that they can differ only in revision and renewal. If `false`,
+            /// the contents may still be equal.
             #[inline]
             pub fn shares_parts(&self, other: &Object) -> bool {
                 match (self, other) {

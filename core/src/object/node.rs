@@ -78,7 +78,7 @@ impl ReportedNodeStatus {
         self.reported.as_ref()
     }
 
-    /// `true` if the two share everything but the time of the report. `false` says nothing: they may still be equal.
+    /// `true` if the two share everything but the time of the report. If `false`, they may still be equal.
     pub fn same_apart_from_report(&self, other: &ReportedNodeStatus) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)
     }

@@ -96,7 +96,7 @@ pub enum ContainerState {
     Several(Box<[ContainerState]>),
 }
 
-/// How a container ended.
+/// How a container terminated.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Terminated {

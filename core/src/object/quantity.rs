@@ -140,12 +140,12 @@ impl Milli {
         Milli::parse(&q.0).unwrap_or_default()
     }
 
-    /// Thousandths, saturating.
+    /// The amount in thousandths, saturating.
     pub fn milli(self) -> i64 {
         i64::try_from(self.0).unwrap_or(if self.0 < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// Whole units, rounded up, saturating.
+    /// The amount in whole units, rounded up, saturating.
     pub fn value(self) -> i64 {
         Milli((self.0 + 999).div_euclid(1000)).milli()
     }

@@ -45,7 +45,7 @@ fn plain(milli: Milli) -> String {
     decimal(milli, |thousands| ["m", "", "k", "M", "G", "T", "P", "E"][(thousands + 1) as usize].to_owned())
 }
 
-/// `thousands` is the power of a thousand, from -1 to 6.
+/// Formats with a decimal suffix; `suffix` gives the one for a power of a thousand, from -1 to 6.
 fn decimal(milli: Milli, suffix: impl Fn(i32) -> String) -> String {
     if milli.0 == 0 {
         return "0".to_owned();

@@ -229,7 +229,7 @@ fn ports(list: &[ContainerPort], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `checkHostPortConflicts`: no two ports of containers that run together take one port of the host.
+/// `checkHostPortConflicts`: containers that run at the same time must not use the same host port.
 fn host_port_conflicts(containers: &[Container], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mut taken = BTreeSet::new();
     for (i, c) in containers.iter().enumerate() {
