@@ -1,4 +1,4 @@
-//! `service-addresses`: no two Services have one cluster IP.
+//! `service-addresses`: no two Services have the same cluster IP.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use skeg_core::object::{Object, ObjectKey, Service};
 
 use super::{Commit, Invariant, Report};
 
-/// Whose each address is.
+/// The Service that holds each cluster IP.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(BTreeMap<String, ObjectKey>);
 

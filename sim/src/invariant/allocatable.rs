@@ -1,7 +1,9 @@
-//! `node-over-allocatable`: the scheduler binds no pod to a node that cannot allocate it beside those that it has.
+//! `node-over-allocatable`: the scheduler never binds a pod to a node whose allocatable resources do not cover the pod
+//! and the pods already bound there.
 //!
-//! Who names a node by hand asks no scheduler; the node's agent turns away what does not fit. What a node could
-//! allocate before it changed or went counts for as long as a view may lag.
+//! A pod that is created with `spec.nodeName` set bypasses the scheduler and is not checked; the node's agent rejects
+//! it if it does not fit. After a node shrinks or is deleted, its previous allocatable resources still count for
+//! `VIEW_LAG`, because the scheduler's view may lag that long.
 
 use std::rc::Rc;
 
@@ -16,11 +18,11 @@ use crate::statistics::{Requests, add, allocatable};
 struct Usage {
     allocatable: Amounts,
     used: Amounts,
-    /// What it could allocate before, and until when that was so.
+    /// The previous allocatable resources, and the time until which they were valid, in virtual seconds.
     before: Option<(Amounts, f64)>,
 }
 
-/// What the nodes have and what is bound to them.
+/// The allocatable resources of each node, and the sum of the requests of the pods bound to it.
 #[derive(Debug, Default)]
 pub(super) struct Allocatable {
     nodes: NameMap<Usage>,

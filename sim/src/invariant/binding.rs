@@ -1,7 +1,7 @@
-//! `pod-bound-twice`: a pod's node is written once, and is a node that exists.
+//! `pod-bound-twice`: `spec.nodeName` of a pod is set once, to a node that exists.
 //!
-//! The scheduler decides by its view: a node that was deleted a moment ago may still be there for it, as upstream's
-//! pod garbage collector knows. So a node counts as existing for as long as a view may lag.
+//! The scheduler decides from its view, which may still show a node that was deleted a moment ago; upstream's pod
+//! garbage collector exists for such pods. So a deleted node counts as existing for `VIEW_LAG`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,11 +10,11 @@ use skeg_core::object::{Kind, ObjectKey};
 
 use super::{Commit, Invariant, Report};
 
-/// For how long a view may not know that a node is gone, in seconds: longer than any watch stays behind without being
-/// taken for dead.
+/// How long after a node's deletion a view may still show the node, in seconds: longer than any watch can lag before
+/// its connection is considered dead.
 pub(super) const VIEW_LAG: f64 = 120.0;
 
-/// Nodes that went, and when.
+/// Deleted nodes, with the time of deletion in virtual seconds.
 #[derive(Debug, Default)]
 pub(super) struct Binding {
     gone: BTreeMap<String, f64>,
@@ -44,7 +44,7 @@ impl Binding {
         }
     }
 
-    /// Whether there is no such node, and has been none for longer than a view may lag.
+    /// Whether the node does not exist, and was deleted more than `VIEW_LAG` ago or never existed.
     fn is_long_gone(&self, commit: &Commit<'_>, node: &str) -> bool {
         commit.store.object(&ObjectKey::new(Kind::NODE, "", node)).is_none()
             && self.gone.get(node).is_none_or(|gone| commit.at - gone > VIEW_LAG)

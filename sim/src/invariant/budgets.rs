@@ -1,13 +1,14 @@
-//! `budget-is-spent`: an eviction takes one of the disruptions that its budget allows, and there is one to take.
+//! `budget-is-spent`: every eviction uses up one of the disruptions that the PodDisruptionBudget allows, and at least
+//! one is left to use.
 //!
-//! The API server notes an evicted pod in the budget's status, and counts down in the same write; only the disruption
-//! controller counts up, and it notes no pods.
+//! The API server records an evicted pod in the budget's status and decrements `disruptionsAllowed` in the same write.
+//! Only the disruption controller increments it, and that controller never records pods.
 
 use skeg_core::object::Object;
 
 use super::{Commit, Invariant, Report};
 
-/// Looks at a change of a budget.
+/// Checks a commit to a PodDisruptionBudget.
 pub(super) fn check(commit: &Commit<'_>, report: &mut Report) {
     let (Some(Object::PodDisruptionBudget(old)), Some(Object::PodDisruptionBudget(new))) = (commit.old, commit.new)
     else {

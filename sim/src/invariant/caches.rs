@@ -1,4 +1,4 @@
-//! `caches-at-rest-equal-store`: at the end every API server's cache shows what the store holds.
+//! `caches-at-rest-equal-store`: at the end of a run, every API server's watch cache equals the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,9 @@ use skeg_core::store::StoreKey;
 use crate::converge::objects;
 use crate::world::World;
 
-/// Compares every API server's cache with the store as it was at a revision; a difference in words. Objects that have
-/// changed since are left out: they may be on their way.
+/// Compares every API server's watch cache with the store as it was at revision `judged`. Returns a description of the
+/// first difference, or `None`. Objects that have changed since `judged` are skipped, because their events may still be
+/// in transit.
 pub fn stale_cache(world: &World, judged: Revision) -> Option<String> {
     let changed: BTreeSet<StoreKey> = world.store.changes_after(judged).iter().map(|e| e.key().clone()).collect();
     for api in world.api_servers() {

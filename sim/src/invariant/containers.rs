@@ -1,7 +1,7 @@
-//! `one-container`: no two running containers are of one pod and name. `never-restarts`: a container that is never to
-//! be restarted starts once, unless rules of its own say otherwise.
+//! `one-container`: there are never two running containers with the same pod and name. `never-restarts`: a container
+//! whose restart policy is `Never` is started only once, unless it has restart rules of its own.
 //!
-//! Looked at when a runtime has started a container. What a node forgot with its disk may start again.
+//! Checked each time a runtime has started a container. After a node has lost its disk, its containers may start again.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,13 +11,13 @@ use skeg_core::agent::{ContainerId, ContainerSpec, ContainerState};
 use super::{Invariant, Report};
 use crate::world::NodeHost;
 
-/// Starts of containers that are never to be restarted, by node and pod, and by name.
+/// How often each container with the restart policy `Never` was started: by node and pod UID, then by container name.
 #[derive(Debug, Default)]
 pub struct Containers {
     starts: BTreeMap<(String, Rc<str>), BTreeMap<Rc<str>, u32>>,
 }
 
-/// Whether a container is never to be started again, whatever its end.
+/// Whether a container must never be restarted, however it exits.
 fn never_restarts(spec: &ContainerSpec) -> bool {
     let inits = spec.pod.init_containers.iter().flatten();
     let Some(container) = spec.pod.containers.iter().chain(inits).find(|c| c.name == *spec.name) else { return false };
@@ -27,7 +27,7 @@ fn never_restarts(spec: &ContainerSpec) -> bool {
 }
 
 impl Containers {
-    /// A node's runtime has tried to start a container.
+    /// Checks a container that a node's runtime has just tried to start.
     pub fn started(&mut self, at: f64, node: &NodeHost, id: &ContainerId, report: &mut Report) {
         let runs = |state: &ContainerState| matches!(state, ContainerState::Running { .. });
         let Some((_, spec, _)) = node.runtime.containers().find(|(other, _, state)| *other == id && runs(state)) else {
@@ -54,7 +54,7 @@ impl Containers {
         }
     }
 
-    /// A node has lost its disk.
+    /// Forgets the starts on a node that has lost its disk.
     pub fn forget(&mut self, node: &str) {
         self.starts.retain(|(name, _), _| name != node);
     }

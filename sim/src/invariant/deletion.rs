@@ -1,5 +1,5 @@
-//! `deleted-while-running`: a node's agent takes a pod out of the API only when none of its containers run. Otherwise
-//! two of one identity may run at once, and nobody knows of the one.
+//! `deleted-while-running`: a node's agent deletes a pod from the API only when none of its containers run. Otherwise a
+//! replacement with the same identity could run beside them, with no API object for the old containers.
 
 use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Kind, Object, ObjectKey};

@@ -1,5 +1,6 @@
-//! `ready-and-terminating`: no endpoint is both, unless its Service publishes addresses that are not ready.
-//! `endpoints-at-rest`: the EndpointSlices of a Service name its ready pods, and no others.
+//! `ready-and-terminating`: an endpoint is never both ready and terminating, unless its Service has
+//! `publishNotReadyAddresses`. `endpoints-at-rest`: at the end of a run, a Service's EndpointSlices list exactly its
+//! ready pods.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +10,11 @@ use skeg_core::store::MemoryStore;
 use super::services::{all, publishes_all, ready_pods, service_of, slices};
 use super::{Commit, Invariant, Report};
 
-/// The label of whoever keeps a slice, and the controller's name there.
+/// The label that names who manages a slice, and the value that the EndpointSlice controller sets.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
-/// Services that publish addresses that are not ready, or have done so: a slice may be made by an older view.
+/// Services that have or once had `publishNotReadyAddresses`: a slice may have been written from an older view.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     publishing: BTreeSet<ObjectKey>,
@@ -48,7 +49,8 @@ impl Endpoints {
     }
 }
 
-/// Compares the EndpointSlices of each Service with its ready pods; a difference in words.
+/// Compares the EndpointSlices of each Service with its ready pods. Returns a description of the first difference, or
+/// `None`.
 pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
     for service in all(store) {
         let Some(pods) = ready_pods(store, service) else { continue };

@@ -1,4 +1,5 @@
-//! `available-floor`: a Deployment's controller never scales its ReplicaSets below `replicas - maxUnavailable` in all.
+//! `available-floor`: a Deployment's controller never scales the sum of its ReplicaSets below `replicas -
+//! maxUnavailable`.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use skeg_core::object::{Deployment, IntOrString, Kind, Object, ObjectKey, Replic
 
 use super::{Commit, Invariant, Report};
 
-/// Sizes of the ReplicaSets of a Deployment, by UIDs.
+/// The sizes of each Deployment's ReplicaSets, by Deployment UID and then by ReplicaSet UID.
 #[derive(Debug, Default)]
 pub(super) struct Floor {
     sizes: BTreeMap<String, BTreeMap<String, i32>>,
@@ -37,8 +38,9 @@ impl Floor {
     }
 }
 
-/// The floor that a ReplicaSet's scaling had to respect, by the numbers that its controller noted with it. None where
-/// it does not apply: another strategy, or the Deployment has been scaled since.
+/// The minimum that the Deployment's total size must keep when this ReplicaSet is scaled down, computed from the
+/// `desired-replicas` annotation that the controller writes with each scaling. `None` if the floor does not apply: the
+/// strategy is not `RollingUpdate`, or the Deployment has been scaled since.
 fn floor(d: &Deployment, set: &ReplicaSet) -> Option<i32> {
     let strategy = d.spec.strategy.as_ref();
     if strategy.and_then(|s| s.type_.as_deref()).unwrap_or("RollingUpdate") != "RollingUpdate" {

@@ -1,4 +1,4 @@
-//! `generation-counts`: an object's generation never goes back, and its UID never changes.
+//! `generation-counts`: an object's `metadata.generation` never decreases, and its UID never changes.
 
 use std::rc::Rc;
 

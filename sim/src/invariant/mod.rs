@@ -1,8 +1,10 @@
-//! Invariants: what must hold in every run. One checker a file; each says what it looks at and what it allows for.
+//! Invariants: what must hold in every run. There is one file per checker; its doc says what is checked and what is
+//! tolerated.
 //!
-//! Those that can are checked as the run goes, at every commit, request or start of a container; what the cluster comes
-//! to in the end is checked at rest. Cost follows what happens, not the cluster. Checkers read objects themselves
-//! (`reading`) and never by what the core has made of them.
+//! Invariants that can be checked during the run are checked at every commit, every request or every container start.
+//! Invariants about the final state are checked at the end, when the cluster is at rest. The cost of the checks during
+//! the run depends on the number of changes, not on the size of the cluster. Checkers read the stored objects
+//! themselves (see `reading`) and never use values that core has derived from them.
 
 mod addresses;
 mod allocatable;
@@ -40,7 +42,7 @@ pub use caches::stale_cache;
 pub use scheduler::miscounting;
 pub use views::stale_view;
 
-/// How many breaks of one invariant are told in words.
+/// The maximum number of violations of one invariant that a report describes.
 const TOLD: usize = 5;
 
 macro_rules! invariants {
@@ -50,10 +52,10 @@ macro_rules! invariants {
         pub enum Invariant { $($(#[doc = $doc])* $variant,)* }
 
         impl Invariant {
-            /// All of them, in the order in which reports show them.
+            /// All invariants, in the order in which reports show them.
             pub const ALL: &[Invariant] = &[$(Invariant::$variant),*];
 
-            /// Its name in reports.
+            /// The invariant's name in reports.
             pub fn name(self) -> &'static str {
                 match self { $(Invariant::$variant => $name,)* }
             }
@@ -62,70 +64,73 @@ macro_rules! invariants {
 }
 
 invariants! {
-    /// The scheduler binds no pod to a node that cannot allocate it beside those that it has.
+    /// The scheduler never binds a pod to a node whose allocatable resources do not cover the pod and the pods already
+    /// bound there.
     NodeOverAllocatable "node-over-allocatable"
-    /// A pod's node is written once, and is a node that exists.
+    /// `spec.nodeName` of a pod is set once, to a node that exists.
     PodBoundTwice "pod-bound-twice"
-    /// A Deployment's controller never scales its ReplicaSets below `replicas - maxUnavailable` in all.
+    /// A Deployment's controller never scales the sum of its ReplicaSets below `replicas - maxUnavailable`.
     AvailableFloor "available-floor"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
-    /// The garbage collector deletes nothing that has a living owner.
+    /// The garbage collector never deletes an object that has a living owner.
     ChildOutlivesOwner "child-outlives-owner"
-    /// `metadata.generation` and the UID of an object never go back or change.
+    /// An object's `metadata.generation` never decreases, and its UID never changes.
     GenerationCounts "generation-counts"
-    /// An eviction takes one of the disruptions that its budget allows.
+    /// Every eviction uses up one of the disruptions that the PodDisruptionBudget allows.
     BudgetIsSpent "budget-is-spent"
-    /// No set makes a pod that is one more than the most replicas that it ever had; a DaemonSet none a second time for
-    /// a node.
+    /// A ReplicaSet, ReplicationController or Job never creates a pod beyond the highest number of replicas that it
+    /// ever had; a DaemonSet never creates a second pod for a node.
     MostReplicas "most-replicas"
-    /// No endpoint is both ready and terminating, unless its Service publishes addresses that are not ready.
+    /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
-    /// No two Services have one cluster IP.
+    /// No two Services have the same cluster IP.
     ServiceAddresses "service-addresses"
-    /// A node's agent deletes no pod of the API whose containers run.
+    /// A node's agent never deletes a pod from the API while the pod's containers run.
     DeletedWhileRunning "deleted-while-running"
-    /// No two running containers are of one pod and name.
+    /// There are never two running containers with the same pod and name.
     OneContainer "one-container"
-    /// A container that is never to be restarted starts once.
+    /// A container whose restart policy is `Never` is started only once.
     NeverRestarts "never-restarts"
-    /// At the end every API server's cache shows what the store holds.
+    /// At the end of a run, every API server's watch cache equals the store.
     CachesAtRest "caches-at-rest-equal-store"
-    /// At the end every reader's own view shows what the store holds.
+    /// At the end of a run, every process's view equals the store.
     ViewsAtRest "views-at-rest-equal-store"
-    /// At the end the scheduler counts on each node what is bound to it.
+    /// At the end of a run, the scheduler counts on each node exactly the pods that are bound to it.
     SchedulerAtRest "scheduler-at-rest-equals-store"
-    /// At the end the EndpointSlices of a Service name its ready pods, and no others.
+    /// At the end of a run, a Service's EndpointSlices list exactly its ready pods.
     EndpointsAtRest "endpoints-at-rest"
-    /// At the end every node's service table is what follows from the store; a cluster IP leads to the ready pods.
+    /// At the end of a run, every node's service table is the one computed from the store, and each cluster IP leads to
+    /// the ready pods.
     ProxiesAtRest "proxies-at-rest"
-    /// At the end the status of a ResourceQuota says that as much is used as there is.
+    /// At the end of a run, `status.used` of each ResourceQuota equals the actual usage.
     QuotasAtRest "quotas-at-rest"
-    /// At the end the DNS answers each Service's name with its cluster IP, or its ready pods where it is headless.
+    /// At the end of a run, DNS resolves each Service's name to its cluster IP, or, if it is headless, to its ready
+    /// pods.
     NamesAtRest "names-at-rest"
-    /// At the end the declared state is reached, and kept.
+    /// At the end of a run, the declared state has been reached and does not change any more.
     ConvergedAndKept "converged-and-kept"
 }
 
-/// A commit, as checkers see it. Renewals of Leases and reports of Nodes that say nothing new are no commits here.
+/// A commit, as checkers see it. Lease renewals and Node status updates that change nothing are not reported.
 pub struct Commit<'a> {
-    /// Virtual seconds.
+    /// Time of the commit, in virtual seconds.
     pub at: f64,
-    /// The store, after it.
+    /// The store after the commit.
     pub store: &'a MemoryStore,
-    /// What was there.
+    /// The object before the commit; `None` if it was created.
     pub old: Option<&'a Object>,
-    /// What is there now.
+    /// The object after the commit; `None` if it was deleted.
     pub new: Option<&'a Object>,
 }
 
 impl<'a> Commit<'a> {
-    /// The pod that was there.
+    /// The pod before the commit; `None` if it did not exist or the object is not a pod.
     pub fn old_pod(&self) -> Option<&'a Pod> {
         pod(self.old)
     }
 
-    /// The pod that is there now.
+    /// The pod after the commit; `None` if it no longer exists or the object is not a pod.
     pub fn new_pod(&self) -> Option<&'a Pod> {
         pod(self.new)
     }
@@ -138,24 +143,24 @@ fn pod(object: Option<&Object>) -> Option<&Pod> {
     }
 }
 
-/// A request as an API server gets it.
+/// A request as it arrives at an API server.
 pub struct Asked<'a> {
-    /// Virtual seconds.
+    /// Time of arrival, in virtual seconds.
     pub at: f64,
-    /// The store at this moment.
+    /// The store at that time.
     pub store: &'a MemoryStore,
     /// The request.
     pub request: &'a Request,
-    /// The node whose process asks, if it is a node's.
+    /// The node that sent the request; `None` if the sender is not a process of a node.
     pub from: Option<&'a NodeHost>,
 }
 
-/// What was broken.
+/// The violations found so far, by invariant.
 #[derive(Debug, Default)]
 pub struct Report(BTreeMap<Invariant, Vec<Happening>>);
 
 impl Report {
-    /// Notes that an invariant is broken. The first times are told.
+    /// Records a violation of an invariant. Only the first `TOLD` violations of each invariant are described.
     pub fn broken(&mut self, invariant: Invariant, at: f64, what: String) {
         let told = self.0.entry(invariant).or_default();
         if told.len() < TOLD {
@@ -163,7 +168,7 @@ impl Report {
         }
     }
 
-    /// Every invariant with what came of it.
+    /// The result of every invariant.
     pub fn results(&self) -> Vec<InvariantResult> {
         let result = |invariant: &Invariant| InvariantResult {
             name: invariant.name().to_owned(),
@@ -173,32 +178,32 @@ impl Report {
         Invariant::ALL.iter().map(result).collect()
     }
 
-    /// Those that are broken.
+    /// The names of the violated invariants.
     #[cfg(test)]
     pub fn names(&self) -> Vec<&'static str> {
         self.0.keys().map(|invariant| invariant.name()).collect()
     }
 }
 
-/// The checkers of what happens as a run goes.
+/// The checkers that run while the simulation proceeds.
 #[derive(Debug, Default)]
 pub struct Checkers {
-    /// What they found.
+    /// The violations that they found.
     pub report: Report,
     allocatable: allocatable::Allocatable,
     binding: binding::Binding,
     floor: floor::Floor,
-    /// Who leads what.
+    /// Which processes lead their roles.
     pub leaders: leaders::Leaders,
     replicas: replicas::Replicas,
     endpoints: endpoints::Endpoints,
     addresses: addresses::Addresses,
-    /// What runs on the nodes.
+    /// How often containers were started.
     pub containers: containers::Containers,
 }
 
 impl Checkers {
-    /// Looks at a commit.
+    /// Checks a commit.
     pub fn commit(&mut self, commit: &Commit<'_>) {
         let report = &mut self.report;
         generation::check(commit, report);
@@ -229,7 +234,7 @@ impl Checkers {
         }
     }
 
-    /// Looks at a request as an API server gets it.
+    /// Checks a request as it arrives at an API server.
     #[inline(always)]
     pub fn request(&mut self, asked: &Asked<'_>) {
         if let skeg_core::api::Call::Delete { key, options } = &asked.request.call {
@@ -238,14 +243,14 @@ impl Checkers {
         }
     }
 
-    /// Notes that an invariant is broken.
+    /// Records a violation of an invariant.
     pub fn broken(&mut self, invariant: Invariant, at: f64, what: String) {
         self.report.broken(invariant, at, what);
     }
 }
 
-/// The first invariant of what is at rest (Services, the tables of the proxies, names) that does not hold at this
-/// moment, and why.
+/// Checks the invariants of the final state that depend on the Services, service tables, DNS names and quotas. Returns
+/// the first one that does not hold now, with the reason.
 pub fn unsettled(world: &World) -> Option<(Invariant, String)> {
     let endpoints = endpoints::at_rest(&world.store).map(|what| (Invariant::EndpointsAtRest, what));
     let tables = || proxies::at_rest(world).map(|what| (Invariant::ProxiesAtRest, what));

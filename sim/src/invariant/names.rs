@@ -1,4 +1,5 @@
-//! `names-at-rest`: the DNS answers each Service's name with its cluster IP, or its ready pods where it is headless.
+//! `names-at-rest`: at the end of a run, DNS resolves each Service's name to its cluster IP, or, if it is headless, to
+//! its ready pods.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
@@ -8,8 +9,8 @@ use skeg_core::dns::RecordData;
 use super::services::{addresses, all, cluster_ip, is_headless, ready_pods};
 use crate::world::World;
 
-/// Compares the addresses that each replica of the DNS gives for each Service with what they should be; a difference in
-/// words.
+/// Compares the addresses that each DNS replica returns for each Service with the expected ones. Returns a description
+/// of the first difference, or `None`.
 pub(super) fn at_rest(world: &World) -> Option<String> {
     for (index, zone) in world.zones.iter().enumerate() {
         for service in all(&world.store) {

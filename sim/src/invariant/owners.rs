@@ -1,11 +1,11 @@
-//! `child-outlives-owner`: the garbage collector deletes nothing that has a living owner.
+//! `child-outlives-owner`: the garbage collector never deletes an object that has a living owner.
 
 use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Kind, ObjectKey};
 
 use super::{Asked, Invariant, Report};
 
-/// By this name the garbage collector asks.
+/// The user name that the garbage collector's requests carry.
 const COLLECTOR: &str = "garbage-collector";
 
 pub(super) fn check(asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions, report: &mut Report) {

@@ -1,5 +1,5 @@
-//! `proxies-at-rest`: every node's service table is what follows from the store, and a cluster IP leads to the ready
-//! pods that have the port.
+//! `proxies-at-rest`: at the end of a run, every node's service table is the one computed from the store, and each
+//! cluster IP leads to the ready pods that have the port.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use skeg_core::store::MemoryStore;
 use super::services::{address, all, cluster_ip, is_headless, ready_pods, slices, target_port};
 use crate::world::{NodeHost, World};
 
-/// The label by which a Service is left to another proxy.
+/// A Service with this label is left to another proxy.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
-/// The table that a node should have, made at once from what the store holds.
+/// The table that a node should have, computed in one pass from the store.
 fn expected_table(store: &MemoryStore, node: &NodeHost) -> BTreeMap<Frontend, Rc<Entry>> {
     let place = Placement { node_name: Rc::from(&*node.name), zone: Rc::from(&*node.zone) };
     let mut table = ServiceTable::default();
@@ -28,7 +28,7 @@ fn expected_table(store: &MemoryStore, node: &NodeHost) -> BTreeMap<Frontend, Rc
     table.iter().map(|(frontend, entry)| (*frontend, Rc::clone(entry))).collect()
 }
 
-/// Where a line of a Service should lead: its ready pods that have the port.
+/// The backends that an entry of a Service's table should have: the ready pods that have the port.
 fn backends(service: &Service, pods: &[&Pod], entry: &Entry) -> BTreeSet<(IpAddr, u16)> {
     let of_name = |name: &Option<String>| name.as_deref().unwrap_or("") == &*entry.port_name;
     let port = service.spec.ports.iter().flatten().find(|port| of_name(&port.name));
@@ -36,8 +36,9 @@ fn backends(service: &Service, pods: &[&Pod], entry: &Entry) -> BTreeSet<(IpAddr
     pods.iter().filter_map(backend).collect()
 }
 
-/// Compares the table of every node with what the store says, and the backends of plain Services with their ready
-/// pods; a difference in words.
+/// Compares every node's service table with the one computed from the store, and the backends of Services without
+/// `internalTrafficPolicy: Local` or `trafficDistribution` with their ready pods. Returns a description of the first
+/// difference, or `None`.
 pub(super) fn at_rest(world: &World) -> Option<String> {
     let plain = |s: &&Service| {
         let spec = &s.spec;

@@ -1,8 +1,8 @@
-//! `quotas-at-rest`: a ResourceQuota's status says that as much is used as there is.
+//! `quotas-at-rest`: at the end of a run, `status.used` of each ResourceQuota equals the actual usage.
 //!
-//! Looked at are quotas without scopes, and of what they count: objects, pods that have not ended, and what the
-//! containers of these request. A quota that some pod makes harder to reckon (sidecars, overhead, requests of the pod
-//! as a whole) is left out.
+//! Only quotas without scopes are checked, and of their resources only object counts, pods that have not terminated,
+//! and the requests of the containers of those pods. A resource is skipped if a pod's requests are harder to compute
+//! (sidecars, overhead, pod-level requests).
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use skeg_core::object::{Kind, Milli, Object, Pod};
@@ -11,7 +11,7 @@ use skeg_core::store::MemoryStore;
 use super::reading::phase;
 use crate::converge::objects;
 
-/// The first quota whose status is not the sum of what there is, in words.
+/// Returns a description of the first quota whose status differs from the actual usage, or `None`.
 pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
     objects(store, Kind::RESOURCE_QUOTA).find_map(|object| {
         let value = object.to_json();
@@ -53,13 +53,13 @@ fn live(store: &MemoryStore, namespace: &str, name: &str) -> Option<Milli> {
     }
 }
 
-/// The pod, if it has not ended.
+/// The object as a pod; `None` if it is not a pod or has terminated.
 fn running(object: &Object) -> Option<&Pod> {
     let Object::Pod(pod) = object else { return None };
     (!matches!(phase(pod), "Succeeded" | "Failed")).then_some(pod)
 }
 
-/// What a pod requests of a resource, in thousandths; `None` if it is more than a sum of its containers.
+/// What a pod requests of a resource, in thousandths; `None` if that does not follow from its containers alone.
 fn requested(spec: &PodSpec, resource: &str) -> Option<i128> {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     if spec.overhead.is_some() || spec.resources.is_some() || init.iter().any(|c| c.restart_policy.is_some()) {

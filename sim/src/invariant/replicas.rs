@@ -1,9 +1,10 @@
-//! `most-replicas`: no set makes a pod that is one more than the most replicas that it ever had, no Job one more than
-//! its parallelism, no DaemonSet a second one for a node. Whoever decides by a view that does not show its own last
-//! write makes too many.
+//! `most-replicas`: a ReplicaSet or ReplicationController never creates a pod beyond the highest number of replicas
+//! that it ever had, a Job never one beyond its highest parallelism, and a DaemonSet never a second one for a node. A
+//! controller that decides from a view that does not show its own last write creates too many.
 //!
-//! Counted when a pod is made are the set's pods that are neither at their end nor being deleted, itself included. What
-//! a set adopts it has not made. A DaemonSet that may surge makes two for a node by right.
+//! When a pod is created, the owner's active pods (not terminated, not being deleted) are counted, the new one
+//! included. Exceeding the number by adopting pods is allowed. A DaemonSet with `maxSurge` may have more than one pod
+//! on a node.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,16 +16,16 @@ use super::{Commit, Invariant, Report};
 
 #[derive(Debug, Default)]
 struct Set {
-    /// The most replicas that it ever had; none: it has not been seen, or may have any number.
+    /// The highest number of replicas that it ever had; `None` if it has not been seen.
     most: Option<i32>,
     active: i32,
 }
 
-/// Sets by UID, and what a DaemonSet has for each node by UID and name.
+/// Owners by UID; a DaemonSet's pods are counted per node, under `UID/node`.
 #[derive(Debug, Default)]
 pub(super) struct Replicas(BTreeMap<String, Set>);
 
-/// What counts together with a pod.
+/// The pod's owner, and the key under which the pod is counted; `None` if the pod is not counted.
 fn counted_as(pod: &Pod) -> Option<(&OwnerReference, String)> {
     let owner = controller_of(&pod.meta)?;
     match owner.kind.as_str() {
@@ -34,7 +35,7 @@ fn counted_as(pod: &Pod) -> Option<(&OwnerReference, String)> {
     }
 }
 
-/// The node that a DaemonSet has made a pod for: the one that its affinity names.
+/// The node that a DaemonSet created the pod for: the one that its node affinity names.
 fn made_for(pod: &Pod) -> Option<&str> {
     let node = pod.spec.affinity.as_ref()?.node_affinity.as_ref()?;
     let terms = &node.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
@@ -61,7 +62,7 @@ impl Replicas {
         let rolling = set.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
         let surge = rolling.and_then(|r| r.max_surge.as_ref());
         let surges = surge.is_some_and(|surge| *surge != IntOrString::Int(0));
-        // Of the set itself nothing is counted: it says how many its nodes may have.
+        // No pods are counted under the DaemonSet's own UID; its entry only holds the limit for each node.
         self.set(set.uid(), Some(if surges { i32::MAX } else { 1 }));
     }
 

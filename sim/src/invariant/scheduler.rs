@@ -1,5 +1,6 @@
-//! `scheduler-at-rest-equals-store`: at the end the scheduler counts on each node what is bound to it, no more and no
-//! less. A pod whose end it missed takes room for ever; one that it missed altogether gets its room given away.
+//! `scheduler-at-rest-equals-store`: at the end of a run, the scheduler counts on each node exactly the pods that are
+//! bound to it. If it missed that a pod terminated, that room stays reserved for ever; if it missed a pod altogether,
+//! it assigns that pod's room a second time.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use super::reading::place;
 use crate::process::Running;
 use crate::world::World;
 
-/// The first difference between what a scheduler counts and the store, naming both. Nodes whose pods have changed since
-/// `judged` are left out: the news may be on its way.
+/// Returns a description of the first node on which a scheduler's pod count differs from the store, or `None`. Nodes
+/// whose pods have changed since `judged` are skipped, because the events may still be in transit.
 pub fn miscounting(world: &World, judged: Revision) -> Option<String> {
     let mut pods: BTreeMap<&str, i64> = BTreeMap::new();
     for object in crate::converge::objects(&world.store, Kind::POD) {

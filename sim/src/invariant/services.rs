@@ -1,5 +1,5 @@
-//! What the pods say of the Services: which addresses each should lead to. For the checkers of slices, proxies and
-//! names.
+//! Which pods each Service should lead to, computed from the stored pods; used by the checkers of EndpointSlices,
+//! service tables and DNS names.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
@@ -13,14 +13,14 @@ use skeg_core::store::MemoryStore;
 use super::reading::{is_ready, is_terminal};
 use crate::converge::objects;
 
-/// The label that names a slice's Service.
+/// The label of a slice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 pub(super) fn all(store: &MemoryStore) -> impl Iterator<Item = &Service> {
     objects(store, Kind::SERVICE).filter_map(Object::get::<core_v1::Service>)
 }
 
-/// The name of the Service that a slice is of.
+/// The name of the Service that a slice belongs to.
 pub(super) fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.meta.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
 }
@@ -31,13 +31,14 @@ pub(super) fn slices<'a>(store: &'a MemoryStore, service: &'a Service) -> impl I
     all.filter(|slice| slice.namespace() == service.namespace() && service_of(slice) == Some(service.name()))
 }
 
-/// Whether it publishes pods that are not ready as if they were.
+/// Whether it publishes pods that are not ready as well (`publishNotReadyAddresses`).
 pub(super) fn publishes_all(service: &Service) -> bool {
     service.spec.publish_not_ready_addresses == Some(true)
 }
 
-/// The pods that a Service with a selector leads to: those that are ready, or all that have an address where it
-/// publishes them. None where its slices are not the controller's: it has no selector, or is but a name for another.
+/// The pods that a Service with a selector should lead to: the ready ones, or, if it publishes all, every pod that has
+/// an address and has not terminated. `None` if the controller does not manage its slices: it has no selector, or is of
+/// type `ExternalName`.
 pub(super) fn ready_pods<'a>(store: &'a MemoryStore, service: &Service) -> Option<Vec<&'a Pod>> {
     if service.spec.type_.as_deref() == Some("ExternalName") {
         return None;
@@ -49,8 +50,8 @@ pub(super) fn ready_pods<'a>(store: &'a MemoryStore, service: &Service) -> Optio
     Some(pods.filter(|p| !p.status.pod_ip.is_empty() && !is_terminal(p)).filter(serves).collect())
 }
 
-/// The number of the container port that a port of a Service leads to in a pod; none if the pod has no port of that
-/// name and protocol.
+/// The container port that a Service's port leads to in a pod; `None` if the pod has no port with that name and
+/// protocol.
 pub(super) fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
     let name = match &port.target_port {
         None | Some(IntOrString::Int(0)) => return u16::try_from(port.port).ok(),

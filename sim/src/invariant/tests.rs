@@ -1,4 +1,4 @@
-//! Every invariant is broken on purpose, in a whole world, and found.
+//! Violates every invariant on purpose in a complete world, and checks that the violation is found.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -21,8 +21,8 @@ fn object(value: Value) -> Object {
     Object::from_json(value).expect("a well-formed object")
 }
 
-/// A Deployment of two, a pod that is never restarted and one that nobody schedules, and Services of every sort, a
-/// minute after they were applied.
+/// A world one minute after these were applied: a Deployment with two replicas, a pod that is never restarted, a pod
+/// that is never scheduled, and Services of every type.
 fn settled() -> World {
     let service = |name: &str, spec: Value| {
         object(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
@@ -58,7 +58,7 @@ fn settled() -> World {
     ];
     let apply: Action = UserAction::Apply(objects).into();
     let mut scenario = plain(3, 1);
-    // With a profile, it runs on in the pod that is never to start again as well.
+    // The image needs a profile so that the container of the pod that is never restarted keeps running.
     scenario.images.insert("i".to_owned(), ImageProfile::default());
     let mut world = World::new(&scenario, 1, vec![(Duration::from_secs(2), apply)], false);
     world.run_to(60);
@@ -80,14 +80,14 @@ fn node_of(world: &World, pod: &Object) -> NodeId {
     world.nodes.ids().find(is_its).expect("it is bound")
 }
 
-/// The slice of a Service.
+/// The EndpointSlice of a Service.
 fn slice_of(world: &World, service: &str) -> ObjectKey {
     let prefix = format!("{service}-");
     let slice = objects(&world.store, Kind::ENDPOINT_SLICE).find(|o| o.name().starts_with(&prefix));
     slice.expect("the Service has a slice").key()
 }
 
-/// One more of the same, under another name.
+/// A copy of an object under another name.
 fn twin(object: &Object, name: &str) -> Object {
     let mut twin = object.clone();
     twin.meta_mut().name = Some(name.to_owned());
@@ -99,7 +99,7 @@ fn delete(key: ObjectKey) -> Call {
     Call::Delete { key, options: DeleteOptions::default() }
 }
 
-/// Starts one more container like that of a pod, on its node.
+/// Starts a second container with the spec of a pod's container, on the pod's node.
 fn start_another(world: &mut World, pod: &Object) {
     let n = node_of(world, pod);
     let found = world.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
@@ -107,7 +107,7 @@ fn start_another(world: &mut World, pod: &Object) {
     world.start_another(n, &spec);
 }
 
-/// What is broken a minute later, as it went and at rest.
+/// Runs for another minute and returns the names of the invariants that were violated during the run or at rest.
 fn broken(world: &mut World) -> BTreeSet<&'static str> {
     world.run_to(120);
     let judged = world.store.revision();
@@ -120,7 +120,7 @@ fn broken(world: &mut World) -> BTreeSet<&'static str> {
     found
 }
 
-/// What breaks each.
+/// Each invariant with an action that violates it.
 const PLANTED: &[(Invariant, fn(&mut World))] = &[
     (Invariant::NodeOverAllocatable, |w| bind(w, "waiting", "node-0")),
     (Invariant::PodBoundTwice, |w| bind(w, "never", "node-9")),
@@ -132,7 +132,7 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             set.spec_mut().replicas = Some(1);
         });
     }),
-    // The leader is cut off, and its clock stands all but still: for itself it leads on.
+    // The leader is partitioned, and its clock almost stops, so that by its own clock its lease does not expire.
     (Invariant::OneLeader, |w| {
         let leader = w.processes.ids().find(|p| w.is_leader(*p)).expect("somebody leads");
         let (now, host) = (w.now, w.processes[leader].host);
@@ -238,7 +238,7 @@ fn change_endpoint(
 fn a_sound_cluster_breaks_nothing() {
     let mut world = settled();
     assert_eq!(world.nodes[NodeId::new(1)].services.len(), 3, "a front end of each Service with an address");
-    // This one only has a name like the garbage collector's.
+    // This user's name only ends like the garbage collector's.
     let (pod, user) = (web_pod(&world).key(), world.process("user"));
     world.ask(user, "pod-garbage-collector", delete(pod));
     let judged = world.store.revision();
@@ -261,7 +261,7 @@ fn what_is_planted_is_found() {
 #[test]
 fn every_invariant_is_broken_on_purpose() {
     let mut planted: BTreeSet<Invariant> = PLANTED.iter().map(|(invariant, _)| *invariant).collect();
-    // Of a whole run; see `a_run_that_does_not_converge_says_so`.
+    // Needs a complete run; see `a_run_that_does_not_converge_says_so`.
     planted.insert(Invariant::ConvergedAndKept);
     assert_eq!(planted, Invariant::ALL.iter().copied().collect());
 }
@@ -280,7 +280,7 @@ fn a_run_that_does_not_converge_says_so() {
     assert_eq!(broken, [Invariant::ConvergedAndKept.name()]);
 }
 
-/// A node that went a moment ago may still be in the scheduler's view; one that went long ago may not.
+/// The scheduler's view may still show a node that was deleted a moment ago, but not one deleted long ago.
 #[test]
 fn a_view_may_lag_when_a_node_goes() {
     for (bound_at, expect) in [(80, false), (400, true)] {

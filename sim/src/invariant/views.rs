@@ -1,5 +1,5 @@
-//! `views-at-rest-equal-store`: at the end every reader's own view shows what the store holds. A watch event that was
-//! lost on the way is found here, even if nobody has decided anything by it yet.
+//! `views-at-rest-equal-store`: at the end of a run, every process's view equals the store. This finds a lost watch
+//! event even if no decision has been made from the stale view yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use skeg_core::store::StoreKey;
 use crate::process::{Process, Role, Running};
 use crate::world::World;
 
-/// Labels of what service proxies do not watch.
+/// Services and EndpointSlices with one of these labels are not watched by service proxies.
 const NOT_PROXIED: [&str; 2] = ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"];
 
-/// The store's objects as readers are to see them: of each kind by key, those that service proxies watch, and pods by
+/// The stored objects that each view should show: all by kind and key, those that service proxies watch, and pods by
 /// their node.
 struct Truth<'a> {
     changed: BTreeSet<ObjectKey>,
@@ -22,9 +22,10 @@ struct Truth<'a> {
     pods_of: BTreeMap<&'a str, BTreeMap<&'a ObjectKey, Revision>>,
 }
 
-/// Compares the views of every process with the store as it was at a revision; a difference in words, naming reader
-/// and object. Objects that have changed since are left out: they may be on their way. So are views without their first
-/// list.
+/// Compares the views of every process with the store as it was at revision `judged`. Returns a description of the
+/// first difference, naming the process and the object, or `None`. Objects that have changed since `judged` are
+/// skipped, because their events may still be in transit. Views that have not received their first list are skipped as
+/// well.
 pub fn stale_view(world: &World, judged: Revision) -> Option<String> {
     let mut truth =
         Truth { changed: BTreeSet::new(), proxied: BTreeMap::new(), all: BTreeMap::new(), pods_of: BTreeMap::new() };
@@ -68,7 +69,7 @@ fn stale(process: &Process, truth: &Truth<'_>) -> Option<String> {
             let Role::Agent(_, config) = &process.role else { unreachable!("an agent's role is an agent's") };
             m.views().into_iter().find_map(|view| match view.kind() {
                 Kind::POD => differs(process, view, truth, truth.pods_of.get(&*config.node_name)),
-                // Its own node, and no other.
+                // An agent watches only its own Node.
                 kind => {
                     let own = ObjectKey::new(kind, "", &config.node_name);
                     let own = truth.all.get(&kind).and_then(|all| all.get_key_value(&own));
