@@ -1,4 +1,4 @@
-//! API servers are overloaded, crash, and lag behind the store.
+//! Faults of API servers: they are overloaded, crash, or receive changes from the store late.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ fn index(f: &Fields<'_>) -> Option<usize> {
     optional(f, "apiServer", 0, |i| i.count(0, 99))
 }
 
-/// The API server of a scenario's index.
+/// The API server with this index in the scenario; an index beyond the last one wraps around.
 fn nth(world: &World, index: usize) -> ApiId {
     let apis: Vec<ApiId> = world.apis.ids().collect();
     apis[index % apis.len()]
 }
 
-/// An API server turns away one request in so many with 429.
+/// An API server rejects a share of requests with status 429 (Too Many Requests).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overload {
-    /// Which.
+    /// Index of the API server.
     pub index: usize,
-    /// One in so many; zero: none any more.
+    /// One request in `one_in` is rejected; zero ends every such fault on this API server.
     pub one_in: u64,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -65,12 +65,12 @@ impl FaultKind for Overload {
     }
 }
 
-/// An API server crashes and comes back.
+/// An API server crashes and starts again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestartApiServer {
-    /// Which; any if none.
+    /// Index of the API server; `None`: a random one.
     pub index: Option<usize>,
-    /// After how long.
+    /// How long it is down.
     pub down_for: Duration,
 }
 
@@ -110,14 +110,14 @@ impl FaultKind for RestartApiServer {
     }
 }
 
-/// What the store tells an API server of changes comes late.
+/// Changes from the store reach an API server late.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lag {
-    /// Which API server.
+    /// Index of the API server.
     pub index: usize,
-    /// By how much; zero: no more.
+    /// The delay; zero ends every such fault on this API server.
     pub by: Duration,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 

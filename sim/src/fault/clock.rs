@@ -1,4 +1,4 @@
-//! Clocks jump and drift.
+//! Faults of clocks: they jump or drift.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::files::fields::Fields;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// The wall clocks of nodes (or of the control plane) jump.
+/// Wall clocks of nodes or of the control plane jump.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClockJump {
-    /// Whose.
+    /// The machines whose clocks jump.
     pub nodes: NodeSet,
-    /// How far; below zero: back.
+    /// The size of the jump in seconds; negative: back in time.
     pub by_seconds: i64,
 }
 
@@ -50,11 +50,11 @@ impl FaultKind for ClockJump {
 /// Clocks run fast or slow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClockDrift {
-    /// Whose.
+    /// The machines whose clocks drift.
     pub nodes: NodeSet,
-    /// By so many parts per million; below zero: slow.
+    /// The drift in parts per million; negative: slow.
     pub ppm: i64,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -105,7 +105,7 @@ pub(super) const CLASSES: &[Class] = &[
         rate: (0, 3),
         draw: |draw| {
             let nodes = draw.control_or_nodes(3, 5);
-            // Far more than a real clock drifts, and within what an election allows for.
+            // Far more than a real clock drifts, and within what leader election tolerates.
             let ppm = draw.rng.below(100_000) as i64 - 50_000;
             draw.push(draw.at, ClockDrift { nodes, ppm, for_: draw.lasts });
         },

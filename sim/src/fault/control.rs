@@ -1,4 +1,4 @@
-//! Leaders crash; and everything heals.
+//! Two steps about the whole cluster: leaders crash, and all faults heal.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use super::{FaultId, FaultKind, Target, optional};
 use crate::files::fields::{Field, Fields};
 use crate::world::World;
 
-/// The leading controller manager and scheduler crash and come back.
+/// The leading controller manager and the leading scheduler crash and start again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangeLeader {
-    /// After how long.
+    /// How long they are down.
     pub down_for: Duration,
 }
 
@@ -44,7 +44,7 @@ impl FaultKind for ChangeLeader {
     }
 }
 
-/// Every fault so far is healed.
+/// Heals every fault so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heal;
 

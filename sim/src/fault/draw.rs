@@ -1,5 +1,5 @@
-//! Faults drawn by the seed: a timeline of the same steps that a scenario may name by hand, so that a failing one can
-//! be written down and cut short.
+//! Draws faults from the seed. The result is a timeline of the same steps that a scenario file can list, so that a
+//! failing run can be written down as a scenario and shortened.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,14 +9,16 @@ use skeg_core::Rng;
 use super::{Fault, api_server, clock, control, network, node, runtime, skew, store};
 use crate::scenario::{FaultLevel, NodeSet, Scenario};
 
-/// A class of faults. Each is drawn from a stream of its own, so that adding one moves no other.
+/// A class of faults: a group that is drawn at one rate. Each class has its own random stream, so that adding a class
+/// does not change the draws of the others.
 pub(super) struct Class {
-    /// Names the stream.
+    /// The class's name, which also names its random stream.
     pub name: &'static str,
-    /// How often it happens in ten minutes: at least and at most. Under heavy faults once at least, and up to twice as
-    /// often, in the half of the runs that have it; under light ones one time in four.
+    /// Minimum and maximum number of draws per ten minutes. With heavy faults, half of the classes are in a run; a
+    /// class that is in the run is drawn at least once and up to twice as often as the maximum. With light faults, all
+    /// classes are in the run, and each draw is kept with a probability of one in four.
     pub rate: (u64, u64),
-    /// Draws what happens.
+    /// Draws one occurrence: pushes one or more faults.
     pub draw: fn(&mut Draw<'_>),
 }
 
@@ -32,36 +34,36 @@ const FAMILIES: [&[Class]; 8] = [
     skew::CLASSES,
 ];
 
-/// What one fault is drawn from, and where it goes.
+/// What a class needs to draw one occurrence, and where the faults go.
 pub(super) struct Draw<'a> {
     scenario: &'a Scenario,
-    /// When it happens.
+    /// When the fault begins.
     pub at: Duration,
-    /// How long it lasts, where nothing else is drawn.
+    /// The default duration of the fault, for classes that do not draw their own.
     pub lasts: Option<Duration>,
-    /// The stream of its class.
+    /// The random stream of the class.
     pub rng: &'a mut Rng,
     all: &'a mut Vec<(Duration, Fault)>,
 }
 
 impl Draw<'_> {
-    /// Lets a fault happen.
+    /// Adds a fault to the timeline.
     pub fn push(&mut self, at: Duration, fault: impl Into<Fault>) {
         self.all.push((at, fault.into()));
     }
 
-    /// So many seconds.
+    /// A random duration between `lo` and `hi` seconds.
     pub fn seconds(&mut self, lo: u64, hi: u64) -> Duration {
         Duration::from_millis(self.rng.range(lo * 1000, hi * 1000))
     }
 
-    /// A zone.
+    /// A random zone.
     pub fn zone(&mut self) -> NodeSet {
         let z = self.rng.below(self.scenario.cluster.zones.max(1) as u64) as u8;
         NodeSet::Zone(format!("zone-{}", char::from(b'a' + z.min(25))))
     }
 
-    /// A few nodes by name.
+    /// One to `most` random nodes, by name.
     pub fn some_nodes(&mut self, most: u64) -> NodeSet {
         let pools = &self.scenario.cluster.pools;
         let names: Vec<String> = pools
@@ -73,17 +75,17 @@ impl Draw<'_> {
         NodeSet::Names(drawn.into_iter().collect())
     }
 
-    /// The control plane one time in so many, otherwise a few nodes.
+    /// The control plane with a probability of one in `one_in`, otherwise a few nodes.
     pub fn control_or_nodes(&mut self, one_in: u64, most: u64) -> NodeSet {
         if self.rng.chance(1, one_in) { NodeSet::ControlPlane } else { self.some_nodes(most) }
     }
 
-    /// A zone one time in so many, otherwise a few nodes.
+    /// A zone with a probability of one in `one_in`, otherwise a few nodes.
     pub fn zone_or_nodes(&mut self, one_in: u64, most: u64) -> NodeSet {
         if self.rng.chance(1, one_in) { self.zone() } else { self.some_nodes(most) }
     }
 
-    /// A machine of the control plane, by the name of a process on it; the store's one time in five.
+    /// A control-plane machine, named by a process on it; the store's machine with a probability of one in five.
     pub fn control_machine(&mut self) -> NodeSet {
         let cluster = &self.scenario.cluster;
         let (role, count) = match self.rng.below(5) {
@@ -94,23 +96,24 @@ impl Draw<'_> {
         NodeSet::Machine(format!("{role}-{}", self.rng.below(count.max(1) as u64)))
     }
 
-    /// The number of an API server.
+    /// A random API server's index.
     pub fn api_server(&mut self) -> usize {
         self.rng.below(self.scenario.cluster.api_servers.max(1) as u64) as usize
     }
 }
 
-/// How often the classes of a run happen.
+/// How often the classes of a run are drawn.
 #[derive(Clone, Copy)]
 enum How {
-    /// All of them, and one time in so many of their rates.
+    /// All classes are in the run; each draw is kept with a probability of one in this number.
     Thinned(u64),
-    /// Swarm testing (Groce et al., 2012): one class in so many is in a run and the others are left out, so that what
-    /// one hides or heals is seen by another; and those that are in come oftener.
+    /// Swarm testing (Groce et al., 2012): each class is in the run with a probability of one in this number, and the
+    /// others are left out, because one class of faults may hide or heal the effects of another. The classes in the run
+    /// are drawn more often.
     Swarm(u64),
 }
 
-/// Draws the faults of a run.
+/// Draws the faults of a run, by the scenario's fault level.
 pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
     match scenario.faults {
         FaultLevel::None | FaultLevel::Listed => Vec::new(),
@@ -119,7 +122,7 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
     }
 }
 
-/// Draws few classes of faults, hard.
+/// Draws faults of few classes (one in four), each often.
 pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
     draw_as(scenario, seed, How::Swarm(4))
 }

@@ -1,8 +1,9 @@
-//! What several faults may set at once: the newest one counts, and each is taken back by itself.
+//! A setting that several faults may change at the same time: the newest fault's value counts, and each fault can be
+//! undone alone.
 
 use super::FaultId;
 
-/// A setting of the world in layers, one a fault.
+/// One setting of the world, with the value of each fault that has set it, oldest first.
 #[derive(Clone, Debug)]
 pub(crate) struct Layered<T>(Vec<(FaultId, T)>);
 
@@ -13,30 +14,30 @@ impl<T> Default for Layered<T> {
 }
 
 impl<T: Copy> Layered<T> {
-    /// Sets it for as long as this fault lasts.
+    /// Sets the value of a fault, until it is removed.
     pub(crate) fn set(&mut self, id: FaultId, value: T) {
         self.0.push((id, value));
     }
 
-    /// Takes back what a fault has set. True if it had set anything.
+    /// Removes what a fault has set. Returns true if it had set a value.
     pub(crate) fn remove(&mut self, id: FaultId) -> bool {
         let before = self.0.len();
         self.0.retain(|(other, _)| *other != id);
         self.0.len() < before
     }
 
-    /// Takes back what all have set.
+    /// Removes the values of all faults.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What holds now, if any fault has set it.
+    /// The current value: that of the newest fault; `None` if no fault has set one.
     #[inline(always)]
     pub(crate) fn get(&self) -> Option<T> {
         self.0.last().map(|(_, value)| *value)
     }
 
-    /// What each has set, in order.
+    /// The values of all faults, oldest first.
     pub(crate) fn all(&self) -> impl Iterator<Item = T> {
         self.0.iter().map(|(_, value)| *value)
     }

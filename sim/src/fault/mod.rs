@@ -1,9 +1,9 @@
-//! Faults: what goes wrong in a cluster, by hand in a scenario's timeline or drawn by the seed.
+//! Faults: what goes wrong in a cluster, either listed in a scenario's timeline or drawn from the seed.
 //!
-//! A fault is a type of its own in the file of its family, where all that it is stands side by side: how it is written
-//! in a scenario ([`FaultKind::read`]), what it is about, its words, what it does to the world, and how that is undone.
-//! The classes by which the seed draws it stand below it. Each heals what it did itself, and nothing that another has
-//! done: whatever is changed in the world is kept under the [`FaultId`] of who changed it ([`Layered`]).
+//! Each fault is a type in the file of its family. Its [`FaultKind`] implementation holds everything about it: how it
+//! is read from a scenario, its targets, its description, how it changes the world, and how that is undone. The classes
+//! that draw it from the seed follow at the end of the file. A fault undoes only its own changes, never those of
+//! another fault; for that, the world keeps every change under the [`FaultId`] of the fault that made it ([`Layered`]).
 
 mod api_server;
 mod clock;
@@ -34,44 +34,46 @@ use crate::files::fields::Fields;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Names a fault of a run: the number of its step in the timeline.
+/// Identifies a fault within a run: the index of its step in the timeline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct FaultId(pub u32);
 
-/// What a fault is about, for checking a file.
+/// Something that a fault refers to; a scenario file is checked for whether it exists.
 pub(crate) enum Target<'a> {
     /// These nodes.
     Nodes(&'a NodeSet),
-    /// The API server of this number.
+    /// The API server with this index.
     ApiServer(usize),
 }
 
-/// What every fault must say of itself.
+/// What every fault must implement.
 pub(crate) trait FaultKind {
-    /// From the fields of its step in a scenario.
+    /// Reads the fault from the fields of its step in a scenario. `None` if a field is invalid; the problem has been
+    /// reported.
     fn read(f: &Fields<'_>) -> Option<Self>
     where
         Self: Sized;
-    /// What must exist for it to happen.
+    /// What must exist in the cluster for the fault to be possible.
     fn targets(&self) -> Vec<Target<'_>>;
-    /// In words.
+    /// The description in reports.
     fn describe(&self) -> String;
-    /// How long until it heals by itself; none: it is over at once, ends by what it did, or waits for `heal`.
+    /// The time after which the fault is healed. `None` if it has no such time: it has no lasting effect, ends by
+    /// itself, or lasts until a `heal` step.
     fn lasts(&self) -> Option<Duration>;
-    /// Does it.
+    /// Makes the fault happen.
     fn strike(&self, world: &mut World, id: FaultId);
-    /// Undoes what it did, and nothing else.
+    /// Undoes what `strike` did under this id, and nothing else.
     fn heal(&self, world: &mut World, id: FaultId);
 }
 
 macro_rules! faults {
     ($($variant:ident $name:literal)*) => {
-        /// What goes wrong.
+        /// Something that goes wrong.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Fault { $($variant($variant),)* }
 
-        /// Their names in a scenario.
+        /// The names of the faults in a scenario.
         pub const NAMES: &[&str] = &[$($name),*];
 
         $(impl From<$variant> for Fault {
@@ -79,7 +81,7 @@ macro_rules! faults {
         })*
 
         impl Fault {
-            /// From the fields of a step; none without a word if there is no fault of this name.
+            /// Reads a fault from the fields of a step. `None` without a reported problem if no fault has this name.
             pub(crate) fn read(name: &str, f: &Fields<'_>) -> Option<Fault> {
                 match name { $($name => $variant::read(f).map(Fault::$variant),)* _ => None }
             }
@@ -118,22 +120,22 @@ faults! {
     Skew "skew"
 }
 
-/// Those that only a scenario names, and no seed draws.
+/// Faults that only a scenario can list; they are never drawn from the seed.
 pub const BY_HAND: &[&str] = &["start", "heal", "crashPods"];
 
 impl Fault {
-    /// What it is about.
+    /// What must exist in the cluster for the fault to be possible.
     pub(crate) fn targets(&self) -> Vec<Target<'_>> {
         self.kind().targets()
     }
 
-    /// In words.
+    /// The description in reports, with the duration if there is one.
     pub fn describe(&self) -> String {
         let Some(lasts) = self.kind().lasts() else { return self.kind().describe() };
         format!("{}, for {lasts:?}", self.kind().describe())
     }
 
-    /// How long until it heals by itself, if it does.
+    /// The time after which the fault is healed; `None` if it has no such time.
     pub(crate) fn lasts(&self) -> Option<Duration> {
         self.kind().lasts()
     }
@@ -147,7 +149,7 @@ impl Fault {
     }
 }
 
-/// The optional field `for`: how long it lasts.
+/// Reads the optional field `for`. The outer `None` means that the field is invalid, the inner one that it is absent.
 fn lasting(f: &Fields<'_>) -> Option<Option<Duration>> {
     match f.get("for") {
         Some(field) => field.duration().map(Some),

@@ -1,4 +1,4 @@
-//! Links break, get slow, lose or hold up what is sent; connections die.
+//! Faults of the network: links break, slow down, lose messages or hold them back, and connections close.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::files::fields::{Field, Fields};
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Links between two groups break.
+/// The links between two groups of machines break.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partition {
     /// One group.
     pub from: NodeSet,
-    /// The other.
+    /// The other group.
     pub to: NodeSet,
-    /// Only from `from` to `to`.
+    /// If true, only the direction from `from` to `to` breaks.
     pub one_way: bool,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -62,16 +62,16 @@ impl FaultKind for Partition {
     }
 }
 
-/// Links of nodes get slow and lossy.
+/// The links of nodes become slow and lossy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Degrade {
-    /// Whose.
+    /// The machines whose links are affected.
     pub nodes: NodeSet,
-    /// By how much slower.
+    /// The additional latency.
     pub extra_latency: Duration,
-    /// How much is lost, and sent again.
+    /// The share of messages in percent that are lost and sent again.
     pub loss_percent: u64,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -107,12 +107,12 @@ impl FaultKind for Degrade {
     }
 }
 
-/// Links of nodes pass nothing for a while; then everything arrives.
+/// The links of nodes deliver nothing for a while; then all delayed messages arrive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clog {
-    /// Whose.
+    /// The machines whose links are affected.
     pub nodes: NodeSet,
-    /// How long.
+    /// How long the messages are held back.
     pub for_: Duration,
 }
 
@@ -144,10 +144,10 @@ impl FaultKind for Clog {
     }
 }
 
-/// Connections to the API die: requests in flight are lost before they are carried out, or their replies after.
+/// Connections to the API close: requests in flight are lost before they are carried out, or their replies afterwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DropConnections {
-    /// Those of these nodes, or of the control plane.
+    /// The machines whose connections close.
     pub nodes: NodeSet,
 }
 
@@ -177,7 +177,7 @@ impl FaultKind for DropConnections {
         }
     }
 
-    /// Whose connection it was makes another.
+    /// Nothing to undo: clients reconnect by themselves.
     fn heal(&self, _world: &mut World, _id: FaultId) {}
 }
 

@@ -1,4 +1,4 @@
-//! Nodes lose power and come back; their agents restart.
+//! Faults of nodes: they lose power and start again, and their agents restart.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::world::World;
 /// Nodes lose power.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kill {
-    /// Which.
+    /// The nodes.
     pub nodes: NodeSet,
-    /// Whether what was on them is gone as well.
+    /// Whether their disks are lost as well.
     pub disk_lost: bool,
-    /// How long; none: until they are started.
+    /// How long they are down; `None`: until a `start` or `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -45,7 +45,7 @@ impl FaultKind for Kill {
         }
     }
 
-    /// A node that another fault keeps down as well stays down.
+    /// A node that another fault also keeps down stays down.
     fn heal(&self, world: &mut World, id: FaultId) {
         for n in world.nodes.ids() {
             world.power_back(n, id);
@@ -53,10 +53,10 @@ impl FaultKind for Kill {
     }
 }
 
-/// Nodes that are down come back, whatever took them down.
+/// Nodes that are down start again, whichever fault took them down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
-    /// Which.
+    /// The nodes.
     pub nodes: NodeSet,
 }
 
@@ -86,10 +86,10 @@ impl FaultKind for Start {
     fn heal(&self, _world: &mut World, _id: FaultId) {}
 }
 
-/// The processes of nodes (agent and service proxy) restart; containers live on.
+/// The processes of nodes (agent and service proxy) restart; containers keep running.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestartAgent {
-    /// Which nodes.
+    /// The nodes.
     pub nodes: NodeSet,
 }
 
@@ -119,7 +119,7 @@ impl FaultKind for RestartAgent {
         }
     }
 
-    /// They come back by themselves, within seconds.
+    /// Nothing to undo: the processes start again by themselves within seconds.
     fn heal(&self, _world: &mut World, _id: FaultId) {}
 }
 

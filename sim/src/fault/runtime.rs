@@ -1,4 +1,4 @@
-//! Container runtimes fail or are slow, and containers crash.
+//! Faults of container runtimes: calls fail or are slow, and containers crash.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::files::fields::Fields;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Container runtimes of nodes fail, or are slow, one time in so many.
+/// A share of the calls of nodes' container runtimes fail or are slow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuntimeTrouble {
-    /// Whose.
+    /// The nodes.
     pub nodes: NodeSet,
-    /// One time in so many; zero: never any more.
+    /// One call in `one_in` is affected; zero ends every such fault on these nodes.
     pub one_in: u64,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 
@@ -60,12 +60,12 @@ impl FaultKind for RuntimeTrouble {
     }
 }
 
-/// Containers crash: every one of the pods that match.
+/// All containers of the pods that match crash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrashPods {
     /// Namespace of the pods.
     pub namespace: String,
-    /// Their labels.
+    /// Label selector of the pods.
     pub selector: Selector,
 }
 
@@ -91,7 +91,7 @@ impl FaultKind for CrashPods {
         world.crash_pods(&self.namespace, &self.selector);
     }
 
-    /// The agents start them again.
+    /// Nothing to undo: the agents restart the containers.
     fn heal(&self, _world: &mut World, _id: FaultId) {}
 }
 

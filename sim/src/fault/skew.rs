@@ -1,4 +1,5 @@
-//! The watches of one process run apart: it learns of a child before its owner, of a pod's end before its deletion.
+//! The watches of one process are delayed by different times: it may learn of a child before its owner, or of a pod's
+//! end before its deletion.
 
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use crate::files::fields::Fields;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Each watch of the processes on these machines is late by a time of its own. Replies are not, so that a process may
-/// know what it wrote and not see it.
+/// Each watch of the processes on these machines is delayed by a time of its own. Replies are not delayed, so that a
+/// process may know that a write succeeded while its views do not show the write yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Skew {
-    /// Whose.
+    /// The machines.
     pub nodes: NodeSet,
-    /// By how much at most.
+    /// The maximum delay.
     pub up_to: Duration,
-    /// How long; none: until healed.
+    /// How long it lasts; `None`: until a `heal` step.
     pub for_: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! The store is compacted, and stalls.
+//! Faults of the store: it is compacted, or stalls.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{FaultId, FaultKind, Target};
 use crate::files::fields::Fields;
 use crate::world::World;
 
-/// The store is compacted now, so that lagging watchers get 410.
+/// The store is compacted to its current revision, so that watchers that lag behind get 410 (Gone).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compact;
 
@@ -32,11 +32,11 @@ impl FaultKind for Compact {
         world.compact();
     }
 
-    /// What is forgotten stays forgotten.
+    /// Nothing to undo: compacted history cannot be restored.
     fn heal(&self, _world: &mut World, _id: FaultId) {}
 }
 
-/// The store carries out nothing for a while.
+/// The store executes no requests for a while.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StallStore {
     /// How long.
