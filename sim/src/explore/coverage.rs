@@ -1,4 +1,4 @@
-//! What explored runs have met: of steps, how often each was drawn; of outcomes, what was seen of them.
+//! Coverage of explored runs: how often each kind of object, fault, user action and Event reason occurred.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use crate::fault;
 use crate::outcome::Outcome;
 use crate::scenario::{Action, Scenario, UserAction};
 
-/// What a reader is shown, by group: names with how often each was met.
+/// The counts by group and name, as they are reported.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     workloads: BTreeMap<String, u64>,
     faults: BTreeMap<String, u64>,
     users: BTreeMap<String, u64>,
-    /// Reasons of Kubernetes' Events, where they are recorded.
+    /// Reasons of Kubernetes Events, from the runs that record Events.
     reasons: BTreeMap<String, u64>,
 }
 
 impl Coverage {
-    /// What a scenario holds.
+    /// Counts the objects and steps of a scenario.
     pub fn of(scenario: &Scenario) -> Coverage {
         let mut covered = Coverage::default();
         for step in &scenario.timeline {
@@ -35,12 +35,12 @@ impl Coverage {
         covered
     }
 
-    /// Adds what came of it.
+    /// Adds the Event reasons of the scenario's run.
     pub fn ran(&mut self, outcome: &Outcome) {
         merge(&mut self.reasons, &outcome.event_reasons);
     }
 
-    /// Adds that of another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Coverage) {
         merge(&mut self.workloads, &other.workloads);
         merge(&mut self.faults, &other.faults);
@@ -48,12 +48,12 @@ impl Coverage {
         merge(&mut self.reasons, &other.reasons);
     }
 
-    /// All of it, by group.
+    /// All counts, by group.
     pub fn groups(&self) -> Vec<(&'static str, &BTreeMap<String, u64>)> {
         vec![("objects", &self.workloads), ("faults", &self.faults), ("users", &self.users), ("events", &self.reasons)]
     }
 
-    /// What could have been drawn and was not.
+    /// The names of faults and workload kinds that could have been drawn and were not.
     pub fn never(&self) -> Vec<String> {
         let faults = fault::NAMES.iter().filter(|name| !fault::BY_HAND.contains(name));
         let missed = faults.filter(|name| !self.faults.contains_key(**name)).map(|name| (*name).to_owned());

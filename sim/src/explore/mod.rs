@@ -1,9 +1,10 @@
-//! Exploration: whole scenarios drawn by a seed, small and short, so that ten thousand of them are run where one large
-//! one would be. Cluster, latencies, workloads, users and faults are all drawn; the same seed draws the same scenario.
+//! Exploration: draws complete scenarios from a seed. They are small and short, so that ten thousand of them can run in
+//! the time of one large scenario. The cluster, latencies, workloads, user actions and faults are all drawn; the same
+//! seed always gives the same scenario.
 //!
-//! What is drawn can always converge: there is room for everything that is declared, budgets allow an eviction when all
-//! is well, and what users leave behind (a cordon, a pause) is taken back at the end. So a run that does not converge,
-//! or breaks an invariant, has found a bug: of a machine, or of the exploration.
+//! Every drawn scenario can converge: the nodes have room for everything that is declared, disruption budgets allow an
+//! eviction when all pods are healthy, and what users leave behind (a cordon, a pause) is undone at the end. So a run
+//! that does not converge, or that violates an invariant, has found a bug in a machine or in the exploration itself.
 
 mod coverage;
 mod users;
@@ -20,15 +21,15 @@ use workload::Workload;
 
 pub use coverage::Coverage;
 
-/// What a pod of an explored workload asks for, in thousandths of a core: all ask for the same, so that what fits in
-/// number fits.
+/// The CPU request of every pod of an explored workload, in thousandths of a core. All pods request the same, so that
+/// the capacity of a node can be given as a number of pods.
 const SLOT: usize = 100;
 
-/// When users and fate begin: by then everything that is declared is there. A step about what is not there yet would be
-/// refused, and told as not converged.
+/// When user actions and faults begin: by then everything declared has been created. A step that refers to an object
+/// that does not exist yet would be rejected, and the run would be reported as not converged.
 const BEGIN: Duration = Duration::from_secs(30);
 
-/// The scenario of a seed.
+/// Draws the scenario of a seed.
 pub fn draw(seed: u64) -> Scenario {
     let rng = &mut stream(seed);
     let nodes = node_count(rng);
@@ -51,8 +52,9 @@ pub fn draw(seed: u64) -> Scenario {
     scenario
 }
 
-/// A given scenario (its nodes, images, objects and steps) in a cluster, with users and under faults of a seed. What it
-/// expects is left out: other users were not in it.
+/// Runs a given scenario (its nodes, images, objects and steps) with a control plane, latencies, user actions and
+/// faults that are drawn from a seed. Its expectations are dropped, because they do not take the other users into
+/// account.
 pub fn around(given: &Scenario, seed: u64) -> Scenario {
     let rng = &mut stream(seed);
     let mut scenario = given.clone();
@@ -68,7 +70,7 @@ pub fn around(given: &Scenario, seed: u64) -> Scenario {
         Action::User(UserAction::Apply(objects)) => Some(objects),
         _ => None,
     });
-    // Who has users of its own gets no others.
+    // A scenario that has user actions of its own gets no drawn ones for its workloads.
     let alone = given.timeline.iter().all(|step| matches!(step.action, Action::User(UserAction::Apply(_))));
     let objects: Vec<&Object> = applied.flatten().filter(|_| alone).collect();
     let workloads: Vec<Workload> = objects.into_iter().filter_map(Workload::given).collect();
@@ -76,17 +78,17 @@ pub fn around(given: &Scenario, seed: u64) -> Scenario {
     scenario
 }
 
-/// The stream of everything but the faults.
+/// The random stream of everything but the faults.
 fn stream(seed: u64) -> Rng {
     Rng::stream(seed, "explore", 0)
 }
 
-/// One run in five is calm.
+/// One run in five has no faults.
 fn level(rng: &mut Rng) -> FaultLevel {
     if rng.chance(1, 5) { FaultLevel::None } else { FaultLevel::Listed }
 }
 
-/// Adds what users and fate do.
+/// Adds the user actions and the faults.
 fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Workload]) {
     let pools = &scenario.cluster.pools;
     let of_pool = |p: &NodePool| -> Vec<String> {
@@ -100,12 +102,12 @@ fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Worklo
         scenario.timeline.extend(swarm.map(|(at, fault)| Step { at, action: fault.into() }));
         scenario.timeline.push(Step { at: scenario.duration, action: fault::Heal.into() });
     }
-    // A calm minute, in which users take back what they have left.
+    // A minute without faults, in which users undo what they left behind.
     scenario.duration += Duration::from_secs(60);
     scenario.timeline.sort_by_key(|step| step.at);
 }
 
-/// Mostly a few nodes.
+/// Mostly a small number of nodes.
 fn node_count(rng: &mut Rng) -> usize {
     let count = match rng.below(10) {
         0..=4 => 1 + rng.below(4),
@@ -115,7 +117,7 @@ fn node_count(rng: &mut Rng) -> usize {
     count as usize
 }
 
-/// From, to: of one of these magnitudes, in microseconds.
+/// Minimum and maximum latency; the minimum is one of `magnitudes`, in microseconds.
 fn latency(rng: &mut Rng, magnitudes: &[u64]) -> (Duration, Duration) {
     let least = *rng.pick(magnitudes).expect("there are some");
     let spread = *rng.pick(&[1, 4, 10]).expect("there are some");
@@ -130,8 +132,9 @@ fn store_latency(rng: &mut Rng) -> (Duration, Duration) {
     latency(rng, &[50, 1_000, 1_000, 10_000])
 }
 
-/// Nearly full one time in three: no more room than all that is declared takes at most. Where pods must run on every
-/// node, each has room for all that others may put there: nothing gives way to a DaemonSet's pod.
+/// Draws a cluster. One time in three it is nearly full: it has room for no more than all workloads need at most. If
+/// there is a DaemonSet, every node has room for all pods of all workloads, because no other pod is evicted to make
+/// room for a DaemonSet's pod.
 fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
     let most = workloads.iter().map(|w| w.most).sum::<usize>();
     let daemons = workloads.iter().filter(|w| w.is_daemon()).count();

@@ -1,5 +1,5 @@
-//! What users do in an explored cluster: they scale, roll out, pause, undo, restart, replace and drain, sometimes all
-//! at once.
+//! User actions in an explored cluster: scaling, rollouts, pauses, rollbacks, restarts, replacements and drains,
+//! sometimes many at the same time.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use super::workload::Workload;
 use crate::fault::RestartAgent;
 use crate::scenario::{Action, NodeSet, Step, UserAction};
 
-/// Steps with their times, in no order.
+/// The steps drawn so far, unsorted.
 struct Steps<'a> {
     rng: &'a mut Rng,
-    /// When they all act at once, if they do.
+    /// The time at which most users act; `None` if they act at independent times.
     together: Option<Duration>,
     duration: Duration,
     all: Vec<Step>,
 }
 
 impl Steps<'_> {
-    /// A moment at which to begin with something that is over within so many seconds.
+    /// A random time for an action that takes up to `seconds`, so that it ends before `duration`.
     fn moment(&mut self, seconds: u64) -> Duration {
         let last = self.duration.saturating_sub(Duration::from_secs(seconds)).max(BEGIN + Duration::from_secs(1));
         match self.together {
@@ -42,12 +42,12 @@ impl Steps<'_> {
     }
 }
 
-/// What users do to workloads and nodes until `duration`.
+/// Draws what users do to workloads and nodes until `duration`.
 pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: Duration) -> Vec<Step> {
     let together = rng.chance(1, 3).then(|| rng.duration(BEGIN, duration));
     let mut steps = Steps { rng, together, duration, all: Vec::new() };
     for workload in workloads {
-        // Who replaces it does nothing else to it: others would find it gone.
+        // A workload that is replaced gets no other actions: they could find it missing.
         let replaces = steps.rng.chance(1, 5);
         for _ in 0..steps.rng.below(5) {
             if replaces {
@@ -66,7 +66,8 @@ pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: D
             cordoned.push(node.clone());
         }
     }
-    // A cordon that met a fault may have come after it was taken back: it is taken back once more when all is well.
+    // Because of a fault, a cordon may have been carried out after the uncordon that belongs to it. So all nodes are
+    // uncordoned once more at the end, when no faults are left.
     if !cordoned.is_empty() {
         let nodes = NodeSet::Names(cordoned);
         steps.push(duration + Duration::from_secs(40), UserAction::Cordon { nodes, cordoned: false });
@@ -99,7 +100,7 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload) {
     }
 }
 
-/// Another image, and perhaps back.
+/// Sets another image and, one time in two, sets the first one again later.
 fn roll_out(steps: &mut Steps<'_>, key: ObjectKey) {
     let (at, container) = (steps.moment(90), "main".to_owned());
     let image = format!("explore/web:{}", 2 + steps.rng.below(2));
@@ -110,7 +111,8 @@ fn roll_out(steps: &mut Steps<'_>, key: ObjectKey) {
     }
 }
 
-/// A node is drained, cordoned for a while, or deleted and comes back under its name. Answers whether it was cordoned.
+/// Drains a node, cordons it for a while, or deletes it and lets it register again under its name. Returns whether it
+/// was cordoned.
 fn on_node(steps: &mut Steps<'_>, name: &str) -> bool {
     let set = NodeSet::Names(vec![name.to_owned()]);
     let (at, later) = (steps.moment(60), steps.seconds(1, 60));

@@ -1,4 +1,4 @@
-//! What runs in an explored cluster: a workload of every kind that has a controller, with Services and budgets.
+//! Workloads of an explored cluster, of every kind in [`KINDS`], with Services and disruption budgets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,30 +11,30 @@ use skeg_core::{Kind, Object, Rng};
 use super::SLOT;
 use crate::scenario::ImageProfile;
 
-/// The kinds, by the names that they are applied by.
+/// The kinds of workloads, by their names in manifests.
 pub const KINDS: &[&str] = &["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job"];
 
-/// A workload with what belongs to it.
+/// A workload with the objects that belong to it.
 pub struct Workload {
-    /// Its name.
+    /// Key of the workload object.
     pub key: ObjectKey,
-    /// Its images are those of [`images`].
+    /// Whether it was drawn here, with the images of [`images`]; false for a workload of a given scenario.
     pub is_own: bool,
-    /// The most replicas that users ask for.
+    /// The highest number of replicas that users request.
     pub replicas: u64,
-    /// Pods that it has at most, surge included; none for one that has a pod on each node.
+    /// The highest number of pods that it can have, surge included; zero for a drawn DaemonSet.
     pub most: usize,
-    /// It, first; then Services and a budget.
+    /// The workload object first, then its Services and its disruption budget.
     pub objects: Vec<Object>,
 }
 
-/// Draws one to five of them.
+/// Draws one to five workloads.
 pub fn draw(rng: &mut Rng, nodes: usize) -> Vec<Workload> {
     let count = 1 + rng.below(5).min(rng.below(5));
     (0..count).map(|i| workload(rng, i, nodes)).collect()
 }
 
-/// How the images of all workloads behave; `:1`, `:2` and `:3` alike.
+/// The behaviour of all workloads' images; the tags `:1`, `:2` and `:3` of an image behave alike.
 pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
     let mut between = |lo: u64, hi: u64| {
         let least = rng.range(lo, hi);
@@ -92,7 +92,7 @@ fn selector(name: &str) -> Value {
     json!({"matchLabels": {"app": name}})
 }
 
-/// A template of its pods; not probed one time in three.
+/// Draws a pod template; one in three has no readiness probe.
 fn template(rng: &mut Rng, name: &str, image: &str) -> Value {
     let mut container = json!({
         "name": "main", "image": format!("{image}:1"), "ports": [{"name": "http", "containerPort": 8080}],
@@ -120,7 +120,7 @@ fn set(rng: &mut Rng, version: &str, kind: &str, name: &str, mut spec: Value) ->
     json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec})
 }
 
-/// A number or a share, at least one where it is rounded down.
+/// An absolute number or a percentage. An absolute number is at least one; a percentage may round down to zero.
 fn some(rng: &mut Rng) -> Value {
     if rng.chance(1, 2) { json!(1 + rng.below(3)) } else { json!(format!("{}%", 10 + rng.below(60))) }
 }
@@ -151,7 +151,7 @@ fn daemon_set(rng: &mut Rng, name: &str) -> Value {
     set(rng, "apps/v1", "DaemonSet", name, spec)
 }
 
-/// A Job that ends well however often its pods are lost.
+/// Draws a Job that completes however often its pods are lost.
 fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
     let mut pod = template(rng, name, "explore/task");
     pod["spec"]["restartPolicy"] = json!(if rng.chance(1, 2) { "Never" } else { "OnFailure" });
@@ -166,7 +166,8 @@ fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
 }
 
-/// None, one or, one time in ten, twenty: headless, with a cluster IP, or one that publishes what is not ready.
+/// Draws Services: none, one, or (one time in ten) twenty. Each is headless, has a cluster IP, or has
+/// `publishNotReadyAddresses`.
 fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
     let count = match rng.below(10) {
         0 => 20,
@@ -186,7 +187,7 @@ fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
     }
 }
 
-/// A budget that allows an eviction when all is well.
+/// Draws a disruption budget that allows an eviction when all pods are healthy.
 fn budget(rng: &mut Rng, name: &str) -> Object {
     let most = if rng.chance(2, 3) { json!(1) } else { json!("40%") };
     read(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
@@ -195,7 +196,7 @@ fn budget(rng: &mut Rng, name: &str) -> Object {
 }
 
 impl Workload {
-    /// One of a user's own objects, if it is a workload.
+    /// A workload from an object of a given scenario; `None` if the object is not of a workload kind.
     pub fn given(object: &Object) -> Option<Workload> {
         KINDS.contains(&object.info().kind.as_ref()).then(|| {
             let replicas = object.to_json()["spec"]["replicas"].as_u64().unwrap_or(1);
@@ -204,22 +205,22 @@ impl Workload {
         })
     }
 
-    /// Whether it has a pod on each node.
+    /// Whether it runs a pod on each node.
     pub fn is_daemon(&self) -> bool {
         self.key.kind == Kind::DAEMON_SET
     }
 
-    /// Whether it goes by itself once it has ended.
+    /// Whether it is deleted automatically after it has finished.
     pub fn vanishes(&self) -> bool {
         !self.objects[0].to_json()["spec"]["ttlSecondsAfterFinished"].is_null()
     }
 
-    /// Whether it has replicas to scale.
+    /// Whether it has replicas that can be scaled.
     pub fn scales(&self) -> bool {
         !matches!(self.key.kind, Kind::DAEMON_SET | Kind::JOB)
     }
 
-    /// Whether a new template is rolled out.
+    /// Whether it rolls out changes of its pod template.
     pub fn rolls(&self) -> bool {
         matches!(self.key.kind, Kind::DEPLOYMENT | Kind::STATEFUL_SET | Kind::DAEMON_SET)
     }
