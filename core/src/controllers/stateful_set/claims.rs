@@ -1,4 +1,5 @@
-//! The claims of a StatefulSet's pods: made before the pod, and owned as the retention policy says.
+//! The PersistentVolumeClaims of a StatefulSet's pods. They are created before the pod; their owner references follow
+//! `persistentVolumeClaimRetentionPolicy`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::controllers::claim::controller_ref;
 use crate::object::{Kind, Object, OwnerReference};
 
 impl Sync<'_> {
-    /// Asks for the claims of an ordinal that are missing. True if they are all there, and none is on its way out.
+    /// Creates the missing claims of an ordinal. Returns true if all claims exist and none is being deleted.
     pub(super) fn make_claims(&mut self, ordinal: i32) -> bool {
         let view = self.views.view(Kind::PERSISTENT_VOLUME_CLAIM);
         let set = self.object.name();
@@ -46,8 +47,9 @@ impl Sync<'_> {
         Object::from_json(value).expect("a claim reads")
     }
 
-    /// Makes the claims of a member belong to whoever takes them along when it goes: the pod, if the set was made
-    /// smaller than its ordinal; or the set; or nobody (`persistentVolumeClaimRetentionPolicy`).
+    /// Sets the owner references of a member's claims, so that the garbage collector deletes the claims together with
+    /// their owner: the pod, if the policy deletes on scale-down and the ordinal is no longer wanted; the set, if the
+    /// policy deletes with the set; otherwise none.
     pub(super) fn own_claims(&mut self, member: Member<'_>) {
         let policy = self.spec.persistent_volume_claim_retention_policy.clone().unwrap_or_default();
         let deletes = |p: Option<&str>| p == Some("Delete");
@@ -67,8 +69,8 @@ impl Sync<'_> {
     }
 }
 
-/// The references with those to `owners` there or not, as it says beside each. Somebody else who controls the claim
-/// keeps it.
+/// Returns `references` with or without a reference to each of `owners`, as its flag says. If another object controls
+/// the claim, `references` is returned unchanged.
 fn owners_of(references: &[OwnerReference], owners: &[(&Object, bool)]) -> Vec<OwnerReference> {
     let is_ours = |r: &OwnerReference| owners.iter().any(|(o, _)| o.uid() == r.uid);
     let mut all: Vec<OwnerReference> = references.to_vec();

@@ -1,4 +1,4 @@
-//! Who a member of a StatefulSet is: names, labels, and the pod that an ordinal gets.
+//! The identity of a StatefulSet's members: names, labels, and the pod for an ordinal.
 
 use serde_json::json;
 
@@ -15,26 +15,27 @@ use crate::object::{BoundPodSpec, Kind, ObjectKey, ObjectMeta, Pod, PodStatus};
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
-/// A pod of a set.
+/// A pod of a StatefulSet, with its ordinal.
 #[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub ordinal: i32,
     pub pod: &'a Pod,
 }
 
-/// The ordinal in a name, if it is that of a member of the set: `web-3` of `web`.
+/// The ordinal in a pod's name: 3 for `web-3` of `web`. `None` if it is not a member's name.
 pub(super) fn ordinal_of(set: &str, name: &str) -> Option<i32> {
     let digits = name.strip_prefix(set)?.strip_prefix('-')?;
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     digits.parse().ok().filter(|n: &i32| plain && n.to_string() == digits)
 }
 
-/// The name of the claim that a template makes for an ordinal.
+/// The name of the claim for a claim template and an ordinal.
 pub(super) fn claim_name(template: &core_v1::PersistentVolumeClaim, set: &str, ordinal: i32) -> String {
     format!("{}-{set}-{ordinal}", template.metadata.name.as_deref().unwrap_or(""))
 }
 
-/// The sets that a claim of this name may belong to: `data-web-3` is `web`'s, or `data-web`'s of an empty template.
+/// The existing sets that a claim with this name may belong to, because both names may contain dashes: `data-web-3` may
+/// be the claim `data` of `web`, and `a-b-web-3` a claim of `web` or of `b-web`.
 pub(super) fn sets_of_claim<'a>(claim: &'a ObjectKey, views: &'a Views) -> impl Iterator<Item = ObjectKey> + 'a {
     let view = views.view(Kind::STATEFUL_SET);
     let base = claim.name().rsplit_once('-').map_or("", |(base, _)| base);
@@ -42,7 +43,7 @@ pub(super) fn sets_of_claim<'a>(claim: &'a ObjectKey, views: &'a Views) -> impl 
     tails.filter_map(|tail| view.key(claim.namespace(), tail).cloned())
 }
 
-/// What gives a pod the labels of its identity back, if it has lost them.
+/// Restores the identity labels of a pod; `None` if they are correct.
 pub(super) fn mend(pod: &Pod, ordinal: i32) -> Option<Write> {
     let label = |key: &str| pod.meta.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
     let index = ordinal.to_string();
@@ -59,14 +60,14 @@ pub(super) fn mend(pod: &Pod, ordinal: i32) -> Option<Write> {
 }
 
 impl<'a> Sync<'a> {
-    /// Whether a new pod of this ordinal is made from the current revision and not from the update.
+    /// Whether a new pod with this ordinal uses the current revision and not the update revision.
     fn keeps_current(&self, ordinal: i32) -> bool {
         let rolling = self.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
         let partition = rolling.and_then(|r| r.partition).unwrap_or(0);
         ordinal < self.start().saturating_add(partition)
     }
 
-    /// The pod of an ordinal; `None` where the current revision's data restores no template.
+    /// The pod for an ordinal; `None` if the data of its revision does not contain a template.
     pub(super) fn new_pod(&self, ordinal: i32, revisions: &Revisions<'_>) -> Option<Pod> {
         let revision = if self.keeps_current(ordinal) { revisions.current } else { revisions.update };
         let template = history::template(revision)?;
@@ -92,7 +93,7 @@ impl<'a> Sync<'a> {
         Some(Pod::new(meta, BoundPodSpec::new(spec), PodStatus::default()))
     }
 
-    /// The claims as volumes, in place of volumes of their names.
+    /// Adds the claims as volumes; they replace volumes with the same names.
     fn put_volumes(&self, spec: &mut core_v1::PodSpec, set: &str, ordinal: i32) {
         let templates = self.claim_templates();
         let is_claim = |name: &str| templates.iter().any(|t| t.metadata.name.as_deref() == Some(name));

@@ -1,9 +1,11 @@
-//! The StatefulSet controller: pods with identities of their own, in order.
+//! The StatefulSet controller: pods with stable identities, created in order.
 //!
-//! What comes in: a set, its pods, its revisions, the claims of its pods. What goes out: pods and claims to create,
-//! pods to delete, a history, a status. What never happens: a second pod of one identity is asked for while the view
-//! still shows the first, a pod of an ordered set while an earlier one is not available, or a claim is deleted here
-//! (its owner references, set as the retention policy says, leave that to the garbage collector).
+//! What comes in: a set, its pods, its ControllerRevisions and its pods' claims. What goes out: pods and claims to
+//! create, pods to delete, revisions and a status.
+//!
+//! Never creates a second pod with an identity while the view still shows the first. Never creates a pod of an ordered
+//! set while an earlier one is unavailable. Never deletes a claim (the garbage collector does, because of the owner
+//! references that are set here by the retention policy).
 //!
 //! Source: upstream's `pkg/controller/statefulset`; KEP-3335 (start ordinal), KEP-1847 (retention), KEP-961
 //! (maxUnavailable).
@@ -28,7 +30,7 @@ use crate::object::{
 
 use identity::{Member, ordinal_of};
 
-/// The controller. It remembers nothing.
+/// The controller. It is stateless.
 #[derive(Debug, Default)]
 pub struct StatefulSetController;
 
@@ -60,7 +62,8 @@ impl Controller for StatefulSetController {
         let Some(object) = views.view(Kind::STATEFUL_SET).get(key) else { return Plan::nothing() };
         let Some(set) = object.get::<apps_v1::StatefulSet>() else { return Plan::nothing() };
         let spec = &*set.spec;
-        // A selector that selects everything is refused by validation; one that comes from elsewhere adopts nothing.
+        // Validation rejects a selector that matches everything. If there is one nevertheless, it must not adopt
+        // anything.
         let selector = Selector::from_label_selector(&spec.selector).ok().filter(|s| !s.is_everything());
         let Some(selector) = selector else { return Plan::nothing() };
         let mut sync = Sync { views, object, set, spec, selector, now, plan: Plan::nothing() };
@@ -86,7 +89,7 @@ impl Controller for StatefulSetController {
     }
 }
 
-/// What an event says of a write: the verb, and what it was done to.
+/// The verb and the object in the Event about a write; `None` for writes without an Event.
 fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
     match write {
         Write::Create(o) if o.kind() == Kind::POD => Some(("create", format!("Pod {}", o.name()))),
@@ -112,7 +115,7 @@ fn may_adopt(set: &Object, dependant: &Object) -> bool {
 /// One reconciliation of one set.
 struct Sync<'a> {
     views: &'a Views,
-    /// The set, once as any object and once as what it is.
+    /// The set, as a generic object and as a typed one.
     object: &'a Object,
     set: &'a StatefulSet,
     spec: &'a Templated<apps_v1::StatefulSetSpec>,
@@ -121,13 +124,13 @@ struct Sync<'a> {
     plan: Plan,
 }
 
-/// The revisions that pods are made from.
+/// The revisions from which pods are created.
 struct Revisions<'a> {
     current: &'a ControllerRevision,
     update: &'a ControllerRevision,
 }
 
-/// Whether later pods may be looked at, where the set is ordered.
+/// Whether an ordered set may go on to the next pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Order {
     GoOn,
@@ -145,7 +148,7 @@ impl<'a> Sync<'a> {
         let collisions = self.set.status.collision_count.unwrap_or(0);
         let update = match history.record(self.views, &self.spec.template(), HASH_LABEL, &labels, collisions) {
             Recorded::Is(revision) => revision,
-            // A set that goes makes no history.
+            // A set that is being deleted gets no new revisions.
             Recorded::After(_) | Recorded::Collides if self.object.is_deleting() => return,
             Recorded::After(write) => return self.plan.writes.push(*write),
             Recorded::Collides => return self.count_collision(collisions + 1),
@@ -164,7 +167,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Adopts and releases pods that have a member's name, and revisions.
+    /// Adopts and releases revisions, and pods whose names are those of members.
     fn claim(&mut self, history: &History<'_>) {
         let owned = self.views.controlled_by::<core_v1::Pod>(self.object.uid());
         let orphans = self.views.orphans::<core_v1::Pod>(self.object.namespace());
@@ -178,7 +181,7 @@ impl<'a> Sync<'a> {
         self.plan.writes.extend(Write::status(self.set, status));
     }
 
-    /// The set's pods, by ordinal.
+    /// The set's pods, sorted by ordinal.
     fn members(&self) -> Vec<Member<'a>> {
         let pods = self.views.controlled_by::<core_v1::Pod>(self.object.uid());
         let member = |pod: &'a Pod| Some(Member { ordinal: ordinal_of(self.object.name(), pod.name())?, pod });
@@ -199,12 +202,13 @@ impl<'a> Sync<'a> {
         self.spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0)
     }
 
-    /// Whether the set asks for a pod of this ordinal.
+    /// Whether the set should have a pod with this ordinal.
     fn is_wanted(&self, ordinal: i32) -> bool {
         (self.start()..self.start().saturating_add(self.replicas())).contains(&ordinal)
     }
 
-    /// Makes the pods what they should be: those that are wanted first, then those that are not, then old revisions.
+    /// Creates, repairs and deletes pods: first the wanted ordinals, then the ones that are not wanted, then pods of
+    /// old revisions.
     fn manage(&mut self, members: &[Member<'a>], revisions: &Revisions<'a>) {
         let wanted: Vec<(i32, Option<&'a Pod>)> = (self.start()..self.start().saturating_add(self.replicas()))
             .map(|ordinal| (ordinal, members.iter().find(|m| m.ordinal == ordinal).map(|m| m.pod)))
@@ -242,7 +246,7 @@ impl<'a> Sync<'a> {
             if pod.meta.deletion_timestamp.is_none() {
                 self.delete(pod);
             }
-            // Its successor is made once it is gone.
+            // A replacement is created once the pod is gone.
             return Order::Wait;
         }
         if pod.status.summary().phase == PodPhase::Pending {
@@ -273,7 +277,7 @@ impl<'a> Sync<'a> {
         self.plan.writes.push(Write::Delete { key, uid, rv: None, grace_seconds: None, propagation: None });
     }
 
-    /// Running, ready, and ready for long enough; comes back when that will be.
+    /// Whether the pod is running, and ready for `minReadySeconds`. If only time is missing, requeues the key.
     fn is_available(&mut self, pod: &Pod) -> bool {
         if !is_running_and_ready(pod) {
             return false;
@@ -294,7 +298,7 @@ fn is_running_and_ready(pod: &Pod) -> bool {
     pod.status.summary().phase == PodPhase::Running && is_pod_ready(pod)
 }
 
-/// The name of the revision that a pod was made from.
+/// The name of the revision from which a pod was created.
 fn revision_of(pod: &Pod) -> &str {
     pod.meta.labels.as_ref().and_then(|l| l.get(POD_REVISION_LABEL)).map_or("", String::as_str)
 }

@@ -1,4 +1,4 @@
-//! Status of a StatefulSet.
+//! The status of a StatefulSet.
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
@@ -7,7 +7,7 @@ use super::{Revisions, Sync, is_running_and_ready, revision_of};
 use crate::controllers::Write;
 
 impl Sync<'_> {
-    /// Writes the counts of the pods, and that an update is complete, if that is news.
+    /// Writes the status (pod counts and revisions) if it has changed.
     pub(super) fn write_status(&mut self, members: &[Member<'_>], revisions: &Revisions<'_>) {
         let mut new = apps_v1::StatefulSetStatus {
             observed_generation: self.object.meta().generation,
@@ -42,7 +42,7 @@ impl Sync<'_> {
         }
     }
 
-    /// An update that has reached every pod makes its revision the current one (`completeRollingUpdate`).
+    /// If an update has reached every pod, makes its revision the current one (`completeRollingUpdate`).
     fn complete(&self, status: &mut apps_v1::StatefulSetStatus) {
         let all = Some(self.replicas()).filter(|n| *n != 0);
         let rolls = self.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("RollingUpdate");

@@ -1,4 +1,5 @@
-//! A set's pods step by step: every plan is carried out on the view, and pods become ready or go as the test says.
+//! Tests a StatefulSet step by step: every plan is carried out on the view, and the test makes pods ready or removes
+//! them.
 
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ fn image(world: &World, pod: &str) -> Value {
     world.pod(pod)["spec"]["containers"][0]["image"].clone()
 }
 
-/// A set of three that runs.
+/// A running set with three replicas.
 fn running(spec: Value) -> World {
     let mut world = set(spec);
     for pod in ["web-0", "web-1", "web-2"] {
@@ -61,7 +62,7 @@ fn an_ordered_set_waits_for_an_earlier_pod() {
     let mut world = running(json!({}));
     world.edit_pod("web-0", |v| v["status"]["conditions"][0]["status"] = json!("False"));
     world.edit_spec(json!({"replicas": 2}));
-    // Neither is the last pod taken away, nor would one be made, while the first is not ready.
+    // While the first pod is not ready, the last one is neither deleted nor would another one be created.
     assert_eq!(world.settle(), NOTHING);
     world.ready("web-0");
     assert_eq!(world.settle(), ["-web-2"]);
@@ -98,7 +99,8 @@ fn an_update_rolls_from_the_end_and_stops_at_the_partition() {
     }
     assert_eq!(world.settle(), NOTHING);
     assert_eq!((world.status("updatedReplicas"), world.status("currentReplicas")), (json!(2), json!(1)));
-    // Under the partition a lost pod comes back at the current revision, above it at the update's.
+    // Below the partition, a lost pod is created again at the current revision; from the partition on, at the update
+    // revision.
     world.gone("web-0");
     assert_eq!(world.settle(), ["+web-0"]);
     assert_eq!(image(&world, "web-0"), "i:1");
@@ -153,7 +155,7 @@ fn going_back_numbers_the_old_revision_anew_and_history_is_kept_short() {
         world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}));
         world.settle();
     }
-    // The first is live: pods are of it. Of the other three one is the update's and one is history.
+    // The first revision is in use by pods. Of the other three, one is the update revision and one is kept as history.
     assert_eq!(world.views.view(Kind::CONTROLLER_REVISION).len(), 3);
     world.edit_spec(json!({"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}));
     world.settle();
@@ -183,7 +185,7 @@ fn claims_come_before_their_pod_and_go_as_the_policy_says() {
     world.edit_spec(json!({"replicas": 1}));
     assert_eq!(world.settle(), ["-web-1"]);
     assert_eq!((owner(&world, "data-web-1"), owner(&world, "data-web-0")), (json!("Pod"), json!("StatefulSet")));
-    // No pod is made while its claim is on its way out.
+    // A pod must not be created while its claim is being deleted.
     world.gone("web-1");
     world.edit(&ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, "d", "data-web-1"), |v| {
         v["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:01:30Z");
@@ -208,7 +210,7 @@ fn availability_waits_for_min_ready_seconds() {
     world.settle();
     world.ready("web-0");
     assert_eq!(world.settle(), NOTHING);
-    // Ready since 00:01:00, now 00:01:40: twenty seconds are left, and one for the rounding of times.
+    // The pod is ready since 00:01:00 and it is 00:01:40: twenty seconds are left, plus one because times are rounded.
     assert_eq!(world.plan().requeue_after, Some(std::time::Duration::from_secs(21)));
     assert_eq!(world.status("availableReplicas"), 0);
 }

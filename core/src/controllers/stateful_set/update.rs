@@ -1,4 +1,4 @@
-//! The rolling update of a StatefulSet: from the highest ordinal down, at most so many unavailable at once.
+//! The rolling update of a StatefulSet: from the highest ordinal down, with at most `maxUnavailable` pods unavailable.
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
@@ -6,8 +6,8 @@ use super::{Sync, revision_of};
 use crate::object::{ControllerRevision, IntOrString, Pod, scaled};
 
 impl Sync<'_> {
-    /// Deletes pods of other revisions, as far as the strategy allows now. `pods` are those that are wanted, by
-    /// ordinal.
+    /// Deletes pods of other revisions, as many as the strategy allows now. `pods` are the pods of the wanted ordinals,
+    /// in order.
     pub(super) fn update_pods(&mut self, pods: &[Option<&Pod>], update: &ControllerRevision) {
         let strategy = self.spec.update_strategy.clone().unwrap_or_default();
         if strategy.type_.as_deref() == Some("OnDelete") {
@@ -26,7 +26,7 @@ impl Sync<'_> {
         }
     }
 
-    /// `maxUnavailable`: one if it is not given; of a percentage, at least one.
+    /// `maxUnavailable`: one if not given; a percentage gives at least one.
     fn max_unavailable(&self, rolling: &apps_v1::RollingUpdateStatefulSetStrategy) -> usize {
         let one = IntOrString::Int(1);
         let value = rolling.max_unavailable.as_ref().unwrap_or(&one);
