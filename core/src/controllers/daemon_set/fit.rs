@@ -1,17 +1,18 @@
-//! Whether a node should have a daemon of a set.
+//! Whether a node should run a pod of a DaemonSet.
 
 use k8s_openapi::api::core::v1 as core_v1;
 
 use crate::object::{Node, matches_node, tolerates};
 
-/// What a node is to a set (`NodeShouldRunDaemonPod`).
+/// Whether a node runs a set's pod (`NodeShouldRunDaemonPod`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fit {
-    /// A daemon should run there.
+    /// The node should run a pod.
     Runs,
-    /// None is started there, and one that runs stays: a taint that it does not tolerate came after it.
+    /// No pod is created on the node, but an existing one stays: the node has a `NoSchedule` taint that the pod does
+    /// not tolerate.
     Stays,
-    /// None should be there.
+    /// The node should not have a pod; an existing one is deleted.
     Goes,
 }
 

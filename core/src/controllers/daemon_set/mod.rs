@@ -1,8 +1,10 @@
 //! The DaemonSet controller: one pod on each node that should have one.
 //!
-//! What comes in: a set, the nodes, its pods and its revisions. What goes out: pods to create, each with an affinity to
-//! its node, pods to delete, a history, a status. What never happens: a second pod is asked for on a node that the view
-//! shows one on, unless the update strategy surges; nodes' heartbeats wake nothing.
+//! What comes in: a set, the nodes, its pods and its ControllerRevisions. What goes out: pods to create, each with a
+//! node affinity for its node, pods to delete, revisions and a status.
+//!
+//! Never creates a second pod for a node on which the view shows one, unless the update strategy has `maxSurge`. Node
+//! heartbeats never cause a reconciliation.
 //!
 //! Source: upstream's `pkg/controller/daemon`; KEP-1591 (surge).
 
@@ -28,13 +30,13 @@ use crate::object::{DaemonSet, Kind, Node, Object, ObjectKey, Pod, Selector, Tem
 use fit::Fit;
 use pods::PerNode;
 
-/// How long a node's failed daemon is left alone before it is replaced: at first, and at most.
+/// The back-off before a failed pod on a node is replaced: initial and maximum.
 const FAILED_POD_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
 
 /// The controller.
 #[derive(Debug, Default)]
 pub struct DaemonSetController {
-    /// By set and node: the back-off of failed pods, and since when.
+    /// The back-off for failed pods by set and node, and the time of the last replacement.
     failed: BTreeMap<(ObjectKey, String), (Duration, Mono)>,
 }
 
@@ -101,7 +103,8 @@ impl Controller for DaemonSetController {
     }
 }
 
-/// Whether a change of a node can change where daemons run: a node comes or goes, or its labels or taints change.
+/// Whether a change of a node can change where pods should run: the node was created or deleted, or its labels or
+/// taints changed.
 fn node_matters(change: &Change) -> bool {
     let (Some(Object::Node(old)), Some(Object::Node(new))) = (&change.old, &change.new) else { return true };
     let same = |old: &Node, new: &Node| {
@@ -118,7 +121,7 @@ fn may_adopt(set: &Object, dependant: &Object) -> bool {
 /// One reconciliation of one set.
 struct Sync<'a> {
     views: &'a Views,
-    /// The set, once as any object and once as what it is.
+    /// The set, as a generic object and as a typed one.
     object: &'a Object,
     set: &'a DaemonSet,
     spec: &'a Templated<apps_v1::DaemonSetSpec>,
@@ -171,14 +174,14 @@ impl<'a> Sync<'a> {
         self.plan.writes.extend(Write::status(self.set, status));
     }
 
-    /// Each node, and whether a daemon may start or stay there.
+    /// Every node, and whether it should run a pod.
     fn fits(&self) -> Vec<(&'a Node, Fit)> {
         let pod = self.pod_spec();
         let nodes = self.views.list::<core_v1::Node>("");
         nodes.map(|node| (node, Fit::of(&pod, node))).collect()
     }
 
-    /// Creates and deletes, at most `BURST_REPLICAS` of each in one pass.
+    /// Creates and deletes pods, at most `BURST_REPLICAS` of each in one pass.
     fn sync_nodes(&mut self, delete: &[&Pod], create: &[&str], hash: &str) {
         for node in create.iter().take(limits::BURST_REPLICAS) {
             let pod = self.new_pod(node, hash);
@@ -191,7 +194,7 @@ impl<'a> Sync<'a> {
     }
 }
 
-/// The hash of the revision that a pod was made from.
+/// The hash of the revision from which a pod was created.
 fn hash_of(pod: &Pod) -> &str {
     pod.meta.labels.as_ref().and_then(|l| l.get(POD_REVISION_LABEL)).map_or("", String::as_str)
 }

@@ -1,4 +1,4 @@
-//! The pods of a DaemonSet: which node each is for, which are too many, and what a new one looks like.
+//! The pods of a DaemonSet: for which node each one is, which ones are surplus, and how a new one is built.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::object::{BoundPodSpec, Node, ObjectMeta, Pod, PodPhase, PodStatus, is
 
 const NODE_NAME_FIELD: &str = "metadata.name";
 
-/// A set's pods by the node that each runs on or waits for.
+/// A set's pods by the node that each one runs on or is meant for.
 pub(super) struct PerNode<'a>(BTreeMap<&'a str, Vec<&'a Pod>>);
 
 impl<'a> PerNode<'a> {
@@ -29,7 +29,7 @@ impl<'a> PerNode<'a> {
         PerNode(per_node)
     }
 
-    /// The pods of a node, the most senior first.
+    /// The pods of a node, in the order of `seniority`.
     pub(super) fn on(&self, node: &str) -> &[&'a Pod] {
         self.0.get(node).map_or(&[], Vec::as_slice)
     }
@@ -43,12 +43,12 @@ impl<'a> PerNode<'a> {
     }
 }
 
-/// Pods that have a node come first, then the older (`podByCreationTimestampAndPhase`).
+/// The sort key of a node's pods: bound pods first, then the oldest first (`podByCreationTimestampAndPhase`).
 fn seniority(pod: &Pod) -> (bool, Option<&crate::object::Time>, &str) {
     (pod.spec.node.is_none(), pod.meta.creation_timestamp.as_ref(), pod.name())
 }
 
-/// The node that a daemon runs on, or that its affinity names (`GetTargetNodeName`).
+/// The node that a pod is bound to or, if it is not bound, that its affinity names (`GetTargetNodeName`).
 fn target(pod: &Pod) -> Option<&str> {
     if let Some(node) = pod.spec.node.as_deref() {
         return Some(node);
@@ -61,7 +61,7 @@ fn target(pod: &Pod) -> Option<&str> {
 }
 
 impl<'a> Sync<'a> {
-    /// Starts daemons where they are missing, and takes away those that are failed, finished, too many or misplaced.
+    /// Creates missing pods, and deletes pods that have failed, have finished, are surplus or are on the wrong node.
     pub(super) fn manage(&mut self, fits: &[(&'a Node, Fit)], per_node: &PerNode<'a>, hash: &str) {
         let (mut create, mut delete) = (Vec::new(), Vec::new());
         for (node, fit) in fits {
@@ -82,7 +82,8 @@ impl<'a> Sync<'a> {
                 Fit::Goes => delete.extend(pods.iter().filter(|p| p.meta.deletion_timestamp.is_none())),
             }
         }
-        // A pod whose node is gone before it was bound is never scheduled, and nobody else deletes it.
+        // If a node was deleted before its pod was bound, the pod can never be scheduled, and no other controller
+        // deletes it.
         let known: Vec<&str> = fits.iter().map(|(node, _)| node.name()).collect();
         for (node, pods) in per_node.nodes() {
             if known.binary_search(&node).is_err() {
@@ -93,7 +94,8 @@ impl<'a> Sync<'a> {
         self.sync_nodes(&delete, &create, hash);
     }
 
-    /// The pods of a node that run or will; failed and finished ones are to be deleted, failed ones with patience.
+    /// Returns the pods of a node that have not terminated. Adds finished pods to `delete`, and failed ones once their
+    /// back-off is over.
     fn alive(&mut self, node: &str, pods: &[&'a Pod], delete: &mut Vec<&'a Pod>) -> Vec<&'a Pod> {
         let mut alive = Vec::new();
         for pod in pods.iter().filter(|p| p.meta.deletion_timestamp.is_none()) {
@@ -125,7 +127,7 @@ impl<'a> Sync<'a> {
         self.plan.events.push(EventNote { about: self.object.clone(), warning, reason, message });
     }
 
-    /// Whether the failed pod of a node may be replaced now; the next one will have to wait twice as long.
+    /// Whether the failed pod of a node may be replaced now. If so, the back-off for the next failure is doubled.
     fn may_replace_failed(&mut self, node: &str) -> bool {
         let (first, most) = FAILED_POD_BACKOFF;
         let key = (self.object.key(), node.to_owned());
@@ -142,7 +144,8 @@ impl<'a> Sync<'a> {
         true
     }
 
-    /// Of a node's pods, keeps the oldest of this revision and, until that is available, the oldest of another.
+    /// Keeps the oldest pod of the current revision on a node and, as long as that pod is not available, the oldest one
+    /// of another revision if it is ready. Adds the others to `delete`.
     fn prune_surged(&mut self, alive: &[&'a Pod], hash: &str, delete: &mut Vec<&'a Pod>) {
         let (new, old): (Vec<&Pod>, Vec<&Pod>) = alive.iter().copied().partition(|p| hash_of(p) == hash);
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
@@ -153,7 +156,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Ready for long enough; comes back when it will be.
+    /// Whether the pod is ready for `minReadySeconds`. If only time is missing, requeues the key.
     pub(super) fn is_available(&mut self, pod: &Pod) -> bool {
         if !is_pod_ready(pod) {
             return false;
@@ -165,7 +168,7 @@ impl<'a> Sync<'a> {
         left.is_none()
     }
 
-    /// The template's pod spec with what every daemon tolerates (`AddOrUpdateDaemonPodTolerations`).
+    /// The template's pod spec with the tolerations that every daemon pod gets (`AddOrUpdateDaemonPodTolerations`).
     pub(super) fn pod_spec(&self) -> core_v1::PodSpec {
         let mut spec = core_v1::PodSpec::clone(&self.spec.pod);
         let network = spec.host_network == Some(true);
@@ -198,7 +201,7 @@ impl<'a> Sync<'a> {
         spec
     }
 
-    /// A pod for a node, which the scheduler will bind to no other.
+    /// A pod for a node, with an affinity so that the scheduler binds it to no other node.
     pub(super) fn new_pod(&self, node: &str, hash: &str) -> Pod {
         let of_template = self.spec.template_meta().cloned().unwrap_or_default();
         let mut labels = of_template.labels.unwrap_or_default();
@@ -223,7 +226,7 @@ impl<'a> Sync<'a> {
     }
 }
 
-/// Annotation in which apps/v1 keeps what `spec.templateGeneration` was.
+/// The annotation in which apps/v1 keeps the former field `spec.templateGeneration`.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn only(node: &str) -> core_v1::NodeSelector {

@@ -1,4 +1,4 @@
-//! Status of a DaemonSet.
+//! The status of a DaemonSet.
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
@@ -9,7 +9,7 @@ use crate::controllers::Write;
 use crate::object::{Node, is_pod_ready};
 
 impl Sync<'_> {
-    /// Writes how many nodes should have a daemon and how many do, if that is news.
+    /// Writes the status (how many nodes should have a pod and how many do) if it has changed.
     pub(super) fn write_status(&mut self, fits: &[(&Node, Fit)], per_node: &PerNode<'_>, hash: &str) {
         let (mut desired, mut current, mut misplaced) = (0, 0, 0);
         let (mut ready, mut available, mut updated) = (0, 0, 0);

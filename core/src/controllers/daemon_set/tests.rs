@@ -1,4 +1,4 @@
-//! Daemons on three nodes, plan by plan: each is carried out on the view.
+//! Tests a DaemonSet on three nodes, plan by plan: every plan is carried out on the view.
 
 use serde_json::{Value, json};
 
@@ -84,8 +84,8 @@ fn selectors_and_taints_say_where() {
     edit_node(&mut world, "n1", |v| v["metadata"]["labels"] = json!({"disk": "hdd"}));
     taint(&mut world, "n2", "NoSchedule");
     assert_eq!(sorted(world.settle()), ["+n3"]);
-    // What runs stays under NoSchedule, and counts as misplaced; NoExecute and a label that no longer fits drive it
-    // out.
+    // An existing pod stays despite a NoSchedule taint and counts as misscheduled. A NoExecute taint, or a label that
+    // no longer matches, removes it.
     taint(&mut world, "n3", "NoSchedule");
     assert_eq!(world.settle(), NOTHING);
     assert_eq!(world.status("numberMisscheduled"), 1);
@@ -135,7 +135,7 @@ fn a_surge_makes_the_new_beside_the_old() {
     world.edit_spec(image_2());
     assert_eq!(sorted(world.settle()), ["+n1", "+n2"]);
     world.phase("p4", "Running", true);
-    // Where the new one is available the old one goes, and another node may surge.
+    // Once the new pod on a node is available, the old one is deleted and the next node may surge.
     assert_eq!(sorted(world.settle()), ["+n3", "-n1"]);
 }
 

@@ -1,4 +1,5 @@
-//! The rolling update of a DaemonSet: so many nodes without an available daemon at once, or so many with two.
+//! The rolling update of a DaemonSet: at most `maxUnavailable` nodes without an available pod, or at most `maxSurge`
+//! nodes with two pods.
 
 use super::Sync;
 use super::fit::Fit;
@@ -6,13 +7,13 @@ use super::hash_of;
 use super::pods::PerNode;
 use crate::object::{IntOrString, Node, Pod, is_pod_ready, scaled};
 
-/// The pods of a node that are not on their way out: that of the newest revision, and that of another.
+/// The pods of a node that are not being deleted: that of the newest revision, and that of an older one.
 struct Pair<'a> {
     new: Option<&'a Pod>,
     old: Option<&'a Pod>,
 }
 
-/// `None` if there are several of one sort, which `manage` takes care of.
+/// `None` if there are several of one sort; `manage` deletes the surplus ones.
 fn pair<'a>(pods: &[&'a Pod], hash: &str) -> Option<Pair<'a>> {
     let mut pair = Pair { new: None, old: None };
     for pod in pods.iter().filter(|p| p.meta.deletion_timestamp.is_none()) {
@@ -37,13 +38,13 @@ impl<'a> Sync<'a> {
         self.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("RollingUpdate")
     }
 
-    /// Whether an update may put a second daemon on a node (`maxSurge`).
+    /// Whether an update may run a second pod on a node (`maxSurge`).
     pub(super) fn surges(&self) -> bool {
         let one = scaled(&self.rolling(|r| r.max_surge.clone()), 1, true);
         self.is_rolling() && one.is_some_and(|n| n > 0)
     }
 
-    /// Replaces daemons of other revisions, as far as the strategy allows now.
+    /// Replaces pods of other revisions, as many as the strategy allows now.
     pub(super) fn update(&mut self, fits: &[(&'a Node, Fit)], per_node: &PerNode<'a>, hash: &str) {
         if !self.is_rolling() {
             return;
@@ -64,8 +65,8 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Deletes the old before the new is made: those that are not available at once, of the others as many as may be
-    /// missing.
+    /// Deletes old pods before their replacements are created: unavailable ones right away, and available ones as long
+    /// as no more than `most` nodes are unavailable.
     fn replace(&mut self, nodes: &[(&'a str, Option<Pair<'a>>)], most: usize, hash: &str) {
         let (mut unavailable, mut delete, mut candidates) = (0, Vec::new(), Vec::new());
         for (_, pair) in nodes {
@@ -83,7 +84,8 @@ impl<'a> Sync<'a> {
         self.sync_nodes(&delete, &[], hash);
     }
 
-    /// Makes the new beside the old, on as many nodes as may have two; the old goes once the new is available.
+    /// Creates new pods beside the old ones, on at most `most` nodes. An old pod is deleted once the new one is
+    /// available or the old one is not ready.
     fn surge(&mut self, nodes: &[(&'a str, Option<Pair<'a>>)], most: usize, hash: &str) {
         let (mut surging, mut delete, mut create, mut candidates) = (0, Vec::new(), Vec::new(), Vec::new());
         for (node, pair) in nodes {
