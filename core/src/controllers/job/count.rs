@@ -1,4 +1,4 @@
-//! What a Job has achieved: which of its pods have ended, and which of those are counted already.
+//! The counts of a Job: which of its pods have terminated, and which of those are already included in the status.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::policy::{Verdict, judge};
 use super::{Sync, TRACKING};
 use crate::object::{Pod, PodPhase, is_pod_active, is_pod_ready};
 
-/// Most UIDs that wait in `uncountedTerminatedPods` (`MaxUncountedPods`).
+/// Maximum number of UIDs in `uncountedTerminatedPods` (`MaxUncountedPods`).
 const MAX_UNCOUNTED: usize = 500;
 
-/// The counts of a Job with what has ended since they were written.
+/// The counts in a Job's status, plus the pods that have terminated since it was written.
 #[derive(Default)]
 pub(super) struct Tally<'a> {
     pub succeeded: i32,
     pub failed: i32,
     pub succeeded_indexes: Indexes,
     pub failed_indexes: Indexes,
-    /// Pods that have failed and stand in no count yet.
+    /// Failed pods that are not included in the status yet.
     pub new_failed: Vec<&'a Pod>,
-    /// With a limit per index: the last failed pod of each index that is to be tried again. It keeps its finalizer, and
-    /// with it the count of failures, until its successor is there.
+    /// With `backoffLimitPerIndex`: the last failed pod of each index that will be retried. It keeps its finalizer
+    /// until its replacement exists, because the number of failures of the index is stored in its annotations.
     pub held: BTreeMap<i32, &'a Pod>,
 }
 
@@ -33,7 +33,8 @@ impl<'a> Sync<'a> {
         self.is_indexed() && self.spec.backoff_limit_per_index.is_some()
     }
 
-    /// Takes UIDs whose pods have lost the finalizer into the counts.
+    /// Adds the UIDs whose pods no longer have the finalizer to the counts, and removes them from
+    /// `uncountedTerminatedPods`.
     fn settle(&mut self) {
         let Some(mut waiting) = self.status.uncounted_terminated_pods.take() else { return };
         let still = |uid: &String| self.pods.iter().any(|p| p.uid() == uid && is_tracked(p));
@@ -50,7 +51,7 @@ impl<'a> Sync<'a> {
         self.status.uncounted_terminated_pods = Some(waiting);
     }
 
-    /// Counts everything that has ended.
+    /// Counts all pods that have terminated.
     pub(super) fn tally(&mut self) -> Tally<'a> {
         self.settle();
         let waiting = self.status.uncounted_terminated_pods.clone().unwrap_or_default();
@@ -89,13 +90,13 @@ impl<'a> Sync<'a> {
         judge(self.spec.pod_failure_policy.as_ref(), pod, self.has_limit_per_index())
     }
 
-    /// Failures of a pod's index, this one included: those that count, and such that do not.
+    /// The number of failures of a pod's index, this pod's failure included: counted ones and ignored ones.
     pub(super) fn failures_of(&self, pod: &Pod) -> (i32, i32) {
         let (counted, ignored) = failures_before(pod);
         if self.judge(pod) == Verdict::Ignore { (counted, ignored + 1) } else { (counted + 1, ignored) }
     }
 
-    /// Finds the indexes that have failed for good, and of the others the pods that remember how often.
+    /// Finds the indexes that have failed permanently, and the pods to hold for the other failed indexes.
     fn hold(&self, tally: &mut Tally<'a>) {
         let limit = self.spec.backoff_limit_per_index.unwrap_or(i32::MAX);
         let mut last: BTreeMap<i32, &'a Pod> = BTreeMap::new();
@@ -123,7 +124,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Remembers failures and successes for the patience before replacements.
+    /// Updates the number of failures in a row, for the back-off before replacements.
     fn note_failures(&mut self, tally: &Tally<'_>, succeeded: bool) {
         let key = self.object.key();
         if succeeded && !self.has_limit_per_index() {
@@ -134,7 +135,8 @@ impl<'a> Sync<'a> {
             let index = self.has_limit_per_index().then(|| index_of(pod)).flatten();
             let place = self.failures.entry((key.clone(), index)).or_insert((0, self.now.mono));
             if held {
-                // It is new in every pass until it is replaced: how often is written on it.
+                // A held pod appears as newly failed in every pass until it is replaced, so the number comes from its
+                // annotations.
                 let often = u32::try_from(failures_before(pod).0).unwrap_or(0) + 1;
                 if place.0 != often {
                     *place = (often, self.now.mono);
@@ -145,7 +147,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Takes ended pods into the counts, and the finalizers off those that stand in them.
+    /// Adds terminated pods to `uncountedTerminatedPods`, and removes the finalizers of the pods that are included.
     pub(super) fn collect(&mut self, tally: &mut Tally<'a>, target: Option<&Target>) {
         let mut waiting = self.status.uncounted_terminated_pods.take().unwrap_or_default();
         let ends = target.is_some() || self.object.is_deleting();
@@ -158,7 +160,7 @@ impl<'a> Sync<'a> {
             let known = |list: &Option<Vec<String>>| list.iter().flatten().any(|uid| uid == pod.uid());
             let is_known = known(&waiting.succeeded) || known(&waiting.failed);
             let uid = pod.uid().to_owned();
-            // When a Job has failed, what has not ended has failed with it.
+            // When a Job fails, pods that have not terminated count as failed.
             let with_job = target.is_some_and(|t| t.is_failure()) && !succeeded;
             if succeeded && !is_known && !self.is_indexed() {
                 waiting.succeeded.get_or_insert_default().push(uid);
@@ -181,7 +183,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// `active`, `ready` and `terminating` of the status.
+    /// Sets `active`, `ready` and `terminating` of the status.
     pub(super) fn count_active(&mut self) {
         let active = self.active();
         self.status.active = Some(count(active.len())).filter(|n| *n != 0);
@@ -189,7 +191,7 @@ impl<'a> Sync<'a> {
         self.status.terminating = Some(self.terminating());
     }
 
-    /// Whether every pod that has ended stands in a count.
+    /// Whether every terminated pod is included in the counts.
     pub(super) fn is_all_counted(&self) -> bool {
         let waiting: Option<&batch_v1::UncountedTerminatedPods> = self.status.uncounted_terminated_pods.as_ref();
         let tracked = self.pods.iter().any(|p| p.meta.finalizers.iter().flatten().any(|f| f == TRACKING));

@@ -1,4 +1,4 @@
-//! How a Job begins and ends: start, suspension, and the conditions that say that it is over.
+//! The start, suspension and end of a Job, and the conditions that report them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::object::{Pod, PodPhase};
 const FAILURE_TARGET: &str = "FailureTarget";
 const SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
 
-/// That a Job is to end, and why. Its last pods go before it is said that it has.
+/// Why a Job is to end. The `Complete` or `Failed` condition follows only after its last pods have terminated.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Target {
     condition: &'static str,
@@ -39,13 +39,13 @@ fn condition<'a>(status: &'a batch_v1::JobStatus, type_: &str) -> Option<&'a bat
     status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True")
 }
 
-/// Whether a Job has ended, either way.
+/// Whether a Job is `Complete` or `Failed`.
 pub(in crate::controllers) fn is_finished(status: &batch_v1::JobStatus) -> bool {
     condition(status, "Complete").or_else(|| condition(status, "Failed")).is_some()
 }
 
 impl Sync<'_> {
-    /// Notes when the Job started, and that it is suspended or resumed.
+    /// Sets the start time, and the `Suspended` condition if the Job is suspended or resumed.
     pub(super) fn start(&mut self) {
         self.status.uncounted_terminated_pods.get_or_insert_default();
         let suspended = condition(&self.job.status, "Suspended").is_some();
@@ -66,7 +66,7 @@ impl Sync<'_> {
         }
     }
 
-    /// Why the Job is to end, if it is.
+    /// Why the Job is to end; `None` if it is not.
     pub(super) fn target(&mut self, tally: &Tally<'_>) -> Option<Target> {
         for type_ in [FAILURE_TARGET, SUCCESS_CRITERIA_MET] {
             if let Some(c) = condition(&self.job.status, type_) {
@@ -118,8 +118,7 @@ impl Sync<'_> {
         complete.then(|| Target::success("CompletionsReached", "Reached expected number of succeeded pods"))
     }
 
-    /// Whether containers that restart in place have done so as often as the limit allows
-    /// (`pastBackoffLimitOnFailure`).
+    /// Whether the containers' restarts in place have reached the back-off limit (`pastBackoffLimitOnFailure`).
     fn restarts_exceed_limit(&self) -> bool {
         if self.spec.pod.restart_policy.as_deref() != Some("OnFailure") {
             return false;
@@ -136,7 +135,7 @@ impl Sync<'_> {
         }
     }
 
-    /// Whether `activeDeadlineSeconds` have passed; comes back when they will have.
+    /// Whether `activeDeadlineSeconds` have passed. If not, requeues the key for that time.
     fn is_past_deadline(&mut self) -> bool {
         let (Some(seconds), Some(start), false) =
             (self.spec.active_deadline_seconds, &self.status.start_time, self.is_suspended())
@@ -157,7 +156,7 @@ impl Sync<'_> {
         }
     }
 
-    /// Says that the Job has ended, once all its pods have and are counted.
+    /// Sets the `Complete` or `Failed` condition once all pods have terminated and are counted.
     pub(super) fn finish(&mut self) {
         let target =
             [FAILURE_TARGET, SUCCESS_CRITERIA_MET].into_iter().find_map(|t| condition(&self.status, t).cloned());
@@ -195,7 +194,7 @@ impl Sync<'_> {
     }
 }
 
-/// The reason as an event's, which are known beforehand.
+/// The reason as a static string, as Events need it.
 fn known_reason(reason: &str) -> &'static str {
     const KNOWN: [&str; 5] =
         ["PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded", "MaxFailedIndexesExceeded", "FailedIndexes"];

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// A set of indexes: sorted intervals that do not touch, both ends within.
+/// A set of indexes, as sorted inclusive intervals that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexes(Vec<(i32, i32)>);
 
 impl Indexes {
-    /// Reads a list; indexes from `end` on are left out, as are parts that are no numbers.
+    /// Parses a list. Indexes from `end` on and parts that are not numbers are dropped.
     pub(super) fn parse(text: &str, end: i32) -> Indexes {
         let mut all = Indexes::default();
         for part in text.split(',').filter(|p| !p.is_empty()) {
@@ -41,7 +41,7 @@ impl Indexes {
         self.0.splice(start..end, [(first, last)]);
     }
 
-    /// How many there are.
+    /// The number of indexes.
     pub(super) fn total(&self) -> i32 {
         self.0.iter().map(|(first, last)| last - first + 1).sum()
     }
@@ -50,7 +50,7 @@ impl Indexes {
         self.0.is_empty()
     }
 
-    /// How many are in both.
+    /// The number of indexes that are in both sets.
     pub(super) fn common(&self, other: &Indexes) -> i32 {
         let overlap = |(a, b): &(i32, i32)| other.0.iter().map(|(c, d)| (b.min(d) - a.max(c) + 1).max(0)).sum::<i32>();
         self.0.iter().map(overlap).sum()
@@ -63,7 +63,7 @@ impl fmt::Display for Indexes {
             f.write_str(if i == 0 { "" } else { "," })?;
             match last - first {
                 0 => write!(f, "{first}")?,
-                // Two neighbours are listed, as upstream lists them.
+                // Two adjacent indexes are written as a list, as upstream does.
                 1 => write!(f, "{first},{last}")?,
                 _ => write!(f, "{first}-{last}")?,
             }

@@ -1,4 +1,5 @@
-//! How many pods a Job has: those that it needs, at most `parallelism` at once, with patience after failures.
+//! Creates and deletes the pods of a Job: as many as it needs, at most `parallelism` at a time, with a back-off after
+//! failures.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,13 +10,13 @@ use super::pods::index_of;
 use crate::controllers::Write;
 use crate::object::{Pod, PodPhase, is_pod_active, is_pod_ready};
 
-/// Most pods that one pass creates or deletes (`MaxPodCreateDeletePerSync`).
+/// Maximum number of pods that one pass creates or deletes (`MaxPodCreateDeletePerSync`).
 const MAX_PER_PASS: usize = 500;
-/// Patience before a failed pod is replaced: after the first failure, and at most.
+/// The back-off before a failed pod is replaced: after the first failure, and maximum.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 impl<'a> Sync<'a> {
-    /// Creates what is missing, deletes what is too many.
+    /// Creates missing pods and deletes surplus ones.
     pub(super) fn manage(&mut self, tally: &Tally<'a>) {
         let active = self.active();
         if self.is_suspended() {
@@ -54,7 +55,8 @@ impl<'a> Sync<'a> {
     fn wanted(&self, tally: &Tally<'_>, active: usize) -> usize {
         let parallelism = usize::try_from(self.spec.parallelism.unwrap_or(1)).unwrap_or(0);
         match self.spec.completions {
-            // A work queue: once a pod has succeeded, those that run finish and no more are started.
+            // A work queue (no `completions`): after the first success, running pods finish and no new ones are
+            // created.
             None if tally.succeeded > 0 => active.min(parallelism),
             None => parallelism,
             Some(completions) => {
@@ -65,8 +67,8 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Active pods that should go: with indexes that are not asked for or that another has, then so many others, those
-    /// first that have come least far (`activePodsForRemoval`).
+    /// Active pods that should be deleted: first those whose index is not needed or has another pod, then others until
+    /// `at_least` is reached, the least advanced ones first (`activePodsForRemoval`).
     fn surplus(&self, tally: &Tally<'_>, active: &[&'a Pod], at_least: usize) -> Vec<&'a Pod> {
         let mut going: Vec<&'a Pod> = Vec::new();
         let mut staying: Vec<&'a Pod> = Vec::new();
@@ -102,7 +104,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Whether enough time has passed since the last failure; comes back when it will have.
+    /// Whether the back-off after the last failure is over. If not, requeues the key for its end.
     fn is_patient(&mut self, index: Option<i32>) -> bool {
         let Some((often, since)) = self.failures.get(&(self.object.key(), index)) else { return true };
         let (first, most) = BACKOFF;
@@ -119,7 +121,7 @@ fn is_ended(pod: &Pod) -> bool {
     crate::object::is_pod_terminal(pod)
 }
 
-/// How far a pod has come; of pods that are equally far, the one that was made first has come further.
+/// The sort key for how far a pod has advanced; of pods that are equally far, the older one counts as further.
 fn progress(pod: &Pod) -> (bool, bool, bool, std::cmp::Reverse<Option<crate::object::Time>>) {
     let running = pod.status.summary().phase == PodPhase::Running;
     let made = std::cmp::Reverse(pod.meta.creation_timestamp.clone());

@@ -1,11 +1,13 @@
-//! The Job controller: pods that run to completion, each counted once.
+//! The Job controller: pods that run to completion, each counted exactly once.
 //!
-//! What comes in: a Job and its pods. What goes out: pods to create and delete, finalizers to take off, a status. What
-//! never happens: a pod is counted twice, or more pods are asked for than the Job still needs.
+//! What comes in: a Job and its pods. What goes out: pods to create and delete, finalizers to remove, and a status.
 //!
-//! A pod carries a finalizer until it is counted. Its UID first goes into `status.uncountedTerminatedPods`; then the
-//! finalizer is taken off; and once the view shows that, the count grows and the UID goes, in one write. Views never
-//! show less than what this leader and those before it have written, so each pod passes once.
+//! Never counts a pod twice. Never creates more pods than the Job still needs.
+//!
+//! A pod has a finalizer until it is counted, which takes three steps. First the pod's UID is written to
+//! `status.uncountedTerminatedPods`. Then the finalizer is removed. Once the view shows that, the count is increased
+//! and the UID is removed, in one write. Since views always show at least what this leader and earlier ones have
+//! written, each pod goes through these steps once.
 //!
 //! Source: upstream's `pkg/controller/job`; KEP-2307 (tracking), KEP-2214 (indexes), KEP-2232 (suspend), KEP-3939
 //! (replacement), KEP-4368 (managedBy).
@@ -31,22 +33,22 @@ use crate::object::{Job, Kind, Object, ObjectKey, Pod, PodPhase, Selector, Templ
 pub(super) use finish::is_finished;
 use pods::{index_of, is_tracked, untrack};
 
-/// Finalizer of a pod that its Job has not counted yet.
+/// The finalizer of a pod that is not counted yet.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
-/// Label of a Job's pods with the Job's name.
+/// The label of a Job's pods that contains the Job's name.
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
-/// Who manages Jobs whose `managedBy` says nothing.
+/// The value of `managedBy` for this controller, which also manages Jobs without `managedBy`.
 const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 
 /// The controller.
 #[derive(Debug, Default)]
 pub struct JobController {
-    /// Failures in a row since the last success, and when the last of them was seen: for patience before failed pods
-    /// are replaced.
+    /// The number of failures since the last success and the time of the last failure; the back-off before failed pods
+    /// are replaced depends on them.
     failures: Failures,
 }
 
-/// By Job, and by index where each has a back-off limit of its own.
+/// The key is the Job, and the index if the Job has `backoffLimitPerIndex`.
 type Failures = BTreeMap<(ObjectKey, Option<i32>), (u32, Mono)>;
 
 const WATCHES: &[Watched] = &[
@@ -69,7 +71,7 @@ impl Controller for JobController {
             return;
         }
         concerned(Kind::JOB, change, views, may_adopt, keys);
-        // Whoever lost a pod that still waits to be counted takes the finalizer off.
+        // If a pod without a controller still has the finalizer, the Job that its label names removes it.
         for pod in change.old.iter().chain(change.new.iter()).filter(|o| controller_of(o.meta()).is_none()) {
             let name = pod.labels().and_then(|l| l.get(JOB_NAME));
             let key = name.map(|name| ObjectKey::new(Kind::JOB, pod.namespace(), name));
@@ -127,7 +129,7 @@ impl Controller for JobController {
     }
 }
 
-/// What selects the pods of a Job; `None` if it is absent or would select everything.
+/// The selector of a Job's pods; `None` if it is missing or would match everything.
 fn selector_of(job: &Job) -> Option<Selector> {
     Selector::from_label_selector(job.spec.selector.as_ref()?).ok().filter(|s| !s.is_everything())
 }
@@ -136,14 +138,14 @@ fn may_adopt(job: &Object, pod: &Object) -> bool {
     job.get::<batch_v1::Job>().and_then(selector_of).is_some_and(|s| s.matches(pod.labels()))
 }
 
-/// Pods with the finalizer whose Job is gone, or that have lost it: nobody will count them.
+/// Pods with the finalizer that will never be counted: their Job is gone, or no longer controls them.
 fn abandoned<'a>(views: &'a Views, key: &ObjectKey, uid: Option<&str>) -> Vec<&'a Pod> {
     let labelled = views.view(Kind::POD).paired(Index::Label, key.namespace(), JOB_NAME, key.name());
-    // A Job with a selector by hand need not label its pods.
+    // The pods of a Job with a manual selector need not have the label.
     let all = uid.is_none().then(|| views.list::<core_v1::Pod>(key.namespace())).into_iter().flatten();
     let is_abandoned = |pod: &&Pod| match controller_of(&pod.meta) {
         Some(owner) => owner.kind == "Job" && owner.name == key.name() && Some(owner.uid.as_str()) != uid,
-        // One that may be adopted again is left to its Job.
+        // A pod that may be adopted again is left to its Job.
         None => {
             let named = pod.meta.labels.as_ref().and_then(|l| l.get(JOB_NAME)).is_some_and(|n| n == key.name());
             named && (uid.is_none() || pod.meta.deletion_timestamp.is_some())
@@ -158,11 +160,11 @@ fn abandoned<'a>(views: &'a Views, key: &ObjectKey, uid: Option<&str>) -> Vec<&'
 
 /// One reconciliation of one Job.
 struct Sync<'a> {
-    /// The Job as the view shows it, once as any object and once as what it is.
+    /// The Job as the view shows it, as a generic object and as a typed one.
     object: &'a Object,
     job: &'a Job,
     spec: &'a Templated<batch_v1::JobSpec>,
-    /// The status as it is to be.
+    /// The new status.
     status: batch_v1::JobStatus,
     pods: Vec<&'a Pod>,
     now: Now,
@@ -189,7 +191,7 @@ impl<'a> Sync<'a> {
         self.write_status();
     }
 
-    /// The status goes before everything else: what it counts must be known before a finalizer goes.
+    /// The status is the first write of the plan: a pod must be recorded in it before its finalizer is removed.
     fn write_status(&mut self) {
         if let Some(write) = Write::status(self.job, self.status.clone()) {
             self.plan.writes.insert(0, write);
@@ -208,7 +210,7 @@ impl<'a> Sync<'a> {
         self.spec.suspend == Some(true)
     }
 
-    /// Whether a pod is replaced only once it has failed, and not while it is on its way out.
+    /// Whether a pod is replaced only after it has failed, and not already while it is terminating.
     fn replaces_only_failed(&self) -> bool {
         self.spec.pod_replacement_policy.as_deref() == Some("Failed")
     }
@@ -224,7 +226,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Whether a pod of an Indexed Job has an index that the Job asks for; any pod of another Job.
+    /// Whether a pod's index is below `completions`; true for every pod of a Job that is not Indexed.
     fn is_valid(&self, pod: &Pod) -> bool {
         !self.is_indexed() || index_of(pod).is_some_and(|i| i < self.completions())
     }
@@ -233,7 +235,7 @@ impl<'a> Sync<'a> {
         self.pods.iter().copied().filter(|p| is_pod_active(p)).collect()
     }
 
-    /// Pods that are on their way out and have not ended.
+    /// The number of pods that are being deleted and have not terminated yet.
     fn terminating(&self) -> i32 {
         let ended = |p: &&Pod| crate::object::is_pod_terminal(p);
         let all = self.pods.iter().filter(|p| p.meta.deletion_timestamp.is_some() && !ended(p));

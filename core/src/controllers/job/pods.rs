@@ -1,4 +1,4 @@
-//! The pods of a Job: what each is to it, and what a new one looks like.
+//! The pods of a Job: their labels and annotations, and how a new one is built.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
-/// Whether the Job has still to take a pod into its counts.
+/// Whether a pod still has the finalizer, that is, is not counted yet.
 pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.meta.finalizers.iter().flatten().any(|f| f == TRACKING)
 }
@@ -24,18 +24,18 @@ fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.meta.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// The completion index of a pod of an Indexed Job.
+/// The completion index of a pod; `None` if it has none.
 pub(super) fn index_of(pod: &Pod) -> Option<i32> {
     annotation(pod, INDEX)?.parse().ok().filter(|i| *i >= 0)
 }
 
-/// How often its index had failed when the pod was made: failures that count, and such that do not.
+/// The failures of the pod's index before the pod was created: counted ones and ignored ones.
 pub(super) fn failures_before(pod: &Pod) -> (i32, i32) {
     let count = |key| annotation(pod, key).and_then(|n| n.parse().ok()).unwrap_or(0);
     (count(FAILURES), count(IGNORED_FAILURES))
 }
 
-/// Takes the finalizer off, so that the pod may go.
+/// Removes the finalizer, so that the pod can be deleted.
 pub(super) fn untrack(pod: &Pod) -> Write {
     let left: Vec<&String> = pod.meta.finalizers.iter().flatten().filter(|f| *f != TRACKING).collect();
     let left = if left.is_empty() { Value::Null } else { json!(left) };
@@ -49,7 +49,7 @@ pub(super) fn untrack(pod: &Pod) -> Write {
 }
 
 impl Sync<'_> {
-    /// A pod that shares the template's spec; those of an Indexed Job differ in their host name.
+    /// A new pod. Pods share the template's spec, except those of an Indexed Job, whose host names differ.
     pub(super) fn new_pod(&self, index: Option<i32>, failures: Option<(i32, i32)>) -> Object {
         let of_template = self.spec.template_meta().cloned().unwrap_or_default();
         let mut labels = of_template.labels.unwrap_or_default();
@@ -86,14 +86,14 @@ impl Sync<'_> {
     }
 }
 
-/// `job-3`, cut so that a host name of 63 letters has room for the index (`podGenerateNameWithIndex`).
+/// `job-3`: the Job's name is cut so that the host name has at most 63 characters (`podGenerateNameWithIndex`).
 fn host_name(job: &str, index: i32) -> String {
     let index = index.to_string();
     let prefix: String = job.chars().take(63 - 1 - index.len()).collect();
     format!("{prefix}-{index}")
 }
 
-/// `JOB_COMPLETION_INDEX`, from the pod's annotation, in every container that does not have it.
+/// Adds `JOB_COMPLETION_INDEX`, from the pod's annotation, to every container that does not define it.
 fn add_index_variable(spec: &mut core_v1::PodSpec) {
     const NAME: &str = "JOB_COMPLETION_INDEX";
     let field = core_v1::ObjectFieldSelector {

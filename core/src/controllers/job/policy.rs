@@ -1,22 +1,20 @@
-//! What a Job makes of a failed pod, and when it counts as a success before all is done.
-//!
-//! Source: KEP-3329 (podFailurePolicy), KEP-3850 (backoffLimitPerIndex), KEP-3998 (successPolicy).
+//! The policies of a Job: how a failed pod is treated, and when a Job succeeds before all its indexes have.
 
 use k8s_openapi::api::batch::v1::{PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, SuccessPolicy};
 
 use super::indexes::Indexes;
 use crate::object::{Pod, PodPhase};
 
-/// What is to be done about a failed pod.
+/// How a failed pod is treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It counts towards the back-off limit, as without a policy.
+    /// It counts towards the back-off limit; the default without a policy.
     Count,
     /// It does not count.
     Ignore,
-    /// Its index is not tried again.
+    /// Its index is not retried.
     FailIndex,
-    /// The Job fails, for this reason.
+    /// The Job fails; the value is the message.
     FailJob(String),
 }
 
@@ -45,7 +43,7 @@ pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod, per_index: boo
     Verdict::Count
 }
 
-/// The container whose exit code a rule asks for, in upstream's words.
+/// The container whose exit code matches a rule, in upstream's words; `None` if there is none.
 fn exited(rule: &PodFailurePolicyOnExitCodesRequirement, pod: &Pod) -> Option<String> {
     let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
     for status in statuses.filter(|s| rule.container_name.as_deref().is_none_or(|name| s.name == *name)) {
@@ -59,7 +57,7 @@ fn exited(rule: &PodFailurePolicyOnExitCodesRequirement, pod: &Pod) -> Option<St
     None
 }
 
-/// The first rule of a success policy that the succeeded indexes satisfy.
+/// The index of the first rule of a success policy that the succeeded indexes satisfy; `None` if there is none.
 pub(super) fn satisfied(policy: &SuccessPolicy, succeeded: &Indexes, completions: i32) -> Option<usize> {
     policy.rules.iter().position(|rule| {
         let wanted = rule.succeeded_indexes.as_deref().map(|text| Indexes::parse(text, completions));

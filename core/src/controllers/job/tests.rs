@@ -1,4 +1,4 @@
-//! Jobs step by step: every plan is carried out on the view, and pods end as the test says.
+//! Tests Jobs step by step: every plan is carried out on the view, and the test makes pods terminate.
 
 use std::time::Duration;
 
@@ -40,12 +40,12 @@ fn conditions(world: &World) -> Vec<String> {
     all.as_array().into_iter().flatten().map(shown).collect()
 }
 
-/// Lets time pass.
+/// Advances time.
 fn wait(world: &mut World, seconds: u64) {
     world.now = world.now + Duration::from_secs(seconds);
 }
 
-/// A pod ends with this exit code.
+/// Makes a pod terminate with this exit code.
 fn exits(world: &mut World, pod: &str, code: i32) {
     world.edit_pod(pod, |v| {
         v["status"] = json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "containerStatuses": [{"name": "c",
@@ -61,7 +61,7 @@ fn pods_run_side_by_side_until_enough_have_succeeded() {
     assert_eq!(pod["metadata"]["finalizers"], json!(["batch.kubernetes.io/job-tracking"]));
     assert_eq!(pod["metadata"]["generateName"], "pi-");
     exits(&mut world, "p1", 0);
-    // One is done, one runs and one is missing: the third is started.
+    // One pod has succeeded, one runs and one is missing: the third is created.
     assert_eq!(world.settle(), ["+p3"]);
     assert_eq!((world.status("succeeded"), world.status("active")), (json!(1), json!(2)));
     exits(&mut world, "p2", 0);
@@ -120,7 +120,7 @@ fn a_deadline_takes_running_pods_along() {
     assert_eq!(world.plan().requeue_after, Some(Duration::from_secs(60)));
     wait(&mut world, 60);
     assert_eq!(world.settle(), ["-p1", "-p2"]);
-    // Failed is said once the last pod has gone.
+    // The `Failed` condition is set only after the last pod is gone.
     assert_eq!(conditions(&world), ["FailureTarget=True:DeadlineExceeded"]);
     world.reap();
     world.settle();
@@ -153,7 +153,8 @@ fn a_pod_is_counted_once_however_often_it_is_seen() {
     let mut world = job(json!({"completions": 2}));
     world.settle();
     exits(&mut world, "p1", 0);
-    // The status is written, and the view still shows the pod with its finalizer: a pass in between counts nothing.
+    // The status is written, but the view still shows the pod with its finalizer: a pass at this point must not count
+    // it again.
     let first = world.plan().writes.remove(0);
     let crate::controllers::Write::Update(status, _) = first else { panic!("the status comes first") };
     world.put(status);
