@@ -1,4 +1,4 @@
-//! Which time of a schedule is due, and how many have been missed.
+//! Which scheduled time is due, and how many have been missed.
 //!
 //! Source: `mostRecentScheduleTime`, `nextScheduleTime`, `nextScheduleTimeDuration` of
 //! `pkg/controller/cronjob/utils.go`.
@@ -8,31 +8,31 @@ use jiff::tz::TimeZone;
 use crate::cron::Schedule;
 use crate::machine::Wall;
 
-/// More missed times than this are worth a warning.
+/// If more scheduled times than this were missed, a warning Event is recorded.
 const MANY: i64 = 100;
-/// Why a schedule whose times never come, or all at once, is refused.
+/// The message for a schedule whose times never come or coincide.
 const NEVER: &str = "time difference between two schedules is less than 1 second";
 
-/// A schedule and since when its times count.
+/// A schedule, and the time after which its scheduled times count.
 pub(super) struct Missed<'a> {
     pub(super) schedule: &'a Schedule,
     pub(super) zone: &'a TimeZone,
     pub(super) now: Wall,
-    /// In seconds: the last time that was kept, or when the CronJob was made.
+    /// The last scheduled time for which a Job was created, or the creation of the CronJob, in Unix seconds.
     pub(super) earliest: i64,
 }
 
-/// What there was between a moment and now.
+/// The scheduled times between a given time and now.
 struct Recent {
-    /// The latest time that has come.
+    /// The latest scheduled time that has passed; `None` if there is none.
     at: Option<i64>,
-    /// How many had come before it, roughly.
+    /// The approximate number of scheduled times that passed before it.
     missed: i64,
 }
 
 impl Missed<'_> {
-    /// The latest time that has come and has not been kept, and whether many before it were missed. Times longer ago
-    /// than the deadline do not count.
+    /// The latest scheduled time that has passed and has no Job yet, and whether many before it were missed. Times that
+    /// are further back than `deadline` seconds are ignored.
     pub(super) fn due(&self, deadline: Option<i64>) -> Result<(Option<i64>, bool), &'static str> {
         let latest = deadline.map(|s| self.seconds().saturating_sub(s));
         let from = latest.map_or(self.earliest, |at| at.max(self.earliest));
@@ -40,7 +40,7 @@ impl Missed<'_> {
         Ok((recent.at, recent.missed > MANY))
     }
 
-    /// The next time of the schedule, in seconds.
+    /// The next scheduled time, in Unix seconds.
     pub(super) fn next(&self) -> Option<i64> {
         let from = match self.since(self.earliest) {
             Ok(Recent { at: Some(at), .. }) => at,
@@ -50,7 +50,7 @@ impl Missed<'_> {
         self.schedule.next(from, self.zone)
     }
 
-    /// Whole seconds that have passed.
+    /// The current time in whole Unix seconds.
     fn seconds(&self) -> i64 {
         self.now.0.div_euclid(1_000_000)
     }
@@ -68,7 +68,7 @@ impl Missed<'_> {
         }
         let between = second - first;
         let missed = (now - first) / between + 1;
-        // Near enough to now that only a few steps are left, for a regular schedule.
+        // Start close enough to now that, for a regular schedule, only a few steps are left.
         let mut at = None;
         let mut time = next(first + (missed - 2) * between);
         while let Some(t) = time.filter(|t| *t <= now) {
@@ -87,7 +87,8 @@ mod tests {
     use crate::cron::Schedule;
     use crate::machine::Wall;
 
-    /// Times in minutes, and half a second after it for now: what is due, whether many were missed, what is next.
+    /// `earliest` and `now` are in minutes; half a second is added to `now`. Checks what is due, whether many times
+    /// were missed, and what is next.
     fn check(schedule: &str, earliest: i64, now: i64, deadline: Option<i64>, expect: (Option<i64>, bool, i64)) {
         let parsed = Schedule::parse(schedule).unwrap();
         let now = Wall(now * 60_000_000 + 500_000);
@@ -102,7 +103,7 @@ mod tests {
         check("*/10 * * * *", 5, 9, None, (None, false, 10));
         check("*/10 * * * *", 5, 10, None, (Some(10), false, 20));
         check("*/10 * * * *", 10, 15, None, (None, false, 20));
-        // Of several that were missed the latest.
+        // If several were missed, only the latest is due.
         check("*/10 * * * *", 0, 35, None, (Some(30), false, 40));
         check("*/10 * * * *", 0, 35, Some(60), (None, false, 40));
         check("*/10 * * * *", 0, 35, Some(400), (Some(30), false, 40));

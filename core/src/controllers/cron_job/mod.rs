@@ -1,10 +1,12 @@
-//! The CronJob controller: a Job at each time of a schedule.
+//! The CronJob controller: creates a Job at each scheduled time.
 //!
-//! What comes in: a CronJob and its Jobs. What goes out: Jobs to create and delete, a status. What never happens: two
-//! Jobs for one time (a Job's name says its minute), or, where that is forbidden, a Job beside one that has not ended.
+//! What comes in: a CronJob and its Jobs. What goes out: Jobs to create and delete, and a status.
 //!
-//! A Job that has been created is noted in the status once the view shows it; until then the runner leaves the key
-//! alone. So a Job whose creator died before it could note it is noted by the next one.
+//! Never creates two Jobs for one scheduled time (a Job's name contains the minute). Never creates a Job beside an
+//! unfinished one if `concurrencyPolicy` is `Forbid`.
+//!
+//! A new Job is recorded in the status once the view shows it; until then the runner does not reconcile the key. So if
+//! a controller dies between creating a Job and recording it, its successor records the Job.
 //!
 //! Source: upstream's `pkg/controller/cronjob` (`cronjob_controllerv2.go`, `utils.go`).
 
@@ -26,12 +28,12 @@ use crate::machine::{Now, Wall};
 use crate::object::{CronJob, Job, Kind, Obj, Object, ObjectKey, controller_of};
 use missed::Missed;
 
-/// The time of the schedule that a Job is for, as its annotation.
+/// The annotation of a Job that contains its scheduled time.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
-/// How long after a time of the schedule its Job is made: so that the clock is past it (`nextScheduleDelta`).
+/// How long after a scheduled time the Job is created, so that the clock is certainly past it (`nextScheduleDelta`).
 const DELTA: Duration = Duration::from_millis(100);
 
-/// The controller. It remembers nothing.
+/// The controller. It is stateless.
 #[derive(Debug, Default)]
 pub struct CronJobController;
 
@@ -97,7 +99,7 @@ impl Controller for CronJobController {
     }
 }
 
-/// How a Job has ended, if it has: `Complete` or `Failed`.
+/// How a Job has finished: `Complete` or `Failed`; `None` if it has not.
 fn end_of(job: &Job) -> Option<&str> {
     let ends = |c: &&batch_v1::JobCondition| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True";
     job.status.conditions.iter().flatten().find(ends).map(|c| c.type_.as_str())
@@ -113,23 +115,23 @@ fn deletion(job: &Job) -> Write {
     }
 }
 
-/// The time of the schedule that a Job was made for, in seconds, if the controller made it.
+/// The scheduled time of a Job, in Unix seconds; `None` if this controller did not create it.
 fn scheduled(job: &Job, cron_job: &CronJob) -> Option<i64> {
     let at: Timestamp = job.meta.annotations.as_ref()?.get(SCHEDULED)?.parse().ok()?;
     (job.name() == job_name(cron_job, at.as_second())).then_some(at.as_second())
 }
 
-/// The name of the Job of a time: it says the minute, so that no time has two.
+/// The name of the Job for a scheduled time. It contains the minute, so that no scheduled time has two Jobs.
 fn job_name(cron_job: &CronJob, at: i64) -> String {
     format!("{}-{}", cron_job.name(), at / 60)
 }
 
 /// One reconciliation of one CronJob.
 struct Sync<'a> {
-    /// The CronJob as the view shows it, once as any object and once as what it is.
+    /// The CronJob as the view shows it, as a generic object and as a typed one.
     object: &'a Object,
     cron_job: &'a CronJob,
-    /// The status as it is to be.
+    /// The new status.
     status: batch_v1::CronJobStatus,
     jobs: Vec<&'a Job>,
     now: Now,
@@ -142,7 +144,7 @@ impl Sync<'_> {
         self.take_in();
         self.forget_the_missing();
         let job = self.due();
-        // Before a Job is made the status says whom it replaces.
+        // The status must be written before the Job is created, because it no longer lists the Jobs that are replaced.
         self.plan.writes.extend(Write::status(self.cron_job, self.status.clone()));
         self.plan.writes.extend(job.map(Write::Create));
     }
@@ -163,7 +165,7 @@ impl Sync<'_> {
         }
     }
 
-    /// Deletes the Jobs that have ended, beyond as many as are to be kept, from the oldest on.
+    /// Deletes the oldest finished Jobs beyond the history limits.
     fn forget_the_oldest(&mut self) {
         let limits = [
             ("Failed", self.cron_job.spec.failed_jobs_history_limit),
@@ -175,7 +177,7 @@ impl Sync<'_> {
             let is_kept = |job: &&&Job| end_of(job) == Some(end) && job.meta.deletion_timestamp.is_none();
             let mut ended: Vec<&Job> = self.jobs.iter().filter(is_kept).copied().collect();
             let start = |job: &Job| job.status.start_time.as_ref().map(|t| t.0);
-            // Those that have not started come last.
+            // Jobs that have not started are sorted last.
             ended.sort_by_key(|job| (start(job).is_none(), start(job), job.name().to_owned()));
             let many = ended.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
             self.plan.writes.extend(ended[..many].iter().map(|job| deletion(job)));
@@ -184,7 +186,7 @@ impl Sync<'_> {
         gone.iter().for_each(|uid| self.deactivate(uid));
     }
 
-    /// Takes into the status what has become of each Job.
+    /// Updates the status from the state of each Job.
     fn take_in(&mut self) {
         for job in self.jobs.clone() {
             let last = self.status.last_schedule_time.as_ref().map(|t| t.0.as_second());
@@ -207,7 +209,7 @@ impl Sync<'_> {
         }
     }
 
-    /// Notes a Job that this controller has made, or one before it.
+    /// Adds a Job to the status that this controller, or a previous leader, has created.
     fn note(&mut self, job: &Job, at: i64) {
         let reference = core_v1::ObjectReference {
             api_version: Some("batch/v1".to_owned()),
@@ -242,7 +244,7 @@ impl Sync<'_> {
         }
     }
 
-    /// The Job whose time has come, if any; and when to come back.
+    /// The Job that is due, if any. Also requeues the key for the next scheduled time.
     fn due(&mut self) -> Option<Object> {
         if self.object.is_deleting() {
             return None;
@@ -289,13 +291,13 @@ impl Sync<'_> {
         self.start(at, &clock)
     }
 
-    /// Since when times of the schedule count.
+    /// The time after which scheduled times count, in Unix seconds.
     fn earliest(&self) -> i64 {
         let last = self.status.last_schedule_time.as_ref().or(self.cron_job.meta.creation_timestamp.as_ref());
         last.map_or(0, |t| t.0.as_second())
     }
 
-    /// The Job for a time, unless there is one or the others are in its way.
+    /// The Job for a scheduled time; `None` if it exists already or the concurrency policy forbids it.
     fn start(&mut self, at: i64, zone: &TimeZone) -> Option<Object> {
         let name = job_name(self.cron_job, at);
         let is_noted = self.status.active.iter().flatten().any(|r| r.name.as_deref() == Some(&name));
@@ -341,14 +343,14 @@ impl Sync<'_> {
     }
 }
 
-/// RFC 3339, in the zone of the schedule.
+/// RFC 3339, in the time zone of the schedule.
 fn timestamp(at: i64, zone: &TimeZone) -> String {
     let at = Timestamp::from_second(at).expect("a schedule keeps to the years that there are");
     let offset = zone.to_offset(at);
     if offset == Offset::UTC { at.to_string() } else { at.display_with_offset(offset).to_string() }
 }
 
-/// RFC 1123, as Go writes it: `Mon, 02 Jan 2006 15:04:05 +0000`.
+/// RFC 1123 as Go formats it: `Mon, 02 Jan 2006 15:04:05 +0000`.
 fn in_words(at: i64) -> String {
     let at = Timestamp::from_second(at).expect("a schedule keeps to the years that there are");
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()

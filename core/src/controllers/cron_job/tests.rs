@@ -1,4 +1,4 @@
-//! CronJobs step by step: every plan is carried out on the view, and Jobs end as the test says.
+//! Tests CronJobs step by step: every plan is carried out on the view, and the test makes Jobs finish.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::CronJobController;
 use crate::controllers::workload_world::{NOTHING, World, name};
 use crate::object::{Kind, Object, ObjectKey};
 
-/// A CronJob `c` of five-minute steps, made at 00:00:00; it is 00:01:40.
+/// A CronJob `c` with a five-minute schedule, created at 00:00:00; it is 00:01:40.
 fn cron_job(spec: Value) -> World {
     let mut all = json!({"schedule": "*/5 * * * *", "concurrencyPolicy": "Allow", "suspend": false,
         "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
@@ -20,12 +20,12 @@ fn cron_job(spec: Value) -> World {
     World::new(CronJobController, object, name)
 }
 
-/// Lets time pass.
+/// Advances time.
 fn wait(world: &mut World, seconds: u64) {
     world.now = world.now + Duration::from_secs(seconds);
 }
 
-/// A Job ends: `Complete` or `Failed`.
+/// Makes a Job finish as `Complete` or `Failed`.
 fn ends(world: &mut World, job: &str, how: &str) {
     let at = world.now.wall.to_time();
     world.edit(&ObjectKey::new(Kind::JOB, "d", job), |v| {
@@ -105,7 +105,7 @@ fn what_was_forbidden_starts_once_it_may() {
     let mut world = cron_job(json!({"concurrencyPolicy": "Forbid"}));
     wait(&mut world, 201);
     world.settle();
-    // The next time comes and goes.
+    // The next scheduled time passes.
     wait(&mut world, 400);
     assert_eq!(world.settle(), NOTHING);
     ends(&mut world, FIRST, "Failed");
