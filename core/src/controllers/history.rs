@@ -1,7 +1,7 @@
-//! The history of a StatefulSet's or a DaemonSet's template, kept as ControllerRevisions.
+//! The revision history of the pod template of a StatefulSet or DaemonSet, stored as ControllerRevisions.
 //!
-//! A revision's data is a strategic merge patch that restores the template. Revisions are immutable but for their
-//! number: going back to an earlier template gives its revision the highest number.
+//! The data of a revision is a strategic merge patch that restores the template. Only a revision's number ever changes:
+//! when the owner goes back to an earlier template, that template's revision gets the highest number.
 //!
 //! Source: upstream's `pkg/controller/history`.
 
@@ -19,30 +19,31 @@ use crate::api::Subresource;
 use crate::client::Views;
 use crate::object::{ControllerRevision, Labels, Object, ObjectMeta, Selector};
 
-/// Label of a StatefulSet's revision that tells the hash of its data; a DaemonSet's has [`POD_REVISION_LABEL`].
+/// The label of a StatefulSet's revision that contains the hash of its data; a DaemonSet's revisions use
+/// [`POD_REVISION_LABEL`].
 pub(super) const HASH_LABEL: &str = "controller.kubernetes.io/hash";
-/// Label of a pod that tells the revision that it was made from.
+/// The label of a pod that names the revision from which it was created.
 pub(super) const POD_REVISION_LABEL: &str = "controller-revision-hash";
 
-/// The revisions of an owner, oldest number first; of equal numbers, the one created first.
+/// The revisions of an owner, sorted by number and then by creation time.
 #[derive(Debug)]
 pub(super) struct History<'a> {
     owner: &'a Object,
     pub revisions: Vec<&'a ControllerRevision>,
 }
 
-/// What must be written before an owner's template has a revision.
+/// The revision of an owner's current template, or what is missing for it.
 #[derive(Debug)]
 pub(super) enum Recorded<'a> {
-    /// The template has this revision, the newest.
+    /// The template has this revision, and it is the newest one.
     Is(&'a ControllerRevision),
-    /// This makes it so.
+    /// This write must be carried out first: it creates the revision or renumbers it.
     After(Box<Write>),
-    /// Another object has the name; the owner's collision count must grow.
+    /// Another object has the revision's name; the owner's `collisionCount` must be increased.
     Collides,
 }
 
-/// The hash of a revision's data, as its label tells it.
+/// The hash of a revision's data, from its label; empty if there is no label.
 pub(super) fn hash<'a>(revision: &'a ControllerRevision, hash_label: &str) -> &'a str {
     revision.meta.labels.as_ref().and_then(|l| l.get(hash_label)).map_or("", String::as_str)
 }
@@ -51,14 +52,14 @@ fn data_of(revision: &ControllerRevision) -> Option<&Value> {
     revision.spec.data.as_ref().map(|data| &data.0)
 }
 
-/// The pod template that a revision restores; `None` if its data tells none.
+/// The pod template that a revision restores; `None` if its data does not contain one.
 pub(super) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = data_of(revision)?.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
     serde_json::from_value(template).ok()
 }
 
-/// The data of a revision that restores this template.
+/// The data of the revision for a template.
 fn data(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).expect("a pod template serialises");
     template["$patch"] = json!("replace");
@@ -75,18 +76,18 @@ impl<'a> History<'a> {
         History { owner, revisions }
     }
 
-    /// Adoptions of revisions that match and that nobody controls, and releases of those that match no longer.
+    /// Adopts revisions that match the selector and have no controller, and releases those that no longer match.
     pub(super) fn claims(&self, views: &Views, selector: &Selector) -> Vec<Write> {
         let orphans = views.orphans::<apps_v1::ControllerRevision>(self.owner.namespace());
         claim(self.owner, selector, self.revisions.iter().copied().chain(orphans).map(Candidate::from))
     }
 
-    /// The revision by name.
+    /// The revision with this name.
     pub(super) fn named(&self, name: &str) -> Option<&'a ControllerRevision> {
         self.revisions.iter().copied().find(|r| r.name() == name)
     }
 
-    /// The revision of a template, or what makes it the newest.
+    /// The revision of a template if it exists and is the newest; otherwise the write that creates or renumbers it.
     pub(super) fn record(
         &self,
         views: &'a Views,
@@ -125,7 +126,7 @@ impl<'a> History<'a> {
         let mut labels: BTreeMap<String, String> = labels.clone();
         labels.insert(hash_label.to_owned(), hash.clone());
         let owner = self.owner;
-        // A name is at most 253 letters long, with room for a dash and the hash (`ControllerRevisionName`).
+        // A name has at most 253 characters; this leaves room for a dash and the hash (`ControllerRevisionName`).
         let prefix: String = owner.name().chars().take(223).collect();
         let meta = ObjectMeta {
             name: Some(format!("{prefix}-{hash}")),
@@ -143,7 +144,8 @@ impl<'a> History<'a> {
         ControllerRevision::new(meta, spec, ())
     }
 
-    /// Deletions of the oldest revisions beyond the limit that nothing uses.
+    /// Deletes the oldest revisions beyond the limit. Revisions that are in use (`is_live`) are neither deleted nor
+    /// counted.
     pub(super) fn truncate(&self, limit: i32, is_live: impl Fn(&str) -> bool) -> Vec<Write> {
         let idle: Vec<&ControllerRevision> = self.revisions.iter().copied().filter(|r| !is_live(r.name())).collect();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -1,10 +1,11 @@
-//! The journal of a runner's own writes: which writes a key must see in the views before it is reconciled again
+//! The journal of a runner's own writes, by key: which writes the views must show before the key is reconciled again
 //! (read-your-writes), and which writes have an unknown outcome.
 //!
-//! - A write with a reply has a revision; the key waits until the view of that kind has reached it.
-//! - A delete that was answered with NotFound has no revision; the key waits until the view no longer shows the object.
-//! - A create with an unknown outcome leaves its generated name behind; the next create for the key uses that name
-//!   first, so that the child is never created twice.
+//! - After a write that was answered, the key waits until the view of that kind has reached the write's revision.
+//! - After a delete that was answered with NotFound, which has no revision, the key waits until the view no longer
+//!   shows the object.
+//! - After a create with an unknown outcome, the next create for the key uses the same generated name, so that the
+//!   child is never created twice.
 //! - A delete with an unknown outcome is sent again before the key is reconciled, so that no second child is chosen for
 //!   deletion.
 
@@ -30,12 +31,12 @@ struct Entry {
     gone: Vec<(ObjectKey, Rc<str>)>,
     creates: Vec<Uncertain>,
     deletes: Vec<Write>,
-    /// The time since which the key waits; `None` if it does not wait.
+    /// The time at which the key began to wait; `None` if it does not wait.
     parked: Option<Mono>,
 }
 
 impl Entry {
-    /// Removes the writes that the views show by now.
+    /// Removes the writes that the views now show.
     fn settle(&mut self, views: &Views) {
         self.revisions.retain(|(kind, rv)| views.view(*kind).revision() < *rv);
         self.gone.retain(|(key, uid)| views.view(key.kind).get(key).is_some_and(|o| o.uid() == &**uid));
@@ -51,14 +52,14 @@ impl Entry {
     }
 }
 
-/// What may be done with a key.
+/// What to do with a key.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Reconcile the key.
     Go,
-    /// Wait: the views do not show the key's own writes yet. The journal reports the key when they do.
+    /// Wait: the views do not show the key's own writes yet. The journal wakes the key when they do.
     Wait,
-    /// Send these deletes again first; their outcome is unknown.
+    /// First send these deletes again, because their outcome is unknown.
     Resolve(Vec<Write>),
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Journal {
     by_revision: BTreeMap<Kind, BTreeSet<(Revision, ObjectKey)>>,
     /// Keys that wait until an object is gone from the view.
     by_gone: BTreeMap<ObjectKey, Vec<ObjectKey>>,
-    /// When each waiting key has waited too long.
+    /// The time at which each waiting key has waited too long.
     patience: BTreeSet<(Mono, ObjectKey)>,
 }
 
@@ -80,7 +81,7 @@ impl Journal {
         !self.patience.is_empty()
     }
 
-    /// Records that a write for `key` was carried out at this revision.
+    /// Records that a write for `key` succeeded at revision `rv`.
     pub(super) fn wrote(&mut self, views: &Views, key: &ObjectKey, kind: Kind, rv: Revision) {
         if !views.has(kind) || views.view(kind).revision() >= rv {
             return;
@@ -92,14 +93,14 @@ impl Journal {
         }
     }
 
-    /// Records that a delete for `key` found that the object no longer exists.
+    /// Records that a delete for `key` was answered with NotFound.
     pub(super) fn found_gone(&mut self, views: &Views, key: &ObjectKey, child: &ObjectKey, uid: &Rc<str>) {
         if views.has(child.kind) && views.view(child.kind).get(child).is_some_and(|o| o.uid() == &**uid) {
             self.entries.entry(key.clone()).or_default().gone.push((child.clone(), Rc::clone(uid)));
         }
     }
 
-    /// Records that a create for `key` with a generated name may have been carried out.
+    /// Records that a create for `key` with a generated name has an unknown outcome.
     pub(super) fn uncertain_create(&mut self, key: &ObjectKey, generate_name: &str, child: ObjectKey) {
         let creates = &mut self.entries.entry(key.clone()).or_default().creates;
         if creates.iter().all(|u| u.child != child) {
@@ -107,12 +108,13 @@ impl Journal {
         }
     }
 
-    /// Records that a delete for `key` may have been carried out.
+    /// Records that a delete for `key` has an unknown outcome.
     pub(super) fn uncertain_delete(&mut self, key: &ObjectKey, write: Write) {
         self.entries.entry(key.clone()).or_default().deletes.push(write);
     }
 
-    /// Takes a name that an earlier create with the same prefix may have used; `None` if there is none.
+    /// Takes the generated name of an earlier create with the same prefix and an unknown outcome; `None` if there is
+    /// none.
     pub(super) fn reuse(&mut self, key: &ObjectKey, kind: Kind, ns: &str, generate_name: &str) -> Option<ObjectKey> {
         let creates = &mut self.entries.get_mut(key)?.creates;
         let fits =
@@ -121,7 +123,7 @@ impl Journal {
         Some(creates.remove(at).child)
     }
 
-    /// Decides whether a key may be reconciled. A key that must wait is reported later by [`reached`](Self::reached) or
+    /// Decides whether a key may be reconciled. A key that must wait is woken later by [`reached`](Self::reached) or
     /// [`changed`](Self::changed).
     pub(super) fn judge(&mut self, now: Mono, views: &Views, key: &ObjectKey) -> Verdict {
         let Some(entry) = self.entries.get_mut(key) else { return Verdict::Go };
@@ -152,7 +154,7 @@ impl Journal {
         if deletes.is_empty() { Verdict::Go } else { Verdict::Resolve(deletes) }
     }
 
-    /// Handles that the view of a kind has reached a revision: calls `wake` for each key that waited for it.
+    /// Must be called when the view of a kind has reached a revision. Calls `wake` for each key that waited for it.
     pub(super) fn reached(&mut self, kind: Kind, rv: Revision, mut wake: impl FnMut(ObjectKey)) {
         let Some(waiting) = self.by_revision.get_mut(&kind) else { return };
         while waiting.first().is_some_and(|(wanted, _)| *wanted <= rv) {
@@ -160,19 +162,20 @@ impl Journal {
         }
     }
 
-    /// Handles that an object has changed in the view: calls `wake` for each key that waited for its deletion.
+    /// Must be called when an object has changed in the view. Calls `wake` for each key that waited for it to be gone.
     pub(super) fn changed(&mut self, child: &ObjectKey, wake: impl FnMut(ObjectKey)) {
         if !self.by_gone.is_empty() {
             self.by_gone.remove(child).into_iter().flatten().for_each(wake);
         }
     }
 
-    /// When the longest-waiting key has waited too long.
+    /// The earliest time at which a key has waited too long; `None` if no key waits.
     pub(super) fn next_at(&self) -> Option<Mono> {
         self.patience.first().map(|(at, _)| *at)
     }
 
-    /// The kinds whose views have not shown a write for too long; restarts their time-outs.
+    /// The kinds whose views have not shown a write in time; these kinds should be listed again. Restarts the
+    /// time-outs.
     pub(super) fn overdue(&mut self, now: Mono) -> BTreeSet<Kind> {
         let mut kinds = BTreeSet::new();
         while self.patience.first().is_some_and(|(at, _)| *at <= now) {

@@ -1,8 +1,8 @@
-//! The service load balancer controller: gives Services of type LoadBalancer an address from a pool.
+//! The service load balancer controller: assigns addresses from a pool to Services of type LoadBalancer.
 //!
-//! It stands where a cloud provider's service controller stands in Kubernetes. An address is free if no Service has it
-//! in its status; a Service that asks for one (`spec.loadBalancerIP`) gets it if it is free. Services of a
-//! `loadBalancerClass` belong to somebody else.
+//! It takes the place of a cloud provider's service controller. An address is free if no Service has it in its status.
+//! A Service that requests an address (`spec.loadBalancerIP`) gets it if it is free. Services with a
+//! `loadBalancerClass` are left to other controllers.
 //!
 //! Source: cloud-provider `controllers/service/controller.go`.
 
@@ -19,10 +19,10 @@ use crate::object::{Kind, Object, ObjectKey, Service};
 
 static WATCHED: &[Watched] = &[Watched { kind: Kind::SERVICE, indexes: &[] }];
 
-/// The addresses that may be given: a network, without its first and last address.
+/// The addresses that may be assigned: a network, without its first and last address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LoadBalancerRange {
-    /// Network and length of its prefix, at most 30.
+    /// The network and the length of its prefix, which is at most 30.
     pub cidr: ([u8; 4], u8),
 }
 
@@ -39,14 +39,14 @@ impl LoadBalancerRange {
     }
 }
 
-/// Gives addresses to Services. Keys are Services.
+/// Assigns addresses to Services. Keys are Services.
 #[derive(Debug)]
 pub struct LoadBalancerController {
     range: LoadBalancerRange,
-    /// Services by the address in their status. Two may have one address after a fail-over between managers whose views
-    /// differed: the first in order keeps it.
+    /// The Services by the address in their status. Two Services may have the same address after a fail-over between
+    /// managers whose views differed; the first one by key keeps it.
     owners: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
-    /// What was given and is not in the view yet.
+    /// Addresses that were assigned and do not appear in the view yet.
     given: BTreeMap<ObjectKey, Ipv4Addr>,
 }
 
@@ -67,12 +67,13 @@ fn wants_address(service: &Service) -> bool {
 }
 
 impl LoadBalancerController {
-    /// With the addresses of this network to give.
+    /// Creates a controller that assigns the addresses of `range`.
     pub fn new(range: LoadBalancerRange) -> LoadBalancerController {
         LoadBalancerController { range, owners: BTreeMap::new(), given: BTreeMap::new() }
     }
 
-    /// The Service that may keep an address: its first owner, or the one that was just given it.
+    /// The Service that may keep an address: the first one with it in its status, otherwise the one to which it was
+    /// just assigned.
     fn keeper(&self, address: Ipv4Addr) -> Option<&ObjectKey> {
         let owner = self.owners.get(&address).and_then(BTreeSet::first);
         owner.or_else(|| self.given.iter().find(|(_, given)| **given == address).map(|(key, _)| key))
@@ -188,7 +189,7 @@ mod tests {
         object(value)
     }
 
-    /// Reconciles every Service once, by name; their addresses afterwards.
+    /// Reconciles every Service once, in order, and checks their addresses.
     fn check(services: Vec<Object>, want: &[(&str, Option<&str>)]) {
         let mut controller = LoadBalancerController::new(LoadBalancerRange { cidr: ([10, 0, 0, 0], 30) });
         let keys: Vec<ObjectKey> = services.iter().map(Object::key).collect();

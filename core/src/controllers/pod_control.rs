@@ -1,4 +1,4 @@
-//! The Events of controllers that make and delete pods.
+//! The Events that controllers record when they create or delete pods.
 //!
 //! Source: upstream's `RealPodControl` (`pkg/controller/controller_utils.go`).
 
@@ -21,7 +21,8 @@ fn act(write: &Write) -> Option<Act<'_>> {
     }
 }
 
-/// Reason and message of the Event for a write that succeeded; `object` is the server's reply.
+/// Reason and message of the Event for a write that succeeded; `object` is the object in the server's reply. `None` if
+/// the write neither creates nor deletes a pod.
 pub(super) fn succeeded(write: &Write, object: Option<&Object>) -> Option<(&'static str, String)> {
     Some(match act(write)? {
         Act::Create => ("SuccessfulCreate", format!("Created pod: {}", object?.name())),
@@ -29,7 +30,7 @@ pub(super) fn succeeded(write: &Write, object: Option<&Object>) -> Option<(&'sta
     })
 }
 
-/// Reason and message of the Event for a write that failed.
+/// Reason and message of the Event for a write that failed. `None` if the write neither creates nor deletes a pod.
 pub(super) fn failed(write: &Write, error: &Status) -> Option<(&'static str, String)> {
     Some(match act(write)? {
         Act::Create => ("FailedCreate", format!("Error creating: {error}")),

@@ -1,11 +1,12 @@
-//! The resource quota controller: what each ResourceQuota's status says is used.
+//! The resource quota controller: keeps `status.used` of each ResourceQuota up to date.
 //!
-//! What comes in: quotas, and the objects that they count. What goes out: statuses. What never happens: a quota says
-//! that less is used than there is, however late a view is: what was charged at admission counts until a view shows
-//! that it has gone.
+//! What comes in: quotas, and the objects that they count. What goes out: statuses.
 //!
-//! Admission charges in the transaction that creates an object, so a view that has come as far as the last charge shows
-//! everything that was charged. Only by such a view is anything credited.
+//! Never writes a `used` that is below the actual usage, however far a view lags: what admission has charged counts
+//! until a view shows that the object is gone.
+//!
+//! Admission charges a quota in the transaction that creates the object. So a view that has reached the revision of the
+//! last charge shows every object that was charged; only from such a view may `used` be lowered.
 //!
 //! Source: upstream's `pkg/controller/resourcequota`.
 
@@ -21,13 +22,13 @@ use crate::machine::Now;
 use crate::object::{Dynamic, Kind, Object, ObjectKey, Revision};
 use crate::quota::{self, Counts, Quota};
 
-/// How long to wait for a view to come as far as the last charge.
+/// How long to wait before checking again whether a view has reached the last charge.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The controller.
 #[derive(Debug, Default)]
 pub struct ResourceQuotaController {
-    /// By quota: the revision that it last wrote, and the one of the last charge then.
+    /// For each quota, the revision of this controller's last write and the revision of the last charge before it.
     own: BTreeMap<ObjectKey, (Revision, Revision)>,
 }
 
@@ -35,8 +36,8 @@ macro_rules! watched {
     ($($kind:ident)*) => { &[$(Watched { kind: Kind::$kind, indexes: &[] }),*] };
 }
 
-/// What is counted, beside the quotas themselves: every built-in kind of a namespace but those that machines write
-/// without end (Events, Leases, endpoints).
+/// The kinds that are watched: quotas, and all built-in namespaced kinds except those that change all the time (Events,
+/// Leases, endpoints).
 const WATCHES: &[Watched] = watched! {
     RESOURCE_QUOTA POD SERVICE PERSISTENT_VOLUME_CLAIM CONFIG_MAP SECRET REPLICATION_CONTROLLER REPLICA_SET DEPLOYMENT
     STATEFUL_SET DAEMON_SET JOB CRON_JOB HORIZONTAL_POD_AUTOSCALER INGRESS NETWORK_POLICY SERVICE_ACCOUNT
@@ -121,7 +122,7 @@ impl Controller for ResourceQuotaController {
         _write: &Write,
         object: Option<&Object>,
     ) -> Option<super::EventNote> {
-        // What this controller writes charges nothing.
+        // A status write by this controller is not a charge, so the revision of the last charge stays.
         if let (Some(own), Some(object)) = (self.own.get_mut(key), object) {
             own.0 = object.rv();
         }
@@ -133,7 +134,7 @@ fn has_status(quota: &Dynamic) -> bool {
     quota.status.as_deref().is_some_and(|s| s.get("used").is_some())
 }
 
-/// Whether a change may change what is used: most changes of pods are reports of their status.
+/// Whether a change may affect the usage. Most changes of pods only report their status and do not.
 fn may_matter(change: &Change) -> bool {
     let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new) else { return true };
     old.status.summary().phase != new.status.summary().phase
@@ -169,7 +170,8 @@ mod tests {
         )
     }
 
-    /// What is written as used, if anything is, where the view of pods has come to a revision.
+    /// Reconciles a quota while the view of pods is at revision `seen`. Returns the written `used`; `None` if nothing
+    /// is written.
     fn used(objects: Vec<Object>, quota: Value, seen: u64) -> Option<Value> {
         let mut controller = ResourceQuotaController::default();
         let kinds: Vec<Kind> = controller.watches().iter().map(|w| w.kind).collect();

@@ -1,15 +1,16 @@
-//! The generic controller runner: the work queue, the writes, and the check that views show earlier writes.
+//! The generic controller runner: the work queue, the writes, and the check that the views show the key's own writes.
 //!
-//! What comes in: changes of the informers that it shares with other runners, and replies to its own requests, each
-//! with the mandate that its owner holds at that moment. What goes out: requests.
+//! What comes in: changes of the informers, which it shares with other runners, and replies to its own requests; each
+//! call carries the mandate that the owner holds at that moment. What goes out: requests.
 //!
-//! Never writes without a mandate. Never reconciles a key from a view that does not show the key's own earlier writes
-//! or that is older than the current leadership term. Never runs two workers on one key. Never uses a second name for a
-//! child whose first create may have succeeded.
+//! Never writes without a mandate. Never reconciles a key from a view that does not show the key's own earlier writes,
+//! or that is older than the current leadership term. Never works on one key twice at the same time. After a create
+//! with an unknown outcome, never tries another generated name for that child until the first name is resolved.
 //!
 //! Call order: `news` for each change of a kind that it `watches`, and for changes of every kind while it `waits`,
-//! after the views have applied the change; `handle` for each message of one of its parts, and for `Disconnected`;
-//! `handle_timeout` at `poll_timeout`. All of them take the current mandate. `reset` after leadership was lost.
+//! always after the views have applied the change; `handle` for each message of one of its parts, and for
+//! `Disconnected`; `handle_timeout` when `poll_timeout` is due; `reset` after leadership was lost. All but `reset` take
+//! the current mandate.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,13 +28,13 @@ use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
 
-/// Length of a generated name's suffix (apiserver `names.randomLength`).
+/// Length of the random suffix of a generated name (apiserver `names.randomLength`).
 const SUFFIX_LETTERS: usize = 5;
-/// Longest base of a generated name, so that the whole name has at most 63 characters (apiserver
+/// Maximum length of a generated name's base, so that the whole name has at most 63 characters (apiserver
 /// `maxGeneratedNameLength`).
 const MAX_BASE_LETTERS: usize = 63 - SUFFIX_LETTERS;
 
-/// Permission to write. A runner without one only reads.
+/// Permission to write. Without a mandate, a runner only reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mandate {
     /// Fence for every write; `None` where there is no leader election.
@@ -47,16 +48,16 @@ impl Mandate {
     }
 }
 
-/// What a runner is given whenever it is called.
+/// The context of every call of a runner.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    /// The time.
+    /// The current time.
     pub now: Now,
     /// The informers that it shares with other runners.
     pub informers: &'a mut Informers,
-    /// Leave to write at this moment.
+    /// Permission to write, if the owner holds it now.
     pub mandate: Option<&'a Mandate>,
-    /// Where its requests go.
+    /// Receives the runner's requests.
     pub out: &'a mut Vec<ToServer>,
 }
 
@@ -78,21 +79,21 @@ struct Sent {
     until: Mono,
 }
 
-/// A plan that is being carried out.
+/// A plan that is being carried out, for one key.
 #[derive(Debug)]
 struct Execution {
     writes: Vec<Write>,
     /// Index of the first write that has not been sent.
     next: usize,
     outstanding: usize,
-    /// How many creates the next batch of a slow start has.
+    /// Number of creates in the next batch (slow start: batches double in size).
     batch: usize,
     failed: bool,
-    /// Minimum delay that the server asked for.
+    /// The longest delay that the server has asked for (`Retry-After`).
     retry_after: Duration,
     events: Vec<EventNote>,
     requeue_after: Option<Duration>,
-    /// This execution repeats earlier deletes; the key is reconciled afterwards.
+    /// Whether this execution repeats earlier deletes with an unknown outcome. If so, the key is reconciled afterwards.
     resolving: bool,
 }
 
@@ -112,7 +113,7 @@ pub struct Runner {
     journal: Journal,
     /// The leadership term that the state above belongs to.
     term: Option<Revision>,
-    /// Set while some views are older than the start of the term; those kinds are relisted at this time.
+    /// Set while some views are older than the start of the term: the time at which those kinds are listed again.
     catch_up: Option<Mono>,
     deposed: bool,
     keys: Vec<ObjectKey>,
@@ -171,7 +172,7 @@ impl Runner {
         self.watched.get(usize::from(kind.0)) == Some(&true)
     }
 
-    /// What its controller has found it must also watch, beside what it already watches.
+    /// The additional kinds that the controller now wants to watch.
     pub fn watches_also(&mut self, views: &Views) -> Vec<Watched> {
         let also = if self.watches(Kind::CUSTOM_RESOURCE_DEFINITION) {
             self.controller.watches_also(views)
@@ -182,12 +183,12 @@ impl Runner {
         also
     }
 
-    /// Its controller, to look at.
+    /// The controller.
     pub(super) fn controller(&self) -> &dyn Controller {
         &*self.controller
     }
 
-    /// Whether any key waits to see one of its own writes, of whatever kind.
+    /// Whether any key waits for a view to show one of the key's own writes.
     pub fn waits(&self) -> bool {
         self.journal.is_waiting()
     }
@@ -197,7 +198,7 @@ impl Runner {
         self.queue.is_empty() && self.running.is_empty() && self.journal.next_at().is_none()
     }
 
-    /// Whether the server has rejected a write's fence since the last call of this function.
+    /// Whether the server has rejected the fence of a write since this function was last called.
     pub fn take_deposed(&mut self) -> bool {
         std::mem::take(&mut self.deposed)
     }
@@ -221,8 +222,8 @@ impl Runner {
         self.pump(turn);
     }
 
-    /// Handles changes in the view of a kind: queues the affected keys and processes them. Returns whether there was
-    /// anything to process; if not, no deadline has moved.
+    /// Handles changes in the view of a kind: queues the affected keys and works on them. Returns false if there was
+    /// nothing to do; then no deadline has changed.
     #[inline]
     pub fn news(&mut self, turn: &mut Turn<'_>, kind: Kind, changes: &[Change]) -> bool {
         self.check_term(turn);
@@ -248,7 +249,7 @@ impl Runner {
         stirred
     }
 
-    /// Does what is due at `now`.
+    /// Handles everything that is due at `now`.
     pub fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
         self.check_term(turn);
         let now = turn.now;
@@ -264,7 +265,7 @@ impl Runner {
             turn.informers.relist(now, kind, None, turn.out);
         }
         self.queue.advance(now.mono);
-        // Either the initial lists are not complete or there is no mandate, so there is nothing to relist yet.
+        // If the initial lists are incomplete or there is no mandate, it is too early to list again.
         let has_begun = turn.mandate.is_some() && self.is_synced(turn.informers.views());
         if self.catch_up.is_some_and(|at| at <= now.mono) && !has_begun {
             self.catch_up = Some(now.mono + limits::CATCH_UP_PATIENCE);
@@ -285,8 +286,8 @@ impl Runner {
         own.into_iter().fold(None, Deadline::earlier)
     }
 
-    /// Drops all state of a leader and starts over with a new controller, as a new process would. The informers keep
-    /// their views.
+    /// Drops all state of the last leadership term and continues with a new controller, as a restarted process would.
+    /// The informers keep their views.
     pub fn reset(&mut self, controller: Box<dyn Controller>, views: &Views) {
         assert_eq!(self.controller.name(), controller.name(), "a controller is replaced by its like");
         self.controller = controller;
@@ -306,7 +307,7 @@ impl Runner {
         keys.into_iter().for_each(|key| self.queue.add(key));
     }
 
-    /// Asserts that the state belongs to the mandate's term, or starts the term.
+    /// Starts the mandate's term if none has started; otherwise asserts that the state belongs to that term.
     fn check_term(&mut self, turn: &Turn<'_>) {
         let Some(mandate) = turn.mandate else { return };
         match self.term {
@@ -326,7 +327,7 @@ impl Runner {
         self.watched(views).all(View::is_synced)
     }
 
-    /// Processes queued keys, as many at a time as there are workers.
+    /// Works on queued keys, at most `CONTROLLER_WORKERS` at a time.
     fn pump(&mut self, turn: &mut Turn<'_>) {
         let Some(mandate) = turn.mandate else { return };
         if self.queue.is_empty() && self.catch_up.is_none() {
@@ -341,8 +342,8 @@ impl Runner {
         }
     }
 
-    /// Whether the views show everything that was written before this term. Writes of an earlier leader are fenced off
-    /// from the start of the term, so a view at the term's revision misses none of them.
+    /// Whether the views show everything that was written before this term. A view at the term's revision or later
+    /// does, because the writes of earlier leaders are fenced off from the start of the term.
     fn is_caught_up(&mut self, turn: &mut Turn<'_>, term: Revision) -> bool {
         let Some(until) = self.catch_up else { return true };
         let views = turn.informers.views();
@@ -385,7 +386,7 @@ impl Runner {
         self.proceed(turn, &key);
     }
 
-    /// Sends the next group of writes, or ends the execution.
+    /// Sends the next group of writes, or finishes the execution if there is none or a write has failed.
     fn proceed(&mut self, turn: &mut Turn<'_>, key: &ObjectKey) {
         let execution = self.running.get_mut(key).expect("whoever proceeds is running");
         if execution.outstanding > 0 {
@@ -422,7 +423,7 @@ impl Runner {
         self.requests.insert(id, sent);
     }
 
-    /// Makes the API call of a write; generates a name for a child that has none.
+    /// Builds the API call for a write. Generates a name for a child without one.
     fn call(&mut self, key: &ObjectKey, write: Write) -> (Call, Stage) {
         let options = WriteOptions::default();
         let mut stage = Stage::Write { child: None, reused: false };
@@ -498,7 +499,7 @@ impl Runner {
             (Stage::Confirm { .. }, Ok(response)) if self.is_own_child(&key, index, response) => {
                 self.succeeded(turn, &key, index, response);
             }
-            // The name belongs to another object by coincidence; the next attempt uses another name.
+            // Another object happens to have this name; the next attempt uses a new name.
             (Stage::Confirm { .. }, Ok(_)) => self.remember(&key, index, None),
             (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
         }
@@ -579,7 +580,7 @@ impl Runner {
         }
     }
 
-    /// Ends the execution because the outcome of a write is unknown, and records that in the journal.
+    /// Marks the execution as failed because the outcome of a write is unknown, and records the write in the journal.
     fn remember(&mut self, key: &ObjectKey, index: usize, child: Option<ObjectKey>) {
         let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
         execution.failed = true;
@@ -589,7 +590,8 @@ impl Runner {
                 self.journal.uncertain_create(key, base, child);
             }
             (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
-            // Repeating this write is safe: it is refused (it carries its revision or its name) or changes nothing.
+            // Repeating these writes is safe: either the server rejects them (because of their resourceVersion or
+            // name), or they change nothing.
             (
                 Write::Create(_)
                 | Write::Update(..)
@@ -621,7 +623,7 @@ impl Runner {
     }
 }
 
-/// The writes that are sent together: a batch of creates, a run of deletes, or a single write of another type.
+/// Returns the indexes of the writes to send together: a batch of creates, a run of deletes, or a single other write.
 fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
     let start = execution.next;
     let rest = &execution.writes[start..];
@@ -843,7 +845,7 @@ mod tests {
         b.tell(FromServer::Disconnected);
         let (id, second) = b.next();
         assert_eq!(first, second);
-        // The first create had succeeded; before that counts, the runner checks that the object is its own child.
+        // The first create had succeeded. Before the runner counts it, it checks that the object is its own child.
         b.tell(FromServer::Reply(id, Err(Status::already_exists(Kind::POD.row(), &first["create ".len()..]))));
         let (id, what) = b.next();
         assert_eq!(what, first.replace("create", "get"));
