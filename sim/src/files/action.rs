@@ -1,4 +1,4 @@
-//! Steps of a timeline and expectations, read field by field.
+//! Reads the steps of a timeline, and expectations, field by field.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::tree::Node;
 use crate::fault::{self, Fault};
 use crate::scenario::{Action, Expectation, NodeSet, UserAction};
 
-/// Reads manifests that a step names or holds.
+/// Reads the manifests of a step: files that it names, or objects that it contains.
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
-/// Names of what users do, as the file has them.
+/// The names of user actions in a scenario file.
 const USER_ACTIONS: [&str; 14] = [
     "apply",
     "replace",
@@ -32,10 +32,10 @@ const USER_ACTIONS: [&str; 14] = [
     "drain",
 ];
 
-/// Those that have no fields.
+/// Actions without fields.
 const BARE: [&str; 2] = ["heal", "compact"];
 
-/// Reads a step's action. The step's other fields are the caller's.
+/// Reads a step's action. The caller reads the step's other fields.
 pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
     let given: Vec<&str> = step.keys().into_iter().filter(|k| *k != "at").collect();
     let name = match given[..] {
@@ -69,7 +69,7 @@ pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Ac
 }
 
 fn named_action(name: &str, step: &Fields<'_>, field: &Field<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
-    // Those whose value is not a map of fields.
+    // Actions whose value is not a map of fields.
     match name {
         "apply" => return manifests(field).map(|objects| UserAction::Apply(objects).into()),
         "replace" => return manifests(field).map(|objects| UserAction::Replace(objects).into()),
@@ -135,7 +135,7 @@ fn user_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) ->
     })
 }
 
-/// A field that may be absent.
+/// Reads an optional field. Returns `default` if the field is absent, `None` if it is invalid.
 pub(crate) fn optional<'a, T>(
     f: &Fields<'a>,
     key: &'static str,
@@ -232,7 +232,8 @@ pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
     Some(ObjectKey::new(kind, namespace, &name))
 }
 
-/// The one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane` and `machine` that says which nodes.
+/// Reads which nodes are meant: exactly one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane` and
+/// `machine`.
 pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
     let given = [
         f.get("all").map(|v| always(&v).map(|()| NodeSet::All)),
@@ -279,7 +280,7 @@ pub(crate) fn signed_seconds(field: &Field<'_>) -> Option<i64> {
     }
 }
 
-/// An element of `expect`.
+/// Reads an element of `expect`.
 pub fn expectation(field: &Field<'_>) -> Option<Expectation> {
     const KINDS: [&str; 5] = ["ready", "neverBelow", "rolledOut", "image", "pending"];
     let all = field.fields()?;

@@ -1,14 +1,14 @@
-//! One object's JSON to an object, as strictly as `kubectl apply --validate=strict` against an API server.
+//! Turns the JSON of one object into an object, as strictly as `kubectl apply --validate=strict` with an API server.
 
 use serde_json::Value;
 use skeg_core::Object;
 use skeg_core::object::{decode, defaults, validation};
 
-/// What is wrong with a field: its path and why.
+/// A problem with a field: its path and the message.
 pub type Wrong = (String, String);
 
-/// Reads an object, and defaults and validates a copy of it. The object that comes back is as it was written: the API
-/// server does the same to it once more.
+/// Reads an object, and checks it by defaulting and validating a copy. The returned object has no defaults, because the
+/// API server sets them when the object is applied.
 pub fn object(value: Value) -> Result<Object, Vec<Wrong>> {
     let object = decode::strict(value).map_err(|errors| errors.into_iter().map(unreadable).collect::<Vec<_>>())?;
     if object.meta().name.as_deref().is_none_or(str::is_empty) {

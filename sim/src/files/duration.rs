@@ -12,10 +12,11 @@ const UNITS: [(&str, u64); 7] = [
     ("s", 1_000_000_000),
 ];
 
-/// What a duration may look like; for error messages.
+/// The format of durations, for error messages.
 pub const FORM: &str = "a duration is written like 90s, 5m or 2h30m";
 
-/// Reads a duration as Go's `time.ParseDuration` does, with `d` for days beside; no sign. `0` needs no unit.
+/// Parses a duration as Go's `time.ParseDuration` does, with the additional unit `d` for days and without a sign. `0`
+/// needs no unit. `None` if the text is not a duration.
 pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -28,7 +29,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        // Longest unit first where one begins another: `ms` before `m`.
+        // `ms` must be tried before `m`, because one begins with the other.
         let (unit, scale) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit))?;
         nanos = nanos.checked_add(scaled(number, *scale)?)?;
         rest = &tail[unit.len()..];
@@ -36,7 +37,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
-/// A decimal number times a scale, exactly, down to a nanosecond.
+/// A decimal number times a scale, computed exactly; digits below a nanosecond are cut off.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || fraction.len() > 9 {
@@ -48,7 +49,7 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
     whole.checked_mul(scale)?.checked_add(u64::try_from(part).ok()?)
 }
 
-/// Writes a duration the same way: `2h30m`, `1m30s`, `12.5s`, `250ms`, `0s`.
+/// Formats a duration in the same way: `2h30m`, `1m30s`, `12.5s`, `250ms`, `0s`.
 pub fn format(duration: Duration) -> String {
     let total = duration.as_secs();
     if total == 0 {

@@ -1,7 +1,7 @@
-//! Exports of a live cluster: what the server had set is dropped, by the rule stated in `docs/scenarios.md`.
+//! Exports of a live cluster: drops what the server had set, by the rule in `docs/scenarios.md`.
 //!
-//! An object that carries `metadata.uid` was exported; others are taken as written. The rule works on JSON, before an
-//! object is decoded, so that what is dropped cannot be what is wrong.
+//! An object with `metadata.uid` is considered exported; others are taken as they are. The rule works on JSON before
+//! the object is decoded, so that a field that is dropped cannot cause a decoding error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use skeg_core::object::{HOSTNAME_LABEL, ZONE_LABEL};
 
 use crate::scenario::NodePool;
 
-/// Kinds that controllers and nodes write; an export's are of no use to another cluster.
+/// Kinds that controllers and nodes write; those of an export are of no use in another cluster.
 const WRITTEN_BY_MACHINES: [&str; 6] =
     ["Event", "Endpoints", "EndpointSlice", "Lease", "ControllerRevision", "ComponentStatus"];
 /// Metadata that the API server sets.
@@ -25,18 +25,19 @@ const SERVER_METADATA: [&str; 9] = [
     "deletionGracePeriodSeconds",
     "ownerReferences",
 ];
-/// Annotations that machines set.
+/// Annotations that controllers set.
 const MACHINE_ANNOTATIONS: [&str; 2] =
     ["deployment.kubernetes.io/revision", "endpoints.kubernetes.io/last-change-trigger-time"];
-/// Namespaces that every cluster has from the start.
+/// Namespaces that exist in every cluster from the start.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Which objects the whole input holds: what a controller in the input makes again need not be applied.
+/// The kind, namespace and name of every object of the input. An object whose controller is in the input is not
+/// applied, because the controller creates it again.
 #[derive(Default)]
 pub struct Owners(BTreeSet<(String, String, String)>);
 
 impl Owners {
-    /// Notes an object of the input.
+    /// Adds an object of the input.
     pub fn note(&mut self, object: &Value) {
         self.0.insert((text(object, "kind"), meta_text(object, "namespace"), meta_text(object, "name")));
     }
@@ -51,12 +52,12 @@ impl Owners {
     }
 }
 
-/// What becomes of an object of the input.
+/// What is done with an object of the input.
 #[derive(Debug, PartialEq)]
 pub enum Fate {
-    /// It is applied, in this form.
+    /// It is applied, with the changes that were made in place.
     Keep,
-    /// It is left out, for this reason.
+    /// It is left out; the value is the reason.
     Drop(&'static str),
 }
 
@@ -90,7 +91,7 @@ pub fn strip(object: &mut Value, owners: &Owners, keep_bindings: bool) -> Fate {
     Fate::Keep
 }
 
-/// Whether the API server has written this object.
+/// Whether the object comes from a live API server.
 pub fn is_exported(object: &Value) -> bool {
     !meta_text(object, "uid").is_empty()
 }
@@ -127,7 +128,7 @@ fn strip_metadata(meta: &mut Map<String, Value>) {
     for key in SERVER_METADATA {
         meta.remove(key);
     }
-    // What would lift them does not run here.
+    // The controllers that would remove the finalizers do not run here.
     meta.remove("finalizers");
     if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.retain(|key, _| !MACHINE_ANNOTATIONS.contains(&key.as_str()));
@@ -135,7 +136,7 @@ fn strip_metadata(meta: &mut Map<String, Value>) {
             meta.remove("annotations");
         }
     }
-    // A generated name is a name now.
+    // The generated name is kept as a plain name.
     if meta.get("name").is_some_and(|n| n.as_str().is_some_and(|n| !n.is_empty())) {
         meta.remove("generateName");
     }
@@ -145,9 +146,9 @@ fn strip_pod(spec: &mut Map<String, Value>, keep_bindings: bool) {
     if !keep_bindings {
         spec.remove("nodeName");
     }
-    // Set by admission from the priority class; set again here.
+    // Admission sets it again from the priority class.
     spec.remove("priority");
-    // Cannot be given at creation.
+    // Not allowed when a pod is created.
     spec.remove("ephemeralContainers");
     let is_token = |v: &Value| v["name"].as_str().is_some_and(|n| n.starts_with("kube-api-access-"));
     if let Some(volumes) = spec.get_mut("volumes").and_then(Value::as_array_mut) {
@@ -177,10 +178,10 @@ fn strip_service(spec: &mut Map<String, Value>) {
     }
 }
 
-/// A Node of the input as a node of the cluster: its labels, taints and capacity. `None` if it has no capacity.
+/// Turns a Node of the input into a node pool with its labels, taints and capacity. `None` if it has no capacity.
 pub fn node_pool(node: &Value) -> Option<NodePool> {
     let status = &node["status"];
-    // Pods may use no more than what is allocatable, and that is what the simulated node offers.
+    // Pods may use only what is allocatable, so this becomes the capacity of the simulated node.
     let resources = status["allocatable"].as_object().or_else(|| status["capacity"].as_object())?;
     let capacity: BTreeMap<String, String> =
         resources.iter().filter_map(|(k, v)| Some((k.clone(), quantity_text(v)?))).collect();
@@ -208,7 +209,7 @@ pub fn node_pool(node: &Value) -> Option<NodePool> {
     })
 }
 
-/// Puts equal nodes into one pool.
+/// Merges equal nodes into one pool.
 pub fn group_pools(pools: Vec<NodePool>) -> Vec<NodePool> {
     let mut grouped: Vec<NodePool> = Vec::new();
     for pool in pools {
@@ -235,12 +236,12 @@ fn quantity_text(v: &Value) -> Option<String> {
     }
 }
 
-/// A text field of a JSON object; empty where there is none.
+/// A text field of a JSON object; empty if it is absent.
 pub fn text(v: &Value, key: &str) -> String {
     v.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A text field of `metadata`; empty where there is none.
+/// A text field of `metadata`; empty if it is absent.
 pub fn meta_text(v: &Value, key: &str) -> String {
     v.get("metadata").map(|m| text(m, key)).unwrap_or_default()
 }

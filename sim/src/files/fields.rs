@@ -1,4 +1,5 @@
-//! Reading trees field by field: whatever is not asked for is an unknown field, and every error says where.
+//! Reads YAML trees field by field. Every field that is not asked for is reported as unknown, and every error has its
+//! position.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use super::problem::Problems;
 use super::tree::{Node, Tree, join};
 use super::yaml::Document;
 
-/// A document being read, and what is wrong with it so far.
+/// Reads a document and collects its problems.
 pub struct Reader<'a> {
     /// The document.
     pub document: &'a Document,
@@ -19,7 +20,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a document.
+    /// Creates a reader for a document.
     pub fn new(document: &'a Document, problems: &'a mut Problems) -> Reader<'a> {
         Reader { document, problems: RefCell::new(problems) }
     }
@@ -29,13 +30,13 @@ impl<'a> Reader<'a> {
         Field { reader: self, tree: &self.document.root, line: self.document.root.line, path: String::new() }
     }
 
-    /// Notes what is wrong with a field.
+    /// Reports a problem with a field.
     pub fn fail(&self, line: u32, path: &str, message: impl Into<String>) {
         self.problems.borrow_mut().push(self.document.problem_at(line, path, message));
     }
 }
 
-/// A field that is there.
+/// A field that is present.
 #[derive(Clone)]
 pub struct Field<'a> {
     reader: &'a Reader<'a>,
@@ -48,12 +49,12 @@ pub struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Notes that it is wrong.
+    /// Reports a problem with the field.
     pub fn fail(&self, message: impl Into<String>) {
         self.reader.fail(self.line, &self.path, message);
     }
 
-    /// Notes that its value is not one that is allowed.
+    /// Reports that the value is not allowed.
     pub fn invalid(&self, why: &str) {
         let shown = match &self.tree.node {
             Node::Text(s) => format!("{s:?}"),
@@ -65,7 +66,8 @@ impl<'a> Field<'a> {
         self.fail(format!("Invalid value: {shown}: {why}"));
     }
 
-    /// Text.
+    /// The value as text. Like all of these functions, returns `None` and reports a problem if the value is of another
+    /// type.
     pub fn text(&self) -> Option<&'a str> {
         let text = self.tree.text();
         if text.is_none() {
@@ -74,7 +76,7 @@ impl<'a> Field<'a> {
         text
     }
 
-    /// Text that is not empty.
+    /// The value as text that is not empty.
     pub fn name(&self) -> Option<&'a str> {
         let text = self.text()?;
         if text.is_empty() {
@@ -84,7 +86,7 @@ impl<'a> Field<'a> {
         Some(text)
     }
 
-    /// `true` or `false`.
+    /// The value as a boolean.
     pub fn boolean(&self) -> Option<bool> {
         match self.tree.node {
             Node::Bool(b) => Some(b),
@@ -95,7 +97,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A whole number within bounds.
+    /// The value as an integer from `min` to `max`.
     pub fn integer(&self, min: i64, max: i64) -> Option<i64> {
         let n = match &self.tree.node {
             Node::Number(n) => n.as_i64(),
@@ -116,12 +118,12 @@ impl<'a> Field<'a> {
         Some(n)
     }
 
-    /// How many of something.
+    /// The value as a number of things, from `min` to `max`.
     pub fn count(&self, min: i64, max: i64) -> Option<usize> {
         self.integer(min, max).map(|n| n as usize)
     }
 
-    /// A duration.
+    /// The value as a duration.
     pub fn duration(&self) -> Option<Duration> {
         let parsed = match &self.tree.node {
             Node::Text(s) => duration::parse(s),
@@ -134,7 +136,7 @@ impl<'a> Field<'a> {
         parsed
     }
 
-    /// `1ms..5ms`, or one duration for both ends.
+    /// The value as a range of durations, `1ms..5ms`; a single duration stands for both ends.
     pub fn duration_range(&self) -> Option<(Duration, Duration)> {
         let parsed = match &self.tree.node {
             Node::Text(s) => match s.split_once("..") {
@@ -157,7 +159,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A quantity; plain numbers are quantities too.
+    /// The value as a quantity; plain numbers are allowed.
     pub fn quantity(&self) -> Option<Milli> {
         let text = match &self.tree.node {
             Node::Text(s) => s.clone(),
@@ -177,7 +179,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A label selector: `app=web,tier in (a, b)`, or a map of labels.
+    /// The value as a label selector: `app=web,tier in (a, b)`, or a map of labels.
     pub fn selector(&self) -> Option<Selector> {
         match &self.tree.node {
             Node::Text(s) => Selector::parse(s).map_err(|e| self.invalid(&e.0)).ok(),
@@ -189,7 +191,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A map of text to text.
+    /// The value as a map from text to text.
     pub fn text_map(&self) -> Option<BTreeMap<String, String>> {
         let fields = self.fields()?;
         let mut map = BTreeMap::new();
@@ -199,7 +201,7 @@ impl<'a> Field<'a> {
         Some(map)
     }
 
-    /// The elements of a list.
+    /// The elements of the list.
     pub fn items(&self) -> Option<Vec<Field<'a>>> {
         let Some(items) = self.tree.items() else {
             self.invalid("must be of type list");
@@ -214,12 +216,12 @@ impl<'a> Field<'a> {
         Some(items.iter().enumerate().map(field).collect())
     }
 
-    /// A list of texts.
+    /// The value as a list of texts.
     pub fn texts(&self) -> Option<Vec<String>> {
         self.items()?.iter().map(|i| i.name().map(str::to_owned)).collect()
     }
 
-    /// The fields of a map.
+    /// The value as a map of fields.
     pub fn fields(&self) -> Option<Fields<'a>> {
         if self.tree.entries().is_none() {
             self.invalid("must be of type object: a map of fields");
@@ -229,7 +231,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a map, as they are asked for. [`finish`](Fields::finish) names those that nobody asked for.
+/// The fields of a map. It records which ones are asked for; [`finish`](Fields::finish) reports all others as unknown.
 pub struct Fields<'a> {
     /// The map itself.
     pub of: Field<'a>,
@@ -237,13 +239,13 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A field, if it is there and not null.
+    /// A field; `None` if it is absent or null.
     pub fn get(&self, key: &'static str) -> Option<Field<'a>> {
         self.known.borrow_mut().push(key);
         self.look(key)
     }
 
-    /// A field that must be there.
+    /// A required field; reports a problem if it is absent or null.
     pub fn require(&self, key: &'static str) -> Option<Field<'a>> {
         let field = self.get(key);
         if field.is_none() {
@@ -262,7 +264,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Every entry, where the keys are data.
+    /// Every entry of a map whose keys are data.
     pub fn all(&self) -> Vec<(&'a str, Field<'a>)> {
         let field = |e: &'a super::tree::Entry| {
             let path = if e.key.contains(['.', '/']) {
@@ -275,12 +277,12 @@ impl<'a> Fields<'a> {
         self.of.tree.entries().unwrap_or_default().iter().map(field).collect()
     }
 
-    /// Names of the fields that are there.
+    /// The names of the fields that are present.
     pub fn keys(&self) -> Vec<&'a str> {
         self.of.tree.entries().unwrap_or_default().iter().map(|e| e.key.as_str()).collect()
     }
 
-    /// Names every field that was not asked for.
+    /// Reports every field that was not asked for.
     pub fn finish(self) {
         let known = self.known.borrow();
         for entry in self.of.tree.entries().unwrap_or_default() {
@@ -297,7 +299,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The known name that differs least, if it differs little.
+/// The known name with the smallest edit distance; `None` if even that one differs too much.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
@@ -307,7 +309,7 @@ pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, k)| k)
 }
 
-/// Levenshtein's distance.
+/// The Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,8 +1,9 @@
-//! What the input asks for and this build does not carry out yet, so that a run says nothing about it: one table, from
-//! which a row goes when its feature comes. Each find is a warning that names object and field; `--strict` refuses it.
+//! Features that the input uses and that this build does not implement yet. Each use gives a warning that names the
+//! object and the field, because the run's results do not reflect it; with `--strict` it is an error. When a feature is
+//! implemented, its row is removed from the table.
 //!
-//! Not here is what can make no difference to a run, since nothing in a container does anything: permissions (RBAC),
-//! security contexts, the contents of volumes.
+//! Features that cannot affect a run are not listed, since containers do nothing in the simulator: permissions (RBAC),
+//! security contexts and the contents of volumes.
 
 use serde_json::{Value, json};
 
@@ -12,29 +13,29 @@ use skeg_core::{Kind, Object};
 
 use crate::scenario::{Action, Step, UserAction};
 
-/// Most finds of a row that are told one by one.
+/// The maximum number of warnings of one row; further ones are only counted.
 const TOLD: usize = 20;
 
-/// Which objects a row is about.
+/// The objects to which a row applies.
 #[derive(Clone, Copy)]
 enum Of {
     /// Every object of a kind. The path is empty.
     Kind(Kind),
     /// A field of a kind.
     Field(Kind),
-    /// A field of the pod spec of Pods and of whatever has a pod template.
+    /// A field of the pod spec, in Pods and in all kinds with a pod template.
     PodSpec,
 }
 
-/// What a value must be for the row to hold.
+/// The values to which a row applies.
 #[derive(Clone, Copy)]
 enum Is {
-    /// Given, and not empty.
+    /// Any value except null, an empty string and an empty list.
     Given,
     This(&'static str),
 }
 
-/// A feature that is not there: what asks for it, and what happens instead.
+/// A feature that is not implemented: the field that uses it, and what happens instead.
 struct Gap {
     of: Of,
     /// The field; `*` stands for every item of a list.
@@ -98,7 +99,7 @@ const GAPS: &[Gap] = &[
     pod(&["volumes", "*", "vsphereVolume"], NO_VOLUME),
 ];
 
-/// The warnings for everything that a run would apply: manifests, and what its steps apply or patch.
+/// The warnings for everything that a run applies: the manifests, and the objects and patches of its steps.
 pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
     let mut input: Vec<(ObjectKey, Value)> = manifests.iter().map(|o| (o.key(), o.to_json())).collect();
     for step in timeline {
@@ -122,7 +123,7 @@ pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
     GAPS.iter().flat_map(|gap| finds(gap, &input)).collect()
 }
 
-/// What a patch sets, in the shape of the object that it patches.
+/// The values that a patch sets, in the shape of the patched object.
 fn patched(patch: &Patch) -> Vec<Value> {
     match patch {
         Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => vec![body.clone()],
@@ -179,7 +180,7 @@ fn push(found: &mut Vec<String>, more: &mut usize, line: Option<String>) {
     }
 }
 
-/// Where an object of this kind has a pod spec.
+/// The path of the pod spec in objects of this kind; `None` if they have none.
 fn pod_spec_of(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
         Kind::POD => Some(&["spec"]),
@@ -194,7 +195,7 @@ fn pod_spec_of(kind: Kind) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Collects the fields that a path leads to, as people write them.
+/// Collects the fields that match a path, written as in `spec.containers[0].image`.
 fn walk(value: &Value, path: &[&str], written: String, is: Is, found: &mut Vec<String>) {
     match path {
         [] if holds(value, is) => found.push(written),
@@ -223,7 +224,7 @@ fn holds(value: &Value, is: Is) -> bool {
             Value::Null => false,
             Value::String(s) => !s.is_empty(),
             Value::Array(items) => !items.is_empty(),
-            // `ephemeral: {}` asks for one.
+            // `ephemeral: {}` uses the feature although the map is empty.
             Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
         },
     }

@@ -1,4 +1,5 @@
-//! Documents to objects: lists are opened, exports stripped, every object read strictly, absent namespaces made.
+//! Turns documents into objects: expands lists, strips exports, decodes every object strictly and adds missing
+//! namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +14,22 @@ use super::tree::{Node, Tree, join};
 use super::yaml::Document;
 use crate::scenario::NodePool;
 
-/// Objects that were read, and what was read beside them.
+/// The objects of the input, with related information.
 #[derive(Default, Debug)]
 pub struct Manifests {
-    /// In the order in which they are applied.
+    /// The objects, in the order in which they are applied.
     pub objects: Vec<Object>,
-    /// Nodes of the input, as pools.
+    /// The nodes of the input, as pools.
     pub nodes: Vec<NodePool>,
-    /// Those of the objects that an export gives as they were in a cluster.
+    /// The objects that come from an export of a live cluster.
     pub exported: BTreeSet<ObjectKey>,
-    /// How many objects of which kind were left out, and why.
+    /// How many objects were left out, by reason and kind.
     pub dropped: BTreeMap<(&'static str, String), usize>,
-    /// Where each object was given.
+    /// Where in the input each object was found.
     places: BTreeMap<ObjectKey, Problem>,
 }
 
-/// An object of the input before it is read.
+/// An object of the input before it is decoded.
 struct Raw<'d> {
     document: &'d Document,
     /// Path of the object within the document; empty, or `items[3]`.
@@ -47,7 +48,7 @@ impl Raw<'_> {
     }
 }
 
-/// Reads the objects of documents.
+/// Reads all objects of some documents.
 pub fn read(documents: &[Document], keep_bindings: bool, problems: &mut Problems) -> Manifests {
     let mut raws = Vec::new();
     for document in documents {
@@ -64,7 +65,7 @@ pub fn read(documents: &[Document], keep_bindings: bool, problems: &mut Problems
     objects(raws, keep_bindings, problems)
 }
 
-/// Reads the objects that stand within a document of another kind (a scenario).
+/// Reads objects that are contained in a document of another kind (a scenario).
 pub fn read_inline(document: &Document, tree: &Tree, path: &str, problems: &mut Problems) -> Manifests {
     let mut raws = Vec::new();
     open(document, tree, path.to_owned(), None, &mut raws, problems);
@@ -80,15 +81,15 @@ fn objects(raws: Vec<Raw>, keep_bindings: bool, problems: &mut Problems) -> Mani
     for raw in raws {
         take(raw, &owners, keep_bindings, &mut out, problems);
     }
-    // What others refer to first, as `kubectl` and Helm order them; otherwise as given.
+    // Kinds that others refer to come first, as in `kubectl` and Helm; otherwise the order of the input is kept.
     out.objects.sort_by_key(|o| rank(o.kind()));
     out
 }
 
-/// What a list may hold; the last two stood beside the items in what older tools wrote.
+/// The fields that a list may have; older tools wrote the last two beside the items.
 const LIST_FIELDS: [&str; 6] = ["apiVersion", "kind", "metadata", "items", "resourceVersion", "selfLink"];
 
-/// Opens lists, however nested.
+/// Expands lists, which may be nested.
 fn open<'d>(
     document: &'d Document,
     tree: &'d Tree,
@@ -144,7 +145,7 @@ fn open<'d>(
     raws.push(Raw { document, path, value });
 }
 
-/// The tree as JSON, but for the items of a list, which are opened one by one.
+/// The tree as JSON without the items of a list, which are expanded one by one.
 fn tree_without_items(tree: &Tree) -> Value {
     let is_list = tree.get("kind").and_then(Tree::text).is_some_and(|k| k.ends_with("List"));
     match &tree.node {
@@ -206,7 +207,8 @@ fn given_twice(key: &ObjectKey, first: &Problem) -> String {
     format!("Duplicate value: {:?}: {} {} is given at {place} already; remove one", key.name(), key.kind, key.path())
 }
 
-/// API groups of Kubernetes itself, those of old among them; every other one with a dot is of custom resources.
+/// The API groups of Kubernetes itself, including old ones. Any other group with a dot is assumed to be a custom
+/// resource's.
 const BUILT_IN_GROUPS: [&str; 23] = [
     "",
     "admissionregistration.k8s.io",
@@ -233,12 +235,12 @@ const BUILT_IN_GROUPS: [&str; 23] = [
     "storagemigration.k8s.io",
 ];
 
-/// What to write instead of a kind that is not known.
+/// Advice for an unknown kind: what to write instead.
 fn instead(api_version: &str, kind: &str) -> String {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let of_name = || Kind::all().map(Kind::row).filter(|k| k.kind == kind);
     let others: Vec<String> = of_name().map(|k| k.api_version()).collect();
-    // A group that is nearly the kind's own is a mistake in writing, and not somebody else's group.
+    // A group that is almost the right one is a typo and not a custom resource's group.
     let groups: Vec<&str> = of_name().map(|k| &*k.group).filter(|g| !g.is_empty()).collect();
     let of_kubernetes = group.ends_with(".k8s.io");
     let is_misspelt = !group.contains('.') || (of_kubernetes && super::fields::nearest(group, &groups).is_some());
@@ -256,8 +258,8 @@ fn instead(api_version: &str, kind: &str) -> String {
     }
 }
 
-/// A namespaced object without a namespace goes to `default`, as kubectl has it; one of the cluster loses the one that
-/// it names, as the API server has it (`EnsureObjectNamespaceMatchesRequestNamespace`).
+/// Sets the namespace `default` on a namespaced object without a namespace, as kubectl does. Removes the namespace of a
+/// cluster-scoped object, as the API server does (`EnsureObjectNamespaceMatchesRequestNamespace`).
 fn default_namespace(value: &mut Value, kind: Kind) {
     if !kind.row().namespaced {
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -297,14 +299,14 @@ fn take_node(raw: &Raw, out: &mut Manifests, problems: &mut Problems) {
     }
 }
 
-/// Order of application.
+/// The rank of a kind in the order of application.
 fn rank(kind: Kind) -> u8 {
     match kind {
         Kind::NAMESPACE => 0,
         Kind::CUSTOM_RESOURCE_DEFINITION | Kind::PRIORITY_CLASS | Kind::STORAGE_CLASS | Kind::RUNTIME_CLASS => 1,
         Kind::RESOURCE_QUOTA | Kind::LIMIT_RANGE | Kind::SERVICE_ACCOUNT | Kind::SECRET | Kind::CONFIG_MAP => 2,
         Kind::SERVICE | Kind::POD_DISRUPTION_BUDGET => 3,
-        // Pods (of an export with kept bindings) before the controllers that adopt them.
+        // Pods (of an export whose bindings are kept) come before the controllers that adopt them.
         Kind::POD => 4,
         Kind::REPLICA_SET => 5,
         _ => 6,
@@ -312,7 +314,7 @@ fn rank(kind: Kind) -> u8 {
 }
 
 impl Manifests {
-    /// Adds what another file gave; an object that both give is a problem.
+    /// Adds the objects of another file. An object that is in both is reported as a problem.
     pub fn merge(&mut self, other: Manifests, problems: &mut Problems) {
         for (key, place) in other.places {
             match self.places.get(&key) {
@@ -334,7 +336,7 @@ impl Manifests {
         }
     }
 
-    /// Makes the namespaces that objects name and nobody gives. Answers their names.
+    /// Adds the namespaces that objects refer to and that the input does not contain. Returns their names.
     pub fn add_namespaces(&mut self) -> Vec<String> {
         let given: BTreeSet<String> = self
             .objects
@@ -351,7 +353,7 @@ impl Manifests {
         };
         let made: Vec<Object> = absent.iter().map(make).collect();
         if !self.exported.is_empty() {
-            // They come with what is in them.
+            // If there is an export, these namespaces are treated as part of it.
             self.exported.extend(made.iter().map(Object::key));
         }
         self.objects.splice(0..0, made);

@@ -1,7 +1,7 @@
-//! Files to scenarios: manifests, exports of a live cluster, and scenario documents.
+//! Turns files into scenarios: manifests, exports of a live cluster, and scenario documents.
 //!
-//! In come file names and a [`Source`] that reads them; out comes one [`Scenario`], or every problem that was found,
-//! each with its file, document, line and field. Nothing is half-applied: one problem, and there is no scenario.
+//! What comes in: file names, and a [`Source`] that reads the files. What goes out: one [`Scenario`], or all problems
+//! that were found, each with its file, document, line and field. Never returns a scenario if there is any problem.
 //! Memory is bounded by limits on files, nesting and aliases (see [`yaml`]).
 
 pub mod action;
@@ -30,52 +30,53 @@ use manifest::Manifests;
 pub use problem::{Problem, Problems};
 use yaml::Document;
 
-/// Zones where nothing is said.
+/// Default number of zones.
 pub const DEFAULT_ZONES: usize = 3;
-/// Nodes where nothing is said.
+/// Default number of nodes.
 pub const DEFAULT_NODES: usize = 10;
-/// API servers where nothing is said.
+/// Default number of API servers.
 pub const DEFAULT_API_SERVERS: usize = 2;
-/// Replicas of the control plane unless the scenario says otherwise.
+/// Default number of replicas of the control plane.
 const DEFAULT_CONTROL_REPLICAS: usize = 2;
-/// Longest run of plain manifests where nothing is said; it ends earlier once all has converged.
+/// Default maximum duration of a run of plain manifests; the run ends earlier when everything has converged.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(3600);
-/// Time to settle where nothing is said.
+/// Default time to settle.
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(900);
 
-/// Where files come from.
+/// Where files are read from.
 pub trait Source {
-    /// The content of a file, at most [`yaml::MAX_FILE_BYTES`] and one byte of it; or why it cannot be read.
+    /// The content of a file. A file larger than [`yaml::MAX_FILE_BYTES`] is cut off one byte after that limit. The
+    /// error says why the file cannot be read.
     fn read(&self, path: &str) -> Result<Vec<u8>, String>;
-    /// If the path is a directory, the manifests in it, sorted.
+    /// If the path is a directory, the paths of the manifests in it, sorted; otherwise `None`.
     fn directory(&self, path: &str) -> Option<Vec<String>>;
 }
 
-/// What the command line says about a run; what it does not say, the scenario or a default does.
+/// The settings from the command line. Where one is `None`, the scenario's setting or the default applies.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Number of nodes.
     pub nodes: Option<usize>,
     /// Number of zones.
     pub zones: Option<usize>,
-    /// Virtual time to run; without it, a run of plain manifests ends when it has converged.
+    /// Virtual duration of the run. If it is given nowhere, a run of plain manifests ends when it has converged.
     pub duration: Option<Duration>,
     /// Virtual time to settle.
     pub settle: Option<Duration>,
-    /// Faults.
+    /// Level of drawn faults.
     pub faults: Option<FaultLevel>,
-    /// Whether pods of an export stay on their nodes.
+    /// Whether the pods of an export keep their nodes.
     pub keep_bindings: bool,
 }
 
-/// A scenario, and what its reader should know.
+/// A scenario, with messages for the user.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What to run.
+    /// The scenario to run.
     pub scenario: Scenario,
-    /// What was left out or made.
+    /// What was left out or added.
     pub notes: Vec<String>,
-    /// What will not work as the input's author expects.
+    /// Features of the input that are not implemented.
     pub warnings: Vec<String>,
 }
 
@@ -98,7 +99,7 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
         let extra = inner_problems.list.into_iter();
         extra.for_each(|p| problems.push(p));
         problems.more += inner_problems.more;
-        // The objects themselves came with `given`; here are the nodes and what was left out.
+        // `given` contains the objects themselves; `inner` adds the nodes and what was left out.
         inner.objects = std::mem::take(&mut given.objects);
         manifests.merge(inner, &mut problems);
     }
@@ -113,7 +114,7 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 
-/// Reads a file that holds image profiles alone, as `spec.images` of a scenario has them.
+/// Reads a file that contains only image profiles, in the format of a scenario's `spec.images`.
 pub fn images(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, ImageProfile>, Problems> {
     let mut problems = Problems::default();
     let documents = yaml::parse(file, bytes, &mut problems);
@@ -145,7 +146,8 @@ fn read_one(path: &str, source: &dyn Source, problems: &mut Problems) -> Vec<Doc
     }
 }
 
-/// Reads what a field of a scenario names (paths relative to the scenario's file) or holds (objects).
+/// Reads the manifests of a scenario's field: files or directories (paths are relative to the scenario's file), or
+/// inline objects.
 fn read_named(
     scenario: &Document,
     field: &fields::Field<'_>,
@@ -194,7 +196,8 @@ fn read_named(
     (problems.list.len() + problems.more == before).then_some(objects)
 }
 
-/// Puts the parts together: the command line over the scenario over the export's nodes over defaults.
+/// Combines the parts. The command line takes precedence over the scenario, the scenario over the nodes of an export,
+/// and those over the defaults.
 fn assemble(
     paths: &[String],
     mut given: scenario::Given,
@@ -232,7 +235,7 @@ fn assemble(
     let fallback = given.timeline.last().map_or(DEFAULT_DURATION, |s| s.at + DEFAULT_DURATION);
     let mut scenario = given.finish(default_cluster(), fallback, DEFAULT_SETTLE);
     if scenario.faults != FaultLevel::None && options.duration.is_none() && scenario.stop_when_converged {
-        // Faults are drawn over the whole duration, so it must be run.
+        // Faults are drawn over the whole duration, so the run must not end early.
         scenario.stop_when_converged = false;
         if fallback == DEFAULT_DURATION {
             scenario.duration = Duration::from_secs(600);
@@ -296,7 +299,7 @@ fn default_pool() -> NodePool {
     }
 }
 
-/// The cluster where nothing is said.
+/// The default cluster.
 pub fn default_cluster() -> Cluster {
     Cluster {
         pools: vec![default_pool()],

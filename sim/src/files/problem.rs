@@ -1,22 +1,22 @@
-//! What is wrong with a file: what, where, and what to do about it.
+//! Problems with input files: what is wrong, where, and how to fix it.
 
 use std::fmt;
 
-/// Problems of one input that are printed; more are only counted.
+/// The maximum number of problems that are printed for one input; further ones are only counted.
 pub const MAX_PROBLEMS: usize = 20;
 
-/// One thing wrong with one place of one file.
+/// One problem at one place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as it was named.
+    /// The file, by the name that was given.
     pub file: String,
-    /// Number of the document in it, from one; zero where the whole file is meant.
+    /// Number of the document in the file, from one; zero if the problem is about the whole file.
     pub document: usize,
-    /// Line in the file, from one; zero where there is none.
+    /// Line in the file, from one; zero if there is none.
     pub line: u64,
-    /// Path of the field: `spec.template.spec.containers[0].image`; may be empty.
+    /// Path of the field, such as `spec.template.spec.containers[0].image`; may be empty.
     pub field: String,
-    /// What is wrong, in Kubernetes' words where it has them, and what to do.
+    /// What is wrong, in Kubernetes' own words where possible, and what to do.
     pub message: String,
 }
 
@@ -36,19 +36,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with an input, in the order of its files and lines. Never empty when it is an error.
+/// All problems of an input, in the order of files and lines. When it is returned as an error, it is never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Problems {
     /// The first [`MAX_PROBLEMS`].
     pub list: Vec<Problem>,
-    /// How many more there are.
+    /// The number of further problems.
     pub more: usize,
-    /// What would not be carried out of the rest.
+    /// Features of the rest of the input that are not implemented.
     pub warnings: Vec<String>,
 }
 
 impl Problems {
-    /// Notes a problem, or counts it if there are many already.
+    /// Adds a problem, or only counts it if there are [`MAX_PROBLEMS`] already.
     pub fn push(&mut self, problem: Problem) {
         if self.list.contains(&problem) {
             return;
@@ -60,7 +60,7 @@ impl Problems {
         }
     }
 
-    /// Puts the problems of each file in the order of its lines; files stay as they are.
+    /// Sorts the problems of each file by line; the order of the files does not change.
     pub fn sort(&mut self) {
         let mut files: Vec<String> = Vec::new();
         for p in &self.list {
@@ -71,12 +71,12 @@ impl Problems {
         self.list.sort_by_key(|p| (files.iter().position(|f| *f == p.file), p.line));
     }
 
-    /// A problem of a whole file.
+    /// A problem that is about a whole file.
     pub fn file(file: &str, message: impl Into<String>) -> Problem {
         Problem { file: file.to_owned(), document: 0, line: 0, field: String::new(), message: message.into() }
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Scenario documents (`kind: Scenario`) to [`Scenario`]s; the fields are described in `docs/scenarios.md`.
+//! Reads scenario documents (`kind: Scenario`) into [`Scenario`]s; the fields are described in `docs/scenarios.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::scenario::{
 /// `apiVersion` of scenarios.
 pub const API_VERSION: &str = "skeg.dev/v1alpha1";
 
-/// Most nodes of a scenario.
+/// Maximum number of nodes in a scenario.
 const MAX_NODES: i64 = 1_000_000;
 
-/// A scenario as its file has it; where a field is not given the caller's defaults hold.
+/// A scenario as its file gives it; the caller fills in defaults for what is absent.
 #[derive(Default)]
 pub struct Given {
     /// `metadata.name`.
@@ -44,7 +44,7 @@ pub struct Given {
     pub record_events: Option<bool>,
     /// `spec.images`.
     pub images: BTreeMap<String, ImageProfile>,
-    /// `spec.timeline`, in order of time.
+    /// `spec.timeline`, sorted by time.
     pub timeline: Vec<Step>,
     /// `spec.expect`.
     pub expectations: Vec<Expectation>,
@@ -66,7 +66,8 @@ pub fn is_scenario(document: &Document) -> bool {
     text("kind") == "Scenario" && (text("apiVersion").starts_with("skeg.dev/") || text("apiVersion").is_empty())
 }
 
-/// Reads a scenario. `manifests` reads what an element of `spec.manifests` (or of an `apply`) names or holds.
+/// Reads a scenario. `manifests` reads an element of `spec.manifests` (or of an `apply` step): the file that it names,
+/// or the objects that it contains.
 pub fn read(document: &Document, manifests: &mut action::ReadManifests<'_>, problems: &mut Problems) -> Given {
     for (path, line, first) in document.root.duplicates() {
         let message = format!("duplicate field; it is given in line {} already, remove one", first);
@@ -143,7 +144,7 @@ fn positive(f: &Fields<'_>, key: &'static str) -> Option<Duration> {
     Some(duration)
 }
 
-/// `none`, `light` or `heavy`.
+/// Parses `none`, `light` or `heavy`.
 pub fn fault_level(text: &str) -> Option<FaultLevel> {
     match text {
         "none" => Some(FaultLevel::None),
@@ -207,7 +208,7 @@ fn node_pool(field: &Field<'_>) -> Option<NodePool> {
     Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone, cordoned: false })
 }
 
-/// What a node offers where nothing is said.
+/// The capacity of a node whose pool gives none.
 pub fn default_capacity() -> BTreeMap<String, String> {
     [("cpu", "16"), ("memory", "64Gi"), ("pods", "110"), ("ephemeral-storage", "100Gi")]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -225,7 +226,7 @@ fn taint(field: &Field<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Reads a document that holds only `spec.images`: from an image's name to its profile.
+/// Reads a document that contains only `spec.images`: a map from image names to profiles.
 pub fn read_images(document: &Document, problems: &mut Problems) -> BTreeMap<String, ImageProfile> {
     for (path, line, first) in document.root.duplicates() {
         let message = format!("duplicate field; it is given in line {first} already, remove one");
@@ -284,7 +285,7 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     Some(p)
 }
 
-/// Objects that exist by a step, and the containers of those with a pod template.
+/// The objects that exist at a step of the timeline, with the container names of those that have a pod template.
 #[derive(Default)]
 struct Known(BTreeMap<ObjectKey, Vec<String>>);
 
@@ -299,7 +300,7 @@ impl Known {
         self.0.insert(key, containers);
     }
 
-    /// Notes a target that no manifest gives.
+    /// Reports a problem and returns false if no manifest contains the target.
     fn check(&self, field: &Field<'_>, key: &ObjectKey) -> bool {
         if self.0.contains_key(key) {
             return true;
@@ -315,13 +316,13 @@ impl Known {
     }
 }
 
-/// Names that node sets may use.
+/// The names to which node sets and faults may refer.
 struct Places {
     zones: BTreeSet<String>,
     nodes: Option<BTreeSet<String>>,
     count: Option<usize>,
     api_servers: usize,
-    /// Of the control plane, by the names of processes.
+    /// The machines of the control plane, named after their processes.
     machines: BTreeSet<String>,
 }
 
@@ -332,7 +333,8 @@ impl Places {
         let mut zones: BTreeSet<String> = (0..zones).map(zone_name).collect();
         zones.extend(given.pools.iter().filter_map(|p| p.zone.clone()));
         let total: usize = given.pools.iter().map(|p| p.count).sum();
-        // The command line may give another number of nodes to the one pool; names are then checked by the run.
+        // `None` if the scenario gives no pools: the nodes then come from the command line, an export or the defaults,
+        // and the run checks the names.
         let nodes = (total > 0)
             .then(|| given.pools.iter().flat_map(|p| (0..p.count).map(|i| format!("{}-{i}", p.name))).collect());
         let api_servers = given.api_servers.unwrap_or(super::DEFAULT_API_SERVERS);
@@ -416,7 +418,7 @@ fn read_timeline(
     given.timeline = read.into_iter().map(|(step, _)| step).collect();
 }
 
-/// What an action refers to must exist, and be of a kind that it can be done to.
+/// Checks that the targets of a user action exist and are of kinds that support the action.
 fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, places: &Places) {
     let of_kind = |key: &ObjectKey, verb: &str, kinds: &[Kind]| {
         if !kinds.contains(&key.kind) {
@@ -465,7 +467,7 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
     }
 }
 
-/// What a fault is about must exist.
+/// Checks that the targets of a fault exist.
 fn check_fault(field: &Field<'_>, fault: &Fault, places: &Places) {
     for target in fault.targets() {
         match target {
@@ -514,7 +516,7 @@ fn check_expectation(field: &Field<'_>, expectation: &Expectation, given: &Given
 }
 
 impl Given {
-    /// With defaults for what is not given.
+    /// Builds the scenario, with the defaults for what was not given.
     pub fn finish(self, defaults: Cluster, duration: Duration, settle: Duration) -> Scenario {
         let pools = if self.pools.is_empty() { defaults.pools } else { self.pools };
         Scenario {

@@ -1,4 +1,4 @@
-//! Whole files in, scenarios or problems out.
+//! Tests with whole files: the result is a scenario or problems.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

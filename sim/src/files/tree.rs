@@ -1,4 +1,4 @@
-//! A YAML document as a tree that remembers lines: what errors point into.
+//! A YAML document as a tree with line numbers, so that errors can point into the file.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-/// A value and the line that it stands on.
+/// A value and its line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tree {
-    /// Line, from one, within the text that was parsed.
+    /// Line number, from one, within the parsed text.
     pub line: u32,
     /// The value.
     pub node: Node,
@@ -24,7 +24,7 @@ pub enum Node {
     Number(Number),
     Text(String),
     List(Vec<Tree>),
-    /// In the order of the file; a key that occurs twice is here twice.
+    /// In the order of the file; a duplicate key occurs twice.
     Map(Vec<Entry>),
 }
 
@@ -40,7 +40,7 @@ pub struct Entry {
 }
 
 impl Tree {
-    /// The value of a key, if this is a map that has it.
+    /// The value of a key; `None` if this is not a map or has no such key.
     pub fn get(&self, key: &str) -> Option<&Tree> {
         match &self.node {
             Node::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
@@ -48,7 +48,7 @@ impl Tree {
         }
     }
 
-    /// The text, if it is one.
+    /// The text; `None` if the value is not text.
     pub fn text(&self) -> Option<&str> {
         match &self.node {
             Node::Text(s) => Some(s),
@@ -56,7 +56,7 @@ impl Tree {
         }
     }
 
-    /// The entries, if this is a map.
+    /// The entries; `None` if the value is not a map.
     pub fn entries(&self) -> Option<&[Entry]> {
         match &self.node {
             Node::Map(entries) => Some(entries),
@@ -64,7 +64,7 @@ impl Tree {
         }
     }
 
-    /// The elements, if this is a list.
+    /// The elements; `None` if the value is not a list.
     pub fn items(&self) -> Option<&[Tree]> {
         match &self.node {
             Node::List(items) => Some(items),
@@ -72,7 +72,7 @@ impl Tree {
         }
     }
 
-    /// What the value is, in a word.
+    /// The type of the value, in one word.
     pub fn type_name(&self) -> &'static str {
         match &self.node {
             Node::Null => "null",
@@ -84,7 +84,7 @@ impl Tree {
         }
     }
 
-    /// As JSON. Of keys that occur twice the first is taken; see [`duplicates`](Self::duplicates).
+    /// Converts to JSON. Of duplicate keys, the first is used; see [`duplicates`](Self::duplicates).
     pub fn to_value(&self) -> Value {
         match &self.node {
             Node::Null => Value::Null,
@@ -102,7 +102,7 @@ impl Tree {
         }
     }
 
-    /// Keys that occur twice within one map: path of the key, its line, and the line of the first.
+    /// The duplicate keys within maps: path, line, and line of the first occurrence.
     pub fn duplicates(&self) -> Vec<(String, u32, u32)> {
         let mut found = Vec::new();
         self.find_duplicates("", &mut found);
@@ -133,8 +133,8 @@ impl Tree {
         }
     }
 
-    /// The line of a field, by its path as Kubernetes writes it (`spec.containers[0].image`, `metadata.labels[a.b/c]`);
-    /// of the innermost part of the path that there is where the field is not.
+    /// The line of a field, given its path in Kubernetes' notation (`spec.containers[0].image`,
+    /// `metadata.labels[a.b/c]`). If the field does not exist, the line of its innermost existing parent.
     pub fn locate(&self, path: &str) -> u32 {
         let (mut at, mut line, mut rest) = (self, self.line, path.trim_start_matches('.'));
         while !rest.is_empty() {
@@ -144,7 +144,7 @@ impl Tree {
         line
     }
 
-    /// Takes the longest key (or index) at the head of a path.
+    /// Follows the longest key (or index) that the path starts with.
     fn step<'t, 'p>(&'t self, path: &'p str) -> Option<(&'t Tree, u32, &'p str)> {
         match &self.node {
             Node::List(items) => {
@@ -168,7 +168,8 @@ impl Tree {
     }
 }
 
-/// What is left of a path after a key at its head, written plainly or in brackets.
+/// The rest of a path after a key at its start, which may be written plainly or in brackets; `None` if the path does
+/// not start with the key.
 fn key_at<'p>(path: &'p str, key: &str) -> Option<&'p str> {
     if let Some(bracketed) = path.strip_prefix('[') {
         let bracketed = bracketed.strip_prefix('"').unwrap_or(bracketed);
@@ -179,7 +180,7 @@ fn key_at<'p>(path: &'p str, key: &str) -> Option<&'p str> {
     (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
 }
 
-/// A path with one more key.
+/// Appends a key to a path.
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -249,7 +250,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// A key of a map. Numbers and booleans become text, as they do when Kubernetes turns YAML into JSON.
+/// A key of a map. Numbers and booleans become text, as when Kubernetes converts YAML to JSON.
 struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {

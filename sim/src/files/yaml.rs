@@ -1,44 +1,44 @@
-//! Text to trees: documents are told apart as Kubernetes' YAML reader does and each is parsed on its own, in bounded
-//! memory.
+//! Parses YAML text into trees, in bounded memory. A file is split into documents as in Kubernetes' YAML reader, and
+//! each document is parsed on its own.
 
 use serde_saphyr::{DuplicateKeyPolicy, Error};
 
 use super::problem::{Problem, Problems};
 use super::tree::Tree;
 
-/// Largest file.
+/// Maximum size of a file.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
-/// Deepest nesting of maps and lists.
+/// Maximum nesting of maps and lists.
 pub const MAX_DEPTH: usize = 100;
-/// Most values in one file, whether they stand there or come from an alias.
+/// Maximum number of values in one file, including those that aliases add.
 const MAX_VALUES: usize = 4_000_000;
-/// Most values that aliases may add to one document.
+/// Maximum number of values that aliases may add to one document.
 const MAX_REPLAYED: usize = 100_000;
-/// Most text that a document may hold once its aliases are expanded.
+/// Maximum length of a document's text after its aliases are expanded.
 const MAX_TEXT: usize = MAX_FILE_BYTES as usize;
-/// Stack for the parser, which recurses up to [`MAX_DEPTH`] deep with large frames.
+/// Stack size of the parser, which recurses up to [`MAX_DEPTH`] deep with large stack frames.
 const PARSER_STACK: usize = 16 << 20;
 
 /// A document of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The file, as it was named.
+    /// The file, by the name that was given.
     pub file: String,
-    /// Number of the document, from one; documents without content do not count.
+    /// Number of the document, from one; documents without content are not counted.
     pub number: usize,
-    /// Lines of the file before the text that the tree was parsed from.
+    /// The number of lines in the file before the text from which the tree was parsed.
     pub lines_before: u64,
     /// The content.
     pub root: Tree,
 }
 
 impl Document {
-    /// A problem with a field of this document.
+    /// Creates a problem with a field of this document.
     pub fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
         self.problem_at(self.root.locate(field), field, message)
     }
 
-    /// A problem at a line of the tree.
+    /// Creates a problem at a line of the tree.
     pub fn problem_at(&self, line: u32, field: &str, message: impl Into<String>) -> Problem {
         Problem {
             file: self.file.clone(),
@@ -50,9 +50,10 @@ impl Document {
     }
 }
 
-/// Parses a file of any number of YAML (or JSON) documents. Every document is parsed, whatever is wrong with others.
+/// Parses a file with any number of YAML (or JSON) documents. A problem in one document does not stop the others from
+/// being parsed.
 pub fn parse(file: &str, bytes: &[u8], problems: &mut Problems) -> Vec<Document> {
-    // A thread of its own only for the size of its stack: how deep a document may be must not depend on the caller.
+    // A separate thread, only for the size of its stack: the allowed nesting must not depend on the caller's stack.
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new().stack_size(PARSER_STACK);
         let parser = parser.spawn_scoped(scope, || parse_here(file, bytes, problems));
@@ -97,13 +98,13 @@ fn parse_here(file: &str, bytes: &[u8], problems: &mut Problems) -> Vec<Document
     documents
 }
 
-/// The message of a file that is too large.
+/// The message for a file that is too large.
 pub fn too_large_file() -> String {
     format!("the file is larger than {} MiB; split it into several files", MAX_FILE_BYTES >> 20)
 }
 
-/// Cuts a text at its `---` (and `...`) lines, which YAML allows nowhere else at the start of a line. Pieces without
-/// content are left out; a piece of nothing but directives goes with the one after it.
+/// Splits a text at its `---` and `...` lines, which YAML does not allow anywhere else at the start of a line. Pieces
+/// without content are dropped; a piece that contains only directives is joined with the next one.
 fn split(text: &str) -> Vec<(u64, &str)> {
     let mut pieces = Vec::new();
     let (mut start, mut start_line, mut content, mut directive) = (0, 0u64, false, false);
@@ -157,7 +158,7 @@ fn parse_chunk(text: &str) -> Result<Vec<Tree>, (u64, String)> {
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED, },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // Kubernetes' YAML reader is of YAML 1.1: `defaultMode: 0644` is 420.
+        // Kubernetes' YAML reader implements YAML 1.1, where `defaultMode: 0644` is 420.
         legacy_octal_numbers: true,
         reject_unsupported_tags: true,
         with_snippet: false,
@@ -167,7 +168,7 @@ fn parse_chunk(text: &str) -> Result<Vec<Tree>, (u64, String)> {
         .map_err(|e| (e.location().map_or(0, |l| l.line()), message_of(&e)))
 }
 
-/// The parser's message without its own position, with advice for the limits that are ours.
+/// The parser's message without its position, with advice if one of our own limits was exceeded.
 fn message_of(error: &Error) -> String {
     use serde_saphyr::budget::BudgetBreach;
     let aliases = "write the repeated parts out instead of using aliases";
