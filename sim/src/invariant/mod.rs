@@ -112,7 +112,7 @@ invariants! {
     ConvergedAndKept "converged-and-kept"
 }
 
-/// A commit, as checkers see it. Lease renewals and Node status updates that change nothing are not reported.
+/// A commit, as checkers see it. Commits of Leases and Node heartbeats are not shown to checkers.
 pub struct Commit<'a> {
     /// Time of the commit, in virtual seconds.
     pub at: f64,
