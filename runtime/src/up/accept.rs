@@ -1,26 +1,26 @@
-//! What a client wants to read: the `Accept` header.
+//! Content negotiation by the `Accept` header: encoding and shape of the response.
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>.
 
 use skeg_core::api::{Reason, Status};
 use skeg_core::protobuf;
 
-/// How an answer is encoded.
+/// How a response is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Encoding {
     /// `application/json`.
     #[default]
     Json,
-    /// `application/yaml`, which JSON is as well.
+    /// `application/yaml`. The body is JSON, which is valid YAML.
     Yaml,
-    /// `application/vnd.kubernetes.protobuf`; JSON where there is no protobuf (tables, custom resources).
+    /// `application/vnd.kubernetes.protobuf`. Tables and custom resources have no protobuf form and are sent as JSON.
     Protobuf,
 }
 
-/// What an answer shows of its objects.
+/// Which parts of its objects a response shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Shape {
-    /// All.
+    /// Whole objects.
     #[default]
     Whole,
     /// Rows of a `Table` of this version of `meta.k8s.io`.
@@ -29,7 +29,7 @@ pub enum Shape {
     Metadata(&'static str),
 }
 
-/// What was agreed on.
+/// The negotiated encoding and shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Accepted {
     /// The encoding.
@@ -38,7 +38,7 @@ pub struct Accepted {
     pub shape: Shape,
 }
 
-/// One of the types that a client accepts.
+/// One media type of the `Accept` header.
 struct Clause<'a> {
     media_type: String,
     params: Vec<(&'a str, &'a str)>,
@@ -67,7 +67,7 @@ fn encoding(media_type: &str) -> Option<Encoding> {
     }
 }
 
-/// Agrees on the first type that both sides know.
+/// Returns the first media type of the header that the server supports; 406 if there is none.
 pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
     let Some(header) = header.filter(|h| !h.trim().is_empty()) else { return Ok(Accepted::default()) };
     for clause in clauses(header) {
@@ -80,7 +80,7 @@ pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
         };
         let shape = match clause.get("as") {
             None => Shape::Whole,
-            // Tables have no protobuf.
+            // Tables have no protobuf form.
             Some("Table") if !version.is_empty() && encoding != Encoding::Protobuf => Shape::Table(version),
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") if !version.is_empty() => {
                 Shape::Metadata(version)
@@ -95,7 +95,8 @@ pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
     Err(Status { reason: Reason::NotAcceptable, message, details: None })
 }
 
-/// The version of aggregated discovery that is asked for, if one that there is; answered in exactly that version.
+/// The first supported version of aggregated discovery that the header accepts; the response must have exactly this
+/// version. `None`: the client gets unaggregated discovery.
 pub fn discovery(header: Option<&str>) -> Option<&'static str> {
     for clause in clauses(header?) {
         if matches!(encoding(&clause.media_type), None | Some(Encoding::Protobuf)) {

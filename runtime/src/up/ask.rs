@@ -1,4 +1,4 @@
-//! What crosses between the threads of HTTP and the thread of the machines: plain values, never an `Rc`.
+//! Messages between the HTTP threads and the machines' thread. They are plain values and never contain an `Rc`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::served::Resource;
 
-/// Most bytes of events that wait for a watcher; one that reads slower is cut off. What a watch begins with does not
-/// count.
+/// Maximum bytes of events that are queued for one watcher; a watcher whose queue exceeds it is disconnected. The
+/// watch's initial events do not count.
 const WATCH_BACKLOG: usize = 32 << 20;
 
 /// A request to the API server.
@@ -23,13 +23,13 @@ pub struct Ask {
     pub user: String,
     /// The resource that the path names.
     pub resource: Arc<Resource>,
-    /// What is asked.
+    /// The call.
     pub what: What,
-    /// Who manages the fields that are written.
+    /// The field manager of a write.
     pub manager: String,
     /// Strictness of the decoder.
     pub validation: FieldValidation,
-    /// Fields that occur twice in the body.
+    /// Fields that occur more than once in the body.
     pub duplicates: Vec<DecodeError>,
 }
 
@@ -44,7 +44,7 @@ pub struct Target {
     pub name: String,
 }
 
-/// `DeleteOptions`, as far as the API server takes them.
+/// The parts of `DeleteOptions` that the API server supports.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Deletion {
     /// `preconditions.uid`.
@@ -59,7 +59,7 @@ pub struct Deletion {
     pub dry_run: bool,
 }
 
-/// The calls of [`skeg_core::api::Call`] before anything is decoded.
+/// The calls of [`skeg_core::api::Call`], with bodies that are not decoded yet.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum What {
@@ -77,28 +77,28 @@ pub enum What {
     SetScale { target: Target, replicas: i32, rv: u64, options: WriteOptions },
 }
 
-/// How a watcher wants its events.
+/// How a watcher receives its events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchEncoding {
-    /// As they are: encoded once for everybody.
+    /// Lines of JSON with whole objects, encoded once for all watchers.
     Json,
-    /// Frames of protobuf: encoded once for everybody.
+    /// Protobuf frames with whole objects, encoded once for all watchers.
     Protobuf,
-    /// As values, out of which tables and the like are made.
+    /// JSON values, from which HTTP makes Tables or metadata-only objects.
     Values {
-        /// Whether what is made of them is written as protobuf.
+        /// Whether the result is encoded as protobuf.
         protobuf: bool,
     },
 }
 
 impl WatchEncoding {
-    /// Whether events are written as protobuf.
+    /// Whether events are encoded as protobuf.
     pub fn is_protobuf(self) -> bool {
         matches!(self, WatchEncoding::Protobuf | WatchEncoding::Values { protobuf: true })
     }
 }
 
-/// A good answer.
+/// A successful answer.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Answer {
@@ -109,7 +109,7 @@ pub enum Answer {
         continue_from: Option<String>,
         remaining: Option<u64>,
     },
-    /// Done, with nothing to show.
+    /// Success without an object to return.
     Done,
     Watch(Events),
 }
@@ -117,35 +117,35 @@ pub enum Answer {
 /// An answer with its warnings.
 #[derive(Debug)]
 pub struct Reply {
-    /// The answer.
+    /// The answer, or the failure as a `Status`.
     pub result: Result<Answer, Status>,
-    /// What is said in `Warning` headers.
+    /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
-    /// Whether an apply has created the object.
+    /// Whether a server-side apply created the object.
     pub created: bool,
 }
 
-/// To the thread of the machines.
+/// A message to the machines' thread.
 #[derive(Debug)]
 pub enum Inbound {
-    /// A request, and where its answer goes.
+    /// A request, and the channel for its reply.
     Ask(Ask, oneshot::Sender<Reply>),
-    /// The watch with this number has nobody who reads it.
+    /// The client of the watch with this number has disconnected.
     Cancel(u64),
-    /// The journal has made safe what it was given, up to this number.
+    /// The journal has everything up to this number safely on disk.
     Synced(u64),
-    /// The journal cannot be written: nothing can be acknowledged any more.
+    /// The journal cannot be written, so nothing can be acknowledged any more.
     Fail(String),
-    /// The end.
+    /// The process must stop.
     Stop,
 }
 
-/// One event of a watch, ready to be written.
+/// One event of a watch.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A line with its end, or a frame.
+    /// Encoded: a line of JSON with its newline, or a protobuf frame.
     Line(Arc<[u8]>),
-    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`, and the object.
+    /// The event type (`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`) and the object.
     Value(&'static str, Arc<Value>),
 }
 
@@ -153,20 +153,20 @@ impl Event {
     fn weight(&self) -> usize {
         match self {
             Event::Line(line) => line.len(),
-            // About what an object weighs on the wire; values are shared by all watchers.
+            // An estimate of the encoded size. All watchers share the value itself.
             Event::Value(..) => 2048,
         }
     }
 }
 
-/// Where the machines' thread puts the events of a watch.
+/// The sending end of a watch, on the machines' thread.
 #[derive(Debug)]
 pub struct EventSink {
     events: mpsc::UnboundedSender<(usize, Event)>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// Where HTTP takes them. Dropping it ends the watch.
+/// The receiving end of a watch, on an HTTP thread. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Events {
     /// The number of the watch.
@@ -175,7 +175,7 @@ pub struct Events {
     waiting: Arc<AtomicUsize>,
 }
 
-/// The two ends of a watch.
+/// Makes both ends of a watch.
 pub fn events(id: u64) -> (EventSink, Events) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -183,7 +183,7 @@ pub fn events(id: u64) -> (EventSink, Events) {
 }
 
 impl EventSink {
-    /// Hands on an event. False if the watcher is gone, or reads so slowly that it is to be cut off.
+    /// Sends an event. Returns false if the watcher has disconnected, or is so slow that it must be disconnected.
     pub fn send(&self, event: Event, initial: bool) -> bool {
         let weight = if initial { 0 } else { event.weight() };
         let waiting = self.waiting.fetch_add(weight, Ordering::Relaxed) + weight;
@@ -192,7 +192,7 @@ impl EventSink {
 }
 
 impl Events {
-    /// The next event; none: the watch has ended.
+    /// Polls for the next event; `None` if the watch has ended.
     pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
         self.events.poll_recv(cx).map(|next| {
             let (weight, event) = next?;

@@ -1,4 +1,4 @@
-//! Request bodies: how large and how deep they may be, in which encodings they come.
+//! Request bodies: limits on size and depth, and decoding.
 
 use std::time::Duration;
 
@@ -10,22 +10,23 @@ use skeg_core::api::{Patch, Reason, Status};
 use skeg_core::object::decode::{self, DecodeError};
 use skeg_core::protobuf;
 
-/// Most bytes of a body (apiserver `MaxRequestBodyBytes`).
+/// Maximum bytes of a body (apiserver `MaxRequestBodyBytes`).
 pub const MAX_BYTES: usize = 3 << 20;
-/// Of a larger one so many bytes are read and thrown away, so that its sender gets to read why it is refused.
+/// Up to this many bytes of a body that is too large are read and discarded, so that the client reads the 413 instead
+/// of a connection error.
 const MAX_DISCARDED: usize = 32 << 20;
-/// How long a body may take to arrive.
+/// Time-out for receiving a body.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The media type of server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
-/// Most values in a YAML body, those of aliases included.
+/// Maximum number of values in a YAML body; values that aliases repeat count each time.
 const MAX_VALUES: usize = 300_000;
-/// Deepest nesting of a YAML body; serde_json has a like bound.
+/// Maximum nesting depth of a YAML body; serde_json has a similar limit.
 const MAX_DEPTH: usize = 100;
-/// Stack for the YAML parser, which recurses up to [`MAX_DEPTH`] deep with large frames.
+/// Stack size of the YAML parser, which recurses up to [`MAX_DEPTH`] levels deep with large frames.
 const PARSER_STACK: usize = 16 << 20;
 
-/// Reads a body as it comes.
+/// Reads a body until its end.
 pub async fn read(body: Incoming) -> Result<Vec<u8>, Status> {
     match tokio::time::timeout(PATIENCE, collect(body)).await {
         Ok(read) => read,
@@ -52,7 +53,7 @@ async fn collect(mut body: Incoming) -> Result<Vec<u8>, Status> {
     Err(Status { reason: Reason::RequestEntityTooLarge, message, details: None })
 }
 
-/// The media type of a body, without its parameters, in lower case; JSON where none is named.
+/// The media type of a body, in lower case and without parameters; JSON if the header is missing.
 pub fn media_type(headers: &HeaderMap) -> String {
     let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bare = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -68,10 +69,10 @@ fn unsupported(given: &str, known: &[&str]) -> Status {
     Status { reason: Reason::UnsupportedMediaType, message: message.into(), details: None }
 }
 
-/// An object, and the fields that occur twice in its body: the last one counts.
+/// A decoded object, and the fields that occur more than once in its body; the last occurrence is used.
 pub type Decoded = (Value, Vec<DecodeError>);
 
-/// Decodes the body of an object. A body in protobuf that does not name its kind is `DeleteOptions`.
+/// Decodes an object. A protobuf body whose envelope names no kind is decoded as `DeleteOptions`.
 pub fn object(media_type: &str, bytes: &[u8]) -> Result<Decoded, Status> {
     match media_type {
         "application/json" => decode::parse(bytes),
@@ -84,7 +85,7 @@ pub fn object(media_type: &str, bytes: &[u8]) -> Result<Decoded, Status> {
     }
 }
 
-/// Decodes the body of a patch; `manager` and `force` are those of an apply.
+/// Decodes a patch. `manager` and `force` apply to server-side apply only.
 pub fn patch(media_type: &str, bytes: &[u8], manager: &str, force: bool) -> Result<Patch, Status> {
     match media_type {
         "application/json-patch+json" => Ok(Patch::Json(json(bytes)?)),
@@ -109,7 +110,7 @@ fn json(bytes: &[u8]) -> Result<Value, Status> {
 }
 
 fn yaml(bytes: &[u8]) -> Result<Value, Status> {
-    // A thread of its own only for the size of its stack: how deep a body may be must not depend on the caller.
+    // The parser gets its own thread for the stack size: the maximum depth must not depend on the caller's stack.
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new().stack_size(PARSER_STACK);
         let parser = parser.spawn_scoped(scope, || parse_yaml(bytes));

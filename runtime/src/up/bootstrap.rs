@@ -1,5 +1,5 @@
-//! What every cluster has and everybody expects, beyond the namespaces and PriorityClasses that the API server makes by
-//! itself: the Service `kubernetes` with its endpoints, and a default StorageClass.
+//! Creates the objects that every Kubernetes cluster has, except the namespaces and PriorityClasses, which the API
+//! server creates itself: the Service `kubernetes` with its endpoints, and a default StorageClass.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,32 +11,32 @@ use skeg_core::api::{
     Call, FromServer, Patch, Precondition, Reason, ReqIds, Request, Subresource, ToServer, WriteOptions,
 };
 
-/// How an object is asked for.
+/// Which request is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     Create,
-    /// It is there already, from an earlier life of the cluster, and is brought up to date.
+    /// The object exists from an earlier run of the cluster, and is patched to its current content.
     Patch,
 }
 
-/// What is still to be made, one after the other.
+/// Creates the objects one after the other.
 #[derive(Debug)]
 pub struct Bootstrap {
     all: Vec<Value>,
     wanted: VecDeque<Value>,
-    /// It has all been there once: what is there now is left as it is.
+    /// Whether all objects have been created once. From then on an existing object is not changed.
     once: bool,
     asked: Option<Asked>,
     ids: ReqIds,
-    /// What went wrong, for the log.
+    /// Error messages for the log.
     refused: Vec<String>,
 }
 
 impl Bootstrap {
-    /// For an API server that can be reached at this address, and within the cluster at that of its Service.
+    /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`.
     pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr) -> Bootstrap {
         let mut all = vec![service(service_ip, advertised.port()), storage_class()];
-        // Endpoints must not be loopback addresses: each host has its own.
+        // Endpoints must not be loopback addresses: a loopback address means a different server on every host.
         if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
         }
@@ -44,7 +44,7 @@ impl Bootstrap {
         Bootstrap { all, wanted, once: false, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
     }
 
-    /// Looks again, since somebody may have deleted something; what to ask for thereupon.
+    /// Starts over, because a user may have deleted an object. Returns the next request, if any.
     pub fn look_again(&mut self) -> Option<ToServer> {
         if self.is_done() {
             self.wanted = self.all.clone().into();
@@ -52,22 +52,22 @@ impl Bootstrap {
         self.next_request()
     }
 
-    /// Whether all that can be there is there.
+    /// Whether every object of the current pass has been created or refused.
     pub fn is_done(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Whether it has all been there.
+    /// Whether a pass has ever been completed.
     pub fn was_done(&self) -> bool {
         self.once
     }
 
-    /// What was refused since the last call.
+    /// Takes the error messages since the last call.
     pub fn take_refused(&mut self) -> Vec<String> {
         std::mem::take(&mut self.refused)
     }
 
-    /// What to ask for next, if nothing is being asked for.
+    /// Makes the next request; `None` if one is in flight or nothing is left to create.
     fn next_request(&mut self) -> Option<ToServer> {
         if self.asked.is_some() {
             return None;
@@ -82,7 +82,7 @@ impl Bootstrap {
         ToServer::Request(self.ids.next(), Request::new(&Rc::from("system:apiserver"), call))
     }
 
-    /// The API server answers; what to ask for thereupon.
+    /// Handles a reply of the API server. Returns the next request, if any.
     pub fn answered(&mut self, message: FromServer) -> Option<ToServer> {
         let FromServer::Reply(_, result) = message else { return None };
         let asked = self.asked.take().expect("nothing is answered that was not asked");
@@ -141,7 +141,7 @@ fn endpoint_slice(at: SocketAddr) -> Value {
     })
 }
 
-/// Where claims that name no class go. No volume is made for them yet.
+/// The StorageClass of claims that name none. Volumes are not provisioned for it yet.
 fn storage_class() -> Value {
     json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",

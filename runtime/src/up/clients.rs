@@ -1,5 +1,5 @@
-//! The requests that came over HTTP, on the thread of the machines: from plain values to calls of the API server, and
-//! back.
+//! The open HTTP requests, on the machines' thread: turns requests from HTTP into calls of the API server, and its
+//! replies into answers.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,13 +21,13 @@ use super::ask::{
 use super::reply;
 use super::served::Resource;
 
-/// What one request waits for.
+/// What an open request waits for.
 enum Waiting {
-    /// Its only answer.
+    /// The reply to its only call.
     Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String>, created: bool },
-    /// The pod that it is to bind, whose UID it did not name.
+    /// The pod to bind: the binding has no UID, so the pod is read first.
     Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, user: Rc<str>, node: Rc<str> },
-    /// Events.
+    /// The events of a watch.
     Watch(Watcher),
 }
 
@@ -35,11 +35,11 @@ struct Watcher {
     resource: Arc<Resource>,
     sink: EventSink,
     encoding: WatchEncoding,
-    /// What is handed out as soon as the watch has begun.
+    /// The reply that starts the watch; taken when the API server has accepted it.
     begin: Option<(oneshot::Sender<Reply>, Events)>,
 }
 
-/// An event that was encoded last: its watchers come one after the other.
+/// The event that was encoded last. All watchers receive an event one after the other, so one entry is enough.
 struct Encoded {
     key: ObjectKey,
     resource: Arc<Resource>,
@@ -49,24 +49,24 @@ struct Encoded {
     event: Event,
 }
 
-/// All requests that came over HTTP and are not answered yet.
+/// All HTTP requests that are not answered yet.
 pub struct Clients {
-    /// Where the kinds of custom resources have their numbers.
+    /// The registry of kinds, including those of custom resources.
     kinds: Kinds,
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
-    /// The watch that has just been asked for.
+    /// The watch whose request was made last, if the API server has not handled it yet.
     starting: Option<u64>,
     encoded: Option<Encoded>,
 }
 
 impl Clients {
-    /// Of a cluster that knows these kinds.
+    /// Makes an empty set of requests. `kinds` is the cluster's registry of kinds.
     pub fn new(kinds: Kinds) -> Clients {
         Clients { kinds, next: 0, waiting: BTreeMap::new(), starting: None, encoded: None }
     }
 
-    /// Takes a request; what goes to the API server, unless it is answered already.
+    /// Takes a request. Returns the message to the API server; `None` if the request was invalid and has been answered.
     pub fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Reply>) -> Option<ToServer> {
         self.next += 1;
         let id = self.next;
@@ -103,13 +103,13 @@ impl Clients {
         Some(ToServer::Request(ReqId(id), request))
     }
 
-    /// Nobody reads a watch any more.
+    /// The client of a watch has disconnected. Returns the message to the API server.
     pub fn cancel(&mut self, watch: u64) -> ToServer {
         self.waiting.remove(&watch);
         ToServer::Cancel(ReqId(watch))
     }
 
-    /// What was asked for last has been looked at: a watch that has not been refused has begun.
+    /// Must be called after the API server has handled the last request. A watch that it has not refused has started.
     pub fn settle(&mut self) {
         let Some(Waiting::Watch(watcher)) = self.starting.take().and_then(|id| self.waiting.get_mut(&id)) else {
             return;
@@ -119,7 +119,7 @@ impl Clients {
         }
     }
 
-    /// A note about a request, whose answer follows.
+    /// The API server reports something about a request before it replies.
     pub fn noted(&mut self, id: ReqId, note: Note) {
         if let Some(Waiting::Answer { warnings, created, .. }) = self.waiting.get_mut(&id.0) {
             match note {
@@ -129,7 +129,7 @@ impl Clients {
         }
     }
 
-    /// The API server answers; what it is to be told thereupon.
+    /// Handles a message of the API server. Returns the next message to it, if any.
     pub fn answered(&mut self, message: FromServer) -> Option<ToServer> {
         match message {
             FromServer::Reply(id, result) => self.replied(id, result),
@@ -139,11 +139,11 @@ impl Clients {
     }
 
     fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
-        // The answer to a watch that nobody reads any more concerns nobody.
+        // A reply to a watch that has been cancelled is ignored.
         match (self.waiting.remove(&id.0)?, result) {
             (Waiting::Answer { reply, resource, warnings, created }, result) => {
                 let result = result.map(|response| answer(response, &resource));
-                // Whoever asked may be gone: then nobody minds.
+                // An error means that the client has disconnected, which is fine.
                 let _ = reply.send(Reply { result, warnings, created });
             }
             (Waiting::Bind { reply, resource, user, node }, Ok(Response::Object(pod))) => {
@@ -157,7 +157,8 @@ impl Clients {
             }
             (Waiting::Watch(mut watcher), Err(status)) => {
                 match watcher.begin.take() {
-                    // As Kubernetes' watch cache does, a watch from too old a revision begins, and ends with an event.
+                    // As in Kubernetes' watch cache, a watch from a revision that is too old starts, and then ends with
+                    // an ERROR event.
                     Some((reply, events)) if matches!(status.reason, Reason::Expired | Reason::Gone) => {
                         finish(reply, Ok(Answer::Watch(events)), Vec::new());
                     }
@@ -215,7 +216,7 @@ impl Clients {
 }
 
 fn finish(reply: oneshot::Sender<Reply>, result: Result<Answer, Status>, warnings: Vec<String>) {
-    // Whoever asked may be gone: then nobody minds.
+    // An error means that the client has disconnected, which is fine.
     let _ = reply.send(Reply { result, warnings, created: false });
 }
 
@@ -252,7 +253,7 @@ fn answer(response: Response, resource: &Resource) -> Answer {
     }
 }
 
-/// The `autoscaling/v1` Scale.
+/// The response for a scale subresource: an `autoscaling/v1` Scale.
 fn scale_json(scale: &Scale) -> Value {
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
@@ -267,11 +268,11 @@ fn key(target: &Target) -> ObjectKey {
     ObjectKey::new(target.kind, &target.namespace, &target.name)
 }
 
-/// What a request comes to.
+/// A decoded request.
 enum Asked {
     Call(Call),
     Watch(Call, WatchEncoding),
-    /// A binding that does not name the UID of the pod, to be asked for first.
+    /// A binding without the pod's UID: the pod must be read first.
     Bind(Target, String),
 }
 
@@ -320,7 +321,7 @@ fn deletion(options: Deletion) -> DeleteOptions {
     DeleteOptions { precondition, grace_seconds, propagation, dry_run }
 }
 
-/// How the body of a request is read: the path has said of what resource and version it is.
+/// How to decode a request's body. The path determines its resource and version.
 struct Body<'a> {
     kinds: &'a Kinds,
     resource: &'a Resource,
@@ -363,7 +364,7 @@ impl Body<'_> {
     }
 }
 
-/// A revision that cannot be read must not become an unconditional write.
+/// A resourceVersion that cannot be parsed must never become an unconditional write.
 fn check_revision(metadata: Option<&Value>) -> Result<(), Status> {
     match metadata.and_then(|m| m.get("resourceVersion")) {
         Some(Value::String(rv)) if !rv.is_empty() && rv.parse::<u64>().is_err() => Err(Status::bad_request(format!(

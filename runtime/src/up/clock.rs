@@ -1,16 +1,16 @@
-//! The time of a cluster: that of this machine, or a virtual one that runs faster (`--speed`).
+//! The cluster's time: the system clock, or a virtual clock that runs faster (`--speed`).
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use skeg_core::{Mono, Now, Wall};
 
-/// The time of a cluster. A copy shows the same time.
+/// The cluster's clock. Clones show the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
-    /// The time of day when it was started.
+    /// The time of day at the start.
     wall: Wall,
-    /// How much faster than real time it runs.
+    /// How many times faster than real time the clock runs.
     speed: u32,
 }
 
@@ -20,13 +20,13 @@ fn time_of_day() -> Wall {
 }
 
 impl Clock {
-    /// Starts now, this much faster than real time.
+    /// Starts a clock that runs `speed` times faster than real time.
     pub fn new(speed: u32) -> Clock {
         assert!(speed > 0, "a clock that stands still wakes nobody");
         Clock { started: Instant::now(), wall: time_of_day(), speed }
     }
 
-    /// What it shows. At real speed the time of day is the system's, which may be set.
+    /// The current time. At real speed the time of day is the system's, which an administrator may change.
     pub fn now(&self) -> Now {
         let elapsed = self.started.elapsed() * self.speed;
         let wall = match self.speed {
@@ -36,7 +36,7 @@ impl Clock {
         Now { mono: Mono(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)), wall }
     }
 
-    /// How long a time of the cluster lasts in real time.
+    /// Converts a duration of the cluster's time into real time.
     pub fn real(&self, time: Duration) -> Duration {
         time / self.speed
     }

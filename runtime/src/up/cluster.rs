@@ -1,8 +1,8 @@
-//! The cluster's own thread: it owns the store, the API server, controllers, scheduler and nodes, and drives them in
-//! real time.
+//! The machines' thread: it owns the store, the API server, controllers, scheduler and nodes, and drives them in real
+//! time.
 //!
-//! What comes in: requests of HTTP, through one channel. What goes out: their answers, and events of their watches.
-//! Between the machines messages take no time: they stand in one queue and are carried out in order.
+//! What comes in: requests from HTTP, through one channel. What goes out: their answers, and the events of their
+//! watches. Messages between the machines take no time: they are kept in one queue and handled in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -30,25 +30,25 @@ use super::clock::Clock;
 use super::keeper::Keeper;
 use super::served::{Catalogue, Served};
 
-/// The connection of everything that comes over HTTP.
+/// The API server's connection for all HTTP requests.
 const HTTP: ConnId = ConnId(u64::MAX);
-/// The connection of the one who makes what every cluster has.
+/// The API server's connection for [`Bootstrap`].
 const BOOTSTRAP: ConnId = ConnId(u64::MAX - 1);
-/// How often what every cluster has is looked after (upstream's `kubernetesservice` controller).
+/// How often [`Bootstrap`] checks its objects (upstream's `kubernetesservice` controller).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
-/// The API server is this client of the store.
+/// The API server's number as a client of the store.
 const API: StoreClient = StoreClient(0);
-/// Requests that are taken in before the timers are looked at again.
+/// Maximum number of requests that are taken before the timers are checked again.
 const TAKEN_AT_ONCE: usize = 64;
-/// Messages that are carried out before requests and timers are looked at again.
+/// Maximum number of messages that are handled before requests and timers are checked again.
 const CARRIED_AT_ONCE: usize = 256;
 
-/// What a cluster is made of.
+/// The configuration of a cluster.
 #[derive(Debug)]
 pub struct Plan {
-    /// Draws of names, UIDs and times follow from it.
+    /// Seed of the random numbers for names, UIDs and delays.
     pub seed: u64,
-    /// Nodes, each as its agent presents it.
+    /// The configuration of each node's agent, with the node object that it registers.
     pub nodes: Vec<agent::AgentConfig>,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
@@ -58,7 +58,7 @@ pub struct Plan {
     pub api: ApiOptions,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
-    /// What every cluster has.
+    /// Creates the objects that every cluster has.
     pub bootstrap: Bootstrap,
 }
 
@@ -69,7 +69,7 @@ pub struct ApiOptions {
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, both ends included.
     pub node_port_range: (u16, u16),
-    /// Whether the admission plug-in ServiceAccount runs.
+    /// Whether the ServiceAccount admission plug-in is enabled.
     pub service_accounts: bool,
 }
 
@@ -81,24 +81,24 @@ impl Default for ApiOptions {
 }
 
 impl ApiOptions {
-    /// The first address of the Service network, which is that of the Service `kubernetes`.
+    /// The first address of the Service network, which is the cluster IP of the Service `kubernetes`.
     pub fn first_service_ip(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(Ipv4Addr::from(self.service_cidr.0).to_bits() + 1)
     }
 }
 
-/// What the threads of HTTP see of a cluster without asking.
+/// State of the cluster that the HTTP threads read directly.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// Whether it has what every cluster has.
+    /// Whether [`Bootstrap`] has completed.
     pub ready: Arc<AtomicBool>,
-    /// What it serves.
+    /// The resources that are served.
     pub catalogue: Catalogue,
-    /// Its time.
+    /// The cluster's clock.
     pub clock: Clock,
 }
 
-/// What is on its way between two machines.
+/// A message between two machines.
 enum Message {
     ToApi(ConnId, ToServer),
     ToMember(usize, FromServer),
@@ -106,33 +106,33 @@ enum Message {
     FromStore(FromStore),
 }
 
-/// A client of the API server that runs here.
+/// A client of the API server on this thread: the controller manager, the scheduler or a node's agent.
 struct Member {
     name: String,
     running: Running,
-    /// When it is to be woken.
+    /// When its timer is due (monotonic nanoseconds).
     armed: Option<u64>,
 }
 
-/// Who is woken.
+/// Whose timer is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Sleeper {
     Store,
     Api,
-    /// What every cluster has is looked after.
+    /// The periodic check of [`Bootstrap`].
     Bootstrap,
     Member(usize),
-    /// The container runtime of a node, for what is due there with this number.
+    /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
 }
 
-/// The machines, and what is between them.
+/// The machines, and the messages and timers between them.
 pub struct Cluster {
     clock: Clock,
     store: Keeper,
     api: apiserver::ApiServer,
     members: Vec<Member>,
-    /// Container runtimes, and the member that is the node's agent.
+    /// Container runtimes; the number is the index in `members` of the node's agent.
     runtimes: Vec<(usize, NodeRuntime)>,
     fires: BTreeMap<u64, Fire>,
     next_fire: u64,
@@ -144,13 +144,13 @@ pub struct Cluster {
     clients: Clients,
     bootstrap: Bootstrap,
     shared: Shared,
-    /// The definitions that were published last.
+    /// The generation of the definitions that were published last.
     published: u64,
     api_out: Vec<apiserver::Out>,
 }
 
 impl Cluster {
-    /// Builds the machines; nothing runs yet.
+    /// Builds the machines without running them.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared) -> Cluster {
         let Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap } = plan;
         let setup = Setup {
@@ -208,7 +208,7 @@ impl Cluster {
         }
     }
 
-    /// Runs until it is told to stop, or nobody is left who could ask; an error if its journal cannot be written.
+    /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the journal cannot be written.
     pub fn run(mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
         while !self.api.is_ready() {
@@ -261,11 +261,11 @@ impl Cluster {
         }
         let next = self.timers.first().map_or(u64::MAX, |(at, _)| *at);
         let wait = self.clock.real(Duration::from_nanos(next.saturating_sub(self.now().mono.0)));
-        // A clock that was set, or a machine that slept, is looked at within a minute.
+        // If the clock is set or the host suspended, the timers are checked within a minute.
         wait.min(Duration::from_secs(60))
     }
 
-    /// Wakes whoever is due.
+    /// Handles the timers that are due.
     fn wake_due(&mut self) {
         let now = self.now().mono.0;
         while let Some((at, sleeper)) = self.timers.first().copied()
@@ -303,7 +303,7 @@ impl Cluster {
         }
     }
 
-    /// Carries out messages until none is on its way, or so many that somebody else is to have a turn.
+    /// Handles messages until the queue is empty, or `CARRIED_AT_ONCE` have been handled.
     fn carry_out(&mut self) {
         for _ in 0..CARRIED_AT_ONCE {
             let Some(message) = self.queue.pop_front() else { return };
@@ -361,7 +361,7 @@ impl Cluster {
         arm(&mut self.timers, &mut self.api_armed, Sleeper::Api, self.api.poll_timeout());
     }
 
-    /// Tells the threads of HTTP of custom resources that have come, changed or gone.
+    /// Publishes the served resources to the HTTP threads if a definition was added, changed or removed.
     fn publish_definitions(&mut self) {
         let generation = self.api.definitions_generation();
         if generation != self.published {
@@ -371,7 +371,7 @@ impl Cluster {
         }
     }
 
-    /// The cluster is ready once it has what every cluster has.
+    /// Logs what was refused, and sets `ready` once [`Bootstrap`] has completed.
     fn look_at_bootstrap(&mut self) {
         for refused in self.bootstrap.take_refused() {
             tracing::warn!("what every cluster has was refused: {refused}");
@@ -379,7 +379,7 @@ impl Cluster {
         self.shared.ready.store(self.bootstrap.was_done(), Ordering::Release);
     }
 
-    /// Tells a member something, or that its time has come.
+    /// Gives a member a message, or `None` when its timer is due.
     fn step_member(&mut self, index: usize, now: Now, message: Option<FromServer>) {
         let (mut calls, mut agent_out) = (Vec::new(), Vec::new());
         let member = &mut self.members[index];
@@ -421,7 +421,7 @@ impl Cluster {
         self.timers.insert((at, Sleeper::Runtime(node, self.next_fire)));
     }
 
-    /// Something that a container runtime was asked for, or that its containers do by themselves, is done.
+    /// Completes an operation of a container runtime, or an event of its containers.
     fn fire(&mut self, node: usize, number: u64, now: Now) {
         let fire = self.fires.remove(&number).expect("what is due was put there");
         let (mut events, mut later): (Vec<RuntimeEvent>, _) = (Vec::new(), Vec::new());
@@ -439,7 +439,7 @@ impl Cluster {
     }
 }
 
-/// Sets the timer of a sleeper.
+/// Sets or clears a timer.
 fn arm(timers: &mut BTreeSet<(u64, Sleeper)>, armed: &mut Option<u64>, who: Sleeper, next: Option<Deadline>) {
     let next = next.map(|deadline| deadline.at.0);
     if *armed != next {

@@ -1,17 +1,19 @@
-//! The data directory of a cluster: its journal and snapshots, as files.
+//! The data directory of a cluster: journal and snapshots.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `format` | the version of this layout; a newer one is refused by name |
-//! | `lock` | held while a cluster uses the directory |
-//! | `snapshot-N` | the whole state when generation N began; none for the first |
+//! | `format` | the version of this layout; the error for another version names it |
+//! | `lock` | locked while a cluster uses the directory |
+//! | `snapshot-N` | the whole state at the start of generation N; the first generation has none |
 //! | `journal-N` | every commit since then |
-//! | `pki` | the authority's certificate and key |
+//! | `pki` | certificate and key of the certificate authority |
 //!
-//! A generation begins with its snapshot, which is whole and safe before it has its name; then its journal is begun,
-//! and then the older generation goes. So the newest snapshot with its journal is always all that was acknowledged.
-//! A journal of our own, and no database: what is kept is a log by nature, one sequential write and one `fsync` for a
-//! group of commits is the least that a disk can be asked for, and recovery reads a file from front to back.
+//! To start a generation, its snapshot is written and synced under a temporary name and renamed; then its journal is
+//! created; then older generations are deleted. So the newest snapshot and its journal always contain everything that
+//! was acknowledged.
+//!
+//! This is a journal of our own and not a database because the data is a log by nature: one sequential write and one
+//! `fsync` for a group of commits is the least work that a disk can do, and recovery reads one file from front to back.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
@@ -25,30 +27,30 @@ use crate::disk::explain;
 
 /// Version of the layout.
 const FORMAT: u32 = 1;
-/// A new generation begins once the journal is longer than this, and longer than twice the snapshot before it.
+/// A new generation starts when the journal is longer than this, and longer than twice the previous snapshot.
 pub const ROTATE_FROM: u64 = 16 << 20;
 
-/// A directory that is ours alone.
+/// A data directory that is locked by this process.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Whether what is acknowledged must survive the machine, and not only the process.
+    /// Whether acknowledged commits must survive a crash of the host, and not only of the process.
     fsync: bool,
-    /// Held until the process ends.
+    /// Locked until the process ends.
     _lock: File,
     generation: u64,
 }
 
-/// What stands in a directory.
+/// The content of a data directory.
 #[derive(Debug)]
 pub struct Found {
-    /// The newest snapshot.
+    /// The newest snapshot; `None` in the first generation.
     pub snapshot: Option<Vec<u8>>,
-    /// The journal since.
+    /// The journal since the snapshot.
     pub journal: Vec<u8>,
 }
 
-/// Where a cluster is kept unless it is said.
+/// The default data directory.
 pub fn default_path() -> Result<PathBuf, String> {
     if let Some(dir) = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()) {
         return Ok(Path::new(&dir).join("skeg"));
@@ -62,12 +64,12 @@ fn error(path: &Path, e: &std::io::Error) -> String {
     format!("error: {}: {}", path.display(), explain(e))
 }
 
-/// Makes the names in a directory safe.
+/// Syncs a directory, so that its file names survive a crash of the host.
 fn sync_dir(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Puts a whole file in its place: it is safe before it has its name.
+/// Writes a whole file. It is synced before it is renamed to its final name.
 fn put_file(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let beside = dir.join(format!("{name}.new"));
     let mut file = File::create(&beside)?;
@@ -78,13 +80,13 @@ fn put_file(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 impl DataDir {
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes a directory, which is made if it is not there. Without `fsync` the system may lose what it was given last
-    /// if the machine stops (etcd's `--unsafe-no-fsync`).
+    /// Opens and locks a directory, and creates it if it does not exist. Without `fsync`, a crash of the host may lose
+    /// the last commits (etcd's `--unsafe-no-fsync`).
     pub fn open(path: &Path, fsync: bool) -> Result<(DataDir, Found), String> {
         fs::create_dir_all(path).map_err(|e| error(path, &e))?;
         let lock_path = path.join("lock");
@@ -122,7 +124,7 @@ impl DataDir {
         }
     }
 
-    /// The journal, to be written on from `end` on; what stands behind that is cut off.
+    /// Opens the journal for appending at `end`; everything after `end` is cut off.
     pub fn continue_journal(self, end: usize) -> Result<Journal, String> {
         let path = self.journal_path(self.generation);
         let begin = || -> std::io::Result<(File, u64)> {
@@ -143,7 +145,7 @@ impl DataDir {
         Ok(Journal { dir: self, file, length, snapshot })
     }
 
-    /// Older generations say nothing that the newest does not.
+    /// Deletes older generations: everything in them is in the newest one.
     fn remove_older(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -181,13 +183,13 @@ fn check_format(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What a file is, and of which generation.
+/// Kind of file (`snapshot` or `journal`) and generation; `None` for other files.
 fn generation_of(name: &str) -> Option<(&str, u64)> {
     let (what, number) = name.split_once('-')?;
     matches!(what, "snapshot" | "journal").then(|| number.parse().ok().map(|n| (what, n)))?
 }
 
-/// The newest generation: that of the newest snapshot, or the first one.
+/// The generation of the newest snapshot; 0 if there is none.
 fn newest_generation(path: &Path) -> Result<u64, String> {
     let entries = fs::read_dir(path).map_err(|e| error(path, &e))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -196,16 +198,16 @@ fn newest_generation(path: &Path) -> Result<u64, String> {
     Ok(snapshots.max().unwrap_or(0))
 }
 
-/// What is to be made safe, in order.
+/// A write to disk. Jobs are executed in order.
 #[derive(Debug)]
 pub enum Job {
-    /// These bytes belong to the journal; `Synced` with this number says that they are safe.
+    /// Appends bytes to the journal. `Synced` with this number is sent when they are safely on disk.
     Append(Vec<u8>, u64),
-    /// A new generation begins with this snapshot.
+    /// Starts a new generation with this snapshot.
     Rotate(Vec<u8>),
 }
 
-/// The journal as it is written.
+/// The open journal.
 #[derive(Debug)]
 pub struct Journal {
     dir: DataDir,
@@ -215,19 +217,19 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// How many bytes may be appended before a new generation should begin.
+    /// How many bytes may be appended before a new generation must start.
     pub fn room(&self) -> u64 {
         ROTATE_FROM.max(2 * self.snapshot).saturating_sub(self.length)
     }
 
-    /// Writes what comes until nobody is left who could send any. Whatever waits when the disk is free is made safe
-    /// together. A disk that does not take it ends all: nothing of it was acknowledged.
+    /// Executes jobs until all senders are gone. Jobs that have queued up during a write are written and synced
+    /// together. On an I/O error the cluster is told to stop; nothing of the failed write has been acknowledged.
     pub fn run(mut self, jobs: &Receiver<Job>, cluster: &Sender<Inbound>) {
         while let Ok(first) = jobs.recv() {
             if let Err(e) = self.write(first, jobs, cluster) {
                 let path = self.dir.journal_path(self.dir.generation);
                 tracing::error!("{}", error(&path, &e));
-                // The cluster may be at its end already.
+                // An error means that the cluster has stopped.
                 let _ = cluster.send(Inbound::Fail(error(&path, &e)));
                 return;
             }
@@ -256,7 +258,7 @@ impl Journal {
                 self.file.sync_data()?;
             }
             self.length += bytes.len() as u64;
-            // The cluster may be at its end already.
+            // An error means that the cluster has stopped.
             let _ = cluster.send(Inbound::Synced(number));
         }
         match snapshot {

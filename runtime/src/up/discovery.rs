@@ -1,4 +1,5 @@
-//! Discovery: which groups, versions and resources there are, as lists and aggregated, and the version of the server.
+//! Discovery: the groups, versions and resources that are served (unaggregated and aggregated), and the server's
+//! version.
 //!
 //! Source: apiserver `pkg/endpoints/discovery`, <https://kubernetes.io/docs/concepts/overview/kubernetes-api/>.
 
@@ -19,7 +20,7 @@ pub fn version() -> Value {
     })
 }
 
-/// This machine's architecture as Go names it.
+/// This host's architecture as Go names it.
 pub fn arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! From HTTP requests to what is asked of the API server, and back.
+//! Turns HTTP requests into requests to the API server, and its answers into HTTP responses.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,27 +27,28 @@ use super::route::{Objects, Route, not_found, route};
 use super::served::Served;
 use super::{accept::Shape, body, discovery, log, openapi, reply, review};
 
-/// Reads that are served at once (`--max-requests-inflight`).
+/// Maximum number of concurrent reads (`--max-requests-inflight`).
 const READS: usize = 400;
-/// Writes that are served at once (`--max-mutating-requests-inflight`).
+/// Maximum number of concurrent writes (`--max-mutating-requests-inflight`).
 const WRITES: usize = 200;
-/// A watch goes on for this long, and by its number up to twice as long (`--min-request-timeout`).
+/// Seconds until a watch ends, if the client gives no time-out. The actual time is between one and two times as long
+/// and depends on the watch's number, so that watches do not all end at once (`--min-request-timeout`).
 const WATCH_TIMEOUT: u64 = 1800;
 
-/// What every connection shares.
+/// State that all connections share.
 #[derive(Debug)]
 pub struct Handler {
     cluster: Sender<Inbound>,
     shared: Shared,
     documents: Documents,
-    /// `address:port`, as clients reach it.
+    /// `address:port` that clients use.
     address: String,
     always_allow: bool,
     reads: Semaphore,
     writes: Semaphore,
 }
 
-/// The head of a request, and who sent it.
+/// The head of a request, and the user.
 struct Head<'a> {
     identity: &'a Identity,
     method: &'a Method,
@@ -70,20 +71,20 @@ fn method_not_allowed() -> Status {
 }
 
 impl Handler {
-    /// For a cluster whose thread reads from the other end of `cluster`. With `always_allow`, every user is authorised.
+    /// `cluster` is the channel to the machines' thread. With `always_allow`, every user may do everything.
     pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, always_allow: bool) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
         Handler { cluster, shared, documents: Documents::default(), address, always_allow, reads, writes }
     }
 
-    /// Answers a request. Whatever is wrong with it is told as a `Status`.
+    /// Responds to a request. Every error becomes a `Status`.
     pub async fn respond(&self, identity: &Identity, request: Request<Incoming>) -> Response<Content> {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
         let answered = async {
-            // Nobody signs tokens yet, so none is known.
+            // Tokens are not issued yet, so no token is valid.
             if head.headers.contains_key(AUTHORIZATION) {
                 return Err(identity::unauthorised());
             }
@@ -111,7 +112,8 @@ impl Handler {
         response
     }
 
-    /// Paths that are no objects. What the client accepts matters to discovery alone, which asks for it itself.
+    /// Responds to a path that is not about objects. Only discovery depends on the `Accept` header, and parses it
+    /// itself.
     fn other(&self, head: &Head<'_>, served: &Served, path: &str, route: Route) -> Result<Response<Content>, Status> {
         let (method, headers) = (head.method, head.headers);
         let public = matches!(route, Route::Health { .. } | Route::Version);
@@ -173,7 +175,7 @@ impl Handler {
         Ok(reply::text(200, format!("{lines}{name} check passed\n")))
     }
 
-    /// Objects: one by name, or all of a kind.
+    /// Responds to a request for one object or a collection.
     async fn objects(&self, head: &Head<'_>, objects: Objects, body: Incoming) -> Result<Response<Content>, Status> {
         if let Some(subresource) = &objects.subresource
             && !objects.resource.has_subresource(subresource)
@@ -216,7 +218,7 @@ impl Handler {
         }
     }
 
-    /// A review, which is answered here and now.
+    /// Responds to a review, without asking the machines' thread.
     async fn review(&self, head: &Head<'_>, objects: &Objects, body: Incoming) -> Result<Response<Content>, Status> {
         let (media_type, bytes) = (body::media_type(head.headers), body::read(body).await?);
         let validation = head.params.field_validation("CreateOptions")?;
@@ -269,7 +271,7 @@ impl Handler {
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
-        // Custom resources have no protobuf.
+        // Custom resources have no protobuf form.
         let protobuf = head.accepted.encoding == Encoding::Protobuf && kind.built_in().is_some();
         let encoding = match look.shape {
             Shape::Whole if protobuf => WatchEncoding::Protobuf,
@@ -344,7 +346,7 @@ impl Handler {
         Ok(response)
     }
 
-    /// Who manages the fields that a request writes: who it says, or else what its client calls itself.
+    /// The field manager of a write: the parameter `fieldManager`, or else the first part of the user agent.
     fn manager(&self, head: &Head<'_>, options: &str) -> Result<String, Status> {
         let given = head.params.field_manager(options)?;
         let agent = || header(head.headers, USER_AGENT).and_then(|agent| agent.split('/').next()).unwrap_or_default();
@@ -410,7 +412,7 @@ impl Handler {
         Ok(What::SetScale { target, replicas, rv, options })
     }
 
-    /// Asks the cluster, and waits for its answer.
+    /// Sends a request to the machines' thread and waits for the answer.
     async fn ask(&self, head: &Head<'_>, objects: &Objects, what: What, written: Written) -> Result<Reply, Status> {
         let (sender, answer) = oneshot::channel();
         let Written { manager, validation, duplicates } = written;
@@ -430,7 +432,7 @@ fn paths(served: &Served) -> Vec<String> {
     all
 }
 
-/// What a write says beside its object.
+/// What a write has besides its object.
 #[derive(Default)]
 struct Written {
     manager: String,
@@ -465,7 +467,7 @@ fn subresource(objects: &Objects) -> Result<Subresource, Status> {
     }
 }
 
-/// What would be an unconditional write by mistake is refused.
+/// Refuses a resourceVersion that cannot be parsed: it must never become an unconditional write.
 fn check_patch(patch: &Patch) -> Result<(), Status> {
     let rv = match patch {
         Patch::Merge(body) | Patch::Strategic(body) => body.pointer("/metadata/resourceVersion"),
@@ -484,7 +486,7 @@ fn check_patch(patch: &Patch) -> Result<(), Status> {
     }
 }
 
-/// Kinds whose objects are shown when they are deleted; of the others it is only said that they are gone.
+/// Kinds for which the response to a delete is the deleted object; for the others it is a `Status`.
 const SHOWN_WHEN_DELETED: [Kind; 9] = [
     Kind::POD,
     Kind::SERVICE,
@@ -497,7 +499,8 @@ const SHOWN_WHEN_DELETED: [Kind; 9] = [
     Kind::VOLUME_ATTACHMENT,
 ];
 
-/// The answer to a delete: the object while it is still there or where its kind shows it, a `Status` otherwise.
+/// The response to a delete: the object if it still exists (because of finalizers or a grace period) or if its kind is
+/// in [`SHOWN_WHEN_DELETED`]; a `Status` otherwise.
 fn deleted(look: &Look, object: Value) -> Value {
     let stays = !object["metadata"]["deletionTimestamp"].is_null();
     if stays || SHOWN_WHEN_DELETED.contains(&look.resource.kind) {

@@ -1,14 +1,14 @@
-//! Who asks: the subject of the client's certificate, or nobody known.
+//! Authentication by client certificate, and authorization.
 
 use skeg_core::api::{Reason, Status};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A user as the API server knows it.
+/// An authenticated or anonymous user.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Name of the user.
     pub name: String,
-    /// Groups, those that follow from the way of authentication included.
+    /// Groups, including `system:authenticated` or `system:unauthenticated`.
     pub groups: Vec<String>,
 }
 
@@ -16,12 +16,13 @@ pub struct Identity {
 pub const MASTERS: &str = "system:masters";
 
 impl Identity {
-    /// Somebody who shows nothing.
+    /// The user of a request without a client certificate.
     pub fn anonymous() -> Identity {
         Identity { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
     }
 
-    /// The subject of a certificate that our authority has signed: its common name, and its organisations as groups.
+    /// The user of a client certificate: common name as name, organizations as groups. The caller must have verified
+    /// that our certificate authority signed it.
     pub fn of_certificate(der: &[u8]) -> Option<Identity> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
@@ -31,40 +32,41 @@ impl Identity {
         Some(Identity { name, groups })
     }
 
-    /// Whether it is known.
+    /// Whether the user is authenticated.
     pub fn is_authenticated(&self) -> bool {
         self.groups.iter().any(|g| g == "system:authenticated")
     }
 
-    /// Whether it is an administrator of the cluster.
+    /// Whether the user is an administrator of the cluster.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|g| g == MASTERS)
     }
 }
 
-/// What somebody wants to do, for the words of a refusal.
+/// What a user wants to do.
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: &'a str,
     /// API group.
     pub group: &'a str,
-    /// Resource, with its subresource.
+    /// Resource; with a slash and the subresource, if any.
     pub resource: &'a str,
-    /// Namespace; empty: all, or none.
+    /// Namespace; empty for all namespaces or a cluster-scoped kind.
     pub namespace: &'a str,
-    /// Name of the object, where it is known.
+    /// Name of the object; empty if the request names none.
     pub name: &'a str,
 }
 
-/// Reviews of themselves, which everybody who is known may ask for (`system:basic-user`): group and resource.
+/// Reviews about the requesting user, which every authenticated user may create (`system:basic-user`): group and
+/// resource.
 pub const OWN_REVIEWS: [(&str, &str); 3] = [
     ("authentication.k8s.io", "selfsubjectreviews"),
     ("authorization.k8s.io", "selfsubjectaccessreviews"),
     ("authorization.k8s.io", "selfsubjectrulesreviews"),
 ];
 
-/// Paths that everybody who is known may get (`system:discovery`).
+/// Paths that every authenticated user may get (`system:discovery`).
 pub const DISCOVERY: [&str; 11] = [
     "/api",
     "/api/*",
@@ -79,13 +81,14 @@ pub const DISCOVERY: [&str; 11] = [
     "/version/",
 ];
 
-/// Whether somebody may do something with objects: administrators everything, others ask about themselves.
+/// Whether a user may do something with objects: administrators may do everything, other authenticated users may only
+/// create [`OWN_REVIEWS`].
 pub fn allows(identity: &Identity, attempt: &Attempt<'_>) -> bool {
     let own = attempt.verb == "create" && OWN_REVIEWS.contains(&(attempt.group, attempt.resource));
     identity.is_master() || own && identity.is_authenticated()
 }
 
-/// Whether somebody may do something with a path that is no object.
+/// Whether a user may access a path that is not about objects.
 pub fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
     let within = |rule: &str| match rule.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
@@ -94,7 +97,7 @@ pub fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
     identity.is_master() || identity.is_authenticated() && verb == "get" && DISCOVERY.iter().any(|rule| within(rule))
 }
 
-/// Refuses what is not allowed.
+/// 403 if the user may not do this.
 pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Status> {
     if allows(identity, attempt) {
         return Ok(());
@@ -115,7 +118,8 @@ pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Statu
     Err(Status { reason: Reason::Forbidden, message, details: None })
 }
 
-/// Paths that are no objects: health and version are everybody's, the rest is for whoever is known.
+/// 403 if the user may not access a path that is not about objects. `public` paths are open to everybody, the others to
+/// authenticated users.
 pub fn authorise_path(identity: &Identity, public: bool, path: &str) -> Result<(), Status> {
     if public || identity.is_authenticated() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Clusters that run on this machine: each leaves a file that says where it is, and holds a lock on it while it lives.
+//! The running clusters of this user on this host. Each has a file that describes it, and holds a lock on the file
+//! while it runs.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -12,23 +13,23 @@ use super::args::InstanceArgs;
 use crate::Exit;
 use crate::disk::explain;
 
-/// How long a cluster may take to end.
+/// How long `skeg down` waits for a cluster to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a running cluster says of itself.
+/// The description of a running cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Where it serves the API.
+    /// URL of its API.
     pub url: String,
-    /// Where its kubeconfig is.
+    /// Path of its kubeconfig.
     pub kubeconfig: PathBuf,
     /// How many nodes it was started with.
     pub nodes: u32,
 }
 
-/// The file of a cluster that runs in this process; it goes when the cluster ends.
+/// The file of the cluster in this process; it is deleted when the cluster stops.
 #[derive(Debug)]
 pub struct Running {
     file: File,
@@ -51,7 +52,7 @@ fn error(path: &Path, e: &std::io::Error) -> String {
 }
 
 impl Running {
-    /// Takes the place of the cluster at an address; refused while another one has it.
+    /// Locks the file for an address. Fails if another cluster is running at it.
     pub fn claim(listen: SocketAddr) -> Result<Running, String> {
         let path = path_of(listen);
         fs::create_dir_all(directory()).map_err(|e| error(&directory(), &e))?;
@@ -66,7 +67,7 @@ impl Running {
         }
     }
 
-    /// Says where the cluster is.
+    /// Writes the description of the cluster.
     pub fn describe(&mut self, instance: &Instance) -> Result<(), String> {
         let text = serde_json::to_string(instance).expect("an instance is plain data");
         let written = self.file.set_len(0).and_then(|()| self.file.rewind());
@@ -82,7 +83,7 @@ impl Drop for Running {
     }
 }
 
-/// The cluster that runs at an address, if one does.
+/// The cluster that is running at an address, if any.
 fn find(listen: SocketAddr) -> Result<Option<Instance>, String> {
     let path = path_of(listen);
     let mut file = match File::open(&path) {
@@ -91,7 +92,7 @@ fn find(listen: SocketAddr) -> Result<Option<Instance>, String> {
         Err(e) => return Err(error(&path, &e)),
     };
     if file.try_lock_shared().is_ok() {
-        // Nobody holds it: that cluster died without a word.
+        // The file is not locked: that cluster crashed without deleting it.
         return Ok(None);
     }
     let mut text = String::new();
@@ -113,7 +114,7 @@ pub fn status(args: &InstanceArgs) -> Result<Exit, String> {
     }
 }
 
-/// `skeg down`: asks the cluster to end, and waits until it has.
+/// `skeg down`: asks the cluster to stop, and waits until it has.
 pub fn down(args: &InstanceArgs) -> Result<Exit, String> {
     let Some(instance) = find(args.listen)? else {
         return Err(format!("error: no cluster runs at {}; name its address with --listen", args.listen));

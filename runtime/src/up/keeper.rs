@@ -1,5 +1,5 @@
-//! The store of a running cluster: in memory, or with a journal. A change is told to nobody before the journal has it
-//! on disk.
+//! The store of a running cluster: in memory only, or with a journal. The result of a write is never reported before
+//! the journal has it on disk.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -9,35 +9,35 @@ use skeg_core::{Deadline, Machine, Now};
 
 use super::data::{Job, ROTATE_FROM};
 
-/// Where a cluster keeps what it knows.
+/// The store of a cluster.
 pub enum Keeper {
-    /// Nowhere: it is gone when the cluster ends.
+    /// In memory only: the data is lost when the cluster stops.
     Memory(MemoryStore),
     /// In a data directory.
     Durable(Box<Durable>),
 }
 
-/// A store whose messages wait for its journal.
+/// A store whose messages are held back until the journal is synced.
 pub struct Durable {
     store: DurableStore,
     journal: Sender<Job>,
-    /// Bytes until the next generation.
+    /// Bytes that the journal may grow by before the next generation.
     room: u64,
-    /// Numbers the groups of bytes; the last one that was handed to the journal.
+    /// The number of the last group of bytes that was sent to the journal.
     written: u64,
-    /// The last one that is safe.
+    /// The number of the last group that is safely on disk.
     safe: u64,
-    /// What waits, each for the bytes with this number.
+    /// Messages that are held back, each until the group with this number is safe.
     held: VecDeque<(u64, FromStore)>,
 }
 
 impl Keeper {
-    /// Over a recovered store, and a journal that has room for so many bytes more.
+    /// `store` is the recovered store; `room` is how many bytes the journal may grow by before the next generation.
     pub fn durable(store: DurableStore, journal: Sender<Job>, room: u64) -> Keeper {
         Keeper::Durable(Box::new(Durable { store, journal, room, written: 0, safe: 0, held: VecDeque::new() }))
     }
 
-    /// Takes a request of the API server; what it may hear at once.
+    /// Handles a request of the API server. Returns the messages that may be sent at once.
     pub fn handle(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest) -> Vec<FromStore> {
         let (input, mut out) = (store::In::Request(from, id, request), Vec::new());
         match self {
@@ -53,7 +53,7 @@ impl Keeper {
         }
     }
 
-    /// Ends leases that are due; what the API server may hear at once.
+    /// Expires leases that are due. Returns the messages that may be sent at once.
     pub fn handle_timeout(&mut self, now: Now) -> Vec<FromStore> {
         let mut out = Vec::new();
         match self {
@@ -69,7 +69,7 @@ impl Keeper {
         }
     }
 
-    /// When a lease ends next.
+    /// When the next lease expires.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self {
             Keeper::Memory(store) => store.poll_timeout(),
@@ -77,7 +77,7 @@ impl Keeper {
         }
     }
 
-    /// Everything up to these bytes is safe; what the API server may hear now.
+    /// The journal has synced everything up to this group. Returns the messages that may be sent now.
     pub fn synced(&mut self, number: u64) -> Vec<FromStore> {
         let Keeper::Durable(durable) = self else { return Vec::new() };
         durable.safe = durable.safe.max(number);
@@ -87,7 +87,7 @@ impl Keeper {
 }
 
 impl Durable {
-    /// Hands bytes to the journal. Whatever is said from now on may rest on them, and waits with them.
+    /// Sends bytes to the journal. While any group is not yet safe, all messages are held back: they may depend on it.
     fn hold(&mut self, out: Vec<store::Out>, bytes: Vec<u8>) -> Vec<FromStore> {
         if !bytes.is_empty() {
             self.written += 1;
@@ -108,7 +108,8 @@ impl Durable {
     }
 
     fn send(&self, job: Job) {
-        // A journal that has ended has said why, and ends the cluster; until then its silence holds everything back.
+        // An error means that the journal has failed. It has sent the reason to the cluster, which stops; until then
+        // all messages are held back, since no group becomes safe.
         let _ = self.journal.send(job);
     }
 }

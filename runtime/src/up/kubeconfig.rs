@@ -1,4 +1,4 @@
-//! The kubeconfig: a file of its own, or the context `skeg` in the user's.
+//! The kubeconfig: a separate file, or the context `skeg` in the user's own.
 
 use std::fs;
 use std::io::Write;
@@ -27,8 +27,8 @@ pub fn users_own() -> Result<PathBuf, String> {
     Ok(Path::new(&home).join(".kube").join("config"))
 }
 
-/// Puts the cluster into a kubeconfig, and makes it the current one. What else the file holds stays; its comments do
-/// not, as with kubectl.
+/// Adds the cluster to a kubeconfig, and makes it the current context. Other entries are kept; comments are lost, as
+/// with kubectl.
 pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
     let error = |e: &std::io::Error| format!("error: {}: {}", path.display(), explain(e));
     let text = match fs::read_to_string(path) {
@@ -42,7 +42,7 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(|e| error(&e))?;
     }
-    // Written beside it and renamed, so that nobody reads half of it.
+    // Written to a temporary file and renamed, so that nobody reads an incomplete file.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".skeg-{}", std::process::id()));
     let beside = PathBuf::from(beside);

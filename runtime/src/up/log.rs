@@ -1,4 +1,4 @@
-//! Logs of simulated containers: what `kubectl logs` shows of a container in which nothing runs.
+//! Logs of simulated containers: `kubectl logs` shows text that is made up from the pod, since no program runs.
 
 use serde_json::Value;
 use skeg_core::api::{Reason, Status};
@@ -14,7 +14,7 @@ fn names(pod: &Value, field: &str) -> Vec<String> {
     list.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// The log of a container of a pod, in Kubernetes' words where there is none.
+/// The log of a pod's container, or Kubernetes' error if there is none.
 pub fn of(pod: &Value, params: &Params) -> Result<String, Status> {
     let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let (containers, inits) = (names(pod, "containers"), names(pod, "initContainers"));

@@ -1,7 +1,7 @@
-//! `skeg up`: the Kubernetes API over HTTP, with controllers, scheduler and simulated nodes behind it.
+//! `skeg up`: the Kubernetes API over HTTP, backed by controllers, a scheduler and simulated nodes.
 //!
-//! The machines live on one thread ([`cluster`]); sockets, TLS and encoding on others ([`server`], [`handler`]).
-//! Between them go plain values ([`ask`]).
+//! All machines run on one thread ([`cluster`]); sockets, TLS and encoding on others ([`server`], [`handler`]). They
+//! exchange plain values ([`ask`]).
 
 mod accept;
 mod args;
@@ -52,7 +52,7 @@ use service::{Service, Start};
 use crate::Exit;
 use crate::disk::explain;
 
-/// `skeg up`: runs until it is asked to end.
+/// `skeg up`: runs until it is asked to stop.
 pub fn up(args: &UpArgs) -> Result<Exit, String> {
     start_log(args.log_format);
     let runtime = service::http_threads()?;
@@ -97,7 +97,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     })
 }
 
-/// How images behave, as a file says.
+/// Reads the file of `--image-profile`.
 fn image_profiles(file: Option<&Path>) -> Result<BTreeMap<String, ImageProfile>, String> {
     let Some(path) = file else { return Ok(BTreeMap::new()) };
     let bytes = std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
@@ -116,7 +116,7 @@ fn listen_error(listen: SocketAddr, e: &std::io::Error) -> String {
     format!("error: {listen}: {}; another address is chosen with --listen", explain(e))
 }
 
-/// How the user goes on.
+/// What is printed for the user once the cluster runs.
 fn how_to_use(args: &UpArgs, kubeconfig: &std::path::Path) -> String {
     match args.kubeconfig {
         Some(_) => format!("kubectl --kubeconfig {} get nodes", kubeconfig.display()),
@@ -133,8 +133,8 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The address that is told to the cluster (`--advertise-address`): that of the default interface, where the one that
-/// is listened at means nothing elsewhere. No packet is sent to find it out.
+/// The address that is advertised within the cluster (`--advertise-address`). If the listening address is not reachable
+/// from elsewhere, it is that of the default network interface, which is found without sending a packet.
 fn advertised(address: SocketAddr) -> SocketAddr {
     if !address.ip().is_loopback() && !address.ip().is_unspecified() {
         return address;

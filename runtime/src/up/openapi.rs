@@ -1,4 +1,4 @@
-//! OpenAPI v3 over HTTP: a document for each group and version, made and compressed when it is first requested.
+//! OpenAPI v3 over HTTP: one document for each group and version, generated and compressed on the first request.
 //!
 //! Source: kube-openapi `pkg/handler3`.
 
@@ -19,7 +19,7 @@ use super::served::{Resource, Served};
 /// A document of one group and version.
 #[derive(Debug)]
 pub struct Document {
-    /// Hash of all that it is made of, for its URL and ETag.
+    /// Hash of everything that the document depends on, for its URL and ETag.
     pub hash: String,
     /// The JSON, compressed.
     pub gzip: Vec<u8>,
@@ -35,7 +35,7 @@ impl Document {
         Document { hash: hash(resources), gzip: encoder.finish().expect("memory takes all") }
     }
 
-    /// The JSON.
+    /// The JSON, uncompressed.
     pub fn plain(&self) -> Vec<u8> {
         let mut plain = Vec::new();
         GzDecoder::new(&*self.gzip).read_to_end(&mut plain).expect("it was compressed here");
@@ -43,12 +43,13 @@ impl Document {
     }
 }
 
-/// The documents that have been made, each with the resources that it was made of: it is made anew when they change.
+/// The documents that have been generated, each with the resources that it describes. A document is regenerated when
+/// they change.
 #[derive(Default, Debug)]
 pub struct Documents(Mutex<BTreeMap<String, (Vec<Arc<Resource>>, Arc<Document>)>>);
 
 impl Documents {
-    /// The document of a path, `apis/apps/v1`; `None` if nothing is served there.
+    /// The document for a path such as `apis/apps/v1`; `None` if nothing is served there.
     pub fn get(&self, served: &Served, path: &str) -> Option<Arc<Document>> {
         let (_, group, version) = served.group_versions().into_iter().find(|(p, ..)| p == path)?;
         let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
@@ -81,7 +82,7 @@ fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-/// A hash of what a document is made of. It needs no document, so the index is cheap.
+/// A hash of everything that a document is generated from. It does not need the document, so the index is cheap.
 fn hash(resources: &[Arc<Resource>]) -> String {
     let all = resources.iter().fold(schema::fingerprint(), |hash, resource| {
         let hash = mix_bytes(hash, format!("{:?}", resource.info).as_bytes());
@@ -108,7 +109,7 @@ mod tests {
             assert!(!value["paths"].as_object().unwrap().is_empty(), "{path}");
         }
         assert!(documents.get(&served, "apis/apps/v9").is_none());
-        // A document of a group whose definition is gone is gone; the others stay as they are.
+        // When a definition is deleted, only the document of its group disappears.
         let (before, built_in) = (documents.get(&served, "apis/apps/v1").unwrap(), Served::built_in());
         assert!(documents.get(&built_in, "apis/example.com/v1").is_none());
         assert!(std::sync::Arc::ptr_eq(&documents.get(&built_in, "apis/apps/v1").unwrap(), &before));

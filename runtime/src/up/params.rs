@@ -1,4 +1,4 @@
-//! Query parameters: what of them a request takes, and how they contradict each other.
+//! Query parameters: parsing and validation.
 //!
 //! Source: apimachinery `pkg/apis/meta/v1/types.go` and `pkg/apis/meta/internalversion/validation`.
 
@@ -10,15 +10,15 @@ use skeg_core::object::{FieldSelector, Selector};
 
 use super::ask::{Deletion, FieldValidation};
 
-/// Most bytes of a `fieldManager` (`FieldManagerMaxLength`).
+/// Maximum bytes of a `fieldManager` (`FieldManagerMaxLength`).
 pub const FIELD_MANAGER: usize = 128;
 
-/// The parameters of a request, in their order.
+/// The parameters of a request, in the order of the URL.
 #[derive(Clone, Debug, Default)]
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Of the part of a URL after the question mark.
+    /// Parses the part of a URL after the question mark.
     pub fn parse(query: Option<&str>) -> Params {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         Params(pairs.into_owned().collect())
@@ -29,12 +29,13 @@ impl Params {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// Its value, where that says something.
+    /// The first value of a parameter, unless it is empty.
     pub fn said(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|v| !v.is_empty())
     }
 
-    /// Whether it says yes. As Kubernetes reads booleans: anything but `false` and `0` is true, no value too.
+    /// A boolean parameter. As in Kubernetes, every value except `false` and `0` is true, an empty one too; a missing
+    /// parameter is false.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "false" | "0"))
     }
@@ -56,7 +57,7 @@ impl Params {
         self.said("resourceVersion").map(parse).transpose()
     }
 
-    /// Labels and fields that are selected.
+    /// `labelSelector` and `fieldSelector`.
     fn selectors(&self) -> Result<(Selector, FieldSelector), Status> {
         let labels = Selector::parse(self.get("labelSelector").unwrap_or_default());
         let fields = FieldSelector::parse(self.get("fieldSelector").unwrap_or_default());
@@ -96,13 +97,13 @@ impl Params {
         let limit: i64 = self.number("limit")?.unwrap_or(0);
         let limit = usize::try_from(limit).unwrap_or(0);
         let continue_from = self.said("continue").map(str::to_owned);
-        // A positive revision with a limit and no more said is that revision exactly.
+        // A positive revision with a limit, but without `resourceVersionMatch`, means exactly that revision.
         let exact =
             exact || (limit > 0 && rv.is_some_and(|rv| rv.0 > 0) && self.said("resourceVersionMatch").is_none());
         Ok(ListOptions { labels, fields, limit, continue_from, rv, exact })
     }
 
-    /// Options of a watch, and for how long it goes on where that is said.
+    /// Options of a watch, and its time-out if the client gives one.
     pub fn watch(&self) -> Result<(WatchOptions, Option<Duration>), Status> {
         let (labels, fields) = self.selectors()?;
         let rv = Revision(self.resource_version()?.unwrap_or(0));
@@ -123,14 +124,14 @@ impl Params {
         Ok((options, timeout.map(Duration::from_secs)))
     }
 
-    /// Options of a write, which are of this kind: `CreateOptions`.
+    /// Options of a write. `options` is their kind in error messages, such as `CreateOptions`.
     pub fn write(&self, options: &str) -> Result<WriteOptions, Status> {
         let given = self.0.iter().filter(|(n, _)| n == "dryRun").map(|(_, v)| v.as_str());
         let dry_run = dry_run(options, given)?;
         Ok(WriteOptions { dry_run, field_validation: self.field_validation(options)? })
     }
 
-    /// `fieldValidation` of options of this kind.
+    /// `fieldValidation`. `options` is the kind of the options in error messages.
     pub fn field_validation(&self, options: &str) -> Result<FieldValidation, Status> {
         match self.said("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
@@ -143,7 +144,7 @@ impl Params {
         }
     }
 
-    /// `fieldManager` of options of this kind; empty if it is not given.
+    /// `fieldManager`; empty if it is not given. `options` is the kind of the options in error messages.
     pub fn field_manager(&self, options: &str) -> Result<&str, Status> {
         let manager = self.get("fieldManager").unwrap_or_default();
         if manager.len() > FIELD_MANAGER {
@@ -157,7 +158,7 @@ impl Params {
         Ok(manager)
     }
 
-    /// `force`, which only an apply may say.
+    /// `force`, which is only allowed for server-side apply.
     pub fn force(&self, applies: bool) -> Result<bool, Status> {
         if self.said("force").is_some() && !applies {
             return Err(invalid_as("PatchOptions", "force: Forbidden: may not be specified for non-apply patch"));
@@ -165,7 +166,7 @@ impl Params {
         Ok(self.flag("force"))
     }
 
-    /// Options of a delete, from the query and the body; the body wins.
+    /// Options of a delete, from the query and the body. If both give a value, the body's is used.
     pub fn deletion(&self, body: Option<&serde_json::Value>) -> Result<Deletion, Status> {
         let mut options = Deletion {
             dry_run: self.write("DeleteOptions")?.dry_run,
@@ -235,7 +236,7 @@ fn invalid(what: &str) -> Status {
     invalid_as("ListOptions", what)
 }
 
-/// 422 for options.
+/// 422 for invalid options of this kind.
 fn invalid_as(kind: &str, what: &str) -> Status {
     use skeg_core::api::{Cause, Details, Reason};
     let (field, body) = what.split_once(": ").unwrap_or((what, ""));

@@ -1,4 +1,4 @@
-//! Certificates of a cluster: an authority of its own, the server's, and the administrator's.
+//! Certificates of a cluster: its certificate authority, the server's certificate and the administrator's.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use super::cluster::ApiOptions;
 use super::identity::MASTERS;
 use crate::disk::explain;
 
-/// Names by which pods reach the API server.
+/// DNS names by which pods reach the API server.
 const SERVICE_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
@@ -28,7 +28,7 @@ pub struct Pair {
     pub key_pem: String,
 }
 
-/// What a server needs, and what its administrator gets.
+/// The certificates of the server and its administrator.
 #[derive(Clone, Debug)]
 pub struct Pki {
     /// The authority's certificate, PEM.
@@ -50,7 +50,7 @@ fn named(common_name: &str, organisation: Option<&str>) -> CertificateParams {
     params
 }
 
-/// An authority: its certificate and its key, PEM.
+/// A certificate authority: its certificate and its key, PEM.
 struct Authority {
     certificate: String,
     key: String,
@@ -66,13 +66,13 @@ fn new_authority() -> Result<Authority, rcgen::Error> {
     Ok(Authority { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// Makes an authority and what it signs, for a server that listens at these addresses.
+/// Makes a certificate authority, and certificates for a server that listens at these addresses.
 pub fn generate(addresses: &[IpAddr]) -> Result<Pki, String> {
     let made = new_authority().and_then(|authority| issue(&authority, addresses));
     made.map_err(|e| format!("error: certificates could not be made: {e}"))
 }
 
-/// As [`generate`], but with the authority that is kept in a directory, so that what it has signed stays good.
+/// As [`generate`], but keeps the certificate authority in a directory, so that older certificates remain valid.
 pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let error = |path: &Path, e: &std::io::Error| format!("error: {}: {}", path.display(), explain(e));
@@ -87,7 +87,8 @@ pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
         _ => {
             let authority = new_authority().map_err(bad)?;
             fs::create_dir_all(dir).map_err(|e| error(dir, &e))?;
-            // The key comes first: a certificate without its key would be made anew.
+            // The key is written first. If the process crashes in between, the next start finds no certificate and
+            // makes both anew.
             for (path, text) in [(&key, &authority.key), (&certificate, &authority.certificate)] {
                 let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
                 let written = file.and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));

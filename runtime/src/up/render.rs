@@ -1,4 +1,4 @@
-//! Objects as a client wants to see them: whole, as rows of a Table, or as metadata alone.
+//! Converts objects to the shape that a client requested: whole, as rows of a Table, or as metadata only.
 
 use std::sync::Arc;
 
@@ -9,32 +9,32 @@ use skeg_core::table::{self, Time};
 use super::accept::Shape;
 use super::served::Resource;
 
-/// Which part of the object stands in a row of a Table (`includeObject`).
+/// How much of the object a row of a Table contains (`includeObject`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IncludeObject {
-    /// None of it.
+    /// Nothing.
     None,
     /// Its metadata.
     #[default]
     Metadata,
-    /// All of it.
+    /// The whole object.
     Object,
 }
 
-/// How answers about a kind are to look.
+/// How the response is to be converted.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// The resource.
     pub resource: Arc<Resource>,
     /// The shape.
     pub shape: Shape,
-    /// What of the object a row of a Table has.
+    /// How much of the object a row of a Table contains.
     pub include: IncludeObject,
-    /// The server's time, from which ages are counted.
+    /// The server's time, for ages in Tables.
     pub now: Wall,
 }
 
-/// What a list has beside its items.
+/// Metadata of a list.
 #[derive(Clone, Debug, Default)]
 pub struct ListMeta {
     /// `resourceVersion`.
@@ -64,7 +64,7 @@ fn metadata_of(object: &Value, version: &str) -> Value {
 }
 
 impl Look {
-    /// One object.
+    /// Converts one object.
     pub fn object(&self, object: Value) -> Value {
         match self.shape {
             Shape::Whole => object,
@@ -76,7 +76,7 @@ impl Look {
         }
     }
 
-    /// An object of a watch. The columns of a Table are described in its first event only.
+    /// Converts the object of a watch event. Only the first event of a watch describes the columns of a Table.
     pub fn event(&self, type_: &str, object: &Value, first: bool) -> Value {
         match (self.shape, type_) {
             (_, "ERROR") | (Shape::Whole, _) => object.clone(),
@@ -89,7 +89,7 @@ impl Look {
         }
     }
 
-    /// A list.
+    /// Converts a list.
     pub fn list(&self, items: Vec<Value>, meta: &ListMeta) -> Value {
         let info = &self.resource.info;
         match self.shape {

@@ -1,4 +1,4 @@
-//! Answers over HTTP: their bodies, headers and compression.
+//! HTTP responses: bodies, headers and compression.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -27,12 +27,12 @@ use super::ask::{Event, Events, Inbound, WatchEncoding};
 use super::openapi::Document;
 use super::render::Look;
 
-/// The body of an answer.
+/// The body of a response.
 pub type Content = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Bodies of fewer bytes are not compressed (apiserver `defaultGzipThresholdBytes`).
+/// Smaller bodies are not compressed (apiserver `defaultGzipThresholdBytes`).
 const GZIP_FROM: usize = 128 << 10;
-/// Bytes of events that are sent together.
+/// Events of a watch are sent in chunks of about this many bytes, if enough of them are waiting.
 const CHUNK: usize = 64 << 10;
 
 fn build(code: u16, content_type: &str, body: Vec<u8>) -> Response<Content> {
@@ -44,17 +44,17 @@ fn build(code: u16, content_type: &str, body: Vec<u8>) -> Response<Content> {
     response
 }
 
-/// Plain text.
+/// Responds with plain text.
 pub fn text(code: u16, text: String) -> Response<Content> {
     build(code, "text/plain; charset=utf-8", text.into_bytes())
 }
 
-/// A value of a media type of its own.
+/// Responds with JSON of this content type.
 pub fn typed(content_type: &str, value: &Value) -> Response<Content> {
     build(200, content_type, serde_json::to_vec(value).expect("values serialise"))
 }
 
-/// A value as the client wants it.
+/// Responds with a value in the encoding that was negotiated.
 pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Response<Content> {
     let json = || ("application/json", serde_json::to_vec(value).expect("values serialise"));
     let (content_type, body) = match encoding {
@@ -72,7 +72,8 @@ pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Respon
     response
 }
 
-/// An OpenAPI document, with its hash as ETag; 304 if the client has it. Under a URL with its hash it never changes.
+/// Responds with an OpenAPI document, with its hash as ETag; 304 if the client has it. `immutable`: the URL contains
+/// the hash, so the document under it never changes.
 pub fn document(document: &Document, headers: &HeaderMap, gzip: bool, immutable: bool) -> Response<Content> {
     let etag = format!("\"{}\"", document.hash);
     let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok());
@@ -94,14 +95,14 @@ pub fn document(document: &Document, headers: &HeaderMap, gzip: bool, immutable:
     response
 }
 
-/// 301.
+/// Redirects with 301.
 pub fn moved(to: &str) -> Response<Content> {
     let mut response = build(301, "text/plain; charset=utf-8", Vec::new());
     response.headers_mut().insert(LOCATION, HeaderValue::from_str(to).expect("paths of documents are plain"));
     response
 }
 
-/// A failure.
+/// Responds with an error.
 pub fn status(status: &Status, encoding: Encoding) -> Response<Content> {
     let mut response = value(status.reason.code(), &status.to_json(), encoding, false);
     if let Some(seconds) = status.details.as_ref().and_then(|d| d.retry_after_seconds) {
@@ -110,7 +111,7 @@ pub fn status(status: &Status, encoding: Encoding) -> Response<Content> {
     response
 }
 
-/// A success with nothing to show but that.
+/// A `Status` of success.
 pub fn success(details: Option<Value>) -> Value {
     let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     if let Some(details) = details {
@@ -130,7 +131,7 @@ pub fn warn(response: &mut Response<Content>, warnings: &[String]) {
     }
 }
 
-/// The events of a watch, as they come.
+/// Responds with the events of a watch, as they happen.
 pub fn watch(
     events: Events,
     look: Look,
@@ -149,10 +150,10 @@ pub fn watch(
     response
 }
 
-/// One event of a watch: a line of JSON, or a frame of protobuf after its length in four bytes.
+/// Encodes one event of a watch: a line of JSON, or a protobuf frame after its length in four bytes.
 pub fn encode_event(type_: &str, object: &Value, protobuf: bool) -> Vec<u8> {
     if protobuf {
-        // What cannot be encoded ends in an error that can.
+        // An object that cannot be encoded is replaced by an ERROR event.
         let (type_, body) = match protobuf::encode(object) {
             Ok(body) => (type_, body),
             Err(why) => {
@@ -175,7 +176,7 @@ struct WatchBody {
     protobuf: bool,
     cluster: Sender<Inbound>,
     deadline: Pin<Box<Sleep>>,
-    /// No object has been shown yet.
+    /// Whether no object has been sent yet.
     first: bool,
     ended: bool,
 }
@@ -220,7 +221,7 @@ impl Body for WatchBody {
 
 impl Drop for WatchBody {
     fn drop(&mut self) {
-        // Where the cluster has ended, there is no watch to end.
+        // An error means that the cluster has stopped, and the watch with it.
         let _ = self.cluster.send(Inbound::Cancel(self.events.id));
     }
 }

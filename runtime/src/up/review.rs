@@ -1,4 +1,5 @@
-//! Reviews: who somebody is, and what somebody may do. They are asked and answered, and never stored.
+//! Reviews of the authentication and authorization APIs: who a user is, and what a user may do. A review is answered at
+//! once and never stored.
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>, and kubernetes
 //! `pkg/registry/{authentication,authorization}`.
@@ -21,16 +22,16 @@ pub const REVIEWS: [Kind; 6] = [
     Kind::LOCAL_SUBJECT_ACCESS_REVIEW,
 ];
 
-/// The body of a review, as it came.
+/// The body of a review.
 pub struct Body {
-    /// The JSON, and the fields that occur twice in it.
+    /// The JSON, and the fields that occur more than once in it.
     pub decoded: (Value, Vec<DecodeError>),
     /// Strictness of the decoder.
     pub validation: FieldValidation,
 }
 
-/// Answers a review by `identity` in a namespace (empty for those of the whole cluster): the review with its status,
-/// and warnings. With `always_allow`, everybody may do everything.
+/// Answers a review that the user `identity` has created in a namespace (empty for cluster-scoped reviews). Returns the
+/// review with its status, and warnings. With `always_allow`, every user may do everything.
 pub fn answer(
     kind: Kind,
     namespace: &str,
@@ -58,7 +59,7 @@ pub fn answer(
         status
     };
     review["status"] = match kind {
-        // Nobody signs tokens yet, so none is valid.
+        // Tokens are not issued yet, so no token is valid.
         Kind::TOKEN_REVIEW => json!({"user": {}, "error": "invalid bearer token"}),
         Kind::SELF_SUBJECT_REVIEW => {
             json!({"userInfo": {"username": identity.name, "groups": identity.groups}})
@@ -77,7 +78,7 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value[name].as_str().unwrap_or_default()
 }
 
-/// Whom a review is about that names somebody.
+/// The user that the spec of an access review names.
 fn subject(info: &KindInfo, spec: &Value) -> Result<Identity, Status> {
     let groups: Vec<String> =
         spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -89,7 +90,7 @@ fn subject(info: &KindInfo, spec: &Value) -> Result<Identity, Status> {
     Ok(Identity { name, groups })
 }
 
-/// A local review is about its own namespace.
+/// The namespace in the spec of a LocalSubjectAccessReview must be the review's own.
 fn check_local(info: &KindInfo, namespace: &str, review: &Value) -> Result<(), Status> {
     let asked = text(&review["spec"]["resourceAttributes"], "namespace");
     if info.namespaced && asked != namespace {
@@ -100,7 +101,7 @@ fn check_local(info: &KindInfo, namespace: &str, review: &Value) -> Result<(), S
     Ok(())
 }
 
-/// The status of a review of access.
+/// The status of an access review.
 fn access(info: &KindInfo, identity: &Identity, spec: &Value) -> Result<Value, Status> {
     let allowed = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
         (Value::Null, Value::Null) => {
@@ -126,7 +127,7 @@ fn access(info: &KindInfo, identity: &Identity, spec: &Value) -> Result<Value, S
     Ok(json!({"allowed": allowed}))
 }
 
-/// The status of a review of all rules that concern whoever asks.
+/// The status of a SelfSubjectRulesReview: all rules that apply to the requesting user.
 fn rules(identity: &Identity, always_allow: bool, spec: &Value) -> Result<Value, Status> {
     if text(spec, "namespace").is_empty() {
         return Err(Status::bad_request("no namespace on request"));

@@ -1,4 +1,4 @@
-//! Paths of the API: what a URL names.
+//! Parses the path of a URL.
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
 
@@ -9,28 +9,28 @@ use skeg_core::api::{Reason, Status};
 
 use super::served::{Resource, Served};
 
-/// What a path leads to.
+/// What a path refers to.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Route {
-    /// `/healthz`, `/livez`, `/readyz`, and one check of theirs.
+    /// `/healthz`, `/livez` or `/readyz`, or one of their checks.
     Health {
-        /// Whether it is asked if requests are served, and not only whether the process lives.
+        /// True for `/readyz`, which asks whether requests can be served; the others ask whether the process is alive.
         readiness: bool,
-        /// The check, if one is named.
+        /// The check, if the path names one.
         check: Option<String>,
     },
     /// `/version`.
     Version,
-    /// `/`: the paths that there are.
+    /// `/`: the list of paths.
     Root,
-    /// `/api`, or `/apis`.
+    /// `/api` or `/apis`.
     Groups {
-        /// `/api`.
+        /// True for `/api`.
         legacy: bool,
     },
     /// `/apis/GROUP`.
     Group(String),
-    /// `/api/v1`, or `/apis/GROUP/VERSION`.
+    /// `/api/v1` or `/apis/GROUP/VERSION`.
     Resources {
         /// The group; empty for the core group.
         group: String,
@@ -39,34 +39,34 @@ pub enum Route {
     },
     /// `/openapi/v3`.
     OpenApiIndex,
-    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`: the rest of the path.
+    /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`. The value is the path after `/openapi/v3/`.
     OpenApi(String),
-    /// Objects.
+    /// An object or a collection.
     Objects(Objects),
 }
 
-/// The part of a path that names objects.
+/// An object or a collection, as the path names it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Objects {
-    /// Their resource, in the version that the path names.
+    /// The resource, in the version that the path names.
     pub resource: Arc<Resource>,
-    /// Their namespace; empty: all of them, or the kind has none.
+    /// The namespace; empty for all namespaces or a cluster-scoped resource.
     pub namespace: String,
-    /// The object, if one is named.
+    /// The object's name; `None` for a collection.
     pub name: Option<String>,
-    /// Its subresource, if one is named.
+    /// The subresource, if the path names one.
     pub subresource: Option<String>,
-    /// The old way of watching, `/api/v1/watch/…`.
+    /// Whether the path is the deprecated `/api/v1/watch/…`.
     pub watch: bool,
 }
 
-/// 404 for a path that leads nowhere.
+/// 404 for a path that does not exist.
 pub fn not_found() -> Status {
     let message = "the server could not find the requested resource".into();
     Status { reason: Reason::NotFound, message, details: None }
 }
 
-/// Takes a path apart, by what is served.
+/// Parses a path. `served` has the resources that exist.
 pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
     let decoded = segments(path)?;
     let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
@@ -90,7 +90,8 @@ pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
     })
 }
 
-/// The decoded segments of a path. One that would be another path is refused: it must not reach the store's keys.
+/// Splits and decodes a path. A segment that decodes to `.`, `..` or something with a slash is refused, because it
+/// would change the meaning of a store key.
 fn segments(path: &str) -> Result<Vec<String>, Status> {
     let mut segments = Vec::new();
     for raw in path.split('/').filter(|s| !s.is_empty()) {
@@ -113,7 +114,8 @@ fn objects(served: &Served, group: &str, version: &str, mut rest: &[&str]) -> Re
         rest = &rest[1..];
     }
     let (namespace, rest) = match rest {
-        // Namespaces have no other resources under them than their own subresources.
+        // The core group has namespaced resources (`/namespaces/NS/pods`) and subresources of Namespaces
+        // (`/namespaces/NS/status`) in the same place.
         ["namespaces", namespace, plural, more @ ..] if group.is_empty() && !is_namespace_subresource(plural, more) => {
             (Some(*namespace), &rest[2..])
         }

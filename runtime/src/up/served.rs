@@ -1,7 +1,7 @@
-//! What is served over HTTP: every resource in every version, built-in ones and those that definitions have added.
+//! The resources that are served over HTTP, each in every served version: built-in ones and custom ones.
 //!
-//! The machines' thread publishes a new [`Served`] whenever a definition changes what the API server serves; each
-//! request is answered by the one that was current when it came.
+//! The machines' thread publishes a new [`Served`] whenever the definitions in the API server change. An HTTP request
+//! uses the one that was current when it arrived.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, RwLock};
@@ -15,11 +15,11 @@ use skeg_core::table::{self, CustomColumns, Time};
 /// A resource in one of the versions in which it is served.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resource {
-    /// Its number.
+    /// Its kind.
     pub kind: Kind,
-    /// What is known of it; `version` is the one in which it is served here.
+    /// Its names, scope and subresources; `version` is the version that is served.
     pub info: KindInfo,
-    /// What its definition says of this version; `None` for built-in resources.
+    /// What the definition says about this version; `None` for built-in resources.
     custom: Option<CustomVersion>,
 }
 
@@ -28,18 +28,18 @@ struct CustomVersion {
     columns: CustomColumns,
     /// Its `openAPIV3Schema`.
     schema: Arc<Value>,
-    /// What is said to clients of a deprecated version.
+    /// The warning for clients, if the version is deprecated.
     warning: Option<String>,
 }
 
-/// A subresource that is served: what its bodies are, and what may be done.
+/// A served subresource.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sub {
     /// Its name.
     pub name: &'static str,
-    /// Group, version and kind of its bodies.
+    /// Group, version and kind of its request and response bodies.
     pub of: (String, String, String),
-    /// Verbs.
+    /// The verbs that it supports.
     pub verbs: &'static [&'static str],
 }
 
@@ -48,7 +48,7 @@ impl Resource {
         Resource { kind, info: kind.row().clone(), custom: None }
     }
 
-    /// The served versions of a custom resource, from its definition's `spec`; best first.
+    /// The served versions of a custom resource, from the `spec` of its definition, in order of priority.
     fn custom(kind: Kind, stored: &KindInfo, spec: &Value) -> Vec<Resource> {
         let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
         let served = versions.iter().filter(|v| v["served"] == true);
@@ -78,7 +78,7 @@ impl Resource {
         all
     }
 
-    /// Subresources that are served.
+    /// The served subresources.
     pub fn subresources(&self) -> Vec<Sub> {
         let info = &self.info;
         let own = || (info.group.to_string(), info.version.to_string(), info.kind.to_string());
@@ -92,7 +92,7 @@ impl Resource {
                 "finalize" => ("finalize", own(), &["update"]),
                 "binding" => ("binding", of("", "v1", "Binding"), &["create"]),
                 "eviction" => ("eviction", of("policy", "v1", "Eviction"), &["create"]),
-                // The others are not served yet.
+                // Other subresources are not served yet.
                 _ => continue,
             };
             subs.push(Sub { name, of, verbs });
@@ -108,8 +108,8 @@ impl Resource {
         self.subresources().iter().any(|sub| sub.name == name)
     }
 
-    /// An object in the version in which this resource is served. Custom resources differ in its name alone
-    /// (`strategy: None`).
+    /// Converts an object to this resource's version. Versions of a custom resource differ only in their `apiVersion`
+    /// (conversion `strategy: None`).
     pub fn present(&self, mut object: Value) -> Value {
         if self.custom.is_some() && object.get("apiVersion").is_some() {
             object["apiVersion"] = json!(self.info.api_version());
@@ -117,12 +117,13 @@ impl Resource {
         object
     }
 
-    /// What is to be said in a `Warning` header to whoever uses this version.
+    /// The text for the `Warning` header if this version is deprecated.
     pub fn warning(&self) -> Option<&str> {
         self.custom.as_ref()?.warning.as_deref()
     }
 
-    /// The `openAPIV3Schema` of a custom resource; null if its definition has none.
+    /// The `openAPIV3Schema` of a custom resource (JSON null if its definition has none); `None` for built-in
+    /// resources.
     pub fn schema(&self) -> Option<&Value> {
         self.custom.as_ref().map(|custom| &*custom.schema)
     }
@@ -144,9 +145,10 @@ impl Resource {
     }
 }
 
-/// Orders versions as clients prefer them: `v2`, `v1`, `v1beta1`, `v1alpha1`, then everything else by name.
+/// Orders versions by Kubernetes' version priority: `v2`, `v1`, `v1beta1`, `v1alpha1`, then all others by name.
 ///
-/// Source: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority>.
+/// Source:
+/// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority>.
 fn by_priority(a: &str, b: &str) -> Ordering {
     match (rank(a), rank(b)) {
         (Some(a), Some(b)) => b.cmp(&a),
@@ -156,7 +158,7 @@ fn by_priority(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Stability, major and minor number of a version that is named as Kubernetes' are.
+/// Stability, major and minor number; `None` if the version is not named like Kubernetes' versions.
 fn rank(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -171,7 +173,7 @@ fn rank(version: &str) -> Option<(u8, u64, u64)> {
     }
 }
 
-/// Every resource in every version that is served.
+/// All served resources, each in every served version.
 #[derive(Clone, Debug)]
 pub struct Served {
     resources: Vec<Arc<Resource>>,
@@ -184,7 +186,8 @@ impl Served {
         Served { resources: kinds.map(|kind| Arc::new(Resource::built_in(kind))).collect() }
     }
 
-    /// The built-in resources, and custom ones with what is known of each and its definition's `spec`.
+    /// The built-in resources, and custom ones, given by their kind, its stored version and the `spec` of the
+    /// definition.
     pub fn with<'a>(customs: impl Iterator<Item = (Kind, KindInfo, &'a Value)>) -> Served {
         let mut served = Served::built_in();
         let all = customs.flat_map(|(kind, info, spec)| Resource::custom(kind, &info, spec));
@@ -192,7 +195,7 @@ impl Served {
         served
     }
 
-    /// All of them: built-in ones in the order of the table, then custom ones.
+    /// All resources: built-in ones in the order of the table of kinds, then custom ones.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.iter()
     }
@@ -208,7 +211,7 @@ impl Served {
         self.all().find(named)
     }
 
-    /// Groups but the core one, each with its versions, best first.
+    /// All groups except the core group, each with its versions in order of priority.
     pub fn groups(&self) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
         for Resource { info, custom, .. } in self.all().map(|r| &**r).filter(|r| !r.info.group.is_empty()) {
@@ -219,7 +222,7 @@ impl Served {
             let versions = &mut groups[index].1;
             if !versions.contains(&&*info.version) {
                 versions.push(&info.version);
-                // The built-in ones stand in order already.
+                // Built-in versions are already in order.
                 if custom.is_some() {
                     versions.sort_by(|a, b| by_priority(a, b));
                 }
@@ -228,7 +231,7 @@ impl Served {
         groups
     }
 
-    /// Group versions, as paths below `/`: `api/v1`, `apis/apps/v1`.
+    /// All group-versions with their path: `api/v1`, `apis/apps/v1`.
     pub fn group_versions(&self) -> Vec<(String, &str, &str)> {
         let named = self.groups().into_iter();
         let named = named.flat_map(|(g, versions)| versions.into_iter().map(move |v| (format!("apis/{g}/{v}"), g, v)));
@@ -236,7 +239,7 @@ impl Served {
     }
 }
 
-/// Where the threads of HTTP find what is served now.
+/// Holds the current [`Served`] for the HTTP threads.
 #[derive(Clone, Debug)]
 pub struct Catalogue(Arc<RwLock<Arc<Served>>>);
 
@@ -247,12 +250,12 @@ impl Default for Catalogue {
 }
 
 impl Catalogue {
-    /// What is served now.
+    /// The resources that are served now.
     pub fn now(&self) -> Arc<Served> {
         Arc::clone(&self.0.read().expect("nobody panics while it is replaced"))
     }
 
-    /// From now on this is served.
+    /// Replaces the resources that are served.
     pub fn publish(&self, served: Served) {
         *self.0.write().expect("nobody panics while it is read") = Arc::new(served);
     }
@@ -265,7 +268,7 @@ pub mod tests {
     use skeg_core::Kind;
     use skeg_core::object::KindInfo;
 
-    /// A custom resource with a number of its own.
+    /// The built-in resources and one custom resource.
     pub fn widgets() -> Served {
         let info = KindInfo {
             group: "example.com".into(),

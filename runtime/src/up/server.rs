@@ -1,4 +1,4 @@
-//! Sockets: TLS, HTTP/1.1 and HTTP/2, and how they end.
+//! Sockets: TLS, HTTP/1.1, HTTP/2 and graceful shutdown.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use tokio_rustls::TlsAcceptor;
 use super::handler::Handler;
 use super::identity::Identity;
 
-/// How long a client may take to agree on TLS, and to send the head of a request.
+/// Time-out for the TLS handshake, and for receiving the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections that are open at once.
+/// Maximum number of open connections.
 const CONNECTIONS: usize = 20_000;
-/// Requests that one connection of HTTP/2 has open at once (apiserver `--http2-max-streams-per-connection`).
+/// Maximum number of concurrent requests on an HTTP/2 connection (apiserver `--http2-max-streams-per-connection`).
 const STREAMS: u32 = 250;
-/// How long requests may take to end after the server was asked to.
+/// How long open requests may take to complete after the server is asked to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How clients and server prove to each other who they are. Clients need not; none can where there is no authority for
-/// them. All three are PEM; the server's certificate may be followed by those that signed it.
+/// The TLS configuration. A client certificate is optional, and impossible if `client_ca` is `None`. All arguments are
+/// PEM; `certificates` is the server's certificate, which its intermediate certificates may follow.
 pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<ServerConfig, String> {
     let error = |what: &str, e: &dyn std::fmt::Display| format!("error: TLS could not be set up: {what}: {e}");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -57,7 +57,7 @@ pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<Ser
     Ok(config)
 }
 
-/// Serves until `stop` comes, and a little longer for requests that are open then.
+/// Serves until `stop` completes, and then waits a moment for open requests.
 pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handler>, stop: impl Future<Output = ()>) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -73,7 +73,7 @@ pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handle
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(e) => {
-                // Out of descriptors, or the client is gone: others may fare better in a moment.
+                // Too many open files, or the client has disconnected: retried after a moment.
                 tracing::warn!("a connection could not be accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;

@@ -1,4 +1,4 @@
-//! What `skeg up` and its `kube-apiserver` have in common: the thread of the machines, and serving until asked to end.
+//! The common part of `skeg up` and its `kube-apiserver`: starts the machines' thread, and serves until asked to stop.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,13 +33,13 @@ use super::server;
 use crate::Exit;
 use crate::disk::explain;
 
-/// Threads that serve HTTP.
+/// Number of threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
 
-/// What a cluster is started with.
+/// The configuration of a service.
 #[derive(Debug)]
 pub struct Start {
-    /// Simulated nodes.
+    /// Number of simulated nodes.
     pub nodes: u32,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
@@ -47,19 +47,19 @@ pub struct Start {
     pub load_balancers: LoadBalancerRange,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
-    /// The cluster's time.
+    /// The cluster's clock.
     pub clock: Clock,
     /// Options of the API server.
     pub api: ApiOptions,
-    /// Where the API server can be reached by pods (`--advertise-address`).
+    /// The address at which pods reach the API server (`--advertise-address`).
     pub advertised: SocketAddr,
-    /// Where the cluster is kept; `None`: in memory.
+    /// The data directory and its content; `None` for a cluster in memory.
     pub data: Option<(DataDir, Found)>,
-    /// Whether users without any right are served too (`--authorization-mode=AlwaysAllow`).
+    /// Whether every user may do everything (`--authorization-mode=AlwaysAllow`).
     pub always_allow: bool,
 }
 
-/// The machines on their thread, and what answers HTTP for them.
+/// The machines' thread, and the handler of HTTP requests.
 pub struct Service {
     handler: Arc<Handler>,
     to_cluster: mpsc::Sender<Inbound>,
@@ -68,9 +68,9 @@ pub struct Service {
     ended: oneshot::Receiver<()>,
 }
 
-/// The threads that serve HTTP.
+/// Starts the threads that serve HTTP. Must be called first, because it sets the key of name hashes.
 pub fn http_threads() -> Result<Runtime, String> {
-    // Before any name is hashed: names come from users here.
+    // Names come from users here, so their hashes must be keyed, and keyed before the first name is hashed.
     skeg_core::random::key_name_hashes(random_number()?);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
@@ -81,9 +81,9 @@ pub fn http_threads() -> Result<Runtime, String> {
 }
 
 impl Service {
-    /// Starts the machines' thread, and waits until it has read its data. `reached` is how clients reach the server.
+    /// Starts the machines' thread, and waits until it has read its data. `reached` is the address that clients use.
     pub fn start(start: Start, reached: String) -> Result<Service, String> {
-        // Two clusters must not make the same names and UIDs.
+        // A random seed, so that two clusters do not generate the same names and UIDs.
         let seed = random_number()?;
         let clock = start.clock;
         let shared = Shared { ready: Arc::new(AtomicBool::new(false)), catalogue: Catalogue::default(), clock };
@@ -106,13 +106,13 @@ impl Service {
             let (images, load_balancers) = (start.images, start.load_balancers);
             let plan = Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap };
             let cluster = Cluster::new(plan, kinds, keeper, shared);
-            // Whoever started this thread waits for it.
+            // `Service::start` is waiting for this message.
             let _ = started.send(());
             cluster.run(&inbox)
         });
         let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
         if has_started.recv().is_err() {
-            // It ended before it had begun, and says why.
+            // The thread has ended before it started; `finish` returns its error.
             finish(machines)?;
             unreachable!("without an error the machines begin");
         }
@@ -120,7 +120,8 @@ impl Service {
         Ok(Service { handler, to_cluster, machines, ended })
     }
 
-    /// Serves until SIGTERM or SIGINT comes, or the machines end. `begun` is called once signals are caught.
+    /// Serves until SIGTERM or SIGINT, or until the machines' thread ends. `begun` is called when signal handlers are
+    /// installed.
     pub fn serve(
         self,
         runtime: &Runtime,
@@ -144,13 +145,13 @@ impl Service {
             Ok::<(), std::io::Error>(())
         });
         served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;
-        // The cluster may have ended by itself, which joining it shows.
+        // An error means that the machines' thread has ended; `finish` returns the reason.
         let _ = to_cluster.send(Inbound::Stop);
         finish(machines)
     }
 }
 
-/// Waits for the cluster's thread, and tells how it ended.
+/// Waits for the machines' thread, and returns its result.
 fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
     match machines.join() {
         Ok(ended) => ended.map(|()| Exit::Well),
@@ -158,7 +159,7 @@ fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
     }
 }
 
-/// The store as it was when the last cluster ended, and its journal, which goes on.
+/// Recovers the store from a data directory, and starts the thread that continues its journal.
 fn recover(
     dir: DataDir,
     found: &Found,
@@ -185,7 +186,7 @@ fn recover(
     Ok(Keeper::durable(store, jobs, room))
 }
 
-/// A number that nobody can guess.
+/// A random number from the operating system.
 fn random_number() -> Result<u64, String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| format!("error: the system gives no random numbers: {e}"))?;

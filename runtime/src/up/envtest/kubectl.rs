@@ -1,4 +1,4 @@
-//! `kubectl`: runs the real one.
+//! Runs the real `kubectl`.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::Exit;
 use crate::disk::explain;
 
-/// The kubectl that `SKEG_KUBECTL` names, or else the first on the path that is not this binary.
+/// The kubectl that `SKEG_KUBECTL` names, or else the first one on the path that is not this binary.
 fn real() -> Option<PathBuf> {
     if let Some(named) = env::var_os("SKEG_KUBECTL").filter(|named| !named.is_empty()) {
         return Some(PathBuf::from(named));

@@ -1,8 +1,8 @@
-//! A drop-in for the binaries of controller-runtime's envtest: `skeg envtest-assets DIR` makes `kube-apiserver`, `etcd`
-//! and `kubectl` there, and a suite runs with `KUBEBUILDER_ASSETS=DIR`.
+//! Drop-in replacements for the binaries of controller-runtime's envtest. `skeg envtest-assets DIR` creates
+//! `kube-apiserver`, `etcd` and `kubectl` in a directory; a test suite uses them with `KUBEBUILDER_ASSETS=DIR`.
 //!
-//! All three are this binary, which looks at the name that it was started by. `etcd` answers its health check and owns
-//! the data directory; `kube-apiserver` keeps its data there, and takes the flags of Kubernetes' own.
+//! All three are this binary, which looks at the name that it was started by. `etcd` only answers its health check and
+//! owns the data directory; `kube-apiserver` stores its data there, and accepts the flags of Kubernetes' own.
 //!
 //! Source: controller-runtime `pkg/internal/testing/controlplane`.
 
@@ -30,7 +30,7 @@ No controller runs, as in envtest. Environment of the suite:
   SKEG_NODES=N          simulated nodes (16 CPUs, 64Gi, 110 pods each)
   SKEG_KUBECTL=FILE     the kubectl that the third one runs; without it, the first other one on the path";
 
-/// Names by which this binary stands for another.
+/// Names by which this binary acts as another one.
 const NAMES: [&str; 3] = ["kube-apiserver", "etcd", "kubectl"];
 
 /// Arguments of `envtest-assets`.
@@ -41,7 +41,7 @@ pub struct AssetsArgs {
     pub dir: PathBuf,
 }
 
-/// Runs what this binary stands for by the name that it was started by; `None` if that is `skeg`.
+/// Runs the binary whose name this process was started by; `None` if it is not one of [`NAMES`].
 pub fn by_name(args: Vec<OsString>) -> Option<Result<Exit, String>> {
     let name = Path::new(args.first()?).file_name()?.to_str()?.to_owned();
     Some(match name.as_str() {
@@ -63,7 +63,7 @@ pub fn assets(args: &AssetsArgs) -> Result<Exit, String> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(error(&path, &e)),
             Ok(()) | Err(_) => {}
         }
-        // On another file system a link cannot be made; a copy serves as well.
+        // Hard links do not work across file systems; a copy does.
         if fs::hard_link(&own, &path).is_err() {
             fs::copy(&own, &path).map_err(|e| error(&path, &e))?;
         }
@@ -73,7 +73,8 @@ pub fn assets(args: &AssetsArgs) -> Result<Exit, String> {
     Ok(Exit::Well)
 }
 
-/// Parses the arguments of a binary that this one stands for. Help and version are printed here.
+/// Parses the arguments of a replaced binary. `Err` is how the process must end: with success if help or version was
+/// printed, with the message if the arguments are wrong.
 fn parse<P: clap::Parser>(args: Vec<OsString>) -> Result<P, Result<Exit, String>> {
     P::try_parse_from(args).map_err(|e| {
         if e.use_stderr() {
