@@ -1,4 +1,4 @@
-//! RFC 6902 JSON patch, bounded as the API server bounds it, with the errors of its library.
+//! RFC 6902 JSON patch, with the API server's limits and the error messages of its library.
 
 use json_patch::{PatchErrorKind, PatchOperation, patch_unsafe};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::api::{Cause, Details, Reason, Status};
 use crate::limits::{JSON_PATCH_COPIES, JSON_PATCH_OPERATIONS};
 
-/// Applies the operations one after the other; on an error the caller's value is to be thrown away.
+/// Applies the operations in order. On an error the partly changed document is dropped.
 pub(super) fn apply(mut doc: Value, patch: &Value) -> Result<Value, Status> {
     let Value::Array(steps) = patch else {
         let message = "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch";
@@ -42,7 +42,7 @@ fn unreadable(step: &Value, error: &serde_json::Error) -> Status {
     }
 }
 
-/// Roughly how many bytes a value has as JSON.
+/// Approximate size of a value as JSON.
 fn weight(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
@@ -76,7 +76,7 @@ fn failed(operation: &PatchOperation, kind: &PatchErrorKind) -> Status {
     })
 }
 
-/// 422 without an object, as `NewGenericServerResponse` words it.
+/// 422 without an object, with the message of `NewGenericServerResponse`.
 pub(super) fn rejected(why: String) -> Status {
     let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
     Status {

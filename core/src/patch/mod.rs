@@ -1,7 +1,7 @@
 //! Patches: RFC 7386 merge patch, RFC 6902 JSON patch and Kubernetes' strategic merge patch.
 //!
-//! Everything works on the JSON that clients see; what comes out is to be decoded, defaulted and validated like any
-//! update.
+//! All patches apply to the JSON that clients see. Like an update, the result must still be decoded, defaulted and
+//! validated by the caller.
 
 mod json;
 mod strategic;
@@ -13,7 +13,7 @@ use crate::api::{Patch, Reason, Status};
 use crate::object::{Kind, Object};
 use crate::schema::{Type, builtin_kind};
 
-/// Applies a patch to an object as clients see it.
+/// Applies a patch to the JSON of an object.
 pub fn apply(object: &Object, patch: &Patch) -> Result<Value, Status> {
     apply_value(object.kind(), object.to_json(), patch)
 }
@@ -36,11 +36,11 @@ pub fn apply_value(kind: Kind, mut value: Value, patch: &Patch) -> Result<Value,
     }
 }
 
-/// The strategic merge patch by which `kubectl apply` brings a live object to what a file says: `original` is what the
-/// last file said, `modified` what this one says, `current` the live object. `None` if there is nothing to be done.
+/// The strategic merge patch that `kubectl apply` sends: `original` is the last applied file, `modified` the new file,
+/// `current` the live object. `None` if nothing has to change.
 ///
 /// # Errors
-/// In kubectl's words, if an item of a list lacks the key by which it is merged.
+/// kubectl's error message, if an item of a list lacks its merge key.
 pub fn three_way(
     kind: Kind,
     original: Option<&Value>,
@@ -54,13 +54,13 @@ pub fn three_way(
     Ok((!patch.is_empty()).then_some(Value::Object(patch)))
 }
 
-/// The Go type of a kind, which says how it merges; custom resources have none.
+/// The Go type of a kind, which declares how its fields merge. `None` for custom resources.
 fn go_type(kind: Kind) -> Option<Type<'static>> {
     let row = kind.built_in()?;
     builtin_kind(&row.api_version(), &row.kind)
 }
 
-/// 415: this resource takes patches of these types only.
+/// 415, with the media types of patches that the resource accepts.
 fn unknown_format(accepted: &[&str]) -> Status {
     let types: Vec<String> = accepted.iter().map(|t| format!("application/{t}")).collect();
     let message = format!(
@@ -79,7 +79,7 @@ fn strategic(kind: Kind, value: Value, patch: &Value) -> Result<Value, Status> {
         return Err(unknown_format(&["json-patch+json", "merge-patch+json", "apply-patch+yaml"]));
     };
     strategic::merge(original, patch.clone(), of).map(Value::Object).map_err(|why| {
-        // The library's "bad patch" errors are the client's; all are.
+        // All errors of the strategic merge library are errors of the client.
         Status::bad_request(why)
     })
 }

@@ -13,21 +13,21 @@ pub(super) const DELETE: &str = "$deleteFromPrimitiveList/";
 
 type Fields = Map<String, Value>;
 
-/// Why a patch cannot be applied.
+/// The error message for a patch that cannot be applied.
 pub(super) type Wrong = String;
 
-/// What strategic merge does with a field.
+/// How strategic merge patch treats a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Treatment<'a> {
-    /// A map is merged, a list replaced.
+    /// Maps are merged, lists are replaced.
     Plain,
-    /// A list is merged: of maps by this key, of primitives where the key is empty.
+    /// Lists are merged: lists of maps by this merge key; lists of primitives as sets, if the key is empty.
     Merge(&'a str),
-    /// A map is replaced.
+    /// Maps are replaced.
     Replace,
 }
 
-/// How a field is treated, and its type; the type of the items of a list.
+/// How a field is treated, and its type. For a list it is the type of the items.
 pub(super) fn treatment<'a>(of: Type<'a>, name: &str) -> (Treatment<'a>, Type<'a>) {
     let Some(inner) = of.field(name) else { return (Treatment::Plain, Type::any()) };
     let inner = match inner.shape() {
@@ -83,7 +83,7 @@ fn unknown_directive(directive: &Value, map: &Fields) -> Wrong {
     format!("unknown patch type found: {name} in map: {}", Value::Object(map.clone()))
 }
 
-/// Of a map with `$retainKeys`, only those keys stay.
+/// Carries out `$retainKeys`: removes all other keys from the map.
 fn retain(merged: &mut Fields, patch: &mut Fields) -> Result<(), Wrong> {
     let Some(keys) = patch.remove(RETAIN) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(format!("$retainKeys directive should have a list, got {keys}")) };
@@ -97,7 +97,7 @@ fn retain(merged: &mut Fields, patch: &mut Fields) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Lists whose order the patch states are merged and put in that order at once.
+/// Merges the lists with a `$setElementOrder` directive, puts them in that order, and takes them out of the patch.
 fn ordered_lists(merged: &mut Fields, patch: &mut Fields, of: Type<'_>) -> Result<(), Wrong> {
     let orders: Vec<String> = patch.keys().filter(|k| k.starts_with(ORDER)).cloned().collect();
     for directive in orders {
@@ -113,7 +113,7 @@ fn ordered_lists(merged: &mut Fields, patch: &mut Fields, of: Type<'_>) -> Resul
         let (had_new, new) = match patch.remove(&field) {
             Some(Value::Array(new)) => (true, new),
             Some(other) => {
-                // Not a list: whatever it is takes the place, as without an order.
+                // If the value is not a list, the directive has no effect.
                 patch.insert(field, other);
                 continue;
             }
@@ -138,7 +138,7 @@ fn ordered_lists(merged: &mut Fields, patch: &mut Fields, of: Type<'_>) -> Resul
     Ok(())
 }
 
-/// What the patch has of a list must stand in the order that it states.
+/// Checks that the items of a list in a patch are in the order of its `$setElementOrder` directive.
 fn same_order(items: &[Value], order: &[Value], by: &str) -> Result<(), Wrong> {
     let mut last = 0;
     for item in items.iter().filter(|i| i.get(DIRECTIVE).is_none()) {
@@ -207,13 +207,13 @@ fn no_merge_key(item: &Value, by: &str) -> Wrong {
 }
 
 enum Special {
-    /// The list is replaced by this.
+    /// The new list, if a `$patch: replace` directive replaces it.
     Replaced(Vec<Value>),
-    /// What is left of the old list, and of the patch.
+    /// The old list without the deleted items, and the items of the patch without directives.
     Rest(Vec<Value>, Vec<Value>),
 }
 
-/// Carries out the items of a patch that are directives: `$patch: delete` and `$patch: replace`.
+/// Carries out the directives among the items of a patch: `$patch: delete` and `$patch: replace`.
 fn special_items(mut old: Vec<Value>, new: Vec<Value>, by: &str) -> Result<Special, Wrong> {
     let (mut rest, mut replace) = (Vec::with_capacity(new.len()), false);
     for item in new {
@@ -234,7 +234,7 @@ fn special_items(mut old: Vec<Value>, new: Vec<Value>, by: &str) -> Result<Speci
     Ok(if replace { Special::Replaced(rest.into_iter().map(plain).collect()) } else { Special::Rest(old, rest) })
 }
 
-/// Where the item of the same key (or value, of primitives) stands.
+/// The index of the item with the same merge key, or with the same value if the items are primitives.
 fn position(list: &[Value], item: &Value, by: &str) -> Option<usize> {
     if by.is_empty() {
         return list.iter().position(|other| other == item);
@@ -243,7 +243,8 @@ fn position(list: &[Value], item: &Value, by: &str) -> Option<usize> {
     list.iter().position(|other| other.get(by) == Some(key))
 }
 
-/// Puts what the patch knows in the order of the patch, the rest in the order of the server, and weaves the two.
+/// Orders a merged list: items of the patch in the order of the patch, the others in the order of the live list; then
+/// interleaves both by their positions in the live list.
 fn reorder(merged: Vec<Value>, patch_order: &[Value], server_order: &[Value], by: &str) -> Vec<Value> {
     let place = |order: &[Value], item: &Value| position(order, item, by).unwrap_or(usize::MAX);
     let (mut patched, mut others): (Vec<Value>, Vec<Value>) =
@@ -270,7 +271,7 @@ fn without_deleted(items: Vec<Value>) -> Vec<Value> {
     items.into_iter().filter(|i| i.get(DIRECTIVE).and_then(Value::as_str) != Some("delete")).map(plain).collect()
 }
 
-/// A value that is new: without directives and without the nulls that would have deleted something.
+/// A value that did not exist before, without directives and nulls, which would delete something.
 fn plain(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(

@@ -1,8 +1,9 @@
-//! The patch that `kubectl apply` sends: from the live object to the file, and without what the last file had and this
-//! one has no more. What the file does not speak of stays as others have set it.
+//! The three-way patch of `kubectl apply`. It changes the live object to what the file says, and deletes what was in
+//! the last applied file and no longer is in this one. Fields that neither file has are left alone.
 //!
-//! Source: `CreateThreeWayMergePatch` of `k8s.io/apimachinery/pkg/util/strategicpatch`. As there, the patch is the
-//! *additions and changes* from the live object to the file, laid over the *deletions* from the last file to this one.
+//! Source: `CreateThreeWayMergePatch` of `k8s.io/apimachinery/pkg/util/strategicpatch`. As there, the patch consists of
+//! the *additions and changes* from the live object to the file, merged over the *deletions* from the last file to this
+//! one.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ use crate::schema::Type;
 
 type Fields = Map<String, Value>;
 
-/// Which of the differences are wanted.
+/// Which differences go into the patch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
     Changes,
@@ -22,18 +23,18 @@ enum Want {
 #[derive(Clone, Copy)]
 struct How {
     want: Want,
-    /// The patch says which keys of a map stay (`$retainKeys`): the others are cleared, by whomever they were set.
+    /// Whether the patch of a map lists the keys to keep (`$retainKeys`). All other keys are removed, whoever set them.
     retain: bool,
 }
 
-/// The strategic merge patch for an object of type `of`; empty if there is nothing to be done.
+/// The strategic merge patch for an object of type `of`; empty if nothing has to change.
 pub(super) fn patch(original: &Fields, modified: &Fields, current: &Fields, of: Type<'_>) -> Result<Fields, String> {
     let changes = diff(current, modified, of, How { want: Want::Changes, retain: false })?;
     let deletions = diff(original, modified, of, How { want: Want::Deletions, retain: false })?;
     Ok(lay_over(deletions, changes, of))
 }
 
-/// What leads from `old` to `new` (`diffMaps`).
+/// The patch from one map to another (`diffMaps`).
 fn diff(old: &Fields, new: &Fields, of: Type<'_>, how: How) -> Result<Fields, String> {
     let (want, mut patch) = (how.want, Fields::new());
     for (key, new) in new {
@@ -58,7 +59,8 @@ fn diff(old: &Fields, new: &Fields, of: Type<'_>, how: How) -> Result<Fields, St
             (Value::Array(old), Value::Array(new), Treatment::Merge(by)) => {
                 patch.extend(diff_list(key, old, new, by, inner, how)?);
             }
-            // kubectl sends a map that is to be replaced even where nothing of it has changed; that changes nothing.
+            // Upstream also puts an unchanged map with the `replace` strategy into the patch. That has no effect, so it
+            // is left out here.
             _ if want == Want::Changes && old != new => _ = patch.insert(key.clone(), new.clone()),
             _ => {}
         }
@@ -75,7 +77,7 @@ fn diff(old: &Fields, new: &Fields, of: Type<'_>, how: How) -> Result<Fields, St
     Ok(patch)
 }
 
-/// Whether a patch of this field, or of an item of it, says which of its keys stay.
+/// Whether the patch of a field or of its items has `$retainKeys`.
 fn retains_keys(of: Type<'_>, name: &str) -> bool {
     of.message().and_then(|m| m.field(name)).is_some_and(|f| f.merge.retain_keys)
 }
@@ -84,7 +86,7 @@ fn same_type(a: &Value, b: &Value) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
-/// What leads from one list to another that are merged by a key, or as sets (`diffLists`).
+/// The patch from one list to another, for lists that are merged by a key or as sets (`diffLists`).
 fn diff_list(field: &str, old: &[Value], new: &[Value], by: &str, of: Type<'_>, how: How) -> Result<Fields, String> {
     let mut patch = Fields::new();
     if old.is_empty() {
@@ -123,7 +125,7 @@ fn key_of<'v>(item: &'v Value, by: &str) -> &'v Value {
     if by.is_empty() { item } else { &item[by] }
 }
 
-/// Goes through both lists in order of their keys, as upstream does: items of one key are paired in that order.
+/// Walks both lists in order of their keys, as upstream does. Items with the same key are paired in that order.
 fn diff_maps_of_list(old: &[Value], new: &[Value], by: &str, of: Type<'_>, how: How) -> Result<Vec<Value>, String> {
     let (old, sorted) = (by_key(old, by)?, by_key(new, by)?);
     let (mut changed, mut deleted): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
@@ -159,7 +161,7 @@ fn diff_maps_of_list(old: &[Value], new: &[Value], by: &str, of: Type<'_>, how: 
     Ok(changed)
 }
 
-/// Items with their keys as text, in order of them.
+/// The items with their keys as text, sorted by key.
 fn by_key<'v>(items: &'v [Value], by: &str) -> Result<Vec<(String, &'v Fields)>, String> {
     let keyed = items.iter().map(|item| match (item, item.get(by)) {
         (Value::Object(fields), Some(Value::String(key))) => Ok((key.clone(), fields)),
@@ -171,13 +173,13 @@ fn by_key<'v>(items: &'v [Value], by: &str) -> Result<Vec<(String, &'v Fields)>,
     Ok(keyed)
 }
 
-/// Puts items into the order that another list has them in.
+/// Sorts items into the order of another list.
 fn sort_as(items: &mut [Value], order: &[Value], by: &str) {
     let place = |item: &Value| order.iter().position(|o| key_of(o, by) == key_of(item, by)).unwrap_or(order.len());
     items.sort_by_key(place);
 }
 
-/// Both patches as one (`mergeMap`, where both are patches and neither is carried out).
+/// Merges one patch over another (`mergeMap`, for two patches and without carrying out directives).
 fn lay_over(mut fields: Fields, over: Fields, of: Type<'_>) -> Fields {
     for (key, value) in over {
         let (treatment, inner) = treatment(of, &key);
@@ -187,11 +189,12 @@ fn lay_over(mut fields: Fields, over: Fields, of: Type<'_>) -> Fields {
             }
             (Some(Value::Array(under)), Value::Array(over)) => match treatment {
                 Treatment::Merge(by) if !by.is_empty() => {
-                    // A patch of a list says in which order its items are to be; it stands before the list.
+                    // Directives sort before field names, so the `$setElementOrder` of this list is already in
+                    // `fields`.
                     let order = fields.get(&format!("{ORDER}{key}")).and_then(Value::as_array);
                     Value::from(lay_list_over(under, over, by, inner, order.map_or(&[], Vec::as_slice)))
                 }
-                // Orders and kept keys are made from the same file, so they are equal.
+                // `$setElementOrder` and `$retainKeys` come from the same file in both patches, so they are equal.
                 Treatment::Merge(_) | Treatment::Plain | Treatment::Replace => Value::from(over),
             },
             (_, over) => over,

@@ -5,7 +5,7 @@ use super::{apply_value, three_way};
 use crate::api::Patch;
 use crate::object::Kind;
 
-/// What the live object is after `kubectl apply`, and the patch that led there.
+/// The live object after `kubectl apply`, and the patch that was sent.
 fn applied(kind: Kind, original: &Value, modified: &Value, current: &Value) -> (Value, Option<Value>) {
     let patch = three_way(kind, Some(original), modified, current).unwrap();
     let after = match &patch {
@@ -75,7 +75,8 @@ fn what_the_file_has_no_more_goes() {
 
 #[test]
 fn one_of_several_kinds_takes_the_place_of_the_other() {
-    // The rolling update's numbers were set by defaults, not by the file: only `$retainKeys` clears them.
+    // The parameters of the rolling update were set by defaulting and not by the file, so only `$retainKeys` removes
+    // them.
     check(
         Kind::DEPLOYMENT,
         spec(json!({"replicas": 1})),
@@ -141,7 +142,7 @@ fn the_patch_is_kubectls() {
     );
 }
 
-/// A pod's spec, and a config map beside it, drawn small so that two of them overlap.
+/// Labels and the containers of a pod, from few names and values so that two of them overlap.
 fn any_object() -> impl Strategy<Value = Value> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let text = prop::sample::select(vec!["1", "2"]);
@@ -176,7 +177,7 @@ proptest! {
                 prop_assert_eq!(&live[field], value);
             }
         }
-        // Nobody but the file had set anything: what it says is all there is.
+        // If the live object is what the last file said, the result is what the new file says.
         let (after, _) = applied(Kind::POD, &original, &modified, &original);
         prop_assert_eq!(&after["metadata"]["labels"], &modified["metadata"]["labels"]);
         prop_assert_eq!(&after["spec"]["containers"].as_array().unwrap().len(),
