@@ -1,7 +1,7 @@
-//! A custom resource's types, from the `openAPIV3Schema` of its definition.
+//! The types of a custom resource, from the `openAPIV3Schema` of its definition.
 //!
-//! Structural schemas only: what says nothing of a type holds any JSON. Validations (`pattern`, `maximum`, CEL, …) are
-//! not types, and not here.
+//! The schema must be structural; a part without a `type` accepts any JSON. Validations (`pattern`, `maximum`, CEL, …)
+//! are ignored here.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,8 @@ use super::{Field, ListType, Merge, Message, Node, Scalar, Schema, builtin};
 use crate::limits::SCHEMA_DEPTH;
 
 impl Schema {
-    /// The types of a custom resource; [`Schema::root`] is the whole object. An error names the path in the schema.
+    /// Makes the types of a custom resource; [`Schema::root`] is the type of the whole object. An error names the path
+    /// in the schema.
     pub fn custom(schema: &Value) -> Result<Schema, String> {
         let mut maker = Maker { nodes: Nodes::new(), messages: Vec::new(), depth: 0 };
         let mut root = maker.message(schema, "openAPIV3Schema", true)?;
@@ -121,7 +122,7 @@ impl Maker {
         })
     }
 
-    /// What every object's metadata are.
+    /// The type of `metadata`, which is the same for every kind.
     fn metadata(&mut self) -> u32 {
         let meta = builtin().message("meta.v1", "ObjectMeta").expect("the table has metadata");
         self.nodes.intern(Node::Builtin(meta.node))

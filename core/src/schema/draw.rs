@@ -1,4 +1,4 @@
-//! Draws objects of any type of the table, for tests.
+//! Draws random objects of any type of the table, for tests.
 
 use proptest::prelude::any;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -7,15 +7,16 @@ use serde_json::{Map, Value, json};
 use super::{Field, Message, Scalar, Shape, Type};
 use crate::random::Rng;
 
-/// How deep a drawn object nests: deep enough for a container's probe in a template of a template.
+/// Maximum nesting depth of a drawn object: enough for a container's probe in a template of a template.
 const DEPTH: usize = 12;
 
-/// How many objects of each type are drawn.
+/// Default number of objects that are drawn of each type.
 const CASES: u32 = 200;
 
-/// Runs a test on drawn objects of a type: 200 of them, or as many as `PROPTEST_CASES` says.
+/// Runs a round-trip test on drawn objects of a type: `test` must return its argument. It runs 200 times, or as often
+/// as `PROPTEST_CASES` says.
 pub(crate) fn for_drawn(name: &str, of: Type<'_>, test: impl Fn(Value) -> Result<Value, String>) {
-    // What proptest does where nobody has said how much.
+    // proptest's default number of cases, which means that `PROPTEST_CASES` is not set.
     const UNASKED: u32 = 256;
     let asked = Config::default().cases;
     let cases = if asked == UNASKED { CASES } else { asked };
@@ -28,7 +29,7 @@ pub(crate) fn for_drawn(name: &str, of: Type<'_>, test: impl Fn(Value) -> Result
     drawn.unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
-/// Where two values first differ, and how.
+/// The path of the first difference between two values, and the difference.
 fn difference(at: &str, want: &Value, got: &Value) -> Option<String> {
     match (want, got) {
         (Value::Object(a), Value::Object(b)) => {
@@ -44,7 +45,7 @@ fn difference(at: &str, want: &Value, got: &Value) -> Option<String> {
     }
 }
 
-/// An object of a type. Of 16 fields that may be there, about `density` are.
+/// Draws an object of a type. An optional field is drawn with a probability of `density` in 16.
 pub(crate) fn draw(rng: &mut Rng, density: u64, of: Type<'_>) -> Value {
     Drawer { rng, density, depth: 0, budget: 200 }.value("", of)
 }
@@ -53,7 +54,7 @@ struct Drawer<'a> {
     rng: &'a mut Rng,
     density: u64,
     depth: usize,
-    /// How many more values: an object with every field of a pod is no better than ten with some.
+    /// How many more optional values may be drawn: ten objects with some fields test more than one with all of them.
     budget: usize,
 }
 
@@ -84,7 +85,7 @@ impl Drawer<'_> {
         self.depth += 1;
         for field in &message.fields {
             let wanted = self.rng.chance(self.density, 16) && self.depth < DEPTH && self.budget > 0;
-            // Go's types have a spec always, and an empty status is none.
+            // In Go's types a kind's `spec` is never absent, and an empty `status` is absent.
             let is_spec = message.is_kind && &*field.name == "spec";
             if (field.required || wanted || is_spec) && !is_special(message, field) {
                 let value = self.value(&field.name, of.type_of(field));
@@ -100,7 +101,7 @@ impl Drawer<'_> {
     fn scalar(&mut self, name: &str, scalar: Scalar) -> Value {
         let (n, other) = (1 + self.rng.below(9), self.rng.chance(1, 2));
         match scalar {
-            // Held as a number beside the metadata.
+            // Objects store the resourceVersion as a number.
             Scalar::String if name == "resourceVersion" => n.to_string().into(),
             Scalar::String => format!("{name}-{n}").into(),
             Scalar::Bool => true.into(),
@@ -123,8 +124,8 @@ impl Drawer<'_> {
     }
 }
 
-/// What does not come back as it went: `stringData` is for writing only, and of a field behind a gate that 1.36 has off
-/// the data of 1.37 has another form.
+/// Fields that do not survive a round trip: `stringData` is write-only, and the other field is behind a feature gate
+/// that is off in 1.36 and has another type in the 1.37 data.
 fn is_special(message: &Message, field: &Field) -> bool {
     matches!(
         (&*message.name, &*field.name),

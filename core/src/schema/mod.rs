@@ -1,8 +1,9 @@
-//! The one table of types: what every field of every kind is called, is, and how it is merged.
+//! The schema table: the name, type and merge strategy of every field of every kind.
 //!
 //! It drives strict decoding, strategic merge, server-side apply, protobuf and OpenAPI. Built-in types come from
-//! `kubernetes.txt` (made by `cargo xtask schema` from Kubernetes' own facts, of 1.36); those of a custom resource from
-//! its definition's `openAPIV3Schema` ([`Schema::custom`]). Both are the same structure, walked by [`Type`].
+//! `kubernetes.txt`, which `cargo xtask schema` generates from Kubernetes 1.36's own data. The types of a custom
+//! resource come from its definition's `openAPIV3Schema` ([`Schema::custom`]). Both have the same structure, and
+//! [`Type`] is the way to read it.
 
 mod custom;
 mod text;
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::random::mix_bytes;
 
-/// Every built-in type. Parsed once, when it is first asked for: some 3,700 lines, under a millisecond in release.
+/// All built-in types. The text is parsed on first use: some 3,700 lines, under a millisecond in a release build.
 pub fn builtin() -> &'static Schema {
     static TABLE: LazyLock<Schema> = LazyLock::new(|| {
         Schema::parse(include_str!("kubernetes.txt")).expect("the committed table is what the xtask writes")
@@ -33,8 +34,8 @@ pub fn fingerprint() -> u64 {
     *HASH
 }
 
-/// The built-in type of this `apiVersion` and `kind`, if there is one. Options (`DeleteOptions`, …), `Status` and
-/// `WatchEvent` are of every group and version.
+/// The built-in type of an `apiVersion` and `kind`; `None` if there is none. Options (`DeleteOptions`, …), `Status` and
+/// `WatchEvent` belong to every group-version.
 pub fn builtin_kind(api_version: &str, kind: &str) -> Option<Type<'static>> {
     let table = builtin();
     table.kind(api_version, kind).or_else(|| {
@@ -43,15 +44,15 @@ pub fn builtin_kind(api_version: &str, kind: &str) -> Option<Type<'static>> {
     })
 }
 
-/// Types that refer to each other.
+/// A set of types that refer to each other.
 #[derive(Clone, Default, PartialEq)]
 pub struct Schema {
     packages: Vec<Package>,
     messages: Vec<Message>,
     nodes: Vec<Node>,
-    /// Messages by package (`core.v1`) and name, in that order.
+    /// Messages, sorted by package (`core.v1`) and name.
     names: Vec<Named>,
-    /// Kinds by `apiVersion` and `kind`, in that order.
+    /// Kinds, sorted by `apiVersion` and `kind`.
     kinds: Vec<Named>,
     root: u32,
 }
@@ -62,7 +63,7 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// Two names, and what they name.
+/// A two-part name, and the node that it refers to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Named {
     outer: Box<str>,
@@ -73,9 +74,9 @@ struct Named {
 /// A package of built-in types.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Package {
-    /// `core.v1`.
+    /// Short name: `core.v1`.
     pub short: Box<str>,
-    /// What stands before the names of its definitions in OpenAPI: `io.k8s.api.core.v1`.
+    /// Prefix of the names of its types in OpenAPI: `io.k8s.api.core.v1`.
     pub open: Box<str>,
     /// API group.
     pub group: Box<str>,
@@ -86,20 +87,20 @@ pub struct Package {
 /// A type with named fields.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Message {
-    /// `Pod`; empty within a custom resource.
+    /// Name, such as `Pod`; empty within a custom resource.
     pub name: Box<str>,
     package: u16,
-    /// Has `apiVersion` and `kind`, which are not among the fields.
+    /// Whether it has `apiVersion` and `kind`, which are not in `fields`.
     pub is_kind: bool,
-    /// Server-side apply treats it as one value.
+    /// Whether server-side apply treats it as one value.
     pub atomic: bool,
-    /// A list in JSON, which protobuf wraps in a message: its items are in the one field.
+    /// Whether it is a list in JSON. Protobuf wraps the list in a message with one field.
     pub is_list: bool,
-    /// Fields that are not listed are kept as they come (`x-kubernetes-preserve-unknown-fields`).
+    /// Whether fields that are not listed are kept (`x-kubernetes-preserve-unknown-fields`).
     pub open_ended: bool,
-    /// In order of their names.
+    /// Sorted by name.
     pub fields: Vec<Field>,
-    /// In order of their numbers.
+    /// Sorted by field number.
     pub(crate) wire: Vec<WireField>,
 }
 
@@ -109,28 +110,28 @@ pub struct Field {
     /// Its name in JSON.
     pub name: Box<str>,
     of: u32,
-    /// OpenAPI's `required`.
+    /// Whether OpenAPI requires it.
     pub required: bool,
-    /// A pointer in Go: a zero on the wire is a value and not an absence.
+    /// Whether it is a pointer in Go. Then a zero in protobuf is a value; otherwise it means that the field is absent.
     pub pointer: bool,
     /// How strategic merge patch treats it.
     pub merge: Merge,
-    /// What it is if it is absent, where its type says so.
+    /// The default that its type declares.
     pub default: Option<Value>,
 }
 
 /// How strategic merge patch treats a field (`x-kubernetes-patch-strategy`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Merge {
-    /// A list is merged: of maps by this key, of primitives where the key is empty.
+    /// `Some` if the list is merged: a list of maps by this key, a list of primitives as a set if the key is empty.
     pub by: Option<Box<str>>,
-    /// A map is replaced.
+    /// Whether a map is replaced instead of merged.
     pub replace: bool,
-    /// Only the keys that the patch lists are kept (`retainKeys`: for whoever makes patches).
+    /// Whether patches list the keys to keep in `$retainKeys`. Only code that generates patches needs this.
     pub retain_keys: bool,
 }
 
-/// Where a field stands on the wire.
+/// A field in protobuf.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WireField {
     pub(crate) number: u32,
@@ -139,9 +140,9 @@ pub(crate) struct WireField {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum WireAt {
-    /// The field of this index.
+    /// The index of the field in [`Message::fields`].
     Field(usize),
-    /// A message of its own on the wire, whose fields JSON has inline.
+    /// A nested message whose fields are inlined in JSON.
     Inline(Vec<WireField>),
 }
 
@@ -157,11 +158,11 @@ enum Node {
         of: u32,
         list: ListType,
     },
-    /// A type of [`builtin`], within a custom one.
+    /// A type of [`builtin`] that a custom type refers to.
     Builtin(u32),
 }
 
-/// What has no parts that the table knows of.
+/// A type whose parts the table does not describe.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Scalar {
@@ -170,41 +171,41 @@ pub enum Scalar {
     Int32,
     Int64,
     Double,
-    /// Base64 in JSON.
+    /// Bytes; base64 in JSON.
     Bytes,
-    /// RFC 3339, in seconds.
+    /// RFC 3339, with seconds.
     Time,
-    /// RFC 3339, in microseconds.
+    /// RFC 3339, with microseconds.
     MicroTime,
-    /// As Go writes it: `1m30s`.
+    /// A duration as Go writes it: `1m30s`.
     Duration,
     Quantity,
     IntOrString,
     /// Any JSON.
     Any,
-    /// A `JSONSchemaProps`, or a boolean.
+    /// A `JSONSchemaProps` or a boolean.
     SchemaOrBool,
-    /// A `JSONSchemaProps`, or a list of them.
+    /// A `JSONSchemaProps` or a list of them.
     SchemaOrArray,
-    /// A `JSONSchemaProps`, or a list of strings.
+    /// A `JSONSchemaProps` or a list of strings.
     SchemaOrStrings,
 }
 
 /// How server-side apply treats a list (`x-kubernetes-list-type`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum ListType {
-    /// Nothing is said: as atomic.
+    /// Not declared; treated as atomic.
     #[default]
     Unsaid,
-    /// One value.
+    /// The list is owned as a whole.
     Atomic,
-    /// Of scalars, each of which may be owned.
+    /// A set of scalars; each item has its own owners.
     Set,
-    /// Of maps, told apart by these keys.
+    /// A list of maps that are identified by these keys; each item has its own owners.
     Map(Box<[Box<str>]>),
 }
 
-/// A type within a [`Schema`]. Two words: pass it by value.
+/// A type in a [`Schema`]. It is two words in size: pass it by value.
 #[derive(Clone, Copy)]
 pub struct Type<'a> {
     schema: &'a Schema,
@@ -228,26 +229,26 @@ impl fmt::Debug for Type<'_> {
     }
 }
 
-/// What a type is made of.
+/// The structure of a type.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape<'a> {
-    /// Without parts.
+    /// A value without parts.
     Scalar(Scalar),
-    /// Named fields.
+    /// An object with named fields.
     Message(&'a Message),
-    /// Values by any key.
+    /// An object with arbitrary keys, and the type of its values.
     Map(Type<'a>),
-    /// Items.
+    /// A list, and the type of its items.
     List(Type<'a>, &'a ListType),
 }
 
 impl<'a> Type<'a> {
-    /// Any JSON.
+    /// The type of any JSON.
     pub fn any() -> Type<'static> {
         Type { schema: builtin(), node: text::ANY }
     }
 
-    /// What it is made of.
+    /// The structure of this type.
     pub fn shape(self) -> Shape<'a> {
         match &self.schema.nodes[self.node as usize] {
             Node::Scalar(scalar) => Shape::Scalar(*scalar),
@@ -262,7 +263,7 @@ impl<'a> Type<'a> {
         self.schema.resolve(node)
     }
 
-    /// Its fields, if it has any.
+    /// Its message, if it is an object with named fields.
     pub fn message(self) -> Option<&'a Message> {
         match self.shape() {
             Shape::Message(message) => Some(message),
@@ -270,7 +271,8 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// A field of this name, and its type. Of a map, the type of its values; of what is open, any.
+    /// The type of the field with this name; `None` if there is no such field. In a map it is the type of the values.
+    /// If unknown fields are allowed, they have the type [`Type::any`].
     pub fn field(self, name: &str) -> Option<Type<'a>> {
         match self.shape() {
             Shape::Message(message) => match message.field(name) {
@@ -284,12 +286,13 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// The type of a field of this type's message.
+    /// The type of a field. The field must be of this type's message.
     pub fn type_of(self, field: &Field) -> Type<'a> {
         self.at(field.of)
     }
 
-    /// What a field is if it is absent: what its type says, or the zero of a scalar that Kubernetes requires.
+    /// The default of a field: the declared one, or the zero value of a scalar that is required. Types of custom
+    /// resources have declared defaults only.
     pub fn default_of(self, name: &str) -> Option<Value> {
         let message = self.message()?;
         let field = message.field(name)?;
@@ -304,12 +307,12 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// Text.
+    /// The type of strings.
     pub fn string() -> Type<'static> {
         Type { schema: builtin(), node: text::STRING }
     }
 
-    /// The type of its items, if it is a list; any, if nothing is known of it.
+    /// The type of its items if it is a list; any JSON if this type is any JSON; `None` otherwise.
     pub fn items(self) -> Option<Type<'a>> {
         match self.shape() {
             Shape::List(of, _) => Some(of),
@@ -319,7 +322,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// Whether server-side apply treats it as one value. What nothing is known of is not: its maps are granular.
+    /// Whether server-side apply treats it as one value. Any JSON is not atomic: its maps are granular.
     pub fn is_atomic(self) -> bool {
         match &self.schema.nodes[self.node as usize] {
             Node::Scalar(scalar) => *scalar != Scalar::Any,
@@ -333,7 +336,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// The package of its message, if it is a built-in one.
+    /// The package of its message; `None` if it is not a built-in message.
     pub fn package(self) -> Option<&'a Package> {
         let message = self.message()?;
         self.home().packages.get(usize::from(message.package))
@@ -348,7 +351,7 @@ impl<'a> Type<'a> {
 }
 
 impl Message {
-    /// The field of this name.
+    /// The field with this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|f| (*f.name).cmp(name)).ok().map(|i| &self.fields[i])
     }
@@ -362,7 +365,7 @@ impl Schema {
         }
     }
 
-    /// The type of a whole object: of a custom resource's schema.
+    /// The type of a whole object, in the schema of a custom resource.
     pub fn root(&self) -> Type<'_> {
         self.resolve(self.root)
     }
@@ -382,13 +385,13 @@ impl Schema {
         Some(self.resolve(list[found].node))
     }
 
-    /// Every message, in order of packages and names.
+    /// All messages, sorted by package and name.
     pub fn messages(&self) -> impl Iterator<Item = (&Package, Type<'_>)> {
         let types = self.names.iter().map(|n| self.resolve(n.node));
         types.filter_map(|of| of.package().map(|package| (package, of)))
     }
 
-    /// Every kind, as `apiVersion`, `kind` and type, in that order.
+    /// `apiVersion`, `kind` and type of all kinds, sorted by `apiVersion` and `kind`.
     pub fn kinds(&self) -> impl Iterator<Item = (&str, &str, Type<'_>)> {
         self.kinds.iter().map(|n| (&*n.outer, &*n.inner, self.resolve(n.node)))
     }

@@ -27,7 +27,7 @@ fn every_kind_of_the_registry_is_in_the_table() {
         let of = builtin_kind(&info.api_version(), &info.kind).unwrap_or_else(|| panic!("{kind}"));
         let message = of.message().unwrap();
         assert!(message.is_kind, "{kind}");
-        // Reviews and bindings are asked, and never listed.
+        // Reviews and bindings can only be created, so they have no list type.
         let list = builtin_kind(&info.api_version(), &format!("{}List", info.kind));
         assert_eq!(list.map(|list| at(list, "items.[]")), (info.verbs != Verbs::Create).then_some(of), "{kind}");
         assert_eq!(format!("{:?}", at(of, "metadata")), "ObjectMeta", "{kind}");
@@ -59,7 +59,7 @@ fn types_lead_to_types() {
     assert!(builtin_kind("v1", "Nope").is_none());
 }
 
-/// Strategic merge and server-side apply differ here.
+/// For some lists, server-side apply uses more keys than strategic merge.
 #[test]
 fn merge_keys_and_map_keys_are_told_apart() {
     let cases = [

@@ -1,10 +1,10 @@
-//! Reads the table's text. Its form is told in its first lines.
+//! Parses the text of the schema table. The first lines of `kubernetes.txt` describe the format.
 
 use std::collections::BTreeMap;
 
 use super::{Field, ListType, Merge, Message, Named, Node, Package, Scalar, Schema, WireAt, WireField};
 
-/// The scalars by the names that the text has for them.
+/// The scalars by their names in the text.
 const SCALARS: [(&str, Scalar); 15] = [
     ("any", Scalar::Any),
     ("string", Scalar::String),
@@ -23,18 +23,18 @@ const SCALARS: [(&str, Scalar); 15] = [
     ("schema-or-strings", Scalar::SchemaOrStrings),
 ];
 
-/// Where the first scalars stand in every schema.
+/// The indices of the first two scalars in every schema.
 pub(super) const ANY: u32 = 0;
 pub(super) const STRING: u32 = 1;
 
-/// Nodes under construction: equal ones are one.
+/// The nodes of a schema under construction. Equal nodes are stored once.
 pub(super) struct Nodes {
     all: Vec<Node>,
     known: BTreeMap<Node, u32>,
 }
 
 impl Nodes {
-    /// The scalars, each in its fixed place.
+    /// Starts with the scalars, in the order of [`SCALARS`].
     pub(super) fn new() -> Nodes {
         let mut nodes = Nodes { all: Vec::new(), known: BTreeMap::new() };
         for (_, scalar) in SCALARS {
@@ -60,7 +60,7 @@ impl Nodes {
 }
 
 impl Schema {
-    /// Reads a table as `cargo xtask schema` writes it. An error names the line.
+    /// Parses a table that `cargo xtask schema` has generated. An error names the line.
     pub fn parse(text: &str) -> Result<Schema, String> {
         let mut reader = Reader { schema: Schema::default(), nodes: Nodes::new(), names: BTreeMap::new() };
         reader.declare(text)?;
@@ -86,7 +86,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Gives every message its place, so that fields may refer to those that come later.
+    /// Assigns a node to every message, so that fields may refer to messages that are declared later.
     fn declare(&mut self, text: &'a str) -> Result<(), String> {
         let (mut package, mut count) = ("", 0);
         for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with(['#', ' '])) {
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The node of a type: `[]core.v1.Container`.
+    /// The node of a type such as `[]core.v1.Container`.
     fn of(&mut self, word: &str, list: ListType, atomic: bool) -> Result<u32, String> {
         if let Some(of) = word.strip_prefix("[]") {
             let of = self.of(of, ListType::Unsaid, false)?;
@@ -213,7 +213,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Puts a field where its numbers lead.
+/// Inserts a field by its protobuf number. If there are several numbers, all but the last are those of inlined
+/// messages.
 fn place(wire: &mut Vec<WireField>, numbers: &[u32], index: usize) {
     let Some((number, rest)) = numbers.split_first() else { return };
     let found = wire.binary_search_by_key(number, |w| w.number);
