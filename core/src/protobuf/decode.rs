@@ -1,4 +1,4 @@
-//! Protobuf to JSON.
+//! Decodes protobuf to JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +12,7 @@ use crate::schema::{Field, Message, Scalar, Shape, Type, WireAt, WireField};
 
 type Fields = Map<String, Value>;
 
-/// `runtime.Unknown`.
+/// The envelope: `runtime.Unknown`.
 pub(super) struct Envelope<'a> {
     pub(super) api_version: String,
     pub(super) kind: String,
@@ -56,7 +56,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The JSON of a message.
+/// Decodes a message.
 pub(super) fn message(bytes: &[u8], of: Type<'_>) -> Result<Value, Error> {
     let mut fields = Fields::new();
     Decoder { depth: 0, values: 0 }.fields(bytes, of, &mut fields)?;
@@ -72,7 +72,7 @@ fn mismatch<T>(what: &str) -> Result<T, Error> {
     error(format!("proto: wrong wireType for field {what}"))
 }
 
-/// Counts what it makes: nesting, and values that a few bytes of input may stand for.
+/// Counts nesting levels and decoded values: a few bytes of input may decode to many values, so both are limited.
 struct Decoder {
     depth: usize,
     values: usize,
@@ -100,7 +100,7 @@ impl Decoder {
     ) -> Result<(), Error> {
         let mut reader = Reader::new(bytes);
         while let Some((number, raw)) = reader.next()? {
-            // A field of a newer version is skipped.
+            // Unknown fields are skipped; they may come from a newer version.
             let Ok(found) = wire.binary_search_by_key(&number, |w| w.number) else { continue };
             match &wire[found].at {
                 WireAt::Field(index) => {
@@ -137,7 +137,7 @@ impl Decoder {
             }
             Shape::Message(message) if !message.is_list => {
                 let Raw::Bytes(bytes) = raw else { return mismatch(&field.name) };
-                // A message that comes twice is merged.
+                // If a message field occurs more than once, the occurrences are merged.
                 let entry = into.entry(&*field.name).or_insert_with(|| Value::Object(Fields::new()));
                 let Value::Object(inner) = entry else { return mismatch(&field.name) };
                 self.fields(bytes, of, inner)
@@ -190,7 +190,7 @@ impl Decoder {
         Ok((key, value))
     }
 
-    /// What stands for a value that the wire leaves out of a map's entry.
+    /// The value of a map entry whose bytes leave it out.
     fn zero(&mut self, name: &str, of: Type<'_>) -> Result<Value, Error> {
         let raw = match of.shape() {
             Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool) => Raw::Varint(0),
@@ -200,7 +200,7 @@ impl Decoder {
         self.value(raw, name, of)
     }
 
-    /// A single value: a scalar, a message, or a list that the wire wraps in one.
+    /// A single value: a scalar, a message, or a list that protobuf wraps in a message.
     fn value(&mut self, raw: Raw<'_>, name: &str, of: Type<'_>) -> Result<Value, Error> {
         let scalar = match of.shape() {
             Shape::Scalar(scalar) => scalar,
@@ -273,7 +273,7 @@ impl Decoder {
         last.map(|bytes| self.value(Raw::Bytes(bytes), "schema", json_schema())).transpose()
     }
 
-    /// Raw JSON, or an object with an envelope of its own.
+    /// Raw JSON, or an object with its own envelope.
     fn any(&mut self, bytes: &[u8], name: &str) -> Result<Value, Error> {
         if bytes.is_empty() {
             return Ok(Value::Null);
@@ -291,7 +291,8 @@ impl Decoder {
     }
 }
 
-/// What Go leaves out of its JSON: zeros of what is neither a pointer nor required, and no time at all.
+/// Whether Go omits a value from JSON: null, or the zero value of a scalar field that is neither a pointer nor
+/// required.
 fn is_absent(value: &Value, shape: Shape<'_>, field: &Field) -> bool {
     use Scalar::{Bool, Bytes, Double, Int32, Int64, IntOrString, String};
     let has_zero = matches!(shape, Shape::Scalar(String | Bool | Int32 | Int64 | Double | Bytes | IntOrString));
@@ -315,7 +316,7 @@ fn time(bytes: &[u8], digits: usize) -> Result<Value, Error> {
     shown.map(Value::String).ok_or_else(|| Error("proto: a time is out of range".to_owned()))
 }
 
-/// The few fields of a message that is a scalar in JSON.
+/// The fields of a message that is a scalar in JSON.
 struct Parts<'a>(Vec<(u32, Raw<'a>)>);
 
 impl<'a> Parts<'a> {

@@ -1,5 +1,5 @@
-//! JSON to protobuf. Fields stand in the order of their numbers, entries of maps in that of their keys, as Go writes
-//! them.
+//! Encodes JSON to protobuf. As in Go, fields are in order of their numbers, and entries of maps in order of their
+//! keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ use super::{Error, PREFIX, error, json_schema};
 use crate::limits::PROTOBUF_DEPTH;
 use crate::schema::{Message, Scalar, Shape, Type, WireAt, WireField};
 
-/// The four bytes and `runtime.Unknown`.
+/// The envelope: the prefix and a `runtime.Unknown`.
 pub(super) fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut named = Vec::with_capacity(api_version.len() + kind.len() + 4);
     put_bytes(&mut named, 1, api_version.as_bytes());
@@ -150,7 +150,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// What is a scalar in JSON and a message on the wire.
+    /// Encodes a value that is a scalar in JSON and a message in protobuf.
     fn wrapped(&mut self, value: &Value, name: &str, scalar: Scalar) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         match (scalar, value) {

@@ -1,11 +1,11 @@
-//! Kubernetes' protobuf, to JSON and back, driven by the [schema table](crate::schema).
+//! Kubernetes' protobuf encoding, driven by the [schema table](crate::schema).
 //!
-//! What comes in: a body of media type [`MEDIA_TYPE`], or the JSON of a built-in kind. What goes out: the other. What
-//! never happens: a panic, or more memory than a bounded multiple of the input; bad input is an [`Error`].
+//! What comes in: a body of media type [`MEDIA_TYPE`], or the JSON of a built-in kind. What goes out: the other
+//! encoding. What never happens: a panic, or memory beyond a bounded multiple of the input; bad input is an [`Error`].
 //!
-//! The envelope is four bytes and a `runtime.Unknown`, which carries `apiVersion`, `kind` and the object. Go writes
-//! every field that is no pointer, empty or not, so an empty one is an absence here as it is in Go's JSON.
-//! Source: apimachinery `pkg/runtime/serializer/protobuf`.
+//! The envelope is four bytes and a `runtime.Unknown`, which has `apiVersion`, `kind` and the object. Go encodes every
+//! field that is not a pointer, even if its value is empty. So the decoder treats an empty value as an absent field, as
+//! Go's JSON does. Source: apimachinery `pkg/runtime/serializer/protobuf`.
 
 mod decode;
 mod encode;
@@ -21,13 +21,13 @@ use serde_json::Value;
 
 use crate::schema::{Type, builtin, builtin_kind};
 
-/// The media type of bodies with an envelope.
+/// The media type of a body with an envelope.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
-/// What every body begins with.
+/// The first bytes of an envelope.
 pub const PREFIX: [u8; 4] = *b"k8s\0";
 
-/// Why something cannot be read or written, worded as Kubernetes does where it has words.
+/// Why something cannot be decoded or encoded; Kubernetes' own message where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(pub String);
 
@@ -43,13 +43,13 @@ fn error<T>(why: impl Into<String>) -> Result<T, Error> {
     Err(Error(why.into()))
 }
 
-/// Whether these bytes have the envelope.
+/// Whether the bytes start with an envelope.
 pub fn has_prefix(bytes: &[u8]) -> bool {
     bytes.starts_with(&PREFIX)
 }
 
-/// The JSON of a body. Where its envelope names no kind, as those of options may, it is read as `default`, an
-/// `apiVersion` and a `kind`.
+/// Decodes a body to JSON. `default` is the `apiVersion` and `kind` of a body whose envelope has neither, which is
+/// allowed for options.
 pub fn decode(bytes: &[u8], default: Option<(&str, &str)>) -> Result<Value, Error> {
     let envelope = decode::Envelope::read(bytes)?;
     let (mut api_version, mut kind) = (envelope.api_version, envelope.kind);
@@ -59,14 +59,15 @@ pub fn decode(bytes: &[u8], default: Option<(&str, &str)>) -> Result<Value, Erro
     let of = known(&api_version, &kind)?;
     let mut value = decode::message(envelope.raw, of)?;
     if let Value::Object(fields) = &mut value {
-        // Only the object's own; those within it stand in their messages.
+        // The `apiVersion` and `kind` of the outer object are in the envelope; those of nested objects are in their
+        // messages.
         fields.insert("apiVersion".to_owned(), Value::String(api_version));
         fields.insert("kind".to_owned(), Value::String(kind));
     }
     Ok(value)
 }
 
-/// A body from JSON with `apiVersion` and `kind`.
+/// Encodes JSON, which must have `apiVersion` and `kind`, to a body.
 pub fn encode(value: &Value) -> Result<Vec<u8>, Error> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("");
     let (api_version, kind) = (text("apiVersion"), text("kind"));
@@ -74,24 +75,24 @@ pub fn encode(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(encode::envelope(api_version, kind, &raw))
 }
 
-/// What is in an envelope: `apiVersion`, `kind` (either may be empty) and the bare message.
+/// Opens an envelope: `apiVersion`, `kind` (either may be empty) and the message.
 pub fn open_envelope(bytes: &[u8]) -> Result<(String, String, &[u8]), Error> {
     let envelope = decode::Envelope::read(bytes)?;
     Ok((envelope.api_version, envelope.kind, envelope.raw))
 }
 
-/// The JSON of a bare message of a type, without an envelope.
+/// Decodes a message without an envelope to JSON.
 pub fn decode_message(bytes: &[u8], of: Type<'_>) -> Result<Value, Error> {
     decode::message(bytes, of)
 }
 
-/// A bare message of a type from JSON, without an envelope.
+/// Encodes JSON to a message without an envelope.
 pub fn encode_message(value: &Value, of: Type<'_>) -> Result<Vec<u8>, Error> {
     encode::message(value, of)
 }
 
-/// An event of a watch: its type, and its object as a body of its own. Frames of a stream carry it without an envelope,
-/// after its length in four bytes, highest first.
+/// Encodes a watch event: its type, and `object`, which is a body with its own envelope. The event itself has no
+/// envelope; in a stream its length precedes it, in four big-endian bytes.
 pub fn watch_event(event: &str, object: &[u8]) -> Vec<u8> {
     encode::watch_event(event, object)
 }

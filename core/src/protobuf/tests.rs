@@ -9,14 +9,14 @@ fn of(kind: &str) -> Type<'static> {
     builtin_kind("v1", kind).unwrap()
 }
 
-/// The error of bytes after the envelope's.
+/// Checks the error for a Pod message.
 fn refused(bytes: &[u8], want: &str) {
     assert_eq!(decode_message(bytes, of("Pod")).unwrap_err().0, want, "{bytes:?}");
 }
 
 #[test]
 fn objects_of_every_kind_come_back() {
-    // Lists hold the same objects again.
+    // List types are skipped: their items are objects of these kinds.
     for (api_version, kind, of) in builtin().kinds().filter(|k| !k.1.ends_with("List")) {
         for_drawn(kind, of, |object| {
             let mut whole = object;
@@ -44,7 +44,7 @@ fn what_go_writes_empty_is_absent_unless_it_is_a_pointer() {
     // Container { name: "" (required), image: "", stdin: false }.
     let container = builtin().message("core.v1", "Container").unwrap();
     assert_eq!(decode_message(&[0x0a, 0, 0x12, 0], container), Ok(json!({"name": ""})));
-    // A zero time is none, nor is a service's zero port to target; the zero of a pointer is a value.
+    // A zero time is absent, and so is the zero `targetPort` of a service; the zero value of a pointer is not.
     let meta = builtin().message("meta.v1", "ObjectMeta").unwrap();
     assert_eq!(decode_message(&[0x42, 0], meta), Ok(json!({})));
     let port = builtin().message("core.v1", "ServicePort").unwrap();
@@ -55,7 +55,7 @@ fn what_go_writes_empty_is_absent_unless_it_is_a_pointer() {
 
 #[test]
 fn lists_and_messages_may_come_in_pieces() {
-    // Fields of a message that comes twice are merged; numbers may be packed.
+    // If a message field occurs more than once, the occurrences are merged; lists of numbers may be packed.
     let pod = of("Pod");
     let bytes = [0x0a, 3, 0x0a, 1, b'a', 0x0a, 3, 0x1a, 1, b'b'];
     assert_eq!(decode_message(&bytes, pod), Ok(json!({"metadata": {"name": "a", "namespace": "b"}})));
@@ -83,7 +83,7 @@ fn bad_bytes_are_refused() {
     refused(&[0x0a, 3, 0x0a, 1, 0xff], "proto: a string is not valid UTF-8");
     let fields = builtin().message("meta.v1", "ManagedFieldsEntry").unwrap();
     assert!(decode_message(&[0x3a, 4, 0x0a, 2, b'{', b'x'], fields).is_err());
-    // Fields that are not known are skipped, of any type.
+    // Unknown fields of every wire type are skipped.
     assert_eq!(decode_message(&[0x98, 6, 1, 0x9d, 6, 1, 2, 3, 4, 0x9a, 6, 1, 7], of("Pod")), Ok(json!({})));
 }
 
@@ -92,7 +92,7 @@ fn nesting_and_amplification_are_bounded() {
     let schema = builtin().message("apiextensions.v1", "JSONSchemaProps").unwrap();
     let mut bytes = Vec::new();
     for _ in 0..200 {
-        // `not` within `not`.
+        // A schema's `not` within `not`.
         let mut outer = Vec::new();
         super::wire::put_bytes(&mut outer, 28, &bytes);
         bytes = outer;
@@ -153,7 +153,7 @@ proptest! {
         let _ = decode(&[&PREFIX[..], &bytes].concat(), Some(("v1", "Pod")));
     }
 
-    /// A body with a few bytes changed is read or refused.
+    /// A body with some bytes changed is decoded or rejected, without a panic.
     #[test]
     fn damaged_bodies_do_not_panic(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let pod = crate::schema::draw::draw(&mut crate::random::Rng::from_seed(seed), 8, of("Pod"));

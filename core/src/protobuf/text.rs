@@ -1,29 +1,29 @@
-//! Times and durations as JSON has them, and as the wire does.
+//! Times and durations: text in JSON, numbers in protobuf.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Seconds and nanoseconds since the epoch of an RFC 3339 time.
+/// Parses an RFC 3339 time into seconds and nanoseconds since the epoch.
 pub(super) fn parse_time(text: &str) -> Option<(i64, i32)> {
     let time: Timestamp = text.parse().ok()?;
     Some((time.as_second(), time.subsec_nanosecond()))
 }
 
-/// RFC 3339 in UTC, with this many digits after the second (0 or 6), as Go's `Time` and `MicroTime` write it.
+/// Formats a time as RFC 3339 in UTC as Go's `Time` (0 fractional digits) and `MicroTime` (6 digits) do.
 pub(super) fn show_time(seconds: i64, nanos: i32, digits: usize) -> Option<String> {
     let time = Timestamp::new(seconds, nanos).ok()?;
     let whole = Timestamp::new(seconds, 0).ok()?.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-    // What is finer is cut off, as Go does.
+    // Finer parts are truncated, as in Go.
     let micros = time.subsec_nanosecond().rem_euclid(1_000_000_000) / 1000;
     Some(if digits == 0 { format!("{whole}Z") } else { format!("{whole}.{micros:06}Z") })
 }
 
-/// Nanoseconds of a duration as Go writes it: `1h30m0s`.
+/// Parses a duration as Go writes it (`1h30m0s`) into nanoseconds.
 pub(super) fn parse_duration(text: &str) -> Option<i64> {
     let duration: SignedDuration = text.parse().ok()?;
     i64::try_from(duration.as_nanos()).ok()
 }
 
-/// A duration as Go's `Duration.String` writes it.
+/// Formats a duration as Go's `Duration.String` does.
 pub(super) fn show_duration(nanos: i64) -> String {
     let (sign, all) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
     let fraction = |unit: u64| {

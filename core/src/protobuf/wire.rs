@@ -1,18 +1,18 @@
-//! The wire format of protobuf: tags, varints, lengths.
+//! The wire format of protobuf: tags, varints and lengths.
 
 use super::{Error, error};
 
-/// A value as the wire tells it apart.
+/// A value as the wire format distinguishes it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Raw<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
-    /// Four bytes, which no type of Kubernetes has.
+    /// Four bytes. No type of Kubernetes uses it.
     Fixed32,
 }
 
-/// Reads fields one after the other.
+/// Reads fields in order.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -22,7 +22,7 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes }
     }
 
-    /// The next field's number and value; `None` at the end.
+    /// The number and value of the next field; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<(u32, Raw<'a>)>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
-    /// A bare varint, as packed lists have them.
+    /// A varint without a tag, as in packed lists.
     pub(super) fn varint(&mut self) -> Result<u64, Error> {
         let mut value = 0;
         for (i, byte) in self.rest.iter().enumerate().take(10) {
