@@ -1,8 +1,9 @@
-//! OpenAPI v3 documents, one for each group and version, and their index: `kubectl` uses them to validate and explain.
+//! OpenAPI v3 documents, one for each group-version, and their index. `kubectl` uses them to validate and explain.
 //!
-//! The caller lists the resources that it serves. Their types come from the [schema table](crate::schema), those of a
-//! custom resource from its definition. The table has no descriptions: `kubectl explain` shows fields and types only.
-//! Source: <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
+//! The caller passes the resources that it serves. The types of built-in kinds come from the [schema
+//! table](crate::schema), those of a custom resource from its definition. The table has no descriptions, so `kubectl
+//! explain` shows fields and types only. Source:
+//! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
 
 mod paths;
 mod schemas;
@@ -14,25 +15,26 @@ use serde_json::{Map, Value, json};
 
 use crate::object::KindInfo;
 
-/// Version of Kubernetes in the documents.
+/// The version of Kubernetes that the documents name.
 const VERSION: &str = "v1.36.0";
 
-/// A resource as it is served in one version.
+/// A resource in one served version.
 #[derive(Clone, Debug)]
 pub struct Resource<'a> {
     /// Names, scope and subresources.
     pub info: &'a KindInfo,
-    /// The `openAPIV3Schema` of a custom resource; `None` for a built-in kind, which is in the table.
+    /// The `openAPIV3Schema` of a custom resource; `None` for a built-in kind, whose type is in the schema table.
     pub schema: Option<&'a Value>,
 }
 
-/// Path of the API of a group and version, and of its document below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
+/// The path of a group-version's API, which is also the path of its document below `/openapi/v3/`: `api/v1`,
+/// `apis/apps/v1`.
 pub fn location(api_version: &str) -> String {
     if api_version.contains('/') { format!("apis/{api_version}") } else { format!("api/{api_version}") }
 }
 
-/// The reply to `/openapi/v3`: the URL of each document, with a hash of its bytes by which clients cache it. Documents
-/// are given by their [`location`].
+/// The response to `/openapi/v3`: the URL of each document, with a hash that lets clients cache it. `documents` has the
+/// [`location`] and hash of each.
 pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
     let paths = documents.into_iter().map(|(at, hash)| {
         let entry = json!({"serverRelativeURL": format!("/openapi/v3/{at}?hash={hash}")});
@@ -41,7 +43,7 @@ pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Val
     json!({"paths": Value::Object(paths.collect())})
 }
 
-/// The document of a group and version with these resources.
+/// The document of a group-version with these resources.
 pub fn document(api_version: &str, resources: &[Resource<'_>]) -> Value {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let mut schemas = schemas::Schemas::default();

@@ -1,4 +1,4 @@
-//! The paths of a document: the operations of each resource.
+//! The `paths` of a document: the operations of each resource.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use super::schemas::Schemas;
 use super::{Resource, group_version_kind, location, reference};
 use crate::schema::builtin;
 
-/// A resource of a group and version, and the names of its schemas.
+/// A resource, its group-version, and the names of its schemas.
 pub(super) struct Of<'a> {
     pub(super) group: &'a str,
     pub(super) version: &'a str,
@@ -26,7 +26,7 @@ const PATCHES: [&str; 4] = [
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 impl Of<'_> {
-    /// Adds the collection, the object, and its status and scale.
+    /// Adds the paths of the collection, the object, and its status and scale subresources.
     pub(super) fn add(&self, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
         let meta = |schemas: &mut Schemas, name: &str| {
             builtin().message("meta.v1", name).and_then(|of| schemas.add(of)).unwrap_or_default()
@@ -77,7 +77,7 @@ impl Of<'_> {
         }
     }
 
-    /// Get, put and patch of one object whose bodies have this schema.
+    /// Get, put and patch of one object or subresource; `body` is the name of its schema.
     fn changes(&self, writes: &[Value], body: &str) -> Vec<(&'static str, Value)> {
         let force = [writes, &[query("force", "boolean")]].concat();
         let mut patch = self.operation("patch", &force, None, body);

@@ -1,4 +1,4 @@
-//! The schemas of a document: the types of its kinds, and every type that they refer to.
+//! The schemas of a document: the types of its kinds, and all types that they refer to.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{group_version_kind, reference};
 use crate::schema::{Field, ListType, Message, Scalar, Shape, Type, builtin, builtin_kind};
 
-/// Named schemas, each once.
+/// Schemas by name.
 #[derive(Default)]
 pub(super) struct Schemas(BTreeMap<String, Value>);
 
@@ -16,7 +16,7 @@ impl Schemas {
         Value::Object(self.0.into_iter().collect())
     }
 
-    /// Adds a built-in kind and every type that it refers to; returns its name, or `None` if it is not in the table.
+    /// Adds a built-in kind and all types that it refers to. Returns its name, or `None` if it is not in the table.
     pub(super) fn add_kind(&mut self, api_version: &str, kind: &str) -> Option<String> {
         let of = builtin_kind(api_version, kind)?;
         let name = self.add(of)?;
@@ -27,7 +27,7 @@ impl Schemas {
         Some(name)
     }
 
-    /// Adds a custom resource.
+    /// Adds a custom resource. Returns its name.
     pub(super) fn add_custom(&mut self, group: &str, version: &str, kind: &str, schema: &Value) -> Option<String> {
         let reversed: Vec<&str> = group.split('.').rev().collect();
         let name = format!("{}.{version}.{kind}", reversed.join("."));
@@ -39,7 +39,7 @@ impl Schemas {
         if !schema["properties"].is_object() {
             schema["properties"] = json!({});
         }
-        // The metadata are Kubernetes' own, whatever the definition says about them.
+        // `apiVersion`, `kind` and `metadata` have the same types in every kind, whatever the definition says.
         for (field, of) in [
             ("apiVersion", json!({"type": "string"})),
             ("kind", json!({"type": "string"})),
@@ -52,7 +52,7 @@ impl Schemas {
         Some(name)
     }
 
-    /// Adds the list of a kind; returns its name.
+    /// Adds the list type of a kind. Returns its name.
     pub(super) fn add_list(&mut self, api_version: &str, kind: &str, item: &str) -> String {
         let list = format!("{kind}List");
         if let Some(name) = self.add_kind(api_version, &list) {
@@ -76,12 +76,12 @@ impl Schemas {
         name
     }
 
-    /// Adds a message and every type that it refers to; returns its name.
+    /// Adds a message and all types that it refers to. Returns its name, or `None` if it is not a built-in message.
     pub(super) fn add(&mut self, of: Type<'_>) -> Option<String> {
         let (message, package) = (of.message()?, of.package()?);
         let name = format!("{}.{}", package.open, message.name);
         if !self.0.contains_key(&name) {
-            // A type may refer to itself: it counts as added from here on.
+            // A placeholder, because the type may refer to itself.
             self.0.insert(name.clone(), Value::Null);
             let schema = self.message(of, message);
             self.0.insert(name.clone(), schema);
@@ -104,7 +104,7 @@ impl Schemas {
             schema["properties"] = Value::Object(properties);
         }
         let required: Vec<&str> = message.fields.iter().filter(|f| f.required).map(|f| &*f.name).collect();
-        // Kubernetes does not require metadata in its documents.
+        // In Kubernetes' documents the metadata of a kind is never required.
         let required: Vec<&str> = required.into_iter().filter(|name| !message.is_kind || *name != "metadata").collect();
         if !required.is_empty() {
             schema["required"] = json!(required);
@@ -151,7 +151,7 @@ impl Schemas {
             return schema;
         }
         if schema.get("$ref").is_some() {
-            // OpenAPI 3.0 ignores what stands beside a reference.
+            // OpenAPI 3.0 ignores the siblings of a `$ref`.
             schema = json!({"allOf": [schema]});
         }
         if let Value::Object(fields) = &mut schema {
@@ -206,7 +206,7 @@ impl Schemas {
     }
 }
 
-/// The default in a schema: Go's, or the zero value of a required field.
+/// The default of a field: the declared one, or the zero value of a required field.
 fn of_default(field: &Field, of: Type<'_>) -> Option<Value> {
     if field.default.is_some() || !field.required {
         return field.default.clone();

@@ -3,13 +3,13 @@ use serde_json::{Value, json};
 use super::{Resource, document, index, location};
 use crate::object::{Kind, KindInfo};
 
-/// The resources of the registry in a group-version.
+/// The registry's resources of a group-version.
 fn resources(api_version: &str) -> Vec<Resource<'static>> {
     let served = Kind::all_stored().map(Kind::row).filter(|info| info.api_version() == api_version);
     served.map(|info| Resource { info, schema: None }).collect()
 }
 
-/// Every reference in a document leads somewhere.
+/// Checks that every reference in a document refers to an existing schema.
 fn check_references(document: &Value, at: &Value) {
     match at {
         Value::Object(fields) => {
