@@ -78,11 +78,11 @@ fn fields_have_managers_and_an_apply_takes_them_over_by_force_only() {
     assert_eq!((&cause["reason"], &cause["field"]), (&json!("FieldManagerConflict"), &json!(".spec.replicas")));
     let forced = apply(&cluster, "fieldManager=two&force=true", &deployment(2, json!({})));
     assert_eq!((forced.code, &forced.json()["spec"]["replicas"]), (200, &json!(2)));
-    // What nobody applies any more goes.
+    // A field that no manager applies any more is removed.
     let less = apply(&cluster, "fieldManager=one&force=true", &deployment(2, json!({})));
     assert_eq!(less.json()["spec"].get("minReadySeconds"), None, "{}", less.text());
 
-    // Without `fieldManager`, a client is known by its name.
+    // Without `fieldManager`, the manager is the client's name in the user agent.
     let patch = [("Content-Type", "application/merge-patch+json"), ("User-Agent", "editor/1.0 (linux)")];
     let path = format!("{DEPLOYMENTS}/web");
     let edited = cluster.send("PATCH", &path, &patch, br#"{"spec":{"paused":true}}"#).json();

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
-/// Time-out of something that should take a moment.
+/// Time-out of something that should take a moment at most.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory for one test.
@@ -91,7 +91,8 @@ impl Cluster {
         cluster
     }
 
-    /// One that runs already: the authority of its certificate, and the administrator's certificate and key, PEM.
+    /// A cluster that is already running. `authority` is the certificate authority's certificate; `admin` the
+    /// administrator's certificate and key. All are PEM.
     pub fn of(child: Child, address: String, kubeconfig: PathBuf, authority: &[u8], admin: (&[u8], &[u8])) -> Cluster {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority).expect("PEM")).expect("a certificate");

@@ -79,7 +79,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
                     }
                 });
             }
-            // A different moment each time.
+            // Each kill happens at a different moment.
             std::thread::sleep(Duration::from_millis(150 + 83 * kill as u64 % 400));
             // Killed by its process id, because the writers hold the `Cluster`.
             let pid = cluster.pid();
@@ -138,7 +138,7 @@ fn a_torn_end_is_cut_and_damage_is_refused() {
     assert_eq!(names(&cluster), ["a", "b", "c"].map(str::to_owned).into());
     cluster.create(MAPS, &json!({"metadata": {"name": "d"}}));
     cluster.kill();
-    // A flipped bit in the middle is not a torn end: what follows it was acknowledged.
+    // A flipped bit in the middle of the journal is not an incomplete last record: what follows it was acknowledged.
     let path = journal(&dir);
     let mut bytes = std::fs::read(&path).expect("it is ours");
     let middle = bytes.len() / 2;

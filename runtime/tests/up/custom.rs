@@ -1,4 +1,5 @@
-//! Custom resources over HTTP: what a definition adds is discovered, served in its versions, shown and taken away.
+//! Custom resources over HTTP: the resources of a definition are discovered, served in their versions, shown in Tables,
+//! and removed with the definition.
 
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ fn widget(version: &str, name: &str) -> Value {
         "spec": {"size": 3, "unknown": true}})
 }
 
-/// Posts, and reads what came.
+/// Posts an object, and returns the response.
 fn post(cluster: &Cluster, path: &str, body: &Value) -> crate::client::Answer {
     cluster.send("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
 }

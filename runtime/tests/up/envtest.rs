@@ -1,4 +1,4 @@
-//! The binaries of `skeg envtest-assets`, started with the flags by which controller-runtime's envtest starts its own.
+//! The binaries of `skeg envtest-assets`, started with the flags that controller-runtime's envtest passes.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// A process that is ended with the test.
+/// A process that is killed when the test ends.
 struct Process(Child);
 
 impl Drop for Process {
@@ -27,7 +27,7 @@ impl Drop for Process {
     }
 }
 
-/// An authority as envtest's `TinyCA` makes it, and what it signs: certificate and key, PEM.
+/// A certificate authority like envtest's `TinyCA`, and the certificates and keys that it issues, PEM.
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -83,7 +83,7 @@ fn output(binary: &Path, args: &[&str]) -> Output {
     Command::new(binary).args(args).output().expect("the binary runs")
 }
 
-/// The body of an answer in plain HTTP, if there is one.
+/// Gets a path over plain HTTP; `None` if there is no response.
 fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
@@ -182,7 +182,8 @@ fn a_suite_finds_what_it_expects_and_its_data_again() {
     assert_eq!(server.get_as_stranger("/api/v1/pods").code, 403);
     let service = server.get("/api/v1/namespaces/default/services/kubernetes").json();
     assert_eq!(service["spec"]["clusterIP"], "10.0.0.1");
-    // No account is there, since nobody makes one, and none is asked for.
+    // The namespace has no ServiceAccount `default`, because no controller creates one; the pod must be admitted
+    // anyway.
     server.create(PODS, &json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
     server.create(DEPLOYMENTS, &deployment());
     std::thread::sleep(Duration::from_millis(500));

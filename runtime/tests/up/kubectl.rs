@@ -12,8 +12,7 @@ struct Kubectl<'a> {
     cache: PathBuf,
 }
 
-/// The kubectl binary. Some kubectl commands are dispatchers that first ask the server and then run another binary:
-/// `KUBECTL` can name one that is not.
+/// The kubectl binary. `KUBECTL` must not name a dispatcher, which asks the server first and then runs another binary.
 fn binary() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("KUBECTL") {
         return Some(PathBuf::from(named));
@@ -54,7 +53,7 @@ impl Kubectl<'_> {
 const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: shared}, data: {colour: red}}";
 
 impl Kubectl<'_> {
-    /// Built-in and custom types.
+    /// `kubectl explain` for built-in and custom types.
     fn explain(&self) {
         self.check("explain pod.spec.containers", &["KIND:       Pod", "image\t<string>", "ports\t<[]ContainerPort>"]);
         self.check(
@@ -87,7 +86,7 @@ spec:
         self.well(&["apply", "--server-side", "-f", "-"], &boat.replace("lenght", "length"));
     }
 
-    /// Two managers of one field.
+    /// `kubectl apply --server-side` with two managers of one field.
     fn apply_on_the_server(&self) {
         let apply = |manager: &str, more: &[&str], input: &str| {
             let manager = format!("--field-manager={manager}");
@@ -102,7 +101,7 @@ spec:
         assert!(well && text.contains("configmap/shared serverside-applied"), "{text}");
         self.check("get configmap shared -o jsonpath={.data.colour}", &["blue"]);
         self.check("get configmap shared -o yaml --show-managed-fields", &["manager: two", "f:colour"]);
-        // The first one takes over what client-side apply has applied, and is told of nothing.
+        // Server-side apply takes over the fields that client-side apply owns, without a conflict.
         self.well(&["apply", "-f", "-"], &MAP.replace("shared", "moved"));
         let text = self.well(&["apply", "--server-side", "-f", "-"], &blue.replace("shared", "moved"));
         assert!(text.contains("configmap/moved serverside-applied"), "{text}");
@@ -148,7 +147,8 @@ fn a_day_with_kubectl() {
     std::fs::create_dir_all(&cache).expect("it can be made");
     let kubectl = Kubectl { binary, cluster: &cluster, cache };
 
-    // `kubectl wait --all` waits for the nodes that there are: agents register theirs a moment after the server is up.
+    // `kubectl wait --all` waits for the existing nodes only, and agents register theirs a moment after the server
+    // starts.
     cluster.wait_for("three nodes have registered", || {
         cluster.get("/api/v1/nodes").json()["items"].as_array().is_some_and(|nodes| nodes.len() == 3)
     });

@@ -1,4 +1,4 @@
-//! The options of `skeg up`: a faster clock, images that behave as a file says, and addresses of load balancers.
+//! The options of `skeg up`: a faster clock, image profiles, and addresses for load balancers.
 
 use std::process::Command;
 
