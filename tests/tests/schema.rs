@@ -26,7 +26,7 @@ fn the_whole_data_makes_a_table_too() {
     let Ok(shared) = std::env::var("SKEG_SHARED") else { return };
     let all = Schema::parse(&table(&root(), Path::new(&shared), Keep::Everything).unwrap()).unwrap();
     assert!(all.messages().count() > builtin().messages().count());
-    // A field of 1.37 that 1.36 does not have.
+    // A field that 1.37 has and 1.36 does not.
     let spec = |schema: &Schema| schema.message("core.v1", "PodSpec").unwrap().field("evictionResponders").is_some();
     assert!(spec(&all) && !spec(builtin()));
 }

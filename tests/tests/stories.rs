@@ -1,8 +1,7 @@
-//! Golden scenarios: each controller's story, told by the Events that a run records and by what comes and goes.
+//! Golden scenarios: the story of each controller, told by the Events that a run records.
 //!
-//! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, made anew with `UPDATE_GOLDEN=1`. A story has a
-//! line for each Event about an object of the kinds that it is about, with virtual seconds, and ends with what is left
-//! of them.
+//! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, which `UPDATE_GOLDEN=1` regenerates. A story has
+//! one line for each Event about an object of the story's kinds, with its virtual time in seconds.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +21,7 @@ impl Source for Disk {
     }
 }
 
-/// Collects what a story tells.
+/// Collects the lines of a story.
 struct Teller {
     kinds: &'static [&'static str],
     lines: Vec<String>,
@@ -47,7 +46,7 @@ impl Observer for Teller {
     }
 }
 
-/// The object of `NAMESPACE/NAME): JSON`.
+/// Parses the object in `NAMESPACE/NAME): JSON`.
 fn object_of(text: &str) -> Option<Value> {
     let (_, json) = text.split_once(": ")?;
     serde_json::from_str(json).ok()
@@ -57,7 +56,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
-/// Plays a scenario and compares its story with the golden one.
+/// Runs a scenario and compares its story with the golden one.
 fn check(name: &str, kinds: &'static [&'static str]) {
     let file = golden(&format!("{name}.yaml")).to_string_lossy().into_owned();
     let loaded = load(&[file], &Disk, &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"));

@@ -1,4 +1,4 @@
-//! Tests of tidiness: line width, file length, documentation, dead files, banned words.
+//! Tests of tidiness: line width, file length, documentation, dead files and banned words.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn width(line: &str) -> usize {
         return whole;
     }
     if parts.len() % 2 == 0 {
-        // A string begins or ends on another line; it is the longest part.
+        // The longest part is a string that begins or ends on another line.
         parts.sort_unstable();
         parts.pop();
         return parts.iter().sum();

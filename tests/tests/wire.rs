@@ -1,7 +1,9 @@
-//! Upstream's fixtures of the wire: every body decodes to its JSON twin, and encodes back to the same bytes.
+//! Upstream's fixtures of the protobuf encoding: every body decodes to the JSON beside it, and encodes back to the same
+//! bytes.
 //!
-//! They are of Kubernetes 1.37 and of versions that nobody serves any more, so they are read by a table of everything
-//! that the data has; what the committed table of 1.36 knows of them is read by that too. `SKEG_SHARED` names them.
+//! The fixtures are of Kubernetes 1.37, and of versions that are no longer served. So they are decoded with a table of
+//! everything in the data, and those of kinds that the committed table of 1.36 has also with that one. `SKEG_SHARED`
+//! names the data; without it nothing is tested.
 
 // A test is a driver: it reads files and its environment.
 #![allow(clippy::disallowed_methods)]
@@ -14,7 +16,7 @@ use skeg_core::schema::{Schema, Type, builtin_kind};
 use skeg_tests::{files, root};
 use xtask::schema::{Keep, table};
 
-/// What the type has of a value.
+/// The part of a value whose fields the type has.
 fn known(value: &Value, of: Type<'_>) -> Value {
     match value {
         Value::Object(fields) => {
@@ -40,7 +42,7 @@ fn fixtures_decode_to_their_twins_and_encode_back() {
         let (group_version, kind) = name.rsplit_once('.').unwrap();
         let (group, version) = group_version.rsplit_once('.').unwrap();
         let api_version = if group == "core" { version.to_owned() } else { format!("{group}/{version}") };
-        // Some kinds are of a package whose group has another name, and some of every group.
+        // The group of some kinds is not that of their package, and some kinds belong to every group.
         let of = all.kind(&api_version, kind).or_else(|| {
             let package = all.messages().find(|(p, _)| *p.group == *group && *p.version == *version);
             let named = package.and_then(|(p, _)| all.message(&p.short, kind));
