@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// What `skeg up --help` ends with.
+/// The end of the text of `skeg up --help`.
 pub const UP_HELP: &str = "\
 Examples:
   skeg up
@@ -58,7 +58,7 @@ pub struct UpArgs {
     pub log_format: LogFormat,
 }
 
-/// A network of IPv4.
+/// Parses an IPv4 network such as `10.0.0.0/24`, and clears its host bits.
 pub fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
     let parsed = text.split_once('/').and_then(|(ip, prefix)| {
         let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?);

@@ -15,7 +15,7 @@ use skeg_core::api::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     Create,
-    /// The object exists from an earlier run of the cluster, and is patched to its current content.
+    /// The object exists (from an earlier run of the cluster), so it is patched to its current content.
     Patch,
 }
 
@@ -44,7 +44,8 @@ impl Bootstrap {
         Bootstrap { all, wanted, once: false, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
     }
 
-    /// Starts over, because a user may have deleted an object. Returns the next request, if any.
+    /// Starts a new pass if the last one is complete, because a user may have deleted an object. Returns the next
+    /// request, if any.
     pub fn look_again(&mut self) -> Option<ToServer> {
         if self.is_done() {
             self.wanted = self.all.clone().into();

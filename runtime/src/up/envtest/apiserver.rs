@@ -1,4 +1,4 @@
-//! `kube-apiserver`: takes the flags of Kubernetes' own that envtest and its users set.
+//! `kube-apiserver`: accepts those flags of Kubernetes' own that envtest and its users set.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,9 +19,9 @@ use crate::up::data::DataDir;
 use crate::up::service::{self, Service, Start};
 use crate::up::{pki, server};
 
-/// Addresses for Services of type LoadBalancer, where controllers run.
+/// Addresses for Services of type LoadBalancer, if controllers run.
 const DEFAULT_LOAD_BALANCERS: LoadBalancerRange = LoadBalancerRange { cidr: ([172, 30, 0, 0], 16) };
-/// Kubernetes' admission plug-ins that run here whatever the flags say.
+/// Kubernetes' admission plug-ins that always run and cannot be disabled.
 const ALWAYS_ON: [&str; 6] = [
     "NamespaceLifecycle",
     "Priority",
@@ -30,7 +30,7 @@ const ALWAYS_ON: [&str; 6] = [
     "RuntimeClass",
     "PodSecurity",
 ];
-/// Its other plug-ins, which do not run here.
+/// Kubernetes' admission plug-ins that are not implemented.
 const NOT_THERE: [&str; 29] = [
     "AlwaysAdmit",
     "AlwaysDeny",
@@ -148,7 +148,7 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 }
 
 impl ApiServerArgs {
-    /// Whether ServiceAccount runs.
+    /// Whether the admission plug-in ServiceAccount is enabled.
     fn service_accounts(&self) -> Result<bool, String> {
         let known = |name: &&String| {
             let all = ALWAYS_ON.iter().chain(&NOT_THERE).chain(&["ServiceAccount"]);
@@ -168,7 +168,7 @@ impl ApiServerArgs {
         Ok(!disabled.iter().any(|name| name == "ServiceAccount"))
     }
 
-    /// The server's certificate and key, PEM.
+    /// The server's certificate and key, PEM. They are generated if they do not exist.
     fn certificate(&self) -> Result<(String, String), String> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) {
             return Ok((read(certificate)?, read(key)?));
@@ -192,7 +192,7 @@ fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| error(path, &e))
 }
 
-/// What the environment asks for beside the API server: whether controllers run, and how many nodes.
+/// Options that envtest has no flags for, from the environment: whether controllers run, and the number of nodes.
 fn beside() -> Result<(bool, u32), String> {
     let controllers = match std::env::var("SKEG_CONTROLLERS").as_deref() {
         Err(_) | Ok("" | "none") => false,

@@ -1,6 +1,7 @@
-//! `etcd`: answers its health check, and owns the directory where the API server keeps its data.
+//! `etcd`: answers its health check, and owns the directory where the API server stores its data.
 //!
-//! It speaks no gRPC: only a `kube-apiserver` of this binary can use it, which asks it over HTTP where the data is.
+//! It does not serve etcd's gRPC API. Only a `kube-apiserver` of this binary can use it, and asks it over HTTP for the
+//! directory.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -24,17 +25,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::Exit;
 use crate::disk::explain;
 
-/// Where the API server asks for [`Data`].
+/// Path under which the API server requests [`Data`].
 const DATA: &str = "/skeg/data";
-/// How long the API server waits for that answer.
+/// Time-out of that request, and of receiving the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the API server of this etcd keeps its data.
+/// Where the API server must store its data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Data {
     /// An absolute path.
     pub(super) dir: PathBuf,
-    /// Whether what is acknowledged must survive the machine.
+    /// Whether acknowledged commits must survive a crash of the host.
     pub(super) fsync: bool,
 }
 
@@ -81,7 +82,7 @@ struct EtcdArgs {
     quota_backend_bytes: Option<String>,
 }
 
-/// The address of `http://host:port`.
+/// Parses `http://host:port` and resolves the host.
 fn address(url: &str) -> Result<SocketAddr, String> {
     let bad = |why: &str| format!("error: {url}: {why}; clients are listened to at http://HOST:PORT");
     let host = url.strip_prefix("http://").ok_or_else(|| bad("only http is served"))?;
@@ -122,7 +123,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
 async fn serve(listener: TcpListener, data: Data) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, or the client is gone: others may fare better in a moment.
+            // Too many open files, or the client has disconnected: retried after a moment.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -150,7 +151,7 @@ fn answer(request: &Request<Incoming>, data: &Data) -> Response<Full<Bytes>> {
     response
 }
 
-/// Asks an etcd of this binary where its data is.
+/// Asks an etcd of this binary where the API server must store its data.
 pub(super) fn data_of(url: &str) -> Result<Data, String> {
     let address = address(url)?;
     let foreign = || {

@@ -19,7 +19,7 @@ use clap::Args;
 use crate::Exit;
 use crate::disk::explain;
 
-/// What `skeg envtest-assets --help` ends with.
+/// The end of the text of `skeg envtest-assets --help`.
 pub const HELP: &str = "\
 Examples:
   skeg envtest-assets /tmp/assets && KUBEBUILDER_ASSETS=/tmp/assets go test ./...
