@@ -23,7 +23,8 @@ fn fail_if_any(what: &str, found: Vec<String>) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
-/// Characters of a line without quoted text: rustfmt does not break strings, and Kubernetes' are long.
+/// Characters of a line without quoted text: rustfmt does not break strings, and messages copied from Kubernetes are
+/// long.
 fn width(line: &str) -> usize {
     let mut parts = line.replace("\\\"", "").split('"').map(|p| p.chars().count()).collect::<Vec<_>>();
     let whole: usize = parts.iter().sum::<usize>() + parts.len() - 1;
