@@ -460,8 +460,9 @@ impl Scheduler {
         }
         let kin = self.tracked(id).kin;
         self.uncount(id, slot);
-        self.left(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot, kin);
+        // Before anybody is told: whoever counts anew must not find it placed.
         self.tracked_mut(id).state = State::Gated;
+        self.left(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot, kin);
         self.reclassify(now, id, pod);
         self.count(id, node);
         self.arrived(now, id);

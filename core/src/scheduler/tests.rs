@@ -303,19 +303,74 @@ fn whoever_wants_company_waits_for_it_unless_it_is_the_first() {
     let mut s = with(&[]);
     s.node_changed(at(0), &in_zone("n", "8", "a"));
     s.node_changed(at(0), &in_zone("m", "8", "b"));
-    let near = |app: &str| {
-        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-            {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": app}}}]}}})
-    };
-    s.pod_changed(at(0), &labelled("guest", "guest", near("host")));
+    s.pod_changed(at(0), &labelled("guest", "guest", near("host", json!({}))));
     let (message, _) = refusal(&mut s, at(0));
     let alone = "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. preemption: 0/2 nodes are \
                  available: 2 Preemption is not helpful for scheduling.";
     assert_eq!(message, alone);
-    s.pod_changed(at(20), &labelled("host", "host", near("host")));
+    s.pod_changed(at(20), &labelled("host", "host", near("host", json!({}))));
     let all = decisions(&mut s, at(20));
     let zone = all[0].strip_prefix("host>").unwrap();
     assert_eq!(all, [format!("host>{zone}"), format!("guest>{zone}")]);
+}
+
+/// Affinity to pods of this label in the same zone; `more` is merged over the term.
+fn near(app: &str, more: Value) -> Value {
+    let mut term =
+        json!({"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": app}}});
+    json_patch::merge(&mut term, &more);
+    json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+}
+
+#[test]
+fn whoever_waits_for_a_namespace_hears_of_its_labels() {
+    let mut s = with(&[]);
+    s.node_changed(at(0), &in_zone("n", "8", "a"));
+    let x = json!({"namespaceSelector": {"matchLabels": {"team": "x"}}});
+    s.pod_changed(at(0), &labelled("a", "app", near("app", x)));
+    assert_eq!(decisions(&mut s, at(0)), ["a!"]);
+    let team = |team: &str| [("team".to_owned(), team.to_owned())].into();
+    s.namespace_changed(at(20), "d", Some(&team("y")));
+    assert_eq!(decisions(&mut s, at(20)), [] as [&str; 0], "it is of the wrong team");
+    s.namespace_changed(at(40), "d", Some(&team("x")));
+    assert_eq!(decisions(&mut s, at(40)), ["a>n"]);
+}
+
+/// A pod that fits nowhere and asks about so many others that counting begins anew with the next decision.
+fn curious() -> Pod {
+    let of = |i: usize| {
+        json!({"weight": 1, "podAffinityTerm": {"topologyKey": "topology.kubernetes.io/zone",
+            "labelSelector": {"matchLabels": {"app": format!("x{i}")}}}})
+    };
+    let all: Vec<Value> = (0..=crate::limits::SCHEDULER_COUNTERS).map(of).collect();
+    let preferred = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": all}});
+    let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "100"}}}]);
+    pod("curious", json!({"affinity": preferred, "containers": containers}))
+}
+
+#[test]
+fn whoever_waits_for_company_hears_of_it_though_counting_began_anew() {
+    let mut s = with(&[]);
+    s.node_changed(at(0), &in_zone("n", "8", "a"));
+    s.pod_changed(at(0), &labelled("guest", "guest", near("host", json!({}))));
+    s.pod_changed(at(0), &curious());
+    assert_eq!(decisions(&mut s, at(0)), ["guest!", "curious!"]);
+    s.pod_changed(at(20), &labelled("host", "host", json!({"nodeName": "n"})));
+    assert_eq!(decisions(&mut s, at(20)), ["guest>n"]);
+}
+
+#[test]
+fn a_pod_on_a_node_that_is_relabelled_is_not_counted_as_it_was() {
+    let mut s = with(&[]);
+    s.node_changed(at(0), &in_zone("n", "8", "a"));
+    s.pod_changed(at(0), &labelled("host", "host", json!({"nodeName": "n"})));
+    let mut alone = near("host", json!({}));
+    alone["affinity"] = json!({"podAntiAffinity": alone["affinity"]["podAffinity"]});
+    s.pod_changed(at(0), &pod("loner", alone));
+    s.pod_changed(at(0), &curious());
+    assert_eq!(decisions(&mut s, at(0)), ["loner!", "curious!"]);
+    s.pod_changed(at(20), &labelled("host", "other", json!({"nodeName": "n"})));
+    assert_eq!(decisions(&mut s, at(20)), ["loner>n"]);
 }
 
 #[test]

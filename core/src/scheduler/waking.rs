@@ -6,6 +6,7 @@
 
 use super::Scheduler;
 use super::cache::Slot;
+use super::find::placed;
 use super::framework::{Events, QueueingHint, queueing_hint};
 use super::peers::{ClassId, KinId};
 use super::queue::PodId;
@@ -44,13 +45,23 @@ impl Scheduler {
     /// concerned, that now fit anywhere.
     fn wake_idle(&mut self, now: Now, at: Option<(Events, Slot)>, concerned: impl Fn(&Scheduler, ClassId) -> bool) {
         let idle: Vec<ClassId> = self.queue.idle().collect();
+        // What was forgotten when counting began anew cannot tell whom this concerns: it is asked again, and each such
+        // class is concerned.
+        let forgotten = |class: &ClassId| self.peers.class(*class).is_forgotten();
+        let asked_again: Vec<ClassId> = idle.iter().copied().filter(forgotten).collect();
+        let pods = &self.pods;
+        self.peers.ask_all(&asked_again, || placed(pods));
         for class in idle {
             let of = self.peers.class(class);
             let here = at.is_some_and(|(events, slot)| {
                 queueing_hint(events, &of.shape, &self.nodes, slot) == QueueingHint::Queue
             });
-            let helps =
-                if of.is_particular() { (here || concerned(self, class)) && self.waits_in_vain(class) } else { here };
+            let helps = if of.is_particular() {
+                let may = here || asked_again.binary_search(&class).is_ok() || concerned(self, class);
+                may && self.waits_in_vain(class)
+            } else {
+                here
+            };
             if helps {
                 self.queue.wake(now.mono, class);
             }

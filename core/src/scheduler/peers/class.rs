@@ -108,6 +108,11 @@ impl Class {
         self.rules_seen = 0;
     }
 
+    /// Whether what it asks has not been worked out, or was forgotten: [`Class::asks`] says nothing then.
+    pub fn is_forgotten(&self) -> bool {
+        self.owners_epoch.is_none()
+    }
+
     /// Whether it asks about nodes alone.
     pub fn is_plain(&self) -> bool {
         self.asks.is_none()

@@ -291,11 +291,7 @@ impl Peers {
     /// Brings what a class asks up to date. `placed` are all pods on nodes; they are walked only where something is
     /// asked that nobody has asked before.
     pub fn prepare<I: Iterator<Item = Placed>>(&mut self, id: ClassId, nodes: &Nodes, placed: impl Fn() -> I) {
-        let before = self.counters.len();
-        self.ask(id);
-        if self.counters.len() > before {
-            self.count_placed(before, placed());
-        }
+        self.ask_all(&[id], placed);
         let Peers { classes, topologies, tallies, counters, .. } = self;
         let class = classes.get_mut(&id).expect("a class is kept while pods are of it");
         let Some(asks) = &class.asks else { return };
@@ -305,6 +301,15 @@ impl Peers {
         for tally in asks.tallies() {
             let tally = &mut tallies[tally];
             tally.refresh(&topologies[tally.topology], &counters[tally.counter].by_slot, nodes);
+        }
+    }
+
+    /// Works out what classes ask. `placed` are all pods on nodes; they are walked at most once for all classes.
+    pub fn ask_all<I: Iterator<Item = Placed>>(&mut self, ids: &[ClassId], placed: impl Fn() -> I) {
+        let before = self.counters.len();
+        ids.iter().for_each(|id| self.ask(*id));
+        if self.counters.len() > before {
+            self.count_placed(before, placed());
         }
     }
 
