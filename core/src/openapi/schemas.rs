@@ -195,7 +195,10 @@ impl Schemas {
                 let schema = json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"});
                 self.named("io.k8s.apimachinery.pkg.util.intstr.IntOrString".to_owned(), schema)
             }
-            Scalar::Any | Scalar::SchemaOrBool | Scalar::SchemaOrArray | Scalar::SchemaOrStrings => json!({}),
+            Scalar::Any | Scalar::SchemaOrBool | Scalar::SchemaOrArray | Scalar::SchemaOrStrings => {
+                // kubectl explain refuses an empty schema.
+                json!({"description": "Any JSON value."})
+            }
         }
     }
 

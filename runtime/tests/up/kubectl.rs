@@ -50,7 +50,12 @@ impl Kubectl<'_> {
     }
 }
 
-const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: shared}, data: {colour: red}}";
+const MAP: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shared}
+data: {colour: red}
+";
 
 impl Kubectl<'_> {
     /// `kubectl explain` for built-in and custom types.
@@ -80,7 +85,7 @@ spec:
         self.well(&["apply", "-f", "-"], definition);
         self.check("wait --for=condition=Established crd/boats.example.com --timeout=60s", &["condition met"]);
         self.check("explain boats.spec", &["KIND:       Boat", "length\t<integer>", "From bow to stern."]);
-        let boat = "{apiVersion: example.com/v1, kind: Boat, metadata: {name: b}, spec: {lenght: 3}}";
+        let boat = "apiVersion: example.com/v1\nkind: Boat\nmetadata: {name: b}\nspec: {lenght: 3}\n";
         let (well, text) = self.run(&["create", "-f", "-"], boat);
         assert!(!well && text.contains("unknown field \"spec.lenght\""), "{text}");
         self.well(&["apply", "--server-side", "-f", "-"], &boat.replace("lenght", "length"));
@@ -94,7 +99,7 @@ spec:
         };
         let (well, text) = apply("one", &[], MAP);
         assert!(well && text.contains("configmap/shared serverside-applied"), "{text}");
-        let blue = MAP.replace("red", "blue");
+        let blue = MAP.replace("colour: red", "colour: blue");
         let (well, text) = apply("two", &[], &blue);
         assert!(!well && text.contains("conflict with \"one\": .data.colour"), "{text}");
         let (well, text) = apply("two", &["--force-conflicts"], &blue);
@@ -105,7 +110,7 @@ spec:
         self.well(&["apply", "-f", "-"], &MAP.replace("shared", "moved"));
         let text = self.well(&["apply", "--server-side", "-f", "-"], &blue.replace("shared", "moved"));
         assert!(text.contains("configmap/moved serverside-applied"), "{text}");
-        let wrong = MAP.replace("data:", "dta:");
+        let wrong = MAP.replace("\ndata:", "\ndta:");
         let (well, text) = self.run(&["create", "-f", "-"], &wrong);
         assert!(!well && text.contains("unknown field"), "{text}");
     }
