@@ -45,6 +45,7 @@ mod template;
 mod text;
 mod time;
 pub mod validation;
+pub mod versions;
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -296,6 +296,7 @@ fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Ask
             Call::Update { object, subresource, options }
         }
         What::Patch { target, patch, subresource, options } => {
+            let patch = decoder.resource.patch_to_held(patch)?;
             Call::Patch { key: key(&target), patch, subresource, precondition: Precondition::default(), options }
         }
         What::Delete { target, options } => Call::Delete { key: key(&target), options: deletion(options) },
@@ -352,8 +353,8 @@ impl Body<'_> {
                 Some(_) => {}
             }
         }
-        let (object, mut unknown) =
-            decode::with_unknown(self.kinds, body).map_err(|errors| decode::status(info, &errors))?;
+        let (object, mut unknown) = decode::with_unknown(self.kinds, self.resource.to_held(body))
+            .map_err(|errors| decode::status(info, &errors))?;
         unknown.extend(self.duplicates);
         match self.validation {
             FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),

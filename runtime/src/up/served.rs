@@ -6,11 +6,13 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, RwLock};
 
-use super::review::REVIEWS;
 use serde_json::{Value, json};
 use skeg_core::Kind;
-use skeg_core::object::{GroupVersion, KindInfo};
+use skeg_core::api::{Patch, Status};
+use skeg_core::object::{GroupVersion, KindInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
+
+use super::review::REVIEWS;
 
 /// A resource in one of the versions in which it is served.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,6 +48,19 @@ pub struct Sub {
 impl Resource {
     fn built_in(kind: Kind) -> Resource {
         Resource { kind, info: kind.row().clone(), custom: None }
+    }
+
+    fn in_second_version((kind, group, version): (Kind, &'static str, &'static str)) -> Resource {
+        let info = KindInfo { group: group.into(), version: version.into(), ..kind.row().clone() };
+        Resource { kind, info, custom: None }
+    }
+
+    /// Whether it is a built-in resource in another version than the one in which its objects are held.
+    fn is_second_version(&self) -> bool {
+        self.custom.is_none() && {
+            let (held, here) = (self.kind.row(), &self.info);
+            (&held.group, &held.version) != (&here.group, &here.version)
+        }
     }
 
     /// The served versions of a custom resource, from the `spec` of its definition, in order of priority.
@@ -111,10 +126,26 @@ impl Resource {
     /// Converts an object to this resource's version. Versions of a custom resource differ only in their `apiVersion`
     /// (conversion `strategy: None`).
     pub fn present(&self, mut object: Value) -> Value {
+        if self.is_second_version() {
+            return versions::shown_in(self.kind, &self.info.api_version(), object);
+        }
         if self.custom.is_some() && object.get("apiVersion").is_some() {
             object["apiVersion"] = json!(self.info.api_version());
         }
         object
+    }
+
+    /// Converts the body of a write to the version in which built-in objects are held.
+    pub fn to_held(&self, object: Value) -> Value {
+        if self.is_second_version() { versions::to_held(self.kind, object) } else { object }
+    }
+
+    /// Converts a patch to one of the held version.
+    pub fn patch_to_held(&self, patch: Patch) -> Result<Patch, Status> {
+        if self.is_second_version() {
+            return versions::patch_to_held(self.kind, &self.info.api_version(), patch);
+        }
+        Ok(patch)
     }
 
     /// The text for the `Warning` header if this version is deprecated.
@@ -140,6 +171,7 @@ impl Resource {
     pub fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
         match &self.custom {
             Some(custom) => custom.columns.cells(object, now),
+            None if self.is_second_version() => table::cells(self.kind, &self.to_held(object.clone()), now),
             None => table::cells(self.kind, object, now),
         }
     }
@@ -182,8 +214,9 @@ pub struct Served {
 impl Served {
     /// The built-in resources.
     pub fn built_in() -> Served {
-        let kinds = Kind::all_stored().chain(REVIEWS);
-        Served { resources: kinds.map(|kind| Arc::new(Resource::built_in(kind))).collect() }
+        let held = Kind::all_stored().chain(REVIEWS).map(Resource::built_in);
+        let second = versions::SECOND_VERSIONS.into_iter().map(Resource::in_second_version);
+        Served { resources: held.chain(second).map(Arc::new).collect() }
     }
 
     /// The built-in resources, and custom ones, given by their kind, its stored version and the `spec` of the

@@ -180,3 +180,36 @@ fn it_ends_when_it_is_asked_to() {
     assert_eq!(cluster.skeg("status").status.code(), Some(1));
     assert_eq!(cluster.skeg("down").status.code(), Some(2));
 }
+
+#[test]
+fn built_in_resources_are_served_in_their_second_versions() {
+    let cluster = Cluster::start("second-versions", &["--nodes", "0"]);
+    let group = cluster.get("/apis/autoscaling").json();
+    let versions: Vec<_> = group["versions"].as_array().unwrap().iter().map(|v| v["version"].clone()).collect();
+    assert_eq!(json!(versions), json!(["v2", "v1"]));
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "note": "a note",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}, "reason": "R", "type": "Normal",
+        "action": "A", "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c",
+        "reportingInstance": "i"});
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let made = cluster.create(events, &event);
+    assert_eq!((&made["note"], &made["apiVersion"]), (&json!("a note"), &json!("events.k8s.io/v1")));
+    let held = cluster.get("/api/v1/namespaces/default/events/e").json();
+    assert_eq!((&held["message"], &held["involvedObject"]["name"]), (&json!("a note"), &json!("p")));
+    let patch = [("Content-Type", "application/strategic-merge-patch+json")];
+    let more = br#"{"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}, "note": "again"}"#;
+    let patched = cluster.send("PATCH", &format!("{events}/e"), &patch, more);
+    assert_eq!(patched.json()["note"], "again", "{}", patched.text());
+    let table = cluster.send("GET", events, &[("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], b"").json();
+    assert!(table["rows"][0]["cells"].to_string().contains("pod/p"), "{table}");
+
+    let scalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 60,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    assert_eq!(cluster.create(scalers, &scaler)["spec"]["targetCPUUtilizationPercentage"], 60);
+    let held = cluster.get(&format!("{}/h", scalers.replace("v1", "v2"))).json();
+    assert_eq!(held["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    let percent = br#"{"spec": {"targetCPUUtilizationPercentage": 70}}"#;
+    let refused = cluster.send("PATCH", &format!("{scalers}/h"), &patch, percent);
+    assert!(refused.code == 400 && refused.text().contains("use autoscaling/v2"), "{}", refused.text());
+}
