@@ -96,8 +96,9 @@ impl Controller for GarbageCollector {
                 let refs = new.meta().owner_references.iter().flatten();
                 refs.map(|r| find_owner(&self.kinds, views, new, r)).any(|o| match o {
                     Owner::Present(owner) => waits_for_dependants(owner),
-                    Owner::Absent(_) => true,
-                    Owner::Unknown => false,
+                    // The owner's view may only not have synced yet. Nothing of the owner will come if it is gone, so
+                    // the dependent is judged once every view has synced.
+                    Owner::Absent(_) | Owner::Unknown => true,
                 })
             };
             if waits || doubtful() {
@@ -207,7 +208,7 @@ fn find_owner<'a>(kinds: &Kinds, views: &'a Views, dependant: &Object, reference
     let Some(kind) = kinds.by_api_version(&reference.api_version, &reference.kind) else { return Owner::Unknown };
     let Some(view) = views.synced(kind) else { return Owner::Unknown };
     let namespaced = kinds.info(kind).namespaced;
-    if !view.is_synced() || namespaced && dependant.namespace().is_empty() {
+    if namespaced && dependant.namespace().is_empty() {
         return Owner::Unknown;
     }
     let namespace = if namespaced { dependant.namespace() } else { "" };
@@ -439,6 +440,20 @@ mod tests {
         let mut fake = Fake::new(&kinds(), [thing("a", &["rs-gone"]), thing("b", &["a"]), thing("c", &["b"])]);
         collect(&mut fake);
         assert!(names(&fake).is_empty());
+    }
+
+    #[test]
+    fn a_dependent_that_arrives_before_its_owners_view_is_judged_later() {
+        let mut fake = Fake::new(&kinds(), [thing("child", &["rs-gone"])]);
+        let mut gc = GarbageCollector::default();
+        fake.views.view_mut(Kind::REPLICA_SET).set_synced(false);
+        let child = fake.get(Kind::CONFIG_MAP, "d/child").unwrap().clone();
+        let mut keys = Vec::new();
+        gc.keys(&Change { key: child.key(), old: None, new: Some(child) }, &fake.views, &mut keys);
+        assert_eq!(keys, [key("child")], "no later event tells of an owner that is gone already");
+        assert!(fake.step(&mut gc, &key("child"), at(0)).writes.is_empty(), "nothing is assumed yet");
+        fake.views.view_mut(Kind::REPLICA_SET).set_synced(true);
+        assert!(matches!(&fake.step(&mut gc, &key("child"), at(1)).writes[..], [Write::Delete { .. }]));
     }
 
     #[test]
