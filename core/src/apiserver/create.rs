@@ -46,11 +46,11 @@ impl Deciding<'_> {
         let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => {
                 custom.admit_new(&written, &object).map_err(Decision::refuse)?;
-                written
+                written.into()
             }
             None => {
                 self.admit_new(write, &mut object)?;
-                object.info().version.to_string()
+                object.info().version.clone()
             }
         };
         self.track(write, None, &mut object, Subresource::None, &version);

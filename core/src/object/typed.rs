@@ -78,3 +78,29 @@ macro_rules! templated {
             });
     };
 }
+
+/// The rules of a kind with a pod template.
+macro_rules! pod_template {
+    () => {
+        fn pod_spec(object: &Obj<Self>) -> Option<&SharedPodSpec> {
+            Some(&object.spec.pod)
+        }
+
+        fn set_pod_spec(object: &mut Obj<Self>, spec: SharedPodSpec) {
+            object.spec_mut().pod = spec;
+        }
+    };
+}
+
+/// The rules of a kind whose `spec.replicas` is the desired number, one where it is absent.
+macro_rules! replicated {
+    () => {
+        fn replicas(object: &Obj<Self>) -> Option<i32> {
+            Some(object.spec.replicas.unwrap_or(1))
+        }
+
+        fn set_replicas(object: &mut Obj<Self>, replicas: i32) {
+            object.spec_mut().replicas = Some(replicas);
+        }
+    };
+}

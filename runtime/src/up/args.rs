@@ -23,6 +23,9 @@ Exit codes:
   0  it ran, and was asked to end
   2  bad input or bad usage";
 
+/// The default network of addresses for Services of type LoadBalancer.
+pub const LOAD_BALANCERS: &str = "172.30.0.0/16";
+
 /// Arguments of `up`.
 #[derive(Args, Debug, Clone)]
 pub struct UpArgs {
@@ -45,7 +48,7 @@ pub struct UpArgs {
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub speed: u32,
     /// Addresses for Services of type LoadBalancer.
-    #[arg(long, value_name = "CIDR", default_value = "172.30.0.0/16", value_parser = cidr)]
+    #[arg(long, value_name = "CIDR", default_value = LOAD_BALANCERS, value_parser = cidr)]
     pub load_balancer_range: ([u8; 4], u8),
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]

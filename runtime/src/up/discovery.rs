@@ -4,8 +4,9 @@
 //! Source: apiserver `pkg/endpoints/discovery`, <https://kubernetes.io/docs/concepts/overview/kubernetes-api/>.
 
 use serde_json::{Value, json};
+use skeg_core::object::SubresourceInfo;
 
-use super::served::{Resource, Served, Sub};
+use super::served::{Resource, Served};
 
 /// Version of the API that is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.0";
@@ -70,13 +71,13 @@ pub fn api_resources(served: &Served, group: &str, version: &str) -> Option<Valu
             resource["categories"] = json!(info.categories);
         }
         resources.push(resource);
-        for Sub { name, of, verbs } in found.subresources() {
+        for (name, sub) in found.subresources() {
             let name = format!("{}/{name}", info.plural);
-            let mut resource = json!({"name": name, "singularName": "", "namespaced": info.namespaced, "kind": of.2,
-                "verbs": verbs});
-            if (of.0.as_str(), of.1.as_str()) != (&*info.group, &*info.version) {
-                resource["group"] = json!(of.0);
-                resource["version"] = json!(of.1);
+            let mut resource = json!({"name": name, "singularName": "", "namespaced": info.namespaced,
+                "kind": sub.kind, "verbs": sub.verbs});
+            if (&sub.group, &sub.version) != (&info.group, &info.version) {
+                resource["group"] = json!(sub.group);
+                resource["version"] = json!(sub.version);
             }
             resources.push(resource);
         }
@@ -126,11 +127,11 @@ fn aggregated_resource(resource: &Resource) -> Value {
     if !info.categories.is_empty() {
         value["categories"] = json!(info.categories);
     }
-    let sub = |Sub { name, of: (group, version, kind), verbs }: Sub| {
-        let kind = kind_json(&group, &version, &kind);
-        json!({"subresource": name, "responseKind": kind, "verbs": verbs})
+    let sub = |(name, sub): (&str, SubresourceInfo)| {
+        let kind = kind_json(&sub.group, &sub.version, &sub.kind);
+        json!({"subresource": name, "responseKind": kind, "verbs": sub.verbs})
     };
-    let subs: Vec<Value> = resource.subresources().into_iter().map(sub).collect();
+    let subs: Vec<Value> = resource.subresources().map(sub).collect();
     if !subs.is_empty() {
         value["subresources"] = json!(subs);
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Status};
-use skeg_core::object::{GroupVersion, KindInfo, versions};
+use skeg_core::object::{GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
 
 use super::review::REVIEWS;
@@ -34,16 +34,8 @@ struct CustomVersion {
     warning: Option<String>,
 }
 
-/// A served subresource.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sub {
-    /// Its name.
-    pub name: &'static str,
-    /// Group, version and kind of its request and response bodies.
-    pub of: (String, String, String),
-    /// The verbs that it supports.
-    pub verbs: &'static [&'static str],
-}
+/// Subresources that are served; the others of the table are not yet.
+const SUBRESOURCES: [&str; 6] = ["status", "scale", "binding", "eviction", "finalize", "log"];
 
 impl Resource {
     fn built_in(kind: Kind) -> Resource {
@@ -93,34 +85,14 @@ impl Resource {
         all
     }
 
-    /// The served subresources.
-    pub fn subresources(&self) -> Vec<Sub> {
-        let info = &self.info;
-        let own = || (info.group.to_string(), info.version.to_string(), info.kind.to_string());
-        let of = |group: &str, version: &str, kind: &str| (group.to_owned(), version.to_owned(), kind.to_owned());
-        let read_write: &[&str] = &["get", "patch", "update"];
-        let mut subs = Vec::new();
-        for name in info.subresources.iter().map(|name| &**name) {
-            let (name, of, verbs): (_, _, &'static [&'static str]) = match name {
-                "status" => ("status", own(), read_write),
-                "scale" => ("scale", of("autoscaling", "v1", "Scale"), read_write),
-                "finalize" => ("finalize", own(), &["update"]),
-                "binding" => ("binding", of("", "v1", "Binding"), &["create"]),
-                "eviction" => ("eviction", of("policy", "v1", "Eviction"), &["create"]),
-                // Other subresources are not served yet.
-                _ => continue,
-            };
-            subs.push(Sub { name, of, verbs });
-        }
-        if self.kind == Kind::POD {
-            subs.push(Sub { name: "log", of: own(), verbs: &["get"] });
-        }
-        subs
+    /// The served subresources, each with its name.
+    pub fn subresources(&self) -> impl Iterator<Item = (&'static str, SubresourceInfo)> {
+        SUBRESOURCES.into_iter().filter_map(|name| Some((name, self.info.subresource(name)?)))
     }
 
     /// Whether a subresource is served.
     pub fn has_subresource(&self, name: &str) -> bool {
-        self.subresources().iter().any(|sub| sub.name == name)
+        SUBRESOURCES.contains(&name) && self.info.has_subresource(name)
     }
 
     /// Converts an object to this resource's version. Versions of a custom resource differ only in their `apiVersion`

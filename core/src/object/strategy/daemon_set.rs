@@ -28,11 +28,5 @@ impl Strategy for apps_v1::DaemonSet {
         }
     }
 
-    fn pod_spec(object: &DaemonSet) -> Option<&SharedPodSpec> {
-        Some(&object.spec.pod)
-    }
-
-    fn set_pod_spec(object: &mut DaemonSet, spec: SharedPodSpec) {
-        object.spec_mut().pod = spec;
-    }
+    pod_template!();
 }

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
-use super::{Replicas, Strategy, check_counts, scale_by};
-use crate::object::validation::{available, workload};
+use super::{Replicas, Strategy, scale_by};
+use crate::object::validation::{available, counted, workload};
 use crate::object::{
     Deployment, FieldError, Kind, Obj, Object, ObjectMeta, Resource, SharedPodSpec, Templated, defaults,
 };
@@ -38,27 +38,15 @@ impl Strategy for apps_v1::Deployment {
             ("readyReplicas", s.ready_replicas),
             ("availableReplicas", s.available_replicas),
         ];
-        check_counts(s.replicas.unwrap_or(0), &counts, errors);
+        counted(&counts, s.replicas.unwrap_or(0), errors);
         available(s.available_replicas, s.ready_replicas, errors);
     }
 
-    fn replicas(object: &Deployment) -> Option<i32> {
-        Some(object.spec.replicas.unwrap_or(1))
-    }
+    replicated!();
 
     fn scale(object: &Deployment) -> Option<Replicas> {
         scale_by(object.spec.replicas, object.status.replicas, &object.spec.selector)
     }
 
-    fn set_replicas(object: &mut Deployment, replicas: i32) {
-        object.spec_mut().replicas = Some(replicas);
-    }
-
-    fn pod_spec(object: &Deployment) -> Option<&SharedPodSpec> {
-        Some(&object.spec.pod)
-    }
-
-    fn set_pod_spec(object: &mut Deployment, spec: SharedPodSpec) {
-        object.spec_mut().pod = spec;
-    }
+    pod_template!();
 }

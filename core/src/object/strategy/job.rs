@@ -65,13 +65,7 @@ impl Strategy for batch_v1::Job {
         number(job.status.succeeded)
     }
 
-    fn pod_spec(job: &Job) -> Option<&SharedPodSpec> {
-        Some(&job.spec.pod)
-    }
-
-    fn set_pod_spec(job: &mut Job, spec: SharedPodSpec) {
-        job.spec_mut().pod = spec;
-    }
+    pod_template!();
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 
 pub use service::lacks_node_port;
 
-use super::validation::counted;
+use super::validation::{available, counted};
 use super::{FieldError, LabelSelector, Obj, Part, Resource, Selector, SharedPodSpec};
 
 /// What the `/scale` subresource of an object shows.
@@ -136,7 +136,21 @@ pub(super) fn scale_by(wanted: Option<i32>, current: Option<i32>, selector: &Lab
     Some(Replicas { wanted: wanted.unwrap_or(1), current: current.unwrap_or(0), selector })
 }
 
-/// Reports every count of a status that is greater than `total` (`status.replicas`).
-fn check_counts(total: i32, counts: &[(&str, Option<i32>)], errors: &mut Vec<FieldError>) {
-    counted(counts, total, errors);
+/// Validates the counts that the statuses of ReplicaSets and ReplicationControllers share
+/// (`ValidateReplicaSetStatus`, `ValidateReplicationControllerStatus`).
+fn check_replicas(
+    replicas: i32,
+    labeled: Option<i32>,
+    ready: Option<i32>,
+    ready_for_long: Option<i32>,
+    errors: &mut Vec<FieldError>,
+) {
+    let counts = [
+        ("replicas", Some(replicas)),
+        ("fullyLabeledReplicas", labeled),
+        ("readyReplicas", ready),
+        ("availableReplicas", ready_for_long),
+    ];
+    counted(&counts, replicas, errors);
+    available(ready_for_long, ready, errors);
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1 as apps_v1;
 
-use super::{Replicas, Strategy, check_counts, number, scale_by};
-use crate::object::validation::{available, workload};
+use super::{Replicas, Strategy, check_replicas, number, scale_by};
+use crate::object::validation::workload;
 use crate::object::{
     FieldError, Kind, Obj, Object, ObjectMeta, ReplicaSet, Resource, SharedPodSpec, Templated, defaults,
 };
@@ -31,37 +31,18 @@ impl Strategy for apps_v1::ReplicaSet {
 
     fn validate_status_update(new: &ReplicaSet, _old: &ReplicaSet, errors: &mut Vec<FieldError>) {
         let s = &new.status;
-        let counts = [
-            ("replicas", Some(s.replicas)),
-            ("fullyLabeledReplicas", s.fully_labeled_replicas),
-            ("readyReplicas", s.ready_replicas),
-            ("availableReplicas", s.available_replicas),
-        ];
-        check_counts(s.replicas, &counts, errors);
-        available(s.available_replicas, s.ready_replicas, errors);
+        check_replicas(s.replicas, s.fully_labeled_replicas, s.ready_replicas, s.available_replicas, errors);
     }
 
     fn field<'a>(object: &'a ReplicaSet, _path: &str) -> Option<Cow<'a, str>> {
         number(Some(object.status.replicas))
     }
 
-    fn replicas(object: &ReplicaSet) -> Option<i32> {
-        Some(object.spec.replicas.unwrap_or(1))
-    }
+    replicated!();
 
     fn scale(object: &ReplicaSet) -> Option<Replicas> {
         scale_by(object.spec.replicas, Some(object.status.replicas), &object.spec.selector)
     }
 
-    fn set_replicas(object: &mut ReplicaSet, replicas: i32) {
-        object.spec_mut().replicas = Some(replicas);
-    }
-
-    fn pod_spec(object: &ReplicaSet) -> Option<&SharedPodSpec> {
-        Some(&object.spec.pod)
-    }
-
-    fn set_pod_spec(object: &mut ReplicaSet, spec: SharedPodSpec) {
-        object.spec_mut().pod = spec;
-    }
+    pod_template!();
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{Replicas, Strategy, check_counts, number};
-use crate::object::validation::{available, workload};
+use super::{Replicas, Strategy, check_replicas, number};
+use crate::object::validation::workload;
 use crate::object::{
     FieldError, Kind, Labels, Obj, Object, ObjectMeta, ReplicationController, Resource, Selector, SharedPodSpec,
     Templated, defaults,
@@ -30,38 +30,19 @@ impl Strategy for core_v1::ReplicationController {
 
     fn validate_status_update(new: &ReplicationController, _old: &ReplicationController, errors: &mut Vec<FieldError>) {
         let s = &new.status;
-        let counts = [
-            ("replicas", Some(s.replicas)),
-            ("fullyLabeledReplicas", s.fully_labeled_replicas),
-            ("readyReplicas", s.ready_replicas),
-            ("availableReplicas", s.available_replicas),
-        ];
-        check_counts(s.replicas, &counts, errors);
-        available(s.available_replicas, s.ready_replicas, errors);
+        check_replicas(s.replicas, s.fully_labeled_replicas, s.ready_replicas, s.available_replicas, errors);
     }
 
     fn field<'a>(object: &'a ReplicationController, _path: &str) -> Option<Cow<'a, str>> {
         number(Some(object.status.replicas))
     }
 
-    fn replicas(object: &ReplicationController) -> Option<i32> {
-        Some(object.spec.replicas.unwrap_or(1))
-    }
+    replicated!();
 
     fn scale(object: &ReplicationController) -> Option<Replicas> {
         let selector = Selector::from_map(object.spec.selector.as_ref().unwrap_or(&Labels::new())).to_string();
         Some(Replicas { wanted: object.spec.replicas.unwrap_or(1), current: object.status.replicas, selector })
     }
 
-    fn set_replicas(object: &mut ReplicationController, replicas: i32) {
-        object.spec_mut().replicas = Some(replicas);
-    }
-
-    fn pod_spec(object: &ReplicationController) -> Option<&SharedPodSpec> {
-        Some(&object.spec.pod)
-    }
-
-    fn set_pod_spec(object: &mut ReplicationController, spec: SharedPodSpec) {
-        object.spec_mut().pod = spec;
-    }
+    pod_template!();
 }

@@ -28,23 +28,11 @@ impl Strategy for apps_v1::StatefulSet {
         }
     }
 
-    fn replicas(object: &StatefulSet) -> Option<i32> {
-        Some(object.spec.replicas.unwrap_or(1))
-    }
+    replicated!();
 
     fn scale(object: &StatefulSet) -> Option<Replicas> {
         scale_by(object.spec.replicas, Some(object.status.replicas), &object.spec.selector)
     }
 
-    fn set_replicas(object: &mut StatefulSet, replicas: i32) {
-        object.spec_mut().replicas = Some(replicas);
-    }
-
-    fn pod_spec(object: &StatefulSet) -> Option<&SharedPodSpec> {
-        Some(&object.spec.pod)
-    }
-
-    fn set_pod_spec(object: &mut StatefulSet, spec: SharedPodSpec) {
-        object.spec_mut().pod = spec;
-    }
+    pod_template!();
 }

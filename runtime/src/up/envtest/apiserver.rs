@@ -12,15 +12,13 @@ use tokio::net::TcpListener;
 use super::etcd;
 use crate::Exit;
 use crate::disk::explain;
-use crate::up::args::{LogFormat, cidr};
+use crate::up::args::{LOAD_BALANCERS, LogFormat, cidr};
 use crate::up::clock::Clock;
 use crate::up::cluster::ApiOptions;
 use crate::up::data::DataDir;
 use crate::up::service::{self, Service, Start};
 use crate::up::{pki, server};
 
-/// Addresses for Services of type LoadBalancer, if controllers run.
-const DEFAULT_LOAD_BALANCERS: LoadBalancerRange = LoadBalancerRange { cidr: ([172, 30, 0, 0], 16) };
 /// Kubernetes' admission plug-ins that always run and cannot be disabled.
 const ALWAYS_ON: [&str; 6] = [
     "NamespaceLifecycle",
@@ -232,7 +230,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let start = Start {
         nodes,
         controllers,
-        load_balancers: DEFAULT_LOAD_BALANCERS,
+        load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS)? },
         images: BTreeMap::new(),
         clock: Clock::new(1),
         api,

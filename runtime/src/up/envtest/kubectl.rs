@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,15 +16,12 @@ fn real() -> Option<PathBuf> {
     if let Some(named) = env::var_os("SKEG_KUBECTL").filter(|named| !named.is_empty()) {
         return Some(PathBuf::from(named));
     }
-    let own = env::current_exe().and_then(fs::canonicalize).ok();
-    let same = |path: &PathBuf| {
-        let found = fs::canonicalize(path).ok();
-        let bytes = |p: &PathBuf| fs::metadata(p).map(|m| (std::os::unix::fs::MetadataExt::ino(&m), m.len())).ok();
-        found == own || found.as_ref().and_then(bytes) == own.as_ref().and_then(bytes)
-    };
+    // Two names of one file have one inode.
+    let inode = |path: &PathBuf| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let own = env::current_exe().ok().as_ref().and_then(inode);
     let path = env::var_os("PATH")?;
     let mut all = env::split_paths(&path).map(|dir| dir.join("kubectl"));
-    all.find(|file| file.is_file() && !same(file))
+    all.find(|file| file.is_file() && inode(file) != own)
 }
 
 pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
