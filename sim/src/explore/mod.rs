@@ -177,7 +177,7 @@ mod tests {
 
     use super::draw;
     use crate::run::{RunOptions, Silent, run};
-    use crate::scenario::Action;
+    use crate::scenario::{Action, UserAction};
 
     #[test]
     fn a_seed_draws_one_scenario() {
@@ -190,7 +190,7 @@ mod tests {
     fn every_kind_of_workload_and_step_is_drawn() {
         let (mut kinds, mut words) = (BTreeSet::new(), BTreeSet::new());
         for step in (0..200).flat_map(|seed| draw(seed).timeline) {
-            if let Action::User(crate::scenario::UserAction::Apply(objects)) = &step.action {
+            if let Action::User(UserAction::Apply(objects)) = &step.action {
                 kinds.extend(objects.iter().map(|o| o.kind().to_string()));
             }
             words.extend(step.action.describe().split(' ').next().map(str::to_owned));
@@ -201,6 +201,24 @@ mod tests {
         for word in ["scale", "set", "restart", "pause", "replace", "patch", "drain", "delete", "kill"] {
             assert!(words.contains(word), "nobody {word}s: {words:?}");
         }
+    }
+
+    #[test]
+    fn nobody_restarts_a_deployment_that_is_paused() {
+        let mut both = [0, 0];
+        for seed in 0..300 {
+            let (mut paused, mut restarted) = (BTreeSet::new(), BTreeSet::new());
+            for step in draw(seed).timeline {
+                match step.action {
+                    Action::User(UserAction::Pause { key, .. }) => drop(paused.insert(key)),
+                    Action::User(UserAction::Restart { key }) => drop(restarted.insert(key)),
+                    _ => {}
+                }
+            }
+            assert!(paused.is_disjoint(&restarted), "seed {seed}: {paused:?}, {restarted:?}");
+            both = [both[0] + paused.len(), both[1] + restarted.len()];
+        }
+        assert!(both.iter().all(|count| *count > 0), "both are drawn: {both:?}");
     }
 
     #[test]

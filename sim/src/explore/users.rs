@@ -72,7 +72,23 @@ pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: D
         let nodes = NodeSet::Names(cordoned);
         steps.push(duration + Duration::from_secs(40), UserAction::Cordon { nodes, cordoned: false });
     }
-    steps.all
+    let mut steps = steps.all;
+    drop_restarts_of_paused(&mut steps);
+    steps
+}
+
+/// Drops restarts of Deployments that are also paused: kubectl refuses to restart a paused one, and a fault may delay
+/// the resume past the restart.
+fn drop_restarts_of_paused(steps: &mut Vec<Step>) {
+    let pauses = |step: &Step| match &step.action {
+        Action::User(UserAction::Pause { key, .. }) => Some(key.clone()),
+        _ => None,
+    };
+    let paused: Vec<ObjectKey> = steps.iter().filter_map(pauses).collect();
+    steps.retain(|step| match &step.action {
+        Action::User(UserAction::Restart { key }) => !paused.contains(key),
+        _ => true,
+    });
 }
 
 fn on_workload(steps: &mut Steps<'_>, workload: &Workload) {
