@@ -1,6 +1,7 @@
 //! User actions in an explored cluster: scaling, rollouts, pauses, rollbacks, restarts, replacements and drains,
 //! sometimes many at the same time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -73,20 +74,20 @@ pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: D
         steps.push(duration + Duration::from_secs(40), UserAction::Cordon { nodes, cordoned: false });
     }
     let mut steps = steps.all;
-    drop_restarts_of_paused(&mut steps);
+    drop_refused_restarts(&mut steps);
     steps
 }
 
-/// Drops restarts of Deployments that are also paused: kubectl refuses to restart a paused one, and a fault may delay
-/// the resume past the restart.
-fn drop_restarts_of_paused(steps: &mut Vec<Step>) {
+/// Drops restarts that kubectl might refuse: of a Deployment that is also paused, and a second one of a workload, which
+/// must come a second after the first. Faults may delay any step past another.
+fn drop_refused_restarts(steps: &mut Vec<Step>) {
     let pauses = |step: &Step| match &step.action {
         Action::User(UserAction::Pause { key, .. }) => Some(key.clone()),
         _ => None,
     };
-    let paused: Vec<ObjectKey> = steps.iter().filter_map(pauses).collect();
+    let mut taken: BTreeSet<ObjectKey> = steps.iter().filter_map(pauses).collect();
     steps.retain(|step| match &step.action {
-        Action::User(UserAction::Restart { key }) => !paused.contains(key),
+        Action::User(UserAction::Restart { key }) => taken.insert(key.clone()),
         _ => true,
     });
 }
