@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::pod::{Ctx, Life, PodState, PodStop, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MINIMUM_GRACE};
 use crate::machine::Mono;
 
@@ -66,7 +67,7 @@ impl PodState {
             return;
         }
         let container = id.clone();
-        self.event(ctx, false, "Killing", why);
+        self.event(ctx, EventType::Normal, "Killing", why);
         let hook = container_spec(&self.pod, &self.containers[i])
             .and_then(|s| s.lifecycle.as_ref())
             .and_then(|l| l.pre_stop.clone());
@@ -114,7 +115,9 @@ impl PodState {
         }
         self.now_running(i, ctx.now.wall, ctx);
         if let Err(e) = result {
-            self.event(ctx, true, "FailedPostStartHook", || format!("PostStartHook failed: {}", e.message));
+            self.event(ctx, EventType::Warning, "FailedPostStartHook", || {
+                format!("PostStartHook failed: {}", e.message)
+            });
             let grace = self.pod.spec.termination_grace_period_seconds.unwrap_or(30);
             let until = ctx.now.mono + whole_seconds(grace);
             self.containers[i].started = false;
@@ -126,7 +129,7 @@ impl PodState {
     /// Handles the end of a preStop hook; the container is stopped whether the hook failed or not.
     pub(super) fn pre_stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         if let Err(e) = result {
-            self.event(ctx, true, "FailedPreStopHook", || format!("PreStopHook failed: {}", e.message));
+            self.event(ctx, EventType::Warning, "FailedPreStopHook", || format!("PreStopHook failed: {}", e.message));
         }
         let c = &mut self.containers[usize::from(i)];
         if let Stop::Hook(until) = c.stop {
@@ -145,7 +148,7 @@ impl PodState {
             Ok(()) => c.stop = Stop::Stopped(ctx.now.mono + EXIT_OVERDUE),
             Err(e) => {
                 c.stop = Stop::Again(ctx.now.mono + CONTAINER_BACKOFF_BASE);
-                self.event(ctx, true, "FailedKillPod", || format!("error killing pod: {}", e.message));
+                self.event(ctx, EventType::Warning, "FailedKillPod", || format!("error killing pod: {}", e.message));
                 self.doubt(ctx);
             }
         }

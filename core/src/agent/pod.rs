@@ -19,7 +19,7 @@ use super::runtime::{
 use super::write::StatusWrite;
 use super::{AgentConfig, Out};
 use crate::api::{ReqId, ReqIds};
-use crate::client::Recorder;
+use crate::client::{EventType, Recorder};
 use crate::limits::{CONTAINER_BACKOFF_BASE, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Meta, Object, ObjectMeta, Pod};
@@ -441,13 +441,13 @@ impl PodState {
     }
 
     /// Records an event about the pod; the message is formatted only if events are recorded.
-    pub(super) fn event(&self, ctx: &mut Ctx<'_>, warning: bool, reason: &str, message: impl FnOnce() -> String) {
+    pub(super) fn event(&self, ctx: &mut Ctx<'_>, type_: EventType, reason: &str, message: impl FnOnce() -> String) {
         if !ctx.shared.config.record_events || !self.in_api {
             return;
         }
         let mut requests = Vec::new();
         let about = Object::Pod(self.pod.clone());
-        ctx.shared.recorder.record(ctx.now, &about, warning, reason, &message(), &mut requests);
+        ctx.shared.recorder.record(ctx.now, &about, type_, reason, &message(), &mut requests);
         ctx.out.extend(requests.into_iter().map(Out::Api));
     }
 
@@ -498,7 +498,7 @@ impl PodState {
             Err(e) => {
                 self.sandbox.life = SandboxLife::None;
                 self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
-                self.event(ctx, true, "FailedCreatePodSandBox", || {
+                self.event(ctx, EventType::Warning, "FailedCreatePodSandBox", || {
                     format!("Failed to create pod sandbox: {}", e.message)
                 });
             }
@@ -518,7 +518,7 @@ impl PodState {
             Err(e) => {
                 self.sandbox.life = SandboxLife::Dead;
                 self.sandbox.retry = Some(ctx.now.mono + ctx.shared.rng.jitter(CONTAINER_BACKOFF_BASE, 50));
-                self.event(ctx, true, "FailedKillPod", || format!("error killing pod: {}", e.message));
+                self.event(ctx, EventType::Warning, "FailedKillPod", || format!("error killing pod: {}", e.message));
                 self.doubt(ctx);
             }
         }
@@ -572,7 +572,7 @@ impl PodState {
         self.lose_containers(ctx);
         self.write.dirty = true;
         if self.ending.stop.is_none() {
-            self.event(ctx, false, "SandboxChanged", || {
+            self.event(ctx, EventType::Normal, "SandboxChanged", || {
                 "Pod sandbox changed, it will be killed and re-created.".to_owned()
             });
         }
@@ -599,7 +599,7 @@ impl PodState {
         match result {
             Ok(info) => {
                 let took = go_duration(ctx.now.mono.since(since));
-                self.event(ctx, false, "Pulled", || {
+                self.event(ctx, EventType::Normal, "Pulled", || {
                     format!(
                         "Successfully pulled image {:?} in {took} ({took} including waiting). Image size: {} bytes.",
                         info.image, info.bytes
@@ -623,8 +623,8 @@ impl PodState {
         c.retry_at = Some(ctx.now.mono + delay.min(CONTAINER_BACKOFF_BASE));
         let reason = if e.reason.is_empty() { "ErrImagePull" } else { &e.reason };
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
-        self.event(ctx, true, "Failed", || format!("Failed to pull image {image:?}: {}", e.message));
-        self.event(ctx, true, "Failed", || format!("Error: {reason}"));
+        self.event(ctx, EventType::Warning, "Failed", || format!("Failed to pull image {image:?}: {}", e.message));
+        self.event(ctx, EventType::Warning, "Failed", || format!("Error: {reason}"));
     }
 
     /// The image in a container's spec.
@@ -637,7 +637,7 @@ impl PodState {
         let name = Rc::clone(&self.containers[i].name);
         match result {
             Ok(id) => {
-                self.event(ctx, false, "Created", || format!("Created container: {name}"));
+                self.event(ctx, EventType::Normal, "Created", || format!("Created container: {name}"));
                 ctx.shared.containers.insert(id.clone(), (self.slot, i as u16));
                 let c = &mut self.containers[i];
                 c.runs += 1;
@@ -680,7 +680,7 @@ impl PodState {
         let delay = c.crash.next(ctx.now.mono, ctx.now.mono);
         c.retry_at = Some(ctx.now.mono + delay);
         self.write.dirty |= c.wait_for(reason, e.message.to_string());
-        self.event(ctx, true, "Failed", || format!("Error: {}", e.message));
+        self.event(ctx, EventType::Warning, "Failed", || format!("Error: {}", e.message));
         // The sandbox may have died, and the event of its death may have arrived first.
         self.doubt(ctx);
     }
@@ -694,7 +694,7 @@ impl PodState {
         match result {
             Ok(()) => {
                 let name = Rc::clone(&self.containers[i].name);
-                self.event(ctx, false, "Started", || format!("Started container {name}"));
+                self.event(ctx, EventType::Normal, "Started", || format!("Started container {name}"));
                 self.run_post_start(i, ctx);
             }
             Err(e) => {

@@ -16,7 +16,7 @@ use super::runtime::{
     SandboxInfo,
 };
 use crate::api::{ReqId, Response, Status};
-use crate::client::{Change, View};
+use crate::client::{Change, EventType, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Labels, Object, Pod, Revision, pod_phase};
@@ -159,7 +159,7 @@ impl Pods {
                 state.adopt(found, ctx);
             }
             if let Some(r) = state.rejection.clone() {
-                state.event(ctx, true, &r.reason, || r.message.clone());
+                state.event(ctx, EventType::Warning, &r.reason, || r.message.clone());
             }
         });
     }

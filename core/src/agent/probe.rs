@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::pod::{Ctx, Life, PodState, Stop, What, container_spec};
 use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use crate::client::EventType;
 use crate::machine::Mono;
 
 /// The type of a probe.
@@ -182,7 +183,9 @@ impl PodState {
         let Some(probes) = self.containers[i].probes.as_mut() else { return };
         let verdict = probes.result(kind, result.is_ok(), spec);
         if let Err(e) = &result {
-            self.event(ctx, true, "Unhealthy", || format!("{} probe failed: {}", kind.title(), e.message));
+            self.event(ctx, EventType::Warning, "Unhealthy", || {
+                format!("{} probe failed: {}", kind.title(), e.message)
+            });
         }
         let Some(ok) = verdict else { return };
         match (kind, ok) {

@@ -10,6 +10,7 @@ use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::references::{environment_needs, volume_needs};
 use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
+use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
@@ -100,7 +101,7 @@ impl PodState {
             self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
         } else if self.ending.active_until.is_some_and(|at| at <= now) {
             self.begin_pod_stop(StopReason::DeadlineExceeded, self.grace_seconds(), now);
-            self.event(ctx, false, "DeadlineExceeded", || DEADLINE_MESSAGE.to_owned());
+            self.event(ctx, EventType::Normal, "DeadlineExceeded", || DEADLINE_MESSAGE.to_owned());
         } else if self.is_complete() {
             self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
         }
@@ -198,7 +199,9 @@ impl PodState {
         });
         let failed: Vec<(String, String)> = failed.collect();
         for (volume, why) in &failed {
-            self.event(ctx, true, "FailedMount", || format!("MountVolume.SetUp failed for volume {volume:?} : {why}"));
+            self.event(ctx, EventType::Warning, "FailedMount", || {
+                format!("MountVolume.SetUp failed for volume {volume:?} : {why}")
+            });
         }
         if !failed.is_empty() {
             let delay = MOUNT_BACKOFF_BASE * 2_u32.pow(self.mount_failures.min(8));
@@ -302,7 +305,7 @@ impl PodState {
         let Some(spec) = container_spec(&self.pod, &self.containers[i]) else { return false };
         match ctx.shared.images.decide(spec) {
             Pull::Present => {
-                self.event(ctx, false, "Pulled", || {
+                self.event(ctx, EventType::Normal, "Pulled", || {
                     let image = spec.image.as_deref().unwrap_or("");
                     format!("Container image {image:?} already present on machine")
                 });
@@ -344,7 +347,9 @@ impl PodState {
         let message = format!("back-off {delay} restarting failed container={name} pod={pod}");
         if c.wait_for("CrashLoopBackOff", message) {
             self.write.dirty = true;
-            self.event(ctx, true, "BackOff", || format!("Back-off restarting failed container {name} in pod {pod}"));
+            self.event(ctx, EventType::Warning, "BackOff", || {
+                format!("Back-off restarting failed container {name} in pod {pod}")
+            });
         }
     }
 
@@ -360,12 +365,12 @@ impl PodState {
             let backed_off = c.waiting.as_ref().is_some_and(|w| &*w.reason == "ImagePullBackOff");
             if !backed_off {
                 self.write.dirty |= c.wait_for("ImagePullBackOff", format!("Back-off pulling image {image:?}{why}"));
-                self.event(ctx, false, "BackOff", || format!("Back-off pulling image {image:?}"));
-                self.event(ctx, true, "Failed", || "Error: ImagePullBackOff".to_owned());
+                self.event(ctx, EventType::Normal, "BackOff", || format!("Back-off pulling image {image:?}"));
+                self.event(ctx, EventType::Warning, "Failed", || "Error: ImagePullBackOff".to_owned());
             }
             return false;
         }
-        self.event(ctx, false, "Pulling", || format!("Pulling image {image:?}"));
+        self.event(ctx, EventType::Normal, "Pulling", || format!("Pulling image {image:?}"));
         self.containers[i].life = Life::Pulling;
         let waiter = (self.slot, i as u16);
         ctx.shared.last_op += 1;
@@ -383,8 +388,8 @@ impl PodState {
         let message = format!("Container image {image:?} is not present with pull policy of Never");
         if c.wait_for("ErrImageNeverPull", message.clone()) {
             self.write.dirty = true;
-            self.event(ctx, true, "ErrImageNeverPull", || message);
-            self.event(ctx, true, "Failed", || "Error: ErrImageNeverPull".to_owned());
+            self.event(ctx, EventType::Warning, "ErrImageNeverPull", || message);
+            self.event(ctx, EventType::Warning, "Failed", || "Error: ErrImageNeverPull".to_owned());
         }
     }
 
@@ -397,7 +402,7 @@ impl PodState {
             let c = &mut self.containers[i];
             c.retry_at = Some(ctx.now.mono + CONTAINER_BACKOFF_BASE);
             self.write.dirty |= c.wait_for("CreateContainerConfigError", why.clone());
-            self.event(ctx, true, "Failed", || format!("Error: {why}"));
+            self.event(ctx, EventType::Warning, "Failed", || format!("Error: {why}"));
             return false;
         }
         let c = &mut self.containers[i];

@@ -11,5 +11,5 @@ pub use election::Elector;
 pub use informer::{Informer, InformerConfig};
 pub use informers::{Informers, Watched};
 pub use queue::Queue;
-pub use recorder::Recorder;
+pub use recorder::{EventType, Recorder};
 pub use view::{Change, Index, View, Views};

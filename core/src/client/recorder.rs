@@ -112,6 +112,25 @@ struct Sent {
     retried: bool,
 }
 
+/// The type of an Event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventType {
+    /// Something expected happened.
+    Normal,
+    /// Something needs attention.
+    Warning,
+}
+
+impl EventType {
+    /// Its name in the API.
+    fn name(self) -> &'static str {
+        match self {
+            EventType::Normal => "Normal",
+            EventType::Warning => "Warning",
+        }
+    }
+}
+
 /// Records the Events of one component.
 #[derive(Debug)]
 pub struct Recorder {
@@ -165,7 +184,7 @@ impl Recorder {
         &mut self,
         now: Now,
         about: &Object,
-        warning: bool,
+        type_: EventType,
         reason: &str,
         message: &str,
         out: &mut Vec<ToServer>,
@@ -175,7 +194,7 @@ impl Recorder {
         }
         let object = mix_bytes(mix(1, u64::from(about.kind().0)), about.uid().as_bytes());
         let object = mix_bytes(mix_bytes(object, about.namespace().as_bytes()), about.name().as_bytes());
-        let class = mix_bytes(mix(object, u64::from(warning)), reason.as_bytes());
+        let class = mix_bytes(mix(object, type_ as u64), reason.as_bytes());
         let single = mix_bytes(class, message.as_bytes());
         let combined = self.is_combined(now, class, single);
         let log = if combined { class } else { single };
@@ -186,7 +205,7 @@ impl Recorder {
             about: reference,
             about_revision: about.rv().0,
             origin: Rc::clone(&self.origin),
-            type_: Text::from(if warning { "Warning" } else { "Normal" }),
+            type_: Text::from(type_.name()),
             reason: Text::from(reason),
             message: text,
             first_timestamp: Stamp::of(now.wall),
@@ -413,7 +432,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{MAX_PENDING, Recorder, SPAM_BURST};
+    use super::{EventType, MAX_PENDING, Recorder, SPAM_BURST};
     use crate::api::{Call, FromServer, Patch, Response, Status, ToServer};
     use crate::limits;
     use crate::machine::{Mono, Now, Wall};
@@ -478,7 +497,7 @@ mod tests {
         let (mut r, mut c) = (recorder(), Cluster::default());
         for second in 0..3 {
             let mut out = Vec::new();
-            r.record(at(second), &pod(), true, "BackOff", "again", &mut out);
+            r.record(at(second), &pod(), EventType::Warning, "BackOff", "again", &mut out);
             c.serve(at(second), &mut r, out, false);
         }
         assert_eq!(c.counts(), [("again".to_owned(), 3)]);
@@ -494,7 +513,7 @@ mod tests {
     fn what_comes_while_a_write_is_on_its_way_follows_it() {
         let (mut r, mut c) = (recorder(), Cluster::default());
         let mut out = Vec::new();
-        (0..5).for_each(|_| r.record(at(1), &pod(), false, "Pulled", "x", &mut out));
+        (0..5).for_each(|_| r.record(at(1), &pod(), EventType::Normal, "Pulled", "x", &mut out));
         assert_eq!(out.len(), 1);
         c.serve(at(1), &mut r, out, false);
         assert_eq!(c.counts(), [("x".to_owned(), 5)]);
@@ -505,7 +524,7 @@ mod tests {
         let (mut r, mut c) = (recorder(), Cluster::default());
         for i in 0..100 {
             let mut out = Vec::new();
-            r.record(at(1), &pod(), false, "Odd", &format!("number {i}"), &mut out);
+            r.record(at(1), &pod(), EventType::Normal, "Odd", &format!("number {i}"), &mut out);
             c.serve(at(1), &mut r, out, false);
         }
         assert_eq!(c.events.len(), 10);
@@ -520,7 +539,7 @@ mod tests {
     fn a_lost_reply_is_retried_once_under_the_same_name() {
         let (mut r, mut c) = (recorder(), Cluster::default());
         let mut out = Vec::new();
-        r.record(at(1), &pod(), false, "Killing", "x", &mut out);
+        r.record(at(1), &pod(), EventType::Normal, "Killing", "x", &mut out);
         c.serve(at(1), &mut r, out, true);
         let mut now = at(1);
         for _ in 0..2 {
@@ -540,7 +559,7 @@ mod tests {
         for i in 0..2 * MAX_PENDING {
             let mut o = pod();
             o.meta_mut().uid = Some(format!("u{i}"));
-            r.record(at(1), &o, false, "Odd", "x", &mut out);
+            r.record(at(1), &o, EventType::Normal, "Odd", "x", &mut out);
         }
         assert_eq!(out.len(), MAX_PENDING);
         let mut now = at(1) + limits::REQUEST_TIMEOUT;
@@ -556,7 +575,7 @@ mod tests {
     fn a_disabled_recorder_says_nothing() {
         let mut r = Recorder::new("x".into(), "".into(), false, 4, Rng::from_seed(3));
         let mut out = Vec::new();
-        r.record(at(1), &pod(), false, "Odd", "x", &mut out);
+        r.record(at(1), &pod(), EventType::Normal, "Odd", "x", &mut out);
         assert!(out.is_empty() && r.poll_timeout().is_none());
     }
 }

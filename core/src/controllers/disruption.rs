@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Controller, EventNote, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::limits;
 use crate::machine::{Now, Wall};
 use crate::object::{
@@ -204,7 +204,7 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
     if pdb.meta.deletion_timestamp.is_some() {
         return plan;
     }
-    let note = |warning, reason, message| EventNote { about: Object::from(pdb.clone()), warning, reason, message };
+    let note = |type_, reason, message| EventNote { about: Object::from(pdb.clone()), type_, reason, message };
     let counted = match selector_of(pdb) {
         None => Err("invalid label selector".to_owned()),
         Some(selector) => {
@@ -215,7 +215,7 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
     let (mut status, reason, message) = match counted {
         Err(message) => {
             plan.events.push(note(
-                true,
+                EventType::Warning,
                 "CalculateExpectedPodCountFailed",
                 format!("Failed to calculate the number of expected pods: {message}"),
             ));
@@ -225,7 +225,7 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
         }
         Ok((pods, (expected, desired, unmanaged))) => {
             if unmanaged > 0 {
-                plan.events.push(note(true, "UnmanagedPods", format!(
+                plan.events.push(note(EventType::Warning, "UnmanagedPods", format!(
                     "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, \
                      the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To \
                      account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
@@ -233,12 +233,12 @@ fn sync(views: &Views, pdb: &PodDisruptionBudget, now: Now) -> Plan {
                 )));
             }
             if pods.is_empty() {
-                plan.events.push(note(false, "NoPods", "No matching pods found".to_owned()));
+                plan.events.push(note(EventType::Normal, "NoPods", "No matching pods found".to_owned()));
             }
             let (disrupted, overdue, recheck) = disrupted_pods(pdb, &pods, now.wall);
             plan.events.extend(overdue.into_iter().map(|pod| EventNote {
                 about: Object::Pod(pod.clone()),
-                warning: true,
+                type_: EventType::Warning,
                 reason: "NotDeleted",
                 message: format!(
                     "Pod was expected by PDB {}/{} to be deleted but it wasn't",

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{self as core_v1, LoadBalancerIngress, LoadBalancerStatus};
 
 use super::{Controller, EventNote, Plan, Write};
-use crate::client::{Change, Views, Watched};
+use crate::client::{Change, EventType, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, Service};
@@ -90,9 +90,9 @@ impl LoadBalancerController {
 
     fn give(&mut self, key: &ObjectKey, service: &Service) -> Plan {
         let mut plan = Plan::nothing();
-        let note = |warning: bool, reason: &'static str, message: String| EventNote {
+        let note = |type_: EventType, reason: &'static str, message: String| EventNote {
             about: Object::Service(service.clone()),
-            warning,
+            type_,
             reason,
             message,
         };
@@ -103,7 +103,7 @@ impl LoadBalancerController {
                 _ => format!("no address is free in {}/{prefix}", base_of(base)),
             };
             let message = format!("Error syncing load balancer: failed to ensure load balancer: {what}");
-            plan.events.push(note(true, "SyncLoadBalancerFailed", message));
+            plan.events.push(note(EventType::Warning, "SyncLoadBalancerFailed", message));
             plan.requeue(limits::LOAD_BALANCER_RETRY);
             return plan;
         };
@@ -114,7 +114,7 @@ impl LoadBalancerController {
             ..LoadBalancerIngress::default()
         };
         plan.writes.extend(with_ingress(service, Some(vec![ingress])));
-        plan.events.push(note(false, "EnsuredLoadBalancer", "Ensured load balancer".to_owned()));
+        plan.events.push(note(EventType::Normal, "EnsuredLoadBalancer", "Ensured load balancer".to_owned()));
         plan
     }
 }

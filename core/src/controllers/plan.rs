@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::api::{Patch, Propagation, Status, Subresource};
-use crate::client::{Change, Views, Watched};
+use crate::client::{Change, EventType, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, KindInfo, Obj, Object, ObjectKey, Resource, Revision};
@@ -129,8 +129,8 @@ impl Write {
 pub struct EventNote {
     /// The object that the Event is about.
     pub about: Object,
-    /// True for type `Warning`, false for `Normal`.
-    pub warning: bool,
+    /// Its type.
+    pub type_: EventType,
     /// CamelCase reason, such as `SuccessfulCreate`.
     pub reason: &'static str,
     /// Human-readable message, as in Kubernetes.

@@ -535,7 +535,7 @@ impl Runner {
         };
         self.journal.wrote(views, key, write_kind(write), rv);
         if let Some(note) = self.controller.succeeded(views, key, write, object) {
-            self.recorder.record(turn.now, &note.about, note.warning, note.reason, &note.message, turn.out);
+            self.recorder.record(turn.now, &note.about, note.type_, note.reason, &note.message, turn.out);
         }
     }
 
@@ -557,7 +557,7 @@ impl Runner {
                 execution.failed = true;
                 execution.retry_after = execution.retry_after.max(retry_after(status));
                 if let Some(note) = self.controller.failed(views, key, write, status) {
-                    self.recorder.record(turn.now, &note.about, note.warning, note.reason, &note.message, turn.out);
+                    self.recorder.record(turn.now, &note.about, note.type_, note.reason, &note.message, turn.out);
                 }
             }
         }
@@ -609,7 +609,7 @@ impl Runner {
             self.queue.retry(now.mono, key.clone(), execution.retry_after);
         } else {
             for note in &execution.events {
-                self.recorder.record(now, &note.about, note.warning, note.reason, &note.message, out);
+                self.recorder.record(now, &note.about, note.type_, note.reason, &note.message, out);
             }
             self.queue.forget(key);
             if execution.resolving {

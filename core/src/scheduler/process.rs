@@ -27,7 +27,7 @@ use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, ReqIds, Request, Response, Status, Subresource,
     ToServer, WriteOptions,
 };
-use crate::client::{Change, Elector, Informer, InformerConfig, Recorder, View};
+use crate::client::{Change, Elector, EventType, Informer, InformerConfig, Recorder, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{
@@ -294,7 +294,7 @@ impl SchedulerProcess {
             && let Some(pod) = self.pods.get(key)
         {
             let message = format!("Successfully assigned {} to {}", key.path(), bind.node);
-            self.recorder.record(now, pod, false, "Scheduled", &message, out);
+            self.recorder.record(now, pod, EventType::Normal, "Scheduled", &message, out);
         }
     }
 
@@ -343,7 +343,7 @@ impl SchedulerProcess {
             Err(status) => {
                 if let Some(pod) = self.pods.get(key).filter(|_| status.reason != Reason::NotFound) {
                     let why = format!("binding rejected: running Bind plugin \"DefaultBinder\": {status}");
-                    self.recorder.record(now, pod, true, "FailedScheduling", &why, out);
+                    self.recorder.record(now, pod, EventType::Warning, "FailedScheduling", &why, out);
                 }
                 self.settle(now, key, false, out);
             }
@@ -527,7 +527,7 @@ impl SchedulerProcess {
                 Some(Decision::Bind { pod, uid, node }) => self.bind(now, pod, uid, node, out),
                 Some(Decision::Unschedulable { pod, uid, message, nomination }) => {
                     if let Some(object) = self.pods.get(&pod) {
-                        self.recorder.record(now, object, true, "FailedScheduling", &message, out);
+                        self.recorder.record(now, object, EventType::Warning, "FailedScheduling", &message, out);
                     }
                     match &nomination {
                         Nomination::Kept => {}

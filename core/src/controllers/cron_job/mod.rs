@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta as WholeMeta;
 use super::claim::controller_ref;
 use super::{Controller, EventNote, Plan, Write};
 use crate::api::{Propagation, Status};
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::cron::{self, Schedule};
 use crate::machine::{Now, Wall};
 use crate::object::{CronJob, Job, Kind, Obj, Object, ObjectKey, controller_of};
@@ -85,7 +85,7 @@ impl Controller for CronJobController {
             Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted job {}", key.name())),
             _ => return None,
         };
-        Some(EventNote { about, warning: false, reason, message })
+        Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
@@ -95,7 +95,7 @@ impl Controller for CronJobController {
             Write::Delete { .. } => ("FailedDelete", format!("Deleted job: {error}")),
             _ => return None,
         };
-        Some(EventNote { about, warning: true, reason, message })
+        Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
 }
 
@@ -149,8 +149,8 @@ impl Sync<'_> {
         self.plan.writes.extend(job.map(Write::Create));
     }
 
-    fn event(&mut self, warning: bool, reason: &'static str, message: String) {
-        self.plan.events.push(EventNote { about: self.object.clone(), warning, reason, message });
+    fn event(&mut self, type_: EventType, reason: &'static str, message: String) {
+        self.plan.events.push(EventNote { about: self.object.clone(), type_, reason, message });
     }
 
     fn is_active(&self, uid: &str) -> bool {
@@ -195,12 +195,12 @@ impl Sync<'_> {
                 (false, _, Some(at)) => self.note(job, at),
                 (false, None, None) => {
                     let message = format!("Saw a job that the controller did not create or forgot: {}", job.name());
-                    self.event(true, "UnexpectedJob", message);
+                    self.event(EventType::Warning, "UnexpectedJob", message);
                 }
                 (true, Some(end), _) => {
                     self.deactivate(job.uid());
                     let message = format!("Saw completed job: {}, condition: {end}", job.name());
-                    self.event(false, "SawCompletedJob", message);
+                    self.event(EventType::Normal, "SawCompletedJob", message);
                     self.succeeded_at(job);
                 }
                 (false, Some(_), None) => self.succeeded_at(job),
@@ -239,7 +239,11 @@ impl Sync<'_> {
         let missing = self.status.active.iter().flatten().filter(|r| !is_there(r.uid.as_deref()));
         let missing: Vec<core_v1::ObjectReference> = missing.cloned().collect();
         for reference in missing {
-            self.event(false, "MissingJob", format!("Active job went missing: {}", reference.name.unwrap_or_default()));
+            self.event(
+                EventType::Normal,
+                "MissingJob",
+                format!("Active job went missing: {}", reference.name.unwrap_or_default()),
+            );
             self.deactivate(reference.uid.as_deref().unwrap_or(""));
         }
     }
@@ -251,7 +255,11 @@ impl Sync<'_> {
         }
         let zone = self.cron_job.spec.time_zone.clone().unwrap_or_default();
         let Some(clock) = cron::time_zone(&zone) else {
-            self.event(true, "UnknownTimeZone", format!("invalid timeZone: {zone:?}: unknown time zone {zone}"));
+            self.event(
+                EventType::Warning,
+                "UnknownTimeZone",
+                format!("invalid timeZone: {zone:?}: unknown time zone {zone}"),
+            );
             return None;
         };
         if self.cron_job.spec.suspend == Some(true) {
@@ -261,7 +269,11 @@ impl Sync<'_> {
         let schedule = match Schedule::parse(&text) {
             Ok(schedule) => schedule,
             Err(why) => {
-                self.event(true, "UnparseableSchedule", format!("unparseable schedule: {text:?} : {why}"));
+                self.event(
+                    EventType::Warning,
+                    "UnparseableSchedule",
+                    format!("unparseable schedule: {text:?} : {why}"),
+                );
                 return None;
             }
         };
@@ -270,7 +282,7 @@ impl Sync<'_> {
         let (due, many) = match missed.due(deadline) {
             Ok(due) => due,
             Err(why) => {
-                self.event(true, "InvalidSchedule", format!("invalid schedule: {text} : {why}"));
+                self.event(EventType::Warning, "InvalidSchedule", format!("invalid schedule: {text} : {why}"));
                 return None;
             }
         };
@@ -281,11 +293,11 @@ impl Sync<'_> {
         if many {
             let message =
                 "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            self.event(true, "TooManyMissedTimes", message.to_owned());
+            self.event(EventType::Warning, "TooManyMissedTimes", message.to_owned());
         }
         if deadline.is_some_and(|s| Wall(at.saturating_add(s).saturating_mul(1_000_000)) < self.now.wall) {
             let message = format!("Missed scheduled time to start a job: {}", in_words(at));
-            self.event(true, "MissSchedule", message);
+            self.event(EventType::Warning, "MissSchedule", message);
             return None;
         }
         self.start(at, &clock)
@@ -309,7 +321,7 @@ impl Sync<'_> {
             Some("Forbid") if !active.is_empty() => {
                 let message =
                     "Not starting job because prior execution is running and concurrency policy is Forbid".to_owned();
-                self.event(false, "JobAlreadyActive", message);
+                self.event(EventType::Normal, "JobAlreadyActive", message);
                 return None;
             }
             Some("Replace") => {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, History, POD_REVISION_LABEL, Recorded};
 use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
@@ -76,7 +76,12 @@ impl Controller for DaemonSetController {
         let mut plan = Plan::nothing();
         let Some(selector) = selector.filter(|s| !s.is_everything()) else {
             let message = "This daemon set is selecting all pods. A non-empty selector is required.".to_owned();
-            plan.events.push(EventNote { about: object.clone(), warning: true, reason: "SelectingAll", message });
+            plan.events.push(EventNote {
+                about: object.clone(),
+                type_: EventType::Warning,
+                reason: "SelectingAll",
+                message,
+            });
             return plan;
         };
         let mut sync = Sync { views, object, set, spec, selector, now, plan, failed: &mut self.failed };
@@ -93,13 +98,13 @@ impl Controller for DaemonSetController {
     ) -> Option<EventNote> {
         let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
         let (reason, message) = pod_control::succeeded(write, object)?;
-        Some(EventNote { about, warning: false, reason, message })
+        Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(Kind::DAEMON_SET).get(key)?.clone();
         let (reason, message) = pod_control::failed(write, error)?;
-        Some(EventNote { about, warning: true, reason, message })
+        Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
 }
 

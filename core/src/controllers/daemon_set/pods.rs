@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::fit::Fit;
 use super::{FAILED_POD_BACKOFF, Sync, hash_of};
+use crate::client::EventType;
 use crate::controllers::EventNote;
 use crate::controllers::availability::until_available;
 use crate::controllers::claim::controller_ref;
@@ -109,12 +110,12 @@ impl<'a> Sync<'a> {
             match pod.status.summary().phase {
                 PodPhase::Failed => {
                     if self.may_replace_failed(node) {
-                        self.note(true, "FailedDaemonPod", found("failed", "kill"));
+                        self.note(EventType::Warning, "FailedDaemonPod", found("failed", "kill"));
                         delete.push(pod);
                     }
                 }
                 PodPhase::Succeeded => {
-                    self.note(false, "SucceededDaemonPod", found("succeeded", "delete"));
+                    self.note(EventType::Normal, "SucceededDaemonPod", found("succeeded", "delete"));
                     delete.push(pod);
                 }
                 PodPhase::Pending | PodPhase::Running | PodPhase::Unknown | PodPhase::Other => alive.push(*pod),
@@ -123,8 +124,8 @@ impl<'a> Sync<'a> {
         alive
     }
 
-    fn note(&mut self, warning: bool, reason: &'static str, message: String) {
-        self.plan.events.push(EventNote { about: self.object.clone(), warning, reason, message });
+    fn note(&mut self, type_: EventType, reason: &'static str, message: String) {
+        self.plan.events.push(EventNote { about: self.object.clone(), type_, reason, message });
     }
 
     /// Whether the failed pod of a node may be replaced now. If so, the back-off for the next failure is doubled.

@@ -20,7 +20,7 @@ use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 pub use rollback::rollback_patch;
 
 use crate::api::{Reason, Subresource};
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim};
 use crate::controllers::{Controller, EventNote, Plan, Write};
 use crate::machine::Now;
@@ -101,7 +101,7 @@ impl Controller for DeploymentController {
         }
         Some(EventNote {
             about: Object::from(deployment.clone()),
-            warning: true,
+            type_: EventType::Warning,
             reason: "ReplicaSetCreateError",
             message: format!("Failed to create new replica set {:?}: {error}", rs.name()),
         })
@@ -197,8 +197,8 @@ impl<'a> Sync<'a> {
         self.all.iter().enumerate().filter(|(i, _)| Some(*i) != self.new).map(|(_, rs)| *rs)
     }
 
-    fn event(&mut self, warning: bool, reason: &'static str, message: String) {
-        self.plan.events.push(EventNote { about: Object::from(self.d.clone()), warning, reason, message });
+    fn event(&mut self, type_: EventType, reason: &'static str, message: String) {
+        self.plan.events.push(EventNote { about: Object::from(self.d.clone()), type_, reason, message });
     }
 
     /// Adopts matching orphans and releases ReplicaSets that no longer match. Returns true if there was something to
@@ -239,7 +239,7 @@ impl<'a> Sync<'a> {
         if before != replicas {
             let direction = if replicas > before { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {} from {before} to {replicas}", rs.name());
-            self.event(false, "ScalingReplicaSet", message);
+            self.event(EventType::Normal, "ScalingReplicaSet", message);
         }
         before != replicas
     }

@@ -10,6 +10,7 @@ use super::{
     DESIRED_REPLICAS, MAX_REPLICAS, POD_TEMPLATE_HASH, REVISION, REVISION_HISTORY, Sync, scaling, size, wanted,
 };
 use crate::api::Subresource;
+use crate::client::EventType;
 use crate::controllers::Write;
 use crate::controllers::hash::{encoded, fnv1a};
 use crate::object::{Deployment, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated};
@@ -143,7 +144,11 @@ impl Sync<'_> {
         let rs = self.replica_set(name.clone(), &hash, number, replicas);
         self.plan.writes.push(Write::Create(Object::from(rs)));
         if replicas > 0 {
-            self.event(false, "ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
+            self.event(
+                EventType::Normal,
+                "ScalingReplicaSet",
+                format!("Scaled up replica set {name} from 0 to {replicas}"),
+            );
         }
     }
 

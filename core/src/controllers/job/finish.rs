@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1 as batch_v1;
 use super::Sync;
 use super::count::Tally;
 use super::policy::{Verdict, satisfied};
+use crate::client::EventType;
 use crate::machine::Wall;
 use crate::object::{Pod, PodPhase};
 
@@ -52,14 +53,14 @@ impl Sync<'_> {
         if self.is_suspended() {
             if !suspended {
                 self.put_condition("Suspended", "True", "JobSuspended", "Job suspended");
-                self.event(false, "Suspended", "Job suspended".to_owned());
+                self.event(EventType::Normal, "Suspended", "Job suspended".to_owned());
             }
             self.status.start_time = None;
             return;
         }
         if suspended {
             self.put_condition("Suspended", "False", "JobResumed", "Job resumed");
-            self.event(false, "Resumed", "Job resumed".to_owned());
+            self.event(EventType::Normal, "Resumed", "Job resumed".to_owned());
         }
         if self.status.start_time.is_none() {
             self.status.start_time = Some(self.now.wall.to_time());
@@ -168,11 +169,11 @@ impl Sync<'_> {
         if target.type_ == FAILURE_TARGET {
             self.put_condition("Failed", "True", &reason, &message);
             let known: &'static str = known_reason(&reason);
-            self.event(true, known, message);
+            self.event(EventType::Warning, known, message);
         } else {
             self.put_condition("Complete", "True", &reason, &message);
             self.status.completion_time = Some(self.now.wall.to_time());
-            self.event(false, "Completed", "Job completed".to_owned());
+            self.event(EventType::Normal, "Completed", "Job completed".to_owned());
         }
     }
 

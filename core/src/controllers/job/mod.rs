@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{batch::v1 as batch_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
 use crate::machine::{Mono, Now};
@@ -119,13 +119,13 @@ impl Controller for JobController {
     ) -> Option<EventNote> {
         let about = views.view(Kind::JOB).get(key)?.clone();
         let (reason, message) = pod_control::succeeded(write, object)?;
-        Some(EventNote { about, warning: false, reason, message })
+        Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let about = views.view(Kind::JOB).get(key)?.clone();
         let (reason, message) = pod_control::failed(write, error)?;
-        Some(EventNote { about, warning: true, reason, message })
+        Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
 }
 
@@ -242,8 +242,8 @@ impl<'a> Sync<'a> {
         i32::try_from(all.count()).expect("a Job has fewer pods than that")
     }
 
-    fn event(&mut self, warning: bool, reason: &'static str, message: String) {
-        self.plan.events.push(EventNote { about: self.object.clone(), warning, reason, message });
+    fn event(&mut self, type_: EventType, reason: &'static str, message: String) {
+        self.plan.events.push(EventNote { about: self.object.clone(), type_, reason, message });
     }
 }
 

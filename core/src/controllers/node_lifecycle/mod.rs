@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{self as core_v1, Taint};
 
 use super::{Controller, EventNote, Plan, Write};
 use crate::api::Subresource;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{
@@ -329,7 +329,7 @@ impl NodeLifecycleController {
             let name = node.name();
             plan.events.push(EventNote {
                 about: Object::Node(node.clone()),
-                warning: false,
+                type_: EventType::Normal,
                 reason: "RegisteredNode",
                 message: format!("Node {name} event: Registered Node {name} in Controller"),
             });
@@ -367,7 +367,7 @@ impl NodeLifecycleController {
             if Readiness::of(node) == Readiness::True {
                 plan.events.push(EventNote {
                     about: Object::Node(node.clone()),
-                    warning: false,
+                    type_: EventType::Normal,
                     reason: "NodeNotReady",
                     message: format!("Node {} status is now: NodeNotReady", node.name()),
                 });
@@ -463,7 +463,7 @@ fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Rc<s
             plan.writes.push(Write::Update(next.into(), Subresource::Status));
             plan.events.push(EventNote {
                 about: Object::Pod(pod.clone()),
-                warning: true,
+                type_: EventType::Warning,
                 reason: "NodeNotReady",
                 message: "Node is not ready".to_owned(),
             });
@@ -477,7 +477,7 @@ fn mark_pods(plan: &mut Plan, views: &Views, node: &Node, marked: &BTreeSet<Rc<s
 }
 
 fn taint_event(pod: &Pod, message: String) -> EventNote {
-    EventNote { about: Object::Pod(pod.clone()), warning: false, reason: "TaintManagerEviction", message }
+    EventNote { about: Object::Pod(pod.clone()), type_: EventType::Normal, reason: "TaintManagerEviction", message }
 }
 
 /// Deletes the heartbeat Lease of a deleted node. The garbage collector does not watch Leases, because there are many

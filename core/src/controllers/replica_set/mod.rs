@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned, controller_ref};
 use crate::controllers::{Controller, EventNote, Plan, Write, pod_control};
 use crate::limits;
@@ -160,7 +160,7 @@ impl Controller for ReplicaSetController {
     ) -> Option<EventNote> {
         let about = views.view(self.kind).get(key)?.clone();
         let (reason, message) = pod_control::succeeded(write, object)?;
-        Some(EventNote { about, warning: false, reason, message })
+        Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
@@ -171,7 +171,7 @@ impl Controller for ReplicaSetController {
         }
         let (reason, message) = pod_control::failed(write, error)?;
         self.failures.insert(key.clone(), Failure { reason, message: error.to_string() });
-        Some(EventNote { about, warning: true, reason, message })
+        Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
 }
 

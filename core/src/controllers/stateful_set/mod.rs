@@ -18,7 +18,7 @@ mod update;
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
 use crate::api::Status;
-use crate::client::{Change, Index, Views, Watched};
+use crate::client::{Change, EventType, Index, Views, Watched};
 use crate::controllers::claim::{Candidate, claim, concerned};
 use crate::controllers::history::{self, HASH_LABEL, History, POD_REVISION_LABEL, Recorded};
 use crate::controllers::{Controller, EventNote, Plan, Write};
@@ -77,7 +77,7 @@ impl Controller for StatefulSetController {
         let reason = if verb == "create" { "SuccessfulCreate" } else { "SuccessfulDelete" };
         let end = if matches!(write, Write::Create(o) if o.kind() != Kind::POD) { "success" } else { "successful" };
         let message = format!("{verb} {what} in StatefulSet {} {end}", key.name());
-        Some(EventNote { about, warning: false, reason, message })
+        Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
@@ -85,7 +85,7 @@ impl Controller for StatefulSetController {
         let (verb, what) = told(write, key)?;
         let reason = if verb == "create" { "FailedCreate" } else { "FailedDelete" };
         let message = format!("{verb} {what} in StatefulSet {} failed error: {error}", key.name());
-        Some(EventNote { about, warning: true, reason, message })
+        Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
 }
 

@@ -8,6 +8,7 @@ use super::{SchedulerProcess, Sent};
 use crate::api::{
     Call, DeleteOptions, Patch, Precondition, Reason, Response, Status, Subresource, ToServer, WriteOptions,
 };
+use crate::client::EventType;
 use crate::machine::Now;
 use crate::object::{Object, ObjectKey, Text};
 use crate::scheduler::preemption::Preemption;
@@ -99,7 +100,7 @@ impl SchedulerProcess {
             Ok(_) => {
                 if let Some(pod) = self.pods.get(&victim.key) {
                     let message = format!("Preempted by pod {} on node {}", victim.preemptor, victim.node);
-                    self.recorder.record(now, pod, false, "Preempted", &message, out);
+                    self.recorder.record(now, pod, EventType::Normal, "Preempted", &message, out);
                 }
             }
             Err(status) => self.take_refused(now, victim, status),
