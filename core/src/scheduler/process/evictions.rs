@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::{SchedulerProcess, Sent};
+use super::SchedulerProcess;
+use super::requests::Sent;
 use crate::api::{
     Call, DeleteOptions, Patch, Precondition, Reason, Response, Status, Subresource, ToServer, WriteOptions,
 };
@@ -68,7 +69,7 @@ impl SchedulerProcess {
     }
 
     /// A victim has been marked, or not.
-    pub(super) fn take_marked(
+    pub(super) fn handle_marked(
         &mut self,
         now: Now,
         victim: Victim,
@@ -84,12 +85,12 @@ impl SchedulerProcess {
                 let call = Call::Delete { key: victim.key.clone(), options };
                 self.send(now, Sent::Evict(victim), call, out);
             }
-            Err(status) => self.take_refused(now, &victim, status),
+            Err(status) => self.handle_refused(now, &victim, status),
         }
     }
 
     /// A victim has been deleted, or not.
-    pub(super) fn take_evicted(
+    pub(super) fn handle_evicted(
         &mut self,
         now: Now,
         victim: &Victim,
@@ -103,12 +104,12 @@ impl SchedulerProcess {
                     self.recorder.record(now, pod, EventType::Normal, "Preempted", &message, out);
                 }
             }
-            Err(status) => self.take_refused(now, victim, status),
+            Err(status) => self.handle_refused(now, victim, status),
         }
     }
 
     /// A victim that is gone, or is another pod by now, is out of the way. Of any other whoever waits finds out anew.
-    fn take_refused(&mut self, now: Now, victim: &Victim, status: &Status) {
+    fn handle_refused(&mut self, now: Now, victim: &Victim, status: &Status) {
         if status.reason != Reason::NotFound {
             self.core.spared(now, &victim.key, &victim.uid);
         }

@@ -1,0 +1,110 @@
+//! Binds whose outcome is not certain yet.
+//!
+//! A bind is followed until the store says what came of it. If its reply is lost, or says that the pod has changed, the
+//! pod is read after a back-off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::retry_after;
+use crate::api::ReqId;
+use crate::machine::{Deadline, Mono, Now};
+use crate::object::ObjectKey;
+
+/// How far a bind has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// The request was sent.
+    Binding(ReqId),
+    /// Its outcome is unknown; the pod is read at this time.
+    Doubtful(Mono),
+    /// The pod is being read.
+    Reading(ReqId),
+}
+
+/// A bind whose outcome is not certain yet.
+#[derive(Debug)]
+pub(super) struct Bind {
+    /// The pod's UID.
+    pub(super) uid: Rc<str>,
+    /// The node that it is bound to.
+    pub(super) node: Rc<str>,
+    step: Step,
+    /// How often its outcome was unknown since it was first sent.
+    failures: u32,
+}
+
+impl Bind {
+    /// The request that it waits for.
+    pub(super) fn request(&self) -> Option<ReqId> {
+        match self.step {
+            Step::Binding(id) | Step::Reading(id) => Some(id),
+            Step::Doubtful(_) => None,
+        }
+    }
+}
+
+/// All such binds, by pod.
+#[derive(Debug, Default)]
+pub(super) struct Binds {
+    binds: BTreeMap<ObjectKey, Bind>,
+    /// The doubtful ones by when their pods are read.
+    doubtful: BTreeSet<(Mono, ObjectKey)>,
+}
+
+impl Binds {
+    /// The bind of a pod.
+    pub(super) fn get(&self, pod: &ObjectKey) -> Option<&Bind> {
+        self.binds.get(pod)
+    }
+
+    /// The pods, in order.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.binds.keys()
+    }
+
+    /// How many of the binds are doubtful and not being read.
+    pub(super) fn doubtful(&self) -> usize {
+        self.doubtful.len()
+    }
+
+    /// Records that a bind is sent, for the first time or again.
+    pub(super) fn sent(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, request: ReqId) {
+        let failures = self.binds.get(&pod).map_or(0, |b| b.failures);
+        self.binds.insert(pod, Bind { uid, node, step: Step::Binding(request), failures });
+    }
+
+    /// Records that the outcome of a pod's bind is unknown.
+    pub(super) fn doubt(&mut self, now: Now, pod: &ObjectKey) {
+        let Some(bind) = self.binds.get_mut(pod) else { return };
+        let at = now.mono + retry_after(bind.failures);
+        bind.failures = bind.failures.saturating_add(1);
+        bind.step = Step::Doubtful(at);
+        self.doubtful.insert((at, pod.clone()));
+    }
+
+    /// A pod that must be read now. The caller reads it and calls [`Binds::reading`].
+    pub(super) fn pop_doubtful(&mut self, now: Now) -> Option<ObjectKey> {
+        self.doubtful.first().filter(|(at, _)| *at <= now.mono)?;
+        self.doubtful.pop_first().map(|(_, pod)| pod)
+    }
+
+    /// Records that a pod is being read.
+    pub(super) fn reading(&mut self, pod: &ObjectKey, request: ReqId) {
+        self.binds.get_mut(pod).expect("only a pod that is being bound is doubtful").step = Step::Reading(request);
+    }
+
+    /// Forgets a bind.
+    pub(super) fn remove(&mut self, pod: &ObjectKey) -> Option<Bind> {
+        let bind = self.binds.remove(pod)?;
+        if let Step::Doubtful(at) = bind.step {
+            self.doubtful.remove(&(at, pod.clone()));
+        }
+        Some(bind)
+    }
+
+    /// When the next pod must be read.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        self.doubtful.first().map(|(at, _)| Deadline { at: *at, why: "read doubtful pod" })
+    }
+}
