@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::cache::{ResourceId, Slot};
+use super::cache::Slot;
 use super::framework::{Reason, Rejection};
 use super::queue::PodId;
+use super::resources::ResourceId;
 use super::shape::Effect;
 use super::{Scheduler, State};
 use crate::object::ObjectKey;

@@ -7,81 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-use super::framework::Events;
+use super::events::Events;
 use super::peers::ClassId;
+use super::resources::{ResourceId, ResourceNames};
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
-use crate::object::{Meta, NameMap, Nano, Node, ObjectMeta, ReportedNodeStatus};
-
-/// A resource by number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ResourceId(pub u16);
-
-impl ResourceId {
-    /// `cpu`, in thousandths.
-    pub const CPU: ResourceId = ResourceId(0);
-    /// `memory`, in bytes.
-    pub const MEMORY: ResourceId = ResourceId(1);
-    /// `ephemeral-storage`, in bytes.
-    pub const EPHEMERAL_STORAGE: ResourceId = ResourceId(2);
-    /// `pods`, each pod one.
-    pub const PODS: ResourceId = ResourceId(3);
-}
-
-/// Names of resources, each with its number.
-#[derive(Debug)]
-pub struct ResourceNames {
-    names: Vec<Rc<str>>,
-    ids: BTreeMap<Rc<str>, ResourceId>,
-}
-
-impl Default for ResourceNames {
-    fn default() -> ResourceNames {
-        let mut names = ResourceNames { names: Vec::new(), ids: BTreeMap::new() };
-        for (name, id) in [
-            ("cpu", ResourceId::CPU),
-            ("memory", ResourceId::MEMORY),
-            ("ephemeral-storage", ResourceId::EPHEMERAL_STORAGE),
-            ("pods", ResourceId::PODS),
-        ] {
-            assert_eq!(names.id(name), Some(id), "the well-known resources come first");
-        }
-        names
-    }
-}
-
-impl ResourceNames {
-    /// The number of a resource; none once there are too many to number.
-    pub fn id(&mut self, name: &str) -> Option<ResourceId> {
-        if let Some(id) = self.ids.get(name) {
-            return Some(*id);
-        }
-        let id = ResourceId(u16::try_from(self.names.len()).ok()?);
-        let name: Rc<str> = Rc::from(name);
-        self.names.push(Rc::clone(&name));
-        self.ids.insert(name, id);
-        Some(id)
-    }
-
-    /// Its name.
-    pub fn name(&self, id: ResourceId) -> &str {
-        &self.names[usize::from(id.0)]
-    }
-
-    /// A quantity of a resource in the unit that is counted in: thousandths for CPU, whole units for everything else.
-    pub fn amount(id: ResourceId, quantity: &Quantity) -> i64 {
-        ResourceNames::rounded(id, Nano::of(quantity))
-    }
-
-    /// An exact amount of a resource in the unit that is counted in, rounded up.
-    pub fn rounded(id: ResourceId, exact: Nano) -> i64 {
-        let parsed = exact.to_milli();
-        let n = if id == ResourceId::CPU { parsed.milli() } else { parsed.value() };
-        n.max(0)
-    }
-}
+use crate::object::{Meta, NameMap, Node, ObjectMeta, ReportedNodeStatus};
 
 /// A slot of a node.
 pub type Slot = u32;
@@ -426,7 +357,7 @@ impl Nodes {
     /// Makes a column for each resource that has a name.
     fn widen(&mut self) {
         let slots = self.names.len();
-        while self.allocatable.len() < self.resources.names.len() {
+        while self.allocatable.len() < self.resources.len() {
             self.allocatable.push(vec![0; slots]);
             self.requested.push(vec![0; slots]);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cache::ResourceNames;
+use super::resources::ResourceNames;
 use super::table::Rejections;
 
 /// Said where there is no node at all (`ErrNoNodesAvailable`).
@@ -49,8 +49,8 @@ pub fn message(
 #[cfg(test)]
 mod tests {
     use super::message;
-    use crate::scheduler::cache::{ResourceId, ResourceNames};
     use crate::scheduler::framework::{Reason, Rejection};
+    use crate::scheduler::resources::{ResourceId, ResourceNames};
     use crate::scheduler::table::Rejections;
 
     fn check(nodes: &[(Rejection, u32)], before: Option<&str>, preemption: Option<&str>, expect: &str) {

@@ -9,10 +9,10 @@
 //! where kube-scheduler fails the pod with an error; pod-level requests count in scores; a victim that is going already
 //! is not taken twice out of what topology spread counts.
 
-use std::ops::BitOrAssign;
-
-use super::cache::{Nodes, ResourceId, ResourceNames, Slot};
+use super::cache::{Nodes, Slot};
+use super::events::Events;
 use super::filters::{NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration};
+use super::resources::{ResourceId, ResourceNames};
 use super::scores::{BalancedAllocation, LeastAllocated, PreferredNodeAffinity, PreferredTaints};
 use super::shape::Shape;
 
@@ -26,48 +26,6 @@ pub enum Reads {
     Node,
     /// What runs on the node as well, and its allocatable.
     Usage,
-}
-
-/// Kinds of cluster events that may make a pod schedulable (`fwk.ClusterEvent`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
-pub struct Events(u8);
-
-impl Events {
-    /// None.
-    pub const NONE: Events = Events(0);
-    /// A node is there that was not.
-    pub const NODE_ADD: Events = Events(1);
-    /// A node's allocatable changed.
-    pub const NODE_UPDATE_ALLOCATABLE: Events = Events(2);
-    /// A node's labels changed.
-    pub const NODE_UPDATE_LABEL: Events = Events(4);
-    /// A node's taints or `spec.unschedulable` changed.
-    pub const NODE_UPDATE_TAINT: Events = Events(8);
-    /// A pod on a node is gone, or will not come after all.
-    pub const ASSIGNED_POD_DELETE: Events = Events(16);
-    /// A pod on a node asks for less.
-    pub const ASSIGNED_POD_SCALE_DOWN: Events = Events(32);
-
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether both have one in common.
-    pub fn intersects(self, other: Events) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Both.
-    pub const fn and(self, other: Events) -> Events {
-        Events(self.0 | other.0)
-    }
-}
-
-impl BitOrAssign for Events {
-    fn bitor_assign(&mut self, other: Events) {
-        self.0 |= other.0;
-    }
 }
 
 /// What an event means for a pod that waits (`fwk.QueueingHint`).

@@ -16,6 +16,7 @@
 
 pub mod advice;
 pub mod cache;
+pub mod events;
 pub mod explain;
 pub mod filters;
 mod find;
@@ -24,6 +25,7 @@ pub mod peers;
 pub mod preemption;
 mod process;
 mod queue;
+pub mod resources;
 pub mod scores;
 pub mod shape;
 pub mod table;
@@ -34,8 +36,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use cache::{Nodes, Slot};
+use events::Events;
 use find::placed;
-use framework::Events;
 use peers::{ClassId, KinId, Peers};
 use preemption::{Evictions, Nomination};
 pub use process::{SchedulerConfig, SchedulerProcess};

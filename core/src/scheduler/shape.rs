@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::cache::{ResourceId, ResourceNames};
 use super::peers::terms::PeerRules;
+use super::resources::{ResourceId, ResourceNames};
 use crate::limits;
 use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
 

@@ -426,5 +426,5 @@ fn advice_says_what_is_wrong_with_each_node_and_changes_nothing() {
     let placed = s.advise(&key("a")).unwrap();
     assert_eq!(placed.state, "is on n");
     assert!(placed.nodes.iter().all(|(_, verdict)| matches!(verdict, Verdict::Fits(_))));
-    assert_eq!(s.nodes().requested(super::cache::ResourceId::PODS, s.nodes().slot("n").unwrap()), 1);
+    assert_eq!(s.nodes().requested(super::resources::ResourceId::PODS, s.nodes().slot("n").unwrap()), 1);
 }

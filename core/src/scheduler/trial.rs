@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::cache::{Nodes, ResourceId, Slot};
+use super::cache::{Nodes, Slot};
 use super::filters::{PORTS_TAKEN, insufficient};
 use super::framework::Rejection;
+use super::resources::ResourceId;
 use super::shape::{HostPort, Shape};
 
 /// A try of one shape on one node.

@@ -6,8 +6,9 @@
 
 use super::Scheduler;
 use super::cache::Slot;
+use super::events::Events;
 use super::find::placed;
-use super::framework::{Events, QueueingHint, queueing_hint};
+use super::framework::{QueueingHint, queueing_hint};
 use super::peers::{ClassId, KinId};
 use super::queue::PodId;
 use crate::machine::Now;

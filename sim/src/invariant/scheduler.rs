@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use skeg_core::object::{Kind, Object, ObjectKey, Revision};
-use skeg_core::scheduler::cache::ResourceId;
+use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
 
 use super::reading::place;

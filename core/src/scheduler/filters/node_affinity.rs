@@ -1,7 +1,8 @@
 //! NodeAffinity: `nodeSelector` and required node affinity.
 
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
 /// Said of nodes that the names in the required affinity leave out (`PreFilterResult`).

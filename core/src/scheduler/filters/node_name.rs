@@ -1,7 +1,8 @@
 //! NodeName: a pod that names its node runs nowhere else.
 
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
 /// The plug-in.

@@ -1,7 +1,8 @@
 //! NodePorts: ports of the node that the pod needs must be free.
 
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
 /// Said of nodes where a port is taken.

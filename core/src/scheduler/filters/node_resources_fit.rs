@@ -1,7 +1,9 @@
 //! NodeResourcesFit: what the pod requests must be free, and the node must have room for one more pod.
 
-use crate::scheduler::cache::{Nodes, ResourceId, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Reason, Rejection};
+use crate::scheduler::cache::{Nodes, Slot};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Reason, Rejection};
+use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
 /// The plug-in.

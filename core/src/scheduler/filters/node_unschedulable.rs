@@ -2,7 +2,8 @@
 
 use crate::object::TAINT_UNSCHEDULABLE;
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::{Effect, Shape};
 
 /// The plug-in.

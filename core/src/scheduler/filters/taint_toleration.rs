@@ -1,7 +1,8 @@
 //! TaintToleration: taints that keep away (`NoSchedule`, `NoExecute`) must be tolerated.
 
 use crate::scheduler::cache::{Nodes, Slot};
-use crate::scheduler::framework::{Events, FilterPlugin, Reads, Rejection};
+use crate::scheduler::events::Events;
+use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::{Effect, Shape};
 
 /// The plug-in.

@@ -246,7 +246,7 @@ fn odd_quantities_are_survived() {
 
 #[test]
 fn a_node_says_what_changed_about_it() {
-    use crate::scheduler::framework::Events;
+    use crate::scheduler::events::Events;
     let parse = |v: Value| -> Node {
         let Object::Node(n) = Object::from_json(v).unwrap() else { panic!() };
         n

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod, Text};
 use crate::random::Rng;
-use crate::scheduler::cache::ResourceId;
+use crate::scheduler::resources::ResourceId;
 use crate::store::{self, MemoryStore, StoreClient};
 
 /// The user's connection.

@@ -468,7 +468,7 @@ impl Play {
 
     /// What is counted on each node is what is there.
     fn check_counts(&self) {
-        use super::cache::ResourceId;
+        use super::resources::ResourceId;
         for name in self.world.nodes.keys() {
             let slot = self.s.nodes().slot(name).unwrap();
             let here = self.world.pods.values().filter(|p| p.on.as_ref() == Some(name));

@@ -3,8 +3,9 @@
 //! Source: `balanced_allocation.go`, as changed by kubernetes PR 135573: not how balanced a node would be counts, but
 //! how the pod changes it.
 
-use crate::scheduler::cache::{Nodes, ResourceId, Slot};
+use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};
+use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
 /// The plug-in. A pod that requests neither CPU nor memory is not scored by it.

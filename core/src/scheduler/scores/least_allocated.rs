@@ -1,7 +1,8 @@
 //! NodeResourcesFit with the LeastAllocated strategy: the more CPU and memory would be left, the better.
 
-use crate::scheduler::cache::{Nodes, ResourceId, Slot};
+use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};
+use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
 /// The plug-in. Requests that are not made count as Kubernetes' defaults (100m of CPU, 200Mi of memory a container).
