@@ -9,7 +9,7 @@ use super::update::check_precondition;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, DeleteOptions, Propagation, Response, Status};
 use crate::machine::Wall;
-use crate::object::{Kind, Object, ObjectKey, is_pod_terminal};
+use crate::object::{GarbageCollection, Kind, Object, ObjectKey, is_pod_terminal};
 use crate::store::StoreKey;
 
 const ORPHAN: &str = "orphan";
@@ -121,22 +121,20 @@ pub(super) fn mark(object: &mut Object, from: Wall, seconds: i64) {
 
 /// As `deletionFinalizersForGarbageCollection`: the requested policy replaces the existing one.
 pub(super) fn set_finalizers(object: &mut Object, options: &DeleteOptions) {
-    // Events have no dependents.
-    if object.kind() == Kind::EVENT {
-        return;
-    }
+    let by_default = match object.garbage_collection() {
+        GarbageCollection::DeleteDependents => Propagation::Background,
+        GarbageCollection::OrphanDependents => Propagation::Orphan,
+        GarbageCollection::Unsupported => return,
+    };
     let before = object.meta().finalizers.as_deref().unwrap_or(&[]);
     let has = |name: &str| before.iter().any(|f| f == name);
-    let orphans_by_default = object.orphans_by_default();
     let policy = options.propagation.unwrap_or_else(|| {
         if has(ORPHAN) {
             Propagation::Orphan
         } else if has(FOREGROUND) {
             Propagation::Foreground
-        } else if orphans_by_default {
-            Propagation::Orphan
         } else {
-            Propagation::Background
+            by_default
         }
     });
     let wanted = match policy {

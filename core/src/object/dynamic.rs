@@ -126,15 +126,6 @@ impl Dynamic {
         Value::Object(all)
     }
 
-    /// Clears what a client must not set in a new object: the status, since only controllers write it.
-    pub(super) fn prepare_for_create(&mut self) {
-        if matches!(self.kind, Kind::PERSISTENT_VOLUME | Kind::PERSISTENT_VOLUME_CLAIM) {
-            self.status = Some(Rc::new(json!({"phase": "Pending"})));
-        } else if self.of.has_status {
-            self.status = None;
-        }
-    }
-
     /// The value of a selectable field, by its path, as text; `None` if it is no string, boolean or number.
     pub(super) fn field(&self, path: &str) -> Option<Cow<'_, str>> {
         match at_path(&self.body, self.status.as_deref(), path)? {

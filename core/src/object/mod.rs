@@ -60,7 +60,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::read_ahead::touch_shared;
-use strategy::Strategy;
+use strategy::{Strategy, json};
 
 pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
@@ -90,7 +90,7 @@ pub use resources::{
     qos_class,
 };
 pub use selector::{FieldSelector, Labels, Requirement, Selector, SelectorError};
-pub use strategy::{Replicas, lacks_node_port};
+pub use strategy::{GarbageCollection, Replicas, lacks_node_port};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};
 
@@ -457,7 +457,7 @@ macro_rules! typed_kinds {
             pub fn prepare_for_create(&mut self) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::prepare_for_create(o),)*
-                    Object::Dynamic(d) => d.prepare_for_create(),
+                    Object::Dynamic(d) => json::prepare_for_create(d),
                 }
             }
             /// Restores from the stored object what an update must not change (`PrepareForUpdate`).
@@ -475,11 +475,11 @@ macro_rules! typed_kinds {
                     Object::Dynamic(_) => true,
                 }
             }
-            /// Whether a deletion without a propagation policy orphans the dependants.
-            pub fn orphans_by_default(&self) -> bool {
+            /// What a deletion that names no propagation policy does with the dependants.
+            pub fn garbage_collection(&self) -> GarbageCollection {
                 match self {
-                    $(Object::$variant(_) => <$whole as Strategy>::ORPHANS_BY_DEFAULT,)*
-                    Object::Dynamic(_) => false,
+                    $(Object::$variant(_) => <$whole as Strategy>::GARBAGE_COLLECTION,)*
+                    Object::Dynamic(_) => GarbageCollection::DeleteDependents,
                 }
             }
             /// Takes from the object that was sent what the `/finalize` subresource changes.
@@ -502,14 +502,28 @@ macro_rules! typed_kinds {
             fn apply_defaults(&mut self) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::apply_defaults(o),)*
-                    Object::Dynamic(d) => defaults::apply_dynamic(d),
+                    Object::Dynamic(d) => json::apply_defaults(d),
+                }
+            }
+            /// The rule for the object's name: what is wrong with one.
+            fn name_rule(&self) -> fn(&str) -> validation::names::Wrongs {
+                match self {
+                    $(Object::$variant(_) => <$whole as Strategy>::NAME,)*
+                    Object::Dynamic(d) => json::name_rule(d.kind),
+                }
+            }
+            /// The maximum length of the name of a new object, if it is less than what the rule for names allows.
+            fn longest_name(&self) -> Option<usize> {
+                match self {
+                    $(Object::$variant(_) => <$whole as Strategy>::LONGEST_NAME,)*
+                    Object::Dynamic(_) => None,
                 }
             }
             /// Validates a new object apart from its metadata; see [`validation::create`].
             fn validate(&self, errors: &mut Vec<FieldError>) {
                 match self {
                     $(Object::$variant(o) => <$whole as Strategy>::validate(o, errors),)*
-                    Object::Dynamic(d) => validation::dynamic(d, errors),
+                    Object::Dynamic(d) => json::validate_new(d, errors),
                 }
             }
             /// Validates an update of `old` apart from the metadata; see [`validation::update`].
@@ -518,7 +532,7 @@ macro_rules! typed_kinds {
                     $((Object::$variant(n), Object::$variant(o)) => {
                         <$whole as Strategy>::validate_update(n, o, errors);
                     })*
-                    (Object::Dynamic(n), Object::Dynamic(o)) => validation::dynamic_update(n, o, errors),
+                    (Object::Dynamic(n), Object::Dynamic(o)) => json::validate_update(n, o, errors),
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
                 }
             }

@@ -7,21 +7,22 @@
 //! a quantity, and quantities are made canonical.
 
 mod fields;
-mod kinds;
 mod quantity;
 mod reader;
 mod type_name;
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Kind, KindInfo, KindRef, Kinds, Object};
+use super::strategy::json;
+use super::{FieldError, Kind, KindInfo, KindRef, Kinds, Obj, Object, Resource};
 use crate::api::{FieldValidation, Status};
 use crate::schema::{Type, builtin_kind};
 
-pub(in crate::object) use kinds::typed;
 pub use quantity::{canonical, in_family_of, rounded_up};
+pub(in crate::object) use reader::read;
 
 /// One error in decoding an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +42,8 @@ impl fmt::Display for DecodeError {
 }
 
 impl DecodeError {
-    fn whole(message: String) -> DecodeError {
+    /// An error about the object as a whole.
+    pub(in crate::object) fn whole(message: String) -> DecodeError {
         DecodeError { path: String::new(), message, unknown_field: false }
     }
 }
@@ -65,7 +67,7 @@ pub fn lenient(value: Value) -> Result<Object, Vec<DecodeError>> {
 /// As [`lenient`], with the custom kinds of a registry.
 pub fn lenient_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError>> {
     let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
-    kinds::read(kind, of, value).map_err(|e| vec![e])
+    read_object(kind, of, value).map_err(|e| vec![e])
 }
 
 /// Every field of `value` that its type does not have.
@@ -98,7 +100,7 @@ pub fn read_body(
         minded = unknown(&of, &value);
         minded.extend(twice);
     }
-    let object = kinds::read(kind, of.clone(), value).map_err(|e| status(&of, &[e]))?;
+    let object = read_object(kind, of.clone(), value).map_err(|e| status(&of, &[e]))?;
     if validation == FieldValidation::Strict && !minded.is_empty() {
         return Err(status(&of, &minded));
     }
@@ -109,7 +111,7 @@ pub fn read_body(
 pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeError>), Vec<DecodeError>> {
     let (kind, of) = kind_and_version(kinds, &value).map_err(|e| vec![e])?;
     let mut unknown = unknown(&of, &value);
-    match kinds::read(kind, of, value) {
+    match read_object(kind, of, value) {
         Ok(object) => Ok((object, unknown)),
         Err(error) => {
             unknown.insert(0, error);
@@ -121,6 +123,21 @@ pub fn with_unknown(kinds: &Kinds, value: Value) -> Result<(Object, Vec<DecodeEr
 /// The kind that a manifest names. An error says what is missing, or that there is no such kind.
 pub fn kind_of(value: &Value) -> Result<Kind, DecodeError> {
     kind_in(&Kinds::default(), value)
+}
+
+/// Decodes a value as the type of `kind`, whose description is `of`.
+fn read_object(kind: Kind, of: KindRef, value: Value) -> Result<Object, DecodeError> {
+    match Object::read_typed(kind, value) {
+        Ok(object) => object,
+        Err(value) => json::read(kind, of, value),
+    }
+}
+
+/// Decodes a value as a kind with a typed form.
+pub(in crate::object) fn typed<R: Resource + for<'de> Deserialize<'de>>(value: Value) -> Result<Object, DecodeError> {
+    let whole: R = read(value)?;
+    let bad_revision = |e: FieldError| DecodeError { path: e.field.clone(), ..DecodeError::whole(e.to_string()) };
+    Ok(R::into_object(Obj::from_whole(whole).map_err(bad_revision)?))
 }
 
 /// As [`kind_of`], with the custom kinds of a registry.

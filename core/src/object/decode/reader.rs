@@ -14,7 +14,7 @@ use super::quantity::canonical;
 use super::type_name::{go_type, json_kind};
 
 /// Decodes `value`; ignores fields that the type does not have.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, DecodeError> {
+pub(in crate::object) fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, DecodeError> {
     let result = T::deserialize(Reader { value, at: &Path::Root, go_struct: "" });
     result.map_err(|e| DecodeError { path: e.path.unwrap_or_default(), message: e.message, unknown_field: false })
 }

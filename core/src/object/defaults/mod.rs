@@ -2,7 +2,6 @@
 //!
 //! Everything is copy-on-write: a part in which nothing is missing stays shared.
 
-mod json;
 mod pod;
 mod rules;
 mod service;
@@ -12,17 +11,12 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{Dynamic, HasTemplate, Job, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
-use rules::Defaults;
+use super::{HasTemplate, Job, Namespace, Object, Pod, ReplicationController, Templated, Text, qos_class};
+pub(super) use rules::Defaults;
 
 /// Sets all missing fields to their defaults, as the API server does on every write before validation.
 pub fn apply(object: &mut Object) {
     object.apply_defaults();
-}
-
-/// As [`apply`], for a kind that is held as JSON.
-pub(super) fn apply_dynamic(d: &mut Dynamic) {
-    json::apply(d);
 }
 
 /// Sets the defaults of a pod's spec (`SetDefaults_Pod`): those of a template, and also requests that default to

@@ -11,6 +11,9 @@ use crate::object::{CronJob, FieldError, Kind, Obj, Object, ObjectMeta, Resource
 spec_and_status!(CronJob batch_v1::CronJob, CRON_JOB, batch_v1::CronJobSpec, batch_v1::CronJobStatus);
 
 impl Strategy for batch_v1::CronJob {
+    /// A Job's name is longer by the scheduled time.
+    const LONGEST_NAME: Option<usize> = Some(52);
+
     fn apply_defaults(object: &mut CronJob) {
         defaults::fill_shared(&mut object.spec);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{Strategy, text};
+use super::{GarbageCollection, Strategy, text};
 use crate::object::{Event, EventSpec, FieldError, Inline, Kind, Obj, Object, ObjectMeta, Resource, validation};
 
 resource!(Event core_v1::Event, EVENT, Rc EventSpec, Inline (),
@@ -13,6 +13,8 @@ resource!(Event core_v1::Event, EVENT, Rc EventSpec, Inline (),
 |meta, spec, _status| Self { metadata: meta, ..spec.to_whole() });
 
 impl Strategy for core_v1::Event {
+    const GARBAGE_COLLECTION: GarbageCollection = GarbageCollection::Unsupported;
+
     fn validate(event: &Event, errors: &mut Vec<FieldError>) {
         validation::involved(event, errors);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::batch::v1 as batch_v1;
 
-use super::{Strategy, number};
+use super::{GarbageCollection, Strategy, number};
 use crate::object::validation::job as rules;
 use crate::object::{
     FieldError, HasTemplate, Job, Kind, Obj, Object, ObjectMeta, Resource, SharedPodSpec, Templated, defaults,
@@ -33,7 +33,7 @@ fn select_own_pods(job: &mut Job) {
 
 impl Strategy for batch_v1::Job {
     /// Jobs were introduced before the garbage collector; for compatibility they orphan by default.
-    const ORPHANS_BY_DEFAULT: bool = true;
+    const GARBAGE_COLLECTION: GarbageCollection = GarbageCollection::OrphanDependents;
 
     /// Generates labels and selector unless the client asked for `manualSelector`.
     fn prepare_for_create(job: &mut Job) {

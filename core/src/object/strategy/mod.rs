@@ -1,9 +1,8 @@
-//! Strategies: the API server's rules for each kind that has a typed form (upstream: each resource's `strategy.go`).
-//! There is one file per kind, or per few similar kinds. It says how an object is split into parts, and holds the
-//! kind's rules.
+//! Strategies: the API server's rules for each kind (upstream: each resource's `strategy.go`).
 //!
-//! The trait's default methods are the rules that most kinds share. The rules of kinds without a typed form are in
-//! [`defaults`](super::defaults) and [`validation`](super::validation); custom kinds follow their schema.
+//! Here is one file per kind that has a typed form, or per few similar kinds. It says how an object is split into
+//! parts, and holds the kind's rules. The trait's default methods are the rules that most kinds share. The kinds that
+//! are held as JSON have theirs in [`json`]; custom kinds follow their schema.
 
 mod controller_revision;
 mod cron_job;
@@ -12,6 +11,7 @@ mod deployment;
 mod endpoints;
 mod event;
 mod job;
+pub(super) mod json;
 mod lease;
 mod namespace;
 mod node;
@@ -27,8 +27,20 @@ use std::borrow::Cow;
 
 pub use service::lacks_node_port;
 
+use super::validation::names::{self, Wrongs};
 use super::validation::{available, counted};
 use super::{FieldError, LabelSelector, Obj, Part, Resource, Selector, SharedPodSpec};
+
+/// What a deletion that names no propagation policy does with an object's dependants (`rest.GarbageCollectionPolicy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GarbageCollection {
+    /// They are deleted too.
+    DeleteDependents,
+    /// They stay.
+    OrphanDependents,
+    /// Objects of the kind have no dependants, whatever policy a deletion names.
+    Unsupported,
+}
 
 /// What the `/scale` subresource of an object shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,11 +63,17 @@ pub trait Strategy: Resource {
         }
     }
 
+    /// The rule for names: what is wrong with one.
+    const NAME: fn(&str) -> Wrongs = names::subdomain;
+
+    /// The maximum length of the name of a new object, if it is less than what the rule for names allows.
+    const LONGEST_NAME: Option<usize> = None;
+
     /// Whether an update of the status subresource may change the labels too. Most kinds allow it.
     const LABELS_WITH_STATUS: bool = true;
 
-    /// Whether a deletion without a propagation policy orphans the dependants (`DefaultGarbageCollectionPolicy`).
-    const ORPHANS_BY_DEFAULT: bool = false;
+    /// What a deletion that names no propagation policy does with the dependants (`DefaultGarbageCollectionPolicy`).
+    const GARBAGE_COLLECTION: GarbageCollection = GarbageCollection::DeleteDependents;
 
     /// `PrepareForUpdate`: restores from `old` what an update must not change.
     fn prepare_for_update(_new: &mut Obj<Self>, _old: &Obj<Self>) {}

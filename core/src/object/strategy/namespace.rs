@@ -6,11 +6,14 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{Strategy, text};
+use crate::object::validation::names::{self, Wrongs};
 use crate::object::{Kind, Namespace, Obj, Object, ObjectMeta, Resource, defaults};
 
 spec_and_status!(Namespace core_v1::Namespace, NAMESPACE, core_v1::NamespaceSpec, core_v1::NamespaceStatus);
 
 impl Strategy for core_v1::Namespace {
+    const NAME: fn(&str) -> Wrongs = names::label;
+
     /// A new namespace is active, and gets the `kubernetes` finalizer so that it is not removed before its contents
     /// are.
     fn prepare_for_create(namespace: &mut Namespace) {

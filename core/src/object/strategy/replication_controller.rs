@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{Replicas, Strategy, check_replicas, number};
+use super::{GarbageCollection, Replicas, Strategy, check_replicas, number};
 use crate::object::validation::workload;
 use crate::object::{
     FieldError, Kind, Labels, Obj, Object, ObjectMeta, ReplicationController, Resource, Selector, SharedPodSpec,
@@ -17,7 +17,7 @@ templated!(ReplicationController core_v1::ReplicationController, REPLICATION_CON
 
 impl Strategy for core_v1::ReplicationController {
     /// They were introduced before the garbage collector; for compatibility they orphan by default.
-    const ORPHANS_BY_DEFAULT: bool = true;
+    const GARBAGE_COLLECTION: GarbageCollection = GarbageCollection::OrphanDependents;
 
     fn apply_defaults(object: &mut ReplicationController) {
         defaults::templated(&mut object.spec);

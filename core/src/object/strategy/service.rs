@@ -6,6 +6,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::{Strategy, text};
+use crate::object::validation::names::{self, Wrongs};
 use crate::object::validation::service;
 use crate::object::{FieldError, Kind, Obj, Object, ObjectMeta, Resource, Service, defaults};
 
@@ -42,6 +43,8 @@ pub fn lacks_node_port(port: &core_v1::ServicePort) -> bool {
 }
 
 impl Strategy for core_v1::Service {
+    const NAME: fn(&str) -> Wrongs = names::label_1035;
+
     /// Keeps allocated values (cluster IPs, node ports) that the client leaves out of an update, and clears values that
     /// the new type does not use (`patchAllocatedValues`, `dropTypeDependentFields`).
     fn prepare_for_update(new: &mut Service, old: &Service) {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use k8s_openapi::api::apps::v1 as apps_v1;
 
 use super::{Replicas, Strategy, scale_by};
+use crate::object::validation::names::{self, Wrongs};
 use crate::object::validation::workload;
 use crate::object::{
     FieldError, Kind, Obj, Object, ObjectMeta, Resource, SharedPodSpec, StatefulSet, Templated, defaults,
@@ -13,6 +14,8 @@ use crate::object::{
 templated!(StatefulSet apps_v1::StatefulSet, STATEFUL_SET, apps_v1::StatefulSetSpec, apps_v1::StatefulSetStatus);
 
 impl Strategy for apps_v1::StatefulSet {
+    const NAME: fn(&str) -> Wrongs = names::label;
+
     fn apply_defaults(object: &mut StatefulSet) {
         defaults::templated(&mut object.spec);
     }

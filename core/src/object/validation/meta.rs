@@ -4,27 +4,17 @@
 
 use super::path::{Go, Path};
 use super::{names, push_all};
-use crate::object::{FieldError, Kind, LabelSelector, Labels, Object, ObjectMeta};
+use crate::object::{FieldError, LabelSelector, Labels, Object, ObjectMeta};
 
 /// The maximum size of all annotations together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 const IMMUTABLE: &str = "field is immutable";
 
-/// The rule for names of this kind.
-fn name_rule(kind: Kind) -> fn(&str) -> names::Wrongs {
-    match kind {
-        Kind::NAMESPACE | Kind::STATEFUL_SET => names::label,
-        Kind::SERVICE => names::label_1035,
-        Kind::ROLE | Kind::ROLE_BINDING | Kind::CLUSTER_ROLE | Kind::CLUSTER_ROLE_BINDING => names::path_segment,
-        _ => names::subdomain,
-    }
-}
-
 /// `ValidateObjectMeta`.
 pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
-    let (kind, meta) = (object.kind(), object.meta());
+    let meta = object.meta();
     let at = &Path::Root("metadata");
-    let rule = name_rule(kind);
+    let rule = object.name_rule();
     let name = meta.name.as_deref().unwrap_or("");
     if let Some(prefix) = meta.generate_name.as_deref().filter(|p| !p.is_empty()) {
         // A trailing dash is allowed, since the generated suffix follows it.
@@ -39,8 +29,8 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
     } else {
         push_all(errors, &at.field("name"), name, rule(name));
     }
-    if kind == Kind::CRON_JOB && name.len() > 52 {
-        errors.push(FieldError::invalid(at.field("name"), name, "must be no more than 52 characters"));
+    if let Some(most) = object.longest_name().filter(|most| name.len() > *most) {
+        errors.push(FieldError::invalid(at.field("name"), name, format!("must be no more than {most} characters")));
     }
     let namespace = meta.namespace.as_deref().unwrap_or("");
     match (object.info().namespaced, namespace.is_empty()) {
@@ -91,7 +81,7 @@ pub(super) fn claim_template(meta: Option<&ObjectMeta>, at: &Path<'_>, errors: &
 }
 
 /// `ValidateLabels`.
-pub(super) fn labels(labels: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn labels(labels: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (key, value) in labels.into_iter().flatten() {
         push_all(errors, at, key, names::qualified(key));
         push_all(errors, at, value, names::label_value(value));
@@ -242,7 +232,7 @@ pub(super) fn selector(s: &LabelSelector, at: &Path<'_>, errors: &mut Vec<FieldE
 }
 
 /// Reports an error if the field has changed.
-pub(super) fn immutable<T: PartialEq>(
+pub(in crate::object) fn immutable<T: PartialEq>(
     new: &T,
     old: &T,
     at: &Path<'_>,

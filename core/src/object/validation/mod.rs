@@ -7,19 +7,18 @@ mod cloud_volume;
 mod container;
 mod env;
 pub(super) mod job;
-mod json;
-mod meta;
+pub(super) mod meta;
 mod mount;
-mod names;
-mod networking;
-mod path;
+pub(super) mod names;
+pub(super) mod networking;
+pub(super) mod path;
 pub(super) mod pod;
 mod probe;
-mod resources;
-mod scheduling;
+pub(super) mod resources;
+pub(super) mod scheduling;
 mod security;
 pub(super) mod service;
-mod volume;
+pub(super) mod volume;
 pub(super) mod workload;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -28,7 +27,7 @@ use k8s_openapi::api::core::v1::NodeSpec;
 use k8s_openapi::api::discovery::v1::EndpointSlice as WholeSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
 
-use super::{Dynamic, ErrorKind, Event, FieldError, IntOrString, Object};
+use super::{ErrorKind, Event, FieldError, IntOrString, Object};
 use path::{Go, Path};
 
 pub use volume::volume_sources;
@@ -83,17 +82,6 @@ pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut
         let detail = "cannot be greater than readyReplicas";
         errors.push(FieldError::invalid("status.availableReplicas", n, detail));
     }
-}
-
-/// Validates a new object of a kind that is held as JSON.
-pub(super) fn dynamic(d: &Dynamic, errors: &mut Vec<FieldError>) {
-    json::create(d, errors);
-    json::of_new(d, errors);
-}
-
-/// Validates an update of an object of a kind that is held as JSON.
-pub(super) fn dynamic_update(new: &Dynamic, old: &Dynamic, errors: &mut Vec<FieldError>) {
-    json::update(new, old, errors);
 }
 
 /// Checks that an EndpointSlice keeps its address type.
@@ -204,7 +192,7 @@ pub(super) fn involved(event: &Event, errors: &mut Vec<FieldError>) {
 }
 
 /// Adds one error for each rule that a value breaks.
-fn push_all(errors: &mut Vec<FieldError>, at: &Path<'_>, value: &str, wrongs: names::Wrongs) {
+pub(super) fn push_all(errors: &mut Vec<FieldError>, at: &Path<'_>, value: &str, wrongs: names::Wrongs) {
     errors.extend(wrongs.into_iter().map(|w| FieldError::invalid(at, value, w)));
 }
 
@@ -214,7 +202,7 @@ fn not_negative(n: Option<i64>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn one_of(value: &str, known: &[&str], at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn one_of(value: &str, known: &[&str], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if !known.contains(&value) {
         errors.push(FieldError::not_supported(at, value, known));
     }

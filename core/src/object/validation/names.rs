@@ -2,7 +2,7 @@
 //! `apimachinery/pkg/util/validation`.
 
 /// The rules that a text breaks, as error texts; usually empty.
-pub(super) type Wrongs = Vec<String>;
+pub(in crate::object) type Wrongs = Vec<String>;
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
      and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -26,11 +26,11 @@ const HEADER: &str = "a valid HTTP header must consist of alphanumeric character
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
      '93%', regex used for validation is '[0-9]+%')";
 /// The error text for an invalid IP address.
-pub(super) const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+pub(in crate::object) const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 /// The error text for a port out of range.
-pub(super) const PORT: &str = "must be between 1 and 65535, inclusive";
+pub(in crate::object) const PORT: &str = "must be between 1 and 65535, inclusive";
 /// The error text for a negative number.
-pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+pub(in crate::object) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
@@ -60,13 +60,13 @@ fn is_qualified_part(text: &str) -> bool {
 }
 
 /// `IsDNS1123Subdomain`.
-pub(super) fn subdomain(text: &str) -> Wrongs {
+pub(in crate::object) fn subdomain(text: &str) -> Wrongs {
     let ok = text.split('.').all(is_label);
     collect([(text.len() > 253).then(|| too_long(253)), (!ok).then(|| SUBDOMAIN.to_owned())])
 }
 
 /// `IsDNS1123SubdomainWithUnderscore`.
-pub(super) fn subdomain_with_underscore(text: &str) -> Wrongs {
+pub(in crate::object) fn subdomain_with_underscore(text: &str) -> Wrongs {
     const WRONG: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
          and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
          '[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*')";
@@ -76,7 +76,7 @@ pub(super) fn subdomain_with_underscore(text: &str) -> Wrongs {
 }
 
 /// `IsWildcardDNS1123Subdomain`.
-pub(super) fn wildcard(text: &str) -> Wrongs {
+pub(in crate::object) fn wildcard(text: &str) -> Wrongs {
     const WRONG: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which \
          must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
          '*.example.com', regex used for validation is \
@@ -86,18 +86,18 @@ pub(super) fn wildcard(text: &str) -> Wrongs {
 }
 
 /// `IsDNS1123Label`.
-pub(super) fn label(text: &str) -> Wrongs {
+pub(in crate::object) fn label(text: &str) -> Wrongs {
     collect([(text.len() > 63).then(|| too_long(63)), (!is_label(text)).then(|| LABEL.to_owned())])
 }
 
 /// `IsDNS1035Label`.
-pub(super) fn label_1035(text: &str) -> Wrongs {
+pub(in crate::object) fn label_1035(text: &str) -> Wrongs {
     let ok = is_label(text) && text.as_bytes()[0].is_ascii_lowercase();
     collect([(text.len() > 63).then(|| too_long(63)), (!ok).then(|| LABEL_1035.to_owned())])
 }
 
 /// `path.IsValidPathSegmentName`.
-pub(super) fn path_segment(text: &str) -> Wrongs {
+pub(in crate::object) fn path_segment(text: &str) -> Wrongs {
     match text {
         "." => vec!["may not be '.'".to_owned()],
         ".." => vec!["may not be '..'".to_owned()],
@@ -109,7 +109,7 @@ pub(super) fn path_segment(text: &str) -> Wrongs {
 }
 
 /// `IsQualifiedName`.
-pub(super) fn qualified(text: &str) -> Wrongs {
+pub(in crate::object) fn qualified(text: &str) -> Wrongs {
     let mut wrongs = Wrongs::new();
     let mut parts = text.split('/');
     let (name, prefix) = match (parts.next(), parts.next(), parts.next()) {
@@ -138,13 +138,13 @@ pub(super) fn qualified(text: &str) -> Wrongs {
 }
 
 /// `IsValidLabelValue`.
-pub(super) fn label_value(text: &str) -> Wrongs {
+pub(in crate::object) fn label_value(text: &str) -> Wrongs {
     let ok = text.is_empty() || is_qualified_part(text);
     collect([(text.len() > 63).then(|| too_long(63)), (!ok).then(|| LABEL_VALUE.to_owned())])
 }
 
 /// `IsConfigMapKey`.
-pub(super) fn config_key(text: &str) -> Wrongs {
+pub(in crate::object) fn config_key(text: &str) -> Wrongs {
     let ok = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     let dots = match text {
         "." => Some("must not be '.'"),
@@ -156,7 +156,7 @@ pub(super) fn config_key(text: &str) -> Wrongs {
 }
 
 /// `IsRelaxedEnvVarName`.
-pub(super) fn env_name(text: &str) -> Wrongs {
+pub(in crate::object) fn env_name(text: &str) -> Wrongs {
     if text.is_empty() {
         return vec!["environment variable name must be non-empty".to_owned()];
     }
@@ -167,13 +167,13 @@ pub(super) fn env_name(text: &str) -> Wrongs {
 }
 
 /// `IsHTTPHeaderName`.
-pub(super) fn header_name(text: &str) -> Wrongs {
+pub(in crate::object) fn header_name(text: &str) -> Wrongs {
     let ok = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     collect([(!ok).then(|| HEADER.to_owned())])
 }
 
 /// `IsValidPortName`.
-pub(super) fn port_name(text: &str) -> Wrongs {
+pub(in crate::object) fn port_name(text: &str) -> Wrongs {
     let plain = text.bytes().all(|b| lower_alnum(b) || b == b'-') && !text.is_empty();
     collect([
         (text.len() > 15).then(|| too_long(15)),
@@ -185,12 +185,12 @@ pub(super) fn port_name(text: &str) -> Wrongs {
 }
 
 /// `IsValidPortNum`.
-pub(super) fn is_port(n: i32) -> bool {
+pub(in crate::object) fn is_port(n: i32) -> bool {
     (1..=65535).contains(&n)
 }
 
 /// `IsValidPercent`.
-pub(super) fn percent(text: &str) -> Wrongs {
+pub(in crate::object) fn percent(text: &str) -> Wrongs {
     let ok = text.strip_suffix('%').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     collect([(!ok).then(|| PERCENT.to_owned())])
 }

@@ -17,7 +17,7 @@ type Errors = Vec<FieldError>;
 const CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Checks a new Ingress: if its class is set both in the annotation and in the spec, the two must be equal.
-pub(super) fn class_given_twice(meta: &ObjectMeta, class: &str, errors: &mut Errors) {
+pub(in crate::object) fn class_given_twice(meta: &ObjectMeta, class: &str, errors: &mut Errors) {
     let annotation = meta.annotations.as_ref().and_then(|a| a.get(CLASS));
     if let Some(annotation) = annotation.filter(|a| !class.is_empty() && *a != class) {
         let detail = "must match `ingressClassName` when both are specified";
@@ -26,7 +26,7 @@ pub(super) fn class_given_twice(meta: &ObjectMeta, class: &str, errors: &mut Err
 }
 
 /// `ValidateIngressSpec`.
-pub(super) fn ingress(s: &IngressSpec, errors: &mut Errors) {
+pub(in crate::object) fn ingress(s: &IngressSpec, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let rules = s.rules.as_deref().unwrap_or_default();
     if rules.is_empty() && s.default_backend.is_none() {
@@ -153,7 +153,7 @@ fn reference(r: &TypedLocalObjectReference, at: &Path<'_>, errors: &mut Errors) 
 }
 
 /// `validateIngressClassSpec`.
-pub(super) fn class(s: &IngressClassSpec, errors: &mut Errors) {
+pub(in crate::object) fn class(s: &IngressClassSpec, errors: &mut Errors) {
     let at = &Path::Root("spec");
     let controller = s.controller.as_deref().unwrap_or("");
     if controller.len() > 250 {
@@ -181,7 +181,7 @@ pub(super) fn class(s: &IngressClassSpec, errors: &mut Errors) {
 }
 
 /// `ValidateNetworkPolicySpec`.
-pub(super) fn policy(s: &NetworkPolicySpec, errors: &mut Errors) {
+pub(in crate::object) fn policy(s: &NetworkPolicySpec, errors: &mut Errors) {
     let at = &Path::Root("spec");
     if let Some(selector) = &s.pod_selector {
         meta::selector(selector, &at.field("podSelector"), errors);

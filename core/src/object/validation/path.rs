@@ -9,7 +9,7 @@ use crate::object::{IntOrString, LabelSelector};
 
 /// The path of a field: `spec.containers[0].resources.limits[cpu]`.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'a> {
+pub(in crate::object) enum Path<'a> {
     Root(&'static str),
     Field(&'a Path<'a>, &'a str),
     Index(&'a Path<'a>, usize),
@@ -17,15 +17,15 @@ pub(super) enum Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    pub(super) fn field(&'a self, name: &'a str) -> Path<'a> {
+    pub(in crate::object) fn field(&'a self, name: &'a str) -> Path<'a> {
         Path::Field(self, name)
     }
 
-    pub(super) fn index(&'a self, index: usize) -> Path<'a> {
+    pub(in crate::object) fn index(&'a self, index: usize) -> Path<'a> {
         Path::Index(self, index)
     }
 
-    pub(super) fn key(&'a self, key: &'a str) -> Path<'a> {
+    pub(in crate::object) fn key(&'a self, key: &'a str) -> Path<'a> {
         Path::Key(self, key)
     }
 }
@@ -55,7 +55,7 @@ impl From<Path<'_>> for String {
 }
 
 /// A value other than a string, number or boolean, in the form in which `field.Error` prints it: as JSON.
-pub(super) struct Go(pub String);
+pub(in crate::object) struct Go(pub String);
 
 impl fmt::Debug for Go {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,20 +68,20 @@ impl Go {
         Go(serde_json::to_string(value).expect("maps, lists and texts are JSON"))
     }
 
-    pub(super) fn map(map: Option<&BTreeMap<String, String>>) -> Go {
+    pub(in crate::object) fn map(map: Option<&BTreeMap<String, String>>) -> Go {
         Go::json(&map)
     }
 
-    pub(super) fn strings(list: &[String]) -> Go {
+    pub(in crate::object) fn strings(list: &[String]) -> Go {
         Go::json(&list)
     }
 
-    pub(super) fn int_or_string(value: &IntOrString) -> Go {
+    pub(in crate::object) fn int_or_string(value: &IntOrString) -> Go {
         Go::json(value)
     }
 
     /// A selector, with `matchLabels` first as in Go's type.
-    pub(super) fn selector(s: &LabelSelector) -> Go {
+    pub(in crate::object) fn selector(s: &LabelSelector) -> Go {
         let mut fields = Vec::new();
         if let Some(labels) = s.match_labels.as_ref().filter(|l| !l.is_empty()) {
             fields.push(format!("\"matchLabels\":{}", Go::json(labels).0));

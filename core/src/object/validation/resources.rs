@@ -14,14 +14,14 @@ use crate::object::{FieldError, Milli, container_requests, is_pod_level};
 
 /// The owner of a resource list, which decides which resource names are allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(in crate::object) enum Of {
     Container,
     /// A pod's own resources (KEP-2837).
     Pod,
 }
 
 /// `validateResourceRequirements`. `claims` are the names of the pod's resource claims.
-pub(super) fn requirements(
+pub(in crate::object) fn requirements(
     r: &ResourceRequirements,
     of: Of,
     claims: &BTreeSet<&str>,
@@ -75,7 +75,7 @@ fn amount(of: Of, name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<Fiel
 }
 
 /// `ValidateResourceQuantityValue`: must not be negative, and must be whole if the resource cannot be divided.
-pub(super) fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Ok(amount) = Milli::parse(&q.0) else {
         errors.push(FieldError::invalid(at, &q.0, crate::object::QuantityError.to_string()));
         return;
@@ -89,7 +89,7 @@ pub(super) fn quantity(name: &str, q: &Quantity, at: &Path<'_>, errors: &mut Vec
 }
 
 /// `validatePodResources`: pod-level requests must cover the sum of the containers' requests.
-pub(super) fn of_pod(spec: &PodSpec, claims: &BTreeSet<&str>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn of_pod(spec: &PodSpec, claims: &BTreeSet<&str>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Some(r) = &spec.resources else { return };
     if r.claims.is_some() {
         let detail = "claims cannot be set for Resources at pod-level";
@@ -190,7 +190,7 @@ const STANDARD: &[&str] = &[
 ];
 
 /// `validateResourceName`.
-pub(super) fn resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) -> bool {
+pub(in crate::object) fn resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) -> bool {
     let wrongs = names::qualified(name);
     let good = wrongs.is_empty();
     push_all(errors, at, name, wrongs);
@@ -203,7 +203,7 @@ pub(super) fn resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) 
 }
 
 /// `validateContainerResourceName`.
-pub(super) fn container_resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn container_resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     resource(name, at, errors);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge(name) {
@@ -222,7 +222,7 @@ fn pod_resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// `ValidateResourceQuotaResourceName`.
-pub(super) fn quota_resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn quota_resource(name: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     resource(name, at, errors);
     let counted = STANDARD.contains(&name) && name != "storage";
     let huge = name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
@@ -246,7 +246,7 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// `IsOvercommitAllowed`.
-pub(super) fn overcommits(name: &str) -> bool {
+pub(in crate::object) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge(name)
 }
 

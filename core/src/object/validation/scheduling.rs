@@ -14,7 +14,7 @@ use crate::object::FieldError;
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// `ValidateTolerations`.
-pub(super) fn tolerations(list: &[Toleration], at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn tolerations(list: &[Toleration], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (i, t) in list.iter().enumerate() {
         let at = at.index(i);
         let text = |s: &'_ Option<String>| s.clone().unwrap_or_default();

@@ -384,7 +384,12 @@ fn no_backsteps(path: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Validates the access modes of a volume or claim. `missing` is the error text if there are none.
-pub(super) fn access_modes(modes: Option<&[String]>, missing: &str, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn access_modes(
+    modes: Option<&[String]>,
+    missing: &str,
+    at: &Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let modes = modes.unwrap_or_default();
     if modes.is_empty() {
         errors.push(FieldError::required(at, missing));
@@ -400,7 +405,7 @@ pub(super) fn access_modes(modes: Option<&[String]>, missing: &str, at: &Path<'_
 }
 
 /// `ValidatePersistentVolumeClaimSpec`.
-pub(super) fn claim(spec: &PersistentVolumeClaimSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn claim(spec: &PersistentVolumeClaimSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let missing = "at least 1 access mode is required";
     if spec.access_modes.as_ref().is_none_or(Vec::is_empty) {
         errors.push(FieldError::required(at.field("accessModes"), missing));

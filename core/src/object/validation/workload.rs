@@ -188,7 +188,12 @@ fn selects(
 }
 
 /// `ValidatePodTemplateSpec`.
-pub(super) fn template(meta: Option<&ObjectMeta>, pod: &PodSpec, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn template(
+    meta: Option<&ObjectMeta>,
+    pod: &PodSpec,
+    at: &Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     meta::template(meta, at, errors);
     let annotations = meta.and_then(|m| m.annotations.as_ref());
     pod::annotations(annotations, pod, &at.field("annotations"), errors);
