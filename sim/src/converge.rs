@@ -215,7 +215,19 @@ fn lagging(object: &Object) -> Option<String> {
         Object::Job(job) => return job_lags(job),
         Object::StatefulSet(set) => return stateful_set_lags(set),
         Object::DaemonSet(set) => return daemon_set_lags(set),
-        _ => return None,
+        Object::Pod(_)
+        | Object::Node(_)
+        | Object::Lease(_)
+        | Object::Namespace(_)
+        | Object::Service(_)
+        | Object::Endpoints(_)
+        | Object::EndpointSlice(_)
+        | Object::Event(_)
+        | Object::ServiceAccount(_)
+        | Object::PodDisruptionBudget(_)
+        | Object::ControllerRevision(_)
+        | Object::CronJob(_)
+        | Object::Dynamic(_) => return None,
     };
     if let Object::Deployment(d) = object
         && d.spec.paused == Some(true)

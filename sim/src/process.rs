@@ -10,7 +10,7 @@ use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
-use skeg_core::{Deadline, Machine, Rng};
+use skeg_core::{Deadline, Machine, Now, Rng};
 
 use crate::ids::{ApiId, NodeId};
 use crate::net::{Connection, HostId};
@@ -125,6 +125,16 @@ impl Role {
 }
 
 impl Running {
+    /// The role that the process is elected for, and whether it leads by this time; `None` if it takes part in no
+    /// election.
+    pub fn leadership(&self, now: Now) -> Option<(&'static str, bool)> {
+        match self {
+            Running::Manager(m) => Some(("controller-manager", m.is_leader(now))),
+            Running::Scheduler(m) => Some(("scheduler", m.is_leader(now))),
+            Running::Api(_) | Running::User(_) | Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) => None,
+        }
+    }
+
     /// When the machine must next be woken.
     #[inline]
     pub fn poll_timeout(&self) -> Option<Deadline> {

@@ -478,7 +478,21 @@ impl PodState {
             // A dead container that could not be removed is removed together with its sandbox.
             (What::RemoveContainer, RuntimeEvent::Removed { .. }) => {}
             // The reply does not match the command: the list must be read.
-            (_, _) => self.doubt(ctx),
+            (
+                What::RunSandbox
+                | What::StopSandbox
+                | What::RemoveSandbox
+                | What::StopStray(_)
+                | What::RemoveStray(_)
+                | What::Create(_)
+                | What::Start(_)
+                | What::PostStart(_)
+                | What::PreStop(_)
+                | What::Stop(_)
+                | What::Probe(..)
+                | What::RemoveContainer,
+                _,
+            ) => self.doubt(ctx),
         }
     }
 

@@ -187,9 +187,17 @@ impl PodState {
             (Life::Exited(e), _) => (ended(e), last),
             (_, Some(w)) if !self.ending.finished => (waits(&w.reason, &w.message), last),
             // Between two runs, the termination of the last run is shown.
-            _ if last != ContainerState::Empty => (last, ContainerState::Empty),
-            _ if self.ending.finished && self.initialized => (ended(&never_found()), ContainerState::Empty),
-            _ => {
+            (Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_), _)
+                if last != ContainerState::Empty =>
+            {
+                (last, ContainerState::Empty)
+            }
+            (Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_), _)
+                if self.ending.finished && self.initialized =>
+            {
+                (ended(&never_found()), ContainerState::Empty)
+            }
+            (Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_), _) => {
                 let any_init = self.containers.iter().any(|c| c.role != Role::Main);
                 let reason = if any_init { "PodInitializing" } else { "ContainerCreating" };
                 (waits(reason, ""), ContainerState::Empty)

@@ -42,7 +42,14 @@ impl ApiServer {
             // The Event itself has not been sent to the store yet, so the outcome of its write is known.
             StoreReply::Error(StoreError::Unavailable) => return self.event_lease_failed(now, &unavailable(), out),
             StoreReply::Error(error) => return self.event_lease_failed(now, &refused(&error), out),
-            _ => return self.event_lease_failed(now, &unavailable(), out),
+            StoreReply::Txn { .. }
+            | StoreReply::Range { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked => return self.event_lease_failed(now, &unavailable(), out),
         };
         self.event_lease.current = Some((lease, now.mono + limits::EVENT_LEASE_REUSE));
         for write in std::mem::take(&mut self.event_lease.waiting) {

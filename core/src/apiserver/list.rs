@@ -155,7 +155,15 @@ impl ApiServer {
     pub(super) fn revision_known(&mut self, now: Now, read: Read, answer: StoreReply, out: &mut Vec<Out>) {
         match answer {
             StoreReply::Revision { revision } => self.serve_at(now, revision, read, out),
-            _ => reply(read.conn, read.id, Err(unavailable()), out),
+            StoreReply::Txn { .. }
+            | StoreReply::Range { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::ProgressAsked
+            | StoreReply::Error(_) => reply(read.conn, read.id, Err(unavailable()), out),
         }
     }
 
@@ -245,7 +253,14 @@ impl ApiServer {
         let (revision, kvs, more, count) = match answer {
             StoreReply::Range { revision, kvs, more, count } => (revision, kvs, more, count),
             StoreReply::Error(error) => return reply(page.conn, page.id, Err(page_error(&page, &error)), out),
-            _ => return reply(page.conn, page.id, Err(unavailable()), out),
+            StoreReply::Txn { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked => return reply(page.conn, page.id, Err(unavailable()), out),
         };
         let rv = *page.at.get_or_insert(revision);
         let options = &page.options;
@@ -280,7 +295,15 @@ pub(super) fn got(conn: ConnId, id: ReqId, of: &KindInfo, key: &ObjectKey, answe
             Some(object) => Ok(Response::Object(object.clone())),
             None => Err(Status::not_found(of, key.name())),
         },
-        _ => Err(unavailable()),
+        StoreReply::Range { .. }
+        | StoreReply::Watching { .. }
+        | StoreReply::WatchCanceled { .. }
+        | StoreReply::Compacted { .. }
+        | StoreReply::Lease { .. }
+        | StoreReply::Revoked { .. }
+        | StoreReply::Revision { .. }
+        | StoreReply::ProgressAsked
+        | StoreReply::Error(_) => Err(unavailable()),
     };
     reply(conn, id, result, out);
 }

@@ -179,7 +179,15 @@ impl ApiServer {
                 self.link.loading = Loading::default();
                 self.retry_later(now);
             }
-            _ => self.retry_later(now),
+            StoreReply::Txn { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked
+            | StoreReply::Error(_) => self.retry_later(now),
         }
     }
 
@@ -203,7 +211,14 @@ impl ApiServer {
                 self.ask_store(now, Job::Forget, StoreRequest::CancelWatch { watch: WatchId(id) }, out);
                 self.retry_later(now);
             }
-            _ => self.retry_later(now),
+            StoreReply::Txn { .. }
+            | StoreReply::Range { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked => self.retry_later(now),
         }
     }
 

@@ -301,7 +301,15 @@ impl ApiServer {
                     None => self.write(now, write, out),
                 }
             }
-            _ => self.answer(now, write.origin, Err(unavailable()), out),
+            StoreReply::Range { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked
+            | StoreReply::Error(_) => self.answer(now, write.origin, Err(unavailable()), out),
         }
     }
 
@@ -344,7 +352,14 @@ impl ApiServer {
                 self.write(now, write, out);
             }
             StoreReply::Error(error) => self.answer(now, write.origin, Err(refused(&error)), out),
-            _ => self.answer(now, write.origin, Err(unknown_outcome()), out),
+            StoreReply::Range { .. }
+            | StoreReply::Watching { .. }
+            | StoreReply::WatchCanceled { .. }
+            | StoreReply::Compacted { .. }
+            | StoreReply::Lease { .. }
+            | StoreReply::Revoked { .. }
+            | StoreReply::Revision { .. }
+            | StoreReply::ProgressAsked => self.answer(now, write.origin, Err(unknown_outcome()), out),
         }
     }
 

@@ -553,7 +553,8 @@ impl Runner {
                 execution.failed = true;
                 self.deposed |= status.is_fenced();
             }
-            _ => {
+            // Every other failure of every write counts, whatever its reason.
+            (_, _) => {
                 execution.failed = true;
                 execution.retry_after = execution.retry_after.max(retry_after(status));
                 if let Some(note) = self.controller.failed(views, key, write, status) {

@@ -264,7 +264,24 @@ impl Decoder {
                 }
                 parts.all(2).map(|bytes| text(bytes).map(Value::String)).collect::<Result<_, _>>().map(Value::Array)
             }
-            _ => mismatch(name),
+            (
+                Scalar::String
+                | Scalar::Bool
+                | Scalar::Int32
+                | Scalar::Int64
+                | Scalar::Double
+                | Scalar::Bytes
+                | Scalar::Time
+                | Scalar::MicroTime
+                | Scalar::Duration
+                | Scalar::Quantity
+                | Scalar::IntOrString
+                | Scalar::Any
+                | Scalar::SchemaOrBool
+                | Scalar::SchemaOrArray
+                | Scalar::SchemaOrStrings,
+                _,
+            ) => mismatch(name),
         }
     }
 

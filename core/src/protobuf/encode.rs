@@ -142,7 +142,8 @@ impl Encoder {
                 Ok(bytes) => put_bytes(out, number, &bytes),
                 Err(e) => return error(format!("{name}: {e}")),
             },
-            _ => {
+            // A type that is a message in protobuf, or a value that does not fit.
+            (_, _) => {
                 let inner = self.wrapped(value, name, scalar)?;
                 put_bytes(out, number, &inner);
             }
@@ -198,7 +199,23 @@ impl Encoder {
                     put_bytes(&mut out, 2, text.as_bytes());
                 }
             }
-            _ => return unfit(value, name),
+            (
+                Scalar::String
+                | Scalar::Bool
+                | Scalar::Int32
+                | Scalar::Int64
+                | Scalar::Double
+                | Scalar::Bytes
+                | Scalar::Time
+                | Scalar::MicroTime
+                | Scalar::Duration
+                | Scalar::Quantity
+                | Scalar::IntOrString
+                | Scalar::SchemaOrBool
+                | Scalar::SchemaOrArray
+                | Scalar::SchemaOrStrings,
+                _,
+            ) => return unfit(value, name),
         }
         Ok(out)
     }

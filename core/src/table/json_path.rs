@@ -168,7 +168,7 @@ impl Step {
             (Step::All, Value::Array(list)) => list.iter().collect(),
             (Step::All, Value::Object(map)) => map.values().collect(),
             (Step::Filter(filter), Value::Array(list)) => list.iter().filter(|value| filter.keeps(value)).collect(),
-            _ => Vec::new(),
+            (Step::Field(_) | Step::Element(_) | Step::All | Step::Filter(_), _) => Vec::new(),
         }
     }
 }

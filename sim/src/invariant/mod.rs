@@ -230,7 +230,19 @@ impl Checkers {
                 self.endpoints.service(commit);
             }
             Some(Object::EndpointSlice(_)) => self.endpoints.slice(commit, report),
-            _ => {}
+            Some(
+                Object::Lease(_)
+                | Object::Namespace(_)
+                | Object::Endpoints(_)
+                | Object::Event(_)
+                | Object::ServiceAccount(_)
+                | Object::Deployment(_)
+                | Object::StatefulSet(_)
+                | Object::ControllerRevision(_)
+                | Object::CronJob(_)
+                | Object::Dynamic(_),
+            )
+            | None => {}
         }
     }
 

@@ -181,7 +181,15 @@ impl Task {
             }
             (Task::AwaitGone(_), _) => return Next::Done(Vec::new(), None),
             (Task::Get(_, then) | Task::List(_, _, _, then), _) => then,
-            _ => return Next::Done(Vec::new(), Some(self.describe())),
+            (
+                Task::Apply(_)
+                | Task::Create(_)
+                | Task::Change(..)
+                | Task::Restore(_)
+                | Task::Replace(..)
+                | Task::Call(_),
+                _,
+            ) => return Next::Done(Vec::new(), Some(self.describe())),
         };
         let next = match (then, response) {
             (Then::Replace(object), Response::Object(live)) => Ok(vec![Task::Replace(Rc::clone(object), live.rv())]),
@@ -244,7 +252,8 @@ impl Task {
                 Next::Done(Vec::new(), Some(self.describe()))
             }
             (_, Reason::Conflict | Reason::InternalError) if patient => Next::Again(PAUSE),
-            _ => Next::Refused(status.message.to_string()),
+            // Every task can be refused for good, for whatever reason.
+            (_, _) => Next::Refused(status.message.to_string()),
         }
     }
 }

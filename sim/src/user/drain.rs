@@ -69,7 +69,8 @@ pub(super) fn refused(task: &Task, status: &Status) -> Next {
             Next::Instead(Task::AwaitGone(victim.clone()), RETRY)
         }
         (Task::AwaitGone(_), Reason::TooManyRequests | Reason::InternalError) => Next::Again(RETRY),
-        _ => Next::Refused(words(status)),
+        // Every other reason is for good.
+        (_, _) => Next::Refused(words(status)),
     }
 }
 

@@ -468,7 +468,8 @@ impl World {
                 (Some(Object::Lease(_)), _) | (_, Some(Object::Lease(_))) => continue,
                 (Some(Object::Node(old)), Some(Object::Node(new))) if is_mere_report(old, new) => continue,
                 (None, None) => continue,
-                _ => {}
+                // Of every other kind, typed or not, each change counts.
+                (_, _) => {}
             }
             let commit = Commit { at, store: &self.store, old, new };
             self.statistics.commit(&commit);
@@ -585,12 +586,7 @@ impl World {
         if !self.setup.leader_elect {
             return;
         }
-        let now = self.clock(self.processes[process].host);
-        let (role, leads) = match &self.processes[process].running {
-            Some(Running::Manager(m)) => ("controller-manager", m.is_leader(now)),
-            Some(Running::Scheduler(m)) => ("scheduler", m.is_leader(now)),
-            _ => return,
-        };
+        let Some((role, leads)) = self.leadership(process) else { return };
         if !self.checkers.leaders.leads(role, process, leads) {
             return;
         }
@@ -599,14 +595,7 @@ impl World {
             .processes
             .ids()
             .filter(|p| *p != process)
-            .filter(|p| {
-                let now = self.clock(self.processes[*p].host);
-                match &self.processes[*p].running {
-                    Some(Running::Manager(m)) if role == "controller-manager" => m.is_leader(now),
-                    Some(Running::Scheduler(m)) if role == "scheduler" => m.is_leader(now),
-                    _ => false,
-                }
-            })
+            .filter(|p| self.leadership(*p) == Some((role, true)))
             .collect();
         let at = self.seconds();
         if let Some(other) = others.first() {

@@ -200,12 +200,13 @@ impl World {
 
     /// Whether a process is the leader of its role by its own clock.
     pub(crate) fn is_leader(&self, process: ProcessId) -> bool {
+        self.leadership(process).is_some_and(|(_, leads)| leads)
+    }
+
+    /// See [`Running::leadership`]; by the clock of the process. `None` if the process does not run.
+    pub(super) fn leadership(&self, process: ProcessId) -> Option<(&'static str, bool)> {
         let now = self.clock(self.processes[process].host);
-        match &self.processes[process].running {
-            Some(Running::Manager(m)) => m.is_leader(now),
-            Some(Running::Scheduler(m)) => m.is_leader(now),
-            _ => false,
-        }
+        self.processes[process].running.as_ref()?.leadership(now)
     }
 
     /// Compacts the store up to the current revision.

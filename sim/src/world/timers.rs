@@ -209,7 +209,14 @@ impl World {
                 match &process.running {
                     Some(Running::Api(api)) => api.read_ahead(&leases, step),
                     Some(Running::Manager(manager)) => manager.read_ahead(&leases, step),
-                    _ => {}
+                    Some(
+                        Running::Scheduler(_)
+                        | Running::User(_)
+                        | Running::Agent(_)
+                        | Running::Proxy(_)
+                        | Running::Dns(_),
+                    )
+                    | None => {}
                 }
             }
         }

@@ -83,7 +83,9 @@ impl Controller for CronJobController {
         let (reason, message) = match write {
             Write::Create(_) => ("SuccessfulCreate", format!("Created job {}", object?.name())),
             Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted job {}", key.name())),
-            _ => return None,
+            Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => {
+                return None;
+            }
         };
         Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
@@ -93,7 +95,9 @@ impl Controller for CronJobController {
         let (reason, message) = match write {
             Write::Create(_) => ("FailedCreate", format!("Error creating job: {error}")),
             Write::Delete { .. } => ("FailedDelete", format!("Deleted job: {error}")),
-            _ => return None,
+            Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => {
+                return None;
+            }
         };
         Some(EventNote { about, type_: EventType::Warning, reason, message })
     }
