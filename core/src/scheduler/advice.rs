@@ -1,4 +1,4 @@
-//! Where a pod could run and where not, node by node, with scores, and what would make it fit: for people.
+//! Explains to people, node by node, where a pod could run, with scores, and what would have to change elsewhere.
 
 use std::rc::Rc;
 
@@ -10,32 +10,32 @@ use super::shape::Effect;
 use super::{Scheduler, State};
 use crate::object::ObjectKey;
 
-/// What the scheduler makes of a pod.
+/// How the scheduler sees a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Advice {
-    /// Where it is, or what it waits for.
+    /// Where the pod is, or what it waits for.
     pub state: String,
-    /// Each node by name.
+    /// The nodes, by name.
     pub nodes: Vec<(Rc<str>, Verdict)>,
 }
 
-/// What it makes of a node for it.
+/// How the scheduler sees a node for a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It could run there; the higher the score, the better.
+    /// The node is feasible; a higher score is better.
     Fits(i32),
-    /// It could not.
+    /// The node is not feasible.
     Refused {
         /// Why, in kube-scheduler's words.
         why: Vec<String>,
-        /// What would have to be otherwise.
+        /// What would have to change.
         remedy: String,
     },
 }
 
 impl Scheduler {
-    /// What the scheduler makes of a pod as things are; a pod that is on a node is looked at as if it were not. None if
-    /// it knows of no such pod.
+    /// How the scheduler sees a pod now. A pod that is on a node is judged as if it were on none. `None` if the
+    /// scheduler does not know the pod.
     pub fn advise(&mut self, key: &ObjectKey) -> Option<Advice> {
         let id = self.index.get(key).copied()?;
         let (state, on) = match self.tracked(id).state {
@@ -83,7 +83,7 @@ impl Scheduler {
         Verdict::Refused { why, remedy: remedies.join("; ") }
     }
 
-    /// What would have to be otherwise for a reason to be none.
+    /// What would have to change so that a reason no longer holds.
     fn remedy(&self, id: PodId, slot: Slot, plugin: &str, reason: Reason) -> String {
         let shape = self.shapes.get(self.tracked(id).shape);
         match (plugin, reason) {

@@ -1,8 +1,8 @@
-//! What the scheduler knows of nodes, as columns of numbers: the only thing that its inner loop walks.
+//! What the scheduler knows about nodes, as columns of numbers. Its inner loop reads nothing else.
 //!
-//! A node has a slot. A slot outlives its node while pods are still counted on it, as kube-scheduler keeps a
-//! `NodeInfo` without a node. Every change of a slot is logged, so that a table of a pod shape looks again only at
-//! what changed since it was last used.
+//! Each node has a slot. The slot of a deleted node stays while pods are counted on it, as kube-scheduler keeps a
+//! `NodeInfo` without a node. All changes of slots are logged, so that the table of a pod shape looks only at the slots
+//! that changed since it was last used.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -14,15 +14,15 @@ use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
 use crate::object::{Meta, NameMap, Node, ObjectMeta, ReportedNodeStatus};
 
-/// A slot of a node.
+/// The index of a node in the columns.
 pub type Slot = u32;
 
-/// A pod that waits for room on a node, where others are going for it (`status.nominatedNodeName`).
+/// A pod that is nominated for a node, from which others are evicted for it (`status.nominatedNodeName`).
 #[derive(Clone, Debug)]
 pub struct Nominee {
     /// Its number in the scheduler.
     pub pod: u32,
-    /// Its priority: pods of no higher one leave it its room.
+    /// Its priority. Pods of the same or a lower priority do not take its room.
     pub priority: i32,
     /// Its shape.
     pub shape: Rc<Shape>,
@@ -30,13 +30,13 @@ pub struct Nominee {
     pub class: ClassId,
 }
 
-/// One node's or place's ports, each with how many pods hold it.
+/// The host ports in use on a node, each with its number of pods.
 type Ports = BTreeMap<HostPort, u32>;
 
 /// All nodes, by slot.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    /// Names of resources.
+    /// The names of resources.
     pub resources: ResourceNames,
     index: NameMap<Slot>,
     vacant: BTreeSet<Slot>,
@@ -51,16 +51,16 @@ pub struct Nodes {
     requested: Vec<Vec<i64>>,
     nonzero: [Vec<i64>; 2],
     ports: Vec<Ports>,
-    /// Counts changes of what a node itself says, as opposed to what runs on it.
+    /// By slot: counts changes of the node itself, as opposed to its pods.
     generation: Vec<u64>,
-    /// Counts changes of which nodes there are and of their labels.
+    /// Counts additions and deletions of nodes, and changes of their labels.
     layout: u64,
-    /// Counts changes of which nodes there are and of their taints.
+    /// Counts additions and deletions of nodes, and changes of their taints.
     taint_layout: u64,
     changed_at: Vec<u64>,
     nominees: BTreeMap<Slot, Vec<Nominee>>,
     log: VecDeque<Slot>,
-    /// Number of the first change in the log.
+    /// The number of the first change in the log.
     log_start: u64,
 }
 
@@ -70,27 +70,27 @@ impl Nodes {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many slots there are; some may be vacant.
+    /// How many slots there are, including vacant ones.
     pub fn slots(&self) -> Slot {
         self.names.len() as Slot
     }
 
-    /// The slot of a name, if a node or a pod has been seen there.
+    /// The slot of a node name; `None` if there is neither such a node nor a pod on it.
     pub fn slot(&self, name: &str) -> Option<Slot> {
         self.index.get(name).copied()
     }
 
-    /// The name at a slot.
+    /// The name of the node at a slot.
     pub fn name(&self, slot: Slot) -> &Rc<str> {
         &self.names[slot as usize]
     }
 
-    /// Whether the node itself is there.
+    /// Whether the node itself exists.
     pub fn is_present(&self, slot: Slot) -> bool {
         self.present[slot as usize]
     }
@@ -110,22 +110,22 @@ impl Nodes {
         &self.taints[slot as usize]
     }
 
-    /// How much of a resource pods may have.
+    /// How much of a resource is allocatable to pods.
     pub fn allocatable(&self, resource: ResourceId, slot: Slot) -> i64 {
         self.allocatable.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])
     }
 
-    /// How much of a resource the pods there request.
+    /// How much of a resource the pods on the node request.
     pub fn requested(&self, resource: ResourceId, slot: Slot) -> i64 {
         self.requested.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])
     }
 
-    /// What the pods there request of CPU (0) and memory (1), with Kubernetes' defaults where nothing is said.
+    /// How much CPU (0) or memory (1) the pods on the node request, with Kubernetes' defaults for missing requests.
     pub fn nonzero_requested(&self, which: usize, slot: Slot) -> i64 {
         self.nonzero[which][slot as usize]
     }
 
-    /// Whether a port of the node is taken.
+    /// Whether a host port is in use on the node.
     pub fn is_port_taken(&self, wanted: &HostPort, slot: Slot) -> bool {
         let ports = &self.ports[slot as usize];
         !ports.is_empty()
@@ -135,43 +135,43 @@ impl Nodes {
                 .any(|(p, _)| p.conflicts(wanted))
     }
 
-    /// Counts changes of what a node itself says: labels, taints, whether it is there.
+    /// Counts changes of the node itself: its existence, labels and taints.
     pub fn generation(&self, slot: Slot) -> u64 {
         self.generation[slot as usize]
     }
 
-    /// Counts changes of which nodes there are and of their labels.
+    /// Counts additions and deletions of nodes, and changes of their labels.
     pub fn layout(&self) -> u64 {
         self.layout
     }
 
-    /// Counts changes of which nodes there are and of their taints.
+    /// Counts additions and deletions of nodes, and changes of their taints.
     pub fn taint_layout(&self) -> u64 {
         self.taint_layout
     }
 
-    /// Ports of the node that pods hold, each with how many do.
+    /// The host ports in use on the node, each with its number of pods.
     pub fn ports(&self, slot: Slot) -> impl Iterator<Item = (&HostPort, u32)> {
         self.ports[slot as usize].iter().map(|(port, pods)| (port, *pods))
     }
 
-    /// Pods that wait for room there.
+    /// The pods that are nominated for the node.
     pub fn nominees(&self, slot: Slot) -> &[Nominee] {
         if self.nominees.is_empty() { &[] } else { self.nominees.get(&slot).map_or(&[], Vec::as_slice) }
     }
 
-    /// Slots that pods wait for room at, in order.
+    /// The slots that pods are nominated for, in order.
     pub fn nominated(&self) -> impl Iterator<Item = Slot> + use<'_> {
         self.nominees.keys().copied()
     }
 
-    /// A pod waits for room there from now on.
+    /// Nominates a pod for the node.
     pub fn nominate(&mut self, slot: Slot, nominee: Nominee) {
         self.nominees.entry(slot).or_default().push(nominee);
         self.touch(slot);
     }
 
-    /// A pod waits for room there no longer.
+    /// Ends the nomination of a pod for the node.
     pub fn withdraw(&mut self, slot: Slot, pod: u32) {
         let here = self.nominees.get_mut(&slot).expect("a pod is withdrawn from where it was nominated");
         here.retain(|n| n.pod != pod);
@@ -182,23 +182,23 @@ impl Nodes {
         self.vacate(slot);
     }
 
-    /// Number of the next change.
+    /// The number of the next change.
     pub fn now(&self) -> u64 {
         self.log_start + self.log.len() as u64
     }
 
-    /// Number of the last change of a slot.
+    /// The number of the last change of a slot.
     pub fn changed_at(&self, slot: Slot) -> u64 {
         self.changed_at[slot as usize]
     }
 
-    /// Slots that changed at or after a change's number, with repeats; none if that is no longer known.
+    /// The slots of the changes from this number on, with repeats; `None` if the log no longer goes back that far.
     pub fn changes_since(&self, change: u64) -> Option<impl Iterator<Item = Slot> + use<'_>> {
         let skip = usize::try_from(change.checked_sub(self.log_start)?).ok()?;
         Some(self.log.range(skip.min(self.log.len())..).copied())
     }
 
-    /// Takes in a node, new or changed. Answers its slot and what about it changed.
+    /// Adds or updates a node. Returns its slot, and what has changed.
     pub fn put(&mut self, node: &Node) -> (Slot, Events) {
         let slot = self.claim(node.name());
         let i = slot as usize;
@@ -237,7 +237,7 @@ impl Nodes {
     }
 
     fn put_allocatable(&mut self, i: usize, node: &Node) -> bool {
-        // As kube's API: a node that reports no allocatable has its capacity to give.
+        // As in Kubernetes, allocatable defaults to capacity.
         let said = node.status.allocatable.as_ref().or(node.status.capacity.as_ref());
         let mut amounts = Vec::new();
         for (name, quantity) in said.into_iter().flatten() {
@@ -255,7 +255,7 @@ impl Nodes {
         changed
     }
 
-    /// Forgets a node; what runs there is still counted. Answers whether it was there.
+    /// Removes a node. Its pods are still counted. Returns whether the node existed.
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(slot) = self.slot(name).filter(|s| self.is_present(*s)) else { return false };
         let i = slot as usize;
@@ -276,7 +276,7 @@ impl Nodes {
         true
     }
 
-    /// Counts a pod of this shape on the node of this name.
+    /// Counts a pod of this shape on the node with this name.
     pub fn add_pod(&mut self, name: &str, shape: &Shape) -> Slot {
         let slot = self.claim(name);
         self.count_pod(slot, shape, 1);
@@ -286,7 +286,7 @@ impl Nodes {
         slot
     }
 
-    /// Counts a pod of this shape no longer.
+    /// Stops counting a pod of this shape.
     pub fn remove_pod(&mut self, slot: Slot, shape: &Shape) {
         self.count_pod(slot, shape, -1);
         for port in &shape.ports {
@@ -304,7 +304,7 @@ impl Nodes {
         self.widen();
         let i = slot as usize;
         for (r, amount) in &shape.requests {
-            // Sums wrap beyond 2^63, as kube-scheduler's do: only quantities without sense get there.
+            // Sums beyond 2^63 wrap, as in kube-scheduler. Only absurd quantities reach that.
             let sum = &mut self.requested[usize::from(r.0)][i];
             *sum = sum.wrapping_add(sign.wrapping_mul(*amount));
         }
@@ -317,7 +317,7 @@ impl Nodes {
         self.touch(slot);
     }
 
-    /// The slot of a name, given out if it has none.
+    /// The slot of a node name, which gets one if it has none.
     fn claim(&mut self, name: &str) -> Slot {
         if let Some(slot) = self.slot(name) {
             return slot;
@@ -345,7 +345,7 @@ impl Nodes {
         slot
     }
 
-    /// Gives a slot back if neither a node nor a pod is there.
+    /// Frees a slot if neither its node exists nor any pod is counted on it.
     fn vacate(&mut self, slot: Slot) {
         let is_used = self.is_present(slot) || self.requested(ResourceId::PODS, slot) > 0;
         if !is_used && !self.nominees.contains_key(&slot) {
@@ -354,7 +354,7 @@ impl Nodes {
         }
     }
 
-    /// Makes a column for each resource that has a name.
+    /// Adds columns for resources that are new.
     fn widen(&mut self) {
         let slots = self.names.len();
         while self.allocatable.len() < self.resources.len() {
@@ -363,7 +363,7 @@ impl Nodes {
         }
     }
 
-    /// Notes that something about a slot has changed.
+    /// Records that a slot has changed.
     pub fn touch(&mut self, slot: Slot) {
         self.changed_at[slot as usize] = self.now();
         self.log.push_back(slot);

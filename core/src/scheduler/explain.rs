@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::resources::ResourceNames;
 use super::table::Rejections;
 
-/// Said where there is no node at all (`ErrNoNodesAvailable`).
+/// The message if there are no nodes (`ErrNoNodesAvailable`).
 pub const NO_NODES: &str = "no nodes available to schedule pods";
-/// Said of nodes where an eviction could help but there is nobody to evict.
+/// The reason of a node where an eviction could help but no pod can be evicted.
 pub const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-/// Said of nodes where no eviction could help.
+/// The reason of a node where no eviction could help.
 pub const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
 /// `2 Insufficient cpu, 3 node(s) were unschedulable`, sorted as text, as kube-scheduler does.
@@ -19,7 +19,7 @@ fn histogram(counts: BTreeMap<String, u32>) -> String {
     parts.join(", ")
 }
 
-/// What is wrong with how many of so many nodes.
+/// The reasons, each with its number of nodes, out of so many nodes in all.
 pub fn reasons(nodes: usize, rejections: &Rejections, resources: &ResourceNames) -> String {
     let mut reasons = BTreeMap::new();
     for (rejection, n) in rejections.iter() {
@@ -30,8 +30,8 @@ pub fn reasons(nodes: usize, rejections: &Rejections, resources: &ResourceNames)
     format!("0/{nodes} nodes are available: {}.", histogram(reasons))
 }
 
-/// The message for a pod that fits none of `nodes` nodes. `before` is what was said before any node was looked at,
-/// which then stands for the nodes' own reasons; `preemption` is why evictions do not help, none if they do.
+/// The message for a pod that fits none of `nodes` nodes. `before` is a reason that holds before any node is looked at;
+/// it replaces the nodes' own reasons. `preemption` says why evictions do not help; `None` if they do.
 pub fn message(
     (nodes, resources): (usize, &ResourceNames),
     before: Option<&str>,

@@ -1,4 +1,4 @@
-//! The best node for a pod, and why a node is none.
+//! Finds the best node for a pod, and says why other nodes are not feasible.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use super::trial::Trial;
 use super::{Scheduler, State, Tracked};
 use crate::limits;
 
-/// Pods on nodes, as the counters count them.
+/// The pods on nodes, in the form in which the counters of [`peers`](super::peers) take them.
 pub(super) fn placed(pods: &[Option<Tracked>]) -> impl Iterator<Item = Placed> + use<'_> {
     pods.iter().flatten().filter_map(|t| match t.state {
         State::Assumed(slot) | State::Bound(slot) => Some(Placed { kin: t.kin, slot, alive: t.alive }),
@@ -27,7 +27,7 @@ impl Scheduler {
         self.peers.prepare(class, &self.nodes, || placed(pods));
     }
 
-    /// The table of a class' shape, for pods of this priority, up to date.
+    /// Brings the table of a class's shape, for pods of this priority, up to date and returns it.
     pub(super) fn table(&mut self, class: ClassId, priority: i32) -> &Table {
         let class = self.peers.class(class);
         let key = (class.shape_id, priority);
@@ -42,7 +42,7 @@ impl Scheduler {
         table
     }
 
-    /// The best node for a pod, drawn among equally good ones; none if there is none.
+    /// The best node for a pod; one of several equally good ones is drawn. `None` if no node is feasible.
     pub(super) fn find(&mut self, id: PodId) -> Option<Slot> {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.prepare(class);
@@ -69,7 +69,7 @@ impl Scheduler {
         found
     }
 
-    /// Whether there is a node for pods of a class.
+    /// Whether any node is feasible for pods of a class.
     pub(super) fn is_feasible(&mut self, class: ClassId, priority: i32) -> bool {
         self.prepare(class);
         let of = self.peers.class(class);
@@ -82,7 +82,7 @@ impl Scheduler {
         any
     }
 
-    /// By slot, what the node alone adds to a score and needs no other node to be known; -1 for infeasible ones.
+    /// By slot, the part of the score that depends on that node alone; -1 for a node that is not feasible.
     fn feasible(&mut self, class: ClassId, priority: i32) -> Vec<i32> {
         let mut scores = std::mem::take(&mut self.scores);
         scores.clear();
@@ -110,7 +110,7 @@ impl Scheduler {
         scores
     }
 
-    /// Adds the scores that depend on which nodes are feasible.
+    /// Adds the scores that are normalised over all feasible nodes.
     fn add_other_scores(&mut self, class: ClassId, priority: i32, scores: &mut [i32]) {
         let shape = Rc::clone(&self.peers.class(class).shape);
         if shape.only.is_none() {
@@ -125,7 +125,7 @@ impl Scheduler {
         self.peers.score(class, scores);
     }
 
-    /// The score of each feasible node for a pod, and why the others are none; the pod is on no node.
+    /// The score of each feasible node for a pod that is on no node, and why the other nodes are not feasible.
     pub(super) fn judgement(&mut self, id: PodId) -> Vec<(Slot, Result<i32, Rejection>)> {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.prepare(class);
@@ -139,21 +139,21 @@ impl Scheduler {
         there.into_iter().map(judge).collect()
     }
 
-    /// Slots of nodes that are there, by name.
+    /// The slots of the existing nodes among these names.
     fn named<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = Slot> + use<'a> {
         let slots = names.iter().filter_map(|name| self.nodes.slot(name));
         slots.filter(|slot| self.nodes.is_present(*slot))
     }
 
-    /// What differs for others while the pods that wait for room on a node count as if they were there.
+    /// How the counts change while the pods that are nominated for a node count as if they were on it.
     fn nominated_extra(&mut self, slot: Slot, priority: i32) -> Extra {
         let first = self.nodes.nominees(slot).iter().filter(|n| n.priority >= priority);
         let pods: Vec<_> = first.map(|n| (n.class, true, 1)).collect();
         self.peers.extra(slot, pods.into_iter())
     }
 
-    /// Why a node that is there is none for a pod, looked at from scratch; none if it is one. What the pod's class asks
-    /// must be up to date.
+    /// Why an existing node is not feasible for a pod, computed from scratch; `None` if it is feasible. What the pod's
+    /// class asks of other pods must be up to date.
     pub(super) fn rejection(&mut self, id: PodId, slot: Slot) -> Option<Rejection> {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let shape = Rc::clone(&self.peers.class(class).shape);
@@ -177,7 +177,7 @@ impl Scheduler {
         usage.or_else(|| self.peers.rejection(class, slot, &Extra::default()))
     }
 
-    /// Why a pod fits no node: what was said before any was looked at, and what of the nodes.
+    /// Why a pod fits no node: a reason that holds before any node is looked at, and the reasons of the nodes.
     pub(super) fn unfit(&mut self, id: PodId) -> (Option<&'static str>, Rejections) {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let of = self.peers.class(class);
@@ -198,7 +198,7 @@ impl Scheduler {
         (conflict, rejections)
     }
 
-    /// One of `n`, all equally likely.
+    /// Draws one of `n` numbers, all equally likely.
     pub(super) fn draw(&mut self, n: u32) -> u32 {
         if n == 1 { 0 } else { self.rng.below(u64::from(n)) as u32 }
     }

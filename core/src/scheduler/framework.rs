@@ -1,13 +1,13 @@
-//! The scheduling framework's vocabulary: plug-ins that filter and score, and events that may help a waiting pod.
+//! The scheduling framework's vocabulary: plug-ins that filter and score.
 //!
 //! The tables [`FILTERS`] and [`SCORES`] are the scheduler's profile, in kube-scheduler's default order and with its
-//! default weights, as far as plug-ins look at nodes. To add one is to write it in `filters/` or `scores/` and to add
-//! a row. PodTopologySpread and InterPodAffinity (weight 2 each), which come after them and look at other pods, are in
-//! [`peers`](super::peers). Not here yet: ImageLocality and the volume plug-ins, since there are no volumes.
+//! default weights, for the plug-ins that look only at nodes. A new plug-in is a file in `filters/` or `scores/` and a
+//! row here. PodTopologySpread and InterPodAffinity (weight 2 each), which run after these and look at other pods, are
+//! in [`peers`](super::peers). ImageLocality and the volume plug-ins are missing.
 //!
-//! Where kube-scheduler is plainly wrong this one is right: a preferred `Gt` or `Lt` of no integer matches nothing,
-//! where kube-scheduler fails the pod with an error; pod-level requests count in scores; a victim that is going already
-//! is not taken twice out of what topology spread counts.
+//! Three mistakes of kube-scheduler are not copied. A preferred `Gt` or `Lt` whose value is no integer matches nothing,
+//! where kube-scheduler fails the pod with an error. Pod-level requests count in scores. A victim that is already
+//! terminating is subtracted only once from the counts of topology spread.
 
 use super::cache::{Nodes, Slot};
 use super::events::Events;
@@ -19,35 +19,35 @@ use super::shape::Shape;
 /// The highest score of a plug-in (`MaxNodeScore`).
 pub const MAX_NODE_SCORE: i64 = 100;
 
-/// What a plug-in's answer depends on, so that it is asked again only when that has changed.
+/// What a plug-in's result depends on. It is computed again only when that has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reads {
-    /// What the node itself says: name, labels, taints.
+    /// The node itself: its name, labels and taints.
     Node,
-    /// What runs on the node as well, and its allocatable.
+    /// Also the pods on the node, and its allocatable resources.
     Usage,
 }
 
-/// What an event means for a pod that waits (`fwk.QueueingHint`).
+/// What an event means for a waiting pod (`fwk.QueueingHint`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QueueingHint {
-    /// It may be schedulable now.
+    /// The pod may be schedulable now.
     Queue,
-    /// It is as unschedulable as before.
+    /// The event does not help the pod.
     Skip,
 }
 
-/// Why a node was filtered out; a node may have several.
+/// Why a node was filtered out. A node can have several reasons.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
-    /// In these words.
+    /// A reason with this text.
     Text(&'static str),
     /// Too little of a resource.
     Insufficient(ResourceId),
 }
 
 impl Reason {
-    /// In kube-scheduler's words.
+    /// The text of the reason, in kube-scheduler's words.
     pub fn text(self, resources: &ResourceNames) -> String {
         match self {
             Reason::Text(text) => text.to_owned(),
@@ -57,10 +57,10 @@ impl Reason {
     }
 }
 
-/// A filter's no.
+/// A filter's rejection of a node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Rejection {
-    /// The plug-in that said it.
+    /// The plug-in that rejected the node.
     pub plugin: &'static str,
     /// Its reasons.
     pub reasons: Vec<Reason>,
@@ -69,12 +69,12 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// One reason that evictions may change.
+    /// A rejection for one reason that evictions may change.
     pub fn resolvable(plugin: &'static str, reason: &'static str) -> Rejection {
         Rejection { plugin, reasons: vec![Reason::Text(reason)], unresolvable: false }
     }
 
-    /// One reason that no eviction could change.
+    /// A rejection for one reason that no eviction could change.
     pub fn unresolvable(plugin: &'static str, reason: &'static str) -> Rejection {
         Rejection { plugin, reasons: vec![Reason::Text(reason)], unresolvable: true }
     }
@@ -84,19 +84,19 @@ impl Rejection {
 pub trait FilterPlugin: Sync {
     /// Its name in kube-scheduler.
     fn name(&self) -> &'static str;
-    /// What its answer depends on.
+    /// What its result depends on.
     fn reads(&self) -> Reads;
-    /// Events that may turn its no into a yes (`EventsToRegister`).
+    /// The events that may end a rejection (`EventsToRegister`).
     fn events(&self) -> Events;
-    /// No, or nothing.
+    /// `Some` if a pod of this shape may not run on the node.
     fn filter(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection>;
 }
 
-/// How a plug-in's raw scores become scores from 0 to 100 (`helper.DefaultNormalizeScore`): in proportion to the
+/// How a plug-in's raw scores are normalised to 0 to 100 (`helper.DefaultNormalizeScore`): in proportion to the
 /// greatest raw score among the feasible nodes, rounded down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Normalize {
-    /// The raw score is the score.
+    /// Raw scores are not normalised.
     No,
     /// The greatest raw score is the best.
     Proportional,
@@ -105,7 +105,7 @@ pub enum Normalize {
 }
 
 impl Normalize {
-    /// The score of a raw score, where `max` is the greatest one.
+    /// Normalises a raw score; `max` is the greatest raw score.
     pub fn apply(self, raw: i64, max: i64) -> i64 {
         match self {
             Normalize::No => raw,
@@ -117,7 +117,7 @@ impl Normalize {
     }
 }
 
-/// Says how good a feasible node is for a pod of a shape.
+/// Scores a feasible node for a pod of a shape.
 pub trait ScorePlugin: Sync {
     /// Its name in kube-scheduler.
     fn name(&self) -> &'static str;
@@ -125,50 +125,50 @@ pub trait ScorePlugin: Sync {
     fn reads(&self) -> Reads;
     /// Its weight in the default profile.
     fn weight(&self) -> i64;
-    /// How raw scores become scores.
+    /// How its raw scores are normalised.
     fn normalize(&self) -> Normalize;
     /// The raw score; never negative.
     fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64;
 }
 
-/// The filters, in kube-scheduler's order; the first no counts. Those that read the node alone stand first.
+/// The filters, in kube-scheduler's order; the first rejection counts. Those that read only the node come first.
 pub static FILTERS: [&dyn FilterPlugin; 6] =
     [&NodeUnschedulable, &NodeName, &TaintToleration, &NodeAffinity, &NodePorts, &NodeResourcesFit];
 
-/// How many score plug-ins normalise their raw scores.
+/// How many score plug-ins have normalised scores.
 pub const NORMALIZED: usize = 2;
 
-/// The score plug-ins that normalise, all of which read the node alone.
+/// The score plug-ins with normalised scores. All of them read only the node.
 pub static NORMALIZED_SCORES: [&dyn ScorePlugin; NORMALIZED] = [&PreferredTaints, &PreferredNodeAffinity];
 
-/// The score plug-ins whose raw score is their score.
+/// The score plug-ins whose raw scores are not normalised.
 pub static SCORES: [&dyn ScorePlugin; 2] = [&LeastAllocated, &BalancedAllocation];
 
-/// First no of the filters that read this.
+/// The first rejection by one of the filters that read this.
 pub fn filter(reads: Reads, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
     FILTERS.iter().filter(|f| f.reads() == reads).find_map(|f| f.filter(shape, nodes, slot))
 }
 
-/// Weighted sum of the scores that are not normalised.
+/// The weighted sum of the scores that are not normalised.
 pub fn plain_score(shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
     SCORES.iter().map(|s| s.weight() * s.score(shape, nodes, slot)).sum()
 }
 
-/// Raw scores of the plug-ins that normalise.
+/// The raw scores of the plug-ins with normalised scores.
 pub fn raw_scores(shape: &Shape, nodes: &Nodes, slot: Slot) -> [i64; NORMALIZED] {
     std::array::from_fn(|i| NORMALIZED_SCORES[i].score(shape, nodes, slot))
 }
 
-/// Weighted sum of the scores that are normalised.
+/// The weighted sum of the normalised scores.
 pub fn normalized_score(raw: &[i64; NORMALIZED], max: &[i64; NORMALIZED]) -> i64 {
     let scores = NORMALIZED_SCORES.iter().zip(raw.iter().zip(max));
     scores.map(|(s, (raw, max))| s.weight() * s.normalize().apply(*raw, *max)).sum()
 }
 
-/// Whether an event at a node is worth another try of waiting pods of a shape.
+/// Whether waiting pods of a shape are to be retried after an event at a node.
 ///
-/// kube-scheduler asks only the plug-ins that a pod failed by; a node's reasons may have changed since without being
-/// worth a try each, and the pod is then missed. Asking every filter is exact, and as cheap by the tables here.
+/// kube-scheduler asks only the plug-ins that rejected the pod. The reasons may have changed since, one by one, without
+/// a retry, and then the pod is overlooked. Asking every filter is exact, and costs little here.
 pub fn queueing_hint(events: Events, shape: &Shape, nodes: &Nodes, slot: Slot) -> QueueingHint {
     let heard = FILTERS.iter().any(|f| f.events().intersects(events));
     let fits = || FILTERS.iter().all(|f| f.filter(shape, nodes, slot).is_none());

@@ -1,18 +1,20 @@
 //! The scheduler machine.
 //!
-//! [`Scheduler`] is pure: nodes, pods and the outcomes of binds come in; decisions go out. It knows no API and no
-//! election; [`SchedulerProcess`] is the machine around it that does.
+//! [`Scheduler`] is pure: its inputs are nodes, pods and the outcomes of binds, its outputs are decisions. It knows
+//! neither the API nor leader election; [`SchedulerProcess`], the machine around it, does.
 //!
-//! Call order of [`Scheduler`]: tell it of every change (`node_changed`, `pod_changed`, …), call `handle_timeout` at
-//! `poll_timeout`, and after either take decisions with `next` until there is none. For each `Bind` say how it went
-//! with `forget`, or show the bound pod by `pod_changed`.
+//! Call order of [`Scheduler`]: report every change (`node_changed`, `pod_changed`, …), call `handle_timeout` at
+//! `poll_timeout`, and after either call `next` until it returns `None`. After each `Bind`, either call `forget` if it
+//! failed, or report the bound pod with `pod_changed`.
 //!
-//! What never happens: a node is given more than it has, as far as anything that was told or decided tells; an
-//! assumed pod is taken off its node because a view is behind; a decision differs from the one that filtering and
-//! scoring every node from scratch would give (among equally good nodes one is drawn).
+//! It never
+//! - gives a node more pods than fit, by everything that was reported or decided so far;
+//! - takes an assumed pod off its node because a view lags;
+//! - decides differently from filtering and scoring every node from scratch. One of several equally good nodes is
+//!   drawn.
 //!
-//! The plug-ins and their weights are kube-scheduler's; see [`framework`] for the profile and what is not in it yet,
-//! and [`peers`] for what pods are to each other.
+//! The plug-ins and their weights are kube-scheduler's. The profile, and what it lacks, is in [`framework`]; how pods
+//! affect each other is in [`peers`].
 
 pub mod advice;
 pub mod cache;
@@ -50,13 +52,13 @@ use crate::machine::{Deadline, Now};
 use crate::object::{KeyMap, Kind, Labels, Meta, Node, ObjectKey, Pod, Selector, Text, is_pod_terminal};
 use crate::random::Rng;
 
-/// Name of the default scheduler (`spec.schedulerName`).
+/// The name of the default scheduler (`spec.schedulerName`).
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
-/// What the scheduler has decided about a pod.
+/// A decision about a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Bind it. It is counted on the node from now on.
+    /// Bind it. The scheduler counts it on the node from now on.
     Bind {
         /// The pod.
         pod: ObjectKey,
@@ -73,20 +75,20 @@ pub enum Decision {
         uid: Rc<str>,
         /// Why, in kube-scheduler's words.
         message: String,
-        /// What becomes of its nomination.
+        /// What to do with its nomination.
         nomination: Nomination,
     },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Has scheduling gates.
+    /// It has scheduling gates.
     Gated,
-    /// In the queue.
+    /// It is in the queue.
     Queued,
-    /// Decided, but not yet shown to be bound.
+    /// Its bind is decided, and not seen in the view yet.
     Assumed(Slot),
-    /// Bound.
+    /// It is bound.
     Bound(Slot),
 }
 
@@ -99,20 +101,20 @@ struct Tracked {
     class: ClassId,
     kin: KinId,
     priority: i32,
-    /// `preemptionPolicy` is not `Never`.
+    /// Whether `preemptionPolicy` is not `Never`.
     may_preempt: bool,
     state: State,
-    /// It is not being deleted.
+    /// Whether it is not being deleted.
     alive: bool,
-    /// It goes, or is about to, to make room for another.
+    /// Whether it is evicted, or about to be, to make room for another pod.
     is_victim: bool,
-    /// Where it waits for room.
+    /// The node that it is nominated for.
     nominated: Option<Slot>,
-    /// `status.startTime` in seconds; the end of time where it has not started.
+    /// `status.startTime` in seconds; `i64::MAX` if it has not started.
     started: i64,
 }
 
-/// Decides which pod runs where.
+/// Decides which node each pod is bound to.
 #[derive(Debug)]
 pub struct Scheduler {
     name: Rc<str>,
@@ -123,20 +125,20 @@ pub struct Scheduler {
     vacant: Vec<PodId>,
     index: KeyMap<PodId>,
     queue: Queue,
-    /// By shape and priority.
+    /// The feasible nodes and scores, by shape and priority.
     tables: BTreeMap<(ShapeId, i32), Table>,
     uses: u64,
     assumed: usize,
     peers: Peers,
-    /// Pods by slot.
+    /// The pods on each slot.
     on: Vec<Vec<PodId>>,
     evictions: Evictions,
-    /// A column that is used again with each decision.
+    /// A column of scores, kept so that each decision can reuse its memory.
     scores: Vec<i32>,
 }
 
 impl Scheduler {
-    /// For pods whose `spec.schedulerName` is `name`.
+    /// A scheduler of the pods whose `spec.schedulerName` is `name`.
     pub fn new(name: Rc<str>, rng: Rng) -> Scheduler {
         Scheduler {
             name,
@@ -157,7 +159,7 @@ impl Scheduler {
         }
     }
 
-    /// A node is there, or has changed.
+    /// Handles a node that was added or has changed.
     pub fn node_changed(&mut self, now: Now, node: &Node) {
         let (slot, events) = self.nodes.put(node);
         if !events.is_empty() {
@@ -165,24 +167,24 @@ impl Scheduler {
         }
     }
 
-    /// A node is gone. Pods on it are counted until they are gone too.
+    /// Handles a deleted node. Its pods are counted until they are deleted too.
     pub fn node_removed(&mut self, now: Now, name: &str) {
         if self.nodes.remove(name) {
             self.others_changed(now);
         }
     }
 
-    /// A Service is there, or has changed; without a selector, or none if it is gone.
+    /// Handles a Service that was added or has changed. `None` if it has no selector or was deleted.
     pub fn service_changed(&mut self, namespace: &str, name: &str, selector: Option<&Labels>) {
         self.peers.owners.service_changed(namespace, name, selector);
     }
 
-    /// A controller whose pods are spread is there, or has changed; none if it is gone.
+    /// Handles a controller whose pods are spread by default, if it was added or has changed. `None` if it was deleted.
     pub fn controller_changed(&mut self, kind: Kind, namespace: &str, name: &str, selector: Option<Selector>) {
         self.peers.owners.controller_changed(kind, namespace, name, selector);
     }
 
-    /// A namespace is there, or has changed; none if it is gone.
+    /// Handles a namespace that was added or has changed. `None` if it was deleted.
     pub fn namespace_changed(&mut self, now: Now, name: &str, labels: Option<&Labels>) {
         let pods = &self.pods;
         if self.peers.namespace_changed(name, labels, || placed(pods)) {
@@ -190,7 +192,7 @@ impl Scheduler {
         }
     }
 
-    /// A pod is there, or has changed.
+    /// Handles a pod that was added or has changed.
     pub fn pod_changed(&mut self, now: Now, pod: &Pod) {
         let key = pod.key();
         let known = self.index.get(&key).copied();
@@ -213,15 +215,15 @@ impl Scheduler {
         }
     }
 
-    /// A pod is gone.
+    /// Handles a deleted pod.
     pub fn pod_removed(&mut self, now: Now, key: &ObjectKey) {
         if let Some(id) = self.index.get(key).copied() {
             self.drop_pod(now, id);
         }
     }
 
-    /// It is certain that an assumed pod has not been bound and will not be: it is taken off its node and queued
-    /// again. Does nothing if the pod is not assumed, or is another one by now.
+    /// Handles that the bind of an assumed pod has certainly failed: takes the pod off its node and queues it again.
+    /// Does nothing if the pod is not assumed, or is another one by now.
     pub fn forget(&mut self, now: Now, key: &ObjectKey, uid: &str) {
         let Some(id) = self.index.get(key).copied() else { return };
         let tracked = self.tracked(id);
@@ -236,31 +238,31 @@ impl Scheduler {
         }
     }
 
-    /// Forgets every assumed pod: binds that have not been shown by now were not carried out and will not be.
+    /// Handles that the binds of all assumed pods have certainly failed.
     pub fn forget_all(&mut self, now: Now) {
         let assumed = self.pods.iter().flatten().filter(|t| matches!(t.state, State::Assumed(_)));
         let assumed: Vec<_> = assumed.map(|t| (t.key.clone(), Rc::clone(&t.uid))).collect();
         assumed.iter().for_each(|(key, uid)| self.forget(now, key, uid));
     }
 
-    /// Moves pods within the queue as time goes on.
+    /// Moves the pods in the queue whose time has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.queue.handle_timeout(now.mono);
     }
 
-    /// When `handle_timeout` is next wanted.
+    /// When `handle_timeout` must be called next.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.queue.poll_timeout()
     }
 
-    /// Decides about the pod whose turn it is.
+    /// Decides about the next pod in the queue; `None` if there is none.
     pub fn next(&mut self, now: Now) -> Option<Decision> {
         let pods = &self.pods;
         self.peers.sweep(|| placed(pods));
         let id = self.queue.pop()?;
         let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
         let class = self.tracked(id).class;
-        // It leaves no room to itself.
+        // Its own nomination takes no room from it.
         let before = self.withdraw(id);
         self.prepare(class);
         let there = before.filter(|slot| self.nodes.is_present(*slot) && self.rejection(id, *slot).is_none());
@@ -293,7 +295,7 @@ impl Scheduler {
         Some(Decision::Unschedulable { pod, uid, message, nomination })
     }
 
-    /// Whether a pod of this key is assumed on a node.
+    /// Whether the pod with this key is assumed on a node.
     pub fn is_assumed(&self, key: &ObjectKey) -> bool {
         self.index.get(key).is_some_and(|id| matches!(self.tracked(*id).state, State::Assumed(_)))
     }
@@ -303,17 +305,17 @@ impl Scheduler {
         self.assumed
     }
 
-    /// Whether a node of this name is there.
+    /// Whether a node of this name exists.
     pub fn has_node(&self, name: &str) -> bool {
         self.nodes.slot(name).is_some_and(|slot| self.nodes.is_present(slot))
     }
 
-    /// How many pods wait, and where.
+    /// How many pods wait in each part of the queue.
     pub fn waiting(&self) -> QueueCounts {
         self.queue.counts()
     }
 
-    /// The nodes and what runs on them, as the scheduler counts it.
+    /// The nodes and what runs on them, as the scheduler counts.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -330,11 +332,11 @@ impl Scheduler {
         pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER) == &*self.name
     }
 
-    /// The shape and class of one more pod.
+    /// Takes the shape and the class of one more pod.
     fn classify(&mut self, pod: &Pod) -> (ShapeId, ClassId) {
         let id = self.shapes.take(pod, &mut self.nodes.resources);
         let shape = self.shapes.get(id);
-        // A pod with constraints of its own is not spread by default.
+        // The default constraints do not apply to a pod that has constraints of its own.
         let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
         (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner))
     }
@@ -378,17 +380,17 @@ impl Scheduler {
         let tracked = self.tracked(id);
         let (class, priority) = (tracked.class, tracked.priority);
         self.queue.add(now.mono, id, class, priority);
-        // An earlier scheduler may have made room for it.
+        // An earlier scheduler may have evicted pods for it.
         let nominated = pod.status.nominated_node_name.get().and_then(|name| self.nodes.slot(name));
         if let Some(slot) = nominated {
             self.nominate(id, slot);
         }
     }
 
-    /// A tracked pod is shown without a node.
+    /// Handles that a tracked pod is seen without a node.
     fn update_unbound(&mut self, now: Now, id: PodId, pod: &Pod) {
         match self.tracked(id).state {
-            // A pod never loses its node: the view is behind.
+            // A pod never loses its node, so the view lags.
             State::Assumed(_) | State::Bound(_) => {}
             State::Gated | State::Queued if pod.meta.deletion_timestamp.is_some() => self.drop_pod(now, id),
             State::Gated if is_gated(pod) => {
@@ -407,7 +409,7 @@ impl Scheduler {
         }
     }
 
-    /// A tracked pod is shown on a node.
+    /// Handles that a tracked pod is seen on a node.
     fn update_bound(&mut self, now: Now, id: PodId, pod: &Pod, node: &Rc<str>) {
         match self.tracked(id).state {
             State::Assumed(slot) | State::Bound(slot) => self.update_placed(now, id, pod, (slot, node)),
@@ -430,7 +432,7 @@ impl Scheduler {
         }
     }
 
-    /// A pod that is counted on a slot is shown on a node.
+    /// Handles that a pod that is counted on a slot is seen on a node.
     fn update_placed(&mut self, now: Now, id: PodId, pod: &Pod, (slot, node): (Slot, &Rc<str>)) {
         if let State::Assumed(slot) = self.tracked(id).state {
             self.queue.remove(id);
@@ -455,14 +457,14 @@ impl Scheduler {
             let now_shape = self.shapes.take(pod, &mut self.nodes.resources);
             self.shapes.release(now_shape);
             if now_shape == shape {
-                // The usual news of a pod that runs: nothing about its node changes.
+                // Most updates of a running pod change nothing that is counted.
                 self.tracked_mut(id).meta = Rc::clone(&pod.meta);
                 return;
             }
         }
         let kin = self.tracked(id).kin;
         self.uncount(id, slot);
-        // Before anybody is told: whoever counts anew must not find it placed.
+        // Set first, so that counters that are made below do not count the pod.
         self.tracked_mut(id).state = State::Gated;
         self.left(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot, kin);
         self.reclassify(now, id, pod);
@@ -471,7 +473,7 @@ impl Scheduler {
         self.happened(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot);
     }
 
-    /// Takes in what may have changed about a pod that is on no node.
+    /// Updates the shape, class and priority of a pod that is on no node.
     fn reclassify(&mut self, now: Now, id: PodId, pod: &Pod) {
         let (old_shape, old_class, old_priority) =
             (self.tracked(id).shape, self.tracked(id).class, self.tracked(id).priority);
@@ -539,12 +541,12 @@ impl Scheduler {
         self.peers.place(class, slot, alive, 1);
     }
 
-    /// Pods on a slot.
+    /// The pods on a slot.
     fn there(&self, slot: Slot) -> &[PodId] {
         self.on.get(slot as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Counts a pod on its node no longer.
+    /// Stops counting a pod on its node.
     fn uncount(&mut self, id: PodId, slot: Slot) {
         let tracked = self.tracked(id);
         let assumed = matches!(tracked.state, State::Assumed(_));
@@ -570,7 +572,7 @@ fn is_victim(pod: &Pod) -> bool {
         && target().is_some_and(|c| c.status == Text::TRUE && c.reason == *"PreemptionByScheduler")
 }
 
-/// When a pod started, in seconds; the end of time where it has not.
+/// When a pod started, in seconds; `i64::MAX` if it has not.
 fn started(pod: &Pod) -> i64 {
     pod.status.start_time.to_time().map_or(i64::MAX, |t| t.0.as_second())
 }

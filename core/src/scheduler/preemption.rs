@@ -1,8 +1,8 @@
-//! DefaultPreemption: which pods of lower priority would have to go for a pod that fits nowhere, and from which node.
+//! DefaultPreemption: chooses a node, and the pods of lower priority to evict from it, for a pod that fits nowhere.
 //!
-//! Source: `framework/preemption` and `plugins/defaultpreemption`. Every node is looked at where kube-scheduler looks
-//! at a tenth, and the best one taken by its criteria; among equal ones one is drawn. What was found out about a node
-//! is kept until the node changes.
+//! Source: `framework/preemption` and `plugins/defaultpreemption`. All nodes are looked at, where kube-scheduler looks
+//! at a tenth of them. The best one by kube-scheduler's criteria is chosen; one of several equal ones is drawn. The
+//! result for a node is kept until the node changes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,104 +19,105 @@ use super::{Scheduler, State};
 use crate::machine::Now;
 use crate::object::{Labels, ObjectKey, Selector};
 
-/// Said of pods that evict nobody.
+/// The message for a pod that may not preempt others.
 const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
-/// Said while those that were evicted for the pod are still going.
+/// The message while the pods that were evicted for the pod are still terminating.
 const TERMINATING: &str = "not eligible due to a terminating pod on the nominated node.";
 
-/// That pods must go for another one.
+/// The pods to evict for another pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Preemption {
-    /// The node that it is nominated for.
+    /// The node that the other pod is nominated for.
     pub node: Rc<str>,
-    /// Those that must go, with their UIDs, most important first.
+    /// The pods to evict, with their UIDs, most important first.
     pub victims: Vec<(ObjectKey, Rc<str>)>,
     /// Pods of lower priority that are no longer nominated for that node.
     pub displaced: Vec<(ObjectKey, Rc<str>)>,
 }
 
-/// What became of a pod's `status.nominatedNodeName`.
+/// What to do with a pod's `status.nominatedNodeName`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Nomination {
-    /// It stays as it is.
+    /// Leave it as it is.
     Kept,
-    /// It is empty now: not even evictions help.
+    /// Clear it, since not even evictions help.
     Cleared,
-    /// Others must go.
+    /// Set it, and evict these pods.
     Preempts(Preemption),
 }
 
-/// A PodDisruptionBudget, as far as preemption heeds it.
+/// What preemption needs of a PodDisruptionBudget.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Budget {
-    /// Whose pods it protects.
+    /// Selects the pods that it protects.
     pub selector: Selector,
-    /// How many of them may go (`status.disruptionsAllowed`).
+    /// How many of them may be evicted (`status.disruptionsAllowed`).
     pub allowed: i32,
-    /// Names of those that are going already (`status.disruptedPods`).
+    /// The names of those whose eviction is already counted (`status.disruptedPods`).
     pub disrupted: BTreeSet<String>,
 }
 
-/// What evictions from a node would cost: the least is best.
+/// The cost of evictions from a node; the least is best.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Cost {
-    /// Pods whose budget would be violated.
+    /// How many victims' budgets would be violated.
     violations: usize,
     /// The highest priority among the victims.
     highest: i32,
-    /// The sum of their priorities, each above zero.
+    /// The sum of their priorities, each shifted so that it is above zero.
     sum: i64,
     victims: usize,
-    /// When the first of those of the highest priority started: the later the better.
+    /// When the first of the victims of the highest priority started. Later is better.
     started: Reverse<i64>,
 }
 
-/// What evictions would do for a pod on a node.
+/// The result of evictions from a node for a pod.
 #[derive(Clone, Debug)]
 enum Outcome {
-    /// There is no node, or none is needed.
+    /// The node does not exist, or is feasible without evictions.
     Absent,
-    /// What is wrong with the node cannot be changed by evictions.
+    /// The node is not feasible for a reason that no eviction changes.
     NotHelpful,
-    /// There is nobody of lower priority.
+    /// No pod there has a lower priority.
     NoVictims,
-    /// Not even without all of them does it fit.
+    /// The pod does not fit even without all pods of lower priority.
     Fails(Rejection),
-    /// It fits then.
+    /// The pod fits after evictions of this cost.
     Fits(Cost),
 }
 
 #[derive(Clone, Debug)]
 struct Row {
-    /// Number of the first change of nodes that it takes no account of.
+    /// The number of the first change of nodes that it does not include.
     seen: u64,
     outcome: Outcome,
 }
 
-/// What evictions would do for pods of one shape and priority, on each node.
+/// The results of evictions from each node for pods of one shape and priority.
 #[derive(Debug, Default)]
 struct Preview {
     rows: Vec<Row>,
-    /// As of which budgets.
+    /// The generation of the budgets that the results are based on.
     epoch: u64,
 }
 
-/// What preemption knows beside nodes and pods.
+/// What preemption knows in addition to nodes and pods.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
     budgets: BTreeMap<(Rc<str>, Rc<str>), Budget>,
-    /// Counts changes of budgets, and of when pods started.
+    /// Counts changes of budgets and of pods' start times.
     epoch: u64,
     previews: BTreeMap<(super::shape::ShapeId, i32), Preview>,
 }
 
 impl Evictions {
-    /// A pod on a node has started, or is said to have at another time.
+    /// Records that a pod's start time has changed.
     pub(super) fn started(&mut self) {
         self.epoch += 1;
     }
 
-    /// Whether evicting a pod would violate its budgets, given how often they were drawn on.
+    /// Whether evicting a pod would violate one of its budgets. `left` has the evictions that each budget still allows;
+    /// this one is subtracted.
     fn violates(&self, key: &ObjectKey, labels: Option<&Labels>, left: &mut [i32]) -> bool {
         let Some(labels) = labels.filter(|l| !l.is_empty()) else { return false };
         let mut violated = false;
@@ -132,7 +133,7 @@ impl Evictions {
 }
 
 impl Scheduler {
-    /// A PodDisruptionBudget is there, or has changed; none if it is gone.
+    /// Handles a PodDisruptionBudget that was added or has changed; `None` if it was deleted.
     pub fn budget_changed(&mut self, namespace: &str, name: &str, budget: Option<Budget>) {
         let key = (Rc::from(namespace), Rc::from(name));
         if self.evictions.budgets.get(&key) == budget.as_ref() {
@@ -145,7 +146,7 @@ impl Scheduler {
         };
     }
 
-    /// A pod that was to be evicted could not be: whoever waits for that tries again.
+    /// Handles that a pod could not be evicted: the pods that wait for that eviction are retried.
     pub fn spared(&mut self, now: Now, key: &ObjectKey, uid: &str) {
         let Some(id) = self.index.get(key).copied().filter(|id| *self.tracked(*id).uid == *uid) else { return };
         self.tracked_mut(id).is_victim = false;
@@ -154,13 +155,13 @@ impl Scheduler {
         }
     }
 
-    /// Pods that wait for room on a node try again.
+    /// Retries the pods that are nominated for a node.
     pub(super) fn wake_nominees(&mut self, now: Now, slot: Slot) {
         let waiting: Vec<PodId> = self.nodes.nominees(slot).iter().map(|n| n.pod).collect();
         waiting.into_iter().for_each(|pod| self.queue.wake_pod(now.mono, pod));
     }
 
-    /// A pod waits for room on a node from now on.
+    /// Nominates a pod for a node.
     pub(super) fn nominate(&mut self, id: PodId, slot: Slot) {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.peers.announce(class);
@@ -169,15 +170,15 @@ impl Scheduler {
         self.tracked_mut(id).nominated = Some(slot);
     }
 
-    /// A pod waits for room on no node any more. Answers on which it did.
+    /// Ends a pod's nomination. Returns the node that it was nominated for.
     pub(super) fn withdraw(&mut self, id: PodId) -> Option<Slot> {
         let slot = self.tracked_mut(id).nominated.take()?;
         self.nodes.withdraw(slot, id);
         Some(slot)
     }
 
-    /// Finds out who must go for a pod that fits nowhere and is nominated for no node but was for `before`: what is
-    /// said about it, and what becomes of its nomination.
+    /// Chooses the pods to evict for a pod that fits nowhere. `before` is the node that it was nominated for so far.
+    /// Returns why no eviction helps, for the message, and what to do with the nomination.
     pub(super) fn preempt(
         &mut self,
         now: Now,
@@ -206,7 +207,7 @@ impl Scheduler {
         (Some(message), if before.is_some() { Nomination::Cleared } else { Nomination::Kept })
     }
 
-    /// Whether pods are still going that were evicted for a pod from the node that it is nominated for.
+    /// Whether victims on the node that a pod is nominated for are still terminating.
     fn waits_for_victims(&mut self, id: PodId, slot: Slot) -> bool {
         if !self.nodes.is_present(slot) || self.rejection(id, slot).is_some_and(|r| r.unresolvable) {
             return false;
@@ -216,7 +217,7 @@ impl Scheduler {
         self.there(slot).iter().any(going)
     }
 
-    /// Slots where evictions cost least; what is said of all others that are there goes to `said`.
+    /// The slots where evictions cost least. The reasons of the other nodes are added to `said`.
     fn candidates(&mut self, id: PodId, said: &mut Rejections, helpless: &Rejection) -> Vec<Slot> {
         let class = self.peers.class(self.tracked(id).class);
         let key = (class.shape_id, self.tracked(id).priority);
@@ -258,7 +259,7 @@ impl Scheduler {
         best
     }
 
-    /// What evictions would do for a pod on a node (`SelectVictimsOnNode`), and who would go, most important first.
+    /// The result of evictions from a node for a pod (`SelectVictimsOnNode`), and the victims, most important first.
     fn dry_run(&mut self, id: PodId, slot: Slot) -> (Outcome, Vec<PodId>) {
         if !self.nodes.is_present(slot) {
             return (Outcome::Absent, Vec::new());
@@ -312,7 +313,7 @@ impl Scheduler {
         (Outcome::Fits(cost), victims)
     }
 
-    /// Higher priority first, then who started first (`MoreImportantPod`).
+    /// Higher priority first, then earlier start (`MoreImportantPod`).
     fn sort_by_importance(&self, pods: &mut [PodId]) {
         pods.sort_by(|a, b| {
             let (a, b) = (self.tracked(*a), self.tracked(*b));
@@ -320,7 +321,7 @@ impl Scheduler {
         });
     }
 
-    /// Nominates a pod for a node from which others must go.
+    /// Nominates a pod for a node from which others are evicted.
     fn evict(&mut self, now: Now, id: PodId, slot: Slot) -> Preemption {
         let (_, victims) = self.dry_run(id, slot);
         let priority = self.tracked(id).priority;
@@ -342,12 +343,12 @@ impl Scheduler {
     }
 }
 
-/// A node without some of its pods, for one that is to fit there.
+/// A node without some of its pods, as another pod would find it.
 struct Room {
     class: ClassId,
     slot: Slot,
     trial: Trial,
-    /// Pods that wait for room there and go first, and pods that are gone.
+    /// The pods nominated for the node that go first, and the pods that are removed.
     first: Vec<(ClassId, bool, i64)>,
     gone: Vec<(PodId, (ClassId, bool, i64))>,
 }
@@ -376,7 +377,7 @@ impl Room {
         self.gone.retain(|(gone, _)| *gone != pod);
     }
 
-    /// Why the pod does not fit, with and without those that go first.
+    /// Why the pod does not fit, checked with and without the nominated pods that go first.
     fn rejection(&self, s: &mut Scheduler) -> Option<Rejection> {
         let refused = self.trial.rejection(&s.nodes);
         if refused.is_some() || !s.peers.class(self.class).is_particular() {

@@ -1,11 +1,11 @@
 //! The scheduling queue: active, back-off and unschedulable pods, as kube-scheduler's `PriorityQueue`.
 //!
-//! Unschedulable pods wait in groups of one class. What helps one of a group helps the one before it at least as
-//! much, so that an event wakes only the first of a group, its *scout*; when the scout has found a node, the next one
-//! becomes the scout. A thousand pods that wait for room cost one try per room, and no pod overtakes another.
+//! Unschedulable pods wait in groups, one per class. An event that helps a pod helps every earlier pod of its group at
+//! least as much, so it wakes only the first pod of a group, the *scout*. When the scout has found a node, the next pod
+//! becomes the scout. So a thousand pods that wait for room cost one attempt per free place, and no pod overtakes
+//! another.
 //!
-//! Pods that no plug-in has rejected, for there was no node, try again at any event, as kube-scheduler's do: what was
-//! said of them holds no longer.
+//! A pod that found no nodes at all was rejected by no plug-in. It is retried after any event, as in kube-scheduler.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +15,10 @@ use super::peers::ClassId;
 use crate::limits;
 use crate::machine::{Deadline, Mono};
 
-/// A pod by its number in the scheduler.
+/// A pod, as its number in the scheduler.
 pub type PodId = u32;
 
-/// A pod's turn: higher priority first, then who has waited longer (`PrioritySort`).
+/// A pod's place in the order: higher priority first, then longer wait (`PrioritySort`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Turn {
     priority: Reverse<i32>,
@@ -29,7 +29,7 @@ struct Turn {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    /// Not queued: being scheduled, or assumed on a node.
+    /// Not in the queue: it is being scheduled, or is assumed on a node.
     Out,
     Active,
     Backoff(Mono),
@@ -50,39 +50,39 @@ struct Group {
     scout: Option<PodId>,
 }
 
-/// How many pods are where.
+/// How many pods are in each part of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct QueueCounts {
-    /// To be tried at once.
+    /// Can be tried now.
     pub active: usize,
-    /// To be tried when their back-off is over.
+    /// Wait for the end of their back-off.
     pub backoff: usize,
-    /// Waiting for an event that helps.
+    /// Wait for an event that helps.
     pub unschedulable: usize,
 }
 
-/// Pods that want a node.
+/// The pods that need a node.
 #[derive(Debug, Default)]
 pub struct Queue {
     items: BTreeMap<PodId, Item>,
     active: BTreeSet<Turn>,
     backoff: BTreeSet<(Mono, Turn)>,
     groups: BTreeMap<ClassId, Group>,
-    /// Unschedulable pods by since when they are.
+    /// The unschedulable pods, by the time since when they are unschedulable.
     stale: BTreeSet<(Mono, Turn)>,
-    /// Those of them that no plug-in has rejected.
+    /// Those of them that no plug-in rejected.
     unrejected: BTreeSet<Turn>,
     sequence: u64,
 }
 
-/// 1 s, doubled with each failed try, at most 10 s (`podInitialBackoffSeconds`, `podMaxBackoffSeconds`).
+/// 1 s, doubled with each failed attempt, at most 10 s (`podInitialBackoffSeconds`, `podMaxBackoffSeconds`).
 fn backoff(attempts: u32) -> Duration {
     let doubled = limits::SCHEDULER_BACKOFF_BASE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
     doubled.min(limits::SCHEDULER_BACKOFF_MAX)
 }
 
 impl Queue {
-    /// Adds a pod that has not been tried.
+    /// Adds a pod that has not been tried yet.
     pub fn add(&mut self, now: Mono, pod: PodId, class: ClassId, priority: i32) {
         let turn = self.turn(now, pod, priority);
         let before = self.items.insert(pod, Item { place: Place::Active, turn, class, attempts: 0 });
@@ -90,7 +90,7 @@ impl Queue {
         self.active.insert(turn);
     }
 
-    /// The pod whose turn it is.
+    /// Takes the next pod out of the active queue.
     pub fn pop(&mut self) -> Option<PodId> {
         let turn = self.active.pop_first()?;
         let item = self.item(turn.pod);
@@ -99,8 +99,8 @@ impl Queue {
         Some(turn.pod)
     }
 
-    /// A pod that was popped has found no node. `rejected`: by a plug-in, rather than for want of any node. Answers
-    /// whether it was its group's scout.
+    /// Records that a popped pod has found no node. `rejected` says whether plug-ins rejected it; otherwise there were
+    /// no nodes. Returns whether it was its group's scout.
     pub fn unschedulable(&mut self, now: Mono, pod: PodId, rejected: bool) -> bool {
         let turn = self.turn(now, pod, self.items[&pod].turn.priority.0);
         let item = self.item(pod);
@@ -120,14 +120,14 @@ impl Queue {
         was_scout
     }
 
-    /// A pod that was popped has found a node, which may yet come to nothing. Answers whether it was its group's scout
-    /// and others wait.
+    /// Records that a popped pod has found a node. Its bind may still fail. Returns whether the pod was its group's
+    /// scout and others of the group wait.
     pub fn found(&mut self, pod: PodId) -> bool {
         assert_eq!(self.items[&pod].place, Place::Out, "only a pod that was popped finds a node");
         self.end_scout(pod)
     }
 
-    /// A pod that had found a node needs another one.
+    /// Queues a pod again that had found a node and needs another one.
     pub fn retry(&mut self, now: Mono, pod: PodId) {
         let turn = self.turn(now, pod, self.items[&pod].turn.priority.0);
         let item = self.item(pod);
@@ -136,7 +136,7 @@ impl Queue {
         self.enqueue(now, pod);
     }
 
-    /// A pod is gone, or needs no node. Answers whether it was its group's scout and others wait.
+    /// Removes a pod that is gone or no longer needs a node. Returns whether it was its group's scout and others wait.
     pub fn remove(&mut self, pod: PodId) -> bool {
         self.unlink(pod);
         let was_scout = self.end_scout(pod);
@@ -144,7 +144,8 @@ impl Queue {
         was_scout
     }
 
-    /// A queued pod has changed in a way that matters. Answers whether it was its group's scout and others wait.
+    /// Queues a pod anew because its class or priority changed. Returns whether it was its group's scout and others
+    /// wait.
     pub fn update(&mut self, now: Mono, pod: PodId, class: ClassId, priority: i32) -> bool {
         let place = self.unlink(pod);
         let was_scout = self.end_scout(pod);
@@ -158,17 +159,17 @@ impl Queue {
         was_scout
     }
 
-    /// Classes of which pods wait and none is on its way to try.
+    /// The classes that have waiting pods and no scout.
     pub fn idle(&self) -> impl Iterator<Item = ClassId> + use<'_> {
         self.groups.iter().filter(|(_, g)| g.scout.is_none() && !g.waiting.is_empty()).map(|(class, _)| *class)
     }
 
-    /// The first of the pods of a class that wait.
+    /// The first waiting pod of a class.
     pub fn head(&self, class: ClassId) -> Option<PodId> {
         self.groups.get(&class)?.waiting.first().map(|turn| turn.pod)
     }
 
-    /// Lets a pod try, if it waits for an event.
+    /// Retries a pod if it waits for an event.
     pub fn wake_pod(&mut self, now: Mono, pod: PodId) {
         if self.items.get(&pod).is_some_and(|item| item.place == Place::Unschedulable) {
             self.unlink(pod);
@@ -176,7 +177,7 @@ impl Queue {
         }
     }
 
-    /// Lets the first waiting pod of a class try, unless one is on its way to.
+    /// Makes the first waiting pod of a class its scout, unless the class has one.
     pub fn wake(&mut self, now: Mono, class: ClassId) {
         let Some(group) = self.groups.get_mut(&class).filter(|g| g.scout.is_none()) else { return };
         let Some(turn) = group.waiting.first().copied() else { return };
@@ -185,7 +186,7 @@ impl Queue {
         self.enqueue(now, turn.pod);
     }
 
-    /// Something happened: lets those try whom no plug-in has rejected.
+    /// Retries, after any event, the pods that no plug-in rejected.
     pub fn wake_unrejected(&mut self, now: Mono) {
         while let Some(turn) = self.unrejected.first().copied() {
             self.unlink(turn.pod);
@@ -193,7 +194,7 @@ impl Queue {
         }
     }
 
-    /// Moves pods whose back-off is over, and those that have waited too long for an event.
+    /// Activates the pods whose back-off is over, and those that have waited too long for an event.
     pub fn handle_timeout(&mut self, now: Mono) {
         while let Some((_, turn)) = self.stale.first().copied().filter(|(since, _)| flush_at(*since) <= now) {
             self.unlink(turn.pod);
@@ -205,7 +206,7 @@ impl Queue {
         }
     }
 
-    /// When `handle_timeout` is next wanted.
+    /// When `handle_timeout` must be called next.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let backoff = self.backoff.first().map(|(at, _)| Deadline { at: *at, why: "pod's back-off is over" });
         let stale = self.stale.first();
@@ -213,7 +214,7 @@ impl Queue {
         Deadline::earlier(backoff, stale)
     }
 
-    /// How many pods are where.
+    /// How many pods are in each part of the queue.
     pub fn counts(&self) -> QueueCounts {
         QueueCounts { active: self.active.len(), backoff: self.backoff.len(), unschedulable: self.stale.len() }
     }
@@ -227,7 +228,7 @@ impl Queue {
         self.items.get_mut(&pod).expect("the scheduler asks only for pods that it has added")
     }
 
-    /// Puts a pod that is nowhere into the active queue, or into the back-off queue while its back-off lasts.
+    /// Puts a pod that is in no queue into the active queue, or into the back-off queue while its back-off lasts.
     fn enqueue(&mut self, now: Mono, pod: PodId) {
         let item = self.item(pod);
         let turn = item.turn;
@@ -241,7 +242,7 @@ impl Queue {
         }
     }
 
-    /// Takes a pod out of wherever it is. Answers where that was.
+    /// Takes a pod out of the part of the queue that it is in. Returns which that was.
     fn unlink(&mut self, pod: PodId) -> Place {
         let item = self.item(pod);
         let (place, turn, class) = (item.place, item.turn, item.class);
@@ -261,7 +262,7 @@ impl Queue {
         place
     }
 
-    /// If the pod is its group's scout, it is no longer. Answers whether it was and others wait.
+    /// Ends a pod's role as its group's scout. Returns whether it had that role and others of the group wait.
     fn end_scout(&mut self, pod: PodId) -> bool {
         let class = self.items[&pod].class;
         let Some(group) = self.groups.get_mut(&class).filter(|g| g.scout == Some(pod)) else { return false };
@@ -302,7 +303,7 @@ mod tests {
         QueueCounts { active, backoff, unschedulable }
     }
 
-    /// A pod that has been tried and found unschedulable at this time.
+    /// Tries a pod and records that it is unschedulable at this time.
     fn failed(queue: &mut Queue, now: Mono, pod: u32, class: ClassId) {
         queue.add(now, pod, class, 0);
         assert_eq!(pops(queue), [pod]);

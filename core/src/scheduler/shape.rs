@@ -1,4 +1,4 @@
-//! A pod's shape: everything about it that filters and scores ask, and nothing else. Pods of equal shape share work.
+//! A pod's shape: what filters and scores need to know about it, and nothing else. Pods of equal shape share work.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,19 +12,19 @@ use super::resources::{ResourceId, ResourceNames};
 use crate::limits;
 use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
 
-/// CPU that a container without a request is taken to ask for when nodes are scored: 100m.
+/// The CPU that a container without a CPU request counts with in scores: 100m.
 const DEFAULT_MILLI_CPU: Nano = Nano(100_000_000);
-/// Memory that a container without a request is taken to ask for when nodes are scored, in bytes.
+/// The memory that a container without a memory request counts with in scores, in bytes.
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
-/// What a taint does.
+/// The effect of a taint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Effect {
     NoSchedule,
     PreferNoSchedule,
     NoExecute,
-    /// Something that Kubernetes does not know.
+    /// An effect that Kubernetes does not define.
     Other,
 }
 
@@ -46,12 +46,12 @@ pub struct Taint {
     pub key: String,
     /// Its value.
     pub value: String,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
 }
 
 impl Taint {
-    /// From a node's spec.
+    /// Converts a taint of a node's spec.
     pub fn new(taint: &core_v1::Taint) -> Taint {
         let value = taint.value.clone().unwrap_or_default();
         Taint { key: taint.key.clone(), value, effect: Effect::new(&taint.effect) }
@@ -61,16 +61,16 @@ impl Taint {
 /// A pod's toleration.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Toleration {
-    /// Key of the taint; empty for every key.
+    /// The key of the taint; empty for every key.
     pub key: String,
-    /// Value of the taint; none for every value (`Exists`).
+    /// The value of the taint; `None` for every value (`Exists`).
     pub value: Option<String>,
-    /// Effect of the taint; none for every effect.
+    /// The effect of the taint; `None` for every effect.
     pub effect: Option<Effect>,
 }
 
 impl Toleration {
-    /// From a pod's spec; none if its operator is not known, which tolerates nothing.
+    /// Converts a toleration of a pod's spec. `None` if its operator is unknown; such a toleration tolerates nothing.
     fn new(t: &core_v1::Toleration) -> Option<Toleration> {
         let value = match t.operator.as_deref().unwrap_or("") {
             "" | "Equal" => Some(t.value.clone().unwrap_or_default()),
@@ -89,7 +89,7 @@ impl Toleration {
     }
 }
 
-/// A port of a node that a pod holds.
+/// A host port that a pod uses.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct HostPort {
     /// The port.
@@ -108,30 +108,30 @@ impl HostPort {
         Some(HostPort { port, protocol, address })
     }
 
-    /// The same port on every address: the first of its socket in order.
+    /// The same port on every address. It sorts before those on a single address.
     pub fn any_address(&self) -> HostPort {
         HostPort { port: self.port, protocol: self.protocol.clone(), address: String::new() }
     }
 
-    /// Same port and protocol.
+    /// Whether port and protocol are the same.
     pub fn same_socket(&self, other: &HostPort) -> bool {
         self.port == other.port && self.protocol == other.protocol
     }
 
-    /// Whether both cannot be on one node.
+    /// Whether two pods with these ports cannot run on the same node.
     pub fn conflicts(&self, other: &HostPort) -> bool {
         self.same_socket(other)
             && (self.address.is_empty() || other.address.is_empty() || self.address == other.address)
     }
 }
 
-/// A node selector term: all must hold; an empty one matches nothing.
+/// A node selector term. All its requirements must hold; an empty term matches nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Term {
     labels: Vec<Requirement>,
-    /// Names that the node's must be among (true), or must not be among.
+    /// Lists of names that must (`true`) or must not contain the node's name.
     names: Vec<(bool, Vec<String>)>,
-    /// Some requirement cannot be read.
+    /// Whether a requirement is invalid.
     broken: bool,
 }
 
@@ -159,7 +159,7 @@ impl Term {
         self.labels.is_empty() && self.names.is_empty() && !self.broken
     }
 
-    /// Whether a node meets it.
+    /// Whether it matches a node.
     pub fn matches(&self, meta: &ObjectMeta) -> bool {
         let name = meta.name.as_deref().unwrap_or("");
         !self.broken
@@ -168,7 +168,7 @@ impl Term {
             && self.labels.iter().all(|r| r.matches(meta.labels.as_ref()))
     }
 
-    /// Names of the only nodes that could meet it, if it says so.
+    /// The names of the only nodes that it can match; `None` if it does not restrict names.
     fn only(&self) -> Option<Vec<String>> {
         let mut lists = self.names.iter().filter(|(within, _)| *within).map(|(_, names)| names);
         let first = lists.next()?.clone();
@@ -194,29 +194,29 @@ fn requirement(e: &core_v1::NodeSelectorRequirement) -> Option<Requirement> {
     })
 }
 
-/// Everything about a pod that filters and scores ask.
+/// What filters and scores need to know about a pod.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Shape {
-    /// What it requests, in order of the resources; nothing that is zero. The pod itself (`pods`) is not in it.
+    /// Its requests above zero, ordered by resource. Without `pods`.
     pub requests: Vec<(ResourceId, i64)>,
-    /// CPU and memory for scoring, with Kubernetes' defaults where nothing is said.
+    /// Its CPU and memory requests for scores, with Kubernetes' defaults for missing ones.
     pub nonzero: [i64; 2],
-    /// Its tolerations, in order and without repeats.
+    /// Its tolerations, sorted and without repeats.
     pub tolerations: Vec<Toleration>,
-    /// A node that it names itself.
+    /// The node that it names itself.
     pub node_name: Option<String>,
     /// `spec.nodeSelector`.
     pub node_selector: Vec<(String, String)>,
-    /// Required node affinity, of which one must match; none where nothing is required.
+    /// The terms of its required node affinity, one of which must match; `None` if it has none.
     pub required: Option<Vec<Term>>,
-    /// Names of the only nodes that the required affinity could match, sorted, if it says so (NodeAffinity's
-    /// `PreFilterResult`).
+    /// The names of the only nodes that its required node affinity can match, sorted (NodeAffinity's
+    /// `PreFilterResult`). `None` if the affinity does not restrict names.
     pub only: Option<Vec<String>>,
-    /// Preferred node affinity, with weights.
+    /// The terms of its preferred node affinity, with weights.
     pub preferred: Vec<(i64, Term)>,
-    /// Ports of the node that it needs.
+    /// Its host ports.
     pub ports: Vec<HostPort>,
-    /// What it says about other pods.
+    /// Its rules about other pods.
     pub peers: PeerRules,
 }
 
@@ -251,41 +251,41 @@ impl Shape {
         }
     }
 
-    /// Whether it asks for nodes by their labels or names at all.
+    /// Whether it restricts nodes by labels or names.
     pub fn is_choosy(&self) -> bool {
         !self.node_selector.is_empty() || self.required.is_some()
     }
 
-    /// Whether a node meets its `nodeSelector` and required node affinity.
+    /// Whether a node matches its `nodeSelector` and required node affinity.
     pub fn likes_node(&self, meta: &ObjectMeta) -> bool {
         let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
         self.node_selector.iter().all(|(key, value)| label(key) == Some(value))
             && self.required.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(meta)))
     }
 
-    /// Whether some toleration that may speak of taints of this effect tolerates the taint.
+    /// Whether one of its tolerations tolerates the taint.
     pub fn tolerates(&self, key: &str, value: &str, effect: Effect) -> bool {
         self.tolerations.iter().any(|t| t.tolerates(key, value, effect))
     }
 
-    /// Whether its required affinity leaves this node's name in question at all.
+    /// Whether its required node affinity can match a node of this name.
     pub fn admits(&self, node: &str) -> bool {
         self.only.as_ref().is_none_or(|names| names.binary_search_by(|n| n.as_str().cmp(node)).is_ok())
     }
 
-    /// What it requests of a resource.
+    /// How much of a resource it requests.
     pub fn request(&self, resource: ResourceId) -> i64 {
         self.requests.iter().find(|(r, _)| *r == resource).map_or(0, |(_, n)| *n)
     }
 }
 
-/// Names that terms, of which one must match, all insist on.
+/// The only node names that can match, where one of the terms must; `None` if a term does not restrict names.
 fn only(terms: &[Term]) -> Option<Vec<String>> {
     let mut all = Vec::new();
     for term in terms {
         all.extend(term.only()?);
     }
-    // No term at all: nothing matches, but not because of a name.
+    // Without a term nothing matches, but not because of the name.
     if terms.is_empty() {
         return None;
     }
@@ -294,7 +294,7 @@ fn only(terms: &[Term]) -> Option<Vec<String>> {
     Some(all)
 }
 
-/// Amounts by resource, exact: they are rounded when all of a pod's are added up.
+/// Exact amounts by resource. They are rounded only after all amounts of a pod are added up.
 type Amounts = BTreeMap<ResourceId, Nano>;
 
 fn add(to: &mut Amounts, from: &Amounts) {
@@ -315,10 +315,10 @@ fn amounts(list: Option<&BTreeMap<String, Quantity>>, resources: &mut ResourceNa
     known.filter_map(|(name, q)| resources.id(name).map(|id| (id, Nano::of(q).max(Nano(0))))).collect()
 }
 
-/// Requests that a pod's status speaks of while its containers are being resized, by container.
+/// The requests that a pod's status shows by container, which matter while its containers are being resized.
 struct Resize<'a> {
     statuses: Vec<(&'a str, &'a core_v1::ContainerStatus)>,
-    /// The node cannot do it: what the spec asks for does not count.
+    /// Whether the resize is infeasible on the node, so that the spec's requests do not count.
     infeasible: bool,
 }
 
@@ -332,7 +332,7 @@ impl<'a> Resize<'a> {
         Resize { statuses: said.collect(), infeasible: pending.is_some_and(|c| c.reason == *"Infeasible") }
     }
 
-    /// What a container counts with (`determineContainerReqs`): the most of what was asked, given and taken.
+    /// The requests that count for a container (`determineContainerReqs`): the greatest of spec, allocated and actual.
     fn requests(&self, c: &core_v1::Container, resources: &mut ResourceNames) -> Amounts {
         let asked = c.resources.as_ref().and_then(|r| r.requests.as_ref());
         let Some((_, status)) = self.statuses.iter().find(|(name, _)| *name == c.name) else {
@@ -351,7 +351,7 @@ fn is_pod_level(r: ResourceId, resources: &ResourceNames) -> bool {
     r == ResourceId::CPU || r == ResourceId::MEMORY || resources.name(r).starts_with("hugepages-")
 }
 
-/// Requests of a pod, as `resourcehelper.PodRequests`; `defaults` stand in where a container says nothing.
+/// A pod's requests (`resourcehelper.PodRequests`). `defaults` replace the requests that a container lacks.
 fn pod_requests(spec: &PodSpec, resize: &Resize<'_>, defaults: &Amounts, resources: &mut ResourceNames) -> Amounts {
     let mut of = |c: &core_v1::Container| {
         let mut asked = resize.requests(c, resources);
@@ -364,7 +364,7 @@ fn pod_requests(spec: &PodSpec, resize: &Resize<'_>, defaults: &Amounts, resourc
     for c in &spec.containers {
         add(&mut total, &of(c));
     }
-    // Sidecars go on beside whatever comes after them; other init containers run one at a time.
+    // Sidecars keep running beside the containers after them; other init containers run one at a time.
     let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
     for c in spec.init_containers.iter().flatten() {
         let mut asked = of(c);
@@ -387,8 +387,9 @@ fn pod_requests(spec: &PodSpec, resize: &Resize<'_>, defaults: &Amounts, resourc
     total
 }
 
-/// Requests of a pod, and CPU and memory with defaults, for scores: for each container that asks for none; where the
-/// pod asks as a whole, only for what neither it nor any container asks (`getNonMissingContainerRequests`).
+/// A pod's requests, and its CPU and memory requests with defaults for scores. The defaults apply to each container
+/// that lacks a request. For a pod with pod-level requests they apply only to a resource that neither the pod nor any
+/// container requests (`getNonMissingContainerRequests`).
 fn requests(spec: &PodSpec, resize: &Resize<'_>, resources: &mut ResourceNames) -> (Vec<(ResourceId, i64)>, [i64; 2]) {
     let plain = pod_requests(spec, resize, &Amounts::new(), resources);
     let mut defaults =
@@ -404,36 +405,36 @@ fn requests(spec: &PodSpec, resize: &Resize<'_>, resources: &mut ResourceNames) 
     (asked.filter(|(r, n)| *r != ResourceId::PODS && *n > 0).collect(), nonzero)
 }
 
-/// Whether a pod's status says what resources its containers have, so that not its spec alone counts.
+/// Whether a pod's status shows its containers' resources, so that they count in addition to its spec.
 fn is_resized(status: &PodStatus) -> bool {
     let all = status.container_statuses.iter().chain(&status.init_container_statuses);
     all.into_iter().any(|c| c.rest.as_ref().is_some_and(|r| r.resources.is_some()))
 }
 
-/// A shape by number.
+/// A shape, as a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ShapeId(pub u32);
 
 #[derive(Debug)]
 struct Held {
     shape: Rc<Shape>,
-    /// How many pods are of it.
+    /// How many pods have it.
     pods: u32,
 }
 
-/// All shapes that there are pods of, each once.
+/// The shapes of all pods, each held once.
 #[derive(Debug, Default)]
 pub struct Shapes {
     held: BTreeMap<ShapeId, Held>,
     ids: BTreeMap<Rc<Shape>, ShapeId>,
-    /// Numbers are never used twice, so that what is kept by number cannot be another shape's.
+    /// Numbers are never reused, so what is stored under a number never belongs to another shape.
     next: u32,
-    /// Specs by fingerprint, and the shape of each.
+    /// The shape of each known spec, by the spec's fingerprint.
     specs: BTreeMap<u64, Vec<(SharedPodSpec, ShapeId)>>,
 }
 
 impl Shapes {
-    /// The shape of a pod, one more of which there is.
+    /// Takes the shape of a new pod.
     pub fn take(&mut self, pod: &Pod, resources: &mut ResourceNames) -> ShapeId {
         let spec = &pod.spec.shared;
         let id = if is_resized(&pod.status) {
@@ -458,13 +459,13 @@ impl Shapes {
         id
     }
 
-    /// One pod fewer is of this shape.
+    /// Releases the shape of a pod that is gone.
     pub fn release(&mut self, id: ShapeId) {
         let pods = &mut self.held_mut(id).pods;
         *pods = pods.checked_sub(1).expect("a shape is released once for each pod that took it");
     }
 
-    /// The shape of a number that is taken.
+    /// The shape with a number that a pod has taken.
     pub fn get(&self, id: ShapeId) -> &Rc<Shape> {
         &self.held.get(&id).expect("a shape is held while pods are of it").shape
     }
@@ -485,7 +486,7 @@ impl Shapes {
         id
     }
 
-    /// Forgets specs and shapes that nobody uses, now and then.
+    /// Forgets unused specs and shapes once there are many.
     fn sweep(&mut self) {
         if self.specs.len() < limits::SCHEDULER_SHAPES {
             return;
@@ -560,7 +561,7 @@ mod tests {
         let one_asks =
             json!({"containers": [container("1", "1"), {"name": "d"}], "resources": {"requests": {"cpu": "3"}}});
         check_requests(one_asks, 3000, 1, [3000, 1]);
-        // Parts of a byte are added up before they are rounded.
+        // Fractions of a byte are added up before the sum is rounded.
         let parts = json!({"containers": [container("500u", "400m"), container("500u", "400m")]});
         check_requests(parts, 1, 1, [1, 1]);
         check_requests(json!({"containers": [container("1", "300Ti")]}), 1000, 300 << 40, [1000, 300 << 40]);

@@ -1,8 +1,9 @@
-//! For one pod shape: every node filtered and scored, kept up to date by what changed, with the best found quickly.
+//! The result of filtering and scoring every node for one pod shape. Only nodes that changed are looked at again, and
+//! the best node is found quickly.
 //!
-//! The answer is always the one that filtering and scoring every node from scratch would give. Normalised scores
-//! depend on the greatest raw score among the feasible nodes; raw scores of feasible nodes are therefore counted, and
-//! only when the greatest of them changes are all totals computed anew.
+//! The result is always the same as if every node were filtered and scored from scratch. Normalised scores depend on
+//! the greatest raw score among the feasible nodes. The raw scores of the feasible nodes are therefore counted, and all
+//! totals are computed again only when the greatest raw score changes.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use super::trial::Trial;
 /// The best score within a subtree, and how many nodes have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Best {
-    /// The score; -1 where no node is feasible.
+    /// The score; -1 if no node is feasible.
     pub score: i64,
     /// How many nodes have it.
     pub count: u32,
@@ -33,7 +34,7 @@ impl Best {
     }
 }
 
-/// A tree of winners over slots: a change costs the logarithm of the nodes, so does finding the n-th best-scored one.
+/// A tournament tree over slots. Changing a score and finding the n-th of the best slots both take logarithmic time.
 #[derive(Debug)]
 pub struct Tournament {
     leaves: usize,
@@ -41,13 +42,13 @@ pub struct Tournament {
 }
 
 impl Tournament {
-    /// For this many slots, none of them feasible.
+    /// A tree for this many slots, none of them feasible.
     pub fn new(slots: usize) -> Tournament {
         let leaves = slots.next_power_of_two().max(1);
         Tournament { leaves, best: vec![NOBODY; leaves * 2] }
     }
 
-    /// Sets a slot's score; -1 for an infeasible one.
+    /// Sets a slot's score; -1 if it is not feasible.
     pub fn set(&mut self, slot: Slot, score: i64) {
         let mut i = self.leaves + slot as usize;
         self.best[i] = if score < 0 { NOBODY } else { Best { score, count: 1 } };
@@ -66,7 +67,7 @@ impl Tournament {
         self.best[1]
     }
 
-    /// The `n`-th of the slots with the best score, in order of slots.
+    /// The `n`-th of the slots that have the best score, in slot order.
     pub fn nth(&self, mut n: u32) -> Slot {
         let top = self.top();
         assert!(n < top.count, "there are only as many best slots");
@@ -84,7 +85,7 @@ impl Tournament {
     }
 }
 
-/// Nodes by the rejection they got.
+/// How many nodes have each rejection.
 #[derive(Debug, Default)]
 pub struct Rejections {
     ids: BTreeMap<Rejection, u32>,
@@ -93,7 +94,7 @@ pub struct Rejections {
 }
 
 impl Rejections {
-    /// The number of a rejection.
+    /// The number of a rejection, which gets one if it has none.
     fn id(&mut self, rejection: Rejection) -> u32 {
         if let Some(id) = self.ids.get(&rejection) {
             return *id;
@@ -105,36 +106,36 @@ impl Rejections {
         id
     }
 
-    /// Counts one more node.
+    /// Counts more nodes with a rejection.
     pub fn add(&mut self, rejection: Rejection, nodes: u32) {
         let id = self.id(rejection);
         self.counts[id as usize] += nodes;
     }
 
-    /// Each rejection that some node has, with how many have it.
+    /// Each rejection with its number of nodes, if that is not zero.
     pub fn iter(&self) -> impl Iterator<Item = (&Rejection, u32)> {
         self.all.iter().zip(self.counts.iter().copied()).filter(|(_, n)| *n > 0)
     }
 }
 
-/// What was found about a slot.
+/// The result for a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
-    /// There is no node.
+    /// There is no node there.
     Absent,
-    /// Rejected; the number says why.
+    /// The node is rejected, for the reason with this number.
     Rejected(u32),
-    /// Feasible, with its score before the normalised ones are added.
+    /// The node is feasible; this is its score without the normalised ones.
     Feasible(i64),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    /// Number of the last change that it takes account of; zero for none.
+    /// One more than the number of the last change that it includes; zero if it includes none.
     seen: u64,
-    /// Generation of the node that `fixed` and `raw` are of; zero for none.
+    /// The node's generation when `fixed` and `raw` were computed; zero if they were not.
     generation: u64,
-    /// Rejection by a filter that reads the node alone.
+    /// The rejection by a filter that reads only the node itself.
     fixed: Option<u32>,
     raw: [i64; NORMALIZED],
     verdict: Verdict,
@@ -142,21 +143,21 @@ struct Row {
 
 const BLANK: Row = Row { seen: 0, generation: 0, fixed: None, raw: [0; NORMALIZED], verdict: Verdict::Absent };
 
-/// Every node as one pod shape sees it.
+/// The results for all nodes, for one pod shape.
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Row>,
-    /// Scores of the feasible nodes before the normalised ones are added; -1 for the others.
+    /// The scores of the feasible nodes without the normalised ones; -1 for the others.
     scores: Vec<i32>,
     tree: Tournament,
     rejections: Rejections,
-    /// For each normalised score: raw scores of the feasible nodes, counted.
+    /// For each normalised score: how many feasible nodes have each raw score.
     raws: [BTreeMap<i64, u32>; NORMALIZED],
-    /// Greatest raw scores that the tree's totals were computed with.
+    /// The greatest raw scores, with which the totals in the tree were computed.
     max: [i64; NORMALIZED],
-    /// Number of the first change that is not taken account of.
+    /// The number of the first change that the table does not include.
     seen: u64,
-    /// When it was last used, for whoever keeps many.
+    /// When the table was last used, for an owner of many tables.
     pub used: u64,
 }
 
@@ -177,7 +178,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Takes account of every change of nodes.
+    /// Brings the table up to date with all changes of nodes.
     pub fn refresh(&mut self, shape: &Rc<Shape>, priority: i32, nodes: &Nodes) {
         let slots = nodes.slots();
         if self.rows.len() < slots as usize {
@@ -206,20 +207,21 @@ impl Table {
         self.tree.top()
     }
 
-    /// The `n`-th of the best nodes, in order of slots.
+    /// The `n`-th of the best nodes, in slot order.
     pub fn nth(&self, n: u32) -> Slot {
         self.tree.nth(n)
     }
 
-    /// Scores of the feasible nodes by slot, before the normalised ones are added; -1 for the others.
+    /// The scores of the feasible nodes by slot, without the normalised ones; -1 for the others.
     pub fn scores(&self) -> &[i32] {
         &self.scores
     }
 
-    /// Adds the normalised scores to a column, in which some nodes may have been found infeasible since.
+    /// Adds the normalised scores to a column of scores. Some of its nodes may have been found infeasible (-1)
+    /// meanwhile.
     pub fn add_normalized(&self, scores: &mut [i32]) {
         if self.raws.iter().all(|counts| counts.len() <= 1) {
-            // They are the same for all nodes.
+            // The normalised scores are the same for all nodes.
             return;
         }
         let mut max = [0; NORMALIZED];
@@ -231,7 +233,7 @@ impl Table {
         }
     }
 
-    /// Why a node is not feasible; none if it is, or is not there.
+    /// Why a node is not feasible; `None` if it is feasible or does not exist.
     pub fn rejection(&self, slot: Slot) -> Option<&Rejection> {
         match self.rows[slot as usize].verdict {
             Verdict::Absent | Verdict::Feasible(_) => None,
@@ -239,15 +241,15 @@ impl Table {
         }
     }
 
-    /// Why nodes are not feasible.
+    /// Why the other nodes are not feasible.
     pub fn rejections(&self) -> &Rejections {
         &self.rejections
     }
 
-    /// Looks at a slot again, unless that is done already.
+    /// Computes a slot's result again, unless it is up to date.
     fn look(&mut self, shape: &Rc<Shape>, priority: i32, nodes: &Nodes, slot: Slot) {
         let mut row = self.rows[slot as usize];
-        // Changes are numbered from zero, so that a row which has seen none is behind the first.
+        // Changes are numbered from zero, so a row with `seen` 0 lags behind the first change.
         if row.seen > nodes.changed_at(slot) {
             return;
         }
@@ -276,7 +278,7 @@ impl Table {
         self.tree.set(slot, total(&row, &self.max));
     }
 
-    /// Counts a row as it is now and no longer as it was.
+    /// Replaces the old state of a row by its new state in the counts.
     fn recount(&mut self, before: &Row, after: &Row) {
         let feasible = |row: &Row| matches!(row.verdict, Verdict::Feasible(_));
         if feasible(before) && feasible(after) && before.raw == after.raw {
@@ -316,14 +318,14 @@ impl Table {
 fn total(row: &Row, max: &[i64; NORMALIZED]) -> i64 {
     match row.verdict {
         Verdict::Absent | Verdict::Rejected(_) => -1,
-        // A raw score above `max` is about to become the greatest; all totals are computed anew then.
+        // A raw score above `max` becomes the greatest one next, and then all totals are computed again.
         Verdict::Feasible(score) if row.raw.iter().zip(max).any(|(raw, max)| raw > max) => score,
         Verdict::Feasible(score) => score + normalized_score(&row.raw, max),
     }
 }
 
-/// Why a pod of this shape and priority does not fit beside what runs on a node, or beside what waits for room there
-/// and goes first (`RunFilterPluginsWithNominatedPods`).
+/// Why a pod of this shape and priority does not fit a node beside its pods and the nominated pods that go first
+/// (`RunFilterPluginsWithNominatedPods`).
 pub fn usage(shape: &Rc<Shape>, priority: i32, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
     let mut first = nodes.nominees(slot).iter().filter(|n| n.priority >= priority).peekable();
     if first.peek().is_some() {
@@ -336,8 +338,8 @@ pub fn usage(shape: &Rc<Shape>, priority: i32, nodes: &Nodes, slot: Slot) -> Opt
     filter(Reads::Usage, shape, nodes, slot)
 }
 
-/// Filters and scores only these slots, from scratch: which are feasible, each with what the nodes' own plug-ins give
-/// it, and why the others are not.
+/// Filters and scores only these slots, from scratch. Returns the feasible ones, with the scores of the plug-ins that
+/// look at nodes alone, and why the others are not feasible.
 pub fn scan(
     shape: &Rc<Shape>,
     priority: i32,

@@ -1,4 +1,4 @@
-//! What the scheduler does with pods as they come, change and go.
+//! What the scheduler does as pods are added, changed and deleted.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn room_is_given_to_whoever_waits_first_and_only_once() {
     assert_eq!(decisions(&mut s, at(0)), ["a>n", "b>n", "c!", "d!", "e!"]);
     s.pod_removed(at(60), &key("a"));
     assert_eq!(decisions(&mut s, at(60)), ["c>n"]);
-    // A greater node: as many as fit, and one that finds out that no more do.
+    // On a greater node as many pods as fit are tried, and one more.
     s.node_changed(at(120), &node("n", "3"));
     assert_eq!(decisions(&mut s, at(120)), ["d>n"]);
     assert_eq!(s.waiting(), counts(0, 0, 1));
@@ -272,7 +272,7 @@ fn in_zone(name: &str, cpu: &str, zone: &str) -> Node {
     n
 }
 
-/// The message about the next pod, which fits nowhere.
+/// The message of the next pod, which fits nowhere.
 fn refusal(s: &mut Scheduler, now: Now) -> (String, Nomination) {
     match s.next(now) {
         Some(Decision::Unschedulable { message, nomination, .. }) => (message, nomination),
@@ -336,7 +336,7 @@ fn whoever_waits_for_a_namespace_hears_of_its_labels() {
     assert_eq!(decisions(&mut s, at(40)), ["a>n"]);
 }
 
-/// A pod that fits nowhere and asks about so many others that counting begins anew with the next decision.
+/// A pod that fits nowhere, with so many rules about others that all counters are made again at the next decision.
 fn curious() -> Pod {
     let of = |i: usize| {
         json!({"weight": 1, "podAffinityTerm": {"topologyKey": "topology.kubernetes.io/zone",
@@ -384,7 +384,7 @@ fn those_of_lowest_priority_go_and_the_room_is_kept() {
     assert_eq!(message, "0/2 nodes are available: 2 Insufficient cpu.");
     let Nomination::Preempts(preemption) = nomination else { panic!("{nomination:?}") };
     assert_eq!((&*preemption.node, preemption.victims[0].0.name(), preemption.victims.len()), ("n", "a", 1));
-    // Another of its priority may not take the room, and evicts nobody for the same.
+    // Another pod of its priority may not take the room, and evicts no pods for the same room.
     s.pod_removed(at(20), &key("a"));
     s.pod_changed(at(20), &pod("late", json!({"priority": 9, "preemptionPolicy": "Never"})));
     assert_eq!(decisions(&mut s, at(20)), ["high>n", "late!"]);
@@ -402,7 +402,7 @@ fn a_pod_waits_for_its_victims_and_no_longer_than_they_live() {
     let waits = "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a terminating pod on the \
                  nominated node.";
     assert_eq!((message.as_str(), nomination), (waits, Nomination::Kept));
-    // It could not be evicted: that is tried again.
+    // It could not be evicted, so that is tried again.
     s.spared(at(500), &key("low"), "uid-low");
     s.handle_timeout(at(500));
     assert!(matches!(refusal(&mut s, at(500)).1, Nomination::Preempts(_)));

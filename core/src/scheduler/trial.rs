@@ -1,4 +1,4 @@
-//! A node as it would be if pods came or went: what nominated pods leave of it, and what evictions would give.
+//! A node as it would be with more or fewer pods: used for nominated pods and for evictions.
 
 use std::rc::Rc;
 
@@ -8,14 +8,14 @@ use super::framework::Rejection;
 use super::resources::ResourceId;
 use super::shape::{HostPort, Shape};
 
-/// A try of one shape on one node.
+/// Checks whether one shape would fit one node.
 #[derive(Clone, Debug)]
 pub struct Trial {
     shape: Rc<Shape>,
     slot: Slot,
-    /// What more would be free of each resource that the shape asks for, pods first.
+    /// How much more would be free of `pods` (the first) and of each resource that the shape requests.
     more: Vec<(ResourceId, i64)>,
-    /// Pods with ports that came (1) or went (-1).
+    /// The pods with host ports that were added (1) or removed (-1).
     ports: Vec<(Rc<Shape>, i64)>,
 }
 
@@ -26,12 +26,12 @@ impl Trial {
         Trial { shape: Rc::clone(shape), slot, more: asked.map(|r| (r, 0)).collect(), ports: Vec::new() }
     }
 
-    /// As if a pod of this shape were there.
+    /// Adds a pod of this shape.
     pub fn add(&mut self, pod: &Rc<Shape>) {
         self.change(pod, 1);
     }
 
-    /// As if a pod of this shape, which is there, were not.
+    /// Removes a pod of this shape, which is on the node.
     pub fn remove(&mut self, pod: &Rc<Shape>) {
         self.change(pod, -1);
     }
@@ -46,7 +46,7 @@ impl Trial {
         }
     }
 
-    /// Why the shape would not fit for what runs there; none if it would.
+    /// Why the shape would not fit beside the pods on the node; `None` if it would.
     pub fn rejection(&self, nodes: &Nodes) -> Option<Rejection> {
         if self.shape.ports.iter().any(|wanted| self.is_taken(nodes, wanted)) {
             return Some(Rejection::resolvable("NodePorts", PORTS_TAKEN));

@@ -1,8 +1,8 @@
-//! Which pods that wait try again, and when: what has happened, told to those whom it may help.
+//! Decides which unschedulable pods are retried after an event.
 //!
-//! kube-scheduler asks the plug-ins that a pod failed by. Here it is asked whether the pod would fit: for a pod that
-//! asks about nodes alone, at the node where something happened; for one that asks about others too, wherever it may,
-//! since what comes or goes at one node can help at another.
+//! kube-scheduler asks the plug-ins that rejected a pod. This scheduler checks whether the pod would fit now. If the
+//! pod depends only on nodes, only the node of the event is checked. If it depends on other pods as well, all nodes are
+//! checked, since a pod that comes to or leaves one node can make another node feasible.
 
 use super::Scheduler;
 use super::cache::Slot;
@@ -14,7 +14,7 @@ use super::queue::PodId;
 use crate::machine::Now;
 
 impl Scheduler {
-    /// A node changed in a way that may help: lets waiting pods try that it does help.
+    /// Handles a change of a node that may help: retries the waiting pods that it does help.
     pub(super) fn happened(&mut self, now: Now, events: Events, slot: Slot) {
         let about_others = Events::NODE_ADD.and(Events::NODE_UPDATE_LABEL).and(Events::NODE_UPDATE_TAINT);
         let others = events.intersects(about_others);
@@ -23,7 +23,7 @@ impl Scheduler {
         self.queue.wake_unrejected(now.mono);
     }
 
-    /// A pod is no longer on a slot, or about not to be.
+    /// Handles that a pod has left a slot, or is being deleted there.
     pub(super) fn left(&mut self, now: Now, events: Events, slot: Slot, kin: KinId) {
         self.wake_idle(now, Some((events, slot)), |s, class| s.peers.concerns(kin, class));
         if !events.is_empty() {
@@ -31,23 +31,23 @@ impl Scheduler {
         }
     }
 
-    /// A pod is on a slot that was not.
+    /// Handles that a pod has come to a slot.
     pub(super) fn arrived(&mut self, now: Now, id: PodId) {
         let kin = self.tracked(id).kin;
         self.wake_idle(now, None, |s, class| s.peers.concerns(kin, class));
     }
 
-    /// Something changed that may concern every pod that asks about others.
+    /// Handles a change that may concern every pod that depends on other pods.
     pub(super) fn others_changed(&mut self, now: Now) {
         self.wake_idle(now, None, |_, _| true);
     }
 
-    /// Wakes the classes that wait and that an event at a slot helps, or, if they ask about others and these are
-    /// concerned, that now fit anywhere.
+    /// Wakes each waiting class that an event at a slot helps. A class that depends on other pods, among them those of
+    /// the event, is woken if it now fits any node.
     fn wake_idle(&mut self, now: Now, at: Option<(Events, Slot)>, concerned: impl Fn(&Scheduler, ClassId) -> bool) {
         let idle: Vec<ClassId> = self.queue.idle().collect();
-        // What was forgotten when counting began anew cannot tell whom this concerns: it is asked again, and each such
-        // class is concerned.
+        // A class whose counters were discarded cannot tell whether the event concerns it. Its counters are made again,
+        // and it counts as concerned.
         let forgotten = |class: &ClassId| self.peers.class(*class).is_forgotten();
         let asked_again: Vec<ClassId> = idle.iter().copied().filter(forgotten).collect();
         let pods = &self.pods;
@@ -76,7 +76,7 @@ impl Scheduler {
         self.is_feasible(class, priority)
     }
 
-    /// A scout is gone, or has found a node: the next pod of its class tries, if there is still anything to be found.
+    /// Handles that a scout is gone or has found a node: retries the next pod of its class if a node is still feasible.
     pub(super) fn wake_if_feasible(&mut self, now: Now, class: ClassId) {
         if self.waits_in_vain(class) {
             self.queue.wake(now.mono, class);

@@ -5,12 +5,12 @@ use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
-/// Said of nodes that the names in the required affinity leave out (`PreFilterResult`).
+/// The reason of nodes that the names in the required affinity exclude (`PreFilterResult`).
 pub const NOT_AMONG_NAMES: &str = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
-/// Said where the names in the required affinity leave no node at all.
+/// The reason if the names in the required affinity exclude every node.
 pub const NAMES_CONFLICT: &str = "pod affinity terms conflict";
 
-/// The plug-in.
+/// The NodeAffinity filter.
 pub struct NodeAffinity;
 
 impl FilterPlugin for NodeAffinity {

@@ -5,7 +5,7 @@ use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
-/// The plug-in.
+/// The NodeName filter.
 pub struct NodeName;
 
 impl FilterPlugin for NodeName {

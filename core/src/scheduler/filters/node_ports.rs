@@ -1,14 +1,14 @@
-//! NodePorts: ports of the node that the pod needs must be free.
+//! NodePorts: the pod's host ports must be free on the node.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::Shape;
 
-/// Said of nodes where a port is taken.
+/// The reason of nodes where a port is in use.
 pub const PORTS_TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
 
-/// The plug-in.
+/// The NodePorts filter.
 pub struct NodePorts;
 
 impl FilterPlugin for NodePorts {

@@ -1,4 +1,4 @@
-//! NodeResourcesFit: what the pod requests must be free, and the node must have room for one more pod.
+//! NodeResourcesFit: the pod's requests must be free on the node, which must also take one more pod.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
@@ -6,15 +6,16 @@ use crate::scheduler::framework::{FilterPlugin, Reads, Reason, Rejection};
 use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
-/// The plug-in.
+/// The NodeResourcesFit filter.
 pub struct NodeResourcesFit;
 
-/// Why a pod does not fit a node with so much free of each resource.
+/// Why a pod does not fit a node; `free` is how much of each resource is free there.
 pub fn insufficient(shape: &Shape, nodes: &Nodes, slot: Slot, free: impl Fn(ResourceId) -> i64) -> Option<Rejection> {
     let all = || std::iter::once((ResourceId::PODS, 1)).chain(shape.requests.iter().copied());
     let short = || all().filter(|(r, n)| *n > free(*r)).map(|(r, _)| r);
     short().next()?;
-    // More than the whole node could ever give; a node without room for pods is not meant by it.
+    // Unresolvable if the pod requests more than the node's allocatable. That the node takes no more pods does not
+    // count.
     let unresolvable = shape.requests.iter().any(|(r, n)| *n > nodes.allocatable(*r, slot));
     let reasons = short().map(Reason::Insufficient).collect();
     Some(Rejection { plugin: NodeResourcesFit.name(), reasons, unresolvable })

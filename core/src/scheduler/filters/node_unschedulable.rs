@@ -1,4 +1,4 @@
-//! NodeUnschedulable: a cordoned node takes only pods that tolerate its cordon.
+//! NodeUnschedulable: a cordoned node takes only pods that tolerate the unschedulable taint.
 
 use crate::object::TAINT_UNSCHEDULABLE;
 use crate::scheduler::cache::{Nodes, Slot};
@@ -6,7 +6,7 @@ use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::{Effect, Shape};
 
-/// The plug-in.
+/// The NodeUnschedulable filter.
 pub struct NodeUnschedulable;
 
 impl FilterPlugin for NodeUnschedulable {

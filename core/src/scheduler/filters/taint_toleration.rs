@@ -1,11 +1,11 @@
-//! TaintToleration: taints that keep away (`NoSchedule`, `NoExecute`) must be tolerated.
+//! TaintToleration: the pod must tolerate the node's `NoSchedule` and `NoExecute` taints.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
 use crate::scheduler::shape::{Effect, Shape};
 
-/// The plug-in.
+/// The TaintToleration filter.
 pub struct TaintToleration;
 
 impl FilterPlugin for TaintToleration {

@@ -26,7 +26,7 @@ fn shape(spec: &Value, nodes: &mut Nodes) -> Shape {
     Shape::new(&serde_json::from_value(whole).unwrap(), &PodStatus::default(), &mut nodes.resources)
 }
 
-/// Reasons of a filter, sorted; with a `*` where no eviction helps.
+/// A filter's reasons, sorted, with a `*` if no eviction helps.
 fn check(filter: &str, node: Value, pods: &[Value], spec: Value, expect: &[&str]) {
     let mut nodes = nodes(&node, pods);
     let shape = shape(&spec, &mut nodes);

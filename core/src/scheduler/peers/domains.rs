@@ -1,4 +1,4 @@
-//! Domains of nodes: a label's values, as numbers, by slot; and pods counted in each.
+//! Topology domains, the values of a node label, as numbers; and the pods counted in each.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -6,10 +6,10 @@ use std::rc::Rc;
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::shape::{Effect, Shape};
 
-/// No domain: the node lacks the label, is not there, or does not count.
+/// No domain: the node lacks the label, does not exist, or does not count.
 pub const NOWHERE: u32 = 0;
 
-/// The domains that a label makes.
+/// The domains of a topology key.
 #[derive(Debug)]
 pub struct Topology {
     /// The label.
@@ -17,31 +17,31 @@ pub struct Topology {
     ids: BTreeMap<String, u32>,
     /// The domain of each slot.
     pub domain: Rc<Vec<u32>>,
-    /// Generation of the node that its domain is of.
+    /// By slot: the node's generation when its domain was read.
     generation: Vec<u64>,
     layout: Option<u64>,
 }
 
 impl Topology {
-    /// Nothing is known of the nodes yet.
+    /// A topology that has not looked at any node yet.
     pub fn new(key: &str) -> Topology {
         let (ids, domain) = (BTreeMap::new(), Rc::default());
         Topology { key: key.to_owned(), ids, domain, generation: Vec::new(), layout: None }
     }
 
-    /// How many numbers of domains there are, [`NOWHERE`] among them.
+    /// How many domain numbers there are, including [`NOWHERE`].
     pub fn numbers(&self) -> usize {
         self.ids.len() + 1
     }
 
-    /// Takes account of every change of nodes.
+    /// Brings the domains up to date with all changes of nodes.
     pub fn refresh(&mut self, nodes: &Nodes) {
         let slots = nodes.slots() as usize;
         if self.layout == Some(nodes.layout()) && self.domain.len() == slots {
             return;
         }
         self.layout = Some(nodes.layout());
-        // Values that are no longer there keep their numbers; from time to time all begin anew.
+        // Unused values keep their numbers. Once there are too many, all are numbered again.
         if self.ids.len() > 4 * slots + 64 {
             self.ids.clear();
             self.generation.clear();
@@ -74,18 +74,18 @@ impl Topology {
 /// Which nodes count for a spread constraint.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Inclusion {
-    /// Labels that they must have.
+    /// The topology keys that they must have as labels.
     pub keys: Vec<String>,
-    /// The shape whose node affinity, and whose tolerations, they must meet; none where neither matters.
+    /// The shape whose node affinity or tolerations they must match; `None` if neither matters.
     pub shape: Option<Rc<Shape>>,
-    /// Its node affinity.
+    /// Whether the node affinity must match.
     pub affinity: bool,
-    /// Its tolerations.
+    /// Whether the tolerations must match.
     pub taints: bool,
 }
 
 impl Inclusion {
-    /// Whether every node counts that has a domain.
+    /// Whether every node with a domain counts.
     pub fn is_everywhere(&self) -> bool {
         self.keys.is_empty() && self.shape.is_none()
     }
@@ -105,32 +105,32 @@ impl Inclusion {
     }
 }
 
-/// Pods of one kind, counted by domain.
+/// The pods of one counter, summed up by domain.
 #[derive(Debug)]
 pub struct Tally {
-    /// The counter whose pods they are.
+    /// The counter.
     pub counter: usize,
-    /// The topology whose domains they are.
+    /// The topology that the domains belong to.
     pub topology: usize,
     inclusion: Inclusion,
-    /// The domain that a slot counts for.
+    /// The domain in which the pods of each slot count.
     domain: Rc<Vec<u32>>,
-    /// Pods by domain.
+    /// The number of pods in each domain.
     pub counts: Vec<i64>,
-    /// Pods in all domains.
+    /// The number of pods in all domains.
     pub total: i64,
-    /// Somebody asks for the least domain.
+    /// Whether a constraint asks for the domain with the fewest pods.
     keeps_least: bool,
-    /// How many domains have each count, of those with a node that counts; only while `keeps_least`.
+    /// How many of the domains that have a node that counts have each number of pods. Only if `keeps_least`.
     spread: BTreeMap<i64, u32>,
-    /// Domains with a node that counts.
+    /// How many domains have a node that counts.
     domains: i64,
-    /// As of which layout and taints of the nodes.
+    /// The layouts of nodes and taints that it is based on.
     valid: Option<(u64, u64)>,
 }
 
 impl Tally {
-    /// Nothing is counted yet.
+    /// A tally that has counted nothing yet.
     pub fn new(counter: usize, topology: usize, inclusion: Inclusion) -> Tally {
         Tally {
             counter,
@@ -146,7 +146,7 @@ impl Tally {
         }
     }
 
-    /// From now on the least domain is asked for.
+    /// Starts to keep the domain with the fewest pods.
     pub fn keep_least(&mut self) {
         if !self.keeps_least {
             self.keeps_least = true;
@@ -154,7 +154,7 @@ impl Tally {
         }
     }
 
-    /// Takes account of every change of nodes: counts anew if there was any that matters.
+    /// Brings the tally up to date with all changes of nodes: counts again if any of them matters.
     pub fn refresh(&mut self, topology: &Topology, by_slot: &[i64], nodes: &Nodes) {
         let valid = (nodes.layout(), if self.inclusion.taints { nodes.taint_layout() } else { 0 });
         if self.valid == Some(valid)
@@ -193,12 +193,12 @@ impl Tally {
         }
     }
 
-    /// The domain that pods on a slot count for.
+    /// The domain in which the pods of a slot count.
     pub fn domain(&self, slot: Slot) -> u32 {
         self.domain.get(slot as usize).copied().unwrap_or(NOWHERE)
     }
 
-    /// Counts pods on a slot.
+    /// Adds pods on a slot.
     pub fn add(&mut self, slot: Slot, pods: i64) {
         let domain = self.domain(slot);
         if domain == NOWHERE || self.valid.is_none() {
@@ -219,7 +219,8 @@ impl Tally {
         }
     }
 
-    /// Pods of the least domain, if one domain had this many more; zero while there are fewer than `min_domains`.
+    /// The least number of pods in a domain, if one domain had this many more. Zero if there are fewer domains than
+    /// `min_domains`.
     pub fn least(&self, min_domains: i64, more: Option<(u32, i64)>) -> i64 {
         if self.domains < min_domains {
             return 0;

@@ -1,20 +1,20 @@
-//! Services and controllers of pods: whose pods are spread without asking for it (`helper.DefaultSelector`).
+//! The Services and controllers of pods, by which pods without constraints are spread (`helper.DefaultSelector`).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::object::{Kind, Labels, Meta, Selector};
 
-/// A controller by number; it may not be there.
+/// A controller, as a number. The controller may not exist.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct OwnerId(u32);
 
 type OwnerKey = (Kind, Rc<str>, Rc<str>);
 
-/// Selectors of Services and controllers.
+/// The selectors of Services and controllers.
 #[derive(Debug, Default)]
 pub struct Owners {
-    /// By namespace and name, of Services that select.
+    /// The selectors of Services that have one, by namespace and name.
     services: BTreeMap<Rc<str>, BTreeMap<Rc<str>, Labels>>,
     ids: BTreeMap<OwnerKey, OwnerId>,
     selectors: BTreeMap<OwnerKey, Selector>,
@@ -28,7 +28,7 @@ impl Owners {
         self.epoch
     }
 
-    /// A Service selects these pods now; none if it is gone, or selects none by itself.
+    /// Updates a Service's selector. `None` if it has none or was deleted.
     pub fn service_changed(&mut self, namespace: &str, name: &str, selector: Option<&Labels>) {
         let known = self.services.get(namespace).and_then(|s| s.get(name));
         if known == selector {
@@ -50,7 +50,7 @@ impl Owners {
         }
     }
 
-    /// A controller selects these pods now; none if it is gone.
+    /// Updates a controller's selector. `None` if it was deleted.
     pub fn controller_changed(&mut self, kind: Kind, namespace: &str, name: &str, selector: Option<Selector>) {
         let key = (kind, Rc::from(namespace), Rc::from(name));
         if self.selectors.get(&key) == selector.as_ref() {
@@ -63,7 +63,7 @@ impl Owners {
         };
     }
 
-    /// The controller that a pod's metadata name, if it is of a kind whose pods are spread.
+    /// The controller in a pod's metadata, if it is of a kind whose pods are spread by default.
     pub fn of(&mut self, meta: &Meta) -> Option<OwnerId> {
         let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
         let kind = match (owner.api_version.as_str(), owner.kind.as_str()) {
@@ -82,7 +82,7 @@ impl Owners {
         Some(id)
     }
 
-    /// What the Services of a pod, and its controller, select together; nothing if there is neither.
+    /// The selector of a pod's Services and controller combined. It selects nothing if there is neither.
     pub fn selector(&self, namespace: &str, labels: &Labels, owner: Option<OwnerId>) -> Option<Selector> {
         let mut merged = Labels::new();
         for service in self.services.get(namespace).into_iter().flat_map(BTreeMap::values) {

@@ -1,5 +1,5 @@
-//! What a pod says about other pods: spread constraints and affinity terms, as a shape holds them, and as they are
-//! meant once the pod's namespace and labels are known.
+//! A pod's rules about other pods, which are spread constraints and affinity terms: in the form in which a shape holds
+//! them, and resolved for a pod's namespace and labels.
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::PodSpec;
@@ -13,86 +13,85 @@ const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
 /// A topology spread constraint as written.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Spreading {
-    /// Label of nodes whose values are the domains.
+    /// `topologyKey`: the label of nodes whose values are the domains.
     pub key: String,
-    /// How far domains may be apart.
+    /// `maxSkew`.
     pub max_skew: i64,
-    /// As long as there are fewer domains, the least one counts as empty.
+    /// `minDomains`: with fewer domains, the least number of pods in a domain counts as zero.
     pub min_domains: i64,
-    /// `DoNotSchedule`, as opposed to `ScheduleAnyway`.
+    /// Whether it is `DoNotSchedule`, not `ScheduleAnyway`.
     pub hard: bool,
-    /// Which pods count.
+    /// Selects the pods that count.
     pub selector: Selector,
-    /// Labels whose values the pods share with the pod itself (`matchLabelKeys`).
+    /// `matchLabelKeys`: labels in which the counted pods must equal the pod itself.
     pub label_keys: Vec<String>,
-    /// Nodes that the pod's node affinity excludes do not count.
+    /// Whether nodes that the pod's node affinity excludes do not count.
     pub honors_affinity: bool,
-    /// Nodes whose taints the pod does not tolerate do not count.
+    /// Whether nodes whose taints the pod does not tolerate do not count.
     pub honors_taints: bool,
 }
 
 /// A pod affinity term as written.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PodTerm {
-    /// Namespaces by name; the pod's own is added if `own_namespace`.
+    /// The namespaces by name. The pod's own is added if `own_namespace` is set.
     namespaces: Vec<String>,
     own_namespace: bool,
     namespace_selector: Selector,
     selector: Selector,
-    /// `labelSelector` is there, so that the keys below count.
+    /// Whether there is a `labelSelector`, so that the keys below apply.
     selects: bool,
     label_keys: Vec<String>,
     other_label_keys: Vec<String>,
-    /// Label of nodes whose values are the domains.
+    /// `topologyKey`: the label of nodes whose values are the domains.
     pub key: String,
 }
 
-/// Which pods are meant: of these namespaces, with these labels.
+/// The pods that a term selects, by namespace and labels.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Match {
-    /// Namespaces by name.
+    /// The namespaces by name.
     pub namespaces: Vec<String>,
-    /// Namespaces by their labels, as well.
+    /// Also the namespaces with matching labels.
     pub namespace_selector: Selector,
-    /// Labels of the pods.
+    /// The pods by their labels.
     pub selector: Selector,
 }
 
-/// What a pod's term means for pods that come later.
+/// The effect of a pod's term on pods that are scheduled later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Role {
-    /// They must keep away.
+    /// They may not run in its domain.
     Anti,
-    /// They score this much more in its domain.
+    /// Nodes in its domain score this much more for them.
     Score(i64),
 }
 
-/// A term that pods of a group carry.
+/// A term of pods on nodes that concerns pods that are scheduled later.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Carried {
-    /// What it means.
+    /// Its effect.
     pub role: Role,
-    /// Whom it means.
+    /// The pods that it concerns.
     pub who: Match,
-    /// Label of nodes whose values are the domains.
+    /// `topologyKey`: the label of nodes whose values are the domains.
     pub key: String,
 }
 
-/// What a pod's spec says about other pods.
+/// A pod spec's rules about other pods.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct PeerRules {
     /// Topology spread constraints.
     pub spread: Vec<Spreading>,
-    /// Required affinity; all must be met by the same pods.
+    /// Required affinity. The same pods must match all terms.
     pub affinity: Vec<PodTerm>,
     /// Required anti-affinity.
     pub anti: Vec<PodTerm>,
-    /// Preferred affinity with weights; anti-affinity has negative ones.
+    /// Preferred affinity with weights; those of anti-affinity are negative.
     pub preferred: Vec<(i64, PodTerm)>,
 }
 
-/// A selector that is not there selects nothing, an empty one everything; so does one that cannot be read select
-/// nothing.
+/// Converts a selector. A missing or invalid one selects nothing, an empty one everything.
 fn selector(s: Option<&LabelSelector>) -> Selector {
     s.map_or_else(Selector::nothing, |s| Selector::from_label_selector(s).unwrap_or_else(|_| Selector::nothing()))
 }
@@ -112,7 +111,7 @@ impl Spreading {
         }
     }
 
-    /// The constraints that pods of a Service or controller have without saying so (`systemDefaultConstraints`).
+    /// The default constraints of pods that belong to a Service or controller (`systemDefaultConstraints`).
     pub fn system_defaults() -> [Spreading; 2] {
         let soft = |key: &str, max_skew| Spreading {
             key: key.to_owned(),
@@ -127,16 +126,16 @@ impl Spreading {
         [soft("topology.kubernetes.io/zone", 5), soft(HOSTNAME, 3)]
     }
 
-    /// Which pods count, for a pod with these labels.
+    /// The selector of the pods that count, for a pod with these labels.
     pub fn counted(&self, labels: &Labels) -> Selector {
         with_keys(self.selector.clone(), &self.label_keys, &[], labels)
     }
 }
 
-/// The label by which each node is a domain of its own.
+/// The topology key with which each node is a domain of its own.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// A selector that asks as well that these labels be as the pod's own, and those not.
+/// Adds to a selector that the labels `same` must equal the pod's own, and the labels `other` must not.
 fn with_keys(mut selector: Selector, same: &[String], other: &[String], labels: &Labels) -> Selector {
     for (key, value) in same.iter().filter_map(|key| Some((key, labels.get(key)?))) {
         selector.requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
@@ -164,7 +163,7 @@ impl PodTerm {
         }
     }
 
-    /// Whom a pod of this namespace, with these labels, means by it.
+    /// Resolves the term for a pod of this namespace with these labels.
     pub fn meant(&self, namespace: &str, labels: &Labels) -> Match {
         let mut namespaces = self.namespaces.clone();
         if self.own_namespace {
@@ -178,25 +177,25 @@ impl PodTerm {
 }
 
 impl Match {
-    /// Pods of one namespace.
+    /// The pods of one namespace that a selector selects.
     pub fn within(namespace: &str, selector: Selector) -> Match {
         Match { namespaces: vec![namespace.to_owned()], namespace_selector: Selector::nothing(), selector }
     }
 
-    /// Whether pods of this namespace, which has these labels, and with these labels, are meant.
+    /// Whether it matches a pod with these labels in a namespace of this name and with these labels.
     pub fn matches(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: &Labels) -> bool {
         let named = self.namespaces.iter().any(|n| n == namespace);
         (named || self.namespace_selector.matches(namespace_labels)) && self.selector.matches(Some(labels))
     }
 
-    /// Whether it asks for labels of namespaces.
+    /// Whether it selects namespaces by labels.
     pub fn asks_namespaces(&self) -> bool {
         !self.namespace_selector.nothing && !self.namespace_selector.is_everything()
     }
 }
 
 impl PeerRules {
-    /// From a pod's spec.
+    /// The rules in a pod's spec.
     pub fn new(spec: &PodSpec) -> PeerRules {
         let affinity = spec.affinity.as_ref().and_then(|a| a.pod_affinity.as_ref());
         let anti = spec.affinity.as_ref().and_then(|a| a.pod_anti_affinity.as_ref());
@@ -219,12 +218,12 @@ impl PeerRules {
         }
     }
 
-    /// Whether a pod that runs has anything to say to those that come.
+    /// Whether any rule of a running pod concerns pods that are scheduled later.
     pub fn carries(&self) -> bool {
         !self.affinity.is_empty() || !self.anti.is_empty() || !self.preferred.is_empty()
     }
 
-    /// What pods of this namespace, with these labels, say to those that come later.
+    /// The terms of pods of this namespace with these labels that concern pods that are scheduled later.
     pub fn carried(&self, namespace: &str, labels: &Labels) -> Vec<Carried> {
         let carry = |role, t: &PodTerm| Carried { role, who: t.meant(namespace, labels), key: t.key.clone() };
         let anti = self.anti.iter().map(|t| carry(Role::Anti, t));

@@ -1,4 +1,4 @@
-//! Evicts the pods that must go for another one: notes on each why, and deletes it.
+//! Evicts the victims of a preemption: writes the reason into each one's conditions, then deletes it.
 
 use std::rc::Rc;
 
@@ -14,12 +14,12 @@ use crate::machine::Now;
 use crate::object::{Object, ObjectKey, Text};
 use crate::scheduler::preemption::Preemption;
 
-/// A pod that must go.
+/// A pod to evict.
 #[derive(Clone, Debug)]
 pub(super) struct Victim {
     key: ObjectKey,
     uid: Rc<str>,
-    /// The UID of the pod that it goes for.
+    /// The UID of the pod that it is evicted for.
     preemptor: Rc<str>,
     node: Rc<str>,
 }
@@ -41,7 +41,7 @@ impl SchedulerProcess {
         }
     }
 
-    /// Writes into a victim's conditions that it is evicted.
+    /// Writes into a victim's conditions that it is to be evicted.
     fn mark(&mut self, now: Now, victim: Victim, out: &mut Vec<ToServer>) {
         let Some(Object::Pod(pod)) = self.pods.get(&victim.key) else { return };
         if pod.meta.deletion_timestamp.is_some() {
@@ -68,7 +68,7 @@ impl SchedulerProcess {
         self.send(now, Sent::Mark(victim), call, out);
     }
 
-    /// A victim has been marked, or not.
+    /// Handles the reply to the write of a victim's condition.
     pub(super) fn handle_marked(
         &mut self,
         now: Now,
@@ -89,7 +89,7 @@ impl SchedulerProcess {
         }
     }
 
-    /// A victim has been deleted, or not.
+    /// Handles the reply to the deletion of a victim.
     pub(super) fn handle_evicted(
         &mut self,
         now: Now,
@@ -108,14 +108,15 @@ impl SchedulerProcess {
         }
     }
 
-    /// A victim that is gone, or is another pod by now, is out of the way. Of any other whoever waits finds out anew.
+    /// Handles a failed write. If the victim is gone, or another pod by now, nothing is left to do. Otherwise the pods
+    /// that wait for the eviction are retried.
     fn handle_refused(&mut self, now: Now, victim: &Victim, status: &Status) {
         if status.reason != Reason::NotFound {
             self.core.spared(now, &victim.key, &victim.uid);
         }
     }
 
-    /// Writes for which node a pod is nominated.
+    /// Writes a pod's nominated node.
     pub(super) fn patch_nomination(
         &mut self,
         now: Now,

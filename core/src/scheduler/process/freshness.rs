@@ -33,7 +33,7 @@ impl Freshness {
         self.required = Some(Revision(0));
     }
 
-    /// Notes under which leadership the process acts now, and whether that is a new one. If it is, the pod view has to
+    /// Records under which leadership the process acts. Returns whether that is a new one. If so, the pod view must
     /// reach the revision at which the leadership began.
     pub(super) fn begin_term(&mut self, term: Revision) -> bool {
         if self.term == Some(term) {
@@ -45,7 +45,7 @@ impl Freshness {
         true
     }
 
-    /// Notes the pod view's revision after it may have changed. Returns whether the view went back in time and must be
+    /// Records the pod view's revision after a possible change. Returns whether the view went back in time and must be
     /// listed again.
     pub(super) fn view_changed(&mut self, revision: Revision) -> bool {
         let mut list_again = false;
@@ -69,8 +69,8 @@ impl Freshness {
         self.required
     }
 
-    /// Notes that the view has reached what is required. Returns whether the leadership is new, so that the assumptions
-    /// of the earlier one end.
+    /// Records that the view has reached the required revision. Returns whether the leadership is new, so that the
+    /// assumptions of the earlier one end.
     pub(super) fn caught_up(&mut self) -> bool {
         self.required = None;
         self.went_back = false;

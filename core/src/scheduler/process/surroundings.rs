@@ -1,5 +1,5 @@
-//! What the scheduler reads beside pods and nodes: whose pods are spread, which namespaces there are, and what may be
-//! evicted.
+//! The objects other than pods and nodes that the scheduler reads: owners of pods that are spread by default,
+//! namespaces and disruption budgets.
 
 use std::rc::Rc;
 
@@ -30,7 +30,7 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Its informers are parts of the connection, counted from a first one.
+    /// Creates the informers. They are consecutive parts of the connection, from `first_part` on.
     pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng) -> Surroundings {
         let make = |(kind, part): (&Kind, u16)| {
             let rng = Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
@@ -39,7 +39,7 @@ impl Surroundings {
         Surroundings { read: KINDS.iter().zip(first_part..).map(make).collect(), changes: Vec::new() }
     }
 
-    /// Whether everything has been listed.
+    /// Whether all kinds have been listed.
     pub(super) fn is_synced(&self) -> bool {
         self.read.iter().all(|(_, view)| view.is_synced())
     }
@@ -64,7 +64,7 @@ impl Surroundings {
     }
 }
 
-/// Tells the scheduler of a change; an object that is gone is none.
+/// Tells the scheduler of a change; `None` is a deleted object.
 fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>) {
     let (namespace, name) = (key.namespace(), key.name());
     match key.kind {
@@ -85,7 +85,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
     }
 }
 
-/// What a controller selects.
+/// The selector of a controller; `None` for other kinds.
 fn selector(object: &Object) -> Option<Selector> {
     match object {
         Object::ReplicaSet(rs) => Selector::from_label_selector(&rs.spec.selector).ok(),
@@ -97,7 +97,7 @@ fn selector(object: &Object) -> Option<Selector> {
 
 fn budget(object: &Object) -> Option<Budget> {
     let Object::PodDisruptionBudget(pdb) = object else { return None };
-    // Without a selector, or with an empty one, it protects nobody.
+    // Without a selector, or with an empty one, it protects no pods.
     let selector = pdb.spec.selector.as_ref().map(Selector::from_label_selector)?.ok()?;
     let disrupted = pdb.status.disrupted_pods.iter().flatten().map(|(name, _)| name.clone()).collect();
     Some(Budget { selector, allowed: pdb.status.disruptions_allowed.unwrap_or(0), disrupted })

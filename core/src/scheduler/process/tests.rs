@@ -1,4 +1,4 @@
-//! Scheduler processes over bad lines, against a real API server and store.
+//! Scheduler processes over unreliable connections, with a real API server and store.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ struct Line {
     conn: ConnId,
     up: BTreeMap<(Mono, u64), (ConnId, ToServer)>,
     down: BTreeMap<(Mono, u64), FromServer>,
-    /// Nothing arrives before what was sent before it.
+    /// Keeps the order of messages: when the last one of each direction arrives.
     free: [Mono; 2],
 }
 
@@ -37,12 +37,12 @@ struct Cluster {
     lines: Vec<Line>,
     rng: Rng,
     count: u64,
-    /// Whether lines lose messages, stall and break.
+    /// Whether connections lose messages, stall and break.
     bad: bool,
-    /// What a line stalls for at most, when bad.
+    /// How long a bad connection stalls at most.
     stall: Duration,
     replies: u64,
-    /// Where each pod was first seen bound, by UID.
+    /// The node that each pod was first seen bound to, by UID.
     bound: BTreeMap<String, Rc<str>>,
 }
 
@@ -204,7 +204,7 @@ impl Cluster {
     }
 
     fn disconnect(&mut self, index: usize) {
-        // What is on its way up may still arrive, late.
+        // Messages to the server that are under way may still arrive, late.
         let now = self.now;
         let old = std::mem::replace(&mut self.lines[index].conn, ConnId(0));
         self.lines[index].conn = self.conn();
@@ -282,7 +282,7 @@ impl Cluster {
         }
     }
 
-    /// No node has more than it can hold, and no pod moves.
+    /// Checks that no node holds more than fits, and that no pod has moved.
     fn check(&mut self) {
         let mut used: BTreeMap<Rc<str>, i64> = BTreeMap::new();
         let mut seen = Vec::new();
@@ -306,7 +306,7 @@ impl Cluster {
         }
     }
 
-    /// What a process counts is what is stored.
+    /// Checks that a process counts what is stored.
     fn check_counts(&self, index: usize) {
         let core = self.lines[index].process.scheduler();
         assert_eq!(core.assumed(), 0);
@@ -371,7 +371,7 @@ fn a_lost_reply_costs_time_and_nothing_else() {
     c.start("a", false);
     c.run(Duration::from_secs(1));
     c.pod("p", "1");
-    // The bind goes through, and neither its reply nor any news comes back.
+    // The bind is carried out, but neither its reply nor a watch event comes back.
     while c.bound() == 0 {
         let step = c.next().unwrap().since(c.now.mono);
         c.run(step);
@@ -428,7 +428,8 @@ fn a_new_leader_counts_what_the_old_one_bound() {
     assert_eq!(leaders, 1);
 }
 
-/// Two candidates over bad lines, one of which crashes now and then; nodes and pods come and go. Then all is well.
+/// Two candidates with bad connections, one of which crashes now and then, while nodes and pods come and go. Then all
+/// faults end.
 fn play(seed: u64) {
     let mut c = Cluster::new(seed);
     c.stall = Duration::from_secs(if seed.is_multiple_of(2) { 15 } else { 1 });
@@ -459,7 +460,7 @@ fn play(seed: u64) {
     let leaders: Vec<usize> = (0..2).filter(|i| c.lines[*i].process.is_leader(c.now)).collect();
     assert_eq!(leaders.len(), 1, "seed {seed}");
     c.check_counts(leaders[0]);
-    // Whoever waits does so because nothing fits.
+    // A pod that still waits fits no node.
     let mut free: BTreeMap<String, i64> = (0..4).map(|i| (format!("n{i}"), 2000)).collect();
     let cpu = |p: &Pod| {
         Milli::of(&p.spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"]).milli()

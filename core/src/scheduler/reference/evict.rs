@@ -1,4 +1,4 @@
-//! The naive preemption: every node tried with every pod of lower priority gone, then as many as fit brought back.
+//! The naive preemption: on every node, all pods of lower priority are removed, then as many as fit are put back.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use super::naive::{Naive, Placed, World};
 use crate::object::Node;
 
-/// What is to be done about a pod that fits nowhere.
+/// The result for a pod that fits nowhere.
 #[derive(Debug, PartialEq)]
 pub struct Unfit {
     pub message: String,
     pub nomination: Outcome,
 }
 
-/// What becomes of its nomination.
+/// What to do with its nomination.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
     Kept,
     Cleared,
-    /// It preempts on one of these nodes; the names of who goes, by node.
+    /// Preempt on one of these nodes; the names of the victims, by node.
     Preempts(BTreeMap<String, Vec<String>>),
 }
 
@@ -40,7 +40,7 @@ fn sort(pods: &mut [&Naive]) {
 }
 
 impl World {
-    /// Why a pod fits nowhere, and what becomes of its nomination.
+    /// Why a pod fits nowhere, and what to do with its nomination.
     pub fn unfit(&self, pod: &Naive) -> Unfit {
         let total = self.nodes.len();
         if total == 0 {

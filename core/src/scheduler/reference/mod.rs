@@ -1,8 +1,8 @@
-//! The scheduler proved against a naive one that filters and scores every node from the API objects, each time from
-//! scratch, and shares no code with it but the parsing of quantities and selectors.
+//! Compares the scheduler with a naive one, which filters and scores every node from the API objects, each time from
+//! scratch, and shares no code with it except the parsing of quantities and selectors.
 //!
-//! A thousand cases are played in CI; `PROPTEST_CASES=10000 cargo test --release -p skeg-core decides_as_from_scratch`
-//! plays ten thousand.
+//! CI runs a thousand cases; `PROPTEST_CASES=10000 cargo test --release -p skeg-core decides_as_from_scratch`
+//! runs ten thousand.
 
 mod evict;
 mod naive;
@@ -26,19 +26,19 @@ enum Move {
     PutNode(u8, Value),
     RemoveNode(u8),
     AddPod(Value),
-    /// Of those there are, counted round.
+    /// An index, modulo the number of pods.
     RemovePod(u8),
-    /// A pod on a node is being deleted.
+    /// Starts to delete a pod on a node.
     EndPod(u8),
-    /// A decided pod is shown bound, and may have started.
+    /// Reports that an assumed pod is bound, and perhaps that it has started.
     Confirm(u8),
-    /// A decided pod is not bound after all.
+    /// Reports that the bind of an assumed pod has failed.
     Forget(u8),
-    /// A pod on a node, perhaps one that is not there, by somebody else.
+    /// Somebody else binds a pod to a node, which may not exist.
     Foreign(u8, Value),
-    /// What a Service, a ReplicaSet or a budget of a namespace selects; nothing for one that is gone.
+    /// Changes the selector of a namespace's Service, ReplicaSet or budget; `None` deletes it.
     Select(u8, &'static str, Option<&'static str>, i32),
-    /// A namespace's label.
+    /// Changes a namespace's label.
     Namespace(&'static str, Option<&'static str>),
 }
 
@@ -206,7 +206,7 @@ fn pod_term() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Labels, namespace, priority, and what the pod says about others; merged over what it says about nodes.
+/// Labels, namespace, priority and rules about other pods, merged over the rules about nodes.
 fn pod_spec() -> impl Strategy<Value = Value> {
     let none = || Just(Vec::<Value>::new());
     let some = |one: BoxedStrategy<Value>| prop_oneof![3 => none(), 1 => prop::collection::vec(one, 1..3)];
@@ -232,7 +232,7 @@ fn pod_spec() -> impl Strategy<Value = Value> {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    // Few different specs, so that shapes are shared and their tables are used again.
+    // Few different specs, so that shapes are shared and their tables are reused.
     (prop::collection::vec(pod_spec(), 1..5), prop::collection::vec(node_body(), 1..4)).prop_flat_map(
         |(specs, bodies)| {
             let spec = move || prop::sample::select(specs.clone());
@@ -259,7 +259,7 @@ fn node(n: u8, body: &Value) -> Node {
     let object = json!({"apiVersion": "v1", "kind": "Node", "spec": body["spec"], "status": body["status"],
         "metadata": {"name": format!("n{n}"), "labels": body["labels"]}});
     let mut object = object;
-    // Some nodes lack the label, and two share a value.
+    // Some nodes lack the label, and two have the same value.
     if n != 7 {
         object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(format!("n{}", n.min(5)));
     }
@@ -298,7 +298,7 @@ struct Play {
     now: Now,
 }
 
-/// Plays moves; after each, every decision must be one that the naive scheduler would have taken.
+/// Carries out moves. After each one, every decision must be one that the naive scheduler could have made.
 fn play(moves: &[Move]) {
     let s = Scheduler::new("default-scheduler".into(), Rng::from_seed(7));
     let mut p = Play { s, world: World::default(), now: Now { mono: Mono(0), wall: Wall(0) } };
@@ -315,7 +315,7 @@ fn play(moves: &[Move]) {
 }
 
 impl Play {
-    /// The n-th pod of those that are on a node, or of those that are not, counted round.
+    /// The n-th pod (modulo their number) of those that are on a node, or of those that are not.
     fn nth(&self, n: u8, on: bool) -> Option<String> {
         let of = self.world.pods.iter().filter(|(_, p)| p.on.is_some() == on).map(|(k, _)| k);
         let of: Vec<_> = of.collect();
@@ -360,7 +360,7 @@ impl Play {
             Move::Confirm(n) => {
                 if let Some(name) = self.nth(*n, true) {
                     let p = self.world.pods.get_mut(&name).unwrap();
-                    // A view that is behind first, then one that is not.
+                    // First a view that lags, then one that does not.
                     let mut behind = p.pod.clone();
                     behind.spec_mut().node = None;
                     self.s.pod_changed(now, &behind);
@@ -466,7 +466,7 @@ impl Play {
         }
     }
 
-    /// What is counted on each node is what is there.
+    /// Checks that the pods counted on each node are those that are there.
     fn check_counts(&self) {
         use super::resources::ResourceId;
         for name in self.world.nodes.keys() {
@@ -481,9 +481,9 @@ impl Play {
         assert_eq!(self.s.nodes().len(), self.world.nodes.len());
     }
 
-    /// Pods that wait do so for a reason: no event that helps has been missed.
+    /// Checks that no pod waits that would fit: no event that helps was missed.
     fn check_nobody_is_left_waiting(&mut self) {
-        // Back-offs end; the flush after five minutes must not be what helps.
+        // Back-offs end by then, and the flush after five minutes has not happened yet.
         for _ in 0..3 {
             self.now.mono = self.now.mono + Duration::from_secs(10);
             self.s.handle_timeout(self.now);

@@ -1,5 +1,5 @@
-//! The naive scheduler: filters and scores from API objects, each time from scratch, as the documents and
-//! kube-scheduler's source have it.
+//! The naive scheduler: filters and scores from API objects, each time from scratch, as in the documents and the source
+//! of kube-scheduler.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::object::{Labels, Nano, Node, Pod, Selector};
 
-/// A pod with what it asks for, which is worked out once.
+/// A pod with its requests, which are computed once.
 pub struct Naive {
     pub pod: Pod,
     labels: Labels,
@@ -22,23 +22,23 @@ pub struct Naive {
     pub priority: i32,
     /// The node that it is on.
     pub on: Option<String>,
-    /// The node that it waits for room on.
+    /// The node that it is nominated for.
     pub nominated: Option<String>,
-    /// It goes to make room for another.
+    /// Whether it is evicted to make room for another.
     pub is_victim: bool,
 }
 
-/// Everything that is true, as API objects.
+/// The cluster, as API objects.
 #[derive(Default)]
 pub struct World {
     pub nodes: BTreeMap<String, Node>,
     pub pods: BTreeMap<String, Naive>,
     pub namespaces: BTreeMap<String, Labels>,
-    /// By namespace: what its one Service selects.
+    /// The selector of the only Service in each namespace.
     pub services: BTreeMap<String, Labels>,
-    /// By namespace: what its one ReplicaSet, which is called `set`, selects.
+    /// The selector of the only ReplicaSet in each namespace, which is called `set`.
     pub sets: BTreeMap<String, Labels>,
-    /// By namespace: its one PodDisruptionBudget, and how many it allows to go.
+    /// The only PodDisruptionBudget in each namespace, and how many evictions it allows.
     pub budgets: BTreeMap<String, (Labels, i32)>,
 }
 
@@ -50,7 +50,7 @@ fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Nano {
     list.and_then(|l| l.get(name)).map_or(Nano(0), Nano::of)
 }
 
-/// In the unit that Kubernetes counts in, rounded up.
+/// An amount in the unit of kube-scheduler, rounded up.
 fn rounded(name: &str, n: Nano) -> i64 {
     let unit = if name == "cpu" { 1_000_000 } else { 1_000_000_000 };
     ((n.0 + unit - 1) / unit) as i64
@@ -64,7 +64,7 @@ fn requests(c: &core_v1::Container) -> Option<&BTreeMap<String, Quantity>> {
     c.resources.as_ref().and_then(|r| r.requests.as_ref())
 }
 
-/// What a container counts with: the greatest of spec and status, or the status where its resize is infeasible.
+/// The requests that count for a container: the greatest of spec and status, or the status if the resize is infeasible.
 fn counted(pod: &Pod, c: &core_v1::Container, name: &str) -> Nano {
     let status = pod.status.container_statuses.iter().find(|s| s.name == *c.name.as_str());
     let Some(said) = status.and_then(|s| s.rest.as_ref()).filter(|r| r.resources.is_some()) else {
@@ -117,7 +117,7 @@ impl Naive {
         }
     }
 
-    /// What it asks for of CPU or memory.
+    /// Its request of CPU or memory.
     pub fn asked(&self, name: &str) -> i64 {
         self.asked[name]
     }
@@ -186,12 +186,12 @@ fn likes_node(pod: &Pod, node: &Node) -> bool {
         && required.is_none_or(|s| s.node_selector_terms.iter().any(|t| term(node, t)))
 }
 
-/// Where there is no selector, nothing is selected.
+/// A missing selector selects nothing.
 fn parse(selector: Option<&LabelSelector>) -> Selector {
     selector.map_or_else(Selector::nothing, |s| Selector::from_label_selector(s).unwrap())
 }
 
-/// A constraint, and whether it is hard.
+/// A constraint, and whether it is `DoNotSchedule`.
 fn spread(pod: &Pod, c: &core_v1::TopologySpreadConstraint) -> (bool, Spread) {
     let labels = pod.meta.labels.clone().unwrap_or_default();
     let mut selector = parse(c.label_selector.as_ref());
@@ -228,7 +228,7 @@ impl Term {
     }
 }
 
-/// A spread constraint in full.
+/// A spread constraint with its defaults.
 #[derive(Clone)]
 struct Spread {
     key: String,
@@ -239,7 +239,7 @@ struct Spread {
     taints: bool,
 }
 
-/// Pods on nodes, each with its node.
+/// The pods on nodes, each with its node.
 pub type Placed<'a> = Vec<(&'a Naive, &'a Node)>;
 
 impl World {
@@ -275,7 +275,7 @@ impl World {
         (vec![default(ZONE, 5), default(HOSTNAME, 3)], false)
     }
 
-    /// How many pods that count are on a node.
+    /// How many pods on a node count.
     fn matching(pod: &Naive, node: &Node, s: &Spread, placed: &Placed<'_>) -> i64 {
         if s.selector.is_everything() {
             return 0;
@@ -315,7 +315,7 @@ impl World {
         None
     }
 
-    /// Whether a term of one pod means another.
+    /// Whether a term of one pod selects another.
     fn means(&self, owner: &Naive, term: &Term, other: &Naive) -> bool {
         let (namespace, t) = (other.pod.namespace(), &term.term);
         let named = match (&t.namespaces, &t.namespace_selector) {
@@ -361,7 +361,7 @@ impl World {
         None
     }
 
-    /// Why a node is none for a pod while these pods are on nodes, and whether that is beyond help.
+    /// Why a node is not feasible for a pod while these pods are on nodes, and whether no eviction helps.
     pub fn reasons(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(Vec<String>, bool)> {
         let one = |s: &str, hopeless| Some((vec![s.to_owned()], hopeless));
         let p = &pod.pod;
@@ -431,7 +431,7 @@ impl World {
         least + 50 + (50 + balance(&after) - balance(&before)) / 2
     }
 
-    /// Names of the best nodes for a pod, if any is feasible.
+    /// The names of the best nodes for a pod; empty if none is feasible.
     pub fn best(&self, pod: &Naive) -> BTreeSet<String> {
         let placed = self.placed();
         let feasible: Vec<&Node> = self.nodes.values().filter(|n| self.refusal(pod, n).is_none()).collect();
@@ -520,7 +520,7 @@ impl World {
         sums.iter().map(score).collect()
     }
 
-    /// Names that every required term of the node affinity insists on.
+    /// The only node names that the required node affinity can match.
     pub fn named_only(&self, pod: &Pod) -> Option<BTreeSet<String>> {
         let required = node_affinity(pod)?.required_during_scheduling_ignored_during_execution.as_ref()?;
         let mut all = BTreeSet::new();
@@ -534,7 +534,7 @@ impl World {
         Some(all)
     }
 
-    /// Pods of at least this priority that wait for room on a node, but not this one.
+    /// The other pods of at least this priority that are nominated for a node.
     fn nominees<'a>(&'a self, pod: &Naive, node: &'a Node) -> Placed<'a> {
         let waits = |p: &&Naive| {
             p.nominated.as_deref() == Some(node.name()) && p.priority >= pod.priority && p.pod.name() != pod.pod.name()
@@ -542,7 +542,7 @@ impl World {
         self.pods.values().filter(waits).map(|p| (p, node)).collect()
     }
 
-    /// Why a node is none for a pod, with those that wait for room there and without.
+    /// Why a node is not feasible for a pod, with and without the pods that are nominated for it.
     pub fn refusal(&self, pod: &Naive, node: &Node) -> Option<(Vec<String>, bool)> {
         if self.named_only(&pod.pod).is_some_and(|names| !names.contains(node.name())) {
             return Some((vec!["node(s) didn't satisfy plugin(s) [NodeAffinity]".to_owned()], true));

@@ -1,10 +1,10 @@
-//! InterPodAffinity: the more the pods nearby are wanted, by weight, and want it, the better.
+//! InterPodAffinity: a node scores higher the greater the weights of the preferences between the pod and those nearby.
 //!
-//! Source: `interpodaffinity/scoring.go`, floating point as there.
+//! Source: `interpodaffinity/scoring.go`, in floating point as there.
 
 use crate::scheduler::framework::MAX_NODE_SCORE;
 
-/// The score of a sum of weights between the least and the greatest of the feasible nodes, which differ.
+/// The score of a sum of weights. `least` and `most` are the extremes among the feasible nodes, and differ.
 pub fn affinity_score(sum: i64, least: i64, most: i64) -> i32 {
     (MAX_NODE_SCORE as f64 * ((sum - least) as f64 / (most - least) as f64)) as i32
 }

@@ -1,14 +1,14 @@
-//! NodeResourcesFit with the LeastAllocated strategy: the more CPU and memory would be left, the better.
+//! NodeResourcesFit with the LeastAllocated strategy: a node scores higher the more CPU and memory would be left.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{MAX_NODE_SCORE, Normalize, Reads, ScorePlugin};
 use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
-/// The plug-in. Requests that are not made count as Kubernetes' defaults (100m of CPU, 200Mi of memory a container).
+/// The NodeResourcesFit score. Missing requests count with Kubernetes' defaults (100m CPU, 200Mi memory per container).
 pub struct LeastAllocated;
 
-/// `(capacity - requested) * 100 / capacity`, rounded down; zero where more is requested than there is.
+/// `(capacity - requested) * 100 / capacity`, rounded down; zero if more is requested than the capacity.
 fn left(requested: i64, capacity: i64) -> i64 {
     let free = capacity.saturating_sub(requested);
     match free.checked_mul(MAX_NODE_SCORE) {

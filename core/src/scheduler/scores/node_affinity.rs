@@ -1,10 +1,10 @@
-//! NodeAffinity: the more preferred terms match, by weight, the better.
+//! NodeAffinity: a node scores higher the greater the weights of the preferred terms that match it.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{Normalize, Reads, ScorePlugin};
 use crate::scheduler::shape::Shape;
 
-/// The plug-in.
+/// The NodeAffinity score.
 pub struct PreferredNodeAffinity;
 
 impl ScorePlugin for PreferredNodeAffinity {

@@ -1,26 +1,27 @@
-//! PodTopologySpread: the fewer of the pods that count are in a node's domains, the better.
+//! PodTopologySpread: a node scores higher the fewer matching pods are in its domains.
 //!
-//! Source: `podtopologyspread/scoring.go`. Floating point as there; the logarithm is computed by the four operations
-//! alone, as Go's `math.Log` does, so that it is the same on every machine.
+//! Source: `podtopologyspread/scoring.go`, in floating point as there. The logarithm is computed with the four basic
+//! operations only, as in Go's `math.Log`, so that it is the same on every machine.
 
 use crate::scheduler::framework::MAX_NODE_SCORE;
 
-/// The weight of a constraint whose feasible nodes are in this many domains: domains that are many have few pods each.
+/// The weight of a constraint whose feasible nodes are in this many domains. It evens out that the pods of more domains
+/// are fewer in each.
 pub fn log_of_domains(size: usize) -> f64 {
     ln(size as f64 + 2.0)
 }
 
-/// What a domain with so many pods adds to a node's raw score.
+/// What a domain with this many pods adds to a node's raw score.
 pub fn spread_count(pods: i64, max_skew: i64, weight: f64) -> f64 {
     pods as f64 * weight + (max_skew - 1) as f64
 }
 
-/// The score of a raw score between the least and the greatest of the feasible nodes.
+/// Normalises a raw score. `least` and `most` are the extremes among the feasible nodes.
 pub fn spread_score(raw: i32, least: i32, most: i32) -> i32 {
     if most == 0 {
         return MAX_NODE_SCORE as i32;
     }
-    // Exact: quotients of numbers this small are never rounded up to the next whole one.
+    // Exact, since quotients of numbers this small are never rounded up to the next integer.
     (f64::from(MAX_NODE_SCORE as i32) * f64::from(most + least - raw) / f64::from(most)) as i32
 }
 

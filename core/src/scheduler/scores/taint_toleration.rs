@@ -1,10 +1,10 @@
-//! TaintToleration: the fewer untolerated `PreferNoSchedule` taints, the better.
+//! TaintToleration: a node scores higher the fewer of its `PreferNoSchedule` taints the pod does not tolerate.
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{Normalize, Reads, ScorePlugin};
 use crate::scheduler::shape::{Effect, Shape};
 
-/// The plug-in.
+/// The TaintToleration score.
 pub struct PreferredTaints;
 
 impl ScorePlugin for PreferredTaints {

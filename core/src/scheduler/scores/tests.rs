@@ -57,7 +57,7 @@ fn balanced_allocation() {
     let check = |node: Value, used: Value, spec: Value, expect| {
         check("NodeResourcesBalancedAllocation", node, used, spec, expect)
     };
-    // Nothing changes: 75.
+    // Nothing changes, so 75.
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "1", "memory": "1000"})), 75);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "4"})), 50);
     check(has("4", "4000"), Value::Null, asks(json!({"cpu": "9"})), 50);
