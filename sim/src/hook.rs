@@ -38,7 +38,7 @@ fn slept_by(command: &[String]) -> Option<Duration> {
 }
 
 /// The total of the arguments of `sleep`, each in seconds or with a unit; `None` if they are invalid.
-fn total(times: &[&str]) -> Option<Duration> {
+pub fn total(times: &[&str]) -> Option<Duration> {
     let mut sum = None;
     for time in times {
         let (number, unit) = match time.char_indices().next_back()? {

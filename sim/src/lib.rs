@@ -7,6 +7,7 @@
 pub mod action;
 mod calendar_queue;
 pub mod clock;
+pub mod container;
 pub mod converge;
 pub mod event_queue;
 pub mod explore;

@@ -13,6 +13,8 @@ use skeg_core::agent::{
 };
 use skeg_core::{Rng, Wall};
 
+use crate::container::inside::{Inside, Next, ProcessId, container_of};
+use crate::container::process::Input;
 use crate::hook;
 use crate::scenario::ImageProfile;
 use crate::subnet::Subnet;
@@ -31,6 +33,8 @@ pub enum Fire {
     Stop(OpId, ContainerId, i32),
     /// A container exits by itself.
     Exit(ContainerId, i32),
+    /// A process in a container has slept long enough.
+    Wake(ProcessId),
 }
 
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct NodeRuntime {
     rng: Rng,
     /// Fault: one in this many starts and pulls fails or takes long; zero means none.
     pub trouble_one_in: u64,
+    /// What clients see inside the containers; `None` if there are no such clients, as in the simulator.
+    inside: Option<Inside>,
 }
 
 /// The profile of an image: that of the longest prefix of its name in the scenario.
@@ -82,9 +88,7 @@ fn error<T>(reason: &str, message: &str) -> Result<T, RuntimeError> {
 }
 
 fn image_of(spec: &ContainerSpec) -> &str {
-    let inits = spec.pod.init_containers.iter().flatten();
-    let found = spec.pod.containers.iter().chain(inits).find(|c| c.name == *spec.name);
-    found.and_then(|c| c.image.as_deref()).unwrap_or("")
+    container_of(spec).and_then(|c| c.image.as_deref()).unwrap_or("")
 }
 
 impl NodeRuntime {
@@ -99,7 +103,32 @@ impl NodeRuntime {
             addresses,
             rng,
             trouble_one_in: 0,
+            inside: None,
         }
+    }
+
+    /// Lets clients look inside the containers that start from now on. Commands that the scripted shell understands are
+    /// then played.
+    pub fn open(&mut self) {
+        self.inside = Some(Inside::default());
+    }
+
+    /// The inside of the containers, if it is open.
+    pub fn inside(&self) -> Option<&Inside> {
+        self.inside.as_ref()
+    }
+
+    /// The inside of the containers, if it is open. What is to be done [`Self::next`] must be handed to the runtime.
+    pub fn inside_mut(&mut self) -> Option<&mut Inside> {
+        self.inside.as_mut()
+    }
+
+    /// What is to be done next in the containers, as what the runtime completes later.
+    pub fn next(next: Vec<Next>, later: &mut Vec<(Duration, Fire)>) {
+        later.extend(next.into_iter().map(|next| match next {
+            Next::Wake(after, process) => (after, Fire::Wake(process)),
+            Next::Exit(container, code) => (Duration::from_millis(1), Fire::Exit(container, code)),
+        }));
     }
 
     fn trouble(&mut self) -> bool {
@@ -173,6 +202,13 @@ impl NodeRuntime {
                 events.push(RuntimeEvent::Stopped { op, result: Ok(()) });
             }
             Fire::Exit(id, code) => self.exit(wall, &id, code, events),
+            Fire::Wake(process) => {
+                let mut next = Vec::new();
+                if let Some(inside) = &mut self.inside {
+                    inside.feed(wall, process, Input::Woken, &mut next);
+                }
+                NodeRuntime::next(next, later);
+            }
         }
     }
 
@@ -189,6 +225,16 @@ impl NodeRuntime {
             finished_at: wall,
         };
         events.push(RuntimeEvent::Exited { container: id.clone(), state: c.state.clone() });
+        if let Some(inside) = &mut self.inside {
+            inside.end(wall, id, code);
+        }
+    }
+
+    fn remove(&mut self, id: &ContainerId) {
+        self.containers.remove(id);
+        if let Some(inside) = &mut self.inside {
+            inside.remove(id);
+        }
     }
 
     fn complete(
@@ -225,7 +271,7 @@ impl NodeRuntime {
             }
             RuntimeCommand::RemoveSandbox { op, sandbox } => {
                 for id in self.in_sandbox(&sandbox) {
-                    self.containers.remove(&id);
+                    self.remove(&id);
                 }
                 self.leave_network(&sandbox);
                 self.sandboxes.remove(&sandbox);
@@ -241,11 +287,15 @@ impl NodeRuntime {
                 RuntimeEvent::Stopped { op, result: Ok(()) }
             }
             RuntimeCommand::RemoveContainer { op, container } => {
-                self.containers.remove(&container);
+                self.remove(&container);
                 RuntimeEvent::Removed { op, result: Ok(()) }
             }
             RuntimeCommand::Probe { op, container, action, .. } => {
-                RuntimeEvent::Probed { op, result: self.probe(at, &container, &action, profiles) }
+                let result = self.probe(at, &container, &action);
+                if result.is_ok() {
+                    self.log_probe(wall, &container, &action);
+                }
+                RuntimeEvent::Probed { op, result }
             }
             RuntimeCommand::Stats { op } => self.stats(op, profiles),
         };
@@ -342,19 +392,38 @@ impl NodeRuntime {
             let after = self.rng.duration(Duration::from_millis(500), Duration::from_secs(5));
             later.push((after, Fire::Exit(id.clone(), 1)));
         }
-        if let Some((after, code)) = profile.exit {
+        let (exit, lines) = (profile.exit, profile.log.clone());
+        if !self.open_container(wall, id, &lines, profiles, later)
+            && let Some((after, code)) = exit
+        {
             later.push((after, Fire::Exit(id.clone(), code)));
         }
         Ok(())
     }
 
-    fn probe(
-        &self,
-        at: u64,
+    /// Lets clients look inside a container that has just started. Returns whether its command is played, and says so
+    /// when it exits. A container whose image has a profile does what the profile says.
+    fn open_container(
+        &mut self,
+        wall: Wall,
         id: &ContainerId,
-        action: &ProbeAction,
-        _profiles: &BTreeMap<String, ImageProfile>,
-    ) -> Result<(), RuntimeError> {
+        lines: &[String],
+        profiles: &BTreeMap<String, ImageProfile>,
+        later: &mut Vec<(Duration, Fire)>,
+    ) -> bool {
+        let (Some(inside), Some(c)) = (&mut self.inside, self.containers.get(id)) else { return false };
+        let image = image_of(&c.spec);
+        let has_profile = profiles.keys().any(|prefix| image.starts_with(prefix.as_str()));
+        let pod = self.sandboxes.get(&c.spec.sandbox).map_or("", |s| &*s.pod);
+        let hostname = pod.rsplit('/').next().unwrap_or_default();
+        let mut next = Vec::new();
+        let played = inside.start(wall, id, &c.spec, hostname, !has_profile, &mut next);
+        lines.iter().for_each(|line| inside.log(wall, id, line.clone()));
+        NodeRuntime::next(next, later);
+        played
+    }
+
+    fn probe(&self, at: u64, id: &ContainerId, action: &ProbeAction) -> Result<(), RuntimeError> {
         let running = |c: &&Container| matches!(c.state, ContainerState::Running { .. });
         let Some(c) = self.containers.get(id).filter(running) else {
             return error("Unhealthy", "the container does not run");
@@ -363,6 +432,19 @@ impl NodeRuntime {
             ProbeAction::Hook(_) => Ok(()),
             ProbeAction::Probe(_) if c.ready_at <= at => Ok(()),
             ProbeAction::Probe(_) => error("Unhealthy", "connection refused"),
+        }
+    }
+
+    /// Logs the request of a probe or hook that the container has answered.
+    fn log_probe(&mut self, wall: Wall, id: &ContainerId, action: &ProbeAction) {
+        let Some(inside) = &mut self.inside else { return };
+        let (agent, get) = match action {
+            ProbeAction::Probe(probe) => ("kube-probe/1.36", probe.http_get.as_ref()),
+            ProbeAction::Hook(hook) => ("kube-lifecycle/1.36", hook.http_get.as_ref()),
+        };
+        if let Some(get) = get.filter(|_| inside.main(id).is_none()) {
+            let path = get.path.as_deref().unwrap_or("/");
+            inside.log(wall, id, format!("\"GET {path} HTTP/1.1\" 200 \"{agent}\""));
         }
     }
 
@@ -383,6 +465,7 @@ impl NodeRuntime {
             self.addresses.release_all();
             self.sandboxes.clear();
             self.containers.clear();
+            self.inside = self.inside.take().map(|_| Inside::default());
             return;
         }
         let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
@@ -397,6 +480,12 @@ impl NodeRuntime {
     /// Every container with its state.
     pub fn containers(&self) -> impl Iterator<Item = (&ContainerId, &Rc<ContainerSpec>, &ContainerState)> {
         self.containers.iter().map(|(id, c)| (id, &c.spec, &c.state))
+    }
+
+    /// The newest run of a pod's container: its id, what it was made from and its state.
+    pub fn find(&self, pod_uid: &str, name: &str) -> Option<(&ContainerId, &ContainerSpec, &ContainerState)> {
+        let runs = self.containers.iter().filter(|(_, c)| *c.spec.pod_uid == *pod_uid && *c.spec.name == *name);
+        runs.max_by_key(|(_, c)| c.spec.attempt).map(|(id, c)| (id, &*c.spec, &c.state))
     }
 
     /// Running containers of a pod.

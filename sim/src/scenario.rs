@@ -102,6 +102,8 @@ pub struct ImageProfile {
     pub cpu_milli: u64,
     /// Memory use in bytes.
     pub memory_bytes: u64,
+    /// Lines that a container logs when it starts.
+    pub log: Vec<String>,
 }
 
 impl Default for ImageProfile {
@@ -118,6 +120,7 @@ impl Default for ImageProfile {
             hook: Duration::ZERO,
             cpu_milli: 50,
             memory_bytes: 64 << 20,
+            log: Vec::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use skeg_core::object::decode::DecodeError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::served::Resource;
+use super::streams::visit::Visit;
 
 /// Maximum bytes of events that are queued for one watcher; a watcher whose queue exceeds it is disconnected. The
 /// watch's initial events do not count.
@@ -130,6 +131,8 @@ pub struct Reply {
 pub enum Inbound {
     /// A request, and the channel for its reply.
     Ask(Ask, oneshot::Sender<Reply>),
+    /// Something about the inside of a container.
+    Visit(Visit),
     /// The client of the watch with this number has disconnected.
     Cancel(u64),
     /// The journal has everything up to this number safely on disk.

@@ -29,6 +29,7 @@ use super::clients::Clients;
 use super::clock::Clock;
 use super::keeper::Keeper;
 use super::served::{Catalogue, Served};
+use super::streams::visit::{Visit, Visitors};
 
 /// The API server's connection for all HTTP requests.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -137,6 +138,10 @@ pub struct Cluster {
     fires: BTreeMap<u64, Fire>,
     next_fire: u64,
     images: BTreeMap<String, ImageProfile>,
+    /// Clients that look into containers.
+    visitors: Visitors,
+    /// The nodes' indices in `runtimes`.
+    nodes: BTreeMap<String, usize>,
     queue: VecDeque<Message>,
     timers: BTreeSet<(u64, Sleeper)>,
     store_armed: Option<u64>,
@@ -171,9 +176,12 @@ impl Cluster {
         }
         let mut runtimes = Vec::new();
         let subnets = Subnet::of_agents(nodes.iter());
+        let names = nodes.iter().enumerate().map(|(n, config)| (config.node_name.to_string(), n)).collect();
         for (n, (config, addresses)) in (0..).map(NodeId::new).zip(nodes.into_iter().zip(subnets)) {
             let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
-            runtimes.push((members.len(), NodeRuntime::new(n.number(), addresses, rng)));
+            let mut runtime = NodeRuntime::new(n.number(), addresses, rng);
+            runtime.open();
+            runtimes.push((members.len(), runtime));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let clients = Clients::new(kinds.clone());
@@ -196,6 +204,8 @@ impl Cluster {
             fires: BTreeMap::new(),
             next_fire: 0,
             images,
+            visitors: Visitors::default(),
+            nodes: names,
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
             store_armed: None,
@@ -240,6 +250,7 @@ impl Cluster {
                         let message = self.clients.cancel(watch);
                         self.queue.push_back(Message::ToApi(HTTP, message));
                     }
+                    Inbound::Visit(visit) => self.visit(visit),
                     Inbound::Synced(number) => {
                         let told = self.store.synced(number);
                         self.after_store(told);
@@ -414,6 +425,16 @@ impl Cluster {
         arm(&mut self.timers, &mut member.armed, Sleeper::Member(index), member.running.poll_timeout());
     }
 
+    /// A client looks into a container.
+    fn visit(&mut self, visit: Visit) {
+        let (wall, mut later) = (self.now().wall, Vec::new());
+        let find = |name: &str| self.nodes.get(name).copied();
+        if let Some(node) = self.visitors.handle(visit, wall, find, &mut self.runtimes, &mut later) {
+            self.visitors.hand_on(node, &mut self.runtimes[node].1);
+            later.into_iter().for_each(|(delay, fire)| self.fire_later(node, delay, fire));
+        }
+    }
+
     fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
         let at = (self.now().mono + delay).0;
         self.next_fire += 1;
@@ -428,6 +449,7 @@ impl Cluster {
         let (index, runtime) = &mut self.runtimes[node];
         let index = *index;
         runtime.fire(now.mono.0, now.wall, fire, &self.images, &mut events, &mut later);
+        self.visitors.hand_on(node, runtime);
         for (delay, fire) in later {
             self.fire_later(node, delay, fire);
         }

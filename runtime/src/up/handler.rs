@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, USER_AGENT};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use skeg_core::Kind;
@@ -25,7 +26,9 @@ use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
 use super::served::Served;
-use super::{accept::Shape, body, discovery, log, openapi, reply, review};
+use super::streams::visit::Visit;
+use super::streams::{self, Upgrade};
+use super::{accept::Shape, body, discovery, openapi, reply, review};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
 const READS: usize = 400;
@@ -79,7 +82,8 @@ impl Handler {
 
     /// Responds to a request. Every error becomes a `Status`.
     pub async fn respond(&self, identity: &Identity, request: Request<Incoming>) -> Response<Content> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove::<OnUpgrade>();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
@@ -93,7 +97,7 @@ impl Handler {
             match route {
                 Route::Objects(objects) => {
                     let head = Head { identity, method: &method, headers: &head.headers, params, accepted: accepted? };
-                    self.objects(&head, objects, body).await
+                    self.objects(&head, objects, body, upgrade).await
                 }
                 route => {
                     let head = Head {
@@ -176,7 +180,13 @@ impl Handler {
     }
 
     /// Responds to a request for one object or a collection.
-    async fn objects(&self, head: &Head<'_>, objects: Objects, body: Incoming) -> Result<Response<Content>, Status> {
+    async fn objects(
+        &self,
+        head: &Head<'_>,
+        objects: Objects,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<Content>, Status> {
         if let Some(subresource) = &objects.subresource
             && !objects.resource.has_subresource(subresource)
         {
@@ -210,12 +220,59 @@ impl Handler {
         }
         let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
         let _permit = lane.try_acquire().map_err(|_| overloaded())?;
+        if let (Some("log" | "exec" | "attach" | "portforward"), false) = (objects.subresource.as_deref(), watches) {
+            return self.stream(head, &objects, upgrade).await;
+        }
         match verb {
             "watch" => self.watch(head, &objects).await,
             "get" | "list" => self.read(head, &objects).await,
             "create" if !info.verbs.stored() => self.review(head, &objects, body).await,
             _ => self.write(head, &objects, verb, body).await,
         }
+    }
+
+    /// Responds to a request for a pod's logs, or for streams into its containers.
+    async fn stream(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<Content>, Status> {
+        let subresource = objects.subresource.as_deref().unwrap_or_default();
+        if !matches!((head.method, subresource), (&Method::GET, _) | (&Method::POST, "exec" | "attach" | "portforward"))
+        {
+            return Err(method_not_allowed());
+        }
+        let what = What::Get { target: target(objects)?, rv: None };
+        let Answer::Object(pod) = self.ask(head, objects, what, Written::default()).await?.result? else {
+            unreachable!("a get is answered by an object")
+        };
+        let upgrade = || Upgrade::new(head.headers, upgrade);
+        match subresource {
+            "exec" => streams::exec(&pod, &head.params, upgrade()?, &self.cluster),
+            "attach" => streams::attach(&pod, &head.params, upgrade()?, &self.cluster),
+            "portforward" => streams::port_forward(&pod, &head.params, upgrade()?),
+            _ => self.log(head, &pod).await,
+        }
+    }
+
+    async fn log(&self, head: &Head<'_>, pod: &Value) -> Result<Response<Content>, Status> {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let options = streams::log::Options::parse(&head.params, name, self.shared.clock.now().wall)?;
+        let container = streams::container(pod, &head.params)?;
+        // A pod without a node has no log, which is no error.
+        let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+            return Ok(reply::text(200, String::new()));
+        };
+        let id = options.run(pod, &container)?.to_owned();
+        let gone = || Status::unavailable("the server is shutting down");
+        let (reply, read) = oneshot::channel();
+        let visit = Visit::Log { node: node.to_owned(), id: id.clone(), follow: options.follow, reply };
+        self.cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
+        Ok(match read.await.map_err(|_| gone())? {
+            Some(read) => reply::stream("text/plain", options.body(read)),
+            None => reply::text(200, format!("unable to retrieve container logs for containerd://{id}")),
+        })
     }
 
     /// Responds to a review, without asking the machines' thread.
@@ -251,9 +308,6 @@ impl Handler {
         };
         let reply = self.ask(head, objects, what, Written::default()).await?;
         let value = match reply.result? {
-            Answer::Object(pod) if objects.subresource.as_deref() == Some("log") => {
-                return Ok(reply::text(200, log::of(&pod, &head.params)?));
-            }
             Answer::Object(scale) if objects.subresource.as_deref() == Some("scale") => scale,
             Answer::Object(object) => look.object(object),
             Answer::List { items, rv, continue_from, remaining } => {

@@ -19,7 +19,6 @@ mod identity;
 mod instance;
 mod keeper;
 mod kubeconfig;
-mod log;
 mod openapi;
 mod params;
 mod pki;
@@ -30,6 +29,7 @@ mod route;
 mod served;
 mod server;
 mod service;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

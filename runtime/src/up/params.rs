@@ -29,6 +29,11 @@ impl Params {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// All values of a parameter, in their order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
     /// The first value of a parameter, unless it is empty.
     pub fn said(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|v| !v.is_empty())

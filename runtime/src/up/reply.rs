@@ -49,6 +49,18 @@ pub fn text(code: u16, text: String) -> Response<Content> {
     build(code, "text/plain; charset=utf-8", text.into_bytes())
 }
 
+/// Responds with a body that goes on.
+pub fn stream(
+    content_type: &'static str,
+    body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
+) -> Response<Content> {
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
 /// Responds with JSON of this content type.
 pub fn typed(content_type: &str, value: &Value) -> Response<Content> {
     build(200, content_type, serde_json::to_vec(value).expect("values serialise"))
@@ -142,12 +154,7 @@ pub fn watch(
     let deadline = Box::pin(tokio::time::sleep(timeout));
     let protobuf = encoding.is_protobuf();
     let body = WatchBody { events, look, protobuf, cluster, deadline, first: true, ended: false };
-    let mut response = Response::new(body.boxed_unsync());
-    let headers = response.headers_mut();
-    let content_type = if protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    response
+    stream(if protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" }, body)
 }
 
 /// Encodes one event of a watch: a line of JSON, or a protobuf frame after its length in four bytes.

@@ -35,7 +35,8 @@ struct CustomVersion {
 }
 
 /// Subresources that are served; the others of the table are not yet.
-const SUBRESOURCES: [&str; 6] = ["status", "scale", "binding", "eviction", "finalize", "log"];
+const SUBRESOURCES: [&str; 9] =
+    ["status", "scale", "binding", "eviction", "finalize", "log", "exec", "attach", "portforward"];
 
 impl Resource {
     fn built_in(kind: Kind) -> Resource {

@@ -113,6 +113,6 @@ async fn connection(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     farewell.watch(served).await
 }

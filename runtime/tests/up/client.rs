@@ -1,6 +1,6 @@
 //! A cluster for one test, and an HTTP client that sends exactly what it is given.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -114,6 +114,31 @@ impl Cluster {
         let stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("sockets have time-outs");
         StreamOwned::new(connection, stream)
+    }
+
+    /// Asks for another protocol as the administrator; returns the connection and the head of the response.
+    pub fn upgrade(&self, path: &str, headers: &[(&str, &str)]) -> (impl Read + Write + use<>, Answer) {
+        let mut stream = self.connect(&self.admin);
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n", self.address);
+        if headers.iter().any(|(_, value)| *value == "websocket") {
+            head = head.replacen("POST", "GET", 1);
+        }
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("it reads");
+        // Byte by byte, so that no frame after the head is lost in a buffer.
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it answers");
+            answer.push(byte[0]);
+        }
+        let mut answer = read_head(&mut answer.as_slice()).expect("it answers in HTTP");
+        if answer.code != 101 {
+            let length = answer.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+            answer.body.resize(length, 0);
+            stream.read_exact(&mut answer.body).expect("the body comes");
+        }
+        (stream, answer)
     }
 
     fn exchange(
@@ -244,9 +269,13 @@ impl Drop for Cluster {
     }
 }
 
-fn read_answer(reader: &mut impl BufRead) -> std::io::Result<Answer> {
+fn bad(line: &str) -> std::io::Error {
+    std::io::Error::other(format!("no answer: {line:?}"))
+}
+
+/// The head of a response.
+fn read_head(reader: &mut impl BufRead) -> std::io::Result<Answer> {
     let mut line = String::new();
-    let bad = |line: &str| std::io::Error::other(format!("no answer: {line:?}"));
     reader.read_line(&mut line)?;
     let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or_else(|| bad(&line))?;
     let mut headers = Vec::new();
@@ -256,7 +285,12 @@ fn read_answer(reader: &mut impl BufRead) -> std::io::Result<Answer> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut answer = Answer { code, headers, body: Vec::new() };
+    Ok(Answer { code, headers, body: Vec::new() })
+}
+
+fn read_answer(reader: &mut impl BufRead) -> std::io::Result<Answer> {
+    let mut answer = read_head(reader)?;
+    let mut line = String::new();
     if answer.header("transfer-encoding") == Some("chunked") {
         loop {
             line.clear();

@@ -1,8 +1,10 @@
 //! kubectl with a cluster: the output of everyday commands. Runs the binary that `KUBECTL` names, or else the one on
 //! the path; prints a message if there is none.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::client::{Cluster, scratch};
 
@@ -22,9 +24,14 @@ fn binary() -> Option<PathBuf> {
 }
 
 impl Kubectl<'_> {
-    fn run(&self, args: &[&str], input: &str) -> (bool, String) {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--kubeconfig").arg(&self.cluster.kubeconfig).arg("--cache-dir").arg(&self.cache).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> (bool, String) {
+        let mut command = self.command(args);
         let file = self.cache.join("input.yaml");
         std::fs::write(&file, input).expect("it can be written");
         command.stdin(std::fs::File::open(&file).expect("it was just written"));
@@ -116,6 +123,57 @@ spec:
     }
 }
 
+impl Kubectl<'_> {
+    /// Logs, commands, copies and forwarded ports of a simulated container.
+    fn look_inside(&self) {
+        self.check("logs deployment/web", &["container nginx of image nginx:1 is simulated"]);
+        self.check("logs -l app=web --tail=1 --prefix --timestamps", &["[pod/web-", "/nginx] 20", "is simulated"]);
+        let script = "echo hello from $HOSTNAME; cat; exit 3";
+        let (well, text) = self.run(&["exec", "-i", "deployment/web", "--", "sh", "-c", script], "typed\n");
+        assert!(!well && text.contains("hello from web-") && text.contains("typed\n"), "{text}");
+        assert!(text.contains("command terminated with exit code 3"), "{text}");
+        let (well, text) = self.run(&["exec", "deployment/web", "--", "nginx"], "");
+        assert!(!well && text.contains("executable file not found in $PATH"), "{text}");
+        let pod = self.well(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"], "");
+        self.copy(&pod);
+        self.forward(&pod);
+        let text = self.well(&["run", "-i", "--rm", "--restart=Never", "--image=busybox", "box"], "echo typed; exit\n");
+        assert!(text.contains("typed\n") && text.contains("pod \"box\" deleted"), "{text}");
+    }
+
+    /// `kubectl cp` to a container and back.
+    fn copy(&self, pod: &str) {
+        let (file, back) = (self.cache.join("file"), self.cache.join("back"));
+        std::fs::write(&file, "content\n".repeat(20_000)).expect("it can be written");
+        let path = |path: &std::path::Path| path.to_str().expect("it is text").to_owned();
+        self.well(&["cp", &path(&file), &format!("{pod}:/tmp/copied")], "");
+        self.check(&format!("exec {pod} -- wc -c /tmp/copied"), &["160000"]);
+        self.well(&["cp", &format!("{pod}:/tmp/copied"), &path(&back)], "");
+        assert!(std::fs::read(&back).expect("it is there") == std::fs::read(&file).expect("it is there"));
+    }
+
+    /// `kubectl port-forward`, and a request through it.
+    fn forward(&self, pod: &str) {
+        let mut command = self.command(&["port-forward", &format!("pod/{pod}"), ":80"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("kubectl runs");
+        let mut line = String::new();
+        // Kept open, because kubectl goes on to write to it.
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let read = stdout.read_line(&mut line);
+        assert!(read.is_ok() && line.starts_with("Forwarding from 127.0.0.1:"), "{line}");
+        let address = line["Forwarding from ".len()..].split(' ').next().expect("an address").to_owned();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(&address).expect("it listens");
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            assert!(answer.contains(&format!("simulated: container nginx of pod default/{pod}, port 80")), "{answer}");
+        }
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+}
+
 const WEB: &str = "
 apiVersion: apps/v1
 kind: Deployment
@@ -198,8 +256,7 @@ fn a_day_with_kubectl() {
     kubectl.check("rollout resume deployment/web", &["resumed"]);
     kubectl.check("rollout restart deployment/web", &["restarted"]);
     kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
-    let logs = kubectl.well(&["logs", "deployment/web"], "");
-    assert!(logs.contains("is simulated"), "{logs}");
+    kubectl.look_inside();
     kubectl.check("taint node node-0 a=b:NoSchedule", &["node/node-0 tainted"]);
     kubectl.check("taint node node-0 a-", &["node/node-0 untainted"]);
     kubectl.check("cordon node-1", &["node/node-1 cordoned"]);

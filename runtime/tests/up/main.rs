@@ -13,3 +13,4 @@ mod envtest;
 mod kubectl;
 mod objects;
 mod options;
+mod streams;

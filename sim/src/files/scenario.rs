@@ -281,6 +281,9 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     if let Some(q) = f.get("memory").and_then(|s| s.quantity()) {
         p.memory_bytes = bytes(q);
     }
+    if let Some(lines) = f.get("log").and_then(|lines| lines.texts()) {
+        p.log = lines;
+    }
     f.finish();
     Some(p)
 }

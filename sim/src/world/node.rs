@@ -76,7 +76,7 @@ impl World {
         let (mut events, mut later) = (Vec::new(), Vec::new());
         let started = match &fire {
             Fire::Command(RuntimeCommand::StartContainer { container, .. }) => Some(container.clone()),
-            Fire::Command(_) | Fire::Stop(..) | Fire::Exit(..) => None,
+            Fire::Command(_) | Fire::Stop(..) | Fire::Exit(..) | Fire::Wake(_) => None,
         };
         self.nodes[node].runtime.fire(self.now, now.wall, fire, &self.images, &mut events, &mut later);
         if let Some(container) = started {

@@ -1,0 +1,242 @@
+//! `pods/portforward`: connections to the ports of simulated containers.
+//!
+//! By SPDY, each connection is a pair of streams, `data` and `error`, with the same `requestID`; kubectl from 1.31 on
+//! sends the same SPDY frames inside a WebSocket. Older WebSocket clients open two channels for each of the `ports` that
+//! they name in the URL.
+//!
+//! Source: kubernetes `staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward`.
+
+use std::collections::BTreeMap;
+
+use hyper::Response;
+use serde_json::Value;
+use skeg_core::api::Status;
+use skeg_sim::container::server;
+use skeg_spdy::{Event, StreamId};
+
+use super::pod;
+use super::spdy::{Connection, Wire, header};
+use super::upgrade::{Switching, Transport, Upgrade};
+use super::websocket::{Channels, Said};
+use crate::up::params::Params;
+use crate::up::reply::Content;
+
+/// The subprotocol by SPDY.
+const SPDY: &str = "portforward.k8s.io";
+/// The subprotocol that carries SPDY inside a WebSocket.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const WEB_SOCKET: [&str; 5] =
+    [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"];
+/// Maximum number of ports that a URL names; each takes two channels.
+const MAX_PORTS: usize = 60;
+
+/// The ports on which containers of a pod answer, and who answers.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    pod: String,
+    open: BTreeMap<u16, String>,
+}
+
+impl Ports {
+    /// The ports that running containers of this pod declare.
+    pub fn of(pod: &Value) -> Ports {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        let name = pod::name(pod);
+        let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+        let sidecars = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+        let mut open = BTreeMap::new();
+        for container in containers.chain(sidecars) {
+            let container_name = container["name"].as_str().unwrap_or_default();
+            let running = pod::status(pod, container_name).is_some_and(|s| !s["state"]["running"].is_null());
+            for port in container["ports"].as_array().into_iter().flatten().filter(|_| running) {
+                if let Some(number) = port["containerPort"].as_u64().and_then(|n| u16::try_from(n).ok()) {
+                    let who = format!("container {container_name} of pod {namespace}/{name}, port {number}");
+                    open.entry(number).or_insert(who);
+                }
+            }
+        }
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        Ports { pod: format!("{uid}, uid : failed to execute portforward in network namespace"), open }
+    }
+
+    /// A connection to a port, or the kubelet's error.
+    pub fn connect(&self, port: u16) -> Result<server::Connection, String> {
+        let refused = || {
+            let why = format!("dial tcp4 127.0.0.1:{port}: connect: connection refused");
+            format!("error forwarding port {port} to pod {}: failed to connect to localhost:{port}: {why}", self.pod)
+        };
+        self.open.get(&port).map(|who| server::Connection::new(who.clone())).ok_or_else(refused)
+    }
+}
+
+/// Forwards connections to ports of this pod.
+pub fn port_forward(pod: &Value, params: &Params, upgrade: Upgrade<'_>) -> Result<Response<Content>, Status> {
+    pod::place(pod, String::new())?;
+    if pod["status"]["phase"] != "Running" {
+        let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
+        return Err(pod::bad(format!("unable to forward port because pod is not running. Current status={phase}")));
+    }
+    let ports = Ports::of(pod);
+    let agreed = upgrade.agree(&WEB_SOCKET, &[SPDY])?;
+    let channels = agreed.transport == Transport::WebSocket && agreed.protocol != TUNNEL;
+    let named = if channels { named_ports(params)? } else { Vec::new() };
+    let (response, switching) = agreed.split();
+    tokio::spawn(async move {
+        let served = match channels {
+            true => serve_channels(switching, &ports, &named).await,
+            false => serve_streams(switching, &ports).await,
+        };
+        tracing::debug!(ended = served.is_some(), "a port-forward is over");
+    });
+    Ok(response)
+}
+
+/// The parameter `ports`, which may be repeated and may be a list.
+fn named_ports(params: &Params) -> Result<Vec<u16>, Status> {
+    let mut ports = Vec::new();
+    for text in params.all("ports").flat_map(|list| list.split(',')) {
+        match text.parse() {
+            Ok(port) if port > 0 => ports.push(port),
+            _ => return Err(pod::bad(format!("unable to parse {text:?} as a port"))),
+        }
+    }
+    match ports.len() {
+        0 => Err(pod::bad("query parameter \"ports\" is required".to_owned())),
+        n if n > MAX_PORTS => Err(pod::bad(format!("at most {MAX_PORTS} ports can be forwarded by one connection"))),
+        _ => Ok(ports),
+    }
+}
+
+/// Two channels for each port: data, then errors. Each begins with the port's number.
+async fn serve_channels(switching: Switching, ports: &Ports, named: &[u16]) -> Option<()> {
+    let protocol = switching.protocol.clone();
+    let mut channels = Channels::new(switching.socket().await?, &protocol);
+    let mut connections = Vec::new();
+    for (channel, port) in (0..).step_by(2).zip(named) {
+        for channel in [channel, channel + 1] {
+            channels.send(channel, &port.to_le_bytes()).await.ok()?;
+        }
+        let connection = ports.connect(*port);
+        if let Err(why) = &connection {
+            channels.send(channel + 1, why.as_bytes()).await.ok()?;
+        }
+        connections.push(connection.ok());
+    }
+    while let Some(said) = channels.next().await {
+        let Said::Bytes(channel, bytes) = said else { continue };
+        let connection = connections.get_mut(usize::from(channel) / 2).filter(|_| channel % 2 == 0);
+        if let Some(connection) = connection.and_then(Option::as_mut) {
+            let answer = connection.handle(&bytes);
+            if !answer.is_empty() {
+                channels.send(channel, &answer).await.ok()?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// One of the two streams of a connection, until the other one is opened.
+#[derive(Default)]
+struct Pair {
+    data: Option<StreamId>,
+    error: Option<StreamId>,
+}
+
+async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
+    let wire = match switching.transport {
+        Transport::Spdy => Wire::Raw(switching.raw().await?),
+        Transport::WebSocket => Wire::Tunnel(Box::new(switching.socket().await?)),
+    };
+    let mut connection = Connection::new(wire);
+    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+    let mut open: BTreeMap<StreamId, server::Connection> = BTreeMap::new();
+    loop {
+        connection.flush().await.ok()?;
+        match connection.next().await? {
+            Event::Opened(stream, headers) => {
+                // Clients before 1.4 name no request: their error stream comes right before the data stream.
+                let kind = header(&headers, "streamtype").to_owned();
+                let request = match (header(&headers, "requestid"), kind.as_str()) {
+                    ("", "data") => stream.saturating_sub(2).to_string(),
+                    ("", _) => stream.to_string(),
+                    (request, _) => request.to_owned(),
+                };
+                let Ok(port) = header(&headers, "port").parse::<u16>() else {
+                    connection.reset(stream);
+                    continue;
+                };
+                let pair = pairs.entry(request.clone()).or_default();
+                match kind.as_str() {
+                    "data" => pair.data = Some(stream),
+                    "error" => pair.error = Some(stream),
+                    _ => {
+                        connection.reset(stream);
+                        continue;
+                    }
+                }
+                connection.accept(stream);
+                if let Pair { data: Some(data), error: Some(error) } = *pair {
+                    pairs.remove(&request);
+                    match ports.connect(port) {
+                        Ok(server) => {
+                            connection.send(error, b"", true);
+                            open.insert(data, server);
+                        }
+                        Err(why) => {
+                            connection.send(error, why.as_bytes(), true);
+                            connection.send(data, b"", true);
+                        }
+                    }
+                }
+            }
+            Event::Data(stream, bytes) => {
+                if let Some(server) = open.get_mut(&stream) {
+                    let answer = server.handle(&bytes);
+                    let closed = server.is_closed();
+                    connection.send(stream, &answer, closed);
+                    if closed {
+                        open.remove(&stream);
+                    }
+                }
+            }
+            Event::Finished(stream) => {
+                if open.remove(&stream).is_some() {
+                    connection.send(stream, b"", true);
+                }
+            }
+            Event::Reset(stream) => drop(open.remove(&stream)),
+            Event::GoAway => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ports, named_ports};
+    use crate::up::params::Params;
+    use serde_json::json;
+
+    #[test]
+    fn declared_ports_of_running_containers_answer() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"containers": [{"name": "a", "ports": [{"containerPort": 80}]},
+                {"name": "b", "ports": [{"containerPort": 81}]}]},
+            "status": {"containerStatuses": [{"name": "a", "state": {"running": {}}}]}});
+        let ports = Ports::of(&pod);
+        assert!(ports.connect(80).is_ok());
+        let refused = ports.connect(81).unwrap_err();
+        assert!(refused.starts_with("error forwarding port 81 to pod u,"), "{refused}");
+        assert!(refused.ends_with("dial tcp4 127.0.0.1:81: connect: connection refused"), "{refused}");
+    }
+
+    #[test]
+    fn ports_are_named_in_the_url() {
+        let check = |query: &str, want: Option<&[u16]>| {
+            assert_eq!(named_ports(&Params::parse(Some(query))).ok().as_deref(), want, "{query}");
+        };
+        check("ports=80&ports=443,8080", Some(&[80, 443, 8080]));
+        check("", None);
+        check("ports=0", None);
+        check("ports=99999", None);
+    }
+}
