@@ -4,12 +4,13 @@
 use std::rc::Rc;
 
 use super::domains::{Inclusion, NOWHERE, Tally};
+use super::spread::Patterns;
 use super::terms::{Carried, HOSTNAME, Match, PodTerm, Role, Spreading};
 use super::{ClassId, KinId, OwnerId, Peers, Who};
 use crate::object::Labels;
 use crate::scheduler::cache::Slot;
 use crate::scheduler::framework::{MAX_NODE_SCORE, Rejection};
-use crate::scheduler::scores::{affinity_score, log_of_domains, spread_count, spread_score};
+use crate::scheduler::scores::affinity_score;
 use crate::scheduler::shape::{Shape, ShapeId};
 
 /// Said of nodes that lack a label that pods are spread by.
@@ -58,18 +59,18 @@ struct Hard {
 
 /// A preferred spread constraint.
 #[derive(Debug)]
-struct Soft {
-    topology: usize,
-    /// None where the selector is empty, which counts nobody.
-    pods: Option<SoftPods>,
+pub(super) struct Soft {
+    pub(super) topology: usize,
+    /// `None` where the selector is empty, which counts nobody.
+    pub(super) pods: Option<SoftPods>,
     /// Each node is a domain.
-    by_node: bool,
-    max_skew: i64,
+    pub(super) by_node: bool,
+    pub(super) max_skew: i64,
 }
 
 /// Whose pods a preferred constraint counts.
 #[derive(Clone, Copy, Debug)]
-enum SoftPods {
+pub(super) enum SoftPods {
     /// By domain.
     Tally(usize),
     /// On each node.
@@ -80,9 +81,9 @@ enum SoftPods {
 #[derive(Debug, Default)]
 pub struct Asks {
     hard: Vec<Hard>,
-    soft: Vec<Soft>,
+    pub(super) soft: Vec<Soft>,
     /// Nodes that lack one of the preferred constraints' labels are not scored.
-    soft_needs_all: bool,
+    pub(super) soft_needs_all: bool,
     affinity: Vec<usize>,
     /// The pod meets its own required affinity.
     likes_itself: bool,
@@ -138,6 +139,14 @@ impl Asks {
         spread.chain(terms).chain(self.likes.iter().map(|(_, tally)| *tally))
     }
 
+    /// Its counters that are read slot by slot.
+    pub fn counters(&self) -> impl Iterator<Item = usize> {
+        self.soft.iter().filter_map(|s| match s.pods {
+            Some(SoftPods::Counter(counter)) => Some(counter),
+            Some(SoftPods::Tally(_)) | None => None,
+        })
+    }
+
     /// Its topologies.
     pub fn topologies(&self) -> impl Iterator<Item = usize> {
         self.topologies.iter().copied()
@@ -170,9 +179,7 @@ impl Extra {
 #[derive(Debug, Default)]
 pub struct Scratch {
     allowed: Vec<bool>,
-    seen: Vec<bool>,
-    value: Vec<f64>,
-    spread: Vec<f64>,
+    patterns: Patterns,
     likes: Vec<i64>,
 }
 
@@ -462,76 +469,13 @@ impl Peers {
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(asks) = &self.class(id).asks {
             if !asks.soft.is_empty() {
-                self.score_spread(asks, scores, &mut scratch);
+                self.score_spread(asks, scores, &mut scratch.patterns);
             }
             if !asks.likes.is_empty() {
                 self.score_likes(asks, scores, &mut scratch);
             }
         }
         self.scratch = scratch;
-    }
-
-    fn score_spread(&self, asks: &Asks, scores: &mut [i32], scratch: &mut Scratch) {
-        let Scratch { seen, value, spread, .. } = scratch;
-        let slots = scores.len();
-        spread.clear();
-        spread.resize(slots, 0.0);
-        // A node without a label is not scored; a negative sum stands for it.
-        if asks.soft_needs_all {
-            for s in &asks.soft {
-                let domain = &self.topologies[s.topology].domain;
-                spread.iter_mut().zip(&**domain).filter(|(_, d)| **d == NOWHERE).for_each(|(sum, _)| *sum = f64::MIN);
-            }
-        }
-        let scored = |(score, sum): (&i32, &f64)| *score >= 0 && *sum >= 0.0;
-        let all = scores.iter().zip(&*spread).filter(|both| scored(*both)).count();
-        let mut sums: Vec<f64> = spread.clone();
-        for s in &asks.soft {
-            let topology = &self.topologies[s.topology];
-            let size = if s.by_node {
-                all
-            } else {
-                seen.clear();
-                seen.resize(topology.numbers(), false);
-                let feasible = scores.iter().zip(&*spread).zip(&**topology.domain);
-                feasible.filter(|(both, _)| scored(*both)).for_each(|(_, domain)| seen[*domain as usize] = true);
-                seen.iter().filter(|seen| **seen).count()
-            };
-            let weight = log_of_domains(size);
-            let pods: &[i64] = match s.pods {
-                None => &[],
-                Some(SoftPods::Counter(counter)) => &self.counters[counter].by_slot,
-                Some(SoftPods::Tally(tally)) => &self.tallies[tally].counts,
-            };
-            if s.by_node {
-                let beyond = std::iter::repeat(&0);
-                for ((sum, domain), pods) in sums.iter_mut().zip(&**topology.domain).zip(pods.iter().chain(beyond)) {
-                    let more = spread_count(*pods, s.max_skew, weight);
-                    *sum += if *domain == NOWHERE { 0.0 } else { more };
-                }
-            } else {
-                value.clear();
-                value.extend(
-                    (0..topology.numbers())
-                        .map(|d| spread_count(pods.get(d).copied().unwrap_or(0), s.max_skew, weight)),
-                );
-                value[NOWHERE as usize] = 0.0;
-                sums.iter_mut().zip(&**topology.domain).for_each(|(sum, domain)| *sum += value[*domain as usize]);
-            }
-        }
-        let round = |sum: f64| {
-            let whole = sum as i32;
-            whole + i32::from(sum - f64::from(whole) >= 0.5)
-        };
-        let (mut least, mut most) = (i32::MAX, 0);
-        for (score, sum) in scores.iter().zip(&sums).filter(|both| scored(*both)) {
-            debug_assert!(*score >= 0);
-            least = least.min(round(*sum));
-            most = most.max(round(*sum));
-        }
-        for (score, sum) in scores.iter_mut().zip(&sums).filter(|(score, sum)| **score >= 0 && **sum >= 0.0) {
-            *score += 2 * spread_score(round(*sum), least, most);
-        }
     }
 
     fn score_likes(&self, asks: &Asks, scores: &mut [i32], scratch: &mut Scratch) {

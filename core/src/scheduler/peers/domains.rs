@@ -155,7 +155,7 @@ impl Tally {
     }
 
     /// Brings the tally up to date with all changes of nodes: counts again if any of them matters.
-    pub fn refresh(&mut self, topology: &Topology, by_slot: &[i64], nodes: &Nodes) {
+    pub fn refresh(&mut self, topology: &Topology, by_slot: &[u32], nodes: &Nodes) {
         let valid = (nodes.layout(), if self.inclusion.taints { nodes.taint_layout() } else { 0 });
         if self.valid == Some(valid)
             && self.domain.len() == topology.domain.len()
@@ -178,7 +178,7 @@ impl Tally {
         let mut seen = vec![false; topology.numbers()];
         for (slot, domain) in self.domain.iter().enumerate().filter(|(_, d)| **d != NOWHERE) {
             seen[*domain as usize] = true;
-            let pods = by_slot.get(slot).copied().unwrap_or(0);
+            let pods = i64::from(by_slot.get(slot).copied().unwrap_or(0));
             self.counts[*domain as usize] += pods;
             self.total += pods;
         }

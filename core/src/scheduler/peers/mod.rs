@@ -10,6 +10,7 @@
 mod class;
 pub mod domains;
 mod owners;
+mod spread;
 pub mod terms;
 
 use std::collections::BTreeMap;
@@ -47,7 +48,9 @@ enum Who {
 #[derive(Debug)]
 struct Counter {
     who: Who,
-    by_slot: Vec<i64>,
+    by_slot: Vec<u32>,
+    /// At least as many as on any slot.
+    most: u32,
     tallies: Vec<usize>,
 }
 
@@ -261,7 +264,7 @@ impl Peers {
             return *id;
         }
         let id = self.counters.len();
-        self.counters.push(Counter { who: who.clone(), by_slot: Vec::new(), tallies: Vec::new() });
+        self.counters.push(Counter { who: who.clone(), by_slot: Vec::new(), most: 0, tallies: Vec::new() });
         self.counter_ids.insert(who, id);
         id
     }
@@ -297,6 +300,10 @@ impl Peers {
         let Some(asks) = &class.asks else { return };
         for topology in asks.topologies() {
             topologies[topology].refresh(nodes);
+        }
+        for counter in asks.counters() {
+            let by_slot = &mut counters[counter].by_slot;
+            by_slot.resize(by_slot.len().max(nodes.slots() as usize), 0);
         }
         for tally in asks.tallies() {
             let tally = &mut tallies[tally];
@@ -395,7 +402,10 @@ fn add(counter: &mut Counter, tallies: &mut [Tally], slot: Slot, pods: i64) {
     if counter.by_slot.len() <= slot as usize {
         counter.by_slot.resize(slot as usize + 1, 0);
     }
-    counter.by_slot[slot as usize] += pods;
+    let count = &mut counter.by_slot[slot as usize];
+    *count =
+        i32::try_from(pods).ok().and_then(|pods| count.checked_add_signed(pods)).expect("pods leave where they are");
+    counter.most = counter.most.max(*count);
     for tally in &counter.tallies {
         tallies[*tally].add(slot, pods);
     }
