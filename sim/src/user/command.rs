@@ -96,6 +96,7 @@ impl Command {
         let why = match (&self.refusal, task) {
             (Some(why), _) => why.clone(),
             (None, Task::AwaitGone(_)) => "it is evicted, and not gone yet".to_owned(),
+            (None, Task::Get(_, Then::Rollback { .. })) => "its controller has not seen the last change".to_owned(),
             (None, _) => "there is no answer yet".to_owned(),
         };
         Some((task.describe(), why))
@@ -163,8 +164,21 @@ impl Task {
         }
     }
 
+    /// The key of the existing object that it acts on, if any.
+    pub(super) fn acts_on(&self) -> Option<&ObjectKey> {
+        match self {
+            Task::Get(key, _) => Some(key),
+            Task::Call(call) => match &**call {
+                Call::SetScale { key, .. } | Call::Patch { key, .. } => Some(key),
+                _ => None,
+            },
+            Task::Apply(_) | Task::Create(_) | Task::Change(..) | Task::Restore(_) | Task::Replace(..) => None,
+            Task::List(..) | Task::Evict(_) | Task::AwaitGone(_) => None,
+        }
+    }
+
     /// Handles a successful reply.
-    pub(super) fn answered(&self, response: &Response, tries: u32) -> Next {
+    pub(super) fn answered(&self, response: &Response) -> Next {
         let then = match (self, response) {
             (Task::Apply(object), Response::Object(live)) => {
                 return match apply::to_patch(object, live) {
@@ -200,9 +214,7 @@ impl Task {
                 let task = Task::List(Kind::REPLICA_SET, Rc::from(live.namespace()), FieldSelector::everything(), then);
                 return Next::Instead(task, Duration::ZERO);
             }
-            (Then::Undo { deployment, to_revision }, Response::List { .. })
-                if rollout::is_unseen(deployment) && tries < PATIENCE =>
-            {
+            (Then::Undo { deployment, to_revision }, Response::List { .. }) if rollout::is_unseen(deployment) => {
                 let again = Task::Get(deployment.key(), Then::Rollback { to_revision: *to_revision });
                 return Next::Instead(again, PAUSE);
             }

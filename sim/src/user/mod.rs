@@ -9,6 +9,8 @@ mod apply;
 mod command;
 mod drain;
 mod rollout;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use skeg_core::api::{
-    Call, DeleteOptions, FromServer, Patch, Propagation, ReqId, ReqIds, Request, Response, Status, ToServer,
+    Call, DeleteOptions, FromServer, Patch, Propagation, Reason, ReqId, ReqIds, Request, Response, Status, ToServer,
     WriteOptions,
 };
 use skeg_core::controllers::rolling_update::{RollingUpdate, RollingUpdateConfig, UpdateState};
@@ -275,6 +277,12 @@ impl User {
         self.commands.values().filter_map(Command::waiting).chain(updates)
     }
 
+    /// Whether a command that declares this object is under way. An action on it waits then, as people do who have seen
+    /// their `kubectl apply` hang.
+    fn is_declaring(&self, key: &ObjectKey) -> bool {
+        self.commands.values().flat_map(|command| &command.tasks).any(|task| task.declares().as_ref() == Some(key))
+    }
+
     fn put(&mut self, command: Command) {
         let number = self.next_command;
         self.next_command += 1;
@@ -305,14 +313,18 @@ impl User {
         command.in_flight = None;
         let Some(task) = command.tasks.pop_front() else { return };
         let next = match result {
-            Ok(response) => task.answered(response, command.tries),
+            Ok(response) => task.answered(response),
             Err(status) => {
                 let words = drain::words(status);
                 if matches!(task, Task::Evict(_)) && command.refusal.as_ref() != Some(&words) {
                     self.done.push(Done { what: task.describe(), error: Some(words.clone()) });
                 }
                 command.refusal = Some(words);
-                task.refused(status, command.tries)
+                if status.reason == Reason::NotFound && task.acts_on().is_some_and(|key| self.is_declaring(key)) {
+                    Next::Again(PAUSE)
+                } else {
+                    task.refused(status, command.tries)
+                }
             }
         };
         self.follow(now, &mut command, task, next);
