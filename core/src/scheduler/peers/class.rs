@@ -1,5 +1,5 @@
-//! What pods of a class ask of the pods that are there, and what those ask of them: the filters and scores of
-//! PodTopologySpread and InterPodAffinity.
+//! The filters and scores of PodTopologySpread and InterPodAffinity for the pods of a class: its own rules about the
+//! pods on nodes, and the rules of those about it.
 
 use std::rc::Rc;
 
@@ -13,18 +13,18 @@ use crate::scheduler::framework::{MAX_NODE_SCORE, Rejection};
 use crate::scheduler::scores::affinity_score;
 use crate::scheduler::shape::{Shape, ShapeId};
 
-/// Said of nodes that lack a label that pods are spread by.
+/// The reason of nodes that lack the topology key of a spread constraint.
 const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
-/// Said of nodes where pods would be spread too unevenly.
+/// The reason of nodes where the skew would be too great.
 const UNEVEN: &str = "node(s) didn't match pod topology spread constraints";
-/// Said of nodes far from the pods that this one wants near.
+/// The reason of nodes that do not meet the pod's affinity.
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
-/// Said of nodes near the pods that this one wants far.
+/// The reason of nodes that do not meet the pod's anti-affinity.
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
-/// Said of nodes near pods that want this one far.
+/// The reason of nodes where another pod's anti-affinity excludes this one.
 const EXISTING_ANTI_AFFINITY: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
-/// Pods that ask the same.
+/// Pods with the same rules about nodes and about other pods.
 #[derive(Debug)]
 pub struct Class {
     /// Their shape's number.
@@ -35,13 +35,13 @@ pub struct Class {
     pub kin: KinId,
     /// Their controller.
     pub owner: Option<OwnerId>,
-    /// How many pods are of it.
+    /// How many pods belong to it.
     pub pods: u32,
-    /// What they ask, once that has been worked out; boxed, since most classes ask nothing.
+    /// Their rules about other pods, once resolved. Boxed, since most classes have none.
     pub asks: Option<Box<Asks>>,
-    /// Of which selectors of owners the answer is.
+    /// The generation of the owners' selectors that the rules are based on.
     owners_epoch: Option<u64>,
-    /// How many of the terms that pods carry have been looked at.
+    /// How many of the terms of pods on nodes have been looked at.
     rules_seen: usize,
 }
 
@@ -49,11 +49,11 @@ pub struct Class {
 #[derive(Debug)]
 struct Hard {
     topology: usize,
-    /// None where the selector is empty, which counts nobody.
+    /// `None` if the selector is empty, which counts no pods.
     tally: Option<usize>,
     max_skew: i64,
     min_domains: i64,
-    /// One if the pod counts itself.
+    /// One if the constraint's selector matches the pod itself.
     itself: i64,
 }
 
@@ -63,63 +63,63 @@ pub(super) struct Soft {
     pub(super) topology: usize,
     /// `None` where the selector is empty, which counts nobody.
     pub(super) pods: Option<SoftPods>,
-    /// Each node is a domain.
+    /// Whether each node is a domain of its own.
     pub(super) by_node: bool,
     pub(super) max_skew: i64,
 }
 
-/// Whose pods a preferred constraint counts.
+/// The pods that a preferred constraint counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SoftPods {
-    /// By domain.
+    /// Summed up by domain.
     Tally(usize),
-    /// On each node.
+    /// Of each node by itself.
     Counter(usize),
 }
 
-/// What a class asks.
+/// The rules of a class about other pods.
 #[derive(Debug, Default)]
 pub struct Asks {
     hard: Vec<Hard>,
     pub(super) soft: Vec<Soft>,
-    /// Nodes that lack one of the preferred constraints' labels are not scored.
+    /// Whether nodes that lack a topology key of the preferred constraints are not scored.
     pub(super) soft_needs_all: bool,
     affinity: Vec<usize>,
-    /// The pod meets its own required affinity.
+    /// Whether the pod matches its own required affinity.
     likes_itself: bool,
     anti: Vec<usize>,
-    /// Terms that pods on nodes carry against this class.
+    /// Required anti-affinity terms of pods on nodes against this class.
     against: Vec<usize>,
-    /// Terms of its own and of pods on nodes that change scores.
+    /// Terms, of its own and of pods on nodes, that affect scores.
     likes: Vec<(i64, usize)>,
-    /// Topologies of tallies and constraints.
+    /// The topologies of the tallies and constraints.
     topologies: Vec<usize>,
 }
 
 impl Class {
-    /// A class of no pods yet.
+    /// A class without pods.
     pub fn new(shape_id: ShapeId, shape: Rc<Shape>, kin: KinId, owner: Option<OwnerId>) -> Class {
         Class { shape_id, shape, kin, owner, pods: 0, asks: None, owners_epoch: None, rules_seen: 0 }
     }
 
-    /// Forgets what it asks, by numbers that mean nothing any more.
+    /// Forgets the resolved rules, because their numbers are no longer valid.
     pub fn forget(&mut self) {
         self.asks = None;
         self.owners_epoch = None;
         self.rules_seen = 0;
     }
 
-    /// Whether what it asks has not been worked out, or was forgotten: [`Class::asks`] says nothing then.
+    /// Whether its rules are not resolved, or were forgotten. [`Class::asks`] says nothing then.
     pub fn is_forgotten(&self) -> bool {
         self.owners_epoch.is_none()
     }
 
-    /// Whether it asks about nodes alone.
+    /// Whether its rules concern only nodes.
     pub fn is_plain(&self) -> bool {
         self.asks.is_none()
     }
 
-    /// Whether some node may be refused because of other pods.
+    /// Whether a node can be rejected because of other pods.
     pub fn is_particular(&self) -> bool {
         self.asks
             .as_ref()
@@ -157,15 +157,15 @@ impl Asks {
     }
 }
 
-/// Pods taken off a node, or put on it, only to see what would be then.
+/// The change of the counts if pods were added to a node or removed from it.
 #[derive(Clone, Debug, Default)]
 pub struct Extra {
-    /// Pods by tally, of those tallies in which the node counts.
+    /// The change of each tally in which the node counts.
     pods: Vec<(usize, i64)>,
 }
 
 impl Extra {
-    /// Whether nothing differs from what is.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.pods.is_empty()
     }
@@ -175,7 +175,7 @@ impl Extra {
     }
 }
 
-/// Columns that are used again with each decision.
+/// Columns that are kept so that each decision can reuse their memory.
 #[derive(Debug, Default)]
 pub struct Scratch {
     allowed: Vec<bool>,
@@ -184,7 +184,7 @@ pub struct Scratch {
 }
 
 impl Peers {
-    /// Sees to it that what a class asks is worked out, by the owners and carried terms of now.
+    /// Resolves a class's rules with the current owners and terms of pods on nodes, unless that is done.
     pub(super) fn ask(&mut self, id: ClassId) {
         let class = self.class(id);
         if class.owners_epoch != Some(self.owners.epoch()) {
@@ -242,7 +242,7 @@ impl Peers {
         let topology = self.topology(&c.key);
         asks.topologies.push(topology);
         let affinity = c.honors_affinity && shape.is_choosy();
-        // A single key is that of the domains themselves.
+        // A single key is the topology key of the domains themselves.
         let keys = if keys.len() > 1 { keys } else { Vec::new() };
         let counter =
             (!selector.is_everything()).then(|| self.counter(Who::Alive(Match::within(namespace, selector.clone()))));
@@ -290,7 +290,7 @@ impl Peers {
         self.tally(counter, topology, Inclusion::default())
     }
 
-    /// The terms that pods on nodes carry and that mean this class.
+    /// The terms of pods on nodes that concern this class.
     fn ask_rules(&mut self, id: ClassId) {
         let class = self.class_mut(id);
         let (kin, first) = (class.kin, class.rules_seen);
@@ -321,7 +321,7 @@ impl Peers {
         class.asks = (!asks.is_empty()).then_some(asks);
     }
 
-    /// What would differ at a slot if these pods came (or went, with a negative number), by class.
+    /// The change at a slot if these pods were added, or removed if their number is negative.
     pub fn extra(&mut self, slot: Slot, pods: impl Iterator<Item = (ClassId, bool, i64)>) -> Extra {
         let mut extra = Extra::default();
         for (class, alive, n) in pods {
@@ -338,7 +338,7 @@ impl Peers {
         extra
     }
 
-    /// Notes that a pod of this class is about to be placed: what it carries is asked of others already.
+    /// Makes the counters for the terms of a pod of this class that is about to be placed.
     pub fn announce(&mut self, class: ClassId) {
         let kin = self.class(class).kin;
         self.hear(kin);
@@ -349,7 +349,7 @@ impl Peers {
         t.counts[t.domain(slot) as usize] + extra.of(tally)
     }
 
-    /// Why other pods keep a class off a node that is otherwise fine; none if they do not.
+    /// Why a class may not run on an otherwise feasible node because of other pods; `None` if it may.
     pub fn rejection(&self, id: ClassId, slot: Slot, extra: &Extra) -> Option<Rejection> {
         let asks = self.class(id).asks.as_ref()?;
         for h in &asks.hard {
@@ -385,12 +385,12 @@ impl Peers {
         asks.affinity.iter().all(near) || self.may_be_first(asks, extra)
     }
 
-    /// Whether the pod may be the first of those that want to be near each other.
+    /// Whether the pod may be the first of a group with affinity to itself.
     fn may_be_first(&self, asks: &Asks, extra: &Extra) -> bool {
         asks.likes_itself && asks.affinity.iter().all(|tally| self.tallies[*tally].total + extra.of(*tally) == 0)
     }
 
-    /// What would have to be otherwise for other pods not to keep a class off a node.
+    /// What would have to change so that other pods no longer exclude a class from a node.
     pub fn remedy(&self, id: ClassId, slot: Slot, plugin: &str) -> String {
         let Some(asks) = &self.class(id).asks else { return String::new() };
         let none = Extra::default();
@@ -427,7 +427,7 @@ impl Peers {
         })
     }
 
-    /// Takes out of a column of scores the nodes that other pods keep a class off; -1 stands there then.
+    /// Sets to -1, in a column of scores, the nodes that other pods exclude a class from.
     pub fn judge(&mut self, id: ClassId, scores: &mut [i32]) {
         let mut allowed = std::mem::take(&mut self.scratch.allowed);
         let Some(asks) = self.classes.get(&id).and_then(|class| class.asks.as_ref()) else { return };
@@ -464,7 +464,7 @@ impl Peers {
         self.scratch.allowed = allowed;
     }
 
-    /// Adds to a column of scores, where feasible nodes have one of at least zero, what other pods add to them.
+    /// Adds the scores that depend on other pods to a column of scores, in which only feasible nodes are not negative.
     pub fn score(&mut self, id: ClassId, scores: &mut [i32]) {
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(asks) = &self.class(id).asks {
@@ -509,7 +509,7 @@ impl Peers {
     }
 }
 
-/// Keeps the scores of slots whose domain is allowed.
+/// Sets to -1 the scores of slots whose domain is not allowed.
 fn keep(scores: &mut [i32], domain: &[u32], allowed: &[bool]) {
     for (score, domain) in scores.iter_mut().zip(domain) {
         if !allowed[*domain as usize] {
@@ -518,5 +518,5 @@ fn keep(scores: &mut [i32], domain: &[u32], allowed: &[bool]) {
     }
 }
 
-/// Whether the highest score of the two plug-ins leaves room in a column.
+/// Whether the highest scores of the two plug-ins fit into a column.
 const _: () = assert!(MAX_NODE_SCORE * 4 < i32::MAX as i64);

@@ -1,11 +1,9 @@
-//! What pods are to each other: topology spread and inter-pod affinity, answered from counts that every bind keeps up
-//! to date.
+//! How pods affect each other: topology spread and inter-pod affinity, computed from counts that every bind updates.
 //!
-//! Pods that are equal to others in namespace, labels and terms are *kin*. A *counter* counts, slot by slot, the pods
-//! that somebody asks about: those that a selector means, or those that carry a term. A *tally* is a counter summed up
-//! by the domains of a topology key. A *class* is what all pods of a shape, kin and owner ask: its tallies, and those
-//! of the terms that pods on nodes carry against or for it. To place a pod adds to the few tallies that its kin is in;
-//! to decide about one walks columns of numbers, never pods.
+//! Pods with equal namespace, labels and terms are *kin*. A *counter* counts pods by slot: those that a selector
+//! matches, or those that have a term. A *tally* sums up a counter by the domains of a topology key. A *class* has the
+//! rules of all pods of one shape, kin and owner: its own tallies, and those of the terms of pods on nodes that concern
+//! it. Placing a pod updates the few tallies that count its kin. A decision reads columns of numbers, never pods.
 
 mod class;
 pub mod domains;
@@ -26,22 +24,22 @@ use super::shape::{Shape, ShapeId};
 use crate::limits;
 use crate::object::Labels;
 
-/// Pods that are equal in what others may ask of them, by number. Numbers are never used twice.
+/// Pods that other pods' rules cannot tell apart, as a number. Numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct KinId(pub u32);
 
-/// Pods that ask the same, by number. Numbers are never used twice.
+/// Pods with the same rules, as a number. Numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ClassId(pub u32);
 
-/// Whom a counter counts.
+/// The pods that a counter counts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Who {
-    /// Pods that all of these mean.
+    /// Pods that all of these select.
     All(Vec<Match>),
-    /// Pods that this means, but not those that are being deleted.
+    /// Pods that this selects and that are not being deleted.
     Alive(Match),
-    /// Terms of this kind that pods carry; a pod may carry the same twice.
+    /// The terms of this kind that pods have. A pod may have the same term twice.
     Carriers(Carried),
 }
 
@@ -54,7 +52,7 @@ struct Counter {
     tallies: Vec<usize>,
 }
 
-/// A part that kin has in a counter.
+/// How much each pod of a kin adds to a counter.
 #[derive(Clone, Copy, Debug)]
 struct Share {
     counter: usize,
@@ -66,26 +64,26 @@ struct Share {
 struct Kin {
     namespace: Rc<str>,
     labels: Labels,
-    /// The shape whose terms they carry, if it has any.
+    /// Their shape, if it has terms.
     terms: Option<ShapeId>,
     carried: Vec<Carried>,
-    /// How many pods are of it.
+    /// How many pods belong to it.
     pods: u32,
     shares: Vec<Share>,
-    /// How many counters have been looked at for `shares`.
+    /// How many counters `shares` takes into account.
     counters_seen: usize,
-    /// Its terms have counters.
+    /// Whether its terms have counters.
     heard: bool,
 }
 
-/// A placed pod, for whoever makes counters anew.
+/// A placed pod, for new counters.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed {
     /// Its kin.
     pub kin: KinId,
-    /// Where.
+    /// The slot that it is on.
     pub slot: Slot,
-    /// It is not being deleted.
+    /// Whether it is not being deleted.
     pub alive: bool,
 }
 
@@ -99,7 +97,7 @@ pub struct Peers {
     kin_next: u32,
     counters: Vec<Counter>,
     counter_ids: BTreeMap<Who, usize>,
-    /// Counters of carried terms, in the order in which they were first heard.
+    /// The counters of pods' terms, in the order in which they were made.
     rules: Vec<usize>,
     topologies: Vec<Topology>,
     topology_ids: BTreeMap<String, usize>,
@@ -109,15 +107,15 @@ pub struct Peers {
     class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>), ClassId>,
     class_next: u32,
     namespaces: BTreeMap<Rc<str>, Labels>,
-    /// What pods are owned and served by, for default spreading.
+    /// The owners and Services of pods, for default spreading.
     pub owners: Owners,
-    /// Pods on nodes.
+    /// The number of pods on nodes.
     placed: usize,
     scratch: class::Scratch,
 }
 
 impl Peers {
-    /// The class of one more pod.
+    /// Takes the class of a new pod.
     pub fn take(
         &mut self,
         shape: (ShapeId, &Rc<Shape>),
@@ -163,7 +161,7 @@ impl Peers {
         id
     }
 
-    /// One pod fewer is of this class.
+    /// Releases the class of a pod that is gone.
     pub fn release(&mut self, id: ClassId) {
         let class = self.class_mut(id);
         class.pods -= 1;
@@ -189,7 +187,7 @@ impl Peers {
         }
     }
 
-    /// A class by its number.
+    /// The class with this number.
     pub fn class(&self, id: ClassId) -> &Class {
         self.classes.get(&id).expect("a class is kept while pods are of it")
     }
@@ -198,7 +196,7 @@ impl Peers {
         self.classes.get_mut(&id).expect("a class is kept while pods are of it")
     }
 
-    /// Counts pods of a class on a slot, or no longer (`pods` is negative).
+    /// Adds pods of a class on a slot, or removes them if `pods` is negative.
     pub fn place(&mut self, class: ClassId, slot: Slot, alive: bool, pods: i64) {
         self.placed = self.placed.wrapping_add_signed(pods as isize);
         if self.counters.is_empty() && !self.class(class).shape.peers.carries() {
@@ -213,7 +211,7 @@ impl Peers {
         }
     }
 
-    /// A placed pod is being deleted from now on: some count it no longer.
+    /// Handles that a placed pod is being deleted: some counters no longer count it.
     pub fn leaving(&mut self, class: ClassId, slot: Slot) {
         let kin = self.class(class).kin;
         self.learn(kin);
@@ -223,7 +221,7 @@ impl Peers {
         }
     }
 
-    /// Sees to it that the terms of kin, of which a pod is placed or about to be, have counters.
+    /// Makes counters for the terms of a kin that has a placed pod, or is about to.
     fn hear(&mut self, id: KinId) {
         let kin = self.kin.get_mut(&id).expect("kin is kept while pods are of it");
         if kin.heard || kin.carried.is_empty() {
@@ -231,7 +229,7 @@ impl Peers {
         }
         kin.heard = true;
         for carried in kin.carried.clone() {
-            // Nobody else can have carried it so far: there is nothing to count.
+            // No other pod can have had the term so far, so there is nothing to count.
             let counters = self.counters.len();
             let id = self.counter(Who::Carriers(carried));
             if id == counters {
@@ -240,7 +238,7 @@ impl Peers {
         }
     }
 
-    /// Sees to it that kin knows its part in every counter.
+    /// Brings the shares of a kin in the counters up to date.
     fn learn(&mut self, id: KinId) {
         let Peers { kin, counters, namespaces, .. } = self;
         let kin = kin.get_mut(&id).expect("kin is kept while pods are of it");
@@ -291,8 +289,8 @@ impl Peers {
         id
     }
 
-    /// Brings what a class asks up to date. `placed` are all pods on nodes; they are walked only where something is
-    /// asked that nobody has asked before.
+    /// Brings the rules of a class up to date. `placed` are all pods on nodes; they are walked only if a new counter is
+    /// needed.
     pub fn prepare<I: Iterator<Item = Placed>>(&mut self, id: ClassId, nodes: &Nodes, placed: impl Fn() -> I) {
         self.ask_all(&[id], placed);
         let Peers { classes, topologies, tallies, counters, .. } = self;
@@ -311,7 +309,7 @@ impl Peers {
         }
     }
 
-    /// Works out what classes ask. `placed` are all pods on nodes; they are walked at most once for all classes.
+    /// Resolves the rules of classes. `placed` are all pods on nodes; they are walked at most once for all classes.
     pub fn ask_all<I: Iterator<Item = Placed>>(&mut self, ids: &[ClassId], placed: impl Fn() -> I) {
         let before = self.counters.len();
         ids.iter().for_each(|id| self.ask(*id));
@@ -320,7 +318,7 @@ impl Peers {
         }
     }
 
-    /// Counts pods for the counters from this one on.
+    /// Counts the pods for the counters from this one on.
     fn count_placed(&mut self, first: usize, placed: impl Iterator<Item = Placed>) {
         for pod in placed {
             self.learn(pod.kin);
@@ -332,7 +330,7 @@ impl Peers {
         }
     }
 
-    /// Begins anew with counting, if more has been asked than is worth keeping; what is still asked is asked again.
+    /// Discards all counters if there are too many. Those that are still needed are made again.
     pub fn sweep<I: Iterator<Item = Placed>>(&mut self, placed: impl Fn() -> I) {
         if self.counters.len() > limits::SCHEDULER_COUNTERS.max(self.placed / 4) {
             self.reset(placed());
@@ -363,7 +361,7 @@ impl Peers {
         }
     }
 
-    /// A namespace is there, or has other labels, or is gone.
+    /// Handles a namespace that was added, has other labels, or was deleted.
     pub fn namespace_changed<I: Iterator<Item = Placed>>(
         &mut self,
         name: &str,
@@ -390,7 +388,7 @@ impl Peers {
         asked
     }
 
-    /// Whether a placed pod of `kin`, by coming or going, changes what a class asks about.
+    /// Whether a pod of `kin` that comes or goes changes a count that a class depends on.
     pub fn concerns(&self, kin: KinId, class: ClassId) -> bool {
         let Some(asks) = &self.class(class).asks else { return false };
         let shares = &self.kin[&kin].shares;

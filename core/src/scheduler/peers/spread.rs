@@ -1,8 +1,9 @@
 //! Scores of PodTopologySpread over all nodes at once.
 //!
-//! Few of thousands of nodes differ in what the constraints ask: the domain that each is in, or the pods on it. Nodes
-//! that do not differ are of one *pattern*. What floating point has to say is worked out once a pattern, and the nodes
-//! are walked by whole numbers alone: one pass to find each one's pattern, one to count, one to add the score.
+//! Thousands of nodes have few different combinations of what the constraints look at, which is the domain of a node or
+//! the pods on it. Nodes with the same combination have the same *pattern*. The part in floating point is computed once
+//! per pattern. The nodes are walked with integers only: one pass finds the pattern of each node, one counts, and one
+//! adds the score.
 
 use super::class::{Asks, Soft, SoftPods};
 use super::domains::NOWHERE;
@@ -14,38 +15,38 @@ use crate::scheduler::scores::{log_of_domains, spread_count, spread_score};
 pub struct Patterns {
     /// The pattern of each slot.
     of: Vec<u32>,
-    /// How many patterns there may be.
+    /// The upper bound of the pattern numbers.
     count: usize,
-    /// By pattern: how many feasible nodes are of it.
+    /// By pattern: how many feasible nodes have it.
     nodes: Vec<u32>,
-    /// By pattern: the last slot that is of it.
+    /// By pattern: the last slot that has it.
     example: Vec<u32>,
     /// By pattern: what is added to a node's score.
     score: Vec<i32>,
-    /// The patterns that some feasible node is of, and their raw scores.
+    /// The patterns that a feasible node has, and their raw scores.
     raw: Vec<(usize, i32)>,
-    /// By domain of one constraint: some scored node is in it.
+    /// By domain of one constraint: whether a scored node is in it.
     seen: Vec<bool>,
 }
 
 impl Patterns {
-    /// Sorts this many slots into one pattern.
+    /// Gives this many slots the same pattern.
     fn begin(&mut self, slots: usize) {
         self.of.clear();
         self.of.resize(slots, 0);
         self.count = usize::from(slots > 0);
     }
 
-    /// Divides the patterns by one more constraint: by the key of each slot, which is below `numbers`.
+    /// Splits the patterns by one more constraint: by the key of each slot, which is below `numbers`.
     fn divide(&mut self, numbers: usize, keys: impl Iterator<Item = u32>) {
         if self.count * numbers <= 4 * self.of.len() + 1_024 {
             self.count *= numbers;
-            // Below `count`, which is no more than that limit. Without checks, it is done for several slots at a time.
+            // The result is below `count`, so no check for overflow is needed, and the loop can be vectorised.
             let refine = |pattern: u32, key: u32| pattern.wrapping_mul(numbers as u32).wrapping_add(key);
             self.of.iter_mut().zip(keys).for_each(|(pattern, key)| *pattern = refine(*pattern, key));
             return;
         }
-        // Most of so many would be of no slot: they are numbered without gaps.
+        // Most of that many patterns would have no slot, so those that have one are numbered without gaps.
         let pairs: Vec<(u32, u32)> = self.of.iter().copied().zip(keys).collect();
         let mut sorted = pairs.clone();
         sorted.sort_unstable();
@@ -55,7 +56,7 @@ impl Patterns {
         self.of.iter_mut().zip(&pairs).for_each(|(pattern, pair)| *pattern = place(pair));
     }
 
-    /// Counts the feasible nodes, those with a score of at least zero, of each pattern.
+    /// Counts the feasible nodes (those whose score is not negative) of each pattern.
     fn count(&mut self, scores: &[i32]) {
         self.nodes.clear();
         self.nodes.resize(self.count, 0);
@@ -71,7 +72,8 @@ impl Patterns {
 }
 
 impl Peers {
-    /// Adds to a column of scores, where feasible nodes have one of at least zero, those of the preferred constraints.
+    /// Adds the scores of the preferred constraints to a column of scores, in which only feasible nodes are not
+    /// negative.
     pub(super) fn score_spread(&self, asks: &Asks, scores: &mut [i32], patterns: &mut Patterns) {
         patterns.begin(scores.len());
         for s in &asks.soft {
@@ -97,7 +99,7 @@ impl Peers {
         }
     }
 
-    /// Works out the score of each pattern that a feasible node is of.
+    /// Computes the score of each pattern that a feasible node has.
     fn work_out(&self, asks: &Asks, patterns: &mut Patterns) {
         let Patterns { nodes, example, score, raw, seen, .. } = patterns;
         let is_scored = |slot: u32| {
@@ -151,7 +153,7 @@ impl Peers {
     }
 }
 
-/// The nearest whole number; halves go up.
+/// Rounds to the nearest integer; halves are rounded up.
 fn round(sum: f64) -> i32 {
     let whole = sum as i32;
     whole + i32::from(sum - f64::from(whole) >= 0.5)
