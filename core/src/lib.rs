@@ -82,6 +82,7 @@ pub mod scheduler;
 pub mod schema;
 pub mod store;
 pub mod table;
+pub mod volume;
 
 pub use machine::{Deadline, Machine, Mono, Now, Wall};
 pub use object::{Kind, Kinds, Object, ObjectKey, Revision};

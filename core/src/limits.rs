@@ -123,6 +123,8 @@ pub const ORPHAN_QUARANTINE: Duration = Duration::from_secs(40);
 pub const TERMINATED_PODS: usize = 12_500;
 /// Longest delay before the garbage collector checks an object again whose owners may still exist.
 pub const GARBAGE_RETRY: Duration = Duration::from_secs(5);
+/// Delay before a claim is looked at again that a pod uses, or that is not the pod's whose name it bears.
+pub const CLAIM_CONFLICT_RETRY: Duration = Duration::from_secs(5);
 /// How long the API server waits for the store before it treats the outcome as unknown.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the API server hears nothing from the store before it checks whether its watch is still alive.

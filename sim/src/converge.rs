@@ -12,6 +12,7 @@ use skeg_core::object::{
 };
 use skeg_core::scheduler::DEFAULT_SCHEDULER;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
+use skeg_core::volume;
 
 use crate::clock::Clock;
 use crate::outcome::{NotConverged, PendingPod, Workload};
@@ -99,7 +100,7 @@ fn look(world: &World, only_whether: bool) -> Unconverged {
     if !found.is_enough() {
         cron_jobs_unconverged(world, &mut found);
     }
-    for check in [namespaces_unconverged, pods_unconverged] {
+    for check in [namespaces_unconverged, pods_unconverged, claims_unconverged] {
         if !found.is_enough() {
             check(store, &mut found);
         }
@@ -442,6 +443,20 @@ fn nodes_unconverged(world: &World, found: &mut Unconverged) {
 fn namespaces_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     for object in objects(store, Kind::NAMESPACE).filter(|o| o.is_deleting()) {
         found.add_object(object, || "the namespace is terminating".to_owned());
+    }
+}
+
+/// Claims that are going, lost, or wait for a volume although no pod has to come first.
+fn claims_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+    for claim in objects(store, Kind::PERSISTENT_VOLUME_CLAIM) {
+        let class = ObjectKey::new(Kind::STORAGE_CLASS, "", volume::class_of(claim));
+        let waits = store.object(&class).is_some_and(volume::waits_for_consumer);
+        match volume::text(claim, "/status/phase") {
+            _ if claim.is_deleting() => found.add_object(claim, || "it is being deleted".to_owned()),
+            "Pending" if !waits => found.add_object(claim, || "it has no volume".to_owned()),
+            "Lost" => found.add_object(claim, || "its volume is gone".to_owned()),
+            _ => {}
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Setup {
     pub share_informers: bool,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<LoadBalancerRange>,
+    /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
+    pub volumes: bool,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
@@ -99,7 +101,7 @@ impl Role {
 
     /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
-        let Setup { leader_elect, record_events, share_informers, load_balancers, kinds } = setup.clone();
+        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, kinds } = setup.clone();
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -108,8 +110,15 @@ impl Role {
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {
-                let config =
-                    ManagerConfig { identity, leader_elect, record_events, share_informers, load_balancers, kinds };
+                let config = ManagerConfig {
+                    identity,
+                    leader_elect,
+                    record_events,
+                    share_informers,
+                    load_balancers,
+                    volumes,
+                    kinds,
+                };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {

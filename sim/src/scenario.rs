@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use skeg_core::Object;
+use serde_json::Value;
 use skeg_core::api::Patch;
 use skeg_core::object::{ObjectKey, Selector};
+use skeg_core::{Kind, Object, volume};
 
 use crate::fault::Fault;
 
@@ -33,6 +34,45 @@ pub struct Scenario {
     pub settle: Duration,
     /// End as soon as everything has converged after the timeline's last step, instead of at `duration`.
     pub stop_when_converged: bool,
+}
+
+impl Scenario {
+    /// Whether anything that users apply has to do with volumes: then the controllers for them run. In other runs they
+    /// would only cost time.
+    pub fn uses_volumes(&self) -> bool {
+        let kinds = [Kind::PERSISTENT_VOLUME, Kind::PERSISTENT_VOLUME_CLAIM, Kind::STORAGE_CLASS];
+        let concerns = |object: &Object| {
+            let asks = match object {
+                Object::StatefulSet(set) => set.spec.volume_claim_templates.iter().flatten().next().is_some(),
+                Object::CronJob(_) => mentions_claims(&object.to_json()),
+                _ => false,
+            };
+            asks || kinds.contains(&object.kind()) || object.pod_spec().is_some_and(|s| volume::has_claims(s))
+        };
+        self.timeline.iter().any(|step| match &step.action {
+            Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace(all)) => {
+                all.iter().any(concerns)
+            }
+            Action::User(UserAction::RollingUpdate { new, .. }) => concerns(new),
+            Action::User(UserAction::Patch { key, patch }) => {
+                let (Patch::Merge(body) | Patch::Json(body) | Patch::Strategic(body) | Patch::Apply { body, .. }) =
+                    patch;
+                kinds.contains(&key.kind) || mentions_claims(body)
+            }
+            Action::User(_) | Action::Fault(_) => false,
+        })
+    }
+}
+
+/// Whether some field, however deep, gives a pod a claim; also as the path of a JSON patch.
+fn mentions_claims(value: &Value) -> bool {
+    let words = ["persistentVolumeClaim", "volumeClaimTemplates", "ephemeral"];
+    match value {
+        Value::Object(map) => map.iter().any(|(key, inner)| words.contains(&key.as_str()) || mentions_claims(inner)),
+        Value::Array(items) => items.iter().any(mentions_claims),
+        Value::String(path) => path.starts_with('/') && path.split('/').any(|step| words.contains(&step)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// Shape of the cluster.

@@ -90,3 +90,8 @@ fn quota() {
 fn cron_job() {
     check("cron_job", &["CronJob", "Job"]);
 }
+
+#[test]
+fn volumes() {
+    check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"]);
+}

@@ -107,6 +107,7 @@ impl Deciding<'_> {
                 taints.push(Taint { key, effect, ..Taint::default() });
             }
         }
+        self.admit_storage(object);
         let mut errors = validation::create(object);
         if let Object::Namespace(namespace) = object {
             errors.extend(pod_security::wrong_labels(namespace.meta.labels.as_ref()));
@@ -140,7 +141,8 @@ impl Deciding<'_> {
                         errors.extend(wrong);
                     }
                 }
-                refuse(new, &errors)
+                refuse(new, &errors)?;
+                self.admit_growth(new, current)
             }
         }
     }

@@ -33,6 +33,7 @@ mod quota;
 mod runtime_class;
 mod scale;
 mod service_ip;
+mod storage;
 mod store_link;
 mod update;
 mod watch;

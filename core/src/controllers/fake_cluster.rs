@@ -103,9 +103,14 @@ impl Fake {
         }
     }
 
+    /// Tells a controller of the changes since the last call, or since the last step of any controller.
+    pub(crate) fn tell(&mut self, controller: &mut dyn Controller, now: Now) {
+        self.changes.drain(..).for_each(|change| controller.observe(&change, now));
+    }
+
     /// Reconciles a key, applies the plan and returns it.
     pub(crate) fn step(&mut self, controller: &mut dyn Controller, key: &ObjectKey, now: Now) -> Plan {
-        self.changes.drain(..).for_each(|change| controller.observe(&change, now));
+        self.tell(controller, now);
         let plan = controller.reconcile(&self.views, key, now);
         for write in &plan.writes {
             self.apply(write, now);
@@ -179,7 +184,7 @@ impl Fake {
                     }
                 }
             }
-            Write::ExpectEmpty { .. } => {}
+            Write::ExpectEmpty { .. } | Write::ExpectUnused { .. } => {}
         }
     }
 }

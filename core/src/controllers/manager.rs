@@ -36,6 +36,9 @@ pub struct ManagerConfig {
     pub share_informers: bool,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<super::LoadBalancerRange>,
+    /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
+    /// these controllers.
+    pub volumes: bool,
     /// The kinds of its world.
     pub kinds: Kinds,
 }
@@ -48,6 +51,7 @@ impl Default for ManagerConfig {
             record_events: true,
             share_informers: true,
             load_balancers: None,
+            volumes: true,
             kinds: Kinds::default(),
         }
     }

@@ -15,6 +15,7 @@ pub mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod endpoints;
+mod ephemeral_volume;
 #[cfg(test)]
 pub(crate) mod fake_cluster;
 mod garbage_collector;
@@ -26,6 +27,7 @@ mod load_balancer;
 mod manager;
 mod namespace;
 mod node_lifecycle;
+mod persistent_volume;
 mod plan;
 mod pod_control;
 mod pod_gc;
@@ -39,6 +41,7 @@ mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;
 mod ttl_after_finished;
+mod volume_protection;
 #[cfg(test)]
 pub(crate) mod workload_world;
 
@@ -64,5 +67,13 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.push(Box::new(cron_job::CronJobController));
     all.push(Box::<resource_quota::ResourceQuotaController>::default());
     all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
+    if config.volumes {
+        all.push(Box::<persistent_volume::PersistentVolumeBinder>::default());
+        all.push(Box::new(persistent_volume::Provisioner));
+        all.push(Box::new(persistent_volume::Resizer));
+        all.push(Box::<volume_protection::ClaimProtection>::default());
+        all.push(Box::new(volume_protection::VolumeProtection));
+        all.push(Box::new(ephemeral_volume::EphemeralVolumeController));
+    }
     all
 }

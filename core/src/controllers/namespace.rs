@@ -98,7 +98,11 @@ impl Controller for NamespaceController {
         let obstacle = match write {
             Write::ExpectEmpty { .. } => Obstacle::Remaining(error.message.to_string()),
             Write::DeleteCollection { .. } => Obstacle::Failure(error.message.to_string()),
-            Write::Create(_) | Write::Update(..) | Write::Patch { .. } | Write::Delete { .. } => return None,
+            Write::Create(_)
+            | Write::Update(..)
+            | Write::Patch { .. }
+            | Write::Delete { .. }
+            | Write::ExpectUnused { .. } => return None,
         };
         self.obstacles.insert(key.clone(), obstacle);
         None

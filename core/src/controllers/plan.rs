@@ -104,6 +104,9 @@ pub enum Write {
     /// Writes nothing: lists at most one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit`
     /// 1). If there is any, it fails with [`Write::not_empty`], which ends the plan.
     ExpectEmpty { kind: Kind, namespace: Rc<str> },
+    /// Writes nothing: lists the pods of a claim's namespace, as fresh as the store. If one of them uses the claim, it
+    /// fails with [`Write::in_use`], which ends the plan.
+    ExpectUnused { claim: Object },
 }
 
 impl Write {
@@ -115,6 +118,12 @@ impl Write {
         let mut copy = object.clone();
         copy.set_status(status);
         Some(Write::Update(R::into_object(copy), Subresource::Status))
+    }
+
+    /// The failure of [`Write::ExpectUnused`] if a pod uses the claim; the plan is retried later.
+    pub fn in_use(claim: &Object, pod: &Object) -> Status {
+        let message = format!("{} is used by pod {}", claim.key(), pod.key().path());
+        Status::too_many_requests(message, limits::CLAIM_CONFLICT_RETRY)
     }
 
     /// The failure of [`Write::ExpectEmpty`] if `count` objects are left; the plan is retried later.

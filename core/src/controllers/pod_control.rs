@@ -17,7 +17,11 @@ fn act(write: &Write) -> Option<Act<'_>> {
     match write {
         Write::Create(object) => (object.kind() == Kind::POD).then_some(Act::Create),
         Write::Delete { key, .. } => (key.kind == Kind::POD).then(|| Act::Delete(key.name())),
-        Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => None,
+        Write::Update(..)
+        | Write::Patch { .. }
+        | Write::DeleteCollection { .. }
+        | Write::ExpectEmpty { .. }
+        | Write::ExpectUnused { .. } => None,
     }
 }
 

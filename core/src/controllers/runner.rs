@@ -25,8 +25,9 @@ use crate::api::{
 use crate::client::{Change, Informers, Queue, Recorder, View, Views, Watched};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Kind, KindInfo, Object, ObjectKey, Revision, controller_of};
+use crate::object::{Kind, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
+use crate::volume;
 
 /// Length of the random suffix of a generated name (apiserver `names.randomLength`).
 const SUFFIX_LETTERS: usize = 5;
@@ -454,6 +455,10 @@ impl Runner {
                 let options = ListOptions { limit: 1, ..ListOptions::default() };
                 Call::List { kind, namespace, options }
             }
+            Write::ExpectUnused { claim } => {
+                let (kind, namespace) = (Kind::POD, Rc::from(claim.namespace()));
+                Call::List { kind, namespace, options: ListOptions::default() }
+            }
         };
         (call, stage)
     }
@@ -479,8 +484,19 @@ impl Runner {
         match (stage, result) {
             (Stage::Write { .. }, Ok(Response::List { items, rest, .. })) => {
                 let remaining = rest.as_ref().and_then(|rest| rest.remaining).unwrap_or(0);
-                let left = items.first().map(|first| (first.info(), items.len() as u64 + remaining));
-                self.expect_empty(turn, &key, index, left);
+                let refused = match &self.running[&key].writes[index] {
+                    Write::ExpectEmpty { .. } => {
+                        items.first().map(|first| Write::not_empty(first.info(), items.len() as u64 + remaining))
+                    }
+                    Write::ExpectUnused { claim } => {
+                        let user = items.iter().find(|pod| volume::is_used_by(claim, pod));
+                        user.map(|pod| Write::in_use(claim, pod))
+                    }
+                    other => unreachable!("{other:?} is not answered by a list"),
+                };
+                if let Some(status) = refused {
+                    self.failed(turn, &key, index, &status);
+                }
             }
             (Stage::Write { .. }, Ok(response)) => self.succeeded(turn, &key, index, response),
             (Stage::Write { child: Some(child), reused: true }, Err(s)) if s.reason == Reason::AlreadyExists => {
@@ -504,16 +520,6 @@ impl Runner {
             (Stage::Confirm { child }, Err(_)) => self.remember(&key, index, Some(child)),
         }
         self.proceed(turn, &key);
-    }
-
-    /// Handles the reply to a [`Write::ExpectEmpty`].
-    fn expect_empty(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, index: usize, left: Option<(&KindInfo, u64)>) {
-        let expected = matches!(self.running[key].writes[index], Write::ExpectEmpty { .. });
-        assert!(expected, "only an expectation is answered by a list");
-        if let Some((of, count)) = left {
-            let status = Write::not_empty(of, count);
-            self.failed(turn, key, index, &status);
-        }
     }
 
     /// Whether the object with a reused name is the child that this key wanted to create.
@@ -598,7 +604,8 @@ impl Runner {
                 | Write::Update(..)
                 | Write::Patch { .. }
                 | Write::DeleteCollection { .. }
-                | Write::ExpectEmpty { .. },
+                | Write::ExpectEmpty { .. }
+                | Write::ExpectUnused { .. },
                 _,
             ) => {}
         }
@@ -636,7 +643,11 @@ fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
             count
         }
         Write::Delete { .. } => run(|w| matches!(w, Write::Delete { .. })).min(limits::BURST_REPLICAS),
-        Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => 1,
+        Write::Update(..)
+        | Write::Patch { .. }
+        | Write::DeleteCollection { .. }
+        | Write::ExpectEmpty { .. }
+        | Write::ExpectUnused { .. } => 1,
     };
     if !matches!(rest[0], Write::Create(_)) {
         execution.batch = limits::SLOW_START_INITIAL;
@@ -656,6 +667,7 @@ fn write_kind(write: &Write) -> Kind {
         Write::Create(object) | Write::Update(object, _) => object.kind(),
         Write::Patch { key, .. } | Write::Delete { key, .. } => key.kind,
         Write::DeleteCollection { kind, .. } | Write::ExpectEmpty { kind, .. } => *kind,
+        Write::ExpectUnused { .. } => Kind::POD,
     }
 }
 

@@ -163,6 +163,7 @@ impl Cluster {
             record_events: true,
             share_informers: true,
             load_balancers: Some(load_balancers),
+            volumes: true,
             kinds: kinds.clone(),
         };
         let start = |name: String, role: Role| {

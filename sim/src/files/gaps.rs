@@ -52,7 +52,7 @@ const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
     Gap { of: Of::PodSpec, path, is: Is::Given, instead }
 }
 
-const NO_CLAIMS: &str = "claims are not looked up, bound or waited for yet: the pod runs as if the volume were there";
+const NO_CLAIMS: &str = "claims are not waited for yet: the pod runs as if the volume were there";
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
 const NO_POLICY: &str = "no policy is evaluated yet";
@@ -61,9 +61,6 @@ const NO_DEVICES: &str = "devices are not allocated yet";
 /// The table.
 const GAPS: &[Gap] = &[
     kind(Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by it yet"),
-    kind(Kind::PERSISTENT_VOLUME, "volumes are not simulated yet"),
-    kind(Kind::PERSISTENT_VOLUME_CLAIM, "volumes are not simulated yet"),
-    kind(Kind::STORAGE_CLASS, "volumes are not simulated yet"),
     kind(Kind::NETWORK_POLICY, "network policies are not simulated yet"),
     kind(Kind::INGRESS, "ingress is not simulated yet"),
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),

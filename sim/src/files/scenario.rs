@@ -288,9 +288,10 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     Some(p)
 }
 
-/// The objects that exist at a step of the timeline, with the container names of those that have a pod template.
+/// The objects that exist at a step of the timeline, with the container names of those that have a pod template, and the
+/// names of claims that StatefulSets make, without their ordinals.
 #[derive(Default)]
-struct Known(BTreeMap<ObjectKey, Vec<String>>);
+struct Known(BTreeMap<ObjectKey, Vec<String>>, BTreeSet<ObjectKey>);
 
 impl Known {
     fn add(&mut self, object: &Object) {
@@ -300,12 +301,24 @@ impl Known {
         let key = ObjectKey::new(kind, namespace, meta.name.as_deref().unwrap_or(""));
         let pod = object.pod_spec().filter(|_| kind != Kind::POD);
         let containers = pod.map(|p| p.containers.iter().map(|c| c.name.clone()).collect()).unwrap_or_default();
+        if let Object::StatefulSet(set) = object {
+            for template in set.spec.volume_claim_templates.iter().flatten() {
+                let prefix = format!("{}-{}", template.metadata.name.as_deref().unwrap_or(""), set.name());
+                self.1.insert(ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, namespace, &prefix));
+            }
+        }
         self.0.insert(key, containers);
+    }
+
+    /// Whether a StatefulSet of the scenario makes this claim, if it has as many replicas.
+    fn makes(&self, key: &ObjectKey) -> bool {
+        let Some((prefix, ordinal)) = key.name().rsplit_once('-') else { return false };
+        ordinal.parse::<u32>().is_ok() && self.1.contains(&ObjectKey::new(key.kind, key.namespace(), prefix))
     }
 
     /// Reports a problem and returns false if no manifest contains the target.
     fn check(&self, field: &Field<'_>, key: &ObjectKey) -> bool {
-        if self.0.contains_key(key) {
+        if self.0.contains_key(key) || self.makes(key) {
             return true;
         }
         let others: Vec<String> = self.0.keys().filter(|k| k.kind == key.kind).map(|k| k.path().to_owned()).collect();

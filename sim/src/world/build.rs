@@ -160,6 +160,7 @@ impl World {
                 record_events: cluster.record_events,
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
+                volumes: scenario.uses_volumes(),
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),

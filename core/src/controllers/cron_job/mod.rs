@@ -83,9 +83,11 @@ impl Controller for CronJobController {
         let (reason, message) = match write {
             Write::Create(_) => ("SuccessfulCreate", format!("Created job {}", object?.name())),
             Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted job {}", key.name())),
-            Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => {
-                return None;
-            }
+            Write::Update(..)
+            | Write::Patch { .. }
+            | Write::DeleteCollection { .. }
+            | Write::ExpectEmpty { .. }
+            | Write::ExpectUnused { .. } => return None,
         };
         Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
@@ -95,9 +97,11 @@ impl Controller for CronJobController {
         let (reason, message) = match write {
             Write::Create(_) => ("FailedCreate", format!("Error creating job: {error}")),
             Write::Delete { .. } => ("FailedDelete", format!("Deleted job: {error}")),
-            Write::Update(..) | Write::Patch { .. } | Write::DeleteCollection { .. } | Write::ExpectEmpty { .. } => {
-                return None;
-            }
+            Write::Update(..)
+            | Write::Patch { .. }
+            | Write::DeleteCollection { .. }
+            | Write::ExpectEmpty { .. }
+            | Write::ExpectUnused { .. } => return None,
         };
         Some(EventNote { about, type_: EventType::Warning, reason, message })
     }

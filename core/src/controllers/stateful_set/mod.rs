@@ -103,7 +103,8 @@ fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
         | Write::Update(..)
         | Write::Patch { .. }
         | Write::DeleteCollection { .. }
-        | Write::ExpectEmpty { .. } => None,
+        | Write::ExpectEmpty { .. }
+        | Write::ExpectUnused { .. } => None,
     }
 }
 
