@@ -58,6 +58,22 @@ Exit codes:
   3  an invariant was broken
   4  the declared state was not reached and kept";
 
+const SHRINK_HELP: &str = "\
+Examples:
+  skeg sim shrink --seed 417 --out small.yaml
+      what `skeg sim explore --seed 417` ran
+  skeg sim shrink app.yaml --nodes 50 --for 10m --faults heavy --seed 7 --out small.yaml
+      what `skeg sim run` ran with the same arguments
+  skeg sim run small.yaml --seed 417
+      runs the result
+
+The expectations of a scenario are not part of the result: what it keeps is a broken invariant, a state that is not
+reached, or a panic.
+
+Exit codes:
+  0  the scenario is written
+  2  bad input or bad usage, or the seed does not fail";
+
 /// Commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -93,6 +109,9 @@ pub enum Sim {
     /// Run many small clusters, each drawn whole by its seed: nodes, workloads, users, faults.
     #[command(after_help = EXPLORE_HELP)]
     Explore(ExploreArgs),
+    /// Make a small scenario file of a failing seed; it fails in the same way.
+    #[command(after_help = SHRINK_HELP)]
+    Shrink(ShrinkArgs),
     /// Run a recorded trace again and compare every event.
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
@@ -202,6 +221,44 @@ pub struct ExploreArgs {
     pub quiet: bool,
 }
 
+/// Arguments of `sim shrink`.
+#[derive(Args, Debug, Clone)]
+pub struct ShrinkArgs {
+    /// The FILEs of the run that failed; none for a seed of `skeg sim explore`.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<String>,
+    /// The seed that failed.
+    #[arg(long, value_name = "SEED")]
+    pub seed: u64,
+    /// The FILEs were explored (`skeg sim explore FILE`), not run.
+    #[arg(long, requires = "files")]
+    pub explored: bool,
+    /// Nodes of the cluster, as in the run that failed.
+    #[arg(long, value_name = "N", requires = "files", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: Option<u32>,
+    /// Zones that nodes are spread over, as in the run that failed.
+    #[arg(long, value_name = "N", requires = "files", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub zones: Option<u32>,
+    /// Virtual time to run, as in the run that failed.
+    #[arg(long = "for", value_name = "DURATION", requires = "files", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+    /// Virtual time to settle, as in the run that failed.
+    #[arg(long, value_name = "DURATION", requires = "files", value_parser = positive_duration)]
+    pub settle: Option<Duration>,
+    /// How heavily faults are drawn, as in the run that failed.
+    #[arg(long, value_name = "LEVEL", requires = "files")]
+    pub faults: Option<Faults>,
+    /// Where the scenario is written; standard output if not given.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Real time after which no further step is tried.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
+    pub time: Duration,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// Arguments of `sim replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
@@ -283,12 +340,12 @@ impl RunArgs {
     }
 }
 
-impl ExploreArgs {
-    /// As the reader of files takes them.
-    pub fn run_args(&self) -> RunArgs {
+impl RunArgs {
+    /// A run of these files with the defaults of `skeg sim run`.
+    fn of(files: &[String], quiet: bool) -> RunArgs {
         RunArgs {
-            files: self.files.clone(),
-            nodes: self.nodes,
+            files: files.to_vec(),
+            nodes: None,
             zones: None,
             seed: 0,
             duration: None,
@@ -296,13 +353,35 @@ impl ExploreArgs {
             faults: None,
             keep_bindings: false,
             strict: false,
-            output: self.output,
+            output: Output::Text,
             report: None,
             trace: None,
             seeds: None,
             jobs: None,
-            quiet: self.quiet,
+            quiet,
         }
+    }
+}
+
+impl ShrinkArgs {
+    /// As the reader of files takes them.
+    pub fn run_args(&self) -> RunArgs {
+        RunArgs {
+            nodes: self.nodes,
+            zones: self.zones,
+            seed: self.seed,
+            duration: self.duration,
+            settle: self.settle,
+            faults: self.faults,
+            ..RunArgs::of(&self.files, self.quiet)
+        }
+    }
+}
+
+impl ExploreArgs {
+    /// As the reader of files takes them.
+    pub fn run_args(&self) -> RunArgs {
+        RunArgs { nodes: self.nodes, output: self.output, ..RunArgs::of(&self.files, self.quiet) }
     }
 
     /// The command line that runs one seed of these arguments again.

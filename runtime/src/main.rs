@@ -16,6 +16,7 @@ mod machine;
 mod progress;
 mod run;
 mod seeds;
+mod shrink;
 mod terminal;
 mod trace;
 #[cfg(feature = "up")]
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         Command::Sim(Sim::Run(args)) => run::run(&args),
         Command::Sim(Sim::Explain(args)) => explain::explain(&args),
         Command::Sim(Sim::Explore(args)) => explore::run(&args),
+        Command::Sim(Sim::Shrink(args)) => shrink::run(&args),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

@@ -24,6 +24,11 @@ impl Progress {
         Progress::new(runs, quiet, "{bar:30} {pos}/{len} seeds, {msg} failed, {eta} to go")
     }
 
+    /// The progress of runs whose number is not known in advance.
+    pub fn of_attempts(quiet: bool) -> Progress {
+        Progress::new(0, quiet, "{spinner} {pos} runs, {elapsed}")
+    }
+
     fn new(length: u64, quiet: bool, template: &str) -> Progress {
         let shown = machine::shows_progress() && !quiet;
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };

@@ -165,6 +165,42 @@ spec:
     assert!(why.starts_with("0/10 nodes are available: ") && why.contains("Insufficient cpu"), "{o}");
 }
 
+/// A Deployment whose second image never gets ready fails among others; faults, drains and the others go, it stays.
+#[test]
+fn a_failing_seed_shrinks_to_a_small_file_that_fails_alike() {
+    let deployment = |name: &str| {
+        format!(
+            "  - {{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}}}, spec: {{replicas: 3, selector: \
+             {{matchLabels: {{app: {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: \
+             [{{name: main, image: 'example/{name}:1', readinessProbe: {{httpGet: {{path: /, port: 80}}}}}}]}}}}}}}}\n"
+        )
+    };
+    let text = format!(
+        "apiVersion: skeg.dev/v1alpha1\nkind: Scenario\nmetadata: {{name: broken-rollout}}\nspec:\n  cluster: {{pools: \
+         [{{name: node, count: 6}}]}}\n  images: {{'example/web:2': {{neverReady: true}}}}\n  manifests:\n{}{}{}  \
+         timeline:\n  - {{at: 40s, drain: {{names: [node-3]}}}}\n  - {{at: 45s, setImage: {{target: deployment/web, \
+         container: main, image: 'example/web:2'}}}}\n  - {{at: 50s, scale: {{target: deployment/api, replicas: \
+         5}}}}\n  - {{at: 60s, uncordon: {{names: [node-3]}}}}\n  faults: light\n  duration: 3m\n  settle: 2m\n",
+        deployment("api"),
+        deployment("web"),
+        deployment("db"),
+    );
+    let (dir, as_text) = (scratch("shrink"), |path: &Path| path.to_str().expect("a path is text").to_owned());
+    let (whole, small) = (dir.join("whole.yaml"), dir.join("small.yaml"));
+    std::fs::write(&whole, text).expect("it is written");
+    let (whole, small) = (as_text(&whole), as_text(&small));
+    let output = skeg(&["sim", "shrink", &whole, "--seed", "3", "--out", &small, "--quiet"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let left = std::fs::read_to_string(&small).expect("it was written");
+    let steps = left.lines().filter(|line| line.contains("at: ") || line.contains("\"at\":")).count();
+    assert!(left.contains("example/web:2") && steps == 1 && !left.contains("example/db:1"), "{left}");
+    let (code, o) = json(&["sim", "run", &small, "--seed", "3"]);
+    assert_eq!((code, &o["converged"]), (4, &Value::from(false)), "{left}");
+    let output = skeg(&["sim", "shrink", "examples/shop.yaml", "--seed", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("error: seed 1: it does not fail"), "{}", stderr(&output));
+}
+
 #[test]
 fn what_is_not_carried_out_is_said_everywhere_and_refused_with_strict() {
     let dir = scratch("gaps");

@@ -1,5 +1,7 @@
 //! User actions: the nodes they apply to, and their descriptions.
 
+use skeg_core::object::ObjectKey;
+
 use crate::scenario::{NodeSet, UserAction};
 
 impl UserAction {
@@ -18,6 +20,25 @@ impl UserAction {
             | UserAction::Pause { .. }
             | UserAction::Restart { .. }
             | UserAction::RollingUpdate { .. } => None,
+        }
+    }
+
+    /// The object that the action changes or deletes; `None` if it names none, or declares whole objects.
+    pub fn target(&self) -> Option<&ObjectKey> {
+        match self {
+            UserAction::Delete(key)
+            | UserAction::Scale { key, .. }
+            | UserAction::SetImage { key, .. }
+            | UserAction::Patch { key, .. }
+            | UserAction::Rollback { key, .. }
+            | UserAction::Pause { key, .. }
+            | UserAction::Restart { key }
+            | UserAction::RollingUpdate { old: key, .. } => Some(key),
+            UserAction::Apply(_)
+            | UserAction::Create(_)
+            | UserAction::Replace(_)
+            | UserAction::Cordon { .. }
+            | UserAction::Drain { .. } => None,
         }
     }
 

@@ -23,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod runtime;
 pub mod scenario;
+pub mod shrink;
 pub mod statistics;
 pub mod subnet;
 pub mod user;

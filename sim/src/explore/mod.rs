@@ -13,9 +13,11 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use skeg_core::object::Milli;
 use skeg_core::{Object, Rng};
 
 use crate::fault;
+use crate::files::manifest::rank;
 use crate::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
 use workload::Workload;
 
@@ -46,7 +48,8 @@ pub fn draw(seed: u64) -> Scenario {
         settle: Duration::from_secs(1800),
         stop_when_converged: false,
     };
-    let all = workloads.iter().flat_map(|w| w.objects.iter().cloned()).collect();
+    let mut all: Vec<Object> = workloads.iter().flat_map(|w| w.objects.iter().cloned()).collect();
+    all.sort_by_key(|object| rank(object.kind()));
     scenario.timeline.push(Step { at: Duration::ZERO, action: UserAction::Apply(all).into() });
     happen(&mut scenario, rng, seed, &workloads);
     scenario
@@ -143,8 +146,10 @@ fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
         (0, false) => 2 * most.div_ceil(nodes) + 4,
         (_, _) => most + daemons,
     };
+    let cpu = Milli::parse(&format!("{}m", slots * SLOT)).expect("it is a quantity");
     let capacity = [
-        ("cpu", format!("{}m", slots * SLOT)),
+        // As the reader of files writes it, so that a scenario that is written and read again gives the same run.
+        ("cpu", cpu.to_decimal()),
         ("memory", "64Gi".into()),
         ("pods", "250".into()),
         ("ephemeral-storage", "100Gi".into()),

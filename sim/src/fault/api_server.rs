@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting, optional};
 use crate::files::fields::{Field, Fields};
+use crate::files::write;
 use crate::ids::ApiId;
 use crate::world::World;
 
@@ -34,6 +35,10 @@ impl FaultKind for Overload {
         let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
         let for_ = lasting(f);
         Some(Overload { index: index(f)?, one_in: one_in? as u64, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![("apiServer", self.index.into()), ("oneIn", self.one_in.into())], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -83,6 +88,12 @@ impl FaultKind for RestartApiServer {
         Some(RestartApiServer { index, down_for: optional(f, "downFor", Duration::from_secs(10), Field::duration)? })
     }
 
+    fn write(&self) -> write::Fields {
+        let mut fields = vec![("downFor", write::duration(self.down_for))];
+        fields.extend(self.index.map(|index| ("apiServer", index.into())));
+        fields
+    }
+
     fn targets(&self) -> Vec<Target<'_>> {
         self.index.map(Target::ApiServer).into_iter().collect()
     }
@@ -126,6 +137,10 @@ impl FaultKind for Lag {
         let by = f.require("by").and_then(|b| b.duration());
         let for_ = lasting(f);
         Some(Lag { index: index(f)?, by: by?, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![("apiServer", self.index.into()), ("by", write::duration(self.by))], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

@@ -6,6 +6,7 @@ use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting};
 use crate::files::action::{node_set, signed_seconds};
 use crate::files::fields::Fields;
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -22,6 +23,10 @@ impl FaultKind for ClockJump {
     fn read(f: &Fields<'_>) -> Option<ClockJump> {
         let by = f.require("by").and_then(|b| signed_seconds(&b));
         Some(ClockJump { nodes: node_set(f)?, by_seconds: by? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![write::nodes(&self.nodes), ("by", format!("{}s", self.by_seconds).into())]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -63,6 +68,10 @@ impl FaultKind for ClockDrift {
         let ppm = f.require("ppm").and_then(|p| p.integer(-500_000, 500_000));
         let for_ = lasting(f);
         Some(ClockDrift { nodes: node_set(f)?, ppm: ppm?, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![write::nodes(&self.nodes), ("ppm", self.ppm.into())], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::draw::Class;
 use super::{FaultId, FaultKind, Target, optional};
 use crate::files::fields::{Field, Fields};
+use crate::files::write;
 use crate::world::World;
 
 /// The leading controller manager and the leading scheduler crash and start again.
@@ -17,6 +18,10 @@ pub struct ChangeLeader {
 impl FaultKind for ChangeLeader {
     fn read(f: &Fields<'_>) -> Option<ChangeLeader> {
         Some(ChangeLeader { down_for: optional(f, "downFor", Duration::from_secs(10), Field::duration)? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![("downFor", write::duration(self.down_for))]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -51,6 +56,10 @@ pub struct Heal;
 impl FaultKind for Heal {
     fn read(_f: &Fields<'_>) -> Option<Heal> {
         Some(Heal)
+    }
+
+    fn write(&self) -> write::Fields {
+        Vec::new()
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

@@ -31,6 +31,7 @@ pub use store::{Compact, StallStore};
 
 use crate::files::action::optional;
 use crate::files::fields::Fields;
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -53,6 +54,8 @@ pub(crate) trait FaultKind {
     fn read(f: &Fields<'_>) -> Option<Self>
     where
         Self: Sized;
+    /// The fields from which [`read`](Self::read) reads the same fault.
+    fn write(&self) -> write::Fields;
     /// What must exist in the cluster for the fault to be possible.
     fn targets(&self) -> Vec<Target<'_>>;
     /// The description in reports.
@@ -127,6 +130,36 @@ impl Fault {
     /// What must exist in the cluster for the fault to be possible.
     pub(crate) fn targets(&self) -> Vec<Target<'_>> {
         self.kind().targets()
+    }
+
+    /// The sets of nodes that it affects.
+    pub(crate) fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        match self {
+            Fault::Kill(Kill { nodes, .. })
+            | Fault::Start(Start { nodes })
+            | Fault::RestartAgent(RestartAgent { nodes })
+            | Fault::Degrade(Degrade { nodes, .. })
+            | Fault::ClockJump(ClockJump { nodes, .. })
+            | Fault::ClockDrift(ClockDrift { nodes, .. })
+            | Fault::Clog(Clog { nodes, .. })
+            | Fault::DropConnections(DropConnections { nodes })
+            | Fault::RuntimeTrouble(RuntimeTrouble { nodes, .. })
+            | Fault::Skew(Skew { nodes, .. }) => vec![nodes],
+            Fault::Partition(Partition { from, to, .. }) => vec![from, to],
+            Fault::Heal(_)
+            | Fault::Overload(_)
+            | Fault::RestartApiServer(_)
+            | Fault::ChangeLeader(_)
+            | Fault::Compact(_)
+            | Fault::Lag(_)
+            | Fault::StallStore(_)
+            | Fault::CrashPods(_) => Vec::new(),
+        }
+    }
+
+    /// The fields of its step in a scenario.
+    pub(crate) fn write(&self) -> write::Fields {
+        self.kind().write()
     }
 
     /// The description in reports, with the duration if there is one.

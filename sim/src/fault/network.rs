@@ -6,6 +6,7 @@ use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting, optional};
 use crate::files::action::node_set;
 use crate::files::fields::{Field, Fields};
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -38,6 +39,14 @@ impl FaultKind for Partition {
             f.of.fail("Invalid value: both sides of the partition are the same nodes");
         }
         Some(Partition { from, to, one_way: one_way?, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        let sides = vec![
+            ("from", write::map(vec![write::nodes(&self.from)])),
+            ("to", write::map(vec![write::nodes(&self.to)])),
+        ];
+        write::lasting([sides, vec![("oneWay", self.one_way.into())]].concat(), self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -84,6 +93,11 @@ impl FaultKind for Degrade {
         Some(Degrade { nodes: node_set(f)?, extra_latency: extra_latency?, loss_percent, for_: for_? })
     }
 
+    fn write(&self) -> write::Fields {
+        let slow = ("extraLatency", write::duration(self.extra_latency));
+        write::lasting(vec![write::nodes(&self.nodes), slow, ("lossPercent", self.loss_percent.into())], self.for_)
+    }
+
     fn targets(&self) -> Vec<Target<'_>> {
         vec![Target::Nodes(&self.nodes)]
     }
@@ -122,6 +136,10 @@ impl FaultKind for Clog {
         Some(Clog { nodes: node_set(f)?, for_: for_? })
     }
 
+    fn write(&self) -> write::Fields {
+        vec![write::nodes(&self.nodes), ("for", write::duration(self.for_))]
+    }
+
     fn targets(&self) -> Vec<Target<'_>> {
         vec![Target::Nodes(&self.nodes)]
     }
@@ -154,6 +172,10 @@ pub struct DropConnections {
 impl FaultKind for DropConnections {
     fn read(f: &Fields<'_>) -> Option<DropConnections> {
         Some(DropConnections { nodes: node_set(f)? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![write::nodes(&self.nodes)]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

@@ -6,6 +6,7 @@ use super::draw::{Class, Draw};
 use super::{FaultId, FaultKind, Target, lasting, optional};
 use crate::files::action::node_set;
 use crate::files::fields::{Field, Fields};
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -25,6 +26,10 @@ impl FaultKind for Kill {
         let disk_lost = optional(f, "diskLost", false, Field::boolean);
         let for_ = lasting(f);
         Some(Kill { nodes: node_set(f)?, disk_lost: disk_lost?, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![write::nodes(&self.nodes), ("diskLost", self.disk_lost.into())], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -65,6 +70,10 @@ impl FaultKind for Start {
         Some(Start { nodes: node_set(f)? })
     }
 
+    fn write(&self) -> write::Fields {
+        vec![write::nodes(&self.nodes)]
+    }
+
     fn targets(&self) -> Vec<Target<'_>> {
         vec![Target::Nodes(&self.nodes)]
     }
@@ -96,6 +105,10 @@ pub struct RestartAgent {
 impl FaultKind for RestartAgent {
     fn read(f: &Fields<'_>) -> Option<RestartAgent> {
         Some(RestartAgent { nodes: node_set(f)? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![write::nodes(&self.nodes)]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

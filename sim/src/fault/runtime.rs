@@ -8,6 +8,7 @@ use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting, optional};
 use crate::files::action::node_set;
 use crate::files::fields::Fields;
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -27,6 +28,10 @@ impl FaultKind for RuntimeTrouble {
         let one_in = f.require("oneIn").and_then(|n| n.integer(0, i64::MAX));
         let for_ = lasting(f);
         Some(RuntimeTrouble { nodes: node_set(f)?, one_in: one_in? as u64, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![write::nodes(&self.nodes), ("oneIn", self.one_in.into())], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -73,6 +78,10 @@ impl FaultKind for CrashPods {
     fn read(f: &Fields<'_>) -> Option<CrashPods> {
         let namespace = optional(f, "namespace", "default".to_owned(), |n| n.name().map(str::to_owned));
         Some(CrashPods { namespace: namespace?, selector: f.require("selector").and_then(|s| s.selector())? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![("namespace", self.namespace.as_str().into()), ("selector", self.selector.to_string().into())]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

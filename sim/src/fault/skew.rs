@@ -7,6 +7,7 @@ use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting};
 use crate::files::action::node_set;
 use crate::files::fields::Fields;
+use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
@@ -27,6 +28,10 @@ impl FaultKind for Skew {
         let up_to = f.require("upTo").and_then(|d| d.duration());
         let for_ = lasting(f);
         Some(Skew { nodes: node_set(f)?, up_to: up_to?, for_: for_? })
+    }
+
+    fn write(&self) -> write::Fields {
+        write::lasting(vec![write::nodes(&self.nodes), ("upTo", write::duration(self.up_to))], self.for_)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

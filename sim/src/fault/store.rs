@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::draw::Class;
 use super::{FaultId, FaultKind, Target};
 use crate::files::fields::Fields;
+use crate::files::write;
 use crate::world::World;
 
 /// The store is compacted to its current revision, so that watchers that lag behind get 410 (Gone).
@@ -14,6 +15,10 @@ pub struct Compact;
 impl FaultKind for Compact {
     fn read(_f: &Fields<'_>) -> Option<Compact> {
         Some(Compact)
+    }
+
+    fn write(&self) -> write::Fields {
+        Vec::new()
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -46,6 +51,10 @@ pub struct StallStore {
 impl FaultKind for StallStore {
     fn read(f: &Fields<'_>) -> Option<StallStore> {
         Some(StallStore { for_: f.require("for").and_then(|d| d.duration())? })
+    }
+
+    fn write(&self) -> write::Fields {
+        vec![("for", write::duration(self.for_))]
     }
 
     fn targets(&self) -> Vec<Target<'_>> {

@@ -300,7 +300,7 @@ fn take_node(raw: &Raw, out: &mut Manifests, problems: &mut Problems) {
 }
 
 /// The rank of a kind in the order of application.
-fn rank(kind: Kind) -> u8 {
+pub(crate) fn rank(kind: Kind) -> u8 {
     match kind {
         Kind::NAMESPACE => 0,
         Kind::CUSTOM_RESOURCE_DEFINITION | Kind::PRIORITY_CLASS | Kind::STORAGE_CLASS | Kind::RUNTIME_CLASS => 1,

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod problem;
 pub mod scenario;
 pub mod tree;
+pub mod write;
 pub mod yaml;
 
 #[cfg(test)]

@@ -195,7 +195,7 @@ fn node_pool(field: &Field<'_>) -> Option<NodePool> {
     if let Some(c) = f.get("capacity").and_then(|c| c.fields()) {
         for (resource, field) in c.all() {
             if let Some(quantity) = field.quantity() {
-                let text = if resource == "memory" { quantity.to_binary() } else { quantity.to_decimal() };
+                let text = if is_in_bytes(resource) { quantity.to_binary() } else { quantity.to_decimal() };
                 capacity.insert(resource.to_owned(), text);
             }
         }
@@ -206,6 +206,10 @@ fn node_pool(field: &Field<'_>) -> Option<NodePool> {
     let zone = f.get("zone").and_then(|z| z.name()).map(str::to_owned);
     f.finish();
     Some(NodePool { name: name?, count: count?, names: Vec::new(), capacity, labels, taints, zone, cordoned: false })
+}
+
+fn is_in_bytes(resource: &str) -> bool {
+    matches!(resource, "memory" | "ephemeral-storage") || resource.starts_with("hugepages-")
 }
 
 /// The capacity of a node whose pool gives none.
@@ -288,8 +292,8 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     Some(p)
 }
 
-/// The objects that exist at a step of the timeline, with the container names of those that have a pod template, and the
-/// names of claims that StatefulSets make, without their ordinals.
+/// The objects that exist at a step of the timeline, with the container names of those that have a pod template, and
+/// the names of claims that StatefulSets make, without their ordinals.
 #[derive(Default)]
 struct Known(BTreeMap<ObjectKey, Vec<String>>, BTreeSet<ObjectKey>);
 
@@ -473,7 +477,7 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
         }
         UserAction::Restart { key } => {
             known.check(field, key);
-            of_kind(key, "restart", &[Kind::DEPLOYMENT]);
+            of_kind(key, "restart", &[Kind::DEPLOYMENT, Kind::DAEMON_SET, Kind::STATEFUL_SET]);
         }
         UserAction::RollingUpdate { old, new, .. } => {
             known.check(field, old);

@@ -1,8 +1,8 @@
 //! The persistent volume binder: brings claims and volumes together, and writes what has become of both.
 //!
 //! What comes in: claims, volumes, storage classes, pods without a node. What goes out: references from a claim to its
-//! volume and back, phases, Events. Never gives one volume to two claims: a volume names its claim (with the UID, at the
-//! volume's revision) before the claim names the volume. Each step is one write, and after a crash the next reconcile
+//! volume and back, phases, Events. Never gives one volume to two claims: a volume names its claim (with the UID, at
+//! the volume's revision) before the claim names the volume. Each step is one write, and after a crash the next reconcile
 //! goes on from what is stored. Never calls a claim gone, and so releases its volume, by a view of claims that is older
 //! than the binding.
 //!

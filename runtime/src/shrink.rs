@@ -1,0 +1,89 @@
+//! `skeg sim shrink`: makes a small scenario file of a failing seed. It fails in the same way.
+
+use std::time::Instant;
+
+use skeg_sim::explore;
+use skeg_sim::fault;
+use skeg_sim::files::write;
+use skeg_sim::outcome::Outcome;
+use skeg_sim::scenario::{FaultLevel, Scenario, Step};
+use skeg_sim::shrink::shrink;
+
+use crate::Exit;
+use crate::cli::ShrinkArgs;
+use crate::disk::Recording;
+use crate::drive::{self, Crash};
+use crate::progress::Progress;
+use crate::run;
+use crate::terminal::emit;
+
+/// Shrinks the run of a seed and writes the result.
+pub fn run(args: &ShrinkArgs) -> Result<Exit, String> {
+    let scenario = scenario(args)?;
+    let started = Instant::now();
+    let Some(failure) = failure_of(&drive::run_quietly(&scenario, args.seed)) else {
+        return Err(format!(
+            "error: seed {}: it does not fail, so there is nothing to shrink; give the FILEs and options of the run that \
+             failed",
+            args.seed
+        ));
+    };
+    let progress = Progress::of_attempts(args.quiet);
+    let mut runs = 1;
+    let least = shrink(&scenario, &mut |next| {
+        if started.elapsed() > args.time {
+            return false;
+        }
+        runs += 1;
+        progress.done(runs, 0);
+        failure_of(&drive::run_quietly(next, args.seed)).as_ref() == Some(&failure)
+    });
+    progress.finish();
+    let text = write::scenario(&least);
+    let nodes = |s: &Scenario| s.cluster.pools.iter().map(|pool| pool.count).sum::<usize>();
+    let summary = format!(
+        "{failure}: {} of {} steps and {} of {} nodes are left, after {runs} runs in {:.1} s",
+        least.timeline.len(),
+        scenario.timeline.len(),
+        nodes(&least),
+        nodes(&scenario),
+        started.elapsed().as_secs_f64()
+    );
+    match &args.out {
+        Some(path) => {
+            run::write(path, text.as_bytes())?;
+            emit(&format!("{summary}\nagain: skeg sim run {} --seed {}\n", path.display(), args.seed));
+        }
+        None => emit(&format!("# {summary}\n# again: skeg sim run FILE --seed {}\n{text}", args.seed)),
+    }
+    Ok(Exit::Well)
+}
+
+/// The scenario of the run that failed, with the faults that the seed draws as steps of their own.
+fn scenario(args: &ShrinkArgs) -> Result<Scenario, String> {
+    if args.files.is_empty() {
+        return Ok(explore::draw(args.seed));
+    }
+    let given = run::load(&args.run_args(), &Recording::default())?.scenario;
+    Ok(if args.explored { explore::around(&given, args.seed) } else { listed(given, args.seed) })
+}
+
+/// The same scenario with its drawn faults as steps, and without its expectations.
+fn listed(mut scenario: Scenario, seed: u64) -> Scenario {
+    let drawn = fault::draw(&scenario, seed);
+    if scenario.faults != FaultLevel::None {
+        scenario.faults = FaultLevel::Listed;
+    }
+    scenario.timeline.extend(drawn.into_iter().map(|(at, fault)| Step { at, action: fault.into() }));
+    scenario.timeline.sort_by_key(|step| step.at);
+    scenario.expectations.clear();
+    scenario
+}
+
+/// How a run failed: the first invariant that was broken, or a panic. `None` if it did not fail.
+fn failure_of(outcome: &Result<Outcome, Crash>) -> Option<String> {
+    match outcome {
+        Ok(outcome) => outcome.invariants.iter().find(|i| i.broken).map(|i| i.name.clone()),
+        Err(_) => Some("a panic".to_owned()),
+    }
+}
