@@ -59,7 +59,7 @@ fn level(level: FaultLevel) -> &'static str {
 pub(crate) fn duration(d: Duration) -> Value {
     let nanos = d.as_nanos();
     let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
-    let (unit, scale) = units.into_iter().find(|(_, scale)| nanos % scale == 0).unwrap_or(("ns", 1));
+    let (unit, scale) = units.into_iter().find(|(_, scale)| nanos.is_multiple_of(*scale)).unwrap_or(("ns", 1));
     format!("{}{unit}", nanos / scale).into()
 }
 

@@ -2,9 +2,9 @@
 //!
 //! What comes in: claims, volumes, storage classes, pods without a node. What goes out: references from a claim to its
 //! volume and back, phases, Events. Never gives one volume to two claims: a volume names its claim (with the UID, at
-//! the volume's revision) before the claim names the volume. Each step is one write, and after a crash the next reconcile
-//! goes on from what is stored. Never calls a claim gone, and so releases its volume, by a view of claims that is older
-//! than the binding.
+//! the volume's revision) before the claim names the volume. Each step is one write, and after a crash the next
+//! reconcile goes on from what is stored. Never calls a claim gone, and so releases its volume, by a view of claims
+//! that is older than the binding.
 //!
 //! `claim` and `volume` hold the two halves, `matching` chooses a volume, `catalog` keeps what is free. The provisioner
 //! and the resizer (`provisioner`, `resizer`) stand for those outside Kubernetes. `recycle`, which is deprecated, is

@@ -1,8 +1,8 @@
 //! `pods/portforward`: connections to the ports of simulated containers.
 //!
 //! By SPDY, each connection is a pair of streams, `data` and `error`, with the same `requestID`; kubectl from 1.31 on
-//! sends the same SPDY frames inside a WebSocket. Older WebSocket clients open two channels for each of the `ports` that
-//! they name in the URL.
+//! sends the same SPDY frames inside a WebSocket. Older WebSocket clients open two channels for each of the `ports`
+//! that they name in the URL.
 //!
 //! Source: kubernetes `staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward`.
 
