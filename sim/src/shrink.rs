@@ -20,6 +20,7 @@ pub fn shrink(scenario: &Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) -> 
         objects(&mut least, fails);
         nodes(&mut least, fails);
         cluster(&mut least, fails);
+        images(&mut least, fails);
         time(&mut least, fails);
         if size(&least) == before {
             return least;
@@ -27,11 +28,11 @@ pub fn shrink(scenario: &Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) -> 
     }
 }
 
-/// Steps, objects, nodes and virtual time; a round that does not reduce it is the last one.
-fn size(scenario: &Scenario) -> (usize, usize, usize, Duration) {
+/// Steps, objects, nodes, images and virtual time; a round that does not reduce it is the last one.
+fn size(scenario: &Scenario) -> (usize, usize, usize, usize, Duration) {
     let objects = scenario.timeline.iter().map(|step| applied(&step.action).map_or(0, <[_]>::len)).sum();
     let nodes = scenario.cluster.pools.iter().map(|p| p.count).sum();
-    (scenario.timeline.len(), objects, nodes, scenario.duration + scenario.settle)
+    (scenario.timeline.len(), objects, nodes, scenario.images.len(), scenario.duration + scenario.settle)
 }
 
 fn applied(action: &Action) -> Option<&[skeg_core::Object]> {
@@ -176,11 +177,25 @@ fn cluster(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
     }
 }
 
+/// Removes the profiles of images.
+fn images(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
+    let all: Vec<String> = least.images.keys().cloned().collect();
+    let with = |some: &[String]| {
+        let mut next = least.clone();
+        next.images.retain(|image, _| some.contains(image));
+        next
+    };
+    let left = fewest(&all, |some| fails(&with(some)));
+    *least = with(&left);
+}
+
 /// Ends the run earlier.
 fn time(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
     let last = least.timeline.iter().map(|step| step.at).max().unwrap_or_default();
     let second = Duration::from_secs(1);
     for end in [last + second, last + 30 * second, least.duration / 2] {
+        // A scenario lasts.
+        let end = end.max(second);
         if end >= last && end < least.duration && attempt(least, fails, |next| next.duration = end) {
             break;
         }
@@ -210,6 +225,12 @@ mod tests {
         check(&[]);
         check(&[7]);
         check(&[0, 24, 25, 49]);
+    }
+
+    #[test]
+    fn the_least_scenario_of_all_can_be_read_again() {
+        let least = shrink(&explore::draw(1), &mut |_| true);
+        assert!(least.timeline.is_empty() && least.images.is_empty() && !least.duration.is_zero(), "{least:?}");
     }
 
     /// Every scenario with a drain "fails" here, so one drain is left.

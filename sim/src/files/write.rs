@@ -113,17 +113,26 @@ fn cluster(cluster: &Cluster) -> Value {
     })
 }
 
+/// The fields of a profile that differ from the default.
 fn image(profile: &ImageProfile) -> Value {
-    let mut value = json!({
-        "size": profile.bytes.to_string(), "start": range(profile.start), "ready": range(profile.ready),
-        "stop": duration(profile.stop), "hook": duration(profile.hook), "crashOneIn": profile.crash_one_in,
-        "pullFails": profile.pull_fails, "neverReady": profile.never_ready,
-        "cpu": format!("{}m", profile.cpu_milli), "memory": profile.memory_bytes.to_string(),
-    });
-    if let Some((after, code)) = profile.exit {
-        value["exit"] = json!({"after": duration(after), "code": code});
-    }
-    value
+    let fields = |p: &ImageProfile| {
+        let exit = p.exit.map(|(after, code)| json!({"after": duration(after), "code": code}));
+        [
+            ("size", p.bytes.to_string().into()),
+            ("start", range(p.start)),
+            ("ready", range(p.ready)),
+            ("stop", duration(p.stop)),
+            ("hook", duration(p.hook)),
+            ("crashOneIn", p.crash_one_in.into()),
+            ("pullFails", p.pull_fails.into()),
+            ("neverReady", p.never_ready.into()),
+            ("cpu", format!("{}m", p.cpu_milli).into()),
+            ("memory", p.memory_bytes.to_string().into()),
+            ("exit", exit.unwrap_or_default()),
+        ]
+    };
+    let (fields, usual) = (fields(profile), fields(&ImageProfile::default()));
+    map(fields.into_iter().zip(usual).filter(|(field, usual)| field != usual).map(|(field, _)| field).collect())
 }
 
 fn manifests(objects: &[Object]) -> Value {
