@@ -3,9 +3,9 @@
 //! What comes in: [`StoreRequest`]s, each with an id chosen by the client. What goes out: one [`StoreReply`] for each,
 //! and batches of [`StoreEvent`]s for each watch. A reply never depends on anything but the requests before it.
 //!
-//! This module has the in-memory store ([`MemoryStore`]) and the same with a journal ([`DurableStore`]), whose files a
-//! driver handles. etcd can be another driver with the same messages, so every client of a store must treat it as
-//! asynchronous.
+//! This module has the in-memory store ([`MemoryStore`]), the same with a journal ([`DurableStore`]), whose files a
+//! driver handles, and the translation to bytes for a store elsewhere ([`Remote`](remote::Remote)), which is etcd.
+//! Every client of a store must treat it as asynchronous.
 //!
 //! Source: etcd's API, <https://etcd.io/docs/v3.5/learning/api/>.
 
@@ -19,6 +19,7 @@ mod memory;
 #[cfg(test)]
 mod memory_tests;
 mod progress;
+pub mod remote;
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
