@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use skeg_tests::{files, root};
 
-const CRATES: [&str; 8] = ["core", "sim", "runtime", "benches", "allocator", "spdy", "tests", "xtask"];
+const CRATES: [&str; 9] = ["core", "sim", "runtime", "etcd", "benches", "allocator", "spdy", "tests", "xtask"];
 /// The only crate that does not forbid unsafe code.
 const UNSAFE: &str = "allocator";
 const MAX_WIDTH: usize = 120;

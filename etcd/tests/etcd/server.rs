@@ -1,0 +1,107 @@
+//! An etcd of a test's own: one member on free ports of the loopback interface.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Set where CI must not skip these tests.
+const REQUIRED: &str = "SKEG_REQUIRE_ETCD";
+/// Ten milliseconds, over and over: an etcd on a busy machine takes its time to start.
+const TRIES: u32 = 6000;
+
+/// A running etcd. It is killed, and its data removed, when it is dropped.
+pub struct Server {
+    child: Child,
+    dir: PathBuf,
+    ports: [u16; 2],
+    more: Vec<String>,
+}
+
+impl Server {
+    /// Starts an etcd; `None`, with a word about it, if there is none and that is allowed.
+    pub fn start() -> Option<Server> {
+        Server::with(&[])
+    }
+
+    /// Starts an etcd with more arguments.
+    pub fn with(more: &[&str]) -> Option<Server> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("skeg-etcd-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("the directory for temporary files can be written");
+        // Both are open at once, so that they differ.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let ports = free.map(|listener| listener.local_addr().expect("it is bound").port());
+        let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
+        match spawn(&dir, ports, &more) {
+            Ok(child) => Some(Server { child, dir, ports, more }),
+            Err(e) if std::env::var_os(REQUIRED).is_some() => {
+                panic!("etcd cannot be started: {e}; install it (apt-get install etcd-server), or unset {REQUIRED}")
+            }
+            Err(e) => {
+                // Not by `eprintln!`, which the test harness swallows where a test passes.
+                let line = format!("SKIPPED, for etcd cannot be started: {e} (apt-get install etcd-server)\n");
+                std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written");
+                None
+            }
+        }
+    }
+
+    /// The URL of its clients.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is a child of this process");
+        self.child.wait().expect("it is a child of this process");
+    }
+
+    /// Starts it again with the data that it had.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.dir, self.ports, &self.more).expect("it could be started before");
+    }
+}
+
+/// Calls `open` until it succeeds: an etcd that was just started takes a moment.
+pub fn until_ready<T>(mut open: impl FnMut() -> Result<T, String>) -> T {
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match open() {
+            Ok(opened) => return opened,
+            Err(why) => last = why,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("etcd does not become ready: {last}")
+}
+
+fn spawn(dir: &PathBuf, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
+    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    Command::new("etcd")
+        .args(["--name", "test", "--data-dir"])
+        .arg(dir)
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("test={peer}")])
+        // It need not wait for other members before it leads.
+        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed by the test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
