@@ -15,6 +15,8 @@ Examples:
 
   skeg up --in-memory
       nothing is kept: the cluster is gone when it ends
+  skeg up --etcd http://127.0.0.1:2379
+      the cluster is kept in etcd
 
 A cluster ends by Ctrl-C, SIGTERM or `skeg down`. What it was is found again in its data directory by the next one,
 also after a crash: nothing is acknowledged before it is safe on disk.
@@ -41,6 +43,10 @@ pub struct UpArgs {
     /// Keep nothing on disk.
     #[arg(long)]
     pub in_memory: bool,
+    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority is then kept in
+    /// --data-dir.
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "in_memory")]
+    pub etcd: Vec<String>,
     /// How much faster than real time the cluster's time runs, so that back-offs, leases, TTLs and schedules pass in a
     /// fraction. Connections, time-outs of watches and certificates stay on real time. Ages that a client computes by
     /// its own clock are wrong; those in the columns of `kubectl get` are the cluster's.

@@ -8,6 +8,7 @@ use skeg_core::Kind;
 pub use skeg_core::api::FieldValidation;
 use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
 use skeg_core::object::decode::DecodeError;
+use skeg_core::store::remote::FromRemote;
 use tokio::sync::{mpsc, oneshot};
 
 use super::served::Resource;
@@ -137,6 +138,8 @@ pub enum Inbound {
     Cancel(u64),
     /// The journal has everything up to this number safely on disk.
     Synced(u64),
+    /// A message of a store elsewhere (etcd).
+    Store(FromRemote),
     /// The journal cannot be written, so nothing can be acknowledged any more.
     Fail(String),
     /// The process must stop.

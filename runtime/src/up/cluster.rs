@@ -219,21 +219,24 @@ impl Cluster {
         }
     }
 
-    /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the journal cannot be written.
+    /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the store does.
     pub fn run(mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
-        while !self.api.is_ready() {
-            self.carry_out();
-            self.wake_due();
-        }
-        self.wake(Sleeper::Bootstrap);
-        for member in 0..self.members.len() {
-            self.wake(Sleeper::Member(member));
-        }
+        let mut has_begun = false;
+        // Requests from before the API server had read its store.
+        let mut early = Vec::new();
         loop {
             self.carry_out();
             self.wake_due();
             self.carry_out();
+            if !has_begun && self.api.is_ready() {
+                has_begun = true;
+                self.begin();
+                for inbound in early.drain(..) {
+                    self.take(inbound)?;
+                }
+                continue;
+            }
             let inbound = match inbox.recv_timeout(self.until_next()) {
                 Ok(inbound) => inbound,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -242,25 +245,48 @@ impl Cluster {
             let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(TAKEN_AT_ONCE);
             for inbound in std::iter::once(inbound).chain(more) {
                 match inbound {
-                    Inbound::Ask(ask, answer) => {
-                        if let Some(message) = self.clients.ask(ask, answer) {
-                            self.queue.push_back(Message::ToApi(HTTP, message));
-                        }
-                    }
-                    Inbound::Cancel(watch) => {
-                        let message = self.clients.cancel(watch);
-                        self.queue.push_back(Message::ToApi(HTTP, message));
-                    }
-                    Inbound::Visit(visit) => self.visit(visit),
-                    Inbound::Synced(number) => {
-                        let told = self.store.synced(number);
-                        self.after_store(told);
-                    }
-                    Inbound::Fail(why) => return Err(why),
+                    Inbound::Ask(..) | Inbound::Cancel(_) if !has_begun => early.push(inbound),
                     Inbound::Stop => return Ok(()),
+                    inbound => self.take(inbound)?,
                 }
             }
         }
+    }
+
+    /// Wakes the machines that need the API server, once that has read its store.
+    fn begin(&mut self) {
+        self.wake(Sleeper::Bootstrap);
+        for member in 0..self.members.len() {
+            self.wake(Sleeper::Member(member));
+        }
+    }
+
+    /// Takes a message from another thread. Fails if the store has failed.
+    fn take(&mut self, inbound: Inbound) -> Result<(), String> {
+        match inbound {
+            Inbound::Ask(ask, answer) => {
+                if let Some(message) = self.clients.ask(ask, answer) {
+                    self.queue.push_back(Message::ToApi(HTTP, message));
+                }
+            }
+            Inbound::Cancel(watch) => {
+                let message = self.clients.cancel(watch);
+                self.queue.push_back(Message::ToApi(HTTP, message));
+            }
+            Inbound::Visit(visit) => self.visit(visit),
+            Inbound::Synced(number) => {
+                let told = self.store.synced(number);
+                self.after_store(told);
+            }
+            Inbound::Store(message) => {
+                let told = self.store.received(message)?;
+                self.after_store(told);
+            }
+            Inbound::Fail(why) => return Err(why),
+            // It ends the loop that calls this.
+            Inbound::Stop => {}
+        }
+        Ok(())
     }
 
     fn now(&self) -> Now {

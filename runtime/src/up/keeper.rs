@@ -1,9 +1,10 @@
-//! The store of a running cluster: in memory only, or with a journal. The result of a write is never reported before
-//! the journal has it on disk.
+//! The store of a running cluster: in memory only, with a journal, or elsewhere (etcd). The result of a write is never
+//! reported before it is safe on disk.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 
+use skeg_core::store::remote::{ByteRequest, FromRemote, Remote};
 use skeg_core::store::{self, DurableStore, FromStore, MemoryStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Machine, Now};
 
@@ -15,6 +16,15 @@ pub enum Keeper {
     Memory(MemoryStore),
     /// In a data directory.
     Durable(Box<Durable>),
+    /// Elsewhere; its messages arrive through [`Keeper::received`].
+    Elsewhere(Box<Elsewhere>),
+}
+
+/// A store that runs elsewhere and keeps bytes.
+pub struct Elsewhere {
+    remote: Remote,
+    /// Sends a request with this id.
+    ask: Box<dyn Fn(u64, ByteRequest)>,
 }
 
 /// A store whose messages are held back until the journal is synced.
@@ -37,18 +47,34 @@ impl Keeper {
         Keeper::Durable(Box::new(Durable { store, journal, room, written: 0, safe: 0, held: VecDeque::new() }))
     }
 
+    /// A store elsewhere: `ask` sends it a request.
+    pub fn elsewhere(remote: Remote, ask: impl Fn(u64, ByteRequest) + 'static) -> Keeper {
+        Keeper::Elsewhere(Box::new(Elsewhere { remote, ask: Box::new(ask) }))
+    }
+
+    /// Handles a message of a store elsewhere. Fails, with a message for the user, if that holds what Skeg cannot read.
+    pub fn received(&mut self, message: FromRemote) -> Result<Vec<FromStore>, String> {
+        let Keeper::Elsewhere(elsewhere) = self else { return Ok(Vec::new()) };
+        elsewhere.remote.decode(message).map_err(|e| format!("error: etcd: {e}; it is left as it is"))
+    }
+
     /// Handles a request of the API server. Returns the messages that may be sent at once.
     pub fn handle(&mut self, now: Now, from: StoreClient, id: u64, request: StoreRequest) -> Vec<FromStore> {
-        let (input, mut out) = (store::In::Request(from, id, request), Vec::new());
+        let mut out = Vec::new();
         match self {
             Keeper::Memory(store) => {
-                store.handle(now, input, &mut out);
+                store.handle(now, store::In::Request(from, id, request), &mut out);
                 out.into_iter().map(|out| out.msg).collect()
             }
             Keeper::Durable(durable) => {
                 let mut bytes = Vec::new();
-                durable.store.handle(now, input, &mut out, &mut bytes);
+                durable.store.handle(now, store::In::Request(from, id, request), &mut out, &mut bytes);
                 durable.hold(out, bytes)
+            }
+            Keeper::Elsewhere(elsewhere) => {
+                let request = elsewhere.remote.encode(&request);
+                (elsewhere.ask)(id, request);
+                Vec::new()
             }
         }
     }
@@ -66,6 +92,7 @@ impl Keeper {
                 durable.store.handle_timeout(now, &mut out, &mut bytes);
                 durable.hold(out, bytes)
             }
+            Keeper::Elsewhere(_) => Vec::new(),
         }
     }
 
@@ -74,6 +101,7 @@ impl Keeper {
         match self {
             Keeper::Memory(store) => store.poll_timeout(),
             Keeper::Durable(durable) => durable.store.poll_timeout(),
+            Keeper::Elsewhere(_) => None,
         }
     }
 

@@ -47,7 +47,7 @@ use clock::Clock;
 use cluster::ApiOptions;
 use data::DataDir;
 use instance::{Instance, Running};
-use service::{Service, Start};
+use service::{Data, Service, Start};
 
 use crate::Exit;
 use crate::disk::explain;
@@ -60,13 +60,21 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     let address = listener.local_addr().map_err(|e| listen_error(args.listen, &e))?;
     let mut running = Running::claim(address)?;
 
-    let data = match (&args.data_dir, args.in_memory) {
+    let dir = match (&args.data_dir, args.in_memory) {
         (_, true) => None,
-        (Some(dir), false) => Some(DataDir::open(dir, true)?),
-        (None, false) => Some(DataDir::open(&data::default_path()?, true)?),
+        (Some(dir), false) => Some(dir.clone()),
+        (None, false) => Some(data::default_path()?),
     };
-    let pki = match &data {
-        Some((dir, _)) => pki::kept_in(&dir.path().join("pki"), &[address.ip()])?,
+    let data = match &dir {
+        None => Data::Memory,
+        Some(_) if !args.etcd.is_empty() => Data::Etcd(args.etcd.clone()),
+        Some(dir) => {
+            let (dir, found) = DataDir::open(dir, true)?;
+            Data::Directory(dir, found)
+        }
+    };
+    let pki = match &dir {
+        Some(dir) => pki::kept_in(&dir.join("pki"), &[address.ip()])?,
         None => pki::generate(&[address.ip()])?,
     };
     let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;

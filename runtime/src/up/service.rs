@@ -53,10 +53,21 @@ pub struct Start {
     pub api: ApiOptions,
     /// The address at which pods reach the API server (`--advertise-address`).
     pub advertised: SocketAddr,
-    /// The data directory and its content; `None` for a cluster in memory.
-    pub data: Option<(DataDir, Found)>,
+    /// Where the data is kept.
+    pub data: Data,
     /// Whether every user may do everything (`--authorization-mode=AlwaysAllow`).
     pub always_allow: bool,
+}
+
+/// Where the data of a cluster is kept.
+#[derive(Debug)]
+pub enum Data {
+    /// In memory: it is lost when the cluster stops.
+    Memory,
+    /// In this directory, which has this content.
+    Directory(DataDir, Found),
+    /// In etcd, whose members have these URLs.
+    Etcd(Vec<String>),
 }
 
 /// The machines' thread, and the handler of HTTP requests.
@@ -91,14 +102,15 @@ impl Service {
         let (to_cluster, inbox) = mpsc::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
-        let (from_journal, always_allow) = (to_cluster.clone(), start.always_allow);
+        let (from_store, always_allow) = (to_cluster.clone(), start.always_allow);
         let thread = std::thread::Builder::new().name("cluster".to_owned());
         let machines = thread.spawn(move || {
             let _alive = alive;
             let kinds = Kinds::default();
             let keeper = match start.data {
-                Some((dir, found)) => recover(dir, &found, &kinds, clock.now(), from_journal)?,
-                None => Keeper::Memory(MemoryStore::new()),
+                Data::Directory(dir, found) => recover(dir, &found, &kinds, clock.now(), from_store)?,
+                Data::Memory => Keeper::Memory(MemoryStore::new()),
+                Data::Etcd(endpoints) => etcd(endpoints, &kinds, from_store)?,
             };
             let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
             let nodes = (0..start.nodes).map(node).collect();
@@ -184,6 +196,25 @@ fn recover(
     let writer = thread.spawn(move || journal.run(&inbox, &cluster));
     writer.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
     Ok(Keeper::durable(store, jobs, room))
+}
+
+/// Connects to etcd. Its messages go to the machines' thread.
+#[cfg(feature = "etcd")]
+fn etcd(endpoints: Vec<String>, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+    use skeg_core::store::remote::Remote;
+    use skeg_etcd::{Etcd, EtcdOptions};
+    let options = EtcdOptions { endpoints, ..EtcdOptions::default() };
+    let etcd = Etcd::open(options, move |message| {
+        // An error means that the cluster has stopped.
+        let _ = cluster.send(Inbound::Store(message));
+    })?;
+    Ok(Keeper::elsewhere(Remote::new(kinds.clone()), move |id, request| etcd.ask(id, request)))
+}
+
+/// This binary has no client of etcd.
+#[cfg(not(feature = "etcd"))]
+fn etcd(_: Vec<String>, _: &Kinds, _: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+    Err("error: --etcd: this skeg was built without it; build with `--features up,etcd`, which needs protoc".to_owned())
 }
 
 /// A random number from the operating system.

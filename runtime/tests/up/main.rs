@@ -10,6 +10,11 @@ mod client;
 mod crash;
 mod custom;
 mod envtest;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(feature = "etcd")]
+#[path = "../../../etcd/tests/etcd/server.rs"]
+mod etcd_server;
 mod kubectl;
 mod objects;
 mod options;

@@ -16,7 +16,7 @@ use crate::up::args::{LOAD_BALANCERS, LogFormat, cidr};
 use crate::up::clock::Clock;
 use crate::up::cluster::ApiOptions;
 use crate::up::data::DataDir;
-use crate::up::service::{self, Service, Start};
+use crate::up::service::{self, Data, Service, Start};
 use crate::up::{pki, server};
 
 /// Kubernetes' admission plug-ins that always run and cannot be disabled.
@@ -227,6 +227,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let listener = runtime.block_on(TcpListener::bind(listen));
     let listener = listener.map_err(|e| format!("error: {listen}: {}", explain(&e)))?;
     let data = etcd::data_of(&args.etcd_servers[0])?;
+    let (dir, found) = DataDir::open(&data.dir.join("skeg"), data.fsync)?;
     let start = Start {
         nodes,
         controllers,
@@ -235,7 +236,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         clock: Clock::new(1),
         api,
         advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
-        data: Some(DataDir::open(&data.dir.join("skeg"), data.fsync)?),
+        data: Data::Directory(dir, found),
         always_allow: args.authorization_mode.iter().any(|mode| mode == "AlwaysAllow"),
     };
     let service = Service::start(start, listen.to_string())?;
