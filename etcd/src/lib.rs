@@ -12,7 +12,6 @@
 
 #![cfg(feature = "client")]
 
-mod compactor;
 mod error;
 mod format;
 mod request;
@@ -25,7 +24,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use skeg_core::store::Progress;
 use skeg_core::store::remote::{ByteReply, ByteRequest, FromRemote};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -48,15 +47,26 @@ const LARGEST_MESSAGE: usize = 1 << 30;
 pub struct EtcdOptions {
     /// URLs of its members, such as `http://127.0.0.1:2379`.
     pub endpoints: Vec<String>,
+    /// For `https` URLs.
+    pub tls: Option<EtcdTls>,
     /// Name and password, if etcd authenticates its clients by them.
     pub user: Option<(String, String)>,
 }
 
-/// Shows all but the password.
+/// What a connection over TLS needs; all of it is PEM.
+#[derive(Clone)]
+pub struct EtcdTls {
+    /// The certificates of the authorities that may have signed etcd's certificate.
+    pub authorities: Vec<u8>,
+    /// Certificate and key of this client, if etcd asks for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Shows all but passwords and keys.
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_ref().map(|(name, _)| name);
-        f.debug_struct("EtcdOptions").field("endpoints", &self.endpoints).field("user", &user).finish()
+        f.debug_struct("EtcdOptions").field("endpoints", &self.endpoints).field("user", &user).finish_non_exhaustive()
     }
 }
 
@@ -134,6 +144,13 @@ async fn connect(options: &EtcdOptions) -> Result<(Client, Progress), String> {
         .with_keep_alive_while_idle(true)
         .with_require_leader(true)
         .with_auto_token_refresh(true);
+    if let Some(tls) = &options.tls {
+        let mut wanted = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.authorities));
+        if let Some((certificate, key)) = &tls.identity {
+            wanted = wanted.identity(Identity::from_pem(certificate, key));
+        }
+        settings = settings.with_tls(wanted);
+    }
     if let Some((name, password)) = &options.user {
         settings = settings.with_user(name, password);
     }
@@ -183,7 +200,6 @@ async fn progress_of(endpoint: &str, settings: ConnectOptions) -> Progress {
 /// Carries out requests until all senders are gone.
 async fn serve(client: Client, mut inbox: UnboundedReceiver<(u64, ByteRequest)>, tell: Tell) {
     let mut watches: BTreeMap<_, Watching> = BTreeMap::new();
-    let compactor = tokio::spawn(compactor::run(client.clone()));
     while let Some((id, request)) = inbox.recv().await {
         match request {
             ByteRequest::Watch { watch, span, from } => {
@@ -205,5 +221,4 @@ async fn serve(client: Client, mut inbox: UnboundedReceiver<(u64, ByteRequest)>,
             }
         }
     }
-    compactor.abort();
 }

@@ -10,3 +10,4 @@ mod conformance;
 mod faults;
 mod server;
 mod subject;
+mod tls;

@@ -16,6 +16,8 @@ const TRIES: u32 = 6000;
 pub struct Server {
     child: Child,
     dir: PathBuf,
+    /// `http` or `https`, for its clients.
+    scheme: &'static str,
     ports: [u16; 2],
     more: Vec<String>,
 }
@@ -28,6 +30,16 @@ impl Server {
 
     /// Starts an etcd with more arguments.
     pub fn with(more: &[&str]) -> Option<Server> {
+        Server::spawn("http", more)
+    }
+
+    /// Starts an etcd whose clients come over TLS, with the arguments that it needs for that.
+    #[allow(dead_code, reason = "not every test that includes this file uses TLS")]
+    pub fn over_tls(more: &[&str]) -> Option<Server> {
+        Server::spawn("https", more)
+    }
+
+    fn spawn(scheme: &'static str, more: &[&str]) -> Option<Server> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("skeg-etcd-{}-{count}", std::process::id()));
@@ -36,8 +48,8 @@ impl Server {
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let ports = free.map(|listener| listener.local_addr().expect("it is bound").port());
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
-        match spawn(&dir, ports, &more) {
-            Ok(child) => Some(Server { child, dir, ports, more }),
+        match spawn(&dir, scheme, ports, &more) {
+            Ok(child) => Some(Server { child, dir, scheme, ports, more }),
             Err(e) if std::env::var_os(REQUIRED).is_some() => {
                 panic!("etcd cannot be started: {e}; install it (apt-get install etcd-server), or unset {REQUIRED}")
             }
@@ -52,7 +64,7 @@ impl Server {
 
     /// The URL of its clients.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
+        format!("{}://127.0.0.1:{}", self.scheme, self.ports[0])
     }
 
     /// Kills it as `kill -9` does.
@@ -63,7 +75,7 @@ impl Server {
 
     /// Starts it again with the data that it had.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.ports, &self.more).expect("it could be started before");
+        self.child = spawn(&self.dir, self.scheme, self.ports, &self.more).expect("it could be started before");
     }
 }
 
@@ -80,8 +92,8 @@ pub fn until_ready<T>(mut open: impl FnMut() -> Result<T, String>) -> T {
     panic!("etcd does not become ready: {last}")
 }
 
-fn spawn(dir: &PathBuf, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
-    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+fn spawn(dir: &PathBuf, scheme: &str, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     Command::new("etcd")
         .args(["--name", "test", "--data-dir"])
         .arg(dir)

@@ -43,10 +43,9 @@ pub struct UpArgs {
     /// Keep nothing on disk.
     #[arg(long)]
     pub in_memory: bool,
-    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority is then kept in
-    /// --data-dir.
-    #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "in_memory")]
-    pub etcd: Vec<String>,
+    /// Whether the cluster is kept in etcd.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     /// How much faster than real time the cluster's time runs, so that back-offs, leases, TTLs and schedules pass in a
     /// fraction. Connections, time-outs of watches and certificates stay on real time. Ages that a client computes by
     /// its own clock are wrong; those in the columns of `kubectl get` are the cluster's.
@@ -65,6 +64,24 @@ pub struct UpArgs {
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// How to reach etcd. The names of the files are `kube-apiserver`'s.
+#[derive(Args, Debug, Clone)]
+pub struct EtcdArgs {
+    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority is then kept in
+    /// --data-dir.
+    #[arg(long = "etcd", value_name = "URL,…", value_delimiter = ',', conflicts_with = "in_memory")]
+    pub endpoints: Vec<String>,
+    /// Certificates of the authorities that sign etcd's certificate, for https URLs.
+    #[arg(long = "etcd-cafile", value_name = "FILE", requires = "endpoints")]
+    pub authorities: Option<PathBuf>,
+    /// Certificate by which etcd knows this client.
+    #[arg(long = "etcd-certfile", value_name = "FILE", requires_all = ["authorities", "key"])]
+    pub certificate: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long = "etcd-keyfile", value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
 }
 
 /// Parses an IPv4 network such as `10.0.0.0/24`, and clears its host bits.

@@ -67,7 +67,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let data = match &dir {
         None => Data::Memory,
-        Some(_) if !args.etcd.is_empty() => Data::Etcd(args.etcd.clone()),
+        Some(_) if !args.etcd.endpoints.is_empty() => Data::Etcd(args.etcd.clone()),
         Some(dir) => {
             let (dir, found) = DataDir::open(dir, true)?;
             Data::Directory(dir, found)

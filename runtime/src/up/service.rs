@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::args::EtcdArgs;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clock::Clock;
@@ -66,8 +67,8 @@ pub enum Data {
     Memory,
     /// In this directory, which has this content.
     Directory(DataDir, Found),
-    /// In etcd, whose members have these URLs.
-    Etcd(Vec<String>),
+    /// In etcd.
+    Etcd(EtcdArgs),
 }
 
 /// The machines' thread, and the handler of HTTP requests.
@@ -110,7 +111,7 @@ impl Service {
             let keeper = match start.data {
                 Data::Directory(dir, found) => recover(dir, &found, &kinds, clock.now(), from_store)?,
                 Data::Memory => Keeper::Memory(MemoryStore::new()),
-                Data::Etcd(endpoints) => etcd(endpoints, &kinds, from_store)?,
+                Data::Etcd(args) => etcd(args, &kinds, from_store)?,
             };
             let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
             let nodes = (0..start.nodes).map(node).collect();
@@ -200,10 +201,21 @@ fn recover(
 
 /// Connects to etcd. Its messages go to the machines' thread.
 #[cfg(feature = "etcd")]
-fn etcd(endpoints: Vec<String>, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+fn etcd(args: EtcdArgs, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+    use std::path::Path;
+
     use skeg_core::store::remote::Remote;
-    use skeg_etcd::{Etcd, EtcdOptions};
-    let options = EtcdOptions { endpoints, ..EtcdOptions::default() };
+    use skeg_etcd::{Etcd, EtcdOptions, EtcdTls};
+    let read = |path: &Path| std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)));
+    let identity = match (&args.certificate, &args.key) {
+        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+        (_, _) => None,
+    };
+    let tls = match &args.authorities {
+        Some(authorities) => Some(EtcdTls { authorities: read(authorities)?, identity }),
+        None => None,
+    };
+    let options = EtcdOptions { endpoints: args.endpoints, tls, ..EtcdOptions::default() };
     let etcd = Etcd::open(options, move |message| {
         // An error means that the cluster has stopped.
         let _ = cluster.send(Inbound::Store(message));
@@ -213,7 +225,7 @@ fn etcd(endpoints: Vec<String>, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -
 
 /// This binary has no client of etcd.
 #[cfg(not(feature = "etcd"))]
-fn etcd(_: Vec<String>, _: &Kinds, _: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+fn etcd(_: EtcdArgs, _: &Kinds, _: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
     Err("error: --etcd: this skeg was built without it; build with `--features up,etcd`, which needs protoc".to_owned())
 }
 
