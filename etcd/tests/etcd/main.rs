@@ -8,6 +8,7 @@
 
 mod conformance;
 mod faults;
+mod golden;
 mod server;
 mod subject;
 mod tls;
