@@ -90,6 +90,24 @@ fn data_that_it_cannot_read_is_named() {
 }
 
 #[test]
+fn a_password_is_asked_for() {
+    let Some(server) = Server::start() else { return };
+    drop(Client::open(&server));
+    etcdctl(&server, &["user", "add", "root:secret"]);
+    etcdctl(&server, &["user", "grant-role", "root", "root"]);
+    etcdctl(&server, &["auth", "enable"]);
+    let open = |password: Option<&str>| {
+        let user = password.map(|password| ("root".to_owned(), password.to_owned()));
+        Etcd::open(EtcdOptions { endpoints: vec![server.url()], user, tls: None }, drop).map(drop)
+    };
+    assert_eq!(open(Some("secret")), Ok(()));
+    let error = open(None).expect_err("nobody comes in without");
+    assert!(error.contains("user name is empty"), "{error}");
+    let error = open(Some("guess")).expect_err("it is another");
+    assert!(error.contains("authentication failed") && !error.contains("guess"), "{error}");
+}
+
+#[test]
 fn an_etcd_that_is_not_there_is_named() {
     let options = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".to_owned()], ..EtcdOptions::default() };
     let error = Etcd::open(options, drop).err().expect("nobody listens there");

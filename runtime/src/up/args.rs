@@ -82,6 +82,12 @@ pub struct EtcdArgs {
     /// Key of that certificate.
     #[arg(long = "etcd-keyfile", value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
+    /// Name of etcd's user, if it authenticates by passwords.
+    #[arg(long = "etcd-user", value_name = "NAME", requires_all = ["endpoints", "password"])]
+    pub user: Option<String>,
+    /// File with the password of that user; white space at its end does not count.
+    #[arg(long = "etcd-password-file", value_name = "FILE", requires = "user")]
+    pub password: Option<PathBuf>,
 }
 
 /// Parses an IPv4 network such as `10.0.0.0/24`, and clears its host bits.

@@ -215,7 +215,15 @@ fn etcd(args: EtcdArgs, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result
         Some(authorities) => Some(EtcdTls { authorities: read(authorities)?, identity }),
         None => None,
     };
-    let options = EtcdOptions { endpoints: args.endpoints, tls, ..EtcdOptions::default() };
+    let user = match (args.user, &args.password) {
+        (Some(name), Some(file)) => {
+            let password = String::from_utf8(read(file)?);
+            let password = password.map_err(|_| format!("error: {}: it is not text", file.display()))?;
+            Some((name, password.trim_end().to_owned()))
+        }
+        (_, _) => None,
+    };
+    let options = EtcdOptions { endpoints: args.endpoints, tls, user };
     let etcd = Etcd::open(options, move |message| {
         // An error means that the cluster has stopped.
         let _ = cluster.send(Inbound::Store(message));
