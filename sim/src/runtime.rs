@@ -450,12 +450,24 @@ impl NodeRuntime {
 
     fn stats(&self, op: OpId, profiles: &BTreeMap<String, ImageProfile>) -> RuntimeEvent {
         let default = ImageProfile::default();
-        let running = self.containers.iter().filter(|(_, c)| matches!(c.state, ContainerState::Running { .. }));
-        let stats = running.map(|(id, c)| {
+        let stats = self.running_containers().map(|(id, c)| {
             let p = profile(profiles, image_of(&c.spec), &default);
             ContainerStats { id: id.clone(), cpu_milli: p.cpu_milli, memory_bytes: p.memory_bytes }
         });
         RuntimeEvent::StatsRead { op, stats: stats.collect() }
+    }
+
+    fn running_containers(&self) -> impl Iterator<Item = (&ContainerId, &Container)> {
+        self.containers.iter().filter(|(_, c)| matches!(c.state, ContainerState::Running { .. }))
+    }
+
+    /// What every running container uses: CPU in thousandths of a core, and bytes of memory.
+    pub fn usage(&self, profiles: &BTreeMap<String, ImageProfile>) -> impl Iterator<Item = (&ContainerSpec, u64, u64)> {
+        let default = ImageProfile::default();
+        self.running_containers().map(move |(_, c)| {
+            let p = profile(profiles, image_of(&c.spec), &default);
+            (&*c.spec, p.cpu_milli, p.memory_bytes)
+        })
     }
 
     /// Handles a loss of power: nothing is running any more; if the disk is lost too, nothing is left.

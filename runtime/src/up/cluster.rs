@@ -455,8 +455,8 @@ impl Cluster {
     /// A client looks into a container.
     fn visit(&mut self, visit: Visit) {
         let (wall, mut later) = (self.now().wall, Vec::new());
-        let find = |name: &str| self.nodes.get(name).copied();
-        if let Some(node) = self.visitors.handle(visit, wall, find, &mut self.runtimes, &mut later) {
+        let node = self.visitors.handle(visit, wall, &self.nodes, &mut self.runtimes, &self.images, &mut later);
+        if let Some(node) = node {
             self.visitors.hand_on(node, &mut self.runtimes[node].1);
             later.into_iter().for_each(|(delay, fire)| self.fire_later(node, delay, fire));
         }

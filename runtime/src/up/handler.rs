@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, USER_AGENT};
@@ -12,14 +12,15 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
-use skeg_core::object::FieldSelector;
 use skeg_core::object::decode::DecodeError;
+use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
 use super::cluster::Shared;
 use super::identity::{self, Attempt, Identity};
+use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
 use super::params::{FIELD_MANAGER, Params};
 use super::render::{IncludeObject, ListMeta, Look};
@@ -28,7 +29,7 @@ use super::route::{Objects, Route, not_found, route};
 use super::served::Served;
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
-use super::{accept::Shape, body, discovery, openapi, reply, review};
+use super::{accept::Shape, body, discovery, openapi, reply, review, usage};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
 const READS: usize = 400;
@@ -49,6 +50,7 @@ pub struct Handler {
     always_allow: bool,
     reads: Semaphore,
     writes: Semaphore,
+    metrics: Metrics,
 }
 
 /// The head of a request, and the user.
@@ -77,7 +79,16 @@ impl Handler {
     /// `cluster` is the channel to the machines' thread. With `always_allow`, every user may do everything.
     pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, always_allow: bool) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
-        Handler { cluster, shared, documents: Documents::default(), address, always_allow, reads, writes }
+        Handler {
+            cluster,
+            shared,
+            documents: Documents::default(),
+            address,
+            always_allow,
+            reads,
+            writes,
+            metrics: Metrics::default(),
+        }
     }
 
     /// Responds to a request. Every error becomes a `Status`.
@@ -130,6 +141,13 @@ impl Handler {
         match route {
             Route::Health { readiness, check } => self.health(readiness, check.as_deref(), &head.params),
             Route::Version => json(&discovery::version()),
+            Route::Metrics => {
+                let present = Present {
+                    reads: READS - self.reads.available_permits(),
+                    writes: WRITES - self.writes.available_permits(),
+                };
+                Ok(reply::plain(metrics::MEDIA_TYPE, self.metrics.text(discovery::KUBERNETES_VERSION, present)))
+            }
             Route::Root => json(&json!({"paths": paths(served)})),
             Route::Groups { legacy } => {
                 if let Some(version) = accept::discovery(header(headers, ACCEPT)) {
@@ -206,7 +224,8 @@ impl Handler {
             _ => return Err(method_not_allowed()),
         };
         let info = &objects.resource.info;
-        if !info.verbs.stored() && (verb != "create" || objects.name.is_some()) {
+        let computed = info.verbs == Verbs::Read && matches!(verb, "get" | "list");
+        if !info.verbs.stored() && !computed && (verb != "create" || objects.name.is_some()) {
             return Err(method_not_allowed());
         }
         let resource = match &objects.subresource {
@@ -218,13 +237,32 @@ impl Handler {
         if !self.always_allow {
             identity::authorise(head.identity, &attempt)?;
         }
+        let labels = labels(&objects, verb);
+        let begun = Instant::now();
+        let answered = self.objects_authorised(head, objects, verb, body, upgrade).await;
+        let code = answered.as_ref().map_or_else(|status| status.reason.code(), |response| response.status().as_u16());
+        self.metrics.answered(labels, code, begun);
+        answered
+    }
+
+    /// Responds to a request that is allowed.
+    async fn objects_authorised(
+        &self,
+        head: &Head<'_>,
+        objects: Objects,
+        verb: &str,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<Content>, Status> {
+        let info = &objects.resource.info;
         let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
         let _permit = lane.try_acquire().map_err(|_| overloaded())?;
-        if let (Some("log" | "exec" | "attach" | "portforward"), false) = (objects.subresource.as_deref(), watches) {
+        if is_stream(&objects) && verb != "watch" {
             return self.stream(head, &objects, upgrade).await;
         }
         match verb {
             "watch" => self.watch(head, &objects).await,
+            "get" | "list" if !info.verbs.stored() => self.usage(head, &objects).await,
             "get" | "list" => self.read(head, &objects).await,
             "create" if !info.verbs.stored() => self.review(head, &objects, body).await,
             _ => self.write(head, &objects, verb, body).await,
@@ -254,6 +292,42 @@ impl Handler {
             "portforward" => streams::port_forward(&pod, &head.params, upgrade()?),
             _ => self.log(head, &pod).await,
         }
+    }
+
+    /// Responds with the metrics of nodes or pods.
+    async fn usage(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
+        let look = self.look(head, objects)?;
+        let pods = objects.resource.info.namespaced;
+        let kind = if pods { Kind::POD } else { Kind::NODE };
+        let mut options = head.params.list()?;
+        if let Some(name) = &objects.name {
+            options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
+        }
+        let what = What::List { kind, namespace: objects.namespace.clone(), options };
+        let measured = self.shared.catalogue.now();
+        let plural = &kind.row().plural;
+        let resource = measured.by_path("", "v1", plural).ok_or_else(not_found)?;
+        let of = Objects { resource: Arc::clone(resource), ..objects.clone() };
+        let Answer::List { items, rv, .. } = self.ask(head, &of, what, Written::default()).await?.result? else {
+            unreachable!("a list is answered by a list")
+        };
+        let gone = || Status::unavailable("the server is shutting down");
+        let (reply, used) = oneshot::channel();
+        self.cluster.send(Inbound::Visit(Visit::Usage { reply })).map_err(|_| gone())?;
+        let (used, now) = (used.await.map_err(|_| gone())?, self.shared.clock.now().wall);
+        let mut metrics = match pods {
+            true => usage::of_pods(&items, &used, now),
+            false => usage::of_nodes(&items, &used, now),
+        };
+        let value = match &objects.name {
+            None => look.list(metrics, &ListMeta { rv, ..ListMeta::default() }),
+            Some(name) => {
+                let missing = || usage::not_found(&objects.resource, &objects.namespace, name);
+                look.object(metrics.pop().ok_or_else(missing)?)
+            }
+        };
+        // These kinds have no protobuf form here; every client takes JSON.
+        Ok(reply::value(200, &value, Encoding::Json, wants_gzip(head.headers)))
     }
 
     async fn log(&self, head: &Head<'_>, pod: &Value) -> Result<Response<Content>, Status> {
@@ -478,8 +552,31 @@ impl Handler {
     }
 }
 
+/// Whether a request asks for a log, or for streams into a container.
+fn is_stream(objects: &Objects) -> bool {
+    matches!(objects.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"))
+}
+
+/// The labels of a request among the metrics.
+fn labels(objects: &Objects, verb: &str) -> Labels {
+    let info = &objects.resource.info;
+    let subresource = objects.subresource.clone().unwrap_or_default();
+    Labels {
+        verb: Labels::verb(verb, is_stream(objects) && subresource != "log"),
+        group: info.group.to_string(),
+        version: info.version.to_string(),
+        resource: info.plural.to_string(),
+        subresource,
+        scope: match (&objects.name, objects.namespace.is_empty()) {
+            (Some(_), _) => "resource",
+            (None, false) => "namespace",
+            (None, true) => "cluster",
+        },
+    }
+}
+
 fn paths(served: &Served) -> Vec<String> {
-    let fixed = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+    let fixed = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
     let versions = served.group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
     let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
     all.sort();

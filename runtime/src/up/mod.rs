@@ -19,6 +19,7 @@ mod identity;
 mod instance;
 mod keeper;
 mod kubeconfig;
+mod metrics;
 mod openapi;
 mod params;
 mod pki;
@@ -30,6 +31,7 @@ mod served;
 mod server;
 mod service;
 mod streams;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

@@ -15,6 +15,7 @@ use skeg_core::random::mix_bytes;
 use skeg_core::schema;
 
 use super::served::{Resource, Served};
+use super::usage;
 
 /// A document of one group and version.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub struct Documents(Mutex<BTreeMap<String, (Vec<Arc<Resource>>, Arc<Document>)>
 impl Documents {
     /// The document for a path such as `apis/apps/v1`; `None` if nothing is served there.
     pub fn get(&self, served: &Served, path: &str) -> Option<Arc<Document>> {
-        let (_, group, version) = served.group_versions().into_iter().find(|(p, ..)| p == path)?;
+        let (_, group, version) = described(served).find(|(p, ..)| p == path)?;
         let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
         let mut made = self.0.lock().expect("nobody panics while a document is made");
         match made.get(path) {
@@ -65,11 +66,14 @@ impl Documents {
     }
 }
 
+/// The group-versions that have documents: all but the metrics, which metrics-server does not describe either.
+fn described(served: &Served) -> impl Iterator<Item = (String, &str, &str)> {
+    served.group_versions().into_iter().filter(|(_, group, _)| *group != usage::GROUP)
+}
+
 /// `/openapi/v3`: the URL of each document.
 pub fn index(served: &Served) -> Value {
-    let hashes: Vec<(String, String)> = served
-        .group_versions()
-        .into_iter()
+    let hashes: Vec<(String, String)> = described(served)
         .map(|(_, group, version)| {
             let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
             (location(&api_version(group, version)), hash(&resources))

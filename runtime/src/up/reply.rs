@@ -44,6 +44,11 @@ fn build(code: u16, content_type: &str, body: Vec<u8>) -> Response<Content> {
     response
 }
 
+/// Responds with text of this content type.
+pub fn plain(content_type: &str, text: String) -> Response<Content> {
+    build(200, content_type, text.into_bytes())
+}
+
 /// Responds with plain text.
 pub fn text(code: u16, text: String) -> Response<Content> {
     build(code, "text/plain; charset=utf-8", text.into_bytes())

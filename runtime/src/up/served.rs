@@ -13,6 +13,7 @@ use skeg_core::object::{GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
 
 use super::review::REVIEWS;
+use super::usage;
 
 /// A resource in one of the versions in which it is served.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,6 +55,12 @@ impl Resource {
             let (held, here) = (self.kind.row(), &self.info);
             (&held.group, &held.version) != (&here.group, &here.version)
         }
+    }
+
+    /// A resource whose objects are computed and never stored, with additional columns as a definition writes them.
+    pub fn computed(kind: Kind, info: KindInfo, columns: &[Value]) -> Resource {
+        let columns = CustomColumns::of_version(&json!({"additionalPrinterColumns": columns}));
+        Resource { kind, info, custom: Some(CustomVersion { columns, schema: Arc::new(Value::Null), warning: None }) }
     }
 
     /// The served versions of a custom resource, from the `spec` of its definition, in order of priority.
@@ -189,7 +196,7 @@ impl Served {
     pub fn built_in() -> Served {
         let held = Kind::all_stored().chain(REVIEWS).map(Resource::built_in);
         let second = versions::SECOND_VERSIONS.into_iter().map(Resource::in_second_version);
-        Served { resources: held.chain(second).map(Arc::new).collect() }
+        Served { resources: held.chain(second).chain(usage::resources()).map(Arc::new).collect() }
     }
 
     /// The built-in resources, and custom ones, given by their kind, its stored version and the `spec` of the

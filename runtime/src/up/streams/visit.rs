@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skeg_core::Wall;
-use skeg_core::agent::ContainerId;
+use skeg_core::agent::{ContainerId, ContainerSpec};
 use skeg_sim::container::inside::{ProcessId, Told};
 use skeg_sim::container::log::Line;
 use skeg_sim::container::process::{Input, Output};
 use skeg_sim::runtime::{Fire, NodeRuntime};
+use skeg_sim::scenario::ImageProfile;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::up::usage::Usage;
 
 /// Maximum number of lines that wait for a follower of a log; a slower one is cut off.
 const FOLLOWED: usize = 4096;
@@ -49,6 +52,8 @@ pub enum Visit {
     Input { visit: VisitId, bytes: Option<Vec<u8>> },
     /// The client has gone.
     Leave { visit: VisitId },
+    /// Reads what every container uses.
+    Usage { reply: oneshot::Sender<Vec<Usage>> },
 }
 
 /// A log as it was read.
@@ -98,15 +103,17 @@ impl Visitors {
         self.next
     }
 
-    /// Takes a visit. `node` finds a node's number by its name. Returns the node that has something to do later.
+    /// Takes a visit. `nodes` has the nodes' numbers by their names. Returns the node that has something to do later.
     pub fn handle(
         &mut self,
         visit: Visit,
         wall: Wall,
-        node: impl Fn(&str) -> Option<usize>,
+        nodes: &BTreeMap<String, usize>,
         runtimes: &mut [(usize, NodeRuntime)],
+        images: &BTreeMap<String, ImageProfile>,
         later: &mut Vec<(Duration, Fire)>,
     ) -> Option<usize> {
+        let node = |name: &str| nodes.get(name).copied();
         match visit {
             Visit::Log { node: name, id, follow, reply } => {
                 // An error means that the client has gone, which is fine, here and below.
@@ -163,6 +170,13 @@ impl Visitors {
                     NodeRuntime::next(next, later);
                 }
                 Some(*node)
+            }
+            Visit::Usage { reply } => {
+                let names: BTreeMap<usize, &str> = nodes.iter().map(|(name, node)| (*node, name.as_str())).collect();
+                let all =
+                    runtimes.iter().enumerate().flat_map(|(node, (_, runtime))| used(names[&node], runtime, images));
+                let _ = reply.send(all.collect());
+                None
             }
             Visit::Leave { visit } => {
                 let gone = self.visitors.remove(&visit)?;
@@ -221,6 +235,18 @@ impl Visitor {
             (What::Log(_) | What::Process(..) | What::Container(_), _) => true,
         }
     }
+}
+
+/// What a node's containers use.
+fn used(node: &str, runtime: &NodeRuntime, images: &BTreeMap<String, ImageProfile>) -> Vec<Usage> {
+    let of = |(spec, cpu_milli, memory_bytes): (&ContainerSpec, u64, u64)| Usage {
+        node: node.to_owned(),
+        pod_uid: spec.pod_uid.to_string(),
+        container: spec.name.to_string(),
+        cpu_milli,
+        memory_bytes,
+    };
+    runtime.usage(images).map(of).collect()
 }
 
 fn lost(place: &Place) -> String {
