@@ -124,6 +124,82 @@ spec:
 }
 
 impl Kubectl<'_> {
+    /// Every generator of `kubectl create`, and what needs an object of it.
+    fn generate(&self) {
+        for (line, part) in [
+            ("create namespace made", "namespace/made created"),
+            ("create secret generic s --from-literal=p=q", "secret/s created"),
+            ("create secret docker-registry d --docker-username=u --docker-password=p", "secret/d created"),
+            ("create role reader --verb=get,list --resource=pods", "role.rbac.authorization.k8s.io/reader created"),
+            (
+                "create rolebinding rb --role=reader --serviceaccount=default:robot",
+                "rolebinding.rbac.authorization.k8s.io/rb created",
+            ),
+            ("create clusterrole cr --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/cr created"),
+            (
+                "create clusterrolebinding crb --clusterrole=cr --user=jane",
+                "clusterrolebinding.rbac.authorization.k8s.io/crb created",
+            ),
+            ("create quota q --hard=pods=50", "resourcequota/q created"),
+            ("create pdb p --selector=app=none --min-available=1", "poddisruptionbudget.policy/p created"),
+            ("create priorityclass high --value=1000", "priorityclass.scheduling.k8s.io/high created"),
+            ("create job once --image=busybox -- echo done", "job.batch/once created"),
+            ("create cronjob yearly --image=busybox --schedule=@yearly -- date", "cronjob.batch/yearly created"),
+            ("create job extra --from=cronjob/yearly", "job.batch/extra created"),
+            ("create service clusterip one --tcp=80:80", "service/one created"),
+            ("create service nodeport two --tcp=80:80", "service/two created"),
+            ("create service loadbalancer three --tcp=80:80", "service/three created"),
+            ("create service externalname four --external-name=example.com", "service/four created"),
+            ("create ingress in --rule=example.com/=one:80", "ingress.networking.k8s.io/in created"),
+            ("autoscale deployment web --min=2 --max=5", "horizontalpodautoscaler.autoscaling/web autoscaled"),
+            ("get hpa web", "Deployment/web"),
+            ("set selector service one app=other", "service/one selector updated"),
+            ("wait --for=condition=Complete job/once --timeout=60s", "job.batch/once condition met"),
+            ("logs job/once", "done\n"),
+            ("describe ingress in", "example.com"),
+            ("describe cronjob yearly", "Schedule:                      @yearly"),
+            ("describe quota q", "pods"),
+            ("describe role reader", "[get list]"),
+            ("get all", "cronjob.batch/yearly"),
+            ("api-versions", "metrics.k8s.io/v1beta1"),
+            ("delete namespace made", "namespace \"made\" deleted"),
+        ] {
+            self.check(line, &[part]);
+        }
+    }
+
+    /// Changes of a Deployment that are no `apply`.
+    fn change(&self) {
+        for (line, part) in [
+            ("set env deployment/web A=B", "env updated"),
+            ("set resources deployment/web --limits=cpu=200m,memory=512Mi", "resource requirements updated"),
+            ("set serviceaccount deployment/web robot", "serviceaccount updated"),
+            ("patch deployment web -p {\"spec\":{\"replicas\":3}}", "patched"),
+            (
+                "patch deployment web --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]",
+                "patched",
+            ),
+            (
+                "patch deployment web --subresource=scale --type=merge -p {\"spec\":{\"replicas\":4}}",
+                "scale.autoscaling/web patched",
+            ),
+            ("expose deployment web --name=exposed --port=80", "service/exposed exposed"),
+            ("wait --for=jsonpath={.status.readyReplicas}=4 deployment/web --timeout=90s", "condition met"),
+            ("events --for deployment/web", "ScalingReplicaSet"),
+        ] {
+            self.check(line, &[part]);
+        }
+    }
+
+    /// `kubectl top` and the metrics behind it.
+    fn measure(&self) {
+        self.check("top nodes", &["CPU(cores)", "node-0", "node-2"]);
+        self.check("top pods -l app=web --containers", &["nginx", "50m", "64Mi"]);
+        let metrics = self.well(&["get", "--raw", "/metrics"], "");
+        let counted = "apiserver_request_total{code=\"200\",component=\"apiserver\",group=\"\",resource=\"pods\",";
+        assert!(metrics.contains(counted), "{metrics}");
+    }
+
     /// Logs, commands, copies and forwarded ports of a simulated container.
     fn look_inside(&self) {
         self.check("logs deployment/web", &["container nginx of image nginx:1 is simulated"]);
@@ -257,6 +333,9 @@ fn a_day_with_kubectl() {
     kubectl.check("rollout restart deployment/web", &["restarted"]);
     kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     kubectl.look_inside();
+    kubectl.generate();
+    kubectl.change();
+    kubectl.measure();
     kubectl.check("taint node node-0 a=b:NoSchedule", &["node/node-0 tainted"]);
     kubectl.check("taint node node-0 a-", &["node/node-0 untainted"]);
     kubectl.check("cordon node-1", &["node/node-1 cordoned"]);
