@@ -21,6 +21,8 @@ pub enum Route {
     },
     /// `/version`.
     Version,
+    /// `/metrics`.
+    Metrics,
     /// `/`: the list of paths.
     Root,
     /// `/api` or `/apis`.
@@ -63,7 +65,8 @@ pub struct Objects {
 /// 404 for a path that does not exist.
 pub fn not_found() -> Status {
     let message = "the server could not find the requested resource".into();
-    Status { reason: Reason::NotFound, message, details: None }
+    // `kubectl debug` reads the details of every 404, and crashes without.
+    Status { reason: Reason::NotFound, message, details: Some(Box::default()) }
 }
 
 /// Parses a path. `served` has the resources that exist.
@@ -77,6 +80,7 @@ pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
         ["healthz" | "livez", rest @ ..] if rest.len() <= 1 => health(false, rest.first()),
         ["readyz", rest @ ..] if rest.len() <= 1 => health(true, rest.first()),
         ["version"] => Route::Version,
+        ["metrics"] => Route::Metrics,
         ["api"] => Route::Groups { legacy: true },
         ["apis"] => Route::Groups { legacy: false },
         ["openapi", "v3"] => Route::OpenApiIndex,
