@@ -31,7 +31,7 @@ fn slept_by(command: &[String]) -> Option<Duration> {
                 // The words before it belong to the shell (`then sleep 5`, `exec sleep 5`).
                 total(&words[at + 1..])
             });
-            sleeps.reduce(|sum, next| sum + next)
+            sleeps.reduce(Duration::saturating_add)
         }
         _ => None,
     }
@@ -49,7 +49,8 @@ pub fn total(times: &[&str]) -> Option<Duration> {
             _ => (*time, 1.0),
         };
         let seconds = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0)? * unit;
-        sum = Some(sum.unwrap_or(Duration::ZERO) + Duration::try_from_secs_f64(seconds).ok()?);
+        let next = Duration::try_from_secs_f64(seconds).ok()?;
+        sum = Some(sum.unwrap_or(Duration::ZERO).checked_add(next)?);
     }
     sum
 }
@@ -73,6 +74,7 @@ mod tests {
         exec(&["/bin/sleep", "1.5m", "2"], Some(92.0));
         exec(&["sleep", "soon"], None);
         exec(&["sleep"], None);
+        exec(&["sleep", "1e19", "1e19"], None);
         exec(&["sh", "-c", "sleep 20"], Some(20.0));
         exec(&["/bin/bash", "-ec", "sleep 5 && nginx -s quit; sleep 10s"], Some(15.0));
         exec(&["/bin/sh", "-c", "if true; then sleep 3; fi"], Some(3.0));

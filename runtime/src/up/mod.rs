@@ -14,6 +14,8 @@ mod cluster;
 mod data;
 mod discovery;
 pub mod envtest;
+#[cfg(test)]
+mod fuzz;
 mod handler;
 mod identity;
 mod instance;

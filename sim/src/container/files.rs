@@ -62,8 +62,9 @@ impl Files {
             files.entries.insert(directory.to_owned(), Entry::Directory);
         }
         let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n");
-        files.entries.insert("/etc/hostname".to_owned(), Entry::File(format!("{hostname}\n").into_bytes()));
-        files.entries.insert("/etc/hosts".to_owned(), Entry::File(hosts.into_bytes()));
+        for (path, content) in [("/etc/hostname", format!("{hostname}\n")), ("/etc/hosts", hosts)] {
+            files.write(path, content.as_bytes(), false).expect("the directory is there and has room");
+        }
         files
     }
 
@@ -184,6 +185,7 @@ mod tests {
     fn files_are_written_and_removed() {
         let mut files = Files::new("web");
         assert_eq!(files.read("/etc/hostname"), Ok(&b"web\n"[..]));
+        assert_eq!(files.write("/etc/hosts", b"", false), Ok(()), "what was there in the beginning counts too");
         assert_eq!(files.write("/tmp/a", b"one", false), Ok(()));
         assert_eq!(files.write("/tmp/a", b"two", true), Ok(()));
         assert_eq!(files.read("/tmp/a"), Ok(&b"onetwo"[..]));
