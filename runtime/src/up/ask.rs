@@ -139,6 +139,7 @@ pub enum Inbound {
     /// The journal has everything up to this number safely on disk.
     Synced(u64),
     /// A message of a store elsewhere (etcd).
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     Store(FromRemote),
     /// The journal cannot be written, so nothing can be acknowledged any more.
     Fail(String),

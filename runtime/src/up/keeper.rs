@@ -17,6 +17,7 @@ pub enum Keeper {
     /// In a data directory.
     Durable(Box<Durable>),
     /// Elsewhere; its messages arrive through [`Keeper::received`].
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     Elsewhere(Box<Elsewhere>),
 }
 
@@ -48,6 +49,7 @@ impl Keeper {
     }
 
     /// A store elsewhere: `ask` sends it a request.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     pub fn elsewhere(remote: Remote, ask: impl Fn(u64, ByteRequest) + 'static) -> Keeper {
         Keeper::Elsewhere(Box::new(Elsewhere { remote, ask: Box::new(ask) }))
     }

@@ -1,5 +1,5 @@
-//! `metrics.k8s.io`: what nodes and pods use, for `kubectl top`. The simulated containers use what their images' profiles
-//! say.
+//! `metrics.k8s.io`: what nodes and pods use, for `kubectl top`. The simulated containers use what their images'
+//! profiles say.
 //!
 //! Source: <https://kubernetes.io/docs/tasks/debug/debug-cluster/resource-metrics-pipeline/>, `metrics-server`.
 
