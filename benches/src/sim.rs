@@ -44,6 +44,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),
+        loads: Vec::new(),
         expectations: Vec::new(),
         faults: FaultLevel::None,
         duration: Duration::from_secs(3600),

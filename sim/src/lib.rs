@@ -16,6 +16,7 @@ pub mod files;
 pub mod hook;
 pub mod ids;
 pub mod invariant;
+pub mod metrics;
 pub mod net;
 pub mod outcome;
 pub mod process;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
-use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig};
+use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics};
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
@@ -67,6 +67,8 @@ pub struct Setup {
     pub load_balancers: Option<LoadBalancerRange>,
     /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
     pub volumes: bool,
+    /// Whether workloads are scaled by metrics, and where these come from.
+    pub autoscaling: Option<Metrics>,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
@@ -101,7 +103,8 @@ impl Role {
 
     /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
-        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, kinds } = setup.clone();
+        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, kinds } =
+            setup.clone();
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -117,6 +120,7 @@ impl Role {
                     share_informers,
                     load_balancers,
                     volumes,
+                    autoscaling,
                     kinds,
                 };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))

@@ -114,6 +114,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),
+        loads: Vec::new(),
         expectations: Vec::new(),
         faults: FaultLevel::None,
         duration: Duration::from_secs(600),

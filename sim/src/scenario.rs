@@ -24,6 +24,8 @@ pub struct Scenario {
     pub images: BTreeMap<String, ImageProfile>,
     /// The steps in order of `at`.
     pub timeline: Vec<Step>,
+    /// What workloads have to do, in order of `at`.
+    pub loads: Vec<Load>,
     /// What must hold in addition to the invariants.
     pub expectations: Vec<Expectation>,
     /// How many faults the seed draws.
@@ -37,6 +39,17 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Whether anything that users apply scales a workload by metrics; as [`Scenario::uses_volumes`].
+    pub fn uses_autoscaling(&self) -> bool {
+        let is_one = |object: &Object| object.kind() == Kind::HORIZONTAL_POD_AUTOSCALER;
+        self.timeline.iter().any(|step| match &step.action {
+            Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace(all)) => {
+                all.iter().any(is_one)
+            }
+            Action::User(_) | Action::Fault(_) => false,
+        })
+    }
+
     /// Whether anything that users apply has to do with volumes: then the controllers for them run. In other runs they
     /// would only cost time.
     pub fn uses_volumes(&self) -> bool {
@@ -73,6 +86,17 @@ fn mentions_claims(value: &Value) -> bool {
         Value::String(path) => path.starts_with('/') && path.split('/').any(|step| words.contains(&step)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+/// What a workload has to do from a moment on: its ready pods share it.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Since when, from the start of the run.
+    pub at: Duration,
+    /// The workload.
+    pub target: ObjectKey,
+    /// CPU that all its pods use together, in thousandths of a core.
+    pub cpu_milli: u64,
 }
 
 /// Shape of the cluster.

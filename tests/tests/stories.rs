@@ -95,3 +95,8 @@ fn cron_job() {
 fn volumes() {
     check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"]);
 }
+
+#[test]
+fn autoscaler() {
+    check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"]);
+}

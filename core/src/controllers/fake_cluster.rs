@@ -160,6 +160,12 @@ impl Fake {
                 let done = next.is_deleting() && !held && next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
                 if done { self.remove(&next.key()) } else { self.put(next) }
             }
+            Write::SetScale { key, replicas, rv, .. } => {
+                let mut object = self.views.view(key.kind).get(key).expect("scaled objects exist").clone();
+                assert_eq!(object.rv(), *rv, "scale of {key} at a stale revision");
+                object.set_replicas(*replicas);
+                self.put(object);
+            }
             Write::Patch { .. } => panic!("no controller of these patches"),
             Write::Delete { key, uid, rv, propagation, .. } => {
                 let mut object = self.views.view(key.kind).get(key).expect("deleted objects exist").clone();

@@ -39,6 +39,9 @@ pub struct ManagerConfig {
     /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
     /// these controllers.
     pub volumes: bool,
+    /// Whether workloads are scaled by metrics, and where the metrics come from; `Some(None)` where no metrics API is
+    /// served.
+    pub autoscaling: Option<super::Metrics>,
     /// The kinds of its world.
     pub kinds: Kinds,
 }
@@ -52,6 +55,7 @@ impl Default for ManagerConfig {
             share_informers: true,
             load_balancers: None,
             volumes: true,
+            autoscaling: Some(None),
             kinds: Kinds::default(),
         }
     }

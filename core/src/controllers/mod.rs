@@ -21,6 +21,7 @@ pub(crate) mod fake_cluster;
 mod garbage_collector;
 mod hash;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod journal;
 mod load_balancer;
@@ -46,6 +47,7 @@ mod volume_protection;
 pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
+pub use horizontal_pod_autoscaler::{Described, Metrics, MetricsSource, PodUsage};
 pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Write};
@@ -67,6 +69,10 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.push(Box::new(cron_job::CronJobController));
     all.push(Box::<resource_quota::ResourceQuotaController>::default());
     all.push(Box::new(ttl_after_finished::TtlAfterFinishedController));
+    if let Some(metrics) = &config.autoscaling {
+        let autoscaler = horizontal_pod_autoscaler::HorizontalPodAutoscalerController::new(metrics.clone());
+        all.push(Box::new(autoscaler));
+    }
     if config.volumes {
         all.push(Box::<persistent_volume::PersistentVolumeBinder>::default());
         all.push(Box::new(persistent_volume::Provisioner));

@@ -101,6 +101,7 @@ impl Controller for NamespaceController {
             Write::Create(_)
             | Write::Update(..)
             | Write::Patch { .. }
+            | Write::SetScale { .. }
             | Write::Delete { .. }
             | Write::ExpectUnused { .. } => return None,
         };

@@ -91,6 +91,8 @@ pub enum Write {
     Update(Object, Subresource),
     /// Patches an object if its UID (and revision, if given) is unchanged.
     Patch { key: ObjectKey, uid: Rc<str>, rv: Option<Revision>, patch: Patch, subresource: Subresource },
+    /// Changes how many replicas an object at this revision is to have; `reason` is for Events about it.
+    SetScale { key: ObjectKey, replicas: i32, rv: Revision, reason: String },
     /// Deletes an object if its UID is unchanged.
     Delete {
         key: ObjectKey,

@@ -19,6 +19,7 @@ fn act(write: &Write) -> Option<Act<'_>> {
         Write::Delete { key, .. } => (key.kind == Kind::POD).then(|| Act::Delete(key.name())),
         Write::Update(..)
         | Write::Patch { .. }
+        | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
         | Write::ExpectUnused { .. } => None,

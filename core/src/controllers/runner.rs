@@ -442,6 +442,7 @@ impl Runner {
                 let precondition = Precondition { uid: Some(uid), rv };
                 Call::Patch { key, patch, subresource, precondition, options }
             }
+            Write::SetScale { key, replicas, rv, reason: _ } => Call::SetScale { key, replicas, rv, options },
             Write::Delete { key, uid, rv, grace_seconds, propagation } => {
                 let precondition = Precondition { uid: Some(uid), rv };
                 let options = DeleteOptions { precondition, grace_seconds, propagation, dry_run: false };
@@ -603,6 +604,7 @@ impl Runner {
                 Write::Create(_)
                 | Write::Update(..)
                 | Write::Patch { .. }
+                | Write::SetScale { .. }
                 | Write::DeleteCollection { .. }
                 | Write::ExpectEmpty { .. }
                 | Write::ExpectUnused { .. },
@@ -645,6 +647,7 @@ fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
         Write::Delete { .. } => run(|w| matches!(w, Write::Delete { .. })).min(limits::BURST_REPLICAS),
         Write::Update(..)
         | Write::Patch { .. }
+        | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
         | Write::ExpectUnused { .. } => 1,
@@ -665,7 +668,7 @@ fn note(watched: &mut Vec<bool>, kind: Kind) {
 fn write_kind(write: &Write) -> Kind {
     match write {
         Write::Create(object) | Write::Update(object, _) => object.kind(),
-        Write::Patch { key, .. } | Write::Delete { key, .. } => key.kind,
+        Write::Patch { key, .. } | Write::SetScale { key, .. } | Write::Delete { key, .. } => key.kind,
         Write::DeleteCollection { kind, .. } | Write::ExpectEmpty { kind, .. } => *kind,
         Write::ExpectUnused { .. } => Kind::POD,
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +19,7 @@ use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kinds, Machine, Now, Rng};
 use skeg_sim::ids::{Id, NodeId};
+use skeg_sim::metrics::SimulatedMetrics;
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
@@ -164,6 +166,7 @@ impl Cluster {
             share_informers: true,
             load_balancers: Some(load_balancers),
             volumes: true,
+            autoscaling: Some(Some(Rc::new(SimulatedMetrics::of_images(images.clone())))),
             kinds: kinds.clone(),
         };
         let start = |name: String, role: Role| {

@@ -42,6 +42,7 @@ pub fn draw(seed: u64) -> Scenario {
         cluster: cluster(rng, nodes, &workloads),
         images: workload::images(rng),
         timeline: Vec::new(),
+        loads: Vec::new(),
         expectations: Vec::new(),
         faults: level(rng),
         duration,

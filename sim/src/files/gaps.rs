@@ -60,7 +60,6 @@ const NO_DEVICES: &str = "devices are not allocated yet";
 
 /// The table.
 const GAPS: &[Gap] = &[
-    kind(Kind::HORIZONTAL_POD_AUTOSCALER, "nothing scales by it yet"),
     kind(Kind::NETWORK_POLICY, "network policies are not simulated yet"),
     kind(Kind::INGRESS, "ingress is not simulated yet"),
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),

@@ -12,7 +12,7 @@ use super::problem::Problems;
 use super::yaml::Document;
 use crate::fault::{Fault, Target};
 use crate::scenario::{
-    Action, Cluster, Expectation, FaultLevel, ImageProfile, NodePool, NodeSet, Scenario, Step, UserAction,
+    Action, Cluster, Expectation, FaultLevel, ImageProfile, Load, NodePool, NodeSet, Scenario, Step, UserAction,
 };
 
 /// `apiVersion` of scenarios.
@@ -34,6 +34,8 @@ pub struct Given {
     pub api_servers: Option<usize>,
     /// `spec.cluster.controlReplicas`.
     pub control_replicas: Option<usize>,
+    /// `spec.load`.
+    pub loads: Vec<Load>,
     /// `spec.cluster.proxies`.
     pub proxies: Option<bool>,
     /// `spec.cluster.latency`.
@@ -126,12 +128,33 @@ fn read_spec(spec: &Fields<'_>, manifests: &mut action::ReadManifests<'_>, given
     if let Some(steps) = spec.get("timeline").and_then(|t| t.items()) {
         read_timeline(&steps, manifests, given, &mut known, &places);
     }
+    for field in spec.get("load").and_then(|l| l.items()).unwrap_or_default() {
+        if let Some(load) = load(&field, given, &known) {
+            given.loads.push(load);
+        }
+    }
+    given.loads.sort_by_key(|load| load.at);
     for field in spec.get("expect").and_then(|e| e.items()).unwrap_or_default() {
         if let Some(expectation) = action::expectation(&field) {
             check_expectation(&field, &expectation, given, &known);
             given.expectations.push(expectation);
         }
     }
+}
+
+/// An item of `spec.load`.
+fn load(field: &Field<'_>, given: &Given, known: &Known) -> Option<Load> {
+    let f = field.fields()?;
+    let at = f.get("at").map_or(Some(Duration::ZERO), |at| at.duration());
+    let target = f.require("target").and_then(|t| action::target(&t).filter(|key| known.check(&t, key)));
+    let cpu = f.require("cpu").and_then(|cpu| cpu.quantity());
+    if let (Some(at), Some(end)) = (at, given.duration)
+        && at > end
+    {
+        field.fail("Invalid value: it begins after the end of the run");
+    }
+    f.finish();
+    Some(Load { at: at?, target: target?, cpu_milli: u64::try_from(cpu?.milli()).unwrap_or(0) })
 }
 
 fn positive(f: &Fields<'_>, key: &'static str) -> Option<Duration> {
@@ -553,6 +576,7 @@ impl Given {
             },
             images: self.images,
             timeline: self.timeline,
+            loads: self.loads,
             expectations: self.expectations,
             faults: self.faults.unwrap_or(FaultLevel::None),
             duration: self.duration.unwrap_or(duration),

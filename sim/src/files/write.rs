@@ -10,7 +10,7 @@ use skeg_core::api::Patch;
 use skeg_core::object::ObjectKey;
 
 use super::scenario::API_VERSION;
-use crate::scenario::{Action, Cluster, FaultLevel, ImageProfile, NodeSet, Scenario, Step, UserAction};
+use crate::scenario::{Action, Cluster, FaultLevel, ImageProfile, Load, NodeSet, Scenario, Step, UserAction};
 
 /// The fields of a step's action, in order.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
@@ -30,6 +30,10 @@ pub fn scenario(scenario: &Scenario) -> String {
         steps = rest;
     }
     spec.insert("timeline".to_owned(), steps.iter().map(step).collect());
+    let loads: Vec<Value> = scenario.loads.iter().filter(|load| gives(scenario, &load.target)).map(load).collect();
+    if !loads.is_empty() {
+        spec.insert("load".to_owned(), loads.into());
+    }
     spec.insert("faults".to_owned(), level(scenario.faults).into());
     spec.insert("duration".to_owned(), duration(scenario.duration));
     spec.insert("settle".to_owned(), duration(scenario.settle));
@@ -145,6 +149,20 @@ fn target(key: &ObjectKey) -> Value {
         value["namespace"] = json!(key.namespace());
     }
     value
+}
+
+fn load(load: &Load) -> Value {
+    let cpu = format!("{}m", load.cpu_milli);
+    json!({"at": duration(load.at), "target": target(&load.target), "cpu": cpu})
+}
+
+/// Whether an object is among those that the scenario applies: a file may not name others.
+fn gives(scenario: &Scenario, key: &ObjectKey) -> bool {
+    let applied = scenario.timeline.iter().flat_map(|step| match &step.action {
+        Action::User(UserAction::Apply(objects)) => objects.as_slice(),
+        Action::User(_) | Action::Fault(_) => &[],
+    });
+    applied.into_iter().any(|object| object.key() == *key)
 }
 
 fn step(step: &Step) -> Value {

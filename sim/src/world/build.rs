@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
+use skeg_core::controllers::MetricsSource;
 use skeg_core::object::{Kinds, REGION_LABEL, ZONE_LABEL};
 use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
@@ -18,6 +19,7 @@ use crate::event_queue::EventQueue;
 use crate::fault::Layered;
 use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::Checkers;
+use crate::metrics::SimulatedMetrics;
 use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
@@ -118,6 +120,7 @@ impl World {
                 services,
             });
         }
+        let metrics = || Rc::new(SimulatedMetrics::of(scenario)) as Rc<dyn MetricsSource>;
         let timers = Timers::new(mix(seed, 2), processes.len());
         let mut world = World {
             now: 0,
@@ -161,6 +164,7 @@ impl World {
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
                 volumes: scenario.uses_volumes(),
+                autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),

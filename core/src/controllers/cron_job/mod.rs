@@ -85,6 +85,7 @@ impl Controller for CronJobController {
             Write::Delete { key, .. } => ("SuccessfulDelete", format!("Deleted job {}", key.name())),
             Write::Update(..)
             | Write::Patch { .. }
+            | Write::SetScale { .. }
             | Write::DeleteCollection { .. }
             | Write::ExpectEmpty { .. }
             | Write::ExpectUnused { .. } => return None,
@@ -99,6 +100,7 @@ impl Controller for CronJobController {
             Write::Delete { .. } => ("FailedDelete", format!("Deleted job: {error}")),
             Write::Update(..)
             | Write::Patch { .. }
+            | Write::SetScale { .. }
             | Write::DeleteCollection { .. }
             | Write::ExpectEmpty { .. }
             | Write::ExpectUnused { .. } => return None,

@@ -102,6 +102,7 @@ fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
         | Write::Delete { .. }
         | Write::Update(..)
         | Write::Patch { .. }
+        | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
         | Write::ExpectUnused { .. } => None,
