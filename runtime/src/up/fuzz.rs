@@ -1,8 +1,8 @@
 //! Fuzz loops over everything on the HTTP side that reads what a client sends: nothing may panic, whatever comes.
 //!
 //! Each target gets changed copies of good inputs, for a moment in ordinary tests, and for `SKEG_FUZZ_SECONDS` where
-//! that is set. They run on the stable toolchain, without instrumentation. What they found is replayed by the tests of the
-//! module that it was found in.
+//! that is set. They run on the stable toolchain, without instrumentation. What they found is replayed by the tests of
+//! the module that it was found in.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
