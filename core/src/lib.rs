@@ -45,7 +45,7 @@
 //!         for message in std::mem::take(&mut from_api) {
 //!             match message {
 //!                 Out::Client(MANAGER, reply) => manager.handle(now, reply, &mut from_manager),
-//!                 Out::Client(..) | Out::Note(..) => {}
+//!                 Out::Client(..) | Out::Note(..) | Out::Consult(..) => {}
 //!                 Out::Store(id, ask) => {
 //!                     store.handle(now, store::In::Request(StoreClient(0), id, ask), &mut from_store);
 //!                 }
@@ -64,6 +64,7 @@ pub mod agent;
 pub mod api;
 pub mod apiserver;
 pub mod apply;
+pub mod auth;
 pub mod client;
 pub mod controllers;
 pub mod cron;

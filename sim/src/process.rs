@@ -69,6 +69,10 @@ pub struct Setup {
     pub volumes: bool,
     /// Whether workloads are scaled by metrics, and where these come from.
     pub autoscaling: Option<Metrics>,
+    /// Whether controllers run that only clusters with untrusted users need.
+    pub access_control: bool,
+    /// The certificates, PEM, by which pods trust the API server; `None` if nobody publishes them.
+    pub root_ca: Option<Rc<str>>,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
@@ -103,8 +107,9 @@ impl Role {
 
     /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
-        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, kinds } =
-            setup.clone();
+        let setup = setup.clone();
+        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
+        let Setup { access_control, root_ca, kinds, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -121,6 +126,8 @@ impl Role {
                     load_balancers,
                     volumes,
                     autoscaling,
+                    access_control,
+                    root_ca,
                     kinds,
                 };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::Status;
+use crate::auth::User;
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 
 /// Identifies a request (or watch) within one client connection. The high 16 bits identify the part of the client that
@@ -82,6 +83,8 @@ pub struct Fence {
 pub struct Request {
     /// Name of the user or component, for managedFields, events and audit.
     pub user: Rc<str>,
+    /// Who asks, where that has to be known: without it the client is trusted. A driver that serves a network gives it.
+    pub identity: Option<Rc<User>>,
     /// `fieldManager`: who manages the written fields; otherwise the user's name up to the first `/`.
     pub field_manager: Option<Rc<str>>,
     /// Leadership that must still hold when the write is committed.
@@ -93,7 +96,7 @@ pub struct Request {
 impl Request {
     /// Creates a request without a fence and without options.
     pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
-        Box::new(Request { user: Rc::clone(user), field_manager: None, fence: None, call })
+        Box::new(Request { user: Rc::clone(user), identity: None, field_manager: None, fence: None, call })
     }
 }
 

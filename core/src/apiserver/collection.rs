@@ -6,6 +6,7 @@ use super::list::{Read, ReadKind, select};
 use super::write::{Origin, Write};
 use super::{ApiServer, ConnId, Out, reply};
 use crate::api::{Call, DeleteOptions, Fence, ListOptions, Reason, ReqId, Request, Response, Status};
+use crate::auth::User;
 use crate::machine::Now;
 use crate::object::{Kind, ObjectKey, Revision, Verbs};
 
@@ -17,6 +18,7 @@ pub(super) struct Victims {
     pub(super) list: ListOptions,
     options: DeleteOptions,
     user: Rc<str>,
+    identity: Option<Rc<User>>,
     fence: Option<Fence>,
 }
 
@@ -39,7 +41,8 @@ impl ApiServer {
         request: Box<Request>,
         out: &mut Vec<Out>,
     ) {
-        let Request { user, fence, call: Call::DeleteCollection { kind, namespace, list, options }, .. } = *request
+        let Request { user, identity, fence, call: Call::DeleteCollection { kind, namespace, list, options }, .. } =
+            *request
         else {
             unreachable!("not a deletecollection")
         };
@@ -47,13 +50,13 @@ impl ApiServer {
         if of.verbs != Verbs::All {
             return reply(conn, id, Err(Status::method_not_allowed(&of, "deletecollection")), out);
         }
-        let victims = Box::new(Victims { kind, namespace, list, options, user, fence });
+        let victims = Box::new(Victims { kind, namespace, list, options, user, identity, fence });
         self.read(now, Read { conn, id, what: ReadKind::Victims(victims) }, out);
     }
 
     /// Deletes the objects that match now; the cache must be as fresh as the request requires.
     pub(super) fn victims_chosen(&mut self, now: Now, conn: ConnId, id: ReqId, victims: Victims, out: &mut Vec<Out>) {
-        let Victims { kind, namespace, list, options, user, fence } = victims;
+        let Victims { kind, namespace, list, options, user, identity, fence } = victims;
         let mut chosen: Vec<(ObjectKey, Rc<str>)> = Vec::new();
         select(&self.cache, kind, &namespace, &list, |key, object| {
             chosen.push((key.clone(), Rc::from(object.uid())));
@@ -70,8 +73,9 @@ impl ApiServer {
             let mut options = options.clone();
             // The UID makes sure that a new object with the same name is not deleted.
             options.precondition.uid.get_or_insert(uid);
-            let (user, fence, call) = (Rc::clone(&user), fence.clone(), Call::Delete { key, options });
-            let request = Request { user, field_manager: None, fence, call };
+            let (user, identity, fence) = (Rc::clone(&user), identity.clone(), fence.clone());
+            let call = Call::Delete { key, options };
+            let request = Request { user, identity, field_manager: None, fence, call };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }

@@ -1,11 +1,13 @@
 //! The create call: admission, name generation, server-set metadata, allocation, and the write to the store.
 
+use super::admission::webhook::Operation;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status, Subresource};
 use crate::limits;
 use crate::object::{FieldError, Object, ObjectKey};
 use crate::store::StoreKey;
 
+const CREATE: (Operation, &str) = (Operation::Create, "");
 /// Longest prefix of a generated name (`maxGeneratedNameLength`): a name has 63 characters, five of which are random.
 const GENERATED_PREFIX: usize = 58;
 
@@ -43,9 +45,13 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         object.prepare_for_create();
+        self.check_grant(write, &object, None)?;
         let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => {
+                let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
+                self.consult_mutating(write, CREATE, &mut object, None, &accept)?;
                 custom.admit_new(&written, &object).map_err(Decision::refuse)?;
+                self.consult_validating(write, CREATE, Some(&object), None)?;
                 written.into()
             }
             None => {

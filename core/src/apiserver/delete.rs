@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::admission::webhook::Operation;
 use super::update::check_precondition;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, DeleteOptions, Propagation, Response, Status};
@@ -34,6 +35,9 @@ impl Deciding<'_> {
         };
         if let Err(status) = check_precondition(key, &options.precondition, &current) {
             return Decision::refuse_if(key, status);
+        }
+        if let Err(decision) = self.consult_validating(write, (Operation::Delete, ""), None, Some(&current)) {
+            return decision;
         }
         if key.kind == Kind::NAMESPACE {
             return self.delete_namespace(key, &current, options);

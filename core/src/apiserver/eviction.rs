@@ -63,7 +63,11 @@ impl Deciding<'_> {
                 }
             }
             Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(Response::Done { rv: Revision(0) }),
-            Decision::Answer(_) | Decision::AnswerIf(..) | Decision::Await(_) | Decision::AwaitEventLease => {}
+            Decision::Answer(_)
+            | Decision::AnswerIf(..)
+            | Decision::Await(_)
+            | Decision::AwaitEventLease
+            | Decision::Consult(_) => {}
         }
         decision
     }

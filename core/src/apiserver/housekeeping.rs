@@ -32,6 +32,7 @@ impl ApiServer {
         self.probe_store(now, out);
         if self.link.is_up() {
             self.bootstrap(now, out);
+            self.retry_policy(now, out);
             self.tend_definitions(now, out);
             self.take_compaction_turn(now, out);
         }

@@ -23,17 +23,13 @@ mod eviction;
 mod fields;
 mod housekeeping;
 mod inflight;
-mod limit_ranger;
 mod list;
 mod managed;
 mod namespace;
 mod pod;
-mod pod_security;
-mod quota;
-mod runtime_class;
+mod policy;
 mod scale;
 mod service_ip;
-mod storage;
 mod store_link;
 mod update;
 mod watch;
@@ -42,10 +38,11 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
+use crate::auth::Mode;
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision};
@@ -53,6 +50,8 @@ use crate::random::Rng;
 use crate::read_ahead::Step;
 use crate::store::{FromStore, StoreReply, StoreRequest};
 
+pub use admission::plug_ins;
+pub use admission::webhook::{Answered, Callee, Consultation};
 use cache::Cache;
 use inflight::{InFlight, Window};
 use list::{Page, Read, ReadKind};
@@ -72,6 +71,8 @@ pub enum In {
     Closed(ConnId),
     /// A reply or event from the store.
     Store(FromStore),
+    /// The answers to the questions with this number, in their order.
+    Consulted(u64, Vec<Answered>),
 }
 
 /// Outputs of the API server.
@@ -83,6 +84,9 @@ pub enum Out {
     Note(ConnId, ReqId, Note),
     /// To the store, with an id that its reply repeats.
     Store(u64, StoreRequest),
+    /// Questions to be asked outside, all at once, with a number that the answers repeat. The driver has to answer each,
+    /// if only with a failure.
+    Consult(u64, Vec<Consultation>),
 }
 
 /// Something about a request that its reply does not say.
@@ -103,13 +107,20 @@ pub struct Config {
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, inclusive at both ends.
     pub node_port_range: (u16, u16),
-    /// Whether the admission plug-in ServiceAccount runs: every pod runs as an account, which must exist.
-    pub service_accounts: bool,
+    /// `--disable-admission-plugins`; [`plug_ins`] are the names that have a meaning.
+    pub disabled_plug_ins: BTreeSet<String>,
+    /// Whether webhooks are asked about writes. Otherwise their configurations have no effect.
+    pub webhooks: bool,
+    /// Whether the admission plug-in ServiceAccount gives pods a volume with a token of their account.
+    pub mount_tokens: bool,
     /// The kinds of its world, in which custom kinds get their numbers.
     pub kinds: Kinds,
     /// Whether `managedFields` are tracked from the creation of an object on, as in Kubernetes. Otherwise they are
     /// tracked from its first apply on, and cost nothing before.
     pub track_fields: bool,
+    /// `--authorization-mode`: how it is decided what the identity of a request may do. Without it, every client is
+    /// trusted, and the server keeps no policy.
+    pub authorisation: Option<Vec<Mode>>,
 }
 
 impl Default for Config {
@@ -118,9 +129,12 @@ impl Default for Config {
             name: Rc::from("kube-apiserver"),
             service_cidr: ([10, 96, 0, 0], 12),
             node_port_range: (30000, 32767),
-            service_accounts: true,
+            disabled_plug_ins: BTreeSet::new(),
+            webhooks: false,
+            mount_tokens: false,
             kinds: Kinds::default(),
             track_fields: false,
+            authorisation: None,
         }
     }
 }
@@ -157,6 +171,10 @@ pub struct ApiServer {
     rng: Rng,
     cache: Cache,
     customs: custom::Customs,
+    grants: Option<policy::Grants>,
+    hooks: admission::webhook::Hooks,
+    /// Writes that wait for answers from outside.
+    consulting: BTreeMap<u64, Box<Write>>,
     watchers: Watchers,
     link: store_link::Link,
     inflight: Window,
@@ -173,10 +191,13 @@ impl ApiServer {
     /// Creates a server with an empty cache; the first `handle_timeout` connects it to the store.
     pub fn new(config: Config, rng: Rng) -> ApiServer {
         ApiServer {
+            grants: config.authorisation.as_deref().map(policy::Grants::new),
             config,
             rng,
             cache: Cache::default(),
             customs: custom::Customs::default(),
+            hooks: admission::webhook::Hooks::default(),
+            consulting: BTreeMap::new(),
             watchers: Watchers::default(),
             link: store_link::Link::new(),
             inflight: Window::default(),
@@ -353,6 +374,7 @@ impl Machine for ApiServer {
                 self.waits.close(conn);
             }
             In::Store(message) => self.store_says(now, message, out),
+            In::Consulted(id, answers) => self.consulted(now, id, answers, out),
         }
     }
 

@@ -1,17 +1,14 @@
-//! Namespaces: what may be created in them, how they are deleted, and those that every cluster has.
+//! Namespaces: how they are deleted, and those that every cluster has.
 
 use serde_json::json;
 
 use super::delete::{mark, set_finalizers};
 use super::write::{Commit, Deciding, Decision, Origin, Write};
 use super::{ApiServer, Out};
-use crate::api::{Call, Cause, DeleteOptions, Request, Response, Status, WriteOptions};
+use crate::api::{Call, DeleteOptions, Request, Response, WriteOptions};
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey};
 use crate::store::StoreKey;
-
-/// Namespaces that cannot be deleted (NamespaceLifecycle's `immortalNamespaces`).
-const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Objects that every cluster has from the start: kind, name and, for a PriorityClass, its value.
 const BOOTSTRAP: [(Kind, &str, i32); 6] = [
@@ -24,36 +21,10 @@ const BOOTSTRAP: [(Kind, &str, i32); 6] = [
 ];
 
 impl Deciding<'_> {
-    /// NamespaceLifecycle: nothing may be created in a namespace that does not exist or is being deleted.
-    pub(super) fn namespace_lifecycle(&self, write: &Write, object: &Object) -> Result<(), Decision> {
-        let name = object.namespace();
-        if name.is_empty() {
-            return Ok(());
-        }
-        let key = ObjectKey::new(Kind::NAMESPACE, "", name);
-        let Some(Object::Namespace(namespace)) = self.object(write, &key) else {
-            return Err(Decision::refuse_if(&key, Status::not_found(Kind::NAMESPACE.row(), name)));
-        };
-        if namespace.status.phase.as_deref() != Some("Terminating") && namespace.meta.deletion_timestamp.is_none() {
-            return Ok(());
-        }
-        let why = format!("unable to create new content in namespace {name} because it is being terminated");
-        let mut status = Status::forbidden(object.info(), object.name(), &why);
-        if let Some(details) = &mut status.details {
-            details.causes.push(Cause {
-                reason: "NamespaceTerminating".to_owned(),
-                message: format!("namespace {name} is being terminated"),
-                field: "metadata.namespace".to_owned(),
-            });
-        }
-        Err(Decision::refuse_if(&key, status))
-    }
-
     /// Deletes a namespace: it becomes Terminating, and is removed once the finalizers in its spec are gone.
     pub(super) fn delete_namespace(&self, key: &ObjectKey, current: &Object, options: &DeleteOptions) -> Decision {
-        if IMMORTAL.contains(&key.name()) {
-            let status = Status::forbidden(key.kind.row(), key.name(), "this namespace may not be deleted");
-            return Decision::refuse(status);
+        if let Err(refusal) = self.spare_namespace(key.name()) {
+            return Decision::refuse(refusal);
         }
         let Object::Namespace(namespace) = current else { unreachable!("a key of a namespace names one") };
         let mut new = current.clone();

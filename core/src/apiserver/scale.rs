@@ -97,7 +97,11 @@ impl Deciding<'_> {
         match &mut deciding {
             Decision::Commit(commit) => commit.response = answer,
             Decision::AnswerIf(_, result @ Ok(_)) => *result = Ok(answer),
-            Decision::Answer(_) | Decision::AnswerIf(..) | Decision::Await(_) | Decision::AwaitEventLease => {}
+            Decision::Answer(_)
+            | Decision::AnswerIf(..)
+            | Decision::Await(_)
+            | Decision::AwaitEventLease
+            | Decision::Consult(_) => {}
         }
         deciding
     }

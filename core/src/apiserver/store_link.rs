@@ -170,6 +170,9 @@ impl ApiServer {
                 self.memo.clear();
                 self.cache.load(at, kvs);
                 self.load_definitions();
+                if let Some(grants) = &mut self.grants {
+                    grants.load(&self.cache);
+                }
                 self.link.reload = false;
                 self.watch_store(now, out);
                 self.serve_waiting(now, out);
@@ -200,6 +203,7 @@ impl ApiServer {
                 self.link.state = State::Up;
                 self.link.backoff = limits::STORE_BACKOFF_BASE;
                 self.bootstrap(now, out);
+                self.set_policy_up(now, out);
                 self.tend_definitions(now, out);
             }
             StoreReply::WatchCanceled { watch, compacted: compacted @ Some(_) } => {
@@ -327,6 +331,10 @@ impl ApiServer {
                     self.definition_changed(now, key, out);
                 }
             }
+        }
+        if let Some(grants) = &mut self.grants {
+            grants.follow(&self.cache, events);
+            self.set_policy_up(now, out);
         }
         if self.waits.is_due(revision) {
             self.serve_waiting(now, out);

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use super::admission;
+use super::admission::webhook::Operation;
 use super::custom::CustomResource;
-use super::pod_security;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
 use crate::object::{Object, ObjectKey, ObjectMeta};
@@ -140,17 +141,25 @@ impl Deciding<'_> {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
-        if new.shares_parts(current) {
+        let consults = self.consults_about(key.kind);
+        if new.shares_parts(current) && !consults {
             // At most the renewal differs, and that has no defaults, validation or allocation.
             return self.store_change(key, current, new, Default::default());
         }
-        if let Err(status) = self.admit_changed(&mut new, current, subresource) {
-            return Decision::refuse_if(key, status);
+        if consults {
+            let update = (Operation::Update, admission::named(subresource));
+            let asked = self.consult_mutating(write, update, &mut new, Some(current), &admission::accept);
+            if let Err(decision) = asked {
+                return decision;
+            }
+            if subresource == Subresource::None {
+                new = merge_main(current, new);
+            }
         }
-        if let (Object::Pod(pod), Object::Pod(old), Subresource::None) = (&new, current, subresource)
-            && pod_security::is_significant(pod, old)
-            && let Err(decision) = self.pod_security(write, pod)
-        {
+        if let Err(decision) = self.check_grant(write, &new, Some(current)) {
+            return decision;
+        }
+        if let Err(decision) = self.admit_changed(write, key, &mut new, current, subresource) {
             return decision;
         }
         self.track(write, Some(current), &mut new, subresource, &current.info().version);
@@ -183,8 +192,16 @@ impl Deciding<'_> {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
+        let update = (Operation::Update, admission::named(subresource));
+        let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
+        if let Err(decision) = self.consult_mutating(write, update, &mut new, Some(current), &accept) {
+            return decision;
+        }
         if let Err(status) = custom.admit_changed(&written, &new, current) {
             return Decision::refuse_if(key, status);
+        }
+        if let Err(decision) = self.consult_validating(write, update, Some(&new), Some(current)) {
+            return decision;
         }
         self.track(write, Some(current), &mut new, subresource, &written);
         self.store_change(key, current, new, Default::default())

@@ -4,12 +4,14 @@
 //! A decision reads the cache, or what the store has replied since (`fresh`). It may answer immediately, ask for fresh
 //! values before it rejects, commit a transaction that compares everything it was decided from, or wait for the cache.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use k8s_openapi::api::coordination::v1::Lease as WholeLease;
 use serde_json::Value;
 use smallvec::smallvec;
 
+use super::admission::webhook::{Answered, Consultation, Hooks, Progress};
 use super::cache::object_of;
 use super::service_ip::Allocation;
 use super::{ApiServer, ConnId, Job, Note, Out, admission, reply, unavailable, unknown_outcome};
@@ -28,6 +30,8 @@ pub(super) enum Origin {
     Collection(u64),
     /// The server itself.
     Bootstrap,
+    /// The server itself, for the roles and bindings that every cluster has.
+    Policy,
 }
 
 /// A write in progress.
@@ -52,6 +56,8 @@ pub(super) struct Write {
     pub(super) creates: bool,
     /// Warnings for the client if the write succeeds.
     pub(super) warnings: Vec<String>,
+    /// What webhooks have been asked about it.
+    pub(super) hooks: RefCell<Option<Box<Progress>>>,
 }
 
 impl Write {
@@ -72,6 +78,7 @@ impl Write {
             applies,
             creates: false,
             warnings: Vec::new(),
+            hooks: RefCell::default(),
         })
     }
 
@@ -93,6 +100,8 @@ pub(super) enum Decision {
     Await(Revision),
     /// Decide again once there is a store lease for Events.
     AwaitEventLease,
+    /// Decide again once these questions have been answered.
+    Consult(Vec<Consultation>),
 }
 
 /// A transaction, and the reply if it succeeds (its revision is filled in).
@@ -173,6 +182,8 @@ pub(super) struct Deciding<'a> {
     pub(super) now: Now,
     pub(super) cache: &'a super::Cache,
     pub(super) customs: &'a super::custom::Customs,
+    pub(super) hooks: &'a Hooks,
+    pub(super) grants: Option<&'a super::policy::Grants>,
     pub(super) config: &'a super::Config,
     pub(super) rng: &'a mut Rng,
     pub(super) memo: &'a mut admission::Memo,
@@ -249,10 +260,15 @@ impl ApiServer {
             let status = Status::too_many_requests("too much contention; try again", std::time::Duration::from_secs(1));
             return self.answer(now, write.origin, Err(status), out);
         }
+        if self.config.webhooks {
+            self.hooks.refresh(&self.cache);
+        }
         let mut deciding = Deciding {
             now,
             cache: &self.cache,
             customs: &self.customs,
+            hooks: &self.hooks,
+            grants: self.grants.as_ref(),
             config: &self.config,
             rng: &mut self.rng,
             memo: &mut self.memo,
@@ -278,6 +294,22 @@ impl ApiServer {
                 self.link.wait_for_revision(now);
             }
             Decision::AwaitEventLease => self.await_event_lease(now, *write, out),
+            Decision::Consult(questions) => {
+                // It was not the store that asked for another attempt.
+                write.attempts -= 1;
+                let id = self.next_id;
+                self.next_id += 1;
+                self.consulting.insert(id, write);
+                out.push(Out::Consult(id, questions));
+            }
+        }
+    }
+
+    /// Somebody outside has answered the questions about a write.
+    pub(super) fn consulted(&mut self, now: Now, id: u64, answers: Vec<Answered>, out: &mut Vec<Out>) {
+        if let Some(mut write) = self.consulting.remove(&id) {
+            write.hooks.get_mut().get_or_insert_default().answers = answers;
+            self.write(now, write, out);
         }
     }
 
@@ -371,6 +403,7 @@ impl ApiServer {
             Origin::Collection(collection) => self.collection_answer(now, collection, result, out),
             // If an object is missing, the next housekeeping creates it again.
             Origin::Bootstrap => {}
+            Origin::Policy => self.policy_written(now, &result, out),
         }
     }
 }
@@ -379,7 +412,9 @@ impl ApiServer {
 #[inline]
 fn send_notes(write: &Write, out: &mut Vec<Out>) {
     if let Origin::Client(conn, id) = write.origin {
-        out.extend(write.warnings.iter().map(|text| Out::Note(conn, id, Note::Warning(text.as_str().into()))));
+        let hooks = write.hooks.borrow();
+        let warnings = write.warnings.iter().chain(hooks.iter().flat_map(|hooks| &hooks.warnings));
+        out.extend(warnings.map(|text| Out::Note(conn, id, Note::Warning(text.as_str().into()))));
         if write.creates {
             out.push(Out::Note(conn, id, Note::Created));
         }

@@ -42,6 +42,10 @@ pub struct ManagerConfig {
     /// Whether workloads are scaled by metrics, and where the metrics come from; `Some(None)` where no metrics API is
     /// served.
     pub autoscaling: Option<super::Metrics>,
+    /// Whether the cluster has users who are not trusted: then the controllers run that keep what such users need.
+    pub access_control: bool,
+    /// The certificates, PEM, by which pods trust the API server; `None` if nobody publishes them.
+    pub root_ca: Option<Rc<str>>,
     /// The kinds of its world.
     pub kinds: Kinds,
 }
@@ -56,6 +60,8 @@ impl Default for ManagerConfig {
             load_balancers: None,
             volumes: true,
             autoscaling: Some(None),
+            access_control: false,
+            root_ca: None,
             kinds: Kinds::default(),
         }
     }

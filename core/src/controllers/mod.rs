@@ -7,6 +7,7 @@
 mod availability;
 mod claim;
 mod cluster;
+mod cluster_role_aggregation;
 #[cfg(test)]
 mod cluster_tests;
 mod cron_job;
@@ -35,6 +36,7 @@ mod pod_gc;
 pub mod replica_set;
 mod resource_quota;
 pub mod rolling_update;
+mod root_ca;
 mod runner;
 mod service_account;
 mod service_backends;
@@ -63,6 +65,11 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.extend(cluster_controllers(&config.kinds));
     let load_balancers = config.load_balancers.map(load_balancer::LoadBalancerController::new);
     all.extend(load_balancers.map(|c| Box::new(c) as Box<dyn Controller>));
+    if config.access_control {
+        all.push(Box::new(cluster_role_aggregation::ClusterRoleAggregationController));
+    }
+    let publisher = config.root_ca.as_ref().map(root_ca::RootCaPublisher::new);
+    all.extend(publisher.map(|c| Box::new(c) as Box<dyn Controller>));
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());

@@ -164,7 +164,7 @@ impl SchedulerProcess {
     fn send(&mut self, now: Now, what: Sent, call: Call, out: &mut Vec<ToServer>) -> ReqId {
         let fence = if what.is_write() { self.fence(now) } else { None };
         let id = self.requests.add(now, what);
-        let request = Request { user: Rc::clone(&self.user), field_manager: None, fence, call };
+        let request = Request { user: Rc::clone(&self.user), identity: None, field_manager: None, fence, call };
         out.push(ToServer::Request(id, Box::new(request)));
         id
     }

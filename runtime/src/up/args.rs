@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use skeg_core::auth::Mode;
 
 /// The end of the text of `skeg up --help`.
 pub const UP_HELP: &str = "\
@@ -58,6 +59,9 @@ pub struct UpArgs {
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     pub image_profile: Option<PathBuf>,
+    /// How it is decided what users may do; several are asked in this order. The administrator may everything.
+    #[arg(long, value_name = "MODES", default_value = "RBAC", value_delimiter = ',')]
+    pub authorization_mode: Vec<AuthorizationMode>,
     /// Where to write the kubeconfig; without it, it is merged into your own ($KUBECONFIG or ~/.kube/config).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -99,6 +103,31 @@ pub fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
     let (ip, prefix) = parsed.ok_or("a network of IPv4 is written like 10.0.0.0/24, at most /30")?;
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     Ok((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
+}
+
+/// How it is decided what users may do, in Kubernetes' words.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthorizationMode {
+    /// Roles and bindings say.
+    #[value(name = "RBAC")]
+    Rbac,
+    /// Everybody may everything.
+    #[value(name = "AlwaysAllow")]
+    AlwaysAllow,
+    /// Nobody may anything.
+    #[value(name = "AlwaysDeny")]
+    AlwaysDeny,
+}
+
+impl AuthorizationMode {
+    /// The mode in the core's words.
+    pub fn core(self) -> Mode {
+        match self {
+            AuthorizationMode::Rbac => Mode::Rbac,
+            AuthorizationMode::AlwaysAllow => Mode::AlwaysAllow,
+            AuthorizationMode::AlwaysDeny => Mode::AlwaysDeny,
+        }
+    }
 }
 
 /// How the log is written.

@@ -7,6 +7,8 @@ use serde_json::Value;
 use skeg_core::Kind;
 pub use skeg_core::api::FieldValidation;
 use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
+use skeg_core::apiserver::Answered;
+use skeg_core::auth::User;
 use skeg_core::object::decode::DecodeError;
 use skeg_core::store::remote::FromRemote;
 use tokio::sync::{mpsc, oneshot};
@@ -21,8 +23,8 @@ const WATCH_BACKLOG: usize = 32 << 20;
 /// A request to the API server.
 #[derive(Debug)]
 pub struct Ask {
-    /// Name of the user.
-    pub user: String,
+    /// Who asks.
+    pub user: Arc<User>,
     /// The resource that the path names.
     pub resource: Arc<Resource>,
     /// The call.
@@ -136,6 +138,8 @@ pub enum Inbound {
     Visit(Visit),
     /// The client of the watch with this number has disconnected.
     Cancel(u64),
+    /// The answers to the API server's questions with this number.
+    Consulted(u64, Vec<Answered>),
     /// The journal has everything up to this number safely on disk.
     Synced(u64),
     /// A message of a store elsewhere (etcd).

@@ -11,6 +11,7 @@ use skeg_core::api::{
     WatchEvent,
 };
 use skeg_core::apiserver::Note;
+use skeg_core::auth::User;
 use skeg_core::object::decode::{self, DecodeError};
 use skeg_core::{Kinds, Object, ObjectKey, Revision};
 use tokio::sync::oneshot;
@@ -26,7 +27,7 @@ enum Waiting {
     /// The reply to its only call.
     Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String>, created: bool },
     /// The pod to bind: the binding has no UID, so the pod is read first.
-    Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, user: Rc<str>, node: Rc<str> },
+    Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, identity: Rc<User>, node: Rc<str> },
     /// The events of a watch.
     Watch(Watcher),
 }
@@ -70,7 +71,8 @@ impl Clients {
     pub fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Reply>) -> Option<ToServer> {
         self.next += 1;
         let id = self.next;
-        let user: Rc<str> = Rc::from(ask.user);
+        let user: Rc<str> = Rc::from(ask.user.name.as_str());
+        let identity = Rc::new(User::clone(&ask.user));
         let resource = ask.resource;
         let manager: Rc<str> = Rc::from(ask.manager);
         let mut warnings: Vec<String> = resource.warning().map(str::to_owned).into_iter().collect();
@@ -82,8 +84,10 @@ impl Clients {
                 call
             }
             Ok(Asked::Bind(target, node)) => {
-                self.waiting
-                    .insert(id, Waiting::Bind { reply, resource, user: Rc::clone(&user), node: Rc::from(node) });
+                self.waiting.insert(
+                    id,
+                    Waiting::Bind { reply, resource, identity: Rc::clone(&identity), node: Rc::from(node) },
+                );
                 Call::Get { key: key(&target), rv: None }
             }
             Ok(Asked::Watch(call, encoding)) => {
@@ -100,6 +104,7 @@ impl Clients {
         };
         let mut request = Request::new(&user, call);
         request.field_manager = Some(manager);
+        request.identity = Some(identity);
         Some(ToServer::Request(ReqId(id), request))
     }
 
@@ -146,11 +151,13 @@ impl Clients {
                 // An error means that the client has disconnected, which is fine.
                 let _ = reply.send(Reply { result, warnings, created });
             }
-            (Waiting::Bind { reply, resource, user, node }, Ok(Response::Object(pod))) => {
+            (Waiting::Bind { reply, resource, identity, node }, Ok(Response::Object(pod))) => {
                 let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node };
                 let warnings = Vec::new();
                 self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings, created: false });
-                return Some(ToServer::Request(id, Request::new(&user, call)));
+                let mut request = Request::new(&Rc::from(identity.name.as_str()), call);
+                request.identity = Some(identity);
+                return Some(ToServer::Request(id, request));
             }
             (Waiting::Bind { reply, resource, .. }, result) => {
                 finish(reply, result.map(|response| answer(response, &resource)), Vec::new());

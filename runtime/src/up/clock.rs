@@ -36,6 +36,11 @@ impl Clock {
         Now { mono: Mono(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)), wall }
     }
 
+    /// The time of day, whatever the speed: certificates and tokens are on it.
+    pub fn real_time(&self) -> Wall {
+        time_of_day()
+    }
+
     /// Converts a duration of the cluster's time into real time.
     pub fn real(&self, time: Duration) -> Duration {
         time / self.speed

@@ -5,30 +5,34 @@
 //! watches. Messages between the machines take no time: they are kept in one queue and handled in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use serde_json::Value;
 use skeg_core::agent::{self, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
-use skeg_core::apiserver::{self, ConnId};
+use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
+use skeg_core::auth::{Authority, Mode};
 use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
-use skeg_core::{Deadline, Kinds, Machine, Now, Rng};
+use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
 use skeg_sim::ids::{Id, NodeId};
 use skeg_sim::metrics::SimulatedMetrics;
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
+use tokio::runtime::Handle;
 
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
 use super::clock::Clock;
+use super::consult::{self, Reached};
 use super::keeper::Keeper;
 use super::served::{Catalogue, Served};
 use super::streams::visit::{Visit, Visitors};
@@ -59,6 +63,10 @@ pub struct Plan {
     pub load_balancers: LoadBalancerRange,
     /// Options of the API server.
     pub api: ApiOptions,
+    /// `--authorization-mode`.
+    pub authorisation: Vec<Mode>,
+    /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
+    pub root_ca: Option<String>,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
     /// Creates the objects that every cluster has.
@@ -66,20 +74,20 @@ pub struct Plan {
 }
 
 /// Options of the API server, as plain values.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiOptions {
     /// `--service-cluster-ip-range`: network and length of its prefix.
     pub service_cidr: ([u8; 4], u8),
     /// `--service-node-port-range`, both ends included.
     pub node_port_range: (u16, u16),
-    /// Whether the ServiceAccount admission plug-in is enabled.
-    pub service_accounts: bool,
+    /// `--disable-admission-plugins`.
+    pub disabled_plug_ins: BTreeSet<String>,
 }
 
 impl Default for ApiOptions {
     fn default() -> ApiOptions {
-        let apiserver::Config { service_cidr, node_port_range, service_accounts, .. } = apiserver::Config::default();
-        ApiOptions { service_cidr, node_port_range, service_accounts }
+        let apiserver::Config { service_cidr, node_port_range, disabled_plug_ins, .. } = apiserver::Config::default();
+        ApiOptions { service_cidr, node_port_range, disabled_plug_ins }
     }
 }
 
@@ -95,6 +103,10 @@ impl ApiOptions {
 pub struct Shared {
     /// Whether [`Bootstrap`] has completed.
     pub ready: Arc<AtomicBool>,
+    /// Whether the roles and bindings that every cluster has are there.
+    pub has_policy: Arc<AtomicBool>,
+    /// A copy of the API server's authorisers.
+    pub authority: Arc<RwLock<Authority>>,
     /// The resources that are served.
     pub catalogue: Catalogue,
     /// The cluster's clock.
@@ -107,6 +119,7 @@ enum Message {
     ToMember(usize, FromServer),
     ToStore(u64, StoreRequest),
     FromStore(FromStore),
+    Consulted(u64, Vec<Answered>),
 }
 
 /// A client of the API server on this thread: the controller manager, the scheduler or a node's agent.
@@ -127,6 +140,15 @@ enum Sleeper {
     Member(usize),
     /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
+}
+
+/// Where the cluster's questions to webhooks are asked, and answered.
+#[derive(Debug)]
+pub struct Outside {
+    /// The threads that ask.
+    pub runtime: Handle,
+    /// The channel for the answers.
+    pub cluster: Sender<Inbound>,
 }
 
 /// The machines, and the messages and timers between them.
@@ -151,15 +173,18 @@ pub struct Cluster {
     clients: Clients,
     bootstrap: Bootstrap,
     shared: Shared,
+    outside: Outside,
     /// The generation of the definitions that were published last.
     published: u64,
+    /// Whether the roles and bindings that every cluster has were there.
+    had_policy: bool,
     api_out: Vec<apiserver::Out>,
 }
 
 impl Cluster {
     /// Builds the machines without running them.
-    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared) -> Cluster {
-        let Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap } = plan;
+    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Cluster {
+        let Plan { seed, nodes, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap } = plan;
         let setup = Setup {
             leader_elect: false,
             record_events: true,
@@ -167,6 +192,8 @@ impl Cluster {
             load_balancers: Some(load_balancers),
             volumes: true,
             autoscaling: Some(Some(Rc::new(SimulatedMetrics::of_images(images.clone())))),
+            access_control: true,
+            root_ca: root_ca.map(Rc::from),
             kinds: kinds.clone(),
         };
         let start = |name: String, role: Role| {
@@ -189,13 +216,16 @@ impl Cluster {
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let clients = Clients::new(kinds.clone());
-        let ApiOptions { service_cidr, node_port_range, service_accounts } = api;
+        let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
         let config = apiserver::Config {
             service_cidr,
             node_port_range,
-            service_accounts,
+            disabled_plug_ins,
+            mount_tokens: true,
+            webhooks: true,
             kinds,
             track_fields: true,
+            authorisation: Some(authorisation),
             ..apiserver::Config::default()
         };
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
@@ -217,7 +247,9 @@ impl Cluster {
             clients,
             bootstrap,
             shared,
+            outside,
             published: 0,
+            had_policy: false,
             api_out: Vec::new(),
         }
     }
@@ -277,6 +309,7 @@ impl Cluster {
                 self.queue.push_back(Message::ToApi(HTTP, message));
             }
             Inbound::Visit(visit) => self.visit(visit),
+            Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
             Inbound::Synced(number) => {
                 let told = self.store.synced(number);
                 self.after_store(told);
@@ -357,6 +390,10 @@ impl Cluster {
                         self.clients.settle();
                     }
                 }
+                Message::Consulted(id, answers) => {
+                    self.api.handle(now, apiserver::In::Consulted(id, answers), &mut self.api_out);
+                    self.after_api();
+                }
                 Message::ToMember(member, message) => self.step_member(member, now, Some(message)),
                 Message::ToStore(id, request) => {
                     let told = self.store.handle(now, API, id, request);
@@ -382,6 +419,7 @@ impl Cluster {
                 apiserver::Out::Store(id, request) => self.queue.push_back(Message::ToStore(id, request)),
                 apiserver::Out::Note(HTTP, id, note) => self.clients.noted(id, note),
                 apiserver::Out::Note(..) => {}
+                apiserver::Out::Consult(id, questions) => self.consult(id, questions),
                 apiserver::Out::Client(HTTP, message) => {
                     if let Some(message) = self.clients.answered(message) {
                         self.queue.push_back(Message::ToApi(HTTP, message));
@@ -399,7 +437,50 @@ impl Cluster {
         }
         self.api_out = out;
         self.publish_definitions();
+        self.publish_policy();
         arm(&mut self.timers, &mut self.api_armed, Sleeper::Api, self.api.poll_timeout());
+    }
+
+    /// Asks questions outside; their answers come back through the inbox.
+    fn consult(&self, id: u64, questions: Vec<Consultation>) {
+        let reached = questions.iter().map(|question| match &question.callee {
+            Callee::Url(_) => None,
+            Callee::Service { namespace, name, port, .. } => Some(self.reach(namespace, name, *port)),
+        });
+        let asked: Vec<_> = questions.iter().cloned().zip(reached).map(|(q, at)| consult::ask(q, at)).collect();
+        let cluster = self.outside.cluster.clone();
+        self.outside.runtime.spawn(async move {
+            let asked: Vec<_> = asked.into_iter().map(tokio::spawn).collect();
+            let mut answers = Vec::new();
+            for answer in asked {
+                answers.push(answer.await.unwrap_or_else(|e| Err(format!("failed to call webhook: {e}"))));
+            }
+            // An error means that the cluster has ended.
+            let _ = cluster.send(Inbound::Consulted(id, answers));
+        });
+    }
+
+    /// The address of a ready endpoint of a Service.
+    fn reach(&self, namespace: &str, name: &str, port: u16) -> Reached {
+        let key = ObjectKey::new(Kind::SERVICE, namespace, name);
+        let service = self.api.cached(Kind::SERVICE).find(|(k, _)| **k == key).map(|(_, service)| service.to_json());
+        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+        let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        let wanted = ports.into_iter().find(|p| p["port"] == port);
+        let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+        let named = wanted["name"].as_str().unwrap_or_default();
+        let slices = self.api.cached(Kind::ENDPOINT_SLICE).map(|(_, slice)| slice).filter(|slice| {
+            let of = slice.meta().labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
+            slice.namespace() == namespace && of.is_some_and(|of| of == name)
+        });
+        let found = slices.map(Object::to_json).find_map(|slice| {
+            let port = slice["ports"].as_array()?.iter().find(|p| p["name"].as_str().unwrap_or_default() == named)?;
+            let port = u16::try_from(port["port"].as_u64()?).ok()?;
+            let ready = |e: &&Value| e["conditions"]["ready"] != false;
+            let address = slice["endpoints"].as_array()?.iter().find(ready)?["addresses"][0].as_str()?.parse().ok()?;
+            Some(SocketAddr::new(address, port))
+        });
+        found.ok_or_else(|| format!("no endpoints available for service {name:?}"))
     }
 
     /// Publishes the served resources to the HTTP threads if a definition was added, changed or removed.
@@ -409,6 +490,19 @@ impl Cluster {
             self.published = generation;
             let customs = self.api.served_definitions().map(|(kind, info, spec)| (kind, (*info).clone(), spec));
             self.shared.catalogue.publish(Served::with(customs));
+        }
+    }
+
+    /// Publishes what has changed of roles and bindings.
+    fn publish_policy(&mut self) {
+        let changes = self.api.take_policy_changes();
+        if !changes.is_empty() {
+            let mut authority = self.shared.authority.write().expect("nobody panics while it is read");
+            changes.iter().for_each(|change| authority.policy.apply(change));
+        }
+        if !self.had_policy && self.api.has_policy() {
+            self.had_policy = true;
+            self.shared.has_policy.store(true, Ordering::Release);
         }
     }
 

@@ -6,29 +6,32 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, USER_AGENT};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
+use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
+use super::attempt::Asked;
 use super::cluster::Shared;
-use super::identity::{self, Attempt, Identity};
+use super::identity;
 use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
 use super::params::{FIELD_MANAGER, Params};
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found, route};
-use super::served::Served;
+use super::served::{Resource, Served};
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
+use super::tokens::{self, Tokens};
 use super::{accept::Shape, body, discovery, openapi, reply, review, usage};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
@@ -39,27 +42,30 @@ const WRITES: usize = 200;
 /// and depends on the watch's number, so that watches do not all end at once (`--min-request-timeout`).
 const WATCH_TIMEOUT: u64 = 1800;
 
+/// Paths that everybody may get (`--authorization-always-allow-paths`).
+const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
+
 /// State that all connections share.
 #[derive(Debug)]
 pub struct Handler {
     cluster: Sender<Inbound>,
-    shared: Shared,
+    pub(super) shared: Shared,
     documents: Documents,
     /// `address:port` that clients use.
     address: String,
-    always_allow: bool,
+    pub(super) tokens: Tokens,
     reads: Semaphore,
     writes: Semaphore,
     metrics: Metrics,
 }
 
 /// The head of a request, and the user.
-struct Head<'a> {
-    identity: &'a Identity,
+pub(super) struct Head<'a> {
+    user: &'a Arc<User>,
     method: &'a Method,
-    headers: &'a HeaderMap,
+    pub(super) headers: &'a HeaderMap,
     params: Params,
-    accepted: Accepted,
+    pub(super) accepted: Accepted,
 }
 
 fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<&str> {
@@ -76,15 +82,15 @@ fn method_not_allowed() -> Status {
 }
 
 impl Handler {
-    /// `cluster` is the channel to the machines' thread. With `always_allow`, every user may do everything.
-    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, always_allow: bool) -> Handler {
+    /// `cluster` is the channel to the machines' thread.
+    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, tokens: Tokens) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
         Handler {
             cluster,
             shared,
             documents: Documents::default(),
             address,
-            always_allow,
+            tokens,
             reads,
             writes,
             metrics: Metrics::default(),
@@ -92,47 +98,66 @@ impl Handler {
     }
 
     /// Responds to a request. Every error becomes a `Status`.
-    pub async fn respond(&self, identity: &Identity, request: Request<Incoming>) -> Response<Content> {
+    pub async fn respond(&self, user: Arc<User>, request: Request<Incoming>) -> Response<Content> {
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
         let answered = async {
-            // Tokens are not issued yet, so no token is valid.
-            if head.headers.contains_key(AUTHORIZATION) {
-                return Err(identity::unauthorised());
-            }
+            let user = match tokens::bearer(&head.headers) {
+                // A client certificate has said already who it is.
+                Some(token) if user.name == ANONYMOUS => self.user_of(token).await.map(Arc::new).map_err(|why| {
+                    tracing::debug!("a token was refused: {why}");
+                    identity::unauthorised()
+                })?,
+                Some(_) | None => Arc::clone(&user),
+            };
+            let params = Params::parse(head.uri.query());
+            let user = &self.authorise(&user, &head.method, &path, &head.headers, &params)?;
             let served = self.shared.catalogue.now();
-            let (route, params) = (route(&served, &path)?, Params::parse(head.uri.query()));
+            let route = route(&served, &path)?;
             match route {
                 Route::Objects(objects) => {
-                    let head = Head { identity, method: &method, headers: &head.headers, params, accepted: accepted? };
+                    let head = Head { user, method: &method, headers: &head.headers, params, accepted: accepted? };
                     self.objects(&head, objects, body, upgrade).await
                 }
                 route => {
-                    let head = Head {
-                        identity,
-                        method: &method,
-                        headers: &head.headers,
-                        params,
-                        accepted: Accepted::default(),
-                    };
-                    self.other(&head, &served, &path, route)
+                    let head =
+                        Head { user, method: &method, headers: &head.headers, params, accepted: Accepted::default() };
+                    self.other(&head, &served, route)
                 }
             }
         };
         let response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
-        tracing::debug!(%method, path, user = identity.name, code = response.status().as_u16());
+        tracing::debug!(%method, path, user = user.name, code = response.status().as_u16());
         response
+    }
+
+    /// Checks that a user may do what a request attempts; returns as whom they do it.
+    fn authorise(
+        &self,
+        user: &Arc<User>,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        params: &Params,
+    ) -> Result<Arc<User>, Status> {
+        let authority = self.shared.authority.read().expect("nobody panics while it is changed");
+        let acted = identity::impersonated(headers, user, &*authority)?;
+        let user = acted.map_or_else(|| Arc::clone(user), Arc::new);
+        if ALWAYS_ALLOWED.contains(&path) {
+            return Ok(user);
+        }
+        let asked = Asked::read(method, path, params)?;
+        let verdict = authority.judge(&user, &asked.attempt());
+        if verdict.allows() { Ok(user) } else { Err(auth::forbidden(&user, &asked.attempt(), verdict.reason())) }
     }
 
     /// Responds to a path that is not about objects. Only discovery depends on the `Accept` header, and parses it
     /// itself.
-    fn other(&self, head: &Head<'_>, served: &Served, path: &str, route: Route) -> Result<Response<Content>, Status> {
+    fn other(&self, head: &Head<'_>, served: &Served, route: Route) -> Result<Response<Content>, Status> {
         let (method, headers) = (head.method, head.headers);
-        let public = matches!(route, Route::Health { .. } | Route::Version);
-        identity::authorise_path(head.identity, public || self.always_allow, path)?;
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(method_not_allowed());
         }
@@ -161,6 +186,8 @@ impl Handler {
             Route::Resources { group, version } => {
                 json(&discovery::api_resources(served, &group, &version).ok_or_else(not_found)?)
             }
+            Route::OpenIdConfiguration => Ok(self.tokens.configuration()),
+            Route::KeySet => Ok(self.tokens.key_set()),
             Route::OpenApiIndex => json(&openapi::index(served)),
             Route::OpenApi(path) => {
                 let document = self.documents.get(served, &path).ok_or_else(not_found)?;
@@ -177,7 +204,11 @@ impl Handler {
     fn health(&self, readiness: bool, check: Option<&str>, params: &Params) -> Result<Response<Content>, Status> {
         let checks: Vec<(&str, bool)> = match readiness {
             false => vec![("ping", true)],
-            true => vec![("ping", true), ("poststarthook/bootstrap", self.shared.ready.load(Ordering::Acquire))],
+            true => vec![
+                ("ping", true),
+                ("poststarthook/bootstrap", self.shared.ready.load(Ordering::Acquire)),
+                ("poststarthook/rbac/bootstrap-roles", self.shared.has_policy.load(Ordering::Acquire)),
+            ],
         };
         let name = match readiness {
             true => "readyz",
@@ -228,15 +259,6 @@ impl Handler {
         if !info.verbs.stored() && !computed && (verb != "create" || objects.name.is_some()) {
             return Err(method_not_allowed());
         }
-        let resource = match &objects.subresource {
-            Some(subresource) => format!("{}/{subresource}", info.plural),
-            None => info.plural.to_string(),
-        };
-        let name = objects.name.as_deref().unwrap_or_default();
-        let attempt = Attempt { verb, group: &info.group, resource: &resource, namespace: &objects.namespace, name };
-        if !self.always_allow {
-            identity::authorise(head.identity, &attempt)?;
-        }
         let labels = labels(&objects, verb);
         let begun = Instant::now();
         let answered = self.objects_authorised(head, objects, verb, body, upgrade).await;
@@ -265,6 +287,9 @@ impl Handler {
             "get" | "list" if !info.verbs.stored() => self.usage(head, &objects).await,
             "get" | "list" => self.read(head, &objects).await,
             "create" if !info.verbs.stored() => self.review(head, &objects, body).await,
+            "create" if objects.subresource.as_deref() == Some("token") => {
+                self.request_token(head, &objects, body).await
+            }
             _ => self.write(head, &objects, verb, body).await,
         }
     }
@@ -349,13 +374,20 @@ impl Handler {
         })
     }
 
-    /// Responds to a review, without asking the machines' thread.
+    /// Responds to a review.
     async fn review(&self, head: &Head<'_>, objects: &Objects, body: Incoming) -> Result<Response<Content>, Status> {
         let (media_type, bytes) = (body::media_type(head.headers), body::read(body).await?);
         let validation = head.params.field_validation("CreateOptions")?;
         let body = review::Body { decoded: body::object(&media_type, &bytes)?, validation };
         let (kind, namespace) = (objects.resource.kind, &objects.namespace);
-        let (review, warnings) = review::answer(kind, namespace, head.identity, self.always_allow, body)?;
+        let (mut review, warnings) = review::read(kind, body)?;
+        review["status"] = match kind {
+            Kind::TOKEN_REVIEW => self.review_token(&review["spec"]).await?,
+            kind => {
+                let authority = self.shared.authority.read().expect("nobody panics while it is changed");
+                review::status(kind, namespace, head.user, &authority, &review)?
+            }
+        };
         let mut response = reply::value(201, &review, head.accepted.encoding, wants_gzip(head.headers));
         reply::warn(&mut response, &warnings);
         Ok(response)
@@ -540,12 +572,28 @@ impl Handler {
         Ok(What::SetScale { target, replicas, rv, options })
     }
 
+    /// Reads something for the server itself.
+    pub(super) async fn ask_for_itself(&self, resource: &Arc<Resource>, what: What) -> Result<Reply, Status> {
+        let user = Arc::new(User::new("system:apiserver", &[MASTERS]));
+        self.send(user, resource, what, Written::default()).await
+    }
+
     /// Sends a request to the machines' thread and waits for the answer.
     async fn ask(&self, head: &Head<'_>, objects: &Objects, what: What, written: Written) -> Result<Reply, Status> {
+        self.send(Arc::clone(head.user), &objects.resource, what, written).await
+    }
+
+    async fn send(
+        &self,
+        user: Arc<User>,
+        resource: &Arc<Resource>,
+        what: What,
+        written: Written,
+    ) -> Result<Reply, Status> {
         let (sender, answer) = oneshot::channel();
         let Written { manager, validation, duplicates } = written;
-        let resource = Arc::clone(&objects.resource);
-        let ask = Ask { user: head.identity.name.clone(), resource, what, manager, validation, duplicates };
+        let resource = Arc::clone(resource);
+        let ask = Ask { user, resource, what, manager, validation, duplicates };
         let gone = || Status::unavailable("the server is shutting down");
         self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
@@ -576,7 +624,18 @@ fn labels(objects: &Objects, verb: &str) -> Labels {
 }
 
 fn paths(served: &Served) -> Vec<String> {
-    let fixed = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     let versions = served.group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
     let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
     all.sort();

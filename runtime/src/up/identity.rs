@@ -1,131 +1,32 @@
-//! Authentication by client certificate, and authorization.
+//! Authentication: who a request comes from, by client certificate; and impersonation.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
+use std::collections::BTreeMap;
+
+use hyper::HeaderMap;
+use percent_encoding::percent_decode_str;
 use skeg_core::api::{Reason, Status};
+use skeg_core::auth::{
+    self, ANONYMOUS, AUTHENTICATED, Attempt, Authoriser, Resource, UNAUTHENTICATED, User, split_service_account,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// An authenticated or anonymous user.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
-    /// Name of the user.
-    pub name: String,
-    /// Groups, including `system:authenticated` or `system:unauthenticated`.
-    pub groups: Vec<String>,
-}
+const GROUP: &str = "authentication.k8s.io";
+const AS_USER: &str = "impersonate-user";
+const AS_GROUP: &str = "impersonate-group";
+const AS_UID: &str = "impersonate-uid";
+const AS_EXTRA: &str = "impersonate-extra-";
 
-/// The group whose members may do everything.
-pub const MASTERS: &str = "system:masters";
-
-impl Identity {
-    /// The user of a request without a client certificate.
-    pub fn anonymous() -> Identity {
-        Identity { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
-    }
-
-    /// The user of a client certificate: common name as name, organizations as groups. The caller must have verified
-    /// that our certificate authority signed it.
-    pub fn of_certificate(der: &[u8]) -> Option<Identity> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let organisations = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
-        let groups = organisations.chain(["system:authenticated".to_owned()]).collect();
-        Some(Identity { name, groups })
-    }
-
-    /// Whether the user is authenticated.
-    pub fn is_authenticated(&self) -> bool {
-        self.groups.iter().any(|g| g == "system:authenticated")
-    }
-
-    /// Whether the user is an administrator of the cluster.
-    pub fn is_master(&self) -> bool {
-        self.groups.iter().any(|g| g == MASTERS)
-    }
-}
-
-/// What a user wants to do.
-#[derive(Clone, Debug)]
-pub struct Attempt<'a> {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
-    pub verb: &'a str,
-    /// API group.
-    pub group: &'a str,
-    /// Resource; with a slash and the subresource, if any.
-    pub resource: &'a str,
-    /// Namespace; empty for all namespaces or a cluster-scoped kind.
-    pub namespace: &'a str,
-    /// Name of the object; empty if the request names none.
-    pub name: &'a str,
-}
-
-/// Reviews about the requesting user, which every authenticated user may create (`system:basic-user`): group and
-/// resource.
-pub const OWN_REVIEWS: [(&str, &str); 3] = [
-    ("authentication.k8s.io", "selfsubjectreviews"),
-    ("authorization.k8s.io", "selfsubjectaccessreviews"),
-    ("authorization.k8s.io", "selfsubjectrulesreviews"),
-];
-
-/// Paths that every authenticated user may get (`system:discovery`).
-pub const DISCOVERY: [&str; 11] = [
-    "/api",
-    "/api/*",
-    "/apis",
-    "/apis/*",
-    "/healthz",
-    "/livez",
-    "/openapi",
-    "/openapi/*",
-    "/readyz",
-    "/version",
-    "/version/",
-];
-
-/// Whether a user may do something with objects: administrators may do everything, other authenticated users may only
-/// create [`OWN_REVIEWS`].
-pub fn allows(identity: &Identity, attempt: &Attempt<'_>) -> bool {
-    let own = attempt.verb == "create" && OWN_REVIEWS.contains(&(attempt.group, attempt.resource));
-    identity.is_master() || own && identity.is_authenticated()
-}
-
-/// Whether a user may access a path that is not about objects.
-pub fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
-    let within = |rule: &str| match rule.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => path == rule,
-    };
-    identity.is_master() || identity.is_authenticated() && verb == "get" && DISCOVERY.iter().any(|rule| within(rule))
-}
-
-/// 403 if the user may not do this.
-pub fn authorise(identity: &Identity, attempt: &Attempt<'_>) -> Result<(), Status> {
-    if allows(identity, attempt) {
-        return Ok(());
-    }
-    let Attempt { verb, group, resource, namespace, name } = attempt;
-    let place = match *namespace {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace {namespace:?}"),
-    };
-    let qualified = match (*group, resource.split('/').next().unwrap_or_default()) {
-        ("", plural) => plural.to_owned(),
-        (group, plural) => format!("{plural}.{group}"),
-    };
-    let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-    let user = &identity.name;
-    let why = format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {place}");
-    let message = format!("{qualified}{named} is forbidden: {why}").into();
-    Err(Status { reason: Reason::Forbidden, message, details: None })
-}
-
-/// 403 if the user may not access a path that is not about objects. `public` paths are open to everybody, the others to
-/// authenticated users.
-pub fn authorise_path(identity: &Identity, public: bool, path: &str) -> Result<(), Status> {
-    if public || identity.is_authenticated() {
-        return Ok(());
-    }
-    let message = format!("forbidden: User {:?} cannot get path {path:?}", identity.name).into();
-    Err(Status { reason: Reason::Forbidden, message, details: None })
+/// The user of a client certificate: common name as name, organizations as groups. The caller must have verified that a
+/// trusted certificate authority signed it.
+pub fn of_certificate(der: &[u8]) -> Option<User> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let organisations = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
+    let groups = organisations.chain([AUTHENTICATED.to_owned()]).collect();
+    Some(User { name, groups, ..User::default() })
 }
 
 /// 401.
@@ -133,18 +34,114 @@ pub fn unauthorised() -> Status {
     Status { reason: Reason::Unauthorized, message: "Unauthorized".into(), details: None }
 }
 
+/// The user that a request wants to act as (`kubectl --as`), if it names one. `user` is who asks, and must be allowed to.
+///
+/// Source: kubernetes `staging/src/k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
+pub fn impersonated(headers: &HeaderMap, user: &User, authority: &impl Authoriser) -> Result<Option<User>, Status> {
+    let all = |name: &str| headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    let name = all(AS_USER).next().unwrap_or_default();
+    let (groups, uid): (Vec<&str>, _) = (all(AS_GROUP).collect(), all(AS_UID).next().unwrap_or_default());
+    let extra = extra(headers);
+    if name.is_empty() {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
+            return Ok(None);
+        }
+        return Err(Status::internal("requested impersonation of groups, UID or extra without impersonating a user"));
+    }
+    let may = |resource: Resource<'_>| {
+        let attempt = Attempt::at("impersonate", resource);
+        let verdict = authority.judge(user, &attempt);
+        if verdict.allows() { Ok(()) } else { Err(auth::forbidden(user, &attempt, verdict.reason())) }
+    };
+    let mut acted = User { name: name.to_owned(), uid: uid.to_owned(), ..User::default() };
+    match split_service_account(name) {
+        Some((namespace, account)) => {
+            may(Resource { resource: "serviceaccounts", namespace, name: account, ..Resource::default() })?;
+            if groups.is_empty() {
+                acted.groups = User::service_account(namespace, account, "").groups;
+            }
+        }
+        None => may(Resource { resource: "users", name, ..Resource::default() })?,
+    }
+    for group in groups {
+        may(Resource { resource: "groups", name: group, ..Resource::default() })?;
+        acted.groups.push(group.to_owned());
+    }
+    for (key, values) in &extra {
+        for value in values {
+            may(Resource { group: GROUP, resource: "userextras", subresource: key, namespace: "", name: value })?;
+        }
+    }
+    if !uid.is_empty() {
+        may(Resource { group: GROUP, resource: "uids", name: uid, ..Resource::default() })?;
+    }
+    acted.extra = extra;
+    let known = acted.is_in(AUTHENTICATED) || acted.is_in(UNAUTHENTICATED);
+    if !known {
+        acted.groups.push(if acted.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
+    }
+    Ok(Some(acted))
+}
+
+/// The values of `Impersonate-Extra-KEY`, by their key.
+fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in headers {
+        let (Some(key), Ok(value)) = (name.as_str().strip_prefix(AS_EXTRA), value.to_str()) else { continue };
+        let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+        extra.entry(key).or_default().push(value.to_owned());
+    }
+    extra
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Attempt, Identity, authorise, authorise_path};
+    use super::impersonated;
+    use hyper::HeaderMap;
+    use hyper::header::HeaderName;
+    use skeg_core::auth::{Authority, Mode, User};
+
+    fn ask(mode: Mode, given: &[(&str, &str)]) -> Result<Option<User>, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let authority = Authority { modes: vec![mode], ..Authority::default() };
+        impersonated(&headers, &User::new("jane", &[]), &authority).map_err(|status| status.message.into())
+    }
 
     #[test]
-    fn a_stranger_is_refused_in_kubernetes_words() {
-        let stranger = Identity::anonymous();
-        let attempt = Attempt { verb: "list", group: "apps", resource: "deployments", namespace: "a", name: "" };
-        let want = "deployments.apps is forbidden: User \"system:anonymous\" cannot list resource \"deployments\" in \
-                    API group \"apps\" in the namespace \"a\"";
-        assert_eq!(&*authorise(&stranger, &attempt).unwrap_err().message, want);
-        assert!(authorise_path(&stranger, true, "/healthz").is_ok());
-        assert_eq!(authorise_path(&stranger, false, "/apis").unwrap_err().reason.code(), 403);
+    fn a_user_acts_as_another_where_that_is_allowed() {
+        let check = |given: &[(&str, &str)], name: &str, groups: &[&str]| {
+            let acted = ask(Mode::AlwaysAllow, given).unwrap().unwrap();
+            assert_eq!((acted.name.as_str(), acted.groups), (name, groups.iter().map(|g| (*g).to_owned()).collect()));
+        };
+        let account = ("Impersonate-User", "system:serviceaccount:a:b");
+        check(&[("Impersonate-User", "joe")], "joe", &["system:authenticated"]);
+        check(&[("Impersonate-User", "joe"), ("Impersonate-Group", "g")], "joe", &["g", "system:authenticated"]);
+        check(&[("Impersonate-User", "system:anonymous")], "system:anonymous", &["system:unauthenticated"]);
+        check(&[account], account.1, &["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+        check(&[account, ("Impersonate-Group", "g")], account.1, &["g", "system:authenticated"]);
+        let extra = [("Impersonate-User", "joe"), ("Impersonate-Extra-a%2Fb", "c")];
+        assert_eq!(ask(Mode::AlwaysAllow, &extra).unwrap().unwrap().extra["a/b"], ["c"]);
+        assert_eq!(ask(Mode::AlwaysDeny, &[]), Ok(None));
+    }
+
+    #[test]
+    fn who_may_not_act_as_another_is_refused() {
+        let check = |given: &[(&str, &str)], want: &str| {
+            let why = ask(Mode::Rbac, given).unwrap_err();
+            assert!(why.contains(want), "{given:?}: {why}");
+        };
+        check(
+            &[("Impersonate-User", "joe")],
+            "users \"joe\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the \
+             cluster scope",
+        );
+        check(
+            &[("Impersonate-User", "system:serviceaccount:a:b")],
+            "cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"a\"",
+        );
+        check(&[("Impersonate-Group", "g")], "without impersonating a user");
     }
 }

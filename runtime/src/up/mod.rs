@@ -6,11 +6,13 @@
 mod accept;
 mod args;
 mod ask;
+mod attempt;
 mod body;
 mod bootstrap;
 mod clients;
 mod clock;
 mod cluster;
+mod consult;
 mod data;
 mod discovery;
 pub mod envtest;
@@ -20,6 +22,7 @@ mod handler;
 mod identity;
 mod instance;
 mod keeper;
+mod keys;
 mod kubeconfig;
 mod metrics;
 mod openapi;
@@ -33,6 +36,7 @@ mod served;
 mod server;
 mod service;
 mod streams;
+mod tokens;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -51,7 +55,9 @@ use clock::Clock;
 use cluster::ApiOptions;
 use data::DataDir;
 use instance::{Instance, Running};
+use keys::Keys;
 use service::{Data, Service, Start};
+use tokens::{ISSUER, TokenOptions};
 
 use crate::Exit;
 use crate::disk::explain;
@@ -81,6 +87,10 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         Some(dir) => pki::kept_in(&dir.join("pki"), &[address.ip()])?,
         None => pki::generate(&[address.ip()])?,
     };
+    let keys = match &dir {
+        Some(dir) => Keys::kept_in(&dir.join("pki").join("sa.key"))?,
+        None => Keys::generate()?,
+    };
     let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
     let reached = reached_at(address);
     let url = format!("https://{reached}");
@@ -98,9 +108,11 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         api: ApiOptions::default(),
         advertised: advertised(address),
         data,
-        always_allow: false,
+        tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },
+        root_ca: Some(pki.ca_pem.clone()),
+        authorisation: args.authorization_mode.iter().map(|mode| mode.core()).collect(),
     };
-    let service = Service::start(start, reached.to_string())?;
+    let service = Service::start(&runtime, start, reached.to_string())?;
     kubeconfig::merge(&kubeconfig, &url, &pki)?;
     running.describe(&Instance { pid: std::process::id(), url, kubeconfig: kubeconfig.clone(), nodes: args.nodes })?;
     service.serve(&runtime, listener, tls, || {

@@ -12,8 +12,8 @@ use rcgen::{
 };
 
 use super::cluster::ApiOptions;
-use super::identity::MASTERS;
 use crate::disk::explain;
+use skeg_core::auth::MASTERS;
 
 /// DNS names by which pods reach the API server.
 const SERVICE_NAMES: [&str; 5] =
@@ -126,8 +126,8 @@ fn sign(mut params: CertificateParams, authority: &Issuer<'_, KeyPair>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{Pair, generate};
-    use crate::up::identity::Identity;
+    use super::{MASTERS, Pair, generate};
+    use crate::up::identity::of_certificate;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
@@ -136,10 +136,10 @@ mod tests {
         let pki = generate(&[]).unwrap();
         let identity = |pair: &Pair| {
             let der = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();
-            Identity::of_certificate(&der).unwrap()
+            of_certificate(&der).unwrap()
         };
         let admin = identity(&pki.admin);
-        assert_eq!((admin.name.as_str(), admin.is_master()), ("kubernetes-admin", true));
-        assert!(!identity(&pki.server).is_master());
+        assert_eq!((admin.name.as_str(), admin.is_in(MASTERS)), ("kubernetes-admin", true));
+        assert!(!identity(&pki.server).is_in(MASTERS));
     }
 }

@@ -7,10 +7,9 @@
 use serde_json::{Value, json};
 use skeg_core::Kinds;
 use skeg_core::api::{FieldValidation, Status};
+use skeg_core::auth::{Attempt, Authoriser, Authority, Resource, User, Verdict};
 use skeg_core::object::decode::{self, DecodeError};
 use skeg_core::object::{FieldError, Kind, KindInfo};
-
-use super::identity::{self, Attempt, Identity};
 
 /// The kinds of reviews.
 pub const REVIEWS: [Kind; 6] = [
@@ -30,15 +29,8 @@ pub struct Body {
     pub validation: FieldValidation,
 }
 
-/// Answers a review that the user `identity` has created in a namespace (empty for cluster-scoped reviews). Returns the
-/// review with its status, and warnings. With `always_allow`, every user may do everything.
-pub fn answer(
-    kind: Kind,
-    namespace: &str,
-    identity: &Identity,
-    always_allow: bool,
-    body: Body,
-) -> Result<(Value, Vec<String>), Status> {
+/// Reads a review; returns it with warnings.
+pub fn read(kind: Kind, body: Body) -> Result<(Value, Vec<String>), Status> {
     let info = kind.row();
     let (mut value, duplicates) = body.decoded;
     if let Some(fields) = value.as_object_mut() {
@@ -53,41 +45,59 @@ pub fn answer(
             info.kind
         )));
     }
-    let mut review = object.to_json();
-    let allow = |mut status: Value| {
-        status["allowed"] = json!(always_allow || status["allowed"] == true);
-        status
-    };
-    review["status"] = match kind {
-        // Tokens are not issued yet, so no token is valid.
-        Kind::TOKEN_REVIEW => json!({"user": {}, "error": "invalid bearer token"}),
-        Kind::SELF_SUBJECT_REVIEW => {
-            json!({"userInfo": {"username": identity.name, "groups": identity.groups}})
-        }
-        Kind::SELF_SUBJECT_RULES_REVIEW => rules(identity, always_allow, &review["spec"])?,
-        Kind::SELF_SUBJECT_ACCESS_REVIEW => allow(access(info, identity, &review["spec"])?),
+    Ok((object.to_json(), warnings))
+}
+
+/// The status of a review that a user has created in a namespace (empty for cluster-scoped reviews). Tokens are reviewed
+/// elsewhere.
+pub fn status(
+    kind: Kind,
+    namespace: &str,
+    user: &User,
+    authority: &Authority,
+    review: &Value,
+) -> Result<Value, Status> {
+    let (info, spec) = (kind.row(), &review["spec"]);
+    match kind {
+        Kind::SELF_SUBJECT_REVIEW => Ok(json!({"userInfo": user_info(user)})),
+        Kind::SELF_SUBJECT_RULES_REVIEW => rules(user, authority, spec),
+        Kind::SELF_SUBJECT_ACCESS_REVIEW => access(info, user, authority, spec),
         _ => {
-            check_local(info, namespace, &review)?;
-            allow(access(info, &subject(info, &review["spec"])?, &review["spec"])?)
+            check_local(info, namespace, review)?;
+            access(info, &subject(info, spec)?, authority, spec)
         }
-    };
-    Ok((review, warnings))
+    }
+}
+
+/// A user as `authentication.k8s.io` describes them.
+pub fn user_info(user: &User) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = json!(user.uid);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
 }
 
 fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value[name].as_str().unwrap_or_default()
 }
 
+fn words(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// The user that the spec of an access review names.
-fn subject(info: &KindInfo, spec: &Value) -> Result<Identity, Status> {
-    let groups: Vec<String> =
-        spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    let name = text(spec, "user").to_owned();
+fn subject(info: &KindInfo, spec: &Value) -> Result<User, Status> {
+    let (name, groups) = (text(spec, "user").to_owned(), words(&spec["groups"]));
     if name.is_empty() && groups.is_empty() {
         let error = FieldError::invalid("spec.user", "", "at least one of user or group must be specified");
         return Err(Status::invalid(info, "", &[error]));
     }
-    Ok(Identity { name, groups })
+    let extra = spec["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.clone(), words(values)));
+    Ok(User { name, uid: text(spec, "uid").to_owned(), groups, extra: extra.collect() })
 }
 
 /// The namespace in the spec of a LocalSubjectAccessReview must be the review's own.
@@ -102,64 +112,80 @@ fn check_local(info: &KindInfo, namespace: &str, review: &Value) -> Result<(), S
 }
 
 /// The status of an access review.
-fn access(info: &KindInfo, identity: &Identity, spec: &Value) -> Result<Value, Status> {
-    let allowed = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
+fn access(info: &KindInfo, user: &User, authority: &Authority, spec: &Value) -> Result<Value, Status> {
+    let verdict = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
         (Value::Null, Value::Null) => {
             let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
             let error = FieldError::invalid("spec.resourceAttributes", format_args!("null"), why);
             return Err(Status::invalid(info, "", &[error]));
         }
         (of, Value::Null) => {
-            let (plural, subresource) = (text(of, "resource"), text(of, "subresource"));
-            let resource = if subresource.is_empty() { plural.to_owned() } else { format!("{plural}/{subresource}") };
-            let (group, namespace) = (text(of, "group"), text(of, "namespace"));
-            let attempt =
-                Attempt { verb: text(of, "verb"), group, resource: &resource, namespace, name: text(of, "name") };
-            identity::allows(identity, &attempt)
+            let resource = Resource {
+                group: text(of, "group"),
+                resource: text(of, "resource"),
+                subresource: text(of, "subresource"),
+                namespace: text(of, "namespace"),
+                name: text(of, "name"),
+            };
+            authority.judge(user, &Attempt::at(text(of, "verb"), resource))
         }
-        (Value::Null, path) => identity::allows_path(identity, text(path, "verb"), text(path, "path")),
+        (Value::Null, path) => authority.judge(user, &Attempt::path(text(path, "verb"), text(path, "path"))),
         (_, both) => {
             let why = "cannot be specified in combination with resourceAttributes";
             let error = FieldError::invalid("spec.nonResourceAttributes", format_args!("{both}"), why);
             return Err(Status::invalid(info, "", &[error]));
         }
     };
-    Ok(json!({"allowed": allowed}))
+    let mut status = json!({"allowed": verdict.allows()});
+    if matches!(verdict, Verdict::Deny(_)) {
+        status["denied"] = json!(true);
+    }
+    if !verdict.reason().is_empty() {
+        status["reason"] = json!(verdict.reason());
+    }
+    Ok(status)
 }
 
 /// The status of a SelfSubjectRulesReview: all rules that apply to the requesting user.
-fn rules(identity: &Identity, always_allow: bool, spec: &Value) -> Result<Value, Status> {
-    if text(spec, "namespace").is_empty() {
+fn rules(user: &User, authority: &Authority, spec: &Value) -> Result<Value, Status> {
+    let namespace = text(spec, "namespace");
+    if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
-    if always_allow || identity.is_master() {
-        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-    }
-    if identity.is_authenticated() {
-        for (group, resource) in identity::OWN_REVIEWS {
-            resources.push(json!({"verbs": ["create"], "apiGroups": [group], "resources": [resource]}));
+    for rule in authority.rules(user, namespace) {
+        if !rule.resources.is_empty() {
+            let mut of = json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+            if !rule.names.is_empty() {
+                of["resourceNames"] = json!(rule.names);
+            }
+            resources.push(of);
         }
-        paths.push(json!({"verbs": ["get"], "nonResourceURLs": identity::DISCOVERY}));
+        if !rule.paths.is_empty() {
+            paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+        }
     }
     Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Body, answer};
-    use crate::up::identity::Identity;
+    use super::{Body, read, status};
     use serde_json::{Value, json};
     use skeg_core::Kind;
     use skeg_core::api::{FieldValidation, Status};
+    use skeg_core::auth::rbac::{Change, bootstrap};
+    use skeg_core::auth::{Authority, Mode, User};
 
     fn ask(kind: Kind, groups: &[&str], spec: Value) -> Result<Value, Status> {
-        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        let identity = Identity { name: "jane".to_owned(), groups };
+        let mut authority = Authority { modes: vec![Mode::Rbac], ..Authority::default() };
+        for object in bootstrap::objects() {
+            authority.policy.apply(&Change::of(&object.key(), Some(&object)));
+        }
         let decoded = (json!({"spec": spec}), Vec::new());
         let body = Body { decoded, validation: FieldValidation::Strict };
-        answer(kind, "here", &identity, false, body).map(|(review, _)| review["status"].clone())
+        let (review, _) = read(kind, body)?;
+        status(kind, "here", &User::new("jane", groups), &authority, &review)
     }
 
     #[test]
@@ -174,7 +200,9 @@ mod tests {
         let own = Kind::SELF_SUBJECT_ACCESS_REVIEW;
         check(own, &admin, pods("delete"), allowed(true));
         check(own, &jane, pods("get"), allowed(false));
-        check(own, &jane, path("/apis/apps"), allowed(true));
+        let by = "RBAC: allowed by ClusterRoleBinding \"system:discovery\" of ClusterRole \"system:discovery\" to Group \
+                  \"system:authenticated\"";
+        check(own, &jane, path("/apis/apps"), json!({"allowed": true, "reason": by}));
         check(own, &jane, path("/metrics"), allowed(false));
         let mut about = pods("get");
         about["user"] = json!("x");
@@ -182,10 +210,9 @@ mod tests {
         about["groups"] = json!(["system:masters"]);
         check(Kind::LOCAL_SUBJECT_ACCESS_REVIEW, &jane, about, allowed(true));
         let info = json!({"userInfo": {"username": "jane", "groups": ["system:authenticated"]}});
-        let decoded = (json!({}), Vec::new());
-        let body = Body { decoded, validation: FieldValidation::Strict };
-        let identity = Identity { name: "jane".to_owned(), groups: vec!["system:authenticated".to_owned()] };
-        assert_eq!(answer(Kind::SELF_SUBJECT_REVIEW, "", &identity, false, body).unwrap().0["status"], info);
+        let user = User::new("jane", &jane);
+        let told = status(Kind::SELF_SUBJECT_REVIEW, "", &user, &Authority::default(), &json!({})).unwrap();
+        assert_eq!(told, info);
         let rules = ask(Kind::SELF_SUBJECT_RULES_REVIEW, &admin, json!({"namespace": "here"})).unwrap();
         assert_eq!(rules["resourceRules"][0]["verbs"], json!(["*"]));
     }

@@ -43,6 +43,10 @@ pub enum Route {
     OpenApiIndex,
     /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`. The value is the path after `/openapi/v3/`.
     OpenApi(String),
+    /// `/.well-known/openid-configuration`.
+    OpenIdConfiguration,
+    /// `/openid/v1/jwks`.
+    KeySet,
     /// An object or a collection.
     Objects(Objects),
 }
@@ -85,6 +89,8 @@ pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
         ["apis"] => Route::Groups { legacy: false },
         ["openapi", "v3"] => Route::OpenApiIndex,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
+        [".well-known", "openid-configuration"] => Route::OpenIdConfiguration,
+        ["openid", "v1", "jwks"] => Route::KeySet,
         ["api", "v1"] => Route::Resources { group: String::new(), version: "v1".to_owned() },
         ["apis", group] => Route::Group((*group).to_owned()),
         ["apis", group, version] => Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
@@ -96,7 +102,7 @@ pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
 
 /// Splits and decodes a path. A segment that decodes to `.`, `..` or something with a slash is refused, because it
 /// would change the meaning of a store key.
-fn segments(path: &str) -> Result<Vec<String>, Status> {
+pub fn segments(path: &str) -> Result<Vec<String>, Status> {
     let mut segments = Vec::new();
     for raw in path.split('/').filter(|s| !s.is_empty()) {
         let bad = |why: &str| Status::bad_request(format!("invalid path segment {raw:?}: {why}"));

@@ -36,8 +36,8 @@ struct CustomVersion {
 }
 
 /// Subresources that are served; the others of the table are not yet.
-const SUBRESOURCES: [&str; 9] =
-    ["status", "scale", "binding", "eviction", "finalize", "log", "exec", "attach", "portforward"];
+const SUBRESOURCES: [&str; 10] =
+    ["status", "scale", "binding", "eviction", "finalize", "log", "exec", "attach", "portforward", "token"];
 
 impl Resource {
     fn built_in(kind: Kind) -> Resource {

@@ -12,12 +12,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use skeg_core::auth::User;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::handler::Handler;
-use super::identity::Identity;
+use super::identity;
 
 /// Time-out for the TLS handshake, and for receiving the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -102,13 +103,13 @@ async fn connection(
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = Arc::new(match certificate {
-        Some(certificate) => Identity::of_certificate(certificate).ok_or("the client's certificate names nobody")?,
-        None => Identity::anonymous(),
+    let user = Arc::new(match certificate {
+        Some(certificate) => identity::of_certificate(certificate).ok_or("the client's certificate names nobody")?,
+        None => User::anonymous(),
     });
     let service = service_fn(move |request| {
-        let (handler, identity) = (Arc::clone(&handler), Arc::clone(&identity));
-        async move { Ok::<_, Infallible>(handler.respond(&identity, request).await) }
+        let (handler, user) = (Arc::clone(&handler), Arc::clone(&user));
+        async move { Ok::<_, Infallible>(handler.respond(user, request).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
 use rustls::ServerConfig;
 use skeg_core::agent::AgentConfig;
+use skeg_core::auth::{Authority, Mode};
 use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
 use skeg_core::store::journal::Tail;
@@ -25,12 +26,13 @@ use super::args::EtcdArgs;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clock::Clock;
-use super::cluster::{ApiOptions, Cluster, Plan, Shared};
+use super::cluster::{ApiOptions, Cluster, Outside, Plan, Shared};
 use super::data::{DataDir, Found};
 use super::handler::Handler;
 use super::keeper::Keeper;
 use super::served::Catalogue;
 use super::server;
+use super::tokens::{TokenOptions, Tokens};
 use crate::Exit;
 use crate::disk::explain;
 
@@ -56,8 +58,12 @@ pub struct Start {
     pub advertised: SocketAddr,
     /// Where the data is kept.
     pub data: Data,
-    /// Whether every user may do everything (`--authorization-mode=AlwaysAllow`).
-    pub always_allow: bool,
+    /// `--authorization-mode`.
+    pub authorisation: Vec<Mode>,
+    /// How tokens of service accounts are signed and checked.
+    pub tokens: TokenOptions,
+    /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
+    pub root_ca: Option<String>,
 }
 
 /// Where the data of a cluster is kept.
@@ -93,17 +99,26 @@ pub fn http_threads() -> Result<Runtime, String> {
 }
 
 impl Service {
-    /// Starts the machines' thread, and waits until it has read its data. `reached` is the address that clients use.
-    pub fn start(start: Start, reached: String) -> Result<Service, String> {
+    /// Starts the machines' thread, and waits until it has read its data. `reached` is the address that clients use;
+    /// `runtime` asks webhooks.
+    pub fn start(runtime: &Runtime, start: Start, reached: String) -> Result<Service, String> {
         // A random seed, so that two clusters do not generate the same names and UIDs.
         let seed = random_number()?;
         let clock = start.clock;
-        let shared = Shared { ready: Arc::new(AtomicBool::new(false)), catalogue: Catalogue::default(), clock };
+        let authority = Authority { modes: start.authorisation.clone(), ..Authority::default() };
+        let shared = Shared {
+            ready: Arc::new(AtomicBool::new(false)),
+            has_policy: Arc::new(AtomicBool::new(false)),
+            authority: Arc::new(RwLock::new(authority)),
+            catalogue: Catalogue::default(),
+            clock,
+        };
         let shared_with_http = shared.clone();
         let (to_cluster, inbox) = mpsc::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
-        let (from_store, always_allow) = (to_cluster.clone(), start.always_allow);
+        let (from_store, tokens) = (to_cluster.clone(), Tokens::new(start.tokens, &reached));
+        let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());
         let machines = thread.spawn(move || {
             let _alive = alive;
@@ -115,10 +130,12 @@ impl Service {
             };
             let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
             let nodes = (0..start.nodes).map(node).collect();
-            let (controllers, api) = (start.controllers, start.api);
+            let (controllers, api, authorisation) = (start.controllers, start.api, start.authorisation);
+            let root_ca = start.root_ca;
             let (images, load_balancers) = (start.images, start.load_balancers);
-            let plan = Plan { seed, nodes, controllers, load_balancers, api, images, bootstrap };
-            let cluster = Cluster::new(plan, kinds, keeper, shared);
+            let plan =
+                Plan { seed, nodes, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap };
+            let cluster = Cluster::new(plan, kinds, keeper, shared, outside);
             // `Service::start` is waiting for this message.
             let _ = started.send(());
             cluster.run(&inbox)
@@ -129,7 +146,7 @@ impl Service {
             finish(machines)?;
             unreachable!("without an error the machines begin");
         }
-        let handler = Arc::new(Handler::new(to_cluster.clone(), shared_with_http, reached, always_allow));
+        let handler = Arc::new(Handler::new(to_cluster.clone(), shared_with_http, reached, tokens));
         Ok(Service { handler, to_cluster, machines, ended })
     }
 

@@ -186,9 +186,14 @@ impl Cluster {
         self.send("GET", path, &[], b"")
     }
 
+    /// Sends a request without a client certificate.
+    pub fn send_as_stranger(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.exchange(&self.stranger, method, path, headers, body)
+    }
+
     /// Sends a GET request without a client certificate.
     pub fn get_as_stranger(&self, path: &str) -> Answer {
-        self.exchange(&self.stranger, "GET", path, &[], b"")
+        self.send_as_stranger("GET", path, &[], b"")
     }
 
     /// Sends JSON as the administrator.

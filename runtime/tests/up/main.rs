@@ -4,6 +4,7 @@
 // Tests are drivers: they start processes and read the clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod access;
 mod apply;
 mod bad_input;
 mod client;
@@ -19,3 +20,5 @@ mod kubectl;
 mod objects;
 mod options;
 mod streams;
+mod tokens;
+mod webhooks;

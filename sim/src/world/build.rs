@@ -165,6 +165,8 @@ impl World {
                 load_balancers: None,
                 volumes: scenario.uses_volumes(),
                 autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),
+                access_control: false,
+                root_ca: None,
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),

@@ -137,6 +137,7 @@ impl World {
             apiserver::Out::Client(ConnId(conn), msg) => self.reply(from, conn, msg),
             // Nobody in the simulator reads them.
             apiserver::Out::Note(..) => {}
+            apiserver::Out::Consult(..) => unreachable!("simulated servers ask no webhooks"),
             apiserver::Out::Store(id, request) => {
                 let Role::Api(index) = *role else { unreachable!("only API servers say this") };
                 if self.net.is_cut(from, STORE_HOST) || self.net.is_cut(STORE_HOST, from) {

@@ -184,6 +184,13 @@ impl CustomResource {
         written
     }
 
+    /// Makes an object of what a webhook has returned.
+    pub(super) fn accept(&self, deciding: &Deciding<'_>, value: Value) -> Result<Object, Status> {
+        let mut object = deciding.decode(value)?;
+        self.shape(&mut object);
+        Ok(object)
+    }
+
     /// Adds the errors by the schema of the version in which an object was written, and returns `Err` if there are any.
     fn refuse(&self, written: &str, object: &Object, mut errors: Vec<FieldError>) -> Result<(), Status> {
         if let Some(schema) = self.version(written).and_then(|version| version.schema.as_ref()) {

@@ -4,7 +4,8 @@
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
-use super::{Cluster, cluster, key, pod, refusal};
+use super::{Cluster, cluster, cluster_of, key, pod, refusal};
+use crate::apiserver::Config;
 use crate::object::{Kind, Object, Pod};
 
 fn pod_with(name: &str, spec: Value) -> Value {
@@ -206,4 +207,31 @@ fn services_have_the_clusters_ip_family() {
     let prefer = c.create(service(json!({"ipFamilyPolicy": "PreferDualStack"}))).unwrap();
     let Object::Service(prefer) = prefer else { panic!("{prefer:?}") };
     assert_eq!(prefer.spec.ip_families.as_deref(), Some(&["IPv4".to_owned()][..]));
+}
+
+#[test]
+fn a_pod_gets_a_volume_with_its_accounts_token() {
+    let mut c = cluster_of(1, &Config { mount_tokens: true, ..Config::default() });
+    let a = made(&mut c, pod("a"));
+    let volume = &a.spec.volumes.as_ref().unwrap()[0];
+    assert!(volume.name.starts_with("kube-api-access-"), "{volume:?}");
+    assert_eq!(volume.projected.as_ref().unwrap().sources.as_ref().unwrap().len(), 3);
+    let mount = &a.spec.containers[0].volume_mounts.as_ref().unwrap()[0];
+    assert_eq!((&mount.name, mount.read_only), (&volume.name, Some(true)));
+    let b = made(&mut c, pod("b"));
+    assert_eq!(a.spec.shared, b.spec.shared, "pods of a template share their spec");
+    let none = |name: &str, spec: Value| {
+        made(&mut cluster_of(1, &Config { mount_tokens: true, ..Config::default() }), pod_with(name, spec))
+    };
+    let asked = none("c", json!({"automountServiceAccountToken": false}));
+    assert_eq!(asked.spec.volumes, None);
+    let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let own = none(
+        "d",
+        json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "c", "image": "i",
+            "volumeMounts": [{"name": "v", "mountPath": path}]}]}),
+    );
+    assert_eq!(own.spec.volumes.as_ref().unwrap().len(), 1);
+    let plain = made(&mut cluster(1), pod("e"));
+    assert_eq!(plain.spec.volumes, None, "no token is mounted where nobody can present it");
 }

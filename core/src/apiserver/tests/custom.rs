@@ -84,7 +84,7 @@ impl World {
                 apiserver::Out::Client(conn, message) => self.wire.push_back(Message::Client(conn, message)),
                 apiserver::Out::Store(id, request) => self.wire.push_back(Message::Store(id, request)),
                 apiserver::Out::Note(_, _, Note::Warning(text)) => self.warnings.push(text.into()),
-                apiserver::Out::Note(_, _, Note::Created) => {}
+                apiserver::Out::Note(_, _, Note::Created) | apiserver::Out::Consult(..) => {}
             }
         }
         self.wire.extend(asked.into_iter().map(|message| Message::Server(MANAGER, message)));

@@ -165,7 +165,7 @@ impl World {
                 Out::Client(_, FromServer::Reply(id, result)) => self.replied(id, result),
                 Out::Client(_, FromServer::Watch(id, event)) => self.watched(id, event),
                 Out::Client(_, FromServer::Disconnected) => panic!("a server does not disconnect"),
-                Out::Note(..) => {}
+                Out::Note(..) | Out::Consult(..) => {}
             }
         }
     }

@@ -6,10 +6,12 @@ mod custom;
 mod deletes;
 mod etcd;
 mod pods;
+mod policy;
 mod reads;
 mod services;
 mod store_trouble;
 mod watches;
+mod webhooks;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ApiServer, Config, ConnId, In, Note, Out};
+use super::{ApiServer, Config, ConnId, Consultation, In, Note, Out};
 use crate::api::{
     Call, DeleteOptions, Fence, FromServer, ListOptions, Reason, ReqId, Request, Response, Status, Subresource,
     ToServer, WatchEvent, WatchOptions, WriteOptions,
@@ -44,15 +46,20 @@ pub(super) struct Cluster {
     pub warnings: Vec<(ReqId, String)>,
     /// Requests whose apply has created the object.
     pub created: Vec<ReqId>,
+    /// Questions that wait for an answer, with their numbers.
+    pub questions: Vec<(u64, Vec<Consultation>)>,
     next_request: u64,
 }
 
 pub(super) fn cluster(servers: usize) -> Cluster {
+    cluster_of(servers, &Config::default())
+}
+
+/// A cluster whose servers are configured like this.
+pub(super) fn cluster_of(servers: usize, config: &Config) -> Cluster {
     let mut cluster = Cluster {
         store: MemoryStore::new(),
-        servers: (0..servers)
-            .map(|i| ApiServer::new(Config::default(), Rng::stream(7, "apiserver", i as u64)))
-            .collect(),
+        servers: (0..servers).map(|i| ApiServer::new(config.clone(), Rng::stream(7, "apiserver", i as u64))).collect(),
         now: Now { mono: Mono::ZERO, wall: Wall(1_700_000_000_000_000) },
         lagging: vec![false; servers],
         cut_off: vec![false; servers],
@@ -61,6 +68,7 @@ pub(super) fn cluster(servers: usize) -> Cluster {
         watched: BTreeMap::new(),
         warnings: Vec::new(),
         created: Vec::new(),
+        questions: Vec::new(),
         next_request: 1,
     };
     cluster.tick(0);
@@ -100,6 +108,7 @@ impl Cluster {
                 Out::Client(_, FromServer::Disconnected) => panic!("a server does not disconnect"),
                 Out::Note(_, id, Note::Warning(text)) => self.warnings.push((id, text.to_string())),
                 Out::Note(_, id, Note::Created) => self.created.push(id),
+                Out::Consult(id, questions) => self.questions.push((id, questions)),
                 Out::Store(..) if self.cut_off[server] => {}
                 Out::Store(id, request) => {
                     let mut out = Vec::new();
@@ -150,6 +159,16 @@ impl Cluster {
         self.servers[server].handle(self.now, In::Client(ConnId(1), message), &mut out);
         self.from_server(server, out);
         id
+    }
+
+    /// Answers the oldest questions of the first server; returns what was asked.
+    pub fn consult(&mut self, answer: impl Fn(&Consultation) -> super::Answered) -> Vec<Consultation> {
+        let (id, questions) = self.questions.remove(0);
+        let answers = questions.iter().map(answer).collect();
+        let mut out = Vec::new();
+        self.servers[0].handle(self.now, In::Consulted(id, answers), &mut out);
+        self.from_server(0, out);
+        questions
     }
 
     pub fn reply(&mut self, id: u64) -> Option<Result<Response, Status>> {
@@ -242,7 +261,7 @@ impl Cluster {
 }
 
 pub(super) fn request(call: Call) -> Request {
-    Request { user: Rc::from("test"), field_manager: None, fence: None, call }
+    Request { user: Rc::from("test"), identity: None, field_manager: None, fence: None, call }
 }
 
 pub(super) fn object_in(response: Response) -> Object {

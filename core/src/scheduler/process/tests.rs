@@ -115,7 +115,7 @@ impl Cluster {
                     self.replies += 1;
                     assert!(result.is_ok(), "{result:?}");
                 }
-                apiserver::Out::Note(..) => {}
+                apiserver::Out::Note(..) | apiserver::Out::Consult(..) => {}
                 apiserver::Out::Client(conn, message) => {
                     let Some(index) = self.lines.iter().position(|l| l.conn == conn) else { continue };
                     let lost = self.bad && matches!(message, FromServer::Reply(..)) && self.rng.chance(1, 20);

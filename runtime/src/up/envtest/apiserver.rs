@@ -1,11 +1,13 @@
 //! `kube-apiserver`: accepts those flags of Kubernetes' own that envtest and its users set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use skeg_core::apiserver::plug_ins;
+use skeg_core::auth::Mode;
 use skeg_core::controllers::LoadBalancerRange;
 use tokio::net::TcpListener;
 
@@ -16,20 +18,13 @@ use crate::up::args::{LOAD_BALANCERS, LogFormat, cidr};
 use crate::up::clock::Clock;
 use crate::up::cluster::ApiOptions;
 use crate::up::data::DataDir;
+use crate::up::keys::Keys;
 use crate::up::service::{self, Data, Service, Start};
+use crate::up::tokens::{ISSUER, TokenOptions};
 use crate::up::{pki, server};
 
-/// Kubernetes' admission plug-ins that always run and cannot be disabled.
-const ALWAYS_ON: [&str; 6] = [
-    "NamespaceLifecycle",
-    "Priority",
-    "DefaultTolerationSeconds",
-    "TaintNodesByCondition",
-    "RuntimeClass",
-    "PodSecurity",
-];
 /// Kubernetes' admission plug-ins that are not implemented.
-const NOT_THERE: [&str; 29] = [
+const NOT_THERE: [&str; 21] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "AlwaysPullImages",
@@ -37,28 +32,20 @@ const NOT_THERE: [&str; 29] = [
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "ClusterTrustBundleAttest",
-    "DefaultIngressClass",
-    "DefaultStorageClass",
     "DenyServiceExternalIPs",
     "EventRateLimit",
     "ExtendedResourceToleration",
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
-    "LimitRanger",
     "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
     "NamespaceAutoProvision",
     "NamespaceExists",
     "NodeRestriction",
     "OwnerReferencesPermissionEnforcement",
-    "PersistentVolumeClaimResize",
     "PodNodeSelector",
-    "ResourceQuota",
     "PodTolerationRestriction",
     "PodTopologyLabels",
-    "StorageObjectInUseProtection",
     "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
 ];
 
 /// The kube-apiserver of envtest: skeg's API server, without controllers unless SKEG_CONTROLLERS=all is set.
@@ -95,11 +82,11 @@ struct ApiServerArgs {
     /// Ports of Services of type NodePort.
     #[arg(long, value_name = "A-B", default_value = "30000-32767", value_parser = port_range)]
     service_node_port_range: (u16, u16),
-    /// RBAC and Node (here: members of system:masters may do everything, others nothing), or AlwaysAllow.
+    /// RBAC, AlwaysAllow, AlwaysDeny, or Node (accepted, and allows nothing: no kubelet asks here).
     #[arg(long, value_name = "MODES", default_value = "AlwaysAllow", value_delimiter = ',',
-        value_parser = ["AlwaysAllow", "RBAC", "Node"])]
+        value_parser = ["AlwaysAllow", "AlwaysDeny", "RBAC", "Node"])]
     authorization_mode: Vec<String>,
-    /// Admission plug-ins that do not run; of those that run here only ServiceAccount can be named.
+    /// Admission plug-ins that do not run.
     #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
     /// Admission plug-ins that run; one that is not there is warned of.
@@ -108,18 +95,18 @@ struct ApiServerArgs {
     /// Accepted, without effect: no container is real.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     allow_privileged: Option<bool>,
-    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    /// Who issues tokens of service accounts; of several, the first signs, and only its tokens are accepted.
     #[arg(long, value_name = "URL")]
     service_account_issuer: Vec<String>,
-    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    /// Keys whose signatures of tokens are accepted beside the signing key's, PEM.
     #[arg(long, value_name = "FILE")]
     service_account_key_file: Vec<PathBuf>,
-    /// Accepted, without effect: tokens of service accounts are not signed yet.
+    /// The key that signs tokens of service accounts, PEM; a new one at every start where not given.
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
-    /// Accepted, without effect: tokens of service accounts are not signed yet.
-    #[arg(long, value_name = "AUDIENCES")]
-    api_audiences: Option<String>,
+    /// Audiences of this server's tokens; the issuer where not given.
+    #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
+    api_audiences: Vec<String>,
     /// Accepted, without effect: what 1.36 has on by default is on.
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
@@ -146,24 +133,44 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 }
 
 impl ApiServerArgs {
-    /// Whether the admission plug-in ServiceAccount is enabled.
-    fn service_accounts(&self) -> Result<bool, String> {
-        let known = |name: &&String| {
-            let all = ALWAYS_ON.iter().chain(&NOT_THERE).chain(&["ServiceAccount"]);
-            all.clone().any(|known| known == name)
-        };
+    /// The admission plug-ins that do not run.
+    fn disabled_plug_ins(&self) -> Result<BTreeSet<String>, String> {
+        let known = |name: &str| plug_ins().chain(NOT_THERE).any(|known| known == name);
         let (disabled, enabled) = (&self.disable_admission_plugins, &self.enable_admission_plugins);
         let named = || disabled.iter().chain(enabled).filter(|name| !name.is_empty());
         if let Some(unknown) = named().find(|name| !known(name)) {
             return Err(format!("error: admission plug-in {unknown:?} is unknown"));
         }
-        if let Some(fixed) = disabled.iter().find(|name| ALWAYS_ON.contains(&name.as_str())) {
-            return Err(format!("error: --disable-admission-plugins: {fixed} cannot be disabled in this build"));
-        }
-        for name in enabled.iter().filter(|n| *n != "ServiceAccount" && !ALWAYS_ON.contains(&n.as_str())) {
+        for name in enabled.iter().filter(|name| NOT_THERE.contains(&name.as_str())) {
             tracing::warn!("--enable-admission-plugins: {name} is not there yet, and does not run");
         }
-        Ok(!disabled.iter().any(|name| name == "ServiceAccount"))
+        Ok(disabled.iter().cloned().collect())
+    }
+
+    /// How tokens of service accounts are signed and checked.
+    fn tokens(&self) -> Result<TokenOptions, String> {
+        let keys = match &self.service_account_signing_key_file {
+            None => Keys::generate()?,
+            Some(file) => {
+                let others =
+                    self.service_account_key_file.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+                let unknown = || format!("error: {}: not all are keys of ECDSA or RSA, PEM", file.display());
+                Keys::of_pem(&read(file)?, &others).ok_or_else(unknown)?
+            }
+        };
+        let issuer = self.service_account_issuer.first().map_or(ISSUER, String::as_str).to_owned();
+        Ok(TokenOptions { keys, issuer, audiences: self.api_audiences.clone() })
+    }
+
+    /// The authorisers, in order.
+    fn modes(&self) -> Vec<Mode> {
+        let mode = |name: &String| match name.as_str() {
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            "RBAC" => Some(Mode::Rbac),
+            _ => None,
+        };
+        self.authorization_mode.iter().filter_map(mode).collect()
     }
 
     /// The server's certificate and key, PEM. They are generated if they do not exist.
@@ -217,7 +224,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let api = ApiOptions {
         service_cidr: args.service_cluster_ip_range,
         node_port_range: args.service_node_port_range,
-        service_accounts: args.service_accounts()?,
+        disabled_plug_ins: args.disabled_plug_ins()?,
     };
     let (certificate, key) = args.certificate()?;
     let client_ca = args.client_ca_file.as_deref().map(read).transpose()?;
@@ -237,8 +244,10 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         api,
         advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
         data: Data::Directory(dir, found),
-        always_allow: args.authorization_mode.iter().any(|mode| mode == "AlwaysAllow"),
+        authorisation: args.modes(),
+        tokens: args.tokens()?,
+        root_ca: Some(certificate),
     };
-    let service = Service::start(start, listen.to_string())?;
+    let service = Service::start(&runtime, start, listen.to_string())?;
     service.serve(&runtime, listener, tls, || tracing::info!(address = %listen, "the API is served"))
 }

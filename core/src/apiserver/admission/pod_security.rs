@@ -12,9 +12,9 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use super::write::{Deciding, Decision, Write};
 use crate::api::Status;
-use crate::object::{FieldError, Kind, Labels, Object, ObjectKey, ObjectMeta, Pod};
+use crate::apiserver::write::{Deciding, Decision, Write};
+use crate::object::{FieldError, Kind, Labels, Namespace, Object, ObjectKey, ObjectMeta, Pod};
 use crate::store::StoreKey;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -77,7 +77,7 @@ fn enforced(labels: Option<&Labels>) -> Standard {
 }
 
 /// The errors in a namespace's labels.
-pub(super) fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
+fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for mode in ["enforce", "audit", "warn"] {
         for (suffix, good, detail) in [
@@ -94,8 +94,14 @@ pub(super) fn wrong_labels(labels: Option<&Labels>) -> Vec<FieldError> {
 }
 
 impl Deciding<'_> {
-    /// Rejects a pod that does not comply with its namespace's standard.
-    pub(super) fn pod_security(&self, write: &Write, pod: &Pod) -> Result<(), Decision> {
+    /// Rejects a pod that does not comply with its namespace's standard, and a namespace whose labels name none.
+    pub(super) fn pod_security(&mut self, write: &Write, new: &Object, old: Option<&Object>) -> Result<(), Decision> {
+        let pod = match (new, old) {
+            (Object::Pod(pod), None) => pod,
+            (Object::Pod(pod), Some(Object::Pod(old))) if is_significant(pod, old) => pod,
+            (Object::Namespace(namespace), old) => return check_labels(namespace, old).map_err(Decision::refuse),
+            _ => return Ok(()),
+        };
         let key = ObjectKey::new(Kind::NAMESPACE, "", pod.namespace());
         let Some(Object::Namespace(namespace)) = self.known(write, &key) else { return Ok(()) };
         let standard = enforced(namespace.meta.labels.as_ref());
@@ -106,8 +112,21 @@ impl Deciding<'_> {
     }
 }
 
+/// Labels that name no standard are refused where they are new.
+fn check_labels(namespace: &Namespace, old: Option<&Object>) -> Result<(), Status> {
+    let wrong = wrong_labels(namespace.meta.labels.as_ref());
+    let before = match old {
+        Some(Object::Namespace(old)) => wrong_labels(old.meta.labels.as_ref()),
+        _ => Vec::new(),
+    };
+    if wrong.is_empty() || wrong == before {
+        return Ok(());
+    }
+    Err(Status::invalid(Kind::NAMESPACE.row(), namespace.meta.name.as_deref().unwrap_or(""), &wrong))
+}
+
 /// Whether a change of a pod must be checked against the standard (`isSignificantPodUpdate`).
-pub(super) fn is_significant(new: &Pod, old: &Pod) -> bool {
+fn is_significant(new: &Pod, old: &Pod) -> bool {
     let images = |p: &Pod| {
         let inits = p.spec.init_containers.iter().flatten();
         p.spec.containers.iter().chain(inits).map(|c| c.image.clone()).collect::<Vec<_>>()

@@ -6,9 +6,10 @@
 //!
 //! Source: `staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go`.
 
-use super::service_ip::Charge;
-use super::write::{Deciding, Decision, Write};
+use super::RESOURCE_QUOTA;
 use crate::api::Status;
+use crate::apiserver::service_ip::Charge;
+use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::object::{Kind, Milli, Object, ObjectKey};
 use crate::quota::{self, Counts, Quota};
 use crate::store::StoreKey;
@@ -16,7 +17,7 @@ use crate::store::StoreKey;
 impl Deciding<'_> {
     /// The charges to the namespace's quotas for an object that is new (`old` is `None`) or replaces `old`. `Err`
     /// refuses the write, since a quota would be exceeded.
-    pub(super) fn charge_quotas(
+    pub(in crate::apiserver) fn charge_quotas(
         &self,
         write: &Write,
         old: Option<&Object>,
@@ -24,7 +25,7 @@ impl Deciding<'_> {
     ) -> Result<Vec<Charge>, Decision> {
         let kind = new.kind();
         let grows = matches!(kind, Kind::SERVICE | Kind::PERSISTENT_VOLUME_CLAIM);
-        if kind == Kind::EVENT || !new.info().namespaced || old.is_some() && !grows {
+        if !self.runs(RESOURCE_QUOTA) || kind == Kind::EVENT || !new.info().namespaced || old.is_some() && !grows {
             return Ok(Vec::new());
         }
         let mut charges = Vec::new();

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{Container, LimitRangeItem, LimitRangeSpec, PodS
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
-use super::write::{Deciding, Decision, Write};
 use crate::api::Status;
-use crate::object::{Amounts, Dynamic, Kind, Object, Pod, container_limits, container_requests, is_pod_level};
+use crate::apiserver::write::{Deciding, Decision, Write};
+use crate::object::{Amounts, Kind, Object, Pod, container_limits, container_requests, is_pod_level};
 use crate::quota::Count;
 use crate::store::StoreKey;
 
@@ -40,7 +40,8 @@ impl Deciding<'_> {
 
     /// Sets the default requests and limits of the namespace's LimitRanges in a pod's containers, and refuses the pod
     /// if it violates one of them.
-    pub(super) fn limit_pod(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+    pub(super) fn limit_pod(&mut self, write: &Write, object: &mut Object) -> Result<(), Decision> {
+        let Object::Pod(pod) = object else { return Ok(()) };
         let ranges = self.limit_ranges(write, pod.namespace());
         if ranges.items.is_empty() {
             return Ok(());
@@ -50,8 +51,12 @@ impl Deciding<'_> {
         ranges.refuse(errors, Kind::POD, pod.name())
     }
 
-    /// Refuses a claim that violates a LimitRange of its namespace.
-    pub(super) fn limit_claim(&self, write: &Write, claim: &Dynamic) -> Result<(), Decision> {
+    /// Refuses a new claim that violates a LimitRange of its namespace.
+    pub(super) fn limit_claim(&mut self, write: &Write, new: &Object, old: Option<&Object>) -> Result<(), Decision> {
+        let claim = match (new, old) {
+            (Object::Dynamic(claim), None) if claim.kind == Kind::PERSISTENT_VOLUME_CLAIM => claim,
+            _ => return Ok(()),
+        };
         let namespace = claim.meta.namespace.as_deref().unwrap_or("");
         let ranges = self.limit_ranges(write, namespace);
         let asked = claim.body.get("spec").and_then(|spec| spec.pointer("/resources/requests"));

@@ -9,8 +9,8 @@ use k8s_openapi::api::node::v1::{Overhead, Scheduling};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
-use super::write::{Deciding, Decision, Write};
 use crate::api::Status;
+use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::object::{Dynamic, Kind, Milli, Object, ObjectKey, Pod};
 use crate::store::StoreKey;
 
@@ -18,7 +18,8 @@ type Amounts = BTreeMap<String, Quantity>;
 
 impl Deciding<'_> {
     /// Admits a pod with the runtime class that it names, if it names one.
-    pub(super) fn runtime_class(&self, write: &Write, pod: &mut Pod) -> Result<(), Decision> {
+    pub(super) fn runtime_class(&mut self, write: &Write, object: &mut Object) -> Result<(), Decision> {
+        let Object::Pod(pod) = object else { return Ok(()) };
         let Some(name) = pod.spec.shared.runtime_class_name.clone() else {
             return refuse_overhead(pod, None, Vec::new());
         };

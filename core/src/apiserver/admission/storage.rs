@@ -4,38 +4,51 @@
 
 use serde_json::json;
 
-use super::write::Deciding;
 use crate::api::Status;
+use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::object::{Kind, Object};
 use crate::volume::{
     CLAIM_PROTECTION, VOLUME_PROTECTION, class_of, default_class, names_class, requested, text, value,
 };
 
 impl Deciding<'_> {
-    /// Gives a new claim that says nothing of its class the default one, if there is one, and protects new claims and
-    /// volumes while they are in use.
-    pub(super) fn admit_storage(&self, object: &mut Object) {
+    /// Gives a new claim that says nothing of its class the default one, if there is one.
+    pub(super) fn storage_class(&mut self, _write: &Write, object: &mut Object) -> Result<(), Decision> {
+        if object.kind() != Kind::PERSISTENT_VOLUME_CLAIM || names_class(object) {
+            return Ok(());
+        }
+        let classes = self.cache.objects(Kind::STORAGE_CLASS).map(|(_, class)| class);
+        let class = default_class(classes).map(|class| class.name().to_owned());
+        if let (Some(class), Object::Dynamic(claim)) = (class, &mut *object) {
+            let body = std::rc::Rc::make_mut(&mut claim.body);
+            body.entry("spec").or_insert_with(|| json!({}))["storageClassName"] = json!(class);
+        }
+        Ok(())
+    }
+
+    /// Protects new claims and volumes while they are in use.
+    pub(super) fn protect_storage(&mut self, _write: &Write, object: &mut Object) -> Result<(), Decision> {
         let finalizer = match object.kind() {
             Kind::PERSISTENT_VOLUME_CLAIM => CLAIM_PROTECTION,
             Kind::PERSISTENT_VOLUME => VOLUME_PROTECTION,
-            _ => return,
+            _ => return Ok(()),
         };
-        if object.kind() == Kind::PERSISTENT_VOLUME_CLAIM && !names_class(object) {
-            let classes = self.cache.objects(Kind::STORAGE_CLASS).map(|(_, class)| class);
-            let class = default_class(classes).map(|class| class.name().to_owned());
-            if let (Some(class), Object::Dynamic(claim)) = (class, &mut *object) {
-                let body = std::rc::Rc::make_mut(&mut claim.body);
-                body.entry("spec").or_insert_with(|| json!({}))["storageClassName"] = json!(class);
-            }
-        }
         let finalizers = object.meta_mut().finalizers.get_or_insert_default();
         if !finalizers.iter().any(|f| f == finalizer) {
             finalizers.push(finalizer.to_owned());
         }
+        Ok(())
     }
 
     /// Refuses to grow a claim whose volume cannot grow.
-    pub(super) fn admit_growth(&self, new: &Object, current: &Object) -> Result<(), Status> {
+    pub(super) fn claim_growth(&mut self, _write: &Write, new: &Object, old: Option<&Object>) -> Result<(), Decision> {
+        match old {
+            Some(old) => self.check_growth(new, old).map_err(|status| Decision::refuse_if(&new.key(), status)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_growth(&self, new: &Object, current: &Object) -> Result<(), Status> {
         if new.kind() != Kind::PERSISTENT_VOLUME_CLAIM || requested(new) <= requested(current) {
             return Ok(());
         }

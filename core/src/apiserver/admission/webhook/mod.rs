@@ -1,0 +1,332 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: somebody outside is asked about a write.
+//!
+//! A write that needs an answer waits with the server, and its driver is told whom to ask ([`Consultation`]). With the
+//! answers it is decided anew: what the webhooks have made of the object so far is kept with it ([`Progress`]), as long
+//! as it replaces the same version of the stored object.
+//!
+//! Webhooks that change objects are asked one after another, in the order of their configurations' names; one that wants
+//! so is asked a second time if another has changed the object after it. Those that only refuse are asked all at once.
+//!
+//! Source: kubernetes `staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook`.
+
+mod configuration;
+mod review;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::api::{Call, Patch, Status};
+use crate::apiserver::write::{Deciding, Decision, Write};
+use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::patch;
+
+pub(in crate::apiserver) use configuration::Hooks;
+use configuration::{Asked, Hook};
+use review::Verdict;
+
+/// Kinds that webhooks are never asked about, so that a broken configuration can be mended.
+const EXEMPT: [Kind; 6] = [
+    Kind::MUTATING_WEBHOOK_CONFIGURATION,
+    Kind::VALIDATING_WEBHOOK_CONFIGURATION,
+    Kind::VALIDATING_ADMISSION_POLICY,
+    Kind::VALIDATING_ADMISSION_POLICY_BINDING,
+    Kind::MUTATING_ADMISSION_POLICY,
+    Kind::MUTATING_ADMISSION_POLICY_BINDING,
+];
+/// Name of the plug-in whose webhooks change objects.
+pub(super) const MUTATING: &str = "MutatingAdmissionWebhook";
+/// Name of the plug-in whose webhooks refuse objects.
+pub(super) const VALIDATING: &str = "ValidatingAdmissionWebhook";
+
+/// What a write does to an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::apiserver) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+        }
+    }
+}
+
+/// Where a webhook is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Callee {
+    /// At a URL.
+    Url(String),
+    /// Behind a Service.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The path of the URL; may be empty.
+        path: String,
+        /// The Service's port.
+        port: u16,
+    },
+}
+
+/// A question to somebody outside, which the driver asks by HTTPS.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Consultation {
+    /// Whom.
+    pub callee: Callee,
+    /// Certificates by which to trust them, PEM; without them the system's.
+    pub ca: Option<String>,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// What to post, as JSON.
+    pub body: Value,
+}
+
+/// What came of a [`Consultation`]: the answer's JSON, or why there is none.
+pub type Answered = Result<Value, String>;
+
+/// A webhook that has been asked, and the UID of the question.
+type Pending = (Rc<Hook>, String);
+
+/// How far the webhooks have been asked about a write.
+#[derive(Debug, Default)]
+pub(in crate::apiserver) struct Progress {
+    /// The revision of the object that is replaced (zero: none); `None` if nothing has been asked yet.
+    base: Option<Revision>,
+    /// The object as the webhooks have made it.
+    object: Option<Object>,
+    /// Those that may change it and that have not been asked yet.
+    queue: VecDeque<Rc<Hook>>,
+    /// Those that have been asked and want to be asked again, if another has changed the object since.
+    again: Vec<(Rc<Hook>, bool)>,
+    is_second_round: bool,
+    mutated: bool,
+    validated: bool,
+    pending: Vec<Pending>,
+    /// The answers to what is pending.
+    pub(in crate::apiserver) answers: Vec<Answered>,
+    /// Warnings for the client.
+    pub(in crate::apiserver) warnings: Vec<String>,
+}
+
+impl Progress {
+    /// Begins anew if the write replaces another version than before.
+    fn begin(&mut self, base: Revision, hooks: &Hooks) {
+        if self.base == Some(base) {
+            return;
+        }
+        let queue = hooks.mutating.iter().cloned().collect();
+        *self = Progress { base: Some(base), queue, ..Progress::default() };
+    }
+
+    /// The next webhook that may change the object. Where all have been asked, those follow that are asked again.
+    fn next(&mut self) -> Option<Rc<Hook>> {
+        if self.queue.is_empty() && !self.is_second_round {
+            self.is_second_round = true;
+            self.queue = self.again.drain(..).filter(|(_, changed)| *changed).map(|(hook, _)| hook).collect();
+        }
+        self.queue.pop_front()
+    }
+}
+
+/// The failure of a webhook that had to answer.
+fn failed(hook: &Hook, why: &str) -> Status {
+    Status::internal(format!("failed calling webhook {:?}: {why}", hook.name))
+}
+
+/// A webhook's verdict; `None` if it gave none and need not.
+fn verdict(hook: &Hook, uid: &str, answer: Answered) -> Result<Option<Verdict>, Status> {
+    match answer.and_then(|value| review::answer(hook, uid, &value)) {
+        Ok(verdict) => Ok(Some(verdict)),
+        Err(why) if hook.must_answer => Err(failed(hook, &why)),
+        Err(_) => Ok(None),
+    }
+}
+
+impl Deciding<'_> {
+    /// Whether webhooks may have to be asked about objects of a kind.
+    pub(in crate::apiserver) fn consults_about(&self, kind: Kind) -> bool {
+        !self.hooks.is_empty() && !EXEMPT.contains(&kind)
+    }
+
+    /// Has the webhooks change an object that is new or replaces `old`. `accept` makes an object of what they return.
+    pub(in crate::apiserver) fn consult_mutating(
+        &mut self,
+        write: &Write,
+        (operation, subresource): (Operation, &str),
+        object: &mut Object,
+        old: Option<&Object>,
+        accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
+    ) -> Result<(), Decision> {
+        if !self.consults_about(object.kind()) || !self.runs(MUTATING) {
+            return Ok(());
+        }
+        let mut held = write.hooks.borrow_mut();
+        let progress = held.get_or_insert_default();
+        progress.begin(old.map_or(Revision(0), Object::rv), self.hooks);
+        if let Some(made) = &progress.object {
+            *object = made.clone();
+        }
+        if progress.mutated {
+            return Ok(());
+        }
+        if let Some((hook, uid)) = progress.pending.pop() {
+            let answer = progress.answers.pop().expect("what is pending has been answered");
+            let changed = self.take_patch(&hook, verdict(&hook, &uid, answer), object, &mut progress.warnings, accept);
+            if changed.map_err(Decision::refuse)? {
+                progress.again.iter_mut().for_each(|(_, changed)| *changed = true);
+            }
+            if hook.asked_again && !progress.is_second_round {
+                progress.again.push((hook, false));
+            }
+            progress.object = Some(object.clone());
+        }
+        while let Some(hook) = progress.next() {
+            let asked = self.question(write, &hook, (operation, subresource), (Some(object), old));
+            if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
+                progress.pending = vec![pending];
+                progress.object = Some(object.clone());
+                return Err(Decision::Consult(vec![call]));
+            }
+        }
+        progress.mutated = true;
+        progress.object = Some(object.clone());
+        Ok(())
+    }
+
+    /// Applies a webhook's patch; returns whether it changed the object.
+    fn take_patch(
+        &self,
+        hook: &Hook,
+        verdict: Result<Option<Verdict>, Status>,
+        object: &mut Object,
+        warnings: &mut Vec<String>,
+        accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
+    ) -> Result<bool, Status> {
+        let Some(verdict) = verdict? else { return Ok(false) };
+        warnings.extend(verdict.warnings);
+        verdict.allowed?;
+        let Some(operations) = verdict.patch else { return Ok(false) };
+        let wrong = |status: Status| failed(hook, &status.message);
+        let value = patch::apply(object, &Patch::Json(operations)).map_err(wrong)?;
+        let mut made = accept(self, value).map_err(wrong)?;
+        made.set_rv(object.rv());
+        if (made.kind(), made.name(), made.namespace()) != (object.kind(), object.name(), object.namespace()) {
+            return Err(failed(hook, "the name, namespace and kind of an object cannot be changed by a patch"));
+        }
+        let changed = made != *object;
+        *object = made;
+        Ok(changed)
+    }
+
+    /// Asks the webhooks that may refuse an object; without `new`, a delete.
+    pub(in crate::apiserver) fn consult_validating(
+        &mut self,
+        write: &Write,
+        (operation, subresource): (Operation, &str),
+        new: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<(), Decision> {
+        let about = new.or(old).expect("a write is about an object");
+        if !self.consults_about(about.kind()) {
+            return Ok(());
+        }
+        let mut held = write.hooks.borrow_mut();
+        let progress = held.get_or_insert_default();
+        progress.begin(old.map_or(Revision(0), Object::rv), self.hooks);
+        if progress.validated {
+            return Ok(());
+        }
+        if progress.pending.is_empty() {
+            // Nothing is left to change of what is deleted: all are asked alike.
+            let changing = self.hooks.mutating.iter().filter(|_| new.is_none() && self.runs(MUTATING));
+            let refusing = self.hooks.validating.iter().filter(|_| self.runs(VALIDATING));
+            let hooks: Vec<Rc<Hook>> = changing.chain(refusing).cloned().collect();
+            let mut calls = Vec::new();
+            for hook in &hooks {
+                let asked = self.question(write, hook, (operation, subresource), (new, old));
+                if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
+                    progress.pending.push(pending);
+                    calls.push(call);
+                }
+            }
+            if !calls.is_empty() {
+                return Err(Decision::Consult(calls));
+            }
+        }
+        let (pending, answers) = (std::mem::take(&mut progress.pending), std::mem::take(&mut progress.answers));
+        progress.validated = true;
+        for ((hook, uid), answer) in pending.into_iter().zip(answers) {
+            let Some(verdict) = verdict(&hook, &uid, answer).map_err(Decision::refuse)? else { continue };
+            progress.warnings.extend(verdict.warnings);
+            verdict.allowed.map_err(Decision::refuse)?;
+        }
+        Ok(())
+    }
+
+    /// The question to a webhook, if it is to be asked about a request.
+    fn question(
+        &mut self,
+        write: &Write,
+        hook: &Rc<Hook>,
+        (operation, subresource): (Operation, &str),
+        (new, old): (Option<&Object>, Option<&Object>),
+    ) -> Result<Option<(Consultation, Pending)>, Status> {
+        let about = new.or(old).expect("a write is about an object");
+        let info = self.info(about.kind());
+        let asked = Asked { operation, of: &info, subresource };
+        let Some(version) = hook.version_for(&asked) else { return Ok(None) };
+        let selected = |object: &Object| hook.objects.matches(object.meta().labels.as_ref());
+        if !self.namespace_matches(write, hook, about) || !new.iter().chain(&old).any(|object| selected(object)) {
+            return Ok(None);
+        }
+        if is_dry_run(&write.request.call) && !hook.takes_dry_runs {
+            let why = format!("admission webhook {:?} does not support dry run", hook.name);
+            return Err(Status::bad_request(why));
+        }
+        let uid = self.rng.uuid();
+        let body = review::question(hook, write, &asked, &version, (new, old), &uid);
+        let (callee, ca) = (hook.callee.clone(), hook.ca.clone());
+        let call = Consultation { callee, ca, timeout: hook.timeout, body };
+        Ok(Some((call, (Rc::clone(hook), uid))))
+    }
+
+    /// Whether a webhook is asked about what is in the namespace of an object.
+    fn namespace_matches(&self, write: &Write, hook: &Hook, about: &Object) -> bool {
+        if hook.namespaces.is_everything() {
+            return true;
+        }
+        if about.kind() == Kind::NAMESPACE {
+            return hook.namespaces.matches(about.meta().labels.as_ref());
+        }
+        if about.namespace().is_empty() {
+            return true;
+        }
+        let key = ObjectKey::new(Kind::NAMESPACE, "", about.namespace());
+        self.known(write, &key).is_some_and(|namespace| hook.namespaces.matches(namespace.meta().labels.as_ref()))
+    }
+}
+
+fn is_dry_run(call: &Call) -> bool {
+    match call {
+        Call::Create { options, .. } | Call::Update { options, .. } | Call::Patch { options, .. } => options.dry_run,
+        Call::Delete { options, .. } => options.dry_run,
+        _ => false,
+    }
+}

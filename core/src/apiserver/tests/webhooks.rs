@@ -1,0 +1,174 @@
+//! Writes that webhooks are asked about.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{Cluster, cluster_of, config_map, key, object_in, pod, request};
+use crate::api::{Call, DeleteOptions, Response, Status, Subresource, WriteOptions};
+use crate::apiserver::{Answered, Callee, Config, Consultation};
+use crate::object::{Kind, Object};
+
+fn guarded() -> Cluster {
+    cluster_of(1, &Config { webhooks: true, ..Config::default() })
+}
+
+fn hook(name: &str, resource: &str, more: Value) -> Value {
+    let mut hook = json!({"name": name, "clientConfig": {"url": format!("https://{name}")}, "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"],
+            "resources": [resource]}]});
+    json_patch::merge(&mut hook, &more);
+    hook
+}
+
+fn configure(c: &mut Cluster, kind: &str, hooks: &[Value]) {
+    let value = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}WebhookConfiguration"),
+        "metadata": {"name": "w"}, "webhooks": hooks});
+    c.create(value).unwrap();
+}
+
+fn create(c: &mut Cluster, value: Value, dry_run: bool) -> u64 {
+    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    c.send(0, request(Call::Create { object: Object::from_json(value).unwrap(), options }))
+}
+
+fn response(asked: &Consultation, more: Value) -> Answered {
+    let mut response = json!({"uid": asked.body["request"]["uid"], "allowed": true});
+    json_patch::merge(&mut response, &more);
+    Ok(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+}
+
+fn patch(operations: Value) -> Value {
+    json!({"patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string())})
+}
+
+fn done(c: &mut Cluster, id: u64) -> Result<Response, Status> {
+    c.reply(id).expect("it is answered")
+}
+
+#[test]
+fn a_webhook_changes_what_is_written_and_another_hears_of_it() {
+    let mut c = guarded();
+    configure(&mut c, "Mutating", &[hook("m.example.com", "configmaps", json!({"timeoutSeconds": 3}))]);
+    configure(&mut c, "Validating", &[hook("v.example.com", "configmaps", json!({}))]);
+    let id = create(&mut c, config_map("a"), false);
+    let mut answer = patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}}]));
+    answer["warnings"] = json!(["old"]);
+    let asked = c.consult(|asked| response(asked, answer.clone())).remove(0);
+    assert_eq!((asked.callee, asked.timeout.as_secs()), (Callee::Url("https://m.example.com".to_owned()), 3));
+    let question = &asked.body["request"];
+    assert_eq!((&question["operation"], &question["name"]), (&json!("CREATE"), &json!("a")));
+    assert_eq!(question["resource"], json!({"group": "", "version": "v1", "resource": "configmaps"}));
+    assert_eq!((&question["object"]["data"], &question["oldObject"]), (&json!({"k": "v"}), &Value::Null));
+    assert_eq!(question["userInfo"]["username"], "test");
+    assert!(c.reply(id).is_none(), "the other webhook has not answered yet");
+    let asked = c.consult(|asked| response(asked, json!({}))).remove(0);
+    assert_eq!(asked.body["request"]["object"]["metadata"]["labels"], json!({"seen": "yes"}));
+    let made = object_in(done(&mut c, id).unwrap());
+    assert_eq!(made.meta().labels.as_ref().unwrap()["seen"], "yes");
+    assert_eq!(c.warnings.last().unwrap().1, "old");
+
+    let mut changed = made.clone();
+    super::set_data(&mut changed, "w");
+    let call = Call::Update { object: changed, subresource: Subresource::None, options: WriteOptions::default() };
+    let id = c.send(0, request(call));
+    c.consult(|asked| response(asked, json!({})));
+    let asked = c.consult(|asked| response(asked, json!({}))).remove(0);
+    let question = &asked.body["request"];
+    assert_eq!((&question["operation"], &question["oldObject"]["data"]), (&json!("UPDATE"), &json!({"k": "v"})));
+    assert_eq!(object_in(done(&mut c, id).unwrap()).to_json()["data"], json!({"k": "w"}));
+
+    let id = c.send(0, request(Call::Delete { key: made.key(), options: DeleteOptions::default() }));
+    let asked = c.consult(|asked| response(asked, json!({})));
+    assert_eq!(asked.len(), 2, "all are asked about a delete at once");
+    assert_eq!(asked[0].body["request"]["object"], Value::Null);
+    done(&mut c, id).unwrap();
+    assert!(c.get(&made.key()).is_none());
+}
+
+#[test]
+fn a_webhook_refuses_or_fails() {
+    let check = |more: Value, answer: &dyn Fn(&Consultation) -> Answered, dry_run: bool, code: u16, want: &str| {
+        let mut c = guarded();
+        configure(&mut c, "Validating", &[hook("v.example.com", "configmaps", more.clone())]);
+        let id = create(&mut c, config_map("a"), dry_run);
+        if !c.questions.is_empty() {
+            c.consult(answer);
+        }
+        let told = done(&mut c, id)
+            .map_or_else(|status| (status.reason.code(), status.message.into()), |_| (201, String::new()));
+        assert_eq!(told, (code, want.to_owned()), "{more}");
+        let kept = c.get(&key(Kind::CONFIG_MAP, "a")).is_some();
+        assert_eq!(kept, code == 201 && !dry_run);
+    };
+    let denies =
+        |status: Value| move |asked: &Consultation| response(asked, json!({"allowed": false, "status": status}));
+    let by = "admission webhook \"v.example.com\" denied the request";
+    check(json!({}), &denies(json!({"message": "no", "code": 403})), false, 403, &format!("{by}: no"));
+    check(json!({}), &denies(json!({"reason": "Because"})), false, 400, &format!("{by}: Because"));
+    check(json!({}), &denies(Value::Null), false, 400, &format!("{by} without explanation"));
+    let lost = |_: &Consultation| Err("failed to call webhook: Post \"https://v\": EOF".to_owned());
+    let failed = "Internal error occurred: failed calling webhook \"v.example.com\"";
+    let eof = format!("{failed}: failed to call webhook: Post \"https://v\": EOF");
+    check(json!({}), &lost, false, 500, &eof);
+    check(json!({"failurePolicy": "Ignore"}), &lost, false, 201, "");
+    let other = |_: &Consultation| Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}));
+    check(json!({}), &other, false, 500, &format!("{failed}: webhook response was absent"));
+    let dry = "admission webhook \"v.example.com\" does not support dry run";
+    check(json!({"sideEffects": "Some"}), &lost, true, 400, dry);
+    check(json!({}), &|asked| response(asked, json!({})), true, 201, "");
+}
+
+#[test]
+fn webhooks_are_asked_about_what_they_select() {
+    let asked = |more: Value, resource: &str, value: Value| {
+        let mut c = guarded();
+        c.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": {"team": "a"}}}))
+            .unwrap();
+        configure(&mut c, "Validating", &[hook("v.example.com", resource, more)]);
+        create(&mut c, value, false);
+        !c.questions.is_empty()
+    };
+    let map = |namespace: &str| {
+        let mut map = config_map("a");
+        map["metadata"]["namespace"] = json!(namespace);
+        map["metadata"]["labels"] = json!({"x": "y"});
+        map
+    };
+    let of = |field: &str, label: &str, value: &str| json!({field: {"matchLabels": {label: value}}});
+    assert!(asked(json!({}), "*", map("n")));
+    assert!(!asked(json!({}), "secrets", map("n")));
+    assert!(asked(of("namespaceSelector", "team", "a"), "*", map("n")));
+    assert!(!asked(of("namespaceSelector", "team", "a"), "*", map("default")));
+    assert!(asked(of("objectSelector", "x", "y"), "*", map("n")));
+    assert!(!asked(of("objectSelector", "x", "z"), "*", map("n")));
+    let own = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "other"}});
+    assert!(!asked(json!({}), "*", own), "a broken configuration can be mended");
+}
+
+#[test]
+fn webhooks_change_one_after_another_and_again() {
+    let mut c = guarded();
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    configure(&mut c, "Mutating", &[hook("a.example.com", "pods", again), hook("b.example.com", "pods", json!({}))]);
+    let id = create(&mut c, pod("p"), false);
+    let sidecar = json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "s", "image": "side:1"}}]);
+    let first = c.consult(|asked| response(asked, json!({}))).remove(0);
+    assert_eq!(first.callee, Callee::Url("https://a.example.com".to_owned()));
+    c.consult(|asked| response(asked, patch(sidecar.clone())));
+    let second = c.consult(|asked| response(asked, json!({}))).remove(0);
+    assert_eq!(second.callee, first.callee, "the first is asked again, since the second changed the pod");
+    assert_eq!(second.body["request"]["object"]["spec"]["containers"].as_array().unwrap().len(), 2);
+    let made = object_in(done(&mut c, id).unwrap()).to_json();
+    let container = &made["spec"]["containers"][1];
+    assert_eq!(
+        (&container["name"], &container["imagePullPolicy"]),
+        (&json!("s"), &json!("IfNotPresent")),
+        "with defaults"
+    );
+    assert_eq!(made["status"]["phase"], "Pending");
+    // The next pod of this spec is asked about too.
+    create(&mut c, pod("q"), false);
+    assert_eq!(c.questions.len(), 1);
+}
