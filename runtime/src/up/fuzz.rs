@@ -1,8 +1,9 @@
 //! Fuzz loops over everything on the HTTP side that reads what a client sends: nothing may panic, whatever comes.
 //!
 //! Each target gets changed copies of good inputs, for a moment in ordinary tests, and for `SKEG_FUZZ_SECONDS` where
-//! that is set. They run on the stable toolchain, without instrumentation. What they found is replayed by the tests of
-//! the module that it was found in.
+//! that is set. The inputs are drawn from `SKEG_FUZZ_SEED`, which is 1 where it is not set, so that a failure comes
+//! again. They run on the stable toolchain, without instrumentation. What they found is replayed by the tests of the
+//! module that it was found in.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -56,9 +57,9 @@ fn changed(good: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
 
 /// Fuzzes a target; a panic fails with the input.
 fn fuzz(name: &str, good: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
-    let given = std::env::var("SKEG_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let (time, begun) = (given.map_or(MOMENT, Duration::from_secs), Instant::now());
-    let mut rng = Rng::from_seed(begun.elapsed().as_nanos() as u64 ^ u64::from(std::process::id()));
+    let given = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("it is a number"));
+    let (time, begun) = (given("SKEG_FUZZ_SECONDS").map_or(MOMENT, Duration::from_secs), Instant::now());
+    let mut rng = Rng::stream(given("SKEG_FUZZ_SEED").unwrap_or(1), name, 0);
     let mut run = |input: &[u8]| {
         let panicked = catch_unwind(AssertUnwindSafe(|| target(input))).is_err();
         assert!(!panicked, "{name} panics on {:?}", String::from_utf8_lossy(input).escape_debug().to_string());
