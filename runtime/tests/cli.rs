@@ -317,7 +317,7 @@ fn whoever_stops_reading_is_no_error() {
 fn shared_manifests_say_what_is_not_carried_out() {
     let Some(shared) = std::env::var_os("SKEG_SHARED") else { return };
     for (name, words) in [
-        ("cassandra", "StorageClass fast: kind: stored, but volumes are not simulated yet"),
+        ("cassandra", "StatefulSet default/cassandra: spec.volumeClaimTemplates: claims are not waited for yet"),
         (
             "cockroachdb-statefulset",
             "StatefulSet default/cockroachdb: spec.template.spec.volumes[0].persistentVolumeClaim",

@@ -56,11 +56,12 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
-/// Runs a scenario and compares its story with the golden one.
-fn check(name: &str, kinds: &'static [&'static str]) {
+/// Runs a scenario and compares its story with the golden one. `warned` are the features of its input that are not
+/// carried out yet.
+fn check(name: &str, kinds: &'static [&'static str], warned: &[&str]) {
     let file = golden(&format!("{name}.yaml")).to_string_lossy().into_owned();
     let loaded = load(&[file], &Disk, &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(loaded.warnings, [] as [&str; 0], "{name}");
+    assert_eq!(loaded.warnings, warned, "{name}");
     let mut teller = Teller { kinds, lines: Vec::new() };
     let options = RunOptions { trace: true, ..RunOptions::default() };
     let outcome = run(&loaded.scenario, 1, &options, &mut teller).unwrap_or_else(|crash| panic!("{crash}"));
@@ -83,20 +84,22 @@ fn check(name: &str, kinds: &'static [&'static str]) {
 
 #[test]
 fn quota() {
-    check("quota", &["Deployment", "ReplicaSet", "ResourceQuota"]);
+    check("quota", &["Deployment", "ReplicaSet", "ResourceQuota"], &[]);
 }
 
 #[test]
 fn cron_job() {
-    check("cron_job", &["CronJob", "Job"]);
+    check("cron_job", &["CronJob", "Job"], &[]);
 }
 
 #[test]
 fn volumes() {
-    check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"]);
+    let warned = "StatefulSet default/db: spec.volumeClaimTemplates: claims are not waited for yet: the pod runs as if the \
+                  volume were there";
+    check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"], &[warned]);
 }
 
 #[test]
 fn autoscaler() {
-    check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"]);
+    check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"], &[]);
 }

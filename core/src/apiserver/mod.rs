@@ -84,8 +84,8 @@ pub enum Out {
     Note(ConnId, ReqId, Note),
     /// To the store, with an id that its reply repeats.
     Store(u64, StoreRequest),
-    /// Questions to be asked outside, all at once, with a number that the answers repeat. The driver has to answer each,
-    /// if only with a failure.
+    /// Questions to be asked outside, all at once, with a number that the answers repeat. The driver has to answer
+    /// each, if only with a failure.
     Consult(u64, Vec<Consultation>),
 }
 

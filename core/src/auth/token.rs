@@ -2,7 +2,8 @@
 //! checking signatures is the driver's.
 //!
 //! Source: kubernetes `pkg/serviceaccount/claims.go`, `pkg/registry/core/serviceaccount/storage/token.go`,
-//! `pkg/apis/authentication/validation`; <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>.
+//! `pkg/apis/authentication/validation`;
+//! <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>.
 
 use std::collections::BTreeMap;
 

@@ -34,7 +34,8 @@ pub fn unauthorised() -> Status {
     Status { reason: Reason::Unauthorized, message: "Unauthorized".into(), details: None }
 }
 
-/// The user that a request wants to act as (`kubectl --as`), if it names one. `user` is who asks, and must be allowed to.
+/// The user that a request wants to act as (`kubectl --as`), if it names one. `user` is who asks, and must be allowed
+/// to.
 ///
 /// Source: kubernetes `staging/src/k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
 pub fn impersonated(headers: &HeaderMap, user: &User, authority: &impl Authoriser) -> Result<Option<User>, Status> {

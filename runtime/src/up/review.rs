@@ -48,8 +48,8 @@ pub fn read(kind: Kind, body: Body) -> Result<(Value, Vec<String>), Status> {
     Ok((object.to_json(), warnings))
 }
 
-/// The status of a review that a user has created in a namespace (empty for cluster-scoped reviews). Tokens are reviewed
-/// elsewhere.
+/// The status of a review that a user has created in a namespace (empty for cluster-scoped reviews). Tokens are
+/// reviewed elsewhere.
 pub fn status(
     kind: Kind,
     namespace: &str,

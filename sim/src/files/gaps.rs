@@ -79,6 +79,12 @@ const GAPS: &[Gap] = &[
         is: Is::This("LoadBalancer"),
         instead: "no load balancer is made: the Service never gets an address from outside",
     },
+    Gap {
+        of: Of::Field(Kind::STATEFUL_SET),
+        path: &["spec", "volumeClaimTemplates"],
+        is: Is::Given,
+        instead: NO_CLAIMS,
+    },
     pod(&["resourceClaims"], NO_DEVICES),
     pod(&["volumes", "*", "persistentVolumeClaim"], NO_CLAIMS),
     pod(&["volumes", "*", "ephemeral"], NO_CLAIMS),

@@ -1,7 +1,7 @@
 //! Role-based access control: what roles and bindings allow.
 //!
-//! A [`Policy`] holds roles and bindings as plain values that may cross threads, indexed by whom they are about, so that
-//! judging an attempt costs what the user's own bindings are and not the cluster's. It is kept up to date by
+//! A [`Policy`] holds roles and bindings as plain values that may cross threads, indexed by whom they are about, so
+//! that judging an attempt costs what the user's own bindings are and not the cluster's. It is kept up to date by
 //! [`Change`]s, one for each changed object.
 //!
 //! Source: kubernetes `plugin/pkg/auth/authorizer/rbac/rbac.go`, `pkg/registry/rbac/validation/rule.go`.

@@ -4,8 +4,9 @@
 //! answers it is decided anew: what the webhooks have made of the object so far is kept with it ([`Progress`]), as long
 //! as it replaces the same version of the stored object.
 //!
-//! Webhooks that change objects are asked one after another, in the order of their configurations' names; one that wants
-//! so is asked a second time if another has changed the object after it. Those that only refuse are asked all at once.
+//! Webhooks that change objects are asked one after another, in the order of their configurations' names; one that
+//! wants so is asked a second time if another has changed the object after it. Those that only refuse are asked all at
+//! once.
 //!
 //! Source: kubernetes `staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook`.
 
