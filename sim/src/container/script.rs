@@ -100,7 +100,7 @@ fn word<'a>(mut rest: &'a str, quoted: &mut bool) -> Result<(Word, &'a str), Str
     let mut text = String::new();
     let mut double = false;
     while let Some(c) = rest.chars().next() {
-        if !double && (c.is_whitespace() || ";&|<>()".contains(c)) {
+        if !double && " \t\r\n;&|<>()".contains(c) {
             break;
         }
         rest = &rest[c.len_utf8()..];
@@ -258,6 +258,15 @@ pub fn parse(script: &str) -> Result<Vec<Pipeline>, String> {
 #[cfg(test)]
 mod tests {
     use super::{Piece, Redirect, When, parse};
+
+    /// Found by fuzzing: what Unicode calls white space and a shell does not was read again and again.
+    #[test]
+    fn only_blanks_and_line_ends_part_words() {
+        for odd in ["\u{b}", "\u{c}", "\u{85}", "\u{2003}"] {
+            let words = super::tokens(&format!("echo{odd}x {odd}")).expect("it is read");
+            assert_eq!(words.len(), 2, "{odd:?}");
+        }
+    }
 
     #[test]
     fn scripts_are_taken_apart() {
