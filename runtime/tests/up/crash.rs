@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
+use crate::load::{MAPS, kill_9, names, write_until_killed};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// How often a cluster is killed in the middle of its writes; `SKEG_KILLS` overrides it.
 const KILLS: usize = 5;
 
@@ -37,14 +36,6 @@ fn refused(dir: &Path) -> Output {
     command.arg("--kubeconfig").arg(kubeconfig).output().expect("the binary runs")
 }
 
-fn names(cluster: &Cluster) -> BTreeSet<String> {
-    let list = cluster.get(MAPS).json();
-    let all = list["items"].as_array().expect("a list").iter();
-    let names = all.map(|map| map["metadata"]["name"].as_str().expect("a name").to_owned());
-    // Every namespace has this one.
-    names.filter(|name| name != "kube-root-ca.crt").collect()
-}
-
 fn journal(dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(dir).expect("it is there").flatten().map(|entry| entry.path());
     let is_journal = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("journal-"));
@@ -66,29 +57,9 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         let now: u64 = list["metadata"]["resourceVersion"].as_str().expect("a revision").parse().expect("a number");
         assert!(now >= revision, "revisions do not go back: {revision}, then {now}");
         revision = now;
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for writer in 0..4 {
-                let (cluster, acknowledged, stop) = (&cluster, &acknowledged, &stop);
-                scope.spawn(move || {
-                    for n in 0.. {
-                        let name = format!("m-{kill}-{writer}-{n}");
-                        let body = json!({"metadata": {"name": name}, "data": {"k": "v".repeat(200)}});
-                        if stop.load(Ordering::Relaxed) || !cluster.try_create(MAPS, &body) {
-                            return;
-                        }
-                        acknowledged.lock().expect("no writer panics").insert(name);
-                    }
-                });
-            }
-            // Each kill happens at a different moment.
-            std::thread::sleep(Duration::from_millis(150 + 83 * kill as u64 % 400));
-            // Killed by its process id, because the writers hold the `Cluster`.
-            let pid = cluster.pid();
-            let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("there is a kill");
-            assert!(killed.success());
-            stop.store(true, Ordering::Relaxed);
-        });
+        // Each kill happens at a different moment.
+        let time = Duration::from_millis(150 + 83 * kill as u64 % 400);
+        write_until_killed(&cluster, kill, time, &acknowledged, || kill_9(&cluster));
         cluster.kill();
     }
     let cluster = start("kill-9", &dir);

@@ -3,17 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
-use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
 use crate::etcd_server::{Server, until_ready};
+use crate::load::{MAPS, kill_9, names, write_until_killed};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// An etcd that listens; `None` if none is installed.
@@ -33,12 +31,6 @@ fn start(test: &str, etcd: &Server, nodes: &str) -> Cluster {
     let dir = scratch(test).join("data");
     let dir = dir.to_str().expect("paths of tests are text");
     Cluster::start_with(test, &["--nodes", nodes, "--etcd", &etcd.url(), "--data-dir", dir])
-}
-
-fn names(cluster: &Cluster) -> BTreeSet<String> {
-    let list = cluster.get(MAPS).json();
-    let all = list["items"].as_array().expect("a list").iter();
-    all.map(|map| map["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 #[test]
@@ -70,32 +62,11 @@ fn nothing_acknowledged_is_lost_by_kill_9_of_either() {
     let Some(mut etcd) = etcd() else { return };
     let acknowledged = Mutex::new(BTreeSet::new());
     let mut cluster = start("etcd-kill", &etcd, "0");
-    for kill in 0..4_u64 {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for writer in 0..4 {
-                let (cluster, acknowledged, stop) = (&cluster, &acknowledged, &stop);
-                scope.spawn(move || {
-                    for n in 0.. {
-                        let name = format!("m-{kill}-{writer}-{n}");
-                        let body = json!({"metadata": {"name": name}, "data": {"k": "v".repeat(200)}});
-                        if stop.load(Ordering::Relaxed) || !cluster.try_create(MAPS, &body) {
-                            return;
-                        }
-                        acknowledged.lock().expect("no writer panics").insert(name);
-                    }
-                });
-            }
-            // Each kill happens at a different moment.
-            std::thread::sleep(Duration::from_millis(300 + 83 * kill));
-            if kill % 2 == 0 {
-                etcd.kill();
-            } else {
-                // Killed by its process id, because the writers hold the `Cluster`.
-                let killed = Command::new("kill").args(["-9", &cluster.pid().to_string()]).status();
-                assert!(killed.expect("there is a kill").success());
-            }
-            stop.store(true, Ordering::Relaxed);
+    for kill in 0..4 {
+        // Each kill happens at a different moment.
+        let time = Duration::from_millis(300 + 83 * kill as u64);
+        write_until_killed(&cluster, kill, time, &acknowledged, || {
+            if kill % 2 == 0 { etcd.kill() } else { kill_9(&cluster) }
         });
         if kill % 2 == 0 {
             etcd.restart();
@@ -107,7 +78,7 @@ fn nothing_acknowledged_is_lost_by_kill_9_of_either() {
             cluster = start("etcd-kill", &etcd, "0");
         }
         let acknowledged = acknowledged.lock().expect("no writer panics");
-        assert!(acknowledged.len() > kill as usize, "it was killed in the middle of writes");
+        assert!(acknowledged.len() > kill, "it was killed in the middle of writes");
         let there = names(&cluster);
         let lost: Vec<&String> = acknowledged.difference(&there).collect();
         assert!(lost.is_empty(), "after {} kills, acknowledged and lost: {lost:?}", kill + 1);

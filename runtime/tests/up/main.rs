@@ -17,6 +17,7 @@ mod etcd;
 #[path = "../../../etcd/tests/etcd/server.rs"]
 mod etcd_server;
 mod kubectl;
+mod load;
 mod objects;
 mod options;
 mod streams;
