@@ -45,7 +45,6 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         object.prepare_for_create();
-        self.check_grant(write, &object, None)?;
         let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => {
                 let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);

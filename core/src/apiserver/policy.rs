@@ -196,13 +196,13 @@ impl Deciding<'_> {
     }
 }
 
-/// A role may give what its writer has, unless the writer may `escalate`; one that aggregates others may give anything,
-/// so its writer must have everything.
+/// A role may give what its writer has, unless the writer may `escalate`. It is checked although its rules stay as they
+/// are: its labels may give them to a role that aggregates. One that aggregates may give anything, so whoever writes it,
+/// or has it aggregate no longer, must have everything.
+///
+/// Source: kubernetes `pkg/registry/rbac/clusterrole/policybased`.
 fn check_role(authority: &Authority, user: &User, new: &Object, old: Option<&Object>) -> Result<(), Status> {
-    let ((rules, aggregation), info) = (of_role(new), new.info());
-    if old.is_some_and(|old| of_role(old) == (rules.clone(), aggregation)) {
-        return Ok(());
-    }
+    let ((rules, _), info) = (of_role(new), new.info());
     let (namespace, name) = (new.namespace(), new.name());
     // A request that creates names no object in its path.
     let named = if old.is_some() { name } else { "" };
@@ -213,7 +213,9 @@ fn check_role(authority: &Authority, user: &User, new: &Object, old: Option<&Obj
     let forbid = |why: &str| Status::forbidden(info, name, why);
     check_grant(authority, user, namespace, &rules).map_err(|lacking| forbid(&lacking.0))?;
     let everything = [Rule::all_resources(), Rule::all_paths()];
-    if !aggregation.is_null() && check_grant(authority, user, namespace, &everything).is_err() {
+    let aggregates = |role: &Object| !of_role(role).1.is_null();
+    if (aggregates(new) || old.is_some_and(aggregates)) && check_grant(authority, user, namespace, &everything).is_err()
+    {
         return Err(forbid("must have cluster-admin privileges to use the aggregationRule"));
     }
     Ok(())

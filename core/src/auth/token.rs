@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{User, service_account_name, split_service_account};
 use crate::api::Status;
 use crate::machine::Wall;
-use crate::object::{FieldError, Kind};
+use crate::object::{FieldError, Kind, Time};
 
 /// The lifetime, in seconds, that the projected volume of every pod asks for. A token that is asked for with exactly
 /// this lifetime, for the API server, lives [`EXTENDED`] instead, for clients that do not read it anew.
@@ -58,9 +58,14 @@ pub struct Wanted {
 impl Wanted {
     /// Reads the `spec` of a TokenRequest. `audiences` are those of the API server.
     pub fn read(spec: &Value, audiences: &[String]) -> Result<Wanted, Status> {
-        let asked: Vec<String> =
-            spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-        let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_LIFETIME);
+        if !spec.is_object() && !spec.is_null() {
+            return Err(unreadable("TokenRequest", "spec", "an object"));
+        }
+        let asked = audiences_of("TokenRequest", spec)?;
+        let seconds = match &spec["expirationSeconds"] {
+            Value::Null => DEFAULT_LIFETIME,
+            given => given.as_i64().ok_or_else(|| unreadable("TokenRequest", "spec.expirationSeconds", "a number"))?,
+        };
         let wrong = match seconds {
             ..SHORTEST => Some("may not specify a duration less than 10 minutes"),
             SHORTEST..=LONGEST => None,
@@ -77,6 +82,29 @@ impl Wanted {
         let audiences = if asked.is_empty() { audiences.to_vec() } else { asked };
         Ok(Wanted { audiences, seconds, bound })
     }
+}
+
+fn unreadable(kind: &str, field: &str, what: &str) -> Status {
+    let why = format!("{kind} in version \"v1\" cannot be handled as a {kind}: {field} is not {what}");
+    Status::bad_request(why)
+}
+
+/// The audiences in the `spec` of a request of this kind. What is no list of texts is refused: read as none, it would
+/// stand for the API server.
+pub fn audiences_of(kind: &str, spec: &Value) -> Result<Vec<String>, Status> {
+    let wrong = || unreadable(kind, "spec.audiences", "a list of strings");
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+    match &spec["audiences"] {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(all) => all.iter().map(text).collect(),
+        _ => Err(wrong()),
+    }
+}
+
+/// Whether something that a token depends on was deleted long enough ago for the token to have ended with it. It may
+/// still be there, held by a finalizer.
+pub fn ended_with(deleted: &Time, now: Wall) -> bool {
+    seconds(Wall::from_time(deleted)) < seconds(now) - LEEWAY
 }
 
 fn bound(reference: &Value) -> Result<Bound, Status> {
@@ -302,6 +330,14 @@ mod tests {
             "spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes",
         );
         refused(json!({"expirationSeconds": 1i64 << 33}), 422, "may not specify a duration larger than 2^32 seconds");
+        for (spec, field) in [
+            (json!("x"), "spec is not an object"),
+            (json!({"audiences": "vault"}), "spec.audiences is not a list of strings"),
+            (json!({"audiences": [7]}), "spec.audiences is not a list of strings"),
+            (json!({"expirationSeconds": "600"}), "spec.expirationSeconds is not a number"),
+        ] {
+            refused(spec, 400, field);
+        }
         let map = json!({"boundObjectRef": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}});
         refused(map, 400, "cannot bind token to object of type /v1, Kind=ConfigMap");
     }
@@ -340,6 +376,14 @@ mod tests {
             "service account token has expired",
         );
         check(json!({"expirationSeconds": 3607}), 4000, "https://api", "");
+    }
+
+    #[test]
+    fn a_token_ends_a_minute_after_what_it_depends_on_was_deleted() {
+        for (after, ended) in [(-5, false), (60, false), (61, true)] {
+            let deleted = Wall(NOW.0 - after * 1_000_000).to_time();
+            assert_eq!(super::ended_with(&deleted, NOW), ended, "after {after} s");
+        }
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl Asked {
             _ => "",
         };
         if parts[0] == "watch" && parts.len() > 1 {
-            (verb, parts) = ("watch", &parts[1..]);
+            // Whatever else such a path is asked for is judged as what it is.
+            verb = if verb == "get" { "watch" } else { verb };
+            parts = &parts[1..];
         }
         let mut namespace = "";
         if let ["namespaces", given, rest @ ..] = parts {
@@ -65,7 +67,6 @@ impl Asked {
             }
         }
         let part = |index: usize| parts.get(index).copied().unwrap_or("");
-        let subresource = if verb == "watch" { "" } else { part(2) };
         let mut name = part(1).to_owned();
         if name.is_empty() {
             verb = match verb {
@@ -85,7 +86,7 @@ impl Asked {
             path: None,
             group: group.to_owned(),
             resource: part(0).to_owned(),
-            subresource: subresource.to_owned(),
+            subresource: part(2).to_owned(),
             namespace: namespace.to_owned(),
             name,
         })
@@ -123,6 +124,8 @@ mod tests {
         check("GET /api/v1/pods?watch=1", "watch", ["", "pods", "", "", ""]);
         check("HEAD /api/v1/namespaces/a/pods/p", "get", ["", "pods", "", "a", "p"]);
         check("GET /api/v1/watch/namespaces/a/pods/p", "watch", ["", "pods", "", "a", "p"]);
+        check("GET /api/v1/watch/namespaces/a/pods/p/exec", "watch", ["", "pods", "exec", "a", "p"]);
+        check("DELETE /api/v1/watch/namespaces/a/pods/p", "delete", ["", "pods", "", "a", "p"]);
         check("GET /api/v1/namespaces/a/pods/p/log", "get", ["", "pods", "log", "a", "p"]);
         check("POST /api/v1/namespaces/a/pods", "create", ["", "pods", "", "a", ""]);
         check("POST /api/v1/namespaces/a/pods/p/eviction", "create", ["", "pods", "eviction", "a", "p"]);

@@ -241,6 +241,9 @@ impl Handler {
         {
             return Err(not_found());
         }
+        if objects.watch && head.method != Method::GET {
+            return Err(method_not_allowed());
+        }
         let watches =
             head.method == Method::GET && objects.subresource.is_none() && (objects.watch || head.params.flag("watch"));
         let verb = match (head.method, &objects.name) {

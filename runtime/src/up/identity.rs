@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 use skeg_core::api::{Reason, Status};
 use skeg_core::auth::{
@@ -39,10 +40,13 @@ pub fn unauthorised() -> Status {
 ///
 /// Source: kubernetes `staging/src/k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
 pub fn impersonated(headers: &HeaderMap, user: &User, authority: &impl Authoriser) -> Result<Option<User>, Status> {
-    let all = |name: &str| headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty());
-    let name = all(AS_USER).next().unwrap_or_default();
-    let (groups, uid): (Vec<&str>, _) = (all(AS_GROUP).collect(), all(AS_UID).next().unwrap_or_default());
-    let extra = extra(headers);
+    let all = |name: &str| -> Result<Vec<&str>, Status> {
+        let values = headers.get_all(name).into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+        Ok(values.into_iter().filter(|value| !value.is_empty()).collect())
+    };
+    let first = |name: &str| Ok(all(name)?.first().copied().unwrap_or_default());
+    let (name, groups, uid) = (first(AS_USER)?, all(AS_GROUP)?, first(AS_UID)?);
+    let extra = extra(headers)?;
     if name.is_empty() {
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(None);
@@ -84,28 +88,35 @@ pub fn impersonated(headers: &HeaderMap, user: &User, authority: &impl Authorise
     Ok(Some(acted))
 }
 
+/// The value of a header for impersonation. One that is no text is refused: without it, the request would be carried out
+/// as the user who sent it.
+fn text(value: &HeaderValue) -> Result<&str, Status> {
+    let refused = |_| Status::bad_request("a header for impersonation is not UTF-8");
+    std::str::from_utf8(value.as_bytes()).map_err(refused)
+}
+
 /// The values of `Impersonate-Extra-KEY`, by their key.
-fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
+fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        let (Some(key), Ok(value)) = (name.as_str().strip_prefix(AS_EXTRA), value.to_str()) else { continue };
+        let Some(key) = name.as_str().strip_prefix(AS_EXTRA) else { continue };
         let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-        extra.entry(key).or_default().push(value.to_owned());
+        extra.entry(key).or_default().push(text(value)?.to_owned());
     }
-    extra
+    Ok(extra)
 }
 
 #[cfg(test)]
 mod tests {
     use super::impersonated;
     use hyper::HeaderMap;
-    use hyper::header::HeaderName;
+    use hyper::header::{HeaderName, HeaderValue};
     use skeg_core::auth::{Authority, Mode, User};
 
     fn ask(mode: Mode, given: &[(&str, &str)]) -> Result<Option<User>, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
-            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let authority = Authority { modes: vec![mode], ..Authority::default() };
         impersonated(&headers, &User::new("jane", &[]), &authority).map_err(|status| status.message.into())
@@ -120,6 +131,7 @@ mod tests {
         let account = ("Impersonate-User", "system:serviceaccount:a:b");
         check(&[("Impersonate-User", "joe")], "joe", &["system:authenticated"]);
         check(&[("Impersonate-User", "joe"), ("Impersonate-Group", "g")], "joe", &["g", "system:authenticated"]);
+        check(&[("Impersonate-User", "józef")], "józef", &["system:authenticated"]);
         check(&[("Impersonate-User", "system:anonymous")], "system:anonymous", &["system:unauthenticated"]);
         check(&[account], account.1, &["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
         check(&[account, ("Impersonate-Group", "g")], account.1, &["g", "system:authenticated"]);
@@ -144,5 +156,10 @@ mod tests {
             "cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"a\"",
         );
         check(&[("Impersonate-Group", "g")], "without impersonating a user");
+        for name in ["Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-a"] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_bytes(b"\xff").unwrap())]);
+            let why = impersonated(&headers, &User::new("jane", &[]), &Authority::default()).unwrap_err();
+            assert_eq!(why.message, "a header for impersonation is not UTF-8".into(), "{name}");
+        }
     }
 }

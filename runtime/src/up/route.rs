@@ -147,6 +147,9 @@ fn objects(served: &Served, group: &str, version: &str, mut rest: &[&str]) -> Re
     if name.is_some() && namespaced && namespace.is_none() {
         return Err(not_found());
     }
+    if watch && subresource.is_some() {
+        return Err(not_found());
+    }
     Ok(Objects {
         resource: Arc::clone(resource),
         namespace: namespace.unwrap_or_default().to_owned(),

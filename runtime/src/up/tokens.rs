@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Reason, Status};
 use skeg_core::auth::User;
-use skeg_core::auth::token::{Bound, Claims, Reference, Wanted};
+use skeg_core::auth::token::{self, Bound, Claims, Reference, Wanted};
 use skeg_core::object::KindInfo;
 use tokio::time::Instant;
 
@@ -144,6 +144,11 @@ impl Handler {
             if uid != of.uid {
                 return Err(told(format!("{what} UID ({uid}) does not match claim ({})", of.uid)));
             }
+            // The API server stamped it by the cluster's clock.
+            let deleted = serde_json::from_value(found["metadata"]["deletionTimestamp"].clone()).ok();
+            if deleted.is_some_and(|at| token::ended_with(&at, self.shared.clock.now().wall)) {
+                return Err(told("service account token has been invalidated".to_owned()));
+            }
         }
         Ok(claims)
     }
@@ -246,8 +251,7 @@ impl Handler {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
-        let asked: Vec<String> =
-            spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let asked = token::audiences_of("TokenReview", spec)?;
         let audiences = if asked.is_empty() { &self.tokens.audiences } else { &asked };
         Ok(match self.check_token(token, audiences).await {
             Ok(claims) => json!({"authenticated": true, "user": review::user_info(&claims.user()),

@@ -50,6 +50,24 @@ fn roles_and_bindings_say_what_users_may_do() {
     cluster.wait_for("jane may list pods", || get(PODS).code == 200);
     assert_eq!(get("/api/v1/pods").code, 403);
     assert_eq!(send_as(&cluster, "jane", "POST", PODS, &json!({})).code, 403);
+    // The old paths of watches allow nothing but watches.
+    let watch = "/api/v1/watch/namespaces/default";
+    cluster.create(ROLES, &role("watches", &["watch"], "*"));
+    cluster.create(BINDINGS, &binding("joe-watches", ("Role", "watches"), "joe"));
+    cluster.wait_for("joe may watch pods", || {
+        send_as(&cluster, "joe", "GET", &format!("{watch}/pods?timeoutSeconds=1"), &Value::Null).code == 200
+    });
+    for (method, path, code) in [
+        ("DELETE", "pods/p", 403),
+        ("PATCH", "pods/p", 403),
+        ("POST", "serviceaccounts/default/token", 403),
+        ("GET", "pods/p/exec?command=sh", 404),
+    ] {
+        let path = format!("{watch}/{path}");
+        assert_eq!(send_as(&cluster, "joe", method, &path, &json!({})).code, code, "{method} {path}");
+        let of_admin = cluster.send(method, &path, &[("Content-Type", "application/json")], b"{}").code;
+        assert!(matches!(of_admin, 404 | 405), "{method} {path}: {of_admin}");
+    }
     cluster.send("DELETE", &format!("{BINDINGS}/jane-reads"), &[], b"");
     cluster.wait_for("jane may no more", || get(PODS).code == 403);
 

@@ -129,6 +129,8 @@ impl Deciding<'_> {
         apply_defaults(object);
         self.mutate(write, object)?;
         self.consult_mutating(write, CREATE, object, None, &accept)?;
+        // After the webhooks: what they make of a role counts.
+        self.check_grant(write, object, None)?;
         refuse(object, &validation::create(object)).map_err(Decision::refuse)?;
         self.validate(write, object, None)?;
         self.consult_validating(write, CREATE, Some(object), None)

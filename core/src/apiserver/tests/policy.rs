@@ -128,13 +128,24 @@ fn a_role_is_checked_when_it_changes() {
     let mut c = guarded();
     let jane = User::new("jane", &[]);
     let more = c.create(role("Role", "more", &["get", "delete"])).unwrap();
-    let mut labelled = more.clone();
-    labelled.meta_mut().labels = Some([("a".to_owned(), "b".to_owned())].into());
-    let held = update(&mut c, &jane, labelled).unwrap();
-    let mut wider = held.to_json();
-    wider["rules"][0]["verbs"] = json!(["get"]);
-    let refused = update(&mut c, &jane, Object::from_json(wider).unwrap()).unwrap_err();
+    let mut other = more.to_json();
+    other["rules"][0]["verbs"] = json!(["get"]);
+    let refused = update(&mut c, &jane, Object::from_json(other).unwrap()).unwrap_err();
     assert!(refused.message.contains("Verbs:[\"get\"]"), "{refused}");
+    // A label may give the rules to a role that aggregates.
+    let wide = c.create(role("ClusterRole", "wide", &["get"])).unwrap();
+    for mut labelled in [more, wide] {
+        labelled.meta_mut().labels = Some([("aggregate-to-edit".to_owned(), "true".to_owned())].into());
+        let refused = update(&mut c, &jane, labelled).unwrap_err();
+        assert!(refused.message.contains("not currently held"), "{refused}");
+    }
+    let mut aggregates = role("ClusterRole", "aggregates", &[]);
+    aggregates["rules"] = json!([]);
+    aggregates["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    let mut alone = c.create(aggregates).unwrap().to_json();
+    alone.as_object_mut().unwrap().remove("aggregationRule");
+    let refused = update(&mut c, &jane, Object::from_json(alone).unwrap()).unwrap_err();
+    assert!(refused.message.contains("must have cluster-admin privileges"), "{refused}");
     let bound = c.create(binding("RoleBinding", "b", ("Role", "more"), "joe")).unwrap();
     let mut to_jane = bound.to_json();
     to_jane["subjects"][0]["name"] = json!("jane");

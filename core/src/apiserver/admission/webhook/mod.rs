@@ -272,6 +272,7 @@ impl Deciding<'_> {
             }
         }
         let (pending, answers) = (std::mem::take(&mut progress.pending), std::mem::take(&mut progress.answers));
+        assert_eq!(pending.len(), answers.len(), "each question has an answer");
         progress.validated = true;
         for ((hook, uid), answer) in pending.into_iter().zip(answers) {
             let Some(verdict) = verdict(&hook, &uid, answer).map_err(Decision::refuse)? else { continue };
