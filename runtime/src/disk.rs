@@ -98,6 +98,20 @@ impl Source for Recording {
     }
 }
 
+/// Writes a file that only its owner may read: beside it first and renamed then, so that nobody, a later start after a
+/// crash included, reads an incomplete one.
+#[cfg(feature = "up")]
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".skeg-{}", std::process::id()));
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
 /// Says what is wrong with a file and what to do, without the operating system's error numbers.
 pub fn explain(e: &io::Error) -> String {
     match e.kind() {

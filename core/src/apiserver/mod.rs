@@ -231,6 +231,16 @@ impl ApiServer {
         self.cache.objects(kind)
     }
 
+    /// An object in its watch cache.
+    pub fn cached_object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.cache.get(key)
+    }
+
+    /// The objects of a kind in a namespace (empty: in all namespaces) in its watch cache, in key order.
+    pub fn cached_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.cache.range(kind, namespace)
+    }
+
     /// Reads ahead the memory that writes of these objects will touch.
     pub fn read_ahead(&self, keys: &[&ObjectKey], step: Step) {
         keys.iter().for_each(|key| self.cache.read_ahead(key, step));

@@ -197,8 +197,8 @@ impl Deciding<'_> {
 }
 
 /// A role may give what its writer has, unless the writer may `escalate`. It is checked although its rules stay as they
-/// are: its labels may give them to a role that aggregates. One that aggregates may give anything, so whoever writes it,
-/// or has it aggregate no longer, must have everything.
+/// are: its labels may give them to a role that aggregates. One that aggregates may give anything, so whoever writes
+/// it, or has it aggregate no longer, must have everything.
 ///
 /// Source: kubernetes `pkg/registry/rbac/clusterrole/policybased`.
 fn check_role(authority: &Authority, user: &User, new: &Object, old: Option<&Object>) -> Result<(), Status> {

@@ -19,8 +19,8 @@ Examples:
   skeg up --etcd http://127.0.0.1:2379
       the cluster is kept in etcd
 
-A cluster ends by Ctrl-C, SIGTERM or `skeg down`. What it was is found again in its data directory by the next one,
-also after a crash: nothing is acknowledged before it is safe on disk.
+A cluster ends by Ctrl-C, SIGTERM or `skeg down`. What it was is found again in its data directory, or in etcd, by the
+next one, also after a crash: nothing is acknowledged before it is safe on disk.
 
 Exit codes:
   0  it ran, and was asked to end
@@ -44,7 +44,7 @@ pub struct UpArgs {
     /// Keep nothing on disk.
     #[arg(long)]
     pub in_memory: bool,
-    /// Whether the cluster is kept in etcd.
+    /// How etcd is reached, if the cluster is kept there.
     #[command(flatten)]
     pub etcd: EtcdArgs,
     /// How much faster than real time the cluster's time runs, so that back-offs, leases, TTLs and schedules pass in a
@@ -73,8 +73,8 @@ pub struct UpArgs {
 /// How to reach etcd. The names of the files are `kube-apiserver`'s.
 #[derive(Args, Debug, Clone)]
 pub struct EtcdArgs {
-    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority is then kept in
-    /// --data-dir.
+    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority and the key that signs
+    /// tokens of service accounts are then kept in --data-dir.
     #[arg(long = "etcd", value_name = "URL,…", value_delimiter = ',', conflicts_with = "in_memory")]
     pub endpoints: Vec<String>,
     /// Certificates of the authorities that sign etcd's certificate, for https URLs.

@@ -463,15 +463,15 @@ impl Cluster {
     /// The address of a ready endpoint of a Service.
     fn reach(&self, namespace: &str, name: &str, port: u16) -> Reached {
         let key = ObjectKey::new(Kind::SERVICE, namespace, name);
-        let service = self.api.cached(Kind::SERVICE).find(|(k, _)| **k == key).map(|(_, service)| service.to_json());
+        let service = self.api.cached_object(&key).map(Object::to_json);
         let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
         let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         let wanted = ports.into_iter().find(|p| p["port"] == port);
         let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
         let named = wanted["name"].as_str().unwrap_or_default();
-        let slices = self.api.cached(Kind::ENDPOINT_SLICE).map(|(_, slice)| slice).filter(|slice| {
+        let slices = self.api.cached_in(Kind::ENDPOINT_SLICE, namespace).map(|(_, slice)| slice).filter(|slice| {
             let of = slice.meta().labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
-            slice.namespace() == namespace && of.is_some_and(|of| of == name)
+            of.is_some_and(|of| of == name)
         });
         let found = slices.map(Object::to_json).find_map(|slice| {
             let port = slice["ports"].as_array()?.iter().find(|p| p["name"].as_str().unwrap_or_default() == named)?;

@@ -328,6 +328,8 @@ impl Handler {
         let pods = objects.resource.info.namespaced;
         let kind = if pods { Kind::POD } else { Kind::NODE };
         let mut options = head.params.list()?;
+        // As metrics-server's, the list comes in one piece.
+        (options.limit, options.continue_from) = (0, None);
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
@@ -339,7 +341,6 @@ impl Handler {
         let Answer::List { items, rv, .. } = self.ask(head, &of, what, Written::default()).await?.result? else {
             unreachable!("a list is answered by a list")
         };
-        let gone = || Status::unavailable("the server is shutting down");
         let (reply, used) = oneshot::channel();
         self.cluster.send(Inbound::Visit(Visit::Usage { reply })).map_err(|_| gone())?;
         let (used, now) = (used.await.map_err(|_| gone())?, self.shared.clock.now().wall);
@@ -367,7 +368,6 @@ impl Handler {
             return Ok(reply::text(200, String::new()));
         };
         let id = options.run(pod, &container)?.to_owned();
-        let gone = || Status::unavailable("the server is shutting down");
         let (reply, read) = oneshot::channel();
         let visit = Visit::Log { node: node.to_owned(), id: id.clone(), follow: options.follow, reply };
         self.cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
@@ -597,7 +597,6 @@ impl Handler {
         let Written { manager, validation, duplicates } = written;
         let resource = Arc::clone(resource);
         let ask = Ask { user, resource, what, manager, validation, duplicates };
-        let gone = || Status::unavailable("the server is shutting down");
         self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
@@ -697,6 +696,11 @@ fn check_patch(patch: &Patch) -> Result<(), Status> {
         }
         _ => Ok(()),
     }
+}
+
+/// 503 where the machines' thread has ended.
+fn gone() -> Status {
+    Status::unavailable("the server is shutting down")
 }
 
 /// Kinds for which the response to a delete is the deleted object; for the others it is a `Status`.

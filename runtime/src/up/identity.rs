@@ -88,8 +88,8 @@ pub fn impersonated(headers: &HeaderMap, user: &User, authority: &impl Authorise
     Ok(Some(acted))
 }
 
-/// The value of a header for impersonation. One that is no text is refused: without it, the request would be carried out
-/// as the user who sent it.
+/// The value of a header for impersonation. One that is no text is refused: without it, the request would be carried
+/// out as the user who sent it.
 fn text(value: &HeaderValue) -> Result<&str, Status> {
     let refused = |_| Status::bad_request("a header for impersonation is not UTF-8");
     std::str::from_utf8(value.as_bytes()).map_err(refused)

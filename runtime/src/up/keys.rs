@@ -6,8 +6,6 @@
 //! Source: kubernetes `pkg/serviceaccount/jwt.go`; RFC 7515, RFC 7517.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine;
@@ -26,7 +24,7 @@ use x509_parser::der_parser::asn1_rs::{Oid, oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::disk::explain;
+use crate::disk::{explain, write_private};
 
 /// What precedes the key itself in the DER of a public key, for P-256, P-384.
 const P256_PREFIX: &[u8] = &[
@@ -214,9 +212,7 @@ impl Keys {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let made = rcgen::KeyPair::generate().map_err(|e| format!("error: {}: {e}", file.display()))?;
                 let pem = made.serialize_pem();
-                let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-                let written = open.and_then(|mut f| f.write_all(pem.as_bytes()).and_then(|()| f.sync_all()));
-                written.map_err(|e| error(&e))?;
+                write_private(file, &pem).map_err(|e| error(&e))?;
                 pem
             }
             Err(e) => return Err(error(&e)),

@@ -1,8 +1,6 @@
 //! The kubeconfig: a separate file, or the context `skeg` in the user's own.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -10,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::pki::Pki;
-use crate::disk::explain;
+use crate::disk::{explain, write_private};
 
 /// Name of the cluster, the user and the context.
 pub const CONTEXT: &str = "skeg";
@@ -42,13 +40,7 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(|e| error(&e))?;
     }
-    // Written to a temporary file and renamed, so that nobody reads an incomplete file.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".skeg-{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
-    let written = file.and_then(|mut file| file.write_all(yaml.as_bytes()).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&beside, path)).map_err(|e| error(&e))
+    write_private(path, &yaml).map_err(|e| error(&e))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value, String> {

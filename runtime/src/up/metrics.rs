@@ -32,7 +32,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// `verb` is the verb of the authorizer: `deletecollection`.
+    /// `verb` is the authoriser's, such as `deletecollection`; `connects` is for exec, attach and port-forward.
     pub fn verb(verb: &str, connects: bool) -> &'static str {
         match verb {
             _ if connects => "CONNECT",

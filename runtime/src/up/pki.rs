@@ -1,9 +1,7 @@
 //! Certificates of a cluster: its certificate authority, the server's certificate and the administrator's.
 
 use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::{
@@ -12,7 +10,7 @@ use rcgen::{
 };
 
 use super::cluster::ApiOptions;
-use crate::disk::explain;
+use crate::disk::{explain, write_private};
 use skeg_core::auth::MASTERS;
 
 /// DNS names by which pods reach the API server.
@@ -90,9 +88,7 @@ pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
             // The key is written first. If the process crashes in between, the next start finds no certificate and
             // makes both anew.
             for (path, text) in [(&key, &authority.key), (&certificate, &authority.certificate)] {
-                let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-                let written = file.and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
-                written.map_err(|e| error(path, &e))?;
+                write_private(path, text).map_err(|e| error(path, &e))?;
             }
             authority
         }

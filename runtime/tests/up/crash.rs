@@ -64,7 +64,6 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
     let cluster = start("kill-9", &dir);
     let acknowledged = acknowledged.into_inner().expect("no writer panics");
-    assert!(acknowledged.len() > kills, "it was killed in the middle of writes: {}", acknowledged.len());
     assert!(acknowledged.is_subset(&names(&cluster)));
 }
 

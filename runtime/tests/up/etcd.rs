@@ -78,7 +78,6 @@ fn nothing_acknowledged_is_lost_by_kill_9_of_either() {
             cluster = start("etcd-kill", &etcd, "0");
         }
         let acknowledged = acknowledged.lock().expect("no writer panics");
-        assert!(acknowledged.len() > kill, "it was killed in the middle of writes");
         let there = names(&cluster);
         let lost: Vec<&String> = acknowledged.difference(&there).collect();
         assert!(lost.is_empty(), "after {} kills, acknowledged and lost: {lost:?}", kill + 1);

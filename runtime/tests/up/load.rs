@@ -31,6 +31,7 @@ pub fn write_until_killed(
     kill: impl FnOnce(),
 ) {
     let stop = &AtomicBool::new(false);
+    let before = acknowledged.lock().expect("no writer panics").len();
     std::thread::scope(|scope| {
         for writer in 0..4 {
             scope.spawn(move || {
@@ -48,6 +49,8 @@ pub fn write_until_killed(
         kill();
         stop.store(true, Ordering::Relaxed);
     });
+    let after = acknowledged.lock().expect("no writer panics").len();
+    assert!(after > before, "round {round}: it was killed in the middle of writes");
 }
 
 /// Kills a cluster by its process id, because the writers hold the `Cluster`.

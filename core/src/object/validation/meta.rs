@@ -205,7 +205,7 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
 }
 
 /// `ValidateLabelSelector`.
-pub(super) fn selector(s: &LabelSelector, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(in crate::object) fn selector(s: &LabelSelector, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     labels(s.match_labels.as_ref(), &at.field("matchLabels"), errors);
     let at = at.field("matchExpressions");
     for (i, e) in s.match_expressions.iter().flatten().enumerate() {

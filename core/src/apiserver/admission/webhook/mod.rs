@@ -91,7 +91,7 @@ pub enum Callee {
 pub struct Consultation {
     /// Whom.
     pub callee: Callee,
-    /// Certificates by which to trust them, PEM; without them the system's.
+    /// Certificates by which to trust them, PEM. Without any nobody is trusted, where upstream trusts the system's.
     pub ca: Option<String>,
     /// How long to wait for the answer.
     pub timeout: Duration,

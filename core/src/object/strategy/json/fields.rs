@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::object::validation::path::Go;
-use crate::object::{Dynamic, FieldError};
+use crate::object::validation::meta;
+use crate::object::validation::path::{Go, Path};
+use crate::object::{Dynamic, FieldError, LabelSelector};
 
 /// The errors found so far.
 pub(super) type Errors = Vec<FieldError>;
@@ -69,6 +70,14 @@ pub(super) fn number(body: &Map<String, Value>, path: &[&str]) -> Option<i64> {
 /// The list at a path; empty if there is none.
 pub(super) fn list<'a>(body: &'a Map<String, Value>, path: &[&str]) -> &'a [Value] {
     at(body, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Validates a label selector; one that is absent selects everything or nothing, and is well.
+pub(super) fn selector(value: &Value, path: &Path<'_>, errors: &mut Errors) {
+    match Option::<LabelSelector>::deserialize(value) {
+        Ok(selector) => selector.iter().for_each(|selector| meta::selector(selector, path, errors)),
+        Err(e) => errors.push(FieldError::invalid(path, Go(value.to_string()), e.to_string())),
+    }
 }
 
 /// Checks that there is text at a path.

@@ -4,7 +4,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use serde_json::Value;
 
 use super::JsonStrategy;
-use super::fields::{Errors, list};
+use super::fields::{Errors, list, selector};
 use crate::object::validation::names::{self, Wrongs};
 use crate::object::validation::path::{Go, Path};
 use crate::object::{Dynamic, FieldError};
@@ -22,6 +22,18 @@ impl JsonStrategy for ClusterRole {
 
     fn validate(d: &Dynamic, errors: &mut Errors) {
         rules(d, false, errors);
+        if d.body.get("aggregationRule").is_none_or(Value::is_null) {
+            return;
+        }
+        let (root, all) = (Path::Root("aggregationRule"), list(&d.body, &["aggregationRule", "clusterRoleSelectors"]));
+        let at = root.field("clusterRoleSelectors");
+        if all.is_empty() {
+            let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+            errors.push(FieldError::required(at, detail));
+        }
+        for (i, value) in all.iter().enumerate() {
+            selector(value, &at.index(i), errors);
+        }
     }
 }
 

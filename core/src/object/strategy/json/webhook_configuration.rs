@@ -1,20 +1,31 @@
 //! MutatingWebhookConfiguration and ValidatingWebhookConfiguration.
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::JsonStrategy;
+use super::fields::{Errors, list, selector};
 use super::missing::Missing;
+use crate::object::Dynamic;
+use crate::object::validation::path::Path;
 
 impl JsonStrategy for MutatingWebhookConfiguration {
     fn defaults(m: &mut Missing<'_>) {
         webhooks(m, true);
+    }
+
+    fn validate(d: &Dynamic, errors: &mut Errors) {
+        selectors(d, errors);
     }
 }
 
 impl JsonStrategy for ValidatingWebhookConfiguration {
     fn defaults(m: &mut Missing<'_>) {
         webhooks(m, false);
+    }
+
+    fn validate(d: &Dynamic, errors: &mut Errors) {
+        selectors(d, errors);
     }
 }
 
@@ -36,6 +47,17 @@ fn webhooks(m: &mut Missing<'_>, mutating: bool) {
         }
         for j in 0..m.list(&["webhooks", &i, "rules"]).len() {
             m.at(&["webhooks", &i, "rules", &j.to_string()], "scope", || json!("*"));
+        }
+    }
+}
+
+/// Checks the selectors of the webhooks in a configuration.
+fn selectors(d: &Dynamic, errors: &mut Errors) {
+    let root = &Path::Root("webhooks");
+    for (i, hook) in list(&d.body, &["webhooks"]).iter().enumerate() {
+        let at = root.index(i);
+        for field in ["namespaceSelector", "objectSelector"] {
+            selector(hook.get(field).unwrap_or(&Value::Null), &at.field(field), errors);
         }
     }
 }

@@ -251,3 +251,30 @@ fn classes() {
         ],
     );
 }
+
+/// Selectors that the server reads for itself: one that cannot be read must not select everything.
+#[test]
+fn selectors_of_webhooks_and_roles() {
+    let odd = json!({"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]});
+    let wrong =
+        |at: &str| format!("{at}.matchExpressions[0].operator: Invalid value: \"Like\": not a valid selector operator");
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        let hooks = |hook: Value| {
+            let body = json!({"metadata": {"name": "x"}, "webhooks": [hook]});
+            of("admissionregistration.k8s.io/v1", kind, body)
+        };
+        check(hooks(json!({"name": "a.b.c", "objectSelector": {"matchLabels": {"a": "b"}}})), &[]);
+        for field in ["namespaceSelector", "objectSelector"] {
+            check(hooks(json!({"name": "a.b.c", field: odd})), &[&wrong(&format!("webhooks[0].{field}"))]);
+        }
+    }
+    let role = |rule: Value| {
+        let body = json!({"metadata": {"name": "x"}, "aggregationRule": rule});
+        of("rbac.authorization.k8s.io/v1", "ClusterRole", body)
+    };
+    check(role(json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]})), &[]);
+    check(role(json!({"clusterRoleSelectors": [odd]})), &[&wrong("aggregationRule.clusterRoleSelectors[0]")]);
+    let none = "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if \
+                aggregationRule is non-nil";
+    check(role(json!({})), &[none]);
+}
