@@ -6,7 +6,7 @@ use std::rc::Rc;
 use skeg_core::store::{Op, StoreError, StoreKey, StoreReply, StoreRequest, Stored, Txn};
 use skeg_etcd::{Etcd, EtcdOptions};
 
-use super::server::{Server, until_ready};
+use super::server::Server;
 use super::subject::Client;
 
 fn put(name: &str, text: &str) -> StoreRequest {
@@ -46,7 +46,7 @@ fn what_is_acknowledged_survives_a_kill() {
         assert_eq!(client.ask(&put("down", "v")), StoreReply::Error(StoreError::Unavailable));
         server.restart();
         // The same client comes back by itself.
-        until_ready(|| match client.ask(&StoreRequest::Revision) {
+        server.until_ready(|| match client.ask(&StoreRequest::Revision) {
             StoreReply::Revision { .. } => Ok(()),
             other => Err(format!("{other:?}")),
         });

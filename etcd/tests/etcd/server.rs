@@ -1,8 +1,10 @@
 //! An etcd of a test's own: one member on free ports of the loopback interface.
 
+use std::cell::RefCell;
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,10 +13,12 @@ use std::time::Duration;
 const REQUIRED: &str = "SKEG_REQUIRE_ETCD";
 /// Ten milliseconds, over and over: an etcd on a busy machine takes its time to start.
 const TRIES: u32 = 6000;
+/// A directory in memory, where there is one: etcd waits for its disk at every write, and wants 128 MiB of it at once.
+const MEMORY: &str = "/dev/shm";
 
 /// A running etcd. It is killed, and its data removed, when it is dropped.
 pub struct Server {
-    child: Child,
+    child: RefCell<Child>,
     dir: PathBuf,
     /// `http` or `https`, for its clients.
     scheme: &'static str,
@@ -42,14 +46,16 @@ impl Server {
     fn spawn(scheme: &'static str, more: &[&str]) -> Option<Server> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("skeg-etcd-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("the directory for temporary files can be written");
+        let memory = Path::new(MEMORY);
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let dir = parent.join(format!("skeg-etcd-{}-{count}", std::process::id()));
+        fs::create_dir_all(&dir).expect("the directory for temporary files can be written");
         // Both are open at once, so that they differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let ports = free.map(|listener| listener.local_addr().expect("it is bound").port());
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         match spawn(&dir, scheme, ports, &more) {
-            Ok(child) => Some(Server { child, dir, scheme, ports, more }),
+            Ok(child) => Some(Server { child: RefCell::new(child), dir, scheme, ports, more }),
             Err(e) if std::env::var_os(REQUIRED).is_some() => {
                 panic!("etcd cannot be started: {e}; install it (apt-get install etcd-server), or unset {REQUIRED}")
             }
@@ -69,34 +75,55 @@ impl Server {
 
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it is a child of this process");
-        self.child.wait().expect("it is a child of this process");
+        let child = self.child.get_mut();
+        child.kill().expect("it is a child of this process");
+        child.wait().expect("it is a child of this process");
     }
 
     /// Starts it again with the data that it had.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.scheme, self.ports, &self.more).expect("it could be started before");
+        let child = spawn(&self.dir, self.scheme, self.ports, &self.more).expect("it could be started before");
+        self.child = RefCell::new(child);
     }
-}
 
-/// Calls `open` until it succeeds: an etcd that was just started takes a moment.
-pub fn until_ready<T>(mut open: impl FnMut() -> Result<T, String>) -> T {
-    let mut last = String::new();
-    for _ in 0..TRIES {
-        match open() {
-            Ok(opened) => return opened,
-            Err(why) => last = why,
+    /// Calls `open` until it succeeds: an etcd that was just started takes a moment.
+    ///
+    /// # Panics
+    ///
+    /// If etcd ends or takes too long, with its last words.
+    pub fn until_ready<T>(&self, mut open: impl FnMut() -> Result<T, String>) -> T {
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            match open() {
+                Ok(opened) => return opened,
+                Err(why) => last = why,
+            }
+            if let Some(status) = self.child.borrow_mut().try_wait().expect("it is a child of this process") {
+                panic!("etcd ended, {status}:\n{}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        panic!("etcd does not become ready: {last}\n{}", self.last_words())
     }
-    panic!("etcd does not become ready: {last}")
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(log(&self.dir)).unwrap_or_else(|e| format!("its log cannot be read: {e}"));
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
 }
 
-fn spawn(dir: &PathBuf, scheme: &str, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
+/// The file with all that it says.
+fn log(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+fn spawn(dir: &Path, scheme: &str, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
     let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let log = File::options().create(true).append(true).open(log(dir))?;
     Command::new("etcd")
         .args(["--name", "test", "--data-dir"])
-        .arg(dir)
+        .arg(dir.join("data"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("test={peer}")])
@@ -105,15 +132,16 @@ fn spawn(dir: &PathBuf, scheme: &str, [client, peer]: [u16; 2], more: &[String])
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have been killed by the test.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -10,7 +10,7 @@ use skeg_core::store::remote::{FromRemote, Remote};
 use skeg_core::store::{FromStore, Progress, StoreReply, StoreRequest, WatchId};
 use skeg_etcd::{Etcd, EtcdOptions};
 
-use super::server::{Server, until_ready};
+use super::server::Server;
 
 /// How long etcd may take to reply.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub struct Client {
 impl Client {
     /// Connects to etcd, once it is ready.
     pub fn open(server: &Server) -> Client {
-        let (etcd, inbox) = until_ready(|| {
+        let (etcd, inbox) = server.until_ready(|| {
             let (sender, inbox) = channel();
             let options = EtcdOptions { endpoints: vec![server.url()], ..EtcdOptions::default() };
             // An error means that the client is gone.

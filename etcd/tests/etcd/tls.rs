@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use skeg_etcd::{Etcd, EtcdOptions, EtcdTls};
 
-use super::server::{Server, until_ready};
+use super::server::Server;
 
 /// A certificate and its key, PEM.
 struct Pair {
@@ -61,7 +61,7 @@ fn both_sides_show_certificates() {
         let tls = Some(EtcdTls { authorities: bytes(&authority.certificate), identity });
         Etcd::open(EtcdOptions { endpoints: vec![server.url()], tls, user: None }, drop)
     };
-    drop(until_ready(|| open(&ca, Some(&ours))));
+    drop(server.until_ready(|| open(&ca, Some(&ours))));
     assert!(open(&ca, None).is_err(), "etcd asks for the certificate of its client");
     assert!(open(&ca, Some(&signed(&stranger))).is_err(), "etcd does not know who signed it");
     assert!(open(&stranger, Some(&ours)).is_err(), "etcd's certificate is not known");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
-use crate::etcd_server::{Server, until_ready};
+use crate::etcd_server::Server;
 use crate::load::{MAPS, kill_9, names, write_until_killed};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -24,7 +24,7 @@ fn etcd() -> Option<Server> {
 fn listens(server: &Server) {
     let url = server.url();
     let address = url.strip_prefix("http://").expect("a URL");
-    until_ready(|| TcpStream::connect(address).map_err(|e| e.to_string()));
+    server.until_ready(|| TcpStream::connect(address).map_err(|e| e.to_string()));
 }
 
 fn start(test: &str, etcd: &Server, nodes: &str) -> Cluster {
