@@ -80,6 +80,8 @@ pub enum Frame {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
+    /// How much of the buffer has been read. It is dropped when more comes, not at each of the many frames of a chunk.
+    read: usize,
     headers: Decompressor,
     /// The data frame that is being read: its stream, its flags and how many bytes are still to come.
     open: Option<(u32, u8, usize)>,
@@ -88,7 +90,14 @@ pub struct Decoder {
 impl Decoder {
     /// Takes bytes from the peer.
     pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.read);
+        self.read = 0;
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// What has come and has not been read.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.read..]
     }
 
     /// The next frame; `None` if more bytes are needed.
@@ -97,11 +106,11 @@ impl Decoder {
             if let Some((stream, flags, left)) = self.open {
                 return Ok(self.part(stream, flags, left));
             }
-            let Some((head, _)) = self.buffer.split_first_chunk::<8>() else { return Ok(None) };
+            let Some((head, _)) = self.rest().split_first_chunk::<8>() else { return Ok(None) };
             let [a, b, c, d, flags, length @ ..] = *head;
             let length = u32::from_be_bytes([0, length[0], length[1], length[2]]) as usize;
             if a & 0x80 == 0 {
-                self.buffer.drain(..8);
+                self.read += 8;
                 self.open = Some((u32::from_be_bytes([a, b, c, d]), flags, length));
                 continue;
             }
@@ -111,10 +120,8 @@ impl Decoder {
             if length > MAX_CONTROL {
                 return Err(Error("a control frame is too large"));
             }
-            if self.buffer.len() < 8 + length {
-                return Ok(None);
-            }
-            let frame: Vec<u8> = self.buffer.drain(..8 + length).skip(8).collect();
+            let Some(frame) = self.rest().get(8..8 + length).map(<[u8]>::to_vec) else { return Ok(None) };
+            self.read += 8 + length;
             if let Some(frame) = self.control(u16::from_be_bytes([c, d]), flags, &frame)? {
                 return Ok(Some(frame));
             }
@@ -123,10 +130,12 @@ impl Decoder {
 
     /// What has come of a data frame.
     fn part(&mut self, stream: u32, flags: u8, left: usize) -> Option<Frame> {
-        if left > 0 && self.buffer.is_empty() {
+        let rest = self.rest();
+        if left > 0 && rest.is_empty() {
             return None;
         }
-        let bytes: Vec<u8> = self.buffer.drain(..left.min(self.buffer.len())).collect();
+        let bytes = rest[..left.min(rest.len())].to_vec();
+        self.read += bytes.len();
         let left = left - bytes.len();
         self.open = (left > 0).then_some((stream, flags, left));
         Some(Frame::Data { stream, bytes, fin: left == 0 && flags & FIN != 0 })
@@ -291,6 +300,21 @@ mod tests {
             assert_eq!(error, None);
             assert_eq!(joined(got), want, "{at_once} bytes at once");
         }
+    }
+
+    /// Work that grew with the square of the frames that come at once would take minutes.
+    #[test]
+    fn many_frames_may_come_at_once() {
+        const EACH: u32 = 200_000;
+        let mut out = Vec::new();
+        for n in 0..EACH {
+            ping(n, &mut out);
+            data(1, b"0123456789", false, &mut out);
+            reset(n, 5, &mut out);
+        }
+        let (got, error) = frames(&out, out.len());
+        assert_eq!((got.len(), error), (3 * EACH as usize, None));
+        assert_eq!(got.last(), Some(&Frame::Reset { stream: EACH - 1 }));
     }
 
     #[test]

@@ -74,7 +74,9 @@ pub fn port_forward(pod: &Value, params: &Params, upgrade: Upgrade<'_>) -> Resul
     pod::place(pod, String::new())?;
     if pod["status"]["phase"] != "Running" {
         let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
-        return Err(pod::bad(format!("unable to forward port because pod is not running. Current status={phase}")));
+        return Err(Status::bad_request(format!(
+            "unable to forward port because pod is not running. Current status={phase}"
+        )));
     }
     let ports = Ports::of(pod);
     let agreed = upgrade.agree(&WEB_SOCKET, &[SPDY])?;
@@ -97,12 +99,14 @@ fn named_ports(params: &Params) -> Result<Vec<u16>, Status> {
     for text in params.all("ports").flat_map(|list| list.split(',')) {
         match text.parse() {
             Ok(port) if port > 0 => ports.push(port),
-            _ => return Err(pod::bad(format!("unable to parse {text:?} as a port"))),
+            _ => return Err(Status::bad_request(format!("unable to parse {text:?} as a port"))),
         }
     }
     match ports.len() {
-        0 => Err(pod::bad("query parameter \"ports\" is required".to_owned())),
-        n if n > MAX_PORTS => Err(pod::bad(format!("at most {MAX_PORTS} ports can be forwarded by one connection"))),
+        0 => Err(Status::bad_request("query parameter \"ports\" is required")),
+        n if n > MAX_PORTS => {
+            Err(Status::bad_request(format!("at most {MAX_PORTS} ports can be forwarded by one connection")))
+        }
         _ => Ok(ports),
     }
 }
@@ -136,10 +140,43 @@ async fn serve_channels(switching: Switching, ports: &Ports, named: &[u16]) -> O
 }
 
 /// One of the two streams of a connection, until the other one is opened.
-#[derive(Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Pair {
     data: Option<StreamId>,
     error: Option<StreamId>,
+}
+
+/// Pairs of which one stream is open, by request. Each holds an open stream, so there are no more of them than streams.
+#[derive(Debug, Default)]
+struct Pairs(BTreeMap<String, Pair>);
+
+impl Pairs {
+    /// The pair of a stream that is opened, which leaves when it is whole; `None` if its type is not known.
+    fn opened(&mut self, stream: StreamId, headers: &[(String, String)]) -> Option<Pair> {
+        let half = match header(headers, "streamtype") {
+            "data" => Pair { data: Some(stream), error: None },
+            "error" => Pair { data: None, error: Some(stream) },
+            _ => return None,
+        };
+        // Clients before 1.4 name no request: their error stream comes right before the data stream.
+        let request = match header(headers, "requestid") {
+            "" if half.data.is_some() => stream.saturating_sub(2).to_string(),
+            "" => stream.to_string(),
+            request => request.to_owned(),
+        };
+        let waiting = self.0.remove(&request).unwrap_or_default();
+        let pair = Pair { data: half.data.or(waiting.data), error: half.error.or(waiting.error) };
+        if pair.data.is_none() || pair.error.is_none() {
+            self.0.insert(request, pair);
+        }
+        Some(pair)
+    }
+
+    /// Forgets the pair of a stream that is reset. One that is only finished is kept: kubectl finishes its error stream
+    /// before it opens the data stream.
+    fn reset(&mut self, stream: StreamId) {
+        self.0.retain(|_, pair| pair.data != Some(stream) && pair.error != Some(stream));
+    }
 }
 
 async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
@@ -148,35 +185,22 @@ async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
         Transport::WebSocket => Wire::Tunnel(Box::new(switching.socket().await?)),
     };
     let mut connection = Connection::new(wire);
-    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+    let mut pairs = Pairs::default();
     let mut open: BTreeMap<StreamId, server::Connection> = BTreeMap::new();
     loop {
         connection.flush().await.ok()?;
         match connection.next().await? {
             Event::Opened(stream, headers) => {
-                // Clients before 1.4 name no request: their error stream comes right before the data stream.
-                let kind = header(&headers, "streamtype").to_owned();
-                let request = match (header(&headers, "requestid"), kind.as_str()) {
-                    ("", "data") => stream.saturating_sub(2).to_string(),
-                    ("", _) => stream.to_string(),
-                    (request, _) => request.to_owned(),
-                };
                 let Ok(port) = header(&headers, "port").parse::<u16>() else {
                     connection.reset(stream);
                     continue;
                 };
-                let pair = pairs.entry(request.clone()).or_default();
-                match kind.as_str() {
-                    "data" => pair.data = Some(stream),
-                    "error" => pair.error = Some(stream),
-                    _ => {
-                        connection.reset(stream);
-                        continue;
-                    }
-                }
+                let Some(pair) = pairs.opened(stream, &headers) else {
+                    connection.reset(stream);
+                    continue;
+                };
                 connection.accept(stream);
-                if let Pair { data: Some(data), error: Some(error) } = *pair {
-                    pairs.remove(&request);
+                if let Pair { data: Some(data), error: Some(error) } = pair {
                     match ports.connect(port) {
                         Ok(server) => {
                             connection.send(error, b"", true);
@@ -204,7 +228,10 @@ async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
                     connection.send(stream, b"", true);
                 }
             }
-            Event::Reset(stream) => drop(open.remove(&stream)),
+            Event::Reset(stream) => {
+                pairs.reset(stream);
+                open.remove(&stream);
+            }
             Event::GoAway => {}
         }
     }
@@ -212,7 +239,7 @@ async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ports, named_ports};
+    use super::{Pair, Pairs, Ports, named_ports};
     use crate::up::params::Params;
     use serde_json::json;
 
@@ -238,5 +265,32 @@ mod tests {
         check("", None);
         check("ports=0", None);
         check("ports=99999", None);
+    }
+
+    #[test]
+    fn pairs_last_as_long_as_a_stream_of_theirs() {
+        let mut pairs = Pairs::default();
+        let mut check = |stream, headers: &[(&str, &str)], want: Option<Pair>, left: usize| {
+            let headers: Vec<_> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            assert_eq!((pairs.opened(stream, &headers), pairs.0.len()), (want, left), "{headers:?}");
+            // A reset of another stream changes nothing.
+            pairs.reset(stream + 100);
+            assert_eq!(pairs.0.len(), left);
+        };
+        let half = |data, error| Some(Pair { data, error });
+        check(1, &[("streamtype", "error"), ("requestid", "0")], half(None, Some(1)), 1);
+        check(3, &[("streamtype", "voice"), ("requestid", "1")], None, 1);
+        check(5, &[("requestid", "2")], None, 1);
+        check(7, &[("streamtype", "data"), ("requestid", "0")], half(Some(7), Some(1)), 0);
+        check(9, &[("streamtype", "error")], half(None, Some(9)), 1);
+        check(11, &[("streamtype", "data")], half(Some(11), Some(9)), 0);
+        for n in 0..2000 {
+            let kind = if n % 2 == 0 { "data" } else { "error" };
+            let headers =
+                [("streamtype", kind), ("requestid", &n.to_string())].map(|(n, v)| (n.to_owned(), v.to_owned()));
+            assert!(pairs.opened(2 * n + 1, &headers).is_some());
+            pairs.reset(2 * n + 1);
+            assert_eq!(pairs.0.len(), 0, "stream {n} was reset");
+        }
     }
 }
