@@ -70,7 +70,7 @@ fn is_possible(step: &mut Step, before: &Scenario, pools: &[crate::scenario::Nod
         NodeSet::Machine(name) => {
             name.strip_prefix("api-server-").is_none_or(|n| n.parse().is_ok_and(|n: usize| n < api_servers))
         }
-        _ => true,
+        NodeSet::All | NodeSet::Zone(_) | NodeSet::Labels(_) | NodeSet::Random(_) | NodeSet::ControlPlane => true,
     };
     match &mut step.action {
         Action::User(UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes }) => prune(nodes),
