@@ -6,6 +6,7 @@ use std::time::Duration;
 use skeg_core::Wall;
 
 use super::files::{Entry, Files, absolute};
+use super::process::MAX_STDIN;
 use super::tar;
 
 /// The commands, all of which are in `/bin`.
@@ -222,7 +223,7 @@ fn printf(args: &[String], io: &mut Io) -> Done {
     Done::Code(0)
 }
 
-/// The content of the files that are named, or of standard input.
+/// The content of the files that are named, or of standard input; at most [`MAX_STDIN`] bytes.
 fn input(command: &str, names: &[&String], io: &mut Io, context: &Context<'_>) -> (Vec<u8>, i32) {
     if names.is_empty() {
         return (std::mem::take(&mut io.stdin), 0);
@@ -234,6 +235,10 @@ fn input(command: &str, names: &[&String], io: &mut Io, context: &Context<'_>) -
             continue;
         }
         match context.files.read(&absolute(context.directory, name)) {
+            Ok(bytes) if content.len() + bytes.len() > MAX_STDIN => {
+                io.fail(&format!("{command}: Cannot allocate memory"));
+                return (Vec::new(), 1);
+            }
             Ok(bytes) => content.extend_from_slice(bytes),
             Err(why) => {
                 io.fail(&format!("{command}: {name}: {why}"));
@@ -399,16 +404,27 @@ fn head_or_tail(head: bool, args: &[String], io: &mut Io, context: &Context<'_>)
         return io.fail(&format!("{name}: invalid number '{count}'"));
     };
     let (content, code) = input(name, &file.iter().collect::<Vec<_>>(), io, context);
-    let parts: Vec<&[u8]> = match unit {
-        'c' => content.chunks(1).collect(),
-        _ => content.split_inclusive(|b| *b == b'\n').collect(),
+    // Where the first `n` characters or lines end.
+    let end = |n: usize| match unit {
+        'c' => n.min(content.len()),
+        _ => match n.checked_sub(1) {
+            None => 0,
+            Some(last) => content
+                .iter()
+                .enumerate()
+                .filter(|(_, b)| **b == b'\n')
+                .map(|(at, _)| at)
+                .nth(last)
+                .map_or(content.len(), |at| at + 1),
+        },
     };
+    let all = || if unit == 'c' { content.len() } else { content.split_inclusive(|b| *b == b'\n').count() };
     let range = match (head, count.starts_with('+')) {
-        (true, _) => 0..number.min(parts.len()),
-        (false, true) => number.saturating_sub(1).min(parts.len())..parts.len(),
-        (false, false) => parts.len().saturating_sub(number)..parts.len(),
+        (true, _) => 0..end(number),
+        (false, true) => end(number.saturating_sub(1))..content.len(),
+        (false, false) => end(all().saturating_sub(number))..content.len(),
     };
-    io.stdout.extend(parts[range].concat());
+    io.stdout.extend_from_slice(&content[range]);
     Done::Code(code)
 }
 
@@ -432,13 +448,17 @@ fn grep(args: &[String], io: &mut Io, context: &Context<'_>) -> Done {
     let fold = |text: &str| if has('i') { text.to_lowercase() } else { text.to_owned() };
     let pattern = fold(pattern);
     let text = String::from_utf8_lossy(&content).into_owned();
-    let found: Vec<&str> = text.lines().filter(|line| fold(line).contains(&pattern) != has('v')).collect();
-    if has('c') {
-        io.say(&found.len().to_string());
-    } else if !has('q') {
-        found.iter().for_each(|line| io.say(line));
+    let mut found = 0;
+    for line in text.lines().filter(|line| fold(line).contains(&pattern) != has('v')) {
+        found += 1;
+        if !has('c') && !has('q') {
+            io.say(line);
+        }
     }
-    Done::Code(if code != 0 { 2 } else { i32::from(found.is_empty()) })
+    if has('c') {
+        io.say(&found.to_string());
+    }
+    Done::Code(if code != 0 { 2 } else { i32::from(found == 0) })
 }
 
 fn seq(args: &[String], io: &mut Io) -> Done {

@@ -7,15 +7,13 @@ use k8s_openapi::api::core::v1 as core_v1;
 use skeg_core::Wall;
 use skeg_core::agent::{ContainerId, ContainerSpec};
 
+use super::environment;
 use super::files::Files;
 use super::log::{Line, Log};
 use super::process::{self, Input, Output, Process, Surroundings};
 
 /// A longer line is logged in parts.
 const MAX_LINE: usize = 16 << 10;
-/// Environment variables that every container has.
-const ENV: [(&str, &str); 2] =
-    [("HOME", "/root"), ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
 
 /// The number of a process on its node.
 pub type ProcessId = u64;
@@ -81,15 +79,6 @@ fn command_of(container: &core_v1::Container) -> Vec<String> {
     }
 }
 
-/// The variables of a container's spec whose values it states.
-fn env_of(container: &core_v1::Container, hostname: &str) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<String, String> = ENV.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-    env.insert("HOSTNAME".to_owned(), hostname.to_owned());
-    let stated = container.env.iter().flatten().filter(|e| e.value_from.is_none());
-    env.extend(stated.map(|e| (e.name.clone(), e.value.clone().unwrap_or_default())));
-    env
-}
-
 impl Inside {
     /// A container has started. With `plays`, its own process is played if the shell understands its command; returns
     /// whether it is.
@@ -112,7 +101,7 @@ impl Inside {
             self.log(now, id, format!("container {} of image {image} is simulated: no program runs in it", spec.name));
             return false;
         }
-        let (tty, env) = (container.tty == Some(true), env_of(container, hostname));
+        let (tty, env) = (container.tty == Some(true), environment::of(container, hostname, |_| None));
         let directory = container.working_dir.clone().unwrap_or_default();
         let Ok(main) = self.enter(id, &argv, env, directory, tty) else { return false };
         self.rooms.get_mut(id).expect("it was just made").main = Some(main);
@@ -218,12 +207,17 @@ impl Inside {
         let Some(room) = self.rooms.get_mut(id) else { return };
         room.line.extend_from_slice(bytes);
         let mut lines = Vec::new();
-        while let Some(end) =
-            room.line.iter().position(|b| *b == b'\n').or((room.line.len() > MAX_LINE).then_some(MAX_LINE))
-        {
-            let line: Vec<u8> = room.line.drain(..=end).collect();
-            lines.push(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
+        let mut rest = room.line.as_slice();
+        loop {
+            let first = &rest[..rest.len().min(MAX_LINE + 1)];
+            let end = first.iter().position(|b| *b == b'\n').or((first.len() > MAX_LINE).then_some(MAX_LINE));
+            let Some(end) = end else { break };
+            let (line, after) = rest.split_at(end + 1);
+            lines.push(String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_owned());
+            rest = after;
         }
+        let read = room.line.len() - rest.len();
+        room.line.drain(..read);
         for text in lines {
             self.push(id, Line { at: now, stderr, text });
         }
@@ -324,6 +318,21 @@ mod tests {
         check(json!({"name": "c", "command": ["sleep", "infinity"]}), &[], &[]);
         check(json!({"name": "c", "command": ["sh"]}), &[], &[exit(0)]);
         check(json!({"name": "c", "image": "docker.io/library/busybox:1", "stdin": true}), &[], &[]);
+    }
+
+    /// Work that grew with the square of what is written would take minutes.
+    #[test]
+    fn long_writes_are_logged_in_lines() {
+        let mut inside = Inside::default();
+        start(&mut inside, json!({"name": "c", "command": ["cat"], "stdin": true}));
+        let main = inside.main(&id()).unwrap();
+        let text = format!("{}\n{}", "x".repeat(super::MAX_LINE + 5), "a\n".repeat(1_000_000));
+        inside.feed(Wall(0), main, Input::Stdin(text.as_bytes()), &mut Vec::new());
+        let told = inside.take_told();
+        let mut lines =
+            told.iter().filter_map(|t| if let Told::Line(_, line) = t { Some(line.text.len()) } else { None });
+        assert_eq!((lines.next(), lines.next(), lines.next()), (Some(super::MAX_LINE + 1), Some(4), Some(1)));
+        assert_eq!(lines.count(), 999_999);
     }
 
     #[test]

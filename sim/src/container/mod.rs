@@ -4,6 +4,7 @@
 //! Pure: bytes and the time come in, bytes and exit codes come out. The simulator itself does not use it.
 
 mod command;
+pub mod environment;
 pub mod files;
 pub mod inside;
 pub mod log;

@@ -10,7 +10,13 @@ use super::files::{Files, absolute};
 use super::script::{self, Command, Piece, Pipeline, Redirect, When, Word};
 
 /// Maximum bytes of standard input that wait for a command that reads all of it.
-const MAX_STDIN: usize = 65 << 20;
+pub const MAX_STDIN: usize = 65 << 20;
+/// Maximum bytes of a command's words and of the environment together, as Linux has it.
+const MAX_ARGUMENTS: usize = 2 << 20;
+/// What a command costs beside the bytes that it takes in and gives out.
+const COMMAND_WORK: usize = 4 << 10;
+/// Maximum work between two inputs: bytes that commands take in and give out.
+const MAX_WORK: usize = 256 << 20;
 /// How deep scripts may run scripts.
 const MAX_DEPTH: u32 = 8;
 
@@ -55,6 +61,54 @@ pub enum Output {
     Exit(i32),
 }
 
+/// Standard input that waits. It is taken from the front without moving the rest.
+#[derive(Debug, Default)]
+struct Stdin {
+    bytes: Vec<u8>,
+    /// How much has been taken.
+    taken: usize,
+    /// How far no end of a line is.
+    searched: usize,
+    ended: bool,
+}
+
+impl Stdin {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.searched -= self.taken;
+        self.taken = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    /// Takes all that waits.
+    fn take(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.drain(..self.taken);
+        (self.taken, self.searched) = (0, 0);
+        bytes
+    }
+
+    /// Takes a line, or what is left after the end.
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let Some(at) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
+            self.searched = self.bytes.len();
+            return (self.ended && self.len() > 0).then(|| self.take());
+        };
+        let end = self.searched + at + 1;
+        let line = self.bytes[self.taken..end].to_vec();
+        (self.taken, self.searched) = (end, end);
+        Some(line)
+    }
+}
+
+/// Why a command does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct TooLong;
+
 /// A process.
 #[derive(Debug)]
 pub struct Process {
@@ -65,8 +119,7 @@ pub struct Process {
     reads_script: bool,
     /// `$0`, `$1` and so on.
     parameters: Vec<String>,
-    stdin: Vec<u8>,
-    stdin_ended: bool,
+    stdin: Stdin,
     /// The line that is being typed at a terminal.
     typed: Vec<u8>,
     /// Whether a prompt waits for a line.
@@ -75,6 +128,8 @@ pub struct Process {
     sleeping: bool,
     ended: bool,
     depth: u32,
+    /// How much work is left until the next input.
+    work: usize,
 }
 
 /// Whether every command that a process with this command line would run is known.
@@ -109,14 +164,14 @@ impl Process {
             script: VecDeque::new(),
             reads_script: false,
             parameters: Vec::new(),
-            stdin: Vec::new(),
-            stdin_ended: false,
+            stdin: Stdin::default(),
             typed: Vec::new(),
             prompted: false,
             status: 0,
             sleeping: false,
             ended: false,
             depth: 0,
+            work: MAX_WORK,
         };
         if process.surroundings.directory.is_empty() {
             process.surroundings.directory = "/".to_owned();
@@ -147,14 +202,15 @@ impl Process {
         match input {
             Input::Begin => {}
             Input::Woken => self.sleeping = false,
-            Input::End => self.stdin_ended = true,
+            Input::End => self.stdin.ended = true,
             Input::Stdin(bytes) if self.surroundings.tty => self.type_in(bytes, out),
-            Input::Stdin(bytes) => self.stdin.extend_from_slice(bytes),
+            Input::Stdin(bytes) => self.stdin.push(bytes),
         }
-        if self.stdin.len() > MAX_STDIN {
+        if self.stdin.len() + self.typed.len() > MAX_STDIN {
             self.say(&Io { stderr: b"sh: Cannot allocate memory\n".to_vec(), ..Io::default() }, out);
             return self.end(137, out);
         }
+        self.work = MAX_WORK;
         self.advance(now, files, out);
     }
 
@@ -165,8 +221,8 @@ impl Process {
             match byte {
                 b'\r' | b'\n' => {
                     echo.extend_from_slice(b"\r\n");
-                    self.stdin.append(&mut self.typed);
-                    self.stdin.push(b'\n');
+                    self.typed.push(b'\n');
+                    self.stdin.push(&std::mem::take(&mut self.typed));
                     self.prompted = false;
                 }
                 0x7f | 0x08 if !self.typed.is_empty() => {
@@ -182,10 +238,10 @@ impl Process {
                     self.prompted = false;
                     self.sleeping = false;
                     self.status = 130;
-                    self.stdin_ended |= !self.reads_script;
+                    self.stdin.ended |= !self.reads_script;
                 }
                 // Control-D.
-                0x04 if self.typed.is_empty() => self.stdin_ended = true,
+                0x04 if self.typed.is_empty() => self.stdin.ended = true,
                 byte if *byte >= 0x20 || *byte == b'\t' => {
                     self.typed.push(*byte);
                     echo.push(*byte);
@@ -200,6 +256,10 @@ impl Process {
 
     fn advance(&mut self, now: Wall, files: &mut Files, out: &mut Vec<Output>) {
         while !self.ended && !self.sleeping {
+            if self.work == 0 {
+                self.say(&Io { stderr: b"sh: Killed\n".to_vec(), ..Io::default() }, out);
+                return self.end(137, out);
+            }
             let Some(next) = self.script.front() else {
                 if self.read_line(out) {
                     continue;
@@ -244,24 +304,19 @@ impl Process {
             self.end(self.status, out);
             return false;
         }
-        let line = match self.stdin.iter().position(|b| *b == b'\n') {
-            Some(end) => self.stdin.drain(..=end).collect::<Vec<u8>>(),
-            None if self.stdin_ended && self.stdin.is_empty() => {
+        let Some(line) = self.stdin.take_line() else {
+            if self.stdin.ended {
                 if self.surroundings.tty && self.prompted {
                     out.push(Output::Stdout(b"exit\r\n".to_vec()));
                 }
                 self.end(self.status, out);
-                return false;
+            } else if self.surroundings.tty && !self.prompted {
+                self.prompted = true;
+                out.push(Output::Stdout(format!("{} # ", self.surroundings.directory).into_bytes()));
             }
-            None if self.stdin_ended => std::mem::take(&mut self.stdin),
-            None => {
-                if self.surroundings.tty && !self.prompted {
-                    self.prompted = true;
-                    out.push(Output::Stdout(format!("{} # ", self.surroundings.directory).into_bytes()));
-                }
-                return false;
-            }
+            return false;
         };
+        self.spend(line.len());
         match script::parse(&String::from_utf8_lossy(&line)) {
             Ok(pipelines) => self.script.extend(pipelines),
             Err(why) => self.script.push_back(complaint(&why)),
@@ -273,14 +328,15 @@ impl Process {
     fn has_input(&mut self, out: &mut Vec<Output>) -> bool {
         let Some(next) = self.script.front() else { return true };
         let first = &next.commands[0];
-        let argv = self.expand(&first.words);
+        // A command line that is too long fails when it runs.
+        let Ok(argv) = self.expand(&first.words) else { return true };
         let from_file = first.redirects.iter().any(|r| matches!(r, Redirect::In(_)));
-        if from_file || self.stdin_ended || !command::reads_stdin(&argv) {
+        if from_file || self.stdin.ended || !command::reads_stdin(&argv) {
             return true;
         }
         let passes_on = next.commands.len() == 1 && first.redirects.is_empty() && argv.len() == 1;
-        if passes_on && command::known(&argv[0]) == Some("cat") && !self.stdin.is_empty() {
-            let io = Io { stdout: std::mem::take(&mut self.stdin), ..Io::default() };
+        if passes_on && command::known(&argv[0]) == Some("cat") && self.stdin.len() > 0 {
+            let io = Io { stdout: self.stdin.take(), ..Io::default() };
             self.say(&io, out);
         }
         false
@@ -292,29 +348,49 @@ impl Process {
         let mut done = Done::Code(0);
         for (n, command) in commands.iter().enumerate() {
             let mut io = Io { stdin: std::mem::take(&mut all.stdout), ..Io::default() };
-            if n == 0 && command::reads_stdin(&self.expand(&command.words)) {
-                io.stdin = std::mem::take(&mut self.stdin);
+            if n == 0 && self.expand(&command.words).is_ok_and(|argv| command::reads_stdin(&argv)) {
+                io.stdin = self.stdin.take();
             }
+            self.spend(COMMAND_WORK + io.stdin.len());
             done = self.run_one(command, now, files, &mut io);
+            self.spend(io.stdout.len() + io.stderr.len());
             all.stdout = io.stdout;
             all.stderr.extend(io.stderr);
+            if self.work == 0 {
+                break;
+            }
         }
         (all, done)
     }
 
     fn run_one(&mut self, command: &Command, now: Wall, files: &mut Files, io: &mut Io) -> Done {
-        let argv = self.expand(&command.words);
+        self.try_one(command, now, files, io).unwrap_or_else(|TooLong| io.fail_with(126, "sh: Argument list too long"))
+    }
+
+    fn try_one(&mut self, command: &Command, now: Wall, files: &mut Files, io: &mut Io) -> Result<Done, TooLong> {
+        let argv = self.expand(&command.words)?;
+        let env = &self.surroundings.env;
+        let mut size: usize = env.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() + length(&argv);
         for (name, value) in &command.assignments {
-            let value = self.expand_one(value);
+            let value = self.expand_one(value)?;
+            size += name.len() + value.len();
+            if size > MAX_ARGUMENTS {
+                break;
+            }
             self.surroundings.env.insert(name.clone(), value);
+        }
+        self.spend(size);
+        if size > MAX_ARGUMENTS {
+            return Err(TooLong);
         }
         for redirect in &command.redirects {
             if let Redirect::In(word) = redirect {
-                let path = self.expand_one(word);
+                let path = self.expand_one(word)?;
                 match files.read(&absolute(&self.surroundings.directory, &path)) {
                     Ok(bytes) => io.stdin = bytes.to_vec(),
-                    Err(why) => return io.fail(&format!("sh: can't open {path}: {why}")),
+                    Err(why) => return Ok(io.fail(&format!("sh: can't open {path}: {why}"))),
                 }
+                self.spend(io.stdin.len());
             }
         }
         let done = match argv.split_first() {
@@ -324,7 +400,7 @@ impl Process {
             },
             _ => self.call(&argv, now, files, io),
         };
-        self.redirect(&command.redirects, files, io).unwrap_or(done)
+        Ok(self.redirect(&command.redirects, files, io)?.unwrap_or(done))
     }
 
     fn call(&mut self, argv: &[String], now: Wall, files: &mut Files, io: &mut Io) -> Done {
@@ -348,16 +424,20 @@ impl Process {
         let surroundings = Surroundings { tty: false, ..self.surroundings.clone() };
         let mut inner = Process::new(&argv, surroundings).expect("sh is known");
         inner.depth = self.depth + 1;
-        inner.stdin = std::mem::take(&mut io.stdin);
-        inner.stdin_ended = true;
+        inner.stdin = Stdin { bytes: std::mem::take(&mut io.stdin), ended: true, ..Stdin::default() };
         if let Shell::Script(_, parameters) = shell {
             inner.parameters = parameters;
         }
         let mut out = Vec::new();
-        inner.handle(now, Input::Begin, files, &mut out);
-        while inner.sleeping {
-            inner.handle(now, Input::Woken, files, &mut out);
+        // The work is this one's.
+        inner.work = self.work;
+        loop {
+            inner.advance(now, files, &mut out);
+            if !std::mem::take(&mut inner.sleeping) {
+                break;
+            }
         }
+        self.work = inner.work;
         let mut done = Done::Code(inner.status);
         for output in out {
             match output {
@@ -371,7 +451,7 @@ impl Process {
     }
 
     /// Sends what a command wrote to where its redirections lead; a failure replaces its exit code.
-    fn redirect(&mut self, redirects: &[Redirect], files: &mut Files, io: &mut Io) -> Option<Done> {
+    fn redirect(&mut self, redirects: &[Redirect], files: &mut Files, io: &mut Io) -> Result<Option<Done>, TooLong> {
         let mut failed = None;
         for redirect in redirects.iter().rev() {
             match redirect {
@@ -380,7 +460,7 @@ impl Process {
                 Redirect::Join(1, 2) => io.stderr.extend(std::mem::take(&mut io.stdout)),
                 Redirect::Join(..) => {}
                 Redirect::Out(stream, append, word) => {
-                    let path = self.expand_one(word);
+                    let path = self.expand_one(word)?;
                     let bytes = std::mem::take(if *stream == 2 { &mut io.stderr } else { &mut io.stdout });
                     if path == "/dev/null" {
                         continue;
@@ -391,17 +471,40 @@ impl Process {
                 }
             }
         }
-        failed
+        Ok(failed)
     }
 
-    fn expand(&self, words: &[Word]) -> Vec<String> {
-        let expanded = words.iter().map(|word| (word, self.expand_one(word)));
-        // An unquoted variable without a value is no word; a quoted empty string is one.
-        expanded.filter(|(word, text)| word.is_empty() || !text.is_empty()).map(|(_, text)| text).collect()
+    fn spend(&mut self, work: usize) {
+        self.work = self.work.saturating_sub(work);
     }
 
-    fn expand_one(&self, word: &Word) -> String {
-        word.iter().map(|piece| self.value(piece)).collect()
+    /// The words of a command, of which there are at most [`MAX_ARGUMENTS`] bytes in all.
+    fn expand(&self, words: &[Word]) -> Result<Vec<String>, TooLong> {
+        let mut argv = Vec::new();
+        let mut size = 0;
+        for word in words {
+            let text = self.expand_one(word)?;
+            size += text.len();
+            if size > MAX_ARGUMENTS {
+                return Err(TooLong);
+            }
+            // An unquoted variable without a value is no word; a quoted empty string is one.
+            if word.is_empty() || !text.is_empty() {
+                argv.push(text);
+            }
+        }
+        Ok(argv)
+    }
+
+    fn expand_one(&self, word: &Word) -> Result<String, TooLong> {
+        let mut text = String::new();
+        for piece in word {
+            text += &self.value(piece);
+            if text.len() > MAX_ARGUMENTS {
+                return Err(TooLong);
+            }
+        }
+        Ok(text)
     }
 
     fn value(&self, piece: &Piece) -> String {
@@ -448,6 +551,11 @@ impl Process {
         self.status = code;
         out.push(Output::Exit(code));
     }
+}
+
+/// The bytes of words.
+fn length(argv: &[String]) -> usize {
+    argv.iter().map(String::len).sum()
 }
 
 /// What a shell runs.
@@ -571,6 +679,44 @@ mod tests {
             2,
         );
         check("tail -c +3 /etc/hostname; tail -c 2 /etc/hostname", "", "b-0\n0\n", "", 0);
+    }
+
+    #[test]
+    fn scripts_have_an_end() {
+        let files = &mut Files::new("web-0");
+        let mut check = |script: &str, stdin: &[u8], stderr: &str, code: i32| {
+            let mut process = Process::new(&argv(&["sh", "-c", script]), surroundings(false)).unwrap();
+            let mut out = Vec::new();
+            for input in [Input::Begin, Input::Stdin(stdin), Input::End] {
+                process.handle(Wall(0), input, files, &mut out);
+            }
+            let said = |o: &Output| matches!(o, Output::Stderr(b) if b.ends_with(stderr.as_bytes()));
+            assert!(out.iter().any(said), "{script}: {:?}", out.last());
+            assert_eq!(out.last(), Some(&Output::Exit(code)), "{script}");
+        };
+        let doubled = |n: usize| format!("x=0123456789abcdef;{}", "x=$x$x;".repeat(n));
+        check(&format!("{} exit $?", doubled(20)), b"", "sh: Argument list too long\n", 126);
+        check(&format!("{} echo $x $x $x", doubled(16)), b"", "sh: Argument list too long\n", 126);
+        check(&format!("{} a=$x b=$x c=$x", doubled(16)), b"", "sh: Argument list too long\n", 126);
+        // Each level runs the next a hundred times.
+        let twice = "sh -c \"$x\";".repeat(100);
+        check(&format!("export x='{twice}'; {twice}"), b"", "sh: Killed\n", 137);
+        let many = vec![b'.'; super::MAX_STDIN / 2];
+        check(&format!("cat > /tmp/f; cat {}", "/tmp/f ".repeat(3)), &many, "cat: Cannot allocate memory\n", 1);
+        check(&format!("cat > /tmp/f;{}", "cat /tmp/f;".repeat(10)), &many, "sh: Killed\n", 137);
+    }
+
+    /// Work that grew with the square of what comes would take much longer.
+    #[test]
+    fn lines_are_taken_one_by_one() {
+        let files = &mut Files::new("web-0");
+        let lines = format!(": {}\n", "x".repeat(1000)).repeat(5_000);
+        assert_eq!(run(&["sh"], &lines, files), (String::new(), String::new(), 0));
+        let mut process = Process::new(&argv(&["sh"]), surroundings(true)).unwrap();
+        let mut out = Vec::new();
+        process.typed = vec![b'x'; super::MAX_STDIN];
+        process.handle(Wall(0), Input::Stdin(b"x"), files, &mut out);
+        assert_eq!(out.last(), Some(&Output::Exit(137)));
     }
 
     #[test]

@@ -1,57 +1,17 @@
-//! The environment of a container's processes.
-//!
-//! Source: <https://kubernetes.io/docs/concepts/workloads/pods/downward-api/>.
+//! The environment of a process that a client starts in a container.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use skeg_core::api::Status;
+use skeg_sim::container::environment;
 
-/// The variables of a container: those that every container has, and those that its spec states or takes from fields
-/// of the pod. References to ConfigMaps and Secrets are left out.
-pub fn of(pod: &Value, container: &Value) -> BTreeMap<String, String> {
+/// The variables of a container of a pod.
+pub fn of(pod: &Value, container: &Value) -> Result<BTreeMap<String, String>, Status> {
     let hostname = pod["spec"]["hostname"].as_str().or(pod["metadata"]["name"].as_str()).unwrap_or_default();
-    let mut env: BTreeMap<String, String> = [
-        ("HOME", "/root"),
-        ("HOSTNAME", hostname),
-        ("KUBERNETES_SERVICE_PORT", "443"),
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    for variable in container["env"].as_array().into_iter().flatten() {
-        let Some(name) = variable["name"].as_str() else { continue };
-        let value = match &variable["valueFrom"] {
-            Value::Null => Some(expanded(variable["value"].as_str().unwrap_or_default(), &env)),
-            from => from["fieldRef"]["fieldPath"].as_str().and_then(|path| field(pod, path)),
-        };
-        env.extend(value.map(|value| (name.to_owned(), value)));
-    }
-    env
-}
-
-/// Replaces `$(NAME)` by the variables that come before; `$$` is a dollar.
-fn expanded(text: &str, env: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out += before;
-        let reference = after.strip_prefix('(').and_then(|inside| inside.split_once(')'));
-        rest = match (reference, after.strip_prefix('$')) {
-            (Some((name, after)), _) if env.contains_key(name) => {
-                out += &env[name];
-                after
-            }
-            (_, Some(after)) => {
-                out.push('$');
-                after
-            }
-            _ => {
-                out.push('$');
-                after
-            }
-        };
-    }
-    out + rest
+    let container = serde_json::from_value(container.clone())
+        .map_err(|why| Status::internal(format!("the container cannot be read: {why}")))?;
+    Ok(environment::of(&container, hostname, |path| field(pod, path)))
 }
 
 /// A field of the downward API.
@@ -79,25 +39,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn variables_have_their_values() {
+    fn fields_of_the_pod_have_their_values() {
         let pod = json!({"metadata": {"name": "web-0", "namespace": "n", "labels": {"a/b": "c"}},
             "status": {"podIP": "10.0.0.1"}});
-        let from = |path: &str| json!({"fieldRef": {"fieldPath": path}});
-        let env = of(
-            &pod,
-            &json!({"env": [
-                {"name": "A", "value": "x"},
-                {"name": "B", "value": "$(A)-$(NONE)-$$(A)-$"},
-                {"name": "IP", "valueFrom": from("status.podIP")},
-                {"name": "LABEL", "valueFrom": from("metadata.labels['a/b']")},
-                {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
-            ]}),
-        );
-        let check = |name: &str, want: Option<&str>| assert_eq!(env.get(name).map(String::as_str), want, "{name}");
-        check("HOSTNAME", Some("web-0"));
-        check("B", Some("x-$(NONE)-$(A)-$"));
-        check("IP", Some("10.0.0.1"));
-        check("LABEL", Some("c"));
-        check("SECRET", None);
+        let check = |path: &str, want: Option<&str>| {
+            let from = json!({"fieldRef": {"fieldPath": path}});
+            let env = of(&pod, &json!({"name": "c", "env": [{"name": "X", "valueFrom": from}]})).unwrap();
+            assert_eq!((env.get("X").map(String::as_str), env["HOSTNAME"].as_str()), (want, "web-0"), "{path}");
+        };
+        check("status.podIP", Some("10.0.0.1"));
+        check("metadata.labels['a/b']", Some("c"));
+        check("metadata.labels['x']", Some(""));
+        check("spec.nodeName", None);
     }
 }

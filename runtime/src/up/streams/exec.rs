@@ -1,6 +1,5 @@
 //! `pods/exec` and `pods/attach`.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use hyper::Response;
@@ -22,7 +21,7 @@ fn asked(params: &Params) -> Result<Asked, Status> {
     let flag = |name: &str| params.flag(name);
     let asked = Asked { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr"), tty: flag("tty") };
     if !(asked.stdin || asked.stdout || asked.stderr) {
-        return Err(pod::bad("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
     Ok(asked)
 }
@@ -47,12 +46,12 @@ pub fn exec(
     let asked = asked(params)?;
     let argv: Vec<String> = params.all("command").map(str::to_owned).collect();
     if argv.is_empty() {
-        return Err(pod::bad("you must specify at least one command for the container".to_owned()));
+        return Err(Status::bad_request("you must specify at least one command for the container"));
     }
     let container = pod::container(pod, params)?;
     check_running(pod, &container)?;
     let spec = pod::spec(pod, &container).cloned().unwrap_or_default();
-    let env: BTreeMap<String, String> = environment::of(pod, &spec);
+    let env = environment::of(pod, &spec)?;
     let directory = spec["workingDir"].as_str().unwrap_or_default().to_owned();
     let place = pod::place(pod, container)?;
     let (response, switching) = upgrade.agree(&command::WEB_SOCKET, &command::SPDY)?.split();

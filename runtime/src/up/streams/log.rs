@@ -15,7 +15,7 @@ use skeg_core::object::Time;
 use skeg_sim::container::log::Line;
 use tokio::sync::mpsc;
 
-use super::pod::{self, bad};
+use super::pod;
 use super::visit::LogRead;
 use crate::up::params::Params;
 
@@ -37,7 +37,7 @@ impl Options {
         let mut wrong: Vec<String> = Vec::new();
         let mut number = |name: &str, least: i64, why: &str| -> Result<Option<i64>, Status> {
             let Some(text) = params.said(name) else { return Ok(None) };
-            let syntax = || bad(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+            let syntax = || Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
             let number: i64 = text.parse().map_err(|_| syntax())?;
             if number < least {
                 wrong.push(format!("{name}: Invalid value: {number}: {why}"));
@@ -49,7 +49,8 @@ impl Options {
         let seconds = number("sinceSeconds", 1, "must be greater than 0")?;
         let time = params.said("sinceTime").map(|text| {
             let time = serde_json::from_value::<Time>(Value::String(text.to_owned()));
-            time.map(|time| Wall::from_time(&time)).map_err(|_| bad(format!("parsing time {text:?}: cannot parse it")))
+            time.map(|time| Wall::from_time(&time))
+                .map_err(|_| Status::bad_request(format!("parsing time {text:?}: cannot parse it")))
         });
         if time.is_some() && seconds.is_some() {
             wrong.push("<nil>: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned());
@@ -74,13 +75,13 @@ impl Options {
     /// The id of the run whose log is meant, without the runtime's name; the kubelet's error if there is none.
     pub fn run<'a>(&self, pod: &'a Value, container: &str) -> Result<&'a str, Status> {
         let pod_name = pod::name(pod);
-        let about = |what: &str| bad(format!("container {container:?} in pod {pod_name:?} is {what}"));
+        let about = |what: &str| Status::bad_request(format!("container {container:?} in pod {pod_name:?} is {what}"));
         let status = pod::status(pod, container).ok_or_else(|| about("not available"))?;
         let (state, last) = (&status["state"], &status["lastState"]["terminated"]);
         let id = |value: &'a Value| value["containerID"].as_str().filter(|id| !id.is_empty());
         let found = if self.previous {
             let missing = format!("previous terminated container {container:?} in pod {pod_name:?} not found");
-            id(last).ok_or_else(|| bad(missing))?
+            id(last).ok_or_else(|| Status::bad_request(missing))?
         } else if !state["running"].is_null() {
             id(status).ok_or_else(|| about("not available"))?
         } else if !state["terminated"].is_null() {

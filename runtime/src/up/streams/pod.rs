@@ -1,15 +1,10 @@
 //! What a request for a stream asks of a pod: which container, and whether it is there.
 
 use serde_json::Value;
-use skeg_core::api::{Reason, Status};
+use skeg_core::api::Status;
 
 use super::visit::Place;
 use crate::up::params::Params;
-
-/// 400 with a message.
-pub fn bad(message: String) -> Status {
-    Status { reason: Reason::BadRequest, message: message.into(), details: None }
-}
 
 fn names(pod: &Value, field: &str) -> Vec<String> {
     let list = pod["spec"][field].as_array().into_iter().flatten();
@@ -27,7 +22,7 @@ pub fn container(pod: &Value, params: &Params) -> Result<String, Status> {
             let known = all.any(|c| c == named);
             known
                 .then(|| named.to_owned())
-                .ok_or_else(|| bad(format!("container {named} is not valid for pod {pod_name}")))
+                .ok_or_else(|| Status::bad_request(format!("container {named} is not valid for pod {pod_name}")))
         }
         (None, [only]) => Ok(only.clone()),
         (None, several) => {
@@ -36,7 +31,7 @@ pub fn container(pod: &Value, params: &Params) -> Result<String, Status> {
             if !inits.is_empty() {
                 why += &format!(" or one of the init containers: [{}]", inits.join(" "));
             }
-            Err(bad(why))
+            Err(Status::bad_request(why))
         }
     }
 }
@@ -63,7 +58,7 @@ pub fn spec<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
 /// Where a pod's container is; 400 if the pod has no node yet.
 pub fn place(pod: &Value, container: String) -> Result<Place, Status> {
     match pod["spec"]["nodeName"].as_str() {
-        None | Some("") => Err(bad(format!("pod {} does not have a host assigned", name(pod)))),
+        None | Some("") => Err(Status::bad_request(format!("pod {} does not have a host assigned", name(pod)))),
         Some(node) => {
             let pod_uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
             Ok(Place { node: node.to_owned(), pod_uid, container })

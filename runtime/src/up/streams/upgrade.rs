@@ -10,7 +10,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::pod::bad;
 use crate::up::reply::Content;
 
 /// Maximum bytes of a WebSocket message. Clients send at most a few ten thousand.
@@ -60,7 +59,7 @@ impl<'a> Upgrade<'a> {
         let asked = list(headers, &CONNECTION).iter().any(|v| v.eq_ignore_ascii_case("upgrade"));
         match connection {
             Some(connection) if asked => Ok(Upgrade { headers, connection }),
-            _ => Err(bad("Upgrade request required".to_owned())),
+            _ => Err(Status::bad_request("Upgrade request required")),
         }
     }
 
@@ -70,7 +69,7 @@ impl<'a> Upgrade<'a> {
         let (transport, header, known) = match upgrade.as_str() {
             "websocket" => (Transport::WebSocket, SEC_WEBSOCKET_PROTOCOL, web_socket),
             "spdy/3.1" => (Transport::Spdy, STREAM_PROTOCOL, spdy),
-            other => return Err(bad(format!("unable to upgrade: unknown protocol {other:?}"))),
+            other => return Err(Status::bad_request(format!("unable to upgrade: unknown protocol {other:?}"))),
         };
         let offered: Vec<String> =
             list(self.headers, &header).into_iter().filter(|p| !p.starts_with(TOKEN_PROTOCOL)).collect();
@@ -78,7 +77,7 @@ impl<'a> Upgrade<'a> {
         if chosen.is_none() && !offered.is_empty() {
             let (client, server) = (offered.join(" "), known.join(" "));
             let why = format!("unable to negotiate protocol: client supports [{client}], server accepts [{server}]");
-            return Err(bad(format!("unable to upgrade: {why}")));
+            return Err(Status::bad_request(format!("unable to upgrade: {why}")));
         }
         let protocol = chosen.cloned().unwrap_or_default();
         let mut response = Response::new(Empty::new().boxed_unsync());
@@ -87,9 +86,10 @@ impl<'a> Upgrade<'a> {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         match transport {
             Transport::WebSocket => {
-                let key = self.headers.get("sec-websocket-key").ok_or_else(|| bad("websocket: no key".to_owned()))?;
+                let key =
+                    self.headers.get("sec-websocket-key").ok_or_else(|| Status::bad_request("websocket: no key"))?;
                 if self.headers.get("sec-websocket-version").is_none_or(|v| v != "13") {
-                    return Err(bad("websocket: version 13 is required".to_owned()));
+                    return Err(Status::bad_request("websocket: version 13 is required"));
                 }
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
                 let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("base64 is plain");
