@@ -53,8 +53,8 @@ struct Known {
     memory: Memory,
     /// When it is to be looked at next.
     due: Option<Mono>,
-    /// The change that is being written: from how many replicas to how many.
-    scaling: Option<(i32, i32)>,
+    /// The change that is being written: when it was decided, from how many replicas to how many.
+    scaling: Option<(Mono, i32, i32)>,
 }
 
 impl HorizontalPodAutoscalerController {
@@ -126,17 +126,17 @@ impl Controller for HorizontalPodAutoscalerController {
     fn succeeded(&mut self, views: &Views, key: &ObjectKey, write: &Write, _: Option<&Object>) -> Option<EventNote> {
         let Write::SetScale { .. } = write else { return None };
         let known = self.known.get_mut(key)?;
-        let (from, to) = known.scaling.take()?;
+        let (at, from, to) = known.scaling.take()?;
         let hpa = views.view(Kind::HORIZONTAL_POD_AUTOSCALER).get(key).and_then(read)?;
-        // Upstream remembers when the scale was written; the look that decided it was at the end of the last period.
-        let at = known.due.unwrap_or_default();
-        let at = Mono(at.0.saturating_sub(SYNC_PERIOD.as_nanos() as u64));
         known.memory.scaled(at, hpa.spec.behavior.as_ref(), from, to);
         None
     }
 
     fn failed(&mut self, views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let Write::SetScale { replicas, reason, .. } = write else { return None };
+        if let Some(known) = self.known.get_mut(key) {
+            known.scaling = None;
+        }
         let about = views.view(Kind::HORIZONTAL_POD_AUTOSCALER).get(key)?.clone();
         let message = format!("New size: {replicas}; reason: {reason}; error: {error}");
         Some(EventNote { about, type_: EventType::Warning, reason: "FailedRescale", message })
@@ -188,7 +188,7 @@ impl HorizontalPodAutoscalerController {
         };
         if let Some(reason) = &outcome.rescale {
             let to = outcome.desired;
-            known.scaling = Some((outcome.current, to));
+            known.scaling = Some((now.mono, outcome.current, to));
             let message = format!("the HPA controller was able to update the target scale to {to}");
             conditions.set("AbleToScale", true, "SucceededRescale", message);
             let (key, rv) = (target.key(), target.rv());

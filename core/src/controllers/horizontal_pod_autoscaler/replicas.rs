@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::metrics::PodUsage;
 use crate::machine::{Now, Wall};
-use crate::object::{Milli, Pod, Text, is_restartable_init, pod_phase};
+use crate::object::{Milli, Pod, Text, is_pod_ready, is_restartable_init, pod_phase};
 
 /// How long after its start a pod's CPU samples may be those of its start-up
 /// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
@@ -125,7 +125,7 @@ impl Workload<'_> {
         } else if self.tolerance.covers(ratio) {
             self.current
         } else {
-            let ready = self.pods.iter().filter(|pod| pod_phase(pod) == "Running" && is_ready(pod)).count();
+            let ready = self.pods.iter().filter(|pod| pod_phase(pod) == "Running" && is_pod_ready(pod)).count();
             ceil(ratio * ready as f64)
         };
         Proposal { replicas, utilization: None, value }
@@ -253,10 +253,6 @@ fn milli(amount: Milli) -> i64 {
 /// Rounds up to whole replicas.
 fn ceil(ratio: f64) -> i32 {
     ratio.ceil().clamp(0.0, f64::from(i32::MAX)) as i32
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    crate::object::is_pod_ready(pod)
 }
 
 /// Whether a pod's CPU sample may be of its start-up.
