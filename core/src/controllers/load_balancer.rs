@@ -7,10 +7,11 @@
 //! Source: cloud-provider `controllers/service/controller.go`.
 
 use core::net::Ipv4Addr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{self as core_v1, LoadBalancerIngress, LoadBalancerStatus};
 
+use super::groups::Groups;
 use super::{Controller, EventNote, Plan, Write};
 use crate::client::{Change, EventType, Views, Watched};
 use crate::limits;
@@ -44,8 +45,9 @@ impl LoadBalancerRange {
 pub struct LoadBalancerController {
     range: LoadBalancerRange,
     /// The Services by the address in their status. Two Services may have the same address after a fail-over between
-    /// managers whose views differed; the first one by key keeps it.
-    owners: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    /// managers whose views differed; the first one by key keeps it. Made by the first reconcile of a term, and kept up
+    /// to date from then on.
+    owners: Option<Groups<Ipv4Addr, ObjectKey>>,
     /// Addresses that were assigned and do not appear in the view yet.
     given: BTreeMap<ObjectKey, Ipv4Addr>,
 }
@@ -53,6 +55,12 @@ pub struct LoadBalancerController {
 fn address_of(object: &Object) -> Option<Ipv4Addr> {
     let Object::Service(service) = object else { return None };
     first_address(service)
+}
+
+fn note(owners: &mut Groups<Ipv4Addr, ObjectKey>, service: &Object, there: bool) {
+    if let Some(address) = address_of(service) {
+        owners.put(address, service.key(), there);
+    }
 }
 
 fn first_address(service: &Service) -> Option<Ipv4Addr> {
@@ -69,13 +77,13 @@ fn wants_address(service: &Service) -> bool {
 impl LoadBalancerController {
     /// Creates a controller that assigns the addresses of `range`.
     pub fn new(range: LoadBalancerRange) -> LoadBalancerController {
-        LoadBalancerController { range, owners: BTreeMap::new(), given: BTreeMap::new() }
+        LoadBalancerController { range, owners: None, given: BTreeMap::new() }
     }
 
     /// The Service that may keep an address: the first one with it in its status, otherwise the one to which it was
     /// just assigned.
     fn keeper(&self, address: Ipv4Addr) -> Option<&ObjectKey> {
-        let owner = self.owners.get(&address).and_then(BTreeSet::first);
+        let owner = self.owners.as_ref().and_then(|owners| owners.get(&address)?.first());
         owner.or_else(|| self.given.iter().find(|(_, given)| **given == address).map(|(key, _)| key))
     }
 
@@ -135,19 +143,11 @@ impl Controller for LoadBalancerController {
     }
 
     fn observe(&mut self, change: &Change, _now: Now) {
-        let (old, new) = (change.old.as_ref().and_then(address_of), change.new.as_ref().and_then(address_of));
-        if let Some(address) = old
-            && let Some(owners) = self.owners.get_mut(&address)
-        {
-            owners.remove(&change.key);
-            if owners.is_empty() {
-                self.owners.remove(&address);
-            }
+        if let Some(owners) = &mut self.owners {
+            change.old.iter().for_each(|old| note(owners, old, false));
+            change.new.iter().for_each(|new| note(owners, new, true));
         }
-        if let Some(address) = new {
-            self.owners.entry(address).or_default().insert(change.key.clone());
-        }
-        if new.is_some() || change.new.is_none() {
+        if change.new.as_ref().is_none_or(|new| address_of(new).is_some()) {
             self.given.remove(&change.key);
         }
     }
@@ -159,6 +159,11 @@ impl Controller for LoadBalancerController {
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, _now: Now) -> Plan {
+        if self.owners.is_none() {
+            let mut owners = Groups::default();
+            views.view(Kind::SERVICE).iter().for_each(|(_, service)| note(&mut owners, service, true));
+            self.owners = Some(owners);
+        }
         let Some(service) = views.get::<core_v1::Service>(key) else { return Plan::nothing() };
         match (wants_address(service), first_address(service)) {
             (true, Some(address)) if self.keeper(address).is_none_or(|keeper| keeper == key) => Plan::nothing(),
@@ -225,5 +230,19 @@ mod tests {
             vec![service("a", wanting(), Some("10.0.0.1")), service("b", wanting(), Some("10.0.0.1"))],
             &[("a", Some("10.0.0.1")), ("b", Some("10.0.0.2"))],
         );
+    }
+
+    #[test]
+    fn a_later_leadership_gives_no_address_twice() {
+        let wanting = || json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+        let range = LoadBalancerRange { cidr: ([10, 0, 0, 0], 30) };
+        let services = [service("b", wanting(), Some("10.0.0.1")), service("a", wanting(), None)];
+        let mut fake = Fake::new(&[Kind::SERVICE], services);
+        // Another leadership's controller was told of all that is there.
+        fake.tell(&mut LoadBalancerController::new(range), at(0));
+        let key = ObjectKey::new(Kind::SERVICE, "n", "a");
+        fake.step(&mut LoadBalancerController::new(range), &key, at(0));
+        let got = fake.get(Kind::SERVICE, key.path()).and_then(super::address_of).map(|a| a.to_string());
+        assert_eq!(got.as_deref(), Some("10.0.0.2"));
     }
 }

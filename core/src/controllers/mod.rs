@@ -20,6 +20,7 @@ mod ephemeral_volume;
 #[cfg(test)]
 pub(crate) mod fake_cluster;
 mod garbage_collector;
+mod groups;
 mod hash;
 mod history;
 mod horizontal_pod_autoscaler;
@@ -36,7 +37,7 @@ mod pod_gc;
 pub mod replica_set;
 mod resource_quota;
 pub mod rolling_update;
-mod root_ca;
+pub(crate) mod root_ca;
 mod runner;
 mod service_account;
 mod service_backends;

@@ -3,10 +3,11 @@
 //!
 //! Source: upstream's `pkg/controller/volume/pvcprotection` and `pvprotection`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
+use super::groups::Groups;
 use super::{Controller, Plan, Write};
 use crate::api::Subresource;
 use crate::client::{Change, Views, Watched};
@@ -15,7 +16,7 @@ use crate::object::{Kind, Object, ObjectKey};
 use crate::volume::{CLAIM_PROTECTION, VOLUME_PROTECTION, claims, is_shut_down, is_used_by, text};
 
 /// Pods on nodes, by the claims that they use.
-type Users = BTreeMap<ObjectKey, BTreeSet<ObjectKey>>;
+type Users = Groups<ObjectKey, ObjectKey>;
 
 /// Keeps claims while pods use them.
 #[derive(Debug, Default)]
@@ -43,10 +44,15 @@ impl Controller for ClaimProtection {
     }
 
     fn observe(&mut self, change: &Change, _now: Now) {
-        if let Some(users) = &mut self.users {
-            change.old.iter().for_each(|old| note(users, old, false));
-            change.new.iter().for_each(|new| note(users, new, true));
+        let Some(users) = &mut self.users else { return };
+        if let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (&change.old, &change.new)
+            && Rc::ptr_eq(&old.spec, &new.spec)
+        {
+            // The same node and the same claims: a pod's status changes more often than what it uses.
+            return;
         }
+        change.old.iter().for_each(|old| note(users, old, false));
+        change.new.iter().for_each(|new| note(users, new, true));
     }
 
     fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
@@ -54,7 +60,9 @@ impl Controller for ClaimProtection {
             (_, Some(claim)) if change.key.kind == Kind::PERSISTENT_VOLUME_CLAIM => keys.push(claim.key()),
             (Some(Object::Pod(pod)), new) => {
                 let ended = new.as_ref().and_then(Object::get::<core_v1::Pod>).is_none_or(is_shut_down);
-                keys.extend(claims(pod).filter(|_| ended).map(|(claim, _)| claim));
+                if ended {
+                    keys.extend(claims(pod).map(|(claim, _)| claim));
+                }
             }
             _ => {}
         }
@@ -108,25 +116,16 @@ impl Controller for VolumeProtection {
 }
 
 fn all_users(views: &Views) -> Users {
-    let mut users = Users::new();
+    let mut users = Users::default();
     views.view(Kind::POD).iter().for_each(|(_, pod)| note(&mut users, pod, true));
     users
 }
 
 fn note(users: &mut Users, object: &Object, there: bool) {
-    let Object::Pod(pod) = object else { return };
-    if pod.spec.node.is_none() {
-        return;
-    }
-    for (claim, _) in claims(pod) {
-        if there {
-            users.entry(claim).or_default().insert(pod.key());
-        } else if let Some(pods) = users.get_mut(&claim) {
-            pods.remove(&pod.key());
-            if pods.is_empty() {
-                users.remove(&claim);
-            }
-        }
+    if let Object::Pod(pod) = object
+        && pod.spec.node.is_some()
+    {
+        users.put_user(pod, there);
     }
 }
 

@@ -1,9 +1,8 @@
 //! Which volumes are free, which claims wait, and which pods wait for claims: a cache of what a walk over the views
 //! shows, so that one claim costs the same among ten thousand as among ten.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::client::Views;
+use crate::controllers::groups::Groups;
 use crate::object::{Kind, Milli, Object, ObjectKey, is_pod_terminal};
 use crate::volume;
 
@@ -11,13 +10,13 @@ use crate::volume;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Catalog {
     /// Volumes that no claim is named by, by class, the smallest first.
-    free: BTreeMap<String, BTreeSet<(Milli, ObjectKey)>>,
+    free: Groups<String, (Milli, ObjectKey)>,
     /// Volumes by the claim that they name.
-    named: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    named: Groups<ObjectKey, ObjectKey>,
     /// Claims that are not bound, by class.
-    waiting: BTreeMap<String, BTreeSet<ObjectKey>>,
+    waiting: Groups<String, ObjectKey>,
     /// Pods without a node, by the claims that they use.
-    consumers: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    consumers: Groups<ObjectKey, ObjectKey>,
 }
 
 impl Catalog {
@@ -39,20 +38,18 @@ impl Catalog {
     fn note(&mut self, object: &Object, there: bool) {
         match object {
             Object::Pod(pod) if pod.spec.node.is_none() && !is_pod_terminal(pod) => {
-                for (claim, _) in volume::claims(pod) {
-                    put(&mut self.consumers, claim, pod.key(), there);
-                }
+                self.consumers.put_user(pod, there);
             }
             Object::Dynamic(d) if d.kind == Kind::PERSISTENT_VOLUME => match volume::claim_of(object) {
-                Some((claim, _)) => put(&mut self.named, claim, object.key(), there),
+                Some((claim, _)) => self.named.put(claim, object.key(), there),
                 None if is_free(object) => {
                     let of = (volume::capacity(object), object.key());
-                    put(&mut self.free, volume::class_of(object).to_owned(), of, there);
+                    self.free.put(volume::class_of(object).to_owned(), of, there);
                 }
                 None => {}
             },
             Object::Dynamic(d) if d.kind == Kind::PERSISTENT_VOLUME_CLAIM && !volume::is_bound(object) => {
-                put(&mut self.waiting, volume::class_of(object).to_owned(), object.key(), there);
+                self.waiting.put(volume::class_of(object).to_owned(), object.key(), there);
             }
             _ => {}
         }
@@ -60,7 +57,8 @@ impl Catalog {
 
     /// Free volumes of a class that are at least so large, the smallest first.
     pub(super) fn free(&self, class: &str, size: Milli) -> impl Iterator<Item = &ObjectKey> {
-        self.free.get(class).into_iter().flatten().filter(move |(has, _)| *has >= size).map(|(_, key)| key)
+        let from = (size, ObjectKey::range_start(Kind::PERSISTENT_VOLUME, ""));
+        self.free.get(class).map(|set| set.range(from..)).into_iter().flatten().map(|(_, key)| key)
     }
 
     /// Volumes that name a claim.
@@ -76,17 +74,6 @@ impl Catalog {
     /// Pods without a node that use a claim.
     pub(super) fn consumers(&self, claim: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
         self.consumers.get(claim).into_iter().flatten()
-    }
-}
-
-fn put<K: Ord, V: Ord>(groups: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: V, there: bool) {
-    if there {
-        groups.entry(key).or_default().insert(value);
-    } else if let Some(group) = groups.get_mut(&key) {
-        group.remove(&value);
-        if group.is_empty() {
-            groups.remove(&key);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::controllers::Plan;
 use crate::object::{Kind, Object, ObjectKey};
 use crate::volume::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, PROVISIONER, SELECTED_NODE, annotation, claim_of, class_of,
-    csi_name, default_class, is_bound, is_for, names_class, text, waits_for_consumer,
+    csi_name, default_class, is_bound, is_for, names_class, text, value, waits_for_consumer,
 };
 
 /// Plans the next step for a claim (`syncClaim`).
@@ -119,21 +119,25 @@ fn lost(claim: &Object, reason: &'static str, why: &str, plan: &mut Plan) {
 
 /// The status of a claim that has its volume.
 fn settle(claim: &Object, volume: &Object, plan: &mut Plan) {
-    let old = claim.to_json()["status"].clone();
-    let spec = &volume.to_json()["spec"];
-    let mut status = old.clone();
-    status["accessModes"] = spec["accessModes"].clone();
-    // Later, the capacity may be less than the volume's on purpose: while its file system has yet to grow.
-    if old["phase"] != "Bound" {
-        status["phase"] = json!("Bound");
-        status["capacity"] = spec["capacity"].clone();
+    let modes = value(volume, "/spec/accessModes");
+    let is_new = text(claim, "/status/phase") != "Bound";
+    let class = value(volume, "/spec/volumeAttributesClassName").filter(|class| class.is_string());
+    let has_class = class.is_none() || value(claim, "/status/currentVolumeAttributesClassName") == class;
+    if !is_new && value(claim, "/status/accessModes") == modes && has_class {
+        return;
     }
-    if let Some(class) = spec["volumeAttributesClassName"].as_str() {
-        status["currentVolumeAttributesClassName"] = json!(class);
-    }
-    if status != old {
-        plan.writes.push(update(claim, Subresource::Status, |v| v["status"] = status));
-    }
+    plan.writes.push(update(claim, Subresource::Status, |v| {
+        let status = &mut v["status"];
+        status["accessModes"] = json!(modes);
+        // Later, the capacity may be less than the volume's on purpose: while its file system has yet to grow.
+        if is_new {
+            status["phase"] = json!("Bound");
+            status["capacity"] = json!(value(volume, "/spec/capacity"));
+        }
+        if let Some(class) = class {
+            status["currentVolumeAttributesClassName"] = class.clone();
+        }
+    }));
 }
 
 fn phase(claim: &Object, phase: &str, plan: &mut Plan) {
