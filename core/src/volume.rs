@@ -60,11 +60,9 @@ pub fn names_class(claim: &Object) -> bool {
     annotation(claim, OLD_CLASS).is_some() || value(claim, "/spec/storageClassName").is_some_and(Value::is_string)
 }
 
-/// The default StorageClass: of several, the newest, then the first by name.
+/// The default StorageClass.
 pub fn default_class<'a>(classes: impl Iterator<Item = &'a Object>) -> Option<&'a Object> {
-    let says = |class: &&Object| [IS_DEFAULT, WAS_DEFAULT].iter().any(|key| annotation(class, key) == Some("true"));
-    let created = |class: &Object| class.meta().creation_timestamp.clone();
-    classes.filter(says).reduce(|best, next| if created(next) > created(best) { next } else { best })
+    crate::object::default_class(classes, &[IS_DEFAULT, WAS_DEFAULT])
 }
 
 /// Whether claims of a class are bound only once a pod that uses them is scheduled.

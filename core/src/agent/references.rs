@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::Out;
 use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, ToServer};
+use crate::controllers::root_ca;
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey};
@@ -211,8 +212,8 @@ pub(super) fn environment_needs<'a>(
 
 fn need<'a>(kind: Kind, namespace: &str, name: &str, optional: Option<bool>) -> Need<'a> {
     let key = ObjectKey::new(kind, namespace, name);
-    // Every namespace in Kubernetes has it, but no controller here publishes it yet.
-    let published = kind == Kind::CONFIG_MAP && name == "kube-root-ca.crt";
+    // It is published only where a root CA is configured, so a pod does not wait for it.
+    let published = kind == Kind::CONFIG_MAP && name == root_ca::NAME;
     Need { key, entries: Vec::new(), optional: optional == Some(true) || published, variable: false }
 }
 

@@ -269,6 +269,22 @@ impl Call {
             Call::List { kind, .. } | Call::Watch { kind, .. } | Call::DeleteCollection { kind, .. } => *kind,
         }
     }
+
+    /// Whether everything is done but the write to the store (`dryRun=All`).
+    pub fn is_dry_run(&self) -> bool {
+        match self {
+            Call::Create { options, .. }
+            | Call::Update { options, .. }
+            | Call::Patch { options, .. }
+            | Call::SetScale { options, .. } => options.dry_run,
+            Call::Delete { options, .. } | Call::Evict { options, .. } | Call::DeleteCollection { options, .. } => {
+                options.dry_run
+            }
+            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::Bind { .. } | Call::GetScale { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// The continuation of a list page.

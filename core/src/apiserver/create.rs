@@ -1,13 +1,12 @@
 //! The create call: admission, name generation, server-set metadata, allocation, and the write to the store.
 
-use super::admission::webhook::Operation;
+use super::admission::CREATE;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status, Subresource};
 use crate::limits;
 use crate::object::{FieldError, Object, ObjectKey};
 use crate::store::StoreKey;
 
-const CREATE: (Operation, &str) = (Operation::Create, "");
 /// Longest prefix of a generated name (`maxGeneratedNameLength`): a name has 63 characters, five of which are random.
 const GENERATED_PREFIX: usize = 58;
 

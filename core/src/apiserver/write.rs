@@ -347,7 +347,7 @@ impl ApiServer {
 
     fn commit(&mut self, now: Now, mut write: Box<Write>, commit: Commit, out: &mut Vec<Out>) {
         let Commit { mut txn, response } = commit;
-        if is_dry_run(&write.request.call) {
+        if write.request.call.is_dry_run() {
             send_notes(&write, out);
             return self.answer(now, write.origin, Ok(response), out);
         }
@@ -486,19 +486,6 @@ fn about(call: &Call) -> ObjectKey {
         Call::List { kind, namespace, .. }
         | Call::Watch { kind, namespace, .. }
         | Call::DeleteCollection { kind, namespace, .. } => ObjectKey::range_start(*kind, namespace),
-    }
-}
-
-fn is_dry_run(call: &Call) -> bool {
-    match call {
-        Call::Create { options, .. }
-        | Call::Update { options, .. }
-        | Call::Patch { options, .. }
-        | Call::SetScale { options, .. } => options.dry_run,
-        Call::Delete { options, .. } | Call::Evict { options, .. } | Call::DeleteCollection { options, .. } => {
-            options.dry_run
-        }
-        Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::Bind { .. } | Call::GetScale { .. } => false,
     }
 }
 

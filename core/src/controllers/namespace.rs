@@ -20,6 +20,16 @@ const TERMINATING: &str = "Terminating";
 
 static WATCHED: &[Watched] = &[Watched { kind: Kind::NAMESPACE, indexes: &[] }];
 
+/// The namespace to look at after a change of it or of an object in it with this name, for controllers by which every
+/// namespace has such an object.
+pub(super) fn namespace_with(change: &Change, name: &str) -> Option<ObjectKey> {
+    let key = &change.key;
+    if key.kind == Kind::NAMESPACE {
+        return change.new.is_some().then(|| key.clone());
+    }
+    (key.name() == name).then(|| ObjectKey::new(Kind::NAMESPACE, "", key.namespace()))
+}
+
 /// What prevented the last attempt from completing.
 #[derive(Debug)]
 enum Obstacle {

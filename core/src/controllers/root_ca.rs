@@ -8,11 +8,12 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
+use super::namespace::namespace_with;
 use super::{Controller, Plan, Write};
 use crate::api::Subresource;
 use crate::client::{Change, Views, Watched};
 use crate::machine::Now;
-use crate::object::{Kind, Object, ObjectKey};
+use crate::object::{Kind, Object, ObjectKey, is_namespace_ending};
 
 /// Name of the ConfigMap.
 pub(crate) const NAME: &str = "kube-root-ca.crt";
@@ -52,19 +53,13 @@ impl Controller for RootCaPublisher {
     }
 
     fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
-        if change.key.kind == Kind::NAMESPACE {
-            if change.new.is_some() {
-                keys.push(change.key.clone());
-            }
-        } else if change.key.name() == NAME {
-            keys.push(ObjectKey::new(Kind::NAMESPACE, "", change.key.namespace()));
-        }
+        keys.extend(namespace_with(change, NAME));
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, _now: Now) -> Plan {
         let mut plan = Plan::nothing();
         let Some(namespace) = views.get::<core_v1::Namespace>(key) else { return plan };
-        if namespace.meta.deletion_timestamp.is_some() || namespace.status.phase.as_deref() == Some("Terminating") {
+        if is_namespace_ending(namespace) {
             return plan;
         }
         match views.view(Kind::CONFIG_MAP).find(key.name(), NAME) {

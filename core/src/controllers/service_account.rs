@@ -1,9 +1,10 @@
 //! The service account controller: every active namespace has a ServiceAccount named `default`.
 
+use super::namespace::namespace_with;
 use super::{Controller, Plan, Write};
 use crate::client::{Change, Views, Watched};
 use crate::machine::Now;
-use crate::object::{Kind, ObjectKey, ObjectMeta, ServiceAccount};
+use crate::object::{Kind, ObjectKey, ObjectMeta, ServiceAccount, is_namespace_ending};
 use k8s_openapi::api::core::v1 as core_v1;
 
 const NAME: &str = "default";
@@ -25,21 +26,16 @@ impl Controller for ServiceAccountController {
     }
 
     fn keys(&self, change: &Change, _views: &Views, keys: &mut Vec<ObjectKey>) {
-        if change.key.kind == Kind::NAMESPACE {
-            if change.new.is_some() {
-                keys.push(change.key.clone());
-            }
-        } else if change.new.is_none() && change.key.name() == NAME {
-            keys.push(ObjectKey::new(Kind::NAMESPACE, "", change.key.namespace()));
+        // What an account says is up to its users: only one that is gone is made again.
+        if change.key.kind == Kind::NAMESPACE || change.new.is_none() {
+            keys.extend(namespace_with(change, NAME));
         }
     }
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, _now: Now) -> Plan {
         let mut plan = Plan::nothing();
         let Some(namespace) = views.get::<core_v1::Namespace>(key) else { return plan };
-        let terminating =
-            namespace.meta.deletion_timestamp.is_some() || namespace.status.phase.as_deref() == Some("Terminating");
-        if !terminating && views.named::<core_v1::ServiceAccount>(key.name(), NAME).is_none() {
+        if !is_namespace_ending(namespace) && views.named::<core_v1::ServiceAccount>(key.name(), NAME).is_none() {
             let meta = ObjectMeta {
                 name: Some(NAME.to_owned()),
                 namespace: Some(key.name().to_owned()),

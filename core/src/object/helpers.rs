@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{IntOrString, Node, ObjectMeta, OwnerReference, Pod, PodPhase};
+use super::{IntOrString, Namespace, Node, Object, ObjectMeta, OwnerReference, Pod, PodPhase};
 
 /// The owner reference with `controller: true`; `None` if there is none.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -14,6 +14,25 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 /// Whether `meta` is managed by the owner with this UID.
 pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
     controller_of(meta).is_some_and(|o| o.uid == uid)
+}
+
+/// The class that one of these annotations makes the default one: of several the newest, of those of one age the first
+/// by name.
+pub fn default_class<'a>(classes: impl Iterator<Item = &'a Object>, annotations: &[&str]) -> Option<&'a Object> {
+    let is_default = |class: &&Object| {
+        let own = class.meta().annotations.as_ref();
+        annotations.iter().any(|name| own.and_then(|own| own.get(*name)).is_some_and(|value| value == "true"))
+    };
+    // `max_by` takes the last of equals.
+    classes.filter(is_default).max_by(|a, b| {
+        let (age, name) = (a.meta().creation_timestamp.cmp(&b.meta().creation_timestamp), b.name().cmp(a.name()));
+        age.then(name)
+    })
+}
+
+/// Whether a namespace is being deleted, so that nothing new belongs in it.
+pub fn is_namespace_ending(namespace: &Namespace) -> bool {
+    namespace.meta.deletion_timestamp.is_some() || namespace.status.phase.as_deref() == Some("Terminating")
 }
 
 /// Scales an int-or-percent against a total, as `intstr.GetScaledValueFromIntOrPercent`. `None` if it is neither a

@@ -4,11 +4,10 @@
 
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::default_of;
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, default_class};
 
 const IS_DEFAULT: [&str; 1] = ["ingressclass.kubernetes.io/is-default-class"];
 /// The annotation by which Ingresses once named their class.
@@ -26,9 +25,10 @@ impl Deciding<'_> {
         if named || annotated {
             return Ok(());
         }
-        if let Some(class) = default_of(self.cache, Kind::INGRESS_CLASS, &IS_DEFAULT) {
+        let classes = self.cache.objects(Kind::INGRESS_CLASS).map(|(_, class)| class);
+        if let Some(class) = default_class(classes, &IS_DEFAULT) {
             let spec = Rc::make_mut(&mut ingress.body).entry("spec").or_insert_with(|| json!({}));
-            spec["ingressClassName"] = Value::String(class);
+            spec["ingressClassName"] = json!(class.name());
         }
         Ok(())
     }

@@ -24,7 +24,6 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::cache::Cache;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Status, Subresource};
 use crate::object::{
@@ -217,7 +216,7 @@ impl Deciding<'_> {
     /// Reuses the result of an earlier pod with the same spec if that is still valid; returns whether it was.
     fn admit_known_pod(&self, write: &Write, pod: &mut Pod) -> bool {
         let Some(known) = self.memo.find(&pod.spec.shared, pod.namespace()) else { return false };
-        let account = self.object(write, &known.account).map(|a| a.rv());
+        let account = self.known(write, &known.account).map(Object::rv);
         let gated = known.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
         if account != Some(known.account_rv) || known.decided_by != self.deciding() || gated {
             return false;
@@ -256,7 +255,8 @@ impl Deciding<'_> {
     }
 }
 
-const CREATE: (Operation, &str) = (Operation::Create, "");
+/// What webhooks are told of a create.
+pub(super) const CREATE: (Operation, &str) = (Operation::Create, "");
 
 /// The name of a subresource.
 pub(super) fn named(subresource: Subresource) -> &'static str {
@@ -277,22 +277,6 @@ pub(super) fn accept(deciding: &Deciding<'_>, value: Value) -> Result<Object, St
 
 fn is_mirror(pod: &Pod) -> bool {
     pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR))
-}
-
-/// The name of the class of this kind that is annotated as the default one: of several the newest, of those of one age
-/// the first by name.
-fn default_of(cache: &Cache, kind: Kind, annotations: &[&str]) -> Option<String> {
-    let is_default = |object: &Object| {
-        let own = object.meta().annotations.as_ref();
-        annotations.iter().any(|name| own.and_then(|own| own.get(*name)).is_some_and(|value| value == "true"))
-    };
-    let all = cache.objects(kind).map(|(_, object)| object).filter(|object| is_default(object));
-    // `max_by` takes the last of equals.
-    let newest = all.max_by(|a, b| {
-        let (age, name) = (a.meta().creation_timestamp.cmp(&b.meta().creation_timestamp), b.name().cmp(a.name()));
-        age.then(name)
-    });
-    newest.map(|object| object.name().to_owned())
 }
 
 /// Applies the defaults. A pod spec without missing defaults is not copied, so it stays shared with its template.

@@ -5,7 +5,7 @@
 use super::NAMESPACE_LIFECYCLE;
 use crate::api::{Cause, Status};
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{Kind, Object, ObjectKey};
+use crate::object::{Kind, Object, ObjectKey, is_namespace_ending};
 
 /// Namespaces that cannot be deleted (`immortalNamespaces`).
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -18,10 +18,10 @@ impl Deciding<'_> {
             return Ok(());
         }
         let key = ObjectKey::new(Kind::NAMESPACE, "", name);
-        let Some(Object::Namespace(namespace)) = self.object(write, &key) else {
+        let Some(Object::Namespace(namespace)) = self.known(write, &key) else {
             return Err(Decision::refuse_if(&key, Status::not_found(Kind::NAMESPACE.row(), name)));
         };
-        if namespace.status.phase.as_deref() != Some("Terminating") && namespace.meta.deletion_timestamp.is_none() {
+        if !is_namespace_ending(namespace) {
             return Ok(());
         }
         let why = format!("unable to create new content in namespace {name} because it is being terminated");

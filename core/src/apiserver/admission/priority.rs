@@ -8,6 +8,7 @@ use crate::api::Status;
 use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::object::{Kind, Object, ObjectKey};
 use crate::store::StoreKey;
+use crate::volume;
 
 /// Priorities above this are reserved for the system.
 const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
@@ -29,9 +30,9 @@ impl Deciding<'_> {
             }
             found
         };
-        let value = class.as_ref().and_then(|c| body(c, "value")).and_then(Value::as_i64).unwrap_or(0);
+        let value = class.as_ref().and_then(|c| volume::value(c, "/value")).and_then(Value::as_i64).unwrap_or(0);
         let value = i32::try_from(value).unwrap_or(HIGHEST_USER_PRIORITY);
-        let policy = class.as_ref().and_then(|c| body(c, "preemptionPolicy")).and_then(Value::as_str);
+        let policy = class.as_ref().and_then(|c| volume::value(c, "/preemptionPolicy")).and_then(Value::as_str);
         let policy = policy.unwrap_or("PreemptLowerPriority").to_owned();
         let spec = &pod.spec.shared;
         let keys = class.iter().map(|c| StoreKey::Object(c.key())).collect::<Vec<_>>();
@@ -58,15 +59,8 @@ impl Deciding<'_> {
 
     /// The default PriorityClass; if there are several, the one with the lowest value.
     fn default_class(&self) -> Option<Object> {
-        let default = |o: &&Object| body(o, "globalDefault").and_then(Value::as_bool) == Some(true);
-        let value = |o: &&Object| body(o, "value").and_then(Value::as_i64).unwrap_or(0);
+        let default = |o: &&Object| volume::value(o, "/globalDefault").and_then(Value::as_bool) == Some(true);
+        let value = |o: &&Object| volume::value(o, "/value").and_then(Value::as_i64).unwrap_or(0);
         self.cache.objects(Kind::PRIORITY_CLASS).map(|(_, o)| o).filter(default).min_by_key(value).cloned()
-    }
-}
-
-fn body<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
-    match object {
-        Object::Dynamic(d) => d.body.get(field),
-        _ => None,
     }
 }

@@ -14,12 +14,11 @@ use super::is_mirror;
 use crate::api::Status;
 use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::auth::token::PROJECTED;
+use crate::controllers::root_ca;
 use crate::object::{Kind, Object, ObjectKey, Pod, ServiceAccount};
 
 /// Where containers find the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The ConfigMap with the certificates by which pods trust the API server, and its key.
-const ROOT_CA: (&str, &str) = ("kube-root-ca.crt", "ca.crt");
 
 impl Deciding<'_> {
     /// Gives a pod its account, which must exist.
@@ -81,15 +80,14 @@ fn wants_token(pod: &Pod, account: &ServiceAccount) -> bool {
 
 /// A volume with a token, the certificates by which to trust the API server, and the pod's namespace.
 fn token_volume(name: String) -> Volume {
-    let (map, key) = ROOT_CA;
     let token = ServiceAccountTokenProjection {
         path: "token".to_owned(),
         expiration_seconds: Some(PROJECTED),
         ..ServiceAccountTokenProjection::default()
     };
     let certificates = ConfigMapProjection {
-        name: map.to_owned(),
-        items: Some(vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]),
+        name: root_ca::NAME.to_owned(),
+        items: Some(vec![KeyToPath { key: root_ca::KEY.to_owned(), path: root_ca::KEY.to_owned(), mode: None }]),
         ..ConfigMapProjection::default()
     };
     let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "metadata.namespace".to_owned() };

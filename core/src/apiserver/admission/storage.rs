@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::api::Status;
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, ObjectKey};
+use crate::store::StoreKey;
 use crate::volume::{
     CLAIM_PROTECTION, VOLUME_PROTECTION, class_of, default_class, names_class, requested, text, value,
 };
@@ -41,26 +42,19 @@ impl Deciding<'_> {
     }
 
     /// Refuses to grow a claim whose volume cannot grow.
-    pub(super) fn claim_growth(&mut self, _write: &Write, new: &Object, old: Option<&Object>) -> Result<(), Decision> {
-        match old {
-            Some(old) => self.check_growth(new, old).map_err(|status| Decision::refuse_if(&new.key(), status)),
-            None => Ok(()),
-        }
-    }
-
-    fn check_growth(&self, new: &Object, current: &Object) -> Result<(), Status> {
-        if new.kind() != Kind::PERSISTENT_VOLUME_CLAIM || requested(new) <= requested(current) {
-            return Ok(());
-        }
-        let forbid = |why| Err(Status::forbidden(new.info(), new.name(), why));
+    pub(super) fn claim_growth(&mut self, write: &Write, new: &Object, old: Option<&Object>) -> Result<(), Decision> {
+        let grows = |old: &&Object| new.kind() == Kind::PERSISTENT_VOLUME_CLAIM && requested(new) > requested(old);
+        let Some(current) = old.filter(grows) else { return Ok(()) };
+        let claim = StoreKey::Object(new.key());
+        let forbid = |keys, why| Err(Decision::AnswerIf(keys, Err(Status::forbidden(new.info(), new.name(), why))));
         if text(current, "/status/phase") != "Bound" {
-            return forbid("Only bound persistent volume claims can be expanded");
+            return forbid(vec![claim], "Only bound persistent volume claims can be expanded");
         }
-        let name = class_of(new);
-        let mut classes = self.cache.objects(Kind::STORAGE_CLASS).filter(|(_, class)| class.name() == name);
+        let class = ObjectKey::new(Kind::STORAGE_CLASS, "", class_of(new));
         let allows = |class: &Object| value(class, "/allowVolumeExpansion") == Some(&json!(true));
-        if name != class_of(current) || !classes.any(|(_, class)| allows(class)) {
+        if class.name() != class_of(current) || !self.known(write, &class).is_some_and(allows) {
             return forbid(
+                vec![claim, StoreKey::Object(class)],
                 "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
                  support resize",
             );

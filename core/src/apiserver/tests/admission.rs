@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
 use super::{Cluster, cluster, cluster_of, key, pod, refusal};
+use crate::api::Subresource;
 use crate::apiserver::Config;
 use crate::object::{Kind, Object, Pod};
 
@@ -96,6 +97,41 @@ fn a_class_that_is_made_or_changed_is_not_missed_for_what_was_prepared_before() 
     c.delete(&key(Kind::RUNTIME_CLASS, "k"), crate::api::DeleteOptions::default()).unwrap();
     c.create(class("k", overhead("1"))).unwrap();
     assert_eq!(made_cpu(&mut c, "b").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_claim_grows_as_its_class_in_the_store_says() {
+    let mut c = cluster(2);
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "s"},
+        "provisioner": "disk.example.com"});
+    let class = c.create(class).unwrap();
+    let sized = |claim: Object, size: &str| {
+        let mut value = claim.to_json();
+        value["spec"]["resources"]["requests"]["storage"] = json!(size);
+        Object::from_json(value).unwrap()
+    };
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"storageClassName": "s", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = c.create(claim).unwrap();
+    assert_eq!(
+        refusal(c.update(sized(claim.clone(), "2Gi"))).1,
+        "persistentvolumeclaims \"c\" is forbidden: Only bound persistent volume claims can be expanded"
+    );
+    let mut bound = claim.to_json();
+    bound["status"]["phase"] = json!("Bound");
+    let claim = c.update_status(Object::from_json(bound).unwrap()).unwrap();
+    let refused = "persistentvolumeclaims \"c\" is forbidden: only dynamically provisioned pvc can be resized and the \
+                   storageclass that provisions the pvc must support resize";
+    assert_eq!(refusal(c.update(sized(claim.clone(), "2Gi"))).1, refused);
+
+    c.lagging[1] = true;
+    let mut allows = class.to_json();
+    allows["allowVolumeExpansion"] = json!(true);
+    c.update(Object::from_json(allows).unwrap()).unwrap();
+    let grown = c.update_at(1, sized(claim, "2Gi"), Subresource::None).unwrap();
+    assert_eq!(grown.to_json()["spec"]["resources"]["requests"]["storage"], "2Gi");
 }
 
 fn namespace(labels: &Value) -> Value {

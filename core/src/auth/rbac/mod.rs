@@ -105,9 +105,9 @@ impl Rule {
     }
 }
 
-/// Reads the rules of a role.
-pub fn rules_of(role: &Value) -> Vec<Rule> {
-    role.get("rules").and_then(Value::as_array).into_iter().flatten().map(Rule::of_json).collect()
+/// The rules of a role.
+pub fn rules_of(role: &Dynamic) -> Vec<Rule> {
+    role.body.get("rules").and_then(Value::as_array).into_iter().flatten().map(Rule::of_json).collect()
 }
 
 /// Whom a binding is about, as authentication names them.
@@ -188,18 +188,13 @@ impl Change {
             Some(_) | None => return Change::BindingGone(place),
         };
         if is_role {
-            return Change::Role(place, rules_in(body).into());
+            return Change::Role(place, rules_of(body).into());
         }
         let json = |name: &str| (name.to_owned(), body.body.get(name).cloned().unwrap_or_default());
         let value = Value::Object(["roleRef", "subjects"].into_iter().map(json).collect());
         let binding = Binding::of_json(&place.0, &value);
         Change::Binding(place, Arc::new(BindingOf(binding)))
     }
-}
-
-/// The rules of a role as it is held.
-fn rules_in(role: &Dynamic) -> Vec<Rule> {
-    role.body.get("rules").and_then(Value::as_array).into_iter().flatten().map(Rule::of_json).collect()
 }
 
 /// Roles and bindings. See the module's documentation.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::api::{Call, Patch, Status};
+use crate::api::{Patch, Status};
 use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::patch;
@@ -298,7 +298,7 @@ impl Deciding<'_> {
         if !self.namespace_matches(write, hook, about) || !new.iter().chain(&old).any(|object| selected(object)) {
             return Ok(None);
         }
-        if is_dry_run(&write.request.call) && !hook.takes_dry_runs {
+        if write.request.call.is_dry_run() && !hook.takes_dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
@@ -322,13 +322,5 @@ impl Deciding<'_> {
         }
         let key = ObjectKey::new(Kind::NAMESPACE, "", about.namespace());
         self.known(write, &key).is_some_and(|namespace| hook.namespaces.matches(namespace.meta().labels.as_ref()))
-    }
-}
-
-fn is_dry_run(call: &Call) -> bool {
-    match call {
-        Call::Create { options, .. } | Call::Update { options, .. } | Call::Patch { options, .. } => options.dry_run,
-        Call::Delete { options, .. } => options.dry_run,
-        _ => false,
     }
 }

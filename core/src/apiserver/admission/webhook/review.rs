@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::configuration::{Asked, Hook};
-use crate::api::{Call, Details, Reason, Status};
+use crate::api::{Details, Reason, Status};
 use crate::apiserver::write::Write;
 use crate::auth::{AUTHENTICATED, User};
 use crate::object::Object;
@@ -44,7 +44,8 @@ pub(super) fn question(
     if !user.extra.is_empty() {
         info["extra"] = json!(user.extra);
     }
-    let (options, dry_run) = options(&write.request.call, operation.options(), write.request.field_manager.as_deref());
+    let dry_run = write.request.call.is_dry_run();
+    let options = options(dry_run, operation.options(), write.request.field_manager.as_deref());
     let mut request = json!({
         "uid": uid, "kind": kind(version), "resource": resource(version),
         "requestKind": kind(&of.version), "requestResource": resource(&of.version),
@@ -65,13 +66,8 @@ pub(super) fn question(
     json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
 }
 
-/// The options of a request, and whether it is carried out.
-fn options(call: &Call, kind: &str, manager: Option<&str>) -> (Value, bool) {
-    let dry_run = match call {
-        Call::Create { options, .. } | Call::Update { options, .. } | Call::Patch { options, .. } => options.dry_run,
-        Call::Delete { options, .. } => options.dry_run,
-        _ => false,
-    };
+/// The options of a request.
+fn options(dry_run: bool, kind: &str, manager: Option<&str>) -> Value {
     let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
     if dry_run {
         options["dryRun"] = json!(["All"]);
@@ -81,7 +77,7 @@ fn options(call: &Call, kind: &str, manager: Option<&str>) -> (Value, bool) {
     {
         options["fieldManager"] = json!(manager);
     }
-    (options, dry_run)
+    options
 }
 
 /// What a webhook has answered.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::JsonStrategy;
 use super::fields::{Errors, list, required, text};
 use super::missing::Missing;
+use crate::auth::rbac::GROUP;
 use crate::object::validation::names::{self, Wrongs};
 use crate::object::validation::one_of;
 use crate::object::validation::path::{Go, Path};
@@ -45,7 +46,6 @@ impl JsonStrategy for ClusterRoleBinding {
 
 /// Sets the default API groups of the role and of the subjects.
 fn groups(m: &mut Missing<'_>) {
-    const GROUP: &str = "rbac.authorization.k8s.io";
     m.at(&["roleRef"], "apiGroup", || json!(GROUP));
     for i in 0..m.list(&["subjects"]).len() {
         let i = i.to_string();
@@ -57,7 +57,7 @@ fn groups(m: &mut Missing<'_>) {
 
 fn binding(d: &Dynamic, namespaced: bool, errors: &mut Errors) {
     let group = text(&d.body, &["roleRef", "apiGroup"]);
-    one_of(group, &["rbac.authorization.k8s.io"], &Path::Root("roleRef").field("apiGroup"), errors);
+    one_of(group, &[GROUP], &Path::Root("roleRef").field("apiGroup"), errors);
     let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     one_of(text(&d.body, &["roleRef", "kind"]), kinds, &Path::Root("roleRef").field("kind"), errors);
     required(&d.body, &["roleRef", "name"], errors);
