@@ -77,6 +77,8 @@ pub const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(300);
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// First back-off of a pod that could not be scheduled (`podInitialBackoffSeconds`).
 pub const SCHEDULER_BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// How long a pod waits for its claims to be bound before it is scheduled again (VolumeBinding `bindTimeoutSeconds`).
+pub const VOLUME_BIND_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest back-off of a pod that could not be scheduled (`podMaxBackoffSeconds`).
 pub const SCHEDULER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long a pod stays unschedulable without any event before it is retried (`podMaxInUnschedulablePodsDuration`).

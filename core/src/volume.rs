@@ -3,7 +3,7 @@
 //! Source: `k8s.io/component-helpers/storage/volume`, `k8s.io/csi-translation-lib`.
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod};
 
@@ -27,7 +27,7 @@ pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Finalizer of volumes: a claim may be bound to it.
 pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// The older annotation for the class of a claim or a volume.
-const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+pub const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The older annotation of a default class.
 const WAS_DEFAULT: &str = "storageclass.beta.kubernetes.io/is-default-class";
 
@@ -63,6 +63,18 @@ pub fn names_class(claim: &Object) -> bool {
 /// The default StorageClass.
 pub fn default_class<'a>(classes: impl Iterator<Item = &'a Object>) -> Option<&'a Object> {
     crate::object::default_class(classes, &[IS_DEFAULT, WAS_DEFAULT])
+}
+
+/// The default class of a cluster that has none of its own: directories of the nodes, made when a pod is scheduled, as
+/// in clusters on one machine.
+pub fn standard_class() -> Object {
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "standard", "annotations": {IS_DEFAULT: "true"}},
+        "provisioner": "skeg.dev/local-path",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    Object::from_json(class).expect("the class is well-formed")
 }
 
 /// Whether claims of a class are bound only once a pod that uses them is scheduled.

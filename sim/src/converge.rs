@@ -396,7 +396,12 @@ fn missing_source(store: &MemoryStore, pod: &Pod) -> Option<String> {
         let secret = volume.secret.as_ref();
         let secret = secret.and_then(|s| missing(Kind::SECRET, s.secret_name.as_deref()?, s.optional));
         let map = || volume.config_map.as_ref().and_then(|c| missing(Kind::CONFIG_MAP, &c.name, c.optional));
-        let why = secret.or_else(map)?;
+        let claim = || {
+            let name = skeg_core::volume::claim_name(pod.name(), volume)?;
+            let key = ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, pod.namespace(), &name);
+            store.object(&key).is_none().then(|| format!("persistentvolumeclaim {name:?} not found"))
+        };
+        let why = secret.or_else(map).or_else(claim)?;
         Some(format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))
     })
 }

@@ -133,7 +133,8 @@ impl Role {
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {
-                let config = SchedulerConfig { identity, leader_elect, record_events, ..SchedulerConfig::default() };
+                let config =
+                    SchedulerConfig { identity, leader_elect, record_events, volumes, ..SchedulerConfig::default() };
                 Running::Scheduler(Box::new(SchedulerProcess::new(config, rng)))
             }
             Role::User => Running::User(Box::new(User::new(rng))),

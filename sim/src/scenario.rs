@@ -53,7 +53,7 @@ impl Scenario {
     /// Whether anything that users apply has to do with volumes: then the controllers for them run. In other runs they
     /// would only cost time.
     pub fn uses_volumes(&self) -> bool {
-        let kinds = [Kind::PERSISTENT_VOLUME, Kind::PERSISTENT_VOLUME_CLAIM, Kind::STORAGE_CLASS];
+        let kinds = [Kind::PERSISTENT_VOLUME, Kind::PERSISTENT_VOLUME_CLAIM, Kind::STORAGE_CLASS, Kind::CSI_NODE];
         let concerns = |object: &Object| {
             let asks = match object {
                 Object::StatefulSet(set) => set.spec.volume_claim_templates.iter().flatten().next().is_some(),

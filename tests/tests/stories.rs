@@ -94,9 +94,7 @@ fn cron_job() {
 
 #[test]
 fn volumes() {
-    let warned = "StatefulSet default/db: spec.volumeClaimTemplates: claims are not waited for yet: the pod runs as if the \
-                  volume were there";
-    check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"], &[warned]);
+    check("volumes", &["PersistentVolume", "PersistentVolumeClaim", "StatefulSet"], &[]);
 }
 
 #[test]

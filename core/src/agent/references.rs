@@ -1,6 +1,7 @@
-//! The objects that pods refer to: ConfigMaps and Secrets in environments and volumes. Each is read when the first pod
-//! needs it, and again when the cached copy is too old, as with the kubelet's watch strategy `Cache`. A container is
-//! never created, and a volume never mounted, before the objects that it needs exist, unless they are optional.
+//! The objects that pods refer to: ConfigMaps and Secrets in environments and volumes, and claims. Each is read when
+//! the first pod needs it, and again when the cached copy is too old, as with the kubelet's watch strategy `Cache`. A
+//! container is never created, and a volume never mounted, before the objects that it needs exist, unless they are
+//! optional, and its claims are bound.
 //!
 //! A pod without references costs nothing here. Drivers of real runtimes find here what to pass to containers.
 
@@ -16,6 +17,7 @@ use crate::controllers::root_ca;
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey};
+use crate::volume;
 
 /// How long a cached object is valid.
 const FRESH: Duration = Duration::from_secs(60);
@@ -57,6 +59,8 @@ impl References {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.users.insert(slot);
         let good_for = match &entry.seen {
+            // A claim that cannot be used yet may be bound at any time.
+            Some(Some(claim)) if claim_trouble(claim).is_some() => MISSING,
             Some(Some(_)) => FRESH,
             Some(None) => MISSING,
             None => Duration::ZERO,
@@ -162,6 +166,12 @@ impl Need<'_> {
         if self.optional {
             return None;
         }
+        if self.key.kind == Kind::PERSISTENT_VOLUME_CLAIM {
+            let Some(claim) = references.seen(&self.key) else {
+                return Some(format!("failed to fetch PVC from API server: {} {:?} not found", CLAIM, self.key.name()));
+            };
+            return claim_trouble(claim).map(str::to_owned);
+        }
         let secret = self.key.kind == Kind::SECRET;
         let Some(Object::Dynamic(object)) = references.seen(&self.key) else {
             let what = if secret { "secret" } else { "configmap" };
@@ -181,10 +191,32 @@ impl Need<'_> {
     }
 }
 
+const CLAIM: &str = "persistentvolumeclaims";
+
+/// Why a claim cannot be used; `None` if it can, or is no claim (`getPVCExtractPV`).
+fn claim_trouble(claim: &Object) -> Option<&'static str> {
+    if claim.kind() != Kind::PERSISTENT_VOLUME_CLAIM {
+        None
+    } else if claim.is_deleting() {
+        Some("PVC is being deleted")
+    } else if volume::text(claim, "/status/phase") != "Bound" || volume::text(claim, "/spec/volumeName").is_empty() {
+        Some("PVC is not bound")
+    } else {
+        None
+    }
+}
+
+/// The claim that a volume of a pod needs.
+pub(super) fn claim_needed<'a>(pod: &str, namespace: &str, volume: &core_v1::Volume) -> Option<Need<'a>> {
+    let name = volume::claim_name(pod, volume)?;
+    Some(need(Kind::PERSISTENT_VOLUME_CLAIM, namespace, &name, None))
+}
+
 /// Whether a pod refers to any object.
 pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
+    volume::has_claims(spec)
+        || spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
         || containers.any(|c| environment_needs(c, "").next().is_some())
 }
 

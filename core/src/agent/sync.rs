@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use super::backoff::go_duration;
 use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
-use super::references::{environment_needs, volume_needs};
+use super::references::{claim_needed, environment_needs, volume_needs};
 use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
 use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
@@ -181,14 +181,19 @@ impl PodState {
         }
         let (spec, namespace) = (&self.pod.spec.shared, self.pod.namespace());
         let volumes = || spec.volumes.iter().flatten();
+        let claims = || volumes().filter_map(|v| Some((v, claim_needed(self.pod.name(), namespace, v)?)));
         let mut known = true;
-        for need in volumes().flat_map(|v| volume_needs(v, namespace)) {
+        for need in volumes().flat_map(|v| volume_needs(v, namespace)).chain(claims().map(|(_, need)| need)) {
             known &= ctx.shared.references.ask(&need.key, self.slot, ctx.now, ctx.out);
         }
         if !known {
             return false;
         }
         let references = &ctx.shared.references;
+        let unmounted = claims().find_map(|(volume, need)| {
+            let why = need.wrong(references)?;
+            Some((volume.name.clone(), format!("error processing PVC {}: {why}", need.key.path())))
+        });
         let failed = volumes().filter_map(|v| {
             let wrongs: Vec<String> = volume_needs(v, namespace).filter_map(|n| n.wrong(references)).collect();
             match wrongs.as_slice() {
@@ -203,12 +208,21 @@ impl PodState {
                 format!("MountVolume.SetUp failed for volume {volume:?} : {why}")
             });
         }
-        if !failed.is_empty() {
+        if let Some((volume, why)) = &unmounted {
+            self.event(ctx, EventType::Warning, "FailedMount", || {
+                format!(
+                    "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to \
+                     process volumes=[{volume}]: {why}"
+                )
+            });
+        }
+        let mounted = failed.is_empty() && unmounted.is_none();
+        if !mounted {
             let delay = MOUNT_BACKOFF_BASE * 2_u32.pow(self.mount_failures.min(8));
             self.mount_failures += 1;
             self.mount_retry = Some(ctx.now.mono + delay.min(MOUNT_BACKOFF_MAX));
         }
-        failed.is_empty()
+        mounted
     }
 
     /// Whether everything that a container's environment refers to has been read.

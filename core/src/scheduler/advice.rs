@@ -102,6 +102,11 @@ impl Scheduler {
                 format!("tolerate {}", named.join(", "))
             }
             ("NodeAffinity", _) => "label the node as nodeSelector and node affinity ask, or ask for less".to_owned(),
+            ("VolumeBinding" | "VolumeZone", _) => {
+                "a claim whose volume can be reached from the node, or be made there".to_owned()
+            }
+            ("VolumeRestrictions", _) => "wait until the pod that uses the claim is gone".to_owned(),
+            ("NodeVolumeLimits", _) => "fewer volumes on the node".to_owned(),
             ("NodeName", _) => "name this node, or none, in spec.nodeName".to_owned(),
             ("NodePorts", _) => {
                 let taken = shape.ports.iter().filter(|p| self.nodes.is_port_taken(p, slot));

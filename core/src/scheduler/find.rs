@@ -1,5 +1,6 @@
 //! Finds the best node for a pod, and says why other nodes are not feasible.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::cache::Slot;
@@ -9,6 +10,7 @@ use super::peers::{ClassId, Extra, Placed};
 use super::queue::PodId;
 use super::table::{Rejections, Table, scan};
 use super::trial::Trial;
+use super::volumes::{self, There, VolumeStep};
 use super::{Scheduler, State, Tracked};
 use crate::limits;
 
@@ -25,6 +27,38 @@ impl Scheduler {
     pub(super) fn prepare(&mut self, class: ClassId) {
         let pods = &self.pods;
         self.peers.prepare(class, &self.nodes, || placed(pods));
+        self.volumes.prepare(class, &self.peers.class(class).claims);
+    }
+
+    /// What has to be written before a pod of a class is bound to a node that it fits.
+    pub(super) fn volume_steps(&self, class: ClassId, slot: Slot) -> Vec<VolumeStep> {
+        let needs = self.volumes.needs(class, &self.peers.class(class).claims);
+        let plan = needs.map(|needs| volumes::plan(&needs, &self.nodes, slot).expect("the node was found to fit"));
+        plan.unwrap_or_default()
+    }
+
+    /// Why volumes make a node none for pods of a class, beside pods of `nominees` and without those that are `gone`.
+    pub(super) fn volume_rejection(
+        &self,
+        class: ClassId,
+        slot: Slot,
+        gone: &BTreeSet<PodId>,
+        nominees: &[PodId],
+    ) -> Option<Rejection> {
+        let needs = self.volumes.needs(class, &self.peers.class(class).claims)?;
+        self.volumes.rejection(&needs, &self.nodes, slot, &There { on: self.there(slot), gone, nominees })
+    }
+
+    /// Why volumes or other pods make a node none beside the pods that are nominated for it and go first.
+    fn rejection_beside(&mut self, class: ClassId, slot: Slot, priority: i32) -> Option<Rejection> {
+        let first = self.nodes.nominees(slot).iter().filter(|n| n.priority >= priority);
+        let first: Vec<PodId> = first.map(|n| n.pod).collect();
+        if first.is_empty() {
+            return None;
+        }
+        let extra = self.nominated_extra(slot, priority);
+        let volumes = self.volume_rejection(class, slot, &BTreeSet::new(), &first);
+        volumes.or_else(|| self.peers.rejection(class, slot, &extra))
     }
 
     /// Brings the table of a class's shape, for pods of this priority, up to date and returns it.
@@ -98,16 +132,30 @@ impl Scheduler {
             }
         }
         self.peers.judge(class, &mut scores);
+        if self.peers.class(class).claims.is_some() {
+            self.judge_volumes(class, &mut scores);
+        }
         if self.peers.class(class).is_particular() {
             let nominated: Vec<Slot> = self.nodes.nominated().filter(|slot| scores[*slot as usize] >= 0).collect();
             for slot in nominated {
-                let extra = self.nominated_extra(slot, priority);
-                if !extra.is_empty() && self.peers.rejection(class, slot, &extra).is_some() {
+                if self.rejection_beside(class, slot, priority).is_some() {
                     scores[slot as usize] = -1;
                 }
             }
         }
         scores
+    }
+
+    /// Marks the nodes that volumes make none.
+    fn judge_volumes(&self, class: ClassId, scores: &mut [i32]) {
+        if self.volumes.refused(class).is_some() {
+            return scores.fill(-1);
+        }
+        for (slot, score) in scores.iter_mut().enumerate().filter(|(_, score)| **score >= 0) {
+            if self.volume_rejection(class, slot as Slot, &BTreeSet::new(), &[]).is_some() {
+                *score = -1;
+            }
+        }
     }
 
     /// Adds the scores that are normalised over all feasible nodes.
@@ -157,6 +205,9 @@ impl Scheduler {
     pub(super) fn rejection(&mut self, id: PodId, slot: Slot) -> Option<Rejection> {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let shape = Rc::clone(&self.peers.class(class).shape);
+        if self.volumes.refused(class).is_some() {
+            return Some(Rejection { plugin: "VolumeBinding", reasons: Vec::new(), unresolvable: true });
+        }
         if !shape.admits(self.nodes.name(slot)) {
             return Some(Rejection::unresolvable("NodeAffinity", NOT_AMONG_NAMES));
         }
@@ -167,21 +218,22 @@ impl Scheduler {
             let mut trial = Trial::new(&shape, slot);
             let first = self.nodes.nominees(slot).iter().filter(|n| n.priority >= priority);
             first.for_each(|n| trial.add(&n.shape));
-            let extra = self.nominated_extra(slot, priority);
-            let refused = trial.rejection(&self.nodes).or_else(|| self.peers.rejection(class, slot, &extra));
+            let refused = trial.rejection(&self.nodes).or_else(|| self.rejection_beside(class, slot, priority));
             if refused.is_some() {
                 return refused;
             }
         }
         let usage = filter(Reads::Usage, &shape, &self.nodes, slot);
-        usage.or_else(|| self.peers.rejection(class, slot, &Extra::default()))
+        let volumes = usage.or_else(|| self.volume_rejection(class, slot, &BTreeSet::new(), &[]));
+        volumes.or_else(|| self.peers.rejection(class, slot, &Extra::default()))
     }
 
     /// Why a pod fits no node: a reason that holds before any node is looked at, and the reasons of the nodes.
-    pub(super) fn unfit(&mut self, id: PodId) -> (Option<&'static str>, Rejections) {
+    pub(super) fn unfit(&mut self, id: PodId) -> (Option<String>, Rejections) {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let of = self.peers.class(class);
-        let conflict = of.shape.only.as_ref().is_some_and(Vec::is_empty).then_some(NAMES_CONFLICT);
+        let conflict = of.shape.only.as_ref().is_some_and(Vec::is_empty).then(|| NAMES_CONFLICT.to_owned());
+        let conflict = conflict.or_else(|| self.volumes.refused(class).map(str::to_owned));
         let mut rejections = Rejections::default();
         if !of.is_particular() && of.shape.only.is_none() {
             let table = self.table(class, priority);

@@ -2,8 +2,9 @@
 //!
 //! The tables [`FILTERS`] and [`SCORES`] are the scheduler's profile, in kube-scheduler's default order and with its
 //! default weights, for the plug-ins that look only at nodes. A new plug-in is a file in `filters/` or `scores/` and a
-//! row here. PodTopologySpread and InterPodAffinity (weight 2 each), which run after these and look at other pods, are
-//! in [`peers`](super::peers). ImageLocality and the volume plug-ins are missing.
+//! row here. The volume plug-ins, which run next and look at claims, are in [`volumes`](super::volumes);
+//! PodTopologySpread and InterPodAffinity (weight 2 each), which run last and look at other pods, in
+//! [`peers`](super::peers). ImageLocality is missing.
 //!
 //! Three mistakes of kube-scheduler are not copied. A preferred `Gt` or `Lt` whose value is no integer matches nothing,
 //! where kube-scheduler fails the pod with an error. Pod-level requests count in scores. A victim that is already

@@ -32,6 +32,7 @@ pub mod scores;
 pub mod shape;
 pub mod table;
 pub mod trial;
+pub mod volumes;
 mod waking;
 
 use std::collections::BTreeMap;
@@ -47,9 +48,10 @@ pub use queue::QueueCounts;
 use queue::{PodId, Queue};
 use shape::{ShapeId, Shapes};
 use table::Table;
+use volumes::{Matters, Readiness, VolumeStep, Volumes};
 
 use crate::machine::{Deadline, Now};
-use crate::object::{KeyMap, Kind, Labels, Meta, Node, ObjectKey, Pod, Selector, Text, is_pod_terminal};
+use crate::object::{KeyMap, Kind, Labels, Meta, Node, Object, ObjectKey, Pod, Selector, Text, is_pod_terminal};
 use crate::random::Rng;
 
 /// The name of the default scheduler (`spec.schedulerName`).
@@ -66,6 +68,8 @@ pub enum Decision {
         uid: Rc<str>,
         /// The node.
         node: Rc<str>,
+        /// What has to be written, and its claims bound, before it is.
+        volumes: Vec<VolumeStep>,
     },
     /// It fits no node.
     Unschedulable {
@@ -133,6 +137,7 @@ pub struct Scheduler {
     /// The pods on each slot.
     on: Vec<Vec<PodId>>,
     evictions: Evictions,
+    volumes: Volumes,
     /// A column of scores, kept so that each decision can reuse its memory.
     scores: Vec<i32>,
 }
@@ -155,6 +160,7 @@ impl Scheduler {
             peers: Peers::default(),
             on: Vec::new(),
             evictions: Evictions::default(),
+            volumes: Volumes::default(),
             scores: Vec::new(),
         }
     }
@@ -190,6 +196,32 @@ impl Scheduler {
         if self.peers.namespace_changed(name, labels, || placed(pods)) {
             self.others_changed(now);
         }
+    }
+
+    /// A claim, a volume, a StorageClass or a CSINode is there, or has changed; none if it is gone.
+    pub fn storage_changed(&mut self, now: Now, key: &ObjectKey, object: Option<&Object>) {
+        match self.volumes.changed(key, object) {
+            Matters::All => self.wake_users(now, |_| true),
+            Matters::ItsPods => self.wake_users(now, |claim| claim.key == *key),
+            Matters::Nothing => {}
+        }
+    }
+
+    /// How the claims of a pod for a node are.
+    pub fn readiness(&self, pod: &ObjectKey, node: &str) -> Readiness {
+        let Some(slot) = self.nodes.slot(node).filter(|slot| self.nodes.is_present(*slot)) else {
+            return Readiness::Failed(format!("failed to get node {node:?}: node {node:?} not found"));
+        };
+        let Some(id) = self.index.get(pod) else {
+            return Readiness::Failed(format!("pod {:?} does not exist any more", pod.path()));
+        };
+        let claims = &self.peers.class(self.tracked(*id).class).claims;
+        self.volumes.readiness(claims, node, self.nodes.meta(slot))
+    }
+
+    /// A claim or volume as it is known.
+    pub fn storage(&self, key: &ObjectKey) -> Option<&Object> {
+        self.volumes.object(key)
     }
 
     /// Handles a pod that was added or has changed.
@@ -233,8 +265,9 @@ impl Scheduler {
             self.uncount(id, slot);
             self.tracked_mut(id).state = State::Queued;
             self.queue.retry(now.mono, id);
-            let kin = self.tracked(id).kin;
+            let (class, kin) = (self.tracked(id).class, self.tracked(id).kin);
             self.left(now, Events::ASSIGNED_POD_DELETE, slot, kin);
+            self.free_volumes(now, id, class);
         }
     }
 
@@ -268,6 +301,8 @@ impl Scheduler {
         let there = before.filter(|slot| self.nodes.is_present(*slot) && self.rejection(id, *slot).is_none());
         if let Some(slot) = there.or_else(|| self.find(id)) {
             let node = Rc::clone(self.nodes.name(slot));
+            let volumes = self.volume_steps(class, slot);
+            self.volumes.assume(id, &node, &volumes);
             self.count(id, &node);
             self.tracked_mut(id).state = State::Assumed(slot);
             self.assumed += 1;
@@ -278,7 +313,7 @@ impl Scheduler {
             if let Some(slot) = before {
                 self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
             }
-            return Some(Decision::Bind { pod, uid, node });
+            return Some(Decision::Bind { pod, uid, node, volumes });
         }
         let (said_before, rejections) = self.unfit(id);
         let (preemption, nomination) =
@@ -287,7 +322,7 @@ impl Scheduler {
             self.nominate(id, slot);
         }
         let nodes = (self.nodes.len(), &self.nodes.resources);
-        let message = explain::message(nodes, said_before, &rejections, preemption.as_deref());
+        let message = explain::message(nodes, said_before.as_deref(), &rejections, preemption.as_deref());
         self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
         if let (Nomination::Cleared | Nomination::Preempts(_), Some(slot)) = (&nomination, before) {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
@@ -338,7 +373,7 @@ impl Scheduler {
         let shape = self.shapes.get(id);
         // The default constraints do not apply to a pod that has constraints of its own.
         let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
-        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner))
+        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner, volumes::claims_of(pod)))
     }
 
     fn track(&mut self, key: ObjectKey, pod: &Pod, state: State) -> PodId {
@@ -365,6 +400,7 @@ impl Scheduler {
             self.pods[id as usize] = Some(tracked);
         }
         self.index.insert(key, id);
+        self.volumes.know(&self.peers.class(class).claims, id);
         id
     }
 
@@ -438,6 +474,9 @@ impl Scheduler {
             self.queue.remove(id);
             self.assumed -= 1;
             self.tracked_mut(id).state = State::Bound(slot);
+            if self.volumes.settle(id) {
+                self.wake_users(now, |_| true);
+            }
         }
         if self.tracked(id).started != started(pod) {
             self.tracked_mut(id).started = started(pod);
@@ -484,6 +523,7 @@ impl Scheduler {
         let tracked = self.tracked_mut(id);
         tracked.meta = Rc::clone(&pod.meta);
         (tracked.shape, tracked.class, tracked.kin, tracked.priority) = (shape, class, kin, priority);
+        self.volumes.know(&self.peers.class(class).claims, id);
         if let Some(slot) = nominated {
             self.nominate(id, slot);
         }
@@ -521,7 +561,9 @@ impl Scheduler {
         self.vacant.push(id);
         if let Some(slot) = freed {
             self.left(now, Events::ASSIGNED_POD_DELETE, slot, kin);
+            self.free_volumes(now, id, class);
         }
+        self.volumes.forget(id);
         if let Some(slot) = nominated {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
         }
@@ -539,6 +581,7 @@ impl Scheduler {
         }
         self.on[slot as usize].push(id);
         self.peers.place(class, slot, alive, 1);
+        self.volumes.place(&self.peers.class(class).claims, id, slot, true);
     }
 
     /// The pods on a slot.
@@ -557,6 +600,7 @@ impl Scheduler {
         let at = here.iter().rposition(|pod| *pod == id).expect("a counted pod is on its slot");
         here.swap_remove(at);
         self.peers.place(class, slot, alive, -1);
+        self.volumes.place(&self.peers.class(class).claims, id, slot, false);
         self.assumed -= usize::from(assumed);
     }
 }

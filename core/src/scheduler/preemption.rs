@@ -349,7 +349,7 @@ struct Room {
     slot: Slot,
     trial: Trial,
     /// The pods nominated for the node that go first, and the pods that are removed.
-    first: Vec<(ClassId, bool, i64)>,
+    first: Vec<(PodId, (ClassId, bool, i64))>,
     gone: Vec<(PodId, (ClassId, bool, i64))>,
 }
 
@@ -361,7 +361,7 @@ impl Room {
         let mut first = Vec::new();
         for n in nominees {
             trial.add(&n.shape);
-            first.push((n.class, true, 1));
+            first.push((n.pod, (n.class, true, 1)));
         }
         Room { class: tracked.class, slot, trial, first, gone: Vec::new() }
     }
@@ -383,13 +383,19 @@ impl Room {
         if refused.is_some() || !s.peers.class(self.class).is_particular() {
             return refused;
         }
-        let gone = || self.gone.iter().map(|(_, pod)| *pod);
-        let with = s.peers.extra(self.slot, gone().chain(self.first.iter().copied()));
-        let refused = s.peers.rejection(self.class, self.slot, &with);
+        let refused = self.rejection_beside(s, &self.first);
         if refused.is_some() || self.first.is_empty() {
             return refused;
         }
-        let without = s.peers.extra(self.slot, gone());
-        s.peers.rejection(self.class, self.slot, &without)
+        self.rejection_beside(s, &[])
+    }
+
+    /// Why volumes or other pods make the node none beside these.
+    fn rejection_beside(&self, s: &mut Scheduler, first: &[(PodId, (ClassId, bool, i64))]) -> Option<Rejection> {
+        let gone: BTreeSet<PodId> = self.gone.iter().map(|(pod, _)| *pod).collect();
+        let nominees: Vec<PodId> = first.iter().map(|(pod, _)| *pod).collect();
+        let with = s.peers.extra(self.slot, self.gone.iter().chain(first).map(|(_, pod)| *pod));
+        let volumes = s.volume_rejection(self.class, self.slot, &gone, &nominees);
+        volumes.or_else(|| s.peers.rejection(self.class, self.slot, &with))
     }
 }

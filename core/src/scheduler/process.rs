@@ -13,6 +13,7 @@ mod freshness;
 mod reports;
 mod requests;
 mod surroundings;
+mod volumes;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct SchedulerConfig {
     pub record_events: bool,
     /// The `spec.schedulerName` of the pods that it schedules.
     pub scheduler_name: Rc<str>,
+    /// Whether it reads claims and volumes. Without them, pods with claims wait for ever.
+    pub volumes: bool,
 }
 
 impl Default for SchedulerConfig {
@@ -66,6 +69,7 @@ impl Default for SchedulerConfig {
             leader_elect: true,
             record_events: true,
             scheduler_name: Rc::from(DEFAULT_SCHEDULER),
+            volumes: true,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct SchedulerProcess {
     reports: Reports,
     changes: Vec<Change>,
     surroundings: Surroundings,
+    /// Whether pods that wait for their claims may have to wait no longer.
+    volumes_changed: bool,
     scheduler_name: Rc<str>,
 }
 
@@ -126,7 +132,8 @@ impl SchedulerProcess {
             recorder: Recorder::new(component, host, config.record_events, EVENTS, fork(EVENTS)),
             requests: Requests::new(CALLS),
             core: Scheduler::new(Rc::clone(&config.scheduler_name), fork(0)),
-            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS)),
+            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), config.volumes),
+            volumes_changed: false,
             scheduler_name: config.scheduler_name,
             user,
             started: false,
@@ -180,7 +187,10 @@ impl SchedulerProcess {
                 },
                 Some(Object::Pod(pod)) => self.apply_pod(now, &change.key, pod, out),
                 Some(_) => {}
-                None if change.key.kind == Kind::NODE => self.core.node_removed(now, change.key.name()),
+                None if change.key.kind == Kind::NODE => {
+                    self.core.node_removed(now, change.key.name());
+                    self.volumes_changed = true;
+                }
                 // A view that went back in time may miss pods that are being bound; see `catch_up`.
                 None if self.freshness.went_back() && self.binds.get(&change.key).is_some() => {}
                 None => {
@@ -247,6 +257,7 @@ impl SchedulerProcess {
             Sent::Condition(key, message) => self.handle_reported(now, &key, &message, result),
             Sent::Mark(victim) => self.handle_marked(now, victim, result, out),
             Sent::Evict(victim) => self.handle_evicted(now, &victim, result, out),
+            Sent::Volume(key) => self.handle_volume(now, &key, result, out),
             Sent::Nomination => {}
         }
     }
@@ -353,6 +364,7 @@ impl SchedulerProcess {
         match what {
             Sent::Mark(victim) => self.handle_marked(now, victim, unknown, out),
             Sent::Evict(victim) => self.handle_evicted(now, &victim, unknown, out),
+            Sent::Volume(key) => self.handle_volume(now, &key, unknown, out),
             Sent::Nomination => {}
             Sent::Bind(key) | Sent::Read(key) => self.binds.doubt(now, &key),
             Sent::Condition(key, message) => self.handle_reported(now, &key, &message, unknown),
@@ -409,10 +421,18 @@ impl SchedulerProcess {
         if !self.catch_up(now, out) {
             return;
         }
+        if std::mem::take(&mut self.volumes_changed) {
+            self.check_volumes(now, out);
+        }
         while self.requests.len() + self.binds.doubtful() < limits::SCHEDULER_IN_FLIGHT {
             match self.core.next(now) {
                 None => break,
-                Some(Decision::Bind { pod, uid, node }) => self.bind(now, pod, uid, node, out),
+                Some(Decision::Bind { pod, uid, node, volumes }) if volumes.is_empty() => {
+                    self.bind(now, pod, uid, node, out);
+                }
+                Some(Decision::Bind { pod, uid, node, volumes }) => {
+                    self.bind_volumes(now, (pod, uid), node, &volumes, out);
+                }
                 Some(Decision::Unschedulable { pod, uid, message, nomination }) => {
                     if let Some(object) = self.pods.get(&pod) {
                         self.recorder.record(now, object, EventType::Warning, "FailedScheduling", &message, out);
@@ -441,6 +461,9 @@ impl SchedulerProcess {
             let id = self.send(now, Sent::Read(key.clone()), call, out);
             self.binds.reading(&key, id);
         }
+        while let Some(key) = self.binds.overdue(now) {
+            self.give_up_volumes(now, &key, "context deadline exceeded", out);
+        }
         while let Some(key) = self.reports.pop_due(now) {
             if self.is_leader(now) {
                 self.send_report(now, key, out);
@@ -463,7 +486,7 @@ impl Machine for SchedulerProcess {
         self.pod_informer.handle(now, &input, &mut self.pods, out, &mut self.changes);
         self.check_view(now, out);
         self.node_informer.handle(now, &input, &mut self.nodes, out, &mut self.changes);
-        self.surroundings.handle(now, &input, &mut self.core, out);
+        self.volumes_changed |= self.surroundings.handle(now, &input, &mut self.core, out);
         self.apply_changes(now, out);
         match &input {
             FromServer::Reply(id, result) => self.handle_reply(now, *id, result, out),

@@ -136,7 +136,8 @@ pub struct Term {
 }
 
 impl Term {
-    fn new(term: &core_v1::NodeSelectorTerm) -> Term {
+    /// From a node selector's term.
+    pub(super) fn new(term: &core_v1::NodeSelectorTerm) -> Term {
         let mut parsed = Term::default();
         for e in term.match_expressions.iter().flatten() {
             match requirement(e) {
@@ -153,6 +154,13 @@ impl Term {
             }
         }
         parsed
+    }
+
+    /// From a term of a StorageClass' `allowedTopologies`.
+    pub(super) fn of_topology(term: &core_v1::TopologySelectorTerm) -> Term {
+        let labels = term.match_label_expressions.iter().flatten();
+        let labels = labels.map(|e| Requirement::In(e.key.clone(), e.values.clone()));
+        Term { labels: labels.collect(), ..Term::default() }
     }
 
     fn is_empty(&self) -> bool {

@@ -48,7 +48,7 @@ fn decisions(s: &mut Scheduler, now: Now) -> Vec<String> {
     s.handle_timeout(now);
     let all = std::iter::from_fn(|| s.next(now));
     all.map(|d| match d {
-        Decision::Bind { pod, node, uid } => {
+        Decision::Bind { pod, node, uid, .. } => {
             assert_eq!(&*uid, format!("uid-{}", pod.name()));
             format!("{}>{node}", pod.name())
         }

@@ -11,6 +11,7 @@ use super::find::placed;
 use super::framework::{QueueingHint, queueing_hint};
 use super::peers::{ClassId, KinId};
 use super::queue::PodId;
+use super::volumes::PodClaim;
 use crate::machine::Now;
 
 impl Scheduler {
@@ -33,8 +34,34 @@ impl Scheduler {
 
     /// Handles that a pod has come to a slot.
     pub(super) fn arrived(&mut self, now: Now, id: PodId) {
-        let kin = self.tracked(id).kin;
+        let (class, kin) = (self.tracked(id).class, self.tracked(id).kin);
         self.wake_idle(now, None, |s, class| s.peers.concerns(kin, class));
+        // A volume that it has attached to the node counts for others no more.
+        self.wake_sharing(now, class);
+    }
+
+    /// Handles that a pod has left its node, or will not be bound to it after all: its claims may be used by others,
+    /// and so may the volumes that were chosen for it.
+    pub(super) fn free_volumes(&mut self, now: Now, id: PodId, class: ClassId) {
+        if self.volumes.settle(id) {
+            self.wake_users(now, |_| true);
+        } else {
+            self.wake_sharing(now, class);
+        }
+    }
+
+    /// Wakes the waiting classes that share a claim with a class and are feasible now.
+    fn wake_sharing(&mut self, now: Now, class: ClassId) {
+        if let Some(claims) = self.peers.class(class).claims.clone() {
+            self.wake_users(now, |used| claims.iter().any(|claim| claim.key == used.key));
+        }
+    }
+
+    /// Wakes the waiting classes that use a claim that is meant and are feasible now.
+    pub(super) fn wake_users(&mut self, now: Now, meant: impl Fn(&PodClaim) -> bool) {
+        let uses = |class: &ClassId| self.peers.class(*class).claims.iter().flat_map(|c| c.iter()).any(&meant);
+        let classes: Vec<ClassId> = self.queue.idle().filter(uses).collect();
+        classes.into_iter().for_each(|class| self.wake_if_feasible(now, class));
     }
 
     /// Handles a change that may concern every pod that depends on other pods.

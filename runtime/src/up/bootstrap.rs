@@ -35,7 +35,7 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`.
     pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr) -> Bootstrap {
-        let mut all = vec![service(service_ip, advertised.port()), storage_class()];
+        let mut all = vec![service(service_ip, advertised.port()), skeg_core::volume::standard_class().to_json()];
         // Endpoints must not be loopback addresses: a loopback address means a different server on every host.
         if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
@@ -139,16 +139,5 @@ fn endpoint_slice(at: SocketAddr) -> Value {
         "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [at.ip()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "protocol": "TCP", "port": at.port()}],
-    })
-}
-
-/// The StorageClass of claims that name none. Volumes are not provisioned for it yet.
-fn storage_class() -> Value {
-    json!({
-        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
-        "metadata": {"name": "standard",
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-        "provisioner": "kubernetes.io/no-provisioner",
-        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
     })
 }

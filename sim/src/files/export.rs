@@ -26,8 +26,12 @@ const SERVER_METADATA: [&str; 9] = [
     "ownerReferences",
 ];
 /// Annotations that controllers set.
-const MACHINE_ANNOTATIONS: [&str; 2] =
-    ["deployment.kubernetes.io/revision", "endpoints.kubernetes.io/last-change-trigger-time"];
+const MACHINE_ANNOTATIONS: [&str; 4] = [
+    "deployment.kubernetes.io/revision",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+    "pv.kubernetes.io/bind-completed",
+    "pv.kubernetes.io/bound-by-controller",
+];
 /// Namespaces that exist in every cluster from the start.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -74,12 +78,13 @@ pub fn strip(object: &mut Value, owners: &Owners, keep_bindings: bool) -> Fate {
         strip_metadata(meta);
     }
     let Some(all) = object.as_object_mut() else { return Fate::Keep };
-    all.remove("status");
+    let status = all.remove("status");
     if let Some(spec) = all.get_mut("spec").and_then(Value::as_object_mut) {
         match kind.as_str() {
             "Pod" => strip_pod(spec, keep_bindings),
             "Service" => strip_service(spec),
             "Namespace" => _ = spec.remove("finalizers"),
+            "PersistentVolume" if status.is_some_and(|s| s["phase"] == "Bound") => strip_volume(spec),
             _ => {}
         }
     }
@@ -160,6 +165,14 @@ fn strip_pod(spec: &mut Map<String, Value>, keep_bindings: bool) {
                 mounts.retain(|m| !is_token(m));
             }
         }
+    }
+}
+
+/// The claim of a volume gets another UID: it is found again by its name.
+fn strip_volume(spec: &mut Map<String, Value>) {
+    if let Some(claim) = spec.get_mut("claimRef").and_then(Value::as_object_mut) {
+        claim.remove("uid");
+        claim.remove("resourceVersion");
     }
 }
 

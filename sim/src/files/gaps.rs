@@ -52,7 +52,6 @@ const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
     Gap { of: Of::PodSpec, path, is: Is::Given, instead }
 }
 
-const NO_CLAIMS: &str = "claims are not waited for yet: the pod runs as if the volume were there";
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
 const NO_POLICY: &str = "no policy is evaluated yet";
@@ -79,15 +78,7 @@ const GAPS: &[Gap] = &[
         is: Is::This("LoadBalancer"),
         instead: "no load balancer is made: the Service never gets an address from outside",
     },
-    Gap {
-        of: Of::Field(Kind::STATEFUL_SET),
-        path: &["spec", "volumeClaimTemplates"],
-        is: Is::Given,
-        instead: NO_CLAIMS,
-    },
     pod(&["resourceClaims"], NO_DEVICES),
-    pod(&["volumes", "*", "persistentVolumeClaim"], NO_CLAIMS),
-    pod(&["volumes", "*", "ephemeral"], NO_CLAIMS),
     pod(&["volumes", "*", "csi"], NO_VOLUME),
     pod(&["volumes", "*", "nfs"], NO_VOLUME),
     pod(&["volumes", "*", "iscsi"], NO_VOLUME),
@@ -263,13 +254,12 @@ mod tests {
 
     #[test]
     fn object_and_field_are_named() {
-        let volumes =
-            json!([{"name": "a", "emptyDir": {}}, {"name": "b", "persistentVolumeClaim": {"claimName": "c"}}]);
+        let volumes = json!([{"name": "a", "emptyDir": {}}, {"name": "b", "nfs": {"server": "s", "path": "/"}}]);
         check(
             &[deployment("web", json!({"resourceClaims": [{"name": "g"}], "volumes": volumes}))],
             &[
                 "Deployment d/web: spec.template.spec.resourceClaims: devices are not",
-                "Deployment d/web: spec.template.spec.volumes[1].persistentVolumeClaim: claims are not",
+                "Deployment d/web: spec.template.spec.volumes[1].nfs: volumes are not",
             ],
         );
         let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",

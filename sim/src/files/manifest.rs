@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use skeg_core::object::ObjectKey;
-use skeg_core::{Kind, Object};
+use skeg_core::object::{ObjectKey, ObjectMeta};
+use skeg_core::{Kind, Object, volume};
 
 use super::check;
 use super::export::{self, Fate, Owners};
@@ -336,6 +336,18 @@ impl Manifests {
         }
     }
 
+    /// Adds a default StorageClass if there are claims without a class and no such class. Returns whether it did.
+    pub fn add_default_class(&mut self) -> bool {
+        let is_default = |o: &Object| volume::default_class([o].into_iter()).is_some();
+        if !self.objects.iter().any(has_claim_without_class)
+            || self.objects.iter().any(|o| o.kind() == Kind::STORAGE_CLASS && is_default(o))
+        {
+            return false;
+        }
+        self.objects.insert(0, volume::standard_class());
+        true
+    }
+
     /// Adds the namespaces that objects refer to and that the input does not contain. Returns their names.
     pub fn add_namespaces(&mut self) -> Vec<String> {
         let given: BTreeSet<String> = self
@@ -359,6 +371,23 @@ impl Manifests {
         self.objects.splice(0..0, made);
         absent
     }
+}
+
+/// Whether an object is, or makes, a claim that says nothing of its class.
+fn has_claim_without_class(object: &Object) -> bool {
+    let of_pod = object.pod_spec().into_iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut ephemeral = of_pod.filter_map(|v| v.ephemeral.as_ref()?.volume_claim_template.as_ref());
+    let templates = match object {
+        Object::StatefulSet(set) => set.spec.volume_claim_templates.as_deref().unwrap_or(&[]),
+        _ => &[],
+    };
+    let old = |meta: &ObjectMeta| meta.annotations.iter().flatten().any(|(key, _)| key == volume::OLD_CLASS);
+    object.kind() == Kind::PERSISTENT_VOLUME_CLAIM && !volume::names_class(object)
+        || ephemeral.any(|template| template.spec.storage_class_name.is_none())
+        || templates.iter().any(|template| {
+            let named = template.spec.as_ref().is_some_and(|spec| spec.storage_class_name.is_some());
+            !named && !old(&template.metadata)
+        })
 }
 
 #[cfg(test)]

@@ -213,6 +213,9 @@ fn assemble(
         notes.push(format!("namespaces that the input names and does not give are made: {}", made.join(", ")));
     }
     let warnings = gaps::warnings(&manifests.objects, &given.timeline);
+    if manifests.add_default_class() {
+        notes.push("the input has claims without a class and no default StorageClass: \"standard\" is made".to_owned());
+    }
     let exported = export::group_pools(std::mem::take(&mut manifests.nodes));
     apply_nodes(&mut given, exported, options, document, problems, &mut notes);
     if given.name.is_empty() {

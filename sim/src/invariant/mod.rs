@@ -11,6 +11,7 @@ mod allocatable;
 mod binding;
 mod budgets;
 mod caches;
+mod claims;
 mod containers;
 mod deletion;
 mod endpoints;
@@ -82,6 +83,8 @@ invariants! {
     /// A ReplicaSet, ReplicationController or Job never creates a pod beyond the highest number of replicas that it
     /// ever had; a DaemonSet never creates a second pod for a node.
     MostReplicas "most-replicas"
+    /// A claim of access mode ReadWriteOncePod is never used by two pods on nodes.
+    OnePodPerClaim "one-pod-per-claim"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
     /// No two Services have the same cluster IP.
@@ -196,6 +199,7 @@ pub struct Checkers {
     /// Which processes lead their roles.
     pub leaders: leaders::Leaders,
     replicas: replicas::Replicas,
+    claims: claims::Claims,
     endpoints: endpoints::Endpoints,
     addresses: addresses::Addresses,
     /// How often containers were started.
@@ -212,6 +216,7 @@ impl Checkers {
                 self.binding.pod(commit, report);
                 self.allocatable.pod(commit, report);
                 self.replicas.pod(commit, report);
+                self.claims.pod(commit, report);
             }
             Some(Object::Node(_)) => {
                 self.binding.node(commit);

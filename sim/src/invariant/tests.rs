@@ -165,6 +165,17 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         w.ask(user, "somebody", Call::Delete { key: pod, options });
     }),
     (Invariant::MostReplicas, |w| w.put(twin(&web_pod(w), "web-third"))),
+    (Invariant::OnePodPerClaim, |w| {
+        w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "default"}, "spec": {"accessModes": ["ReadWriteOncePod"],
+            "resources": {"requests": {"storage": "1Gi"}}}})));
+        for (pod, node) in [("first", "node-0"), ("second", "node-1")] {
+            w.put(object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": "default"},
+                "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}],
+                    "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}})));
+            bind(w, pod, node);
+        }
+    }),
     (Invariant::ReadyAndTerminating, |w| {
         change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
     }),

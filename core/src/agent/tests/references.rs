@@ -166,3 +166,28 @@ fn a_broken_connection_and_a_new_agent_ask_again() {
     world.run_for(20.0);
     assert_eq!(waits(&world, &key), running());
 }
+
+#[test]
+fn a_pod_waits_for_its_claim_to_be_bound() {
+    let mut world = ready_world();
+    let spec = json!({"containers": [container("a", "app:1")],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]});
+    let key = world.apply("p", spec);
+    world.run_for(10.0);
+    let prefix = "FailedMount: Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
+        failed to process volumes=[data]: error processing PVC d/c: ";
+    let missing = format!("{prefix}failed to fetch PVC from API server: persistentvolumeclaims \"c\" not found");
+    assert!(said(&world, &missing) > 0, "{:?}", world.api.events);
+    let claim = |status: Value, volume: Value| {
+        Object::from_json(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": status,
+            "metadata": {"name": "c", "namespace": "d", "uid": "uid-c"}, "spec": {"volumeName": volume}}))
+        .unwrap()
+    };
+    world.put(claim(json!({"phase": "Pending"}), Value::Null));
+    world.run_for(40.0);
+    assert!(said(&world, &format!("{prefix}PVC is not bound")) > 0, "{:?}", world.api.events);
+    assert_ne!(waits(&world, &key), running());
+    world.put(claim(json!({"phase": "Bound"}), json!("v")));
+    world.run_for(60.0);
+    assert_eq!(waits(&world, &key), running());
+}

@@ -18,10 +18,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::volume::delete;
-use super::{Controller, EventNote, Plan, Write, event};
-use crate::api::{Reason, Status};
+use super::{Controller, EventNote, Plan, Write, event, remove_annotation, update};
+use crate::api::{Reason, Status, Subresource};
 use crate::client::{Change, EventType, Views, Watched};
 use crate::controllers::hash::fnv1a;
+use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, ZONE_LABEL};
 use crate::volume::{
@@ -72,6 +73,17 @@ impl Controller for Provisioner {
             plan.writes.extend(is_released(object).then(|| delete(object)));
             return plan;
         }
+        if let Some(node) = selected_in_vain(views, object) {
+            // A view that is older than the selection may not show a new node.
+            if views.view(Kind::NODE).revision() < object.rv() {
+                plan.requeue(limits::GARBAGE_RETRY);
+                return plan;
+            }
+            let why = format!("failed to get target node: node {node:?} not found");
+            event(&mut plan, object, EventType::Warning, "ProvisioningFailed", why);
+            plan.writes.push(update(object, Subresource::None, |v| remove_annotation(v, SELECTED_NODE)));
+            return plan;
+        }
         let Some(volume) = wanted(views, object) else { return plan };
         if views.view(Kind::PERSISTENT_VOLUME).find("", volume.name()).is_none() {
             let asked = format!("External provisioner is provisioning volume for claim \"{}\"", key.path());
@@ -101,6 +113,13 @@ fn is_released(volume: &Object) -> bool {
         && claim_of(volume).is_some()
         && text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete"
         && annotation(volume, PROVISIONED_BY).is_some()
+}
+
+/// The node that was selected for a claim without a volume and is gone: the claim waits for another one to be selected.
+fn selected_in_vain<'a>(views: &Views, claim: &'a Object) -> Option<&'a str> {
+    PROVISIONER.iter().find_map(|key| annotation(claim, key))?;
+    let node = annotation(claim, SELECTED_NODE).filter(|_| text(claim, "/spec/volumeName").is_empty())?;
+    views.view(Kind::NODE).find("", node).is_none().then_some(node)
 }
 
 /// The volume that a claim waits for; `None` if it waits for none that is to be made.

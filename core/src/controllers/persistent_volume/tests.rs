@@ -233,7 +233,11 @@ fn a_class_makes_volumes() {
     let pods = "WaitForPodScheduled: waiting for pod p to be scheduled";
     check([pod, claim("a", json!({})), class(late.clone())], &["a Pending"], &[pods]);
     let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}}});
-    check([claim("a", chosen), class(late)], &bound, &[waiting, provisioning, made]);
+    let node = object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
+    check([claim("a", chosen.clone()), class(late.clone()), node], &bound, &[waiting, provisioning, made]);
+    // The node is gone: another one is to be chosen.
+    let gone = "ProvisioningFailed: failed to get target node: node \"n\" not found";
+    check([claim("a", chosen), class(late)], &["a Pending"], &[waiting, gone, first]);
     check(
         [claim("a", json!({})), class(json!({"provisioner": "kubernetes.io/no-provisioner"}))],
         &["a Pending"],

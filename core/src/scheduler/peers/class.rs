@@ -12,6 +12,7 @@ use crate::scheduler::cache::Slot;
 use crate::scheduler::framework::{MAX_NODE_SCORE, Rejection};
 use crate::scheduler::scores::affinity_score;
 use crate::scheduler::shape::{Shape, ShapeId};
+use crate::scheduler::volumes::PodClaims;
 
 /// The reason of nodes that lack the topology key of a spread constraint.
 const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -35,6 +36,8 @@ pub struct Class {
     pub kin: KinId,
     /// Their controller.
     pub owner: Option<OwnerId>,
+    /// Their claims.
+    pub claims: PodClaims,
     /// How many pods belong to it.
     pub pods: u32,
     /// Their rules about other pods, once resolved. Boxed, since most classes have none.
@@ -98,8 +101,8 @@ pub struct Asks {
 
 impl Class {
     /// A class without pods.
-    pub fn new(shape_id: ShapeId, shape: Rc<Shape>, kin: KinId, owner: Option<OwnerId>) -> Class {
-        Class { shape_id, shape, kin, owner, pods: 0, asks: None, owners_epoch: None, rules_seen: 0 }
+    pub fn new(shape_id: ShapeId, shape: Rc<Shape>, kin: KinId, owner: Option<OwnerId>, claims: PodClaims) -> Class {
+        Class { shape_id, shape, kin, owner, claims, pods: 0, asks: None, owners_epoch: None, rules_seen: 0 }
     }
 
     /// Forgets the resolved rules, because their numbers are no longer valid.
@@ -116,14 +119,14 @@ impl Class {
 
     /// Whether its rules concern only nodes.
     pub fn is_plain(&self) -> bool {
-        self.asks.is_none()
+        self.asks.is_none() && self.claims.is_none()
     }
 
-    /// Whether a node can be rejected because of other pods.
+    /// Whether a node can be rejected because of other pods, or of volumes.
     pub fn is_particular(&self) -> bool {
-        self.asks
-            .as_ref()
-            .is_some_and(|a| !(a.hard.is_empty() && a.affinity.is_empty() && a.anti.is_empty() && a.against.is_empty()))
+        let asks =
+            |a: &Asks| !(a.hard.is_empty() && a.affinity.is_empty() && a.anti.is_empty() && a.against.is_empty());
+        self.claims.is_some() || self.asks.as_deref().is_some_and(asks)
     }
 }
 

@@ -21,6 +21,7 @@ use terms::{Carried, Match};
 
 use super::cache::{Nodes, Slot};
 use super::shape::{Shape, ShapeId};
+use super::volumes::PodClaims;
 use crate::limits;
 use crate::object::Labels;
 
@@ -104,7 +105,7 @@ pub struct Peers {
     tallies: Vec<Tally>,
     tally_ids: BTreeMap<(usize, usize, Inclusion), usize>,
     classes: BTreeMap<ClassId, Class>,
-    class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>), ClassId>,
+    class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>, PodClaims), ClassId>,
     class_next: u32,
     namespaces: BTreeMap<Rc<str>, Labels>,
     /// The owners and Services of pods, for default spreading.
@@ -122,6 +123,7 @@ impl Peers {
         namespace: &str,
         labels: Option<&Labels>,
         owner: Option<OwnerId>,
+        claims: PodClaims,
     ) -> ClassId {
         let none = Labels::new();
         let labels = labels.unwrap_or(&none);
@@ -130,11 +132,11 @@ impl Peers {
         let known = self.kin_ids.get(&terms).and_then(|k| k.get(namespace)).and_then(|k| k.get(labels)).copied();
         let kin = known.unwrap_or_else(|| self.new_kin(terms, shape, namespace, labels));
         self.kin.get_mut(&kin).expect("kin is kept while pods are of it").pods += 1;
-        let key = (shape_id, kin, owner);
+        let key = (shape_id, kin, owner, claims.clone());
         let id = *self.class_ids.entry(key).or_insert(ClassId(self.class_next));
         if id.0 == self.class_next {
             self.class_next += 1;
-            self.classes.insert(id, Class::new(shape_id, Rc::clone(shape), kin, owner));
+            self.classes.insert(id, Class::new(shape_id, Rc::clone(shape), kin, owner, claims));
         }
         self.class_mut(id).pods += 1;
         id
@@ -167,8 +169,8 @@ impl Peers {
         class.pods -= 1;
         let (pods, shape, kin_id, owner) = (class.pods, class.shape_id, class.kin, class.owner);
         if pods == 0 {
-            self.classes.remove(&id);
-            self.class_ids.remove(&(shape, kin_id, owner));
+            let claims = self.classes.remove(&id).and_then(|class| class.claims);
+            self.class_ids.remove(&(shape, kin_id, owner, claims));
         }
         let kin = self.kin.get_mut(&kin_id).expect("kin is kept while pods are of it");
         kin.pods -= 1;

@@ -20,6 +20,8 @@ pub(super) enum Step {
     Doubtful(Mono),
     /// The pod is being read.
     Reading(ReqId),
+    /// The pod's claims are being bound first, until this time at most.
+    Volumes(Mono),
 }
 
 /// A bind whose outcome is not certain yet.
@@ -35,11 +37,16 @@ pub(super) struct Bind {
 }
 
 impl Bind {
+    /// Whether the pod's claims are being bound first.
+    pub(super) fn waits_for_volumes(&self) -> bool {
+        matches!(self.step, Step::Volumes(_))
+    }
+
     /// The request that it waits for.
     pub(super) fn request(&self) -> Option<ReqId> {
         match self.step {
             Step::Binding(id) | Step::Reading(id) => Some(id),
-            Step::Doubtful(_) => None,
+            Step::Doubtful(_) | Step::Volumes(_) => None,
         }
     }
 }
@@ -50,6 +57,8 @@ pub(super) struct Binds {
     binds: BTreeMap<ObjectKey, Bind>,
     /// The doubtful ones by when their pods are read.
     doubtful: BTreeSet<(Mono, ObjectKey)>,
+    /// Those that wait for claims, by until when.
+    volumes: BTreeSet<(Mono, ObjectKey)>,
 }
 
 impl Binds {
@@ -72,6 +81,22 @@ impl Binds {
     pub(super) fn sent(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, request: ReqId) {
         let failures = self.binds.get(&pod).map_or(0, |b| b.failures);
         self.binds.insert(pod, Bind { uid, node, step: Step::Binding(request), failures });
+    }
+
+    /// Records that a pod's claims are bound before the pod is, until a time at most.
+    pub(super) fn waits(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, until: Mono) {
+        self.volumes.insert((until, pod.clone()));
+        self.binds.insert(pod, Bind { uid, node, step: Step::Volumes(until), failures: 0 });
+    }
+
+    /// The pods whose claims are being bound.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.volumes.iter().map(|(_, pod)| pod)
+    }
+
+    /// A pod whose claims were not bound in time.
+    pub(super) fn overdue(&self, now: Now) -> Option<ObjectKey> {
+        self.volumes.first().filter(|(until, _)| *until <= now.mono).map(|(_, pod)| pod.clone())
     }
 
     /// Records that the outcome of a pod's bind is unknown.
@@ -97,14 +122,18 @@ impl Binds {
     /// Forgets a bind.
     pub(super) fn remove(&mut self, pod: &ObjectKey) -> Option<Bind> {
         let bind = self.binds.remove(pod)?;
-        if let Step::Doubtful(at) = bind.step {
-            self.doubtful.remove(&(at, pod.clone()));
-        }
+        match bind.step {
+            Step::Doubtful(at) => self.doubtful.remove(&(at, pod.clone())),
+            Step::Volumes(until) => self.volumes.remove(&(until, pod.clone())),
+            Step::Binding(_) | Step::Reading(_) => false,
+        };
         Some(bind)
     }
 
     /// When the next pod must be read.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        self.doubtful.first().map(|(at, _)| Deadline { at: *at, why: "read doubtful pod" })
+        let doubt = self.doubtful.first().map(|(at, _)| Deadline { at: *at, why: "read doubtful pod" });
+        let volumes = self.volumes.first().map(|(at, _)| Deadline { at: *at, why: "claims are not bound" });
+        Deadline::earlier(doubt, volumes)
     }
 }

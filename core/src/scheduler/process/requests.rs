@@ -22,6 +22,8 @@ pub(super) enum Sent {
     Mark(Victim),
     /// The deletion of a pod that is evicted.
     Evict(Victim),
+    /// A claim or volume of this pod.
+    Volume(ObjectKey),
     /// A pod's nominated node. It is not retried: the pod's next attempt writes it again.
     Nomination,
 }
@@ -30,7 +32,12 @@ impl Sent {
     /// Whether it is a write, which carries the leader's fence.
     pub(super) fn is_write(&self) -> bool {
         match self {
-            Sent::Bind(_) | Sent::Condition(..) | Sent::Mark(_) | Sent::Evict(_) | Sent::Nomination => true,
+            Sent::Bind(_)
+            | Sent::Condition(..)
+            | Sent::Mark(_)
+            | Sent::Evict(_)
+            | Sent::Volume(_)
+            | Sent::Nomination => true,
             Sent::Read(_) => false,
         }
     }

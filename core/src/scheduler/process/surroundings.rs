@@ -22,6 +22,10 @@ const KINDS: [Kind; 6] = [
     Kind::POD_DISRUPTION_BUDGET,
 ];
 
+/// Those that pods with claims need.
+const STORAGE: [Kind; 4] =
+    [Kind::PERSISTENT_VOLUME_CLAIM, Kind::PERSISTENT_VOLUME, Kind::STORAGE_CLASS, Kind::CSI_NODE];
+
 /// An informer for each of them.
 #[derive(Debug)]
 pub(super) struct Surroundings {
@@ -31,12 +35,13 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Creates the informers. They are consecutive parts of the connection, from `first_part` on.
-    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng) -> Surroundings {
+    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng, volumes: bool) -> Surroundings {
         let make = |(kind, part): (&Kind, u16)| {
             let rng = Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
             (informer(*kind, user, part, rng), View::new(*kind, &[]))
         };
-        Surroundings { read: KINDS.iter().zip(first_part..).map(make).collect(), changes: Vec::new() }
+        let storage = STORAGE.iter().filter(|_| volumes);
+        Surroundings { read: KINDS.iter().chain(storage).zip(first_part..).map(make).collect(), changes: Vec::new() }
     }
 
     /// Whether all kinds have been listed.
@@ -44,13 +49,22 @@ impl Surroundings {
         self.read.iter().all(|(_, view)| view.is_synced())
     }
 
-    pub(super) fn handle(&mut self, now: Now, input: &FromServer, core: &mut Scheduler, out: &mut Vec<ToServer>) {
+    /// Handles a message. Returns whether anything about volumes has changed.
+    pub(super) fn handle(
+        &mut self,
+        now: Now,
+        input: &FromServer,
+        core: &mut Scheduler,
+        out: &mut Vec<ToServer>,
+    ) -> bool {
         for (informer, view) in &mut self.read {
             informer.handle(now, input, view, out, &mut self.changes);
         }
+        let about_volumes = self.changes.iter().any(|change| STORAGE.contains(&change.key.kind));
         for change in self.changes.drain(..) {
             tell(core, now, &change.key, change.new.as_ref());
         }
+        about_volumes
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
@@ -81,6 +95,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
             core.namespace_changed(now, name, labels);
         }
         Kind::POD_DISRUPTION_BUDGET => core.budget_changed(namespace, name, object.and_then(budget)),
+        kind if STORAGE.contains(&kind) => core.storage_changed(now, key, object),
         kind => core.controller_changed(kind, namespace, name, object.and_then(selector)),
     }
 }

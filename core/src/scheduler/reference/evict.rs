@@ -53,7 +53,7 @@ impl World {
         }
         let said = match self.named_only(&pod.pod) {
             Some(names) if names.is_empty() => "pod affinity terms conflict".to_owned(),
-            Some(_) | None => histogram(said),
+            Some(_) | None => self.refused(pod).unwrap_or_else(|| histogram(said)),
         };
         let head = format!("0/{total} nodes are available: {said}.");
         let kept = |why: &str| Unfit { message: format!("{head} preemption: {why}"), nomination: Outcome::Kept };

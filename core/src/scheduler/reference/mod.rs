@@ -6,6 +6,7 @@
 
 mod evict;
 mod naive;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +41,8 @@ enum Move {
     Select(u8, &'static str, Option<&'static str>, i32),
     /// Changes a namespace's label.
     Namespace(&'static str, Option<&'static str>),
+    /// Changes claims, volumes and what they depend on.
+    Store(storage::Change),
 }
 
 const NAMESPACES: [&str; 2] = ["d", "e"];
@@ -215,14 +218,17 @@ fn pod_spec() -> impl Strategy<Value = Value> {
     let labels = prop::collection::btree_map(pick(&["app", "tier"]), pick(&["a", "b"]), 0..3);
     let who = (pick(&NAMESPACES), labels, pick(&[0, 0, 5, 10]), prop::bool::weighted(0.1), prop::bool::weighted(0.4));
     let constraints = prop_oneof![2 => none(), 1 => prop::collection::vec(spread(), 1..3)];
-    (own_spec(), constraints, terms, who).prop_map(
-        |(mut spec, constraints, (near, far, liked, disliked), (namespace, labels, priority, never, owned))| {
+    let claims = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(pick(&["c0", "c1"]), 1..3)];
+    (own_spec(), constraints, terms, who, claims).prop_map(
+        |(mut spec, constraints, (near, far, liked, disliked), (namespace, labels, priority, never, owned), claims)| {
             let (required, preferred) =
                 ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
             spec["affinity"]["podAffinity"] = json!({required: near, preferred: liked});
             spec["affinity"]["podAntiAffinity"] = json!({required: far, preferred: disliked});
             spec["topologySpreadConstraints"] = json!(constraints);
             spec["priority"] = json!(priority);
+            let volume = |claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
+            spec["volumes"] = claims.into_iter().map(volume).collect();
             if never {
                 spec["preemptionPolicy"] = json!("Never");
             }
@@ -249,6 +255,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
                     .prop_map(|(what, ns, value, allowed)| Move::Select(what, ns, value, allowed)),
                 1 => (pick(&NAMESPACES), pick(&[None, Some("x"), Some("y")]))
                     .prop_map(|(ns, team)| Move::Namespace(ns, team)),
+                5 => storage::change().prop_map(Move::Store),
             ];
             prop::collection::vec(one, 1..50)
         },
@@ -354,11 +361,13 @@ impl Play {
                 if let Some(name) = self.nth(*n, true) {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.pod.meta_mut().deletion_timestamp = Some(Wall(0).to_time());
+                    p.steps.clear();
                     self.s.pod_changed(now, &bound(&p.pod, p.on.as_ref().unwrap()));
                 }
             }
             Move::Confirm(n) => {
                 if let Some(name) = self.nth(*n, true) {
+                    self.carry_out_steps(&name);
                     let p = self.world.pods.get_mut(&name).unwrap();
                     // First a view that lags, then one that does not.
                     let mut behind = p.pod.clone();
@@ -373,9 +382,11 @@ impl Play {
                 if let Some(name) = self.nth(*n, true).filter(assumed) {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = None;
+                    p.steps.clear();
                     self.s.forget(now, &p.pod.key(), p.pod.uid());
                 }
             }
+            Move::Store(change) => self.store(change),
             Move::Select(what, namespace, value, allowed) => self.select(*what, namespace, *value, *allowed),
             Move::Namespace(name, team) => {
                 let labels: Option<Labels> = team.map(|t| Labels::from([("team".to_owned(), t.to_owned())]));
@@ -424,12 +435,13 @@ impl Play {
             let nominated = p.nominated.as_ref().and_then(|n| self.world.nodes.get(n));
             let nominated = nominated.filter(|n| self.world.refusal(p, n).is_none());
             match decision {
-                Decision::Bind { node, .. } => {
+                Decision::Bind { node, volumes, .. } => {
                     let best = self.world.best(p);
                     match nominated {
                         Some(n) => assert_eq!(&*node, n.name(), "{name}: it has a node that is fine"),
                         None => assert!(best.contains(&*node), "{name}: chose {node}, best are {best:?}"),
                     }
+                    self.check_steps(&name, &node, &volumes);
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = Some(node.to_string());
                     p.nominated = None;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::storage::{Step, Storage};
 use crate::object::{Labels, Nano, Node, Pod, Selector};
 
 /// A pod with its requests, which are computed once.
@@ -26,6 +27,8 @@ pub struct Naive {
     pub nominated: Option<String>,
     /// Whether it is evicted to make room for another.
     pub is_victim: bool,
+    /// What was decided for its claims and is not stored yet.
+    pub steps: Vec<Step>,
 }
 
 /// The cluster, as API objects.
@@ -40,6 +43,8 @@ pub struct World {
     pub sets: BTreeMap<String, Labels>,
     /// The only PodDisruptionBudget in each namespace, and how many evictions it allows.
     pub budgets: BTreeMap<String, (Labels, i32)>,
+    /// Claims, volumes and what they depend on.
+    pub storage: Storage,
 }
 
 const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu"];
@@ -114,6 +119,7 @@ impl Naive {
             on,
             nominated: None,
             is_victim: false,
+            steps: Vec::new(),
         }
     }
 
@@ -399,6 +405,9 @@ impl World {
         if !short.is_empty() {
             return Some((short, hopeless));
         }
+        if let Some(why) = self.volume_refusal(pod, node, placed) {
+            return Some(why);
+        }
         let others = self.spread_refusal(pod, node, placed).or_else(|| self.affinity_refusal(pod, node, placed));
         others.map(|(why, hopeless)| (vec![why], hopeless))
     }
@@ -544,6 +553,9 @@ impl World {
 
     /// Why a node is not feasible for a pod, with and without the pods that are nominated for it.
     pub fn refusal(&self, pod: &Naive, node: &Node) -> Option<(Vec<String>, bool)> {
+        if let Some(why) = self.refused(pod) {
+            return Some((vec![why], true));
+        }
         if self.named_only(&pod.pod).is_some_and(|names| !names.contains(node.name())) {
             return Some((vec!["node(s) didn't satisfy plugin(s) [NodeAffinity]".to_owned()], true));
         }

@@ -1,0 +1,57 @@
+//! `one-pod-per-claim`: a claim of access mode ReadWriteOncePod is never used by two pods on nodes.
+//!
+//! Checked when a pod is bound. A pod that has ended, or that is gone from the store, uses nothing any more. Pods that
+//! are created with a node of their user's choice pass no scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use skeg_core::object::{Kind, ObjectKey, Pod};
+
+use super::reading::place;
+use super::{Commit, Invariant, Report};
+
+/// The pods on nodes by the claims that they use.
+#[derive(Debug, Default)]
+pub(super) struct Claims(BTreeMap<ObjectKey, BTreeSet<ObjectKey>>);
+
+/// The claims that a pod on a node names.
+fn claims(pod: &Pod) -> impl Iterator<Item = ObjectKey> {
+    let volumes = pod.spec.volumes.iter().flatten().filter(|_| place(pod).is_some());
+    let names = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    names.map(|claim| ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, pod.namespace(), &claim.claim_name))
+}
+
+fn is_for_one(commit: &Commit<'_>, claim: &ObjectKey) -> bool {
+    let modes = |claim: &skeg_core::Object| claim.to_json()["spec"]["accessModes"] == json!(["ReadWriteOncePod"]);
+    commit.store.object(claim).is_some_and(modes)
+}
+
+impl Claims {
+    pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
+        let (old, new) = (commit.old_pod(), commit.new_pod());
+        let (was, is) = (old.and_then(place), new.and_then(place));
+        if was == is {
+            return;
+        }
+        for claim in old.into_iter().flat_map(claims) {
+            if let Some(pods) = self.0.get_mut(&claim) {
+                pods.remove(&old.expect("it has claims").key());
+                if pods.is_empty() {
+                    self.0.remove(&claim);
+                }
+            }
+        }
+        for (pod, claim) in new.into_iter().flat_map(|pod| claims(pod).map(move |claim| (pod, claim))) {
+            let pods = self.0.entry(claim.clone()).or_default();
+            if old.is_some()
+                && let Some(other) = pods.first()
+                && is_for_one(commit, &claim)
+            {
+                let what = format!("{} is bound to a node while {other} uses {claim}", pod.key());
+                report.broken(Invariant::OnePodPerClaim, commit.at, what);
+            }
+            pods.insert(pod.key());
+        }
+    }
+}
