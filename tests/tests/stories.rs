@@ -98,6 +98,11 @@ fn volumes() {
 }
 
 #[test]
+fn database() {
+    check("database", &["PersistentVolumeClaim", "StatefulSet", "Pod"], &[]);
+}
+
+#[test]
 fn autoscaler() {
     check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"], &[]);
 }
