@@ -199,3 +199,9 @@ pub const PROTOBUF_VALUES: usize = 1_000_000;
 pub const JSON_PATCH_OPERATIONS: usize = 10_000;
 /// Most bytes that the copy operations of one JSON patch may produce (apiserver `JSONPatchMaxCopyBytes`).
 pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;
+/// What one evaluation of an expression in CEL may cost (`PerCallLimit`).
+pub const CEL_CALL: u64 = skeg_cel::MAX_COST;
+/// What all rules of a custom object may cost together (`RuntimeCELCostBudget`).
+pub const CEL_BUDGET: u64 = 10_000_000;
+/// Maximum bytes of a message that an expression makes (`MaxEvaluatedMessageExpressionSizeBytes`).
+pub const CEL_MESSAGE: usize = 5 * 1024;

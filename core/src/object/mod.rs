@@ -14,6 +14,7 @@
 mod typed;
 
 mod builtin;
+pub mod cel;
 pub mod decode;
 pub mod defaults;
 mod digest;

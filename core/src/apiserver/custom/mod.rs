@@ -5,7 +5,7 @@
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` and
 //! `pkg/registry/customresource`. Conversion between versions only changes `apiVersion` (`strategy: None`); webhooks
-//! and CEL rules are not carried out.
+//! are not carried out.
 
 mod definition;
 
@@ -192,21 +192,28 @@ impl CustomResource {
     }
 
     /// Adds the errors by the schema of the version in which an object was written, and returns `Err` if there are any.
-    fn refuse(&self, written: &str, object: &Object, mut errors: Vec<FieldError>) -> Result<(), Status> {
+    fn refuse(
+        &self,
+        written: &str,
+        object: &Object,
+        old: Option<&Object>,
+        mut errors: Vec<FieldError>,
+    ) -> Result<(), Status> {
         if let Some(schema) = self.version(written).and_then(|version| version.schema.as_ref()) {
-            schema.validate(&object.to_json(), &mut errors);
+            let old = old.map(Object::to_json);
+            schema.validate(&object.to_json(), old.as_ref(), &mut errors);
         }
         if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.of, object.name(), &errors)) }
     }
 
     /// Validates a new object.
     pub(super) fn admit_new(&self, written: &str, object: &Object) -> Result<(), Status> {
-        self.refuse(written, object, validation::create(object))
+        self.refuse(written, object, None, validation::create(object))
     }
 
     /// Validates a changed object.
     pub(super) fn admit_changed(&self, written: &str, new: &Object, current: &Object) -> Result<(), Status> {
-        self.refuse(written, new, validation::update(new, current))
+        self.refuse(written, new, Some(current), validation::update(new, current))
     }
 }
 

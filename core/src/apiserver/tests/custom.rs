@@ -326,6 +326,36 @@ fn fields_that_a_definition_does_not_have_are_minded_as_asked() {
 }
 
 #[test]
+fn custom_objects_keep_the_rules_of_their_definition() {
+    let mut here = World::new();
+    let mut ruled = definition();
+    for version in ruled["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] = json!([
+            {"rule": "!has(self.ports) || self.ports.size() <= self.size", "message": "more ports than size"},
+            {"rule": "self.size >= oldSelf.size", "messageExpression": "'size was ' + string(oldSelf.size)"}]);
+    }
+    let mut broken = ruled.clone();
+    broken["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "self.x"}]);
+    let why = here.create(broken).unwrap_err();
+    assert!(why.contains(".openAPIV3Schema.x-kubernetes-validations[0].rule: Invalid value: "), "{why}");
+    assert!(why.contains("compilation failed: ERROR: <input>:1:5: undefined field 'x'\n | self.x\n | ....^"), "{why}");
+    here.create(ruled).unwrap();
+    let ports = json!([{"number": 80}, {"number": 81}]);
+    assert_eq!(
+        here.create(widget("a", json!({"size": 1, "ports": ports}))).unwrap_err(),
+        "Widget.example.com \"a\" is invalid: spec: Invalid value: \"object\": more ports than size"
+    );
+    let mut made = here.create(widget("a", json!({"size": 2, "ports": ports}))).unwrap();
+    made["spec"]["size"] = json!(1);
+    assert_eq!(
+        here.update(made, Subresource::None).unwrap_err(),
+        "Widget.example.com \"a\" is invalid: [spec: Invalid value: \"object\": more ports than size, spec: Invalid \
+         value: \"object\": size was 2]"
+    );
+}
+
+#[test]
 fn custom_objects_are_created_as_their_schema_says() {
     let (mut here, kind) = with_widgets();
     let made = here.create(widget("a", json!({"size": 2, "unknown": 1, "ports": [{"number": 80}]}))).unwrap();

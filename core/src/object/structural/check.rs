@@ -5,6 +5,7 @@
 use regex_lite::Regex;
 use serde_json::Value;
 
+use super::rule;
 use crate::object::FieldError;
 
 /// Reports the errors in an `openAPIV3Schema` at the path `at`.
@@ -17,7 +18,12 @@ pub fn check(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
             other => FieldError::invalid(at, other, "must be object at the root"),
         });
     }
+    let before = errors.len();
     node(schema, at, true, errors);
+    // Rules of a schema that is wrong would be found wrong for reasons that are none of theirs.
+    if errors.len() == before {
+        rule::check(schema, at, errors);
+    }
 }
 
 fn node(schema: &Value, at: &str, root: bool, errors: &mut Vec<FieldError>) {

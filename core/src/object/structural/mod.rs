@@ -2,10 +2,13 @@
 //! pruning, defaulting and validation.
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/schema`;
-//! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>. CEL rules
-//! (`x-kubernetes-validations`) are not evaluated.
+//! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>.
+//! What its rules in CEL (`x-kubernetes-validations`) say is in [`rule`].
 
 mod check;
+mod rule;
+#[cfg(test)]
+mod rule_tests;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,8 @@ use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 pub use check::check;
+use rule::Validations;
+pub(crate) use validate::has_format;
 
 /// The schema of a value. The empty schema allows any value.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +34,10 @@ pub struct Schema {
     additional: Option<Box<Additional>>,
     items: Option<Box<Schema>>,
     list: ListType,
+    /// `x-kubernetes-map-type: atomic`.
+    atomic_map: bool,
     rules: Rules,
+    validations: Validations,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +127,13 @@ impl Type {
 impl Schema {
     /// Parses an `openAPIV3Schema`. [`check`] has reported its errors before it was stored, so they are ignored here.
     pub fn parse(value: &Value) -> Schema {
+        let mut schema = Schema::plain(value);
+        schema.compile(value, true);
+        schema
+    }
+
+    /// The schema without its rules in CEL.
+    fn plain(value: &Value) -> Schema {
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
         let keys = value.get("x-kubernetes-list-map-keys").and_then(Value::as_array).into_iter().flatten();
         let list = match value.get("x-kubernetes-list-type").and_then(Value::as_str) {
@@ -129,7 +144,7 @@ impl Schema {
         let properties = value.get("properties").and_then(Value::as_object).into_iter().flatten();
         let additional = value.get("additionalProperties").map(|a| match a {
             Value::Bool(any) => Additional::Any(*any),
-            other => Additional::Of(Schema::parse(other)),
+            other => Additional::Of(Schema::plain(other)),
         });
         Schema {
             type_: value.get("type").and_then(Value::as_str).and_then(Type::parse),
@@ -138,11 +153,13 @@ impl Schema {
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded_resource: flag("x-kubernetes-embedded-resource"),
             default: value.get("default").cloned(),
-            properties: properties.map(|(name, of)| (name.clone(), Schema::parse(of))).collect(),
+            properties: properties.map(|(name, of)| (name.clone(), Schema::plain(of))).collect(),
             additional: additional.map(Box::new),
-            items: value.get("items").map(|items| Box::new(Schema::parse(items))),
+            items: value.get("items").map(|items| Box::new(Schema::plain(items))),
             list,
+            atomic_map: value.get("x-kubernetes-map-type").and_then(Value::as_str) == Some("atomic"),
             rules: Rules::parse(value),
+            validations: Validations::default(),
         }
     }
 
@@ -217,7 +234,7 @@ impl Rules {
         let number = |name: &str| value.get(name).and_then(Value::as_f64);
         let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
         let list = |name: &str| value.get(name).and_then(Value::as_array).into_iter().flatten();
-        let schemas = |name: &str| list(name).map(Schema::parse).collect();
+        let schemas = |name: &str| list(name).map(Schema::plain).collect();
         Rules {
             required: list("required").filter_map(Value::as_str).map(str::to_owned).collect(),
             enumeration: value.get("enum").and_then(Value::as_array).filter(|e| !e.is_empty()).cloned(),
@@ -238,7 +255,7 @@ impl Rules {
             all_of: schemas("allOf"),
             any_of: schemas("anyOf"),
             one_of: schemas("oneOf"),
-            not: value.get("not").map(|not| Box::new(Schema::parse(not))),
+            not: value.get("not").map(|not| Box::new(Schema::plain(not))),
         }
     }
 }

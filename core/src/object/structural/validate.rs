@@ -3,27 +3,62 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Additional, ListType, Rules, Schema, Type};
+use super::{ListType, Rules, Schema, Type};
 use crate::object::{ErrorKind, FieldError};
 
 impl Schema {
-    /// Reports the errors in a whole object.
-    pub fn validate(&self, value: &Value, errors: &mut Vec<FieldError>) {
-        self.value(value, "", errors);
+    /// Reports the errors in a whole object, which was `old` before. What has not changed is not reported (KEP-4008).
+    pub fn validate(&self, value: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        let before = errors.len();
+        self.value(value, "", Before::of(value, old), errors);
+        let blocks = |e: &FieldError| {
+            use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+            matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+        };
+        if !self.has_validations() {
+            return;
+        }
+        if errors[before..].iter().any(blocks) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing \
+                       errors to complete validation";
+            errors.push(FieldError::invalid("<nil>", "null", why));
+        } else {
+            self.validate_by_rules(value, old, errors);
+        }
     }
 
-    fn value(&self, value: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    fn value(&self, value: &Value, at: &str, before: Before<'_>, errors: &mut Vec<FieldError>) {
         if value.is_null() && self.nullable {
             return;
         }
         if !self.has_type(value) {
-            errors.push(self.wrong_type(value, at));
+            if !before.is_same() {
+                errors.push(self.wrong_type(value, at));
+            }
             return;
         }
+        let first = errors.len();
         self.rules.check(value, at, errors);
+        if let Value::Object(map) = value {
+            for name in self.rules.required.iter().filter(|name| !map.contains_key(*name)) {
+                errors.push(FieldError::required(child(at, name), ""));
+            }
+        }
+        if let Value::Array(items) = value {
+            self.duplicates(items, at, errors);
+        }
+        if errors.len() > first && before.is_same() {
+            errors.truncate(first);
+        }
         match value {
-            Value::Object(map) => self.properties(map, at, errors),
-            Value::Array(items) => self.items(items, at, errors),
+            Value::Object(map) => self.properties(map, at, before, errors),
+            Value::Array(items) => {
+                let Some(schema) = &self.items else { return };
+                for (index, item) in items.iter().enumerate() {
+                    let before = before.item(self, item);
+                    schema.value(item, &format!("{at}[{index}]"), before, errors);
+                }
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
@@ -50,25 +85,22 @@ impl Schema {
         FieldError { kind: ErrorKind::TypeInvalid, ..FieldError::invalid(at, found, detail) }
     }
 
-    fn properties(&self, map: &serde_json::Map<String, Value>, at: &str, errors: &mut Vec<FieldError>) {
-        for name in self.rules.required.iter().filter(|name| !map.contains_key(*name)) {
-            errors.push(FieldError::required(child(at, name), ""));
-        }
+    fn properties(
+        &self,
+        map: &serde_json::Map<String, Value>,
+        at: &str,
+        before: Before<'_>,
+        errors: &mut Vec<FieldError>,
+    ) {
         for (name, value) in map {
-            if let Some(schema) = self.properties.get(name) {
-                schema.value(value, &child(at, name), errors);
-            } else if let Some(Additional::Of(schema)) = self.additional.as_deref() {
-                schema.value(value, &child(at, name), errors);
+            if let Some(schema) = self.property(name) {
+                schema.value(value, &child(at, name), before.field(self, name, value), errors);
             }
         }
     }
 
-    fn items(&self, items: &[Value], at: &str, errors: &mut Vec<FieldError>) {
-        for (index, item) in items.iter().enumerate() {
-            if let Some(schema) = &self.items {
-                schema.value(item, &format!("{at}[{index}]"), errors);
-            }
-        }
+    /// Reports what is twice in a set or a map list.
+    fn duplicates(&self, items: &[Value], at: &str, errors: &mut Vec<FieldError>) {
         let identity = |item: &Value| match &self.list {
             ListType::Atomic => None,
             ListType::Set => Some(item.clone()),
@@ -83,6 +115,44 @@ impl Schema {
                 errors.push(FieldError::duplicate(format!("{at}[{index}]"), Shown(one)));
             }
         }
+    }
+}
+
+/// What a value was before its object was changed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Before<'a> {
+    /// The value and what it was; `None` if it cannot be told what it was.
+    pub(super) own: Option<(&'a Value, &'a Value)>,
+    /// The same of the innermost value around it of which it can be told.
+    around: Option<(&'a Value, &'a Value)>,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn of(value: &'a Value, old: Option<&'a Value>) -> Before<'a> {
+        Before { own: old.map(|old| (value, old)), around: None }
+    }
+
+    /// Whether nothing has changed.
+    pub(super) fn is_same(&self) -> bool {
+        self.own.or(self.around).is_some_and(|(new, old)| new == old)
+    }
+
+    fn inner(&self, value: &'a Value, old: Option<&'a Value>) -> Before<'a> {
+        Before { own: old.map(|old| (value, old)), around: self.own.or(self.around) }
+    }
+
+    /// Of a field of an object.
+    pub(super) fn field(&self, schema: &Schema, name: &str, value: &'a Value) -> Before<'a> {
+        let old = self.own.filter(|_| !schema.atomic_map).and_then(|(_, old)| old.get(name));
+        self.inner(value, old)
+    }
+
+    /// Of an item of a list: that with the same keys, if it is a map list.
+    pub(super) fn item(&self, schema: &Schema, item: &'a Value) -> Before<'a> {
+        let ListType::Map(keys) = &schema.list else { return self.inner(item, None) };
+        let old = self.own.and_then(|(_, old)| old.as_array());
+        let is_it = |old: &&Value| keys.iter().all(|key| old.get(key) == item.get(key));
+        self.inner(item, old.and_then(|old| old.iter().find(is_it)))
     }
 }
 
@@ -175,7 +245,7 @@ impl Rules {
     fn alternatives(&self, value: &Value, at: &str, errors: &mut Vec<FieldError>) {
         let wrongs = |schema: &Schema| {
             let mut wrongs = Vec::new();
-            schema.value(value, at, &mut wrongs);
+            schema.value(value, at, Before::default(), &mut wrongs);
             wrongs
         };
         let fits = |schema: &&Schema| wrongs(schema).is_empty();
@@ -213,7 +283,7 @@ fn too_many(at: &str, found: u64, max: u64) -> FieldError {
     }
 }
 
-fn child(at: &str, name: &str) -> String {
+pub(super) fn child(at: &str, name: &str) -> String {
     if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
 }
 
@@ -246,7 +316,7 @@ impl std::fmt::Debug for Shown<'_> {
 }
 
 /// Whether a text has a format. An unknown format accepts everything, as upstream does.
-fn has_format(text: &str, format: &str) -> bool {
+pub(crate) fn has_format(text: &str, format: &str) -> bool {
     match format {
         "date-time" | "datetime" => text.parse::<Timestamp>().is_ok(),
         "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
@@ -278,7 +348,7 @@ mod tests {
     fn check(schema: Value, value: Value, want: &[&str]) {
         let schema = Schema::parse(&json!({"type": "object", "properties": {"f": schema}}));
         let mut errors = Vec::new();
-        schema.validate(&json!({"f": value}), &mut errors);
+        schema.validate(&json!({"f": value}), None, &mut errors);
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(errors, want, "{value}");
     }
