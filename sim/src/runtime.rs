@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent::{
-    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ImageInfo, OpId, ProbeAction,
-    RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, ImageInfo, OpId,
+    ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
 use skeg_core::{Rng, Wall};
 
@@ -174,6 +174,8 @@ impl NodeRuntime {
             | RuntimeCommand::PullImage { .. }
             | RuntimeCommand::StopSandbox { .. }
             | RuntimeCommand::RemoveSandbox { .. }
+            | RuntimeCommand::MountVolumes { .. }
+            | RuntimeCommand::UnmountVolumes { .. }
             | RuntimeCommand::CreateContainer { .. }
             | RuntimeCommand::RemoveContainer { .. }
             | RuntimeCommand::Probe { .. }
@@ -253,7 +255,7 @@ impl NodeRuntime {
                 let result = self.pull(&image, profile(profiles, &image, &default));
                 RuntimeEvent::Pulled { op, result }
             }
-            RuntimeCommand::RunSandbox { op, pod_uid, pod, host_network } => {
+            RuntimeCommand::RunSandbox { op, pod_uid, pod, host_network, .. } => {
                 let result = if self.trouble() {
                     error("FailedCreatePodSandBox", "simulated failure of the sandbox")
                 } else {
@@ -277,6 +279,9 @@ impl NodeRuntime {
                 self.sandboxes.remove(&sandbox);
                 RuntimeEvent::SandboxRemoved { op, result: Ok(()) }
             }
+            // The volumes of simulated containers have nothing inside.
+            RuntimeCommand::MountVolumes { op, .. } => RuntimeEvent::Mounted { op, result: Ok(()) },
+            RuntimeCommand::UnmountVolumes { op, .. } => RuntimeEvent::Unmounted { op, result: Ok(()) },
             RuntimeCommand::CreateContainer { op, spec } => RuntimeEvent::Created { op, result: self.create(spec) },
             RuntimeCommand::StartContainer { op, container } => {
                 let result = self.start(at, wall, &container, profiles, later);
@@ -314,6 +319,7 @@ impl NodeRuntime {
             name: Rc::clone(&c.spec.name),
             attempt: c.spec.attempt,
             state: c.state.clone(),
+            image_id: Rc::default(),
         });
         let images = self.images.iter().map(|(image, bytes)| ImageInfo { image: Rc::clone(image), bytes: *bytes });
         RuntimeEvent::Listed {
@@ -357,7 +363,7 @@ impl NodeRuntime {
         }
     }
 
-    fn create(&mut self, spec: Rc<ContainerSpec>) -> Result<ContainerId, RuntimeError> {
+    fn create(&mut self, spec: Rc<ContainerSpec>) -> Result<CreatedContainer, RuntimeError> {
         if !self.sandboxes.get(&spec.sandbox).is_some_and(|s| s.ready) {
             return error("CreateContainerError", "the sandbox does not run");
         }
@@ -367,7 +373,7 @@ impl NodeRuntime {
         self.next += 1;
         let id = ContainerId(Rc::from(format!("container-{}-{}", self.node, self.next)));
         self.containers.insert(id.clone(), Container { spec, state: ContainerState::Created, ready_at: u64::MAX });
-        Ok(id)
+        Ok(CreatedContainer { id, image_id: Rc::default() })
     }
 
     fn start(
@@ -515,7 +521,8 @@ mod tests {
 
     use serde_json::{Value, json};
     use skeg_core::agent::{
-        ContainerId, ContainerSpec, OpId, ProbeAction, RuntimeCommand, RuntimeEvent, SandboxId, SandboxInfo,
+        ContainerId, ContainerSpec, CreatedContainer, OpId, ProbeAction, RuntimeCommand, RuntimeEvent, SandboxId,
+        SandboxInfo,
     };
     use skeg_core::{Rng, Wall};
 
@@ -546,7 +553,8 @@ mod tests {
 
         fn sandbox(&mut self, n: usize, host_network: bool) -> SandboxInfo {
             let (uid, pod) = (Rc::from(format!("u{n}")), Rc::from(format!("d/p{n}")));
-            let run = RuntimeCommand::RunSandbox { op: OpId(1), pod_uid: uid, pod, host_network };
+            let run =
+                RuntimeCommand::RunSandbox { op: OpId(1), pod_uid: uid, pod, host_network, spec: Default::default() };
             match self.does(run).1 {
                 RuntimeEvent::SandboxRunning { result, .. } => result.unwrap(),
                 other => panic!("{other:?}"),
@@ -558,9 +566,12 @@ mod tests {
             let pod: k8s_openapi::api::core::v1::PodSpec =
                 serde_json::from_value(json!({"containers": [{"name": "c", "image": image}]})).unwrap();
             let (pod_uid, name) = (Rc::from("u0"), Rc::from("c"));
-            let spec = ContainerSpec { sandbox: sandbox.id, pod_uid, pod: pod.into(), name, attempt: 0 };
+            let spec =
+                ContainerSpec { sandbox: sandbox.id, pod_uid, pod: pod.into(), name, attempt: 0, resolved: None };
             let created = self.does(RuntimeCommand::CreateContainer { op: OpId(1), spec: Rc::new(spec) }).1;
-            let RuntimeEvent::Created { result: Ok(container), .. } = created else { panic!("{created:?}") };
+            let RuntimeEvent::Created { result: Ok(CreatedContainer { id: container, .. }), .. } = created else {
+                panic!("{created:?}")
+            };
             self.does(RuntimeCommand::StartContainer { op: OpId(1), container: container.clone() });
             container
         }
@@ -573,7 +584,7 @@ mod tests {
             let container = node.running(image);
             let action = ProbeAction::Hook(Rc::new(serde_json::from_value(hook.clone()).unwrap()));
             let (took, answer) =
-                node.does(RuntimeCommand::Probe { op: OpId(1), container, action, timeout_seconds: 30 });
+                node.does(RuntimeCommand::Probe { op: OpId(1), container, action, timeout_seconds: 30, address: None });
             let range = Duration::from_secs(at_least)..Duration::from_millis(at_least * 1000 + below_ms);
             assert!(range.contains(&took), "{image} {hook}: {took:?}");
             assert_eq!(answer, RuntimeEvent::Probed { op: OpId(1), result: Ok(()) });

@@ -125,6 +125,7 @@ impl PodState {
         }
         let c = &mut self.containers[i];
         c.runs = c.runs.max(info.attempt + 1);
+        c.image_id = info.image_id;
         match info.state {
             ContainerState::Created => {
                 // Whether its start was requested is unknown, so it is discarded and created again.

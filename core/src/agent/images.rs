@@ -35,7 +35,8 @@ struct Pulling {
 /// The images of one node.
 #[derive(Debug, Default)]
 pub(super) struct Images {
-    present: BTreeMap<Rc<str>, u64>,
+    /// By full name: the name by which the runtime lists it, and its size in bytes.
+    present: BTreeMap<Rc<str>, (Rc<str>, u64)>,
     pulling: BTreeMap<Rc<str>, Pulling>,
     changed: bool,
 }
@@ -51,7 +52,7 @@ pub(super) struct EndedPull {
 impl Images {
     /// Applies the images of a runtime list.
     pub(super) fn listed(&mut self, images: Vec<ImageInfo>) {
-        let listed: BTreeMap<_, _> = images.into_iter().map(|i| (i.image, i.bytes)).collect();
+        let listed: BTreeMap<_, _> = images.into_iter().map(|i| (full_name(&i.image), (i.image, i.bytes))).collect();
         self.changed |= listed != self.present;
         self.present = listed;
     }
@@ -59,7 +60,7 @@ impl Images {
     /// Decides what to do about a container's image.
     pub(super) fn decide(&self, container: &core_v1::Container) -> Pull {
         let image = container.image.as_deref().unwrap_or("");
-        let present = self.present.contains_key(image);
+        let present = self.present.contains_key(&full_name(image));
         match (pull_policy(container), present) {
             ("Never", false) => Pull::Forbidden,
             ("Never" | "IfNotPresent", true) => Pull::Present,
@@ -90,7 +91,9 @@ impl Images {
         let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Rc::clone(name))?;
         let pull = self.pulling.remove(&name)?;
         if let Some(info) = info {
-            self.changed |= self.present.insert(name, info.bytes) != Some(info.bytes);
+            let listed = (name, info.bytes);
+            let key = full_name(&listed.0);
+            self.changed |= self.present.insert(key, listed.clone()).is_none_or(|old| old.1 != listed.1);
         }
         Some(EndedPull { waiters: pull.waiters, since: pull.since })
     }
@@ -116,7 +119,7 @@ impl Images {
         if limit == 0 {
             return Vec::new();
         }
-        let mut all: Vec<_> = self.present.iter().collect();
+        let mut all: Vec<_> = self.present.values().map(|(name, bytes)| (name, bytes)).collect();
         all.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let limit = limit.min(NODE_STATUS_MAX_IMAGES);
         let one = |(name, bytes): (&Rc<str>, &u64)| core_v1::ContainerImage {
@@ -125,6 +128,26 @@ impl Images {
         };
         all.into_iter().take(limit).map(one).collect()
     }
+}
+
+/// The full name of an image, by which `nginx`, `nginx:latest` and `docker.io/library/nginx:latest` are one
+/// (`github.com/distribution/reference`).
+fn full_name(image: &str) -> Rc<str> {
+    let (name, digest) = image.split_once('@').map_or((image, ""), |(name, digest)| (name, digest));
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let (name, tag) = match last.split_once(':') {
+        Some((_, tag)) => (&name[..name.len() - tag.len() - 1], tag),
+        None => (name, "latest"),
+    };
+    let host = |first: &str| first.contains(['.', ':']) || first == "localhost";
+    let name = match name.split_once('/') {
+        Some(("index.docker.io", rest)) => format!("docker.io/{rest}"),
+        Some((first, _)) if host(first) => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    };
+    // With a digest, the tag means nothing.
+    Rc::from(if digest.is_empty() { format!("{name}:{tag}") } else { format!("{name}@{digest}") })
 }
 
 /// `imagePullPolicy`, with Kubernetes' default: `Always` for `:latest` or no tag, else `IfNotPresent`.

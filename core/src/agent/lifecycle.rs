@@ -75,7 +75,7 @@ impl PodState {
             Some(hook) if until > ctx.now.mono => {
                 self.containers[i].stop = Stop::Hook(until);
                 let grace = until.since(ctx.now.mono);
-                self.hook(What::PreStop(i as u16), container, hook, grace, ctx);
+                self.hook((What::PreStop(i as u16), i), container, hook, grace, ctx);
             }
             _ => self.containers[i].stop = Stop::Turn(until),
         }
@@ -83,15 +83,22 @@ impl PodState {
 
     fn hook(
         &mut self,
-        what: What,
+        (what, i): (What, usize),
         container: super::runtime::ContainerId,
         handler: core_v1::LifecycleHandler,
         timeout: Duration,
         ctx: &mut Ctx<'_>,
     ) {
+        let (handler, address) = self.hook_with_address(i, handler, ctx);
         let action = ProbeAction::Hook(Rc::new(handler));
         let timeout_seconds = u32::try_from(timeout.as_secs().max(1)).unwrap_or(u32::MAX);
-        self.command(ctx, what, timeout, |op| RuntimeCommand::Probe { op, container, action, timeout_seconds });
+        self.command(ctx, what, timeout, |op| RuntimeCommand::Probe {
+            op,
+            container,
+            action,
+            timeout_seconds,
+            address,
+        });
     }
 
     /// Runs a container's postStart hook after it started; only then does the container count as running.
@@ -101,7 +108,7 @@ impl PodState {
             .and_then(|l| l.post_start.clone());
         match (hook, self.containers[i].id().cloned()) {
             (Some(hook), Some(id)) if self.ending.stop.is_none() => {
-                self.hook(What::PostStart(i as u16), id, hook, POST_START_TIMEOUT, ctx);
+                self.hook((What::PostStart(i as u16), i), id, hook, POST_START_TIMEOUT, ctx);
             }
             _ => self.now_running(i, ctx.now.wall, ctx),
         }

@@ -7,12 +7,14 @@
 //!
 //! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
 //! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
-//! `images` handle probes and images, `references` reads what pods refer to, `adopt` reconstructs a pod from the
-//! runtime's list; `status` makes a pod's status and `write` sends it to the API.
+//! `images` handle probes and images, `references` reads what pods refer to, `environment`, `volumes` and `services`
+//! make of it what real containers get, `adopt` reconstructs a pod from the runtime's list; `status` makes a pod's
+//! status and `write` sends it to the API.
 
 mod admission;
 mod adopt;
 mod backoff;
+mod environment;
 mod images;
 mod lease;
 mod lifecycle;
@@ -23,10 +25,12 @@ mod probe;
 mod read_ahead;
 mod references;
 mod runtime;
+mod services;
 mod status;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod write;
 
 use std::collections::BTreeMap;
@@ -43,6 +47,7 @@ use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
 
 use admission::Room;
+pub use environment::expand;
 use images::Images;
 use lease::{Heartbeat, NodeLease};
 use node::{Facts, NodeKeeper};
@@ -50,9 +55,11 @@ use pod::Shared;
 use pods::Pods;
 use references::References;
 pub use runtime::{
-    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ImageInfo, OpId, ProbeAction,
-    RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, FileContent,
+    ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, Resolved, RuntimeCommand, RuntimeError,
+    RuntimeEvent, SandboxId, SandboxInfo, VolumeContent, VolumeFile,
 };
+use services::Services;
 
 /// Parts of the agent as an API client; replies are routed by them.
 const INFORMER: u16 = 1;
@@ -62,6 +69,7 @@ const RECORDER: u16 = 4;
 const LEASE: u16 = 5;
 const NODE_INFORMER: u16 = 6;
 const REFERENCES: u16 = 7;
+const SERVICES: u16 = 8;
 
 /// How a node registers and reports itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +106,9 @@ pub struct AgentConfig {
     pub kernel_version: Rc<str>,
     /// `status.nodeInfo.containerRuntimeVersion`, `name://version`; the name is also the scheme of container ids.
     pub runtime_version: Rc<str>,
+    /// Whether the runtime runs real containers: the agent then works out environments, mounts and volumes, and
+    /// watches Services for that. A simulated runtime needs none of it.
+    pub resolve: bool,
 }
 
 impl Default for AgentConfig {
@@ -119,6 +130,7 @@ impl Default for AgentConfig {
             os_image: Rc::from("Skeg"),
             kernel_version: Rc::from("6.12.0"),
             runtime_version: Rc::from("containerd://2.1.0"),
+            resolve: false,
         }
     }
 }
@@ -235,7 +247,8 @@ impl NodeAgent {
             ids: ReqIds::new(PODS),
             requests: BTreeMap::new(),
             images: Images::default(),
-            references: References::new(Rc::clone(&user), REFERENCES),
+            references: Box::new(References::new(Rc::clone(&user), REFERENCES, config.resolve)),
+            services: config.resolve.then(|| Box::new(Services::new(Rc::clone(&user), SERVICES, fork(&mut rng)))),
             room: Room::new(&config.allocatable()),
             node_meta: None,
             config: Rc::clone(&config),
@@ -280,15 +293,18 @@ impl NodeAgent {
                 PODS => self.pods.replied(now, id, result, out),
                 REFERENCES => self.pods.reference_replied(now, id, result, out),
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
+                SERVICES => self.pods.tell_services(now, &FromServer::Reply(id, result), out),
                 NODE_INFORMER => self.tell_own_informer(now, &FromServer::Reply(id, result), out),
                 _ => self.tell_informer(now, &FromServer::Reply(id, result), out),
             },
             FromServer::Watch(id, _) if id.part() == NODE_INFORMER => self.tell_own_informer(now, &message, out),
+            FromServer::Watch(id, _) if id.part() == SERVICES => self.pods.tell_services(now, &message, out),
             FromServer::Watch(..) => self.tell_informer(now, &message, out),
             FromServer::Disconnected => {
                 self.tell_informer(now, &message, out);
                 self.tell_own_informer(now, &message, out);
                 self.tell_recorder(now, &message, out);
+                self.pods.tell_services(now, &message, out);
                 self.node.disconnected(now, &mut self.rng);
                 self.lease.disconnected(now, &mut self.rng);
                 self.pods.disconnected(now, out);
@@ -380,6 +396,10 @@ impl NodeAgent {
 
     fn deadline_of_others(&self) -> Option<Deadline> {
         let pods = Deadline::earlier(self.pods.poll_timeout(), self.pods.shared.recorder.poll_timeout());
+        let pods = match &self.pods.shared.services {
+            Some(services) => Deadline::earlier(pods, services.poll_timeout()),
+            None => pods,
+        };
         let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
         Deadline::earlier(self.node.poll_timeout(), Deadline::earlier(informers, pods))
     }
@@ -387,7 +407,7 @@ impl NodeAgent {
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
         let was_up = self.pods.runtime_is_up();
         self.pods.runtime_event(now, &self.view, event, out);
-        if !was_up && self.pods.runtime_is_up() {
+        if was_up != self.pods.runtime_is_up() {
             self.node.runtime_is_up(now, &mut self.rng);
         }
         if self.pods.shared.images.take_changed() && self.max_images > 0 {
@@ -405,7 +425,7 @@ impl Machine for NodeAgent {
             In::Api(FromServer::Reply(id, result)) if id.part() == LEASE => {
                 return self.lease_replied(now, id, result, out);
             }
-            In::Api(message @ FromServer::Watch(id, WatchEvent::Bookmark { .. })) => {
+            In::Api(message @ FromServer::Watch(id, WatchEvent::Bookmark { .. })) if id.part() != SERVICES => {
                 return self.bookmark(now, id, &message);
             }
             In::Api(message) => self.handle_api(now, message, out),
@@ -438,6 +458,7 @@ impl Machine for NodeAgent {
         if due(self.pods.poll_timeout()) {
             self.pods.handle_timeout(now, out);
         }
+        self.pods.services_timeout(now, out);
         if due(self.pods.shared.recorder.poll_timeout()) {
             let mut requests = Vec::new();
             self.pods.shared.recorder.handle_timeout(now, &mut requests);

@@ -14,8 +14,11 @@ use super::images::Images;
 use super::probe::{ProbeKind, Probes};
 use super::references::{References, refers};
 use super::runtime::{
-    ContainerId, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    ContainerId, ContainerState, CreatedContainer, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent,
+    SandboxId, SandboxInfo,
 };
+use super::services::Services;
+use super::volumes::Volumes;
 use super::write::StatusWrite;
 use super::{AgentConfig, Out};
 use crate::api::{ReqId, ReqIds};
@@ -36,7 +39,9 @@ pub(super) struct Shared {
     /// Requests in flight, with the slot of their pod.
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
-    pub(super) references: References,
+    pub(super) references: Box<References>,
+    /// Services, for the environment of real containers.
+    pub(super) services: Option<Box<Services>>,
     pub(super) room: Room,
     pub(super) config: Rc<AgentConfig>,
     /// Metadata of the Node; `None` until it is known.
@@ -146,6 +151,8 @@ pub(super) struct Container {
     /// How many times it was created; `restartCount` is one less.
     pub(super) runs: u32,
     pub(super) life: Life,
+    /// Id of the image of its newest run; empty if that is the image's name.
+    pub(super) image_id: Rc<str>,
     pub(super) last: Option<Box<Exit>>,
     pub(super) waiting: Option<Box<Waiting>>,
     pub(super) crash: Backoff,
@@ -170,6 +177,7 @@ impl Container {
             index: index as u16,
             runs: 0,
             life: Life::Waiting,
+            image_id: Rc::default(),
             last: None,
             waiting: None,
             crash: Backoff::default(),
@@ -270,6 +278,8 @@ pub(super) enum What {
     Stop(u16),
     Probe(u16, ProbeKind),
     RemoveContainer,
+    Mount,
+    Unmount,
 }
 
 /// A command in flight.
@@ -348,6 +358,7 @@ pub(super) struct PodState {
     /// How often its volumes could not be mounted, and when to retry.
     pub(super) mount_failures: u32,
     pub(super) mount_retry: Option<Mono>,
+    pub(super) volumes: Box<Volumes>,
     /// The outcome of a command is unknown: nothing is done before the runtime's list was read.
     pub(super) suspect: bool,
     /// Number of the last command or event that changed this state.
@@ -375,6 +386,7 @@ impl PodState {
             refers: refers(&pod.spec.shared),
             mount_failures: 0,
             mount_retry: None,
+            volumes: Box::default(),
             pod,
             in_api: true,
             in_view: true,
@@ -475,6 +487,8 @@ impl PodState {
             (What::PreStop(i), RuntimeEvent::Probed { result, .. }) => self.pre_stop_ended(i, result, ctx),
             (What::Stop(i), RuntimeEvent::Stopped { result, .. }) => self.stop_ended(i, result, ctx),
             (What::Probe(i, kind), RuntimeEvent::Probed { result, .. }) => self.probed(i, kind, result, ctx),
+            (What::Mount, RuntimeEvent::Mounted { result, .. }) => self.mounted(result, ctx),
+            (What::Unmount, RuntimeEvent::Unmounted { result, .. }) => self.unmounted(result, ctx),
             // A dead container that could not be removed is removed together with its sandbox.
             (What::RemoveContainer, RuntimeEvent::Removed { .. }) => {}
             // The reply does not match the command: the list must be read.
@@ -490,6 +504,8 @@ impl PodState {
                 | What::PreStop(_)
                 | What::Stop(_)
                 | What::Probe(..)
+                | What::Mount
+                | What::Unmount
                 | What::RemoveContainer,
                 _,
             ) => self.doubt(ctx),
@@ -646,15 +662,16 @@ impl PodState {
         container_spec(&self.pod, &self.containers[i]).and_then(|c| c.image.clone()).unwrap_or_default()
     }
 
-    fn created(&mut self, i: u16, result: Result<ContainerId, RuntimeError>, ctx: &mut Ctx<'_>) {
+    fn created(&mut self, i: u16, result: Result<CreatedContainer, RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
         let name = Rc::clone(&self.containers[i].name);
         match result {
-            Ok(id) => {
+            Ok(CreatedContainer { id, image_id }) => {
                 self.event(ctx, EventType::Normal, "Created", || format!("Created container: {name}"));
                 ctx.shared.containers.insert(id.clone(), (self.slot, i as u16));
                 let c = &mut self.containers[i];
                 c.runs += 1;
+                c.image_id = image_id;
                 c.life = Life::Starting(id.clone());
                 self.initialized |= c.role == Role::Main;
                 if self.ending.stop.is_some() {
@@ -701,8 +718,11 @@ impl PodState {
 
     fn container_started(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
-        // It may have exited already, and the exit event was handled.
+        // It may have exited already, and the exit event was handled. What could not be started has exited too.
         if !matches!(self.containers[i].life, Life::Starting(_)) {
+            if let Err(e) = result {
+                self.event(ctx, EventType::Warning, "Failed", || format!("Error: {}", e.message));
+            }
             return;
         }
         match result {
@@ -760,6 +780,8 @@ impl PodState {
             | What::RemoveStray(_)
             | What::Create(_)
             | What::Start(_)
+            | What::Mount
+            | What::Unmount
             | What::RemoveContainer => true,
         });
         let c = &mut self.containers[i];

@@ -15,7 +15,7 @@ use super::runtime::{
     ContainerId, ContainerInfo, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId,
     SandboxInfo,
 };
-use crate::api::{ReqId, Response, Status};
+use crate::api::{FromServer, ReqId, Response, Status};
 use crate::client::{Change, EventType, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
@@ -50,6 +50,8 @@ pub(super) struct Pods {
     found: Option<BTreeMap<Rc<str>, Found>>,
     /// The runtime's list and the view are both known, so pods are acted on.
     begun: bool,
+    /// The runtime has answered, and does not any more.
+    unreachable: bool,
 }
 
 impl Pods {
@@ -64,12 +66,34 @@ impl Pods {
             listing: Listing { asked: None, not_before: Mono::ZERO, interval: relist_interval, next: Some(Mono::ZERO) },
             found: None,
             begun: false,
+            unreachable: false,
         }
     }
 
-    /// Whether the runtime has ever replied.
+    /// Whether the runtime has replied, and has not been lost since.
     pub(super) fn runtime_is_up(&self) -> bool {
-        self.begun || self.found.is_some()
+        (self.begun || self.found.is_some()) && !self.unreachable
+    }
+
+    /// Handles a message for the view of Services. Containers wait until it is complete.
+    pub(super) fn tell_services(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+        let Some(services) = &mut self.shared.services else { return };
+        let mut requests = Vec::new();
+        let complete = services.handle(now, message, &mut requests);
+        out.extend(requests.into_iter().map(Out::Api));
+        for slot in (0..self.slots.len() as u32).filter(|_| complete) {
+            self.with(slot, now, out, |_, _| {});
+        }
+    }
+
+    /// Does what is due for the view of Services.
+    pub(super) fn services_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        let Some(services) = &mut self.shared.services else { return };
+        if services.poll_timeout().is_some_and(|d| d.at <= now.mono) {
+            let mut requests = Vec::new();
+            services.handle_timeout(now, &mut requests);
+            out.extend(requests.into_iter().map(Out::Api));
+        }
     }
 
     /// Starts acting on pods once both the runtime's list and the view are known.
@@ -293,9 +317,12 @@ impl Pods {
             RuntimeEvent::Exited { container, state } => self.exited(container, state, now, out),
             RuntimeEvent::SandboxGone { sandbox } => self.sandbox_gone(&sandbox, now, out),
             RuntimeEvent::StatsRead { .. } => {}
+            RuntimeEvent::Reachable(reachable) => self.unreachable = !reachable,
             RuntimeEvent::SandboxRunning { op, .. }
             | RuntimeEvent::SandboxStopped { op, .. }
             | RuntimeEvent::SandboxRemoved { op, .. }
+            | RuntimeEvent::Mounted { op, .. }
+            | RuntimeEvent::Unmounted { op, .. }
             | RuntimeEvent::Created { op, .. }
             | RuntimeEvent::Started { op, .. }
             | RuntimeEvent::Stopped { op, .. }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::pod::{Ctx, Life, PodState, Stop, What, container_spec};
-use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use super::runtime::{PROBE_ERRORED, ProbeAction, RuntimeCommand, RuntimeError};
 use crate::client::EventType;
 use crate::machine::Mono;
+use crate::object::IntOrString;
 
 /// The type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,13 @@ impl Probes {
         open.filter_map(|k| self.probers[k as usize].map(|p| p.next)).min()
     }
 
+    /// Handles a probe that could not be carried out: its result is thrown away.
+    fn errored(&mut self, kind: ProbeKind) {
+        if let Some(p) = &mut self.probers[kind as usize] {
+            p.in_flight = false;
+        }
+    }
+
     /// Applies a result; returns the probe's verdict if a threshold was reached just now.
     fn result(&mut self, kind: ProbeKind, ok: bool, spec: &core_v1::Probe) -> Option<bool> {
         let p = self.probers[kind as usize].as_mut()?;
@@ -125,7 +133,47 @@ impl Probes {
     }
 }
 
+/// Replaces the name of a port by its number.
+fn resolve_port(port: &mut IntOrString, c: &core_v1::Container) {
+    if let IntOrString::String(name) = port {
+        let named = c.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name.as_str()));
+        if let Some(number) = named.map(|p| p.container_port).or_else(|| name.parse().ok()) {
+            *port = IntOrString::Int(number);
+        }
+    }
+}
+
 impl PodState {
+    /// A probe as a runtime of real containers wants it: with numbers for ports, and the pod's address.
+    fn probe_with_address(
+        &self,
+        i: usize,
+        mut probe: core_v1::Probe,
+        ctx: &Ctx<'_>,
+    ) -> (core_v1::Probe, Option<Rc<str>>) {
+        let Some(c) = container_spec(&self.pod, &self.containers[i]).filter(|_| ctx.shared.config.resolve) else {
+            return (probe, None);
+        };
+        let http = probe.http_get.as_mut().map(|http| &mut http.port);
+        let tcp = probe.tcp_socket.as_mut().map(|tcp| &mut tcp.port);
+        http.into_iter().chain(tcp).for_each(|port| resolve_port(port, c));
+        (probe, self.sandbox.ip.clone())
+    }
+
+    /// A hook as a runtime of real containers wants it.
+    pub(super) fn hook_with_address(
+        &self,
+        i: usize,
+        mut hook: core_v1::LifecycleHandler,
+        ctx: &Ctx<'_>,
+    ) -> (core_v1::LifecycleHandler, Option<Rc<str>>) {
+        let Some(c) = container_spec(&self.pod, &self.containers[i]).filter(|_| ctx.shared.config.resolve) else {
+            return (hook, None);
+        };
+        hook.http_get.iter_mut().for_each(|http| resolve_port(&mut http.port, c));
+        (hook, self.sandbox.ip.clone())
+    }
+
     /// Runs every probe that is due.
     pub(super) fn run_probes(&mut self, ctx: &mut Ctx<'_>) {
         for i in 0..self.containers.len() {
@@ -154,13 +202,14 @@ impl PodState {
         };
         let period = seconds(spec.period_seconds, 10);
         let timeout = seconds(spec.timeout_seconds, 1);
+        // Created anew each time: keeping an action for each container of each pod would use too much memory.
+        let (probe, address) = self.probe_with_address(i, spec.clone(), ctx);
+        let action = ProbeAction::Probe(Rc::new(probe));
         let c = &mut self.containers[i];
         let Some(probes) = &mut c.probes else { return };
         let Some(prober) = probes.probers[kind as usize].as_mut().filter(|p| p.next <= ctx.now.mono) else { return };
         prober.in_flight = true;
         prober.next = ctx.now.mono + period;
-        // Created anew each time: keeping an action for each container of each pod would use too much memory.
-        let action = ProbeAction::Probe(Rc::new(spec.clone()));
         let timeout_seconds = timeout.as_secs() as u32;
         let touched = self.touched;
         self.command(ctx, What::Probe(i as u16, kind), Duration::ZERO, |op| RuntimeCommand::Probe {
@@ -168,6 +217,7 @@ impl PodState {
             container,
             action,
             timeout_seconds,
+            address,
         });
         self.touched = touched;
         // A probe without a reply counts as failed after its own time-out, not the runtime's.
@@ -181,6 +231,15 @@ impl PodState {
         let i = usize::from(i);
         let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else { return };
         let Some(probes) = self.containers[i].probes.as_mut() else { return };
+        if let Err(e) = &result
+            && &*e.reason == PROBE_ERRORED
+        {
+            probes.errored(kind);
+            self.event(ctx, EventType::Warning, "Unhealthy", || {
+                format!("{} probe errored and resulted in unknown state: {}", kind.title(), e.message)
+            });
+            return;
+        }
         let verdict = probes.result(kind, result.is_ok(), spec);
         if let Err(e) = &result {
             self.event(ctx, EventType::Warning, "Unhealthy", || {

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1 as core_v1;
+use serde_json::Value;
 
 use super::Out;
 use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, ToServer};
@@ -42,6 +45,8 @@ struct Entry {
 /// Every object that a pod of the node refers to.
 #[derive(Debug)]
 pub(super) struct References {
+    /// Whether pods also wait for what every namespace has: real containers read it.
+    strict: bool,
     user: Rc<str>,
     ids: ReqIds,
     entries: BTreeMap<ObjectKey, Entry>,
@@ -50,8 +55,8 @@ pub(super) struct References {
 }
 
 impl References {
-    pub(super) fn new(user: Rc<str>, part: u16) -> References {
-        References { user, ids: ReqIds::new(part), entries: BTreeMap::new(), next: None }
+    pub(super) fn new(user: Rc<str>, part: u16, strict: bool) -> References {
+        References { strict, user, ids: ReqIds::new(part), entries: BTreeMap::new(), next: None }
     }
 
     /// Whether it is known if the object exists. If not, requests it.
@@ -81,6 +86,23 @@ impl References {
     /// The result of the last read, however old.
     fn seen(&self, key: &ObjectKey) -> Option<&Object> {
         self.entries.get(key)?.seen.as_ref()?.as_ref()
+    }
+
+    /// The keys of a ConfigMap or Secret with their values, as it was last read; none if it did not exist.
+    pub(super) fn entries(&self, key: &ObjectKey) -> Vec<(String, Vec<u8>)> {
+        let Some(Object::Dynamic(object)) = self.seen(key) else { return Vec::new() };
+        let of = |field: &str, encoded: bool| -> Vec<(String, Vec<u8>)> {
+            let map = object.body.get(field).and_then(Value::as_object).into_iter().flatten();
+            let bytes = |text: &str| match encoded {
+                true => STANDARD.decode(text).unwrap_or_default(),
+                false => text.as_bytes().to_vec(),
+            };
+            map.filter_map(|(k, v)| Some((k.clone(), bytes(v.as_str()?)))).collect()
+        };
+        let secret = key.kind == Kind::SECRET;
+        let mut all = of("data", secret);
+        all.extend(of("binaryData", true));
+        all
     }
 
     /// Handles a reply; returns the slots of the affected pods.
@@ -156,6 +178,8 @@ pub(super) struct Need<'a> {
     /// Keys that the object must have; if empty, the object must only exist.
     entries: Vec<&'a str>,
     optional: bool,
+    /// Every namespace has it, once a controller has published it.
+    published: bool,
     /// The need is one key for an environment variable; the error message then names the object.
     variable: bool,
 }
@@ -163,7 +187,7 @@ pub(super) struct Need<'a> {
 impl Need<'_> {
     /// Why the need cannot be met, in the kubelet's words; `None` if it is met.
     pub(super) fn wrong(&self, references: &References) -> Option<String> {
-        if self.optional {
+        if self.optional || (self.published && !references.strict) {
             return None;
         }
         if self.key.kind == Kind::PERSISTENT_VOLUME_CLAIM {
@@ -244,9 +268,9 @@ pub(super) fn environment_needs<'a>(
 
 fn need<'a>(kind: Kind, namespace: &str, name: &str, optional: Option<bool>) -> Need<'a> {
     let key = ObjectKey::new(kind, namespace, name);
-    // It is published only where a root CA is configured, so a pod does not wait for it.
+    // It is published only where a root CA is configured. Only real containers read it, so no other pod waits for it.
     let published = kind == Kind::CONFIG_MAP && name == root_ca::NAME;
-    Need { key, entries: Vec::new(), optional: optional == Some(true) || published, variable: false }
+    Need { key, entries: Vec::new(), optional: optional == Some(true), published, variable: false }
 }
 
 /// What a volume needs.

@@ -37,6 +37,123 @@ pub struct ContainerSpec {
     pub name: Rc<str>,
     /// `restartCount` of this run.
     pub attempt: u32,
+    /// What the agent has worked out for a runtime of real containers ([`super::AgentConfig::resolve`]).
+    pub resolved: Option<Box<Resolved>>,
+}
+
+/// What a container's spec comes to, once everything that it refers to has been looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// `namespace/name` of the pod.
+    pub pod: Rc<str>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// `command`, expanded.
+    pub command: Vec<String>,
+    /// `args`, expanded.
+    pub args: Vec<String>,
+    /// Where the pod's volumes are mounted.
+    pub mounts: Vec<Mount>,
+}
+
+/// A volume as a container sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Name of the volume.
+    pub volume: String,
+    /// Path in the container.
+    pub path: String,
+    /// Path within the volume; empty for the whole volume.
+    pub sub_path: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+    /// `mountPropagation`.
+    pub propagation: Option<String>,
+}
+
+/// The volumes of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodVolumes {
+    /// UID of the pod.
+    pub pod_uid: Rc<str>,
+    /// Namespace of the pod.
+    pub namespace: Rc<str>,
+    /// Name of the pod.
+    pub pod: Rc<str>,
+    /// Whom tokens are for.
+    pub service_account: Rc<str>,
+    /// The group that files belong to (`securityContext.fsGroup`).
+    pub fs_group: Option<i64>,
+    /// The volumes, in the order of the spec.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// One volume of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodVolume {
+    /// Its name.
+    pub name: String,
+    /// What it has inside.
+    pub content: VolumeContent,
+}
+
+impl PodVolume {
+    /// The shortest lifetime of its tokens, in seconds; `None` if it has none.
+    pub(super) fn token_seconds(&self) -> Option<i64> {
+        let VolumeContent::Files { files, .. } = &self.content else { return None };
+        let seconds = |file: &VolumeFile| match file.content {
+            FileContent::Token { seconds, .. } => Some(seconds),
+            FileContent::Bytes(_) => None,
+        };
+        files.iter().filter_map(seconds).min()
+    }
+}
+
+/// What a volume has inside.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum VolumeContent {
+    /// Nothing at first. `medium` is empty for the node's disk, or `Memory`; the limit is in bytes.
+    EmptyDir { medium: String, size_limit: Option<i64> },
+    /// A path of the node.
+    HostPath { path: String, type_: String },
+    /// These files, which the agent keeps up to date. What is secret must not get on a disk.
+    Files { secret: bool, files: Vec<VolumeFile> },
+    /// A type of volume that the agent does not know.
+    Unknown(String),
+}
+
+/// One file of a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeFile {
+    /// Its path within the volume.
+    pub path: String,
+    /// Its permissions.
+    pub mode: i32,
+    /// What it holds.
+    pub content: FileContent,
+}
+
+/// What a file of a volume holds.
+#[derive(Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum FileContent {
+    Bytes(Vec<u8>),
+    /// A token of the pod's service account, which the driver requests: every mount makes a new one.
+    Token {
+        audience: String,
+        seconds: i64,
+    },
+}
+
+impl std::fmt::Debug for FileContent {
+    // Never the bytes: they may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FileContent::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            FileContent::Token { audience, seconds } => write!(f, "token for {audience:?} for {seconds} s"),
+        }
+    }
 }
 
 /// State of a container.
@@ -66,6 +183,17 @@ pub struct ContainerInfo {
     pub attempt: u32,
     /// Its state.
     pub state: ContainerState,
+    /// Id of its image; empty if that is the image's name.
+    pub image_id: Rc<str>,
+}
+
+/// A container that was created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Id of its image; empty if that is the image's name.
+    pub image_id: Rc<str>,
 }
 
 /// A sandbox in a list.
@@ -122,7 +250,11 @@ pub enum RuntimeCommand {
     /// Pulls an image.
     PullImage { op: OpId, image: Rc<str> },
     /// Creates and starts a sandbox.
-    RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool },
+    RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool, spec: SharedPodSpec },
+    /// Makes a pod's volumes, or brings the files in them up to date. Sent only to runtimes of real containers.
+    MountVolumes { op: OpId, volumes: Rc<PodVolumes> },
+    /// Removes a pod's volumes, with what is in them.
+    UnmountVolumes { op: OpId, pod_uid: Rc<str> },
     /// Stops a sandbox and all containers in it.
     StopSandbox { op: OpId, sandbox: SandboxId },
     /// Removes a stopped sandbox and its containers.
@@ -135,11 +267,14 @@ pub enum RuntimeCommand {
     StopContainer { op: OpId, container: ContainerId, grace_seconds: u32 },
     /// Removes a stopped container.
     RemoveContainer { op: OpId, container: ContainerId },
-    /// Runs a probe or a hook against a container.
-    Probe { op: OpId, container: ContainerId, action: ProbeAction, timeout_seconds: u32 },
+    /// Runs a probe or a hook against a container. `address` is the pod's, if it is known to be needed.
+    Probe { op: OpId, container: ContainerId, action: ProbeAction, timeout_seconds: u32, address: Option<Rc<str>> },
     /// Reads the resource use of all containers.
     Stats { op: OpId },
 }
+
+/// Reason of a [`RuntimeError`] of a probe that could not be carried out: it says nothing about the container.
+pub const PROBE_ERRORED: &str = "ProbeErrored";
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,7 +313,15 @@ pub enum RuntimeEvent {
     },
     Created {
         op: OpId,
-        result: Result<ContainerId, RuntimeError>,
+        result: Result<CreatedContainer, RuntimeError>,
+    },
+    Mounted {
+        op: OpId,
+        result: Result<(), RuntimeError>,
+    },
+    Unmounted {
+        op: OpId,
+        result: Result<(), RuntimeError>,
     },
     Started {
         op: OpId,
@@ -210,4 +353,6 @@ pub enum RuntimeEvent {
     SandboxGone {
         sandbox: SandboxId,
     },
+    /// The runtime has not answered for a while, or answers again.
+    Reachable(bool),
 }

@@ -218,7 +218,11 @@ impl PodState {
             name: Text::from(&c.name),
             ready,
             restart_count: i32::try_from(c.runs.saturating_sub(1)).unwrap_or(i32::MAX),
-            image_id: if c.runs > 0 { image.clone() } else { Text::EMPTY },
+            image_id: match &*c.image_id {
+                _ if c.runs == 0 => Text::EMPTY,
+                "" => image.clone(),
+                id => Text::from(id),
+            },
             image,
             container_id: id.map(runtime_id).unwrap_or_default(),
             started: Some(is_running && c.started),

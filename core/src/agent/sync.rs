@@ -9,7 +9,8 @@ use super::backoff::go_duration;
 use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::references::{claim_needed, environment_needs, volume_needs};
-use super::runtime::{ContainerSpec, RuntimeCommand, RuntimeError};
+use super::runtime::{RuntimeCommand, RuntimeError};
+use super::volumes::Mounting;
 use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
@@ -68,6 +69,8 @@ impl PodState {
             What::PreStop(i) => return self.pre_stop_ended(i, Err(late()), ctx),
             What::PostStart(i) => return self.post_start_ended(i, Err(late()), ctx),
             What::RemoveContainer => return,
+            What::Mount => return self.mounted(Err(late()), ctx),
+            What::Unmount => return self.unmounted(Err(late()), ctx),
             What::RunSandbox => self.sandbox.life = SandboxLife::None,
             What::StopSandbox => self.sandbox.life = SandboxLife::Dead,
             What::RemoveSandbox => self.sandbox.life = SandboxLife::Stopped,
@@ -149,6 +152,7 @@ impl PodState {
             SandboxLife::Creating | SandboxLife::Stopping | SandboxLife::Removing => return,
             SandboxLife::Ready => {}
         }
+        self.refresh_volumes(ctx);
         self.stop_changed(ctx);
         self.advance_stops(ctx);
         self.start_next(ctx);
@@ -158,19 +162,41 @@ impl PodState {
         if !self.admitted || self.has_predecessor || self.sandbox.retry.is_some() || !self.sandbox.strays.is_empty() {
             return;
         }
-        if self.refers && !self.mounts(ctx) {
+        if (self.refers && !self.mounts(ctx)) || !self.has_volumes(ctx) {
             return;
         }
         self.sandbox.life = SandboxLife::Creating;
+        self.warn_of_dns(ctx);
         let pod_uid = Rc::clone(&self.uid);
         let pod = Rc::from(format!("{}/{}", self.pod.namespace(), self.pod.name()));
         let host_network = self.pod.spec.host_network == Some(true);
+        let spec = self.pod.spec.shared.clone();
         self.command(ctx, What::RunSandbox, Duration::ZERO, |op| RuntimeCommand::RunSandbox {
             op,
             pod_uid,
             pod,
             host_network,
+            spec,
         });
+    }
+
+    /// Says that a pod that real containers run for has no cluster DNS.
+    fn warn_of_dns(&self, ctx: &mut Ctx<'_>) {
+        let spec = &self.pod.spec;
+        let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+        let cluster = match policy {
+            "ClusterFirst" => spec.host_network != Some(true),
+            policy => policy == "ClusterFirstWithHostNet",
+        };
+        if ctx.shared.config.resolve && cluster {
+            let pod = self.format();
+            self.event(ctx, EventType::Warning, "MissingClusterDNS", || {
+                format!(
+                    "pod: {pod:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \
+                     {policy:?} policy. Falling back to \"Default\" policy."
+                )
+            });
+        }
     }
 
     /// Whether the pod's volumes can be mounted, which must happen before its sandbox is created. If not, mounting is
@@ -218,15 +244,23 @@ impl PodState {
         }
         let mounted = failed.is_empty() && unmounted.is_none();
         if !mounted {
-            let delay = MOUNT_BACKOFF_BASE * 2_u32.pow(self.mount_failures.min(8));
-            self.mount_failures += 1;
-            self.mount_retry = Some(ctx.now.mono + delay.min(MOUNT_BACKOFF_MAX));
+            self.back_off_mount(ctx);
         }
         mounted
     }
 
+    /// Lets some time pass before volumes are mounted again.
+    pub(super) fn back_off_mount(&mut self, ctx: &Ctx<'_>) {
+        let delay = MOUNT_BACKOFF_BASE * 2_u32.pow(self.mount_failures.min(8));
+        self.mount_failures += 1;
+        self.mount_retry = Some(ctx.now.mono + delay.min(MOUNT_BACKOFF_MAX));
+    }
+
     /// Whether everything that a container's environment refers to has been read.
     fn knows_environment(&self, i: usize, ctx: &mut Ctx<'_>) -> bool {
+        if ctx.shared.services.as_ref().is_some_and(|services| !services.is_synced()) {
+            return false;
+        }
         let Some(c) = container_spec(&self.pod, &self.containers[i]).filter(|_| self.refers) else { return true };
         let mut known = true;
         for need in environment_needs(c, self.pod.namespace()) {
@@ -419,15 +453,8 @@ impl PodState {
             self.event(ctx, EventType::Warning, "Failed", || format!("Error: {why}"));
             return false;
         }
-        let c = &mut self.containers[i];
-        c.life = Life::Creating;
-        let spec = Rc::new(ContainerSpec {
-            sandbox,
-            pod_uid: Rc::clone(&self.uid),
-            pod: self.pod.spec.shared.clone(),
-            name: Rc::clone(&c.name),
-            attempt: c.runs,
-        });
+        self.containers[i].life = Life::Creating;
+        let spec = Rc::new(self.container_to_create(i, sandbox, ctx));
         self.command(ctx, What::Create(i as u16), Duration::ZERO, |op| RuntimeCommand::CreateContainer { op, spec });
         true
     }
@@ -438,7 +465,7 @@ impl PodState {
             ctx.shared.room.leave(&self.pod.spec.shared, &asks);
         }
         let over = !self.in_api || (self.write.deleted && !self.in_view);
-        if over && self.sandbox.life == SandboxLife::Stopped {
+        if self.unmount(ctx) && over && self.sandbox.life == SandboxLife::Stopped {
             self.remove_sandbox(ctx);
         }
     }
@@ -491,8 +518,12 @@ impl PodState {
         if let Some(at) = self.sandbox.retry {
             add(at, "retry a sandbox");
         }
-        if let Some(at) = self.mount_retry.filter(|_| self.ending.stop.is_none()) {
+        let ended = self.ending.stop.is_some();
+        if let Some(at) = self.mount_retry.filter(|_| !ended || self.volumes.life != Mounting::Unknown) {
             add(at, "mount volumes again");
+        }
+        if let Some(at) = self.volumes.look_at.filter(|_| !ended && self.volumes.life == Mounting::Mounted) {
+            add(at, "compare volumes with what they are made from");
         }
         if let Some(at) = self.ending.active_until.filter(|_| self.ending.stop.is_none()) {
             add(at, "active deadline of a pod");

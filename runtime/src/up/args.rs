@@ -14,6 +14,8 @@ Examples:
   skeg up --nodes 1000 --kubeconfig /tmp/skeg.yaml
       a thousand nodes; the kubeconfig is written to a file of its own
 
+  sudo skeg up --docker --kubeconfig /tmp/skeg.yaml
+      one node that runs real containers, by Docker
   skeg up --in-memory
       nothing is kept: the cluster is gone when it ends
   skeg up --etcd http://127.0.0.1:2379
@@ -35,6 +37,12 @@ pub struct UpArgs {
     /// Simulated nodes (16 CPUs, 64Gi, 110 pods each).
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub nodes: u32,
+    /// Run real containers: the cluster's one node is Docker's engine on this host. Needs root.
+    #[arg(long, conflicts_with_all = ["nodes", "speed", "image_profile"])]
+    pub docker: bool,
+    /// Where Docker listens: a path, or unix://PATH.
+    #[arg(long, value_name = "SOCKET", default_value = "unix:///var/run/docker.sock", requires = "docker")]
+    pub docker_host: String,
     /// Address to serve the API at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,

@@ -13,11 +13,12 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use serde_json::Value;
-use skeg_core::agent::{self, RuntimeEvent};
+use skeg_core::agent::{self, PodVolumes, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
+use skeg_core::auth::token::Reference;
 use skeg_core::auth::{Authority, Mode};
-use skeg_core::controllers::LoadBalancerRange;
+use skeg_core::controllers::{LoadBalancerRange, Metrics};
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
 use skeg_sim::ids::{Id, NodeId};
@@ -33,9 +34,11 @@ use super::bootstrap::Bootstrap;
 use super::clients::Clients;
 use super::clock::Clock;
 use super::consult::{self, Reached};
+use super::docker::{self, Docker, Happened};
 use super::keeper::Keeper;
 use super::served::{Catalogue, Served};
 use super::streams::visit::{Visit, Visitors};
+use super::tokens::Tokens;
 
 /// The API server's connection for all HTTP requests.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -55,8 +58,10 @@ const CARRIED_AT_ONCE: usize = 256;
 pub struct Plan {
     /// Seed of the random numbers for names, UIDs and delays.
     pub seed: u64,
-    /// The configuration of each node's agent, with the node object that it registers.
+    /// The configuration of each simulated node's agent, with the node object that it registers.
     pub nodes: Vec<agent::AgentConfig>,
+    /// The node that runs real containers, and what issues their tokens.
+    pub docker: Option<(docker::Found, Arc<Tokens>)>,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
     /// Addresses for Services of type LoadBalancer.
@@ -130,6 +135,16 @@ struct Member {
     armed: Option<u64>,
 }
 
+/// The node that runs real containers.
+struct DockerNode {
+    /// The index in `members` of its agent.
+    member: usize,
+    /// The node's name.
+    name: Rc<str>,
+    runtime: Docker,
+    tokens: Arc<Tokens>,
+}
+
 /// Whose timer is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Sleeper {
@@ -162,7 +177,9 @@ pub struct Cluster {
     fires: BTreeMap<u64, Fire>,
     next_fire: u64,
     images: BTreeMap<String, ImageProfile>,
-    /// Clients that look into containers.
+    /// The node that runs real containers.
+    docker: Option<DockerNode>,
+    /// Clients that look into simulated containers.
     visitors: Visitors,
     /// The nodes' indices in `runtimes`.
     nodes: BTreeMap<String, usize>,
@@ -184,14 +201,20 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines without running them.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Cluster {
-        let Plan { seed, nodes, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap } = plan;
+        let Plan { seed, nodes, docker, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap } =
+            plan;
+        // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
+        let metrics: Metrics = match docker {
+            Some(_) => None,
+            None => Some(Rc::new(SimulatedMetrics::of_images(images.clone()))),
+        };
         let setup = Setup {
             leader_elect: false,
             record_events: true,
             share_informers: true,
             load_balancers: Some(load_balancers),
             volumes: true,
-            autoscaling: Some(Some(Rc::new(SimulatedMetrics::of_images(images.clone())))),
+            autoscaling: Some(metrics),
             access_control: true,
             root_ca: root_ca.map(Rc::from),
             kinds: kinds.clone(),
@@ -215,6 +238,14 @@ impl Cluster {
             runtimes.push((members.len(), runtime));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
+        let docker = docker.map(|(found, tokens)| {
+            let (member, config) = (members.len(), found.agent_config());
+            let name = Rc::clone(&config.node_name);
+            let number = NodeId::new(runtimes.len() as u32);
+            members.push(start(format!("agent {name}"), Role::Agent(number, config.into())));
+            let runtime = found.start(outside.runtime.clone(), outside.cluster.clone());
+            DockerNode { member, name, runtime, tokens }
+        });
         let clients = Clients::new(kinds.clone());
         let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
         let config = apiserver::Config {
@@ -238,6 +269,7 @@ impl Cluster {
             fires: BTreeMap::new(),
             next_fire: 0,
             images,
+            docker,
             visitors: Visitors::default(),
             nodes: names,
             queue: VecDeque::new(),
@@ -256,6 +288,14 @@ impl Cluster {
 
     /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the store does.
     pub fn run(mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
+        let ended = self.serve(inbox);
+        if let Some(docker) = &self.docker {
+            docker.runtime.end();
+        }
+        ended
+    }
+
+    fn serve(&mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
         let mut has_begun = false;
         // Requests from before the API server had read its store.
@@ -309,6 +349,7 @@ impl Cluster {
                 self.queue.push_back(Message::ToApi(HTTP, message));
             }
             Inbound::Visit(visit) => self.visit(visit),
+            Inbound::Runtime(happened) => self.docker_happened(happened),
             Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
             Inbound::Synced(number) => {
                 let told = self.store.synced(number);
@@ -538,6 +579,9 @@ impl Cluster {
         for out in out {
             match out {
                 agent::Out::Api(message) => self.queue.push_back(Message::ToApi(ConnId(index as u64), message)),
+                agent::Out::Runtime(command) if self.docker.as_ref().is_some_and(|docker| docker.member == index) => {
+                    self.docker_command(command);
+                }
                 agent::Out::Runtime(command) => {
                     let node = self.runtimes.partition_point(|(agent, _)| *agent < index);
                     let (delay, fire) = self.runtimes[node].1.command(command, &self.images);
@@ -549,8 +593,40 @@ impl Cluster {
         arm(&mut self.timers, &mut member.armed, Sleeper::Member(index), member.running.poll_timeout());
     }
 
+    /// Hands a command to the runtime of real containers.
+    fn docker_command(&self, command: RuntimeCommand) {
+        let Some(docker) = &self.docker else { return };
+        let reference = |kind: Kind, namespace: &str, name: &str| {
+            let object = self.api.cached_object(&ObjectKey::new(kind, namespace, name));
+            let uid = object.and_then(|object| object.meta().uid.clone());
+            let uid = uid.ok_or_else(|| format!("{} {name:?} not found", kind.row().plural))?;
+            Ok::<_, String>(Reference { name: name.to_owned(), uid })
+        };
+        let mint = |volumes: &PodVolumes, audience: &str, seconds: i64| {
+            let account = reference(Kind::SERVICE_ACCOUNT, &volumes.namespace, &volumes.service_account)?;
+            let node = reference(Kind::NODE, "", &docker.name)?;
+            let pod = Reference { name: volumes.pod.to_string(), uid: volumes.pod_uid.to_string() };
+            let now = self.clock.real_time();
+            docker.tokens.for_pod((&volumes.namespace, account), pod, node, (audience, seconds), now)
+        };
+        docker.runtime.command(command, &mint);
+    }
+
+    /// Tells the agent of the Docker node what its runtime says.
+    fn docker_happened(&mut self, happened: Happened) {
+        let Some(index) = self.docker.as_ref().map(|docker| docker.member) else { return };
+        let (now, mut out) = (self.now(), Vec::new());
+        if let Running::Agent(agent) = &mut self.members[index].running {
+            agent.handle(now, agent::In::Runtime(happened.event()), &mut out);
+        }
+        self.after_agent(index, out);
+    }
+
     /// A client looks into a container.
     fn visit(&mut self, visit: Visit) {
+        if let Some(docker) = self.docker.as_mut().filter(|docker| docker.runtime.is_host_of(&visit)) {
+            return docker.runtime.visit(visit);
+        }
         let (wall, mut later) = (self.now().wall, Vec::new());
         let node = self.visitors.handle(visit, wall, &self.nodes, &mut self.runtimes, &self.images, &mut later);
         if let Some(node) = node {

@@ -53,7 +53,7 @@ pub struct Handler {
     documents: Documents,
     /// `address:port` that clients use.
     address: String,
-    pub(super) tokens: Tokens,
+    pub(super) tokens: Arc<Tokens>,
     reads: Semaphore,
     writes: Semaphore,
     metrics: Metrics,
@@ -83,7 +83,7 @@ fn method_not_allowed() -> Status {
 
 impl Handler {
     /// `cluster` is the channel to the machines' thread.
-    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, tokens: Tokens) -> Handler {
+    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, tokens: Arc<Tokens>) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
         Handler {
             cluster,
@@ -317,7 +317,7 @@ impl Handler {
         match subresource {
             "exec" => streams::exec(&pod, &head.params, upgrade()?, &self.cluster),
             "attach" => streams::attach(&pod, &head.params, upgrade()?, &self.cluster),
-            "portforward" => streams::port_forward(&pod, &head.params, upgrade()?),
+            "portforward" => streams::port_forward(&pod, &head.params, upgrade()?, &self.cluster),
             _ => self.log(head, &pod).await,
         }
     }
@@ -369,7 +369,8 @@ impl Handler {
         };
         let id = options.run(pod, &container)?.to_owned();
         let (reply, read) = oneshot::channel();
-        let visit = Visit::Log { node: node.to_owned(), id: id.clone(), follow: options.follow, reply };
+        let streams::log::Options { follow, tail, since, .. } = options;
+        let visit = Visit::Log { node: node.to_owned(), id: id.clone(), follow, tail, since, reply };
         self.cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
         Ok(match read.await.map_err(|_| gone())? {
             Some(read) => reply::stream("text/plain", options.body(read)),

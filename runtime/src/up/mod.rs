@@ -15,6 +15,7 @@ mod cluster;
 mod consult;
 mod data;
 mod discovery;
+mod docker;
 pub mod envtest;
 #[cfg(test)]
 mod fuzz;
@@ -99,8 +100,26 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         None => kubeconfig::users_own()?,
     };
 
+    let nodes = if args.docker { 0 } else { args.nodes };
+    let docker = match args.docker {
+        true => {
+            let (state, cluster) = docker::identity(dir.as_deref(), address);
+            let options = docker::Options {
+                socket: args.docker_host.trim_start_matches("unix://").into(),
+                state,
+                cluster,
+                host_ip: advertised(address).ip().to_string(),
+                ephemeral: dir.is_none(),
+            };
+            let found = runtime.block_on(docker::find(options))?;
+            docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));
+            Some(found)
+        }
+        false => None,
+    };
     let start = Start {
-        nodes: args.nodes,
+        nodes,
+        docker,
         controllers: true,
         load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
         images: image_profiles(args.image_profile.as_deref())?,
@@ -114,10 +133,15 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let service = Service::start(&runtime, start, reached.to_string())?;
     kubeconfig::merge(&kubeconfig, &url, &pki)?;
-    running.describe(&Instance { pid: std::process::id(), url, kubeconfig: kubeconfig.clone(), nodes: args.nodes })?;
+    running.describe(&Instance {
+        pid: std::process::id(),
+        url,
+        kubeconfig: kubeconfig.clone(),
+        nodes: nodes + u32::from(args.docker),
+    })?;
     service.serve(&runtime, listener, tls, || {
         println!("{}", how_to_use(args, &kubeconfig));
-        tracing::info!(address = %address, nodes = args.nodes, "the API is served");
+        tracing::info!(address = %address, nodes, docker = args.docker, "the API is served");
     })
 }
 

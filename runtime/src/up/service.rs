@@ -28,6 +28,7 @@ use super::bootstrap::Bootstrap;
 use super::clock::Clock;
 use super::cluster::{ApiOptions, Cluster, Outside, Plan, Shared};
 use super::data::{DataDir, Found};
+use super::docker;
 use super::handler::Handler;
 use super::keeper::Keeper;
 use super::served::Catalogue;
@@ -44,6 +45,8 @@ const HTTP_THREADS: usize = 2;
 pub struct Start {
     /// Number of simulated nodes.
     pub nodes: u32,
+    /// The node that runs real containers.
+    pub docker: Option<docker::Found>,
     /// Whether controllers and a scheduler run.
     pub controllers: bool,
     /// Addresses for Services of type LoadBalancer.
@@ -117,7 +120,8 @@ impl Service {
         let (to_cluster, inbox) = mpsc::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
-        let (from_store, tokens) = (to_cluster.clone(), Tokens::new(start.tokens, &reached));
+        let (from_store, tokens) = (to_cluster.clone(), Arc::new(Tokens::new(start.tokens, &reached)));
+        let docker = start.docker.map(|found| (found, Arc::clone(&tokens)));
         let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());
         let machines = thread.spawn(move || {
@@ -133,8 +137,18 @@ impl Service {
             let (controllers, api, authorisation) = (start.controllers, start.api, start.authorisation);
             let root_ca = start.root_ca;
             let (images, load_balancers) = (start.images, start.load_balancers);
-            let plan =
-                Plan { seed, nodes, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap };
+            let plan = Plan {
+                seed,
+                nodes,
+                docker,
+                controllers,
+                load_balancers,
+                api,
+                authorisation,
+                root_ca,
+                images,
+                bootstrap,
+            };
             let cluster = Cluster::new(plan, kinds, keeper, shared, outside);
             // `Service::start` is waiting for this message.
             let _ = started.send(());

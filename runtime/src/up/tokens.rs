@@ -11,11 +11,11 @@ use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
-use skeg_core::Kind;
 use skeg_core::api::{Reason, Status};
 use skeg_core::auth::User;
 use skeg_core::auth::token::{self, Bound, Claims, Reference, Wanted};
 use skeg_core::object::KindInfo;
+use skeg_core::{Kind, Wall};
 use tokio::time::Instant;
 
 use super::ask::{Answer, Target, What};
@@ -66,6 +66,24 @@ impl Tokens {
         }
         let jwks_uri = format!("https://{address}/openid/v1/jwks");
         Tokens { keys, issuer, audiences, jwks_uri, accepted: Mutex::default() }
+    }
+
+    /// A token for a pod's own use, as its projected volume asks for one. `node` is where the pod runs.
+    pub fn for_pod(
+        &self,
+        (namespace, account): (&str, Reference),
+        pod: Reference,
+        node: Reference,
+        (audience, seconds): (&str, i64),
+        now: Wall,
+    ) -> Result<String, String> {
+        let audiences = if audience.is_empty() { self.audiences.clone() } else { vec![audience.to_owned()] };
+        let bound = Some(Bound { kind: Kind::POD, object: pod });
+        let for_api_server = audiences.iter().all(|audience| self.audiences.contains(audience));
+        let wanted = Wanted { audiences, seconds, bound };
+        let id = uuid().map_err(|status| status.message.to_string())?;
+        let claims = Claims::new(&wanted, namespace, account, Some(node), for_api_server, id, now);
+        Ok(self.keys.sign(&claims.to_json(&self.issuer)))
     }
 
     fn remembered(&self, token: &str) -> Option<User> {

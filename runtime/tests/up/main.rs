@@ -10,6 +10,7 @@ mod bad_input;
 mod client;
 mod crash;
 mod custom;
+mod docker;
 mod envtest;
 #[cfg(feature = "etcd")]
 mod etcd;

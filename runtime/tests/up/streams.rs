@@ -33,20 +33,20 @@ fn cluster() -> Cluster {
 }
 
 /// A WebSocket's client end.
-struct Socket<S> {
+pub struct Socket<S> {
     stream: S,
 }
 
 impl<S: Read + Write> Socket<S> {
     /// Sends a message, masked with zeroes.
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         assert!(bytes.len() < 126);
         let head = [0x82, 0x80 | bytes.len() as u8, 0, 0, 0, 0];
         self.stream.write_all(&[&head, bytes].concat()).expect("it reads");
     }
 
     /// The next message; `None` when the server closes.
-    fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn next(&mut self) -> Option<Vec<u8>> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head).expect("a message comes");
         let length = match head[1] {
@@ -72,7 +72,7 @@ impl<S: Read + Write> Socket<S> {
     }
 }
 
-fn web_socket(cluster: &Cluster, path: &str, protocol: &str) -> Socket<impl Read + Write + use<>> {
+pub fn web_socket(cluster: &Cluster, path: &str, protocol: &str) -> Socket<impl Read + Write + use<>> {
     let headers = [
         ("Upgrade", "websocket"),
         ("Sec-WebSocket-Version", "13"),
@@ -85,6 +85,15 @@ fn web_socket(cluster: &Cluster, path: &str, protocol: &str) -> Socket<impl Read
     let chosen = answer.header("sec-websocket-protocol").expect("one is chosen");
     assert!(protocol.split(", ").any(|p| p == chosen), "{chosen}");
     Socket { stream }
+}
+
+/// Runs a command in the only container of a pod; returns what came on each channel: standard input (nothing), output
+/// and error, and the outcome.
+pub fn exec(cluster: &Cluster, pod: &str, argv: &[&str]) -> [String; 4] {
+    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let command: String = argv.iter().map(|arg| format!("command={}&", encode(arg))).collect();
+    let path = format!("{PODS}/{pod}/exec?{command}stdout=true&stderr=true");
+    web_socket(cluster, &path, "v4.channel.k8s.io").rest()
 }
 
 /// A SPDY connection's client end.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Container;
+use skeg_core::agent::expand;
 
 /// The variables of a container: those that every container has, and those that its spec states or takes from fields
 /// of the pod, which `field` knows by their paths. References to ConfigMaps and Secrets are left out.
@@ -19,37 +20,14 @@ pub fn of(container: &Container, hostname: &str, field: impl Fn(&str) -> Option<
     .into();
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            None => Some(expanded(variable.value.as_deref().unwrap_or_default(), &env)),
+            None => {
+                Some(expand(variable.value.as_deref().unwrap_or_default(), |name| env.get(name).map(String::as_str)))
+            }
             Some(from) => from.field_ref.as_ref().and_then(|from| field(&from.field_path)),
         };
         env.extend(value.map(|value| (variable.name.clone(), value)));
     }
     env
-}
-
-/// Replaces `$(NAME)` by the variables that come before; `$$` is a dollar.
-fn expanded(text: &str, env: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out += before;
-        let reference = after.strip_prefix('(').and_then(|inside| inside.split_once(')'));
-        rest = match (reference, after.strip_prefix('$')) {
-            (Some((name, after)), _) if env.contains_key(name) => {
-                out += &env[name];
-                after
-            }
-            (_, Some(after)) => {
-                out.push('$');
-                after
-            }
-            _ => {
-                out.push('$');
-                after
-            }
-        };
-    }
-    out + rest
 }
 
 #[cfg(test)]

@@ -281,7 +281,7 @@ mod tests {
         let pod: k8s_openapi::api::core::v1::PodSpec =
             serde_json::from_value(json!({"containers": [container]})).unwrap();
         let (pod_uid, name) = (Rc::from("u"), Rc::from("c"));
-        ContainerSpec { sandbox: SandboxId(Rc::from("s")), pod_uid, pod: pod.into(), name, attempt: 0 }
+        ContainerSpec { sandbox: SandboxId(Rc::from("s")), pod_uid, pod: pod.into(), name, attempt: 0, resolved: None }
     }
 
     fn id() -> ContainerId {

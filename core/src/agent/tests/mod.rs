@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
 use super::{
-    AgentConfig, ContainerId, ContainerInfo, ContainerSpec, ContainerState, ImageInfo, In, NodeAgent, OpId, Out,
-    ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    AgentConfig, ContainerId, ContainerInfo, ContainerSpec, ContainerState, CreatedContainer, ImageInfo, In, NodeAgent,
+    OpId, Out, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
 };
 use crate::api::{Call, FromServer, Patch, ReqId, Response, Status, Subresource, ToServer, WatchEvent};
 use crate::machine::{Machine, Mono, Now, Wall};
@@ -46,6 +46,8 @@ struct FakeRuntime {
     containers: BTreeMap<ContainerId, FakeContainer>,
     behaviours: BTreeMap<String, Behaviour>,
     made: u32,
+    /// What was mounted and unmounted, in words.
+    mounted: Vec<String>,
     /// How many commands of each name are lost.
     lose: BTreeMap<&'static str, u32>,
 }
@@ -109,7 +111,11 @@ fn command_name(command: &RuntimeCommand) -> &'static str {
         RuntimeCommand::CreateContainer { .. } => LOSABLE[5],
         RuntimeCommand::StartContainer { .. } => LOSABLE[6],
         RuntimeCommand::StopContainer { .. } => LOSABLE[7],
-        RuntimeCommand::RemoveContainer { .. } | RuntimeCommand::Probe { .. } | RuntimeCommand::Stats { .. } => "",
+        RuntimeCommand::MountVolumes { .. }
+        | RuntimeCommand::UnmountVolumes { .. }
+        | RuntimeCommand::RemoveContainer { .. }
+        | RuntimeCommand::Probe { .. }
+        | RuntimeCommand::Stats { .. } => "",
     }
 }
 
@@ -278,6 +284,14 @@ impl World {
                 self.runtime.containers.retain(|_, c| c.spec.sandbox != sandbox);
                 self.tell(Duration::ZERO, RuntimeEvent::SandboxRemoved { op, result: Ok(()) });
             }
+            RuntimeCommand::MountVolumes { op, volumes } => {
+                self.runtime.mounted.push(format!("{:?}", volumes.volumes));
+                self.tell(Duration::ZERO, RuntimeEvent::Mounted { op, result: Ok(()) });
+            }
+            RuntimeCommand::UnmountVolumes { op, pod_uid } => {
+                self.runtime.mounted.push(format!("unmount {pod_uid}"));
+                self.tell(Duration::ZERO, RuntimeEvent::Unmounted { op, result: Ok(()) });
+            }
             RuntimeCommand::CreateContainer { op, spec } => {
                 if !self.runtime.sandboxes.get(&spec.sandbox).is_some_and(|s| s.ready) {
                     return self.tell(Duration::ZERO, RuntimeEvent::Created { op, result: Err(dead_sandbox()) });
@@ -292,7 +306,10 @@ impl World {
                 let id = ContainerId(format!("c{}", self.runtime.made).into());
                 let state = ContainerState::Created;
                 self.runtime.containers.insert(id.clone(), FakeContainer { spec, state, since: self.now });
-                self.tell(Duration::ZERO, RuntimeEvent::Created { op, result: Ok(id) });
+                self.tell(
+                    Duration::ZERO,
+                    RuntimeEvent::Created { op, result: Ok(CreatedContainer { id, image_id: Rc::default() }) },
+                );
             }
             RuntimeCommand::StartContainer { op, container } => self.start(op, &container),
             RuntimeCommand::StopContainer { op, container, grace_seconds } => self.stop(op, container, grace_seconds),
@@ -315,6 +332,7 @@ impl World {
             name: Rc::clone(&c.spec.name),
             attempt: c.spec.attempt,
             state: c.state.clone(),
+            image_id: Rc::default(),
         };
         let containers = r.containers.iter().map(info).collect();
         let images = r.images.iter().map(|(i, b)| ImageInfo { image: Rc::clone(i), bytes: *b }).collect();

@@ -236,6 +236,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let data = etcd::data_of(&args.etcd_servers[0])?;
     let (dir, found) = DataDir::open(&data.dir.join("skeg"), data.fsync)?;
     let start = Start {
+        docker: None,
         nodes,
         controllers,
         load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS)? },

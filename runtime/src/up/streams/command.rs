@@ -17,6 +17,17 @@ const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+
+/// Another size of the terminal: `{"Width": 80, "Height": 24}`.
+fn size(bytes: &[u8]) -> From {
+    let told: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let number = |name: &str| told[name].as_u64().and_then(|n| u16::try_from(n).ok());
+    match (number("Width"), number("Height")) {
+        (Some(width), Some(height)) => From::Size(width, height),
+        _ => From::Other,
+    }
+}
 
 /// The subprotocols by WebSocket.
 pub const WEB_SOCKET: [&str; 6] = [
@@ -50,7 +61,9 @@ pub enum From {
     Stdin(Vec<u8>),
     /// Standard input has ended.
     End,
-    /// Something that changes nothing here, such as another size of the terminal.
+    /// The terminal has so many columns and rows.
+    Size(u16, u16),
+    /// Something that changes nothing here.
     Other,
 }
 
@@ -69,6 +82,7 @@ pub struct Spdy {
     stdout: Option<StreamId>,
     stderr: Option<StreamId>,
     error: StreamId,
+    resize: Option<StreamId>,
     asked: Asked,
     /// Whether outcomes are a `Status`.
     v4: bool,
@@ -141,11 +155,21 @@ impl Streams {
             Streams::Channels(channels, asked, _) => Some(match channels.next().await? {
                 Said::Bytes(STDIN, bytes) if asked.stdin => From::Stdin(bytes),
                 Said::Finished(STDIN) if asked.stdin => From::End,
+                Said::Bytes(RESIZE, bytes) if asked.tty => size(&bytes),
                 Said::Bytes(..) | Said::Finished(_) => From::Other,
             }),
             Streams::Spdy(spdy) => Some(match spdy.connection.next().await? {
                 Event::Data(stream, bytes) if Some(stream) == spdy.stdin => From::Stdin(bytes),
+                Event::Data(stream, bytes) if Some(stream) == spdy.resize => size(&bytes),
                 Event::Finished(stream) | Event::Reset(stream) if Some(stream) == spdy.stdin => From::End,
+                // The stream for the terminal's size may be opened after the others.
+                Event::Opened(stream, headers)
+                    if header(&headers, "streamtype") == "resize" && spdy.resize.is_none() =>
+                {
+                    spdy.resize = Some(stream);
+                    spdy.connection.accept(stream);
+                    From::Other
+                }
                 Event::Opened(stream, _) => {
                     spdy.connection.reset(stream);
                     From::Other
@@ -203,7 +227,7 @@ impl Streams {
 impl Spdy {
     /// Accepts the streams that belong to a command; `None` if the client opens others or goes away.
     async fn open(connection: Connection, asked: Asked, v4: bool) -> Option<Spdy> {
-        let mut spdy = Spdy { connection, stdin: None, stdout: None, stderr: None, error: 0, asked, v4 };
+        let mut spdy = Spdy { connection, stdin: None, stdout: None, stderr: None, error: 0, resize: None, asked, v4 };
         // The stream for the terminal's size is not waited for; old protocols do not have it.
         while !spdy.is_complete() {
             spdy.connection.flush().await.ok()?;
@@ -213,7 +237,7 @@ impl Spdy {
                 "stdout" => spdy.stdout = Some(stream),
                 "stderr" => spdy.stderr = Some(stream),
                 "error" => spdy.error = stream,
-                "resize" => {}
+                "resize" => spdy.resize = Some(stream),
                 _ => {
                     spdy.connection.reset(stream);
                     continue;

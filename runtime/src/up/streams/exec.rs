@@ -77,7 +77,7 @@ pub fn attach(
     let (response, switching) = upgrade.agree(&command::WEB_SOCKET, &command::SPDY)?.split();
     let cluster = cluster.clone();
     tokio::spawn(async move {
-        serve(switching, asked, |reply| Visit::Attach { place, reply }, cluster).await;
+        serve(switching, asked, |reply| Visit::Attach { place, stdin: asked.stdin, reply }, cluster).await;
     });
     Ok(response)
 }
@@ -127,6 +127,11 @@ async fn carry(streams: &mut Streams, mut visited: Visited, cluster: &Sender<Inb
                 let bytes = match from? {
                     From::Stdin(bytes) => Some(bytes),
                     From::End => None,
+                    From::Size(width, height) => {
+                        let resize = Visit::Resize { visit: visited.id, width, height };
+                        cluster.send(Inbound::Visit(resize)).ok()?;
+                        continue;
+                    }
                     From::Other => continue,
                 };
                 cluster.send(Inbound::Visit(Visit::Input { visit: visited.id, bytes })).ok()?;

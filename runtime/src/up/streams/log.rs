@@ -26,8 +26,10 @@ pub struct Options {
     pub follow: bool,
     previous: bool,
     timestamps: bool,
-    since: Option<Wall>,
-    tail: Option<usize>,
+    /// From when on lines are wanted.
+    pub since: Option<Wall>,
+    /// How many lines at most, from the end.
+    pub tail: Option<usize>,
     limit: Option<usize>,
 }
 

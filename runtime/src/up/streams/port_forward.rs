@@ -1,4 +1,4 @@
-//! `pods/portforward`: connections to the ports of simulated containers.
+//! `pods/portforward`: connections to the ports of containers.
 //!
 //! By SPDY, each connection is a pair of streams, `data` and `error`, with the same `requestID`; kubectl from 1.31 on
 //! sends the same SPDY frames inside a WebSocket. Older WebSocket clients open two channels for each of the `ports`
@@ -7,17 +7,23 @@
 //! Source: kubernetes `staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward`.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
 
 use hyper::Response;
 use serde_json::Value;
 use skeg_core::api::Status;
 use skeg_sim::container::server;
 use skeg_spdy::{Event, StreamId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 
 use super::pod;
 use super::spdy::{Connection, Wire, header};
 use super::upgrade::{Switching, Transport, Upgrade};
+use super::visit::{Place, Visit};
 use super::websocket::{Channels, Said};
+use crate::up::ask::Inbound;
 use crate::up::params::Params;
 use crate::up::reply::Content;
 
@@ -30,11 +36,84 @@ const WEB_SOCKET: [&str; 5] =
 /// Maximum number of ports that a URL names; each takes two channels.
 const MAX_PORTS: usize = 60;
 
-/// The ports on which containers of a pod answer, and who answers.
+/// How many pieces wait for a real server or its client; each is at most [`PIECE`] long from a server.
+const WAITING: usize = 64;
+/// How many bytes of a real server's answer are read at once.
+const PIECE: usize = 32 << 10;
+
+/// The ports on which simulated containers of a pod answer, and who answers.
 #[derive(Clone, Debug)]
 pub struct Ports {
     pod: String,
     open: BTreeMap<u16, String>,
+}
+
+/// Who makes connections to a pod.
+struct Dialler {
+    ports: Ports,
+    place: Place,
+    cluster: Sender<Inbound>,
+}
+
+/// The other end of a connection.
+enum Server {
+    /// Of a simulated container.
+    Simulated(server::Connection),
+    /// Of a real one: bytes for it.
+    Real(mpsc::Sender<Vec<u8>>),
+}
+
+/// What a real server says on a connection; none when it has ended.
+type Heard<K> = (K, Option<Vec<u8>>);
+
+impl Dialler {
+    /// Connects to a port. What a real server says comes with `key`.
+    async fn connect<K: Copy + Send + 'static>(
+        &self,
+        port: u16,
+        key: K,
+        heard: &mpsc::Sender<Heard<K>>,
+    ) -> Result<Server, String> {
+        let (reply, dialled) = oneshot::channel();
+        let gone = || "the cluster has ended".to_owned();
+        let dial = Visit::Dial { place: self.place.clone(), port, reply };
+        self.cluster.send(Inbound::Visit(dial)).map_err(|_| gone())?;
+        match dialled.await.map_err(|_| gone())? {
+            None => self.ports.connect(port).map(Server::Simulated),
+            Some(stream) => Ok(Server::Real(serve_real(stream?, key, heard.clone()))),
+        }
+    }
+}
+
+/// Carries bytes between a socket and two channels, until either end is closed. Returns the channel to the socket.
+fn serve_real<K: Copy + Send + 'static>(
+    stream: TcpStream,
+    key: K,
+    heard: mpsc::Sender<Heard<K>>,
+) -> mpsc::Sender<Vec<u8>> {
+    let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(WAITING);
+    let (mut from, mut to) = stream.into_split();
+    tokio::spawn(async move {
+        while let Some(bytes) = receiver.recv().await {
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        // The client has ended its half. An error means that the server was first.
+        let _ = to.shutdown().await;
+    });
+    tokio::spawn(async move {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let length = from.read(&mut buffer).await.unwrap_or(0);
+            let said = (length > 0).then(|| buffer[..length].to_vec());
+            // An error means that the client has gone.
+            if heard.send((key, said)).await.is_err() || length == 0 {
+                return;
+            }
+        }
+    });
+    sender
 }
 
 impl Ports {
@@ -70,23 +149,28 @@ impl Ports {
 }
 
 /// Forwards connections to ports of this pod.
-pub fn port_forward(pod: &Value, params: &Params, upgrade: Upgrade<'_>) -> Result<Response<Content>, Status> {
-    pod::place(pod, String::new())?;
+pub fn port_forward(
+    pod: &Value,
+    params: &Params,
+    upgrade: Upgrade<'_>,
+    cluster: &Sender<Inbound>,
+) -> Result<Response<Content>, Status> {
+    let place = pod::place(pod, String::new())?;
     if pod["status"]["phase"] != "Running" {
         let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
         return Err(Status::bad_request(format!(
             "unable to forward port because pod is not running. Current status={phase}"
         )));
     }
-    let ports = Ports::of(pod);
+    let dialler = Dialler { ports: Ports::of(pod), place, cluster: cluster.clone() };
     let agreed = upgrade.agree(&WEB_SOCKET, &[SPDY])?;
     let channels = agreed.transport == Transport::WebSocket && agreed.protocol != TUNNEL;
     let named = if channels { named_ports(params)? } else { Vec::new() };
     let (response, switching) = agreed.split();
     tokio::spawn(async move {
         let served = match channels {
-            true => serve_channels(switching, &ports, &named).await,
-            false => serve_streams(switching, &ports).await,
+            true => serve_channels(switching, &dialler, &named).await,
+            false => serve_streams(switching, &dialler).await,
         };
         tracing::debug!(ended = served.is_some(), "a port-forward is over");
     });
@@ -112,31 +196,46 @@ fn named_ports(params: &Params) -> Result<Vec<u16>, Status> {
 }
 
 /// Two channels for each port: data, then errors. Each begins with the port's number.
-async fn serve_channels(switching: Switching, ports: &Ports, named: &[u16]) -> Option<()> {
+async fn serve_channels(switching: Switching, dialler: &Dialler, named: &[u16]) -> Option<()> {
     let protocol = switching.protocol.clone();
     let mut channels = Channels::new(switching.socket().await?, &protocol);
+    let (says, mut heard) = mpsc::channel(WAITING);
     let mut connections = Vec::new();
     for (channel, port) in (0..).step_by(2).zip(named) {
         for channel in [channel, channel + 1] {
             channels.send(channel, &port.to_le_bytes()).await.ok()?;
         }
-        let connection = ports.connect(*port);
+        let connection = dialler.connect(*port, channel, &says).await;
         if let Err(why) = &connection {
             channels.send(channel + 1, why.as_bytes()).await.ok()?;
         }
         connections.push(connection.ok());
     }
-    while let Some(said) = channels.next().await {
-        let Said::Bytes(channel, bytes) = said else { continue };
-        let connection = connections.get_mut(usize::from(channel) / 2).filter(|_| channel % 2 == 0);
-        if let Some(connection) = connection.and_then(Option::as_mut) {
-            let answer = connection.handle(&bytes);
-            if !answer.is_empty() {
-                channels.send(channel, &answer).await.ok()?;
+    loop {
+        tokio::select! {
+            Some((channel, said)) = heard.recv() => {
+                // Channels have no end of their own.
+                if let Some(bytes) = said {
+                    channels.send(channel, &bytes).await.ok()?;
+                }
+            }
+            said = channels.next() => {
+                let Said::Bytes(channel, bytes) = said? else { continue };
+                let connection = connections.get_mut(usize::from(channel) / 2).filter(|_| channel % 2 == 0);
+                match connection.and_then(Option::as_mut) {
+                    Some(Server::Simulated(connection)) => {
+                        let answer = connection.handle(&bytes);
+                        if !answer.is_empty() {
+                            channels.send(channel, &answer).await.ok()?;
+                        }
+                    }
+                    // An error means that the server has closed the connection.
+                    Some(Server::Real(server)) => drop(server.send(bytes).await),
+                    None => {}
+                }
             }
         }
     }
-    Some(())
 }
 
 /// One of the two streams of a connection, until the other one is opened.
@@ -179,17 +278,31 @@ impl Pairs {
     }
 }
 
-async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
+async fn serve_streams(switching: Switching, dialler: &Dialler) -> Option<()> {
     let wire = match switching.transport {
         Transport::Spdy => Wire::Raw(switching.raw().await?),
         Transport::WebSocket => Wire::Tunnel(Box::new(switching.socket().await?)),
     };
     let mut connection = Connection::new(wire);
     let mut pairs = Pairs::default();
-    let mut open: BTreeMap<StreamId, server::Connection> = BTreeMap::new();
+    let mut open: BTreeMap<StreamId, Server> = BTreeMap::new();
+    let (says, mut heard) = mpsc::channel::<Heard<StreamId>>(WAITING);
     loop {
         connection.flush().await.ok()?;
-        match connection.next().await? {
+        let event = tokio::select! {
+            Some((stream, said)) = heard.recv() => {
+                match said {
+                    Some(bytes) => connection.send(stream, &bytes, false),
+                    None => {
+                        connection.send(stream, b"", true);
+                        open.remove(&stream);
+                    }
+                }
+                continue;
+            }
+            event = connection.next() => event?,
+        };
+        match event {
             Event::Opened(stream, headers) => {
                 let Ok(port) = header(&headers, "port").parse::<u16>() else {
                     connection.reset(stream);
@@ -201,7 +314,7 @@ async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
                 };
                 connection.accept(stream);
                 if let Pair { data: Some(data), error: Some(error) } = pair {
-                    match ports.connect(port) {
+                    match dialler.connect(port, data, &says).await {
                         Ok(server) => {
                             connection.send(error, b"", true);
                             open.insert(data, server);
@@ -214,17 +327,23 @@ async fn serve_streams(switching: Switching, ports: &Ports) -> Option<()> {
                 }
             }
             Event::Data(stream, bytes) => {
-                if let Some(server) = open.get_mut(&stream) {
-                    let answer = server.handle(&bytes);
-                    let closed = server.is_closed();
-                    connection.send(stream, &answer, closed);
-                    if closed {
-                        open.remove(&stream);
+                match open.get_mut(&stream) {
+                    Some(Server::Simulated(server)) => {
+                        let answer = server.handle(&bytes);
+                        let closed = server.is_closed();
+                        connection.send(stream, &answer, closed);
+                        if closed {
+                            open.remove(&stream);
+                        }
                     }
+                    // An error means that the server has closed the connection, which is heard as well.
+                    Some(Server::Real(server)) => drop(server.send(bytes).await),
+                    None => {}
                 }
             }
+            // A real server may still answer; its end is heard.
             Event::Finished(stream) => {
-                if open.remove(&stream).is_some() {
+                if let Some(Server::Simulated(_)) = open.remove(&stream) {
                     connection.send(stream, b"", true);
                 }
             }

@@ -10,6 +10,7 @@ use skeg_sim::container::log::Line;
 use skeg_sim::container::process::{Input, Output};
 use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::up::usage::Usage;
@@ -35,8 +36,16 @@ pub struct Place {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Visit {
-    /// Reads the log of the run with this id; `None` if it is not there any more.
-    Log { node: String, id: String, follow: bool, reply: oneshot::Sender<Option<LogRead>> },
+    /// Reads the log of the run with this id; `None` if it is not there any more. More lines than these may be told: at
+    /// most so many from the end, from this time on.
+    Log {
+        node: String,
+        id: String,
+        follow: bool,
+        tail: Option<usize>,
+        since: Option<Wall>,
+        reply: oneshot::Sender<Option<LogRead>>,
+    },
     /// Starts a process. It fails with the container runtime's message.
     Exec {
         place: Place,
@@ -47,9 +56,13 @@ pub enum Visit {
         reply: oneshot::Sender<Result<Visited, String>>,
     },
     /// Attaches to the container's own process.
-    Attach { place: Place, reply: oneshot::Sender<Result<Visited, String>> },
+    Attach { place: Place, stdin: bool, reply: oneshot::Sender<Result<Visited, String>> },
     /// Bytes for the standard input of a visit's process; none when it has ended.
     Input { visit: VisitId, bytes: Option<Vec<u8>> },
+    /// The client's terminal has so many columns and rows.
+    Resize { visit: VisitId, width: u16, height: u16 },
+    /// Connects to a port of a pod; `None` if its containers are simulated.
+    Dial { place: Place, port: u16, reply: oneshot::Sender<Option<Result<TcpStream, String>>> },
     /// The client has gone.
     Leave { visit: VisitId },
     /// Reads what every container uses.
@@ -115,7 +128,7 @@ impl Visitors {
     ) -> Option<usize> {
         let node = |name: &str| nodes.get(name).copied();
         match visit {
-            Visit::Log { node: name, id, follow, reply } => {
+            Visit::Log { node: name, id, follow, reply, .. } => {
                 // An error means that the client has gone, which is fine, here and below.
                 let _ = reply.send(node(&name).and_then(|node| self.read_log(node, &id, follow, runtimes)));
                 None
@@ -139,7 +152,7 @@ impl Visitors {
                 let _ = reply.send(result);
                 number
             }
-            Visit::Attach { place, reply } => {
+            Visit::Attach { place, reply, .. } => {
                 let result = node(&place.node).ok_or_else(|| lost(&place)).and_then(|node| {
                     let runtime = &mut runtimes[node].1;
                     let id = find(runtime, &place)?;
@@ -170,6 +183,12 @@ impl Visitors {
                     NodeRuntime::next(next, later);
                 }
                 Some(*node)
+            }
+            // What plays in simulated containers draws on no terminal.
+            Visit::Resize { .. } => None,
+            Visit::Dial { reply, .. } => {
+                let _ = reply.send(None);
+                None
             }
             Visit::Usage { reply } => {
                 let names: BTreeMap<usize, &str> = nodes.iter().map(|(name, node)| (*node, name.as_str())).collect();

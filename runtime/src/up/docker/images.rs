@@ -1,0 +1,68 @@
+//! Images: what the engine has, and pulling.
+
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::{Bytes, Incoming};
+use serde_json::Value;
+
+use super::engine::{Engine, Failure, query};
+
+/// An image as the engine lists it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// A name of it.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Why an image could not be pulled: reason and message.
+pub type Why = (&'static str, String);
+
+/// Every name of every image.
+pub async fn list(engine: &Engine) -> Result<Vec<Image>, Failure> {
+    let listed = engine.get("/images/json").await?;
+    let mut all = Vec::new();
+    for image in listed.as_array().into_iter().flatten() {
+        let bytes = image["Size"].as_u64().unwrap_or(0);
+        for names in ["RepoTags", "RepoDigests"] {
+            let names = image[names].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let named = names.filter(|name| !name.contains("<none>"));
+            all.extend(named.map(|name| Image { name: name.to_owned(), bytes }));
+        }
+    }
+    Ok(all)
+}
+
+/// What identifies an image: the digest by which it can be pulled again, or else its id.
+pub fn id_of(image: &Value) -> String {
+    let digest = image["RepoDigests"][0].as_str();
+    digest.or(image["Id"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// Pulls an image.
+pub async fn pull(engine: &Engine, name: &str) -> Result<Image, Why> {
+    let failed = |e: Failure| match &e {
+        Failure::Refused(400, why) if why.contains("invalid reference format") => (
+            "InvalidImageName",
+            format!("Failed to apply default image tag {name:?}: couldn't parse image name: {why}"),
+        ),
+        _ => ("ErrImagePull", e.to_string()),
+    };
+    // Without a tag, the engine would pull all of them.
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let tagged = if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") };
+    let path = format!("/images/create?{}", query(&[("fromImage", &tagged)]));
+    let body = engine.stream(Method::POST, &path, "application/json", Bytes::new()).await.map_err(failed)?;
+    finish(body).await.map_err(|why| ("ErrImagePull", format!("Error response from daemon: {why}")))?;
+    let image = engine.get(&format!("/images/{tagged}/json")).await.map_err(failed)?;
+    Ok(Image { name: name.to_owned(), bytes: image["Size"].as_u64().unwrap_or(0) })
+}
+
+/// Reads the progress of a pull or an import until its end; the error that it tells.
+pub async fn finish(body: Incoming) -> Result<(), String> {
+    let bytes = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut errors = lines.filter_map(|line| line["error"].as_str().map(str::to_owned));
+    errors.next().map_or(Ok(()), Err)
+}

@@ -1,0 +1,137 @@
+//! What happens in the engine without being asked for: containers that end, and the engine itself, which may be
+//! restarted or hang.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use skeg_core::agent::{ContainerId, RuntimeEvent, SandboxId};
+
+use super::engine::{Failure, Lines, query};
+use super::listing::{self, Found, State};
+use super::{Driver, spec};
+
+/// Delay before the stream of events is opened again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the engine is asked whether it answers, and how long it may take.
+const ASK: Duration = Duration::from_secs(10);
+/// How often in a row it must not answer to count as down (kubelet `maxWaitForContainerRuntime`: 30 s).
+const MISSES: u32 = 3;
+/// How much later than the end of a container the engine may tell that its memory was what ended it.
+const OOM_LAG: Duration = Duration::from_millis(300);
+/// Exit code of a process that was killed.
+const KILLED: &str = "137";
+
+/// Tells the agent of everything that ends, for ever. Whenever the stream of events has been opened, the list is read
+/// as well: what ended before is told then.
+pub async fn events(driver: &Arc<Driver>) {
+    let mut filters = listing::filter(&driver.host.cluster);
+    (filters["type"], filters["event"]) = (json!(["container"]), json!(["die", "oom"]));
+    let path = format!("/events?{}", query(&[("filters", &filters.to_string())]));
+    loop {
+        match driver.engine.stream(Method::GET, &path, "application/json", Bytes::new()).await {
+            Ok(body) => {
+                sweep(driver).await;
+                let mut lines = Lines::of(body);
+                while let Some(line) = lines.next().await {
+                    let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+                    let Some(id) = event["Actor"]["ID"].as_str().map(str::to_owned) else { continue };
+                    if event["Action"] == "oom" {
+                        driver.ran_out_of_memory(id);
+                        continue;
+                    }
+                    let killed = event["Actor"]["Attributes"]["exitCode"] == KILLED;
+                    let driver = Arc::clone(driver);
+                    // Beside the stream, which goes on.
+                    tokio::spawn(async move {
+                        if killed {
+                            tokio::time::sleep(OOM_LAG).await;
+                        }
+                        ended(&driver, &id).await;
+                    });
+                }
+                tracing::warn!("Docker's stream of events has ended; it is opened again");
+            }
+            Err(e) => tracing::debug!("{e}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn sweep(driver: &Driver) {
+    match driver.all().await {
+        Ok(all) => all.into_iter().for_each(|found| tell(driver, found)),
+        Err(e) => tracing::warn!("{e}"),
+    }
+}
+
+async fn ended(driver: &Driver, id: &str) {
+    match driver.one(id).await {
+        Ok(found) => tell(driver, found),
+        Err(e) if e.is_missing() => {}
+        // The list will be read when the stream is opened again.
+        Err(e) => tracing::warn!("{e}"),
+    }
+}
+
+/// Tells the agent that this has ended, if it has.
+fn tell(driver: &Driver, found: Found) {
+    match (&found.state, found.is_sandbox) {
+        (State::Exited { .. }, false) => driver.happened(move || {
+            let container = ContainerId(found.id.as_str().into());
+            RuntimeEvent::Exited { container, state: found.state.told() }
+        }),
+        (State::Exited { .. }, true) => {
+            driver.happened(move || RuntimeEvent::SandboxGone { sandbox: SandboxId(found.id.as_str().into()) });
+        }
+        (State::Created | State::Running(_), _) => {}
+    }
+}
+
+/// Tells the agent when the engine does not answer any more, and when it does again.
+pub async fn health(driver: &Driver) {
+    let mut misses = 0;
+    loop {
+        tokio::time::sleep(ASK).await;
+        let answer = tokio::time::timeout(ASK, driver.engine.get("/_ping")).await;
+        let why = match answer {
+            Ok(Ok(_)) => {
+                if misses >= MISSES {
+                    tracing::info!("Docker answers again");
+                    driver.happened(|| RuntimeEvent::Reachable(true));
+                }
+                misses = 0;
+                continue;
+            }
+            Ok(Err(e)) => e,
+            Err(_) => Failure::Unreachable("context deadline exceeded".to_owned()),
+        };
+        misses += 1;
+        if misses == MISSES {
+            tracing::warn!("the node is not ready: {why}");
+            driver.happened(|| RuntimeEvent::Reachable(false));
+        }
+    }
+}
+
+/// Removes what a cluster that keeps nothing has left behind.
+pub async fn remove_all(driver: &Driver) -> Result<(), Failure> {
+    let all = driver.all().await?;
+    // Sandboxes last: the others share their namespaces.
+    let (sandboxes, containers): (Vec<Found>, Vec<Found>) = all.into_iter().partition(|found| found.is_sandbox);
+    let mut pods: Vec<String> = Vec::new();
+    for found in containers.into_iter().chain(sandboxes) {
+        driver.engine.remove(&format!("/containers/{}?force=1&v=1", found.id)).await?;
+        pods.push(found.pod_uid);
+    }
+    pods.sort();
+    pods.dedup();
+    for uid in pods {
+        if let Err(why) = super::volumes::unmount(&driver.state, &uid) {
+            tracing::warn!("{} of pod {uid}: {why}", spec::POD_UID);
+        }
+    }
+    Ok(())
+}
