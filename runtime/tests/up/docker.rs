@@ -103,6 +103,16 @@ fn in_memory(cluster: &Cluster) -> String {
     format!("in-memory at {}", cluster.address)
 }
 
+/// Ends an in-memory cluster: nothing is left of it.
+fn end(mut cluster: Cluster) {
+    let label = in_memory(&cluster);
+    assert_eq!(cluster.skeg("down").status.code(), Some(0));
+    assert_eq!(cluster.exit_code(), Some(0));
+    assert_eq!(containers(&label), Vec::<Value>::new());
+    let state = format!("/var/lib/skeg-{}", cluster.address.replace(':', "_"));
+    assert!(!PathBuf::from(&state).exists(), "{state} is left");
+}
+
 /// Containers are removed after their pod has gone from the API.
 fn nothing_is_left(cluster: &Cluster, label: &str) {
     cluster.wait_for("no container is left", || containers(label).is_empty());
@@ -253,6 +263,7 @@ fn what_a_container_gets_is_what_its_spec_says() {
     assert!(events.contains("MissingClusterDNS"), "it is said that there is no DNS: {events}");
     gone(&cluster, "all");
     nothing_is_left(&cluster, &in_memory(&cluster));
+    end(cluster);
 }
 
 #[test]
@@ -302,6 +313,7 @@ fn ends_have_their_reasons() {
     cluster.wait_for("the volume is refused", || events(&cluster, "wrong").contains("is not a directory"));
     let id = pod(&cluster, "ill")["status"]["containerStatuses"][0]["containerID"].clone();
     assert!(id.as_str().is_some_and(|id| id.starts_with("docker://")), "{id}");
+    end(cluster);
 }
 
 #[test]
@@ -339,6 +351,7 @@ fn probes_hooks_and_stops_reach_the_container() {
     assert_eq!(cluster.write("PATCH", &format!("{PODS}/polite"), &finalizer).code, 200);
     assert_eq!(cluster.send("DELETE", &format!("{PODS}/polite"), &[], b"").code, 200);
     wait(&cluster, "polite", &at("/terminated/exitCode"), json!(0));
+    end(cluster);
 }
 
 #[test]
@@ -370,6 +383,7 @@ fn clients_reach_into_containers() {
     }
     let [.., status] = exec(&cluster, "p", &["/no/such/program"]);
     assert!(status.contains("Failure"), "{status}");
+    end(cluster);
 }
 
 #[test]
@@ -440,4 +454,5 @@ fn a_restart_of_the_engine_restarts_no_container() {
     create(&cluster, "after", json!({"restartPolicy": "Never", "containers": [container("c", "echo fine")]}));
     wait(&cluster, "after", "/status/phase", json!("Succeeded"));
     assert_eq!(pod(&cluster, "stays")["status"]["containerStatuses"], before, "nothing was restarted");
+    end(cluster);
 }

@@ -9,9 +9,9 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 use skeg_core::agent::{ContainerId, RuntimeEvent, SandboxId};
 
+use super::Driver;
 use super::engine::{Failure, Lines, query};
 use super::listing::{self, Found, State};
-use super::{Driver, spec};
 
 /// Delay before the stream of events is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -130,8 +130,10 @@ pub async fn remove_all(driver: &Driver) -> Result<(), Failure> {
     pods.dedup();
     for uid in pods {
         if let Err(why) = super::volumes::unmount(&driver.state, &uid) {
-            tracing::warn!("{} of pod {uid}: {why}", spec::POD_UID);
+            tracing::warn!("files of pod {uid} are left behind: {why}");
         }
     }
+    // They stay if anything is left in them, which was said.
+    let _ = std::fs::remove_dir(driver.state.join("pods")).and_then(|()| std::fs::remove_dir(&driver.state));
     Ok(())
 }
