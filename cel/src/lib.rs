@@ -102,6 +102,7 @@ impl Regexes {
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Program {
+    source: String,
     expr: Expr,
     regexes: Regexes,
     type_: Type,
@@ -128,7 +129,16 @@ impl Program {
         if issues.is_empty() {
             find_regexes(&expr, &mut regexes, &mut issues);
         }
-        if issues.is_empty() { Ok(Program { expr, regexes, type_, used }) } else { Err(wrong(issues)) }
+        if issues.is_empty() {
+            Ok(Program { source: source.to_owned(), expr, regexes, type_, used })
+        } else {
+            Err(wrong(issues))
+        }
+    }
+
+    /// Its text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The type of its value.

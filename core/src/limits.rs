@@ -203,5 +203,7 @@ pub const JSON_PATCH_COPIES: usize = 3 * 1024 * 1024;
 pub const CEL_CALL: u64 = skeg_cel::MAX_COST;
 /// What all rules of a custom object may cost together (`RuntimeCELCostBudget`).
 pub const CEL_BUDGET: u64 = 10_000_000;
+/// What all `matchConditions` of a webhook may cost together (`RuntimeCELCostBudgetMatchConditions`).
+pub const CEL_CONDITIONS: u64 = 2_500_000;
 /// Maximum bytes of a message that an expression makes (`MaxEvaluatedMessageExpressionSizeBytes`).
 pub const CEL_MESSAGE: usize = 5 * 1024;

@@ -426,7 +426,7 @@ const CASES: &[(&str, Want)] = &[
         "a07-kind-advice",
         Want::Refused(&[
             "\"Service\" in version \"serving.knative.dev/v1\"; custom resources are not supported yet",
-            "ValidatingAdmissionPolicy v: kind: stored, but no policy is evaluated yet",
+            "document 2, line 9: spec.matchConstraints: Required value",
             "APIService v1beta1.metrics.k8s.io: kind: stored, but the group that it names is not served yet",
         ]),
     ),

@@ -173,6 +173,7 @@ pub struct ApiServer {
     customs: custom::Customs,
     grants: Option<policy::Grants>,
     hooks: admission::webhook::Hooks,
+    policies: admission::policy::Policies,
     /// Writes that wait for answers from outside.
     consulting: BTreeMap<u64, Box<Write>>,
     watchers: Watchers,
@@ -197,6 +198,7 @@ impl ApiServer {
             cache: Cache::default(),
             customs: custom::Customs::default(),
             hooks: admission::webhook::Hooks::default(),
+            policies: admission::policy::Policies::default(),
             consulting: BTreeMap::new(),
             watchers: Watchers::default(),
             link: store_link::Link::new(),

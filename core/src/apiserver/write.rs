@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease as WholeLease;
 use serde_json::Value;
 use smallvec::smallvec;
 
+use super::admission::policy::Policies;
 use super::admission::webhook::{Answered, Consultation, Hooks, Progress};
 use super::cache::object_of;
 use super::service_ip::Allocation;
@@ -183,6 +184,7 @@ pub(super) struct Deciding<'a> {
     pub(super) cache: &'a super::Cache,
     pub(super) customs: &'a super::custom::Customs,
     pub(super) hooks: &'a Hooks,
+    pub(super) policies: &'a Policies,
     pub(super) grants: Option<&'a super::policy::Grants>,
     pub(super) config: &'a super::Config,
     pub(super) rng: &'a mut Rng,
@@ -263,11 +265,13 @@ impl ApiServer {
         if self.config.webhooks {
             self.hooks.refresh(&self.cache);
         }
+        self.policies.refresh(&self.cache);
         let mut deciding = Deciding {
             now,
             cache: &self.cache,
             customs: &self.customs,
             hooks: &self.hooks,
+            policies: &self.policies,
             grants: self.grants.as_ref(),
             config: &self.config,
             rng: &mut self.rng,

@@ -54,7 +54,6 @@ const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
 
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
-const NO_POLICY: &str = "no policy is evaluated yet";
 const NO_DEVICES: &str = "devices are not allocated yet";
 
 /// The table.
@@ -64,8 +63,7 @@ const GAPS: &[Gap] = &[
     kind(Kind::CUSTOM_RESOURCE_DEFINITION, "its resources are not served yet"),
     kind(Kind::MUTATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
     kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
-    kind(Kind::VALIDATING_ADMISSION_POLICY, NO_POLICY),
-    kind(Kind::MUTATING_ADMISSION_POLICY, NO_POLICY),
+    kind(Kind::MUTATING_ADMISSION_POLICY, "no policy changes objects yet"),
     kind(Kind::API_SERVICE, "the group that it names is not served yet"),
     kind(Kind::SERVICE_CIDR, "no addresses are taken from it yet"),
     kind(Kind::CERTIFICATE_SIGNING_REQUEST, "nothing signs it yet"),

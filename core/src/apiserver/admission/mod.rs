@@ -9,9 +9,11 @@
 mod default_ingress_class;
 mod default_toleration_seconds;
 mod limit_ranger;
+mod matching;
 mod memo;
 mod namespace_lifecycle;
 mod pod_security;
+pub(super) mod policy;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -81,6 +83,7 @@ static CHAIN: &[PlugIn] = &[
     PlugIn { name: "DefaultIngressClass", mutate: Some(|d, w, o| d.ingress_class(w, o)), validate: None },
     // These ask outside, and are called between the others: see `webhook`.
     PlugIn { name: webhook::MUTATING, mutate: None, validate: None },
+    PlugIn { name: policy::VALIDATING, mutate: None, validate: None },
     PlugIn { name: webhook::VALIDATING, mutate: None, validate: None },
     // It is called where a write is committed.
     PlugIn { name: RESOURCE_QUOTA, mutate: None, validate: None },

@@ -6,6 +6,7 @@ mod custom;
 mod deletes;
 mod etcd;
 mod pods;
+mod policies;
 mod policy;
 mod reads;
 mod services;

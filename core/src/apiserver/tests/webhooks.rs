@@ -115,6 +115,12 @@ fn a_webhook_refuses_or_fails() {
     let other = |_: &Consultation| Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}));
     check(json!({}), &other, false, 500, &format!("{failed}: webhook response was absent"));
     let dry = "admission webhook \"v.example.com\" does not support dry run";
+    let condition = json!({"matchConditions": [{"name": "c", "expression": "object.none == 1"}]});
+    let why = "configmaps \"a\" is forbidden: expression 'object.none == 1' resulted in error: no such key: none";
+    check(condition.clone(), &lost, false, 403, why);
+    let mut ignored = condition;
+    ignored["failurePolicy"] = json!("Ignore");
+    check(ignored, &lost, false, 201, "");
     check(json!({"sideEffects": "Some"}), &lost, true, 400, dry);
     check(json!({}), &|asked| response(asked, json!({})), true, 201, "");
 }
@@ -142,6 +148,10 @@ fn webhooks_are_asked_about_what_they_select() {
     assert!(!asked(of("namespaceSelector", "team", "a"), "*", map("default")));
     assert!(asked(of("objectSelector", "x", "y"), "*", map("n")));
     assert!(!asked(of("objectSelector", "x", "z"), "*", map("n")));
+    let condition = |expression: &str| json!({"matchConditions": [{"name": "c", "expression": expression}]});
+    assert!(asked(condition("object.metadata.namespace == 'n' && request.operation == 'CREATE'"), "*", map("n")));
+    assert!(!asked(condition("object.metadata.namespace == 'm'"), "*", map("n")));
+    assert!(!asked(condition("object.none == 1"), "*", map("n")), "one that fails refuses the write");
     let own = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": "other"}});
     assert!(!asked(json!({}), "*", own), "a broken configuration can be mended");

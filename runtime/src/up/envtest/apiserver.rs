@@ -24,7 +24,7 @@ use crate::up::tokens::{ISSUER, TokenOptions};
 use crate::up::{pki, server};
 
 /// Kubernetes' admission plug-ins that are not implemented.
-const NOT_THERE: [&str; 21] = [
+const NOT_THERE: [&str; 20] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "AlwaysPullImages",
@@ -45,7 +45,6 @@ const NOT_THERE: [&str; 21] = [
     "PodNodeSelector",
     "PodTolerationRestriction",
     "PodTopologyLabels",
-    "ValidatingAdmissionPolicy",
 ];
 
 /// The kube-apiserver of envtest: skeg's API server, without controllers unless SKEG_CONTROLLERS=all is set.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
+use skeg_cel::Program;
 
-use super::{Callee, Operation};
+use super::Callee;
+use crate::apiserver::admission::matching::{Matching, words};
 use crate::apiserver::cache::Cache;
-use crate::object::{Dynamic, Kind, KindInfo, Object, Revision, Selector};
+use crate::object::{Dynamic, Kind, Object, Revision, cel};
 
 /// Both kinds of configurations.
 const KINDS: [Kind; 2] = [Kind::MUTATING_WEBHOOK_CONFIGURATION, Kind::VALIDATING_WEBHOOK_CONFIGURATION];
@@ -35,71 +36,10 @@ pub(super) struct Hook {
     pub(super) asked_again: bool,
     /// `admission.k8s.io/v1`, or `v1beta1` if it understands nothing newer.
     pub(super) review_version: &'static str,
-    /// `matchPolicy: Equivalent`.
-    equivalent: bool,
-    rules: Vec<Rule>,
-    pub(super) namespaces: Selector,
-    pub(super) objects: Selector,
-}
-
-#[derive(Debug)]
-struct Rule {
-    operations: Vec<String>,
-    groups: Vec<String>,
-    versions: Vec<String>,
-    resources: Vec<String>,
-    scope: String,
-}
-
-/// A request, as rules ask about it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) operation: Operation,
-    pub(super) of: &'a KindInfo,
-    pub(super) subresource: &'a str,
-}
-
-fn words(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn covers(list: &[String], word: &str) -> bool {
-    list.iter().any(|w| w == "*" || w == word)
-}
-
-/// A selector; validation has made sure that it can be read.
-fn selector(value: &Value) -> Selector {
-    let read = serde_json::from_value::<LabelSelector>(value.clone()).ok();
-    read.and_then(|s| Selector::from_label_selector(&s).ok()).unwrap_or_else(Selector::everything)
-}
-
-impl Rule {
-    fn read(value: &Value) -> Rule {
-        Rule {
-            operations: words(&value["operations"]),
-            groups: words(&value["apiGroups"]),
-            versions: words(&value["apiVersions"]),
-            resources: words(&value["resources"]),
-            scope: value["scope"].as_str().unwrap_or("*").to_owned(),
-        }
-    }
-
-    fn matches(&self, asked: &Asked<'_>, version: &str) -> bool {
-        let scope = match self.scope.as_str() {
-            "Namespaced" => asked.of.namespaced,
-            "Cluster" => !asked.of.namespaced,
-            _ => true,
-        };
-        let resource = |rule: &String| {
-            let (resource, subresource) = rule.split_once('/').unwrap_or((rule, ""));
-            (resource == "*" || resource == asked.of.plural) && (subresource == "*" || subresource == asked.subresource)
-        };
-        scope
-            && covers(&self.operations, asked.operation.name())
-            && covers(&self.groups, &asked.of.group)
-            && covers(&self.versions, version)
-            && self.resources.iter().any(resource)
-    }
+    /// Which requests it is asked about.
+    pub(super) matching: Matching,
+    /// What must hold of them.
+    pub(super) conditions: Vec<(String, Program)>,
 }
 
 impl Hook {
@@ -127,23 +67,10 @@ impl Hook {
             takes_dry_runs: matches!(side_effects, "None" | "NoneOnDryRun"),
             asked_again: mutating && value["reinvocationPolicy"] == "IfNeeded",
             review_version: if versions.first().is_some_and(|v| v == "v1beta1") { "v1beta1" } else { "v1" },
-            equivalent: value["matchPolicy"] != "Exact",
-            rules: value["rules"].as_array().into_iter().flatten().map(Rule::read).collect(),
-            namespaces: selector(&value["namespaceSelector"]),
-            objects: selector(&value["objectSelector"]),
+            matching: Matching::read(value, "rules"),
+            // Validation has refused what cannot be compiled.
+            conditions: cel::conditions(value, "", &mut Vec::new()),
         }
-    }
-
-    /// The version in which it is asked about a request; `None` if its rules don't cover it. Of the versions in which
-    /// the resource is served, one that equals the request's is preferred.
-    pub(super) fn version_for(&self, asked: &Asked<'_>) -> Option<String> {
-        let matches = |version: &str| self.rules.iter().any(|rule| rule.matches(asked, version));
-        if matches(&asked.of.version) {
-            return Some(asked.of.version.to_string());
-        }
-        let same_group = asked.of.also.iter().filter(|also| also.group == asked.of.group);
-        let mut others = same_group.map(|also| also.version.to_string());
-        if self.equivalent { others.find(|version| matches(version)) } else { None }
     }
 }
 
@@ -182,47 +109,5 @@ impl Hooks {
     /// Whether there is none.
     pub(in crate::apiserver) fn is_empty(&self) -> bool {
         self.mutating.is_empty() && self.validating.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Asked, Hook};
-    use crate::apiserver::admission::webhook::Operation;
-    use crate::object::{GroupVersion, Kind, KindInfo};
-    use serde_json::{Value, json};
-
-    #[test]
-    fn rules_match_as_upstreams() {
-        let check = |rule: Value, policy: &str, operation: Operation, of: &KindInfo, sub: &str, want: Option<&str>| {
-            let hook = Hook::read(&json!({"rules": [rule], "matchPolicy": policy}), false);
-            let asked = Asked { operation, of, subresource: sub };
-            assert_eq!(hook.version_for(&asked).as_deref(), want, "{rule} {operation:?} {}/{sub}", of.plural);
-        };
-        let rule = |operations: &[&str], group: &str, version: &str, resource: &str, scope: &str| {
-            json!({"operations": operations, "apiGroups": [group], "apiVersions": [version], "resources": [resource],
-                "scope": scope})
-        };
-        let (pods, nodes, create) = (Kind::POD.row(), Kind::NODE.row(), Operation::Create);
-        check(rule(&["CREATE"], "", "v1", "pods", "*"), "Exact", create, pods, "", Some("v1"));
-        check(rule(&["UPDATE"], "", "v1", "pods", "*"), "Exact", create, pods, "", None);
-        check(rule(&["*"], "*", "*", "*", "*"), "Exact", create, pods, "", Some("v1"));
-        check(rule(&["*"], "*", "*", "*", "*"), "Exact", Operation::Update, pods, "status", None);
-        check(rule(&["*"], "*", "*", "*/*", "*"), "Exact", Operation::Update, pods, "status", Some("v1"));
-        check(rule(&["*"], "", "v1", "pods/*", "*"), "Exact", Operation::Update, pods, "status", Some("v1"));
-        check(rule(&["*"], "apps", "v1", "pods", "*"), "Exact", create, pods, "", None);
-        check(rule(&["*"], "*", "*", "*", "Namespaced"), "Exact", create, nodes, "", None);
-        check(rule(&["*"], "*", "*", "*", "Cluster"), "Exact", create, nodes, "", Some("v1"));
-        let also = vec![GroupVersion { group: "example.com".into(), version: "v1beta1".into() }];
-        let widgets = KindInfo {
-            group: "example.com".into(),
-            version: "v1".into(),
-            plural: "widgets".into(),
-            also: also.into(),
-            ..KindInfo::custom()
-        };
-        let beta = || rule(&["*"], "example.com", "v1beta1", "widgets", "*");
-        check(beta(), "Exact", create, &widgets, "", None);
-        check(beta(), "Equivalent", create, &widgets, "", Some("v1beta1"));
     }
 }

@@ -11,7 +11,7 @@
 //! Source: kubernetes `staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook`.
 
 mod configuration;
-mod review;
+pub(super) mod review;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,13 +19,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::matching::Asked;
+use super::policy::conditions_hold;
 use crate::api::{Patch, Status};
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{Kind, Object, ObjectKey, Revision};
+use crate::limits;
+use crate::object::{Kind, Object, Revision, cel};
 use crate::patch;
 
+use configuration::Hook;
 pub(in crate::apiserver) use configuration::Hooks;
-use configuration::{Asked, Hook};
 use review::Verdict;
 
 /// Kinds that webhooks are never asked about, so that a broken configuration can be mended.
@@ -51,7 +54,7 @@ pub(in crate::apiserver) enum Operation {
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
@@ -161,9 +164,10 @@ fn verdict(hook: &Hook, uid: &str, answer: Answered) -> Result<Option<Verdict>, 
 }
 
 impl Deciding<'_> {
-    /// Whether webhooks may have to be asked about objects of a kind.
+    /// Whether webhooks or policies may have to be asked about objects of a kind.
     pub(in crate::apiserver) fn consults_about(&self, kind: Kind) -> bool {
-        !self.hooks.is_empty() && !EXEMPT.contains(&kind)
+        let somebody = !self.hooks.is_empty() || !self.policies.is_empty();
+        somebody && !EXEMPT.contains(&kind)
     }
 
     /// Has the webhooks change an object that is new or replaces `old`. `accept` makes an object of what they return.
@@ -175,7 +179,7 @@ impl Deciding<'_> {
         old: Option<&Object>,
         accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
     ) -> Result<(), Decision> {
-        if !self.consults_about(object.kind()) || !self.runs(MUTATING) {
+        if self.hooks.is_empty() || !self.consults_about(object.kind()) || !self.runs(MUTATING) {
             return Ok(());
         }
         let mut held = write.hooks.borrow_mut();
@@ -236,7 +240,7 @@ impl Deciding<'_> {
         Ok(changed)
     }
 
-    /// Asks the webhooks that may refuse an object; without `new`, a delete.
+    /// Asks the policies, and then the webhooks that may refuse an object; without `new`, a delete.
     pub(in crate::apiserver) fn consult_validating(
         &mut self,
         write: &Write,
@@ -255,6 +259,7 @@ impl Deciding<'_> {
             return Ok(());
         }
         if progress.pending.is_empty() {
+            self.apply_policies(write, (operation, subresource), new, old, &mut progress.warnings)?;
             // Nothing is left to change of what is deleted: all are asked alike.
             let changing = self.hooks.mutating.iter().filter(|_| new.is_none() && self.runs(MUTATING));
             let refusing = self.hooks.validating.iter().filter(|_| self.runs(VALIDATING));
@@ -292,35 +297,40 @@ impl Deciding<'_> {
     ) -> Result<Option<(Consultation, Pending)>, Status> {
         let about = new.or(old).expect("a write is about an object");
         let info = self.info(about.kind());
-        let asked = Asked { operation, of: &info, subresource };
-        let Some(version) = hook.version_for(&asked) else { return Ok(None) };
-        let selected = |object: &Object| hook.objects.matches(object.meta().labels.as_ref());
-        if !self.namespace_matches(write, hook, about) || !new.iter().chain(&old).any(|object| selected(object)) {
+        let asked = Asked { operation, of: &info, subresource, name: about.name() };
+        let Some(version) = hook.matching.version_for(&asked) else { return Ok(None) };
+        if !self.selects(write, &hook.matching, new, old) {
             return Ok(None);
+        }
+        let request = review::request(write, &asked, &version, (new, old));
+        match meets_conditions(hook, &request) {
+            Ok(true) => {}
+            Err(why) if hook.must_answer => return Err(Status::forbidden(&info, about.name(), &why)),
+            Ok(false) | Err(_) => return Ok(None),
         }
         if write.request.call.is_dry_run() && !hook.takes_dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
         let uid = self.rng.uuid();
-        let body = review::question(hook, write, &asked, &version, (new, old), &uid);
+        let body = review::question(hook, request, &uid);
         let (callee, ca) = (hook.callee.clone(), hook.ca.clone());
         let call = Consultation { callee, ca, timeout: hook.timeout, body };
         Ok(Some((call, (Rc::clone(hook), uid))))
     }
+}
 
-    /// Whether a webhook is asked about what is in the namespace of an object.
-    fn namespace_matches(&self, write: &Write, hook: &Hook, about: &Object) -> bool {
-        if hook.namespaces.is_everything() {
-            return true;
-        }
-        if about.kind() == Kind::NAMESPACE {
-            return hook.namespaces.matches(about.meta().labels.as_ref());
-        }
-        if about.namespace().is_empty() {
-            return true;
-        }
-        let key = ObjectKey::new(Kind::NAMESPACE, "", about.namespace());
-        self.known(write, &key).is_some_and(|namespace| hook.namespaces.matches(namespace.meta().labels.as_ref()))
+/// Whether the `matchConditions` of a webhook hold of a request.
+fn meets_conditions(hook: &Hook, request: &Value) -> Result<bool, String> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
     }
+    let dynamic = |json| skeg_cel::Value::of(json, &skeg_cel::Type::Dyn);
+    let variables = [
+        ("object", dynamic(&request["object"])),
+        ("oldObject", dynamic(&request["oldObject"])),
+        ("request", cel::request_value(request)),
+    ];
+    let mut budget = limits::CEL_CONDITIONS;
+    conditions_hold(&hook.conditions, &cel::environment(), &variables.into(), &mut budget)
 }

@@ -7,8 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::configuration::{Asked, Hook};
+use super::configuration::Hook;
 use crate::api::{Details, Reason, Status};
+use crate::apiserver::admission::matching::Asked;
 use crate::apiserver::write::Write;
 use crate::auth::{AUTHENTICATED, User};
 use crate::object::Object;
@@ -21,16 +22,21 @@ fn shown(object: Option<&Object>, api_version: &str) -> Value {
     value
 }
 
-/// The AdmissionReview that asks a webhook, in the version `version` of the resource.
-pub(super) fn question(
-    hook: &Hook,
+/// The AdmissionReview that asks a webhook about a request.
+pub(super) fn question(hook: &Hook, mut request: Value, uid: &str) -> Value {
+    let version = hook.review_version;
+    request["uid"] = json!(uid);
+    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+}
+
+/// An AdmissionRequest without its UID, in the version `version` of the resource.
+pub(in crate::apiserver::admission) fn request(
     write: &Write,
     asked: &Asked<'_>,
     version: &str,
     (new, old): (Option<&Object>, Option<&Object>),
-    uid: &str,
 ) -> Value {
-    let Asked { operation, of, subresource } = asked;
+    let Asked { operation, of, subresource, .. } = asked;
     let kind = |version: &str| json!({"group": of.group, "version": version, "kind": of.kind});
     let resource = |version: &str| json!({"group": of.group, "version": version, "resource": of.plural});
     let api_version = if of.group.is_empty() { version.to_owned() } else { format!("{}/{version}", of.group) };
@@ -47,7 +53,7 @@ pub(super) fn question(
     let dry_run = write.request.call.is_dry_run();
     let options = options(dry_run, operation.options(), write.request.field_manager.as_deref());
     let mut request = json!({
-        "uid": uid, "kind": kind(version), "resource": resource(version),
+        "kind": kind(version), "resource": resource(version),
         "requestKind": kind(&of.version), "requestResource": resource(&of.version),
         "name": about.name(), "operation": operation.name(), "userInfo": info,
         "object": shown(new, &api_version), "oldObject": shown(old, &api_version),
@@ -62,8 +68,7 @@ pub(super) fn question(
         request["subResource"] = json!(subresource);
         request["requestSubResource"] = json!(subresource);
     }
-    let version = hook.review_version;
-    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+    request
 }
 
 /// The options of a request.

@@ -4,6 +4,7 @@
 //!
 //! The trait's default methods are the rules that most kinds share. Custom kinds have no row: they follow their schema.
 
+mod admission_policy;
 mod config_map;
 mod csi_driver;
 mod custom_resource_definition;
@@ -183,6 +184,8 @@ json_kinds! {
         CUSTOM_RESOURCE_DEFINITION apiextensions_v1::CustomResourceDefinition;
         MUTATING_WEBHOOK_CONFIGURATION admissionregistration_v1::MutatingWebhookConfiguration;
         VALIDATING_WEBHOOK_CONFIGURATION admissionregistration_v1::ValidatingWebhookConfiguration;
+        VALIDATING_ADMISSION_POLICY admissionregistration_v1::ValidatingAdmissionPolicy;
+        VALIDATING_ADMISSION_POLICY_BINDING admissionregistration_v1::ValidatingAdmissionPolicyBinding;
     }
     without rules {
         CSI_NODE storage_v1::CSINode;
@@ -206,8 +209,6 @@ json_kinds! {
         RESOURCE_CLAIM resource_v1::ResourceClaim;
         RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
         RESOURCE_SLICE resource_v1::ResourceSlice;
-        VALIDATING_ADMISSION_POLICY admissionregistration_v1::ValidatingAdmissionPolicy;
-        VALIDATING_ADMISSION_POLICY_BINDING admissionregistration_v1::ValidatingAdmissionPolicyBinding;
         MUTATING_ADMISSION_POLICY admissionregistration_v1::MutatingAdmissionPolicy;
         MUTATING_ADMISSION_POLICY_BINDING admissionregistration_v1::MutatingAdmissionPolicyBinding;
         API_SERVICE apiregistration_v1::APIService;

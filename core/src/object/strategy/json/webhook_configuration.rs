@@ -7,6 +7,7 @@ use super::JsonStrategy;
 use super::fields::{Errors, list, selector};
 use super::missing::Missing;
 use crate::object::Dynamic;
+use crate::object::cel;
 use crate::object::validation::path::Path;
 
 impl JsonStrategy for MutatingWebhookConfiguration {
@@ -51,7 +52,7 @@ fn webhooks(m: &mut Missing<'_>, mutating: bool) {
     }
 }
 
-/// Checks the selectors of the webhooks in a configuration.
+/// Checks the selectors and conditions of the webhooks in a configuration.
 fn selectors(d: &Dynamic, errors: &mut Errors) {
     let root = &Path::Root("webhooks");
     for (i, hook) in list(&d.body, &["webhooks"]).iter().enumerate() {
@@ -59,5 +60,6 @@ fn selectors(d: &Dynamic, errors: &mut Errors) {
         for field in ["namespaceSelector", "objectSelector"] {
             selector(hook.get(field).unwrap_or(&Value::Null), &at.field(field), errors);
         }
+        cel::conditions(hook, &format!("{at}."), errors);
     }
 }
