@@ -41,6 +41,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
             latency: (Duration::from_micros(500), Duration::from_millis(2)),
             store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
             record_events: false,
+            service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),

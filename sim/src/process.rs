@@ -60,6 +60,8 @@ pub struct Setup {
     pub leader_elect: bool,
     /// Whether Event objects are recorded.
     pub record_events: bool,
+    /// The network from which Services get their addresses.
+    pub service_cidr: ([u8; 4], u8),
     /// Whether the controllers of a manager share their views. With faults, each controller has its own: it then sees
     /// states of the cluster that others do not, which exposes bugs that a shared view would hide.
     pub share_informers: bool,
@@ -109,12 +111,13 @@ impl Role {
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
         let setup = setup.clone();
         let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
-        let Setup { access_control, root_ca, kinds, .. } = setup;
+        let Setup { access_control, root_ca, kinds, service_cidr, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
             Role::Api(_) => {
-                let config = apiserver::Config { name: Rc::from(name), kinds, ..apiserver::Config::default() };
+                let config =
+                    apiserver::Config { name: Rc::from(name), kinds, service_cidr, ..apiserver::Config::default() };
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => {

@@ -111,6 +111,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
             latency: (Duration::from_micros(200), Duration::from_millis(2)),
             store_latency: (Duration::from_millis(1), Duration::from_millis(5)),
             record_events: true,
+            service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),

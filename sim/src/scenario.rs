@@ -112,6 +112,8 @@ pub struct Cluster {
     pub control_replicas: usize,
     /// Whether each node has a service proxy (and the cluster has DNS); off for pure capacity runs.
     pub proxies: bool,
+    /// The network from which Services get their addresses: its first address and the length of its prefix.
+    pub service_cidr: ([u8; 4], u8),
     /// Minimum and maximum one-way latency of links.
     pub latency: (Duration, Duration),
     /// Minimum and maximum latency of a commit in the store.

@@ -55,6 +55,7 @@ pub use admission::webhook::{Answered, Callee, Consultation};
 use cache::Cache;
 use inflight::{InFlight, Window};
 use list::{Page, Read, ReadKind};
+pub use service_ip::{DEFAULT_SERVICE_CIDR, parse_cidr};
 use watch::Watchers;
 use write::{Origin, Write};
 
@@ -127,7 +128,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             name: Rc::from("kube-apiserver"),
-            service_cidr: ([10, 96, 0, 0], 12),
+            service_cidr: DEFAULT_SERVICE_CIDR,
             node_port_range: (30000, 32767),
             disabled_plug_ins: BTreeSet::new(),
             webhooks: false,

@@ -16,6 +16,18 @@ use crate::store::{Compare, Op, StoreKey, Stored};
 /// The private key that every allocation writes.
 const MARK: &str = "service-allocations";
 
+/// Where Services get their addresses unless something else is configured.
+pub const DEFAULT_SERVICE_CIDR: ([u8; 4], u8) = ([10, 96, 0, 0], 12);
+
+/// A network of IPv4 for Services, such as `10.96.0.0/12`: its first address and the length of its prefix, at most 30.
+/// `None` if the text is not one.
+pub fn parse_cidr(text: &str) -> Option<([u8; 4], u8)> {
+    let (ip, prefix) = text.split_once('/')?;
+    let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok().filter(|prefix| *prefix <= 30)?);
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Some((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
+}
+
 /// What an allocation adds to a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Allocation {

@@ -1,6 +1,6 @@
 //! Arguments of `skeg up`, `skeg down` and `skeg status`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -102,15 +102,12 @@ pub struct EtcdArgs {
     pub password: Option<PathBuf>,
 }
 
+/// What a network looks like.
+const CIDR: &str = "a network of IPv4 is written like 10.0.0.0/24, at most /30";
+
 /// Parses an IPv4 network such as `10.0.0.0/24`, and clears its host bits.
 pub fn cidr(text: &str) -> Result<([u8; 4], u8), String> {
-    let parsed = text.split_once('/').and_then(|(ip, prefix)| {
-        let (ip, prefix) = (ip.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?);
-        (prefix <= 30).then_some((ip, prefix))
-    });
-    let (ip, prefix) = parsed.ok_or("a network of IPv4 is written like 10.0.0.0/24, at most /30")?;
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ok((Ipv4Addr::from_bits(ip.to_bits() & mask).octets(), prefix))
+    skeg_core::apiserver::parse_cidr(text).ok_or_else(|| CIDR.to_owned())
 }
 
 /// How it is decided what users may do, in Kubernetes' words.

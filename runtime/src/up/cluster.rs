@@ -211,6 +211,7 @@ impl Cluster {
         let setup = Setup {
             leader_elect: false,
             record_events: true,
+            service_cidr: api.service_cidr,
             share_informers: true,
             load_balancers: Some(load_balancers),
             volumes: true,

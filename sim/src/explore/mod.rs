@@ -13,6 +13,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use skeg_core::apiserver::DEFAULT_SERVICE_CIDR;
 use skeg_core::object::Milli;
 use skeg_core::{Object, Rng};
 
@@ -171,6 +172,8 @@ fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
         api_servers: 1 + rng.below(4) as usize,
         control_replicas: 1 + rng.below(3) as usize,
         proxies: rng.chance(1, 2),
+        // Few addresses, so that API servers that allocate at the same time would collide.
+        service_cidr: (DEFAULT_SERVICE_CIDR.0, if rng.chance(1, 2) { 24 } else { DEFAULT_SERVICE_CIDR.1 }),
         latency: link_latency(rng),
         store_latency: store_latency(rng),
         record_events: rng.chance(1, 4),

@@ -105,7 +105,10 @@ pub(super) const CLASSES: &[Class] = &[
         rate: (0, 3),
         draw: |draw| {
             let nodes = draw.control_or_nodes(3, 5);
-            let by_seconds = draw.rng.range(1, 240) as i64 - 120;
+            let by_seconds = match draw.rng.range(1, 240) as i64 - 120 {
+                0 => 120,
+                by => by,
+            };
             draw.push(draw.at, ClockJump { nodes, by_seconds });
         },
     },

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use skeg_core::apiserver::parse_cidr;
 use skeg_core::object::{Milli, Selector};
 
 use super::duration;
@@ -95,6 +96,15 @@ impl<'a> Field<'a> {
                 None
             }
         }
+    }
+
+    /// The value as a network of IPv4.
+    pub fn cidr(&self) -> Option<([u8; 4], u8)> {
+        let cidr = self.text().and_then(parse_cidr);
+        if cidr.is_none() {
+            self.invalid("must be a network of IPv4, such as 10.96.0.0/12, at most /30");
+        }
+        cidr
     }
 
     /// The value as an integer from `min` to `max`.

@@ -38,6 +38,8 @@ pub struct Given {
     pub loads: Vec<Load>,
     /// `spec.cluster.proxies`.
     pub proxies: Option<bool>,
+    /// `spec.cluster.serviceCIDR`.
+    pub service_cidr: Option<([u8; 4], u8)>,
     /// `spec.cluster.latency`.
     pub latency: Option<(Duration, Duration)>,
     /// `spec.cluster.storeLatency`.
@@ -183,6 +185,7 @@ fn read_cluster(f: &Fields<'_>, given: &mut Given) {
     given.api_servers = f.get("apiServers").and_then(|n| n.count(1, 100));
     given.control_replicas = f.get("controlReplicas").and_then(|n| n.count(1, 100));
     given.proxies = f.get("proxies").and_then(|p| p.boolean());
+    given.service_cidr = f.get("serviceCIDR").and_then(|c| c.cidr());
     given.record_events = f.get("recordEvents").and_then(|r| r.boolean());
     given.latency = f.get("latency").and_then(|l| l.duration_range());
     given.store_latency = f.get("storeLatency").and_then(|l| l.duration_range());
@@ -570,6 +573,7 @@ impl Given {
                 api_servers: self.api_servers.unwrap_or(defaults.api_servers),
                 control_replicas: self.control_replicas.unwrap_or(defaults.control_replicas),
                 proxies: self.proxies.unwrap_or(defaults.proxies),
+                service_cidr: self.service_cidr.unwrap_or(defaults.service_cidr),
                 latency: self.latency.unwrap_or(defaults.latency),
                 store_latency: self.store_latency.unwrap_or(defaults.store_latency),
                 record_events: self.record_events.unwrap_or(defaults.record_events),

@@ -1,6 +1,7 @@
 //! Writes a scenario as a file from which [`load`](super::load) reads the same scenario, so that one that was drawn or
 //! shrunk can be read, changed and kept.
 
+use core::net::Ipv4Addr;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -96,6 +97,10 @@ fn range((from, to): (Duration, Duration)) -> Value {
     format!("{}..{}", text(from), text(to)).into()
 }
 
+fn cidr((base, prefix): ([u8; 4], u8)) -> Value {
+    format!("{}/{prefix}", Ipv4Addr::from(base)).into()
+}
+
 fn cluster(cluster: &Cluster) -> Value {
     let pools = cluster.pools.iter().map(|pool| {
         let mut value = json!({"name": pool.name, "count": pool.count, "capacity": pool.capacity});
@@ -112,7 +117,7 @@ fn cluster(cluster: &Cluster) -> Value {
     });
     json!({
         "zones": cluster.zones, "apiServers": cluster.api_servers, "controlReplicas": cluster.control_replicas,
-        "proxies": cluster.proxies, "recordEvents": cluster.record_events, "latency": range(cluster.latency),
+        "proxies": cluster.proxies, "serviceCIDR": cidr(cluster.service_cidr), "recordEvents": cluster.record_events, "latency": range(cluster.latency),
         "storeLatency": range(cluster.store_latency), "pools": pools.collect::<Vec<_>>(),
     })
 }

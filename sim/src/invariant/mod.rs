@@ -17,7 +17,9 @@ mod deletion;
 mod endpoints;
 mod floor;
 mod generation;
+mod jobs;
 mod leaders;
+mod members;
 mod names;
 mod owners;
 mod proxies;
@@ -29,10 +31,12 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod views;
+mod zones;
 
 use std::collections::BTreeMap;
 
-use skeg_core::api::Request;
+use k8s_openapi::api::core::v1 as core_v1;
+use skeg_core::api::{Call, Request};
 use skeg_core::object::{Object, Pod};
 use skeg_core::store::MemoryStore;
 
@@ -70,8 +74,17 @@ invariants! {
     NodeOverAllocatable "node-over-allocatable"
     /// `spec.nodeName` of a pod is set once, to a node that exists.
     PodBoundTwice "pod-bound-twice"
-    /// A Deployment's controller never scales the sum of its ReplicaSets below `replicas - maxUnavailable`.
+    /// A Deployment's controller never scales its ReplicaSets down below `replicas - maxUnavailable`, neither in
+    /// replicas nor in available pods.
     AvailableFloor "available-floor"
+    /// With the strategy `Recreate`, no pod of one ReplicaSet is created while pods of another one run.
+    RecreateWaits "recreate-waits"
+    /// An ordered StatefulSet creates no member before the one before it has been ready.
+    MembersInOrder "members-in-order"
+    /// A Job never counts more succeeded pods than have succeeded, and no more pods succeed than it has completions.
+    JobCounts "job-counts"
+    /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
+    ZoneRate "zone-rate"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
     /// The garbage collector never deletes an object that has a living owner.
@@ -80,6 +93,8 @@ invariants! {
     GenerationCounts "generation-counts"
     /// Every eviction uses up one of the disruptions that the PodDisruptionBudget allows.
     BudgetIsSpent "budget-is-spent"
+    /// The disruption controller never allows more disruptions than a budget has healthy pods to spare.
+    BudgetIsEarned "budget-is-earned"
     /// A ReplicaSet, ReplicationController or Job never creates a pod beyond the highest number of replicas that it
     /// ever had; a DaemonSet never creates a second pod for a node.
     MostReplicas "most-replicas"
@@ -91,6 +106,8 @@ invariants! {
     ServiceAddresses "service-addresses"
     /// A node's agent never deletes a pod from the API while the pod's containers run.
     DeletedWhileRunning "deleted-while-running"
+    /// Nobody but its agent removes a pod that is bound to a node, unless the deletion is forced.
+    DeletionWaits "deletion-waits"
     /// There are never two running containers with the same pod and name.
     OneContainer "one-container"
     /// A container whose restart policy is `Never` is started only once.
@@ -202,13 +219,18 @@ pub struct Checkers {
     claims: claims::Claims,
     endpoints: endpoints::Endpoints,
     addresses: addresses::Addresses,
+    members: members::Members,
+    jobs: jobs::Jobs,
+    zones: zones::Zones,
+    deletions: deletion::Deletions,
+    budgets: budgets::Budgets,
     /// How often containers were started.
     pub containers: containers::Containers,
 }
 
 impl Checkers {
     /// Checks a commit.
-    pub fn commit(&mut self, commit: &Commit<'_>) {
+    pub fn commit<'a>(&mut self, commit: &Commit<'a>) {
         let report = &mut self.report;
         generation::check(commit, report);
         match commit.new.or(commit.old) {
@@ -217,8 +239,15 @@ impl Checkers {
                 self.allocatable.pod(commit, report);
                 self.replicas.pod(commit, report);
                 self.claims.pod(commit, report);
+                self.floor.pod(commit, report);
+                self.members.pod(commit, report);
+                self.jobs.pod(commit, report);
+                self.deletions.pod(commit, report);
+                self.budgets.pod(commit);
             }
             Some(Object::Node(_)) => {
+                let node = |object: Option<&'a Object>| object.and_then(Object::get::<core_v1::Node>);
+                self.zones.node(commit, node(commit.old), node(commit.new), report);
                 self.binding.node(commit);
                 self.allocatable.node(commit);
             }
@@ -226,9 +255,12 @@ impl Checkers {
                 self.floor.set(commit, report);
                 self.replicas.set(set.uid(), set.spec.replicas);
             }
-            Some(Object::Job(job)) => self.replicas.job(job),
+            Some(Object::Job(job)) => {
+                self.replicas.job(job);
+                self.jobs.job(commit, job, report);
+            }
             Some(Object::DaemonSet(set)) => self.replicas.daemon_set(set),
-            Some(Object::PodDisruptionBudget(_)) => budgets::check(commit, report),
+            Some(Object::PodDisruptionBudget(_)) => self.budgets.budget(commit, report),
             Some(Object::ReplicationController(set)) => self.replicas.set(set.uid(), set.spec.replicas),
             Some(Object::Service(_)) => {
                 self.addresses.service(commit, report);
@@ -254,9 +286,22 @@ impl Checkers {
     /// Checks a request as it arrives at an API server.
     #[inline(always)]
     pub fn request(&mut self, asked: &Asked<'_>) {
-        if let skeg_core::api::Call::Delete { key, options } = &asked.request.call {
-            owners::check(asked, key, options, &mut self.report);
-            deletion::check(asked, key, options, &mut self.report);
+        match &asked.request.call {
+            Call::Delete { key, options } => {
+                owners::check(asked, key, options, &mut self.report);
+                self.deletions.asked(asked, key, options, &mut self.report);
+            }
+            call @ Call::Evict { .. } => self.deletions.evicted(call),
+            Call::Create { .. }
+            | Call::Update { .. }
+            | Call::Patch { .. }
+            | Call::DeleteCollection { .. }
+            | Call::Get { .. }
+            | Call::List { .. }
+            | Call::Watch { .. }
+            | Call::Bind { .. }
+            | Call::GetScale { .. }
+            | Call::SetScale { .. } => {}
         }
     }
 

@@ -99,6 +99,14 @@ fn delete(key: ObjectKey) -> Call {
     Call::Delete { key, options: DeleteOptions::default() }
 }
 
+/// Adds a ReplicaSet of the same size to the Deployment. Returns the key of the first one, and the new one.
+fn second_set(world: &mut World) -> (ObjectKey, Object) {
+    let first = objects(&world.store, Kind::REPLICA_SET).next().expect("the Deployment has one").clone();
+    let second = twin(&first, "web-new");
+    world.put(second.clone());
+    (first.key(), second)
+}
+
 /// Starts a second container with the spec of a pod's container, on the pod's node.
 fn start_another(world: &mut World, pod: &Object) {
     let n = node_of(world, pod);
@@ -131,6 +139,65 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             let Object::ReplicaSet(set) = set else { panic!("a ReplicaSet") };
             set.spec_mut().replicas = Some(1);
         });
+    }),
+    // A second ReplicaSet has none of its pods yet.
+    (Invariant::AvailableFloor, |w| {
+        let (old, _) = second_set(w);
+        w.tamper(&old, |set| {
+            let Object::ReplicaSet(set) = set else { panic!("a ReplicaSet") };
+            set.spec_mut().replicas = Some(0);
+        });
+    }),
+    (Invariant::RecreateWaits, |w| {
+        w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| {
+            let Object::Deployment(d) = d else { panic!("a Deployment") };
+            d.spec_mut().strategy.get_or_insert_default().type_ = Some("Recreate".to_owned());
+        });
+        let (_, new) = second_set(w);
+        let mut pod = twin(&web_pod(w), "web-new-1");
+        for owner in pod.meta_mut().owner_references.iter_mut().flatten() {
+            (owner.name, owner.uid) = (new.name().to_owned(), new.uid().to_owned());
+        }
+        w.put(pod);
+    }),
+    (Invariant::MembersInOrder, |w| {
+        let app = json!({"app": "db"});
+        w.put(object(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "db", "namespace": "default", "uid": "db"},
+            "spec": {"replicas": 0, "serviceName": "db", "selector": {"matchLabels": app},
+                "template": {"metadata": {"labels": app}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})));
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "db",
+            "controller": true});
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "db-1", "namespace": "default", "uid": "db-1", "labels": app,
+                "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}})));
+    }),
+    (Invariant::JobCounts, |w| {
+        w.put(object(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "once", "namespace": "default", "uid": "once"},
+            "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}},
+            "status": {"succeeded": 1}})));
+    }),
+    (Invariant::ZoneRate, |w| {
+        for n in 0..3 {
+            w.tamper(&ObjectKey::new(Kind::NODE, "", &format!("node-{n}")), |node| {
+                let Object::Node(node) = node else { panic!("a node") };
+                let taint = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+                node.spec_mut().taints = serde_json::from_value(taint).expect("a taint");
+            });
+        }
+    }),
+    (Invariant::DeletionWaits, |w| {
+        let pod = StoreKey::Object(web_pod(w).key());
+        w.write(Op::Delete { key: pod }, false);
+    }),
+    (Invariant::BudgetIsEarned, |w| {
+        w.put(object(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "b", "namespace": "default"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+            "status": {"disruptionsAllowed": 4, "desiredHealthy": 1}})));
     }),
     // The leader is partitioned, and its clock almost stops, so that by its own clock its lease does not expire.
     (Invariant::OneLeader, |w| {

@@ -161,6 +161,7 @@ impl World {
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,
+                service_cidr: cluster.service_cidr,
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
                 volumes: scenario.uses_volumes(),

@@ -1,0 +1,53 @@
+//! `job-counts`: a Job never counts more succeeded pods than have succeeded, and no more pods succeed than it has
+//! completions.
+//!
+//! A pod that succeeds while it is being deleted may have been replaced already, so it does not count as one too many.
+
+use std::collections::BTreeMap;
+
+use skeg_core::object::{Job, Kind, Object, ObjectKey, Text, controller_of};
+
+use super::{Commit, Invariant, Report};
+
+/// The succeeded pods of a Job.
+#[derive(Debug, Default)]
+struct Succeeded {
+    all: i32,
+    /// Those that were not being deleted.
+    undisturbed: i32,
+}
+
+/// The succeeded pods by Job UID.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(BTreeMap<String, Succeeded>);
+
+impl Jobs {
+    pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
+        let Some(pod) = commit.new_pod().filter(|pod| pod.status.phase == Text::SUCCEEDED) else { return };
+        if commit.old_pod().is_some_and(|old| old.status.phase == Text::SUCCEEDED) {
+            return;
+        }
+        let Some(owner) = controller_of(&pod.meta).filter(|o| o.kind == "Job") else { return };
+        let succeeded = self.0.entry(owner.uid.clone()).or_default();
+        succeeded.all += 1;
+        succeeded.undisturbed += i32::from(pod.meta.deletion_timestamp.is_none());
+        let job = commit.store.object(&ObjectKey::new(Kind::JOB, pod.namespace(), &owner.name));
+        let Some(Object::Job(job)) = job.filter(|job| job.uid() == owner.uid) else { return };
+        let (count, key) = (succeeded.undisturbed, job.key());
+        if let Some(completions) = job.spec.completions.filter(|completions| count > *completions) {
+            let what = format!("{} is the {count}. pod of {key} to succeed; {completions} are enough", pod.key());
+            report.broken(Invariant::JobCounts, commit.at, what);
+        }
+    }
+
+    pub fn job(&self, commit: &Commit<'_>, job: &Job, report: &mut Report) {
+        let waiting = job.status.uncounted_terminated_pods.as_ref().and_then(|w| w.succeeded.as_ref());
+        let waiting = i32::try_from(waiting.map_or(0, Vec::len)).unwrap_or(i32::MAX);
+        let counted = job.status.succeeded.unwrap_or(0) + waiting;
+        let all = self.0.get(job.uid()).map_or(0, |s| s.all);
+        if counted > all {
+            let what = format!("{} counts {counted} succeeded pods; {all} have succeeded", job.key());
+            report.broken(Invariant::JobCounts, commit.at, what);
+        }
+    }
+}
