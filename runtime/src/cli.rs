@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use skeg_sim::files::{LoadOptions, duration};
 use skeg_sim::scenario::FaultLevel;
 
@@ -57,6 +57,9 @@ Exit codes:
   2  bad input or bad usage
   3  an invariant was broken
   4  the declared state was not reached and kept";
+
+/// The ids of [`CampaignArgs`].
+const CAMPAIGN: [&str; 4] = ["jobs", "fail_fast", "time", "junit"];
 
 const SHRINK_HELP: &str = "\
 Examples:
@@ -118,8 +121,26 @@ pub enum Sim {
     Diff(DiffArgs),
 }
 
+/// Arguments of every command that runs many seeds.
+#[derive(Args, Debug, Clone, Default)]
+pub struct CampaignArgs {
+    /// Runs at the same time; as many as there are CPUs where not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// Start no further run once one has failed.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Start no further run after this real time.
+    #[arg(long, visible_alias = "max-time", value_name = "DURATION", value_parser = positive_duration)]
+    pub time: Option<Duration>,
+    /// Write the result of each seed as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
 /// Arguments of `sim run`.
 #[derive(Args, Debug, Clone)]
+#[command(group = ArgGroup::new("of seeds").args(CAMPAIGN).multiple(true).requires("seeds"))]
 pub struct RunArgs {
     /// Scenarios, Kubernetes manifests, exports (`kubectl get … -o yaml`), directories of them; `-` for standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -160,9 +181,9 @@ pub struct RunArgs {
     /// Run every seed of a range, such as 0..1000 (the end is not run).
     #[arg(long, value_name = "A..B", value_parser = seed_range, conflicts_with_all = ["seed", "trace", "report"])]
     pub seeds: Option<Range<u64>>,
-    /// Runs at the same time, with --seeds; as many as there are CPUs where not given.
-    #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
+    /// How the seeds are run.
+    #[command(flatten)]
+    pub campaign: CampaignArgs,
     /// Check invariants, but print only the result.
     #[arg(long, short)]
     pub quiet: bool,
@@ -201,18 +222,15 @@ pub struct ExploreArgs {
     /// Nodes of the cluster of the FILEs.
     #[arg(long, value_name = "N", requires = "files", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub nodes: Option<u32>,
-    /// Real time to explore; a minute where neither this nor seeds are given.
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub time: Option<Duration>,
     /// Explore these seeds, such as 0..1000 (the end is not run); from 0 on where not given.
     #[arg(long, value_name = "A..B", value_parser = seed_range)]
     pub seeds: Option<Range<u64>>,
     /// Run one seed, and report on it as `skeg sim run` does.
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "time", "jobs"])]
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "time", "jobs", "fail_fast", "junit"])]
     pub seed: Option<u64>,
-    /// Runs at the same time; as many as there are CPUs where not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
+    /// How the seeds are run; for a minute where neither seeds nor a time are given.
+    #[command(flatten)]
+    pub campaign: CampaignArgs,
     /// What is printed on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -357,7 +375,7 @@ impl RunArgs {
             report: None,
             trace: None,
             seeds: None,
-            jobs: None,
+            campaign: CampaignArgs::default(),
             quiet,
         }
     }

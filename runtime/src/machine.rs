@@ -25,3 +25,8 @@ pub fn colour() -> bool {
 pub fn shows_progress() -> bool {
     std::io::stderr().is_terminal()
 }
+
+/// Whether this runs in a workflow of GitHub, which shows annotations.
+pub fn is_github_workflow() -> bool {
+    std::env::var_os("GITHUB_ACTIONS").is_some_and(|v| v == "true")
+}

@@ -7,11 +7,13 @@
 // This crate is the driver: it uses threads, the clock and the environment, which the core and the simulator must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod campaign;
 mod cli;
 mod disk;
 mod drive;
 mod explain;
 mod explore;
+mod junit;
 mod machine;
 mod progress;
 mod run;

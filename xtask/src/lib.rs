@@ -3,4 +3,5 @@
 // A task runner is a driver: it reads files and the environment and starts processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod bugs;
 pub mod schema;

@@ -1,7 +1,8 @@
 //! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`, `cargo
-//! xtask schema`.
+//! xtask schema`, `cargo xtask bugs`.
 //!
-//! It only starts other commands and passes on their exit status, so that a task is the same here and in CI.
+//! But for the last two it only starts other commands and passes on their exit status, so that a task is the same here
+//! and in CI.
 
 // A task runner is a driver: it reads its environment and starts processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -17,6 +18,8 @@ Tasks:
   cargo xtask lint                                    formatting and lints
   cargo xtask bench [NAME…] [--output json|text]      release figures; all of them without a name
   cargo xtask swarm [A..B] [--jobs N]                 heavy faults over many seeds (0..100 without a range)
+  cargo xtask bugs [NAME…] [--check] [--write]        explores until each bug of bugs/ is found; --check only applies
+                                                      the patches, --write updates docs/bugs.md
   cargo xtask schema                                  core's table of types, from the data that SKEG_SHARED names
 ";
 
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => bench(rest),
         "swarm" => swarm(rest),
+        "bugs" => xtask::bugs::run(Path::new(ROOT), rest),
         "schema" => xtask::schema::run(Path::new(ROOT)),
         _ => Err(USAGE.to_owned()),
     };
