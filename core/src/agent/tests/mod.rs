@@ -396,11 +396,13 @@ impl World {
             return;
         }
         let result = match request.call {
-            Call::List { kind: Kind::NODE, .. } => {
-                let nodes = self.api.objects.values().filter(|o| o.kind() == Kind::NODE).cloned().collect();
+            Call::List { kind: kind @ (Kind::NODE | Kind::SERVICE), .. } => {
+                let all = self.api.objects.values().filter(|o| o.kind() == kind).cloned().collect();
                 let rv = Revision(self.api.revision);
-                Ok(Response::List { items: Rc::new(nodes), rv, rest: None })
+                Ok(Response::List { items: Rc::new(all), rv, rest: None })
             }
+            // Services do not change here.
+            Call::Watch { kind: Kind::SERVICE, .. } => return,
             Call::Watch { kind: Kind::NODE, .. } => {
                 self.api.node_watch = Some(id);
                 return;

@@ -191,3 +191,43 @@ fn a_pod_waits_for_its_claim_to_be_bound() {
     world.run_for(60.0);
     assert_eq!(waits(&world, &key), running());
 }
+
+#[test]
+fn real_containers_get_what_their_pods_refer_to() {
+    let mut world = ready_world();
+    world.config.resolve = true;
+    world.restart_agent();
+    config_map(&mut world, "x");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db", "namespace": "d", "uid": "s"},
+        "spec": {"clusterIP": "10.0.0.9", "ports": [{"port": 5432}]}});
+    world.put(Object::from_json(service).unwrap());
+    let a = json!({"name": "a", "image": "app:1", "command": ["run", "$(K)", "$(NONE)"],
+        "env": [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "k"}}},
+            {"name": "AT", "value": "$(DB_SERVICE_HOST)"}, {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath":
+            "status.podIP"}}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "of-$(K)"}]});
+    let volumes = json!([{"name": "v", "configMap": {"name": "x"}}]);
+    let key = world.apply("p", json!({"containers": [a], "volumes": volumes}));
+    world.run_for(10.0);
+    assert_eq!(waits(&world, &key), running());
+    let spec = &world.runtime.containers.values().next().unwrap().spec;
+    let resolved = spec.resolved.as_ref().unwrap();
+    assert_eq!(resolved.command, ["run", "v", "$(NONE)"]);
+    assert_eq!(resolved.mounts[0].sub_path, "of-v");
+    let variable = |name: &str| resolved.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    assert_eq!((variable("AT"), variable("IP")), (Some("10.0.0.9"), world.pod(&key).status.pod_ip.as_str().into()));
+    assert_eq!(variable("DB_PORT"), Some("tcp://10.0.0.9:5432"));
+    assert_eq!(world.runtime.mounted.len(), 1, "{:?}", world.runtime.mounted);
+
+    // What has changed is mounted again within two minutes; what has not, is not.
+    world.run_for(200.0);
+    assert_eq!(world.runtime.mounted.len(), 1, "{:?}", world.runtime.mounted);
+    put(&mut world, "ConfigMap", "x", json!({"k": "new"}));
+    world.run_for(150.0);
+    assert_eq!(world.runtime.mounted.len(), 2, "{:?}", world.runtime.mounted);
+    world.delete(&key, 1);
+    world.run_for(10.0);
+    let last = world.runtime.mounted.last().unwrap();
+    assert!(last.starts_with("unmount p-"), "{last}");
+    assert_eq!((world.agent.pods(), world.runtime.sandboxes.len()), (0, 0));
+}
