@@ -1,6 +1,8 @@
 //! Clients of one etcd, as the conformance suite drives a store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -19,12 +21,13 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// An old etcd chooses at random between progress and events that are ready. After this many rounds of progress none is
 /// left.
 const ROUNDS: u32 = 20;
-/// How often an old etcd sends what a new watch has missed, and somewhat more.
-const CATCHING_UP: Duration = Duration::from_millis(250);
+/// What etcd counts of watches that still miss something: those that have not caught up, and events on their way.
+const MISSING: [&str; 2] = ["etcd_debugging_mvcc_slow_watcher_total ", "etcd_debugging_mvcc_pending_events_total "];
 
 /// One client: a connection and the translation to bytes.
 pub struct Client {
     etcd: Etcd,
+    url: String,
     remote: Remote,
     inbox: Receiver<FromRemote>,
     next: u64,
@@ -46,8 +49,17 @@ impl Client {
         });
         let remote = Remote::new(Kinds::default());
         let (watches, told) = (BTreeSet::new(), Vec::new());
-        let mut client =
-            Client { etcd, remote, inbox, next: 1, progress: Progress::Ordered, watches, is_catching_up: false, told };
+        let mut client = Client {
+            etcd,
+            url: server.url(),
+            remote,
+            inbox,
+            next: 1,
+            progress: Progress::Ordered,
+            watches,
+            is_catching_up: false,
+            told,
+        };
         match client.hear(PATIENCE).as_deref() {
             Some([FromStore::Progress(progress)]) => client.progress = *progress,
             other => panic!("{other:?} instead of what progress guarantees"),
@@ -80,10 +92,25 @@ impl Client {
         }
     }
 
+    /// Waits until etcd has sent what new watches have missed. An old etcd tells progress before that.
+    fn catch_up(&self) {
+        for _ in 0..PATIENCE.as_millis() / AGAIN.as_millis() {
+            let metrics = metrics(&self.url);
+            let count = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            let counts =
+                MISSING.map(|name| count(name).unwrap_or_else(|| panic!("etcd has no metric {name}:{metrics}")));
+            if counts.iter().all(|count| count == "0") {
+                return;
+            }
+            std::thread::sleep(AGAIN);
+        }
+        panic!("etcd's watches do not catch up");
+    }
+
     /// Waits until every event of the past has arrived.
     fn settle(&mut self) {
         if std::mem::take(&mut self.is_catching_up) && self.progress == Progress::Overtakes {
-            std::thread::sleep(CATCHING_UP);
+            self.catch_up();
         }
         let rounds = if self.progress == Progress::Overtakes { ROUNDS } else { 1 };
         for _ in 0..rounds {
@@ -102,6 +129,16 @@ impl Client {
             }
         }
     }
+}
+
+/// What etcd counts, as text.
+fn metrics(url: &str) -> String {
+    let address = url.strip_prefix("http://").expect("the store's tests use no TLS");
+    let mut stream = TcpStream::connect(address).expect("etcd listens");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("etcd reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("etcd answers");
+    text
 }
 
 /// Clients of one etcd.
