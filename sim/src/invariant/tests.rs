@@ -181,11 +181,13 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             "status": {"succeeded": 1}})));
     }),
     (Invariant::ZoneRate, |w| {
-        for n in 0..3 {
+        // Three nodes, each three times.
+        for (n, taint) in (0..9).flat_map(|n| [(n % 3, true), (n % 3, false)]) {
             w.tamper(&ObjectKey::new(Kind::NODE, "", &format!("node-{n}")), |node| {
                 let Object::Node(node) = node else { panic!("a node") };
-                let taint = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
-                node.spec_mut().taints = serde_json::from_value(taint).expect("a taint");
+                let taints = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+                let taints = serde_json::from_value(taints).expect("a taint");
+                node.spec_mut().taints = if taint { taints } else { None };
             });
         }
     }),

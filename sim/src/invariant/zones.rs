@@ -1,17 +1,21 @@
-//! `zone-rate`: nodes that are not ready are given NoExecute taints one after another, at most one in ten seconds in a
-//! zone, and none while no node of the cluster is ready, since then the fault is more likely the control plane's own.
+//! `zone-rate`: nodes that are not ready are given NoExecute taints one after another, on average at most one in ten
+//! seconds in a zone, and none while no node of the cluster is ready, since then the fault is more likely the control
+//! plane's own.
 //!
-//! A controller that has just become the leader does not know when the last taint was given, so there may be two at
-//! once. It may take `NOTICED_AFTER` until a controller has seen that no node is ready.
+//! Writes may be held up and then arrive together, and a controller that has just become the leader does not know when
+//! the last taint was given. So there may be `BURST` at once (a token bucket). It may take `NOTICED_AFTER` until a
+//! controller has seen that no node is ready.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use skeg_core::object::{Node, ZONE_LABEL};
 
 use super::{Commit, Invariant, Report};
 
-/// The interval between two taints in a zone, in seconds, less what two writes may differ in latency.
-const INTERVAL: f64 = 9.0;
+/// The interval between two taints in a zone, in seconds.
+const INTERVAL: f64 = 10.0;
+/// Taints in a zone that may arrive together: two new leaders, and writes that were held up for 40 s.
+const BURST: f64 = 6.0;
 /// In seconds.
 const NOTICED_AFTER: f64 = 60.0;
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
@@ -22,7 +26,8 @@ pub(super) struct Zones {
     ready: BTreeSet<String>,
     /// When the last ready node ceased to be so; `None` while there is one, or was none yet.
     none_since: Option<f64>,
-    given: BTreeMap<String, VecDeque<f64>>,
+    /// By zone: how many taints may be given, and since when that is so.
+    tokens: BTreeMap<String, (f64, f64)>,
 }
 
 fn is_ready(node: &Node) -> bool {
@@ -51,11 +56,12 @@ impl Zones {
             report.broken(Invariant::ZoneRate, commit.at, what);
         }
         let zone = new.meta.labels.as_ref().and_then(|l| l.get(ZONE_LABEL)).cloned().unwrap_or_default();
-        let given = self.given.entry(zone.clone()).or_default();
-        given.retain(|at| commit.at - at < INTERVAL);
-        given.push_back(commit.at);
-        if given.len() > 2 {
-            let what = format!("{} is the {}. node of zone {zone:?} to be tainted within 9 s", new.name(), given.len());
+        let (tokens, since) = self.tokens.entry(zone.clone()).or_insert((BURST, commit.at));
+        *tokens = (*tokens + (commit.at - *since) / INTERVAL).min(BURST) - 1.0;
+        *since = commit.at;
+        if *tokens < 0.0 {
+            *tokens = 0.0;
+            let what = format!("{} is tainted, and others of zone {zone:?} were a moment ago", new.name());
             report.broken(Invariant::ZoneRate, commit.at, what);
         }
     }

@@ -214,7 +214,9 @@ impl Task {
                 let task = Task::List(Kind::REPLICA_SET, Rc::from(live.namespace()), FieldSelector::everything(), then);
                 return Next::Instead(task, Duration::ZERO);
             }
-            (Then::Undo { deployment, to_revision }, Response::List { .. }) if rollout::is_unseen(deployment) => {
+            (Then::Undo { deployment, to_revision }, Response::List { items, .. })
+                if rollout::is_unseen(deployment, items) =>
+            {
                 let again = Task::Get(deployment.key(), Then::Rollback { to_revision: *to_revision });
                 return Next::Instead(again, PAUSE);
             }

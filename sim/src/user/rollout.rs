@@ -3,27 +3,33 @@
 use serde_json::json;
 
 use skeg_core::api::Patch;
-use skeg_core::object::Object;
+use skeg_core::controllers::deployment::{has_rollout_begun, rollback_patch};
+use skeg_core::object::{Object, ReplicaSet};
 
 use super::command::{Task, patch_task};
 
 /// The annotation that a restart sets.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// Whether the controller has not observed the Deployment's newest template yet. The revision to roll back to is then
-/// unknown; a user at a terminal would wait for the rollout to begin.
-pub(super) fn is_unseen(deployment: &Object) -> bool {
-    matches!(deployment, Object::Deployment(d) if d.status.observed_generation < d.meta.generation)
+/// Whether the rollout of the Deployment's newest template has not begun yet. The revision to roll back to is then
+/// unknown; a user at a terminal would wait. The rollout of a paused Deployment does not begin.
+pub(super) fn is_unseen(deployment: &Object, items: &[Object]) -> bool {
+    let Object::Deployment(d) = deployment else { return false };
+    let is_paused = d.spec.paused == Some(true);
+    !is_paused && (d.status.observed_generation < d.meta.generation || !has_rollout_begun(d, sets(items)))
+}
+
+fn sets(items: &[Object]) -> impl Iterator<Item = &ReplicaSet> {
+    items.iter().filter_map(|o| match o {
+        Object::ReplicaSet(rs) => Some(rs),
+        _ => None,
+    })
 }
 
 /// `kubectl rollout undo`.
 pub(super) fn undo(deployment: &Object, items: &[Object], to_revision: Option<i64>) -> Result<Vec<Task>, String> {
     let Object::Deployment(d) = deployment else { return Err(format!("{} cannot be rolled back", deployment.kind())) };
-    let sets = items.iter().filter_map(|o| match o {
-        Object::ReplicaSet(rs) => Some(rs),
-        _ => None,
-    });
-    let patch = skeg_core::controllers::deployment::rollback_patch(d, sets, to_revision)?;
+    let patch = rollback_patch(d, sets(items), to_revision)?;
     Ok(vec![patch_task(&deployment.key(), patch)])
 }
 

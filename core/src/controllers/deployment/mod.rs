@@ -17,7 +17,7 @@ mod scaling;
 
 use k8s_openapi::api::{apps::v1 as apps_v1, core::v1 as core_v1};
 
-pub use rollback::rollback_patch;
+pub use rollback::{has_rollout_begun, rollback_patch};
 
 use crate::api::{Reason, Subresource};
 use crate::client::{Change, EventType, Index, Views, Watched};

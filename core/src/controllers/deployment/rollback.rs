@@ -6,6 +6,12 @@ use super::{POD_TEMPLATE_HASH, revisions};
 use crate::api::Patch;
 use crate::object::{Deployment, ReplicaSet, is_controlled_by};
 
+/// Whether the rollout of the Deployment's template has begun: a ReplicaSet has that template. Until then, the revision
+/// before the newest is not the one that a user means.
+pub fn has_rollout_begun<'a>(d: &Deployment, mut replica_sets: impl Iterator<Item = &'a ReplicaSet>) -> bool {
+    replica_sets.any(|rs| is_controlled_by(&rs.meta, d.uid()) && revisions::same_template(d, rs))
+}
+
 /// The patch that returns a Deployment to `to_revision`, or (`None` or zero) to the revision before the newest. The
 /// error texts are kubectl's.
 pub fn rollback_patch<'a>(
