@@ -27,6 +27,7 @@ use std::fmt;
 use regex_lite::Regex;
 
 use ast::{Expr, Kind, Literal};
+pub use library::time::duration;
 pub use types::Type;
 pub use value::{Error, Key, Value};
 

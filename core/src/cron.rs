@@ -81,51 +81,15 @@ fn parse_descriptor(text: &str) -> Option<Result<Schedule, String>> {
         "hourly" => [first(0), every(1), every(2), every(3), every(4)],
         _ => {
             let duration = text.strip_prefix("every ")?;
-            let Some(nanos) = parse_duration(duration) else {
+            let Some(nanos) = skeg_cel::duration(duration) else {
                 let why = format!("failed to parse duration @{text}: time: invalid duration {duration:?}");
                 return Some(Err(why));
             };
-            let seconds = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX / 4).clamp(1, i64::MAX / 4);
+            let seconds = (nanos / 1_000_000_000).max(1);
             return Some(Ok(Schedule::Every { seconds }));
         }
     };
     Some(Ok(Schedule::Fields { bits }))
-}
-
-/// Parses a duration in Go's syntax (`1h30m`, `1.5s`) into nanoseconds.
-fn parse_duration(text: &str) -> Option<i128> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total = 0i128;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end);
-        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end);
-        let nanos: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.len() + fraction.len() == 0 || whole.len() > 18 || fraction.contains('.') {
-            return None;
-        }
-        let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i128>().ok() };
-        let kept = &fraction[..fraction.len().min(18)];
-        total += digits(whole)? * nanos + digits(kept)? * nanos / 10i128.pow(kept.len() as u32);
-        rest = tail;
-    }
-    (!text.trim_start_matches(['+', '-']).is_empty()).then_some(sign * total)
 }
 
 /// Parses one range, such as `*/5` or `mon-fri`, into a bit set.
@@ -287,7 +251,7 @@ pub fn time_zone(name: &str) -> Option<TimeZone> {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{Schedule, parse_duration, time_zone};
+    use super::{Schedule, time_zone};
 
     #[test]
     fn schedules_that_are_wrong() {
@@ -308,23 +272,6 @@ mod tests {
             ("@every day", "failed to parse duration @every day: time: invalid duration \"day\""),
         ] {
             assert_eq!(Schedule::parse(bad).err().as_deref(), Some(why), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations_as_go_reads_them() {
-        for (text, nanos) in [
-            ("1h30m", Some(5_400_000_000_000)),
-            ("1.5s", Some(1_500_000_000)),
-            ("-2ms", Some(-2_000_000)),
-            ("0", Some(0)),
-            ("", None),
-            ("-", None),
-            ("1", None),
-            ("1d", None),
-            (".s", None),
-        ] {
-            assert_eq!(parse_duration(text), nanos, "{text}");
         }
     }
 

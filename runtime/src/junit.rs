@@ -1,5 +1,7 @@
 //! JUnit XML, as CI services read it: one suite, with a test case for each seed.
 
+use skeg_sim::report::escape;
+
 /// A test case.
 pub struct Case {
     /// Its name.
@@ -13,38 +15,21 @@ pub fn suite(name: &str, seconds: f64, cases: impl Iterator<Item = Case>) -> Str
     let (mut body, mut count, mut failures) = (String::new(), 0, 0);
     for case in cases {
         count += 1;
-        let head = format!("  <testcase classname=\"{}\" name=\"{}\"", escaped(name), escaped(&case.name));
+        let head = format!("  <testcase classname=\"{}\" name=\"{}\"", escape(name), escape(&case.name));
         body += &match case.failure {
             None => format!("{head}/>\n"),
             Some((message, detail)) => {
                 failures += 1;
-                let (message, detail) = (escaped(&message), escaped(&detail));
+                let (message, detail) = (escape(&message), escape(&detail));
                 format!("{head}>\n    <failure message=\"{message}\">{detail}</failure>\n  </testcase>\n")
             }
         };
     }
-    let name = escaped(name);
+    let name = escape(name);
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{name}\" tests=\"{count}\" \
          failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{seconds:.3}\">\n{body}</testsuite>\n"
     )
-}
-
-/// Text for attributes and elements; control characters, which XML 1.0 cannot hold, become spaces.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\n' => out += "&#10;",
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ pub fn run(root: &Path, args: &[String]) -> Result<(), String> {
     if let Some(other) = args.iter().find(|arg| arg.starts_with("--") && !["--check", "--write"].contains(&&***arg)) {
         return Err(format!("error: bugs {other}: it takes names, --check and --write"));
     }
+    if write && !names.is_empty() {
+        return Err("error: bugs --write: the table has every bug; leave the names out".to_owned());
+    }
     let home = root.join("target/bugs");
     let tree = home.join("tree");
     copy_sources(root, &tree)?;

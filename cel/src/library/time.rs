@@ -14,7 +14,7 @@ pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
 }
 
 /// Reads a duration as Go does, `1h30m`, in nanoseconds.
-pub(crate) fn duration(text: &str) -> Option<i64> {
+pub fn duration(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),
@@ -128,4 +128,29 @@ fn part(name: &str, time: Timestamp) -> Option<i64> {
         "getMilliseconds" => i64::from(at.millisecond()),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_as_go_reads_them() {
+        for (text, nanos) in [
+            ("1h30m", Some(5_400_000_000_000)),
+            ("1.5s", Some(1_500_000_000)),
+            ("-2ms", Some(-2_000_000)),
+            ("0", Some(0)),
+            ("", None),
+            ("-", None),
+            ("1", None),
+            ("1d", None),
+            (".s", None),
+            ("1.2.3s", None),
+            (".5h", Some(1_800_000_000_000)),
+            ("9000000h", None),
+        ] {
+            assert_eq!(duration(text), nanos, "{text}");
+        }
+    }
 }

@@ -8,16 +8,16 @@
 
 use std::collections::VecDeque;
 
-use skeg_core::object::{Kind, Labels, Object, ObjectKey, Pod, PodDisruptionBudget, Selector, Text};
+use skeg_core::object::{Kind, Object, ObjectKey, Pod, PodDisruptionBudget, Selector, Text};
 use skeg_core::store::StoreKey;
 
 use super::binding::VIEW_LAG;
 use super::reading::is_ready;
 use super::{Commit, Invariant, Report};
 
-/// Pods that have ceased to be healthy without an eviction: when, in which namespace, with which labels.
+/// Pods that have ceased to be healthy without an eviction, as they were, with the time.
 #[derive(Debug, Default)]
-pub(super) struct Budgets(VecDeque<(f64, String, Option<Labels>)>);
+pub(super) struct Budgets(VecDeque<(f64, Pod)>);
 
 fn is_healthy(pod: &Pod) -> bool {
     pod.meta.deletion_timestamp.is_none() && is_ready(pod)
@@ -33,8 +33,8 @@ impl Budgets {
         let Some(old) = commit.old_pod().filter(|old| is_healthy(old)) else { return };
         let new = commit.new_pod();
         if !new.is_some_and(is_healthy) && !new.is_some_and(is_evicted) {
-            self.0.push_back((commit.at, old.namespace().to_owned(), old.meta.labels.clone()));
-            while self.0.front().is_some_and(|(at, ..)| commit.at - at > VIEW_LAG) {
+            self.0.push_back((commit.at, old.clone()));
+            while self.0.front().is_some_and(|(at, _)| commit.at - at > VIEW_LAG) {
                 self.0.pop_front();
             }
         }
@@ -65,8 +65,8 @@ impl Budgets {
         let pods = commit.store.range(&StoreKey::Object(start), &StoreKey::Object(end));
         let pods = pods.filter_map(|kv| kv.value.object()).filter(|o| selector.matches(o.labels()));
         let healthy = pods.filter(|o| matches!(o, Object::Pod(pod) if is_healthy(pod))).count();
-        let lost = self.0.iter().filter(|(at, namespace, labels)| {
-            commit.at - at <= VIEW_LAG && *namespace == *ns && selector.matches(labels.as_ref())
+        let lost = self.0.iter().filter(|(at, pod)| {
+            commit.at - at <= VIEW_LAG && pod.namespace() == ns && selector.matches(pod.meta.labels.as_ref())
         });
         let seen = i32::try_from(healthy + lost.count()).unwrap_or(i32::MAX);
         let desired = budget.status.desired_healthy.unwrap_or(0);

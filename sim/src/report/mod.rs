@@ -11,6 +11,7 @@ mod text;
 mod tests;
 
 pub use html::page;
+pub use plot::escape;
 pub use text::text;
 
 use std::collections::BTreeMap;
