@@ -367,14 +367,15 @@ impl Handler {
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
             return Ok(reply::text(200, String::new()));
         };
-        let id = options.run(pod, &container)?.to_owned();
+        let run = options.run(pod, &container)?;
+        let id = run.split_once("://").map_or(run, |(_, id)| id).to_owned();
         let (reply, read) = oneshot::channel();
         let streams::log::Options { follow, tail, since, .. } = options;
-        let visit = Visit::Log { node: node.to_owned(), id: id.clone(), follow, tail, since, reply };
+        let visit = Visit::Log { node: node.to_owned(), id, follow, tail, since, reply };
         self.cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
         Ok(match read.await.map_err(|_| gone())? {
             Some(read) => reply::stream("text/plain", options.body(read)),
-            None => reply::text(200, format!("unable to retrieve container logs for containerd://{id}")),
+            None => reply::text(200, format!("unable to retrieve container logs for {run}")),
         })
     }
 

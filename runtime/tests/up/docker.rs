@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -47,6 +47,22 @@ fn containers(cluster: &str) -> Vec<Value> {
 /// Makes the image, once for all tests.
 static MADE: Mutex<bool> = Mutex::new(false);
 
+/// Held by whoever uses the engine; to write by whoever restarts it.
+static ENGINE: RwLock<()> = RwLock::new(());
+
+/// The right to use the engine; `None` if the tests cannot be run.
+fn to_use() -> Option<RwLockReadGuard<'static, ()>> {
+    // Another test's panic says nothing about the engine.
+    is_there().then(|| ENGINE.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Says past the test harness, which swallows what passing tests print, that something is not tested.
+fn skip(what: &str, missing: &str) {
+    assert!(std::env::var_os("SKEG_REQUIRE_DOCKER").is_none(), "{missing}, and SKEG_REQUIRE_DOCKER is set");
+    let line = format!("SKIPPED, {what} is not tested: {missing}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written");
+}
+
 /// Whether the tests can be run. Makes their image.
 fn is_there() -> bool {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| PathBuf::from(path).exists());
@@ -64,8 +80,7 @@ fn is_there() -> bool {
         (Some((200, _)), _, false) => "only root may run them".to_owned(),
         _ => format!("no engine answers at {} (apt-get install docker.io)", socket()),
     };
-    assert!(std::env::var_os("SKEG_REQUIRE_DOCKER").is_none(), "{missing}, and SKEG_REQUIRE_DOCKER is set");
-    eprintln!("SKIPPED, containers in Docker are not tested: {missing}");
+    skip("what containers in Docker do", &missing);
     false
 }
 
@@ -181,9 +196,7 @@ fn at(path: &str) -> String {
 
 #[test]
 fn what_a_container_gets_is_what_its_spec_says() {
-    if !is_there() {
-        return;
-    }
+    let Some(_engine) = to_use() else { return };
     let cluster = start("docker-gets", &["--in-memory"]);
     let (maps, secrets) = ("/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/secrets");
     cluster.create(maps, &json!({"metadata": {"name": "settings"}, "data": {"color": "blue", "note": "hello"}}));
@@ -268,9 +281,7 @@ fn what_a_container_gets_is_what_its_spec_says() {
 
 #[test]
 fn ends_have_their_reasons() {
-    if !is_there() {
-        return;
-    }
+    let Some(_engine) = to_use() else { return };
     let cluster = start("docker-ends", &["--in-memory"]);
     once(&cluster, "well", container("c", "echo fine > /dev/termination-log"));
     once(&cluster, "ill", container("c", "exit 3"));
@@ -318,9 +329,7 @@ fn ends_have_their_reasons() {
 
 #[test]
 fn probes_hooks_and_stops_reach_the_container() {
-    if !is_there() {
-        return;
-    }
+    let Some(_engine) = to_use() else { return };
     let cluster = start("docker-probes", &["--in-memory"]);
     let serve = "mkdir -p /tmp/www; echo yes > /tmp/www/ready; exec httpd -f -p 8080 -h /tmp/www";
     let mut web = container("web", &serve.replace("mkdir", "busybox mkdir"));
@@ -356,9 +365,7 @@ fn probes_hooks_and_stops_reach_the_container() {
 
 #[test]
 fn clients_reach_into_containers() {
-    if !is_there() {
-        return;
-    }
+    let Some(_engine) = to_use() else { return };
     let cluster = start("docker-streams", &["--in-memory"]);
     let script = "for i in 1 2 3; do echo line $i; done; echo wrong >&2; busybox mkdir /tmp/www; echo here > \
                   /tmp/www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp/www";
@@ -388,9 +395,7 @@ fn clients_reach_into_containers() {
 
 #[test]
 fn what_runs_is_adopted() {
-    if !is_there() {
-        return;
-    }
+    let Some(_engine) = to_use() else { return };
     let dir = scratch("docker-adopt").join("data");
     if dir.exists() {
         std::fs::remove_dir_all(&dir).expect("it is ours, and nothing is mounted in it");
@@ -434,15 +439,16 @@ fn what_runs_is_adopted() {
     assert_eq!(std::fs::read_dir(dir.join("docker/pods")).expect("it was made").count(), 0, "no volume is left");
 }
 
-/// Run by CI alone with nothing beside it: `SKEG_DOCKER_RESTART` is a program that restarts the engine, which must have
-/// been started with `--live-restore`.
+/// `SKEG_DOCKER_RESTART` is a program that restarts the engine, which must have been started with `--live-restore`.
 #[test]
-#[ignore = "restarts the engine under all other tests"]
 fn a_restart_of_the_engine_restarts_no_container() {
     if !is_there() {
         return;
     }
-    let restart = std::env::var("SKEG_DOCKER_RESTART").expect("SKEG_DOCKER_RESTART is a program");
+    let Some(restart) = std::env::var_os("SKEG_DOCKER_RESTART") else {
+        return skip("a restart of Docker's engine", "SKEG_DOCKER_RESTART does not name a program");
+    };
+    let _alone = ENGINE.write().unwrap_or_else(PoisonError::into_inner);
     let cluster = start("docker-restart", &["--in-memory"]);
     create(&cluster, "stays", json!({"containers": [container("c", "exec sleep 1000")]}));
     create(&cluster, "ends", json!({"restartPolicy": "Never", "containers": [container("c", "sleep 3; exit 6")]}));

@@ -74,14 +74,14 @@ impl Options {
         })
     }
 
-    /// The id of the run whose log is meant, without the runtime's name; the kubelet's error if there is none.
+    /// The id of the run whose log is meant, as `docker://3`; the kubelet's error if there is none.
     pub fn run<'a>(&self, pod: &'a Value, container: &str) -> Result<&'a str, Status> {
         let pod_name = pod::name(pod);
         let about = |what: &str| Status::bad_request(format!("container {container:?} in pod {pod_name:?} is {what}"));
         let status = pod::status(pod, container).ok_or_else(|| about("not available"))?;
         let (state, last) = (&status["state"], &status["lastState"]["terminated"]);
         let id = |value: &'a Value| value["containerID"].as_str().filter(|id| !id.is_empty());
-        let found = if self.previous {
+        Ok(if self.previous {
             let missing = format!("previous terminated container {container:?} in pod {pod_name:?} not found");
             id(last).ok_or_else(|| Status::bad_request(missing))?
         } else if !state["running"].is_null() {
@@ -98,8 +98,7 @@ impl Options {
                 None => "waiting to start - no logs yet".to_owned(),
             };
             return Err(about(&waiting));
-        };
-        Ok(found.split_once("://").map_or(found, |(_, id)| id))
+        })
     }
 
     /// The body of the response.
@@ -242,10 +241,10 @@ mod tests {
         let status = |state: Value, last: Value| json!({"name": "c", "containerID": "containerd://3", "state": state, "lastState": last});
         let ended = |id: &str| json!({"terminated": {"containerID": format!("containerd://{id}")}});
         let none = || json!({});
-        check("", status(json!({"running": {}}), none()), Ok("3"));
-        check("", status(ended("2"), none()), Ok("2"));
-        check("", status(json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended("1")), Ok("1"));
-        check("previous=true", status(json!({"running": {}}), ended("1")), Ok("1"));
+        check("", status(json!({"running": {}}), none()), Ok("containerd://3"));
+        check("", status(ended("2"), none()), Ok("containerd://2"));
+        check("", status(json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended("1")), Ok("containerd://1"));
+        check("previous=true", status(json!({"running": {}}), ended("1")), Ok("containerd://1"));
         check(
             "previous=true",
             status(json!({"running": {}}), none()),
