@@ -291,17 +291,18 @@ impl World {
         });
         let Some(watch) = watch else { return };
         let compacted = self.etcd.compacted();
+        // What another watch has coming stays: the server may have begun one while this one was not known to exist.
+        let is_its = |message: &FromStore| matches!(message, FromStore::Events { watch: of, .. } if *of == watch);
+        let (ended, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.stream).into_iter().partition(is_its);
+        self.stream = left;
         let is_behind = |message: &FromStore| match message {
             FromStore::Events { revision, events, .. } => !events.is_empty() && *revision < compacted,
             _ => false,
         };
-        let behind = self.stream.iter().any(is_behind);
-        self.etcd.handle(
-            self.now,
-            store::In::Request(StoreClient(self.connection), 0, StoreRequest::CancelWatch { watch }),
-            &mut Vec::new(),
-        );
-        self.stream.clear();
+        let behind = ended.iter().any(is_behind);
+        let cancel = StoreRequest::CancelWatch { watch };
+        let input = store::In::Request(StoreClient(self.connection), 0, cancel);
+        self.etcd.handle(self.now, input, &mut Vec::new());
         self.tell(FromStore::WatchCanceled { watch, compacted: behind.then_some(compacted) });
     }
 
@@ -527,6 +528,25 @@ proptest! {
     ) {
         run(progress, &acts);
     }
+}
+
+/// The server does not know that its first watch exists, since the reply was an error; that watch ends while another
+/// one has the same event coming.
+#[test]
+fn a_watch_that_ends_takes_no_events_of_another() {
+    let acts = [
+        Act::Carry(0),
+        Act::Create(0),
+        Act::Carry(0),
+        Act::EndWatch,
+        Act::Tick(150),
+        Act::Unavailable(0, true),
+        Act::Tick(1000),
+        Act::Carry(0),
+        Act::Carry(0),
+        Act::EndWatch,
+    ];
+    run(Progress::Ordered, &acts);
 }
 
 /// A progress notification that overtakes an event must not be trusted.
