@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::client::{Cluster, scratch};
 
@@ -200,8 +201,19 @@ impl Kubectl<'_> {
         assert!(metrics.contains(counted), "{metrics}");
     }
 
+    /// Waits until the pods are gone that a rollout has replaced: commands that take pods by label find those, too.
+    fn await_replaced(&self) {
+        let being_deleted = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"];
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.well(&being_deleted, "").is_empty() {
+            assert!(Instant::now() < deadline, "pods that were replaced do not go");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Logs, commands, copies and forwarded ports of a simulated container.
     fn look_inside(&self) {
+        self.await_replaced();
         self.check("logs deployment/web", &["container nginx of image nginx:1 is simulated"]);
         self.check("logs -l app=web --tail=1 --prefix --timestamps", &["[pod/web-", "/nginx] 20", "is simulated"]);
         let script = "echo hello from $HOSTNAME; cat; exit 3";
