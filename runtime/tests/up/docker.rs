@@ -439,8 +439,8 @@ fn what_runs_is_adopted() {
     assert_eq!(std::fs::read_dir(dir.join("docker/pods")).expect("it was made").count(), 0, "no volume is left");
 }
 
-/// The statuses of a pod's containers without the time of their start: it is the agent's until they are adopted, and the
-/// engine's afterwards, which may be in the second before.
+/// The statuses of a pod's containers without the time of their start: it is the agent's until they are adopted, and
+/// the engine's afterwards, which may be in the second before.
 fn statuses_without_start(cluster: &Cluster, name: &str) -> Value {
     let mut statuses = pod(cluster, name)["status"]["containerStatuses"].clone();
     for status in statuses.as_array_mut().expect("there are some") {
