@@ -187,6 +187,12 @@ fn remember(c: &mut Container, old: &object::ContainerStatus, now: Now) {
         Life::Running(..) => {
             c.runs = c.runs.max(restarts + 1);
             c.last = c.last.take().or(last);
+            // The agent before took the start from its own clock; what was reported must not change.
+            if let (Life::Running(_, since), Some(reported)) = (&mut c.life, old.state.running())
+                && restarts + 1 == c.runs
+            {
+                *since = reported.wall().unwrap_or(*since);
+            }
             // A restart of the agent must not make a ready container unready or run its startup probe again.
             if old.started == Some(true) && restarts + 1 == c.runs {
                 c.started = true;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::json;
 
 use super::{Due, World, container, describe, exec, probe, ready_world, with};
-use crate::agent::{In, RuntimeEvent};
+use crate::agent::{ContainerState, In, RuntimeEvent};
 use crate::api::FromServer;
 use crate::object::{Kind, Node, ObjectKey, PodCondition, Text, is_mere_report, node_condition};
 
@@ -522,6 +522,23 @@ fn lost_runtime_commands() {
         world.run_for(400.0);
         assert!(world.runtime.sandboxes.is_empty() && world.agent.pods() == 0, "{command}");
     }
+}
+
+#[test]
+fn a_restarted_agent_reports_the_same_start() {
+    let mut world = ready_world();
+    let key = world.apply("p", json!({"containers": [container("a", "app:1")]}));
+    world.run_for(20.0);
+    let before = world.pod(&key).status.container_statuses.clone();
+    assert!(before[0].state.running().is_some());
+    // The clock of the runtime was behind that of the agent.
+    for container in world.runtime.containers.values_mut() {
+        let ContainerState::Running { started_at } = &mut container.state else { panic!("it runs") };
+        started_at.0 -= 2_000_000;
+    }
+    world.restart_agent();
+    world.run_for(60.0);
+    assert_eq!(world.pod(&key).status.container_statuses, before);
 }
 
 /// Found by seed 346 of the heavy swarm: while the API was being asked about a pod that only the runtime knew, the
