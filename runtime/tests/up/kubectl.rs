@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::client::{Cluster, scratch};
 
@@ -204,11 +203,7 @@ impl Kubectl<'_> {
     /// Waits until the pods are gone that a rollout has replaced: commands that take pods by label find those, too.
     fn await_replaced(&self) {
         let being_deleted = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"];
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.well(&being_deleted, "").is_empty() {
-            assert!(Instant::now() < deadline, "pods that were replaced do not go");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        self.cluster.wait_for("pods that were replaced are gone", || self.well(&being_deleted, "").is_empty());
     }
 
     /// Logs, commands, copies and forwarded ports of a simulated container.

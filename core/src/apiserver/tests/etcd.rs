@@ -295,11 +295,9 @@ impl World {
         let is_its = |message: &FromStore| matches!(message, FromStore::Events { watch: of, .. } if *of == watch);
         let (ended, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.stream).into_iter().partition(is_its);
         self.stream = left;
-        let is_behind = |message: &FromStore| match message {
-            FromStore::Events { revision, events, .. } => !events.is_empty() && *revision < compacted,
-            _ => false,
-        };
-        let behind = ended.iter().any(is_behind);
+        let behind = ended.iter().any(|message| {
+            matches!(message, FromStore::Events { revision, events, .. } if !events.is_empty() && *revision < compacted)
+        });
         let cancel = StoreRequest::CancelWatch { watch };
         let input = store::In::Request(StoreClient(self.connection), 0, cancel);
         self.etcd.handle(self.now, input, &mut Vec::new());
