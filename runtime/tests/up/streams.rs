@@ -295,10 +295,19 @@ fn forward_by_spdy(cluster: &Cluster) {
     }
 }
 
+/// The WebSocket lasts as long as the longest of its connections.
 fn forward_by_channels(cluster: &Cluster) {
-    let mut socket = web_socket(cluster, &format!("{PODS}/web/portforward?ports=80"), "v4.channel.k8s.io");
-    assert_eq!((socket.next(), socket.next()), (Some(vec![0, 80, 0]), Some(vec![1, 80, 0])));
-    socket.send(b"\0GET /x HTTP/1.0\r\n\r\n");
-    let answer = String::from_utf8(socket.next().expect("it answers")).expect("text");
-    assert!(answer.starts_with("\0HTTP/1.1 200 OK") && answer.ends_with("GET /x\n"), "{answer}");
+    let forward = |ports| web_socket(cluster, &format!("{PODS}/web/portforward?ports={ports}"), "v4.channel.k8s.io");
+    let mut socket = forward("80,80");
+    for channel in 0..4 {
+        assert_eq!(socket.next(), Some(vec![channel, 80, 0]));
+    }
+    for channel in ["\0", "\u{2}"] {
+        socket.send(format!("{channel}GET /x HTTP/1.0\r\n\r\n").as_bytes());
+        let answer = String::from_utf8(socket.next().expect("it answers")).expect("text");
+        assert!(answer.starts_with(&format!("{channel}HTTP/1.1 200 OK")) && answer.ends_with("GET /x\n"), "{answer}");
+    }
+    assert_eq!(socket.next(), None, "the last connection has ended");
+    let [_, refused, ..] = forward("81").rest();
+    assert!(refused.starts_with("Q\0error forwarding port 81 to pod"), "{refused}");
 }

@@ -195,38 +195,39 @@ fn named_ports(params: &Params) -> Result<Vec<u16>, Status> {
     }
 }
 
-/// Two channels for each port: data, then errors. Each begins with the port's number.
+/// Two channels for each port: data, then errors. Each begins with the port's number. Channels have no end of their own:
+/// the WebSocket is closed when the last connection has ended.
 async fn serve_channels(switching: Switching, dialler: &Dialler, named: &[u16]) -> Option<()> {
     let protocol = switching.protocol.clone();
     let mut channels = Channels::new(switching.socket().await?, &protocol);
     let (says, mut heard) = mpsc::channel(WAITING);
-    let mut connections = Vec::new();
+    let mut open = BTreeMap::new();
     for (channel, port) in (0..).step_by(2).zip(named) {
         for channel in [channel, channel + 1] {
             channels.send(channel, &port.to_le_bytes()).await.ok()?;
         }
-        let connection = dialler.connect(*port, channel, &says).await;
-        if let Err(why) = &connection {
-            channels.send(channel + 1, why.as_bytes()).await.ok()?;
+        match dialler.connect(*port, channel, &says).await {
+            Ok(connection) => drop(open.insert(channel, connection)),
+            Err(why) => channels.send(channel + 1, why.as_bytes()).await.ok()?,
         }
-        connections.push(connection.ok());
     }
-    loop {
+    while !open.is_empty() {
         tokio::select! {
-            Some((channel, said)) = heard.recv() => {
-                // Channels have no end of their own.
-                if let Some(bytes) = said {
-                    channels.send(channel, &bytes).await.ok()?;
-                }
-            }
+            Some((channel, said)) = heard.recv() => match said {
+                Some(bytes) => channels.send(channel, &bytes).await.ok()?,
+                None => drop(open.remove(&channel)),
+            },
             said = channels.next() => {
                 let Said::Bytes(channel, bytes) = said? else { continue };
-                let connection = connections.get_mut(usize::from(channel) / 2).filter(|_| channel % 2 == 0);
-                match connection.and_then(Option::as_mut) {
+                match open.get_mut(&channel) {
                     Some(Server::Simulated(connection)) => {
                         let answer = connection.handle(&bytes);
+                        let closed = connection.is_closed();
                         if !answer.is_empty() {
                             channels.send(channel, &answer).await.ok()?;
+                        }
+                        if closed {
+                            open.remove(&channel);
                         }
                     }
                     // An error means that the server has closed the connection.
@@ -236,6 +237,8 @@ async fn serve_channels(switching: Switching, dialler: &Dialler, named: &[u16]) 
             }
         }
     }
+    channels.close().await;
+    Some(())
 }
 
 /// One of the two streams of a connection, until the other one is opened.
