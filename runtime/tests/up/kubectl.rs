@@ -98,6 +98,66 @@ spec:
         self.well(&["apply", "--server-side", "-f", "-"], &boat.replace("lenght", "length"));
     }
 
+    /// Rules in CEL: of a definition, and of an admission policy.
+    fn keep_rules(&self) {
+        let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ships.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: ships, kind: Ship}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties: {min: {type: integer}, max: {type: integer}}
+            x-kubernetes-validations:
+            - {rule: self.min <= self.max, messageExpression: \"'min %d is above max %d'.format([self.min, self.max])\"}
+            - {rule: self.max >= oldSelf.max, message: max may only grow}
+";
+        let (well, text) = self.run(&["create", "-f", "-"], &definition.replace("self.min <=", "self.mni <="));
+        assert!(!well && text.contains("undefined field 'mni'\n | self.mni <= self.max\n | ....^"), "{text}");
+        self.well(&["create", "-f", "-"], definition);
+        self.check("wait --for=condition=Established crd/ships.example.com --timeout=60s", &["condition met"]);
+        let ship = "apiVersion: example.com/v1\nkind: Ship\nmetadata: {name: s}\nspec: {min: 3, max: 2}\n";
+        let (well, text) = self.run(&["create", "-f", "-"], ship);
+        let why = "The Ship \"s\" is invalid: spec: Invalid value: \"object\": min 3 is above max 2\n";
+        assert_eq!((well, text.as_str()), (false, why));
+        self.well(&["create", "-f", "-"], &ship.replace("max: 2", "max: 4"));
+        let (well, text) = self.run(&["patch", "ship", "s", "--type=merge", "-p", "{\"spec\":{\"max\":3}}"], "");
+        let why = "The Ship \"s\" is invalid: spec: Invalid value: \"object\": max may only grow\n";
+        assert_eq!((well, text.as_str()), (false, why));
+        let policy = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: few.example.com}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}
+  validations: [{expression: object.spec.replicas <= 5}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: few}
+spec: {policyName: few.example.com, validationActions: [Deny]}
+";
+        self.well(&["apply", "-f", "-"], policy);
+        let (well, text) = self.run(&["create", "deployment", "many", "--image=nginx", "--replicas=6"], "");
+        let why = "error: failed to create deployment: deployments.apps \"many\" is forbidden: ValidatingAdmissionPolicy \
+                   'few.example.com' with binding 'few' denied request: failed expression: object.spec.replicas <= 5\n";
+        assert_eq!((well, text.as_str()), (false, why));
+        self.well(&["delete", "-f", "-"], policy);
+    }
+
     /// `kubectl apply --server-side` with two managers of one field.
     fn apply_on_the_server(&self) {
         let apply = |manager: &str, more: &[&str], input: &str| {
@@ -318,6 +378,7 @@ fn a_day_with_kubectl() {
     kubectl.check("create serviceaccount robot", &["serviceaccount/robot created"]);
     kubectl.apply_on_the_server();
     kubectl.explain();
+    kubectl.keep_rules();
     kubectl.check("auth can-i delete pods", &["yes"]);
     kubectl.check("auth can-i --list", &["*.*", "selfsubjectaccessreviews.authorization.k8s.io"]);
     kubectl.check("auth whoami", &["Username", "system:masters"]);
