@@ -8,6 +8,7 @@ mod access;
 mod apply;
 mod bad_input;
 mod client;
+mod clients;
 mod crash;
 mod custom;
 mod docker;
