@@ -1,6 +1,6 @@
-//! Clients in other languages with a cluster. The scripts are beside this file: `clients/client.py` runs where `PYTHON`
-//! names an interpreter that has PyPI's `kubernetes`, `clients/client.mjs` where `NODE_MODULES` names the directory that
-//! has `@kubernetes/client-node`. Elsewhere a test says that it is skipped.
+//! Clients in other languages with a cluster. The scripts are beside this file: `clients/client.py` runs where
+//! `PYTHON` names an interpreter that has PyPI's `kubernetes`, `clients/client.mjs` where `NODE_MODULES` names the
+//! directory that has `@kubernetes/client-node`. Elsewhere a test says that it is skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
