@@ -195,8 +195,8 @@ fn named_ports(params: &Params) -> Result<Vec<u16>, Status> {
     }
 }
 
-/// Two channels for each port: data, then errors. Each begins with the port's number. Channels have no end of their own:
-/// the WebSocket is closed when the last connection has ended.
+/// Two channels for each port: data, then errors. Each begins with the port's number. Channels have no end of their
+/// own: the WebSocket is closed when the last connection has ended.
 async fn serve_channels(switching: Switching, dialler: &Dialler, named: &[u16]) -> Option<()> {
     let protocol = switching.protocol.clone();
     let mut channels = Channels::new(switching.socket().await?, &protocol);
