@@ -56,15 +56,13 @@ pub struct Clients {
     kinds: Kinds,
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
-    /// The watch whose request was made last, if the API server has not handled it yet.
-    starting: Option<u64>,
     encoded: Option<Encoded>,
 }
 
 impl Clients {
     /// Makes an empty set of requests. `kinds` is the cluster's registry of kinds.
     pub fn new(kinds: Kinds) -> Clients {
-        Clients { kinds, next: 0, waiting: BTreeMap::new(), starting: None, encoded: None }
+        Clients { kinds, next: 0, waiting: BTreeMap::new(), encoded: None }
     }
 
     /// Takes a request. Returns the message to the API server; `None` if the request was invalid and has been answered.
@@ -94,7 +92,6 @@ impl Clients {
                 let (sink, events) = ask::events(id);
                 let begin = Some((reply, events));
                 self.waiting.insert(id, Waiting::Watch(Watcher { resource, sink, encoding, begin }));
-                self.starting = Some(id);
                 call
             }
             Err(status) => {
@@ -114,11 +111,9 @@ impl Clients {
         ToServer::Cancel(ReqId(watch))
     }
 
-    /// Must be called after the API server has handled the last request. A watch that it has not refused has started.
-    pub fn settle(&mut self) {
-        let Some(Waiting::Watch(watcher)) = self.starting.take().and_then(|id| self.waiting.get_mut(&id)) else {
-            return;
-        };
+    /// Must be called after the API server has handled a request. A watch that it has not refused has started.
+    pub fn handled(&mut self, id: ReqId) {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get_mut(&id.0) else { return };
         if let Some((reply, events)) = watcher.begin.take() {
             finish(reply, Ok(Answer::Watch(events)), Vec::new());
         }
@@ -399,4 +394,48 @@ fn set_namespace(object: &mut Object, namespace: &str) -> Result<(), Status> {
     }
     let why = "the namespace of the provided object does not match the namespace sent on the request";
     Err(Status::bad_request(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::served::Served;
+    use skeg_core::Kind;
+    use skeg_core::api::WatchOptions;
+
+    /// Asks for a watch; returns its number and where its reply comes.
+    fn watch(clients: &mut Clients) -> (ReqId, oneshot::Receiver<Reply>) {
+        let what = What::Watch {
+            kind: Kind::POD,
+            namespace: String::new(),
+            options: WatchOptions::default(),
+            encoding: WatchEncoding::Json,
+        };
+        let ask = Ask {
+            user: Arc::new(User::anonymous()),
+            resource: Arc::clone(Served::built_in().by_path("", "v1", "pods").expect("it is served")),
+            what,
+            manager: String::new(),
+            validation: FieldValidation::Ignore,
+            duplicates: Vec::new(),
+        };
+        let (reply, answer) = oneshot::channel();
+        let Some(ToServer::Request(id, _)) = clients.ask(ask, reply) else { panic!("it is a request") };
+        (id, answer)
+    }
+
+    #[test]
+    fn watches_that_are_asked_for_together_all_start() {
+        let mut clients = Clients::new(Kinds::default());
+        let [(first, mut a), (second, mut b), (third, mut c)] = [(); 3].map(|()| watch(&mut clients));
+        clients.handled(first);
+        assert!(matches!(a.try_recv(), Ok(Reply { result: Ok(Answer::Watch(_)), .. })));
+        assert!(b.try_recv().is_err() && c.try_recv().is_err(), "the API server has not handled these yet");
+        // One that is refused has not started.
+        clients.answered(FromServer::Reply(second, Err(Status::bad_request("no"))));
+        clients.handled(second);
+        assert!(matches!(b.try_recv(), Ok(Reply { result: Err(_), .. })));
+        clients.handled(third);
+        assert!(matches!(c.try_recv(), Ok(Reply { result: Ok(Answer::Watch(_)), .. })));
+    }
 }

@@ -426,10 +426,14 @@ impl Cluster {
             let now = self.now();
             match message {
                 Message::ToApi(conn, message) => {
+                    let asked = match &message {
+                        ToServer::Request(id, _) if conn == HTTP => Some(*id),
+                        ToServer::Request(..) | ToServer::Cancel(_) => None,
+                    };
                     self.api.handle(now, apiserver::In::Client(conn, message), &mut self.api_out);
                     self.after_api();
-                    if conn == HTTP {
-                        self.clients.settle();
+                    if let Some(id) = asked {
+                        self.clients.handled(id);
                     }
                 }
                 Message::Consulted(id, answers) => {
