@@ -1,5 +1,6 @@
 //! A cluster for one test, and an HTTP client that sends exactly what it is given.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,18 @@ use serde_json::Value;
 
 /// Time-out of something that should take a moment at most.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The variable that names the program of a test. If it is not set, the test says that it is skipped; with
+/// `SKEG_REQUIRE_CLIENTS` set that is an error.
+pub fn required(variable: &str) -> Option<OsString> {
+    let found = std::env::var_os(variable);
+    if found.is_none() {
+        let missing = format!("{variable} is not set: what it names is not tested");
+        assert!(std::env::var_os("SKEG_REQUIRE_CLIENTS").is_none(), "{missing}, and SKEG_REQUIRE_CLIENTS is set");
+        eprintln!("SKIPPED: {missing}");
+    }
+    found
+}
 
 /// A directory for one test.
 pub fn scratch(test: &str) -> PathBuf {

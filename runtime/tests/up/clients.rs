@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::client::Cluster;
+use crate::client::{Cluster, required};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/up/clients").join(name)
@@ -13,10 +13,7 @@ fn script(name: &str) -> PathBuf {
 
 /// Runs a script with a cluster; it must succeed.
 fn check(name: &str, variable: &str, command: impl Fn(&Path) -> Command) {
-    let Some(found) = std::env::var_os(variable) else {
-        eprintln!("SKIPPED: {variable} is not set: {name} is not run");
-        return;
-    };
+    let Some(found) = required(variable) else { return };
     let cluster = Cluster::start(name, &["--nodes", "3"]);
     let output = command(Path::new(&found)).arg(script(name)).arg(&cluster.kubeconfig).output().expect("it runs");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

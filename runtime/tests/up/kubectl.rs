@@ -1,12 +1,14 @@
-//! kubectl with a cluster: the output of everyday commands. Runs the binary that `KUBECTL` names, or else the one on
-//! the path; prints a message if there is none.
+//! kubectl with a cluster: the output of everyday commands. Runs each binary that `KUBECTL` names, separated as in
+//! `PATH`, or else the one on the path; says that it is skipped if there is none.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::client::{Cluster, scratch};
+use serde_json::Value;
+
+use crate::client::{Cluster, required, scratch};
 
 struct Kubectl<'a> {
     binary: PathBuf,
@@ -14,13 +16,14 @@ struct Kubectl<'a> {
     cache: PathBuf,
 }
 
-/// The kubectl binary. `KUBECTL` must not name a dispatcher, which asks the server first and then runs another binary.
-fn binary() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("KUBECTL") {
-        return Some(PathBuf::from(named));
+/// The kubectl binaries. `KUBECTL` must not name a dispatcher, which asks the server first and then runs another one.
+fn binaries() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
+    match (std::env::var_os("KUBECTL"), installed) {
+        (None, Some(installed)) => vec![installed],
+        _ => required("KUBECTL").iter().flat_map(std::env::split_paths).collect(),
     }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
 }
 
 impl Kubectl<'_> {
@@ -343,16 +346,67 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 
 #[test]
 fn a_day_with_kubectl() {
-    let Some(binary) = binary() else {
-        eprintln!("no kubectl is on the path, and KUBECTL names none: not run");
-        return;
-    };
-    let cluster = Cluster::start("kubectl", &["--nodes", "3"]);
-    // A separate cache for this run, because cached discovery of another server must not be used.
-    let cache = scratch("kubectl").join(format!("cache-{}", std::process::id()));
-    std::fs::create_dir_all(&cache).expect("it can be made");
-    let kubectl = Kubectl { binary, cluster: &cluster, cache };
+    for (number, binary) in binaries().into_iter().enumerate() {
+        let test = format!("kubectl-{number}");
+        let cluster = Cluster::start(&test, &["--nodes", "3"]);
+        // A separate cache for this run, because cached discovery of another server must not be used.
+        let cache = scratch(&test).join(format!("cache-{}", std::process::id()));
+        std::fs::create_dir_all(&cache).expect("it can be made");
+        let kubectl = Kubectl { binary, cluster: &cluster, cache };
+        eprintln!("kubectl {}", kubectl.well(&["version"], "").lines().next().unwrap_or_default());
+        spend_a_day(&kubectl, &cluster);
+    }
+}
 
+/// Real manifests, of several projects, as a user applies them: everything that has a controller becomes ready. They
+/// are not part of the repository: if `SKEG_SHARED` does not name them, nothing is applied.
+#[test]
+fn manifests_apply_and_become_ready() {
+    let (Some(shared), Some(binary)) = (std::env::var_os("SKEG_SHARED"), binaries().pop()) else { return };
+    let directory = std::fs::read_dir(PathBuf::from(shared).join("data/manifests")).expect("it is there");
+    // One is older than Kubernetes 1.25, which serves this group in its last version only.
+    let read = |file: PathBuf| std::fs::read_to_string(file).expect("it reads").replace("policy/v1beta1", "policy/v1");
+    let manifests: Vec<String> = directory.map(|entry| read(entry.expect("it reads").path())).collect();
+    for mode in ["--server-side=false", "--server-side"] {
+        let cluster = Cluster::start("manifests", &["--nodes", "5", "--speed", "20"]);
+        let cache = scratch("manifests").join(format!("cache{mode}-{}", std::process::id()));
+        std::fs::create_dir_all(&cache).expect("it can be made");
+        let kubectl = Kubectl { binary: binary.clone(), cluster: &cluster, cache };
+        let apply = |input: &str| kubectl.well(&["apply", mode, "-f", "-"], input);
+        for manifest in &manifests {
+            let applied = apply(manifest);
+            assert!(!applied.contains("Warning"), "{applied}");
+        }
+        let mut scaled = 0;
+        for resource in ["apps/v1/deployments", "apps/v1/statefulsets", "v1/replicationcontrollers"] {
+            let root = if resource.starts_with("v1") { "api" } else { "apis" };
+            let list =
+                || cluster.get(&format!("/{root}/{resource}")).json()["items"].as_array().expect("a list").clone();
+            scaled += list().len();
+            cluster.wait_for(&format!("{resource} are ready ({mode})"), || {
+                let ready = |item: &Value| item["status"]["readyReplicas"] == item["spec"]["replicas"];
+                list().iter().all(ready)
+            });
+        }
+        assert!(scaled > 10, "{scaled}");
+        let services = cluster.get("/api/v1/services").json();
+        let balanced = services["items"].as_array().into_iter().flatten();
+        for service in balanced.filter(|service| service["spec"]["type"] == "LoadBalancer") {
+            assert!(service["status"]["loadBalancer"]["ingress"][0]["ip"].is_string(), "{service}");
+        }
+        // It may say `configured`: kubectl always sends the selector of a budget and the claims of a StatefulSet.
+        for manifest in &manifests {
+            apply(manifest);
+        }
+        for resource in ["apps/v1/deployments", "apps/v1/statefulsets", "policy/v1/poddisruptionbudgets"] {
+            for item in cluster.get(&format!("/apis/{resource}")).json()["items"].as_array().expect("a list") {
+                assert_eq!(item["metadata"]["generation"], 1, "nothing has changed ({mode}): {item}");
+            }
+        }
+    }
+}
+
+fn spend_a_day(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     // `kubectl wait --all` waits for the existing nodes only, and agents register theirs a moment after the server
     // starts.
     cluster.wait_for("three nodes have registered", || {

@@ -18,6 +18,7 @@ mod etcd;
 #[cfg(feature = "etcd")]
 #[path = "../../../etcd/tests/etcd/server.rs"]
 mod etcd_server;
+mod helm;
 mod kubectl;
 mod load;
 mod objects;
