@@ -92,6 +92,9 @@ pub struct Entry {
     pub affinity: Option<Duration>,
     /// `loadBalancerSourceRanges`: the permitted clients; empty means all.
     pub sources: Rc<[String]>,
+    /// Whether backends see the node's address in place of the client's: connections to an external address under
+    /// `externalTrafficPolicy: Cluster`, whose backend may be on another node and must reply through this one.
+    pub masquerade: bool,
 }
 
 /// A change of the table, for the driver that applies it.
@@ -252,22 +255,23 @@ fn port_lines(
         let wanted = if only_local { &local } else { &cluster };
         wanted.clone().expect("whichever policy is in force has its backends computed")
     };
-    let entry = |only_local: bool, sources: &Rc<[String]>| Entry {
+    let entry = |only_local: bool, masquerade: bool, sources: &Rc<[String]>| Entry {
         service: key.clone(),
         port_name: Rc::clone(&port_name),
         backends: pick(only_local),
         when_empty,
         affinity,
         sources: Rc::clone(sources),
+        masquerade,
     };
     let everyone: Rc<[String]> = Rc::from([]);
     if let Ok(number) = u16::try_from(port.port) {
         let frontend = Frontend { host: Host::Ip(cluster_ip), port: number, protocol };
-        lines.push((frontend, entry(internal_local, &everyone)));
+        lines.push((frontend, entry(internal_local, false, &everyone)));
     }
     for (host, number, guarded) in outside {
         let sources = if guarded { ranges(service) } else { Rc::clone(&everyone) };
-        lines.push((Frontend { host, port: number, protocol }, entry(external_local, &sources)));
+        lines.push((Frontend { host, port: number, protocol }, entry(external_local, !external_local, &sources)));
     }
 }
 

@@ -37,7 +37,8 @@ fn compute(service: &Object, slices: &[Object]) -> Vec<(Frontend, Entry)> {
     lines(&place(), &service.key(), service.get::<core_v1::Service>(), &slices)
 }
 
-/// `host:port -> last octets of the backends`; `!` if connections are rejected, `-` if they are dropped.
+/// `host:port -> last octets of the backends`; `!` if connections are rejected, `-` if they are dropped; `hidden` if
+/// the backends do not see the client's address.
 fn shape(lines: &[(Frontend, Entry)]) -> Vec<String> {
     let text = |(f, e): &(Frontend, Entry)| {
         let host = match f.host {
@@ -50,7 +51,7 @@ fn shape(lines: &[(Frontend, Entry)]) -> Vec<String> {
         if to.is_empty() {
             to = if e.when_empty == super::WhenEmpty::Reject { "!" } else { "-" }.to_owned();
         }
-        format!("{host}:{} -> {to}", f.port)
+        format!("{host}:{} -> {to}{}", f.port, if e.masquerade { " hidden" } else { "" })
     };
     lines.iter().map(text).collect()
 }
@@ -82,14 +83,14 @@ fn which_backends_a_service_has() {
         ("local", local.clone(), mixed.clone(), vec!["10.96.0.1:80 -> 1"]),
         ("local, terminating", local.clone(), leaving, vec!["10.96.0.1:80 -> 1"]),
         ("local, elsewhere", local, elsewhere.clone(), vec!["10.96.0.1:80 -> -"]),
-        ("node port", node_port, mixed.clone(), vec!["10.96.0.1:80 -> 1,2", "node:30080 -> 1,2"]),
+        ("node port", node_port, mixed.clone(), vec!["10.96.0.1:80 -> 1,2", "node:30080 -> 1,2 hidden"]),
         ("external local", outside_local.clone(), mixed.clone(), vec!["10.96.0.1:80 -> 1,2", "node:30080 -> 1"]),
         ("external local, elsewhere", outside_local, elsewhere, vec!["10.96.0.1:80 -> 2", "node:30080 -> -"]),
         (
             "load balancer",
             balanced,
             mixed.clone(),
-            vec!["10.96.0.1:80 -> 1,2", "9.9.9.9:80 -> 1,2", "8.8.8.8:80 -> 1,2"],
+            vec!["10.96.0.1:80 -> 1,2", "9.9.9.9:80 -> 1,2 hidden", "8.8.8.8:80 -> 1,2 hidden"],
         ),
         ("hints", json!({}), hinted, vec!["10.96.0.1:80 -> 1"]),
         ("hints on some", json!({}), half, vec!["10.96.0.1:80 -> 1,2"]),
