@@ -109,6 +109,8 @@ pub struct AgentConfig {
     /// Whether the runtime runs real containers: the agent then works out environments, mounts and volumes, and
     /// watches Services for that. A simulated runtime needs none of it.
     pub resolve: bool,
+    /// Whether pods get the cluster's DNS server (`clusterDNS`). If not, those that ask for it get a warning.
+    pub cluster_dns: bool,
 }
 
 impl Default for AgentConfig {
@@ -131,6 +133,7 @@ impl Default for AgentConfig {
             kernel_version: Rc::from("6.12.0"),
             runtime_version: Rc::from("containerd://2.1.0"),
             resolve: false,
+            cluster_dns: false,
         }
     }
 }

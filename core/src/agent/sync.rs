@@ -188,7 +188,7 @@ impl PodState {
             "ClusterFirst" => spec.host_network != Some(true),
             policy => policy == "ClusterFirstWithHostNet",
         };
-        if ctx.shared.config.resolve && cluster {
+        if ctx.shared.config.resolve && !ctx.shared.config.cluster_dns && cluster {
             let pod = self.format();
             self.event(ctx, EventType::Warning, "MissingClusterDNS", || {
                 format!(

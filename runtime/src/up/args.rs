@@ -64,6 +64,9 @@ pub struct UpArgs {
     /// Addresses for Services of type LoadBalancer.
     #[arg(long, value_name = "CIDR", default_value = LOAD_BALANCERS, value_parser = cidr)]
     pub load_balancer_range: ([u8; 4], u8),
+    /// The network of cluster IPs. Clusters on one host that run real containers need different ones.
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
+    pub service_cluster_ip_range: Option<([u8; 4], u8)>,
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     pub image_profile: Option<PathBuf>,

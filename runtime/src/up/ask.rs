@@ -13,6 +13,7 @@ use skeg_core::object::decode::DecodeError;
 use skeg_core::store::remote::FromRemote;
 use tokio::sync::{mpsc, oneshot};
 
+use super::dns::Lookup;
 use super::docker::Happened;
 use super::served::Resource;
 use super::streams::visit::Visit;
@@ -145,6 +146,8 @@ pub enum Inbound {
     Synced(u64),
     /// Something that the runtime of the Docker node tells its agent.
     Runtime(Happened),
+    /// A pod asks for a name.
+    Resolve(Lookup),
     /// A message of a store elsewhere (etcd).
     #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     Store(FromRemote),

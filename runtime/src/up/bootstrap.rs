@@ -1,5 +1,6 @@
 //! Creates the objects that every Kubernetes cluster has, except the namespaces and PriorityClasses, which the API
-//! server creates itself: the Service `kubernetes` with its endpoints, and a default StorageClass.
+//! server creates itself: the Service `kubernetes` with its endpoints, a default StorageClass, and where names are
+//! served, the Service `kube-dns`.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,12 +34,16 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`.
-    pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr) -> Bootstrap {
+    /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`; `dns` that of
+    /// the Service `kube-dns`, and where its server is.
+    pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr, dns: Option<(Ipv4Addr, SocketAddr)>) -> Bootstrap {
         let mut all = vec![service(service_ip, advertised.port()), skeg_core::volume::standard_class().to_json()];
         // Endpoints must not be loopback addresses: a loopback address means a different server on every host.
         if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
+        }
+        if let Some((service_ip, server)) = dns {
+            all.extend([dns_service(service_ip), dns_slice(server)]);
         }
         let wanted = all.clone().into();
         Bootstrap { all, wanted, once: false, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
@@ -139,5 +144,30 @@ fn endpoint_slice(at: SocketAddr) -> Value {
         "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [at.ip()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "protocol": "TCP", "port": at.port()}],
+    })
+}
+
+/// As kubeadm makes it, but without a selector: its server is no pod.
+fn dns_service(address: Ipv4Addr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS"}},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+            "ports": [{"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53}]},
+    })
+}
+
+fn dns_slice(at: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system",
+            "labels": {"kubernetes.io/service-name": "kube-dns"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [at.ip()], "conditions": {"ready": true}}],
+        "ports": [{"name": "dns", "protocol": "UDP", "port": at.port()},
+            {"name": "dns-tcp", "protocol": "TCP", "port": at.port()}],
     })
 }

@@ -19,6 +19,8 @@ use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
 use skeg_core::auth::token::Reference;
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::controllers::{LoadBalancerRange, Metrics};
+use skeg_core::dns as names;
+use skeg_core::proxy::{self, ProxyConfig};
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
 use skeg_sim::ids::{Id, NodeId};
@@ -36,6 +38,7 @@ use super::clock::Clock;
 use super::consult::{self, Reached};
 use super::docker::{self, Docker, Happened};
 use super::keeper::Keeper;
+use super::proxy::Proxy;
 use super::served::{Catalogue, Served};
 use super::streams::visit::{Visit, Visitors};
 use super::tokens::Tokens;
@@ -145,6 +148,13 @@ struct DockerNode {
     tokens: Arc<Tokens>,
 }
 
+/// What serves Services to the node that runs real containers.
+struct Serving {
+    /// The index in `members` of the machine that knows names.
+    names: usize,
+    proxy: Proxy,
+}
+
 /// Whose timer is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Sleeper {
@@ -179,6 +189,8 @@ pub struct Cluster {
     images: BTreeMap<String, ImageProfile>,
     /// The node that runs real containers.
     docker: Option<DockerNode>,
+    /// What serves Services to its containers; `None` if that is not possible.
+    serving: Option<Serving>,
     /// Clients that look into simulated containers.
     visitors: Visitors,
     /// The nodes' indices in `runtimes`.
@@ -199,8 +211,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Builds the machines without running them.
-    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Cluster {
+    /// Builds the machines without running them. Fails if a thread cannot be started.
+    pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
         let Plan { seed, nodes, docker, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap } =
             plan;
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
@@ -239,14 +251,21 @@ impl Cluster {
             runtimes.push((members.len(), runtime));
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
-        let docker = docker.map(|(found, tokens)| {
+        let (mut serving, mut docker_node) = (None, None);
+        if let Some((found, tokens)) = docker {
             let (member, config) = (members.len(), found.agent_config());
             let name = Rc::clone(&config.node_name);
             let number = NodeId::new(runtimes.len() as u32);
             members.push(start(format!("agent {name}"), Role::Agent(number, config.into())));
-            let runtime = found.start(outside.runtime.clone(), outside.cluster.clone());
-            DockerNode { member, name, runtime, tokens }
-        });
+            let (runtime, proxy) = found.start(outside.runtime.clone(), outside.cluster.clone())?;
+            if let Some(proxy) = proxy {
+                let config = ProxyConfig { node_name: Rc::clone(&name), zone: Rc::from("") };
+                members.push(start(format!("proxy {name}"), Role::Proxy(number, config)));
+                serving = Some(Serving { names: members.len(), proxy });
+                members.push(start("dns".to_owned(), Role::Dns(0)));
+            }
+            docker_node = Some(DockerNode { member, name, runtime, tokens });
+        }
         let clients = Clients::new(kinds.clone());
         let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
         let config = apiserver::Config {
@@ -261,7 +280,7 @@ impl Cluster {
             ..apiserver::Config::default()
         };
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
-        Cluster {
+        Ok(Cluster {
             clock: shared.clock,
             store,
             api,
@@ -270,7 +289,8 @@ impl Cluster {
             fires: BTreeMap::new(),
             next_fire: 0,
             images,
-            docker,
+            docker: docker_node,
+            serving,
             visitors: Visitors::default(),
             nodes: names,
             queue: VecDeque::new(),
@@ -284,7 +304,7 @@ impl Cluster {
             published: 0,
             had_policy: false,
             api_out: Vec::new(),
-        }
+        })
     }
 
     /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the store does.
@@ -292,6 +312,9 @@ impl Cluster {
         let ended = self.serve(inbox);
         if let Some(docker) = &self.docker {
             docker.runtime.end();
+        }
+        if let Some(serving) = self.serving.take() {
+            serving.proxy.end();
         }
         ended
     }
@@ -351,6 +374,12 @@ impl Cluster {
             }
             Inbound::Visit(visit) => self.visit(visit),
             Inbound::Runtime(happened) => self.docker_happened(happened),
+            Inbound::Resolve(lookup) => {
+                let names = self.serving.as_ref().map(|serving| &self.members[serving.names].running);
+                if let Some(Running::Dns(names)) = names {
+                    lookup.answer(names);
+                }
+            }
             Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
             Inbound::Synced(number) => {
                 let told = self.store.synced(number);
@@ -571,7 +600,33 @@ impl Cluster {
             (Running::Scheduler(m), None) => m.handle_timeout(now, &mut calls),
             (Running::Agent(m), Some(message)) => m.handle(now, agent::In::Api(message), &mut agent_out),
             (Running::Agent(m), None) => m.handle_timeout(now, &mut agent_out),
-            (Running::Api(_) | Running::User(_) | Running::Proxy(_) | Running::Dns(_), _) => {
+            (Running::Proxy(m), message) => {
+                let mut out = Vec::new();
+                match message {
+                    Some(message) => m.handle(now, message, &mut out),
+                    None => m.handle_timeout(now, &mut out),
+                }
+                let serving = self.serving.as_ref().expect("there is no proxy without it");
+                for out in out {
+                    match out {
+                        proxy::Out::Api(message) => calls.push(message),
+                        proxy::Out::Table(change) => serving.proxy.apply(&change),
+                    }
+                }
+            }
+            (Running::Dns(m), message) => {
+                let mut out = Vec::new();
+                match message {
+                    Some(message) => m.handle(now, message, &mut out),
+                    None => m.handle_timeout(now, &mut out),
+                }
+                calls.extend(out.into_iter().filter_map(|out| match out {
+                    names::Out::Api(message) => Some(message),
+                    // Queries are answered from the machine itself.
+                    names::Out::Records(_) => None,
+                }));
+            }
+            (Running::Api(_) | Running::User(_), _) => {
                 unreachable!("{} is no member of a cluster that is up", member.name)
             }
         }

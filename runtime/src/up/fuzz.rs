@@ -16,6 +16,7 @@ use skeg_sim::container::process::{Input, Process, Surroundings};
 use skeg_sim::container::server::Connection;
 use skeg_spdy::{Compressor, Session, frame};
 
+use super::dns::wire;
 use super::params::Params;
 use super::route::{Route, route};
 use super::served::Served;
@@ -202,5 +203,26 @@ fn scripts_and_their_input() {
             }
         }
         Connection::new("me".to_owned()).handle(bytes);
+    });
+}
+
+#[test]
+fn messages_of_dns() {
+    let named = |name: &str, type_: u16| wire::question(7, name, type_);
+    let answer = {
+        let query = wire::Query::read(&named("web.d.svc.cluster.local", wire::types::A)).expect("it is one");
+        let alias = wire::Data::Cname("far.example".to_owned());
+        let record = wire::Record { name: "web.d.svc.cluster.local".to_owned(), ttl: 5, data: alias };
+        query.answer(&wire::Response { answer: vec![record], ..wire::Response::of(wire::Code::NoError) }, 512)
+    };
+    let good = [named("web.d.svc.cluster.local", wire::types::SRV), named("", wire::types::ANY), answer];
+    fuzz("messages of DNS", &good, |bytes| {
+        if let Ok(query) = wire::Query::read(bytes) {
+            let records = wire::addresses(&good[2]).expect("it is whole").1;
+            let response = wire::Response { answer: records, ..wire::Response::of(wire::Code::NoError) };
+            assert!(query.answer(&response, query.udp_size()).len() <= wire::LARGEST_UDP);
+        }
+        let _ = wire::addresses(bytes);
+        let _ = wire::is_response(&good[0], bytes);
     });
 }

@@ -15,6 +15,7 @@ mod cluster;
 mod consult;
 mod data;
 mod discovery;
+mod dns;
 mod docker;
 pub mod envtest;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod metrics;
 mod openapi;
 mod params;
 mod pki;
+mod proxy;
 mod render;
 mod reply;
 mod review;
@@ -84,9 +86,12 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
             Data::Directory(dir, found)
         }
     };
+    let mut api = ApiOptions::default();
+    api.service_cidr = args.service_cluster_ip_range.unwrap_or(api.service_cidr);
+    let names = [address.ip(), api.first_service_ip().into()];
     let pki = match &dir {
-        Some(dir) => pki::kept_in(&dir.join("pki"), &[address.ip()])?,
-        None => pki::generate(&[address.ip()])?,
+        Some(dir) => pki::kept_in(&dir.join("pki"), &names)?,
+        None => pki::generate(&names)?,
     };
     let keys = match &dir {
         Some(dir) => Keys::kept_in(&dir.join("pki").join("sa.key"))?,
@@ -110,6 +115,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
                 cluster,
                 host_ip: advertised(address).ip().to_string(),
                 ephemeral: dir.is_none(),
+                services: (api.service_cidr.0.into(), api.service_cidr.1),
             };
             let found = runtime.block_on(docker::find(options))?;
             docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));
@@ -124,7 +130,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
         images: image_profiles(args.image_profile.as_deref())?,
         clock: Clock::new(args.speed),
-        api: ApiOptions::default(),
+        api,
         advertised: advertised(address),
         data,
         tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },

@@ -121,6 +121,7 @@ impl Service {
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
         let (from_store, tokens) = (to_cluster.clone(), Arc::new(Tokens::new(start.tokens, &reached)));
+        let dns = start.docker.as_ref().and_then(docker::Found::dns);
         let docker = start.docker.map(|found| (found, Arc::clone(&tokens)));
         let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());
@@ -132,7 +133,7 @@ impl Service {
                 Data::Memory => Keeper::Memory(MemoryStore::new()),
                 Data::Etcd(args) => etcd(args, &kinds, from_store)?,
             };
-            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip());
+            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip(), dns);
             let nodes = (0..start.nodes).map(node).collect();
             let (controllers, api, authorisation) = (start.controllers, start.api, start.authorisation);
             let root_ca = start.root_ca;
@@ -149,7 +150,7 @@ impl Service {
                 images,
                 bootstrap,
             };
-            let cluster = Cluster::new(plan, kinds, keeper, shared, outside);
+            let cluster = Cluster::new(plan, kinds, keeper, shared, outside)?;
             // `Service::start` is waiting for this message.
             let _ = started.send(());
             cluster.run(&inbox)

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::client::{Cluster, scratch};
 use crate::streams::{exec, web_socket};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
-const IMAGE: &str = "skeg-test-busybox:1";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const IMAGE: &str = "skeg-test-busybox:1";
 
 fn socket() -> String {
     std::env::var("SKEG_DOCKER_SOCKET").unwrap_or_else(|_| "/var/run/docker.sock".to_owned())
@@ -47,17 +47,20 @@ fn containers(cluster: &str) -> Vec<Value> {
 /// Makes the image, once for all tests.
 static MADE: Mutex<bool> = Mutex::new(false);
 
+/// A client that looks up names.
+const BASH: &str = "/bin/bash";
+
 /// Held by whoever uses the engine; to write by whoever restarts it.
 static ENGINE: RwLock<()> = RwLock::new(());
 
 /// The right to use the engine; `None` if the tests cannot be run.
-fn to_use() -> Option<RwLockReadGuard<'static, ()>> {
+pub fn to_use() -> Option<RwLockReadGuard<'static, ()>> {
     // Another test's panic says nothing about the engine.
     is_there().then(|| ENGINE.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Says past the test harness, which swallows what passing tests print, that something is not tested.
-fn skip(what: &str, missing: &str) {
+pub fn skip(what: &str, missing: &str) {
     assert!(std::env::var_os("SKEG_REQUIRE_DOCKER").is_none(), "{missing}, and SKEG_REQUIRE_DOCKER is set");
     let line = format!("SKIPPED, {what} is not tested: {missing}\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written");
@@ -90,10 +93,20 @@ fn make_image(busybox: &str) {
     std::fs::create_dir_all(root.join("bin")).expect("it is ours");
     std::fs::create_dir_all(root.join("tmp")).expect("it is ours");
     std::fs::copy(busybox, root.join("bin/busybox")).expect("it can be read");
-    for name in
-        ["sh", "cat", "echo", "env", "id", "sleep", "httpd", "wget", "tail", "dd", "ls", "test", "true", "false"]
-    {
+    for name in [
+        "sh", "cat", "echo", "env", "id", "sleep", "httpd", "wget", "tail", "dd", "ls", "test", "true", "false",
+        "nslookup",
+    ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("it is ours");
+    }
+    // Its connections look up names by the C library, with the search domains of a pod; a static busybox cannot.
+    let libraries = Command::new("ldd").arg(BASH).output().expect("ldd runs");
+    let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in paths.chain([BASH]) {
+        let to = root.join(&path[1..]);
+        std::fs::create_dir_all(to.parent().expect("it is in a directory")).expect("it is ours");
+        std::fs::copy(path, to).expect("it can be read");
     }
     let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().expect("tar runs");
     assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
@@ -104,7 +117,7 @@ fn make_image(busybox: &str) {
     assert!(code == 200 && !body.contains("\"error\""), "{code} {body}");
 }
 
-fn start(test: &str, args: &[&str]) -> Cluster {
+pub fn start(test: &str, args: &[&str]) -> Cluster {
     let host = format!("unix://{}", socket());
     let cluster = Cluster::start_with(test, &[&["--docker", "--docker-host", &host], args].concat());
     cluster.wait_for("the namespace has its service account", || {
@@ -114,12 +127,12 @@ fn start(test: &str, args: &[&str]) -> Cluster {
 }
 
 /// The label of an in-memory cluster.
-fn in_memory(cluster: &Cluster) -> String {
+pub fn in_memory(cluster: &Cluster) -> String {
     format!("in-memory at {}", cluster.address)
 }
 
 /// Ends an in-memory cluster: nothing is left of it.
-fn end(mut cluster: Cluster) {
+pub fn end(mut cluster: Cluster) {
     let label = in_memory(&cluster);
     assert_eq!(cluster.skeg("down").status.code(), Some(0));
     assert_eq!(cluster.exit_code(), Some(0));
@@ -133,16 +146,16 @@ fn nothing_is_left(cluster: &Cluster, label: &str) {
     cluster.wait_for("no container is left", || containers(label).is_empty());
 }
 
-fn container(name: &str, script: &str) -> Value {
+pub fn container(name: &str, script: &str) -> Value {
     json!({"name": name, "image": IMAGE, "command": ["sh", "-c", script]})
 }
 
-fn with(mut object: Value, field: &str, value: Value) -> Value {
+pub fn with(mut object: Value, field: &str, value: Value) -> Value {
     object[field] = value;
     object
 }
 
-fn create(cluster: &Cluster, name: &str, spec: Value) {
+pub fn create(cluster: &Cluster, name: &str, spec: Value) {
     let mut spec = with(spec, "terminationGracePeriodSeconds", json!(2));
     spec["automountServiceAccountToken"] = spec["automountServiceAccountToken"].as_bool().unwrap_or(false).into();
     cluster.create(PODS, &json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec}));
@@ -152,12 +165,12 @@ fn once(cluster: &Cluster, name: &str, container: Value) {
     create(cluster, name, json!({"restartPolicy": "Never", "containers": [container]}));
 }
 
-fn pod(cluster: &Cluster, name: &str) -> Value {
+pub fn pod(cluster: &Cluster, name: &str) -> Value {
     cluster.get(&format!("{PODS}/{name}")).json()
 }
 
 /// Waits for a value in a pod.
-fn wait(cluster: &Cluster, name: &str, pointer: &str, want: Value) {
+pub fn wait(cluster: &Cluster, name: &str, pointer: &str, want: Value) {
     let mut last = Value::Null;
     let begun = std::time::Instant::now();
     loop {
@@ -175,13 +188,13 @@ fn log(cluster: &Cluster, name: &str, query: &str) -> String {
     cluster.get(&format!("{PODS}/{name}/log{query}")).text()
 }
 
-fn gone(cluster: &Cluster, name: &str) {
+pub fn gone(cluster: &Cluster, name: &str) {
     assert_eq!(cluster.send("DELETE", &format!("{PODS}/{name}"), &[], b"").code, 200);
     cluster.wait_for("the pod is gone", || cluster.get(&format!("{PODS}/{name}")).code == 404);
 }
 
 /// What kubectl shows of the events about a pod.
-fn events(cluster: &Cluster, name: &str) -> String {
+pub fn events(cluster: &Cluster, name: &str) -> String {
     let all = cluster.get("/api/v1/namespaces/default/events").json();
     let about = all["items"].as_array().cloned().unwrap_or_default().into_iter();
     let about = about.filter(|event| event["involvedObject"]["name"] == *name);
@@ -273,7 +286,7 @@ fn what_a_container_gets_is_what_its_spec_says() {
     }
     assert!(text.contains("tmpfs /secret tmpfs") && text.contains("size=1024k"), "{text}");
     let events = events(&cluster, "all");
-    assert!(events.contains("MissingClusterDNS"), "it is said that there is no DNS: {events}");
+    assert!(!events.contains("MissingClusterDNS"), "names of the cluster are served: {events}");
     gone(&cluster, "all");
     nothing_is_left(&cluster, &in_memory(&cluster));
     end(cluster);
@@ -437,6 +450,7 @@ fn what_runs_is_adopted() {
     }
     nothing_is_left(&cluster, &label);
     assert_eq!(std::fs::read_dir(dir.join("docker/pods")).expect("it was made").count(), 0, "no volume is left");
+    assert_eq!(cluster.skeg("down").status.code(), Some(0));
 }
 
 /// `SKEG_DOCKER_RESTART` is a program that restarts the engine, which must have been started with `--live-restore`.

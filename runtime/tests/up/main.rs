@@ -23,6 +23,7 @@ mod kubectl;
 mod load;
 mod objects;
 mod options;
+mod services;
 mod streams;
 mod tokens;
 mod webhooks;

@@ -14,6 +14,7 @@ mod listing;
 mod logs;
 mod pause;
 mod probes;
+mod services;
 mod spec;
 mod visits;
 mod volumes;
@@ -21,6 +22,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
@@ -35,9 +37,11 @@ use skeg_core::agent::{
 use tokio::runtime::Handle;
 
 use super::ask::Inbound;
+use super::proxy::Proxy;
 use super::streams::visit::Visit;
 use engine::{Engine, Failure, query};
 use probes::Action;
+use services::Services;
 use visits::Visits;
 use volumes::{Content, Volume};
 
@@ -70,6 +74,8 @@ pub struct Options {
     pub host_ip: String,
     /// Whether the containers end with the cluster.
     pub ephemeral: bool,
+    /// The network of cluster IPs.
+    pub services: (Ipv4Addr, u8),
 }
 
 /// An engine that has been found, and what it says about its host.
@@ -78,6 +84,8 @@ pub struct Found {
     options: Options,
     engine: Engine,
     info: Value,
+    /// What serves Services; `None` if something is missing, which was said.
+    services: Option<Services>,
 }
 
 /// What every task needs.
@@ -91,6 +99,8 @@ pub struct Driver {
     /// end of a container first, it counts as killed by somebody.
     ooms: Mutex<BTreeSet<String>>,
     inbox: Sender<Inbound>,
+    /// The bridge of pods that may reach themselves by a Service.
+    bridge: Option<String>,
 }
 
 /// The runtime of the node.
@@ -122,7 +132,14 @@ pub async fn find(options: Options) -> Result<Found, String> {
         return Err(format!("error: {}: the engine runs no Linux containers", options.socket.display()));
     }
     std::fs::create_dir_all(&options.state).map_err(|e| format!("error: {}: {e}", options.state.display()))?;
-    Ok(Found { options, engine, info })
+    let services = match services::find(&engine, &options.cluster, options.services).await {
+        Ok(services) => Some(services),
+        Err(why) => {
+            tracing::warn!("Services and their names are not served to containers: {why}");
+            None
+        }
+    };
+    Ok(Found { options, engine, info, services })
 }
 
 impl Found {
@@ -154,14 +171,20 @@ impl Found {
             kernel_version: Rc::from(text("KernelVersion")),
             runtime_version: Rc::from(format!("docker://{}", text("ServerVersion"))),
             resolve: true,
+            cluster_dns: self.services.is_some(),
             ..AgentConfig::default()
         }
     }
 
-    /// Starts what listens to the engine.
-    pub fn start(self, threads: Handle, inbox: Sender<Inbound>) -> Docker {
+    /// The cluster IP of the cluster DNS, and where its server is.
+    pub fn dns(&self) -> Option<(Ipv4Addr, SocketAddr)> {
+        self.services.as_ref().map(|services| (services.dns, services.names.address()))
+    }
+
+    /// Starts what listens to the engine and, if Services can be served, what carries out changes of their table.
+    pub fn start(self, threads: Handle, inbox: Sender<Inbound>) -> Result<(Docker, Option<Proxy>), String> {
         let node = self.name();
-        let Found { options, engine, info } = self;
+        let Found { options, engine, info, services } = self;
         let driver = Arc::new(Driver {
             node,
             engine,
@@ -170,14 +193,22 @@ impl Found {
                 cluster: options.cluster,
                 memory: info["MemTotal"].as_i64().unwrap_or(0),
                 least_oom_score: least_oom_score(),
+                dns: services.as_ref().map(|services| spec::ClusterDns::at(services.dns)),
             },
             ooms: Mutex::default(),
             inbox,
+            bridge: services.as_ref().map(|services| services.bridge.device.clone()),
         });
+        let mut proxy = None;
+        if let Some(Services { nftables, names, dns, .. }) = services {
+            proxy = Some(nftables.start()?);
+            names.start(&threads, dns, driver.inbox.clone());
+        }
         let (events, health) = (Arc::clone(&driver), Arc::clone(&driver));
         threads.spawn(async move { watch::events(&events).await });
         threads.spawn(async move { watch::health(&health).await });
-        Docker { visits: Visits::new(Arc::clone(&driver)), driver, threads, ephemeral: options.ephemeral }
+        let visits = Visits::new(Arc::clone(&driver));
+        Ok((Docker { visits, driver, threads, ephemeral: options.ephemeral }, proxy))
     }
 }
 
@@ -504,6 +535,9 @@ impl Driver {
         };
         let run = async {
             self.engine.post(&format!("/containers/{id}/start"), None).await?;
+            if let Some(bridge) = self.bridge.as_ref().filter(|_| of.spec.host_network != Some(true)) {
+                self.allow_hairpin(&id, bridge).await;
+            }
             self.one(&id).await
         };
         match run.await {
@@ -513,6 +547,17 @@ impl Driver {
                 let _ = self.engine.remove(&format!("/containers/{id}?force=1&v=1")).await;
                 Err(e)
             }
+        }
+    }
+
+    /// Lets a pod reach itself by a Service. The pod runs without that as well.
+    async fn allow_hairpin(&self, id: &str, bridge: &str) {
+        let pid = match self.engine.get(&format!("/containers/{id}/json")).await {
+            Ok(told) => told["State"]["Pid"].as_u64().unwrap_or_default(),
+            Err(e) => return tracing::warn!("{e}"),
+        };
+        if let Err(e) = services::allow_hairpin(pid, bridge) {
+            tracing::warn!("the pod of container {id} cannot reach itself by a Service: {e}");
         }
     }
 
@@ -592,8 +637,7 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 }
 
 /// What a Docker node does not do yet, to be said when it starts.
-pub const NOT_YET: [&str; 4] = [
-    "Services: their cluster IPs and names are not served to containers; pods reach each other by address",
+pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI and projected",
     "imagePullSecrets, ephemeral containers, probes and hooks by HTTPS, seccomp profiles of type Localhost",
     "scaling by metrics, eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",

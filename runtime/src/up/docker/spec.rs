@@ -3,6 +3,9 @@
 //! Source: kubernetes `pkg/kubelet/kuberuntime/{kuberuntime_container,security_context,helpers}.go`,
 //! `pkg/kubelet/qos/policy.go`; dockershim (removed in 1.24), whose labels and names of containers these are.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value, json};
@@ -10,6 +13,7 @@ use skeg_core::agent::{Mount, Resolved};
 use skeg_core::object::{Milli, qos_class};
 
 use super::pause;
+use crate::up::dns::DOMAIN;
 
 /// Whose container it is: only this cluster's are touched.
 pub const CLUSTER: &str = "dev.skeg.cluster";
@@ -32,6 +36,9 @@ pub const SANDBOX: &str = "io.kubernetes.sandbox.id";
 /// `restartCount`.
 pub const ATTEMPT: &str = "annotation.io.kubernetes.container.restartCount";
 
+/// Most name servers that a resolver asks, and most search domains (`MaxDNSNameservers`, `MaxDNSSearchPaths`).
+const MAX_DNS_SERVERS: usize = 3;
+const MAX_DNS_SEARCHES: usize = 32;
 /// Period of CPU quotas in microseconds.
 const PERIOD: i64 = 100_000;
 
@@ -44,6 +51,24 @@ pub struct Host {
     pub memory: i64,
     /// The lowest `oom_score_adj` that may be given (containerd's `restrict_oom_score_adj`).
     pub least_oom_score: i64,
+    /// The cluster's DNS, if names are served.
+    pub dns: Option<ClusterDns>,
+}
+
+/// The cluster's DNS, as pods use it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterDns {
+    /// Address of the server.
+    pub server: String,
+    /// Domain of the cluster.
+    pub domain: String,
+}
+
+impl ClusterDns {
+    /// A server at this address.
+    pub fn at(server: Ipv4Addr) -> ClusterDns {
+        ClusterDns { server: server.to_string(), domain: DOMAIN.to_owned() }
+    }
 }
 
 /// A pod's sandbox that is to be run.
@@ -189,7 +214,7 @@ pub fn sandbox(of: &Sandbox, on: &Host, resolver: &str) -> Value {
         let hosts = aliases.flat_map(|a| a.hostnames.iter().flatten().map(move |name| format!("{name}:{}", a.ip)));
         host["ExtraHosts"] = hosts.collect::<Vec<String>>().into();
     }
-    dns(spec, resolver, &mut host);
+    dns(of, on, resolver, &mut host);
     config["HostConfig"] = host;
     config
 }
@@ -208,40 +233,88 @@ fn host_ports(spec: &core_v1::PodSpec) -> (Value, Value) {
     (exposed.into(), bound.into())
 }
 
-/// Name servers, search domains and options, unless the host's are right as they are. There is no cluster DNS here yet,
-/// so `ClusterFirst` is `Default`.
-fn dns(spec: &core_v1::PodSpec, resolver: &str, host: &mut Value) {
+/// Name servers, search domains and options (kubernetes `pkg/kubelet/network/dns/dns.go`), unless those that the engine
+/// gives every container are right as they are: the host's.
+fn dns(of: &Sandbox, on: &Host, resolver: &str, host: &mut Value) {
+    let spec = &of.spec;
     let config = spec.dns_config.as_ref();
+    let by_cluster = match spec.dns_policy.as_deref() {
+        Some("ClusterFirst") | None => spec.host_network != Some(true),
+        Some(policy) => policy == "ClusterFirstWithHostNet",
+    };
+    let cluster = on.dns.as_ref().filter(|_| by_cluster);
     let none = spec.dns_policy.as_deref() == Some("None");
-    if config.is_none() && !none {
+    if config.is_none() && !none && cluster.is_none() {
         return;
     }
-    let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
-    for line in resolver.lines().filter(|_| !none) {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => servers.extend(words.map(str::to_owned)),
-            Some("search") => searches = words.map(str::to_owned).collect(),
-            Some("options") => options.extend(words.map(str::to_owned)),
-            _ => {}
-        }
+    let mut made = Resolver::default();
+    if !none {
+        made.read(resolver);
+    }
+    if let Some(ClusterDns { server, domain }) = cluster {
+        made.servers = vec![server.clone()];
+        let own = [format!("{}.svc.{domain}", of.namespace), format!("svc.{domain}"), domain.clone()];
+        made.searches = own.into_iter().chain(made.searches).collect();
+        made.options = vec!["ndots:5".to_owned()];
     }
     if let Some(config) = config {
-        servers.extend(config.nameservers.iter().flatten().cloned());
-        searches.extend(config.searches.iter().flatten().cloned());
-        let option = |o: &core_v1::PodDNSConfigOption| match (&o.name, &o.value) {
-            (Some(name), Some(value)) if !value.is_empty() => format!("{name}:{value}"),
-            (name, _) => name.clone().unwrap_or_default(),
-        };
-        options.extend(config.options.iter().flatten().map(option));
+        made.servers.extend(config.nameservers.iter().flatten().cloned());
+        made.searches.extend(config.searches.iter().flatten().cloned());
+        config.options.iter().flatten().for_each(|option| made.set(option));
     }
+    without_doubles(&mut made.servers);
+    without_doubles(&mut made.searches);
+    made.servers.truncate(MAX_DNS_SERVERS);
+    made.searches.truncate(MAX_DNS_SEARCHES);
     // A dot stands for no domain at all: without one, the engine would take the host's.
-    if searches.is_empty() {
-        searches.push(".".to_owned());
+    if made.searches.is_empty() {
+        made.searches.push(".".to_owned());
     }
-    host["Dns"] = json!(servers);
-    host["DnsSearch"] = json!(searches);
-    host["DnsOptions"] = json!(options);
+    host["Dns"] = json!(made.servers);
+    host["DnsSearch"] = json!(made.searches);
+    host["DnsOptions"] = json!(made.options);
+}
+
+/// What a resolv.conf says.
+#[derive(Default)]
+struct Resolver {
+    servers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Resolver {
+    fn read(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => self.servers.extend(words.next().map(str::to_owned)),
+                Some("search") => self.searches = words.map(str::to_owned).collect(),
+                Some("options") => self.options.extend(words.map(str::to_owned)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sets an option; one of the same name is replaced (`mergeDNSOptions`).
+    fn set(&mut self, option: &core_v1::PodDNSConfigOption) {
+        let name = option.name.as_deref().unwrap_or_default();
+        let text = match option.value.as_deref().filter(|value| !value.is_empty()) {
+            Some(value) => format!("{name}:{value}"),
+            None => name.to_owned(),
+        };
+        let same = |other: &&mut String| other.split(':').next() == Some(name);
+        match self.options.iter_mut().find(same) {
+            Some(old) => *old = text,
+            None => self.options.push(text),
+        }
+    }
+}
+
+/// Keeps the first of those that are equal.
+fn without_doubles(names: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
 }
 
 /// A container. `image` is what the engine says about its image.
@@ -433,10 +506,10 @@ fn check_non_root(of: &Container, user: Option<i64>, image: &Value) -> Result<()
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Container, Host, Sandbox, container, sandbox};
+    use super::{ClusterDns, Container, Host, Ipv4Addr, Sandbox, container, sandbox};
 
     fn host() -> Host {
-        Host { cluster: "test".to_owned(), memory: 8 << 30, least_oom_score: -1000 }
+        Host { cluster: "test".to_owned(), memory: 8 << 30, least_oom_score: -1000, dns: None }
     }
 
     fn made(pod: Value, image: Value) -> Result<Value, super::Why> {
@@ -539,5 +612,38 @@ mod tests {
         );
         let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
         check(port, "/HostConfig/PortBindings", json!({"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}));
+    }
+
+    #[test]
+    fn pods_get_the_name_servers_of_their_policy() {
+        let cluster = Host { dns: Some(ClusterDns::at(Ipv4Addr::new(10, 96, 0, 10))), ..host() };
+        let check = |pod: Value, want: Option<(&[&str], &[&str], &[&str])>| {
+            let mut spec = json!({"containers": []});
+            spec.as_object_mut().unwrap().extend(pod.as_object().cloned().unwrap());
+            let (uid, namespace, name) = ("u".to_owned(), "n".to_owned(), "web-0".to_owned());
+            let of = Sandbox { pod_uid: uid, namespace, name, spec: serde_json::from_value(spec).unwrap() };
+            let made = sandbox(&of, &cluster, "nameserver 1.1.1.1\nsearch a n.svc.cluster.local\noptions ndots:2\n");
+            let of = |field: &str| made["HostConfig"].get(field).cloned().unwrap_or_default();
+            let got = [of("Dns"), of("DnsSearch"), of("DnsOptions")];
+            let want = want.map_or([Value::Null, Value::Null, Value::Null], |(a, b, c)| [json!(a), json!(b), json!(c)]);
+            assert_eq!(got, want, "{pod}");
+        };
+        let own = ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "a"];
+        let first = Some((&["10.96.0.10"][..], &own[..], &["ndots:5"][..]));
+        check(json!({}), first);
+        check(json!({"dnsPolicy": "ClusterFirst"}), first);
+        check(json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}), None);
+        check(json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}), first);
+        check(json!({"dnsPolicy": "Default"}), None);
+        let more = json!({"nameservers": ["9.9.9.9", "10.96.0.10"], "searches": ["b", "a"],
+            "options": [{"name": "ndots", "value": "1"}, {"name": "edns0"}]});
+        let searches = ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "a", "b"];
+        check(json!({"dnsConfig": more}), Some((&["10.96.0.10", "9.9.9.9"], &searches, &["ndots:1", "edns0"])));
+        check(
+            json!({"dnsPolicy": "None", "dnsConfig": more}),
+            Some((&["9.9.9.9", "10.96.0.10"], &["b", "a"], &["ndots:1", "edns0"])),
+        );
+        let four = json!({"nameservers": ["1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4"]});
+        check(json!({"dnsPolicy": "None", "dnsConfig": four}), Some((&["1.0.0.1", "1.0.0.2", "1.0.0.3"], &["."], &[])));
     }
 }
