@@ -14,7 +14,8 @@ use crate::controllers::claim::controller_ref;
 use crate::object::{Kind, Object, OwnerReference};
 
 impl Sync<'_> {
-    /// Creates the missing claims of an ordinal. Returns true if all claims exist and none is being deleted.
+    /// Creates the missing claims of an ordinal. Returns true if all claims exist and none is being deleted or about to
+    /// be.
     pub(super) fn make_claims(&mut self, ordinal: i32) -> bool {
         let view = self.views.view(Kind::PERSISTENT_VOLUME_CLAIM);
         let set = self.object.name();
@@ -23,11 +24,22 @@ impl Sync<'_> {
             .iter()
             .map(|t| (t, view.find(self.object.namespace(), &claim_name(t, set, ordinal))))
             .collect();
-        let ready = found.iter().all(|(_, claim)| claim.is_some_and(|c| !c.is_deleting()));
+        let ready =
+            found.iter().all(|(_, claim)| claim.is_some_and(|c| !c.is_deleting() && !self.is_stale(c, ordinal)));
         let missing: Vec<Object> =
             found.iter().filter(|(_, claim)| claim.is_none()).map(|(t, _)| self.new_claim(t, ordinal)).collect();
         self.plan.writes.extend(missing.into_iter().map(Write::Create));
         ready
+    }
+
+    /// Whether the garbage collector will delete a claim because it belongs to the ordinal's pod of before
+    /// (`PodClaimIsStale`). Now there is none.
+    fn is_stale(&self, claim: &Object, ordinal: i32) -> bool {
+        let policy = self.spec.persistent_volume_claim_retention_policy.as_ref();
+        let deletes = policy.and_then(|policy| policy.when_scaled.as_deref()) == Some("Delete");
+        let pod = format!("{}-{ordinal}", self.object.name());
+        let mut owners = claim.meta().owner_references.iter().flatten();
+        deletes && owners.any(|owner| owner.api_version == "v1" && owner.kind == "Pod" && owner.name == pod)
     }
 
     fn new_claim(&self, template: &core_v1::PersistentVolumeClaim, ordinal: i32) -> Object {

@@ -185,13 +185,14 @@ fn claims_come_before_their_pod_and_go_as_the_policy_says() {
     world.edit_spec(json!({"replicas": 1}));
     assert_eq!(world.settle(), ["-web-1"]);
     assert_eq!((owner(&world, "data-web-1"), owner(&world, "data-web-0")), (json!("Pod"), json!("StatefulSet")));
-    // A pod must not be created while its claim is being deleted.
+    // A pod must not be created while its claim is being deleted, nor while that is only bound to happen.
     world.gone("web-1");
+    world.edit_spec(json!({"replicas": 2}));
+    assert_eq!(world.settle(), NOTHING);
     world.edit(&ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, "d", "data-web-1"), |v| {
         v["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:01:30Z");
         v["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
     });
-    world.edit_spec(json!({"replicas": 2}));
     assert_eq!(world.settle(), NOTHING);
 }
 
