@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod};
 
@@ -140,6 +141,47 @@ pub fn csi_name(provisioner: &str) -> &str {
         "kubernetes.io/vsphere-volume" => "csi.vsphere.vmware.com",
         other => other,
     }
+}
+
+/// The CSI driver of a volume; `None` if it is of another kind.
+pub fn csi_driver(volume: &Object) -> Option<&str> {
+    value(volume, "/spec/csi/driver")?.as_str()
+}
+
+/// The unique name of a CSI volume in the status of nodes (`GetUniqueVolumeName`); `None` if it is of another kind.
+pub fn unique_name(volume: &Object) -> Option<String> {
+    let driver = csi_driver(volume)?;
+    Some(format!("kubernetes.io/csi/{driver}^{}", text(volume, "/spec/csi/volumeHandle")))
+}
+
+/// Whether the volumes of a driver have to be attached to a node before they are mounted.
+pub fn requires_attachment(driver: &Object) -> bool {
+    value(driver, "/spec/attachRequired") != Some(&json!(false))
+}
+
+/// The name of the VolumeAttachment of a CSI volume to a node (`getAttachmentName`).
+pub fn attachment_name(volume: &Object, node: &str) -> String {
+    let of = |field| text(volume, field);
+    let whole = format!("{}{}{node}", of("/spec/csi/volumeHandle"), of("/spec/csi/driver"));
+    let hash = Sha256::digest(whole.as_bytes());
+    hash.iter().fold("csi-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+}
+
+/// Whether a VolumeAttachment is one that the attach/detach controller has asked for, as its name tells. Others are
+/// their makers' business.
+pub fn is_of_controller(attachment: &Object) -> bool {
+    let hash = attachment.name().strip_prefix("csi-");
+    hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The names of the volume and the node that a VolumeAttachment brings together.
+pub fn attachment_of(attachment: &Object) -> (&str, &str) {
+    (text(attachment, "/spec/source/persistentVolumeName"), text(attachment, "/spec/nodeName"))
+}
+
+/// Whether the volume of a VolumeAttachment is attached.
+pub fn is_attached(attachment: &Object) -> bool {
+    value(attachment, "/status/attached") == Some(&json!(true))
 }
 
 /// The name of the claim of a pod's volume; `None` if the volume has no claim.

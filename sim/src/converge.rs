@@ -381,7 +381,8 @@ fn why_not_ready(store: &MemoryStore, pod: &Pod) -> Option<String> {
         return Some(format!("pod {name} is not ready: {}", gate.message));
     }
     let node = pod.spec.node.as_deref().unwrap_or("");
-    Some(format!("pod {name} is {} on {node}", pod_phase(pod)))
+    let missing = missing_source(store, pod).map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("pod {name} is {} on {node}{missing}", pod_phase(pod)))
 }
 
 /// What a volume of a pod refers to and is not there, in the kubelet's words. The pod's containers wait for it, and
@@ -399,7 +400,10 @@ fn missing_source(store: &MemoryStore, pod: &Pod) -> Option<String> {
         let claim = || {
             let name = skeg_core::volume::claim_name(pod.name(), volume)?;
             let key = ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, pod.namespace(), &name);
-            store.object(&key).is_none().then(|| format!("persistentvolumeclaim {name:?} not found"))
+            match store.object(&key) {
+                None => Some(format!("persistentvolumeclaim {name:?} not found")),
+                Some(claim) => claim.is_deleting().then(|| format!("persistentvolumeclaim {name:?} is being deleted")),
+            }
         };
         let why = secret.or_else(map).or_else(claim)?;
         Some(format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))

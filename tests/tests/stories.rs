@@ -103,6 +103,11 @@ fn database() {
 }
 
 #[test]
+fn attachments() {
+    check("attachments", &["PersistentVolumeClaim", "Deployment", "Pod"], &[]);
+}
+
+#[test]
 fn autoscaler() {
     check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"], &[]);
 }

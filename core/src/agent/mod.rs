@@ -7,12 +7,14 @@
 //!
 //! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
 //! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
-//! `images` handle probes and images, `references` reads what pods refer to, `environment`, `volumes` and `services`
+//! `images` handle probes and images, `references` reads what pods refer to, `attachments` knows which
+//! volumes the node uses, `environment`, `volumes` and `services`
 //! make of it what real containers get, `adopt` reconstructs a pod from the runtime's list; `status` makes a pod's
 //! status and `write` sends it to the API.
 
 mod admission;
 mod adopt;
+mod attachments;
 mod backoff;
 mod environment;
 mod images;
@@ -251,6 +253,7 @@ impl NodeAgent {
             requests: BTreeMap::new(),
             images: Images::default(),
             references: Box::new(References::new(Rc::clone(&user), REFERENCES, config.resolve)),
+            attachments: Box::default(),
             services: config.resolve.then(|| Box::new(Services::new(Rc::clone(&user), SERVICES, fork(&mut rng)))),
             room: Room::new(&config.allocatable()),
             node_meta: None,
@@ -372,9 +375,27 @@ impl NodeAgent {
     /// Runs what is due for the Node and its Lease.
     fn beat(&mut self, now: Now, out: &mut Vec<Out>) {
         let (pods, max_images) = (&self.pods, self.max_images);
-        let facts = || Facts { runtime_is_up: pods.runtime_is_up(), images: pods.shared.images.status(max_images) };
+        let facts = || {
+            let (volumes_in_use, and_old_ones) = pods.volumes_in_use();
+            Facts {
+                runtime_is_up: pods.runtime_is_up(),
+                images: pods.shared.images.status(max_images),
+                volumes_in_use,
+                and_old_ones,
+            }
+        };
         self.node.handle_timeout(now, facts, &mut self.rng, out);
+        if let Some((told, attached)) = self.node.volumes() {
+            self.pods.volumes_told(now, told, &attached, out);
+        }
         self.renew(now, out);
+    }
+
+    /// Sees to it that the Node says which volumes are in use.
+    fn tell_volumes(&mut self, now: Now) {
+        if self.node.node().is_some() && self.pods.shared.attachments.take_changed() {
+            self.node.changed(now);
+        }
     }
 
     /// Runs what is due for the Lease.
@@ -434,6 +455,7 @@ impl Machine for NodeAgent {
             In::Api(message) => self.handle_api(now, message, out),
             In::Runtime(event) => self.handle_runtime(now, event, out),
         }
+        self.tell_volumes(now);
         self.others = self.deadline_of_others();
     }
 
@@ -467,6 +489,7 @@ impl Machine for NodeAgent {
             self.pods.shared.recorder.handle_timeout(now, &mut requests);
             out.extend(requests.into_iter().map(Out::Api));
         }
+        self.tell_volumes(now);
         self.others = self.deadline_of_others();
     }
 

@@ -1,7 +1,7 @@
 //! The Node object: registration, adoption of an existing Node, and its status (`kubelet_node_status.go`,
 //! `nodestatus/setters.go`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,6 +62,12 @@ pub(super) struct NodeKeeper {
     /// The last reported status, kept only if another report needs to change nothing but its time; and whether it says
     /// that the container runtime is up.
     made: Option<(ReportedNodeStatus, bool)>,
+    /// The volumes in use that the last request reported.
+    sent: Vec<String>,
+    /// Those volumes that the API server has confirmed to be in the status, and that every request since has reported.
+    told: BTreeSet<String>,
+    /// Whether any volume has ever been in use.
+    knows_volumes: bool,
     retry: Retry,
 }
 
@@ -71,6 +77,10 @@ pub(super) struct Facts {
     pub(super) runtime_is_up: bool,
     /// Images that are present.
     pub(super) images: Vec<core_v1::ContainerImage>,
+    /// The attachable volumes that are in use, sorted.
+    pub(super) volumes_in_use: Vec<String>,
+    /// Whether those that were in use before may still be.
+    pub(super) and_old_ones: bool,
 }
 
 impl NodeKeeper {
@@ -89,6 +99,9 @@ impl NodeKeeper {
             changed_at: None,
             reported: None,
             made: None,
+            sent: Vec::new(),
+            told: BTreeSet::new(),
+            knows_volumes: false,
             retry: Retry::default(),
         }
     }
@@ -178,6 +191,7 @@ impl NodeKeeper {
                 let facts = facts();
                 let node = self.fresh(&facts, now);
                 self.note_made(&node.status, &facts);
+                self.note_sent(&node);
                 Call::Create { object: Object::Node(node), options }
             }
             (Need::Read | Need::Nothing, _) => Call::Get { key: ObjectKey::new(Kind::NODE, "", name), rv: None },
@@ -189,6 +203,7 @@ impl NodeKeeper {
                 let mut node = node.clone();
                 *node.status_mut() = self.report(&facts(), now);
                 self.changed_at = None;
+                self.note_sent(&node);
                 Call::Update { object: Object::Node(node), subresource: Subresource::Status, options }
             }
         };
@@ -235,11 +250,16 @@ impl NodeKeeper {
             // A stale read has no information.
             return self.rest();
         }
+        if matches!(asked, Need::Register | Need::Status) {
+            self.told = in_use(&node.status).iter().filter(|name| self.sent.contains(name)).cloned().collect();
+        }
         let has = |k: &str, v: &str| node.meta.labels.as_ref().and_then(|l| l.get(k)).is_some_and(|have| have == v);
         let wrong_labels = || self.config.node_labels().iter().any(|(k, v)| !has(k, v));
         let well = || {
             node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
                 && node.status.capacity.as_ref() == Some(&self.config.quantities())
+                && in_use(&node.status) == self.sent
+                && self.told.iter().eq(&self.sent)
         };
         self.need = match asked {
             Need::Status => {
@@ -258,6 +278,20 @@ impl NodeKeeper {
         };
         (self.node, self.registered) = (Some(node), true);
         if self.need == Need::Nothing { self.rest() } else { self.next = Some(now.mono) }
+    }
+
+    /// What a request that reports the volumes in use means for those that were confirmed.
+    fn note_sent(&mut self, node: &Node) {
+        self.sent = in_use(&node.status).to_vec();
+        self.told.retain(|name| self.sent.contains(name));
+        self.knows_volumes |= !self.sent.is_empty();
+    }
+
+    /// The volumes that the status is known to say are in use, and those that it says are attached; `None` if no volume
+    /// has ever been in use.
+    pub(super) fn volumes(&self) -> Option<(&BTreeSet<String>, BTreeSet<String>)> {
+        let attached = self.node.iter().flat_map(|node| node.status.volumes_attached.iter().flatten());
+        self.knows_volumes.then(|| (&self.told, attached.map(|volume| volume.name.clone()).collect()))
     }
 
     fn rest(&mut self) {
@@ -330,6 +364,7 @@ impl NodeKeeper {
             && node.status.same_apart_from_report(last)
             && *was_up == facts.runtime_is_up
             && last.images.as_deref().unwrap_or_default() == facts.images
+            && in_use(last) == self.in_use(facts)
         {
             return last.reported_at(now.wall.to_time());
         }
@@ -342,6 +377,15 @@ impl NodeKeeper {
     fn note_made(&mut self, status: &ReportedNodeStatus, facts: &Facts) {
         let tells = node_condition(status, "Ready").is_some_and(|c| status.is_reported(c));
         self.made = tells.then(|| (status.clone(), facts.runtime_is_up));
+    }
+
+    /// The volumes in use to report.
+    fn in_use(&self, facts: &Facts) -> Vec<String> {
+        let old = self.node.as_ref().filter(|_| facts.and_old_ones).map_or(&[][..], |node| in_use(&node.status));
+        let mut names: Vec<String> = facts.volumes_in_use.iter().chain(old).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     fn status(&self, facts: &Facts, now: Now) -> core_v1::NodeStatus {
@@ -359,10 +403,15 @@ impl NodeKeeper {
             images: (!facts.images.is_empty()).then(|| facts.images.clone()),
             daemon_endpoints: Some(core_v1::NodeDaemonEndpoints { kubelet_endpoint: Some(port) }),
             volumes_attached: old.and_then(|s| s.volumes_attached.clone()),
-            volumes_in_use: old.and_then(|s| s.volumes_in_use.clone()),
+            volumes_in_use: Some(self.in_use(facts)).filter(|names| !names.is_empty()),
             ..core_v1::NodeStatus::default()
         }
     }
+}
+
+/// The volumes that a status says are in use.
+fn in_use(status: &core_v1::NodeStatus) -> &[String] {
+    status.volumes_in_use.as_deref().unwrap_or_default()
 }
 
 /// The conditions with the kubelet's messages; conditions of other components are kept.

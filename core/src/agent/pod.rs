@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::admission::{Amounts, Rejection, Room};
 use super::adopt::Found;
+use super::attachments::Attachments;
 use super::backoff::{Backoff, go_duration};
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) requests: std::collections::BTreeMap<ReqId, u32>,
     pub(super) images: Images,
     pub(super) references: Box<References>,
+    pub(super) attachments: Box<Attachments>,
     /// Services, for the environment of real containers.
     pub(super) services: Option<Box<Services>>,
     pub(super) room: Room,
@@ -353,7 +355,7 @@ pub(super) struct PodState {
     pub(super) verified: Option<Box<Pod>>,
     /// Another pod with the same name is still on the node and must be gone first.
     pub(super) has_predecessor: bool,
-    /// It refers to ConfigMaps or Secrets.
+    /// It refers to ConfigMaps, Secrets or claims.
     pub(super) refers: bool,
     /// How often its volumes could not be mounted, and when to retry.
     pub(super) mount_failures: u32,

@@ -20,6 +20,7 @@ use crate::client::{Change, EventType, View};
 use crate::limits::{GONE_PODS, RUNTIME_REQUEST_TIMEOUT};
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Labels, Object, Pod, Revision, pod_phase};
+use crate::volume::has_claims;
 
 /// Delay between two requests for the runtime's list while something is in doubt.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -179,6 +180,9 @@ impl Pods {
         self.place(state);
         self.with(slot, now, out, |state, ctx| {
             let here = !found.sandboxes.is_empty() || !found.containers.is_empty();
+            if here && has_claims(&state.pod.spec) {
+                ctx.shared.attachments.doubt(slot);
+            }
             if here || state.pod.status.start_time.is_some() {
                 state.adopt(found, ctx);
             }
@@ -234,6 +238,7 @@ impl Pods {
         for (uid, found) in found {
             let slot = self.slot();
             self.place(Box::new(PodState::orphan(slot, &uid, found)));
+            self.shared.attachments.doubt(slot);
             self.with(slot, now, out, |_, _| {});
         }
     }
@@ -286,6 +291,7 @@ impl Pods {
         if state.refers {
             self.shared.references.release(state.slot);
         }
+        self.shared.attachments.release(state.slot);
         self.by_uid.remove(&state.uid);
         self.free.push(state.slot);
     }
@@ -434,6 +440,26 @@ impl Pods {
         out: &mut Vec<Out>,
     ) {
         for slot in self.shared.references.replied(now, id, result) {
+            self.with(slot, now, out, |_, _| {});
+        }
+    }
+
+    /// The attachable volumes that the node uses; the second value says whether those that it used before may be among
+    /// them.
+    pub(super) fn volumes_in_use(&self) -> (Vec<String>, bool) {
+        let (names, more) = self.shared.attachments.in_use();
+        (names, more || !self.begun)
+    }
+
+    /// Handles which volumes the node's status says are in use, and which are attached.
+    pub(super) fn volumes_told(
+        &mut self,
+        now: Now,
+        told: &BTreeSet<String>,
+        attached: &BTreeSet<String>,
+        out: &mut Vec<Out>,
+    ) {
+        for slot in self.shared.attachments.told(told, attached) {
             self.with(slot, now, out, |_, _| {});
         }
     }

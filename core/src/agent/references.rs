@@ -65,7 +65,7 @@ impl References {
         entry.users.insert(slot);
         let good_for = match &entry.seen {
             // A claim that cannot be used yet may be bound at any time.
-            Some(Some(claim)) if claim_trouble(claim).is_some() => MISSING,
+            Some(Some(object)) if claim_trouble(object).is_some() => MISSING,
             Some(Some(_)) => FRESH,
             Some(None) => MISSING,
             None => Duration::ZERO,
@@ -81,6 +81,35 @@ impl References {
         }
         self.schedule();
         false
+    }
+
+    /// The unique name of the volume of a bound claim, if it has to be attached to the node; the error is that there is
+    /// no such volume. `None` if that is not known yet; then it is asked for, one object after the other.
+    pub(super) fn attachable(
+        &mut self,
+        claim: &ObjectKey,
+        slot: u32,
+        now: Now,
+        out: &mut Vec<Out>,
+    ) -> Option<Result<Option<String>, String>> {
+        let name = volume::text(self.seen(claim)?, "/spec/volumeName");
+        let key = ObjectKey::new(Kind::PERSISTENT_VOLUME, "", name);
+        if !self.ask(&key, slot, now, out) {
+            return None;
+        }
+        let Some(volume) = self.seen(&key).cloned() else {
+            let name = key.name();
+            return Some(Err(format!(
+                "failed to fetch PV {name} from API server: persistentvolumes {name:?} not found"
+            )));
+        };
+        let Some(driver) = volume::csi_driver(&volume) else { return Some(Ok(None)) };
+        let driver = ObjectKey::new(Kind::CSI_DRIVER, "", driver);
+        if !self.ask(&driver, slot, now, out) {
+            return None;
+        }
+        let needs_none = self.seen(&driver).is_some_and(|driver| !volume::requires_attachment(driver));
+        Some(Ok(volume::unique_name(&volume).filter(|_| !needs_none)))
     }
 
     /// The result of the last read, however old.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
+use super::attachments::Unmounted;
 use super::backoff::go_duration;
 use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
@@ -15,6 +16,7 @@ use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
+use crate::volume::has_claims;
 use std::rc::Rc;
 
 /// What must be done about one container in the order of containers.
@@ -26,6 +28,10 @@ enum Step {
     /// It must be started; `hold` says whether the next container must wait for it.
     Start { hold: bool },
 }
+
+/// After how many failures to mount, two minutes (`podAttachAndMountTimeout`), a pod that waits for its volumes to be
+/// attached says so.
+const ATTACH_PATIENCE: u32 = 8;
 
 impl PodState {
     /// Does whatever is due and writes the resulting status.
@@ -152,6 +158,9 @@ impl PodState {
             SandboxLife::Creating | SandboxLife::Stopping | SandboxLife::Removing => return,
             SandboxLife::Ready => {}
         }
+        if ctx.shared.attachments.is_unsure(self.slot) {
+            self.recall_volumes(ctx);
+        }
         self.refresh_volumes(ctx);
         self.stop_changed(ctx);
         self.advance_stops(ctx);
@@ -216,9 +225,9 @@ impl PodState {
             return false;
         }
         let references = &ctx.shared.references;
-        let unmounted = claims().find_map(|(volume, need)| {
+        let unusable = claims().find_map(|(volume, need)| {
             let why = need.wrong(references)?;
-            Some((volume.name.clone(), format!("error processing PVC {}: {why}", need.key.path())))
+            Some((volume.name.clone(), need.key, why))
         });
         let failed = volumes().filter_map(|v| {
             let wrongs: Vec<String> = volume_needs(v, namespace).filter_map(|n| n.wrong(references)).collect();
@@ -228,25 +237,43 @@ impl PodState {
                 many => Some((v.name.clone(), format!("[{}]", many.join(", ")))),
             }
         });
-        let failed: Vec<(String, String)> = failed.collect();
-        for (volume, why) in &failed {
+        let mut unmounted = Unmounted { failed: failed.collect(), unusable, unattached: Vec::new() };
+        if unmounted.is_empty() && has_claims(spec) && !self.attaches(ctx, &mut unmounted) {
+            return false;
+        }
+        if unmounted.is_empty() {
+            return true;
+        }
+        self.tell_unmounted(ctx, &unmounted);
+        self.back_off_mount(ctx);
+        false
+    }
+
+    /// Says why volumes are not mounted.
+    fn tell_unmounted(&self, ctx: &mut Ctx<'_>, unmounted: &Unmounted) {
+        for (volume, why) in &unmounted.failed {
             self.event(ctx, EventType::Warning, "FailedMount", || {
                 format!("MountVolume.SetUp failed for volume {volume:?} : {why}")
             });
         }
-        if let Some((volume, why)) = &unmounted {
+        if let Some((volume, claim, why)) = &unmounted.unusable {
             self.event(ctx, EventType::Warning, "FailedMount", || {
                 format!(
                     "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to \
-                     process volumes=[{volume}]: {why}"
+                     process volumes=[{volume}]: error processing PVC {}: {why}",
+                    claim.path()
                 )
             });
         }
-        let mounted = failed.is_empty() && unmounted.is_none();
-        if !mounted {
-            self.back_off_mount(ctx);
+        if !unmounted.unattached.is_empty() && self.mount_failures >= ATTACH_PATIENCE {
+            let volumes = unmounted.unattached.join(" ");
+            self.event(ctx, EventType::Warning, "FailedMount", || {
+                format!(
+                    "Unable to attach or mount volumes: unmounted volumes=[{volumes}], unattached \
+                     volumes=[{volumes}], failed to process volumes=[]: context deadline exceeded"
+                )
+            });
         }
-        mounted
     }
 
     /// Lets some time pass before volumes are mounted again.
@@ -464,6 +491,7 @@ impl PodState {
         if let Some(asks) = self.asks.take() {
             ctx.shared.room.leave(&self.pod.spec.shared, &asks);
         }
+        ctx.shared.attachments.release(self.slot);
         let over = !self.in_api || (self.write.deleted && !self.in_view);
         if self.unmount(ctx) && over && self.sandbox.life == SandboxLife::Stopped {
             self.remove_sandbox(ctx);

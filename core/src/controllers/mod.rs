@@ -4,6 +4,7 @@
 //! anything: the [`Runner`] owns the queue, the back-off, the writes in flight and the
 //! read-your-writes check. Controllers never call each other; they interact only through the store.
 
+mod attach_detach;
 mod availability;
 mod claim;
 mod cluster;
@@ -88,6 +89,8 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         all.push(Box::<volume_protection::ClaimProtection>::default());
         all.push(Box::new(volume_protection::VolumeProtection));
         all.push(Box::new(ephemeral_volume::EphemeralVolumeController));
+        all.push(Box::<attach_detach::AttachDetachController>::default());
+        all.push(Box::new(attach_detach::Attacher));
     }
     all
 }

@@ -17,7 +17,8 @@ use crate::object::{
     Kind, Node, Object, ObjectKey, Pod, PodCondition, Revision, Stamp, Text, Time, is_node_ready, is_pod_terminal,
 };
 
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// The taint by which somebody declares that a node does not run.
+pub(super) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 static WATCHED: &[Watched] =
     &[Watched { kind: Kind::NODE, indexes: &[] }, Watched { kind: Kind::POD, indexes: &[Index::Node] }];

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod allocatable;
+mod attachments;
 mod binding;
 mod budgets;
 mod caches;
@@ -37,7 +38,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core_v1;
 use skeg_core::api::{Call, Request};
-use skeg_core::object::{Object, Pod};
+use skeg_core::object::{Kind, Object, Pod};
 use skeg_core::store::MemoryStore;
 
 use crate::outcome::{Happening, InvariantResult};
@@ -100,6 +101,8 @@ invariants! {
     MostReplicas "most-replicas"
     /// A claim of access mode ReadWriteOncePod is never used by two pods on nodes.
     OnePodPerClaim "one-pod-per-claim"
+    /// A volume that one node may use at a time is never attached to two.
+    OneNodePerVolume "one-node-per-volume"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
     /// No two Services have the same cluster IP.
@@ -217,6 +220,7 @@ pub struct Checkers {
     pub leaders: leaders::Leaders,
     replicas: replicas::Replicas,
     claims: claims::Claims,
+    attachments: attachments::Attachments,
     endpoints: endpoints::Endpoints,
     addresses: addresses::Addresses,
     members: members::Members,
@@ -267,6 +271,9 @@ impl Checkers {
                 self.endpoints.service(commit);
             }
             Some(Object::EndpointSlice(_)) => self.endpoints.slice(commit, report),
+            Some(Object::Dynamic(d)) if d.kind == Kind::VOLUME_ATTACHMENT => {
+                self.attachments.attachment(commit, report);
+            }
             Some(
                 Object::Lease(_)
                 | Object::Namespace(_)

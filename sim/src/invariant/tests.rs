@@ -245,6 +245,16 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             bind(w, pod, node);
         }
     }),
+    (Invariant::OneNodePerVolume, |w| {
+        w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                "csi": {"driver": "disk", "volumeHandle": "h"}}})));
+        for node in ["node-0", "node-1"] {
+            w.put(object(json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
+                "metadata": {"name": format!("to-{node}")}, "spec": {"attacher": "disk", "nodeName": node,
+                    "source": {"persistentVolumeName": "v"}}})));
+        }
+    }),
     (Invariant::ReadyAndTerminating, |w| {
         change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
     }),

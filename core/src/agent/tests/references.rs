@@ -1,9 +1,10 @@
 //! Pods that refer to ConfigMaps and Secrets that exist, do not exist, or are created later.
 
+use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
 use super::{World, container, ready_world, with};
-use crate::object::{ContainerState, Object, ObjectKey};
+use crate::object::{ContainerState, Kind, Object, ObjectKey};
 
 fn put(world: &mut World, kind: &str, name: &str, data: Value) {
     let uid = format!("uid-{kind}-{name}");
@@ -189,7 +190,106 @@ fn a_pod_waits_for_its_claim_to_be_bound() {
     assert_ne!(waits(&world, &key), running());
     world.put(claim(json!({"phase": "Bound"}), json!("v")));
     world.run_for(60.0);
+    let gone = format!("{prefix}failed to fetch PV v from API server: persistentvolumes \"v\" not found");
+    assert!(said(&world, &gone) > 0, "{:?}", world.api.events);
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v", "uid": "uid-v"},
+        "spec": {"hostPath": {"path": "/x"}}});
+    world.put(Object::from_json(volume).unwrap());
+    world.run_for(130.0);
     assert_eq!(waits(&world, &key), running());
+}
+
+/// A world with a claim that is bound to a volume of a CSI driver, and the spec of a pod that uses it.
+fn world_with_disk() -> (World, Value) {
+    let mut world = ready_world();
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Bound"},
+        "metadata": {"name": "c", "namespace": "d", "uid": "uid-c"}, "spec": {"volumeName": "v"}});
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v", "uid": "uid-v"},
+        "spec": {"csi": {"driver": "disk", "volumeHandle": "h"}}});
+    for value in [claim, volume] {
+        world.put(Object::from_json(value).unwrap());
+    }
+    let spec = json!({"containers": [container("a", "app:1")], "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]});
+    (world, spec)
+}
+
+const DISK: &str = "kubernetes.io/csi/disk^h";
+
+fn node_status(world: &World) -> &core_v1::NodeStatus {
+    let node = world.api.objects[&ObjectKey::new(Kind::NODE, "", "n1")].get::<core_v1::Node>().unwrap();
+    &node.status
+}
+
+fn in_use(world: &World) -> &[String] {
+    node_status(world).volumes_in_use.as_deref().unwrap_or_default()
+}
+
+/// Lets the node's status say that the disk is attached, or not.
+fn attach(world: &mut World, attached: bool) {
+    let mut object = world.api.objects[&ObjectKey::new(Kind::NODE, "", "n1")].clone();
+    let Object::Node(node) = &mut object else { unreachable!("it is a node") };
+    let disk = core_v1::AttachedVolume { name: DISK.to_owned(), device_path: String::new() };
+    node.status_mut().volumes_attached = attached.then(|| vec![disk]);
+    world.put(object);
+}
+
+#[test]
+fn a_pod_waits_for_its_volume_to_be_attached_to_its_node() {
+    let (mut world, spec) = world_with_disk();
+    let key = world.apply("p", spec);
+    world.run_for(15.0);
+    assert_eq!(in_use(&world), [DISK]);
+    world.run_for(285.0);
+    assert_ne!(waits(&world, &key), running());
+    let told = "FailedMount: Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[data], \
+        failed to process volumes=[]: context deadline exceeded";
+    assert!(said(&world, told) > 0, "{:?}", world.api.events);
+    attach(&mut world, true);
+    world.run_for(130.0);
+    assert_eq!(waits(&world, &key), running());
+    // Once its containers have ended, the volume is not in use any more.
+    world.delete(&key, 1);
+    world.run_for(15.0);
+    assert!(in_use(&world).is_empty(), "{:?}", in_use(&world));
+}
+
+#[test]
+fn a_volume_that_is_attached_waits_until_the_node_says_that_it_is_in_use() {
+    let (mut world, spec) = world_with_disk();
+    attach(&mut world, true);
+    let key = world.apply("p", spec.clone());
+    world.run_for(5.0);
+    assert_eq!((waits(&world, &key).0 == "Running", in_use(&world).len()), (false, 0));
+    world.run_for(10.0);
+    assert_eq!((waits(&world, &key), in_use(&world)), (running(), &[DISK.to_owned()][..]));
+    // What was said for a pod that is gone does not serve the next one after it was taken back.
+    world.delete(&key, 1);
+    world.run_for(15.0);
+    assert!(in_use(&world).is_empty());
+    let next = world.apply("q", spec);
+    world.run_for(5.0);
+    assert_eq!((waits(&world, &next).0 == "Running", in_use(&world).len()), (false, 0));
+    world.run_for(10.0);
+    assert_eq!((waits(&world, &next), in_use(&world)), (running(), &[DISK.to_owned()][..]));
+}
+
+#[test]
+fn a_volume_stays_in_use_when_the_agent_starts_anew() {
+    let (mut world, spec) = world_with_disk();
+    attach(&mut world, true);
+    let key = world.apply("p", spec);
+    world.run_for(20.0);
+    assert_eq!(in_use(&world), [DISK]);
+    world.restart_agent();
+    for _ in 0..300 {
+        world.run_for(0.1);
+        assert_eq!(in_use(&world), [DISK]);
+    }
+    assert_eq!(waits(&world, &key), running());
+    world.delete(&key, 1);
+    world.run_for(15.0);
+    assert!(in_use(&world).is_empty());
 }
 
 #[test]
