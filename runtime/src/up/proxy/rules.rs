@@ -6,7 +6,7 @@
 //! of their own unless they need one for session affinity, and node ports are served at every address of the node but
 //! loopback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -15,6 +15,9 @@ use skeg_core::proxy::{Backend, Entry, Frontend, Host, Protocol, TableChange, Wh
 
 /// The bit of a packet's mark by which it is masqueraded when it leaves (kube-proxy's `--iptables-masquerade-bit`).
 const MASQUERADE: &str = "0x4000";
+/// Most backends that a connection passes one after the other. More are found in a map, which takes no longer for many,
+/// but is an anonymous set: `nft` reads all of those for each change, which takes twice as long with 5,000 Services.
+const IN_A_ROW: usize = 16;
 /// Most clients that the affinity to one endpoint is remembered of.
 const STICKY_CLIENTS: u32 = 65_535;
 
@@ -154,6 +157,8 @@ pub struct Rules {
     targets: BTreeMap<Frontend, Target>,
     /// By how many front ends each backend's address is used.
     uses: BTreeMap<Ipv4Addr, usize>,
+    /// Those of them that the kernel does not know yet: they are added all at once.
+    fresh: BTreeSet<Ipv4Addr>,
     text: String,
     flows: Vec<Flow>,
 }
@@ -170,6 +175,7 @@ impl Rules {
             within,
             targets: BTreeMap::new(),
             uses: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             text: String::new(),
             flows: Vec::new(),
         }
@@ -194,6 +200,11 @@ impl Rules {
 
     /// The next transaction, and the flows that must be forgotten once it is in force.
     pub fn take(&mut self) -> (String, Vec<Flow>) {
+        let pairs: Vec<String> = std::mem::take(&mut self.fresh).iter().map(|ip| format!("{ip} . {ip}")).collect();
+        if !pairs.is_empty() {
+            let (table, pairs) = (self.table.clone(), pairs.join(", "));
+            self.line(format_args!("add element ip {table} hairpin-connections {{ {pairs} }}"));
+        }
         (std::mem::take(&mut self.text), std::mem::take(&mut self.flows))
     }
 
@@ -201,6 +212,7 @@ impl Rules {
     pub fn replace(&mut self) {
         self.text.clear();
         self.uses.clear();
+        self.fresh.clear();
         let (table, owner) = (&self.table, &self.owner);
         let (network, length) = self.services;
         // To delete a table that is not there would be an error.
@@ -308,14 +320,20 @@ impl Rules {
         let all = &target.backends;
         let count = all.len();
         let Some(stay) = target.affinity else {
-            let to = match all.as_slice() {
-                [(ip, port)] => format!("{ip}:{port}"),
-                all => {
-                    let lines = all.iter().enumerate().map(|(n, (ip, port))| format!("{n} : {ip} . {port}"));
-                    format!("numgen random mod {count} map {{ {} }}", lines.collect::<Vec<_>>().join(", "))
-                }
-            };
-            self.line(format_args!("add rule ip {table} service/{name} meta l4proto {protocol} dnat ip to {to}"));
+            if count > IN_A_ROW {
+                let lines = all.iter().enumerate().map(|(n, (ip, port))| format!("{n} : {ip} . {port}"));
+                let to = format!("numgen random mod {count} map {{ {} }}", lines.collect::<Vec<_>>().join(", "));
+                self.line(format_args!("add rule ip {table} service/{name} meta l4proto {protocol} dnat ip to {to}"));
+                return;
+            }
+            for (n, (ip, port)) in all.iter().enumerate() {
+                // The last one takes all that come to it.
+                let left = count - n;
+                let one_of = if left > 1 { format!("numgen random mod {left} 0 ") } else { String::new() };
+                self.line(format_args!(
+                    "add rule ip {table} service/{name} {one_of}meta l4proto {protocol} dnat ip to {ip}:{port}"
+                ));
+            }
             return;
         };
         let mut choices = Vec::new();
@@ -359,6 +377,9 @@ impl Rules {
             *uses -= 1;
             if *uses == 0 {
                 self.uses.remove(ip);
+                if self.fresh.remove(ip) {
+                    continue;
+                }
                 self.line(format_args!("delete element ip {table} hairpin-connections {{ {ip} . {ip} }}"));
             }
         }
@@ -366,12 +387,11 @@ impl Rules {
 
     /// Notes who uses which backend, so that a backend's connections to itself are masqueraded.
     fn use_backends(&mut self, target: &Target) {
-        let table = self.table.clone();
         for (ip, _) in &target.backends {
             let uses = self.uses.entry(*ip).or_insert(0);
             *uses += 1;
             if *uses == 1 {
-                self.line(format_args!("add element ip {table} hairpin-connections {{ {ip} . {ip} }}"));
+                self.fresh.insert(*ip);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use skeg_core::Rng;
@@ -59,8 +59,8 @@ fn a_change_touches_its_front_end_and_nothing_else() {
         let next = now.clone().map_or(Change::Remove(at), |target| Change::Set(at, target));
         assert_eq!(change(&had, next).0, want, "{had:?} {now:?}");
     };
-    let both = "add rule service/10.96.0.7/tcp/80 meta l4proto tcp dnat ip to numgen random mod 2 map \
-                { 0 : 10.0.0.1 . 8080, 1 : 10.0.0.2 . 8080 }";
+    let first = "add rule service/10.96.0.7/tcp/80 numgen random mod 2 0 meta l4proto tcp dnat ip to 10.0.0.1:8080";
+    let second = "add rule service/10.96.0.7/tcp/80 meta l4proto tcp dnat ip to 10.0.0.2:8080";
     let one = "add rule service/10.96.0.7/tcp/80 meta l4proto tcp dnat ip to 10.0.0.1:8080";
     let begin = "add chain service/10.96.0.7/tcp/80 { comment \"d/web:http\" ; }";
     let flush = "flush chain service/10.96.0.7/tcp/80";
@@ -73,18 +73,19 @@ fn a_change_touches_its_front_end_and_nothing_else() {
         "add element hairpin-connections { 10.0.0.2 . 10.0.0.2 }",
         "delete element hairpin-connections { 10.0.0.2 . 10.0.0.2 }",
     );
+    let in_both = "add element hairpin-connections { 10.0.0.1 . 10.0.0.1, 10.0.0.2 . 10.0.0.2 }";
     let map = "add element service-ips { 10.96.0.7 . tcp . 80 : goto service/10.96.0.7/tcp/80 }";
     let unmap = "delete element service-ips { 10.96.0.7 . tcp . 80 }";
     let refused = "add element no-endpoint-ips { 10.96.0.7 . tcp . 80 : goto reject-chain }";
     let dropped = "add element no-endpoint-ips { 10.96.0.7 . tcp . 80 : drop }";
     let filled = "delete element no-endpoint-ips { 10.96.0.7 . tcp . 80 }";
     let drops = Target { reject: false, ..target(&[]) };
-    check(None, Some(target(&[a, b])), http, &[in_a, in_b, begin, both, map]);
+    check(None, Some(target(&[a, b])), http, &[begin, first, second, map, in_both]);
     check(Some(target(&[a, b])), Some(target(&[a])), http, &[flush, one, out_b]);
-    check(Some(target(&[a])), Some(target(&[a, b])), http, &[in_b, flush, both]);
+    check(Some(target(&[a])), Some(target(&[a, b])), http, &[flush, first, second, in_b]);
     check(Some(target(&[a])), Some(target(&[])), http, &[unmap, flush, end, refused, out_a]);
     check(Some(target(&[])), Some(drops.clone()), http, &[filled, dropped]);
-    check(Some(drops), Some(target(&[a])), http, &[filled, in_a, begin, one, map]);
+    check(Some(drops), Some(target(&[a])), http, &[filled, begin, one, map, in_a]);
     check(Some(target(&[a])), None, http, &[unmap, flush, end, out_a]);
     check(Some(target(&[])), None, http, &[filled]);
     let outside = Target { masquerade: true, ..target(&[a]) };
@@ -93,11 +94,11 @@ fn a_change_touches_its_front_end_and_nothing_else() {
         Some(outside),
         node,
         &[
-            in_a,
             "add chain service/node/tcp/30080 { comment \"d/web:http\" ; }",
             "add rule service/node/tcp/30080 jump mark-for-masquerade",
             "add rule service/node/tcp/30080 meta l4proto tcp dnat ip to 10.0.0.1:8080",
             "add element service-nodeports { tcp . 30080 : goto service/node/tcp/30080 }",
+            in_a,
         ],
     );
     let guarded = Target { sources: vec![(Ipv4Addr::new(192, 0, 2, 0), 24)], ..target(&[a]) };
@@ -115,6 +116,9 @@ fn a_change_touches_its_front_end_and_nothing_else() {
         ],
     );
     check(Some(guarded.clone()), Some(guarded), http, &[]);
+    let many: Vec<Ipv4Addr> = (0..17).map(|n| Ipv4Addr::new(10, 0, 1, n)).collect();
+    let (lines, _) = change(&[(http, target(&[a]))], Change::Set(http, target(&many)));
+    assert!(lines[1].contains("dnat ip to numgen random mod 17 map { 0 : 10.0.1.0 . 8080, 1 : "), "{lines:?}");
 }
 
 #[test]
@@ -408,8 +412,9 @@ fn drawn(rng: &mut Rng) -> (Frontend, Target) {
     let mut pick = |n: u64| rng.below(n) as u8;
     let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][pick(3) as usize];
     let host = if pick(3) == 0 { Host::NodeV4 } else { Host::Ip(Ipv4Addr::new(10, 96, 0, pick(3)).into()) };
-    let mut backends: Vec<(Ipv4Addr, u16)> =
-        (0..pick(4)).map(|_| (Ipv4Addr::new(10, 0, 0, pick(4)), 80 + u16::from(pick(2)))).collect();
+    let mut backends: Vec<(Ipv4Addr, u16)> = (0..[0, 1, 3, 60][pick(4) as usize])
+        .map(|_| (Ipv4Addr::new(10, 0, 0, pick(20)), 80 + u16::from(pick(2))))
+        .collect();
     backends.sort_unstable();
     backends.dedup();
     let is_guarded = host != Host::NodeV4 && pick(4) == 0;
@@ -502,5 +507,39 @@ fn what_somebody_removed_comes_back_and_nothing_is_left_at_the_end() {
         drop(changes);
         applier.run(&inbox);
         assert_eq!(tables(), "");
+    });
+}
+
+/// `proxy/endpoint-change-ms`: what one endpoint's change costs where there are 5,000 Services with 50,000 endpoints.
+#[test]
+fn the_cost_of_a_change_does_not_grow_with_the_table() {
+    let Some(spaces) = Spaces::make("cost", &["node"]) else { return };
+    spaces.within("node", || {
+        let median = |services: u32| {
+            let at = |n: u32| Frontend { host: Host::Ip(Ipv4Addr::from_bits(0x0a60_0000 + n).into()), ..node_port(80) };
+            let backends = |n: u32, skip: u32| -> Vec<Ipv4Addr> {
+                (0..10).filter(|i| *i != skip).map(|i| Ipv4Addr::from_bits(0x0a80_0000 + n * 16 + i)).collect()
+            };
+            let mut rules = rules();
+            rules.apply(Change::Replace((0..services).map(|n| (at(n), target(&backends(n, 10)))).collect()));
+            let (text, _) = rules.take();
+            let begun = Instant::now();
+            transact(&text).expect("the whole table can be set up");
+            let whole = begun.elapsed();
+            let mut times: Vec<Duration> = (0..21)
+                .map(|n| {
+                    rules.apply(Change::Set(at(n), target(&backends(n, n % 10))));
+                    let (text, _) = rules.take();
+                    let begun = Instant::now();
+                    transact(&text).expect("it fits");
+                    begun.elapsed()
+                })
+                .collect();
+            times.sort();
+            println!("{services} Services: whole table {whole:?}, a change {:?} (median)", times[10]);
+            times[10]
+        };
+        let (few, many) = (median(100), median(5_000));
+        assert!(many < 20 * few + Duration::from_millis(200), "{many:?} with 5,000 Services, {few:?} with 100");
     });
 }
