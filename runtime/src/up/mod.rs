@@ -88,16 +88,6 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let mut api = ApiOptions::default();
     api.service_cidr = args.service_cluster_ip_range.unwrap_or(api.service_cidr);
-    let names = [address.ip(), api.first_service_ip().into()];
-    let pki = match &dir {
-        Some(dir) => pki::kept_in(&dir.join("pki"), &names)?,
-        None => pki::generate(&names)?,
-    };
-    let keys = match &dir {
-        Some(dir) => Keys::kept_in(&dir.join("pki").join("sa.key"))?,
-        None => Keys::generate()?,
-    };
-    let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
     let reached = reached_at(address);
     let url = format!("https://{reached}");
     let kubeconfig = match &args.kubeconfig {
@@ -123,6 +113,28 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         }
         false => None,
     };
+    let mut listeners = vec![listener];
+    // Pods do not reach the loopback address.
+    if let Some(gateway) = docker.as_ref().and_then(docker::Found::gateway).filter(|_| address.ip().is_loopback()) {
+        let at = SocketAddr::new(gateway.into(), address.port());
+        let for_pods = runtime.block_on(TcpListener::bind(at)).map_err(|e| listen_error(at, &e))?;
+        listeners.push(for_pods);
+    }
+    let advertised = match listeners.get(1) {
+        Some(for_pods) => for_pods.local_addr().map_err(|e| listen_error(args.listen, &e))?,
+        None => advertised(address),
+    };
+    let mut names = vec![address.ip(), advertised.ip(), api.first_service_ip().into()];
+    names.dedup();
+    let pki = match &dir {
+        Some(dir) => pki::kept_in(&dir.join("pki"), &names)?,
+        None => pki::generate(&names)?,
+    };
+    let keys = match &dir {
+        Some(dir) => Keys::kept_in(&dir.join("pki").join("sa.key"))?,
+        None => Keys::generate()?,
+    };
+    let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
     let start = Start {
         nodes,
         docker,
@@ -131,7 +143,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         images: image_profiles(args.image_profile.as_deref())?,
         clock: Clock::new(args.speed),
         api,
-        advertised: advertised(address),
+        advertised,
         data,
         tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },
         root_ca: Some(pki.ca_pem.clone()),
@@ -145,7 +157,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         kubeconfig: kubeconfig.clone(),
         nodes: nodes + u32::from(args.docker),
     })?;
-    service.serve(&runtime, listener, tls, || {
+    service.serve(&runtime, listeners, tls, || {
         println!("{}", how_to_use(args, &kubeconfig));
         tracing::info!(address = %address, nodes, docker = args.docker, "the API is served");
     })

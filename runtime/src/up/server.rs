@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -58,8 +59,14 @@ pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<Ser
     Ok(config)
 }
 
-/// Serves until `stop` completes, and then waits a moment for open requests.
-pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handler>, stop: impl Future<Output = ()>) {
+/// Serves at these sockets, of which there is one at least, until `stop` completes, and then waits a moment for open
+/// requests.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    tls: ServerConfig,
+    handler: Arc<Handler>,
+    stop: impl Future<Output = ()>,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let farewell = GracefulShutdown::new();
@@ -69,7 +76,7 @@ pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handle
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            (accepted, ..) = select_all(listeners.iter().map(|listener| Box::pin(listener.accept()))) => accepted,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -88,7 +95,7 @@ pub async fn serve(listener: TcpListener, tls: ServerConfig, handler: Arc<Handle
             }
         });
     }
-    drop(listener);
+    drop(listeners);
     if tokio::time::timeout(FAREWELL, farewell.shutdown()).await.is_err() {
         tracing::debug!("requests that were still open are cut off");
     }

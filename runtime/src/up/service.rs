@@ -170,7 +170,7 @@ impl Service {
     pub fn serve(
         self,
         runtime: &Runtime,
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         tls: ServerConfig,
         begun: impl FnOnce(),
     ) -> Result<Exit, String> {
@@ -186,7 +186,7 @@ impl Service {
                 }
                 tracing::info!("asked to end");
             };
-            server::serve(listener, tls, handler, stop).await;
+            server::serve(listeners, tls, handler, stop).await;
             Ok::<(), std::io::Error>(())
         });
         served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;

@@ -121,10 +121,22 @@ impl Cluster {
         Cluster { child, address, kubeconfig, admin: Arc::new(admin), stranger: Arc::new(stranger) }
     }
 
+    /// Asks the API server at another of its addresses as the administrator; its certificate must be for that.
+    pub fn get_at(&self, ip: &str, port: u16, path: &str) -> Answer {
+        let mut stream = Cluster::connect_to(&self.admin, &format!("{ip}:{port}"), ip);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {ip}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        read_answer(&mut BufReader::new(stream)).unwrap_or_else(|e| panic!("{path} at {ip}: {e}"))
+    }
+
     fn connect(&self, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
-        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        Cluster::connect_to(config, &self.address, "127.0.0.1")
+    }
+
+    fn connect_to(config: &Arc<ClientConfig>, address: &str, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from(name.to_owned()).expect("an address");
         let connection = ClientConnection::new(Arc::clone(config), name).expect("TLS can be set up");
-        let stream = TcpStream::connect(&self.address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("sockets have time-outs");
         StreamOwned::new(connection, stream)
     }

@@ -154,6 +154,11 @@ fn services_are_reached_by_their_names() {
     let refused = answers(&cluster, "client", "nobody", 80);
     assert!(refused.iter().next().is_some_and(|told| told.contains("refused")), "nobody is there: {refused:?}");
 
+    // The API server has the first address, and a certificate for it; pods reach it by its name.
+    assert_eq!(cluster.get_at("10.211.0.1", 443, "/readyz").code, 200);
+    let dial = "exec 3<>/dev/tcp/kubernetes.default.svc/443 && echo connected";
+    assert_eq!(within(&cluster, "client", &["/bin/bash", "-c", dial]), "connected\n");
+
     let ip = pod(&cluster, "db-0")["status"]["podIP"].as_str().expect("it has one").to_owned();
     let look_up = |kind: &str, name: &str| within(&cluster, "client", &["nslookup", &format!("-type={kind}"), name]);
     let full = "db-0.db.default.svc.cluster.local";

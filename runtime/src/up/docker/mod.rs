@@ -176,6 +176,11 @@ impl Found {
         }
     }
 
+    /// The host's address on the bridge, if Services are served.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.services.as_ref().map(|services| services.bridge.gateway)
+    }
+
     /// The cluster IP of the cluster DNS, and where its server is.
     pub fn dns(&self) -> Option<(Ipv4Addr, SocketAddr)> {
         self.services.as_ref().map(|services| (services.dns, services.names.address()))

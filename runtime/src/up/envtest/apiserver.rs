@@ -249,5 +249,5 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         root_ca: Some(certificate),
     };
     let service = Service::start(&runtime, start, listen.to_string())?;
-    service.serve(&runtime, listener, tls, || tracing::info!(address = %listen, "the API is served"))
+    service.serve(&runtime, vec![listener], tls, || tracing::info!(address = %listen, "the API is served"))
 }
