@@ -1,12 +1,15 @@
-//! OpenAPI v3 documents, one for each group-version, and their index. `kubectl` uses them to validate and explain.
+//! OpenAPI v3 documents, one for each group-version, and their index; and the one document of v2. `kubectl` uses them
+//! to validate and explain.
 //!
 //! The caller passes the resources that it serves. The types of built-in kinds come from the [schema
 //! table](crate::schema), those of a custom resource from its definition. The table has no descriptions, so `kubectl
 //! explain` shows fields and types only. Source:
 //! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
 
+mod gnostic;
 mod paths;
 mod schemas;
+mod v2;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +17,9 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 use crate::object::KindInfo;
+
+pub use gnostic::encode_v2;
+pub use v2::document_v2;
 
 /// The version of Kubernetes that the documents name.
 const VERSION: &str = "v1.36.0";

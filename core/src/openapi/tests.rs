@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Resource, document, index, location};
+use super::{Resource, document, document_v2, encode_v2, index, location};
 use crate::object::{Kind, KindInfo};
 
 /// The registry's resources of a group-version.
@@ -112,5 +112,85 @@ fn the_index_names_documents_by_their_hash() {
         index([("api/v1", "A1"), ("apis/apps/v1", "B2")]),
         json!({"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=A1"},
             "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=B2"}}})
+    );
+}
+
+#[test]
+fn v2_has_every_type_in_one_document() {
+    let mut versions: Vec<String> = Kind::all_stored().map(|k| k.row().api_version()).collect();
+    versions.sort();
+    versions.dedup();
+    let document = document_v2(versions.into_iter().map(|version| (version.clone(), resources(&version))));
+    check_references(&document, &document);
+    let text = document.to_string();
+    for word in ["#/components", "\"oneOf\":[", "\"allOf\":[", "\"requestBody\":", "\"content\":{"] {
+        assert!(!text.contains(word), "{word} is of v3");
+    }
+    let types = &document["definitions"];
+    let check = |name: &str, want: Value| assert_eq!(types.pointer(&format!("/io.k8s.{name}")), Some(&want), "{name}");
+    check("apimachinery.pkg.api.resource.Quantity", json!({"type": "string"}));
+    check("apimachinery.pkg.util.intstr.IntOrString", json!({"type": "string", "format": "int-or-string"}));
+    check(
+        "api.apps.v1.DeploymentSpec/properties/strategy",
+        json!({"$ref": "#/definitions/io.k8s.api.apps.v1.DeploymentStrategy",
+            "x-kubernetes-patch-strategy": "retainKeys"}),
+    );
+    check("api.core.v1.ContainerPort/properties/protocol", json!({"type": "string"}));
+    check("api.core.v1.Pod/x-kubernetes-group-version-kind", json!([{"group": "", "version": "v1", "kind": "Pod"}]));
+    let put = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["put"];
+    let parameters = put["parameters"].as_array().unwrap();
+    assert_eq!(
+        parameters.last(),
+        Some(&json!({"name": "body", "in": "body", "required": false,
+            "schema": {"$ref": "#/definitions/io.k8s.api.core.v1.Pod"}}))
+    );
+    assert_eq!(parameters[0], json!({"name": "dryRun", "in": "query", "type": "string", "uniqueItems": true}));
+    assert_eq!(put["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
+}
+
+/// What v2 cannot say of a custom resource is left open.
+#[test]
+fn v2_leaves_open_what_it_cannot_say() {
+    let check = |of: Value, want: Value| {
+        let schema = json!({"type": "object", "properties": {"spec": of}});
+        let info = KindInfo { kind: "Widget".into(), plural: "widgets".into(), ..KindInfo::custom() };
+        let widget = Resource { info: &info, schema: Some(&schema) };
+        let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])]);
+        check_references(&document, &document);
+        assert_eq!(document["definitions"]["com.example.x.v1.Widget"]["properties"]["spec"], want);
+    };
+    check(json!({"type": "string", "nullable": true, "description": "d"}), json!({"description": "d"}));
+    check(json!({"type": "integer", "default": 3, "minimum": 1}), json!({"type": "integer", "minimum": 1}));
+    check(
+        json!({"anyOf": [{"type": "integer"}], "x-kubernetes-int-or-string": true}),
+        json!({"x-kubernetes-int-or-string": true}),
+    );
+    check(
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}}),
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {}}),
+    );
+    check(
+        json!({"type": "array", "items": {"type": "object", "properties": {"default": {"type": "string", "default": ""}}}}),
+        json!({"type": "array", "items": {"type": "object", "properties": {"default": {"type": "string"}}}}),
+    );
+}
+
+#[test]
+fn v2_in_protobuf_has_the_numbers_of_gnostic() {
+    let check = |document: Value, want: &[u8]| assert_eq!(encode_v2(&document), want, "{document}");
+    check(json!({"swagger": "2.0", "info": {"title": "K"}}), b"\x12\x03\x0a\x01K\x0a\x032.0");
+    // A map has entries of name and value; a type is a list of types.
+    check(
+        json!({"definitions": {"A": {"type": "object"}}}),
+        b"J\x12\x0a\x10\x0a\x01A\x12\x0b\xb2\x01\x08\x0a\x06object",
+    );
+    // An extension is YAML; what v2 has no word for is left out.
+    check(
+        json!({"definitions": {"A": {"properties": {"c": {"$ref": "#/B"}}, "x-a": [1], "nullable": true}}}),
+        b"J%\x0a#\x0a\x01A\x12\x1e\xca\x01\x0c\x0a\x0a\x0a\x01c\x12\x05\x0a\x03#/B\xfa\x01\x0c\x0a\x03x-a\x12\x05\x12\x03[1]",
+    );
+    check(
+        json!({"paths": {"/v": {"get": {"parameters": [{"in": "query", "name": "n"}]}}}}),
+        b"B\x1c\x12\x1a\x0a\x02/v\x12\x14\x12\x12B\x10\x0a\x0e\x12\x0c\x1a\x0a\x12\x05query\"\x01n",
     );
 }

@@ -10,7 +10,7 @@
 mod decode;
 mod encode;
 mod text;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -188,6 +188,10 @@ impl Handler {
             }
             Route::OpenIdConfiguration => Ok(self.tokens.configuration()),
             Route::KeySet => Ok(self.tokens.key_set()),
+            Route::OpenApiV2 => {
+                let document = self.documents.get_v2(served, header(headers, ACCEPT))?;
+                Ok(reply::document(&document, headers, gzip, false))
+            }
             Route::OpenApiIndex => json(&openapi::index(served)),
             Route::OpenApi(path) => {
                 let document = self.documents.get(served, &path).ok_or_else(not_found)?;
@@ -635,6 +639,7 @@ fn paths(served: &Served) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",

@@ -95,13 +95,13 @@ pub fn document(document: &Document, headers: &HeaderMap, gzip: bool, immutable:
     let etag = format!("\"{}\"", document.hash);
     let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     let mut response = match known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
-        true => build(304, "application/json", Vec::new()),
+        true => build(304, document.media_type, Vec::new()),
         false if gzip => {
-            let mut response = build(200, "application/json", document.gzip.clone());
+            let mut response = build(200, document.media_type, document.gzip.clone());
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         }
-        false => build(200, "application/json", document.plain()),
+        false => build(200, document.media_type, document.plain()),
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::from_str(&etag).expect("a hash is plain"));

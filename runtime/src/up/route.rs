@@ -39,6 +39,8 @@ pub enum Route {
         /// The version.
         version: String,
     },
+    /// `/openapi/v2`.
+    OpenApiV2,
     /// `/openapi/v3`.
     OpenApiIndex,
     /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`. The value is the path after `/openapi/v3/`.
@@ -87,6 +89,7 @@ pub fn route(served: &Served, path: &str) -> Result<Route, Status> {
         ["metrics"] => Route::Metrics,
         ["api"] => Route::Groups { legacy: true },
         ["apis"] => Route::Groups { legacy: false },
+        ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3"] => Route::OpenApiIndex,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         [".well-known", "openid-configuration"] => Route::OpenIdConfiguration,

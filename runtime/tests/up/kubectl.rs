@@ -99,6 +99,11 @@ spec:
         let (well, text) = self.run(&["create", "-f", "-"], boat);
         assert!(!well && text.contains("unknown field \"spec.lenght\""), "{text}");
         self.well(&["apply", "--server-side", "-f", "-"], &boat.replace("lenght", "length"));
+        // What is not served is looked up in OpenAPI v2.
+        let raft = "apiVersion: example.com/v1\nkind: Raft\nmetadata: {name: r}\n";
+        let (well, text) = self.run(&["apply", "-f", "-"], raft);
+        let why = "no matches for kind \"Raft\" in version \"example.com/v1\"";
+        assert!(!well && text.contains(why), "{text}");
     }
 
     /// Rules in CEL: of a definition, and of an admission policy.
