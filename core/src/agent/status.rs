@@ -51,8 +51,7 @@ impl PodState {
             status.conditions.clone_from(&api.conditions);
             return status;
         }
-        let is_terminal = [Text::SUCCEEDED, Text::FAILED].contains(&old.phase);
-        if is_terminal && !self.knows_an_end() {
+        if old.is_terminal() && !self.knows_an_end() {
             // The pod ended before this agent started; the status that was reported then is kept.
             return PodStatus { observed_generation: self.pod.meta.generation, ..(**old).clone() };
         }
@@ -80,7 +79,7 @@ impl PodState {
             status.phase = Text::FAILED;
             status.reason = Text::DEADLINE_EXCEEDED;
             status.message = DEADLINE_MESSAGE.into();
-        } else if [Text::SUCCEEDED, Text::FAILED].contains(&self.write.base.phase) {
+        } else if self.write.base.is_terminal() {
             // A terminal phase is never left.
             status.phase.clone_from(&self.write.base.phase);
             status.reason.clone_from(&self.write.base.reason);

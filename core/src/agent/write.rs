@@ -233,9 +233,10 @@ impl PodState {
         self.write.dirty |= !same;
         if foreign {
             // Another client wrote the status, or a write whose reply was lost did: the agent's status is written
-            // again.
-            if self.write.acked {
+            // again. A terminal phase that somebody else has set is never left, even if a status waits to be written.
+            if self.write.acked || (pod.status.is_terminal() && !self.write.base.is_terminal()) {
                 self.write.base = pod.status.clone();
+                self.write.acked = true;
             }
             self.write.dirty = true;
         } else if same_status {

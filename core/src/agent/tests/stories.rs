@@ -561,3 +561,18 @@ fn a_restarted_agent_whose_list_is_old_keeps_the_pods_that_run() {
     let after = world.pod(&key);
     assert_eq!(after.status.container_statuses, before.status.container_statuses, "it runs on, unharmed");
 }
+
+/// As the pod garbage collector does it for a pod whose node is gone.
+#[test]
+fn a_phase_that_others_ended_stays_ended() {
+    let mut world = ready_world();
+    let key = world.apply("p", json!({"containers": [container("a", "app:1")]}));
+    let mut failed = world.api.objects[&key].clone();
+    if let Some(pod) = failed.get_mut::<core_v1::Pod>() {
+        pod.status_mut().phase = Text::FAILED;
+    }
+    // The agent hears of it while its first status is on its way.
+    world.put(failed);
+    world.run_for(30.0);
+    assert!(world.transcript.iter().all(|line| line.contains(" p Failed")), "{:?}", world.transcript);
+}
