@@ -42,6 +42,8 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
             store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
             record_events: false,
             service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
+            max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
+            users: 1,
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),

@@ -1,5 +1,6 @@
 //! User actions: the nodes they apply to, and their descriptions.
 
+use skeg_core::api::Propagation;
 use skeg_core::object::ObjectKey;
 
 use crate::scenario::{NodeSet, UserAction};
@@ -11,8 +12,8 @@ impl UserAction {
             UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => Some(nodes),
             UserAction::Apply(_)
             | UserAction::Create(_)
-            | UserAction::Replace(_)
-            | UserAction::Delete(_)
+            | UserAction::Replace { .. }
+            | UserAction::Delete { .. }
             | UserAction::Scale { .. }
             | UserAction::SetImage { .. }
             | UserAction::Patch { .. }
@@ -26,7 +27,7 @@ impl UserAction {
     /// The object that the action changes or deletes; `None` if it names none, or declares whole objects.
     pub fn target(&self) -> Option<&ObjectKey> {
         match self {
-            UserAction::Delete(key)
+            UserAction::Delete { key, .. }
             | UserAction::Scale { key, .. }
             | UserAction::SetImage { key, .. }
             | UserAction::Patch { key, .. }
@@ -36,10 +37,25 @@ impl UserAction {
             | UserAction::RollingUpdate { old: key, .. } => Some(key),
             UserAction::Apply(_)
             | UserAction::Create(_)
-            | UserAction::Replace(_)
+            | UserAction::Replace { .. }
             | UserAction::Cordon { .. }
             | UserAction::Drain { .. } => None,
         }
+    }
+
+    /// By which of so many users the action is carried out: all that is done to one object is done by one of them.
+    pub fn shared_by(&self, users: usize) -> usize {
+        let name = match self {
+            UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. } => {
+                objects.first().map(|object| object.name())
+            }
+            UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => match nodes {
+                NodeSet::Names(names) => names.first().map(String::as_str),
+                _ => None,
+            },
+            _ => self.target().map(ObjectKey::name),
+        };
+        name.unwrap_or_default().bytes().map(usize::from).sum::<usize>() % users
     }
 
     /// Describes the action in words.
@@ -47,11 +63,14 @@ impl UserAction {
         match self {
             UserAction::Apply(objects) => format!("apply {} object(s)", objects.len()),
             UserAction::Create(objects) => format!("create {} object(s)", objects.len()),
-            UserAction::Replace(objects) => {
+            UserAction::Replace { objects, cascade } => {
                 let names: Vec<String> = objects.iter().map(|o| o.key().to_string()).collect();
-                format!("replace {}", names.join(", "))
+                format!("replace {}{}", names.join(", "), kept(*cascade))
             }
-            UserAction::Delete(key) => format!("delete {key}"),
+            UserAction::Delete { key, cascade, grace_period } => {
+                let at_once = if *grace_period == Some(0) { ", at once" } else { "" };
+                format!("delete {key}{}{at_once}", kept(*cascade))
+            }
             UserAction::Scale { key, replicas } => format!("scale {key} to {replicas}"),
             UserAction::SetImage { key, image, .. } => format!("set image of {key} to {image}"),
             UserAction::Patch { key, .. } => format!("patch {key}"),
@@ -64,5 +83,12 @@ impl UserAction {
             }
             UserAction::Drain { nodes } => format!("drain {nodes}"),
         }
+    }
+}
+
+fn kept(cascade: Propagation) -> &'static str {
+    match cascade {
+        Propagation::Orphan => ", and keep what it has made",
+        Propagation::Background | Propagation::Foreground => "",
     }
 }

@@ -16,7 +16,7 @@ use skeg_core::volume;
 
 use crate::clock::Clock;
 use crate::outcome::{NotConverged, PendingPod, Workload};
-use crate::user::Declared;
+use crate::user::{Declared, User};
 use crate::world::World;
 
 /// Objects of a kind in the store.
@@ -112,14 +112,13 @@ fn look(world: &World, only_whether: bool) -> Unconverged {
 /// is declared but does not exist, what is still waiting.
 pub fn complaints(world: &World) -> Unconverged {
     let mut found = Unconverged::new(false);
-    let Some(user) = world.user() else { return found };
-    for (what, why) in user.waiting() {
+    for (what, why) in world.users().flat_map(User::waiting) {
         found.add(|| what, || why);
     }
-    for (what, why) in user.refused() {
+    for (what, why) in world.users().flat_map(User::refused) {
         found.add(|| what.clone(), || format!("refused: {why}"));
     }
-    for (key, declared) in user.declared() {
+    for (key, declared) in world.users().flat_map(User::declared) {
         if let Some(why) = &declared.refused {
             found.add(|| name_of(key), || format!("not as declared, since the API refused it: {why}"));
         } else if world.store.object(key).is_none() && !may_vanish(&world.store, key, declared) {
@@ -439,10 +438,9 @@ fn nodes_unconverged(world: &World, found: &mut Unconverged) {
         }
     }
     // A Node that a user has deleted is not expected until its agent registers it again.
-    let user = world.user();
     for host in world.nodes.iter() {
         let key = ObjectKey::new(Kind::NODE, "", &host.name);
-        let deleted = || user.is_some_and(|u| u.has_deleted(&key));
+        let deleted = || world.users().any(|user| user.has_deleted(&key));
         if !found.is_enough() && world.store.object(&key).is_none() && !deleted() {
             found.add(|| name_of(&key), || "the node has not registered".to_owned());
         }

@@ -48,7 +48,9 @@ impl SimulatedMetrics {
 /// The pods of a load's workload, as the manifests select them.
 fn selector(scenario: &Scenario, load: &Load) -> Option<Selector> {
     let mut objects = scenario.timeline.iter().flat_map(|step| match &step.action {
-        Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace(all)) => all.as_slice(),
+        Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace { objects: all, .. }) => {
+            all.as_slice()
+        }
         Action::User(_) | Action::Fault(_) => &[],
     });
     let same = |object: &&Object| {

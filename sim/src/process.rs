@@ -25,7 +25,7 @@ pub enum Role {
     Manager(usize),
     /// A replica of the scheduler, with its index.
     Scheduler(usize),
-    /// The users, who carry out the timeline's actions at the API.
+    /// One of the machines of the users, who carry out the timeline's actions at the API.
     User,
     /// The agent of a node.
     Agent(NodeId, Rc<AgentConfig>),
@@ -65,6 +65,8 @@ pub struct Setup {
     /// Whether the controllers of a manager share their views. With faults, each controller has its own: it then sees
     /// states of the cluster that others do not, which exposes bugs that a shared view would hide.
     pub share_informers: bool,
+    /// The most endpoints that are put into one EndpointSlice.
+    pub max_endpoints_per_slice: usize,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<LoadBalancerRange>,
     /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
@@ -111,7 +113,7 @@ impl Role {
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
         let setup = setup.clone();
         let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
-        let Setup { access_control, root_ca, kinds, service_cidr, .. } = setup;
+        let Setup { access_control, root_ca, kinds, service_cidr, max_endpoints_per_slice, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
         match self {
@@ -126,6 +128,7 @@ impl Role {
                     leader_elect,
                     record_events,
                     share_informers,
+                    max_endpoints_per_slice,
                     load_balancers,
                     volumes,
                     autoscaling,

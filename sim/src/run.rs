@@ -111,6 +111,8 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
             latency: (Duration::from_micros(200), Duration::from_millis(2)),
             store_latency: (Duration::from_millis(1), Duration::from_millis(5)),
             record_events: true,
+            users: 1,
+            max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
             service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
         },
         images: BTreeMap::new(),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
-use skeg_core::api::Patch;
+use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
 use skeg_core::{Kind, Object, volume};
 
@@ -43,9 +43,9 @@ impl Scenario {
     pub fn uses_autoscaling(&self) -> bool {
         let is_one = |object: &Object| object.kind() == Kind::HORIZONTAL_POD_AUTOSCALER;
         self.timeline.iter().any(|step| match &step.action {
-            Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace(all)) => {
-                all.iter().any(is_one)
-            }
+            Action::User(
+                UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace { objects: all, .. },
+            ) => all.iter().any(is_one),
             Action::User(_) | Action::Fault(_) => false,
         })
     }
@@ -63,9 +63,9 @@ impl Scenario {
             asks || kinds.contains(&object.kind()) || object.pod_spec().is_some_and(|s| volume::has_claims(s))
         };
         self.timeline.iter().any(|step| match &step.action {
-            Action::User(UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace(all)) => {
-                all.iter().any(concerns)
-            }
+            Action::User(
+                UserAction::Apply(all) | UserAction::Create(all) | UserAction::Replace { objects: all, .. },
+            ) => all.iter().any(concerns),
             Action::User(UserAction::RollingUpdate { new, .. }) => concerns(new),
             Action::User(UserAction::Patch { key, patch }) => {
                 let (Patch::Merge(body) | Patch::Json(body) | Patch::Strategic(body) | Patch::Apply { body, .. }) =
@@ -112,8 +112,13 @@ pub struct Cluster {
     pub control_replicas: usize,
     /// Whether each node has a service proxy (and the cluster has DNS); off for pure capacity runs.
     pub proxies: bool,
+    /// How many machines users work at; each has a connection of its own, and all that is done to one object is done
+    /// from the same machine.
+    pub users: usize,
     /// The network from which Services get their addresses: its first address and the length of its prefix.
     pub service_cidr: ([u8; 4], u8),
+    /// The most endpoints that are put into one EndpointSlice.
+    pub max_endpoints_per_slice: usize,
     /// Minimum and maximum one-way latency of links.
     pub latency: (Duration, Duration),
     /// Minimum and maximum latency of a commit in the store.
@@ -238,9 +243,17 @@ pub enum UserAction {
     Apply(Vec<Object>),
     /// Creates the objects of an export as they were; existing objects are replaced.
     Create(Vec<Object>),
-    /// `kubectl replace --force`: each is deleted, and made anew at once.
-    Replace(Vec<Object>),
-    Delete(ObjectKey),
+    /// `kubectl replace --force`, with `--cascade`: each is deleted, and made anew as soon as it is gone.
+    Replace {
+        objects: Vec<Object>,
+        cascade: Propagation,
+    },
+    /// `kubectl delete`, with `--cascade` and `--grace-period` in seconds.
+    Delete {
+        key: ObjectKey,
+        cascade: Propagation,
+        grace_period: Option<i64>,
+    },
     Scale {
         key: ObjectKey,
         replicas: i32,

@@ -74,7 +74,7 @@ fn is_possible(step: &mut Step, before: &Scenario, pools: &[crate::scenario::Nod
     };
     match &mut step.action {
         Action::User(UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes }) => prune(nodes),
-        Action::User(UserAction::Delete(key)) if key.kind == Kind::NODE => !gone(&key.name().to_owned()),
+        Action::User(UserAction::Delete { key, .. }) if key.kind == Kind::NODE => !gone(&key.name().to_owned()),
         Action::User(_) => true,
         Action::Fault(fault) => {
             let whole = fault.targets().iter().all(|target| match target {
@@ -129,7 +129,7 @@ fn objects(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
         let gone = |key: &ObjectKey| all.contains(key) && !some.contains(key);
         let mut next = least.clone();
         next.timeline.retain_mut(|step| match &mut step.action {
-            Action::User(UserAction::Apply(objects) | UserAction::Replace(objects)) => {
+            Action::User(UserAction::Apply(objects) | UserAction::Replace { objects, .. }) => {
                 objects.retain(|object| !gone(&object.key()));
                 !objects.is_empty()
             }
@@ -161,10 +161,12 @@ fn nodes(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
 
 /// Makes the cluster simpler.
 fn cluster(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
-    let simpler: [fn(&mut Scenario); 5] = [
+    let simpler: [fn(&mut Scenario); 7] = [
         |next| next.cluster.zones = 1,
         |next| next.cluster.api_servers = 1,
         |next| next.cluster.control_replicas = 1,
+        |next| next.cluster.users = 1,
+        |next| next.cluster.max_endpoints_per_slice = skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
         |next| next.cluster.proxies = false,
         |next| next.cluster.record_events = false,
     ];

@@ -1,6 +1,5 @@
 //! The controllers of the cluster itself: services, nodes, namespaces and garbage collection.
 
-use super::Controller;
 use super::disruption::DisruptionController;
 use super::endpoint_slice::EndpointSliceController;
 use super::endpoints::EndpointsController;
@@ -9,17 +8,16 @@ use super::namespace::NamespaceController;
 use super::node_lifecycle::NodeLifecycleController;
 use super::pod_gc::PodGcController;
 use super::service_account::ServiceAccountController;
-use crate::object::Kinds;
-
-/// One new instance of each controller, for a world with these kinds.
-pub fn cluster_controllers(kinds: &Kinds) -> Vec<Box<dyn Controller>> {
+use super::{Controller, ManagerConfig};
+/// One new instance of each controller.
+pub fn cluster_controllers(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(EndpointsController),
-        Box::new(EndpointSliceController),
+        Box::new(EndpointSliceController::new(config.max_endpoints_per_slice)),
         Box::<NodeLifecycleController>::default(),
         Box::<PodGcController>::default(),
-        Box::new(GarbageCollector::new(kinds.clone())),
-        Box::new(NamespaceController::new(kinds.clone())),
+        Box::new(GarbageCollector::new(config.kinds.clone())),
+        Box::new(NamespaceController::new(config.kinds.clone())),
         Box::new(ServiceAccountController),
         Box::new(DisruptionController),
     ]

@@ -1,4 +1,4 @@
-//! The EndpointSlice controller: the endpoints of each service, at most a hundred per slice.
+//! The EndpointSlice controller: the endpoints of each service, at most a hundred a slice unless configured otherwise.
 //!
 //! Changes are kept small: an endpoint stays in its slice, slices that must be written anyway are filled first, a new
 //! slice is created only if no other has room, and a slice that would be deleted is reused. Slices of a deleted service
@@ -17,7 +17,6 @@ use super::service_backends::{
 use super::{Controller, Plan, Write};
 use crate::api::Subresource;
 use crate::client::{Change, Index, Views, Watched};
-use crate::limits;
 use crate::machine::Now;
 use crate::object::{
     EndpointSlice, Kind, Labels, Object, ObjectKey, ObjectMeta, OwnerReference, Pod, Service, ZONE_LABEL,
@@ -38,8 +37,18 @@ static WATCHED: &[Watched] = &[
 ];
 
 /// Maintains EndpointSlices. Keys are services.
-#[derive(Debug, Default)]
-pub struct EndpointSliceController;
+#[derive(Debug)]
+pub struct EndpointSliceController {
+    max_per_slice: usize,
+}
+
+impl EndpointSliceController {
+    /// Creates a controller that puts at most this many endpoints into a slice (`--max-endpoints-per-slice`).
+    pub fn new(max_per_slice: usize) -> EndpointSliceController {
+        assert!(max_per_slice > 0, "a slice has room for an endpoint");
+        EndpointSliceController { max_per_slice }
+    }
+}
 
 impl Controller for EndpointSliceController {
     fn name(&self) -> &'static str {
@@ -73,7 +82,9 @@ impl Controller for EndpointSliceController {
 
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, _now: Now) -> Plan {
         match views.get::<core_v1::Service>(key) {
-            Some(service) if is_managed(service) && service.meta.deletion_timestamp.is_none() => sync(views, service),
+            Some(service) if is_managed(service) && service.meta.deletion_timestamp.is_none() => {
+                sync(views, service, self.max_per_slice)
+            }
             _ => Plan::nothing(),
         }
     }
@@ -109,7 +120,7 @@ struct Draft {
     changed: bool,
 }
 
-fn sync(views: &Views, service: &Service) -> Plan {
+fn sync(views: &Views, service: &Service, max: usize) -> Plan {
     let labels = slice_labels(service);
     let families = families(service);
     let mut existing: BTreeMap<Family, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -134,7 +145,7 @@ fn sync(views: &Views, service: &Service) -> Plan {
     let (mut creates, mut updates) = (Vec::new(), Vec::new());
     for family in families {
         let desired = desired_endpoints(views, service, &pods, family);
-        let (drafts, unused) = fit(existing.remove(&family).unwrap_or_default(), desired);
+        let (drafts, unused) = fit(existing.remove(&family).unwrap_or_default(), desired, max);
         doomed.extend(unused);
         for draft in drafts {
             match write(draft, service, family, &labels) {
@@ -255,6 +266,7 @@ fn slice_ports(slice: &EndpointSlice) -> PortSet {
 fn fit(
     existing: Vec<&EndpointSlice>,
     mut desired: BTreeMap<PortSet, BTreeMap<EndpointId, discovery_v1::Endpoint>>,
+    max: usize,
 ) -> (Vec<Draft>, Vec<&EndpointSlice>) {
     let (mut drafts, mut unused): (Vec<Draft>, Vec<&EndpointSlice>) = (Vec::new(), Vec::new());
     for slice in existing {
@@ -266,7 +278,7 @@ fn fit(
         }
     }
     for (ports, missing) in desired {
-        place(&mut drafts, &ports, missing.into_values().collect());
+        place(&mut drafts, &ports, missing.into_values().collect(), max);
     }
     if drafts.is_empty() {
         // A service without endpoints gets one empty slice, so that readers can tell "none" from "not yet".
@@ -309,8 +321,7 @@ fn keep(
 }
 
 /// Finds slices for endpoints that have none.
-fn place(drafts: &mut Vec<Draft>, ports: &PortSet, mut missing: Vec<discovery_v1::Endpoint>) {
-    let max = limits::MAX_ENDPOINTS_PER_SLICE;
+fn place(drafts: &mut Vec<Draft>, ports: &PortSet, mut missing: Vec<discovery_v1::Endpoint>, max: usize) {
     for draft in drafts.iter_mut().filter(|d| d.changed && d.ports == *ports) {
         let room = max.saturating_sub(draft.endpoints.len()).min(missing.len());
         draft.endpoints.extend(missing.drain(..room));
@@ -410,6 +421,10 @@ mod tests {
 
     const KINDS: &[Kind] = &[Kind::SERVICE, Kind::POD, Kind::ENDPOINT_SLICE, Kind::NODE];
 
+    fn controller() -> EndpointSliceController {
+        EndpointSliceController::new(100)
+    }
+
     fn key() -> ObjectKey {
         ObjectKey::new(Kind::SERVICE, "d", "s")
     }
@@ -417,7 +432,7 @@ mod tests {
     fn fake(patch: Value, pods: impl IntoIterator<Item = Object>) -> Fake {
         let base = [with(service("s"), patch), node("n1"), with(node("n2"), json!({"metadata":{"labels":null}}))];
         let mut fake = Fake::new(KINDS, base.into_iter().chain(pods));
-        fake.settle(&mut EndpointSliceController, &key(), at(0));
+        fake.settle(&mut controller(), &key(), at(0));
         fake
     }
 
@@ -520,10 +535,10 @@ mod tests {
         let mut fake = fake(json!({}), (0..250).map(|i| pod(&format!("p{i:03}"), "n1")));
         assert_eq!(slices(&fake).len(), 3);
         fake.put(pod("p900", "n1"));
-        let plan = fake.step(&mut EndpointSliceController, &key(), at(1));
+        let plan = fake.step(&mut controller(), &key(), at(1));
         assert!(matches!(plan.writes.as_slice(), [Write::Update(..)]), "{:?}", plan.writes);
         fake.remove(&ObjectKey::new(Kind::POD, "d", "p000"));
-        let plan = fake.step(&mut EndpointSliceController, &key(), at(1));
+        let plan = fake.step(&mut controller(), &key(), at(1));
         assert!(matches!(plan.writes.as_slice(), [Write::Update(..)]), "{:?}", plan.writes);
         assert_eq!(endpoints(&fake).len(), 250);
     }
@@ -534,7 +549,7 @@ mod tests {
         let old = slices(&fake)[0].key();
         fake.remove(&key());
         fake.put(with(service("s"), json!({"metadata":{"uid":"another"}})));
-        fake.settle(&mut EndpointSliceController, &key(), at(1));
+        fake.settle(&mut controller(), &key(), at(1));
         assert!(fake.views.view(Kind::ENDPOINT_SLICE).get(&old).is_none());
         assert_eq!(endpoints(&fake).len(), 1);
     }
@@ -546,9 +561,9 @@ mod tests {
         fake.put(node("late"));
         let mut keys = Vec::new();
         let change = Change { key: node("late").key(), old: None, new: Some(node("late")) };
-        EndpointSliceController.keys(&change, &fake.views, &mut keys);
+        controller().keys(&change, &fake.views, &mut keys);
         assert_eq!(keys, [key()]);
-        fake.settle(&mut EndpointSliceController, &key(), at(1));
+        fake.settle(&mut controller(), &key(), at(1));
         assert_eq!(endpoints(&fake).len(), 1);
     }
 
@@ -580,7 +595,7 @@ mod tests {
                         _ => live.put(pod(&name, "n2")),
                     }
                 }
-                live.settle(&mut EndpointSliceController, &key(), at(0));
+                live.settle(&mut controller(), &key(), at(0));
             }
             let pods: Vec<Object> = live.views.view(Kind::POD).iter().map(|(_, o)| o.clone()).collect();
             assert_eq!(endpoints(&live), endpoints(&fake(json!({}), pods)));

@@ -48,6 +48,9 @@ pub struct GarbageCollector {
 }
 
 impl GarbageCollector {
+    /// The name that its requests carry.
+    pub const NAME: &str = "generic-garbage-collector";
+
     /// Creates a garbage collector for a world with these kinds.
     pub fn new(kinds: Kinds) -> GarbageCollector {
         GarbageCollector { kinds, ..GarbageCollector::default() }
@@ -56,7 +59,7 @@ impl GarbageCollector {
 
 impl Controller for GarbageCollector {
     fn name(&self) -> &'static str {
-        "generic-garbage-collector"
+        Self::NAME
     }
 
     /// The kinds of the established CustomResourceDefinitions.

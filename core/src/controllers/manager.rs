@@ -11,6 +11,7 @@ use super::node_lifecycle::NodeLifecycleController;
 use super::{Controller, Mandate, Runner, Turn};
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, Elector, Informers, View};
+use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Kinds, ObjectKey, Revision};
 use crate::random::{Rng, mix};
@@ -34,6 +35,8 @@ pub struct ManagerConfig {
     /// Whether the controllers share one set of informers, as upstream's do. Otherwise each controller has its own,
     /// which lag independently: this costs more and exposes more bugs, so simulations with faults use it.
     pub share_informers: bool,
+    /// `--max-endpoints-per-slice`.
+    pub max_endpoints_per_slice: usize,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<super::LoadBalancerRange>,
     /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
@@ -57,6 +60,7 @@ impl Default for ManagerConfig {
             leader_elect: true,
             record_events: true,
             share_informers: true,
+            max_endpoints_per_slice: limits::MAX_ENDPOINTS_PER_SLICE,
             load_balancers: None,
             volumes: true,
             autoscaling: Some(None),

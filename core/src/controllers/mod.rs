@@ -51,6 +51,7 @@ mod volume_protection;
 pub(crate) mod workload_world;
 
 pub use cluster::cluster_controllers;
+pub use garbage_collector::GarbageCollector;
 pub use horizontal_pod_autoscaler::{Described, Metrics, MetricsSource, PodUsage};
 pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
@@ -64,7 +65,7 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSetController::replica_sets()),
         Box::new(replica_set::ReplicaSetController::replication_controllers()),
     ];
-    all.extend(cluster_controllers(&config.kinds));
+    all.extend(cluster_controllers(config));
     let load_balancers = config.load_balancers.map(load_balancer::LoadBalancerController::new);
     all.extend(load_balancers.map(|c| Box::new(c) as Box<dyn Controller>));
     if config.access_control {

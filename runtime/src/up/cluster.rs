@@ -224,6 +224,7 @@ impl Cluster {
             leader_elect: false,
             record_events: true,
             service_cidr: api.service_cidr,
+            max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
             share_informers: true,
             load_balancers: Some(load_balancers),
             volumes: true,

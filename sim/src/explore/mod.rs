@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skeg_core::apiserver::DEFAULT_SERVICE_CIDR;
+use skeg_core::limits::MAX_ENDPOINTS_PER_SLICE;
 use skeg_core::object::Milli;
-use skeg_core::{Object, Rng};
+use skeg_core::{Kind, Object, Rng};
 
 use crate::fault;
-use crate::files::manifest::rank;
 use crate::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
+use users::Scene;
 use workload::Workload;
 
 pub use coverage::Coverage;
@@ -50,9 +51,6 @@ pub fn draw(seed: u64) -> Scenario {
         settle: Duration::from_secs(1800),
         stop_when_converged: false,
     };
-    let mut all: Vec<Object> = workloads.iter().flat_map(|w| w.objects.iter().cloned()).collect();
-    all.sort_by_key(|object| rank(object.kind()));
-    scenario.timeline.push(Step { at: Duration::ZERO, action: UserAction::Apply(all).into() });
     happen(&mut scenario, rng, seed, &workloads);
     scenario
 }
@@ -100,16 +98,28 @@ fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Worklo
         (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))).collect()
     };
     let nodes: Vec<String> = pools.iter().flat_map(of_pool).collect();
-    scenario.timeline.extend(users::draw(rng, workloads, &nodes, scenario.duration));
+    let swarm = if scenario.faults == FaultLevel::Listed { fault::draw_some(scenario, seed) } else { Vec::new() };
+    let swarm: Vec<_> = swarm.into_iter().filter(|(at, _)| *at >= BEGIN).collect();
+    let faults: Vec<Duration> = swarm.iter().map(|(at, _)| *at).collect();
+    let (duration, has_spare_node) = (scenario.duration, has_spare_node(&scenario.cluster, workloads));
+    let scene = Scene { workloads, nodes: &nodes, faults: &faults, has_spare_node, duration };
+    scenario.timeline.extend(users::draw(rng, &scene));
     if scenario.faults == FaultLevel::Listed {
-        let swarm = fault::draw_some(scenario, seed);
-        let swarm = swarm.into_iter().filter(|(at, _)| *at >= BEGIN);
-        scenario.timeline.extend(swarm.map(|(at, fault)| Step { at, action: fault.into() }));
+        scenario.timeline.extend(swarm.into_iter().map(|(at, fault)| Step { at, action: fault.into() }));
         scenario.timeline.push(Step { at: scenario.duration, action: fault::Heal.into() });
     }
     // A minute without faults, in which users undo what they left behind.
     scenario.duration += Duration::from_secs(60);
     scenario.timeline.sort_by_key(|step| step.at);
+}
+
+/// Whether all drawn workloads have room on one node fewer.
+fn has_spare_node(cluster: &Cluster, workloads: &[Workload]) -> bool {
+    let [pool] = &cluster.pools[..] else { return false };
+    let slots =
+        pool.capacity.get("cpu").and_then(|cpu| Milli::parse(cpu).ok()).map_or(0, |cpu| cpu.milli() as usize / SLOT);
+    let drawn = workloads.iter().all(|w| w.is_own);
+    drawn && pool.count > 2 && (pool.count - 1) * slots >= workloads.iter().map(|w| w.most).sum()
 }
 
 /// Mostly a small number of nodes.
@@ -149,6 +159,8 @@ fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
         (_, _) => most + daemons,
     };
     let cpu = Milli::parse(&format!("{}m", slots * SLOT)).expect("it is a quantity");
+    let services = workloads.iter().flat_map(|w| &w.objects).filter(|o| o.kind() == Kind::SERVICE).count();
+    let narrow = 32 - (2 * services as u32 + 8).next_power_of_two().ilog2() as u8;
     let capacity = [
         // As the reader of files writes it, so that a scenario that is written and read again gives the same run.
         ("cpu", cpu.to_decimal()),
@@ -173,7 +185,10 @@ fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
         control_replicas: 1 + rng.below(3) as usize,
         proxies: rng.chance(1, 2),
         // Few addresses, so that API servers that allocate at the same time would collide.
-        service_cidr: (DEFAULT_SERVICE_CIDR.0, if rng.chance(1, 2) { 24 } else { DEFAULT_SERVICE_CIDR.1 }),
+        service_cidr: (DEFAULT_SERVICE_CIDR.0, if rng.chance(1, 2) { narrow } else { DEFAULT_SERVICE_CIDR.1 }),
+        // Few endpoints in a slice, so that slices come and go.
+        max_endpoints_per_slice: if rng.chance(1, 2) { 1 + rng.below(5) as usize } else { MAX_ENDPOINTS_PER_SLICE },
+        users: 1 + rng.below(3) as usize,
         latency: link_latency(rng),
         store_latency: store_latency(rng),
         record_events: rng.chance(1, 4),

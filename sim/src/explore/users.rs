@@ -1,18 +1,19 @@
-//! User actions in an explored cluster: scaling, rollouts, pauses, rollbacks, restarts, replacements and drains,
-//! sometimes many at the same time.
+//! User actions in an explored cluster: scaling, rollouts, pauses, rollbacks, restarts, replacements, deletions and
+//! drains, sometimes many at the same time, and often just when something goes wrong.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
 
-use skeg_core::api::Patch;
+use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Rng};
 
 use super::BEGIN;
 use super::workload::Workload;
 use crate::fault::RestartAgent;
+use crate::files::manifest::rank;
 use crate::scenario::{Action, NodeSet, Step, UserAction};
 
 /// The steps drawn so far, unsorted.
@@ -20,18 +21,29 @@ struct Steps<'a> {
     rng: &'a mut Rng,
     /// The time at which most users act; `None` if they act at independent times.
     together: Option<Duration>,
+    /// When faults begin.
+    faults: &'a [Duration],
     duration: Duration,
     all: Vec<Step>,
 }
 
 impl Steps<'_> {
-    /// A random time for an action that takes up to `seconds`, so that it ends before `duration`.
-    fn moment(&mut self, seconds: u64) -> Duration {
-        let last = self.duration.saturating_sub(Duration::from_secs(seconds)).max(BEGIN + Duration::from_secs(1));
-        match self.together {
-            Some(at) if self.rng.chance(3, 4) => at.min(last),
-            _ => self.rng.duration(BEGIN, last),
-        }
+    /// A random time, from `first` on, for an action that takes up to `seconds`, so that it ends before `duration`.
+    /// Often it is the time at which all users act, or one about when a fault begins.
+    fn moment(&mut self, first: Duration, seconds: u64) -> Duration {
+        let last = self.duration.saturating_sub(Duration::from_secs(seconds)).max(first + Duration::from_secs(1));
+        let at = match self.together {
+            Some(at) if self.rng.chance(3, 4) => at,
+            _ if self.rng.chance(1, 2) => match self.rng.pick(self.faults) {
+                Some(fault) => {
+                    let around = self.rng.duration(*fault, *fault + Duration::from_secs(10));
+                    around.saturating_sub(Duration::from_secs(3))
+                }
+                None => self.rng.duration(first, last),
+            },
+            _ => self.rng.duration(first, last),
+        };
+        at.clamp(first, last)
     }
 
     fn seconds(&mut self, least: u64, most: u64) -> Duration {
@@ -43,19 +55,34 @@ impl Steps<'_> {
     }
 }
 
-/// Draws what users do to workloads and nodes until `duration`.
-pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: Duration) -> Vec<Step> {
+/// What users find.
+pub struct Scene<'a> {
+    /// The workloads.
+    pub workloads: &'a [Workload],
+    /// The names of the nodes.
+    pub nodes: &'a [String],
+    /// When faults begin.
+    pub faults: &'a [Duration],
+    /// Whether all workloads have room on one node fewer.
+    pub has_spare_node: bool,
+    /// When users must have done everything.
+    pub duration: Duration,
+}
+
+/// Draws what users do to workloads and nodes. Workloads that were drawn are declared here, too.
+pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
+    let Scene { workloads, nodes, faults, duration, .. } = *scene;
     let together = rng.chance(1, 3).then(|| rng.duration(BEGIN, duration));
-    let mut steps = Steps { rng, together, duration, all: Vec::new() };
+    let mut steps = Steps { rng, together, faults, duration, all: Vec::new() };
     for workload in workloads {
+        let begin = if workload.is_own { declare(&mut steps, workload) } else { BEGIN };
         // A workload that is replaced gets no other actions: they could find it missing.
         let replaces = steps.rng.chance(1, 5);
         for _ in 0..steps.rng.below(5) {
             if replaces {
-                let at = steps.moment(0);
-                steps.push(at, UserAction::Replace(workload.objects[..1].to_vec()));
+                replace(&mut steps, workload, begin);
             } else {
-                on_workload(&mut steps, workload);
+                on_workload(&mut steps, workload, begin);
             }
         }
     }
@@ -66,6 +93,11 @@ pub fn draw(rng: &mut Rng, workloads: &[Workload], nodes: &[String], duration: D
         if on_node(&mut steps, node) {
             cordoned.push(node.clone());
         }
+    }
+    if scene.has_spare_node && steps.rng.chance(1, 6) && !free.is_empty() {
+        let node = steps.rng.pick(&free).expect("there are some");
+        let at = steps.moment(BEGIN, 0);
+        steps.push(at, delete(ObjectKey::new(Kind::NODE, "", node)));
     }
     // Because of a fault, a cordon may have been carried out after the uncordon that belongs to it. So all nodes are
     // uncordoned once more at the end, when no faults are left.
@@ -92,34 +124,65 @@ fn drop_refused_restarts(steps: &mut Vec<Step>) {
     });
 }
 
-fn on_workload(steps: &mut Steps<'_>, workload: &Workload) {
+fn delete(key: ObjectKey) -> UserAction {
+    UserAction::Delete { key, cascade: Propagation::Background, grace_period: None }
+}
+
+/// Declares a workload, at once or later: most Jobs would have ended before anything happens. Returns from when on
+/// users may act on it.
+fn declare(steps: &mut Steps<'_>, workload: &Workload) -> Duration {
+    let late = if workload.ends() { (3, 4) } else { (1, 4) };
+    let at = if steps.rng.chance(late.0, late.1) { steps.moment(BEGIN, 30) } else { Duration::ZERO };
+    let mut objects = workload.objects.clone();
+    objects.sort_by_key(|object| rank(object.kind()));
+    steps.push(at, UserAction::Apply(objects));
+    BEGIN.max(at + Duration::from_millis(100))
+}
+
+fn replace(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
+    let at = steps.moment(begin, 0);
+    let cascade = match steps.rng.below(4) {
+        0 => Propagation::Foreground,
+        1 if workload.adopts() => Propagation::Orphan,
+        _ => Propagation::Background,
+    };
+    steps.push(at, UserAction::Replace { objects: workload.objects[..1].to_vec(), cascade });
+}
+
+fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
     let key = workload.key.clone();
-    let at = steps.moment(0);
-    match steps.rng.below(5) {
+    let at = steps.moment(begin, 0);
+    match steps.rng.below(6) {
         0 | 1 if workload.scales() => {
             let replicas = steps.rng.below(workload.replicas + 1) as i32;
             steps.push(at, UserAction::Scale { key, replicas });
         }
-        2 if workload.rolls() && workload.is_own => roll_out(steps, key),
+        2 if workload.rolls() && workload.is_own => roll_out(steps, key, begin),
         2 | 3 if workload.rolls() => steps.push(at, UserAction::Restart { key }),
         4 if key.kind == Kind::DEPLOYMENT => {
-            let (at, later) = (steps.moment(30), steps.seconds(1, 30));
+            let (at, later) = (steps.moment(begin, 30), steps.seconds(1, 30));
             steps.push(at, UserAction::Pause { key: key.clone(), paused: true });
             steps.push(at + later, UserAction::Pause { key, paused: false });
         }
         4 if key.kind == Kind::JOB && !workload.vanishes() => {
-            let (at, later) = (steps.moment(30), steps.seconds(1, 30));
+            let (at, later) = (steps.moment(begin, 30), steps.seconds(1, 30));
             let patch = |suspend| Patch::Merge(json!({"spec": {"suspend": suspend}}));
             steps.push(at, UserAction::Patch { key: key.clone(), patch: patch(true) });
             steps.push(at + later, UserAction::Patch { key, patch: patch(false) });
+        }
+        5 if key.kind == Kind::STATEFUL_SET => {
+            let pod = format!("{}-{}", key.name(), steps.rng.below(workload.replicas));
+            let key = ObjectKey::new(Kind::POD, key.namespace(), &pod);
+            let grace_period = steps.rng.chance(1, 2).then_some(0);
+            steps.push(at, UserAction::Delete { key, cascade: Propagation::Background, grace_period });
         }
         _ => {}
     }
 }
 
 /// Sets another image and, one time in two, sets the first one again later.
-fn roll_out(steps: &mut Steps<'_>, key: ObjectKey) {
-    let (at, container) = (steps.moment(90), "main".to_owned());
+fn roll_out(steps: &mut Steps<'_>, key: ObjectKey, begin: Duration) {
+    let (at, container) = (steps.moment(begin, 90), "main".to_owned());
     let image = format!("explore/web:{}", 2 + steps.rng.below(2));
     steps.push(at, UserAction::SetImage { key: key.clone(), container: container.clone(), image });
     if steps.rng.chance(1, 2) {
@@ -132,17 +195,18 @@ fn roll_out(steps: &mut Steps<'_>, key: ObjectKey) {
 /// was cordoned.
 fn on_node(steps: &mut Steps<'_>, name: &str) -> bool {
     let set = NodeSet::Names(vec![name.to_owned()]);
-    let (at, later) = (steps.moment(60), steps.seconds(1, 60));
+    let (at, later) = (steps.moment(BEGIN, 60), steps.seconds(1, 150));
+    let back = (at + later).min(steps.duration);
     let how = steps.rng.below(4);
     match how {
         0 | 1 => steps.push(at, UserAction::Drain { nodes: set.clone() }),
         2 => steps.push(at, UserAction::Cordon { nodes: set.clone(), cordoned: true }),
         _ => {
-            steps.push(at, UserAction::Delete(ObjectKey::new(Kind::NODE, "", name)));
-            steps.push(at + later, RestartAgent { nodes: set });
+            steps.push(at, delete(ObjectKey::new(Kind::NODE, "", name)));
+            steps.push(back, RestartAgent { nodes: set });
             return false;
         }
     }
-    steps.push(at + later, UserAction::Cordon { nodes: set, cordoned: false });
+    steps.push(back, UserAction::Cordon { nodes: set, cordoned: false });
     true
 }

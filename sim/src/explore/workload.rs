@@ -12,7 +12,8 @@ use super::SLOT;
 use crate::scenario::ImageProfile;
 
 /// The kinds of workloads, by their names in manifests.
-pub const KINDS: &[&str] = &["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job"];
+pub const KINDS: &[&str] =
+    &["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job", "CronJob"];
 
 /// A workload with the objects that belong to it.
 pub struct Workload {
@@ -41,9 +42,10 @@ pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
         (Duration::from_millis(least), Duration::from_millis(least + rng.below(hi)))
     };
     let web = ImageProfile { start: between(20, 1_000), ready: between(0, 4_000), ..ImageProfile::default() };
-    let task = ImageProfile { start: between(20, 1_000), exit: Some((between(200, 15_000).0, 0)), ..web.clone() };
-    let stop = Duration::from_millis(rng.below(8_000));
-    let flaky = ImageProfile { crash_one_in: 4 + rng.below(8), stop, ..web.clone() };
+    let task = ImageProfile { start: between(20, 1_000), exit: Some((between(200, 30_000).0, 0)), ..web.clone() };
+    let mut stop = || Duration::from_millis(if rng.chance(1, 2) { rng.below(20_000) } else { rng.below(500) });
+    let (web, task) = (ImageProfile { stop: stop(), ..web }, ImageProfile { stop: stop(), ..task });
+    let flaky = ImageProfile { stop: stop(), crash_one_in: 4 + rng.below(8), ..web.clone() };
     [("explore/web", web), ("explore/task", task), ("explore/flaky", flaky)]
         .map(|(name, profile)| (name.to_owned(), profile))
         .into()
@@ -64,12 +66,13 @@ fn workload(rng: &mut Rng, number: u64, nodes: usize) -> Workload {
         }
         "StatefulSet" => stateful_set(rng, &name, now),
         "DaemonSet" => daemon_set(rng, &name),
+        "CronJob" => cron_job(rng, &name),
         _ => job(rng, &name, replicas),
     };
     let surge = if kind == "Deployment" { replicas as usize + 1 } else { 0 };
     let is_daemon = kind == "DaemonSet";
     let mut objects = vec![read(object)];
-    if kind != "Job" {
+    if !matches!(kind, "Job" | "CronJob") {
         services(rng, &name, &mut objects);
         if rng.chance(1, 2) {
             objects.push(budget(rng, &name));
@@ -166,6 +169,18 @@ fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
 }
 
+/// Draws a CronJob that runs a short Job every minute.
+fn cron_job(rng: &mut Rng, name: &str) -> Value {
+    let mut pod = template(rng, name, "explore/task");
+    pod["spec"]["restartPolicy"] = json!("OnFailure");
+    let policy = *rng.pick(&["Allow", "Forbid", "Replace"]).expect("there are some");
+    let spec = json!({"schedule": "* * * * *", "concurrencyPolicy": policy,
+        "successfulJobsHistoryLimit": rng.below(3), "failedJobsHistoryLimit": 1,
+        "jobTemplate": {"spec": {"backoffLimit": 100_000, "template": pod}}});
+    json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name, "namespace": "default"},
+        "spec": spec})
+}
+
 /// Draws Services: none, one, or (one time in ten) twenty. Each is headless, has a cluster IP, or has
 /// `publishNotReadyAddresses`.
 fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
@@ -215,9 +230,19 @@ impl Workload {
         !self.objects[0].to_json()["spec"]["ttlSecondsAfterFinished"].is_null()
     }
 
+    /// Whether its pods end by themselves.
+    pub fn ends(&self) -> bool {
+        matches!(self.key.kind, Kind::JOB | Kind::CRON_JOB)
+    }
+
+    /// Whether it takes over pods or ReplicaSets that one before it has left. A Job does not: its selector is its own.
+    pub fn adopts(&self) -> bool {
+        !self.ends()
+    }
+
     /// Whether it has replicas that can be scaled.
     pub fn scales(&self) -> bool {
-        !matches!(self.key.kind, Kind::DAEMON_SET | Kind::JOB)
+        !self.is_daemon() && !self.ends()
     }
 
     /// Whether it rolls out changes of its pod template.

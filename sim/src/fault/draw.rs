@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 
-use super::{Fault, api_server, clock, control, network, node, runtime, skew, store};
+use super::{Fault, api_server, clock, control, freeze, network, node, runtime, skew, store};
 use crate::scenario::{FaultLevel, NodeSet, Scenario};
 
 /// A class of faults: a group that is drawn at one rate. Each class has its own random stream, so that adding a class
@@ -23,7 +23,7 @@ pub(super) struct Class {
 }
 
 /// Classes by family.
-const FAMILIES: [&[Class]; 8] = [
+const FAMILIES: [&[Class]; 9] = [
     node::CLASSES,
     api_server::CLASSES,
     control::CLASSES,
@@ -32,6 +32,7 @@ const FAMILIES: [&[Class]; 8] = [
     store::CLASSES,
     runtime::CLASSES,
     skew::CLASSES,
+    freeze::CLASSES,
 ];
 
 /// What a class needs to draw one occurrence, and where the faults go.

@@ -9,6 +9,7 @@ mod api_server;
 mod clock;
 mod control;
 mod draw;
+mod freeze;
 mod layered;
 mod network;
 mod node;
@@ -22,6 +23,7 @@ pub use api_server::{Lag, Overload, RestartApiServer};
 pub use clock::{ClockDrift, ClockJump};
 pub use control::{ChangeLeader, Heal};
 pub use draw::{draw, draw_some};
+pub use freeze::Freeze;
 pub(crate) use layered::Layered;
 pub use network::{Clog, Degrade, DropConnections, Partition};
 pub use node::{Kill, RestartAgent, Start};
@@ -34,6 +36,9 @@ use crate::files::fields::Fields;
 use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
+
+/// Longer than any run: a year.
+const UNTIL_HEALED: Duration = Duration::from_secs(31_536_000);
 
 /// Identifies a fault within a run: the index of its step in the timeline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -121,6 +126,7 @@ faults! {
     RuntimeTrouble "runtimeTrouble"
     CrashPods "crashPods"
     Skew "skew"
+    Freeze "freeze"
 }
 
 /// Faults that only a scenario can list; they are never drawn from the seed.
@@ -144,7 +150,8 @@ impl Fault {
             | Fault::Clog(Clog { nodes, .. })
             | Fault::DropConnections(DropConnections { nodes })
             | Fault::RuntimeTrouble(RuntimeTrouble { nodes, .. })
-            | Fault::Skew(Skew { nodes, .. }) => vec![nodes],
+            | Fault::Skew(Skew { nodes, .. })
+            | Fault::Freeze(Freeze { nodes, .. }) => vec![nodes],
             Fault::Partition(Partition { from, to, .. }) => vec![from, to],
             Fault::Heal(_)
             | Fault::Overload(_)
@@ -171,6 +178,30 @@ impl Fault {
     /// The time after which the fault is healed; `None` if it has no such time.
     pub(crate) fn lasts(&self) -> Option<Duration> {
         self.kind().lasts()
+    }
+
+    /// How long it disturbs what the control plane hears and does; `None` if not at all.
+    pub(crate) fn disturbs_control(&self) -> Option<Duration> {
+        match self {
+            Fault::Kill(_)
+            | Fault::Start(_)
+            | Fault::RestartAgent(_)
+            | Fault::Heal(_)
+            | Fault::RuntimeTrouble(_)
+            | Fault::CrashPods(_) => None,
+            Fault::Compact(_) | Fault::DropConnections(_) => Some(Duration::ZERO),
+            Fault::Clog(Clog { for_, .. }) | Fault::StallStore(StallStore { for_ }) => Some(*for_),
+            Fault::RestartApiServer(RestartApiServer { down_for, .. })
+            | Fault::ChangeLeader(ChangeLeader { down_for }) => Some(*down_for),
+            Fault::Partition(_)
+            | Fault::Degrade(_)
+            | Fault::ClockJump(_)
+            | Fault::ClockDrift(_)
+            | Fault::Overload(_)
+            | Fault::Lag(_)
+            | Fault::Skew(_)
+            | Fault::Freeze(_) => Some(self.lasts().unwrap_or(UNTIL_HEALED)),
+        }
     }
 
     pub(crate) fn strike(&self, world: &mut World, id: FaultId) {

@@ -60,11 +60,22 @@ impl FaultKind for Skew {
     }
 }
 
-pub(super) const CLASSES: &[Class] = &[Class {
-    name: "skew",
-    rate: (0, 3),
-    draw: |draw| {
-        let (nodes, up_to) = (draw.control_or_nodes(2, 10), draw.seconds(0, 5));
-        draw.push(draw.at, Skew { nodes, up_to, for_: draw.lasts });
+pub(super) const CLASSES: &[Class] = &[
+    Class {
+        name: "skew",
+        rate: (0, 3),
+        draw: |draw| {
+            let (nodes, up_to) = (draw.control_or_nodes(2, 10), draw.seconds(0, 5));
+            draw.push(draw.at, Skew { nodes, up_to, for_: draw.lasts });
+        },
     },
-}];
+    // Some views of one machine are so late that its processes act on others meanwhile.
+    Class {
+        name: "held-view",
+        rate: (0, 3),
+        draw: |draw| {
+            let (nodes, up_to) = (draw.control_machine(), draw.seconds(5, 90));
+            draw.push(draw.at, Skew { nodes, up_to, for_: draw.lasts });
+        },
+    },
+];

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target};
+use super::{FaultId, FaultKind, Partition, Target};
 use crate::files::fields::Fields;
 use crate::files::write;
+use crate::scenario::NodeSet;
 use crate::world::World;
 
 /// The store is compacted to its current revision, so that watchers that lag behind get 410 (Gone).
@@ -88,6 +89,17 @@ pub(super) const CLASSES: &[Class] = &[
         draw: |draw| {
             let for_ = draw.seconds(1, 20);
             draw.push(draw.at, StallStore { for_ });
+        },
+    },
+    // An API server is cut from the store, and what it misses is compacted meanwhile.
+    Class {
+        name: "missed-compaction",
+        rate: (0, 2),
+        draw: |draw| {
+            let from = NodeSet::Machine(format!("api-server-{}", draw.api_server()));
+            let (to, for_) = (NodeSet::Machine("store".to_owned()), draw.seconds(4, 40));
+            draw.push(draw.at, Partition { from, to, one_way: false, for_: Some(for_) });
+            draw.push(draw.at + for_ * 3 / 4, Compact);
         },
     },
 ];

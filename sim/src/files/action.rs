@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use skeg_core::Kind;
-use skeg_core::api::Patch;
+use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::ObjectKey;
 
 use super::fields::{Field, Fields, nearest};
@@ -72,8 +72,14 @@ fn named_action(name: &str, step: &Fields<'_>, field: &Field<'_>, manifests: &mu
     // Actions whose value is not a map of fields.
     match name {
         "apply" => return manifests(field).map(|objects| UserAction::Apply(objects).into()),
-        "replace" => return manifests(field).map(|objects| UserAction::Replace(objects).into()),
-        "delete" => return target(field).map(|key| UserAction::Delete(key).into()),
+        "replace" if !matches!(field.tree.node, Node::Map(_)) => {
+            let (objects, cascade) = (manifests(field)?, Propagation::Background);
+            return Some(UserAction::Replace { objects, cascade }.into());
+        }
+        "delete" if field.tree.text().is_some() => {
+            let (cascade, grace_period) = (Propagation::Background, None);
+            return Some(UserAction::Delete { key: target(field)?, cascade, grace_period }.into());
+        }
         _ if BARE.contains(&name) => {
             let empty = match &field.tree.node {
                 Node::Map(entries) => entries.is_empty(),
@@ -118,6 +124,11 @@ fn user_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) ->
             let (key, image) = (key(), required_text(f, "image"));
             UserAction::SetImage { container: required_text(f, "container")?, key: key?, image: image? }
         }
+        "delete" => delete(f)?,
+        "replace" => {
+            let objects = f.require("objects").and_then(|objects| manifests(&objects));
+            UserAction::Replace { cascade: cascade(f)?, objects: objects? }
+        }
         "patch" => patch(f)?,
         "rollback" => {
             let to_revision = match f.get("toRevision") {
@@ -150,6 +161,43 @@ pub(crate) fn optional<'a, T>(
 
 fn required_text(f: &Fields<'_>, key: &'static str) -> Option<String> {
     f.require(key)?.name().map(str::to_owned)
+}
+
+/// The ways to treat what a deleted object has made, as `kubectl delete --cascade` calls them.
+const CASCADES: [(&str, Propagation); 3] =
+    [("background", Propagation::Background), ("foreground", Propagation::Foreground), ("orphan", Propagation::Orphan)];
+
+/// The name of a way to treat what a deleted object has made.
+pub(super) fn cascade_name(cascade: Propagation) -> &'static str {
+    CASCADES.iter().find(|(_, c)| *c == cascade).expect("each has a name").0
+}
+
+fn cascade(f: &Fields<'_>) -> Option<Propagation> {
+    optional(f, "cascade", Propagation::Background, |c| {
+        let text = c.text()?;
+        CASCADES.iter().find(|(name, _)| *name == text).map(|(_, cascade)| *cascade).or_else(|| {
+            let names = CASCADES.map(|(name, _)| format!("{name:?}")).join(", ");
+            c.fail(format!("Unsupported value: {text:?}: supported values: {names}"));
+            None
+        })
+    })
+}
+
+fn delete(f: &Fields<'_>) -> Option<UserAction> {
+    // Either a target with flags, or the fields of a target itself.
+    if f.get("target").is_none() {
+        let (kind, name) = (required_text(f, "kind"), required_text(f, "name"));
+        let namespace = f.get("namespace").and_then(|n| n.name()).map(str::to_owned);
+        let key = key_of(&f.of, &kind?, namespace.as_deref(), &name?)?;
+        return Some(UserAction::Delete { key, cascade: Propagation::Background, grace_period: None });
+    }
+    let key = f.require("target").and_then(|t| target(&t));
+    let cascade = cascade(f);
+    let grace_period = match f.get("gracePeriod") {
+        Some(seconds) => Some(seconds.integer(0, i64::from(i32::MAX))?),
+        None => None,
+    };
+    Some(UserAction::Delete { key: key?, cascade: cascade?, grace_period })
 }
 
 fn patch(f: &Fields<'_>) -> Option<UserAction> {
@@ -220,16 +268,20 @@ pub fn target(field: &Field<'_>) -> Option<ObjectKey> {
             (kind?, namespace, name?)
         }
     };
-    let Some(kind) = Kind::by_alias(&kind_text) else {
+    key_of(field, &kind_text, namespace.as_deref(), &name)
+}
+
+fn key_of(field: &Field<'_>, kind_text: &str, namespace: Option<&str>, name: &str) -> Option<ObjectKey> {
+    let Some(kind) = Kind::by_alias(kind_text) else {
         field.fail(format!("Invalid value: {kind_text:?}: the server doesn't have a resource type {kind_text:?}"));
         return None;
     };
-    if name.is_empty() || namespace.as_deref() == Some("") {
+    if name.is_empty() || namespace == Some("") {
         field.invalid("the name must not be empty");
         return None;
     }
-    let namespace = if kind.row().namespaced { namespace.as_deref().unwrap_or("default") } else { "" };
-    Some(ObjectKey::new(kind, namespace, &name))
+    let namespace = if kind.row().namespaced { namespace.unwrap_or("default") } else { "" };
+    Some(ObjectKey::new(kind, namespace, name))
 }
 
 /// Reads which nodes are meant: exactly one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane` and

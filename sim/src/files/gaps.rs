@@ -96,12 +96,12 @@ pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
     for step in timeline {
         let Action::User(action) = &step.action else { continue };
         match action {
-            UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace(objects) => {
+            UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. } => {
                 input.extend(objects.iter().map(|o| (o.key(), o.to_json())));
             }
             UserAction::RollingUpdate { new, .. } => input.push((new.key(), new.to_json())),
             UserAction::Patch { key, patch } => input.extend(patched(patch).into_iter().map(|v| (key.clone(), v))),
-            UserAction::Delete(_)
+            UserAction::Delete { .. }
             | UserAction::Scale { .. }
             | UserAction::SetImage { .. }
             | UserAction::Rollback { .. }

@@ -311,6 +311,8 @@ pub fn default_cluster() -> Cluster {
         api_servers: DEFAULT_API_SERVERS,
         control_replicas: DEFAULT_CONTROL_REPLICAS,
         proxies: true,
+        users: 1,
+        max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
         service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
         latency: (Duration::from_micros(500), Duration::from_millis(2)),
         store_latency: (Duration::from_millis(1), Duration::from_millis(4)),

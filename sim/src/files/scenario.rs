@@ -38,6 +38,10 @@ pub struct Given {
     pub loads: Vec<Load>,
     /// `spec.cluster.proxies`.
     pub proxies: Option<bool>,
+    /// `spec.cluster.users`.
+    pub users: Option<usize>,
+    /// `spec.cluster.maxEndpointsPerSlice`.
+    pub max_endpoints_per_slice: Option<usize>,
     /// `spec.cluster.serviceCIDR`.
     pub service_cidr: Option<([u8; 4], u8)>,
     /// `spec.cluster.latency`.
@@ -185,6 +189,8 @@ fn read_cluster(f: &Fields<'_>, given: &mut Given) {
     given.api_servers = f.get("apiServers").and_then(|n| n.count(1, 100));
     given.control_replicas = f.get("controlReplicas").and_then(|n| n.count(1, 100));
     given.proxies = f.get("proxies").and_then(|p| p.boolean());
+    given.users = f.get("users").and_then(|n| n.count(1, 100));
+    given.max_endpoints_per_slice = f.get("maxEndpointsPerSlice").and_then(|n| n.count(1, 1000));
     given.service_cidr = f.get("serviceCIDR").and_then(|c| c.cidr());
     given.record_events = f.get("recordEvents").and_then(|r| r.boolean());
     given.latency = f.get("latency").and_then(|l| l.duration_range());
@@ -474,13 +480,15 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
     };
     const SCALED: &[Kind] = &[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER, Kind::STATEFUL_SET];
     match action {
-        UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace(objects) => {
+        UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. } => {
             objects.iter().for_each(|o| known.add(o));
         }
-        UserAction::Delete(key) | UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
+        UserAction::Delete { key, .. } | UserAction::Patch { key, .. } if key.kind == Kind::NODE => {
             places.check(field, &NodeSet::Names(vec![key.name().to_owned()]));
         }
-        UserAction::Delete(key) | UserAction::Patch { key, .. } => _ = known.check(field, key),
+        // Pods are made by controllers.
+        UserAction::Delete { key, .. } if key.kind == Kind::POD => {}
+        UserAction::Delete { key, .. } | UserAction::Patch { key, .. } => _ = known.check(field, key),
         UserAction::Scale { key, .. } => {
             known.check(field, key);
             of_kind(key, "scale", SCALED);
@@ -573,6 +581,8 @@ impl Given {
                 api_servers: self.api_servers.unwrap_or(defaults.api_servers),
                 control_replicas: self.control_replicas.unwrap_or(defaults.control_replicas),
                 proxies: self.proxies.unwrap_or(defaults.proxies),
+                users: self.users.unwrap_or(defaults.users),
+                max_endpoints_per_slice: self.max_endpoints_per_slice.unwrap_or(defaults.max_endpoints_per_slice),
                 service_cidr: self.service_cidr.unwrap_or(defaults.service_cidr),
                 latency: self.latency.unwrap_or(defaults.latency),
                 store_latency: self.store_latency.unwrap_or(defaults.store_latency),

@@ -111,6 +111,7 @@ fn every_fault_has_a_name_in_files() {
             "skew: {machine: controller-manager-1, upTo: 5s, for: 1m}",
             "watches of the machine of controller-manager-1 run apart by up to 5s, for 60s",
         ),
+        ("freeze: {machine: api-server-0, for: 20s}", "the machine of api-server-0 freezes, for 20s"),
         ("crashPods: {selector: \"a=b\"}", "pods a=b in default crash"),
     ] {
         let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");

@@ -10,6 +10,7 @@ use skeg_core::Object;
 use skeg_core::api::Patch;
 use skeg_core::object::ObjectKey;
 
+use super::action;
 use super::scenario::API_VERSION;
 use crate::scenario::{Action, Cluster, FaultLevel, ImageProfile, Load, NodeSet, Scenario, Step, UserAction};
 
@@ -117,7 +118,9 @@ fn cluster(cluster: &Cluster) -> Value {
     });
     json!({
         "zones": cluster.zones, "apiServers": cluster.api_servers, "controlReplicas": cluster.control_replicas,
-        "proxies": cluster.proxies, "serviceCIDR": cidr(cluster.service_cidr), "recordEvents": cluster.record_events, "latency": range(cluster.latency),
+        "proxies": cluster.proxies, "users": cluster.users, "serviceCIDR": cidr(cluster.service_cidr),
+        "maxEndpointsPerSlice": cluster.max_endpoints_per_slice, "recordEvents": cluster.record_events,
+        "latency": range(cluster.latency),
         "storeLatency": range(cluster.store_latency), "pools": pools.collect::<Vec<_>>(),
     })
 }
@@ -184,8 +187,16 @@ fn step(step: &Step) -> Value {
 fn user(action: &UserAction) -> (&'static str, Value) {
     match action {
         UserAction::Apply(objects) | UserAction::Create(objects) => ("apply", manifests(objects)),
-        UserAction::Replace(objects) => ("replace", manifests(objects)),
-        UserAction::Delete(key) => ("delete", target(key)),
+        UserAction::Replace { objects, cascade } => {
+            ("replace", json!({"objects": manifests(objects), "cascade": action::cascade_name(*cascade)}))
+        }
+        UserAction::Delete { key, cascade, grace_period } => {
+            let mut value = json!({"target": target(key), "cascade": action::cascade_name(*cascade)});
+            if let Some(seconds) = grace_period {
+                value["gracePeriod"] = json!(seconds);
+            }
+            ("delete", value)
+        }
         UserAction::Scale { key, replicas } => ("scale", json!({"target": target(key), "replicas": replicas})),
         UserAction::SetImage { key, container, image } => {
             ("setImage", json!({"target": target(key), "container": container, "image": image}))

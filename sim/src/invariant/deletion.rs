@@ -2,7 +2,8 @@
 //! replacement with the same identity could run beside them, with no API object for the old containers.
 //!
 //! `deletion-waits`: nobody else removes a pod that is bound to a node, unless the deletion is forced (a grace period
-//! of zero), the pod has terminated, or its node is gone.
+//! of zero), the pod has terminated, or its node is gone. An agent removes only pods of its own node that somebody has
+//! deleted.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +58,16 @@ fn check(asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions, report: &m
     let Some(node) = asked.from else { return };
     let Some(Object::Pod(pod)) = asked.store.object(key) else { return };
     let meant = options.precondition.uid.as_deref().is_none_or(|uid| uid == pod.uid());
-    if !meant || pod.spec.node.as_deref() != Some(&*node.name) {
+    if !meant {
+        return;
+    }
+    let is_its = pod.spec.node.as_deref() == Some(&*node.name);
+    if !is_its || pod.meta.deletion_timestamp.is_none() {
+        let (user, on) = (&asked.request.user, pod.spec.node.as_deref().unwrap_or("no node"));
+        let what = format!("{user} removes {key}, which nobody has deleted or is another node's: it is on {on}");
+        report.broken(Invariant::DeletionWaits, asked.at, what);
+    }
+    if !is_its {
         return;
     }
     let running = node.runtime.running(pod.uid());

@@ -16,6 +16,7 @@ mod claims;
 mod containers;
 mod deletion;
 mod endpoints;
+mod exchanges;
 mod floor;
 mod generation;
 mod jobs;
@@ -29,6 +30,7 @@ pub mod reading;
 mod replicas;
 mod scheduler;
 mod services;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -45,7 +47,7 @@ use crate::outcome::{Happening, InvariantResult};
 use crate::world::{NodeHost, World};
 
 pub use caches::stale_cache;
-pub use scheduler::miscounting;
+pub use scheduler::{bound_blindly, miscounting};
 pub use views::stale_view;
 
 /// The maximum number of violations of one invariant that a report describes.
@@ -86,8 +88,19 @@ invariants! {
     JobCounts "job-counts"
     /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
     ZoneRate "zone-rate"
+    /// The readiness of a node is never declared unknown while its agent renews its lease.
+    HeardNodesAreKnown "heard-nodes-are-known"
+    /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
+    DeadNodesServeNothing "dead-nodes-serve-nothing"
+    /// The scheduler never binds a pod to a node that its own view shows as gone or, unless the pod tolerates it, as
+    /// unschedulable.
+    BoundAsSeen "bound-as-seen"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
+    /// Creates and bindings of a leader are carried out only while it leads.
+    DeposedLeadersWriteNothing "deposed-leaders-write-nothing"
+    /// A consistent read never shows an older state than the one that was stored when it arrived.
+    FreshReads "fresh-reads"
     /// The garbage collector never deletes an object that has a living owner.
     ChildOutlivesOwner "child-outlives-owner"
     /// An object's `metadata.generation` never decreases, and its UID never changes.
@@ -228,6 +241,10 @@ pub struct Checkers {
     zones: zones::Zones,
     deletions: deletion::Deletions,
     budgets: budgets::Budgets,
+    /// The requests that have no reply yet.
+    pub exchanges: exchanges::Exchanges,
+    /// Which nodes are heard of.
+    pub silence: silence::Silence,
     /// How often containers were started.
     pub containers: containers::Containers,
 }
@@ -237,6 +254,7 @@ impl Checkers {
     pub fn commit<'a>(&mut self, commit: &Commit<'a>) {
         let report = &mut self.report;
         generation::check(commit, report);
+        self.silence.check_pods(commit, report);
         match commit.new.or(commit.old) {
             Some(Object::Pod(_)) => {
                 self.binding.pod(commit, report);
@@ -252,6 +270,7 @@ impl Checkers {
             Some(Object::Node(_)) => {
                 let node = |object: Option<&'a Object>| object.and_then(Object::get::<core_v1::Node>);
                 self.zones.node(commit, node(commit.old), node(commit.new), report);
+                self.silence.node(commit, report);
                 self.binding.node(commit);
                 self.allocatable.node(commit);
             }

@@ -1,16 +1,35 @@
 //! `scheduler-at-rest-equals-store`: at the end of a run, the scheduler counts on each node exactly the pods that are
 //! bound to it. If it missed that a pod terminated, that room stays reserved for ever; if it missed a pod altogether,
 //! it assigns that pod's room a second time.
+//!
+//! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod
+//! tolerates it, as unschedulable. It decides and sends the binding in one step, so its view has not changed meanwhile.
 
 use std::collections::BTreeMap;
 
-use skeg_core::object::{Kind, Object, ObjectKey, Revision};
+use skeg_core::object::{Kind, Object, ObjectKey, Revision, TAINT_UNSCHEDULABLE};
+use skeg_core::scheduler::SchedulerProcess;
 use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
 
 use super::reading::place;
 use crate::process::Running;
 use crate::world::World;
+
+/// Returns a description of a binding that the scheduler's own view contradicts as it is sent, or `None`.
+pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) -> Option<String> {
+    let [pods, nodes] = scheduler.views();
+    let Some(Object::Node(seen)) = nodes.get(&ObjectKey::new(Kind::NODE, "", node)) else {
+        return Some(format!("{pod} is bound to {node}, which the scheduler sees no more"));
+    };
+    let Some(Object::Pod(pod)) = pods.get(pod) else { return None };
+    let tolerates = pod.spec.tolerations.iter().flatten().any(|toleration| {
+        let key = toleration.key.as_deref().unwrap_or_default();
+        key.is_empty() || key == TAINT_UNSCHEDULABLE
+    });
+    (seen.spec.unschedulable == Some(true) && !tolerates)
+        .then(|| format!("{} is bound to {node}, which the scheduler sees as unschedulable", pod.key()))
+}
 
 /// Returns a description of the first node on which a scheduler's pod count differs from the store, or `None`. Nodes
 /// whose pods have changed since `judged` are skipped, because the events may still be in transit.

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skeg_core::api::{Call, DeleteOptions};
-use skeg_core::object::{Kind, Object, ObjectKey};
+use skeg_core::api::{Call, DeleteOptions, Fence, ListOptions, ReqId, Request, Response, ToServer, WriteOptions};
+use skeg_core::controllers::GarbageCollector;
+use skeg_core::object::{Kind, Object, ObjectKey, Revision};
 use skeg_core::store::{Op, StoreKey, Stored};
 
 use super::{Invariant, miscounting, stale_cache, stale_view, unsettled};
@@ -14,7 +15,7 @@ use crate::converge::objects;
 use crate::fault::FaultId;
 use crate::ids::{Id, NodeId};
 use crate::run::plain;
-use crate::scenario::{Action, ImageProfile, UserAction};
+use crate::scenario::{Action, FaultLevel, ImageProfile, UserAction};
 use crate::world::World;
 
 fn object(value: Value) -> Object {
@@ -58,6 +59,8 @@ fn settled() -> World {
     ];
     let apply: Action = UserAction::Apply(objects).into();
     let mut scenario = plain(3, 1);
+    // Some invariants are checked only where faults are expected.
+    scenario.faults = FaultLevel::Listed;
     // The image needs a profile so that the container of the pod that is never restarted keeps running.
     scenario.images.insert("i".to_owned(), ImageProfile::default());
     let mut world = World::new(&scenario, 1, vec![(Duration::from_secs(2), apply)], false);
@@ -212,7 +215,58 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::ChildOutlivesOwner, |w| {
         let (pod, user) = (web_pod(w).key(), w.process("user"));
-        w.ask(user, "garbage-collector", delete(pod));
+        w.ask(user, GarbageCollector::NAME, delete(pod));
+    }),
+    // Its owner waits for nothing, and is there.
+    (Invariant::ChildOutlivesOwner, |w| {
+        let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
+        w.tamper(&set, |set| {
+            set.meta_mut().finalizers = Some(vec!["example.com/stays".to_owned()]);
+            set.meta_mut().deletion_timestamp = set.meta().creation_timestamp.clone();
+        });
+        let (pod, user) = (web_pod(w).key(), w.process("user"));
+        w.ask(user, GarbageCollector::NAME, delete(pod));
+    }),
+    (Invariant::HeardNodesAreKnown, |w| {
+        w.run_to(200);
+        set_ready(w, "node-0", "Unknown");
+    }),
+    (Invariant::DeadNodesServeNothing, |w| {
+        let pod = web_pod(w);
+        let node = w.nodes[node_of(w, &pod)].name.clone();
+        w.stop("controller-manager");
+        w.stop(&format!("agent {node}"));
+        set_ready(w, &node, "False");
+        w.run_to(125);
+        w.put(twin(&pod, "another"));
+    }),
+    (Invariant::BoundAsSeen, |w| ask_to_bind(w, "node-9")),
+    (Invariant::BoundAsSeen, |w| {
+        w.tamper(&ObjectKey::new(Kind::NODE, "", "node-1"), |node| {
+            let Object::Node(node) = node else { panic!("a node") };
+            node.spec_mut().unschedulable = Some(true);
+        });
+        w.run_to(62);
+        ask_to_bind(w, "node-1");
+    }),
+    // An election whose mark is gone: whoever led before it was made may write again.
+    (Invariant::DeposedLeadersWriteNothing, |w| {
+        let lease = ObjectKey::new(Kind::LEASE, "kube-system", "election");
+        let mark = StoreKey::Fence(lease.clone());
+        w.write(Op::Put { key: mark.clone(), value: Stored::mark(""), lease: None }, false);
+        w.write(Op::Delete { key: mark }, false);
+        let account = object(json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "new", "namespace": "default"}}));
+        let call = Call::Create { object: account, options: WriteOptions::default() };
+        let mut request = Request::new(&Rc::from("somebody"), call);
+        request.fence = Some(Fence { lease, epoch: Revision(0) });
+        w.send(w.process("user"), ToServer::Request(ReqId(u64::MAX), request));
+    }),
+    (Invariant::FreshReads, |w| {
+        let list = Call::List { kind: Kind::SERVICE, namespace: Rc::from(""), options: ListOptions::default() };
+        let (user, rest) = (w.process("user"), None);
+        w.ask(user, "somebody", list);
+        w.answer_first(user, Response::List { items: Rc::default(), rv: Revision(1), rest });
     }),
     (Invariant::GenerationCounts, |w| {
         w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| d.meta_mut().generation = Some(0));
@@ -304,6 +358,21 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
 ];
 
+fn set_ready(world: &mut World, node: &str, status: &str) {
+    world.tamper(&ObjectKey::new(Kind::NODE, "", node), |node| {
+        let Object::Node(node) = node else { panic!("a node") };
+        let ready = node.status_mut().conditions.iter_mut().flatten().find(|c| c.type_ == "Ready");
+        ready.expect("its agent has reported it").status = status.to_owned();
+    });
+}
+
+/// Lets the scheduler bind the waiting pod to a node.
+fn ask_to_bind(world: &mut World, node: &str) {
+    let pod = world.store.object(&key(Kind::POD, "waiting")).expect("it is there");
+    let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node: Rc::from(node) };
+    world.ask(world.process("scheduler 0"), "system:kube-scheduler", call);
+}
+
 fn bind(world: &mut World, pod: &str, node: &str) {
     world.tamper(&key(Kind::POD, pod), |pod| {
         let Object::Pod(pod) = pod else { panic!("a pod") };
@@ -328,7 +397,7 @@ fn change_endpoint(
 fn a_sound_cluster_breaks_nothing() {
     let mut world = settled();
     assert_eq!(world.nodes[NodeId::new(1)].services.len(), 3, "a front end of each Service with an address");
-    // This user's name only ends like the garbage collector's.
+    // This is not the garbage collector that the invariants judge.
     let (pod, user) = (web_pod(&world).key(), world.process("user"));
     world.ask(user, "pod-garbage-collector", delete(pod));
     let judged = world.store.revision();

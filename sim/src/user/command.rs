@@ -44,11 +44,25 @@ pub(super) enum Task {
 #[derive(Clone, Debug)]
 pub(super) enum Then {
     Replace(Rc<Object>),
-    SetImage { container: String, image: String },
-    Restart { stamp: String },
-    Rollback { to_revision: Option<i64> },
-    Undo { deployment: Box<Object>, to_revision: Option<i64> },
-    Drain { node: Rc<str> },
+    SetImage {
+        container: String,
+        image: String,
+    },
+    Restart {
+        stamp: String,
+    },
+    Rollback {
+        to_revision: Option<i64>,
+    },
+    Undo {
+        deployment: Box<Object>,
+        to_revision: Option<i64>,
+    },
+    Drain {
+        node: Rc<str>,
+    },
+    /// Wait until the object is gone that is being deleted.
+    AwaitDeleted,
 }
 
 /// What to do after a reply.
@@ -96,6 +110,7 @@ impl Command {
         let why = match (&self.refusal, task) {
             (Some(why), _) => why.clone(),
             (None, Task::AwaitGone(_)) => "it is evicted, and not gone yet".to_owned(),
+            (None, Task::Get(_, Then::AwaitDeleted)) => "it is deleted, and not gone yet".to_owned(),
             (None, Task::Get(_, Then::Rollback { .. })) => "its controller has not seen the last change".to_owned(),
             (None, _) => "there is no answer yet".to_owned(),
         };
@@ -140,6 +155,7 @@ impl Task {
             Task::Get(key, Then::Replace(_)) => format!("create {key}"),
             Task::Get(key, Then::SetImage { .. }) => format!("set image of {key}"),
             Task::Get(key, Then::Restart { .. }) => format!("restart {key}"),
+            Task::Get(key, Then::AwaitDeleted) => format!("delete {key}"),
             Task::Get(key, _) => format!("roll {key} back"),
             Task::List(_, _, _, Then::Drain { node }) => format!("drain {node}"),
             Task::List(kind, ..) => format!("list {kind}"),
@@ -167,6 +183,8 @@ impl Task {
     /// The key of the existing object that it acts on, if any.
     pub(super) fn acts_on(&self) -> Option<&ObjectKey> {
         match self {
+            // It waits for the end of what its own command deletes, whoever else declares it.
+            Task::Get(_, Then::AwaitDeleted) => None,
             Task::Get(key, _) => Some(key),
             Task::Call(call) => match &**call {
                 Call::SetScale { key, .. } | Call::Patch { key, .. } => Some(key),
@@ -206,6 +224,8 @@ impl Task {
             ) => return Next::Done(Vec::new(), Some(self.describe())),
         };
         let next = match (then, response) {
+            (Then::AwaitDeleted, Response::Object(live)) if live.is_deleting() => return Next::Again(PAUSE),
+            (Then::AwaitDeleted, _) => return Next::Done(Vec::new(), None),
             (Then::Replace(object), Response::Object(live)) => Ok(vec![Task::Replace(Rc::clone(object), live.rv())]),
             (Then::SetImage { container, image }, Response::Object(live)) => set_image(live, container, image),
             (Then::Restart { stamp }, Response::Object(live)) => rollout::restart(live, stamp),
@@ -261,6 +281,7 @@ impl Task {
             {
                 Next::Apart(PAUSE)
             }
+            (Task::Get(_, Then::AwaitDeleted), Reason::NotFound) => Next::Done(Vec::new(), None),
             // The object to be deleted is already gone.
             (Task::Call(call), Reason::NotFound) if matches!(**call, Call::Delete { .. }) => {
                 Next::Done(Vec::new(), Some(self.describe()))

@@ -125,17 +125,22 @@ impl User {
                 let tasks = self.declare(objects, Task::Restore);
                 return self.begin(now, tasks);
             }
-            UserAction::Replace(objects) => {
-                let tasks = self.declare(objects, Task::Apply).into_iter().flat_map(|task| {
-                    let gone = task.declares().map(|key| Task::Call(Box::new(delete(&key))));
-                    gone.into_iter().chain([task])
-                });
-                let tasks = tasks.collect();
+            UserAction::Replace { objects, cascade } => {
+                let mut tasks = Vec::new();
+                for task in self.declare(objects, Task::Apply) {
+                    let key = task.declares().expect("what is applied is declared");
+                    tasks.push(call(delete(&key, *cascade, None)));
+                    // Until then it still has the finalizer by which the garbage collector looks after its dependents.
+                    if *cascade != Propagation::Background {
+                        tasks.push(Task::Get(key, Then::AwaitDeleted));
+                    }
+                    tasks.push(task);
+                }
                 return self.begin(now, tasks);
             }
-            UserAction::Delete(key) => {
+            UserAction::Delete { key, cascade, grace_period } => {
                 self.withdraw(key);
-                call(delete(key))
+                call(delete(key, *cascade, *grace_period))
             }
             UserAction::Scale { key, replicas } => {
                 let (rv, options) = (Revision(0), WriteOptions::default());
@@ -403,8 +408,8 @@ impl User {
 }
 
 /// What `kubectl delete` asks for.
-fn delete(key: &ObjectKey) -> Call {
-    let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+fn delete(key: &ObjectKey, cascade: Propagation, grace_seconds: Option<i64>) -> Call {
+    let options = DeleteOptions { propagation: Some(cascade), grace_seconds, ..DeleteOptions::default() };
     Call::Delete { key: key.clone(), options }
 }
 

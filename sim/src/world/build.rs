@@ -12,6 +12,7 @@ use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix;
 use skeg_core::store::MemoryStore;
 
+use super::freeze::Freezer;
 use super::hosts::{ApiHost, Clocks, NodeHost, StoreHost};
 use super::timers::Timers;
 use super::{Event, STORE_HOST, Scratch, Struck, TAGS, Trace, World};
@@ -90,7 +91,11 @@ impl World {
         for i in 0..replicas {
             add(format!("dns {i}"), Role::Dns(i), next_host(), &mut processes);
         }
-        let user = add("user".to_owned(), Role::User, next_host(), &mut processes);
+        let mut users = Vec::new();
+        for i in 0..cluster.users.max(1) {
+            let name = if i == 0 { "user".to_owned() } else { format!("user {i}") };
+            users.push(add(name, Role::User, next_host(), &mut processes));
+        }
         let control = processes.len();
         let mut nodes: Table<NodeId, NodeHost> = Table::default();
         let configs = node_configs(scenario);
@@ -143,7 +148,7 @@ impl World {
             images: scenario.images.clone(),
             timeline,
             apis,
-            user,
+            users,
             conns: Vec::new(),
             clocks: Clocks::new(host as usize + 1),
             control,
@@ -155,6 +160,7 @@ impl World {
                 out: Vec::new(),
             },
             struck: Struck::default(),
+            freezer: Freezer::default(),
             skews: BTreeMap::new(),
             watch_down: BTreeMap::new(),
             calm: scenario.faults == FaultLevel::None,
@@ -162,6 +168,7 @@ impl World {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
                 record_events: cluster.record_events,
                 service_cidr: cluster.service_cidr,
+                max_endpoints_per_slice: cluster.max_endpoints_per_slice,
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
                 volumes: scenario.uses_volumes(),

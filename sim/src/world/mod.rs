@@ -1,6 +1,7 @@
 //! The world: owns virtual time, drives every process, carries every message, and carries out the timeline.
 
 mod build;
+mod freeze;
 mod hosts;
 mod node;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use crate::runtime::Fire;
 use crate::scenario::{Action, ImageProfile};
 use crate::statistics::Statistics;
 use crate::user::User;
+use freeze::Freezer;
 pub use hosts::NodeHost;
 use hosts::{ApiHost, Clocks, StoreHost};
 use timers::{MANY, Timers};
@@ -46,6 +48,8 @@ use timers::{MANY, Timers};
 const NOTICE: Duration = Duration::from_secs(30);
 /// How long it takes until a connection attempt is refused.
 const REFUSED: Duration = Duration::from_millis(500);
+/// The namespace of the Leases by which nodes are heard of.
+const NODE_LEASES: &str = "kube-node-lease";
 /// Host of the store.
 const STORE_HOST: HostId = 0;
 
@@ -235,7 +239,7 @@ pub struct World {
     images: BTreeMap<String, ImageProfile>,
     timeline: Vec<(Duration, Action)>,
     pub(crate) apis: Table<ApiId, ApiHost>,
-    user: ProcessId,
+    users: Vec<ProcessId>,
     /// The client of each connection that was ever made.
     conns: Vec<ProcessId>,
     clocks: Clocks,
@@ -243,6 +247,7 @@ pub struct World {
     control: usize,
     pub(crate) store_host: StoreHost,
     struck: Struck,
+    freezer: Freezer,
     /// Machines whose processes' watches run apart, and by how much at most.
     pub(crate) skews: BTreeMap<HostId, Layered<Duration>>,
     /// When the last message of a watch that runs apart arrives: what follows on it comes after.
@@ -300,9 +305,14 @@ impl World {
     /// Carries out the next event. Returns false if there is none up to `until`.
     #[inline(always)]
     pub fn step(&mut self, until: u64) -> bool {
-        let Some((at, next)) = self.pop(until) else { return false };
+        let due = self.freezer.pop_due().map(|next| (self.now, next));
+        let Some((at, next)) = due.or_else(|| self.pop(until)) else { return false };
         debug_assert!(at >= self.now, "time does not go back");
         self.pass(at);
+        if self.holds(next) {
+            self.trace.current.clear();
+            return true;
+        }
         match next {
             Next::Wake(process) => self.woken(at, process),
             Next::Queued(slot) => self.carry_out(at, slot),
@@ -465,9 +475,16 @@ impl World {
             let old = change.previous.as_ref().and_then(|kv| kv.value.object());
             let new = change.value.as_ref().and_then(|kv| kv.value.object());
             match (old, new) {
+                (_, Some(Object::Lease(lease))) if !self.calm && lease.namespace() == NODE_LEASES => {
+                    self.checkers.silence.renewed(at, lease.name());
+                    continue;
+                }
                 (Some(Object::Lease(_)), _) | (_, Some(Object::Lease(_))) => continue,
                 (Some(Object::Node(old)), Some(Object::Node(new))) if is_mere_report(old, new) => continue,
-                (None, None) => continue,
+                (None, None) => {
+                    self.checkers.exchanges.committed(change);
+                    continue;
+                }
                 // Of every other kind, typed or not, each change counts.
                 (_, _) => {}
             }
@@ -631,17 +648,17 @@ impl World {
         self.statistics.phases.values().map(|n| usize::try_from(*n).unwrap_or(0)).sum::<usize>() + self.nodes.len()
     }
 
-    /// The users' machine; `None` before its process has started.
-    pub fn user(&self) -> Option<&User> {
-        match &self.processes[self.user].running {
-            Some(Running::User(user)) => Some(user),
+    /// What runs on the users' machines.
+    pub fn users(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter_map(|process| match &self.processes[*process].running {
+            Some(Running::User(user)) => Some(&**user),
             _ => None,
-        }
+        })
     }
 
     /// Whether the users have completed all their actions.
     pub fn users_are_idle(&self) -> bool {
-        self.user().is_none_or(User::is_idle)
+        self.users().all(User::is_idle)
     }
 
     /// Running API servers, for the checkers at the end.

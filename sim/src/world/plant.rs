@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use skeg_core::agent::{ContainerSpec, OpId, RuntimeCommand};
-use skeg_core::api::{Call, FromServer, ReqId, Request, ToServer, WatchEvent};
+use skeg_core::api::{Call, FromServer, ReqId, Request, Response, ToServer, WatchEvent};
 use skeg_core::object::Object;
 use skeg_core::store::{self, Op, StoreClient, StoreKey, StoreRequest, Stored, Txn};
 use skeg_core::{Machine, ObjectKey};
@@ -52,6 +52,17 @@ impl World {
     /// Sends a request to an API server over a process's connection, with any user name.
     pub(crate) fn ask(&mut self, process: ProcessId, user: &str, call: Call) {
         self.send(process, ToServer::Request(ReqId(u64::MAX), Request::new(&Rc::from(user), call)));
+    }
+
+    /// Answers the request that this process has just sent, as soon as an API server has got it and before it replies.
+    pub(crate) fn answer_first(&mut self, process: ProcessId, response: Response) {
+        let connection = self.processes[process].connection.expect("it has sent a request");
+        let (conn, id) = (connection.id(), ReqId(u64::MAX));
+        while !self.checkers.exchanges.is_waiting(conn, id) {
+            assert!(self.step(u64::MAX), "the request arrives");
+        }
+        let host = self.processes[self.apis[connection.api()].process].host;
+        self.reply(host, conn, FromServer::Reply(id, Ok(response)));
     }
 
     /// The process of this name.

@@ -18,6 +18,10 @@ use crate::process::{Process, Role, Running};
 use crate::runtime::Fire;
 use crate::scenario::{Action, NodeSet, UserAction};
 
+/// How long, in seconds, a fault may still disturb the control plane after it has ended: dead connections are noticed,
+/// leaders elected, lists made.
+const SETTLED_AFTER: f64 = 90.0;
+
 impl World {
     pub(super) fn seconds(&self) -> f64 {
         self.now as f64 / 1e9
@@ -68,7 +72,7 @@ impl World {
     }
 
     fn users_act(&mut self, step: usize, action: &UserAction) {
-        let user = self.user;
+        let user = self.users[action.shared_by(self.users.len())];
         if self.processes[user].running.is_none() {
             // A step at the very start waits until the users' process is running.
             self.event_queue.push(self.now + 10_000_000, Event::Step(step));
@@ -87,6 +91,9 @@ impl World {
     fn strike(&mut self, id: FaultId, fault: Fault) {
         self.faults.push(Happening { at: self.seconds(), what: fault.describe() });
         fault.strike(self, id);
+        if let Some(lasts) = fault.disturbs_control() {
+            self.checkers.silence.disturb(self.seconds() + lasts.as_secs_f64() + SETTLED_AFTER);
+        }
         if let Some(lasts) = fault.lasts() {
             self.event_queue.push(self.now + lasts.as_nanos() as u64, Event::Mend(id));
         }
@@ -107,6 +114,7 @@ impl World {
         for (id, fault) in std::mem::take(&mut self.struck.active) {
             fault.heal(self, id);
         }
+        self.checkers.silence.healed(self.seconds());
     }
 
     /// Cuts a node's power until this fault is healed.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use skeg_core::Machine;
 use skeg_core::agent;
-use skeg_core::api::{FromServer, Status, ToServer, WatchEvent};
+use skeg_core::api::{Call, FromServer, Status, ToServer, WatchEvent};
 use skeg_core::apiserver::{self, ConnId};
+use skeg_core::object::ObjectKey;
 use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
@@ -13,7 +14,7 @@ use super::hosts::ApiHost;
 use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
 use crate::fault::Layered;
 use crate::ids::{ApiId, Id, ProcessId};
-use crate::invariant::Asked;
+use crate::invariant::{Asked, Checkers, Invariant, bound_blindly};
 use crate::net::{Connection, HostId};
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running};
@@ -43,7 +44,7 @@ impl World {
     }
 
     #[inline(always)]
-    pub(super) fn send(&mut self, process: ProcessId, msg: ToServer) {
+    pub(crate) fn send(&mut self, process: ProcessId, msg: ToServer) {
         let connection = match self.processes[process].connection {
             Some(connection) => connection,
             None => match self.connect(process) {
@@ -51,6 +52,11 @@ impl World {
                 None => return self.refuse(process),
             },
         };
+        if let ToServer::Request(_, request) = &msg
+            && let Call::Bind { pod, node, .. } = &request.call
+        {
+            self.check_binding(process, pod, node);
+        }
         let from = self.processes[process].host;
         let to_process = self.apis[connection.api()].process;
         let to = self.processes[to_process].host;
@@ -65,6 +71,14 @@ impl World {
         c.up = at;
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
         self.event_queue.push(at, event);
+    }
+
+    #[inline(never)]
+    fn check_binding(&mut self, process: ProcessId, pod: &ObjectKey, node: &str) {
+        let Some(Running::Scheduler(scheduler)) = &self.processes[process].running else { return };
+        if let Some(what) = bound_blindly(scheduler, pod, node) {
+            self.checkers.broken(Invariant::BoundAsSeen, self.seconds(), what);
+        }
     }
 
     /// Refuses a process's connection attempt: the client learns it soon.
@@ -101,6 +115,11 @@ impl World {
             let at = self.seconds();
             let from = self.processes[client].role.node().map(|node| &self.nodes[node]);
             self.checkers.request(&Asked { at, store: &self.store, request, from });
+        }
+        if let ToServer::Request(id, request) = &msg
+            && !self.calm
+        {
+            self.checkers.exchanges.asked(&self.store, conn, *id, request);
         }
         if let ToServer::Request(id, _) = &msg
             && self.turns_away(process)
@@ -157,6 +176,11 @@ impl World {
     #[inline(never)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
+        if !self.calm {
+            let at = self.seconds();
+            let Checkers { exchanges, report, .. } = &mut self.checkers;
+            exchanges.answered(at, conn, &msg, report);
+        }
         #[cfg(test)]
         if self.loses(process, &msg) {
             return;

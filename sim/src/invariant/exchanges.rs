@@ -1,0 +1,102 @@
+//! `fresh-reads`: a consistent read (a get or list without a resource version) never shows an older state than the one
+//! that was stored when the read arrived. `deposed-leaders-write-nothing`: a create or binding that is fenced with a
+//! leadership is carried out only while that leadership lasts.
+//!
+//! Both compare a request, as it arrives at an API server, with its reply, as it leaves. Of fenced writes only those
+//! are checked that always commit something. Not checked in runs without faults, where no read is late and no leader
+//! is deposed.
+
+use std::collections::BTreeMap;
+
+use skeg_core::api::{Call, FromServer, ReqId, Request, Response};
+use skeg_core::object::{ObjectKey, Revision};
+use skeg_core::store::{MemoryStore, StoreEvent, StoreKey};
+
+use super::{Invariant, Report};
+
+/// What a reply is judged by.
+#[derive(Debug)]
+enum Asked {
+    /// The read of an object that was stored at this revision.
+    Get(ObjectKey, Revision),
+    /// A list; the store's revision.
+    List(Revision),
+    /// A write of a leader: the election's Lease, and the revision at which leadership was won.
+    Fenced(ObjectKey, Revision, String),
+}
+
+/// Requests without a reply, by connection.
+#[derive(Debug, Default)]
+pub struct Exchanges {
+    asked: BTreeMap<(u64, ReqId), Asked>,
+    /// For each election's Lease, the revisions at which leaderships began.
+    terms: BTreeMap<ObjectKey, Vec<Revision>>,
+}
+
+impl Exchanges {
+    /// Notes the beginning of a leadership.
+    pub fn committed(&mut self, change: &StoreEvent) {
+        if let StoreKey::Fence(lease) = change.key()
+            && change.value.is_some()
+        {
+            self.terms.entry(lease.clone()).or_default().push(change.revision);
+        }
+    }
+
+    /// Notes a request as it arrives.
+    pub fn asked(&mut self, store: &MemoryStore, conn: u64, id: ReqId, request: &Request) {
+        let asked = match (&request.call, &request.fence) {
+            (Call::Get { key, rv: None }, _) => match store.object(key) {
+                Some(object) => Asked::Get(key.clone(), object.rv()),
+                None => return,
+            },
+            (Call::List { options, .. }, _) if options.rv.is_none() && options.continue_from.is_none() => {
+                Asked::List(store.revision())
+            }
+            (call @ (Call::Create { .. } | Call::Bind { .. }), Some(fence)) if !call.is_dry_run() => {
+                Asked::Fenced(fence.lease.clone(), fence.epoch, request.user.to_string())
+            }
+            _ => return,
+        };
+        self.asked.insert((conn, id), asked);
+    }
+
+    /// Whether a request has no reply yet.
+    #[cfg(test)]
+    pub fn is_waiting(&self, conn: u64, id: ReqId) -> bool {
+        self.asked.contains_key(&(conn, id))
+    }
+
+    /// Judges a reply as it leaves.
+    pub fn answered(&mut self, at: f64, conn: u64, msg: &FromServer, report: &mut Report) {
+        let FromServer::Reply(id, result) = msg else { return };
+        let (Some(asked), Ok(response)) = (self.asked.remove(&(conn, *id)), result) else { return };
+        match (asked, response) {
+            (Asked::Get(key, stored), Response::Object(object)) if object.rv() < stored => {
+                let what = format!("{key} was stored at {stored:?}, and is read as it was at {:?}", object.rv());
+                report.broken(Invariant::FreshReads, at, what);
+            }
+            (Asked::List(stored), Response::List { rv, .. }) if *rv < stored => {
+                let what = format!("the store was at {stored:?}, and a list shows it at {rv:?}");
+                report.broken(Invariant::FreshReads, at, what);
+            }
+            (Asked::Fenced(lease, epoch, user), Response::Object(_) | Response::Done { .. }) => {
+                let revision = match response {
+                    Response::Object(object) => object.rv(),
+                    Response::Done { rv } => *rv,
+                    Response::List { .. } | Response::Scale(_) => return,
+                };
+                let terms = self.terms.get(&lease).map(Vec::as_slice).unwrap_or_default();
+                let term = terms.iter().rev().find(|term| **term <= revision).copied();
+                if term.is_some_and(|term| term != epoch) {
+                    let what = format!(
+                        "{user} writes {revision:?} as the leader since {epoch:?}; another leads since {:?}",
+                        term.unwrap_or(epoch)
+                    );
+                    report.broken(Invariant::DeposedLeadersWriteNothing, at, what);
+                }
+            }
+            (Asked::Get(..) | Asked::List(_) | Asked::Fenced(..), _) => {}
+        }
+    }
+}
