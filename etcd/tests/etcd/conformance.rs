@@ -60,7 +60,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(compare, writes)| Step::Txn { compare, writes }),
         1 => (1u8..14).prop_map(Step::Compact),
         2 => (0u8..14).prop_map(Step::Read),
-        1 => prop_oneof![Just(0u8), 1u8..14].prop_map(Step::Watch),
+        // Not from revision 1: at that one, the case before was cleared, which the naive store knows nothing of.
+        1 => prop_oneof![Just(0u8), 2u8..14].prop_map(Step::Watch),
     ];
     collection::vec(step, 1..20)
 }
