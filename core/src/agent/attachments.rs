@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use k8s_openapi::api::core::v1 as core_v1;
+
 use super::pod::{Ctx, PodState};
 use super::references::claim_needed;
 use crate::object::ObjectKey;
@@ -94,11 +96,13 @@ impl Attachments {
 
     /// Handles what the node's status says is in use and attached. If that is news, returns the slots of the pods with
     /// volumes.
-    pub(super) fn told(&mut self, told: &BTreeSet<String>, attached: &BTreeSet<String>) -> Vec<u32> {
-        if self.told == *told && self.attached == *attached {
+    pub(super) fn told(&mut self, told: &BTreeSet<String>, attached: &[core_v1::AttachedVolume]) -> Vec<u32> {
+        let is_known = |volume: &core_v1::AttachedVolume| self.attached.contains(&volume.name);
+        if self.told == *told && self.attached.len() == attached.len() && attached.iter().all(is_known) {
             return Vec::new();
         }
-        (self.told, self.attached) = (told.clone(), attached.clone());
+        self.told.clone_from(told);
+        self.attached = attached.iter().map(|volume| volume.name.clone()).collect();
         self.pods.keys().copied().collect()
     }
 

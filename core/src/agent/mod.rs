@@ -386,7 +386,7 @@ impl NodeAgent {
         };
         self.node.handle_timeout(now, facts, &mut self.rng, out);
         if let Some((told, attached)) = self.node.volumes() {
-            self.pods.volumes_told(now, told, &attached, out);
+            self.pods.volumes_told(now, told, attached, out);
         }
         self.renew(now, out);
     }

@@ -289,9 +289,9 @@ impl NodeKeeper {
 
     /// The volumes that the status is known to say are in use, and those that it says are attached; `None` if no volume
     /// has ever been in use.
-    pub(super) fn volumes(&self) -> Option<(&BTreeSet<String>, BTreeSet<String>)> {
-        let attached = self.node.iter().flat_map(|node| node.status.volumes_attached.iter().flatten());
-        self.knows_volumes.then(|| (&self.told, attached.map(|volume| volume.name.clone()).collect()))
+    pub(super) fn volumes(&self) -> Option<(&BTreeSet<String>, &[core_v1::AttachedVolume])> {
+        let attached = self.node.as_ref().and_then(|node| node.status.volumes_attached.as_deref());
+        self.knows_volumes.then(|| (&self.told, attached.unwrap_or_default()))
     }
 
     fn rest(&mut self) {

@@ -456,7 +456,7 @@ impl Pods {
         &mut self,
         now: Now,
         told: &BTreeSet<String>,
-        attached: &BTreeSet<String>,
+        attached: &[core_v1::AttachedVolume],
         out: &mut Vec<Out>,
     ) {
         for slot in self.shared.attachments.told(told, attached) {

@@ -8,7 +8,8 @@ use super::runtime::ContainerId;
 use super::sync::DEADLINE_MESSAGE;
 use crate::machine::{Now, Wall};
 use crate::object::{
-    Addresses, ContainerState, ContainerStatus, PodCondition, PodStatus, Stamp, Terminated, Text, qos_class,
+    Addresses, ContainerState, ContainerStatus, PodCondition, PodStatus, Stamp, Terminated, Text, is_status_terminal,
+    qos_class,
 };
 
 /// Conditions that the kubelet sets; all other conditions of a status belong to other components.
@@ -51,7 +52,7 @@ impl PodState {
             status.conditions.clone_from(&api.conditions);
             return status;
         }
-        if old.is_terminal() && !self.knows_an_end() {
+        if is_status_terminal(old) && !self.knows_an_end() {
             // The pod ended before this agent started; the status that was reported then is kept.
             return PodStatus { observed_generation: self.pod.meta.generation, ..(**old).clone() };
         }
@@ -79,7 +80,7 @@ impl PodState {
             status.phase = Text::FAILED;
             status.reason = Text::DEADLINE_EXCEEDED;
             status.message = DEADLINE_MESSAGE.into();
-        } else if self.write.base.is_terminal() {
+        } else if is_status_terminal(&self.write.base) {
             // A terminal phase is never left.
             status.phase.clone_from(&self.write.base.phase);
             status.reason.clone_from(&self.write.base.reason);

@@ -13,7 +13,7 @@ use crate::api::{
 };
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::Mono;
-use crate::object::{Object, Part, Pod, PodStatus, Revision, Summarized};
+use crate::object::{Object, Part, Pod, PodStatus, Revision, Summarized, is_status_terminal};
 
 /// The purpose of a request in flight.
 #[derive(Clone, Debug)]
@@ -234,7 +234,7 @@ impl PodState {
         if foreign {
             // Another client wrote the status, or a write whose reply was lost did: the agent's status is written
             // again. A terminal phase that somebody else has set is never left, even if a status waits to be written.
-            if self.write.acked || (pod.status.is_terminal() && !self.write.base.is_terminal()) {
+            if self.write.acked || (is_status_terminal(&pod.status) && !is_status_terminal(&self.write.base)) {
                 self.write.base = pod.status.clone();
                 self.write.acked = true;
             }

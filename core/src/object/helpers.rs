@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::{IntOrString, Namespace, Node, Object, ObjectMeta, OwnerReference, Pod, PodPhase};
+use super::{IntOrString, Namespace, Node, Object, ObjectMeta, OwnerReference, Pod, PodPhase, PodStatus, Summarized};
 
 /// The owner reference with `controller: true`; `None` if there is none.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -63,7 +63,12 @@ pub fn pod_phase(pod: &Pod) -> &str {
 
 /// Whether the pod's phase is `Succeeded` or `Failed`.
 pub fn is_pod_terminal(pod: &Pod) -> bool {
-    matches!(pod.status.summary().phase, PodPhase::Succeeded | PodPhase::Failed)
+    is_status_terminal(&pod.status)
+}
+
+/// Whether the phase is one that a pod never leaves.
+pub fn is_status_terminal(status: &Summarized<PodStatus>) -> bool {
+    matches!(status.summary().phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 /// Whether a controller counts the pod as active: it is neither terminal nor being deleted.

@@ -171,11 +171,6 @@ impl PodStatus {
         }
     }
 
-    /// Whether the phase is one that a pod never leaves.
-    pub fn is_terminal(&self) -> bool {
-        [Text::SUCCEEDED, Text::FAILED].contains(&self.phase)
-    }
-
     /// A condition by type.
     pub fn condition(&self, type_: &Text) -> Option<&PodCondition> {
         self.conditions.iter().find(|c| c.type_ == *type_)

@@ -88,7 +88,8 @@ invariants! {
     JobCounts "job-counts"
     /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
     ZoneRate "zone-rate"
-    /// The readiness of a node is never declared unknown while its agent renews its lease.
+    /// The readiness of a node is never declared unknown while its agent renews its lease, unless something disturbs
+    /// the control plane.
     HeardNodesAreKnown "heard-nodes-are-known"
     /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
     DeadNodesServeNothing "dead-nodes-serve-nothing"

@@ -574,5 +574,6 @@ fn a_phase_that_others_ended_stays_ended() {
     // The agent hears of it while its first status is on its way.
     world.put(failed);
     world.run_for(30.0);
+    assert!(!world.transcript.is_empty());
     assert!(world.transcript.iter().all(|line| line.contains(" p Failed")), "{:?}", world.transcript);
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::engine::Engine;
 use crate::up::dns::Sockets;
-use crate::up::proxy::Nftables;
+use crate::up::proxy::{Nftables, network};
 
 /// Whether what passes a bridge from port to port is seen by netfilter: without it, the answers of a pod on the same
 /// bridge are not translated back.
@@ -40,11 +40,6 @@ pub struct Services {
     pub dns: Ipv4Addr,
     /// The bridge.
     pub bridge: Bridge,
-}
-
-fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok()?))
 }
 
 impl Bridge {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use skeg_core::proxy::{Host, Protocol, TableChange};
 
+pub use rules::network;
 use rules::{Change, Flow, Rules};
 
 /// How often it is looked whether the table is still there.

@@ -59,7 +59,7 @@ pub struct Flow {
 }
 
 /// A network such as `10.0.0.0/8`, in IPv4.
-fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
+pub fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
     let (address, length) = text.trim().split_once('/')?;
     let length = length.parse::<u8>().ok().filter(|length| *length <= 32)?;
     Some((address.parse().ok()?, length))
