@@ -87,7 +87,11 @@ pub enum Command {
     #[cfg(feature = "up")]
     #[command(after_help = crate::up::UP_HELP)]
     Up(crate::up::UpArgs),
-    /// End a cluster that `skeg up` runs.
+    /// Run one of several servers of a cluster that is kept in etcd.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::SERVER_HELP)]
+    Server(Box<crate::up::ServerArgs>),
+    /// End a cluster that `skeg up` runs, or a server.
     #[cfg(feature = "up")]
     Down(crate::up::InstanceArgs),
     /// Say whether a cluster runs, and where; exit code 1 if none does.
@@ -415,6 +419,12 @@ impl ExploreArgs {
 fn quote(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=".contains(c));
     if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A span of time such as `15s`.
+#[cfg(feature = "up")]
+pub fn duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| duration::FORM.to_owned())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

@@ -83,6 +83,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "up")]
         Command::Up(args) => up::up(&args),
         #[cfg(feature = "up")]
+        Command::Server(args) => up::server(&args),
+        #[cfg(feature = "up")]
         Command::Down(args) => up::down(&args),
         #[cfg(feature = "up")]
         Command::Status(args) => up::status(&args),

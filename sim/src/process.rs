@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
+use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics};
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
@@ -58,6 +59,10 @@ pub enum Running {
 pub struct Setup {
     /// Whether controller managers and schedulers use leader election.
     pub leader_elect: bool,
+    /// How long leadership lasts.
+    pub election: ElectionTimes,
+    /// What tells the processes of one host from those of others in elections; `None` where their names do.
+    pub host: Option<Rc<str>>,
     /// Whether Event objects are recorded.
     pub record_events: bool,
     /// The network from which Services get their addresses.
@@ -113,9 +118,9 @@ impl Role {
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
         let setup = setup.clone();
         let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
-        let Setup { access_control, root_ca, kinds, service_cidr, max_endpoints_per_slice, .. } = setup;
+        let Setup { access_control, root_ca, kinds, service_cidr, max_endpoints_per_slice, election, host, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
-        let identity: Rc<str> = Rc::from(format!("{}_{life}", name.replace(' ', "-")));
+        let identity: Rc<str> = host.unwrap_or_else(|| Rc::from(format!("{}_{life}", name.replace(' ', "-"))));
         match self {
             Role::Api(_) => {
                 let config =
@@ -126,6 +131,7 @@ impl Role {
                 let config = ManagerConfig {
                     identity,
                     leader_elect,
+                    election,
                     record_events,
                     share_informers,
                     max_endpoints_per_slice,
@@ -139,8 +145,14 @@ impl Role {
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {
-                let config =
-                    SchedulerConfig { identity, leader_elect, record_events, volumes, ..SchedulerConfig::default() };
+                let config = SchedulerConfig {
+                    identity,
+                    leader_elect,
+                    election,
+                    record_events,
+                    volumes,
+                    ..SchedulerConfig::default()
+                };
                 Running::Scheduler(Box::new(SchedulerProcess::new(config, rng)))
             }
             Role::User => Running::User(Box::new(User::new(rng))),

@@ -22,8 +22,56 @@ use crate::machine::{Deadline, Mono, Now};
 use crate::object::{Lease, Object, ObjectKey, ObjectMeta, RenewTime, Revision};
 use crate::random::Rng;
 
-/// Time-out of an election request (client-go: half the renew deadline).
-const ELECTION_REQUEST_TIMEOUT: Duration = Duration::from_secs(limits::RENEW_DEADLINE.as_secs() / 2);
+/// client-go's `JitterFactor`, in percent: a candidate that waits adds up to this to the retry period.
+const JITTER_PERCENT: u64 = 120;
+
+/// How long leadership lasts and how often it is sought; the names are those of the flags of Kubernetes' components.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ElectionTimes {
+    /// `--leader-elect-lease-duration`: how long a candidate leaves a record alone that does not change. The Lease
+    /// holds whole seconds, so it is rounded up there.
+    pub lease_duration: Duration,
+    /// `--leader-elect-renew-deadline`: how long a leader acts without a successful renewal.
+    pub renew_deadline: Duration,
+    /// `--leader-elect-retry-period`: how often a leader renews, and a candidate looks.
+    pub retry_period: Duration,
+}
+
+impl Default for ElectionTimes {
+    fn default() -> ElectionTimes {
+        ElectionTimes {
+            lease_duration: limits::LEASE_DURATION,
+            renew_deadline: limits::RENEW_DEADLINE,
+            retry_period: limits::RETRY_PERIOD,
+        }
+    }
+}
+
+impl ElectionTimes {
+    /// Checks that no two candidates can believe that they lead; the texts are client-go's (`NewLeaderElector`).
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.retry_period.is_zero() {
+            return Err("retryPeriod must be greater than zero");
+        }
+        if self.renew_deadline <= self.retry_period * JITTER_PERCENT as u32 / 100 {
+            return Err("renewDeadline must be greater than retryPeriod*JitterFactor");
+        }
+        if self.lease_duration <= self.renew_deadline {
+            return Err("leaseDuration must be greater than renewDeadline");
+        }
+        Ok(())
+    }
+
+    /// Time-out of a request (client-go: half the renew deadline).
+    fn request_timeout(&self) -> Duration {
+        self.renew_deadline / 2
+    }
+
+    /// `leaseDurationSeconds`.
+    fn lease_seconds(&self) -> i32 {
+        i32::try_from(self.lease_duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
+    }
+}
 
 /// Purpose of an election request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +79,7 @@ enum Ask {
     Read,
     Acquire,
     Renew,
+    Release,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +122,7 @@ pub struct Elector {
     lease: ObjectKey,
     identity: Rc<str>,
     user: Rc<str>,
+    times: ElectionTimes,
     ids: ReqIds,
     rng: Rng,
     next_at: Mono,
@@ -84,15 +134,25 @@ pub struct Elector {
     written: Option<Written>,
     /// The state of the Lease is unknown; it must be read before the next write.
     must_read: bool,
+    /// It leads no more, and does not want to.
+    resigned: bool,
 }
 
 impl Elector {
     /// Creates a candidate named `identity` for the Lease with this key.
-    pub fn new(lease: ObjectKey, identity: Rc<str>, user: Rc<str>, part: u16, rng: Rng) -> Elector {
+    pub fn new(
+        lease: ObjectKey,
+        identity: Rc<str>,
+        times: ElectionTimes,
+        user: Rc<str>,
+        part: u16,
+        rng: Rng,
+    ) -> Elector {
         Elector {
             lease,
             identity,
             user,
+            times,
             ids: ReqIds::new(part),
             rng,
             next_at: Mono::ZERO,
@@ -101,12 +161,13 @@ impl Elector {
             held: None,
             written: None,
             must_read: true,
+            resigned: false,
         }
     }
 
     /// Returns the fence while this candidate is the leader; `None` if it is not elected or its renewal is overdue.
     pub fn fence(&self, now: Now) -> Option<Fence> {
-        let held = self.held.as_ref().filter(|h| now.mono < h.renewed + limits::RENEW_DEADLINE)?;
+        let held = self.held.as_ref().filter(|h| !self.resigned && now.mono < h.renewed + self.times.renew_deadline)?;
         Some(Fence { lease: self.lease.clone(), epoch: held.epoch })
     }
 
@@ -121,6 +182,33 @@ impl Elector {
         }
     }
 
+    /// Gives leadership up, and takes part in the election no more: the Lease is written without a holder, so that
+    /// another candidate need not wait until it expires (client-go's `ReleaseOnCancel`).
+    pub fn resign(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        self.resigned = true;
+        self.release(now, out);
+    }
+
+    /// Whether it has resigned and the Lease says so, or the Lease's state is not known and will not be tended.
+    pub fn has_resigned(&self) -> bool {
+        self.resigned && self.held.is_none() && self.in_flight.is_none()
+    }
+
+    /// Writes the Lease without a holder if it is this process's. A request that is on its way is waited for.
+    fn release(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let Some(Held { mut lease, .. }) = self.held.take() else { return };
+        let spec = lease.spec_mut();
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        spec.acquire_time = Some(now.wall.to_micro_time());
+        lease.renewal = RenewTime::of(now.wall);
+        let (object, options) = (Object::Lease(lease), WriteOptions::default());
+        self.send(now, Ask::Release, Call::Update { object, subresource: Subresource::None, options }, out);
+    }
+
     /// Handles a message from the server; ignores messages for other parts.
     pub fn handle(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
         self.lapse(now);
@@ -129,15 +217,21 @@ impl Elector {
                 let Some(flight) = self.in_flight.filter(|f| f.id == *id) else { return };
                 self.in_flight = None;
                 match flight.ask {
+                    Ask::Read if self.resigned => {}
                     Ask::Read => self.take_read(now, result, out),
                     Ask::Acquire => self.take_acquired(now, flight, result),
                     Ask::Renew => self.take_renewed(now, flight, result),
+                    // What could not be released expires.
+                    Ask::Release => {}
+                }
+                if self.resigned {
+                    self.release(now, out);
                 }
             }
             FromServer::Disconnected => {
                 if self.in_flight.take().is_some() {
                     self.must_read = true;
-                    self.next_at = now.mono + self.rng.jitter(limits::RETRY_PERIOD / 4, 100);
+                    self.next_at = now.mono + self.rng.jitter(self.times.retry_period / 4, 100);
                 }
             }
             FromServer::Watch(..) => {}
@@ -147,10 +241,13 @@ impl Elector {
     /// Acquires or renews the lease if that is due.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
         self.lapse(now);
-        if self.in_flight.is_some_and(|f| f.sent + ELECTION_REQUEST_TIMEOUT <= now.mono) {
+        if self.in_flight.is_some_and(|f| f.sent + self.times.request_timeout() <= now.mono) {
             self.in_flight = None;
             self.must_read = true;
             self.next_at = now.mono;
+        }
+        if self.resigned {
+            return self.release(now, out);
         }
         if self.in_flight.is_some() || self.next_at > now.mono {
             return;
@@ -167,19 +264,20 @@ impl Elector {
     /// When `handle_timeout` is next needed; this includes the moment at which leadership expires.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let act = match &self.in_flight {
-            Some(f) => Deadline { at: f.sent + ELECTION_REQUEST_TIMEOUT, why: "election request timed out" },
-            None if self.held.is_some() => Deadline { at: self.next_at, why: "renew lease" },
-            None => Deadline { at: self.next_at, why: "acquire leadership" },
+            Some(f) => Some(Deadline { at: f.sent + self.times.request_timeout(), why: "election request timed out" }),
+            None if self.resigned => None,
+            None if self.held.is_some() => Some(Deadline { at: self.next_at, why: "renew lease" }),
+            None => Some(Deadline { at: self.next_at, why: "acquire leadership" }),
         };
         let lose = self.held.as_ref();
-        let lose = lose.map(|h| Deadline { at: h.renewed + limits::RENEW_DEADLINE, why: "leadership runs out" });
-        Deadline::earlier(Some(act), lose)
+        let lose = lose.map(|h| Deadline { at: h.renewed + self.times.renew_deadline, why: "leadership runs out" });
+        Deadline::earlier(act, lose)
     }
 
     /// Ends leadership that could not be renewed in time. A late reply never restores it: the owner has dropped the
     /// state of that term and must be able to tell the next term by its epoch.
     fn lapse(&mut self, now: Now) {
-        if self.held.as_ref().is_some_and(|h| h.renewed + limits::RENEW_DEADLINE <= now.mono) {
+        if self.held.as_ref().is_some_and(|h| h.renewed + self.times.renew_deadline <= now.mono) {
             self.held = None;
             self.must_read = true;
         }
@@ -215,7 +313,7 @@ impl Elector {
         let transitions = current.as_ref().map_or(0, |l| l.spec.lease_transitions.unwrap_or(0).saturating_add(1));
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.to_string()),
-            lease_duration_seconds: Some(limits::LEASE_DURATION.as_secs() as i32),
+            lease_duration_seconds: Some(self.times.lease_seconds()),
             acquire_time: Some(now.wall.to_micro_time()),
             renew_time: None,
             lease_transitions: Some(transitions),
@@ -246,8 +344,7 @@ impl Elector {
     }
 
     fn retry(&mut self, now: Now) {
-        // client-go's `JitterFactor` is 1.2.
-        self.next_at = now.mono + self.rng.jitter(limits::RETRY_PERIOD, 120);
+        self.next_at = now.mono + self.rng.jitter(self.times.retry_period, JITTER_PERCENT);
     }
 
     fn take_read(&mut self, now: Now, result: &Result<Response, Status>, out: &mut Vec<ToServer>) {
@@ -281,9 +378,9 @@ impl Elector {
         match own {
             // An acquisition with an unknown outcome did succeed. The record has not changed since, so its revision is
             // the revision of the acquisition.
-            Some(w) if w.acquiring && w.wrote(&lease) && now.mono < w.sent + limits::RENEW_DEADLINE => {
+            Some(w) if w.acquiring && w.wrote(&lease) && now.mono < w.sent + self.times.renew_deadline => {
                 self.held = Some(Held { epoch: lease.rv, lease, renewed: w.sent });
-                self.next_at = w.sent + limits::RETRY_PERIOD;
+                self.next_at = w.sent + self.times.retry_period;
             }
             // This process acquired the lease, but too long ago to rely on it. No other process leads, so it starts a
             // new term.
@@ -304,15 +401,15 @@ impl Elector {
             return true;
         }
         let seconds = lease.spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
-        since + seconds.map_or(limits::LEASE_DURATION, Duration::from_secs) <= now.mono
+        since + seconds.map_or(self.times.lease_duration, Duration::from_secs) <= now.mono
     }
 
     fn take_acquired(&mut self, now: Now, flight: InFlight, result: &Result<Response, Status>) {
         match result {
-            Ok(Response::Object(Object::Lease(lease))) if now.mono < flight.sent + limits::RENEW_DEADLINE => {
+            Ok(Response::Object(Object::Lease(lease))) if now.mono < flight.sent + self.times.renew_deadline => {
                 self.held = Some(Held { epoch: lease.rv, lease: lease.clone(), renewed: flight.sent });
                 self.observed = None;
-                self.next_at = flight.sent + limits::RETRY_PERIOD;
+                self.next_at = flight.sent + self.times.retry_period;
             }
             Ok(_) | Err(_) => {
                 self.must_read = true;
@@ -326,12 +423,12 @@ impl Elector {
             (Ok(Response::Object(Object::Lease(lease))), Some(held)) => {
                 held.lease = lease.clone();
                 held.renewed = flight.sent;
-                self.next_at = flight.sent + limits::RETRY_PERIOD;
+                self.next_at = flight.sent + self.times.retry_period;
             }
             (Ok(_) | Err(_), _) => {
                 self.must_read = true;
                 let conflict = matches!(result, Err(s) if s.reason == Reason::Conflict);
-                self.next_at = if conflict { now.mono } else { now.mono + limits::RETRY_PERIOD / 2 };
+                self.next_at = if conflict { now.mono } else { now.mono + self.times.retry_period / 2 };
             }
         }
     }
@@ -355,7 +452,7 @@ fn same_tenure(a: &LeaseSpec, b: &LeaseSpec) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use super::Elector;
+    use super::{ElectionTimes, Elector};
     use crate::api::{Call, FromServer, ReqId, Response, Status, ToServer};
     use crate::limits;
     use crate::machine::{Mono, Now, Wall};
@@ -404,7 +501,11 @@ mod tests {
     }
 
     fn elector(name: &str, seed: u64) -> Elector {
-        Elector::new(key(), name.into(), "u".into(), 1, Rng::from_seed(seed))
+        with_times(name, seed, ElectionTimes::default())
+    }
+
+    fn with_times(name: &str, seed: u64, times: ElectionTimes) -> Elector {
+        Elector::new(key(), name.into(), times, "u".into(), 1, Rng::from_seed(seed))
     }
 
     fn at(seconds: u64) -> Now {
@@ -511,5 +612,63 @@ mod tests {
         a.deposed(at(1));
         assert!(a.fence(at(1)).is_none());
         a.handle(at(1), &FromServer::Reply(ReqId(7), Err(Status::unavailable("other"))), &mut Vec::new());
+    }
+
+    #[test]
+    fn a_leader_that_resigns_is_followed_without_waiting_for_its_lease() {
+        let (mut server, mut a, mut b) = (Server::default(), elector("a", 1), elector("b", 2));
+        run(&mut server, &mut [(&mut a, Link::Up), (&mut b, Link::Up)], 0..10);
+        let mut out = Vec::new();
+        a.resign(at(10), &mut out);
+        assert!(a.fence(at(10)).is_none() && !a.has_resigned(), "the Lease does not say so yet");
+        let Some(ToServer::Request(id, request)) = out.pop() else { panic!("it writes the Lease") };
+        a.handle(at(10), &FromServer::Reply(id, server.answer(request.call)), &mut out);
+        assert!(a.has_resigned() && out.is_empty() && a.poll_timeout().is_none());
+        assert_eq!(server.lease.as_ref().unwrap().spec.holder_identity, None);
+        let led = run(&mut server, &mut [(&mut a, Link::Up), (&mut b, Link::Up)], 10..20);
+        assert!(led.iter().position(|l| l[1]).is_some_and(|won| won <= 5), "{led:?}");
+        assert!(led.iter().all(|l| !l[0]), "it does not come back");
+        assert_eq!(server.lease.unwrap().spec.lease_transitions, Some(1));
+    }
+
+    #[test]
+    fn a_renewal_on_its_way_is_waited_for_before_the_lease_is_released() {
+        let (mut server, mut a) = (Server::default(), elector("a", 1));
+        step(&mut a, &mut server, Link::Up, at(0));
+        let mut out = Vec::new();
+        a.handle_timeout(at(2), &mut out);
+        let Some(ToServer::Request(id, renewal)) = out.pop() else { panic!("it renews") };
+        a.resign(at(2), &mut out);
+        assert!(out.is_empty() && a.fence(at(2)).is_none());
+        a.handle(at(2), &FromServer::Reply(id, server.answer(renewal.call)), &mut out);
+        let Some(ToServer::Request(id, release)) = out.pop() else { panic!("it releases") };
+        a.handle(at(2), &FromServer::Reply(id, server.answer(release.call)), &mut out);
+        assert!(a.has_resigned() && server.lease.unwrap().spec.holder_identity.is_none());
+        // One that never led has nothing to release.
+        let mut idle = elector("b", 2);
+        idle.resign(at(2), &mut out);
+        assert!(idle.has_resigned() && out.is_empty());
+    }
+
+    #[test]
+    fn shorter_times_fail_over_sooner_and_unsafe_ones_are_refused() {
+        let seconds = |lease_duration, renew_deadline, retry_period| ElectionTimes {
+            lease_duration: Duration::from_millis(lease_duration),
+            renew_deadline: Duration::from_millis(renew_deadline),
+            retry_period: Duration::from_millis(retry_period),
+        };
+        let check = |times: ElectionTimes, expect: Result<(), &str>| assert_eq!(times.check(), expect, "{times:?}");
+        check(ElectionTimes::default(), Ok(()));
+        check(seconds(3000, 2000, 1000), Ok(()));
+        check(seconds(3000, 3000, 1000), Err("leaseDuration must be greater than renewDeadline"));
+        check(seconds(3000, 2400, 2000), Err("renewDeadline must be greater than retryPeriod*JitterFactor"));
+        check(seconds(3000, 2000, 0), Err("retryPeriod must be greater than zero"));
+        let times = seconds(2500, 2000, 1000);
+        let (mut server, mut a, mut b) = (Server::default(), with_times("a", 1, times), with_times("b", 2, times));
+        run(&mut server, &mut [(&mut a, Link::Up), (&mut b, Link::Up)], 0..10);
+        let recorded = server.lease.as_ref().unwrap().spec.lease_duration_seconds;
+        assert_eq!(recorded, Some(3), "never shorter than what the leader goes by");
+        let led = run(&mut server, &mut [(&mut a, Link::Down), (&mut b, Link::Up)], 10..20);
+        assert!(led.iter().position(|l| l[1]).is_some_and(|won| won <= 6), "{led:?}");
     }
 }

@@ -7,7 +7,7 @@ mod queue;
 mod recorder;
 mod view;
 
-pub use election::Elector;
+pub use election::{ElectionTimes, Elector};
 pub use informer::{Informer, InformerConfig};
 pub use informers::{Informers, Watched};
 pub use queue::Queue;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::node_lifecycle::NodeLifecycleController;
 use super::{Controller, Mandate, Runner, Turn};
 use crate::api::{FromServer, ToServer};
-use crate::client::{Change, Elector, Informers, View};
+use crate::client::{Change, ElectionTimes, Elector, Informers, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Kinds, ObjectKey, Revision};
@@ -30,6 +30,8 @@ pub struct ManagerConfig {
     pub identity: Rc<str>,
     /// `--leader-elect`. If false, the manager acts immediately and its writes carry no fence.
     pub leader_elect: bool,
+    /// How long leadership lasts.
+    pub election: ElectionTimes,
     /// Whether controllers record Events.
     pub record_events: bool,
     /// Whether the controllers share one set of informers, as upstream's do. Otherwise each controller has its own,
@@ -58,6 +60,7 @@ impl Default for ManagerConfig {
         ManagerConfig {
             identity: Rc::from("kube-controller-manager"),
             leader_elect: true,
+            election: ElectionTimes::default(),
             record_events: true,
             share_informers: true,
             max_endpoints_per_slice: limits::MAX_ENDPOINTS_PER_SLICE,
@@ -145,7 +148,8 @@ impl ControllerManager {
         let elector = config.leader_elect.then(|| {
             let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-controller-manager");
             let user = Rc::from("kube-controller-manager");
-            Elector::new(lease, Rc::clone(&config.identity), user, ELECTOR_PART, fork(ELECTOR_PART))
+            let identity = Rc::clone(&config.identity);
+            Elector::new(lease, identity, config.election, user, ELECTOR_PART, fork(ELECTOR_PART))
         });
         let controllers = make();
         let group_of: Vec<usize> =
@@ -202,6 +206,21 @@ impl ControllerManager {
     /// Whether its controllers may write at this time.
     pub fn is_leader(&self, now: Now) -> bool {
         self.mandate(now).is_some()
+    }
+
+    /// Gives its leadership up for good, because the process is about to end.
+    pub fn resign(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if let Some(elector) = &mut self.elector {
+            elector.resign(now, out);
+        }
+        self.settle(now, out);
+        self.moved = false;
+        self.next = self.first_deadline();
+    }
+
+    /// Whether it has resigned, and has nothing to say about that any more.
+    pub fn has_resigned(&self) -> bool {
+        self.elector.as_ref().is_none_or(Elector::has_resigned)
     }
 
     /// Reads ahead the memory that changes of these objects, all of one kind, will touch.

@@ -33,7 +33,7 @@ use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Status, Subresource, ToServer,
     WriteOptions,
 };
-use crate::client::{Change, Elector, EventType, Informer, InformerConfig, Recorder, View};
+use crate::client::{Change, ElectionTimes, Elector, EventType, Informer, InformerConfig, Recorder, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, is_mere_report};
@@ -54,6 +54,8 @@ pub struct SchedulerConfig {
     pub identity: Rc<str>,
     /// Whether to take part in leader election. Otherwise it acts at once, and its writes carry no fence.
     pub leader_elect: bool,
+    /// How long leadership lasts.
+    pub election: ElectionTimes,
     /// Whether to record Events.
     pub record_events: bool,
     /// The `spec.schedulerName` of the pods that it schedules.
@@ -67,6 +69,7 @@ impl Default for SchedulerConfig {
         SchedulerConfig {
             identity: Rc::from("kube-scheduler"),
             leader_elect: true,
+            election: ElectionTimes::default(),
             record_events: true,
             scheduler_name: Rc::from(DEFAULT_SCHEDULER),
             volumes: true,
@@ -120,7 +123,8 @@ impl SchedulerProcess {
         let user: Rc<str> = Rc::from("system:kube-scheduler");
         let mut fork = |part: u16| Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
         let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-scheduler");
-        let elector = Elector::new(lease, config.identity, Rc::clone(&user), ELECTION, fork(ELECTION));
+        let times = config.election;
+        let elector = Elector::new(lease, config.identity, times, Rc::clone(&user), ELECTION, fork(ELECTION));
         let host = Rc::from("");
         let component = Rc::clone(&config.scheduler_name);
         SchedulerProcess {
@@ -147,6 +151,18 @@ impl SchedulerProcess {
     /// Whether this process may act.
     pub fn is_leader(&self, now: Now) -> bool {
         self.elector.as_ref().is_none_or(|e| e.fence(now).is_some())
+    }
+
+    /// Gives its leadership up for good, because the process is about to end.
+    pub fn resign(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if let Some(elector) = &mut self.elector {
+            elector.resign(now, out);
+        }
+    }
+
+    /// Whether it has resigned, and has nothing to say about that any more.
+    pub fn has_resigned(&self) -> bool {
+        self.elector.as_ref().is_none_or(Elector::has_resigned)
     }
 
     /// Its views of pods and nodes, for observers.

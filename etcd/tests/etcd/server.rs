@@ -43,16 +43,33 @@ impl Server {
         Server::spawn("https", more)
     }
 
+    /// Starts the members of one etcd.
+    #[allow(dead_code, reason = "not every test that includes this file needs several")]
+    pub fn members(count: usize) -> Option<Vec<Server>> {
+        let ports: Vec<[u16; 2]> = free_ports(2 * count).chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        let peers = ports.iter().enumerate().map(|(n, [_, peer])| format!("m{n}=http://127.0.0.1:{peer}"));
+        let peers: Vec<String> = peers.collect();
+        let start = |(n, ports): (usize, [u16; 2])| {
+            // Of a flag that is given twice, the last counts. Members wait for each other's heartbeats.
+            let more = ["--name", &format!("m{n}"), "--initial-cluster", &peers.join(",")];
+            let times = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
+            Server::spawn_at("http", ports, &[more, times].concat())
+        };
+        ports.into_iter().enumerate().map(start).collect()
+    }
+
     fn spawn(scheme: &'static str, more: &[&str]) -> Option<Server> {
+        let ports = free_ports(2);
+        Server::spawn_at(scheme, [ports[0], ports[1]], more)
+    }
+
+    fn spawn_at(scheme: &'static str, ports: [u16; 2], more: &[&str]) -> Option<Server> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let memory = Path::new(MEMORY);
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let dir = parent.join(format!("skeg-etcd-{}-{count}", std::process::id()));
         fs::create_dir_all(&dir).expect("the directory for temporary files can be written");
-        // Both are open at once, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-        let ports = free.map(|listener| listener.local_addr().expect("it is bound").port());
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         match spawn(&dir, scheme, ports, &more) {
             Ok(child) => Some(Server { child: RefCell::new(child), dir, scheme, ports, more }),
@@ -111,6 +128,14 @@ impl Server {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
+
+/// Free ports of the loopback interface.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    // All are open at once, so that they differ.
+    let open: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+    open.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
 }
 
 /// The file with all that it says.

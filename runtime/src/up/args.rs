@@ -50,7 +50,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
     pub data_dir: Option<PathBuf>,
     /// Keep nothing on disk.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "endpoints")]
     pub in_memory: bool,
     /// How etcd is reached, if the cluster is kept there.
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub struct UpArgs {
 pub struct EtcdArgs {
     /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority and the key that signs
     /// tokens of service accounts are then kept in --data-dir.
-    #[arg(long = "etcd", value_name = "URL,…", value_delimiter = ',', conflicts_with = "in_memory")]
+    #[arg(long = "etcd", value_name = "URL,…", value_delimiter = ',')]
     pub endpoints: Vec<String>,
     /// Certificates of the authorities that sign etcd's certificate, for https URLs.
     #[arg(long = "etcd-cafile", value_name = "FILE", requires = "endpoints")]

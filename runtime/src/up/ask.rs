@@ -153,6 +153,11 @@ pub enum Inbound {
     Store(FromRemote),
     /// The journal cannot be written, so nothing can be acknowledged any more.
     Fail(String),
+    /// The process will stop: what it leads is given up, and its address is taken out of the endpoints. The sender is
+    /// dropped once that is done.
+    Leave(oneshot::Sender<()>),
+    /// The process is about to stop: all watches end, and none begins any more.
+    EndWatches,
     /// The process must stop.
     Stop,
 }

@@ -27,6 +27,8 @@ pub struct Bootstrap {
     wanted: VecDeque<Value>,
     /// Whether all objects have been created once. From then on an existing object is not changed.
     once: bool,
+    /// Whether other servers do the same: then an existing object may be another's, and is not changed either.
+    shared: bool,
     asked: Option<Asked>,
     ids: ReqIds,
     /// Error messages for the log.
@@ -35,18 +37,24 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`; `dns` that of
-    /// the Service `kube-dns`, and where its server is.
-    pub fn new(advertised: SocketAddr, service_ip: Ipv4Addr, dns: Option<(Ipv4Addr, SocketAddr)>) -> Bootstrap {
+    /// the Service `kube-dns`, and where its server is. If the API is served by several (`shared`), the endpoints are
+    /// kept by [`Peers`](super::servers::peers::Peers).
+    pub fn new(
+        advertised: SocketAddr,
+        service_ip: Ipv4Addr,
+        dns: Option<(Ipv4Addr, SocketAddr)>,
+        shared: bool,
+    ) -> Bootstrap {
         let mut all = vec![service(service_ip, advertised.port()), skeg_core::volume::standard_class().to_json()];
         // Endpoints must not be loopback addresses: a loopback address means a different server on every host.
-        if !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
+        if !shared && !advertised.ip().is_loopback() && !advertised.ip().is_unspecified() {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
         }
         if let Some((service_ip, server)) = dns {
             all.extend([dns_service(service_ip), dns_slice(server)]);
         }
         let wanted = all.clone().into();
-        Bootstrap { all, wanted, once: false, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
+        Bootstrap { all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
     }
 
     /// Starts a new pass if the last one is complete, because a user may have deleted an object. Returns the next
@@ -94,7 +102,7 @@ impl Bootstrap {
         let asked = self.asked.take().expect("nothing is answered that was not asked");
         let wanted = self.wanted.front().expect("what is asked for is wanted");
         match result {
-            Err(status) if status.reason == Reason::AlreadyExists && self.once => {}
+            Err(status) if status.reason == Reason::AlreadyExists && (self.once || self.shared) => {}
             Err(status) if status.reason == Reason::AlreadyExists && asked == Asked::Create => {
                 let object = Object::from_json(wanted.clone()).expect("it was well-formed before");
                 let call = Call::Patch {

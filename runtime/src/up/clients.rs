@@ -57,12 +57,14 @@ pub struct Clients {
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
     encoded: Option<Encoded>,
+    /// Whether no watch begins any more.
+    ending: bool,
 }
 
 impl Clients {
     /// Makes an empty set of requests. `kinds` is the cluster's registry of kinds.
     pub fn new(kinds: Kinds) -> Clients {
-        Clients { kinds, next: 0, waiting: BTreeMap::new(), encoded: None }
+        Clients { kinds, next: 0, waiting: BTreeMap::new(), encoded: None, ending: false }
     }
 
     /// Takes a request. Returns the message to the API server; `None` if the request was invalid and has been answered.
@@ -88,6 +90,11 @@ impl Clients {
                 );
                 Call::Get { key: key(&target), rv: None }
             }
+            Ok(Asked::Watch(..)) if self.ending => {
+                let status = Status::unavailable("the apiserver is shutting down, please try again later");
+                finish(reply, Err(status), warnings);
+                return None;
+            }
             Ok(Asked::Watch(call, encoding)) => {
                 let (sink, events) = ask::events(id);
                 let begin = Some((reply, events));
@@ -109,6 +116,15 @@ impl Clients {
     pub fn cancel(&mut self, watch: u64) -> ToServer {
         self.waiting.remove(&watch);
         ToServer::Cancel(ReqId(watch))
+    }
+
+    /// Ends all watches, since the server is about to stop; none begins any more. Returns the messages to the API
+    /// server.
+    pub fn end_watches(&mut self) -> Vec<ToServer> {
+        self.ending = true;
+        let watches = self.waiting.iter().filter(|(_, waiting)| matches!(waiting, Waiting::Watch(_)));
+        let watches: Vec<u64> = watches.map(|(id, _)| *id).collect();
+        watches.into_iter().map(|id| self.cancel(id)).collect()
     }
 
     /// Must be called after the API server has handled a request. A watch that it has not refused has started.

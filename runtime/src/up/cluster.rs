@@ -18,6 +18,7 @@ use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
 use skeg_core::auth::token::Reference;
 use skeg_core::auth::{Authority, Mode};
+use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, Metrics};
 use skeg_core::dns as names;
 use skeg_core::proxy::{self, ProxyConfig};
@@ -30,6 +31,7 @@ use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
@@ -40,6 +42,7 @@ use super::docker::{self, Docker, Happened};
 use super::keeper::Keeper;
 use super::proxy::Proxy;
 use super::served::{Catalogue, Served};
+use super::servers::peers::{self, Peers};
 use super::streams::visit::{Visit, Visitors};
 use super::tokens::Tokens;
 
@@ -47,6 +50,8 @@ use super::tokens::Tokens;
 const HTTP: ConnId = ConnId(u64::MAX);
 /// The API server's connection for [`Bootstrap`].
 const BOOTSTRAP: ConnId = ConnId(u64::MAX - 1);
+/// The API server's connection for [`Peers`].
+const PEERS: ConnId = ConnId(u64::MAX - 2);
 /// How often [`Bootstrap`] checks its objects (upstream's `kubernetesservice` controller).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
 /// The API server's number as a client of the store.
@@ -63,10 +68,14 @@ pub struct Plan {
     pub seed: u64,
     /// The configuration of each simulated node's agent, with the node object that it registers.
     pub nodes: Vec<agent::AgentConfig>,
+    /// The number of the first of them, from which the pods' addresses follow.
+    pub first_node: u32,
     /// The node that runs real containers, and what issues their tokens.
     pub docker: Option<(docker::Found, Arc<Tokens>)>,
-    /// Whether controllers and a scheduler run.
-    pub controllers: bool,
+    /// What runs beside the API server.
+    pub components: Components,
+    /// What it is among several servers; `None` if it is the only one.
+    pub several: Option<Several>,
     /// Addresses for Services of type LoadBalancer.
     pub load_balancers: LoadBalancerRange,
     /// Options of the API server.
@@ -79,6 +88,31 @@ pub struct Plan {
     pub images: BTreeMap<String, ImageProfile>,
     /// Creates the objects that every cluster has.
     pub bootstrap: Bootstrap,
+}
+
+/// What runs beside the API server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Components {
+    /// The controllers.
+    pub controllers: bool,
+    /// The scheduler.
+    pub scheduler: bool,
+}
+
+/// One of several servers.
+#[derive(Clone, Debug)]
+pub struct Several {
+    /// The host's name.
+    pub host: String,
+    /// A name that no other process has.
+    pub holder: String,
+    /// Where others reach this server; `None` if only this host can, so that it is no endpoint of the Service
+    /// `kubernetes`.
+    pub at: Option<SocketAddr>,
+    /// How long controllers and scheduler lead.
+    pub election: ElectionTimes,
+    /// How long it goes on to serve once it is asked to end (`--shutdown-delay-duration`).
+    pub shutdown_delay: Duration,
 }
 
 /// Options of the API server, as plain values.
@@ -113,6 +147,12 @@ pub struct Shared {
     pub ready: Arc<AtomicBool>,
     /// Whether the roles and bindings that every cluster has are there.
     pub has_policy: Arc<AtomicBool>,
+    /// Whether the store answers, and its events arrive.
+    pub connected: Arc<AtomicBool>,
+    /// Whether the process has been asked to end.
+    pub ending: Arc<AtomicBool>,
+    /// Whether other servers use the same store.
+    pub shares_store: bool,
     /// A copy of the API server's authorisers.
     pub authority: Arc<RwLock<Authority>>,
     /// The resources that are served.
@@ -162,6 +202,8 @@ enum Sleeper {
     Api,
     /// The periodic check of [`Bootstrap`].
     Bootstrap,
+    /// The next pass of [`Peers`].
+    Peers,
     Member(usize),
     /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
@@ -201,8 +243,13 @@ pub struct Cluster {
     api_armed: Option<u64>,
     clients: Clients,
     bootstrap: Bootstrap,
+    peers: Option<Peers>,
+    /// Dropped once everything that was led has been given up.
+    leaving: Option<oneshot::Sender<()>>,
     shared: Shared,
     outside: Outside,
+    /// Whether the API server was connected to its store.
+    was_connected: bool,
     /// The generation of the definitions that were published last.
     published: u64,
     /// Whether the roles and bindings that every cluster has were there.
@@ -213,15 +260,17 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
-        let Plan { seed, nodes, docker, controllers, load_balancers, api, authorisation, root_ca, images, bootstrap } =
-            plan;
+        let Plan { seed, nodes, first_node, docker, components, several, load_balancers, .. } = plan;
+        let Plan { api, authorisation, root_ca, images, bootstrap, .. } = plan;
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
             Some(_) => None,
             None => Some(Rc::new(SimulatedMetrics::of_images(images.clone()))),
         };
         let setup = Setup {
-            leader_elect: false,
+            leader_elect: several.is_some(),
+            election: several.as_ref().map_or_else(ElectionTimes::default, |several| several.election),
+            host: several.as_ref().map(|several| Rc::from(several.holder.as_str())),
             record_events: true,
             service_cidr: api.service_cidr,
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
@@ -238,14 +287,18 @@ impl Cluster {
             Member { name, running, armed: None }
         };
         let mut members = Vec::new();
-        if controllers {
+        if components.controllers {
             members.push(start("controller-manager".to_owned(), Role::Manager(0)));
+        }
+        if components.scheduler {
             members.push(start("scheduler".to_owned(), Role::Scheduler(0)));
         }
         let mut runtimes = Vec::new();
-        let subnets = Subnet::of_agents(nodes.iter());
+        // These nodes are alike, so the addresses of those before them are known.
+        let subnets = Subnet::of_agents(nodes.iter().cycle().take(first_node as usize + nodes.len()));
+        let subnets = subnets.into_iter().skip(first_node as usize).collect::<Vec<_>>();
         let names = nodes.iter().enumerate().map(|(n, config)| (config.node_name.to_string(), n)).collect();
-        for (n, (config, addresses)) in (0..).map(NodeId::new).zip(nodes.into_iter().zip(subnets)) {
+        for (n, (config, addresses)) in (first_node..).map(NodeId::new).zip(nodes.into_iter().zip(subnets)) {
             let rng = Rng::stream(seed, &format!("runtime {}", config.node_name), 0);
             let mut runtime = NodeRuntime::new(n.number(), addresses, rng);
             runtime.open();
@@ -268,6 +321,7 @@ impl Cluster {
             docker_node = Some(DockerNode { member, name, runtime, tokens });
         }
         let clients = Clients::new(kinds.clone());
+        let peers = several.and_then(|several| Some(Peers::new(&several.host, several.at?, &several.holder)));
         let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
         let config = apiserver::Config {
             service_cidr,
@@ -300,8 +354,11 @@ impl Cluster {
             api_armed: None,
             clients,
             bootstrap,
+            peers,
+            leaving: None,
             shared,
             outside,
+            was_connected: false,
             published: 0,
             had_policy: false,
             api_out: Vec::new(),
@@ -337,6 +394,7 @@ impl Cluster {
                 }
                 continue;
             }
+            self.notice_left();
             let inbound = match inbox.recv_timeout(self.until_next()) {
                 Ok(inbound) => inbound,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -356,6 +414,7 @@ impl Cluster {
     /// Wakes the machines that need the API server, once that has read its store.
     fn begin(&mut self) {
         self.wake(Sleeper::Bootstrap);
+        self.wake(Sleeper::Peers);
         for member in 0..self.members.len() {
             self.wake(Sleeper::Member(member));
         }
@@ -390,11 +449,47 @@ impl Cluster {
                 let told = self.store.received(message)?;
                 self.after_store(told);
             }
+            Inbound::Leave(done) => self.leave(done),
+            Inbound::EndWatches => {
+                let ended = self.clients.end_watches();
+                self.queue.extend(ended.into_iter().map(|message| Message::ToApi(HTTP, message)));
+            }
             Inbound::Fail(why) => return Err(why),
             // It ends the loop that calls this.
             Inbound::Stop => {}
         }
         Ok(())
+    }
+
+    /// Gives up what this process leads, and takes it out of the endpoints.
+    fn leave(&mut self, done: oneshot::Sender<()>) {
+        let now = self.now();
+        self.leaving = Some(done);
+        for index in 0..self.members.len() {
+            let (member, mut calls) = (&mut self.members[index], Vec::new());
+            match &mut member.running {
+                Running::Manager(m) => m.resign(now, &mut calls),
+                Running::Scheduler(m) => m.resign(now, &mut calls),
+                Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => {}
+            }
+            self.queue.extend(calls.into_iter().map(|message| Message::ToApi(ConnId(index as u64), message)));
+            self.after_agent(index, Vec::new());
+        }
+        let next = self.peers.as_mut().and_then(|peers| peers.leave(now));
+        self.queue.extend(next.map(|message| Message::ToApi(PEERS, message)));
+    }
+
+    /// Says so once this process leads nothing any more.
+    fn notice_left(&mut self) {
+        let leads = |member: &Member| match &member.running {
+            Running::Manager(m) => !m.has_resigned(),
+            Running::Scheduler(m) => !m.has_resigned(),
+            Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => false,
+        };
+        let has_left = || self.peers.as_ref().is_none_or(Peers::has_left) && !self.members.iter().any(leads);
+        if self.leaving.is_some() && has_left() {
+            self.leaving = None;
+        }
     }
 
     fn now(&self) -> Now {
@@ -440,6 +535,12 @@ impl Cluster {
                 let next = self.bootstrap.look_again();
                 self.queue.extend(next.map(|message| Message::ToApi(BOOTSTRAP, message)));
                 self.timers.insert(((now.mono + BOOTSTRAP_INTERVAL).0, Sleeper::Bootstrap));
+            }
+            Sleeper::Peers => {
+                let Some(peers) = &mut self.peers else { return };
+                let next = peers.look_again(now);
+                self.queue.extend(next.map(|message| Message::ToApi(PEERS, message)));
+                self.timers.insert(((now.mono + peers::INTERVAL).0, Sleeper::Peers));
             }
             Sleeper::Member(member) => {
                 self.members[member].armed = None;
@@ -506,12 +607,24 @@ impl Cluster {
                     self.queue.extend(next.map(|message| Message::ToApi(BOOTSTRAP, message)));
                     self.look_at_bootstrap();
                 }
+                apiserver::Out::Client(PEERS, message) => {
+                    let Some(peers) = &mut self.peers else { continue };
+                    let next = peers.answered(self.clock.now(), message);
+                    self.queue.extend(next.map(|message| Message::ToApi(PEERS, message)));
+                    for refused in peers.take_refused() {
+                        tracing::warn!("the endpoints of this server could not be kept: {refused}");
+                    }
+                }
                 apiserver::Out::Client(ConnId(member), message) => {
                     self.queue.push_back(Message::ToMember(member as usize, message));
                 }
             }
         }
         self.api_out = out;
+        let connected = self.api.is_ready();
+        if std::mem::replace(&mut self.was_connected, connected) != connected {
+            self.shared.connected.store(connected, Ordering::Release);
+        }
         self.publish_definitions();
         self.publish_policy();
         arm(&mut self.timers, &mut self.api_armed, Sleeper::Api, self.api.poll_timeout());

@@ -27,7 +27,7 @@ use super::openapi::Documents;
 use super::params::{FIELD_MANAGER, Params};
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
-use super::route::{Objects, Route, not_found, route};
+use super::route::{Objects, Route, not_found};
 use super::served::{Resource, Served};
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
@@ -115,8 +115,7 @@ impl Handler {
             };
             let params = Params::parse(head.uri.query());
             let user = &self.authorise(&user, &head.method, &path, &head.headers, &params)?;
-            let served = self.shared.catalogue.now();
-            let route = route(&served, &path)?;
+            let (served, route) = self.find(&path).await?;
             match route {
                 Route::Objects(objects) => {
                     let head = Head { user, method: &method, headers: &head.headers, params, accepted: accepted? };
@@ -210,8 +209,10 @@ impl Handler {
             false => vec![("ping", true)],
             true => vec![
                 ("ping", true),
+                ("etcd", self.shared.connected.load(Ordering::Acquire)),
                 ("poststarthook/bootstrap", self.shared.ready.load(Ordering::Acquire)),
                 ("poststarthook/rbac/bootstrap-roles", self.shared.has_policy.load(Ordering::Acquire)),
+                ("shutdown", !self.shared.ending.load(Ordering::Acquire)),
             ],
         };
         let name = match readiness {

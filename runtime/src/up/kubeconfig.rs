@@ -12,6 +12,8 @@ use crate::disk::{explain, write_private};
 
 /// Name of the cluster, the user and the context.
 pub const CONTEXT: &str = "skeg";
+/// The extension of a cluster that names all of its servers. kubectl keeps extensions and does not read them.
+pub const SERVERS: &str = "skeg.dev/servers";
 
 /// The user's own kubeconfig: the first file of `$KUBECONFIG`, or `~/.kube/config`.
 pub fn users_own() -> Result<PathBuf, String> {
@@ -41,6 +43,31 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
         fs::create_dir_all(dir).map_err(|e| error(&e))?;
     }
     write_private(path, &yaml).map_err(|e| error(&e))
+}
+
+/// The administrator's kubeconfig for a cluster of several servers: the context `skeg` is for the balancer, or for the
+/// first server where there is none, and `skeg-1`, `skeg-2`, … are one a server. kubectl goes to one server only; an
+/// agent goes to all that the cluster's extension names.
+pub fn of_servers(servers: &[String], balancer: Option<&str>, pki: &Pki) -> Value {
+    let encode = |pem: &str| STANDARD.encode(pem);
+    let authority = encode(&pki.ca_pem);
+    let (mut clusters, mut contexts) = (Vec::new(), Vec::new());
+    let first = balancer.or(servers.first().map(String::as_str)).unwrap_or_default();
+    let each = (1..).zip(servers).map(|(n, server)| (format!("{CONTEXT}-{n}"), server.as_str()));
+    for (name, server) in std::iter::once((CONTEXT.to_owned(), first)).chain(each) {
+        let mut cluster = json!({"server": server, "certificate-authority-data": authority});
+        if name == CONTEXT {
+            cluster["extensions"] = json!([{"name": SERVERS, "extension": {"servers": servers}}]);
+        }
+        clusters.push(json!({"name": name, "cluster": cluster}));
+        contexts.push(json!({"name": name, "context": {"cluster": name, "user": CONTEXT}}));
+    }
+    let user = json!({"client-certificate-data": encode(&pki.admin.certificate_pem),
+        "client-key-data": encode(&pki.admin.key_pem)});
+    json!({
+        "apiVersion": "v1", "kind": "Config", "preferences": {}, "clusters": clusters, "contexts": contexts,
+        "users": [{"name": CONTEXT, "user": user}], "current-context": CONTEXT,
+    })
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value, String> {
@@ -85,9 +112,28 @@ fn with_cluster(old: Value, url: &str, pki: &Pki) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CONTEXT, with_cluster};
+    use super::{CONTEXT, of_servers, with_cluster};
     use crate::up::pki;
     use serde_json::{Value, json};
+
+    #[test]
+    fn a_context_for_each_server_and_one_for_all() {
+        let pki = pki::generate(&[]).unwrap();
+        let servers = ["https://a:6443", "https://b:6443"].map(str::to_owned);
+        let check = |balancer: Option<&str>, expect: &[(&str, &str)]| {
+            let config = of_servers(&servers, balancer, &pki);
+            let clusters = config["clusters"].as_array().unwrap().iter();
+            let got: Vec<(&str, &str)> =
+                clusters.map(|c| (c["name"].as_str().unwrap(), c["cluster"]["server"].as_str().unwrap())).collect();
+            assert_eq!(got, expect);
+            let all = &config["clusters"][0]["cluster"]["extensions"][0];
+            assert_eq!(*all, json!({"name": "skeg.dev/servers", "extension": {"servers": servers}}));
+            assert_eq!(config["contexts"].as_array().unwrap().len(), expect.len());
+        };
+        let each = [("skeg-1", "https://a:6443"), ("skeg-2", "https://b:6443")];
+        check(None, &[&[("skeg", "https://a:6443")], &each[..]].concat());
+        check(Some("https://lb"), &[&[("skeg", "https://lb")], &each[..]].concat());
+    }
 
     #[test]
     fn other_clusters_stay() {

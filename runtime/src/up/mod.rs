@@ -37,6 +37,7 @@ mod review;
 mod route;
 mod served;
 mod server;
+mod servers;
 mod service;
 mod streams;
 mod tokens;
@@ -53,9 +54,10 @@ use tokio::net::TcpListener;
 
 pub use args::{InstanceArgs, UP_HELP, UpArgs};
 pub use instance::{down, status};
+pub use servers::{SERVER_HELP, ServerArgs, server};
 
 use clock::Clock;
-use cluster::ApiOptions;
+use cluster::{ApiOptions, Components};
 use data::DataDir;
 use instance::{Instance, Running};
 use keys::Keys;
@@ -136,9 +138,9 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
     let start = Start {
-        nodes,
+        nodes: 0..nodes,
         docker,
-        controllers: true,
+        components: Components { controllers: true, scheduler: true },
         load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
         images: image_profiles(args.image_profile.as_deref())?,
         clock: Clock::new(args.speed),
@@ -148,6 +150,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },
         root_ca: Some(pki.ca_pem.clone()),
         authorisation: args.authorization_mode.iter().map(|mode| mode.core()).collect(),
+        several: None,
     };
     let service = Service::start(&runtime, start, reached.to_string())?;
     kubeconfig::merge(&kubeconfig, &url, &pki)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -66,20 +66,51 @@ fn new_authority() -> Result<Authority, rcgen::Error> {
 
 /// Makes a certificate authority, and certificates for a server that listens at these addresses.
 pub fn generate(addresses: &[IpAddr]) -> Result<Pki, String> {
-    let made = new_authority().and_then(|authority| issue(&authority, addresses));
+    let made = new_authority().and_then(|authority| issue(&authority, addresses, &[]));
     made.map_err(|e| format!("error: certificates could not be made: {e}"))
+}
+
+fn error(path: &Path, e: &std::io::Error) -> String {
+    format!("error: {}: {}", path.display(), explain(e))
+}
+
+fn bad(dir: &Path, e: &rcgen::Error) -> String {
+    format!("error: {}: {e}", dir.display())
+}
+
+/// The certificate and the key of the authority in a directory.
+fn files(dir: &Path) -> [PathBuf; 2] {
+    [dir.join("ca.crt"), dir.join("ca.key")]
+}
+
+/// As [`generate`], but for one of several servers: the certificate authority must be in the directory. The server is
+/// also reached by these hosts, which are names or addresses.
+pub fn of_servers(dir: &Path, addresses: &[IpAddr], hosts: &[String]) -> Result<Pki, String> {
+    let missing = "; `skeg server init` makes it, and every server has a copy";
+    let read = |path: &Path| fs::read_to_string(path).map_err(|e| error(path, &e) + missing);
+    let [certificate, key] = files(dir);
+    let authority = Authority { certificate: read(&certificate)?, key: read(&key)? };
+    let (mut addresses, mut names) = (addresses.to_vec(), Vec::new());
+    for host in hosts {
+        match host.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(host.as_str()),
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    issue(&authority, &addresses, &names).map_err(|e| bad(dir, &e))
 }
 
 /// As [`generate`], but keeps the certificate authority in a directory, so that older certificates remain valid.
 pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
-    let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-    let error = |path: &Path, e: &std::io::Error| format!("error: {}: {}", path.display(), explain(e));
+    let [certificate, key] = files(dir);
     let read = |path: &Path| match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(error(path, &e)),
     };
-    let bad = |e: rcgen::Error| format!("error: {}: {e}", dir.display());
+    let bad = |e: rcgen::Error| bad(dir, &e);
     let authority = match (read(&certificate)?, read(&key)?) {
         (Some(certificate), Some(key)) => Authority { certificate, key },
         _ => {
@@ -93,14 +124,14 @@ pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
             authority
         }
     };
-    issue(&authority, addresses).map_err(bad)
+    issue(&authority, addresses, &[]).map_err(bad)
 }
 
-fn issue(authority: &Authority, addresses: &[IpAddr]) -> Result<Pki, rcgen::Error> {
+fn issue(authority: &Authority, addresses: &[IpAddr], names: &[&str]) -> Result<Pki, rcgen::Error> {
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut server = named("kube-apiserver", None);
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    for name in SERVICE_NAMES {
+    for name in SERVICE_NAMES.iter().chain(names).copied() {
         server.subject_alt_names.push(SanType::DnsName(name.try_into()?));
     }
     let service = IpAddr::V4(ApiOptions::default().first_service_ip());

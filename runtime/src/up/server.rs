@@ -27,9 +27,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 20_000;
 /// Maximum number of concurrent requests on an HTTP/2 connection (apiserver `--http2-max-streams-per-connection`).
 const STREAMS: u32 = 250;
-/// How long open requests may take to complete after the server is asked to stop.
-const FAREWELL: Duration = Duration::from_secs(2);
-
 /// The TLS configuration. A client certificate is optional, and impossible if `client_ca` is `None`. All arguments are
 /// PEM; `certificates` is the server's certificate, which its intermediate certificates may follow.
 pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<ServerConfig, String> {
@@ -59,17 +56,18 @@ pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<Ser
     Ok(config)
 }
 
-/// Serves at these sockets, of which there is one at least, until `stop` completes, and then waits a moment for open
-/// requests.
+/// Serves at these sockets, of which there is one at least, until `stop` completes, and then waits for open requests,
+/// at most for `farewell`.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     tls: ServerConfig,
     handler: Arc<Handler>,
     stop: impl Future<Output = ()>,
+    farewell: Duration,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let farewell = GracefulShutdown::new();
+    let open = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore stays open");
@@ -87,7 +85,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let (acceptor, handler, watcher) = (acceptor.clone(), Arc::clone(&handler), farewell.watcher());
+        let (acceptor, handler, watcher) = (acceptor.clone(), Arc::clone(&handler), open.watcher());
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(e) = connection(stream, acceptor, handler, watcher).await {
@@ -96,7 +94,7 @@ pub async fn serve(
         });
     }
     drop(listeners);
-    if tokio::time::timeout(FAREWELL, farewell.shutdown()).await.is_err() {
+    if tokio::time::timeout(farewell, open.shutdown()).await.is_err() {
         tracing::debug!("requests that were still open are cut off");
     }
 }

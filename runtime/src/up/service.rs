@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use skeg_core::agent::AgentConfig;
@@ -26,7 +28,7 @@ use super::args::EtcdArgs;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clock::Clock;
-use super::cluster::{ApiOptions, Cluster, Outside, Plan, Shared};
+use super::cluster::{ApiOptions, Cluster, Components, Outside, Plan, Several, Shared};
 use super::data::{DataDir, Found};
 use super::docker;
 use super::handler::Handler;
@@ -39,16 +41,22 @@ use crate::disk::explain;
 
 /// Number of threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
+/// How long open requests may take to complete after the process was asked to end.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The same for one of several servers, whose clients go on elsewhere: longer than a request to etcd may take.
+const FAREWELL_OF_SEVERAL: Duration = Duration::from_secs(12);
+/// How long it may take to give up what is led. What is not given up then expires.
+const RESIGNATION: Duration = Duration::from_secs(3);
 
 /// The configuration of a service.
 #[derive(Debug)]
 pub struct Start {
-    /// Number of simulated nodes.
-    pub nodes: u32,
+    /// The numbers of the simulated nodes.
+    pub nodes: Range<u32>,
     /// The node that runs real containers.
     pub docker: Option<docker::Found>,
-    /// Whether controllers and a scheduler run.
-    pub controllers: bool,
+    /// What runs beside the API server.
+    pub components: Components,
     /// Addresses for Services of type LoadBalancer.
     pub load_balancers: LoadBalancerRange,
     /// How images behave.
@@ -67,6 +75,8 @@ pub struct Start {
     pub tokens: TokenOptions,
     /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
     pub root_ca: Option<String>,
+    /// What it is among several servers; `None` if it is the only one.
+    pub several: Option<Several>,
 }
 
 /// Where the data of a cluster is kept.
@@ -87,6 +97,10 @@ pub struct Service {
     machines: JoinHandle<Result<(), String>>,
     /// Closed when the machines' thread ends, for whatever reason.
     ended: oneshot::Receiver<()>,
+    /// Set once the process is asked to end.
+    ending: Arc<AtomicBool>,
+    /// How long it goes on to serve then, and how long open requests may take after that.
+    patience: (Duration, Duration),
 }
 
 /// Starts the threads that serve HTTP. Must be called first, because it sets the key of name hashes.
@@ -112,11 +126,18 @@ impl Service {
         let shared = Shared {
             ready: Arc::new(AtomicBool::new(false)),
             has_policy: Arc::new(AtomicBool::new(false)),
+            connected: Arc::new(AtomicBool::new(false)),
+            ending: Arc::new(AtomicBool::new(false)),
+            shares_store: start.several.is_some(),
             authority: Arc::new(RwLock::new(authority)),
             catalogue: Catalogue::default(),
             clock,
         };
-        let shared_with_http = shared.clone();
+        let (shared_with_http, ending) = (shared.clone(), Arc::clone(&shared.ending));
+        let patience = match &start.several {
+            Some(several) => (several.shutdown_delay, FAREWELL_OF_SEVERAL),
+            None => (Duration::ZERO, FAREWELL),
+        };
         let (to_cluster, inbox) = mpsc::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
@@ -133,16 +154,19 @@ impl Service {
                 Data::Memory => Keeper::Memory(MemoryStore::new()),
                 Data::Etcd(args) => etcd(args, &kinds, from_store)?,
             };
-            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip(), dns);
-            let nodes = (0..start.nodes).map(node).collect();
-            let (controllers, api, authorisation) = (start.controllers, start.api, start.authorisation);
+            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip(), dns, shared.shares_store);
+            let (first_node, nodes) = (start.nodes.start, start.nodes.map(node).collect());
+            let (components, several) = (start.components, start.several);
+            let (api, authorisation) = (start.api, start.authorisation);
             let root_ca = start.root_ca;
             let (images, load_balancers) = (start.images, start.load_balancers);
             let plan = Plan {
                 seed,
                 nodes,
+                first_node,
                 docker,
-                controllers,
+                components,
+                several,
                 load_balancers,
                 api,
                 authorisation,
@@ -162,11 +186,15 @@ impl Service {
             unreachable!("without an error the machines begin");
         }
         let handler = Arc::new(Handler::new(to_cluster.clone(), shared_with_http, reached, tokens));
-        Ok(Service { handler, to_cluster, machines, ended })
+        Ok(Service { handler, to_cluster, machines, ended, ending, patience })
     }
 
     /// Serves until SIGTERM or SIGINT, or until the machines' thread ends. `begun` is called when signal handlers are
     /// installed.
+    ///
+    /// The end is in this order, so that clients of several servers notice nothing but closed connections: `/readyz`
+    /// fails, what is led is given up and the address leaves the endpoints; after a delay no connection is accepted any
+    /// more, watches end, and requests that are open are answered.
     pub fn serve(
         self,
         runtime: &Runtime,
@@ -174,7 +202,7 @@ impl Service {
         tls: ServerConfig,
         begun: impl FnOnce(),
     ) -> Result<Exit, String> {
-        let Service { handler, to_cluster, machines, ended } = self;
+        let Service { handler, to_cluster, machines, ended, ending, patience: (delay, farewell) } = self;
         let served = runtime.block_on(async {
             let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             begun();
@@ -185,8 +213,14 @@ impl Service {
                     _ = ended => return,
                 }
                 tracing::info!("asked to end");
+                ending.store(true, Ordering::Release);
+                let (leaving, left) = oneshot::channel();
+                // An error means that the machines' thread has ended.
+                let _ = to_cluster.send(Inbound::Leave(leaving));
+                let (_, ()) = tokio::join!(tokio::time::timeout(RESIGNATION, left), tokio::time::sleep(delay));
+                let _ = to_cluster.send(Inbound::EndWatches);
             };
-            server::serve(listeners, tls, handler, stop).await;
+            server::serve(listeners, tls, handler, stop, farewell).await;
             Ok::<(), std::io::Error>(())
         });
         served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;

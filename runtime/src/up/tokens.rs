@@ -171,13 +171,27 @@ impl Handler {
         Ok(claims)
     }
 
-    /// An object as the API server's cache has it.
+    /// An object as the API server's cache has it. If it is not there, the store is asked, since another server may
+    /// have made it a moment ago (upstream's `serviceaccount` getters do the same).
     async fn look_up(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+        match self.look_up_at(kind, namespace, name, Some(0)).await? {
+            None if self.shared.shares_store => self.look_up_at(kind, namespace, name, None).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn look_up_at(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        rv: Option<u64>,
+    ) -> Result<Option<Value>, Status> {
         let served = self.shared.catalogue.now();
         let KindInfo { group, version, plural, .. } = kind.row();
         let resource = served.by_path(group, version, plural).expect("these are built in");
         let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
-        let reply = self.ask_for_itself(resource, What::Get { target, rv: Some(0) }).await?;
+        let reply = self.ask_for_itself(resource, What::Get { target, rv }).await?;
         match reply.result {
             Ok(Answer::Object(object)) => Ok(Some(object)),
             Ok(other) => unreachable!("a read is not answered by {other:?}"),
@@ -280,7 +294,7 @@ impl Handler {
 }
 
 /// A random UUID.
-fn uuid() -> Result<String, Status> {
+pub fn uuid() -> Result<String, Status> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| Status::internal(format!("the system gives no random numbers: {e}")))?;
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -94,14 +94,21 @@ impl Cluster {
         let text = std::fs::read_to_string(&kubeconfig).expect("the kubeconfig is written");
         let config: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
         let server = config["clusters"][0]["cluster"]["server"].as_str().expect("a URL");
+        let address = server.strip_prefix("https://").expect("TLS").to_owned();
+        let cluster = Cluster::at(child, address, kubeconfig);
+        cluster.wait_for("the cluster is ready", || cluster.get("/readyz").code == 200);
+        cluster
+    }
+
+    /// A server that is already running; the first cluster and user of the kubeconfig are its administrator's.
+    pub fn at(child: Child, address: String, kubeconfig: PathBuf) -> Cluster {
+        let text = std::fs::read_to_string(&kubeconfig).expect("the kubeconfig is written");
+        let config: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
         let decode = |value: &Value| STANDARD.decode(value.as_str().expect("base64")).expect("base64");
         let user = &config["users"][0]["user"];
         let authority = decode(&config["clusters"][0]["cluster"]["certificate-authority-data"]);
         let (certificate, key) = (decode(&user["client-certificate-data"]), decode(&user["client-key-data"]));
-        let address = server.strip_prefix("https://").expect("TLS").to_owned();
-        let cluster = Cluster::of(child, address, kubeconfig, &authority, (&certificate, &key));
-        cluster.wait_for("the cluster is ready", || cluster.get("/readyz").code == 200);
-        cluster
+        Cluster::of(child, address, kubeconfig, &authority, (&certificate, &key))
     }
 
     /// A cluster that is already running. `authority` is the certificate authority's certificate; `admin` the
@@ -190,15 +197,21 @@ impl Cluster {
 
     /// Creates an object in a cluster that may be killed at any moment; returns whether the create was acknowledged.
     pub fn try_create(&self, path: &str, body: &Value) -> bool {
-        let Ok(stream) = TcpStream::connect(&self.address) else { return false };
+        self.try_send("POST", path, body.to_string().as_bytes()).is_some_and(|answer| answer.code == 201)
+    }
+
+    /// Sends a request to a server that may be killed at any moment; `None` if it does not answer.
+    pub fn try_send(&self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+        let stream = TcpStream::connect(&self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).expect("sockets have time-outs");
         let name = ServerName::try_from("127.0.0.1").expect("an address");
         let connection = ClientConnection::new(Arc::clone(&self.admin), name).expect("TLS can be set up");
         let mut stream = StreamOwned::new(connection, stream);
-        let body = body.to_string();
+        let length = body.len();
         let head =
-            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-        sent.is_ok() && read_answer(&mut BufReader::new(stream)).is_ok_and(|answer| answer.code == 201)
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        sent.ok().and_then(|()| read_answer(&mut BufReader::new(stream)).ok())
     }
 
     /// Sends a request as the administrator.
@@ -257,6 +270,14 @@ impl Cluster {
             }
         }
         events
+    }
+
+    /// Opens a GET request as the administrator, whose response is then read from the connection.
+    pub fn open(&self, path: &str) -> impl Read + use<> {
+        let mut stream = self.connect(&self.admin);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(head.as_bytes()).expect("it reads");
+        stream
     }
 
     /// Waits until a condition holds.

@@ -15,13 +15,14 @@ use crate::load::{MAPS, kill_9, names, write_until_killed};
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// An etcd that listens; `None` if none is installed.
-fn etcd() -> Option<Server> {
+pub fn etcd() -> Option<Server> {
     let server = Server::start()?;
     listens(&server);
     Some(server)
 }
 
-fn listens(server: &Server) {
+/// Waits until an etcd listens.
+pub fn listens(server: &Server) {
     let url = server.url();
     let address = url.strip_prefix("http://").expect("a URL");
     server.until_ready(|| TcpStream::connect(address).map_err(|e| e.to_string()));

@@ -23,6 +23,8 @@ mod kubectl;
 mod load;
 mod objects;
 mod options;
+#[cfg(feature = "etcd")]
+mod servers;
 mod services;
 mod streams;
 mod tokens;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
+use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::MetricsSource;
 use skeg_core::object::{Kinds, REGION_LABEL, ZONE_LABEL};
 use skeg_core::proxy::ProxyConfig;
@@ -166,6 +167,8 @@ impl World {
             calm: scenario.faults == FaultLevel::None,
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,
+                election: ElectionTimes::default(),
+                host: None,
                 record_events: cluster.record_events,
                 service_cidr: cluster.service_cidr,
                 max_endpoints_per_slice: cluster.max_endpoints_per_slice,

@@ -16,7 +16,7 @@ use crate::Exit;
 use crate::disk::explain;
 use crate::up::args::{LOAD_BALANCERS, LogFormat, cidr};
 use crate::up::clock::Clock;
-use crate::up::cluster::ApiOptions;
+use crate::up::cluster::{ApiOptions, Components};
 use crate::up::data::DataDir;
 use crate::up::keys::Keys;
 use crate::up::service::{self, Data, Service, Start};
@@ -236,8 +236,8 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let (dir, found) = DataDir::open(&data.dir.join("skeg"), data.fsync)?;
     let start = Start {
         docker: None,
-        nodes,
-        controllers,
+        nodes: 0..nodes,
+        components: Components { controllers, scheduler: controllers },
         load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS)? },
         images: BTreeMap::new(),
         clock: Clock::new(1),
@@ -247,6 +247,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         authorisation: args.modes(),
         tokens: args.tokens()?,
         root_ca: Some(certificate),
+        several: None,
     };
     let service = Service::start(&runtime, start, listen.to_string())?;
     service.serve(&runtime, vec![listener], tls, || tracing::info!(address = %listen, "the API is served"))

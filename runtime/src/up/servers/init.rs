@@ -1,0 +1,108 @@
+//! `skeg server init`: the directory of keys that every server of a cluster has a copy of.
+//!
+//! | file | what |
+//! |---|---|
+//! | `ca.crt`, `ca.key` | the authority that signs the certificates of servers, users and nodes |
+//! | `sa.key` | signs the tokens of service accounts |
+//! | `servers` | the URLs of the servers and of the balancer before them, a line each; servers name them in their certificates |
+//! | `admin.conf` | a kubeconfig for the administrator |
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hyper::Uri;
+
+use crate::Exit;
+use crate::disk::{explain, write_private};
+use crate::up::keys::Keys;
+use crate::up::{kubeconfig as kubeconfigs, pki};
+
+/// Arguments of `server init`.
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// The directory; it is made. Keys that are there already stay.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The URLs of the servers, as clients reach them.
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', required = true, value_parser = server_url)]
+    servers: Vec<String>,
+    /// The URL of a load balancer before them, if there is one.
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    balancer: Option<String>,
+}
+
+/// The key that signs tokens of service accounts.
+pub fn signing_key(dir: &Path) -> PathBuf {
+    dir.join("sa.key")
+}
+
+/// The administrator's kubeconfig.
+pub fn kubeconfig(dir: &Path) -> PathBuf {
+    dir.join("admin.conf")
+}
+
+fn servers(dir: &Path) -> PathBuf {
+    dir.join("servers")
+}
+
+/// Checks that text is the URL of a server.
+fn server_url(text: &str) -> Result<String, String> {
+    let url: Option<Uri> = text.parse().ok();
+    let well = url.is_some_and(|url| {
+        url.scheme_str() == Some("https") && url.host().is_some_and(|host| !host.is_empty()) && url.path() == "/"
+    });
+    if well { Ok(text.trim_end_matches('/').to_owned()) } else { Err("write it like https://10.0.0.1:6443".to_owned()) }
+}
+
+/// The hosts in the URLs of servers and balancer.
+pub fn hosts(dir: &Path) -> Result<Vec<String>, String> {
+    let path = servers(dir);
+    let text = fs::read_to_string(&path)
+        .map_err(|e| format!("error: {}: {}; `skeg server init` makes it", path.display(), explain(&e)))?;
+    let host = |line: &str| {
+        let url: Option<Uri> = line.parse().ok();
+        let host = url.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned());
+        host.ok_or_else(|| {
+            format!("error: {}: {line:?} is no URL; write it like https://10.0.0.1:6443", path.display())
+        })
+    };
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(host).collect()
+}
+
+/// Makes the directory.
+pub fn init(args: &InitArgs) -> Result<Exit, String> {
+    let InitArgs { dir, servers: urls, balancer } = args;
+    let pki = pki::kept_in(dir, &[])?;
+    Keys::kept_in(&signing_key(dir))?;
+    let lines: String = urls.iter().chain(balancer).map(|url| format!("{url}\n")).collect();
+    let admin = kubeconfigs::of_servers(urls, balancer.as_deref(), &pki);
+    let admin = serde_saphyr::to_string(&admin).map_err(|e| format!("error: {}: {e}", kubeconfig(dir).display()))?;
+    for (path, text) in [(servers(dir), lines), (kubeconfig(dir), admin)] {
+        write_private(&path, &text).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
+    }
+    println!("made: {}; copy it to every server, and run there:", dir.display());
+    println!("  skeg server --pki {} --etcd URL,…", dir.display());
+    println!("then: kubectl --kubeconfig {} get nodes", kubeconfig(dir).display());
+    Ok(Exit::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server_url;
+
+    #[test]
+    fn only_urls_of_servers_are_taken() {
+        for (text, expect) in [
+            ("https://10.0.0.1:6443", Some("https://10.0.0.1:6443")),
+            ("https://balancer.example/", Some("https://balancer.example")),
+            ("https://[::1]:6443", Some("https://[::1]:6443")),
+            ("http://10.0.0.1:6443", None),
+            ("10.0.0.1:6443", None),
+            ("https://", None),
+            ("https://a/b", None),
+        ] {
+            assert_eq!(server_url(text).ok().as_deref(), expect, "{text}");
+        }
+    }
+}
