@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Status;
 use crate::auth::User;
+use crate::object::decode::DecodeError;
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 
 /// Identifies a request (or watch) within one client connection. The high 16 bits identify the part of the client that
@@ -87,6 +88,9 @@ pub struct Request {
     pub identity: Option<Rc<User>>,
     /// `fieldManager`: who manages the written fields; otherwise the user's name up to the first `/`.
     pub field_manager: Option<Rc<str>>,
+    /// Fields of a custom object that come twice, or that no metadata has. Those that its definition does not have are
+    /// added where that is known.
+    pub minded: Vec<DecodeError>,
     /// Leadership that must still hold when the write is committed.
     pub fence: Option<Fence>,
     /// The API call.
@@ -96,7 +100,8 @@ pub struct Request {
 impl Request {
     /// Creates a request without a fence and without options.
     pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
-        Box::new(Request { user: Rc::clone(user), identity: None, field_manager: None, fence: None, call })
+        let minded = Vec::new();
+        Box::new(Request { user: Rc::clone(user), identity: None, field_manager: None, minded, fence: None, call })
     }
 }
 

@@ -65,8 +65,7 @@ impl ApiServer {
         if chosen.is_empty() {
             return reply(conn, id, Ok(Response::Done { rv: Revision(0) }), out);
         }
-        let collection = self.next_id;
-        self.next_id += 1;
+        let collection = self.next_task();
         let left = chosen.len();
         self.collections.insert(collection, Collection { conn, id, left, rv: Revision(0), error: None });
         for (key, uid) in chosen {
@@ -75,7 +74,7 @@ impl ApiServer {
             options.precondition.uid.get_or_insert(uid);
             let (user, identity, fence) = (Rc::clone(&user), identity.clone(), fence.clone());
             let call = Call::Delete { key, options };
-            let request = Request { user, identity, field_manager: None, fence, call };
+            let request = Request { user, identity, field_manager: None, minded: Vec::new(), fence, call };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }

@@ -111,18 +111,20 @@ impl<'a> Deciding<'a> {
         Err(Status::invalid_named("", "", "", &[FieldError::invalid("patch", patched.to_string(), why)]))
     }
 
-    /// Looks for fields of a custom object that its definition does not have; returns warnings. For built-in kinds this
-    /// is done when the body is decoded.
+    /// Looks for fields of a custom object that its definition does not have, beside those that were `minded` when its
+    /// body was decoded; returns warnings. For built-in kinds all of this is done there.
     pub(super) fn check_custom_fields(
         &self,
         object: &Object,
+        minded: &[decode::DecodeError],
         validation: FieldValidation,
     ) -> Result<Vec<String>, Status> {
         let Object::Dynamic(custom) = object else { return Ok(Vec::new()) };
         if validation == FieldValidation::Ignore {
             return Ok(Vec::new());
         }
-        let unknown = self.unknown(&object.to_json(), object.kind(), &custom.of, validation);
+        let mut unknown = self.unknown(&object.to_json(), object.kind(), &custom.of, validation);
+        unknown.extend_from_slice(minded);
         if !unknown.is_empty() && validation == FieldValidation::Strict {
             return Err(decode::status(&custom.of, &unknown));
         }

@@ -180,7 +180,10 @@ pub struct ApiServer {
     watchers: Watchers,
     link: store_link::Link,
     inflight: Window,
+    /// The id of the next request to the store; these have no gaps.
     next_id: u64,
+    /// The id of the next collection or consultation.
+    next_task: u64,
     waits: list::Waits,
     memo: admission::Memo,
     event_lease: event_lease::EventLease,
@@ -205,6 +208,7 @@ impl ApiServer {
             link: store_link::Link::new(),
             inflight: Window::default(),
             next_id: 1,
+            next_task: 1,
             waits: list::Waits::default(),
             memo: admission::Memo::default(),
             event_lease: event_lease::EventLease::default(),
@@ -296,6 +300,13 @@ impl ApiServer {
             | Call::SetScale { .. } => return self.write(now, Write::new(Origin::Client(conn, id), request), out),
         };
         self.read(now, Read { conn, id, what }, out);
+    }
+
+    /// Numbers something that outlives requests to the store.
+    fn next_task(&mut self) -> u64 {
+        let id = self.next_task;
+        self.next_task += 1;
+        id
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ impl Deciding<'_> {
     pub(super) fn update(&mut self, write: &mut Write) -> Decision {
         let Call::Update { object, options, .. } = &write.request.call else { unreachable!("not an update") };
         if object.kind().built_in().is_none() {
-            match self.check_custom_fields(object, options.field_validation) {
+            match self.check_custom_fields(object, &write.request.minded, options.field_validation) {
                 Ok(warnings) => write.warnings = warnings,
                 Err(status) => return Decision::refuse(status),
             }

@@ -301,8 +301,7 @@ impl ApiServer {
             Decision::Consult(questions) => {
                 // It was not the store that asked for another attempt.
                 write.attempts -= 1;
-                let id = self.next_id;
-                self.next_id += 1;
+                let id = self.next_task();
                 self.consulting.insert(id, write);
                 out.push(Out::Consult(id, questions));
             }

@@ -33,8 +33,8 @@ pub(super) fn namespace_with(change: &Change, name: &str) -> Option<ObjectKey> {
 /// What prevented the last attempt from completing.
 #[derive(Debug)]
 enum Obstacle {
-    /// Objects are left: `pods. has 2 resource instances`.
-    Remaining(String),
+    /// Objects are left: `pods. has 2 resource instances`, and the finalizers that hold them.
+    Remaining(String, Vec<String>),
     /// A delete failed.
     Failure(String),
 }
@@ -106,7 +106,10 @@ impl Controller for NamespaceController {
 
     fn failed(&mut self, _views: &Views, key: &ObjectKey, write: &Write, error: &Status) -> Option<EventNote> {
         let obstacle = match write {
-            Write::ExpectEmpty { .. } => Obstacle::Remaining(error.message.to_string()),
+            Write::ExpectEmpty { .. } => {
+                let causes = error.details.iter().flat_map(|details| &details.causes);
+                Obstacle::Remaining(error.message.to_string(), causes.map(|cause| cause.message.clone()).collect())
+            }
             Write::DeleteCollection { .. } => Obstacle::Failure(error.message.to_string()),
             Write::Create(_)
             | Write::Update(..)
@@ -162,10 +165,17 @@ fn conditions(obstacle: &Obstacle) -> Vec<(&'static str, &'static str, &'static 
     ];
     let deleted = "All content successfully deleted, may be waiting on finalization";
     match obstacle {
-        Obstacle::Remaining(what) => {
+        Obstacle::Remaining(what, held) => {
             all.push(fine("NamespaceDeletionContentFailure", "ContentDeleted", deleted));
             let message = format!("Some resources are remaining: {what}");
             all.push(("NamespaceContentRemaining", "True", "SomeResourcesRemain", message));
+            let finalizers = "NamespaceFinalizersRemaining";
+            all.push(if held.is_empty() {
+                fine(finalizers, "ContentHasNoFinalizers", "All content-preserving finalizers finished")
+            } else {
+                let message = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
+                (finalizers, "True", "SomeFinalizersRemain", message)
+            });
         }
         Obstacle::Failure(what) => {
             let message = format!("Failed to delete all resource types, 1 remaining: {what}");
@@ -231,13 +241,30 @@ mod tests {
             |plan: &crate::controllers::Plan| matches!(plan.writes[..], [Write::Update(_, Subresource::Status)]);
         assert!(only_status(&fake.step(&mut controller, &key(), at(0))), "first the phase");
         let write = Write::ExpectEmpty { kind: Kind::POD, namespace: "n".into() };
-        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD.row(), 2));
+        let pod = |finalizers: serde_json::Value| {
+            let metadata = json!({"name": "p", "namespace": "n", "finalizers": finalizers});
+            object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}))
+        };
+        let left = [pod(json!(["b.com/x", "a.com/x"])), pod(json!(["b.com/x"]))];
+        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD.row(), &left));
         assert!(only_status(&fake.step(&mut controller, &key(), at(1))));
         assert!(!only_status(&controller.reconcile(&fake.views, &key(), at(2))), "told once");
         let json = fake.get(Kind::NAMESPACE, "n").unwrap().to_json();
         let list = json["status"]["conditions"].as_array().unwrap();
         let remaining = list.iter().find(|c| c["type"] == "NamespaceContentRemaining").unwrap();
         assert_eq!(remaining["message"], "Some resources are remaining: pods. has 2 resource instances");
+        let finalizers = list.iter().find(|c| c["type"] == "NamespaceFinalizersRemaining").unwrap();
+        assert_eq!(
+            finalizers["message"],
+            "Some content in the namespace has finalizers remaining: a.com/x in 1 resource instances, b.com/x in 2 \
+             resource instances"
+        );
+        controller.failed(&fake.views, &key(), &write, &Write::not_empty(Kind::POD.row(), &[pod(json!(null))]));
+        fake.step(&mut controller, &key(), at(2));
+        let json = fake.get(Kind::NAMESPACE, "n").unwrap().to_json();
+        let list = json["status"]["conditions"].as_array().unwrap();
+        let finalizers = list.iter().find(|c| c["type"] == "NamespaceFinalizersRemaining").unwrap();
+        assert_eq!((&finalizers["status"], &finalizers["reason"]), (&json!("False"), &json!("ContentHasNoFinalizers")));
         let write = Write::DeleteCollection { kind: Kind::POD, namespace: "n".into() };
         controller.failed(&fake.views, &key(), &write, &Status::internal("no"));
         assert!(only_status(&fake.step(&mut controller, &key(), at(3))));

@@ -1,10 +1,11 @@
 //! The interface of a controller, and the plans that it returns.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::api::{Patch, Propagation, Status, Subresource};
+use crate::api::{Cause, Patch, Propagation, Status, Subresource};
 use crate::client::{Change, EventType, Views, Watched};
 use crate::limits;
 use crate::machine::Now;
@@ -103,8 +104,8 @@ pub enum Write {
     },
     /// Deletes all objects of a kind in a namespace.
     DeleteCollection { kind: Kind, namespace: Rc<str> },
-    /// Writes nothing: lists at most one object of a kind in a namespace, as fresh as the store (`rv` unset, `limit`
-    /// 1). If there is any, it fails with [`Write::not_empty`], which ends the plan.
+    /// Writes nothing: lists the objects of a kind in a namespace, as fresh as the store (`rv` unset). If any is left,
+    /// it fails with [`Write::not_empty`], which ends the plan.
     ExpectEmpty { kind: Kind, namespace: Rc<str> },
     /// Writes nothing: lists the pods of a claim's namespace, as fresh as the store. If one of them uses the claim, it
     /// fails with [`Write::in_use`], which ends the plan.
@@ -128,10 +129,22 @@ impl Write {
         Status::too_many_requests(message, limits::CLAIM_CONFLICT_RETRY)
     }
 
-    /// The failure of [`Write::ExpectEmpty`] if `count` objects are left; the plan is retried later.
-    pub fn not_empty(of: &KindInfo, count: u64) -> Status {
-        let message = format!("{}. has {count} resource instances", of.qualified());
-        Status::too_many_requests(message, limits::NAMESPACE_RETRY)
+    /// The failure of [`Write::ExpectEmpty`] if these objects are left; the plan is retried later. Its causes are the
+    /// finalizers that hold them.
+    pub fn not_empty(of: &KindInfo, left: &[Object]) -> Status {
+        let message = format!("{}. has {} resource instances", of.qualified(), left.len());
+        let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+        for finalizer in left.iter().flat_map(|object| object.meta().finalizers.iter().flatten()) {
+            *held.entry(finalizer).or_default() += 1;
+        }
+        let cause = |(finalizer, count): (&str, usize)| Cause {
+            reason: String::new(),
+            message: format!("{finalizer} in {count} resource instances"),
+            field: "metadata.finalizers".to_owned(),
+        };
+        let mut status = Status::too_many_requests(message, limits::NAMESPACE_RETRY);
+        status.details.get_or_insert_default().causes = held.into_iter().map(cause).collect();
+        status
     }
 }
 

@@ -418,7 +418,7 @@ impl Runner {
     fn transmit(&mut self, turn: &mut Turn<'_>, sent: Sent, call: Call, mandate: &Mandate) {
         let id = self.ids.next();
         let (user, fence) = (Rc::clone(&self.user), mandate.fence.clone());
-        let request = Request { user, identity: None, field_manager: None, fence, call };
+        let request = Request { user, identity: None, field_manager: None, minded: Vec::new(), fence, call };
         turn.out.push(ToServer::Request(id, Box::new(request)));
         self.running.get_mut(&sent.key).expect("whoever sends is running").outstanding += 1;
         self.requests.insert(id, sent);
@@ -452,10 +452,7 @@ impl Runner {
                 let (list, options) = (ListOptions::default(), DeleteOptions::default());
                 Call::DeleteCollection { kind, namespace, list, options }
             }
-            Write::ExpectEmpty { kind, namespace } => {
-                let options = ListOptions { limit: 1, ..ListOptions::default() };
-                Call::List { kind, namespace, options }
-            }
+            Write::ExpectEmpty { kind, namespace } => Call::List { kind, namespace, options: ListOptions::default() },
             Write::ExpectUnused { claim } => {
                 let (kind, namespace) = (Kind::POD, Rc::from(claim.namespace()));
                 Call::List { kind, namespace, options: ListOptions::default() }
@@ -483,12 +480,9 @@ impl Runner {
         let Sent { key, index, stage, .. } = sent;
         self.running.get_mut(&key).expect("a request belongs to a running execution").outstanding -= 1;
         match (stage, result) {
-            (Stage::Write { .. }, Ok(Response::List { items, rest, .. })) => {
-                let remaining = rest.as_ref().and_then(|rest| rest.remaining).unwrap_or(0);
+            (Stage::Write { .. }, Ok(Response::List { items, .. })) => {
                 let refused = match &self.running[&key].writes[index] {
-                    Write::ExpectEmpty { .. } => {
-                        items.first().map(|first| Write::not_empty(first.info(), items.len() as u64 + remaining))
-                    }
+                    Write::ExpectEmpty { .. } => items.first().map(|first| Write::not_empty(first.info(), items)),
                     Write::ExpectUnused { claim } => {
                         let user = items.iter().find(|pod| volume::is_used_by(claim, pod));
                         user.map(|pod| Write::in_use(claim, pod))

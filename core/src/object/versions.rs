@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Kind;
+use super::{FieldSelector, Kind};
 use crate::api::{Patch, Status};
 
 /// The second versions that are served: kind, group and version.
@@ -37,6 +37,24 @@ pub fn to_held(kind: Kind, mut value: Value) -> Value {
     }
     value["apiVersion"] = json!(kind.row().api_version());
     value
+}
+
+/// A field selector in a second version, by the names of the held one.
+pub fn fields_to_held(kind: Kind, mut fields: FieldSelector) -> Result<FieldSelector, Status> {
+    if kind == Kind::EVENT {
+        for (path, _, _) in &mut fields.terms {
+            let (first, rest) = path.split_once('.').map_or((&**path, None), |(first, rest)| (first, Some(rest)));
+            let held = EVENT_FIELDS.iter().find(|(_, there)| *there == first).map(|(held, _)| *held);
+            let known = held.is_some_and(|held| matches!(held, "involvedObject" | "reportingComponent"));
+            if !known && !matches!(first, "metadata" | "reason" | "type") {
+                return Err(Status::bad_request(format!("field label not supported: {path}")));
+            }
+            if let Some(held) = held {
+                *path = rest.map_or_else(|| held.to_owned(), |rest| format!("{held}.{rest}"));
+            }
+        }
+    }
+    Ok(fields)
 }
 
 /// Converts a patch for an object in a second version to one for the held version. A patch of fields that the held
@@ -299,9 +317,9 @@ fn metric_shown(metric: Value, target: &str) -> Value {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{patch_to_held, shown_in, to_held};
+    use super::{fields_to_held, patch_to_held, shown_in, to_held};
     use crate::api::Patch;
-    use crate::object::Kind;
+    use crate::object::{FieldSelector, Kind};
 
     fn check(kind: Kind, held: Value, api_version: &str, shown: Value) {
         assert_eq!(shown_in(kind, api_version, held.clone()), shown);
@@ -326,6 +344,19 @@ mod tests {
         check(hpa, "autoscaling/v1", Patch::Merge(most), Some(Patch::Merge(held)));
         let percent = json!({"spec": {"targetCPUUtilizationPercentage": 3}});
         check(hpa, "autoscaling/v1", Patch::Merge(percent), None);
+    }
+
+    #[test]
+    fn events_are_selected_by_the_names_of_their_version() {
+        let check = |text: &str, want: Result<&str, &str>| {
+            let held = fields_to_held(Kind::EVENT, FieldSelector::parse(text).unwrap());
+            let want = want.map(|want| FieldSelector::parse(want).unwrap());
+            assert_eq!(held.map_err(|status| status.message.to_string()), want.map_err(str::to_owned), "{text}");
+        };
+        check("reportingController=c,type!=Normal", Ok("reportingComponent=c,type!=Normal"));
+        check("regarding.kind=Pod,metadata.name=e,reason=r", Ok("involvedObject.kind=Pod,metadata.name=e,reason=r"));
+        check("involvedObject.kind=Pod", Err("field label not supported: involvedObject.kind"));
+        check("note=n", Err("field label not supported: note"));
     }
 
     #[test]

@@ -187,7 +187,14 @@ impl SchedulerProcess {
     fn send(&mut self, now: Now, what: Sent, call: Call, out: &mut Vec<ToServer>) -> ReqId {
         let fence = if what.is_write() { self.fence(now) } else { None };
         let id = self.requests.add(now, what);
-        let request = Request { user: Rc::clone(&self.user), identity: None, field_manager: None, fence, call };
+        let request = Request {
+            user: Rc::clone(&self.user),
+            identity: None,
+            field_manager: None,
+            minded: Vec::new(),
+            fence,
+            call,
+        };
         out.push(ToServer::Request(id, Box::new(request)));
         id
     }

@@ -95,6 +95,12 @@ pub fn negotiate(header: Option<&str>) -> Result<Accepted, Status> {
     Err(Status { reason: Reason::NotAcceptable, message, details: None })
 }
 
+/// The refusal to show something without metadata as a `Table`.
+pub fn no_table(resource: &str) -> Status {
+    let message = format!("the resource {resource} does not support being converted to a Table").into();
+    Status { reason: Reason::NotAcceptable, message, details: None }
+}
+
 /// The first supported version of aggregated discovery that the header accepts; the response must have exactly this
 /// version. `None`: the client gets unaggregated discovery.
 pub fn discovery(header: Option<&str>) -> Option<&'static str> {

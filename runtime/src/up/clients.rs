@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skeg_core::api::{
-    Call, DeleteOptions, FromServer, Precondition, Reason, ReqId, Request, Response, Scale, Status, ToServer,
+    Call, DeleteOptions, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Scale, Status, ToServer,
     WatchEvent,
 };
 use skeg_core::apiserver::Note;
 use skeg_core::auth::User;
+use skeg_core::object::FieldError;
 use skeg_core::object::decode::{self, DecodeError};
 use skeg_core::{Kinds, Object, ObjectKey, Revision};
 use tokio::sync::oneshot;
@@ -77,7 +78,8 @@ impl Clients {
         let manager: Rc<str> = Rc::from(ask.manager);
         let mut warnings: Vec<String> = resource.warning().map(str::to_owned).into_iter().collect();
         let (validation, duplicates) = (ask.validation, ask.duplicates);
-        let body = Body { kinds: &self.kinds, resource: &resource, validation, duplicates };
+        let mut minded = Vec::new();
+        let body = Body { kinds: &self.kinds, resource: &resource, validation, duplicates, minded: &mut minded };
         let call = match call(ask.what, body, &mut warnings) {
             Ok(Asked::Call(call)) => {
                 self.waiting.insert(id, Waiting::Answer { reply, resource, warnings, created: false });
@@ -109,6 +111,7 @@ impl Clients {
         let mut request = Request::new(&user, call);
         request.field_manager = Some(manager);
         request.identity = Some(identity);
+        request.minded = minded;
         Some(ToServer::Request(ReqId(id), request))
     }
 
@@ -297,8 +300,12 @@ enum Asked {
 fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
     let call = match what {
         What::Get { target, rv } => Call::Get { key: key(&target), rv: rv.map(Revision) },
-        What::List { kind, namespace, options } => Call::List { kind, namespace: Rc::from(namespace), options },
-        What::Watch { kind, namespace, options, encoding } => {
+        What::List { kind, namespace, mut options } => {
+            options.fields = decoder.resource.fields_to_held(options.fields)?;
+            Call::List { kind, namespace: Rc::from(namespace), options }
+        }
+        What::Watch { kind, namespace, mut options, encoding } => {
+            options.fields = decoder.resource.fields_to_held(options.fields)?;
             let call = Call::Watch { kind, namespace: Rc::from(namespace), options };
             return Ok(Asked::Watch(call, encoding));
         }
@@ -314,11 +321,13 @@ fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Ask
             Call::Update { object, subresource, options }
         }
         What::Patch { target, patch, subresource, options } => {
+            warnings.extend(mind_patch(&patch, &decoder.duplicates, decoder.validation)?);
             let patch = decoder.resource.patch_to_held(patch)?;
             Call::Patch { key: key(&target), patch, subresource, precondition: Precondition::default(), options }
         }
         What::Delete { target, options } => Call::Delete { key: key(&target), options: deletion(options) },
-        What::DeleteCollection { kind, namespace, list, options } => {
+        What::DeleteCollection { kind, namespace, mut list, options } => {
+            list.fields = decoder.resource.fields_to_held(list.fields)?;
             Call::DeleteCollection { kind, namespace: Rc::from(namespace), list, options: deletion(options) }
         }
         What::Bind { target, uid: Some(uid), node } => {
@@ -334,6 +343,24 @@ fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Ask
     Ok(Asked::Call(call))
 }
 
+/// What is said of the fields that come twice in a patch; refuses them if they are to be.
+fn mind_patch(patch: &Patch, twice: &[DecodeError], validation: FieldValidation) -> Result<Vec<String>, Status> {
+    if twice.is_empty() || validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let messages: Vec<String> = twice.iter().map(|e| e.message.clone()).collect();
+    let applied = || format!("error strict decoding YAML: error converting YAML to JSON: {}", messages.join(", "));
+    match (patch, validation) {
+        (Patch::Apply { .. }, FieldValidation::Strict) => Err(Status::bad_request(applied())),
+        (Patch::Apply { .. }, _) => Ok(vec![applied()]),
+        (Patch::Json(body) | Patch::Merge(body) | Patch::Strategic(body), FieldValidation::Strict) => {
+            let why = format!("strict decoding error: {}", messages.join(", "));
+            Err(Status::invalid_named("", "", "", &[FieldError::invalid("patch", body.to_string(), why)]))
+        }
+        (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), _) => Ok(messages),
+    }
+}
+
 fn deletion(options: Deletion) -> DeleteOptions {
     let Deletion { uid, rv, grace_seconds, propagation, dry_run } = options;
     let precondition = Precondition { uid: uid.map(Rc::from), rv: rv.map(Revision) };
@@ -346,6 +373,8 @@ struct Body<'a> {
     resource: &'a Resource,
     validation: FieldValidation,
     duplicates: Vec<DecodeError>,
+    /// What the API server is to mind, which knows the definitions of custom kinds.
+    minded: &'a mut Vec<DecodeError>,
 }
 
 impl Body<'_> {
@@ -374,6 +403,10 @@ impl Body<'_> {
         let (object, mut unknown) = decode::with_unknown(self.kinds, self.resource.to_held(body))
             .map_err(|errors| decode::status(info, &errors))?;
         unknown.extend(self.duplicates);
+        if object.kind().built_in().is_none() {
+            *self.minded = unknown;
+            return Ok(object);
+        }
         match self.validation {
             FieldValidation::Strict if !unknown.is_empty() => return Err(decode::status(info, &unknown)),
             FieldValidation::Warn => warnings.extend(unknown.into_iter().map(|e| e.message)),

@@ -386,6 +386,9 @@ impl Handler {
 
     /// Responds to a review.
     async fn review(&self, head: &Head<'_>, objects: &Objects, body: Incoming) -> Result<Response<Content>, Status> {
+        if let Shape::Table(_) = head.accepted.shape {
+            return Err(accept::no_table(&objects.resource.info.qualified()));
+        }
         let (media_type, bytes) = (body::media_type(head.headers), body::read(body).await?);
         let validation = head.params.field_validation("CreateOptions")?;
         let body = review::Body { decoded: body::object(&media_type, &bytes)?, validation };
@@ -483,7 +486,8 @@ impl Handler {
                 let (subresource, options) = (subresource(objects)?, head.params.write("PatchOptions")?);
                 let manager = head.params.field_manager("PatchOptions")?;
                 let force = head.params.force(media_type == body::APPLY)?;
-                let patch = body::patch(&media_type, &bytes, manager, force)?;
+                let (patch, duplicates) = body::patch(&media_type, &bytes, manager, force)?;
+                written.duplicates = duplicates;
                 check_patch(&patch)?;
                 What::Patch { target: target(objects)?, patch, subresource, options }
             }

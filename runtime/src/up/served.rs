@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Status};
-use skeg_core::object::{GroupVersion, KindInfo, SubresourceInfo, versions};
+use skeg_core::object::{FieldSelector, GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
 
 use super::review::REVIEWS;
@@ -118,6 +118,11 @@ impl Resource {
     /// Converts the body of a write to the version in which built-in objects are held.
     pub fn to_held(&self, object: Value) -> Value {
         if self.is_second_version() { versions::to_held(self.kind, object) } else { object }
+    }
+
+    /// The same field selector by the names of the held version.
+    pub fn fields_to_held(&self, fields: FieldSelector) -> Result<FieldSelector, Status> {
+        if self.is_second_version() { versions::fields_to_held(self.kind, fields) } else { Ok(fields) }
     }
 
     /// Converts a patch to one of the held version.

@@ -125,6 +125,9 @@ fn users_ask_what_they_may_do() {
     let rules = ask("jane", "selfsubjectrulesreviews", json!({"namespace": "default"}));
     assert!(rules["resourceRules"].to_string().contains("\"pods/log\""), "{rules}");
     assert!(rules["nonResourceRules"].to_string().contains("\"/apis/*\""), "{rules}");
+    let table = [("Content-Type", "application/json"), ("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(cluster.send("POST", path, &table, b"{}").code, 406, "a review has no metadata to show in a table");
     let who = send_as(&cluster, "jane", "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({}));
     let info = json!({"username": "jane", "groups": ["system:authenticated"]});
     assert_eq!(who.json()["status"]["userInfo"], info);

@@ -121,4 +121,19 @@ fn unknown_and_duplicate_fields_are_ignored_warned_of_or_refused() {
     assert_eq!(warnings(&patch("")), [r#"299 - "unknown field \"dta\"""#]);
     assert_eq!(patch("fieldValidation=Strict").code, 422);
     assert_eq!(patch("fieldValidation=Lax").code, 422);
+
+    let twice = |media_type: &str, body: &str| {
+        let path = format!("{CONFIG_MAPS}/a?fieldManager=m&fieldValidation=Strict");
+        let method = if media_type == "application/yaml" { "PUT" } else { "PATCH" };
+        let answer = cluster.send(method, &path, &[("Content-Type", media_type)], body.as_bytes());
+        (answer.code, answer.json()["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  a: v\n  a: w\n";
+    let line = "yaml: unmarshal errors:\n  line 7: key \"a\" already set in map";
+    let (code, message) = twice("application/yaml", yaml);
+    assert!(code == 400 && message.ends_with(&format!("strict decoding error: {line}")), "{message}");
+    let want = format!("error strict decoding YAML: error converting YAML to JSON: {line}");
+    assert_eq!(twice("application/apply-patch+yaml", yaml), (400, want));
+    let (code, message) = twice("application/merge-patch+json", r#"{"data":{"a":"1","a":"2"}}"#);
+    assert!(code == 422 && message.ends_with("strict decoding error: duplicate field \"data.a\""), "{message}");
 }

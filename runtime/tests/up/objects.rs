@@ -198,6 +198,11 @@ fn built_in_resources_are_served_in_their_second_versions() {
     let events = "/apis/events.k8s.io/v1/namespaces/default/events";
     let made = cluster.create(events, &event);
     assert_eq!((&made["note"], &made["apiVersion"]), (&json!("a note"), &json!("events.k8s.io/v1")));
+    let of = |reporter: &str| {
+        let found = cluster.get(&format!("{events}?fieldSelector=reportingController%3D{reporter}")).json();
+        found["items"].as_array().map(Vec::len)
+    };
+    assert_eq!((of("c"), of("d")), (Some(1), Some(0)));
     let held = cluster.get("/api/v1/namespaces/default/events/e").json();
     assert_eq!((&held["message"], &held["involvedObject"]["name"]), (&json!("a note"), &json!("p")));
     let patch = [("Content-Type", "application/strategic-merge-patch+json")];

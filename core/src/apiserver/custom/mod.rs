@@ -248,7 +248,7 @@ impl Deciding<'_> {
         if let Call::Create { options, .. } = &write.request.call
             && !write.applies
         {
-            write.warnings = self.check_custom_fields(object, options.field_validation)?;
+            write.warnings = self.check_custom_fields(object, &write.request.minded, options.field_validation)?;
         }
         if let Object::Dynamic(d) = object
             && custom.of.has_status

@@ -122,17 +122,21 @@ impl World {
         }
     }
 
-    fn send(&mut self, call: Call) -> ReqId {
+    fn send(&mut self, request: Box<Request>) -> ReqId {
         let id = ReqId(self.next);
         self.next += 1;
-        self.wire.push_back(Message::Server(TEST, ToServer::Request(id, Request::new(&Rc::from("test"), call))));
+        self.wire.push_back(Message::Server(TEST, ToServer::Request(id, request)));
         self.pump();
         id
     }
 
-    fn call(&mut self, call: Call) -> Result<Response, Status> {
-        let id = self.send(call);
+    fn request(&mut self, request: Box<Request>) -> Result<Response, Status> {
+        let id = self.send(request);
         self.replies.remove(&id).expect("a request is answered at once")
+    }
+
+    fn call(&mut self, call: Call) -> Result<Response, Status> {
+        self.request(Request::new(&Rc::from("test"), call))
     }
 
     fn create(&mut self, manifest: Value) -> Result<Value, String> {
@@ -323,6 +327,18 @@ fn fields_that_a_definition_does_not_have_are_minded_as_asked() {
     create("b", FieldValidation::Ignore).unwrap();
     create("c", FieldValidation::Warn).unwrap();
     assert_eq!(here.warnings, ["unknown field \"spec.wieght\""]);
+
+    // What was minded when the body was read is told together with it.
+    let metadata = json!({"name": "d", "namespace": "default", "nmae": "e"});
+    let value = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata,
+        "spec": {"size": 1, "wieght": 2}});
+    let (object, minded) = decode::with_unknown(&here.kinds, value).unwrap();
+    let options = WriteOptions { field_validation: FieldValidation::Strict, ..WriteOptions::default() };
+    let mut request = Request::new(&Rc::from("test"), Call::Create { object, options });
+    request.minded = minded;
+    let status = here.request(request).unwrap_err();
+    let both = "strict decoding error: unknown field \"spec.wieght\", unknown field \"metadata.nmae\"";
+    assert!(status.message.ends_with(both), "{status}");
 }
 
 #[test]
@@ -384,7 +400,8 @@ fn custom_objects_are_created_as_their_schema_says() {
 #[test]
 fn custom_objects_are_changed_as_their_definition_says() {
     let (mut here, kind) = with_widgets();
-    here.send(Call::Watch { kind, namespace: Rc::from("default"), options: WatchOptions::default() });
+    let call = Call::Watch { kind, namespace: Rc::from("default"), options: WatchOptions::default() };
+    here.send(Request::new(&Rc::from("test"), call));
     here.create(widget("a", json!({"size": 2}))).unwrap();
     let patched = here.patch(&key(kind, "a"), Patch::Merge(json!({"spec": {"size": 4, "more": 1}}))).unwrap();
     assert_eq!((&patched["spec"]["size"], &patched["metadata"]["generation"]), (&json!(4), &json!(2)));
@@ -453,7 +470,8 @@ fn custom_objects_go_with_their_definition_and_other_worlds_know_nothing() {
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     here.create(held).unwrap();
     here.create(widget("free", json!({"size": 1}))).unwrap();
-    let watch = here.send(Call::Watch { kind, namespace: Rc::from(""), options: WatchOptions::default() });
+    let call = Call::Watch { kind, namespace: Rc::from(""), options: WatchOptions::default() };
+    let watch = here.send(Request::new(&Rc::from("test"), call));
     here.delete(&definition_key("widgets.example.com")).unwrap();
     here.run(3);
     assert_eq!(here.names(kind, "").unwrap(), "held");

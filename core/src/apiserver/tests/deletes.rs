@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::{cluster, config_map, deployment, key, pod, refusal, set_phase};
+use super::{cluster, config_map, deployment, key, pod, refusal, request, set_phase};
 use crate::api::{Call, DeleteOptions, ListOptions, Precondition, Propagation, Reason, Response, Subresource};
 use crate::machine::Wall;
 use crate::object::{FieldSelector, Kind, Object, Revision, Selector};
@@ -198,6 +198,10 @@ fn collections_delete_what_matches() {
         options: DeleteOptions::default(),
     };
     let labelled = ListOptions { labels: Selector::parse("app=y").unwrap(), ..ListOptions::default() };
+    // A request that the store has not answered yet is not in the way.
+    c.cut_off[0] = true;
+    c.send(0, request(all(labelled.clone())));
+    c.cut_off[0] = false;
     let Response::Done { rv } = c.call(all(labelled.clone())).unwrap() else { panic!() };
     assert_eq!(rv, c.store.revision());
     assert_eq!(c.list_at(0, Kind::CONFIG_MAP, ListOptions::default()).unwrap(), ["c"]);

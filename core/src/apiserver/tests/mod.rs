@@ -262,7 +262,7 @@ impl Cluster {
 }
 
 pub(super) fn request(call: Call) -> Request {
-    Request { user: Rc::from("test"), identity: None, field_manager: None, fence: None, call }
+    Request { user: Rc::from("test"), identity: None, field_manager: None, minded: Vec::new(), fence: None, call }
 }
 
 pub(super) fn object_in(response: Response) -> Object {

@@ -13,10 +13,11 @@ fn child(at: &str, name: &str) -> String {
     if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
 }
 
-/// Every field that the schema table does not know, up to the limit on the number of reported errors.
-pub(super) fn unknown(value: &Value, of: Type<'_>) -> Vec<DecodeError> {
+/// Every field that the schema table does not know, up to the limit on the number of reported errors. `at` is the path
+/// of the value.
+pub(super) fn unknown(value: &Value, of: Type<'_>, at: &str) -> Vec<DecodeError> {
     let mut found = Vec::new();
-    look(value, of, "", &mut found);
+    look(value, of, at, &mut found);
     found
 }
 

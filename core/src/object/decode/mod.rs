@@ -72,7 +72,7 @@ pub fn lenient_in(kinds: &Kinds, value: Value) -> Result<Object, Vec<DecodeError
 
 /// Every field of `value` that its type does not have.
 pub fn unknown_fields(value: &Value, of: Type<'_>) -> Vec<DecodeError> {
-    fields::unknown(value, of)
+    fields::unknown(value, of, "")
 }
 
 /// Parses JSON, and lists the duplicate fields in it.
@@ -81,7 +81,7 @@ pub fn parse(text: &[u8]) -> Result<(Value, Vec<DecodeError>), Status> {
 }
 
 /// Decodes a request's JSON body according to its `fieldValidation`. Returns the object and the warnings to send.
-/// Unknown fields of a custom object are not reported here: only the caller has its definition.
+/// Of a custom object only unknown fields of its metadata are reported here: the caller has its definition.
 pub fn body(kinds: &Kinds, text: &[u8], validation: FieldValidation) -> Result<(Object, Vec<String>), Status> {
     let (value, twice) = parse(text)?;
     read_body(kinds, value, twice, validation)
@@ -199,9 +199,16 @@ pub fn kind_and_version(known: &Kinds, value: &Value) -> Result<(Kind, KindRef),
     Ok((kind, known.info(kind).in_version(version)))
 }
 
-/// Every unknown field of an object of a built-in kind.
+/// Every unknown field of an object of a built-in kind; of a custom one, those of its metadata, which every kind has.
 fn unknown(of: &KindRef, value: &Value) -> Vec<DecodeError> {
-    builtin_kind(&of.api_version(), &of.kind).map_or_else(Vec::new, |of| fields::unknown(value, of))
+    match builtin_kind(&of.api_version(), &of.kind) {
+        Some(of) => fields::unknown(value, of, ""),
+        None => {
+            let some = builtin_kind("v1", "ConfigMap").expect("it is in the table");
+            let metadata = some.field("metadata").expect("every kind has metadata");
+            fields::unknown(&value["metadata"], metadata, "metadata")
+        }
+    }
 }
 
 #[cfg(test)]
