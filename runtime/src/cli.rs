@@ -91,6 +91,10 @@ pub enum Command {
     #[cfg(feature = "up")]
     #[command(after_help = crate::up::SERVER_HELP)]
     Server(Box<crate::up::ServerArgs>),
+    /// Run the agent of a node, which talks to the servers over HTTP.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::AGENT_HELP)]
+    Agent(crate::up::AgentArgs),
     /// End a cluster that `skeg up` runs, or a server.
     #[cfg(feature = "up")]
     Down(crate::up::InstanceArgs),

@@ -85,6 +85,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "up")]
         Command::Server(args) => up::server(&args),
         #[cfg(feature = "up")]
+        Command::Agent(args) => up::agent(&args),
+        #[cfg(feature = "up")]
         Command::Down(args) => up::down(&args),
         #[cfg(feature = "up")]
         Command::Status(args) => up::status(&args),

@@ -32,6 +32,35 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    const ALL: [Reason; 18] = [
+        Reason::BadRequest,
+        Reason::Unauthorized,
+        Reason::Forbidden,
+        Reason::NotFound,
+        Reason::MethodNotAllowed,
+        Reason::NotAcceptable,
+        Reason::UnsupportedMediaType,
+        Reason::AlreadyExists,
+        Reason::Conflict,
+        Reason::Gone,
+        Reason::Expired,
+        Reason::Invalid,
+        Reason::TooManyRequests,
+        Reason::Timeout,
+        Reason::ServerTimeout,
+        Reason::ServiceUnavailable,
+        Reason::InternalError,
+        Reason::RequestEntityTooLarge,
+    ];
+
+    /// The reason of a reply, by its name, or by the code where it names none that is known.
+    fn read(name: &str, code: u16) -> Reason {
+        let named = Reason::ALL.into_iter().find(|reason| format!("{reason:?}") == name);
+        // Of two reasons with one code, the first is the usual one.
+        named.or_else(|| Reason::ALL.into_iter().find(|reason| reason.code() == code)).unwrap_or(Reason::InternalError)
+    }
+
     /// The HTTP status code.
     pub fn code(self) -> u16 {
         match self {
@@ -280,5 +309,56 @@ impl Status {
             v["details"] = Value::Object(details);
         }
         v
+    }
+
+    /// A status as a server sent it, with the code of its reply.
+    pub fn from_json(value: &Value, code: u16) -> Status {
+        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let details = value.get("details").filter(|details| details.is_object()).map(|details| {
+            let cause =
+                |c: &Value| Cause { reason: text(c, "reason"), message: text(c, "message"), field: text(c, "field") };
+            Box::new(Details {
+                name: text(details, "name"),
+                group: text(details, "group"),
+                kind: text(details, "kind"),
+                causes: details["causes"].as_array().into_iter().flatten().map(cause).collect(),
+                retry_after_seconds: details["retryAfterSeconds"].as_u64().and_then(|n| u32::try_from(n).ok()),
+            })
+        });
+        let message = text(value, "message").into();
+        Status { reason: Reason::read(&text(value, "reason"), code), message, details }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{Reason, Status};
+    use crate::object::{ErrorKind, FieldError, Kind};
+
+    #[test]
+    fn what_a_server_sends_is_read_as_it_was() {
+        for reason in Reason::ALL {
+            let status = Status { reason, message: "m".into(), details: None };
+            assert_eq!(Status::from_json(&status.to_json(), reason.code()), status);
+        }
+        let error = FieldError {
+            kind: ErrorKind::Invalid,
+            field: "spec.a".to_owned(),
+            value: Some("1".to_owned()),
+            detail: "no".to_owned(),
+        };
+        for status in [
+            Status::invalid(Kind::POD.row(), "p", &[error]),
+            Status::too_many_requests("later", Duration::from_secs(7)),
+        ] {
+            assert_eq!(Status::from_json(&status.to_json(), 500), status);
+        }
+        // Of somebody else, such as a balancer before the servers.
+        assert_eq!(Status::from_json(&json!({}), 503).reason, Reason::ServiceUnavailable);
+        assert_eq!(Status::from_json(&json!({"reason": "New"}), 418).reason, Reason::InternalError);
     }
 }

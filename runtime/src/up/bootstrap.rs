@@ -12,6 +12,8 @@ use skeg_core::api::{
     Call, FromServer, Patch, Precondition, Reason, ReqIds, Request, Subresource, ToServer, WriteOptions,
 };
 
+use super::pki::NODES;
+
 /// Which request is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
@@ -52,6 +54,9 @@ impl Bootstrap {
         }
         if let Some((service_ip, server)) = dns {
             all.extend([dns_service(service_ip), dns_slice(server)]);
+        }
+        if shared {
+            all.push(nodes_binding());
         }
         let wanted = all.clone().into();
         Bootstrap { all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
@@ -152,6 +157,16 @@ fn endpoint_slice(at: SocketAddr) -> Value {
         "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [at.ip()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "protocol": "TCP", "port": at.port()}],
+    })
+}
+
+/// What agents may do. Kubernetes leaves that to its Node authoriser, which asks further what is bound to the node.
+fn nodes_binding() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "skeg:nodes"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:node"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": NODES}],
     })
 }
 

@@ -153,6 +153,8 @@ pub struct Shared {
     pub ending: Arc<AtomicBool>,
     /// Whether other servers use the same store.
     pub shares_store: bool,
+    /// The names of the simulated nodes of this process.
+    pub own_nodes: Arc<BTreeSet<String>>,
     /// A copy of the API server's authorisers.
     pub authority: Arc<RwLock<Authority>>,
     /// The resources that are served.

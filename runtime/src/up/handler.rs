@@ -319,6 +319,12 @@ impl Handler {
             unreachable!("a get is answered by an object")
         };
         let upgrade = || Upgrade::new(head.headers, upgrade);
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if self.shared.shares_store && !node.is_empty() && !self.shared.own_nodes.contains(node) {
+            return Err(Status::internal(format!(
+                "error dialing backend: node {node:?} is run by another process, and agents serve no logs and streams yet"
+            )));
+        }
         match subresource {
             "exec" => streams::exec(&pod, &head.params, upgrade()?, &self.cluster),
             "attach" => streams::attach(&pod, &head.params, upgrade()?, &self.cluster),

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::pki::Pki;
+use super::pki::{Pair, Pki};
 use crate::disk::{explain, write_private};
 
 /// Name of the cluster, the user and the context.
@@ -45,12 +45,12 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
     write_private(path, &yaml).map_err(|e| error(&e))
 }
 
-/// The administrator's kubeconfig for a cluster of several servers: the context `skeg` is for the balancer, or for the
+/// A user's kubeconfig for a cluster of several servers: the context `skeg` is for the balancer, or for the
 /// first server where there is none, and `skeg-1`, `skeg-2`, … are one a server. kubectl goes to one server only; an
 /// agent goes to all that the cluster's extension names.
-pub fn of_servers(servers: &[String], balancer: Option<&str>, pki: &Pki) -> Value {
+pub fn of_servers(servers: &[String], balancer: Option<&str>, ca_pem: &str, who: &Pair) -> Value {
     let encode = |pem: &str| STANDARD.encode(pem);
-    let authority = encode(&pki.ca_pem);
+    let authority = encode(ca_pem);
     let (mut clusters, mut contexts) = (Vec::new(), Vec::new());
     let first = balancer.or(servers.first().map(String::as_str)).unwrap_or_default();
     let each = (1..).zip(servers).map(|(n, server)| (format!("{CONTEXT}-{n}"), server.as_str()));
@@ -62,8 +62,8 @@ pub fn of_servers(servers: &[String], balancer: Option<&str>, pki: &Pki) -> Valu
         clusters.push(json!({"name": name, "cluster": cluster}));
         contexts.push(json!({"name": name, "context": {"cluster": name, "user": CONTEXT}}));
     }
-    let user = json!({"client-certificate-data": encode(&pki.admin.certificate_pem),
-        "client-key-data": encode(&pki.admin.key_pem)});
+    let user = json!({"client-certificate-data": encode(&who.certificate_pem),
+        "client-key-data": encode(&who.key_pem)});
     json!({
         "apiVersion": "v1", "kind": "Config", "preferences": {}, "clusters": clusters, "contexts": contexts,
         "users": [{"name": CONTEXT, "user": user}], "current-context": CONTEXT,
@@ -121,7 +121,7 @@ mod tests {
         let pki = pki::generate(&[]).unwrap();
         let servers = ["https://a:6443", "https://b:6443"].map(str::to_owned);
         let check = |balancer: Option<&str>, expect: &[(&str, &str)]| {
-            let config = of_servers(&servers, balancer, &pki);
+            let config = of_servers(&servers, balancer, &pki.ca_pem, &pki.admin);
             let clusters = config["clusters"].as_array().unwrap().iter();
             let got: Vec<(&str, &str)> =
                 clusters.map(|c| (c["name"].as_str().unwrap(), c["cluster"]["server"].as_str().unwrap())).collect();

@@ -4,6 +4,7 @@
 //! exchange plain values ([`ask`]).
 
 mod accept;
+mod agents;
 mod args;
 mod ask;
 mod attempt;
@@ -52,6 +53,7 @@ use skeg_core::controllers::LoadBalancerRange;
 use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpListener;
 
+pub use agents::{AGENT_HELP, AgentArgs, agent};
 pub use args::{InstanceArgs, UP_HELP, UpArgs};
 pub use instance::{down, status};
 pub use servers::{SERVER_HELP, ServerArgs, server};

@@ -13,6 +13,10 @@ use super::cluster::ApiOptions;
 use crate::disk::{explain, write_private};
 use skeg_core::auth::MASTERS;
 
+/// The group of all nodes, and what the name of a node's user begins with.
+pub const NODES: &str = "system:nodes";
+const NODE_USER: &str = "system:node:";
+
 /// DNS names by which pods reach the API server.
 const SERVICE_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
@@ -83,13 +87,32 @@ fn files(dir: &Path) -> [PathBuf; 2] {
     [dir.join("ca.crt"), dir.join("ca.key")]
 }
 
-/// As [`generate`], but for one of several servers: the certificate authority must be in the directory. The server is
-/// also reached by these hosts, which are names or addresses.
-pub fn of_servers(dir: &Path, addresses: &[IpAddr], hosts: &[String]) -> Result<Pki, String> {
+/// The authority of several servers.
+fn read_authority(dir: &Path) -> Result<Authority, String> {
     let missing = "; `skeg server init` makes it, and every server has a copy";
     let read = |path: &Path| fs::read_to_string(path).map_err(|e| error(path, &e) + missing);
     let [certificate, key] = files(dir);
-    let authority = Authority { certificate: read(&certificate)?, key: read(&key)? };
+    Ok(Authority { certificate: read(&certificate)?, key: read(&key)? })
+}
+
+/// A certificate by which a node's agent is known, signed by the authority in a directory, and the authority's
+/// certificate, PEM.
+pub fn of_node(dir: &Path, name: &str) -> Result<(String, Pair), String> {
+    let authority = read_authority(dir)?;
+    let signed = || {
+        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+        let mut params = named(&format!("{NODE_USER}{name}"), Some(NODES));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        sign(params, &issuer)
+    };
+    let pair = signed().map_err(|e| bad(dir, &e))?;
+    Ok((authority.certificate, pair))
+}
+
+/// As [`generate`], but for one of several servers: the certificate authority must be in the directory. The server is
+/// also reached by these hosts, which are names or addresses.
+pub fn of_servers(dir: &Path, addresses: &[IpAddr], hosts: &[String]) -> Result<Pki, String> {
+    let authority = read_authority(dir)?;
     let (mut addresses, mut names) = (addresses.to_vec(), Vec::new());
     for host in hosts {
         match host.parse() {

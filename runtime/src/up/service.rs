@@ -129,6 +129,7 @@ impl Service {
             connected: Arc::new(AtomicBool::new(false)),
             ending: Arc::new(AtomicBool::new(false)),
             shares_store: start.several.is_some(),
+            own_nodes: Arc::new(start.nodes.clone().map(|n| node(n).node_name.to_string()).collect()),
             authority: Arc::new(RwLock::new(authority)),
             catalogue: Catalogue::default(),
             clock,
@@ -304,14 +305,14 @@ fn etcd(_: EtcdArgs, _: &Kinds, _: mpsc::Sender<Inbound>) -> Result<Keeper, Stri
 }
 
 /// A random number from the operating system.
-fn random_number() -> Result<u64, String> {
+pub fn random_number() -> Result<u64, String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| format!("error: the system gives no random numbers: {e}"))?;
     Ok(u64::from_le_bytes(bytes))
 }
 
 /// A simulated node, in one of three zones.
-fn node(n: u32) -> AgentConfig {
+pub fn node(n: u32) -> AgentConfig {
     let zone = ["zone-a", "zone-b", "zone-c"][n as usize % 3];
     let labels = [(ZONE_LABEL, zone), (REGION_LABEL, "sim")];
     let capacity = [("cpu", "16"), ("memory", "64Gi"), ("pods", "110"), ("ephemeral-storage", "100Gi")];

@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod access;
+#[cfg(feature = "etcd")]
+mod agents;
 mod apply;
 mod bad_input;
 mod client;

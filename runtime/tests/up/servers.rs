@@ -17,14 +17,14 @@ use crate::load::MAPS;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
-const PODS: &str = "/api/v1/namespaces/default/pods";
-const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 /// Times of an election that fails over in seconds.
-const TUNED: [&str; 6] = [
+pub const TUNED: [&str; 6] = [
     "--leader-elect-lease-duration",
     "2s",
     "--leader-elect-renew-deadline",
@@ -34,8 +34,9 @@ const TUNED: [&str; 6] = [
 ];
 
 /// Several servers of a cluster, and how each is started.
-struct Servers {
-    keys: PathBuf,
+pub struct Servers {
+    /// The directory of keys.
+    pub keys: PathBuf,
     etcd: String,
     ports: Vec<u16>,
     more: Vec<String>,
@@ -45,7 +46,7 @@ struct Servers {
 
 impl Servers {
     /// Starts `count` servers with these arguments; `{n}` in them is the server's number.
-    fn start(test: &str, etcd: &str, count: usize, more: &[&str]) -> Servers {
+    pub fn start(test: &str, etcd: &str, count: usize, more: &[&str]) -> Servers {
         let (keys, ports) = (scratch(test).join("pki"), free_ports(count));
         if keys.exists() {
             std::fs::remove_dir_all(&keys).expect("it is ours");
@@ -80,13 +81,15 @@ impl Servers {
         Cluster::at(child, address, self.keys.join("admin.conf"))
     }
 
-    fn restart(&mut self, n: usize) {
+    /// Starts a server again, and waits until it is ready.
+    pub fn restart(&mut self, n: usize) {
         let server = self.spawn(n);
         server.wait_for("the server is ready again", || server.try_get("/readyz").is_some_and(|a| a.code == 200));
         self.running[n] = Some(server);
     }
 
-    fn at(&self, n: usize) -> &Cluster {
+    /// A server that runs.
+    pub fn at(&self, n: usize) -> &Cluster {
         self.running[n].as_ref().expect("it runs")
     }
 
@@ -103,7 +106,7 @@ impl Servers {
     }
 
     /// Ends a server by `end`. If it led, waits until another one does; returns how long that took.
-    fn lose(&mut self, n: usize, end: impl FnOnce(&mut Cluster)) -> Option<Duration> {
+    pub fn lose(&mut self, n: usize, end: impl FnOnce(&mut Cluster)) -> Option<Duration> {
         let mut leader = None;
         wait_for("somebody leads", PATIENCE, || {
             leader = self.leader();
@@ -134,7 +137,8 @@ impl Cluster {
     }
 }
 
-fn items(list: &Value) -> &Vec<Value> {
+/// The objects of a list.
+pub fn items(list: &Value) -> &Vec<Value> {
     list["items"].as_array().expect("a list")
 }
 
@@ -144,7 +148,8 @@ fn addresses(endpoints: &Value) -> BTreeSet<String> {
     all.map(|address| address["ip"].as_str().expect("an IP").to_owned()).collect()
 }
 
-fn wait_for(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+/// Waits until a condition holds; returns how long that took.
+pub fn wait_for(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hyper::Uri;
+use serde_json::Value;
 
 use crate::Exit;
 use crate::disk::{explain, write_private};
@@ -30,6 +31,20 @@ pub struct InitArgs {
     /// The URL of a load balancer before them, if there is one.
     #[arg(long, value_name = "URL", value_parser = server_url)]
     balancer: Option<String>,
+}
+
+/// Arguments of `server kubeconfig`.
+#[derive(Args, Debug)]
+pub struct KubeconfigArgs {
+    /// The directory of keys.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Name of the node.
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    /// Where to write the kubeconfig.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 /// The key that signs tokens of service accounts.
@@ -55,11 +70,17 @@ fn server_url(text: &str) -> Result<String, String> {
     if well { Ok(text.trim_end_matches('/').to_owned()) } else { Err("write it like https://10.0.0.1:6443".to_owned()) }
 }
 
-/// The hosts in the URLs of servers and balancer.
-pub fn hosts(dir: &Path) -> Result<Vec<String>, String> {
+/// The URLs of servers and balancer.
+fn urls(dir: &Path) -> Result<Vec<String>, String> {
     let path = servers(dir);
     let text = fs::read_to_string(&path)
         .map_err(|e| format!("error: {}: {}; `skeg server init` makes it", path.display(), explain(&e)))?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// The hosts in the URLs of servers and balancer.
+pub fn hosts(dir: &Path) -> Result<Vec<String>, String> {
+    let path = servers(dir);
     let host = |line: &str| {
         let url: Option<Uri> = line.parse().ok();
         let host = url.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned());
@@ -67,7 +88,24 @@ pub fn hosts(dir: &Path) -> Result<Vec<String>, String> {
             format!("error: {}: {line:?} is no URL; write it like https://10.0.0.1:6443", path.display())
         })
     };
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(host).collect()
+    urls(dir)?.iter().map(|url| host(url)).collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    write_private(path, text).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))
+}
+
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).expect("a kubeconfig is plain data")
+}
+
+/// Makes the kubeconfig of a node.
+pub fn node(args: &KubeconfigArgs) -> Result<Exit, String> {
+    let KubeconfigArgs { dir, node, out } = args;
+    let (authority, pair) = pki::of_node(dir, node)?;
+    write(out, &yaml(&kubeconfigs::of_servers(&urls(dir)?, None, &authority, &pair)))?;
+    println!("made: {}; run on the node: skeg agent --kubeconfig {}", out.display(), out.display());
+    Ok(Exit::Well)
 }
 
 /// Makes the directory.
@@ -76,11 +114,9 @@ pub fn init(args: &InitArgs) -> Result<Exit, String> {
     let pki = pki::kept_in(dir, &[])?;
     Keys::kept_in(&signing_key(dir))?;
     let lines: String = urls.iter().chain(balancer).map(|url| format!("{url}\n")).collect();
-    let admin = kubeconfigs::of_servers(urls, balancer.as_deref(), &pki);
-    let admin = serde_saphyr::to_string(&admin).map_err(|e| format!("error: {}: {e}", kubeconfig(dir).display()))?;
-    for (path, text) in [(servers(dir), lines), (kubeconfig(dir), admin)] {
-        write_private(&path, &text).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
-    }
+    let admin = kubeconfigs::of_servers(urls, balancer.as_deref(), &pki.ca_pem, &pki.admin);
+    write(&servers(dir), &lines)?;
+    write(&kubeconfig(dir), &yaml(&admin))?;
     println!("made: {}; copy it to every server, and run there:", dir.display());
     println!("  skeg server --pki {} --etcd URL,…", dir.display());
     println!("then: kubectl --kubeconfig {} get nodes", kubeconfig(dir).display());

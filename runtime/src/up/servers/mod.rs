@@ -56,6 +56,8 @@ pub struct ServerArgs {
 enum ServerCommand {
     /// Make the keys of a cluster, and a kubeconfig for its administrator.
     Init(init::InitArgs),
+    /// Make a kubeconfig by which `skeg agent` is a node of the cluster.
+    Kubeconfig(init::KubeconfigArgs),
 }
 
 /// Arguments of one server.
@@ -127,6 +129,7 @@ enum Component {
 pub fn server(args: &ServerArgs) -> Result<Exit, String> {
     match &args.command {
         Some(ServerCommand::Init(args)) => init::init(args),
+        Some(ServerCommand::Kubeconfig(args)) => init::node(args),
         None => args.run.run(),
     }
 }
