@@ -1,6 +1,7 @@
 //! The create call: admission, name generation, server-set metadata, allocation, and the write to the store.
 
 use super::admission::CREATE;
+use super::certificate;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status, Subresource};
 use crate::limits;
@@ -44,6 +45,7 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         object.prepare_for_create();
+        certificate::note_requester(&mut object, write.request.identity.as_deref());
         let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => {
                 let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);

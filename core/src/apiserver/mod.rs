@@ -14,6 +14,7 @@
 mod addresses;
 mod admission;
 mod cache;
+mod certificate;
 mod collection;
 mod create;
 mod custom;

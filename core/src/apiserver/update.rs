@@ -7,7 +7,7 @@ use super::admission::webhook::Operation;
 use super::custom::CustomResource;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Object, ObjectKey, ObjectMeta};
+use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -295,7 +295,10 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
         return incoming;
     }
     let mut new = current.clone();
-    new.take_spec(&incoming);
+    // What a request for a certificate asks for never changes, nor who asks.
+    if current.kind() != Kind::CERTIFICATE_SIGNING_REQUEST {
+        new.take_spec(&incoming);
+    }
     if !has_status(current) {
         new.take_status(&incoming);
     }

@@ -12,6 +12,7 @@ use skeg_core::api::{
     Call, FromServer, Patch, Precondition, Reason, ReqIds, Request, Subresource, ToServer, WriteOptions,
 };
 
+use super::bootstrap_tokens::BOOTSTRAPPERS;
 use super::pki::NODES;
 
 /// Which request is in flight.
@@ -56,7 +57,7 @@ impl Bootstrap {
             all.extend([dns_service(service_ip), dns_slice(server)]);
         }
         if shared {
-            all.push(nodes_binding());
+            all.extend(NODE_BINDINGS.map(binding));
         }
         let wanted = all.clone().into();
         Bootstrap { all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
@@ -160,13 +161,30 @@ fn endpoint_slice(at: SocketAddr) -> Value {
     })
 }
 
-/// What agents may do. Kubernetes leaves that to its Node authoriser, which asks further what is bound to the node.
-fn nodes_binding() -> Value {
+/// What agents may do, and those that want to become one: bindings with their ClusterRoles and groups. The last three
+/// are kubeadm's, which has a group of its own for its tokens. The first, Kubernetes leaves to its Node authoriser,
+/// which asks further what is bound to the node.
+const NODE_BINDINGS: [(&str, &str, &str); 4] = [
+    ("skeg:nodes", "system:node", NODES),
+    ("skeg:kubelet-bootstrap", "system:node-bootstrapper", BOOTSTRAPPERS),
+    (
+        "skeg:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        BOOTSTRAPPERS,
+    ),
+    (
+        "skeg:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        NODES,
+    ),
+];
+
+fn binding((name, role, group): (&str, &str, &str)) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": "skeg:nodes"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:node"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": NODES}],
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
     })
 }
 

@@ -40,8 +40,10 @@ use super::clock::Clock;
 use super::consult::{self, Reached};
 use super::docker::{self, Docker, Happened};
 use super::keeper::Keeper;
+use super::pki;
 use super::proxy::Proxy;
 use super::served::{Catalogue, Served};
+use super::servers::certificates::{self, Certificates};
 use super::servers::peers::{self, Peers};
 use super::streams::visit::{Visit, Visitors};
 use super::tokens::Tokens;
@@ -52,6 +54,8 @@ const HTTP: ConnId = ConnId(u64::MAX);
 const BOOTSTRAP: ConnId = ConnId(u64::MAX - 1);
 /// The API server's connection for [`Peers`].
 const PEERS: ConnId = ConnId(u64::MAX - 2);
+/// The API server's connection for [`Certificates`].
+const CERTIFICATES: ConnId = ConnId(u64::MAX - 3);
 /// How often [`Bootstrap`] checks its objects (upstream's `kubernetesservice` controller).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
 /// The API server's number as a client of the store.
@@ -113,6 +117,10 @@ pub struct Several {
     pub election: ElectionTimes,
     /// How long it goes on to serve once it is asked to end (`--shutdown-delay-duration`).
     pub shutdown_delay: Duration,
+    /// What signs the certificates of agents.
+    pub authority: pki::Authority,
+    /// How long those hold (`--cluster-signing-duration`).
+    pub signing_duration: Duration,
 }
 
 /// Options of the API server, as plain values.
@@ -206,6 +214,8 @@ enum Sleeper {
     Bootstrap,
     /// The next pass of [`Peers`].
     Peers,
+    /// The next look of [`Certificates`].
+    Certificates,
     Member(usize),
     /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
@@ -246,6 +256,7 @@ pub struct Cluster {
     clients: Clients,
     bootstrap: Bootstrap,
     peers: Option<Peers>,
+    certificates: Option<Certificates>,
     /// Dropped once everything that was led has been given up.
     leaving: Option<oneshot::Sender<()>>,
     shared: Shared,
@@ -323,6 +334,8 @@ impl Cluster {
             docker_node = Some(DockerNode { member, name, runtime, tokens });
         }
         let clients = Clients::new(kinds.clone());
+        let signs = |several: &Several| Certificates::new(several.authority.clone(), several.signing_duration);
+        let certificates = several.as_ref().map(signs);
         let peers = several.and_then(|several| Some(Peers::new(&several.host, several.at?, &several.holder)));
         let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
         let config = apiserver::Config {
@@ -357,6 +370,7 @@ impl Cluster {
             clients,
             bootstrap,
             peers,
+            certificates,
             leaving: None,
             shared,
             outside,
@@ -417,6 +431,7 @@ impl Cluster {
     fn begin(&mut self) {
         self.wake(Sleeper::Bootstrap);
         self.wake(Sleeper::Peers);
+        self.wake(Sleeper::Certificates);
         for member in 0..self.members.len() {
             self.wake(Sleeper::Member(member));
         }
@@ -544,6 +559,14 @@ impl Cluster {
                 self.queue.extend(next.map(|message| Message::ToApi(PEERS, message)));
                 self.timers.insert(((now.mono + peers::INTERVAL).0, Sleeper::Peers));
             }
+            Sleeper::Certificates => {
+                let Some(certificates) = &mut self.certificates else { return };
+                let authority = self.shared.authority.read().expect("nobody panics while it is changed");
+                let requests = self.api.cached(Kind::CERTIFICATE_SIGNING_REQUEST);
+                let calls = certificates.look(now, requests, &*authority);
+                self.queue.extend(calls.into_iter().map(|message| Message::ToApi(CERTIFICATES, message)));
+                self.timers.insert(((now.mono + certificates::INTERVAL).0, Sleeper::Certificates));
+            }
             Sleeper::Member(member) => {
                 self.members[member].armed = None;
                 self.step_member(member, now, None);
@@ -609,6 +632,8 @@ impl Cluster {
                     self.queue.extend(next.map(|message| Message::ToApi(BOOTSTRAP, message)));
                     self.look_at_bootstrap();
                 }
+                // What was refused, another server has done, or it is tried again.
+                apiserver::Out::Client(CERTIFICATES, _) => {}
                 apiserver::Out::Client(PEERS, message) => {
                     let Some(peers) = &mut self.peers else { continue };
                     let next = peers.answered(self.clock.now(), message);

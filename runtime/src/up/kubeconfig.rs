@@ -49,8 +49,14 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
 /// first server where there is none, and `skeg-1`, `skeg-2`, … are one a server. kubectl goes to one server only; an
 /// agent goes to all that the cluster's extension names.
 pub fn of_servers(servers: &[String], balancer: Option<&str>, ca_pem: &str, who: &Pair) -> Value {
-    let encode = |pem: &str| STANDARD.encode(pem);
-    let authority = encode(ca_pem);
+    let user = json!({"client-certificate-data": STANDARD.encode(&who.certificate_pem),
+        "client-key-data": STANDARD.encode(&who.key_pem)});
+    with_user(servers, balancer, ca_pem, user)
+}
+
+/// As [`of_servers`], for a user of any sort.
+pub fn with_user(servers: &[String], balancer: Option<&str>, ca_pem: &str, user: Value) -> Value {
+    let authority = STANDARD.encode(ca_pem);
     let (mut clusters, mut contexts) = (Vec::new(), Vec::new());
     let first = balancer.or(servers.first().map(String::as_str)).unwrap_or_default();
     let each = (1..).zip(servers).map(|(n, server)| (format!("{CONTEXT}-{n}"), server.as_str()));
@@ -62,8 +68,6 @@ pub fn of_servers(servers: &[String], balancer: Option<&str>, ca_pem: &str, who:
         clusters.push(json!({"name": name, "cluster": cluster}));
         contexts.push(json!({"name": name, "context": {"cluster": name, "user": CONTEXT}}));
     }
-    let user = json!({"client-certificate-data": encode(&who.certificate_pem),
-        "client-key-data": encode(&who.key_pem)});
     json!({
         "apiVersion": "v1", "kind": "Config", "preferences": {}, "clusters": clusters, "contexts": contexts,
         "users": [{"name": CONTEXT, "user": user}], "current-context": CONTEXT,

@@ -10,6 +10,7 @@ mod ask;
 mod attempt;
 mod body;
 mod bootstrap;
+mod bootstrap_tokens;
 mod clients;
 mod clock;
 mod cluster;

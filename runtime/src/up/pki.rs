@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::cluster::ApiOptions;
@@ -15,7 +16,7 @@ use skeg_core::auth::MASTERS;
 
 /// The group of all nodes, and what the name of a node's user begins with.
 pub const NODES: &str = "system:nodes";
-const NODE_USER: &str = "system:node:";
+pub const NODE_USER: &str = "system:node:";
 
 /// DNS names by which pods reach the API server.
 const SERVICE_NAMES: [&str; 5] =
@@ -53,12 +54,21 @@ fn named(common_name: &str, organisation: Option<&str>) -> CertificateParams {
 }
 
 /// A certificate authority: its certificate and its key, PEM.
-struct Authority {
+#[derive(Clone)]
+pub struct Authority {
     certificate: String,
     key: String,
 }
 
-fn new_authority() -> Result<Authority, rcgen::Error> {
+impl std::fmt::Debug for Authority {
+    /// Without the key, which belongs in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// Makes an authority.
+pub fn new_authority() -> Result<Authority, rcgen::Error> {
     let mut params = named("kubernetes", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
@@ -88,11 +98,16 @@ fn files(dir: &Path) -> [PathBuf; 2] {
 }
 
 /// The authority of several servers.
-fn read_authority(dir: &Path) -> Result<Authority, String> {
+pub fn read_authority(dir: &Path) -> Result<Authority, String> {
     let missing = "; `skeg server init` makes it, and every server has a copy";
     let read = |path: &Path| fs::read_to_string(path).map_err(|e| error(path, &e) + missing);
     let [certificate, key] = files(dir);
     Ok(Authority { certificate: read(&certificate)?, key: read(&key)? })
+}
+
+/// The certificate of the authority of several servers, PEM.
+pub fn certificate(dir: &Path) -> Result<String, String> {
+    read_authority(dir).map(|authority| authority.certificate)
 }
 
 /// A certificate by which a node's agent is known, signed by the authority in a directory, and the authority's
@@ -107,6 +122,35 @@ pub fn of_node(dir: &Path, name: &str) -> Result<(String, Pair), String> {
     };
     let pair = signed().map_err(|e| bad(dir, &e))?;
     Ok((authority.certificate, pair))
+}
+
+/// Signs a request for a node's certificate, PEM: its name and key are kept, and nothing else that it asks for.
+pub fn sign_node(
+    authority: &Authority,
+    mut asked: CertificateSigningRequestParams,
+    duration: Duration,
+) -> Result<String, String> {
+    let now = SystemTime::now();
+    // Clocks differ a little.
+    let (begins, ends) = (now - Duration::from_secs(300), now + duration);
+    let name = asked.params.distinguished_name.clone();
+    asked.params = CertificateParams::default();
+    asked.params.distinguished_name = name;
+    (asked.params.not_before, asked.params.not_after) = (begins.into(), ends.into());
+    asked.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    asked.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let issuer =
+        KeyPair::from_pem(&authority.key).and_then(|key| Issuer::from_ca_cert_pem(&authority.certificate, key));
+    issuer.and_then(|issuer| asked.signed_by(&issuer)).map(|made| made.pem()).map_err(|e| e.to_string())
+}
+
+/// A request for a certificate with this name, and its key, both PEM.
+pub fn ask_for(common_name: &str, organisation: Option<&str>) -> Result<(String, String), String> {
+    let made = KeyPair::generate().and_then(|key| {
+        let request = named(common_name, organisation).serialize_request(&key)?;
+        Ok((request.pem()?, key.serialize_pem()))
+    });
+    made.map_err(|e| format!("a request for a certificate could not be made: {e}"))
 }
 
 /// As [`generate`], but for one of several servers: the certificate authority must be in the directory. The server is

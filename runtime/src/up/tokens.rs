@@ -139,6 +139,9 @@ impl Handler {
         if let Some(user) = self.tokens.remembered(token) {
             return Ok(user);
         }
+        if let Some(bootstrapper) = self.bootstrapper(token).await {
+            return bootstrapper;
+        }
         let claims = self.check_token(token, &self.tokens.audiences).await?;
         let user = claims.user();
         self.tokens.remember(token, &user);
@@ -173,7 +176,7 @@ impl Handler {
 
     /// An object as the API server's cache has it. If it is not there, the store is asked, since another server may
     /// have made it a moment ago (upstream's `serviceaccount` getters do the same).
-    async fn look_up(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    pub(super) async fn look_up(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
         match self.look_up_at(kind, namespace, name, Some(0)).await? {
             None if self.shared.shares_store => self.look_up_at(kind, namespace, name, None).await,
             found => Ok(found),

@@ -29,12 +29,24 @@ impl Agent {
         make.args(["server", "kubeconfig"]).arg(keys).args(["--node", &format!("node-{number}"), "--out"]);
         let made = make.arg(&kubeconfig).output().expect("the binary runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Agent { child: Agent::spawn(&kubeconfig, number), kubeconfig, number }
+        Agent { child: Agent::spawn(&kubeconfig, number, None), kubeconfig, number }
     }
 
-    fn spawn(kubeconfig: &Path, number: usize) -> Child {
+    /// Runs the agent of a node that has nothing but a bootstrap token.
+    fn with_token(dir: &Path, bootstrap: &Path, number: usize) -> Agent {
+        let kubeconfig = dir.join(format!("node-{number}.conf"));
+        if kubeconfig.exists() {
+            std::fs::remove_file(&kubeconfig).expect("it is ours");
+        }
+        Agent { child: Agent::spawn(&kubeconfig, number, Some(bootstrap)), kubeconfig, number }
+    }
+
+    fn spawn(kubeconfig: &Path, number: usize, bootstrap: Option<&Path>) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
         command.args(["agent", "--number", &number.to_string(), "--kubeconfig"]).arg(kubeconfig);
+        if let Some(bootstrap) = bootstrap {
+            command.arg("--bootstrap-kubeconfig").arg(bootstrap);
+        }
         command.stderr(Stdio::inherit()).spawn().expect("the binary runs")
     }
 
@@ -44,7 +56,7 @@ impl Agent {
     }
 
     fn restart(&mut self) {
-        self.child = Agent::spawn(&self.kubeconfig, self.number);
+        self.child = Agent::spawn(&self.kubeconfig, self.number, None);
     }
 }
 
@@ -134,6 +146,72 @@ fn agents_survive_servers_and_the_workload_survives_agents() {
     wait_for("the old pods are gone", PATIENCE, || left(servers.at(0)) == 0);
     wait_for("the node is ready again", PATIENCE, || all_ready(servers.at(0)));
     assert_eq!(pods(servers.at(0)).0.len(), 4);
+}
+
+/// The requests for certificates that were granted, by who asked.
+fn granted(server: &Cluster) -> Vec<String> {
+    let list = server.get("/apis/certificates.k8s.io/v1/certificatesigningrequests").json();
+    let granted = items(&list).iter().filter(|request| request["status"]["certificate"].is_string());
+    granted.map(|request| request["spec"]["username"].as_str().expect("a user").to_owned()).collect()
+}
+
+#[test]
+fn an_agent_joins_by_a_token_and_renews_its_certificate() {
+    let Some(etcd) = crate::etcd::etcd() else { return };
+    let holds = Duration::from_secs(12);
+    let duration = format!("{}s", holds.as_secs());
+    let more = [&TUNED[..], &["--cluster-signing-duration", &duration]].concat();
+    let mut servers = Servers::start("agents-token", &etcd.url(), 2, &more);
+    let dir = scratch("agents-token");
+    let bootstrap = dir.join("bootstrap.conf");
+    let mut make = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    let made = make.args(["server", "token"]).arg(&servers.keys).arg("--out").arg(&bootstrap).output();
+    let made = made.expect("the binary runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let secret: Value = serde_saphyr::from_str(&String::from_utf8_lossy(&made.stdout)).expect("a manifest");
+    let data = &secret["stringData"];
+    let text = |key: &str| data[key].as_str().expect("a text");
+    let bearer = format!("Bearer {}.{}", text("token-id"), text("token-secret"));
+    let as_bootstrapper =
+        |server: &Cluster, path: &str| server.send_as_stranger("GET", path, &[("Authorization", &*bearer)], b"").code;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let a = servers.at(0);
+    assert_eq!(as_bootstrapper(a, requests), 401, "there is no such token yet");
+
+    // The agent asks until its token is there.
+    let _agent = Agent::with_token(&dir, &bootstrap, 3);
+    a.create(secrets, &secret);
+    assert_eq!(as_bootstrapper(servers.at(1), requests), 200, "the other server takes it at once");
+    assert_eq!(as_bootstrapper(a, secrets), 403, "it is for nothing else");
+    wait_for("the node is ready", PATIENCE, || {
+        a.get(&format!("{NODES}/node-3")).code == 200 && ready(a, "node-3").as_deref() == Some("True")
+    });
+    assert_eq!(granted(a)[0], format!("system:bootstrap:{}", text("token-id")));
+
+    // The certificate is renewed by what it says itself, and what is new is used: the server that the agent goes to is
+    // lost after the first certificate has ended.
+    std::thread::sleep(holds);
+    wait_for("the certificate is renewed", PATIENCE, || granted(a).iter().any(|user| user == "system:node:node-3"));
+    let beat = |server: &Cluster| {
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-3";
+        server.get(lease).json()["spec"]["renewTime"].clone()
+    };
+    for n in 0..2 {
+        servers.lose(n, Cluster::kill);
+        let (other, mut last) = (servers.at(1 - n), Value::Null);
+        wait_for("the node's heart beats at the other server", PATIENCE, || {
+            let now = beat(other);
+            let changed = !last.is_null() && now != last;
+            last = now;
+            changed
+        });
+        servers.restart(n);
+    }
+    assert_eq!(ready(servers.at(0), "node-3").as_deref(), Some("True"));
+    let name = secret["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(servers.at(0).send("DELETE", &format!("{secrets}/{name}"), &[], b"").code, 200);
+    wait_for("the token is no token any more", PATIENCE, || as_bootstrapper(servers.at(0), requests) == 401);
 }
 
 #[test]

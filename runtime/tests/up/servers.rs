@@ -164,6 +164,8 @@ fn several_servers_are_one_api() {
     let mut servers = Servers::start("servers-api", &etcd.url(), 2, &["--shutdown-delay-duration", "500ms"]);
     let (a, b) = (servers.at(0), servers.at(1));
 
+    // A controller makes this one, at some time.
+    wait_for("the namespace has its certificates", PATIENCE, || a.get(&format!("{MAPS}/kube-root-ca.crt")).code == 200);
     // What one acknowledged, the other shows: reads are consistent, and a watch goes on where the other's ended.
     let mut revision = a.get(MAPS).json()["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     for n in 0..20 {

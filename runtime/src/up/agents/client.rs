@@ -1,10 +1,10 @@
 //! A client of several API servers: it goes to one of them, and to the next where that one does not answer.
 //!
-//! What was surely not carried out is sent to the next server, and so is what only reads. What may have been carried out
-//! is not sent again: the machine that asked knows how to find out.
+//! What was surely not carried out is sent to the next server, and so is what only reads. What may have been carried
+//! out is not sent again: the machine that asked knows how to find out.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,6 +18,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::kubeconfig::Credentials;
 use super::link::Ask;
 use crate::up::discovery::KUBERNETES_VERSION;
 
@@ -44,15 +45,34 @@ pub struct Client {
     places: Vec<Place>,
     /// The one that is asked at present.
     current: AtomicUsize,
-    tls: Arc<ClientConfig>,
-    /// A bearer token, where there is no certificate.
-    token: Option<HeaderValue>,
+    /// Who it is; a certificate is renewed while it works.
+    identity: RwLock<Identity>,
     /// Connections that wait for the next request, with their server.
     idle: Mutex<Vec<(usize, Sender)>>,
 }
 
 /// The sending end of a connection, which is closed with it.
 pub type Sender = SendRequest<Full<Bytes>>;
+
+/// Who a client is.
+#[derive(Clone, Debug)]
+struct Identity {
+    tls: Arc<ClientConfig>,
+    /// A bearer token, where there is no certificate.
+    token: Option<HeaderValue>,
+}
+
+impl Identity {
+    fn of(tls: ClientConfig, token: Option<&str>) -> Result<Identity, String> {
+        let header = |token: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            let mut value = value.map_err(|_| "the token has characters that no token has".to_owned())?;
+            value.set_sensitive(true);
+            Ok::<_, String>(value)
+        };
+        Ok(Identity { tls: Arc::new(tls), token: token.map(header).transpose()? })
+    }
+}
 
 /// What became of a request.
 #[derive(Debug)]
@@ -72,8 +92,9 @@ enum Failed {
 }
 
 impl Client {
-    /// `servers` are URLs, of which there is one at least.
-    pub fn new(servers: &[String], tls: ClientConfig, token: Option<&str>) -> Result<Client, String> {
+    /// A client of all servers of a kubeconfig.
+    pub fn new(credentials: Credentials) -> Result<Client, String> {
+        let Credentials { servers, tls, token, .. } = credentials;
         let place = |url: &String| {
             let bad = || format!("{url:?} is not the URL of a server, such as https://10.0.0.1:6443");
             let uri: Uri = url.parse().map_err(|_| bad())?;
@@ -84,19 +105,24 @@ impl Client {
             }
             Ok(Place { host, port: uri.port_u16().unwrap_or(443), name })
         };
-        let token = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|_| "the token has characters that no token has".to_owned())?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        });
         Ok(Client {
             places: servers.iter().map(place).collect::<Result<_, _>>()?,
             current: AtomicUsize::new(0),
-            tls: Arc::new(tls),
-            token: token.transpose()?,
+            identity: RwLock::new(Identity::of(tls, token.as_deref())?),
             idle: Mutex::default(),
         })
+    }
+
+    /// Goes on with other credentials for the same servers. Watches that are open stay so.
+    pub fn become_known_as(&self, credentials: Credentials) -> Result<(), String> {
+        let identity = Identity::of(credentials.tls, credentials.token.as_deref())?;
+        *self.identity.write().expect("nobody panics while it is held") = identity;
+        self.idle.lock().expect("nobody panics while it is held").clear();
+        Ok(())
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.read().expect("nobody panics while it is held").clone()
     }
 
     /// The server that is asked at present.
@@ -183,7 +209,7 @@ impl Client {
         if !ask.body.is_empty() {
             request = request.header(CONTENT_TYPE, ask.media_type);
         }
-        if let Some(token) = &self.token {
+        if let Some(token) = self.identity().token {
             request = request.header(AUTHORIZATION, token);
         }
         let request = request.body(Full::new(Bytes::from(ask.body.clone())));
@@ -225,7 +251,7 @@ impl Client {
         let reached = async {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| e.to_string())?;
             stream.set_nodelay(true).map_err(|e| e.to_string())?;
-            let connector = TlsConnector::from(Arc::clone(&self.tls));
+            let connector = TlsConnector::from(self.identity().tls);
             let stream = connector.connect(name.clone(), stream).await.map_err(|e| format!("tls: {e}"))?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
             // It ends with its last request; what is wrong with it, that request says.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::disk::explain;
 use crate::up::kubeconfig::SERVERS;
@@ -23,6 +23,10 @@ pub struct Credentials {
     pub tls: ClientConfig,
     /// A bearer token, if there is no certificate.
     pub token: Option<String>,
+    /// The client's certificate, PEM.
+    pub certificate: Option<Vec<u8>>,
+    /// The kubeconfig itself.
+    pub config: Value,
 }
 
 impl Credentials {
@@ -35,6 +39,23 @@ impl Credentials {
         })?;
         let dir = path.parent().unwrap_or(Path::new(""));
         credentials(&config, dir).map_err(|why| format!("error: {}: {why}", path.display()))
+    }
+}
+
+impl Credentials {
+    /// The same kubeconfig, with another certificate of its current user.
+    pub fn with_certificate(config: &Value, certificate: &str, key: &str) -> Value {
+        let mut config = config.clone();
+        let context = config["current-context"].clone();
+        let contexts = config["contexts"].as_array().into_iter().flatten();
+        let of = contexts.into_iter().find(|entry| entry["name"] == context);
+        let name = of.map_or(Value::Null, |entry| entry["context"]["user"].clone());
+        let user = json!({"client-certificate-data": STANDARD.encode(certificate),
+            "client-key-data": STANDARD.encode(key)});
+        for entry in config["users"].as_array_mut().into_iter().flatten().filter(|entry| entry["name"] == name) {
+            entry["user"] = user.clone();
+        }
+        config
     }
 }
 
@@ -104,9 +125,12 @@ fn credentials(config: &Value, dir: &Path) -> Result<Credentials, String> {
             let chain = chain.map_err(|e| format!("client-certificate: {e}"))?;
             let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| format!("client-key: {e}"))?;
             let tls = builder.with_client_auth_cert(chain, key).map_err(|e| format!("client-certificate: {e}"))?;
-            Ok(Credentials { servers, tls, token: None })
+            Ok(Credentials { servers, tls, token: None, certificate: Some(certificate), config: config.clone() })
         }
-        (_, _, Some(token)) => Ok(Credentials { servers, tls: builder.with_no_client_auth(), token: Some(token) }),
+        (_, _, Some(token)) => {
+            let tls = builder.with_no_client_auth();
+            Ok(Credentials { servers, tls, token: Some(token), certificate: None, config: config.clone() })
+        }
         (_, _, None) => Err("the user has neither a client-certificate with its client-key nor a token".to_owned()),
     }
 }
@@ -117,9 +141,9 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::credentials;
+    use super::{Credentials, credentials};
     use crate::up::kubeconfig::of_servers;
-    use crate::up::pki;
+    use crate::up::pki::{self, Pair};
 
     fn good() -> Value {
         let pki = pki::generate(&[]).unwrap();
@@ -134,7 +158,14 @@ mod tests {
         assert!(read.token.is_none() && read.tls.client_auth_cert_resolver.has_certs());
         let mut by_token = good();
         by_token["users"][0]["user"] = json!({"token": "t"});
-        assert_eq!(credentials(&by_token, Path::new("")).unwrap().token.as_deref(), Some("t"));
+        let by_token = credentials(&by_token, Path::new("")).unwrap();
+        assert_eq!(by_token.token.as_deref(), Some("t"));
+        // What a bootstrap token has got.
+        let Pair { certificate_pem, key_pem } = pki::generate(&[]).unwrap().admin;
+        let known = Credentials::with_certificate(&by_token.config, &certificate_pem, &key_pem);
+        let known = credentials(&known, Path::new("")).unwrap();
+        assert!(known.token.is_none() && known.certificate.as_deref() == Some(certificate_pem.as_bytes()));
+        assert_eq!(known.servers, by_token.servers);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `skeg agent`: the agent of one node in a process of its own, which talks to the API servers over HTTP.
 //!
 //! The agent is the machine that `skeg up` and the simulator run; [`link`] translates its messages, [`client`] carries
-//! them to one of the servers and goes on to the next if need be, [`host`] is the thread on which it runs.
+//! them to one of the servers and goes on to the next if need be, [`host`] is the thread on which it runs, and
+//! [`certificate`] gets and renews what the servers know the node by.
 
+mod certificate;
 mod client;
 mod host;
 mod kubeconfig;
@@ -22,6 +24,7 @@ use super::args::LogFormat;
 use super::{image_profiles, service, start_log};
 use crate::Exit;
 use crate::disk::explain;
+use certificate::Identity;
 use client::Client;
 use host::{Carrier, Host, Inbound};
 use kubeconfig::Credentials;
@@ -33,6 +36,8 @@ Examples:
       what makes an agent node-7, made where the cluster's keys are
   skeg agent --kubeconfig node-7.conf --number 7
       the node, on any host that reaches the servers
+  skeg agent --bootstrap-kubeconfig bootstrap.conf --kubeconfig /var/lib/skeg/node.conf --number 7
+      the same with a token for any node, which `skeg server token` makes
 
 Exit codes:
   0  it ran, and was asked to end
@@ -44,6 +49,10 @@ pub struct AgentArgs {
     /// How the servers are reached, and who this node is. Of the extension `skeg.dev/servers`, all servers are used.
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
+    /// A kubeconfig with a bootstrap token. If --kubeconfig does not exist, the node asks for its certificate by this
+    /// one, and writes the other.
+    #[arg(long, value_name = "FILE")]
+    bootstrap_kubeconfig: Option<PathBuf>,
     /// What runs the containers.
     #[arg(long, value_name = "RUNTIME", default_value = "simulated")]
     runtime: RuntimeKind,
@@ -74,21 +83,38 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     start_log(args.log_format);
     let RuntimeKind::Simulated = args.runtime;
     let http = service::http_threads()?;
-    let Credentials { servers, tls, token } = Credentials::read(&args.kubeconfig)?;
-    let client = Client::new(&servers, tls, token.as_deref());
-    let client = client.map_err(|why| format!("error: {}: {why}", args.kubeconfig.display()))?;
     let images = image_profiles(args.image_profile.as_deref())?;
     let seed = service::random_number()?;
+    let node = args.node_name.clone().unwrap_or_else(|| service::node(args.number).node_name.to_string());
+    let identity = Identity { node: node.clone(), kubeconfig: args.kubeconfig.clone() };
+    if let Some(bootstrap) = args.bootstrap_kubeconfig.as_deref().filter(|_| !args.kubeconfig.exists()) {
+        let asked = async {
+            tokio::select! {
+                asked = certificate::bootstrap(&identity, bootstrap) => asked.map(|()| true),
+                stopped = stopped() => stopped.map(|()| false),
+            }
+        };
+        if !http.block_on(asked)? {
+            return Ok(Exit::Well);
+        }
+    }
+    let credentials = Credentials::read(&args.kubeconfig)?;
+    let (config, own, servers) =
+        (credentials.config.clone(), credentials.certificate.clone(), credentials.servers.join(","));
+    let client = Client::new(credentials);
+    let client = Arc::new(client.map_err(|why| format!("error: {}: {why}", args.kubeconfig.display()))?);
+    if let Some(own) = own {
+        let rng = Rng::stream(seed, "certificate", 0);
+        http.spawn(certificate::renew(identity, Arc::clone(&client), config, own, rng));
+    }
 
     let (tell, inbox) = mpsc::channel();
-    let carrier = Carrier { client: Arc::new(client), runtime: http.handle().clone(), tell: tell.clone() };
-    let (number, name) = (args.number, args.node_name.clone());
+    let carrier = Carrier { client, runtime: http.handle().clone(), tell: tell.clone() };
+    let number = args.number;
     // The machine and what it holds stay on the thread that makes them.
     let machine = move || {
         let mut config = service::node(number);
-        if let Some(name) = name {
-            config.node_name = Rc::from(name);
-        }
+        config.node_name = Rc::from(node);
         let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
         let subnet = subnets.into_iter().next_back().expect("there is one for this node");
         let mut runtime = NodeRuntime::new(number, subnet, Rng::stream(seed, "runtime", 0));
@@ -97,23 +123,31 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     };
     let thread = std::thread::Builder::new().name("agent".to_owned()).spawn(machine);
     let thread = thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
-    let stopped = http.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tracing::info!(servers = servers.join(","), "the agent runs");
+    tracing::info!(servers, "the agent runs");
+    http.block_on(async {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            () = ended(&thread) => {}
+            stopped = stopped() => stopped,
+            () = ended(&thread) => Ok(()),
         }
-        Ok::<(), std::io::Error>(())
-    });
-    stopped.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;
+    })?;
     // An error means that the thread has ended already.
     let _ = tell.send(Inbound::Stop);
     match thread.join() {
         Ok(()) => Ok(Exit::Well),
         Err(_) => Err("error: the agent has crashed, see above; this is a bug of skeg".to_owned()),
     }
+}
+
+/// Completes once the process is asked to end.
+async fn stopped() -> Result<(), String> {
+    let error = |e: std::io::Error| format!("error: signals cannot be listened to: {}", explain(&e));
+    let mut term = signal(SignalKind::terminate()).map_err(error)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(error)?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
 }
 
 /// Completes once a thread has ended.

@@ -9,15 +9,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use hyper::Uri;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Exit;
 use crate::disk::{explain, write_private};
+use crate::up::clock::Clock;
 use crate::up::keys::Keys;
-use crate::up::{kubeconfig as kubeconfigs, pki};
+use crate::up::{bootstrap_tokens, kubeconfig as kubeconfigs, pki};
 
 /// Arguments of `server init`.
 #[derive(Args, Debug)]
@@ -45,6 +47,20 @@ pub struct KubeconfigArgs {
     /// Where to write the kubeconfig.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+/// Arguments of `server token`.
+#[derive(Args, Debug)]
+pub struct TokenArgs {
+    /// The directory of keys.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Where to write the kubeconfig.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How long the token holds.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::cli::duration)]
+    ttl: Duration,
 }
 
 /// The key that signs tokens of service accounts.
@@ -106,6 +122,31 @@ pub fn node(args: &KubeconfigArgs) -> Result<Exit, String> {
     write(out, &yaml(&kubeconfigs::of_servers(&urls(dir)?, None, &authority, &pair)))?;
     println!("made: {}; run on the node: skeg agent --kubeconfig {}", out.display(), out.display());
     Ok(Exit::Well)
+}
+
+/// Makes a bootstrap token: prints its Secret, and writes a kubeconfig with it.
+pub fn token(args: &TokenArgs) -> Result<Exit, String> {
+    let TokenArgs { dir, out, ttl } = args;
+    let (id, secret) = (random_text(6)?, random_text(16)?);
+    let user = json!({"token": format!("{id}.{secret}")});
+    write(out, &yaml(&kubeconfigs::with_user(&urls(dir)?, None, &pki::certificate(dir)?, user)))?;
+    let expires = (Clock::new(1).real_time() + *ttl).to_time();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": bootstrap_tokens::TYPE,
+        "metadata": {"name": format!("{}{id}", bootstrap_tokens::PREFIX), "namespace": bootstrap_tokens::NAMESPACE},
+        "stringData": {"token-id": id, "token-secret": secret, "expiration": expires,
+            "usage-bootstrap-authentication": "true"},
+    });
+    print!("{}", yaml(&secret));
+    Ok(Exit::Well)
+}
+
+/// Random lower-case letters and digits.
+fn random_text(length: usize) -> Result<String, String> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).map_err(|e| format!("error: the system gives no random numbers: {e}"))?;
+    Ok(bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
 }
 
 /// Makes the directory.

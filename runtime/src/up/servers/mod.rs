@@ -4,6 +4,7 @@
 //! others. What they share is in etcd, and in a directory of keys that each has a copy of ([`init`] makes it). The rest
 //! is what `skeg up` runs, too.
 
+pub mod certificates;
 mod definitions;
 mod init;
 pub mod peers;
@@ -58,6 +59,8 @@ enum ServerCommand {
     Init(init::InitArgs),
     /// Make a kubeconfig by which `skeg agent` is a node of the cluster.
     Kubeconfig(init::KubeconfigArgs),
+    /// Make a bootstrap token, by which new agents ask for their certificates: prints its Secret, for `kubectl apply`.
+    Token(init::TokenArgs),
 }
 
 /// Arguments of one server.
@@ -91,6 +94,9 @@ struct RunArgs {
     /// balancers take to notice.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     shutdown_delay_duration: Duration,
+    /// How long the certificates hold that are signed for agents, which renew them in time.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    cluster_signing_duration: Duration,
     /// Simulated nodes that this server runs; they come and go with it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     nodes: u32,
@@ -130,6 +136,7 @@ pub fn server(args: &ServerArgs) -> Result<Exit, String> {
     match &args.command {
         Some(ServerCommand::Init(args)) => init::init(args),
         Some(ServerCommand::Kubeconfig(args)) => init::node(args),
+        Some(ServerCommand::Token(args)) => init::token(args),
         None => args.run.run(),
     }
 }
@@ -189,6 +196,8 @@ impl RunArgs {
             at: Some(advertised).filter(|at| !at.ip().is_loopback()),
             election,
             shutdown_delay: self.shutdown_delay_duration,
+            authority: pki::read_authority(dir)?,
+            signing_duration: self.cluster_signing_duration,
         };
         let start = Start {
             nodes: self.first_node..self.first_node + self.nodes,
