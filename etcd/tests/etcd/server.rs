@@ -103,6 +103,26 @@ impl Server {
         self.child = RefCell::new(child);
     }
 
+    /// Writes a backup of all that it holds to a file.
+    #[allow(dead_code, reason = "not every test that includes this file makes backups")]
+    pub fn save(&self, file: &Path) {
+        etcdctl(Command::new("etcdctl").args(["--endpoints", &self.url(), "snapshot", "save"]).arg(file));
+    }
+
+    /// Starts it again with what a backup holds, and nothing else.
+    #[allow(dead_code, reason = "not every test that includes this file makes backups")]
+    pub fn restore(&mut self, file: &Path) {
+        self.kill();
+        let data = self.dir.join("data");
+        fs::remove_dir_all(&data).expect("it is ours");
+        let peer = format!("http://127.0.0.1:{}", self.ports[1]);
+        let mut command = Command::new("etcdctl");
+        command.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(&data);
+        command.args(["--name", "test", "--initial-cluster", &format!("test={peer}")]);
+        etcdctl(command.args(["--initial-advertise-peer-urls", &peer]));
+        self.restart();
+    }
+
     /// Calls `open` until it succeeds: an etcd that was just started takes a moment.
     ///
     /// # Panics
@@ -128,6 +148,12 @@ impl Server {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
+
+/// Runs etcdctl, which must succeed.
+fn etcdctl(command: &mut Command) {
+    let done = command.env("ETCDCTL_API", "3").output().expect("etcdctl is installed (apt-get install etcd-client)");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Free ports of the loopback interface.

@@ -477,6 +477,43 @@ fn servers_are_restarted_one_by_one_without_a_failed_request() {
 }
 
 #[test]
+fn a_backup_is_restored_and_the_cluster_goes_on() {
+    let Some(mut etcd) = crate::etcd::etcd() else { return };
+    let nodes = ["--nodes", "2", "--first-node", "{n}0"];
+    let mut servers = Servers::start("servers-backup", &etcd.url(), 2, &[&TUNED[..], &nodes[..]].concat());
+    servers.at(0).create(DEPLOYMENTS, &deployment(3));
+    servers.at(1).create(MAPS, &json!({"metadata": {"name": "before"}}));
+    wait_for("the pods are ready", PATIENCE, || ready(&servers, 3));
+    let file = scratch("servers-backup").join("backup.db");
+    let _ = std::fs::remove_file(&file);
+    etcd.save(&file);
+    servers.at(0).create(MAPS, &json!({"metadata": {"name": "after"}}));
+
+    // The servers go by revisions that the restored etcd does not have, so they are ended first.
+    for server in &mut servers.running {
+        server.take().expect("it runs").kill();
+    }
+    etcd.restore(&file);
+    crate::etcd::listens(&etcd);
+    for n in 0..2 {
+        servers.restart(n);
+    }
+    for n in 0..2 {
+        let server = servers.at(n);
+        assert_eq!(server.get(&format!("{MAPS}/before")).code, 200, "what the backup has is there");
+        assert_eq!(server.get(&format!("{MAPS}/after")).code, 404, "and what came later is not");
+    }
+    // Controllers, scheduler and nodes go on from there.
+    let scaled = servers.at(0).write("PATCH", &format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 5}}));
+    assert_eq!(scaled.code, 200, "{}", scaled.text());
+    wait_for("the pods are ready again, and two more", PATIENCE, || ready(&servers, 5));
+    let revision = servers.at(0).get(MAPS).json()["metadata"]["resourceVersion"].as_str().expect("one").to_owned();
+    servers.at(0).create(MAPS, &json!({"metadata": {"name": "again"}}));
+    let seen = servers.at(1).watch(&format!("{MAPS}?watch=1&resourceVersion={revision}"), 1);
+    assert_eq!(seen[0]["object"]["metadata"]["name"], "again");
+}
+
+#[test]
 fn what_a_server_cannot_do_is_refused() {
     let dir = scratch("servers-refused");
     let refused = |args: &[&str], expect: &str| {
