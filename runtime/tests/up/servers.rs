@@ -340,6 +340,79 @@ impl Writer<'_> {
     }
 }
 
+/// Counts up in one object, over all servers in turn, each time from what it has read there. Returns how often that was
+/// acknowledged, and how often nobody knows.
+fn count(servers: &[Cluster], stop: &AtomicBool) -> (u64, u64) {
+    let path = format!("{MAPS}/counter");
+    let (mut acknowledged, mut unknown) = (0, 0);
+    for server in servers.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let Some(read) = server.try_get(&path).filter(|answer| answer.code == 200) else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        let mut map = read.json();
+        let value: u64 = map["data"]["n"].as_str().and_then(|n| n.parse().ok()).expect("a number");
+        assert!((acknowledged..=acknowledged + unknown).contains(&value), "{value} of {acknowledged} and {unknown}");
+        map["data"]["n"] = json!((value + 1).to_string());
+        match server.try_send("PUT", &path, map.to_string().as_bytes()).map(|answer| answer.code) {
+            Some(200) => acknowledged += 1,
+            // Refused: what was unknown before has happened meanwhile, or the server did nothing.
+            Some(409 | 503) => {}
+            Some(_) | None => unknown += 1,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (acknowledged, unknown)
+}
+
+/// Follows ConfigMaps over all servers in turn, each watch from where the one before ended. Events must come in order.
+/// Returns the names of all that it has heard of.
+fn follow(servers: &[Cluster], stop: &AtomicBool) -> BTreeSet<String> {
+    let (mut seen, mut last) = (BTreeSet::new(), None);
+    let name = |map: &Value| map["metadata"]["name"].as_str().expect("a name").to_owned();
+    let revision = |of: &Value| of["metadata"]["resourceVersion"].as_str().and_then(|rv| rv.parse::<u64>().ok());
+    for server in servers.iter().cycle() {
+        let ends = stop.load(Ordering::Relaxed);
+        let path = match last {
+            None => MAPS.to_owned(),
+            Some(last) => format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={last}"),
+        };
+        let Some(answer) = server.try_get(&path).filter(|answer| answer.code == 200) else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        if last.is_none() {
+            let list = answer.json();
+            assert!(seen.is_subset(&items(&list).iter().map(name).collect()), "nothing that was there is gone");
+            seen.extend(items(&list).iter().map(name));
+            last = revision(&list);
+            if ends {
+                return seen;
+            }
+            continue;
+        }
+        for line in answer.text().lines() {
+            let event: Value = serde_json::from_str(line).expect("events are JSON");
+            let object = &event["object"];
+            if event["type"] == "ERROR" {
+                assert_eq!(object["code"], 410, "{event}");
+                last = None;
+                break;
+            }
+            assert!(revision(object) > last, "events come in order: {event} after {last:?}");
+            last = revision(object);
+            assert!(event["type"] != "ADDED" || seen.insert(name(object)), "it comes once: {event}");
+        }
+        if ends {
+            return seen;
+        }
+    }
+    seen
+}
+
 /// Clients of all servers, which outlive the servers' processes.
 fn clients(servers: &Servers) -> Vec<Cluster> {
     let idle = || Command::new("sleep").arg("600").spawn().expect("there is a sleep");
@@ -400,6 +473,8 @@ fn nothing_is_lost_by_kill_9_of_any_server_or_member_and_one_leads() {
     let (clients, stop) = (clients(&servers), AtomicBool::new(false));
     let acknowledged = Mutex::new(BTreeSet::new());
     let (mut takeovers, mut longest) = (Vec::new(), Duration::ZERO);
+    let (followed, mut heard, mut counted) = (AtomicBool::new(false), BTreeSet::new(), (0, 0));
+    servers.at(0).create(MAPS, &json!({"metadata": {"name": "counter"}, "data": {"n": "0"}}));
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..2)
             .map(|n| {
@@ -408,6 +483,8 @@ fn nothing_is_lost_by_kill_9_of_any_server_or_member_and_one_leads() {
             })
             .collect();
         let disturber = scope.spawn(|| disturb(&clients, replicas, &stop));
+        let counter = scope.spawn(|| count(&clients, &stop));
+        let follower = scope.spawn(|| follow(&clients, &followed));
         // Whatever fails in here, the threads end.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (n, member) in members.iter_mut().enumerate() {
@@ -423,7 +500,11 @@ fn nothing_is_lost_by_kill_9_of_any_server_or_member_and_one_leads() {
         }));
         stop.store(true, Ordering::Relaxed);
         disturber.join().expect("there are never too many pods");
+        counted = counter.join().expect("it counts up by one");
         longest = writers.into_iter().map(|writer| writer.join().expect("all is written")).max().unwrap_or_default();
+        // Once all is written, it has one more look.
+        followed.store(true, Ordering::Relaxed);
+        heard = follower.join().expect("events come once and in order");
         if let Err(panic) = ended {
             std::panic::resume_unwind(panic);
         }
@@ -431,6 +512,12 @@ fn nothing_is_lost_by_kill_9_of_any_server_or_member_and_one_leads() {
     wait_for("the pods are ready in the end", PATIENCE, || ready(&servers, replicas));
     let acknowledged = acknowledged.into_inner().expect("no writer panics");
     assert!(acknowledged.len() > 100, "something was written: {}", acknowledged.len());
+    let unheard: Vec<&String> = acknowledged.difference(&heard).collect();
+    assert!(unheard.is_empty(), "acknowledged, and no watch told of it: {unheard:?}");
+    let counter = servers.at(0).get(&format!("{MAPS}/counter")).json();
+    let value: u64 = counter["data"]["n"].as_str().and_then(|n| n.parse().ok()).expect("a number");
+    let (sure, perhaps) = counted;
+    assert!(sure > 20 && (sure..=sure + perhaps).contains(&value), "counted to {value}, of {sure} and {perhaps}");
     for n in 0..3 {
         let list = servers.at(n).get(MAPS).json();
         let there: BTreeSet<String> =
