@@ -33,7 +33,22 @@ pub(crate) enum Kind {
     /// Elements; those that are optional (`?x`) are there if they have a value.
     List(Vec<(bool, Expr)>),
     Map(Vec<(bool, Expr, Expr)>),
+    /// An object of a named type: `Object.spec{replicas: 1}`.
+    Object {
+        name: String,
+        fields: Vec<Field>,
+    },
     Macro(Box<Macro>),
+}
+
+/// A field of an object that is made.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Field {
+    pub(crate) at: usize,
+    pub(crate) name: String,
+    /// It is there if its value is (`?name: value`).
+    pub(crate) optional: bool,
+    pub(crate) value: Expr,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,11 @@
 //! The type checker: finds what would fail before it is evaluated, in the words of cel-go.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use crate::ast::{Expr, Fold, Kind, Literal, Macro, Select};
+use crate::ast::{Expr, Field, Fold, Kind, Literal, Macro, Select};
 use crate::functions::Functions;
-use crate::types::Type;
+use crate::types::{Object, Type};
 use crate::{Environment, Issue};
 
 pub(crate) struct Checker<'a> {
@@ -41,6 +42,7 @@ impl Checker<'_> {
             Kind::Logic { and, operands } => self.logic(expr.at, *and, operands),
             Kind::List(items) => self.list(items),
             Kind::Map(entries) => self.map(entries),
+            Kind::Object { name, fields } => self.object(expr.at, name, fields),
             Kind::Macro(of) => self.fold(expr.at, of),
         }
     }
@@ -78,6 +80,43 @@ impl Checker<'_> {
             self.join(value.at, &mut values, type_);
         }
         Type::map(keys.unwrap_or(Type::Dyn), values.unwrap_or(Type::Dyn))
+    }
+
+    /// An object that is made. The types of a policy are named by paths of fields: what `spec` is set to in `Object` is
+    /// an `Object.spec`.
+    fn object(&mut self, at: usize, name: &str, fields: &[Field]) -> Type {
+        let is_root = name == "Object" || name.starts_with("Object.");
+        if !self.environment.makes_objects || !is_root && name != "JSONPatch" {
+            return self.report(at, format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for field in fields {
+            let type_ = self.check(&field.value);
+            let type_ = if field.optional { self.unwrapped(field.value.at, type_) } else { type_ };
+            let item = match &type_ {
+                Type::List(list) => &list.item,
+                other => other,
+            };
+            let path = format!("{name}.{}", field.name);
+            match (item, field.name.as_str()) {
+                (Type::Object(made), _) if is_root && made.name.starts_with("Object") && made.name != path => {
+                    let message = format!(
+                        "unexpected type name {:?}, expected {path:?}, which matches field name path from root Object type",
+                        made.name
+                    );
+                    self.report(field.at, message);
+                }
+                (_, "value") => {}
+                (_, "op" | "path" | "from") if !is_root => {
+                    if !is(&type_, &Type::String) {
+                        let what = format!("expected type of field '{}' is 'string'", field.name);
+                        self.report(field.at, format!("{what} but provided type is '{type_}'"));
+                    }
+                }
+                _ if is_root => {}
+                (_, unknown) => drop(self.report(field.at, format!("undefined field '{unknown}'"))),
+            }
+        }
+        made(name)
     }
 
     fn report(&mut self, at: usize, message: String) -> Type {
@@ -237,6 +276,11 @@ impl Checker<'_> {
         }
         Type::Bool
     }
+}
+
+/// The type of an object that is made, by its name.
+pub fn made(name: &str) -> Type {
+    Type::Object(Rc::new(Object { name: name.to_owned(), fields: BTreeMap::new() }))
 }
 
 fn is(type_: &Type, wanted: &Type) -> bool {

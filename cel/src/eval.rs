@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::ast::{Expr, Fold, Kind, Literal, Macro, Select};
+use crate::ast::{Expr, Field, Fold, Kind, Literal, Macro, Select};
 use crate::library;
+use crate::types::unescape;
 use crate::value::{Error, Key, Value, fail, no_overload};
 use crate::{Environment, Regexes};
 
@@ -42,6 +43,7 @@ impl<'a> Eval<'_, 'a> {
             Kind::Logic { and, operands } => self.logic(*and, operands),
             Kind::List(items) => self.list(items),
             Kind::Map(entries) => self.map(entries),
+            Kind::Object { fields, .. } => self.object(fields),
             Kind::Macro(of) => self.fold(of),
         }
     }
@@ -129,6 +131,16 @@ impl<'a> Eval<'_, 'a> {
             }
         }
         self.charge(30)?;
+        Ok(Value::Map(Rc::new(map)))
+    }
+
+    fn object(&mut self, fields: &'a [Field]) -> Result<Value<'a>, Error> {
+        let mut map = BTreeMap::new();
+        for Field { name, optional, value, .. } in fields {
+            let value = self.element(*optional, value)?;
+            map.extend(value.map(|value| (Key::String(unescape(name)), value)));
+        }
+        self.charge(40)?;
         Ok(Value::Map(Rc::new(map)))
     }
 

@@ -76,6 +76,7 @@ substring .(string,int)string .(string,int,int)string
 trim .(string)string
 format .(string,list<dyn>)string
 strings.quote (string)string
+jsonpatch.escapeKey (string)string
 find .(string,string)string
 findAll .(string,string)list<string> .(string,string,int)list<string>
 isSorted .(list<A>)bool

@@ -27,6 +27,7 @@ use std::fmt;
 use regex_lite::Regex;
 
 use ast::{Expr, Kind, Literal};
+pub use check::made;
 pub use library::time::duration;
 pub use types::Type;
 pub use value::{Error, Key, Value};
@@ -43,6 +44,8 @@ pub const MAX_COST: u64 = 1_000_000;
 pub struct Environment {
     /// The variables and their types.
     pub variables: BTreeMap<&'static str, Type>,
+    /// Whether expressions may make objects: `Object{…}`, `Object.spec{…}` and `JSONPatch{…}`.
+    pub makes_objects: bool,
     /// Reads a quantity, in billionths of its unit.
     pub quantity: fn(&str) -> Result<i128, String>,
     /// Checks a text against one of [`FORMATS`].
@@ -174,6 +177,7 @@ fn find_regexes(expr: &Expr, regexes: &mut Regexes, issues: &mut Vec<Issue>) {
         Kind::Select { operand, .. } => go(operand),
         Kind::Logic { operands, .. } => operands.iter().for_each(go),
         Kind::List(items) => items.iter().for_each(|(_, item)| go(item)),
+        Kind::Object { fields, .. } => fields.iter().for_each(|field| go(&field.value)),
         Kind::Map(entries) => entries.iter().for_each(|(_, key, value)| {
             go(key);
             go(value);

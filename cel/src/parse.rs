@@ -3,7 +3,7 @@
 //! Source: <https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax>; places and messages are cel-go's.
 
 use crate::Issue;
-use crate::ast::{Expr, Fold, Kind, Literal, Macro, Select};
+use crate::ast::{Expr, Field, Fold, Kind, Literal, Macro, Select};
 use crate::token::{Token, What, tokens};
 use crate::types::RESERVED;
 
@@ -17,7 +17,7 @@ const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', N
                        BYTES, IDENTIFIER}";
 
 /// First words of the names of functions, which are no variables.
-const NAMESPACES: [&str; 5] = ["sets", "optional", "format", "strings", "ip"];
+const NAMESPACES: [&str; 6] = ["sets", "optional", "format", "strings", "ip", "jsonpatch"];
 
 /// Binary operators, from those that bind least; those of a line bind alike.
 const LEVELS: [&[&str]; 5] =
@@ -178,8 +178,14 @@ impl Parser<'_> {
     /// What follows a value: fields, indices, methods.
     fn members(&mut self, mut expr: Expr) -> Result<Expr, Issue> {
         let mut levels = 0;
-        while matches!(self.peek(), What::Symbol("." | ".?" | "[" | "[?")) {
-            expr = self.member(expr)?;
+        while matches!(self.peek(), What::Symbol("." | ".?" | "[" | "[?" | "{")) {
+            expr = match self.peek() {
+                What::Symbol("{") => match dotted(&expr) {
+                    Some(name) => self.object(name)?,
+                    None => break,
+                },
+                _ => self.member(expr)?,
+            };
             self.deeper(1)?;
             levels += 1;
         }
@@ -313,6 +319,23 @@ impl Parser<'_> {
         Ok(Expr { at, kind: Kind::Map(entries) })
     }
 
+    fn object(&mut self, name: String) -> Result<Expr, Issue> {
+        let at = self.need("{")?;
+        let mut fields = Vec::new();
+        while self.take("}").is_none() {
+            let optional = self.take("?").is_some();
+            let at = self.at();
+            let name = self.ident()?;
+            self.need(":")?;
+            fields.push(Field { at, name, optional, value: self.expr()? });
+            if self.take(",").is_none() {
+                self.need("}")?;
+                break;
+            }
+        }
+        Ok(Expr { at, kind: Kind::Object { name, fields } })
+    }
+
     /// A method, a macro, or a function whose name has a dot.
     fn method(
         &mut self,
@@ -364,6 +387,15 @@ impl Parser<'_> {
         let filter = if filter { rest.next() } else { None };
         let body = rest.next();
         Ok(Expr { at, kind: Kind::Macro(Box::new(Macro { fold, range: target, vars: names, filter, body })) })
+    }
+}
+
+/// The name that plain words with dots between them are.
+fn dotted(expr: &Expr) -> Option<String> {
+    match &expr.kind {
+        Kind::Ident(name) => Some(name.clone()),
+        Kind::Select { operand, field, how: Select::Field } => Some(format!("{}.{field}", dotted(operand)?)),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Environment, Error, Key, Program, Type, Value};
 
 fn environment(variables: &[(&'static str, Type)]) -> Environment {
     Environment {
+        makes_objects: false,
         variables: variables.iter().cloned().collect(),
         quantity: |text| match text.strip_suffix("Gi").map(str::parse::<i128>) {
             Some(Ok(n)) => Ok((n << 30) * 1_000_000_000),
@@ -275,4 +276,33 @@ fn a_program_knows_what_it_uses() {
     let program = Program::compile("[1].all(oldSelf, oldSelf > 0) && self > 0", &environment).unwrap();
     assert_eq!((program.uses("self"), program.uses("oldSelf"), program.type_()), (true, false, &Type::Bool));
     assert_eq!(Key::of(&Value::Uint(1)), Some(Key::Int(1)));
+}
+
+#[test]
+fn policies_make_objects() {
+    let making = Environment { makes_objects: true, ..environment(&[]) };
+    let check = |source: &str, want: Result<serde_json::Value, &str>| {
+        let made = Program::compile(source, &making).map_err(|issues| issues.to_string()).and_then(|program| {
+            let (value, _) = program.run(&making, &BTreeMap::new(), super::MAX_COST);
+            value.and_then(|value| value.to_json()).map_err(|why| why.to_string())
+        });
+        match want {
+            Ok(want) => assert_eq!(made, Ok(want), "{source}"),
+            Err(want) => assert!(made.as_ref().is_err_and(|why| why.contains(want)), "{source}: {made:?}"),
+        }
+    };
+    check("Object{}", Ok(json!({})));
+    check(
+        "Object{spec: Object.spec{replicas: 1 + 1, ?paused: optional.none(), __namespace__: {'a': [1.5, null, b'x']}}}",
+        Ok(json!({"spec": {"replicas": 2, "namespace": {"a": [1.5, null, "eA=="]}}})),
+    );
+    check("Object{spec: Object.sepc{}}", Err("unexpected type name \"Object.sepc\", expected \"Object.spec\""));
+    check("Object{items: [Object.items{a: 1}]}.items[0].a", Err("undefined field 'items'"));
+    let patch = "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c~d'), value: Object.x{y: 1}}]";
+    check(patch, Ok(json!([{"op": "add", "path": "/a/b~1c~0d", "value": {"y": 1}}])));
+    check("JSONPatch{op: 1}", Err("expected type of field 'op' is 'string' but provided type is 'int'"));
+    check("JSONPatch{opp: ''}", Err("undefined field 'opp'"));
+    check("Other{}", Err("undeclared reference to 'Other'"));
+    check("Object{a: quantity('1')}", Err("a value of type kubernetes.Quantity has no form in JSON"));
+    assert!(Program::compile("Object{}", &environment(&[])).is_err(), "rules make none");
 }

@@ -208,13 +208,27 @@ pub fn escape(name: &str) -> Option<String> {
     Some(escaped.replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__"))
 }
 
+/// The name in JSON of a field that expressions name so; undoes [`escape`].
+pub(crate) fn unescape(name: &str) -> String {
+    if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
+        && (RESERVED.contains(&word) || matches!(word, "true" | "false" | "null" | "in"))
+    {
+        return word.to_owned();
+    }
+    let plain = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
+    plain.replace("__underscores__", "__")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use super::{escape, unescape};
 
     #[test]
     fn names_of_fields_are_escaped() {
-        let check = |name: &str, want: Option<&str>| assert_eq!(escape(name).as_deref(), want, "{name}");
+        let check = |name: &str, want: Option<&str>| {
+            assert_eq!(escape(name).as_deref(), want, "{name}");
+            assert!(want.is_none_or(|escaped| unescape(escaped) == name), "{name}");
+        };
         check("replicas", Some("replicas"));
         check("my_field", Some("my_field"));
         check("namespace", Some("__namespace__"));

@@ -124,6 +124,39 @@ impl<'a> Value<'a> {
         Value::String(Cow::Owned(text.into()))
     }
 
+    /// It as JSON. An error says what JSON has no form for.
+    pub fn to_json(&self) -> Result<Json, Error> {
+        Ok(match self {
+            Value::Null | Value::Optional(None) => Json::Null,
+            Value::Bool(is) => Json::Bool(*is),
+            Value::Int(n) => (*n).into(),
+            Value::Uint(n) => (*n).into(),
+            Value::Double(n) => match serde_json::Number::from_f64(*n) {
+                Some(number) => Json::Number(number),
+                None => return fail(format!("{n} is no number of JSON")),
+            },
+            Value::String(text) => Json::String(text.clone().into_owned()),
+            Value::Bytes(bytes) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes)),
+            Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect::<Result<_, _>>()?),
+            Value::Array(items, _) => Json::Array(items.to_vec()),
+            Value::Map(map) => {
+                let entry = |(key, value): (&Key, &Value<'a>)| match key {
+                    Key::String(name) => Ok((name.clone(), value.to_json()?)),
+                    other => fail(format!("the key {other} of a map is no string")),
+                };
+                Json::Object(map.iter().map(entry).collect::<Result<_, _>>()?)
+            }
+            Value::Object(map, _) => Json::Object((*map).clone()),
+            Value::Timestamp(at) => Json::String(at.to_string()),
+            Value::Duration(nanoseconds) => Json::String(time::show(*nanoseconds)),
+            Value::Optional(Some(value)) => value.to_json()?,
+            Value::Failed(why) => return fail(&**why),
+            Value::Type(_) | Value::Quantity(_) | Value::Url(_) | Value::Ip(_) | Value::Cidr(..) | Value::Format(_) => {
+                return fail(format!("a value of type {} has no form in JSON", self.type_name()));
+            }
+        })
+    }
+
     pub(crate) fn list(items: Vec<Value<'a>>) -> Value<'a> {
         Value::List(Rc::new(items))
     }

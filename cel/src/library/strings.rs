@@ -13,6 +13,7 @@ pub(super) fn call<'a>(eval: &mut Eval<'_, 'a>, name: &str, args: &[Value<'a>]) 
         ("_+_", [Value::String(a), Value::String(b)]) => Ok(Value::text(format!("{a}{b}"))),
         ("_+_", [Value::Bytes(a), Value::Bytes(b)]) => Ok(Value::Bytes([&**a, &**b].concat().into())),
         ("string", [of]) => string(of),
+        ("jsonpatch.escapeKey", [Value::String(key)]) => Ok(Value::text(key.replace('~', "~0").replace('/', "~1"))),
         ("bytes", [Value::String(text)]) => Ok(Value::Bytes(text.as_bytes().into())),
         ("bytes", [Value::Bytes(bytes)]) => Ok(Value::Bytes(bytes.clone())),
         ("contains", [Value::String(text), Value::String(part)]) => bool(text.contains(&**part)),

@@ -346,18 +346,22 @@ impl NodeAgent {
     fn node_replied(&mut self, now: Now, id: ReqId, result: Result<Response, Status>, out: &mut Vec<Out>) {
         if self.node.replied(now, id, result, &mut self.rng) {
             self.lease.begin(now);
-            self.pods.shared.node_meta = self.node.node().map(|n| Rc::clone(&n.meta));
         }
         self.see_own_node(now);
         self.beat(now, out);
     }
 
-    /// Passes the Node in the watch's view to the `NodeKeeper`.
+    /// Passes the Node in the watch's view to the `NodeKeeper`; pods are admitted by its labels.
     fn see_own_node(&mut self, now: Now) {
         let view = &self.own.1;
         if view.is_synced() {
             let shown = view.iter().find_map(|(_, o)| o.get::<core_v1::Node>());
             self.node.seen(now, shown, view.revision(), &mut self.rng);
+            // What was seen while a request was on its way is newer than the last reply.
+            let newest = self.node.node().into_iter().chain(shown).max_by_key(|node| node.rv);
+            self.pods.shared.node_meta = newest.map(|node| Rc::clone(&node.meta));
+        } else {
+            self.pods.shared.node_meta = self.node.node().map(|node| Rc::clone(&node.meta));
         }
     }
 

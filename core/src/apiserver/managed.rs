@@ -13,7 +13,7 @@ use crate::schema::{Type, builtin_kind};
 
 impl<'a> Deciding<'a> {
     /// The types of a kind in a version. Any JSON if neither the table nor a definition knows it.
-    fn type_of(&self, kind: Kind, of: &KindRef) -> Type<'a> {
+    pub(super) fn type_of(&self, kind: Kind, of: &KindRef) -> Type<'a> {
         match of {
             KindRef::BuiltIn(row) => builtin_kind(&row.api_version(), &row.kind),
             KindRef::Custom(info) => self.customs.of(kind).and_then(|custom| custom.types(&info.version)),

@@ -78,6 +78,18 @@ pub fn apply(
     Ok(with_managed_fields(apply.with_last_applied(object), &managers))
 }
 
+/// Merges a configuration into an object without regard to who manages what, as a MutatingAdmissionPolicy does. What is
+/// one value by its type cannot be merged, and is refused. Source: apiserver `pkg/admission/plugin/policy/mutating/patch`.
+pub fn merge(live: &Value, config: &Value, of: Type<'_>) -> Result<Value, String> {
+    typed::check(config, of, false).map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
+    let whole = typed::atomic_parts(config, of);
+    if !whole.is_empty() {
+        let what = "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs";
+        return Err(format!("{what}: {}", whole.join(", ")));
+    }
+    Ok(typed::merge(Some(live), Some(config), of).unwrap_or_else(|| live.clone()))
+}
+
 /// The `managedFields` of an object that a create (`live` is `None`), update or patch is to store as `new`. `new` has
 /// those that the client sent. `None`: nobody's fields are tracked, since none were before.
 pub fn track(live: Option<&Value>, new: &Value, of: Type<'_>, writer: Writer<'_>) -> Option<Vec<Value>> {

@@ -149,6 +149,38 @@ fn misfit(scalar: Scalar, value: &Value) -> Option<String> {
     }
 }
 
+/// The paths of maps, lists and messages in a value that are one value by their type.
+pub(super) fn atomic_parts(value: &Value, of: Type<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    add_atomic_parts(value, of, &mut Vec::new(), &mut found);
+    found
+}
+
+fn add_atomic_parts(value: &Value, of: Type<'_>, at: &mut Vec<Step>, found: &mut Vec<String>) {
+    if !matches!(of.shape(), Shape::Scalar(_)) && of.is_atomic() {
+        found.push(show(at));
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                at.push(Step::field(name));
+                add_atomic_parts(value, inner(of, name), at, found);
+                at.pop();
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let Ok(step) = item_step(item, of) else { continue };
+                at.push(step);
+                add_atomic_parts(item, of.items().unwrap_or(Type::any()), at, found);
+                at.pop();
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// The fields that a value has.
 pub(super) fn field_set(value: &Value, of: Type<'_>) -> FieldSet {
     let mut set = FieldSet::default();

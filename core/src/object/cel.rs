@@ -15,6 +15,7 @@ use super::{FieldError, Nano, structural, validation};
 pub fn environment() -> Environment {
     Environment {
         variables: BTreeMap::new(),
+        makes_objects: false,
         quantity: |text| Nano::parse(text).map(|quantity| quantity.0).map_err(|why| why.to_string()),
         format: |name, text| {
             let wrongs = match name {
@@ -60,6 +61,17 @@ pub struct Policy {
     pub variables: Vec<(String, Program)>,
     /// `validations`.
     pub validations: Vec<Validation>,
+    /// `mutations`.
+    pub mutations: Vec<Mutation>,
+}
+
+/// What a policy makes of an object.
+#[derive(Debug)]
+pub enum Mutation {
+    /// `ApplyConfiguration`: what is merged into it.
+    Configuration(Program),
+    /// `JSONPatch`: operations.
+    Patch(Program),
 }
 
 /// The type of `request`, an admission request.
@@ -176,8 +188,8 @@ pub fn conditions(webhook: &Value, at: &str, errors: &mut Vec<FieldError>) -> Ve
     compile_conditions(webhook, at, &admission(), errors)
 }
 
-/// Compiles the spec of a ValidatingAdmissionPolicy.
-pub fn policy(spec: &Value, errors: &mut Vec<FieldError>) -> Policy {
+/// Compiles what both kinds of policies have: conditions and variables. Returns what surrounds their other expressions.
+fn begun(spec: &Value, errors: &mut Vec<FieldError>) -> (Policy, Environment) {
     let mut environment = admission();
     environment.variables.insert("namespaceObject", Type::Dyn);
     if spec.get("paramKind").is_some_and(|kind| !kind.is_null()) {
@@ -206,6 +218,53 @@ pub fn policy(spec: &Value, errors: &mut Vec<FieldError>) -> Policy {
             policy.variables.push((name.to_owned(), program));
         }
     }
+    (policy, environment)
+}
+
+/// Compiles the spec of a MutatingAdmissionPolicy.
+pub fn mutating_policy(spec: &Value, errors: &mut Vec<FieldError>) -> Policy {
+    let (mut policy, mut environment) = begun(spec, errors);
+    environment.makes_objects = true;
+    for (index, mutation) in list(spec, "mutations").iter().enumerate() {
+        let at = format!("spec.mutations[{index}]");
+        let mut made = |field: &str, wanted: Type| {
+            let Some(of) = mutation.get(field) else {
+                errors.push(FieldError::required(format!("{at}.{field}"), ""));
+                return None;
+            };
+            let (at, expression) = (format!("{at}.{field}.expression"), text(of, "expression"));
+            let program = compile(expression, &[], &environment, &at, errors)?;
+            // What is only known once it is evaluated is judged then.
+            let fits = match (&wanted, program.type_()) {
+                (_, Type::Dyn) => true,
+                (Type::List(wanted), Type::List(is)) => is.item == Type::Dyn || is.item == wanted.item,
+                (wanted, is) => is == wanted,
+            };
+            if !fits {
+                errors.push(FieldError::invalid(at, expression, format!("must evaluate to {wanted}")));
+            }
+            fits.then_some(program)
+        };
+        let mutation = match text(mutation, "patchType") {
+            "ApplyConfiguration" => made("applyConfiguration", skeg_cel::made("Object")).map(Mutation::Configuration),
+            "JSONPatch" => made("jsonPatch", Type::list(skeg_cel::made("JSONPatch"))).map(Mutation::Patch),
+            other => {
+                let (at, known) = (format!("{at}.patchType"), ["ApplyConfiguration", "JSONPatch"]);
+                errors.push(match other {
+                    "" => FieldError::required(at, ""),
+                    other => FieldError::not_supported(at, other, &known),
+                });
+                None
+            }
+        };
+        policy.mutations.extend(mutation);
+    }
+    policy
+}
+
+/// Compiles the spec of a ValidatingAdmissionPolicy.
+pub fn policy(spec: &Value, errors: &mut Vec<FieldError>) -> Policy {
+    let (mut policy, environment) = begun(spec, errors);
     for (index, validation) in list(spec, "validations").iter().enumerate() {
         let at = format!("spec.validations[{index}]");
         let expression = text(validation, "expression");

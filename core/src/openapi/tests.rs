@@ -175,6 +175,18 @@ fn v2_leaves_open_what_it_cannot_say() {
     );
 }
 
+/// kubectl would take what has any properties to have no others.
+#[test]
+fn v2_leaves_a_kind_with_unknown_fields_open() {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": "d",
+        "properties": {"spec": {"type": "object"}}});
+    let info = KindInfo { kind: "Widget".into(), plural: "widgets".into(), ..KindInfo::custom() };
+    let widget = Resource { info: &info, schema: Some(&schema) };
+    let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])]);
+    let of = document["definitions"]["com.example.x.v1.Widget"].as_object().unwrap();
+    assert_eq!(of.keys().collect::<Vec<_>>(), ["type", "x-kubernetes-group-version-kind"]);
+}
+
 #[test]
 fn v2_in_protobuf_has_the_numbers_of_gnostic() {
     let check = |document: Value, want: &[u8]| assert_eq!(encode_v2(&document), want, "{document}");

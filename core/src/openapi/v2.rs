@@ -78,9 +78,11 @@ fn schema(of: Value) -> Value {
         plain.insert(name, value);
     }
     if plain.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
-        let fixed = |name: &str| is_kind && matches!(name, "apiVersion" | "kind" | "metadata");
-        if let Some(Value::Object(properties)) = plain.get_mut("properties") {
-            properties.retain(|name, _| fixed(name));
+        if is_kind {
+            // kubectl takes what has any properties to have no others.
+            plain.retain(|name, _| matches!(name.as_str(), "type" | KIND));
+        } else if let Some(Value::Object(properties)) = plain.get_mut("properties") {
+            properties.clear();
         }
     }
     if plain.get("type") == Some(&json!("array")) && !plain.contains_key("items") {

@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Status};
+use skeg_core::object::structural::Defaults;
 use skeg_core::object::{FieldSelector, GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
 
@@ -31,6 +32,8 @@ struct CustomVersion {
     columns: CustomColumns,
     /// Its `openAPIV3Schema`.
     schema: Arc<Value>,
+    /// Those of objects that were stored before the schema had them.
+    defaults: Option<Defaults>,
     /// The warning for clients, if the version is deprecated.
     warning: Option<String>,
 }
@@ -60,7 +63,8 @@ impl Resource {
     /// A resource whose objects are computed and never stored, with additional columns as a definition writes them.
     pub fn computed(kind: Kind, info: KindInfo, columns: &[Value]) -> Resource {
         let columns = CustomColumns::of_version(&json!({"additionalPrinterColumns": columns}));
-        Resource { kind, info, custom: Some(CustomVersion { columns, schema: Arc::new(Value::Null), warning: None }) }
+        let custom = CustomVersion { columns, schema: Arc::new(Value::Null), defaults: None, warning: None };
+        Resource { kind, info, custom: Some(custom) }
     }
 
     /// The served versions of a custom resource, from the `spec` of its definition, in order of priority.
@@ -85,7 +89,8 @@ impl Resource {
                 None => format!("{} {} is deprecated", info.api_version(), info.kind),
             });
             let schema = Arc::new(version["schema"]["openAPIV3Schema"].clone());
-            let custom = CustomVersion { columns: CustomColumns::of_version(version), schema, warning };
+            let (columns, defaults) = (CustomColumns::of_version(version), Defaults::read(&schema));
+            let custom = CustomVersion { columns, schema, defaults, warning };
             Some(Resource { kind, info, custom: Some(custom) })
         };
         let mut all: Vec<Resource> = served.filter_map(of).collect();
@@ -104,13 +109,16 @@ impl Resource {
     }
 
     /// Converts an object to this resource's version. Versions of a custom resource differ only in their `apiVersion`
-    /// (conversion `strategy: None`).
+    /// (conversion `strategy: None`) and in defaults.
     pub fn present(&self, mut object: Value) -> Value {
         if self.is_second_version() {
             return versions::shown_in(self.kind, &self.info.api_version(), object);
         }
-        if self.custom.is_some() && object.get("apiVersion").is_some() {
+        if let Some(custom) = &self.custom
+            && object.get("apiVersion").is_some()
+        {
             object["apiVersion"] = json!(self.info.api_version());
+            custom.defaults.iter().for_each(|defaults| defaults.fill(&mut object));
         }
         object
     }

@@ -84,6 +84,24 @@ fn a_definition_adds_a_resource_in_its_versions() {
 }
 
 #[test]
+fn what_was_stored_before_a_default_is_read_with_it() {
+    let cluster = Cluster::start("custom-defaults", &["--nodes", "0"]);
+    established(&cluster);
+    assert_eq!(post(&cluster, WIDGETS, &widget("v1", "a")).code, 201);
+    let path = "/spec/versions/1/schema/openAPIV3Schema/properties/spec/properties/shape";
+    let patch = json!([{"op": "add", "path": path, "value": {"type": "string", "default": "round"}}]);
+    let json_patch = [("Content-Type", "application/json-patch+json")];
+    let definition = format!("{DEFINITIONS}/widgets.example.com");
+    let patched = cluster.send("PATCH", &definition, &json_patch, patch.to_string().as_bytes());
+    assert_eq!(patched.code, 200, "{}", patched.text());
+    let one = format!("{WIDGETS}/a");
+    cluster.wait_for("the default", || cluster.get(&one).json()["spec"]["shape"] == "round");
+    assert_eq!(cluster.get(WIDGETS).json()["items"][0]["spec"]["shape"], "round");
+    let older = cluster.get(&one.replace("v1", "v1beta1")).json();
+    assert_eq!(older["spec"].get("shape"), None, "only its own version has the default");
+}
+
+#[test]
 fn watchers_see_the_version_that_they_asked_for() {
     let cluster = Cluster::start("custom-watch", &["--nodes", "0"]);
     established(&cluster);

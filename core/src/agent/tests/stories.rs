@@ -12,6 +12,22 @@ use crate::api::FromServer;
 use crate::object::{Kind, Node, ObjectKey, PodCondition, Text, is_mere_report, node_condition};
 
 #[test]
+fn pods_are_admitted_by_the_labels_that_the_node_has_now() {
+    let mut world = ready_world();
+    let mut node = world.api.objects[&ObjectKey::new(Kind::NODE, "", "n1")].clone();
+    let spec = || json!({"nodeSelector": {"color": "blue"}, "containers": [container("c", "app:1")]});
+    let early = world.apply("early", spec());
+    world.run_for(1.0);
+    assert_eq!(world.pod(&early).status.reason.as_str(), "NodeAffinity");
+    node.meta_mut().labels.get_or_insert_default().insert("color".to_owned(), "blue".to_owned());
+    world.put(node);
+    world.run_for(1.0);
+    let late = world.apply("late", spec());
+    world.run_for(5.0);
+    assert_eq!(world.pod(&late).status.phase.as_str(), "Running");
+}
+
+#[test]
 fn registers_beats_and_comes_back() {
     let mut world = ready_world();
     let node_key = ObjectKey::new(Kind::NODE, "", "n1");

@@ -11,6 +11,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod matching;
 mod memo;
+mod mutating_policy;
 mod namespace_lifecycle;
 mod pod_security;
 pub(super) mod policy;
@@ -82,6 +83,7 @@ static CHAIN: &[PlugIn] = &[
     PlugIn { name: "RuntimeClass", mutate: Some(|d, w, o| d.runtime_class(w, o)), validate: None },
     PlugIn { name: "DefaultIngressClass", mutate: Some(|d, w, o| d.ingress_class(w, o)), validate: None },
     // These ask outside, and are called between the others: see `webhook`.
+    PlugIn { name: mutating_policy::MUTATING, mutate: None, validate: None },
     PlugIn { name: webhook::MUTATING, mutate: None, validate: None },
     PlugIn { name: policy::VALIDATING, mutate: None, validate: None },
     PlugIn { name: webhook::VALIDATING, mutate: None, validate: None },

@@ -1,4 +1,5 @@
-//! ValidatingAdmissionPolicy: expressions in CEL refuse writes, or warn of them.
+//! ValidatingAdmissionPolicy: expressions in CEL refuse writes, or warn of them. What it shares with the policies that
+//! change objects is here too.
 //!
 //! Not here: the `authorizer`, which no expression can name, audit annotations, which are compiled and kept by nobody,
 //! and the type checks of `status.typeChecking`.
@@ -22,26 +23,31 @@ use crate::object::{Kind, Object, ObjectKey, Revision, cel};
 
 /// Name of the plug-in.
 pub(super) const VALIDATING: &str = "ValidatingAdmissionPolicy";
-/// The kinds that are read here.
-const KINDS: [Kind; 2] = [Kind::VALIDATING_ADMISSION_POLICY, Kind::VALIDATING_ADMISSION_POLICY_BINDING];
+/// The kinds that are read here: policies and their bindings.
+const KINDS: [[Kind; 2]; 2] = [
+    [Kind::VALIDATING_ADMISSION_POLICY, Kind::VALIDATING_ADMISSION_POLICY_BINDING],
+    [Kind::MUTATING_ADMISSION_POLICY, Kind::MUTATING_ADMISSION_POLICY_BINDING],
+];
 
 /// A policy that is bound.
 #[derive(Debug)]
-struct Policy {
-    name: String,
-    matching: Matching,
+pub(super) struct Policy {
+    pub(super) name: String,
+    pub(super) matching: Matching,
     /// `failurePolicy: Fail`.
-    must_hold: bool,
+    pub(super) must_hold: bool,
+    /// `reinvocationPolicy: IfNeeded`.
+    pub(super) runs_again: bool,
     /// API version and kind of its parameters.
     params: Option<(String, String)>,
-    expressions: cel::Policy,
-    bindings: Vec<Binding>,
+    pub(super) expressions: cel::Policy,
+    pub(super) bindings: Vec<Binding>,
 }
 
 #[derive(Debug)]
-struct Binding {
-    name: String,
-    matching: Matching,
+pub(super) struct Binding {
+    pub(super) name: String,
+    pub(super) matching: Matching,
     /// `paramRef`.
     params: Value,
     denies: bool,
@@ -51,9 +57,10 @@ struct Binding {
 /// The policies of a server's cache.
 #[derive(Debug, Default)]
 pub(in crate::apiserver) struct Policies {
-    policies: Vec<Policy>,
+    validating: Vec<Policy>,
+    pub(super) mutating: Vec<Policy>,
     /// Revisions of the last change of each kind.
-    at: [Revision; 2],
+    at: [[Revision; 2]; 2],
 }
 
 fn text(value: &Value, name: &str) -> String {
@@ -71,52 +78,59 @@ fn specs(cache: &Cache, kind: Kind) -> impl Iterator<Item = (String, &Value)> {
 impl Policies {
     /// Reads the policies again if one has changed.
     pub(in crate::apiserver) fn refresh(&mut self, cache: &Cache) {
-        let at = KINDS.map(|kind| cache.last_event(kind));
+        let at = KINDS.map(|kinds| kinds.map(|kind| cache.last_event(kind)));
         if at == self.at {
             return;
         }
-        let [policies, bindings] = KINDS;
-        let mut bound: BTreeMap<String, Vec<Binding>> = BTreeMap::new();
-        for (name, spec) in specs(cache, bindings) {
-            let actions = super::matching::words(&spec["validationActions"]);
-            let has = |action: &str| actions.iter().any(|a| a == action);
-            let matching = Matching::read(&spec["matchResources"], "resourceRules");
-            let (params, denies, warns) = (spec["paramRef"].clone(), has("Deny"), has("Warn"));
-            let binding = Binding { name, matching, params, denies, warns };
-            bound.entry(text(spec, "policyName")).or_default().push(binding);
-        }
-        let read = specs(cache, policies).filter_map(|(name, spec)| {
-            // Validation has refused what cannot be compiled.
-            let expressions = cel::policy(spec, &mut Vec::new());
-            let kind = &spec["paramKind"];
-            Some(Policy {
-                bindings: bound.remove(&name)?,
-                matching: Matching::read(&spec["matchConstraints"], "resourceRules"),
-                must_hold: spec["failurePolicy"] != "Ignore",
-                params: (!kind.is_null()).then(|| (text(kind, "apiVersion"), text(kind, "kind"))),
-                expressions,
-                name,
-            })
-        });
-        self.policies = read.collect();
+        let [validating, mutating] = KINDS;
+        // Validation has refused what cannot be compiled.
+        self.validating = read(cache, validating, |spec| cel::policy(spec, &mut Vec::new()));
+        self.mutating = read(cache, mutating, |spec| cel::mutating_policy(spec, &mut Vec::new()));
         self.at = at;
     }
 
     /// Whether none is bound.
     pub(in crate::apiserver) fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.validating.is_empty() && self.mutating.is_empty()
     }
+}
+
+/// The policies of a kind that are bound.
+fn read(cache: &Cache, [policies, bindings]: [Kind; 2], compile: impl Fn(&Value) -> cel::Policy) -> Vec<Policy> {
+    let mut bound: BTreeMap<String, Vec<Binding>> = BTreeMap::new();
+    for (name, spec) in specs(cache, bindings) {
+        let actions = super::matching::words(&spec["validationActions"]);
+        let has = |action: &str| actions.iter().any(|a| a == action);
+        let matching = Matching::read(&spec["matchResources"], "resourceRules");
+        let (params, denies, warns) = (spec["paramRef"].clone(), has("Deny"), has("Warn"));
+        let binding = Binding { name, matching, params, denies, warns };
+        bound.entry(text(spec, "policyName")).or_default().push(binding);
+    }
+    let read = specs(cache, policies).filter_map(|(name, spec)| {
+        let bindings = bound.remove(&name)?;
+        let kind = &spec["paramKind"];
+        Some(Policy {
+            bindings,
+            matching: Matching::read(&spec["matchConstraints"], "resourceRules"),
+            must_hold: spec["failurePolicy"] != "Ignore",
+            runs_again: spec["reinvocationPolicy"] == "IfNeeded",
+            params: (!kind.is_null()).then(|| (text(kind, "apiVersion"), text(kind, "kind"))),
+            expressions: compile(spec),
+            name,
+        })
+    });
+    read.collect()
 }
 
 /// Why a write is refused: a message and the reason of the reply.
 type Refusal = (String, String);
 
 /// An evaluation of one policy for one set of parameters.
-struct Run<'p, 'a> {
-    environment: skeg_cel::Environment,
-    variables: BTreeMap<&'static str, skeg_cel::Value<'a>>,
-    policy: &'p Policy,
-    budget: u64,
+pub(super) struct Run<'p, 'a> {
+    pub(super) environment: skeg_cel::Environment,
+    pub(super) variables: BTreeMap<&'static str, skeg_cel::Value<'a>>,
+    pub(super) policy: &'p Policy,
+    pub(super) budget: u64,
 }
 
 /// What an expression says of a condition.
@@ -155,15 +169,25 @@ pub(super) fn conditions_hold<'a>(
     failed.map_or(Ok(true), Err)
 }
 
-impl<'a> Run<'_, 'a> {
-    /// What is refused, in the order of the validations.
-    fn refusals(mut self, expressions: &'a cel::Policy) -> Vec<Refusal> {
-        let failed = |why: String| if self.policy.must_hold { vec![(why, String::new())] } else { Vec::new() };
-        let held = conditions_hold(&expressions.conditions, &self.environment, &self.variables, &mut self.budget);
-        match held {
-            Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(why) => return failed(why),
+impl<'p, 'a> Run<'p, 'a> {
+    /// A run of a policy about a request.
+    pub(super) fn new(policy: &'p Policy, request: &'a Value, namespace: &'a Value, params: &'a Value) -> Run<'p, 'a> {
+        let dynamic = |json| skeg_cel::Value::of(json, &skeg_cel::Type::Dyn);
+        let variables = BTreeMap::from([
+            ("object", dynamic(&request["object"])),
+            ("oldObject", dynamic(&request["oldObject"])),
+            ("request", cel::request_value(request)),
+            ("namespaceObject", dynamic(namespace)),
+            ("params", dynamic(params)),
+        ]);
+        Run { environment: cel::environment(), variables, policy, budget: limits::CEL_BUDGET }
+    }
+
+    /// Whether the conditions hold; if so, the variables can be used.
+    pub(super) fn begins(&mut self, expressions: &'a cel::Policy) -> Result<bool, String> {
+        let Run { environment, variables, budget, .. } = self;
+        if !conditions_hold(&expressions.conditions, environment, variables, budget)? {
+            return Ok(false);
         }
         let mut known = BTreeMap::new();
         for (name, program) in &expressions.variables {
@@ -176,6 +200,17 @@ impl<'a> Run<'_, 'a> {
             known.insert(Key::String(name.clone()), value);
         }
         self.variables.insert("variables", skeg_cel::Value::Map(Rc::new(known)));
+        Ok(true)
+    }
+
+    /// What is refused, in the order of the validations.
+    fn refusals(mut self, expressions: &'a cel::Policy) -> Vec<Refusal> {
+        match self.begins(expressions) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(why) if self.policy.must_hold => return vec![(why, String::new())],
+            Err(_) => return Vec::new(),
+        }
         let mut refusals = Vec::new();
         for validation in &expressions.validations {
             let Run { environment, variables, budget, policy } = &mut self;
@@ -215,14 +250,14 @@ impl Deciding<'_> {
         old: Option<&Object>,
         warnings: &mut Vec<String>,
     ) -> Result<(), Decision> {
-        if self.policies.is_empty() || !self.runs(VALIDATING) {
+        if self.policies.validating.is_empty() || !self.runs(VALIDATING) {
             return Ok(());
         }
         let about = new.or(old).expect("a write is about an object");
         let info = self.info(about.kind());
         let asked = Asked { operation, of: &info, subresource, name: about.name() };
         let mut denied: Option<(String, String)> = None;
-        for policy in &self.policies.policies {
+        for policy in &self.policies.validating {
             let Some(version) = policy.matching.version_for(&asked) else { continue };
             if !self.selects(write, &policy.matching, new, old) {
                 continue;
@@ -273,31 +308,30 @@ impl Deciding<'_> {
             }
             Err(_) => return Vec::new(),
         };
-        let namespace = match about.namespace() {
+        let namespace = self.namespace_of(write, about);
+        let run = |params| Run::new(policy, request, &namespace, params).refusals(&policy.expressions);
+        params.iter().flat_map(run).collect()
+    }
+
+    /// The namespace of an object, as JSON; `null` if it is in none.
+    pub(super) fn namespace_of(&self, write: &Write, about: &Object) -> Value {
+        match about.namespace() {
             "" => Value::Null,
             name => {
                 let key = ObjectKey::new(Kind::NAMESPACE, "", name);
                 self.known(write, &key).map_or(Value::Null, Object::to_json)
             }
-        };
-        let dynamic = |json| skeg_cel::Value::of(json, &skeg_cel::Type::Dyn);
-        let mut refusals = Vec::new();
-        for params in &params {
-            let variables = BTreeMap::from([
-                ("object", dynamic(&request["object"])),
-                ("oldObject", dynamic(&request["oldObject"])),
-                ("request", cel::request_value(request)),
-                ("namespaceObject", dynamic(&namespace)),
-                ("params", dynamic(params)),
-            ]);
-            let run = Run { environment: cel::environment(), variables, policy, budget: limits::CEL_BUDGET };
-            refusals.extend(run.refusals(&policy.expressions));
         }
-        refusals
     }
 
     /// The parameters of a binding; a single `null` if there are none to be had.
-    fn params(&self, write: &Write, policy: &Policy, binding: &Binding, about: &Object) -> Result<Vec<Value>, String> {
+    pub(super) fn params(
+        &self,
+        write: &Write,
+        policy: &Policy,
+        binding: &Binding,
+        about: &Object,
+    ) -> Result<Vec<Value>, String> {
         let (Some((version, kind)), false) = (&policy.params, binding.params.is_null()) else {
             return Ok(vec![Value::Null]);
         };

@@ -18,7 +18,7 @@ use super::write::{Deciding, Write};
 use super::{ApiServer, Cache, Out};
 use crate::api::{Call, Status};
 use crate::machine::Now;
-use crate::object::structural::Schema;
+use crate::object::structural::{Defaults, Schema};
 use crate::object::{
     Dynamic, FieldError, GroupVersion, Kind, KindInfo, KindRef, Kinds, Object, ObjectKey, Verbs, validation,
 };
@@ -51,6 +51,7 @@ pub(super) struct CustomResource {
 struct Version {
     name: String,
     schema: Option<Schema>,
+    defaults: Option<Defaults>,
     types: Option<Types>,
     scale: Option<ScalePaths>,
 }
@@ -168,14 +169,14 @@ impl CustomResource {
     pub(super) fn shape(&self, object: &mut Object) -> String {
         let Object::Dynamic(d) = object else { unreachable!("a custom object is held as it came") };
         let written = d.of.version.to_string();
-        if let Some(schema) = self.version(&written).and_then(|version| version.schema.as_ref()) {
+        if let Some(Version { schema: Some(schema), defaults, .. }) = self.version(&written) {
             let mut whole: Map<String, Value> = (*d.body).clone();
             if let Some(status) = &d.status {
                 whole.insert("status".to_owned(), (**status).clone());
             }
             let mut whole = Value::Object(whole);
             schema.prune(&mut whole, true);
-            schema.fill(&mut whole);
+            defaults.iter().for_each(|defaults| defaults.fill(&mut whole));
             let Value::Object(mut whole) = whole else { unreachable!("an object stays one") };
             d.status = whole.remove("status").map(Rc::new);
             d.body = Rc::new(whole);
@@ -228,7 +229,9 @@ impl Version {
         let schema = value.pointer("/schema/openAPIV3Schema");
         // A schema that is no structural one is refused before a definition is established.
         let types = schema.and_then(|schema| Types::custom(schema).ok());
-        Version { name: text("/name").unwrap_or_default(), schema: schema.map(Schema::parse), types, scale }
+        let defaults = schema.and_then(Defaults::read);
+        let schema = schema.map(Schema::parse);
+        Version { name: text("/name").unwrap_or_default(), schema, defaults, types, scale }
     }
 }
 

@@ -208,3 +208,110 @@ fn what_is_wrong_in_a_policy_is_refused() {
         (&json!("Fail"), &json!("Equivalent"))
     );
 }
+
+/// A cluster with mutating policies, each with a binding of its name.
+fn with_mutating(policies: &[(&str, Value)]) -> Cluster {
+    let mut c = cluster(1);
+    for (name, more) in policies {
+        let mut made = policy("*", more.clone());
+        (made["kind"], made["metadata"]["name"]) = (json!("MutatingAdmissionPolicy"), json!(name));
+        c.create(made).unwrap_or_else(|status| panic!("{status}"));
+        c.create(json!({"apiVersion": API, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name}}))
+            .unwrap();
+    }
+    c
+}
+
+fn merged(expression: &str) -> Value {
+    json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})
+}
+
+fn patched(expression: &str) -> Value {
+    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
+}
+
+#[test]
+fn a_policy_changes_what_is_written() {
+    let check = |mutations: &[Value], more: Value, at: &str, want: Value| {
+        let mut spec = json!({"mutations": mutations, "matchConditions": [{"name": "deployments",
+            "expression": "request.resource.resource == 'deployments'"}]});
+        json_patch::merge(&mut spec, &more);
+        let mut c = with_mutating(&[("m", spec)]);
+        let made = c.create(deployment("d", 2)).map_or_else(|e| json!(e.message), |made| made.to_json());
+        let got = if made.is_string() { &made } else { made.pointer(at).unwrap_or(&Value::Null) };
+        assert_eq!(*got, want, "{mutations:?}");
+        c.create(config_map("a")).unwrap();
+    };
+    let replicas = "Object{spec: Object.spec{replicas: object.spec.replicas % 2 == 0 ? object.spec.replicas + 1 : 7}}";
+    check(&[merged(replicas)], json!({}), "/spec/replicas", json!(3));
+    check(&[merged(replicas), merged(replicas)], json!({}), "/spec/replicas", json!(7));
+    let variable = json!({"variables": [{"name": "one", "expression": "object.spec.replicas - 1"}]});
+    check(&[merged("Object{spec: Object.spec{replicas: variables.one}}")], variable, "/spec/replicas", json!(1));
+    // Items of a list with keys are merged with those that are there.
+    let sidecar = "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: \
+                   [Object.spec.template.spec.containers{name: 'more', image: 'i'}]}}}}";
+    check(&[merged(sidecar)], json!({}), "/spec/template/spec/containers/1/name", json!("more"));
+    let label = "[JSONPatch{op: 'add', path: '/metadata/labels', value: {'a/b': 'c'}}, JSONPatch{op: 'test', path: \
+                 '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'c'}]";
+    check(&[patched(label)], json!({}), "/metadata/labels", json!({"a/b": "c"}));
+    let refused = |why: &str| {
+        json!(format!("deployments.apps \"d\" is forbidden: policy 'm' with binding 'm' denied request: {why}"))
+    };
+    let rename = "Object{metadata: Object.metadata{name: 'other'}}";
+    let why = "the name, namespace and kind of an object cannot be changed";
+    check(&[merged(rename)], json!({}), "", refused(why));
+    check(&[merged(rename)], json!({"failurePolicy": "Ignore"}), "/metadata/name", json!("d"));
+    let selector = "Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'a': 'b'}}}}";
+    let why = "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: \
+               .spec.selector";
+    check(&[merged(selector)], json!({}), "", refused(why));
+    let why = "error applying patch: failed to convert patch object to typed object: .spec.nope: field not declared in \
+               schema";
+    check(&[merged("Object{spec: Object.spec{nope: 1}}")], json!({}), "", refused(why));
+}
+
+#[test]
+fn policies_that_ask_for_it_see_what_others_have_changed() {
+    let count = |policy: &str| {
+        let more = merged("Object{spec: Object.spec{replicas: object.spec.replicas + 1}}");
+        json!({"reinvocationPolicy": policy, "mutations": [more], "matchConditions": [{"name": "deployments",
+            "expression": "request.resource.resource == 'deployments'"}]})
+    };
+    for (first, second, want) in [("Never", "Never", 4), ("IfNeeded", "Never", 5), ("Never", "IfNeeded", 4)] {
+        let mut c = with_mutating(&[("a", count(first)), ("b", count(second))]);
+        let made = c.create(deployment("d", 2)).unwrap();
+        assert_eq!(made.to_json()["spec"]["replicas"], want, "{first} {second}");
+        let mut changed = made;
+        let Object::Deployment(d) = &mut changed else { panic!() };
+        d.spec_mut().replicas = Some(0);
+        assert_eq!(c.update(changed).unwrap().to_json()["spec"]["replicas"], want - 2, "updates too");
+    }
+}
+
+#[test]
+fn policies_that_could_not_work_are_refused() {
+    let check = |more: Value, want: &str| {
+        let mut made = policy("*", more.clone());
+        made["kind"] = json!("MutatingAdmissionPolicy");
+        let message = cluster(1).create(made).expect_err(&more.to_string()).message;
+        assert!(message.contains(want), "{more}: {message}");
+    };
+    check(json!({}), "spec.mutations: Required value: mutations must contain at least one item");
+    let of = |mutation: Value| json!({"mutations": [mutation]});
+    let at = "spec.mutations[0]";
+    check(
+        of(merged("1")),
+        &format!("{at}.applyConfiguration.expression: Invalid value: \"1\": must evaluate to Object"),
+    );
+    check(
+        of(patched("Object{}")),
+        &format!("{at}.jsonPatch.expression: Invalid value: \"Object{{}}\": must evaluate to"),
+    );
+    check(of(merged("Object{")), "compilation failed: ERROR: <input>:1:8: Syntax error");
+    check(of(json!({"patchType": "Merge"})), &format!("{at}.patchType: Unsupported value: \"Merge\""));
+    check(of(json!({"patchType": "JSONPatch"})), &format!("{at}.jsonPatch: Required value"));
+    let deletes = json!({"mutations": [merged("Object{}")], "matchConstraints": {"resourceRules": [{"apiGroups": ["*"],
+        "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}]}});
+    check(deletes, "resourceRules[0].operations[0]: Unsupported value: \"DELETE\"");
+}

@@ -6,6 +6,7 @@
 //! What its rules in CEL (`x-kubernetes-validations`) say is in [`rule`].
 
 mod check;
+mod defaults;
 mod rule;
 #[cfg(test)]
 mod rule_tests;
@@ -17,6 +18,7 @@ use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 pub use check::check;
+pub use defaults::Defaults;
 use rule::Validations;
 pub(crate) use validate::has_format;
 
@@ -29,7 +31,6 @@ pub struct Schema {
     int_or_string: bool,
     preserve_unknown: bool,
     embedded_resource: bool,
-    default: Option<Value>,
     properties: BTreeMap<String, Schema>,
     additional: Option<Box<Additional>>,
     items: Option<Box<Schema>>,
@@ -152,7 +153,6 @@ impl Schema {
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded_resource: flag("x-kubernetes-embedded-resource"),
-            default: value.get("default").cloned(),
             properties: properties.map(|(name, of)| (name.clone(), Schema::plain(of))).collect(),
             additional: additional.map(Box::new),
             items: value.get("items").map(|items| Box::new(Schema::plain(items))),
@@ -195,31 +195,6 @@ impl Schema {
             Value::Array(items) => {
                 if let Some(schema) = &self.items {
                     items.iter_mut().for_each(|item| schema.prune(item, false));
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
-
-    /// Sets missing properties to their defaults. `null` counts as missing unless the property is nullable.
-    pub fn fill(&self, value: &mut Value) {
-        match value {
-            Value::Object(map) => {
-                for (name, schema) in &self.properties {
-                    let Some(default) = &schema.default else { continue };
-                    if map.get(name).is_none_or(|v| v.is_null() && !schema.nullable) {
-                        map.insert(name.clone(), default.clone());
-                    }
-                }
-                for (name, value) in map.iter_mut() {
-                    if let Some(schema) = self.property(name) {
-                        schema.fill(value);
-                    }
-                }
-            }
-            Value::Array(items) => {
-                if let Some(schema) = &self.items {
-                    items.iter_mut().for_each(|item| schema.fill(item));
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -272,11 +247,11 @@ pub fn at_path<'a>(body: &'a Map<String, Value>, status: Option<&'a Value>, path
 
 #[cfg(test)]
 mod tests {
-    use super::Schema;
+    use super::{Defaults, Schema};
     use serde_json::{Value, json};
 
-    fn schema() -> Schema {
-        Schema::parse(&json!({"type": "object", "properties": {
+    fn described() -> Value {
+        json!({"type": "object", "properties": {
             "spec": {"type": "object", "default": {}, "properties": {
                 "size": {"type": "integer", "default": 1},
                 "note": {"type": "string", "nullable": true, "default": "n"},
@@ -286,12 +261,12 @@ mod tests {
                     "properties": {"x": {"type": "string", "default": "y"}}}},
                 "list": {"type": "array", "items": {"type": "object", "properties": {
                     "name": {"type": "string"}, "port": {"type": "integer", "default": 80}}}},
-                "embedded": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {}}}}}}))
+                "embedded": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {}}}}}})
     }
 
     fn check(mut value: Value, want: Value) {
-        schema().prune(&mut value, true);
-        schema().fill(&mut value);
+        Schema::parse(&described()).prune(&mut value, true);
+        Defaults::read(&described()).expect("it has some").fill(&mut value);
         assert_eq!(value, want);
     }
 

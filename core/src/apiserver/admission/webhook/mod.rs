@@ -120,6 +120,8 @@ pub(in crate::apiserver) struct Progress {
     /// Those that have been asked and want to be asked again, if another has changed the object since.
     again: Vec<(Rc<Hook>, bool)>,
     is_second_round: bool,
+    /// A webhook has changed the object.
+    changed: bool,
     mutated: bool,
     validated: bool,
     pending: Vec<Pending>,
@@ -170,7 +172,7 @@ impl Deciding<'_> {
         somebody && !EXEMPT.contains(&kind)
     }
 
-    /// Has the webhooks change an object that is new or replaces `old`. `accept` makes an object of what they return.
+    /// Has policies, and then the webhooks, change an object that is new or replaces `old`. `accept` makes an object of what they return.
     pub(in crate::apiserver) fn consult_mutating(
         &mut self,
         write: &Write,
@@ -179,14 +181,19 @@ impl Deciding<'_> {
         old: Option<&Object>,
         accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
     ) -> Result<(), Decision> {
-        if self.hooks.is_empty() || !self.consults_about(object.kind()) || !self.runs(MUTATING) {
+        if !self.consults_about(object.kind()) {
             return Ok(());
+        }
+        let about = (operation, subresource);
+        if self.hooks.is_empty() || !self.runs(MUTATING) {
+            return self.apply_mutating_policies(write, about, object, old, accept, false);
         }
         let mut held = write.hooks.borrow_mut();
         let progress = held.get_or_insert_default();
         progress.begin(old.map_or(Revision(0), Object::rv), self.hooks);
-        if let Some(made) = &progress.object {
-            *object = made.clone();
+        match &progress.object {
+            Some(made) => *object = made.clone(),
+            None => self.apply_mutating_policies(write, about, object, old, accept, false)?,
         }
         if progress.mutated {
             return Ok(());
@@ -195,6 +202,7 @@ impl Deciding<'_> {
             let answer = progress.answers.pop().expect("what is pending has been answered");
             let changed = self.take_patch(&hook, verdict(&hook, &uid, answer), object, &mut progress.warnings, accept);
             if changed.map_err(Decision::refuse)? {
+                progress.changed = true;
                 progress.again.iter_mut().for_each(|(_, changed)| *changed = true);
             }
             if hook.asked_again && !progress.is_second_round {
@@ -209,6 +217,9 @@ impl Deciding<'_> {
                 progress.object = Some(object.clone());
                 return Err(Decision::Consult(vec![call]));
             }
+        }
+        if progress.changed {
+            self.apply_mutating_policies(write, about, object, old, accept, true)?;
         }
         progress.mutated = true;
         progress.object = Some(object.clone());

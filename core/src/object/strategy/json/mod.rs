@@ -186,6 +186,8 @@ json_kinds! {
         VALIDATING_WEBHOOK_CONFIGURATION admissionregistration_v1::ValidatingWebhookConfiguration;
         VALIDATING_ADMISSION_POLICY admissionregistration_v1::ValidatingAdmissionPolicy;
         VALIDATING_ADMISSION_POLICY_BINDING admissionregistration_v1::ValidatingAdmissionPolicyBinding;
+        MUTATING_ADMISSION_POLICY admissionregistration_v1::MutatingAdmissionPolicy;
+        MUTATING_ADMISSION_POLICY_BINDING admissionregistration_v1::MutatingAdmissionPolicyBinding;
     }
     without rules {
         CSI_NODE storage_v1::CSINode;
@@ -209,8 +211,6 @@ json_kinds! {
         RESOURCE_CLAIM resource_v1::ResourceClaim;
         RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
         RESOURCE_SLICE resource_v1::ResourceSlice;
-        MUTATING_ADMISSION_POLICY admissionregistration_v1::MutatingAdmissionPolicy;
-        MUTATING_ADMISSION_POLICY_BINDING admissionregistration_v1::MutatingAdmissionPolicyBinding;
         API_SERVICE apiregistration_v1::APIService;
     }
 }
