@@ -7,7 +7,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::object::{self, Labels, Milli, matches_node};
+use crate::object::{self, Labels, Milli, is_extended_resource, matches_node};
 
 /// Resource amounts. CPU is in thousandths of a core, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,10 @@ impl Amounts {
             }
         };
         &mut self.others[at].1
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.others.binary_search_by(|(n, _)| (**n).cmp(name)).is_ok()
     }
 
     fn get(&self, name: &str) -> i64 {
@@ -141,7 +145,10 @@ impl Room {
             ("cpu", asks.cpu, self.used.cpu, self.allocatable.cpu),
             ("memory", asks.memory, self.used.memory, self.allocatable.memory),
         ];
-        needs.extend(asks.others.iter().map(|(n, q)| (&**n, *q, self.used.get(n), self.allocatable.get(n))));
+        // Extended resources that the kubelet knows nothing of are the scheduler's business.
+        let known = |name: &str| self.allocatable.has(name) || !is_extended_resource(name);
+        let others = asks.others.iter().filter(|(name, _)| known(name));
+        needs.extend(others.map(|(n, q)| (&**n, *q, self.used.get(n), self.allocatable.get(n))));
         for (name, requested, used, capacity) in needs {
             if requested > 0 && requested > capacity - used {
                 return Err(out_of(name, requested, used, capacity));
@@ -232,6 +239,8 @@ mod tests {
         let words = "Node didn't have enough resource: x.io/gpu, requested: 2, used: 0, capacity: 1";
         let gpu = json!({"containers": [{"name": "c", "resources": {"requests": {"x.io/gpu": 2}}}]});
         check(&room, gpu, Err(("OutOfx.io/gpu", words)));
+        let advertised = json!({"containers": [{"name": "c", "resources": {"requests": {"y.io/foo": 2}}}]});
+        check(&room, advertised, Ok(()));
     }
 
     #[test]

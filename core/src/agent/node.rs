@@ -15,7 +15,7 @@ use crate::limits::{NODE_STATUS_INTERVAL, NODE_STATUS_UPDATE_FREQUENCY, REQUEST_
 use crate::machine::{Deadline, Mono, Now};
 use crate::object::{
     HOSTNAME_LABEL, Kind, Labels, Milli, Node, Object, ObjectKey, ObjectMeta, ReportedNodeStatus, Revision,
-    TAINT_UNSCHEDULABLE, node_condition,
+    TAINT_UNSCHEDULABLE, is_extended_resource, node_condition,
 };
 use crate::random::Rng;
 
@@ -257,7 +257,7 @@ impl NodeKeeper {
         let wrong_labels = || self.config.node_labels().iter().any(|(k, v)| !has(k, v));
         let well = || {
             node_condition(&node.status, "Ready").is_some_and(|c| c.status == "True")
-                && node.status.capacity.as_ref() == Some(&self.config.quantities())
+                && node.status.capacity == Some(with_extended(self.config.quantities(), node.status.capacity.as_ref()))
                 && in_use(&node.status) == self.sent
                 && self.told.iter().eq(&self.sent)
         };
@@ -395,8 +395,8 @@ impl NodeKeeper {
             |type_: &str, address: &str| core_v1::NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
         let port = core_v1::DaemonEndpoint { port: 10250 };
         core_v1::NodeStatus {
-            capacity: Some(config.quantities()),
-            allocatable: Some(config.allocatable()),
+            capacity: Some(with_extended(config.quantities(), old.and_then(|old| old.capacity.as_ref()))),
+            allocatable: Some(with_extended(config.allocatable(), old.and_then(|old| old.allocatable.as_ref()))),
             addresses: Some(vec![address("InternalIP", &config.host_ip), address("Hostname", &config.node_name)]),
             conditions: Some(conditions(old, facts.runtime_is_up, now)),
             node_info: Some(self.info.clone()),
@@ -407,6 +407,18 @@ impl NodeKeeper {
             ..core_v1::NodeStatus::default()
         }
     }
+}
+
+/// The node's own resources, and the extended ones that others have advertised on its Node.
+fn with_extended(
+    own: BTreeMap<String, Quantity>,
+    stored: Option<&BTreeMap<String, Quantity>>,
+) -> BTreeMap<String, Quantity> {
+    let mut all = own;
+    for (name, quantity) in stored.into_iter().flatten().filter(|(name, _)| is_extended_resource(name)) {
+        all.entry(name.clone()).or_insert_with(|| quantity.clone());
+    }
+    all
 }
 
 /// The volumes that a status says are in use.

@@ -118,6 +118,8 @@ pub enum Subresource {
     Scale,
     /// `/finalize` of a namespace.
     Finalize,
+    /// `/approval` of a CertificateSigningRequest.
+    Approval,
 }
 
 /// What becomes of fields that a kind does not have, or that come twice (`fieldValidation`). Over HTTP, `Warn` is what

@@ -35,6 +35,7 @@ impl<'a> Deciding<'a> {
             Subresource::Status => ("status", &["spec"]),
             Subresource::Scale => ("scale", &[]),
             Subresource::Finalize => ("finalize", &[]),
+            Subresource::Approval => ("approval", &["spec"]),
         };
         let time = serde_json::to_value(self.now.wall.to_time()).expect("a time serialises");
         let time = time.as_str().expect("a time is a text");

@@ -2,6 +2,9 @@
 
 use std::rc::Rc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+
 use super::admission;
 use super::admission::webhook::Operation;
 use super::custom::CustomResource;
@@ -135,9 +138,19 @@ impl Deciding<'_> {
         }
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
-            Subresource::Status if current.info().has_status => merge_status(current, &incoming),
+            Subresource::Status if current.info().has_status => {
+                let mut new = merge_status(current, &incoming);
+                if key.kind == Kind::CERTIFICATE_SIGNING_REQUEST {
+                    // Who signs does not approve.
+                    keep_verdict(&mut new, current);
+                }
+                new
+            }
             Subresource::Finalize if current.info().has_subresource("finalize") => merge_finalizers(current, &incoming),
-            Subresource::Status | Subresource::Finalize | Subresource::Scale => {
+            Subresource::Approval if current.info().has_subresource("approval") => {
+                merge_approval(current, &incoming, &self.now.wall.to_time())
+            }
+            Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
@@ -188,7 +201,7 @@ impl Deciding<'_> {
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
             Subresource::Status if current.info().has_status => merge_status(current, &incoming),
-            Subresource::Status | Subresource::Finalize | Subresource::Scale => {
+            Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
@@ -357,6 +370,49 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
 fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
     new.finalize(incoming);
+    new
+}
+
+/// Whether a condition says that a certificate is approved or denied.
+fn is_verdict(condition: &Value) -> bool {
+    matches!(condition["type"].as_str(), Some("Approved" | "Denied"))
+}
+
+/// Takes the verdict on a certificate from the stored object.
+fn keep_verdict(new: &mut Object, current: &Object) {
+    let verdict = conditions_of(current).into_iter().filter(is_verdict);
+    let others = conditions_of(new).into_iter().filter(|condition| !is_verdict(condition));
+    set_conditions(new, verdict.chain(others).collect());
+}
+
+fn conditions_of(object: &Object) -> Vec<Value> {
+    let Object::Dynamic(d) = object else { return Vec::new() };
+    let conditions = d.status.as_ref().and_then(|status| status.get("conditions"));
+    conditions.and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn set_conditions(object: &mut Object, conditions: Vec<Value>) {
+    let Object::Dynamic(d) = object else { unreachable!("a CertificateSigningRequest is held as JSON") };
+    if conditions.is_empty() && d.status.as_ref().is_none_or(|status| status.get("conditions").is_none()) {
+        return;
+    }
+    let mut status = d.status.as_deref().filter(|status| status.is_object()).cloned().unwrap_or_else(|| json!({}));
+    status["conditions"] = Value::Array(conditions);
+    d.status = Some(Rc::new(status));
+}
+
+/// Builds the new object of an approval: of the status, only conditions change. Those without times get them.
+fn merge_approval(current: &Object, incoming: &Object, now: &Time) -> Object {
+    let mut new = current.clone();
+    let timed = conditions_of(incoming).into_iter().map(|mut condition| {
+        for time in ["lastUpdateTime", "lastTransitionTime"] {
+            if condition[time].is_null() {
+                condition[time] = json!(now);
+            }
+        }
+        condition
+    });
+    set_conditions(&mut new, timed.collect());
     new
 }
 

@@ -79,7 +79,9 @@ pub fn apply(
 }
 
 /// Merges a configuration into an object without regard to who manages what, as a MutatingAdmissionPolicy does. What is
-/// one value by its type cannot be merged, and is refused. Source: apiserver `pkg/admission/plugin/policy/mutating/patch`.
+/// one value by its type cannot be merged, and is refused.
+///
+/// Source: apiserver `pkg/admission/plugin/policy/mutating/patch`.
 pub fn merge(live: &Value, config: &Value, of: Type<'_>) -> Result<Value, String> {
     typed::check(config, of, false).map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
     let whole = typed::atomic_parts(config, of);

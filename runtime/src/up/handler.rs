@@ -693,6 +693,7 @@ fn subresource(objects: &Objects) -> Result<Subresource, Status> {
         Some("status") => Ok(Subresource::Status),
         Some("scale") => Ok(Subresource::Scale),
         Some("finalize") => Ok(Subresource::Finalize),
+        Some("approval") => Ok(Subresource::Approval),
         Some(_) => Err(method_not_allowed()),
     }
 }

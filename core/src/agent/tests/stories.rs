@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
 
 use super::{Due, World, container, describe, exec, probe, ready_world, with};
@@ -25,6 +26,24 @@ fn pods_are_admitted_by_the_labels_that_the_node_has_now() {
     let late = world.apply("late", spec());
     world.run_for(5.0);
     assert_eq!(world.pod(&late).status.phase.as_str(), "Running");
+}
+
+#[test]
+fn extended_resources_that_others_advertise_stay() {
+    let mut world = ready_world();
+    let key = ObjectKey::new(Kind::NODE, "", "n1");
+    let mut node = world.api.objects[&key].clone();
+    let amount = || ("example.com/foo".to_owned(), Quantity("5".to_owned()));
+    if let Some(n) = node.get_mut::<core_v1::Node>() {
+        let status = n.status_mut();
+        status.capacity.as_mut().unwrap().extend([amount(), ("nope".to_owned(), Quantity("1".to_owned()))]);
+        status.allocatable.as_mut().unwrap().extend([amount()]);
+    }
+    world.put(node);
+    world.run_for(700.0);
+    let status = &world.api.objects[&key].to_json()["status"];
+    assert_eq!((&status["capacity"]["example.com/foo"], status["capacity"].get("nope")), (&json!("5"), None));
+    assert_eq!(status["allocatable"]["example.com/foo"], "5");
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Deciding<'_> {
         let update = (Operation::Update, named(subresource));
         let refuse = |new: &Object, errors| refuse(new, errors).map_err(|status| Decision::refuse_if(key, status));
         match subresource {
-            Subresource::Status => refuse(new, &validation::status_update(new, current)),
+            Subresource::Status | Subresource::Approval => refuse(new, &validation::status_update(new, current)),
             Subresource::Finalize => Ok(()),
             Subresource::None | Subresource::Scale => {
                 // A stored object already has its defaults, so only a changed spec needs them.
@@ -270,6 +270,7 @@ pub(super) fn named(subresource: Subresource) -> &'static str {
         Subresource::Status => "status",
         Subresource::Scale => "scale",
         Subresource::Finalize => "finalize",
+        Subresource::Approval => "approval",
     }
 }
 

@@ -12,6 +12,37 @@ use crate::object::{Kind, Object, ObjectKey, RenewTime, Revision};
 const DRY: WriteOptions = WriteOptions { dry_run: true, field_validation: FieldValidation::Ignore };
 
 #[test]
+fn certificates_are_approved_apart_from_their_status() {
+    let mut c = cluster(1);
+    let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"name": "r"}, "spec": {"request": "", "signerName": "example.com/s", "usages": ["client auth"]}});
+    let made = c.create(request).unwrap();
+    let with = |object: &Object, status: serde_json::Value| {
+        let mut value = object.to_json();
+        value["status"] = status;
+        value["spec"]["signerName"] = json!("example.com/other");
+        Object::from_json(value).unwrap()
+    };
+    let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "r"});
+    let asked = with(&made, json!({"conditions": [condition("Approved")], "certificate": "eA=="}));
+    let approved = c.update_at(0, asked, Subresource::Approval).unwrap();
+    let value = approved.to_json();
+    assert_eq!(value["spec"]["signerName"], "example.com/s");
+    assert_eq!(
+        (&value["status"]["conditions"][0]["type"], value["status"].get("certificate")),
+        (&json!("Approved"), None)
+    );
+    assert!(value["status"]["conditions"][0]["lastUpdateTime"].is_string());
+    let signed =
+        with(&approved, json!({"conditions": [condition("Denied"), condition("Failed")], "certificate": "eA=="}));
+    let signed = c.update_status(signed).unwrap().to_json();
+    let types: Vec<_> = signed["status"]["conditions"].as_array().unwrap().iter().map(|c| &c["type"]).collect();
+    assert_eq!((json!(types), &signed["status"]["certificate"]), (json!(["Approved", "Failed"]), &json!("eA==")));
+    let plain = c.create(config_map("a")).unwrap();
+    assert!(c.update_at(0, plain, Subresource::Approval).is_err(), "nothing else is approved");
+}
+
+#[test]
 fn create_stamps_and_refuses() {
     let mut c = cluster(1);
     let made = c.create(deployment("a", 1)).unwrap();

@@ -57,6 +57,7 @@ fn path_of(key: &ObjectKey, subresource: Subresource) -> String {
         Subresource::Status => "status",
         Subresource::Scale => "scale",
         Subresource::Finalize => "finalize",
+        Subresource::Approval => "approval",
     };
     path(key.kind, key.namespace(), key.name(), subresource)
 }

@@ -172,7 +172,8 @@ impl Deciding<'_> {
         somebody && !EXEMPT.contains(&kind)
     }
 
-    /// Has policies, and then the webhooks, change an object that is new or replaces `old`. `accept` makes an object of what they return.
+    /// Has policies, and then the webhooks, change an object that is new or replaces `old`. `accept` makes an object of
+    /// what they return.
     pub(in crate::apiserver) fn consult_mutating(
         &mut self,
         write: &Write,
