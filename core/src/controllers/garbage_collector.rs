@@ -45,6 +45,9 @@ pub struct GarbageCollector {
     kinds: Kinds,
     /// Objects whose owner may be gone: their UID, and the earliest revision at which their references were seen.
     bounds: BTreeMap<ObjectKey, (Rc<str>, Revision)>,
+    /// Owners that were released from their dependents, by UID, with their revision then. A view may have lagged, so
+    /// that a dependent was missed; it is orphaned when it shows.
+    released: BTreeMap<String, Revision>,
 }
 
 impl GarbageCollector {
@@ -123,7 +126,7 @@ impl Controller for GarbageCollector {
         if !object.is_deleting() {
             self.judge(views, object, None, &mut plan);
         } else if has_finalizer(object, ORPHAN) {
-            release(views, object, &mut plan);
+            self.release(views, object, &mut plan);
         } else if has_finalizer(object, FOREGROUND) {
             self.judge_dependants(views, object.uid(), None, &mut plan);
             if !dependants(views, object.uid()).any(|d| blocks(d, object.uid())) {
@@ -241,18 +244,22 @@ fn without_owners(object: &Object, drop: impl Fn(&OwnerReference) -> bool) -> Wr
     Write::Update(next, Subresource::None)
 }
 
-/// Orphans the dependents of an owner; when there are none left, removes the owner's finalizer. The removal is a
-/// separate pass: by then the view has reached the writes of the first pass, and so shows dependents that were created
-/// just before the deletion.
-fn release(views: &Views, owner: &Object, plan: &mut Plan) {
-    let uid = owner.uid();
-    plan.writes.extend(dependants(views, uid).map(|d| without_owners(d, |r| r.uid == uid)));
-    if plan.writes.is_empty() {
-        plan.writes.push(without_finalizer(owner, ORPHAN));
-    }
-}
-
 impl GarbageCollector {
+    /// Orphans the dependents of an owner; when there are none left, removes the owner's finalizer. The removal is a
+    /// separate pass: by then the view has reached the writes of the first pass, and so shows dependents that were
+    /// created just before the deletion.
+    fn release(&mut self, views: &Views, owner: &Object, plan: &mut Plan) {
+        let uid = owner.uid();
+        plan.writes.extend(dependants(views, uid).map(|d| without_owners(d, |r| r.uid == uid)));
+        if plan.writes.is_empty() {
+            // Once every view has come past the release, no dependent can still show.
+            let slowest = views.iter().map(View::revision).min().unwrap_or_default();
+            self.released.retain(|uid, at| *at > slowest || dependants(views, uid).next().is_some());
+            self.released.insert(uid.to_owned(), owner.rv());
+            plan.writes.push(without_finalizer(owner, ORPHAN));
+        }
+    }
+
     fn judge_dependants(&mut self, views: &Views, uid: &str, dead: Option<&str>, plan: &mut Plan) {
         for dependant in dependants(views, uid).filter(|d| !d.is_deleting()) {
             self.judge(views, dependant, dead, plan);
@@ -293,7 +300,7 @@ impl GarbageCollector {
         if loose.is_empty() {
             return;
         }
-        let write = if solid {
+        let write = if solid || loose.iter().all(|l| self.released.contains_key(&l.uid)) {
             without_owners(object, |r| loose.iter().any(|l| l.uid == r.uid))
         } else if waiting && dependants(views, object.uid()).next().is_some() {
             delete_before_owner(views, object)
@@ -530,6 +537,18 @@ mod tests {
         let mut fake = Fake::new(&kinds(), [top, thing("child", &["top"]), thing("grandchild", &["child"])]);
         collect(&mut fake);
         assert_eq!(names(&fake), ["child", "grandchild"]);
+        assert!(owners(&fake, "child").is_empty());
+    }
+
+    #[test]
+    fn an_orphan_that_shows_late_stays_too() {
+        let mut fake = Fake::new(&kinds(), [deleting(thing("top", &[]), "orphan")]);
+        let mut gc = GarbageCollector::default();
+        fake.settle(&mut gc, &key("top"), at(0));
+        fake.put(thing("child", &["top"]));
+        fake.advance();
+        fake.settle(&mut gc, &key("child"), at(1));
+        assert_eq!(names(&fake), ["child"]);
         assert!(owners(&fake, "child").is_empty());
     }
 

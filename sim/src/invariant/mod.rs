@@ -104,6 +104,8 @@ invariants! {
     FreshReads "fresh-reads"
     /// The garbage collector never deletes an object that has a living owner.
     ChildOutlivesOwner "child-outlives-owner"
+    /// The garbage collector never deletes what existed when its owner was deleted with orphan propagation.
+    OrphansSurvive "orphans-survive"
     /// An object's `metadata.generation` never decreases, and its UID never changes.
     GenerationCounts "generation-counts"
     /// Every eviction uses up one of the disruptions that the PodDisruptionBudget allows.
@@ -242,6 +244,7 @@ pub struct Checkers {
     zones: zones::Zones,
     deletions: deletion::Deletions,
     budgets: budgets::Budgets,
+    owners: owners::Owners,
     /// The requests that have no reply yet.
     pub exchanges: exchanges::Exchanges,
     /// Which nodes are heard of.
@@ -255,6 +258,7 @@ impl Checkers {
     pub fn commit<'a>(&mut self, commit: &Commit<'a>) {
         let report = &mut self.report;
         generation::check(commit, report);
+        self.owners.committed(commit);
         self.silence.check_pods(commit, report);
         match commit.new.or(commit.old) {
             Some(Object::Pod(_)) => {
@@ -315,7 +319,7 @@ impl Checkers {
     pub fn request(&mut self, asked: &Asked<'_>) {
         match &asked.request.call {
             Call::Delete { key, options } => {
-                owners::check(asked, key, options, &mut self.report);
+                self.owners.check(asked, key, options, &mut self.report);
                 self.deletions.asked(asked, key, options, &mut self.report);
             }
             call @ Call::Evict { .. } => self.deletions.evicted(call),

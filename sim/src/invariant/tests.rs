@@ -217,6 +217,20 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         let (pod, user) = (web_pod(w).key(), w.process("user"));
         w.ask(user, GarbageCollector::NAME, delete(pod));
     }),
+    (Invariant::OrphansSurvive, |w| {
+        let mut owner = twin(w.store.object(&key(Kind::SERVICE, "each")).expect("it is there"), "owner");
+        w.put(owner.clone());
+        let reference = json!({"apiVersion": "v1", "kind": "Service", "name": "owner", "uid": owner.uid()});
+        w.tamper(&key(Kind::POD, "never"), |pod| {
+            pod.meta_mut().owner_references = serde_json::from_value(json!([reference])).expect("a reference");
+        });
+        owner.meta_mut().finalizers = Some(vec!["orphan".to_owned()]);
+        owner.meta_mut().deletion_timestamp = owner.meta().creation_timestamp.clone();
+        // The garbage collector hears only that the owner is gone.
+        let key = StoreKey::Object(owner.key());
+        w.write(Op::Put { key: key.clone(), value: Stored::Object(owner), lease: None }, true);
+        w.write(Op::Delete { key }, false);
+    }),
     // Its owner waits for nothing, and is there.
     (Invariant::ChildOutlivesOwner, |w| {
         let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
