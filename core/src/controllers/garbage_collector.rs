@@ -39,12 +39,22 @@ static WATCHED: &[Watched] = watched! {
     MUTATING_ADMISSION_POLICY MUTATING_ADMISSION_POLICY_BINDING API_SERVICE
 };
 
+/// What a view of owners must have reached before it proves that an owner is gone.
+#[derive(Debug)]
+struct Bound {
+    /// Of the object.
+    uid: Rc<str>,
+    references: Vec<OwnerReference>,
+    /// The earliest at which these references were seen. Others may be of owners that were created later.
+    seen: Revision,
+}
+
 /// Deletes objects without owners, and removes the finalizers of owners once their dependents are deleted or orphaned.
 #[derive(Debug, Default)]
 pub struct GarbageCollector {
     kinds: Kinds,
-    /// Objects whose owner may be gone: their UID, and the earliest revision at which their references were seen.
-    bounds: BTreeMap<ObjectKey, (Rc<str>, Revision)>,
+    /// Objects whose owner may be gone.
+    bounds: BTreeMap<ObjectKey, Bound>,
     /// Owners that were released from their dependents, by UID, with their revision then. A view may have lagged, so
     /// that a dependent was missed; it is orphaned when it shows.
     released: BTreeMap<String, Revision>,
@@ -272,8 +282,8 @@ impl GarbageCollector {
     fn judge(&mut self, views: &Views, object: &Object, dead: Option<&str>, plan: &mut Plan) {
         let references = object.meta().owner_references.as_deref().unwrap_or(&[]);
         let key = object.key();
-        let known = self.bounds.get(&key).filter(|(uid, _)| **uid == *object.uid());
-        let bound = known.map_or(object.rv(), |(_, rv)| (*rv).min(object.rv()));
+        let known = self.bounds.get(&key).filter(|b| *b.uid == *object.uid() && b.references == references);
+        let bound = known.map_or(object.rv(), |b| b.seen.min(object.rv()));
         let (mut solid, mut doubtful) = (false, false);
         let mut loose: Vec<&OwnerReference> = Vec::new();
         let mut waiting = false;
@@ -291,7 +301,8 @@ impl GarbageCollector {
             }
         }
         if doubtful {
-            self.bounds.insert(key, (Rc::from(object.uid()), bound));
+            let (uid, references) = (Rc::from(object.uid()), references.to_vec());
+            self.bounds.insert(key, Bound { uid, references, seen: bound });
             plan.wake.extend(dead.map(|_| object.key()));
             plan.requeue(limits::GARBAGE_RETRY);
             return;
@@ -480,6 +491,23 @@ mod tests {
         fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), child);
         fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached));
         assert_eq!(fake.step(&mut gc, &key("child"), at(5)).writes.len(), 1);
+    }
+
+    /// Found by explored seed 5029: an orphan was adopted while the collector still had doubts about its former owner.
+    #[test]
+    fn what_was_seen_of_a_former_owner_proves_nothing_about_the_next() {
+        let mut fake = Fake::new(&kinds(), [thing("child", &["rs-a"])]);
+        let mut gc = GarbageCollector::default();
+        let reached = fake.rv;
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached - 1));
+        assert!(fake.step(&mut gc, &key("child"), at(0)).requeue_after.is_some());
+        let mut adopted = thing("child", &["rs-b"]);
+        adopted.set_rv(Revision(reached + 50));
+        fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), adopted);
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached + 49));
+        assert!(fake.step(&mut gc, &key("child"), at(5)).writes.is_empty());
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached + 50));
+        assert_eq!(fake.step(&mut gc, &key("child"), at(10)).writes.len(), 1);
     }
 
     #[test]
