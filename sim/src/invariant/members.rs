@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skeg_core::object::{Kind, Object, ObjectKey, controller_of};
+use skeg_core::object::{Kind, Object, ObjectKey, Pod, controller_of};
 
 use super::reading::is_ready;
 use super::{Commit, Invariant, Report};
@@ -16,11 +16,13 @@ pub(super) struct Members(BTreeMap<String, BTreeSet<i32>>);
 impl Members {
     pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
         let Some(pod) = commit.new_pod() else { return };
-        let became_ready = is_ready(pod) && !commit.old_pod().is_some_and(is_ready);
+        let Some(owner) = controller_of(&pod.meta).filter(|o| o.kind == "StatefulSet") else { return };
+        let is_owned = |old: &&Pod| controller_of(&old.meta).is_some_and(|o| o.uid == owner.uid);
+        // A member that a set adopts may have become ready as an orphan, or as another set's.
+        let became_ready = is_ready(pod) && !commit.old_pod().filter(is_owned).is_some_and(is_ready);
         if !became_ready && commit.old.is_some() {
             return;
         }
-        let Some(owner) = controller_of(&pod.meta).filter(|o| o.kind == "StatefulSet") else { return };
         let Some(ordinal) = pod.name().rsplit('-').next().and_then(|n| n.parse::<i32>().ok()) else { return };
         if became_ready {
             self.0.entry(owner.uid.clone()).or_default().insert(ordinal);

@@ -1,5 +1,6 @@
 //! `child-outlives-owner`: the garbage collector never deletes an object that has a living owner. An owner lives as
-//! long as it is stored, unless it waits for its dependents to be deleted first.
+//! long as it is stored, unless it waits for its dependents to be deleted first, or has waited: whoever deletes it
+//! once more to orphan them may be too late.
 //!
 //! `orphans-survive`: it never deletes an object that existed already when its owner was deleted with orphan
 //! propagation.
@@ -23,6 +24,8 @@ pub(super) struct Owners {
     orphaning: BTreeMap<String, Revision>,
     /// Those that somebody wants to be deleted with another propagation. The last one to be carried out counts.
     overruled: BTreeSet<String>,
+    /// Those that wait, or have waited, for their dependents to be deleted.
+    waiting: BTreeSet<String>,
 }
 
 fn has_finalizer(object: &Object, name: &str) -> bool {
@@ -31,8 +34,13 @@ fn has_finalizer(object: &Object, name: &str) -> bool {
 
 impl Owners {
     pub fn committed(&mut self, commit: &Commit<'_>) {
-        let Some(new) = commit.new.filter(|new| new.is_deleting() && has_finalizer(new, ORPHAN)) else { return };
-        self.orphaning.entry(new.uid().to_owned()).or_insert(new.rv());
+        let Some(new) = commit.new.filter(|new| new.is_deleting()) else { return };
+        if has_finalizer(new, ORPHAN) {
+            self.orphaning.entry(new.uid().to_owned()).or_insert(new.rv());
+        }
+        if has_finalizer(new, FOREGROUND) {
+            self.waiting.insert(new.uid().to_owned());
+        }
     }
 
     fn overrule(&mut self, asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions) {
@@ -62,7 +70,7 @@ impl Owners {
             let namespace = if kind.row().namespaced { child.namespace() } else { "" };
             let stored = asked.store.object(&ObjectKey::new(kind, namespace, &owner.name));
             let stored = stored.filter(|stored| stored.uid() == owner.uid);
-            if stored.is_some_and(|stored| !stored.is_deleting() || !has_finalizer(stored, FOREGROUND)) {
+            if stored.is_some() && !self.waiting.contains(&owner.uid) {
                 let what = format!("{key} is deleted while its owner {} {} lives", owner.kind, owner.name);
                 report.broken(Invariant::ChildOutlivesOwner, asked.at, what);
             }
