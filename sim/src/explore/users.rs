@@ -87,11 +87,12 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         }
     }
     let mut free: Vec<&String> = nodes.iter().collect();
-    let mut cordoned = Vec::new();
+    let (mut cordoned, mut deleted) = (Vec::new(), Vec::new());
     for _ in 0..steps.rng.below(4).min(nodes.len() as u64) {
         let node = free.swap_remove(steps.rng.below(free.len() as u64) as usize);
-        if on_node(&mut steps, node) {
-            cordoned.push(node.clone());
+        match on_node(&mut steps, node) {
+            OnNode::Drained | OnNode::Cordoned => cordoned.push(node.clone()),
+            OnNode::Deleted => deleted.push(node.clone()),
         }
     }
     if scene.has_spare_node && steps.rng.chance(1, 6) && !free.is_empty() {
@@ -99,11 +100,14 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         let at = steps.moment(BEGIN, 0);
         steps.push(at, delete(ObjectKey::new(Kind::NODE, "", node)));
     }
-    // Because of a fault, a cordon may have been carried out after the uncordon that belongs to it. So all nodes are
-    // uncordoned once more at the end, when no faults are left.
+    // Because of a fault, a cordon may have been carried out after the uncordon that belongs to it, and a node may have
+    // been deleted after its agent was restarted. So both are done once more at the end, when no faults are left.
+    let end = duration + Duration::from_secs(40);
     if !cordoned.is_empty() {
-        let nodes = NodeSet::Names(cordoned);
-        steps.push(duration + Duration::from_secs(40), UserAction::Cordon { nodes, cordoned: false });
+        steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(cordoned), cordoned: false });
+    }
+    if !deleted.is_empty() {
+        steps.push(end, RestartAgent { nodes: NodeSet::Names(deleted) });
     }
     let mut steps = steps.all;
     drop_refused_restarts(&mut steps);
@@ -191,22 +195,31 @@ fn roll_out(steps: &mut Steps<'_>, key: ObjectKey, begin: Duration) {
     }
 }
 
-/// Drains a node, cordons it for a while, or deletes it and lets it register again under its name. Returns whether it
-/// was cordoned.
-fn on_node(steps: &mut Steps<'_>, name: &str) -> bool {
+enum OnNode {
+    Drained,
+    Cordoned,
+    Deleted,
+}
+
+/// Drains a node, cordons it for a while, or deletes it and lets it register again under its name.
+fn on_node(steps: &mut Steps<'_>, name: &str) -> OnNode {
     let set = NodeSet::Names(vec![name.to_owned()]);
     let (at, later) = (steps.moment(BEGIN, 60), steps.seconds(1, 150));
     let back = (at + later).min(steps.duration);
-    let how = steps.rng.below(4);
+    let how = match steps.rng.below(4) {
+        0 | 1 => OnNode::Drained,
+        2 => OnNode::Cordoned,
+        _ => OnNode::Deleted,
+    };
     match how {
-        0 | 1 => steps.push(at, UserAction::Drain { nodes: set.clone() }),
-        2 => steps.push(at, UserAction::Cordon { nodes: set.clone(), cordoned: true }),
-        _ => {
+        OnNode::Drained => steps.push(at, UserAction::Drain { nodes: set.clone() }),
+        OnNode::Cordoned => steps.push(at, UserAction::Cordon { nodes: set.clone(), cordoned: true }),
+        OnNode::Deleted => {
             steps.push(at, delete(ObjectKey::new(Kind::NODE, "", name)));
             steps.push(back, RestartAgent { nodes: set });
-            return false;
+            return how;
         }
     }
     steps.push(back, UserAction::Cordon { nodes: set, cordoned: false });
-    true
+    how
 }
