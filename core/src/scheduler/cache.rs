@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::events::Events;
+use super::images::Images;
 use super::peers::ClassId;
 use super::resources::{ResourceId, ResourceNames};
 use super::shape::{HostPort, Shape, Taint};
@@ -38,6 +39,8 @@ type Ports = BTreeMap<HostPort, u32>;
 pub struct Nodes {
     /// The names of resources.
     pub resources: ResourceNames,
+    /// The images that the nodes hold.
+    pub images: Images,
     index: NameMap<Slot>,
     vacant: BTreeSet<Slot>,
     count: usize,
@@ -226,6 +229,7 @@ impl Nodes {
         }
         if !self.statuses[i].same_apart_from_report(&node.status) {
             self.statuses[i] = ReportedNodeStatus::clone(&node.status);
+            self.images.put(slot, node.status.images.as_deref().unwrap_or_default());
             if self.put_allocatable(i, node) {
                 events |= Events::NODE_UPDATE_ALLOCATABLE;
             }
@@ -268,6 +272,7 @@ impl Nodes {
         self.taints[i] = Rc::from([]);
         self.meta[i] = Rc::default();
         self.statuses[i] = ReportedNodeStatus::default();
+        self.images.put(slot, &[]);
         for column in &mut self.allocatable {
             column[i] = 0;
         }

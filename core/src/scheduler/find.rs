@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::cache::Slot;
 use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
+use super::images::Worth;
 use super::peers::{ClassId, Extra, Placed};
 use super::queue::PodId;
 use super::table::{Rejections, Table, scan};
@@ -81,7 +82,7 @@ impl Scheduler {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.prepare(class);
         let of = self.peers.class(class);
-        if of.is_plain() && of.shape.only.is_none() {
+        if of.is_plain() && of.shape.only.is_none() && self.worth(id).is_none() {
             let table = self.table(class, priority);
             let top = table.top();
             if top.count == 0 {
@@ -91,7 +92,7 @@ impl Scheduler {
             return Some(self.table(class, priority).nth(n));
         }
         let mut scores = self.feasible(class, priority);
-        self.add_other_scores(class, priority, &mut scores);
+        self.add_other_scores(id, &mut scores);
         let best = scores.iter().copied().max().filter(|best| *best >= 0);
         let found = best.map(|best| {
             let count = scores.iter().filter(|score| **score == best).count();
@@ -158,8 +159,14 @@ impl Scheduler {
         }
     }
 
-    /// Adds the scores that are normalised over all feasible nodes.
-    fn add_other_scores(&mut self, class: ClassId, priority: i32, scores: &mut [i32]) {
+    /// What the images that a pod needs are worth; `None` if they score no node.
+    fn worth(&self, id: PodId) -> Option<Worth<'_>> {
+        self.nodes.images.worth(&self.tracked(id).spec, self.nodes.len())
+    }
+
+    /// Adds the scores that depend on other nodes: those that are normalised over all feasible ones, and the images'.
+    fn add_other_scores(&mut self, id: PodId, scores: &mut [i32]) {
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let shape = Rc::clone(&self.peers.class(class).shape);
         if shape.only.is_none() {
             self.table(class, priority).add_normalized(scores);
@@ -171,6 +178,9 @@ impl Scheduler {
             raws.iter().for_each(|(slot, raw)| scores[*slot as usize] += normalized_score(raw, &max) as i32);
         }
         self.peers.score(class, scores);
+        if let Some(worth) = self.worth(id) {
+            worth.add(scores);
+        }
     }
 
     /// The score of each feasible node for a pod that is on no node, and why the other nodes are not feasible.
@@ -178,7 +188,7 @@ impl Scheduler {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.prepare(class);
         let mut scores = self.feasible(class, priority);
-        self.add_other_scores(class, priority, &mut scores);
+        self.add_other_scores(id, &mut scores);
         let there: Vec<Slot> = (0..self.nodes.slots()).filter(|slot| self.nodes.is_present(*slot)).collect();
         let judge = |slot: Slot| match self.rejection(id, slot) {
             None => (slot, Ok(scores[slot as usize])),

@@ -4,7 +4,8 @@
 //! default weights, for the plug-ins that look only at nodes. A new plug-in is a file in `filters/` or `scores/` and a
 //! row here. The volume plug-ins, which run next and look at claims, are in [`volumes`](super::volumes);
 //! PodTopologySpread and InterPodAffinity (weight 2 each), which run last and look at other pods, in
-//! [`peers`](super::peers). ImageLocality is missing.
+//! [`peers`](super::peers). ImageLocality (weight 1), whose scores depend on what other nodes hold, is in
+//! [`images`](super::images).
 //!
 //! Three mistakes of kube-scheduler are not copied. A preferred `Gt` or `Lt` whose value is no integer matches nothing,
 //! where kube-scheduler fails the pod with an error. Pod-level requests count in scores. A victim that is already

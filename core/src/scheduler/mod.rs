@@ -23,6 +23,7 @@ pub mod explain;
 pub mod filters;
 mod find;
 pub mod framework;
+pub mod images;
 pub mod peers;
 pub mod preemption;
 mod process;
@@ -51,7 +52,9 @@ use table::Table;
 use volumes::{Matters, Readiness, VolumeStep, Volumes};
 
 use crate::machine::{Deadline, Now};
-use crate::object::{KeyMap, Kind, Labels, Meta, Node, Object, ObjectKey, Pod, Selector, Text, is_pod_terminal};
+use crate::object::{
+    KeyMap, Kind, Labels, Meta, Node, Object, ObjectKey, Pod, Selector, SharedPodSpec, Text, is_pod_terminal,
+};
 use crate::random::Rng;
 
 /// The name of the default scheduler (`spec.schedulerName`).
@@ -101,6 +104,7 @@ struct Tracked {
     key: ObjectKey,
     uid: Rc<str>,
     meta: Rc<Meta>,
+    spec: SharedPodSpec,
     shape: ShapeId,
     class: ClassId,
     kin: KinId,
@@ -382,6 +386,7 @@ impl Scheduler {
             key: key.clone(),
             uid: Rc::from(pod.uid()),
             meta: Rc::clone(&pod.meta),
+            spec: pod.spec.shared.clone(),
             shape,
             class,
             kin: self.peers.class(class).kin,
@@ -521,7 +526,7 @@ impl Scheduler {
         let priority = pod.spec.priority.unwrap_or(0);
         let nominated = if (class, priority) == (old_class, old_priority) { None } else { self.withdraw(id) };
         let tracked = self.tracked_mut(id);
-        tracked.meta = Rc::clone(&pod.meta);
+        (tracked.meta, tracked.spec) = (Rc::clone(&pod.meta), pod.spec.shared.clone());
         (tracked.shape, tracked.class, tracked.kin, tracked.priority) = (shape, class, kin, priority);
         self.volumes.know(&self.peers.class(class).claims, id);
         if let Some(slot) = nominated {

@@ -61,8 +61,10 @@ fn node_body() -> impl Strategy<Value = Value> {
         pick(&["2", "3", "110"]),
         pick(&["0", "1", "2"]),
     );
-    (prop::bool::weighted(0.1), prop::bool::weighted(0.4), taints, labels, size).prop_map(
-        |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu))| {
+    let image = pick(&[("r/a:latest", 900), ("r/a:2", 300), ("b:latest", 70), ("b:latest", 70), ("r/v:1", 2000)]);
+    let images = prop_oneof![1 => Just(vec![]), 1 => prop::collection::vec(image, 1..4)];
+    (prop::bool::weighted(0.1), prop::bool::weighted(0.4), taints, labels, size, images).prop_map(
+        |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu), images)| {
             let taints: Vec<_> = taints
                 .iter()
                 .filter(|_| tainted)
@@ -78,8 +80,11 @@ fn node_body() -> impl Strategy<Value = Value> {
             if labels.get("zone").is_some() {
                 labels["topology.kubernetes.io/zone"] = labels["zone"].clone();
             }
-            json!({"labels": labels, "spec": {"unschedulable": cordoned, "taints": taints}, "status": {"allocatable": {
-                "cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "10Gi", "example.com/gpu": gpu}}})
+            let image = |(name, mb): (&str, i64)| json!({"names": [name], "sizeBytes": mb << 20});
+            let images: Vec<_> = images.into_iter().map(image).collect();
+            json!({"labels": labels, "spec": {"unschedulable": cordoned, "taints": taints}, "status": {
+                "allocatable": {"cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "10Gi",
+                    "example.com/gpu": gpu}, "images": images}})
         },
     )
 }
@@ -128,8 +133,9 @@ fn own_spec() -> impl Strategy<Value = Value> {
         1 => prop::collection::vec((1..100i32, selector_term()), 1..3),
     ];
     let selector = prop_oneof![4 => Just(None), 1 => (pick(&["zone", "disk"]), pick(&["1", "2"])).prop_map(Some)];
-    (request, whole, port, prop::collection::vec(toleration, 0..2), required, preferred, selector).prop_map(
-        |((cpu, memory, gpu), whole, port, tolerations, required, preferred, selector)| {
+    let image = pick(&["r/a", "r/a:2", "b", "c"]);
+    (request, whole, port, prop::collection::vec(toleration, 0..2), required, preferred, selector, image).prop_map(
+        |((cpu, memory, gpu), whole, port, tolerations, required, preferred, selector, image)| {
             let mut requests = json!({});
             for (name, q) in [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu)] {
                 if !q.is_empty() {
@@ -146,9 +152,9 @@ fn own_spec() -> impl Strategy<Value = Value> {
             }
             let preferred: Vec<_> = preferred.iter().map(|(w, t)| json!({"weight": w, "preference": t})).collect();
             affinity["preferredDuringSchedulingIgnoredDuringExecution"] = json!(preferred);
-            let second = json!({"name": "d", "resources": {"requests": {"cpu": "300u", "memory": "300m"}}});
+            let second = json!({"name": "d", "image": "b", "resources": {"requests": {"cpu": "300u", "memory": "300m"}}});
             let mut spec = json!({"tolerations": tolerations, "affinity": {"nodeAffinity": affinity}, "resources": whole,
-                "containers": [{"name": "c", "ports": ports, "resources": {"requests": requests}}, second]});
+                "containers": [{"name": "c", "image": image, "ports": ports, "resources": {"requests": requests}}, second]});
             if let Some((key, value)) = selector {
                 spec["nodeSelector"] = json!({key: value});
             }
@@ -229,6 +235,10 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             spec["priority"] = json!(priority);
             let volume = |claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
             spec["volumes"] = claims.into_iter().map(volume).collect();
+            if spec["containers"][0]["image"] == "c" {
+                let image = json!({"name": "image", "image": {"reference": "r/v:1"}});
+                spec["volumes"].as_array_mut().expect("a list").push(image);
+            }
             if never {
                 spec["preemptionPolicy"] = json!("Never");
             }

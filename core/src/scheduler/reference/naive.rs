@@ -440,6 +440,26 @@ impl World {
         least + 50 + (50 + balance(&after) - balance(&before)) / 2
     }
 
+    fn image_score(&self, pod: &Naive, node: &Node) -> i64 {
+        const MB: f64 = 1048576.0;
+        let spec = &pod.pod.spec;
+        let containers: Vec<_> = spec.init_containers.iter().flatten().chain(&spec.containers).collect();
+        let volumes = spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref()?.reference.clone());
+        let wanted = containers.iter().filter_map(|c| c.image.clone()).chain(volumes);
+        let has = |node: &Node, name: &str| {
+            let named = |image: &&core_v1::ContainerImage| image.names.iter().flatten().any(|n| n == name);
+            node.status.images.iter().flatten().find(named).map(|image| image.size_bytes.unwrap_or(0))
+        };
+        let worth = |name: String| {
+            let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+            let name = if tagged { name } else { name + ":latest" };
+            let holders = self.nodes.values().filter(|n| has(n, &name).is_some()).count() as f64;
+            has(node, &name).map_or(0.0, |bytes| (bytes as f64 * (holders / self.nodes.len() as f64)).floor())
+        };
+        let (sum, most) = (wanted.map(worth).sum::<f64>(), 1000.0 * MB * containers.len() as f64);
+        ((sum.clamp(23.0 * MB, most) - 23.0 * MB) * 100.0 / (most - 23.0 * MB)) as i64
+    }
+
     /// The names of the best nodes for a pod; empty if none is feasible.
     pub fn best(&self, pod: &Naive) -> BTreeSet<String> {
         let placed = self.placed();
@@ -460,7 +480,8 @@ impl World {
         let score = |(i, node): (usize, &&Node)| {
             let taint = if max_soft == 0 { 100 } else { 100 - soft(&node) * 100 / max_soft };
             let label = if max_liked == 0 { 0 } else { liked(&node) * 100 / max_liked };
-            3 * taint + 2 * label + 2 * spread[i] + 2 * affinity[i] + self.resource_score(pod, node, &placed)
+            let rest = self.resource_score(pod, node, &placed) + self.image_score(pod, node);
+            3 * taint + 2 * label + 2 * spread[i] + 2 * affinity[i] + rest
         };
         let scores: Vec<i64> = feasible.iter().enumerate().map(score).collect();
         let best = scores.iter().max();
