@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::policy::v1::PodDisruptionBudgetStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::update::check_precondition;
@@ -145,12 +146,7 @@ fn count(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(), S
         return Err(Status::forbidden(Kind::POD_DISRUPTION_BUDGET.row(), &name, why));
     }
     if allowed == 0 {
-        let message = format!(
-            "The disruption budget {name} needs {} healthy pods and has {} currently",
-            status.desired_healthy.unwrap_or(0),
-            status.current_healthy.unwrap_or(0)
-        );
-        return Err(refuse(message, 0));
+        return Err(refuse(format!("The disruption budget {name} {}", why_none_is_allowed(status)), 0));
     }
     let generation = budget.meta.generation;
     let status = budget.status_mut();
@@ -160,6 +156,20 @@ fn count(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(), S
     }
     status.disrupted_pods.get_or_insert_with(Default::default).insert(pod.to_owned(), now);
     Ok(())
+}
+
+fn why_none_is_allowed(status: &PodDisruptionBudgetStatus) -> String {
+    let (wanted, healthy) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
+    let refusals = status.conditions.iter().flatten().filter(|c| c.type_ == "DisruptionAllowed" && c.status == "False");
+    match refusals.into_iter().find(|c| !c.message.is_empty()) {
+        // Its counts are of before.
+        Some(c) if c.reason == "SyncFailed" => {
+            format!("does not allow evicting pods currently because it failed sync: {}", c.message)
+        }
+        _ if healthy <= wanted => format!("needs {wanted} healthy pods and has {healthy} currently"),
+        Some(c) => format!("does not allow evicting pods currently ({}): {}", c.reason, c.message),
+        None => "does not allow evicting pods currently".to_owned(),
+    }
 }
 
 fn no_more_allowed(conditions: &mut Vec<Condition>, generation: Option<i64>, now: &Time) {
@@ -174,4 +184,28 @@ fn no_more_allowed(conditions: &mut Vec<Condition>, generation: Option<i64>, now
         observed_generation: generation,
         last_transition_time,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::why_none_is_allowed;
+
+    fn check(wanted: i32, healthy: i32, (reason, message): (&str, &str), expect: &str) {
+        let status = json!({"desiredHealthy": wanted, "currentHealthy": healthy, "expectedPods": 9,
+            "disruptionsAllowed": 0, "conditions": [{"type": "DisruptionAllowed", "status": "False", "reason": reason,
+                "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        assert_eq!(why_none_is_allowed(&serde_json::from_value(status).unwrap()), expect);
+    }
+
+    #[test]
+    fn says_what_stands_against_an_eviction() {
+        check(3, 2, ("InsufficientPods", ""), "needs 3 healthy pods and has 2 currently");
+        check(2, 2, ("Other", "why"), "needs 2 healthy pods and has 2 currently");
+        check(2, 3, ("InsufficientPods", ""), "does not allow evicting pods currently");
+        check(2, 3, ("Other", "why"), "does not allow evicting pods currently (Other): why");
+        let failed = "does not allow evicting pods currently because it failed sync: no scale";
+        check(0, 0, ("SyncFailed", "no scale"), failed);
+    }
 }

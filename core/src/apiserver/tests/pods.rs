@@ -179,7 +179,7 @@ fn budgets_limit_evictions() {
         assert_eq!(&*status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
         let cause = &status.details.unwrap().causes[0];
         assert_eq!(cause.reason, "DisruptionBudget");
-        assert_eq!(cause.message, "The disruption budget pdb needs 2 healthy pods and has 3 currently");
+        assert_eq!(cause.message, "The disruption budget pdb does not allow evicting pods currently");
     }
     assert!(!c.get(&key(Kind::POD, "b")).unwrap().is_deleting());
     evict(&mut c, 0, "a").expect("it is on its way already");
