@@ -3,13 +3,13 @@
 //! leadership is carried out only while that leadership lasts.
 //!
 //! Both compare a request, as it arrives at an API server, with its reply, as it leaves. Of fenced writes only those
-//! are checked that always commit something. Not checked in runs without faults, where no read is late and no leader
-//! is deposed.
+//! are checked that commit something if they are carried out. Not checked in runs without faults, where no read is
+//! late and no leader is deposed.
 
 use std::collections::BTreeMap;
 
 use skeg_core::api::{Call, FromServer, ReqId, Request, Response};
-use skeg_core::object::{ObjectKey, Revision};
+use skeg_core::object::{Object, ObjectKey, Revision};
 use skeg_core::store::{MemoryStore, StoreEvent, StoreKey};
 
 use super::{Invariant, Report};
@@ -23,6 +23,13 @@ enum Asked {
     List(Revision),
     /// A write of a leader: the election's Lease, and the revision at which leadership was won.
     Fenced(ObjectKey, Revision, String),
+}
+
+/// Whether a create or binding commits something if it is carried out. A pod that is on its node already is bound by
+/// saying so.
+fn commits(store: &MemoryStore, call: &Call) -> bool {
+    let Call::Bind { pod, .. } = call else { return !call.is_dry_run() };
+    !matches!(store.object(pod), Some(Object::Pod(pod)) if pod.spec.node.is_some())
 }
 
 /// Requests without a reply, by connection.
@@ -53,7 +60,7 @@ impl Exchanges {
             (Call::List { options, .. }, _) if options.rv.is_none() && options.continue_from.is_none() => {
                 Asked::List(store.revision())
             }
-            (call @ (Call::Create { .. } | Call::Bind { .. }), Some(fence)) if !call.is_dry_run() => {
+            (call @ (Call::Create { .. } | Call::Bind { .. }), Some(fence)) if commits(store, call) => {
                 Asked::Fenced(fence.lease.clone(), fence.epoch, request.user.to_string())
             }
             _ => return,
