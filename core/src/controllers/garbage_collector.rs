@@ -477,37 +477,45 @@ mod tests {
         assert!(matches!(&fake.step(&mut gc, &key("child"), at(1)).writes[..], [Write::Delete { .. }]));
     }
 
-    #[test]
-    fn an_owner_that_may_not_have_arrived_yet_is_waited_for() {
+    /// A child whose owner's view has not reached the revision at which it was seen without its owner, and that revision.
+    fn doubtful() -> (Fake, GarbageCollector, u64) {
         let mut fake = Fake::new(&kinds(), [thing("child", &["rs-a"])]);
         let mut gc = GarbageCollector::default();
-        let reached = fake.rv;
-        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached - 1));
+        let seen = fake.rv;
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(seen - 1));
         assert!(fake.step(&mut gc, &key("child"), at(0)).requeue_after.is_some());
+        (fake, gc, seen)
+    }
+
+    /// How many writes follow when the child has changed at a revision and the view of owners has come to another.
+    fn writes_later(
+        fake: &mut Fake,
+        gc: &mut GarbageCollector,
+        (mut child, changed): (Object, u64),
+        owners: u64,
+    ) -> usize {
+        child.set_rv(Revision(changed));
+        fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), child);
+        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(owners));
+        fake.step(gc, &key("child"), at(5)).writes.len()
+    }
+
+    #[test]
+    fn an_owner_that_may_not_have_arrived_yet_is_waited_for() {
+        let (mut fake, mut gc, seen) = doubtful();
         // The child keeps changing, but the owner's view only has to reach the revision at which the owner was first
         // missing.
-        let mut child = fake.get(Kind::CONFIG_MAP, "d/child").unwrap().clone();
-        child.set_rv(Revision(reached + 50));
-        fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), child);
-        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached));
-        assert_eq!(fake.step(&mut gc, &key("child"), at(5)).writes.len(), 1);
+        let child = thing("child", &["rs-a"]);
+        assert_eq!(writes_later(&mut fake, &mut gc, (child, seen + 50), seen), 1);
     }
 
     /// Found by explored seed 5029: an orphan was adopted while the collector still had doubts about its former owner.
     #[test]
     fn what_was_seen_of_a_former_owner_proves_nothing_about_the_next() {
-        let mut fake = Fake::new(&kinds(), [thing("child", &["rs-a"])]);
-        let mut gc = GarbageCollector::default();
-        let reached = fake.rv;
-        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached - 1));
-        assert!(fake.step(&mut gc, &key("child"), at(0)).requeue_after.is_some());
-        let mut adopted = thing("child", &["rs-b"]);
-        adopted.set_rv(Revision(reached + 50));
-        fake.views.view_mut(Kind::CONFIG_MAP).upsert(key("child"), adopted);
-        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached + 49));
-        assert!(fake.step(&mut gc, &key("child"), at(5)).writes.is_empty());
-        fake.views.view_mut(Kind::REPLICA_SET).set_revision(Revision(reached + 50));
-        assert_eq!(fake.step(&mut gc, &key("child"), at(10)).writes.len(), 1);
+        let (mut fake, mut gc, seen) = doubtful();
+        let adopted = || (thing("child", &["rs-b"]), seen + 50);
+        assert_eq!(writes_later(&mut fake, &mut gc, adopted(), seen + 49), 0);
+        assert_eq!(writes_later(&mut fake, &mut gc, adopted(), seen + 50), 1);
     }
 
     #[test]
