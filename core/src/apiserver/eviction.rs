@@ -160,8 +160,8 @@ fn count(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(), S
 
 fn why_none_is_allowed(status: &PodDisruptionBudgetStatus) -> String {
     let (wanted, healthy) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
-    let refusals = status.conditions.iter().flatten().filter(|c| c.type_ == "DisruptionAllowed" && c.status == "False");
-    match refusals.into_iter().find(|c| !c.message.is_empty()) {
+    let refuses = |c: &&Condition| c.type_ == "DisruptionAllowed" && c.status == "False" && !c.message.is_empty();
+    match status.conditions.iter().flatten().find(refuses) {
         // Its counts are of before.
         Some(c) if c.reason == "SyncFailed" => {
             format!("does not allow evicting pods currently because it failed sync: {}", c.message)

@@ -228,8 +228,10 @@ impl Nodes {
             self.taint_layout += u64::from(events.intersects(Events::NODE_ADD.and(Events::NODE_UPDATE_TAINT)));
         }
         if !self.statuses[i].same_apart_from_report(&node.status) {
+            if self.statuses[i].images != node.status.images {
+                self.images.put(slot, node.status.images.as_deref().unwrap_or_default());
+            }
             self.statuses[i] = ReportedNodeStatus::clone(&node.status);
-            self.images.put(slot, node.status.images.as_deref().unwrap_or_default());
             if self.put_allocatable(i, node) {
                 events |= Events::NODE_UPDATE_ALLOCATABLE;
             }

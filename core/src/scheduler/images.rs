@@ -71,17 +71,13 @@ impl Images {
     }
 
     fn hold(&mut self, name: &str, bytes: i64, slot: Slot) -> Rc<str> {
-        if let Some((held, _)) = self.known.get_key_value(name) {
-            let held = Rc::clone(held);
-            let image = self.known.get_mut(name).expect("it has just been found");
-            image.on.insert(slot);
-            if image.on.len() == 1 {
-                image.bytes = bytes;
-            }
-            return held;
+        let known = self.known.get_key_value(name);
+        let held = known.map_or_else(|| Rc::from(name), |(held, _)| Rc::clone(held));
+        let image = self.known.entry(Rc::clone(&held)).or_insert_with(|| Image { bytes, on: BTreeSet::new() });
+        image.on.insert(slot);
+        if image.on.len() == 1 {
+            image.bytes = bytes;
         }
-        let held: Rc<str> = Rc::from(name);
-        self.known.insert(Rc::clone(&held), Image { bytes, on: BTreeSet::from([slot]) });
         held
     }
 
