@@ -477,7 +477,7 @@ mod tests {
         assert!(matches!(&fake.step(&mut gc, &key("child"), at(1)).writes[..], [Write::Delete { .. }]));
     }
 
-    /// A child whose owner's view has not reached the revision at which it was seen without its owner, and that revision.
+    /// A child whose owner is missing from a view that is older than the child, and the revision of the child.
     fn doubtful() -> (Fake, GarbageCollector, u64) {
         let mut fake = Fake::new(&kinds(), [thing("child", &["rs-a"])]);
         let mut gc = GarbageCollector::default();
