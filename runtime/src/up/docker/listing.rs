@@ -9,6 +9,7 @@ use skeg_core::agent::{ContainerId, ContainerInfo, ContainerState, SandboxId, Sa
 use skeg_core::object::Time;
 
 use super::engine::{Engine, Failure, query};
+use super::ooms::Ooms;
 use super::{spec, volumes};
 
 /// Longest message of a terminated container (`MaxContainerTerminationMessageLength`).
@@ -64,15 +65,6 @@ pub struct Found {
 }
 
 impl State {
-    /// Notes that the container has run out of memory, if that may have ended it.
-    pub fn ran_out_of_memory(&mut self) {
-        if let State::Exited { code, reason, .. } = self
-            && *code != 0
-        {
-            *reason = "OOMKilled";
-        }
-    }
-
     /// In the words of the agent.
     pub fn told(self) -> ContainerState {
         match self {
@@ -90,6 +82,17 @@ impl State {
 }
 
 impl Found {
+    /// Says that what ended it was its memory, if that is known and the engine did not say so. The engine does not always
+    /// remember: if it hears of the end of a container first, it counts as killed by somebody.
+    pub fn judge_end(&mut self, ooms: &Ooms) {
+        if let State::Exited { code, reason, .. } = &mut self.state
+            && *code != 0
+            && ooms.contains(&self.id)
+        {
+            *reason = "OOMKilled";
+        }
+    }
+
     /// As a sandbox, in the words of the agent.
     pub fn sandbox(self) -> SandboxInfo {
         SandboxInfo {

@@ -12,6 +12,7 @@ mod engine;
 mod images;
 mod listing;
 mod logs;
+mod ooms;
 mod pause;
 mod probes;
 mod services;
@@ -20,13 +21,12 @@ mod visits;
 mod volumes;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,6 +40,7 @@ use super::ask::Inbound;
 use super::proxy::Proxy;
 use super::streams::visit::Visit;
 use engine::{Engine, Failure, query};
+use ooms::Ooms;
 use probes::Action;
 use services::Services;
 use visits::Visits;
@@ -95,9 +96,7 @@ pub struct Driver {
     engine: Engine,
     state: PathBuf,
     host: spec::Host,
-    /// Containers that have run out of memory. The engine tells it, and does not always remember it: if it hears of the
-    /// end of a container first, it counts as killed by somebody.
-    ooms: Mutex<BTreeSet<String>>,
+    ooms: Ooms,
     inbox: Sender<Inbound>,
     /// The bridge of pods that may reach themselves by a Service.
     bridge: Option<String>,
@@ -200,7 +199,7 @@ impl Found {
                 least_oom_score: least_oom_score(),
                 dns: services.as_ref().map(|services| spec::ClusterDns::at(services.dns)),
             },
-            ooms: Mutex::default(),
+            ooms: Ooms::new(),
             inbox,
             bridge: services.as_ref().map(|services| services.bridge.device.clone()),
         });
@@ -478,24 +477,16 @@ impl Driver {
     /// Every container and sandbox of the cluster.
     async fn all(&self) -> Result<Vec<listing::Found>, Failure> {
         let mut all = listing::all(&self.engine, &self.host.cluster, &self.state).await?;
-        let mut ooms = self.ooms.lock().expect("nobody panics while it is held");
-        ooms.retain(|id| all.iter().any(|found| found.id == *id));
-        all.iter_mut().filter(|found| ooms.contains(&found.id)).for_each(|found| found.state.ran_out_of_memory());
+        self.ooms.retain(|id| all.iter().any(|found| found.id == id));
+        all.iter_mut().for_each(|found| found.judge_end(&self.ooms));
         Ok(all)
     }
 
     /// A container or a sandbox.
     async fn one(&self, id: &str) -> Result<listing::Found, Failure> {
         let mut found = listing::one(&self.engine, id, &self.state).await?;
-        if self.ooms.lock().expect("nobody panics while it is held").contains(id) {
-            found.state.ran_out_of_memory();
-        }
+        found.judge_end(&self.ooms);
         Ok(found)
-    }
-
-    /// Notes that a container has run out of memory.
-    fn ran_out_of_memory(&self, id: String) {
-        self.ooms.lock().expect("nobody panics while it is held").insert(id);
     }
 
     /// What there is. The agent cannot act before it knows, so this waits for the engine as long as it takes.

@@ -39,7 +39,7 @@ pub async fn events(driver: &Arc<Driver>) {
                     let event: Value = serde_json::from_slice(&line).unwrap_or_default();
                     let Some(id) = event["Actor"]["ID"].as_str().map(str::to_owned) else { continue };
                     if event["Action"] == "oom" {
-                        driver.ran_out_of_memory(id);
+                        driver.ooms.note(id);
                         continue;
                     }
                     let killed = event["Actor"]["Attributes"]["exitCode"] == KILLED;
