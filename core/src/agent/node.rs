@@ -396,7 +396,7 @@ impl NodeKeeper {
         let port = core_v1::DaemonEndpoint { port: 10250 };
         core_v1::NodeStatus {
             capacity: Some(with_extended(config.quantities(), old.and_then(|old| old.capacity.as_ref()))),
-            allocatable: Some(with_extended(config.allocatable(), old.and_then(|old| old.allocatable.as_ref()))),
+            allocatable: Some(with_extended(config.allocatable(), old.and_then(|old| old.capacity.as_ref()))),
             addresses: Some(vec![address("InternalIP", &config.host_ip), address("Hostname", &config.node_name)]),
             conditions: Some(conditions(old, facts.runtime_is_up, now)),
             node_info: Some(self.info.clone()),
@@ -409,13 +409,13 @@ impl NodeKeeper {
     }
 }
 
-/// The node's own resources, and the extended ones that others have advertised on its Node.
+/// The node's own resources, and the extended ones that others have advertised in the capacity of its Node.
 fn with_extended(
     own: BTreeMap<String, Quantity>,
-    stored: Option<&BTreeMap<String, Quantity>>,
+    capacity: Option<&BTreeMap<String, Quantity>>,
 ) -> BTreeMap<String, Quantity> {
     let mut all = own;
-    for (name, quantity) in stored.into_iter().flatten().filter(|(name, _)| is_extended_resource(name)) {
+    for (name, quantity) in capacity.into_iter().flatten().filter(|(name, _)| is_extended_resource(name)) {
         all.entry(name.clone()).or_insert_with(|| quantity.clone());
     }
     all

@@ -37,7 +37,6 @@ fn extended_resources_that_others_advertise_stay() {
     if let Some(n) = node.get_mut::<core_v1::Node>() {
         let status = n.status_mut();
         status.capacity.as_mut().unwrap().extend([amount(), ("nope".to_owned(), Quantity("1".to_owned()))]);
-        status.allocatable.as_mut().unwrap().extend([amount()]);
     }
     world.put(node);
     world.run_for(700.0);
