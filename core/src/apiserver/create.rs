@@ -44,8 +44,7 @@ impl Deciding<'_> {
         check_shape(&object).map_err(Decision::refuse)?;
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
-        object.prepare_for_create();
-        certificate::note_requester(&mut object, write.request.identity.as_deref());
+        self.set_own_fields(write, &mut object);
         let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
             Some((custom, written)) => {
                 let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
@@ -64,19 +63,26 @@ impl Deciding<'_> {
         Ok(object)
     }
 
-    /// Sets the metadata that only the server may set, and generates the name if needed.
-    fn stamp(&mut self, object: &mut Object) {
-        let uid = self.rng.uuid();
-        let suffix = object.name().is_empty().then(|| self.rng.name_suffix(5));
+    /// Sets of a new object what only the server sets: whatever a client, a policy or a webhook says of it is not kept.
+    pub(super) fn set_own_fields(&self, write: &Write, object: &mut Object) {
         let counted = object.info().has_generation;
-        let now = self.now.wall.to_time();
         let meta = object.meta_mut();
-        meta.uid = Some(uid);
-        meta.creation_timestamp = Some(now);
         meta.generation = counted.then_some(1);
         meta.deletion_timestamp = None;
         meta.deletion_grace_period_seconds = None;
         meta.self_link = None;
+        object.prepare_for_create();
+        certificate::note_requester(object, write.request.identity.as_deref());
+    }
+
+    /// Gives a new object its UID and its time of creation, and a name if one is to be generated.
+    fn stamp(&mut self, object: &mut Object) {
+        let uid = self.rng.uuid();
+        let suffix = object.name().is_empty().then(|| self.rng.name_suffix(5));
+        let now = self.now.wall.to_time();
+        let meta = object.meta_mut();
+        meta.uid = Some(uid);
+        meta.creation_timestamp = Some(now);
         if let (Some(suffix), Some(prefix)) = (suffix, meta.generate_name.as_deref()) {
             meta.name = Some(generated(prefix, &suffix));
         }

@@ -6,16 +6,37 @@ use serde_json::Value;
 use crate::api::{Cause, Details, Reason, Status};
 use crate::limits::{JSON_PATCH_COPIES, JSON_PATCH_OPERATIONS};
 
+/// Why a patch does not apply.
+pub(super) enum Failure {
+    /// An operation `test` found another value.
+    Test(Status),
+    /// Anything else.
+    Other(Status),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Failure {
+        Failure::Other(status)
+    }
+}
+
+impl Failure {
+    pub(super) fn into_status(self) -> Status {
+        let (Failure::Test(status) | Failure::Other(status)) = self;
+        status
+    }
+}
+
 /// Applies the operations in order. On an error the partly changed document is dropped.
-pub(super) fn apply(mut doc: Value, patch: &Value) -> Result<Value, Status> {
+pub(super) fn apply(mut doc: Value, patch: &Value) -> Result<Value, Failure> {
     let Value::Array(steps) = patch else {
         let message = "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch";
-        return Err(Status::bad_request(message));
+        return Err(Status::bad_request(message).into());
     };
     if steps.len() > JSON_PATCH_OPERATIONS {
         let message =
             format!("The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS}, got {}", steps.len());
-        return Err(Status { reason: Reason::RequestEntityTooLarge, message: message.into(), details: None });
+        return Err(Status { reason: Reason::RequestEntityTooLarge, message: message.into(), details: None }.into());
     }
     let mut copied = 0;
     for step in steps {
@@ -25,10 +46,17 @@ pub(super) fn apply(mut doc: Value, patch: &Value) -> Result<Value, Status> {
             if copied > JSON_PATCH_COPIES {
                 return Err(rejected(format!(
                     "Unable to copy, the accumulated size increase of copy is {copied}, exceeding the limit {JSON_PATCH_COPIES}"
-                )));
+                ))
+                .into());
             }
         }
-        patch_unsafe(&mut doc, std::slice::from_ref(&operation)).map_err(|e| failed(&operation, &e.kind))?;
+        if let PatchOperation::Test(test) = &operation
+            && test.value.is_null()
+            && lacks_field(&doc, &operation)
+        {
+            continue;
+        }
+        patch_unsafe(&mut doc, std::slice::from_ref(&operation)).map_err(|e| failed(&doc, &operation, &e.kind))?;
     }
     Ok(doc)
 }
@@ -52,7 +80,14 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-fn failed(operation: &PatchOperation, kind: &PatchErrorKind) -> Status {
+/// Whether an operation is about a field that is not there, of an object that is. For a test its value is null.
+fn lacks_field(doc: &Value, operation: &PatchOperation) -> bool {
+    let path = operation.path().as_str();
+    let holder = path.rsplit_once('/').and_then(|(at, _)| doc.pointer(at));
+    holder.is_some_and(Value::is_object) && doc.pointer(path).is_none()
+}
+
+fn failed(doc: &Value, operation: &PatchOperation, kind: &PatchErrorKind) -> Failure {
     let path = operation.path().to_string();
     let op = match operation {
         PatchOperation::Add(_) => "add",
@@ -62,8 +97,11 @@ fn failed(operation: &PatchOperation, kind: &PatchErrorKind) -> Status {
         PatchOperation::Copy(_) => "copy",
         PatchOperation::Test(_) => "test",
     };
-    rejected(match (kind, operation) {
-        (PatchErrorKind::TestFailed, _) => format!("testing value {path} failed: test failed"),
+    let tests = matches!(operation, PatchOperation::Test(_));
+    if matches!(kind, PatchErrorKind::TestFailed) || tests && lacks_field(doc, operation) {
+        return Failure::Test(rejected(format!("testing value {path} failed: test failed")));
+    }
+    Failure::Other(rejected(match (kind, operation) {
         (_, PatchOperation::Remove(_)) => {
             let key = path.rsplit('/').next().unwrap_or("");
             format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
@@ -73,7 +111,7 @@ fn failed(operation: &PatchOperation, kind: &PatchErrorKind) -> Status {
         }
         (PatchErrorKind::CannotMoveInsideItself, _) => format!("{op} operation does not apply: {kind}"),
         _ => format!("{op} operation does not apply: doc is missing path: {path:?}: missing value"),
-    })
+    }))
 }
 
 /// 422 without an object, with the message of `NewGenericServerResponse`.

@@ -28,11 +28,19 @@ pub fn apply_value(kind: Kind, mut value: Value, patch: &Patch) -> Result<Value,
             json_patch::merge(&mut value, patch);
             Ok(value)
         }
-        Patch::Json(patch) => json::apply(value, patch),
+        Patch::Json(patch) => json::apply(value, patch).map_err(json::Failure::into_status),
         Patch::Strategic(patch) => strategic(kind, value, patch),
         Patch::Apply { .. } => {
             Err(unknown_format(&["json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]))
         }
+    }
+}
+
+/// Applies a JSON patch to a value; one with an operation `test` that finds another value changes nothing.
+pub fn apply_if_tests_hold(value: &Value, patch: &Value) -> Result<Value, Status> {
+    match json::apply(value.clone(), patch) {
+        Err(json::Failure::Test(_)) => Ok(value.clone()),
+        made => made.map_err(json::Failure::into_status),
     }
 }
 

@@ -173,12 +173,18 @@ fn json_patches() {
     let doc = json!({"spec": {"replicas": 1, "list": ["a"]}});
     let run = |patch: Value| apply_value(Kind::DEPLOYMENT, doc.clone(), &Patch::Json(patch));
     let ok = run(json!([{"op": "test", "path": "/spec/replicas", "value": 1},
-        {"op": "replace", "path": "/spec/replicas", "value": 2}, {"op": "add", "path": "/spec/list/-", "value": "b"}]));
+        {"op": "test", "path": "/spec/none", "value": null}, {"op": "replace", "path": "/spec/replicas", "value": 2},
+        {"op": "add", "path": "/spec/list/-", "value": "b"}]));
     assert_eq!(ok, Ok(json!({"spec": {"replicas": 2, "list": ["a", "b"]}})));
     for (patch, want) in [
         (
             json!([{"op": "test", "path": "/spec/replicas", "value": 3}]),
             "testing value /spec/replicas failed: test failed",
+        ),
+        (json!([{"op": "test", "path": "/spec/x", "value": 3}]), "testing value /spec/x failed: test failed"),
+        (
+            json!([{"op": "test", "path": "/no/x", "value": 3}]),
+            "test operation does not apply: doc is missing path: \"/no/x\": missing value",
         ),
         (
             json!([{"op": "replace", "path": "/spec/x", "value": 3}]),

@@ -183,12 +183,14 @@ impl<'p, 'a> Run<'p, 'a> {
         Run { environment: cel::environment(), variables, policy, budget: limits::CEL_BUDGET }
     }
 
-    /// Whether the conditions hold; if so, the variables can be used.
-    pub(super) fn begins(&mut self, expressions: &'a cel::Policy) -> Result<bool, String> {
+    /// Whether the conditions hold.
+    pub(super) fn is_meant(&mut self, expressions: &'a cel::Policy) -> Result<bool, String> {
         let Run { environment, variables, budget, .. } = self;
-        if !conditions_hold(&expressions.conditions, environment, variables, budget)? {
-            return Ok(false);
-        }
+        conditions_hold(&expressions.conditions, environment, variables, budget)
+    }
+
+    /// Evaluates the variables, each of which sees those before it.
+    pub(super) fn set_variables(&mut self, expressions: &'a cel::Policy) {
         let mut known = BTreeMap::new();
         for (name, program) in &expressions.variables {
             self.variables.insert("variables", skeg_cel::Value::Map(Rc::new(known.clone())));
@@ -200,13 +202,12 @@ impl<'p, 'a> Run<'p, 'a> {
             known.insert(Key::String(name.clone()), value);
         }
         self.variables.insert("variables", skeg_cel::Value::Map(Rc::new(known)));
-        Ok(true)
     }
 
     /// What is refused, in the order of the validations.
     fn refusals(mut self, expressions: &'a cel::Policy) -> Vec<Refusal> {
-        match self.begins(expressions) {
-            Ok(true) => {}
+        match self.is_meant(expressions) {
+            Ok(true) => self.set_variables(expressions),
             Ok(false) => return Vec::new(),
             Err(why) if self.policy.must_hold => return vec![(why, String::new())],
             Err(_) => return Vec::new(),

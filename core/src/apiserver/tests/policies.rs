@@ -255,9 +255,18 @@ fn a_policy_changes_what_is_written() {
     let label = "[JSONPatch{op: 'add', path: '/metadata/labels', value: {'a/b': 'c'}}, JSONPatch{op: 'test', path: \
                  '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'c'}]";
     check(&[patched(label)], json!({}), "/metadata/labels", json!({"a/b": "c"}));
-    let refused = |why: &str| {
-        json!(format!("deployments.apps \"d\" is forbidden: policy 'm' with binding 'm' denied request: {why}"))
-    };
+    // One whose test fails is not applied at all.
+    let tested = "[JSONPatch{op: 'replace', path: '/spec/replicas', value: 5}, JSONPatch{op: 'test', path: \
+                  '/spec/paused', value: true}]";
+    check(&[patched(tested), merged(replicas)], json!({}), "/spec/replicas", json!(3));
+    let wrong = "[JSONPatch{op: 'remove', path: '/spec/none'}]";
+    let ignore = || json!({"failurePolicy": "Ignore"});
+    check(&[merged(replicas), patched(wrong), merged(replicas)], ignore(), "/spec/replicas", json!(7));
+    // The conditions are asked before the first mutation only.
+    let even = json!({"matchConditions": [{"name": "even", "expression": "object.kind == 'Deployment' && \
+        object.spec.replicas % 2 == 0"}]});
+    check(&[merged(replicas), merged(replicas)], even, "/spec/replicas", json!(7));
+    let refused = |why: &str| json!(format!("policy 'm' with binding 'm' denied request: {why}"));
     let rename = "Object{metadata: Object.metadata{name: 'other'}}";
     let why = "the name, namespace and kind of an object cannot be changed";
     check(&[merged(rename)], json!({}), "", refused(why));
@@ -278,7 +287,9 @@ fn policies_that_ask_for_it_see_what_others_have_changed() {
         json!({"reinvocationPolicy": policy, "mutations": [more], "matchConditions": [{"name": "deployments",
             "expression": "request.resource.resource == 'deployments'"}]})
     };
-    for (first, second, want) in [("Never", "Never", 4), ("IfNeeded", "Never", 5), ("Never", "IfNeeded", 4)] {
+    for (first, second, want) in
+        [("Never", "Never", 4), ("IfNeeded", "Never", 5), ("Never", "IfNeeded", 5), ("IfNeeded", "IfNeeded", 6)]
+    {
         let mut c = with_mutating(&[("a", count(first)), ("b", count(second))]);
         let made = c.create(deployment("d", 2)).unwrap();
         assert_eq!(made.to_json()["spec"]["replicas"], want, "{first} {second}");

@@ -182,3 +182,24 @@ fn webhooks_change_one_after_another_and_again() {
     create(&mut c, pod("q"), false);
     assert_eq!(c.questions.len(), 1);
 }
+
+#[test]
+fn what_webhooks_add_is_defaulted_and_what_the_server_sets_is_not_theirs() {
+    let mut c = guarded();
+    let limits = json!({"limits": [{"type": "Container", "default": {"memory": "64Mi"}}]});
+    c.create(json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l", "namespace": "default"},
+        "spec": limits}))
+        .unwrap();
+    configure(&mut c, "Mutating", &[hook("a.example.com", "pods", json!({}))]);
+    let id = create(&mut c, pod("p"), false);
+    let operations = json!([
+        {"op": "add", "path": "/spec/containers/-", "value": {"name": "s", "image": "side:1"}},
+        {"op": "add", "path": "/metadata/uid", "value": "mine"},
+        {"op": "add", "path": "/status/phase", "value": "Running"},
+    ]);
+    let asked = c.consult(|asked| response(asked, patch(operations.clone()))).remove(0);
+    let made = object_in(done(&mut c, id).unwrap()).to_json();
+    assert_eq!(made["spec"]["containers"][1]["resources"]["limits"]["memory"], "64Mi");
+    assert_eq!(made["metadata"]["uid"], asked.body["request"]["object"]["metadata"]["uid"]);
+    assert_eq!(made["status"]["phase"], "Pending");
+}

@@ -19,12 +19,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::CREATE;
 use super::matching::Asked;
+use super::mutating_policy::Round;
 use super::policy::conditions_hold;
 use crate::api::{Patch, Status};
 use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::limits;
-use crate::object::{Kind, Object, Revision, cel};
+use crate::object::{Kind, Object, Revision, Time, cel};
 use crate::patch;
 
 use configuration::Hook;
@@ -115,10 +117,14 @@ pub(in crate::apiserver) struct Progress {
     base: Option<Revision>,
     /// The object as the webhooks have made it.
     object: Option<Object>,
+    /// UID and time of creation of a new object.
+    stamp: (Option<String>, Option<Time>),
     /// Those that may change it and that have not been asked yet.
     queue: VecDeque<Rc<Hook>>,
     /// Those that have been asked and want to be asked again, if another has changed the object since.
     again: Vec<(Rc<Hook>, bool)>,
+    /// What the policies did in the first round.
+    policies: Round,
     is_second_round: bool,
     /// A webhook has changed the object.
     changed: bool,
@@ -141,13 +147,22 @@ impl Progress {
         *self = Progress { base: Some(base), queue, ..Progress::default() };
     }
 
-    /// The next webhook that may change the object. Where all have been asked, those follow that are asked again.
-    fn next(&mut self) -> Option<Rc<Hook>> {
-        if self.queue.is_empty() && !self.is_second_round {
-            self.is_second_round = true;
-            self.queue = self.again.drain(..).filter(|(_, changed)| *changed).map(|(hook, _)| hook).collect();
+    /// Notes the answer of a webhook that may change the object.
+    fn heard(&mut self, hook: Rc<Hook>, has_changed: bool) {
+        if has_changed {
+            self.changed = true;
+            self.again.iter_mut().for_each(|(_, changed)| *changed = true);
         }
-        self.queue.pop_front()
+        if hook.asked_again && !self.is_second_round {
+            self.again.push((hook, false));
+        }
+    }
+
+    /// Begins the second round, in which those are asked again that another has changed the object after, or all of
+    /// them.
+    fn ask_again(&mut self, all: bool) {
+        let again = std::mem::take(&mut self.again).into_iter();
+        self.queue = again.filter(|(_, changed)| *changed || all).map(|(hook, _)| hook).collect();
     }
 }
 
@@ -186,15 +201,15 @@ impl Deciding<'_> {
             return Ok(());
         }
         let about = (operation, subresource);
-        if self.hooks.is_empty() || !self.runs(MUTATING) {
-            return self.apply_mutating_policies(write, about, object, old, accept, false);
-        }
         let mut held = write.hooks.borrow_mut();
         let progress = held.get_or_insert_default();
         progress.begin(old.map_or(Revision(0), Object::rv), self.hooks);
         match &progress.object {
             Some(made) => *object = made.clone(),
-            None => self.apply_mutating_policies(write, about, object, old, accept, false)?,
+            None => {
+                progress.stamp = (object.meta().uid.clone(), object.meta().creation_timestamp.clone());
+                progress.policies = self.apply_mutating_policies(write, about, object, old, accept, None)?;
+            }
         }
         if progress.mutated {
             return Ok(());
@@ -202,28 +217,52 @@ impl Deciding<'_> {
         if let Some((hook, uid)) = progress.pending.pop() {
             let answer = progress.answers.pop().expect("what is pending has been answered");
             let changed = self.take_patch(&hook, verdict(&hook, &uid, answer), object, &mut progress.warnings, accept);
-            if changed.map_err(Decision::refuse)? {
-                progress.changed = true;
-                progress.again.iter_mut().for_each(|(_, changed)| *changed = true);
-            }
-            if hook.asked_again && !progress.is_second_round {
-                progress.again.push((hook, false));
-            }
+            progress.heard(hook, changed.map_err(Decision::refuse)?);
             progress.object = Some(object.clone());
         }
-        while let Some(hook) = progress.next() {
-            let asked = self.question(write, &hook, (operation, subresource), (Some(object), old));
-            if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
-                progress.pending = vec![pending];
-                progress.object = Some(object.clone());
-                return Err(Decision::Consult(vec![call]));
+        loop {
+            while self.runs(MUTATING)
+                && let Some(hook) = progress.queue.pop_front()
+            {
+                let asked = self.question(write, &hook, about, (Some(object), old));
+                if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
+                    progress.pending = vec![pending];
+                    progress.object = Some(object.clone());
+                    return Err(Decision::Consult(vec![call]));
+                }
             }
+            if progress.is_second_round || !(progress.changed || progress.policies.has_applied) {
+                break;
+            }
+            progress.is_second_round = true;
+            let before = object.clone();
+            self.change_again(write, about, object, old, accept, &progress.policies)?;
+            progress.ask_again(*object != before);
         }
-        if progress.changed {
-            self.apply_mutating_policies(write, about, object, old, accept, true)?;
+        if about == CREATE {
+            (object.meta_mut().uid, object.meta_mut().creation_timestamp) = progress.stamp.clone();
+            self.set_own_fields(write, object);
         }
         progress.mutated = true;
         progress.object = Some(object.clone());
+        Ok(())
+    }
+
+    /// What comes before the webhooks, a second time: the plug-ins of this build, which see what policies and webhooks
+    /// have added, and the policies that ask for it.
+    fn change_again(
+        &mut self,
+        write: &Write,
+        about: (Operation, &str),
+        object: &mut Object,
+        old: Option<&Object>,
+        accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
+        policies: &Round,
+    ) -> Result<(), Decision> {
+        if about == CREATE && object.kind().built_in().is_some() {
+            self.mutate(write, object)?;
+        }
+        self.apply_mutating_policies(write, about, object, old, accept, Some(&policies.again))?;
         Ok(())
     }
 
