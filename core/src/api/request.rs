@@ -122,6 +122,19 @@ pub enum Subresource {
     Approval,
 }
 
+impl Subresource {
+    /// The name in paths; empty for the object itself.
+    pub fn name(self) -> &'static str {
+        match self {
+            Subresource::None => "",
+            Subresource::Status => "status",
+            Subresource::Scale => "scale",
+            Subresource::Finalize => "finalize",
+            Subresource::Approval => "approval",
+        }
+    }
+}
+
 /// What becomes of fields that a kind does not have, or that come twice (`fieldValidation`). Over HTTP, `Warn` is what
 /// a request means that says nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -38,7 +38,7 @@ enum Setup {
 /// A server's authorisers, and what it owes to those who hold copies of them.
 #[derive(Debug)]
 pub(super) struct Grants {
-    authority: Authority,
+    pub(super) authority: Authority,
     changes: Vec<Change>,
     setup: Setup,
 }

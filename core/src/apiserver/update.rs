@@ -2,15 +2,12 @@
 
 use std::rc::Rc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::{Value, json};
-
 use super::admission;
 use super::admission::webhook::Operation;
 use super::custom::CustomResource;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Kind, Object, ObjectKey, ObjectMeta};
+use crate::object::{Object, ObjectKey, ObjectMeta};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -140,15 +137,14 @@ impl Deciding<'_> {
             Subresource::None => merge_main(current, incoming),
             Subresource::Status if current.info().has_status => {
                 let mut new = merge_status(current, &incoming);
-                if key.kind == Kind::CERTIFICATE_SIGNING_REQUEST {
-                    // Who signs does not approve.
-                    keep_verdict(&mut new, current);
-                }
+                new.prepare_for_status_update(current, self.now.wall);
                 new
             }
             Subresource::Finalize if current.info().has_subresource("finalize") => merge_finalizers(current, &incoming),
             Subresource::Approval if current.info().has_subresource("approval") => {
-                merge_approval(current, &incoming, &self.now.wall.to_time())
+                let mut new = current.clone();
+                new.approve(&incoming, self.now.wall);
+                new
             }
             Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
@@ -160,7 +156,7 @@ impl Deciding<'_> {
             return self.store_change(key, current, new, Default::default());
         }
         if consults {
-            let update = (Operation::Update, admission::named(subresource));
+            let update = (Operation::Update, subresource.name());
             let asked = self.consult_mutating(write, update, &mut new, Some(current), &admission::accept);
             if let Err(decision) = asked {
                 return decision;
@@ -205,7 +201,7 @@ impl Deciding<'_> {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
-        let update = (Operation::Update, admission::named(subresource));
+        let update = (Operation::Update, subresource.name());
         let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
         if let Err(decision) = self.consult_mutating(write, update, &mut new, Some(current), &accept) {
             return decision;
@@ -308,10 +304,7 @@ fn merge_main(current: &Object, incoming: Object) -> Object {
         return incoming;
     }
     let mut new = current.clone();
-    // What a request for a certificate asks for never changes, nor who asks.
-    if current.kind() != Kind::CERTIFICATE_SIGNING_REQUEST {
-        new.take_spec(&incoming);
-    }
+    new.take_spec(&incoming);
     if !has_status(current) {
         new.take_status(&incoming);
     }
@@ -370,49 +363,6 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
 fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
     new.finalize(incoming);
-    new
-}
-
-/// Whether a condition says that a certificate is approved or denied.
-fn is_verdict(condition: &Value) -> bool {
-    matches!(condition["type"].as_str(), Some("Approved" | "Denied"))
-}
-
-/// Takes the verdict on a certificate from the stored object.
-fn keep_verdict(new: &mut Object, current: &Object) {
-    let verdict = conditions_of(current).into_iter().filter(is_verdict);
-    let others = conditions_of(new).into_iter().filter(|condition| !is_verdict(condition));
-    set_conditions(new, verdict.chain(others).collect());
-}
-
-fn conditions_of(object: &Object) -> Vec<Value> {
-    let Object::Dynamic(d) = object else { return Vec::new() };
-    let conditions = d.status.as_ref().and_then(|status| status.get("conditions"));
-    conditions.and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-fn set_conditions(object: &mut Object, conditions: Vec<Value>) {
-    let Object::Dynamic(d) = object else { unreachable!("a CertificateSigningRequest is held as JSON") };
-    if conditions.is_empty() && d.status.as_ref().is_none_or(|status| status.get("conditions").is_none()) {
-        return;
-    }
-    let mut status = d.status.as_deref().filter(|status| status.is_object()).cloned().unwrap_or_else(|| json!({}));
-    status["conditions"] = Value::Array(conditions);
-    d.status = Some(Rc::new(status));
-}
-
-/// Builds the new object of an approval: of the status, only conditions change. Those without times get them.
-fn merge_approval(current: &Object, incoming: &Object, now: &Time) -> Object {
-    let mut new = current.clone();
-    let timed = conditions_of(incoming).into_iter().map(|mut condition| {
-        for time in ["lastUpdateTime", "lastTransitionTime"] {
-            if condition[time].is_null() {
-                condition[time] = json!(now);
-            }
-        }
-        condition
-    });
-    set_conditions(&mut new, timed.collect());
     new
 }
 

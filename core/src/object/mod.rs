@@ -60,6 +60,7 @@ pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::Wall;
 use crate::read_ahead::touch_shared;
 use strategy::{Strategy, json};
 
@@ -466,8 +467,20 @@ macro_rules! typed_kinds {
             pub fn prepare_for_update(&mut self, old: &Object) {
                 match (self, old) {
                     $((Object::$variant(n), Object::$variant(o)) => <$whole as Strategy>::prepare_for_update(n, o),)*
-                    (Object::Dynamic(_), Object::Dynamic(_)) => {}
+                    (Object::Dynamic(n), Object::Dynamic(o)) => json::prepare_for_update(n, o),
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// Restores from the stored object what an update of its status must not change.
+            pub fn prepare_for_status_update(&mut self, old: &Object, now: Wall) {
+                if let (Object::Dynamic(n), Object::Dynamic(o)) = (self, old) {
+                    json::prepare_for_status_update(n, o, now);
+                }
+            }
+            /// Takes from the object that was sent what the `/approval` subresource changes.
+            pub fn approve(&mut self, sent: &Object, now: Wall) {
+                if let (Object::Dynamic(n), Object::Dynamic(s)) = (self, sent) {
+                    json::approve(n, s, now);
                 }
             }
             /// Whether an update of the status subresource may change the labels too.
@@ -544,8 +557,14 @@ macro_rules! typed_kinds {
                     $((Object::$variant(n), Object::$variant(o)) => {
                         <$whole as Strategy>::validate_status_update(n, o, errors);
                     })*
-                    (Object::Dynamic(_), Object::Dynamic(_)) => {}
+                    (Object::Dynamic(n), Object::Dynamic(o)) => json::validate_status_update(n, o, errors),
                     (n, o) => panic!("a {} does not become a {}", o.kind(), n.kind()),
+                }
+            }
+            /// Validates an approval of `old`; see [`validation::approval`].
+            fn validate_approval(&self, old: &Object, errors: &mut Vec<FieldError>) {
+                if let (Object::Dynamic(n), Object::Dynamic(o)) = (self, old) {
+                    json::validate_approval(n, o, errors);
                 }
             }
             /// The value of a selectable field as text; `None` if the kind has no such field.

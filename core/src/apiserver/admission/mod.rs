@@ -6,6 +6,7 @@
 //!
 //! Source: kubernetes `pkg/kubeapiserver/options/plugins.go`.
 
+mod certificates;
 mod default_ingress_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -80,6 +81,9 @@ static CHAIN: &[PlugIn] = &[
         mutate: None,
         validate: Some(|d, w, new, old| d.claim_growth(w, new, old)),
     },
+    // They guard subresources, where nothing else runs.
+    PlugIn { name: certificates::APPROVAL, mutate: None, validate: None },
+    PlugIn { name: certificates::SIGNING, mutate: None, validate: None },
     PlugIn { name: "RuntimeClass", mutate: Some(|d, w, o| d.runtime_class(w, o)), validate: None },
     PlugIn { name: "DefaultIngressClass", mutate: Some(|d, w, o| d.ingress_class(w, o)), validate: None },
     // These ask outside, and are called between the others: see `webhook`.
@@ -149,10 +153,17 @@ impl Deciding<'_> {
         current: &Object,
         subresource: Subresource,
     ) -> Result<(), Decision> {
-        let update = (Operation::Update, named(subresource));
+        let update = (Operation::Update, subresource.name());
         let refuse = |new: &Object, errors| refuse(new, errors).map_err(|status| Decision::refuse_if(key, status));
         match subresource {
-            Subresource::Status | Subresource::Approval => refuse(new, &validation::status_update(new, current)),
+            Subresource::Status => {
+                refuse(new, &validation::status_update(new, current))?;
+                self.certificate(write, subresource, new, current)
+            }
+            Subresource::Approval => {
+                refuse(new, &validation::approval(new, current))?;
+                self.certificate(write, subresource, new, current)
+            }
             Subresource::Finalize => Ok(()),
             Subresource::None | Subresource::Scale => {
                 // A stored object already has its defaults, so only a changed spec needs them.
@@ -262,17 +273,6 @@ impl Deciding<'_> {
 
 /// What webhooks are told of a create.
 pub(super) const CREATE: (Operation, &str) = (Operation::Create, "");
-
-/// The name of a subresource.
-pub(super) fn named(subresource: Subresource) -> &'static str {
-    match subresource {
-        Subresource::None => "",
-        Subresource::Status => "status",
-        Subresource::Scale => "scale",
-        Subresource::Finalize => "finalize",
-        Subresource::Approval => "approval",
-    }
-}
 
 /// Makes a built-in object of what a webhook has returned.
 pub(super) fn accept(deciding: &Deciding<'_>, value: Value) -> Result<Object, Status> {

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Cluster, cluster_of, key, object_in, request};
@@ -154,4 +156,50 @@ fn a_role_is_checked_when_it_changes() {
     let mut released = bound;
     released.meta_mut().finalizers = Some(vec!["a/b".to_owned()]);
     update(&mut c, &jane, released).unwrap();
+}
+
+#[test]
+fn whoever_approves_or_signs_certificates_may_do_it_for_their_signer() {
+    let mut c = guarded();
+    let admin = User::new("root", &["system:masters"]);
+    let pem = |type_: &str| STANDARD.encode(format!("-----BEGIN {type_}-----\nMAA=\n-----END {type_}-----\n"));
+    let asked = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"name": "r"}, "spec": {"request": pem("CERTIFICATE REQUEST"), "signerName": "example.com/s",
+            "usages": ["client auth"]}});
+    let made = create(&mut c, &admin, asked).unwrap();
+    // The rules of a user of each name.
+    for (user, verb, name) in [
+        ("exact", "approve", "example.com/s"),
+        ("all", "approve", "example.com/*"),
+        ("other", "approve", "example.com/t"),
+        ("signer", "sign", "example.com/s"),
+    ] {
+        let rules = json!([{"verbs": [verb], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": [name]}]);
+        let role = json!({"apiVersion": GV, "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules});
+        create(&mut c, &admin, role).unwrap();
+        create(&mut c, &admin, binding("ClusterRoleBinding", user, ("ClusterRole", user), user)).unwrap();
+    }
+    let mut attempt = |user: &str, subresource: Subresource, status: Value| {
+        let mut value = made.to_json();
+        value["status"] = status;
+        value["metadata"]["resourceVersion"] = json!("");
+        let (object, options) =
+            (Object::from_json(value).unwrap(), WriteOptions { dry_run: true, ..Default::default() });
+        ask(&mut c, &User::new(user, &[]), Call::Update { object, subresource, options }).err().map(|e| e.message)
+    };
+    let no = |verb: &str| {
+        let of = "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden";
+        Some(format!("{of}: user not permitted to {verb} requests with signerName \"example.com/s\"").into())
+    };
+    let verdict = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+    for (user, want) in [("exact", None), ("all", None), ("other", no("approve")), ("signer", no("approve"))] {
+        assert_eq!(attempt(user, Subresource::Approval, verdict.clone()), want, "{user}");
+    }
+    for status in
+        [json!({"certificate": pem("CERTIFICATE")}), json!({"conditions": [{"type": "Failed", "status": "True"}]})]
+    {
+        assert_eq!(attempt("signer", Subresource::Status, status.clone()), None, "{status}");
+        assert_eq!(attempt("exact", Subresource::Status, status.clone()), no("sign"), "{status}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Create, update, patch, scale, leases, fences, and two servers that write at the same time.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{
@@ -13,9 +15,11 @@ const DRY: WriteOptions = WriteOptions { dry_run: true, field_validation: FieldV
 
 #[test]
 fn certificates_are_approved_apart_from_their_status() {
+    let pem = |type_: &str| STANDARD.encode(format!("-----BEGIN {type_}-----\nMAA=\n-----END {type_}-----\n"));
     let mut c = cluster(1);
     let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
-        "metadata": {"name": "r"}, "spec": {"request": "", "signerName": "example.com/s", "usages": ["client auth"]}});
+        "metadata": {"name": "r"}, "spec": {"request": pem("CERTIFICATE REQUEST"), "signerName": "example.com/s",
+            "usages": ["client auth"]}});
     let made = c.create(request).unwrap();
     let with = |object: &Object, status: serde_json::Value| {
         let mut value = object.to_json();
@@ -24,7 +28,8 @@ fn certificates_are_approved_apart_from_their_status() {
         Object::from_json(value).unwrap()
     };
     let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "r"});
-    let asked = with(&made, json!({"conditions": [condition("Approved")], "certificate": "eA=="}));
+    let certificate = pem("CERTIFICATE");
+    let asked = with(&made, json!({"conditions": [condition("Approved")], "certificate": certificate}));
     let approved = c.update_at(0, asked, Subresource::Approval).unwrap();
     let value = approved.to_json();
     assert_eq!(value["spec"]["signerName"], "example.com/s");
@@ -33,11 +38,13 @@ fn certificates_are_approved_apart_from_their_status() {
         (&json!("Approved"), None)
     );
     assert!(value["status"]["conditions"][0]["lastUpdateTime"].is_string());
-    let signed =
-        with(&approved, json!({"conditions": [condition("Denied"), condition("Failed")], "certificate": "eA=="}));
+    let denied = with(&approved, json!({"conditions": [condition("Denied")]}));
+    let refused = c.update_status(denied).unwrap_err().message;
+    assert!(refused.contains("updates may not add a condition of type \"Denied\""), "{refused}");
+    let signed = with(&approved, json!({"conditions": [condition("Failed")], "certificate": certificate}));
     let signed = c.update_status(signed).unwrap().to_json();
     let types: Vec<_> = signed["status"]["conditions"].as_array().unwrap().iter().map(|c| &c["type"]).collect();
-    assert_eq!((json!(types), &signed["status"]["certificate"]), (json!(["Approved", "Failed"]), &json!("eA==")));
+    assert_eq!((json!(types), &signed["status"]["certificate"]), (json!(["Approved", "Failed"]), &json!(certificate)));
     let plain = c.create(config_map("a")).unwrap();
     assert!(c.update_at(0, plain, Subresource::Approval).is_err(), "nothing else is approved");
 }

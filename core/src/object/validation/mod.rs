@@ -76,6 +76,14 @@ pub fn status_update(new: &Object, old: &Object) -> Vec<FieldError> {
     errors
 }
 
+/// Validates what the subresource `/approval` makes of an object.
+pub fn approval(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::update(new, old, &mut errors);
+    new.validate_approval(old, &mut errors);
+    errors
+}
+
 /// Checks that `availableReplicas` is at most `readyReplicas`.
 pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
     if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {

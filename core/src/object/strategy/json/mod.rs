@@ -5,6 +5,7 @@
 //! The trait's default methods are the rules that most kinds share. Custom kinds have no row: they follow their schema.
 
 mod admission_policy;
+mod certificate_signing_request;
 mod config_map;
 mod csi_driver;
 mod custom_resource_definition;
@@ -40,6 +41,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistrat
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Wall;
 use crate::object::decode::{self, DecodeError};
 use crate::object::validation::names::{self, Wrongs};
 use crate::object::{Dynamic, FieldError, Kind, KindRef, Object};
@@ -61,6 +63,15 @@ trait JsonStrategy: Serialize + for<'de> Deserialize<'de> {
         }
     }
 
+    /// Restores from the stored object what an update of the whole object must not change (`PrepareForUpdate`).
+    fn prepare_for_update(_new: &mut Dynamic, _old: &Dynamic) {}
+
+    /// The same for an update of the status.
+    fn prepare_for_status_update(_new: &mut Dynamic, _old: &Dynamic, _now: Wall) {}
+
+    /// Takes from the object that was sent what the subresource `/approval` changes.
+    fn approve(_new: &mut Dynamic, _sent: &Dynamic, _now: Wall) {}
+
     /// Looks for missing values in the body that have a default.
     fn defaults(_missing: &mut Missing<'_>) {}
 
@@ -77,6 +88,12 @@ trait JsonStrategy: Serialize + for<'de> Deserialize<'de> {
 
     /// Validates how an update changes the body. The new object is also validated by itself.
     fn validate_update(_new: &Dynamic, _old: &Dynamic, _errors: &mut Vec<FieldError>) {}
+
+    /// Validates how an update changes the status.
+    fn validate_status_update(_new: &Dynamic, _old: &Dynamic, _errors: &mut Vec<FieldError>) {}
+
+    /// Validates what the subresource `/approval` makes of an object.
+    fn validate_approval(_new: &Dynamic, _old: &Dynamic, _errors: &mut Vec<FieldError>) {}
 }
 
 /// Decodes a value as the type, and holds it as JSON.
@@ -118,6 +135,46 @@ macro_rules! json_kinds {
             match object.kind {
                 $(Kind::$kind => <$type as JsonStrategy>::prepare_for_create(object),)*
                 _custom if object.of.has_status => object.status = None,
+                _custom => {}
+            }
+        }
+
+        /// See [`JsonStrategy::prepare_for_update`].
+        pub(in crate::object) fn prepare_for_update(new: &mut Dynamic, old: &Dynamic) {
+            match new.kind {
+                $(Kind::$kind => <$type as JsonStrategy>::prepare_for_update(new, old),)*
+                _custom => {}
+            }
+        }
+
+        /// See [`JsonStrategy::prepare_for_status_update`].
+        pub(in crate::object) fn prepare_for_status_update(new: &mut Dynamic, old: &Dynamic, now: Wall) {
+            match new.kind {
+                $(Kind::$kind => <$type as JsonStrategy>::prepare_for_status_update(new, old, now),)*
+                _custom => {}
+            }
+        }
+
+        /// See [`JsonStrategy::approve`].
+        pub(in crate::object) fn approve(new: &mut Dynamic, sent: &Dynamic, now: Wall) {
+            match new.kind {
+                $(Kind::$kind => <$type as JsonStrategy>::approve(new, sent, now),)*
+                _custom => {}
+            }
+        }
+
+        /// See [`JsonStrategy::validate_status_update`].
+        pub(in crate::object) fn validate_status_update(new: &Dynamic, old: &Dynamic, errors: &mut Vec<FieldError>) {
+            match new.kind {
+                $(Kind::$kind => <$type as JsonStrategy>::validate_status_update(new, old, errors),)*
+                _custom => {}
+            }
+        }
+
+        /// See [`JsonStrategy::validate_approval`].
+        pub(in crate::object) fn validate_approval(new: &Dynamic, old: &Dynamic, errors: &mut Vec<FieldError>) {
+            match new.kind {
+                $(Kind::$kind => <$type as JsonStrategy>::validate_approval(new, old, errors),)*
                 _custom => {}
             }
         }
@@ -181,6 +238,7 @@ json_kinds! {
         STORAGE_CLASS storage_v1::StorageClass;
         CSI_DRIVER storage_v1::CSIDriver;
         RUNTIME_CLASS node_v1::RuntimeClass;
+        CERTIFICATE_SIGNING_REQUEST certificates_v1::CertificateSigningRequest;
         CUSTOM_RESOURCE_DEFINITION apiextensions_v1::CustomResourceDefinition;
         MUTATING_WEBHOOK_CONFIGURATION admissionregistration_v1::MutatingWebhookConfiguration;
         VALIDATING_WEBHOOK_CONFIGURATION admissionregistration_v1::ValidatingWebhookConfiguration;
@@ -200,7 +258,6 @@ json_kinds! {
         SELF_SUBJECT_ACCESS_REVIEW authorization_v1::SelfSubjectAccessReview;
         SELF_SUBJECT_RULES_REVIEW authorization_v1::SelfSubjectRulesReview;
         LOCAL_SUBJECT_ACCESS_REVIEW authorization_v1::LocalSubjectAccessReview;
-        CERTIFICATE_SIGNING_REQUEST certificates_v1::CertificateSigningRequest;
         IP_ADDRESS networking_v1::IPAddress;
         SERVICE_CIDR networking_v1::ServiceCIDR;
         FLOW_SCHEMA flowcontrol_v1::FlowSchema;
