@@ -1,5 +1,5 @@
-//! CertificateApproval and CertificateSigning: whoever approves a request for a certificate, or signs one, must have the
-//! verb `approve` or `sign` on its signer, or on all signers of its domain.
+//! CertificateApproval and CertificateSigning: whoever approves a request for a certificate, or signs one, must have
+//! the verb `approve` or `sign` on its signer, or on all signers of its domain.
 //!
 //! Source: kubernetes `plugin/pkg/admission/certificates`.
 

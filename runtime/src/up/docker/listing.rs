@@ -82,8 +82,8 @@ impl State {
 }
 
 impl Found {
-    /// Says that what ended it was its memory, if that is known and the engine did not say so. The engine does not always
-    /// remember: if it hears of the end of a container first, it counts as killed by somebody.
+    /// Says that what ended it was its memory, if that is known and the engine did not say so. The engine does not
+    /// always remember: if it hears of the end of a container first, it counts as killed by somebody.
     pub fn judge_end(&mut self, ooms: &Ooms) {
         if let State::Exited { code, reason, .. } = &mut self.state
             && *code != 0

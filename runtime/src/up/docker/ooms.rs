@@ -1,9 +1,9 @@
 //! Which containers have run out of memory.
 //!
-//! The engine tells it by an event and in the state of the container, but its watcher (containerd's) looks a container's
-//! cgroup up after the kernel has woken it, and says nothing if the cgroup is gone by then, as that of a container with
-//! one process is. So the kernel's log is read too, as kubelet does for its `SystemOOM` events: the kernel writes there
-//! which cgroup ran out of memory before it kills, at most ten times in five seconds.
+//! The engine tells it by an event and in the state of the container, but its watcher (containerd's) looks a
+//! container's cgroup up after the kernel has woken it, and says nothing if the cgroup is gone by then, as that of a
+//! container with one process is. So the kernel's log is read too, as kubelet does for its `SystemOOM` events: the
+//! kernel writes there which cgroup ran out of memory before it kills, at most ten times in five seconds.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -85,7 +85,7 @@ impl Known {
 /// its cgroup, `/docker/<id>` or, made by systemd, `/system.slice/docker-<id>.scope`.
 fn container_of(record: &str) -> Option<String> {
     let (prefix, said) = record.split_once(";oom-kill:")?;
-    // What processes write there has another facility than the kernel's, which is 0 (the number's bits from the third on).
+    // What processes write there has another facility than the kernel's, which is 0 (the bits from the third on).
     prefix.split(',').next()?.parse::<u32>().ok().filter(|&priority| priority < 8)?;
     let path = said.split(',').find_map(|part| part.strip_prefix("task_memcg="))?;
     let name = path.trim_end().rsplit('/').next()?;
