@@ -49,9 +49,12 @@ pub fn merge(path: &Path, url: &str, pki: &Pki) -> Result<(), String> {
 /// first server where there is none, and `skeg-1`, `skeg-2`, … are one a server. kubectl goes to one server only; an
 /// agent goes to all that the cluster's extension names.
 pub fn of_servers(servers: &[String], balancer: Option<&str>, ca_pem: &str, who: &Pair) -> Value {
-    let user = json!({"client-certificate-data": STANDARD.encode(&who.certificate_pem),
-        "client-key-data": STANDARD.encode(&who.key_pem)});
-    with_user(servers, balancer, ca_pem, user)
+    with_user(servers, balancer, ca_pem, client_certificate(&who.certificate_pem, &who.key_pem))
+}
+
+/// A user that is known by a certificate; both are PEM.
+pub fn client_certificate(certificate: &str, key: &str) -> Value {
+    json!({"client-certificate-data": STANDARD.encode(certificate), "client-key-data": STANDARD.encode(key)})
 }
 
 /// As [`of_servers`], for a user of any sort.
@@ -88,15 +91,10 @@ fn parse(path: &Path, text: &str) -> Result<Value, String> {
 
 fn with_cluster(old: Value, url: &str, pki: &Pki) -> Result<Value, String> {
     let mut config = if old.is_null() { json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}) } else { old };
-    let encode = |pem: &str| STANDARD.encode(pem);
+    let cluster = json!({"server": url, "certificate-authority-data": STANDARD.encode(&pki.ca_pem)});
     let entries = [
-        ("clusters", "cluster", json!({"server": url, "certificate-authority-data": encode(&pki.ca_pem)})),
-        (
-            "users",
-            "user",
-            json!({"client-certificate-data": encode(&pki.admin.certificate_pem),
-                "client-key-data": encode(&pki.admin.key_pem)}),
-        ),
+        ("clusters", "cluster", cluster),
+        ("users", "user", client_certificate(&pki.admin.certificate_pem, &pki.admin.key_pem)),
         ("contexts", "context", json!({"cluster": CONTEXT, "user": CONTEXT})),
     ];
     for (list, field, value) in entries {

@@ -69,6 +69,12 @@ impl std::fmt::Debug for Authority {
 
 /// Makes an authority.
 pub fn new_authority() -> Result<Authority, rcgen::Error> {
+impl Authority {
+    fn issuer(&self) -> Result<Issuer<'_, KeyPair>, rcgen::Error> {
+        Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)
+    }
+}
+
     let mut params = named("kubernetes", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
@@ -115,10 +121,9 @@ pub fn certificate(dir: &Path) -> Result<String, String> {
 pub fn of_node(dir: &Path, name: &str) -> Result<(String, Pair), String> {
     let authority = read_authority(dir)?;
     let signed = || {
-        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
         let mut params = named(&format!("{NODE_USER}{name}"), Some(NODES));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        sign(params, &issuer)
+        sign(params, &authority.issuer()?)
     };
     let pair = signed().map_err(|e| bad(dir, &e))?;
     Ok((authority.certificate, pair))
@@ -139,9 +144,14 @@ pub fn sign_node(
     (asked.params.not_before, asked.params.not_after) = (begins.into(), ends.into());
     asked.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     asked.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let issuer =
-        KeyPair::from_pem(&authority.key).and_then(|key| Issuer::from_ca_cert_pem(&authority.certificate, key));
-    issuer.and_then(|issuer| asked.signed_by(&issuer)).map(|made| made.pem()).map_err(|e| e.to_string())
+    authority.issuer().and_then(|issuer| asked.signed_by(&issuer)).map(|made| made.pem()).map_err(|e| e.to_string())
+}
+
+/// When a certificate (PEM) ends; `None` if it cannot be read.
+pub fn end(certificate: &[u8]) -> Option<Wall> {
+    let pem = Pem::iter_from_buffer(certificate).next()?.ok()?;
+    let seconds = pem.parse_x509().ok()?.validity().not_after.timestamp();
+    Some(Wall(seconds.checked_mul(1_000_000)?))
 }
 
 /// A request for a certificate with this name, and its key, both PEM.
@@ -195,7 +205,7 @@ pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
 }
 
 fn issue(authority: &Authority, addresses: &[IpAddr], names: &[&str]) -> Result<Pki, rcgen::Error> {
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let issuer = authority.issuer()?;
     let mut server = named("kube-apiserver", None);
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     for name in SERVICE_NAMES.iter().chain(names).copied() {

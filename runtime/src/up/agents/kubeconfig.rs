@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::disk::explain;
-use crate::up::kubeconfig::SERVERS;
+use crate::up::kubeconfig::{SERVERS, client_certificate};
 
 /// How servers are reached, and as whom.
 #[derive(Debug)]
@@ -50,8 +50,7 @@ impl Credentials {
         let contexts = config["contexts"].as_array().into_iter().flatten();
         let of = contexts.into_iter().find(|entry| entry["name"] == context);
         let name = of.map_or(Value::Null, |entry| entry["context"]["user"].clone());
-        let user = json!({"client-certificate-data": STANDARD.encode(certificate),
-            "client-key-data": STANDARD.encode(key)});
+        let user = client_certificate(certificate, key);
         for entry in config["users"].as_array_mut().into_iter().flatten().filter(|entry| entry["name"] == name) {
             entry["user"] = user.clone();
         }
