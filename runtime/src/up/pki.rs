@@ -12,7 +12,9 @@ use rcgen::{
 
 use super::cluster::ApiOptions;
 use crate::disk::{explain, write_private};
+use skeg_core::Wall;
 use skeg_core::auth::MASTERS;
+use x509_parser::pem::Pem;
 
 /// The group of all nodes, and what the name of a node's user begins with.
 pub const NODES: &str = "system:nodes";
@@ -67,14 +69,14 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// Makes an authority.
-pub fn new_authority() -> Result<Authority, rcgen::Error> {
 impl Authority {
     fn issuer(&self) -> Result<Issuer<'_, KeyPair>, rcgen::Error> {
         Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)
     }
 }
 
+/// Makes an authority.
+pub fn new_authority() -> Result<Authority, rcgen::Error> {
     let mut params = named("kubernetes", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =

@@ -3,7 +3,8 @@
 //!
 //! Kubernetes does this in three controllers (csrapproving, csrsigning, csrcleaner), for more signers; here it is for
 //! `kubernetes.io/kube-apiserver-client-kubelet` only. Every server does it: a write carries the revision that it was
-//! decided from, so of two servers one signs and the other is refused.
+//! decided from, so of two servers one signs and the other is refused. A request is approved by one write and signed by
+//! the next: the API server lets nobody approve who signs.
 //!
 //! Source: kubernetes `pkg/controller/certificates/{approver,signer,cleaner}`.
 
@@ -25,11 +26,11 @@ use crate::up::pki::{self, Authority, NODE_USER, NODES};
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// The signer of certificates by which agents are known to API servers.
 pub const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// When a write that has not changed anything is tried again.
+/// When a request is looked at again that has not changed: a write may be lost, or its requester be allowed more.
 const AGAIN: Duration = Duration::from_secs(10);
-/// How long a request is kept that is approved or denied (csrcleaner).
+/// How long a request is kept after it was approved and signed, denied, or has failed (csrcleaner).
 const KEPT: Duration = Duration::from_secs(3600);
-/// How long one is kept that nobody has decided.
+/// How long one is kept after its creation that nobody has decided.
 const KEPT_PENDING: Duration = Duration::from_secs(24 * 3600);
 /// Shortest time that a certificate is asked for (`expirationSeconds`).
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -40,16 +41,16 @@ pub struct Certificates {
     /// `--cluster-signing-duration`: how long a certificate holds at most.
     duration: Duration,
     ids: ReqIds,
-    /// The revision of each request for which something was tried, and when.
-    tried: BTreeMap<ObjectKey, (Revision, Mono)>,
+    /// The revision of each request as it was looked at last, and when.
+    looked_at: BTreeMap<ObjectKey, (Revision, Mono)>,
 }
 
 /// What is done about a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Approve it, for this reason, and sign it.
+    /// Approve it, for this reason.
     Approve(&'static str),
-    /// Sign it: somebody has approved it.
+    /// Sign it: it is approved.
     Sign,
     /// Delete it: it is old.
     Delete,
@@ -57,9 +58,18 @@ enum Verdict {
     Leave,
 }
 
+fn conditions(request: &Value) -> impl Iterator<Item = &Value> {
+    request["status"]["conditions"].as_array().into_iter().flatten()
+}
+
 fn condition<'a>(request: &'a Value, type_: &str) -> Option<&'a Value> {
-    let all = request["status"]["conditions"].as_array()?;
-    all.iter().find(|condition| condition["type"] == type_ && condition["status"] != "False")
+    conditions(request).find(|condition| condition["type"] == type_ && condition["status"] != "False")
+}
+
+/// What a request was granted, PEM.
+fn certificate(request: &Value) -> Option<Vec<u8>> {
+    let text = request["status"]["certificate"].as_str().filter(|text| !text.is_empty())?;
+    Some(STANDARD.decode(text).unwrap_or_default())
 }
 
 fn words(list: &Value) -> impl Iterator<Item = &str> {
@@ -103,13 +113,32 @@ fn requester(request: &Value) -> User {
     User { name: text("username"), uid: text("uid"), groups, ..User::default() }
 }
 
-fn decide(request: &Value, authority: &impl Authoriser, age: Duration) -> Verdict {
-    let denied = condition(request, "Denied").is_some() || condition(request, "Failed").is_some();
-    let approved = condition(request, "Approved").is_some();
-    let signed = request["status"]["certificate"].as_str().is_some_and(|certificate| !certificate.is_empty());
-    if age > if denied || signed { KEPT } else { KEPT_PENDING } {
+/// Whether a request is so old that it is deleted.
+fn is_old(request: &Value, now: Wall) -> bool {
+    let passed = |time: &Value, after: Duration| {
+        let time = serde_json::from_value(time.clone());
+        time.is_ok_and(|time| now.since(Wall::from_time(&time)) > after)
+    };
+    let signed = certificate(request);
+    let expired = || signed.as_deref().and_then(pki::end).is_some_and(|end| end < now);
+    let mut conditions = conditions(request).peekable();
+    if conditions.peek().is_none() {
+        return passed(&request["metadata"]["creationTimestamp"], KEPT_PENDING);
+    }
+    conditions.any(|condition| match condition["type"].as_str() {
+        Some("Denied" | "Failed") => passed(&condition["lastUpdateTime"], KEPT),
+        Some("Approved") => signed.is_some() && (passed(&condition["lastUpdateTime"], KEPT) || expired()),
+        _ => false,
+    })
+}
+
+fn decide(request: &Value, authority: &impl Authoriser, now: Wall) -> Verdict {
+    if is_old(request, now) {
         return Verdict::Delete;
     }
+    let denied = condition(request, "Denied").is_some() || condition(request, "Failed").is_some();
+    let approved = condition(request, "Approved").is_some();
+    let signed = certificate(request).is_some();
     if request["spec"]["signerName"] != SIGNER || denied || signed {
         return Verdict::Leave;
     }
@@ -135,7 +164,7 @@ fn decide(request: &Value, authority: &impl Authoriser, age: Duration) -> Verdic
 impl Certificates {
     /// `duration` is how long a certificate holds at most.
     pub fn new(authority: Authority, duration: Duration) -> Certificates {
-        Certificates { authority, duration, ids: ReqIds::new(1), tried: BTreeMap::new() }
+        Certificates { authority, duration, ids: ReqIds::new(1), looked_at: BTreeMap::new() }
     }
 
     /// Looks at all requests; returns what is to be written.
@@ -145,60 +174,67 @@ impl Certificates {
         requests: impl Iterator<Item = (&'a ObjectKey, &'a Object)>,
         authority: &impl Authoriser,
     ) -> Vec<ToServer> {
-        let mut calls = Vec::new();
-        let mut tried = BTreeMap::new();
+        let (mut calls, mut looked_at) = (Vec::new(), BTreeMap::new());
         for (key, object) in requests {
-            if let Some((rv, at)) = self.tried.get(key)
+            if let Some((rv, at)) = self.looked_at.get(key)
                 && *rv == object.rv()
                 && now.mono.since(*at) < AGAIN
             {
-                tried.insert(key.clone(), (*rv, *at));
+                looked_at.insert(key.clone(), (*rv, *at));
                 continue;
             }
-            let created = object.meta().creation_timestamp.as_ref().map_or(now.wall, Wall::from_time);
+            looked_at.insert(key.clone(), (object.rv(), now.mono));
             let request = object.to_json();
-            let call = match decide(&request, authority, now.wall.since(created)) {
-                Verdict::Leave => continue,
+            calls.extend(match decide(&request, authority, now.wall) {
+                Verdict::Leave => None,
                 Verdict::Delete => {
                     let precondition = Precondition { uid: None, rv: Some(object.rv()) };
                     let options = DeleteOptions { precondition, ..DeleteOptions::default() };
-                    Call::Delete { key: key.clone(), options }
+                    Some(Call::Delete { key: key.clone(), options })
                 }
-                Verdict::Approve(why) => self.issue(now, object, request, Some(why)),
-                Verdict::Sign => self.issue(now, object, request, None),
-            };
-            tried.insert(key.clone(), (object.rv(), now.mono));
-            calls.push(call);
+                Verdict::Approve(why) => {
+                    let added = Some(condition_of(now, "Approved", "AutoApproved", why));
+                    Some(update(object, request, added, Subresource::Approval))
+                }
+                Verdict::Sign => Some(self.sign(now, object, request)),
+            });
         }
-        self.tried = tried;
+        self.looked_at = looked_at;
         let user = Rc::from("system:serviceaccount:kube-system:certificate-controller");
         calls.into_iter().map(|call| ToServer::Request(self.ids.next(), Request::new(&user, call))).collect()
     }
 
-    /// Writes the certificate into a request, or that it cannot be signed, and the approval if it has none.
-    fn issue(&self, now: Now, object: &Object, mut request: Value, approval: Option<&str>) -> Call {
-        let time = now.wall.to_time();
-        let condition = |type_: &str, reason: &str, message: &str| {
-            json!({"type": type_, "status": "True", "reason": reason, "message": message,
-                "lastUpdateTime": time, "lastTransitionTime": time})
-        };
-        let mut added: Vec<Value> =
-            approval.map(|why| condition("Approved", "AutoApproved", why)).into_iter().collect();
+    /// Writes the certificate into a request, or that it cannot be signed.
+    fn sign(&self, now: Now, object: &Object, mut request: Value) -> Call {
         let seconds = request["spec"]["expirationSeconds"].as_u64().map(Duration::from_secs);
         let duration = seconds.map_or(self.duration, |asked| asked.max(SHORTEST).min(self.duration));
         let asked = asked(&request).expect("it was read before");
-        match pki::sign_node(&self.authority, asked, duration) {
-            Ok(certificate) => request["status"]["certificate"] = json!(STANDARD.encode(certificate)),
-            Err(why) => added.push(condition("Failed", "SigningError", &why)),
-        }
-        match request["status"]["conditions"].as_array_mut() {
-            Some(conditions) => conditions.append(&mut added),
-            None => request["status"]["conditions"] = json!(added),
-        }
-        let mut next = Object::from_json(request).expect("it was an object before");
-        next.set_rv(object.rv());
-        Call::Update { object: next, subresource: Subresource::Status, options: WriteOptions::default() }
+        let failed = match pki::sign_node(&self.authority, asked, duration) {
+            Ok(certificate) => {
+                request["status"]["certificate"] = json!(STANDARD.encode(certificate));
+                None
+            }
+            Err(why) => Some(condition_of(now, "Failed", "SigningError", &why)),
+        };
+        update(object, request, failed, Subresource::Status)
     }
+}
+
+fn condition_of(now: Now, type_: &str, reason: &str, message: &str) -> Value {
+    let time = now.wall.to_time();
+    json!({"type": type_, "status": "True", "reason": reason, "message": message,
+        "lastUpdateTime": time, "lastTransitionTime": time})
+}
+
+/// Writes a request as it was changed, with one more condition.
+fn update(object: &Object, mut request: Value, added: Option<Value>, subresource: Subresource) -> Call {
+    if request["status"]["conditions"].is_null() {
+        request["status"]["conditions"] = json!([]);
+    }
+    request["status"]["conditions"].as_array_mut().expect("the API server has seen to it").extend(added);
+    let mut next = Object::from_json(request).expect("it was an object before");
+    next.set_rv(object.rv());
+    Call::Update { object: next, subresource, options: WriteOptions::default() }
 }
 
 #[cfg(test)]
@@ -207,12 +243,13 @@ mod tests {
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use rcgen::CertificateSigningRequestParams;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     use serde_json::{Value, json};
-    use skeg_core::api::{Call, ToServer};
+    use skeg_core::api::{Call, Subresource, ToServer};
     use skeg_core::auth::{Authority as Policy, MASTERS, Mode};
-    use skeg_core::{Mono, Now, Object, Wall};
+    use skeg_core::{Mono, Now, Object, Revision, Wall};
 
     use super::{Certificates, SIGNER, Verdict, decide};
     use crate::up::identity::of_certificate;
@@ -235,7 +272,7 @@ mod tests {
     #[test]
     fn only_a_nodes_certificate_is_approved_and_only_for_whom_it_is_allowed() {
         let check = |request: Value, mode: Mode, expect: Verdict| {
-            assert_eq!(decide(&request, &allow(mode), Duration::ZERO), expect, "{request}");
+            assert_eq!(decide(&request, &allow(mode), Wall::default()), expect, "{request}");
         };
         let node = |change: fn(&mut Value)| request("system:node:a", Some(NODES), change);
         let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
@@ -255,28 +292,95 @@ mod tests {
         check(request("system:node:a", Some("system:masters"), |_| ()), Mode::AlwaysAllow, Verdict::Leave);
         check(request("jane", Some(NODES), |_| ()), Mode::AlwaysAllow, Verdict::Leave);
         check(request("system:node:", Some(NODES), |_| ()), Mode::AlwaysAllow, Verdict::Leave);
-        let day = Duration::from_secs(24 * 3600 + 1);
-        assert_eq!(decide(&node(|_| ()), &allow(Mode::AlwaysDeny), day), Verdict::Delete);
     }
 
     #[test]
-    fn a_certificate_is_issued_once() {
+    fn what_is_old_is_deleted() {
+        const HOUR: i64 = 3600;
+        let now = Wall(100 * HOUR * 1_000_000);
+        let check = |age: i64, status: Value, expect: Verdict| {
+            let ago = |seconds: i64| Wall(now.0 - seconds * 1_000_000).to_time();
+            let request = request("system:node:a", Some(NODES), |r| {
+                r["metadata"]["creationTimestamp"] = json!(ago(age));
+                r["status"] = status;
+                for condition in r["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                    condition["lastUpdateTime"] = json!(ago(condition["ago"].take().as_i64().unwrap()));
+                }
+            });
+            assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), now), expect, "{age}: {}", request["status"]);
+        };
+        let condition = |type_: &str, ago: i64| json!([{"type": type_, "status": "True", "ago": ago}]);
+        check(24 * HOUR - 1, Value::Null, Verdict::Leave);
+        check(24 * HOUR + 1, Value::Null, Verdict::Delete);
+        for type_ in ["Denied", "Failed"] {
+            check(50 * HOUR, json!({"conditions": condition(type_, HOUR - 1)}), Verdict::Leave);
+            check(50 * HOUR, json!({"conditions": condition(type_, HOUR + 1)}), Verdict::Delete);
+        }
+        // The certificate is no certificate, so it does not end.
+        let signed = |ago: i64| json!({"conditions": condition("Approved", ago), "certificate": "eA=="});
+        check(50 * HOUR, signed(HOUR - 1), Verdict::Leave);
+        check(50 * HOUR, signed(HOUR + 1), Verdict::Delete);
+        check(50 * HOUR, json!({"conditions": condition("Approved", 30 * HOUR)}), Verdict::Sign);
+        let (pem, _) = pki::ask_for("system:node:a", Some(NODES)).unwrap();
+        let asked = CertificateSigningRequestParams::from_pem(&pem).unwrap();
+        let ended = pki::sign_node(&pki::new_authority().unwrap(), asked, Duration::ZERO).unwrap();
+        let end = pki::end(ended.as_bytes()).unwrap();
+        let request = request("system:node:a", Some(NODES), |r| {
+            let time = end.to_time();
+            r["status"] = json!({"certificate": STANDARD.encode(&ended),
+                "conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": time}]});
+        });
+        assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), end), Verdict::Leave);
+        assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), end + Duration::from_secs(1)), Verdict::Delete);
+    }
+
+    /// The one update among what is to be written.
+    fn written(calls: &[ToServer]) -> (&Object, Subresource) {
+        let [ToServer::Request(_, asked)] = calls else { panic!("{calls:?}") };
+        let Call::Update { object, subresource, .. } = &asked.call else { panic!("{asked:?}") };
+        (object, *subresource)
+    }
+
+    #[test]
+    fn a_request_is_approved_and_then_signed() {
+        let authority = pki::new_authority().unwrap();
+        let mut certificates = Certificates::new(authority, Duration::from_secs(3600));
+        let asked = Object::from_json(request("system:node:a", Some(NODES), |_| ())).unwrap();
+        let key = asked.key();
+        let at = |seconds: u64| Now { mono: Mono(seconds * 1_000_000_000), wall: Wall::default() };
+        let policy = allow(Mode::AlwaysAllow);
+        let mut look = |seconds, object: &Object| certificates.look(at(seconds), [(&key, object)].into_iter(), &policy);
+        let calls = look(0, &asked);
+        let (approved, subresource) = written(&calls);
+        assert_eq!((approved.rv(), subresource), (asked.rv(), Subresource::Approval));
+        let status = approved.to_json()["status"].clone();
+        assert!(status["conditions"][0]["type"] == "Approved" && status["certificate"].is_null(), "{status}");
+        assert!(look(1, &asked).is_empty());
+        assert_eq!(look(11, &asked).len(), 1, "it may be lost");
+        let mut approved = approved.clone();
+        approved.set_rv(Revision(6));
+        let calls = look(12, &approved);
+        let (signed, subresource) = written(&calls);
+        assert_eq!((signed.rv(), subresource), (Revision(6), Subresource::Status));
+        let status = signed.to_json()["status"].clone();
+        assert_eq!(status["conditions"], approved.to_json()["status"]["conditions"]);
+        let pem = STANDARD.decode(status["certificate"].as_str().unwrap()).unwrap();
+        let user = of_certificate(&CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        assert!(user.name == "system:node:a" && user.is_in(NODES) && !user.is_in(MASTERS), "{user:?}");
+    }
+
+    #[test]
+    fn what_is_undecided_is_not_looked_at_all_the_time() {
         let authority = pki::new_authority().unwrap();
         let mut certificates = Certificates::new(authority, Duration::from_secs(3600));
         let object = Object::from_json(request("system:node:a", Some(NODES), |_| ())).unwrap();
         let key = object.key();
-        let at = |seconds: u64| Now { mono: Mono(seconds * 1_000_000_000), wall: Wall::default() };
-        let policy = allow(Mode::AlwaysAllow);
-        let calls = certificates.look(at(0), [(&key, &object)].into_iter(), &policy);
-        let [ToServer::Request(_, asked)] = &calls[..] else { panic!("{calls:?}") };
-        let Call::Update { object: issued, .. } = &asked.call else { panic!("{asked:?}") };
-        assert_eq!(issued.rv(), object.rv());
-        let status = issued.to_json()["status"].clone();
-        assert_eq!(status["conditions"][0]["type"], "Approved");
-        let pem = STANDARD.decode(status["certificate"].as_str().unwrap()).unwrap();
-        let user = of_certificate(&CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        assert!(user.name == "system:node:a" && user.is_in(NODES) && !user.is_in(MASTERS), "{user:?}");
-        assert!(certificates.look(at(1), [(&key, &object)].into_iter(), &policy).is_empty());
-        assert_eq!(certificates.look(at(11), [(&key, &object)].into_iter(), &policy).len(), 1, "it may be lost");
+        let mut look = |seconds: u64, mode| {
+            let now = Now { mono: Mono(seconds * 1_000_000_000), wall: Wall::default() };
+            certificates.look(now, [(&key, &object)].into_iter(), &allow(mode)).len()
+        };
+        assert_eq!(look(0, Mode::AlwaysDeny), 0);
+        assert_eq!(look(9, Mode::AlwaysAllow), 0);
+        assert_eq!(look(10, Mode::AlwaysAllow), 1, "its requester may be allowed meanwhile");
     }
 }
