@@ -23,15 +23,44 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether they have come.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The name of the definition that a path of objects would need; `None` if no definition can serve it.
-fn definition(path: &str) -> Option<String> {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let plural = match parts[..] {
-        ["apis", _, _, "namespaces", _, plural, ..] | ["apis", _, _, plural, ..] => plural,
-        _ => return None,
-    };
-    // A definition's group has a dot in it.
-    parts[1].contains('.').then(|| format!("{plural}.{}", parts[1]))
+/// What a path of objects needs of a definition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Needed {
+    /// The definition's name.
+    definition: String,
+    version: String,
+    /// The scope, if the path tells it: a list may be that of all namespaces.
+    namespaced: Option<bool>,
+}
+
+impl Needed {
+    /// `None` if no definition can serve the path.
+    fn of(path: &str) -> Option<Needed> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (group, version, namespaced, plural, rest) = match &parts[..] {
+            ["apis", group, version, "namespaces", _, plural, rest @ ..] => (group, version, Some(true), plural, rest),
+            ["apis", group, version, plural, rest @ ..] => (group, version, None, plural, rest),
+            _ => return None,
+        };
+        let namespaced = namespaced.or((!rest.is_empty()).then_some(false));
+        // A definition's group has a dot in it.
+        group.contains('.').then(|| Needed {
+            definition: format!("{plural}.{group}"),
+            version: (*version).to_owned(),
+            namespaced,
+        })
+    }
+
+    /// Whether a definition serves it, or will as soon as its events have come.
+    fn serves(&self, definition: &Value) -> bool {
+        let is_true = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+        let mut conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+        let spec = &definition["spec"];
+        let versions = spec["versions"].as_array().into_iter().flatten();
+        let served = versions.into_iter().any(|v| v["name"] == self.version && v["served"] == true);
+        let in_scope = self.namespaced.is_none_or(|namespaced| (spec["scope"] == "Namespaced") == namespaced);
+        conditions.any(is_true) && served && in_scope
+    }
 }
 
 impl Handler {
@@ -42,9 +71,10 @@ impl Handler {
             Ok(route) => return Ok((served, route)),
             Err(why) => why,
         };
-        let name = definition(path).filter(|_| self.shared.shares_store && why.reason == Reason::NotFound);
-        let Some(name) = name else { return Err(why) };
-        if !self.is_established(&served, &name).await? {
+        let needed = Needed::of(path).filter(|_| self.shared.shares_store && why.reason == Reason::NotFound);
+        let Some(needed) = needed else { return Err(why) };
+        let found = self.definition(&served, &needed.definition).await?;
+        if !found.is_some_and(|definition| needed.serves(&definition)) {
             return Err(why);
         }
         let until = Instant::now() + PATIENCE;
@@ -58,40 +88,68 @@ impl Handler {
         }
     }
 
-    /// Whether the store has a definition that is established.
-    async fn is_established(&self, served: &Served, name: &str) -> Result<bool, Status> {
+    /// The definition of this name, as it is in the store.
+    async fn definition(&self, served: &Served, name: &str) -> Result<Option<Value>, Status> {
         let kind = Kind::CUSTOM_RESOURCE_DEFINITION;
         let KindInfo { group, version, plural, .. } = kind.row();
         let resource = served.by_path(group, version, plural).expect("definitions are built in");
         let target = Target { kind, namespace: String::new(), name: name.to_owned() };
         let reply = self.ask_for_itself(resource, What::Get { target, rv: None }).await?;
-        let found = match reply.result {
-            Ok(Answer::Object(found)) => found,
+        match reply.result {
+            Ok(Answer::Object(found)) => Ok(Some(found)),
             Ok(other) => unreachable!("a read is not answered by {other:?}"),
-            Err(status) if status.reason == Reason::NotFound => return Ok(false),
-            Err(status) => return Err(status),
-        };
-        let established = |c: &Value| c["type"] == "Established" && c["status"] == "True";
-        Ok(found["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(established)))
+            Err(status) if status.reason == Reason::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::definition;
+    use serde_json::{Value, json};
+
+    use super::Needed;
 
     #[test]
     fn a_path_names_the_definition_that_it_needs() {
+        let things = |namespaced| Some(("things.example.com", namespaced));
         for (path, expect) in [
-            ("/apis/example.com/v1/things", Some("things.example.com")),
-            ("/apis/example.com/v1/things/a/status", Some("things.example.com")),
-            ("/apis/example.com/v1/namespaces/n/things/a", Some("things.example.com")),
+            ("/apis/example.com/v1/things", things(None)),
+            ("/apis/example.com/v1/things/a", things(Some(false))),
+            ("/apis/example.com/v1/things/a/status", things(Some(false))),
+            ("/apis/example.com/v1/namespaces/n/things", things(Some(true))),
+            ("/apis/example.com/v1/namespaces/n/things/a", things(Some(true))),
             ("/apis/example.com/v1", None),
             ("/apis/apps/v1/things", None),
             ("/api/v1/things", None),
             ("/", None),
         ] {
-            assert_eq!(definition(path).as_deref(), expect, "{path}");
+            let expect = expect.map(|(definition, namespaced)| Needed {
+                definition: definition.to_owned(),
+                version: "v1".to_owned(),
+                namespaced,
+            });
+            assert_eq!(Needed::of(path), expect, "{path}");
         }
+    }
+
+    #[test]
+    fn what_a_definition_will_never_serve_is_not_waited_for() {
+        let check = |needed: &Needed, expect: bool, change: fn(&mut Value)| {
+            let mut definition = json!({"spec": {"scope": "Namespaced",
+                    "versions": [{"name": "v1", "served": true}]},
+                "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+            change(&mut definition);
+            assert_eq!(needed.serves(&definition), expect, "{needed:?} of {definition}");
+        };
+        let thing =
+            Needed { definition: "things.example.com".to_owned(), version: "v1".to_owned(), namespaced: Some(true) };
+        check(&thing, true, |_| ());
+        check(&Needed { namespaced: None, ..thing.clone() }, true, |_| ());
+        check(&Needed { version: "v2".to_owned(), ..thing.clone() }, false, |_| ());
+        check(&Needed { namespaced: Some(false), ..thing.clone() }, false, |_| ());
+        check(&thing, false, |d| d["spec"]["versions"][0]["served"] = json!(false));
+        check(&thing, false, |d| d["spec"]["scope"] = json!("Cluster"));
+        check(&thing, false, |d| d["status"]["conditions"][0]["status"] = json!("False"));
     }
 }
