@@ -14,7 +14,8 @@ pub struct Clock {
     speed: u32,
 }
 
-fn time_of_day() -> Wall {
+/// The time of day, as the system has it.
+pub fn time_of_day() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -180,7 +180,7 @@ fn an_agent_joins_by_a_token_and_renews_its_certificate() {
     assert_eq!(as_bootstrapper(a, requests), 401, "there is no such token yet");
 
     // The agent asks until its token is there.
-    let _agent = Agent::with_token(&dir, &bootstrap, 3);
+    let mut agent = Agent::with_token(&dir, &bootstrap, 3);
     a.create(secrets, &secret);
     assert_eq!(as_bootstrapper(servers.at(1), requests), 200, "the other server takes it at once");
     assert_eq!(as_bootstrapper(a, secrets), 403, "it is for nothing else");
@@ -232,3 +232,16 @@ fn an_agent_that_cannot_begin_says_why() {
     refused(Some("a: ["), "no kubeconfig");
     refused(Some("{}"), "no current-context");
 }
+
+    // Its certificate ends while it is down: it joins again as it did at first.
+    let by_token = |server: &Cluster| granted(server).iter().filter(|user| user.starts_with("system:boot")).count();
+    assert_eq!(by_token(servers.at(0)), 0, "its first request has gone with the certificate");
+    agent.kill();
+    std::thread::sleep(holds);
+    agent.child = Agent::spawn(&agent.kubeconfig, agent.number, Some(&bootstrap));
+    wait_for("it is granted another certificate", PATIENCE, || by_token(servers.at(0)) == 1);
+    let (down, mut last) = (beat(servers.at(0)), Value::Null);
+    wait_for("the node's heart beats again", PATIENCE, || {
+        last = beat(servers.at(0));
+        last != down
+    });

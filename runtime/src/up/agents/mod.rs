@@ -49,8 +49,8 @@ pub struct AgentArgs {
     /// How the servers are reached, and who this node is. Of the extension `skeg.dev/servers`, all servers are used.
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
-    /// A kubeconfig with a bootstrap token. If --kubeconfig does not exist, the node asks for its certificate by this
-    /// one, and writes the other.
+    /// A kubeconfig with a bootstrap token. If --kubeconfig does not exist, or its certificate has ended, the node asks
+    /// for one by this, and writes the other.
     #[arg(long, value_name = "FILE")]
     bootstrap_kubeconfig: Option<PathBuf>,
     /// What runs the containers.
@@ -86,8 +86,9 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     let images = image_profiles(args.image_profile.as_deref())?;
     let seed = service::random_number()?;
     let node = args.node_name.clone().unwrap_or_else(|| service::node(args.number).node_name.to_string());
-    let identity = Identity { node: node.clone(), kubeconfig: args.kubeconfig.clone() };
-    if let Some(bootstrap) = args.bootstrap_kubeconfig.as_deref().filter(|_| !args.kubeconfig.exists()) {
+    let (kubeconfig, bootstrap) = (args.kubeconfig.clone(), args.bootstrap_kubeconfig.clone());
+    let identity = Identity { node: node.clone(), kubeconfig, bootstrap };
+    if let Some(bootstrap) = identity.bootstrap.as_deref().filter(|_| identity.is_of_no_use()) {
         let asked = async {
             tokio::select! {
                 asked = certificate::bootstrap(&identity, bootstrap) => asked.map(|()| true),
@@ -100,6 +101,7 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     }
     let credentials = Credentials::read(&args.kubeconfig)?;
     let (config, own, servers) =
+    credentials.certificate.as_deref().map_or(Ok(()), |own| identity.check(own))?;
         (credentials.config.clone(), credentials.certificate.clone(), credentials.servers.join(","));
     let client = Client::new(credentials);
     let client = Arc::new(client.map_err(|why| format!("error: {}: {why}", args.kubeconfig.display()))?);
