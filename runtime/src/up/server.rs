@@ -15,7 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use skeg_core::auth::User;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::handler::Handler;
@@ -68,34 +68,49 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let open = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore stays open");
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            (accepted, ..) = select_all(listeners.iter().map(|listener| Box::pin(listener.accept()))) => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                // Too many open files, or the client has disconnected: retried after a moment.
-                tracing::warn!("a connection could not be accepted: {e}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+    let begin = |stream, permit| {
         let (acceptor, handler, watcher) = (acceptor.clone(), Arc::clone(&handler), open.watcher());
         tokio::spawn(async move {
-            let _permit = permit;
+            let _permit: OwnedSemaphorePermit = permit;
             if let Err(e) = connection(stream, acceptor, handler, watcher).await {
                 tracing::debug!("a connection ended: {e}");
             }
         });
-    }
+    };
+    accept(&listeners, &connections, stop, begin).await;
     drop(listeners);
     if tokio::time::timeout(farewell, open.shutdown()).await.is_err() {
         tracing::debug!("requests that were still open are cut off");
+    }
+}
+
+/// Accepts connections until `stop` completes, each once there is room for it.
+async fn accept(
+    listeners: &[TcpListener],
+    connections: &Arc<Semaphore>,
+    stop: impl Future<Output = ()>,
+    begin: impl Fn(TcpStream, OwnedSemaphorePermit),
+) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let next = async {
+            let permit = Arc::clone(connections).acquire_owned().await.expect("the semaphore stays open");
+            let (accepted, ..) = select_all(listeners.iter().map(|listener| Box::pin(listener.accept()))).await;
+            (accepted, permit)
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => begin(stream, permit),
+            (Err(e), _) => {
+                // Too many open files, or the client has disconnected: retried after a moment.
+                tracing::warn!("a connection could not be accepted: {e}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 }
 
@@ -121,4 +136,41 @@ async fn connection(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     farewell.watch(served).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::{Semaphore, oneshot};
+    use tokio::time::timeout;
+
+    use super::accept;
+
+    #[tokio::test]
+    async fn the_end_comes_while_all_connections_are_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, begun) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicUsize::new(0)));
+        let ((end, stop), count) = (oneshot::channel::<()>(), Arc::clone(&begun));
+        let served = tokio::spawn(async move {
+            let stop = async { drop(stop.await) };
+            let begin = |_, permit| {
+                count.fetch_add(1, Ordering::Relaxed);
+                // This connection does not end.
+                std::mem::forget::<tokio::sync::OwnedSemaphorePermit>(permit);
+            };
+            accept(&[listener], &connections, stop, begin).await;
+        });
+        let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        while begun.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        end.send(()).unwrap();
+        timeout(Duration::from_secs(10), served).await.expect("it ends").unwrap();
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
+    }
 }
