@@ -148,6 +148,32 @@ fn agents_survive_servers_and_the_workload_survives_agents() {
     assert_eq!(pods(servers.at(0)).0.len(), 4);
 }
 
+#[test]
+fn a_server_that_falls_silent_is_left() {
+    let Some(etcd) = crate::etcd::etcd() else { return };
+    let servers = Servers::start("agents-silent", &etcd.url(), 2, &TUNED);
+    let _agent = Agent::start(&scratch("agents-silent"), &servers.keys, 4);
+    let (first, other) = (servers.at(0), servers.at(1));
+    wait_for("the node is ready", PATIENCE, || {
+        first.get(&format!("{NODES}/node-4")).code == 200 && ready(first, "node-4").as_deref() == Some("True")
+    });
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    wait_for("there is the account of pods", PATIENCE, || first.get(account).code == 200);
+    let create = |name: &str| {
+        let spec = json!({"nodeName": "node-4", "containers": [{"name": "c", "image": "i"}]});
+        other.create(PODS, &json!({"metadata": {"name": name}, "spec": spec}));
+        wait_for("the pod runs", PATIENCE, || {
+            other.get(&format!("{PODS}/{name}")).json()["status"]["phase"] == "Running"
+        })
+    };
+    let usual = create("before");
+    // As if its host had vanished: no connection is closed, and nothing comes any more.
+    let stopped = Command::new("kill").args(["-STOP", &first.pid().to_string()]).status();
+    assert!(stopped.expect("there is a kill").success());
+    let took = create("after");
+    assert!(took < usual + Duration::from_secs(10), "{took:?}, and {usual:?} before");
+}
+
 /// The requests for certificates that were granted, by who asked.
 fn granted(server: &Cluster) -> Vec<String> {
     let list = server.get("/apis/certificates.k8s.io/v1/certificatesigningrequests").json();
@@ -209,6 +235,19 @@ fn an_agent_joins_by_a_token_and_renews_its_certificate() {
         servers.restart(n);
     }
     assert_eq!(ready(servers.at(0), "node-3").as_deref(), Some("True"));
+
+    // Its certificate ends while it is down: it joins again as it did at first.
+    let by_token = |server: &Cluster| granted(server).iter().filter(|user| user.starts_with("system:boot")).count();
+    assert_eq!(by_token(servers.at(0)), 0, "its first request has gone with the certificate");
+    agent.kill();
+    std::thread::sleep(holds);
+    agent.child = Agent::spawn(&agent.kubeconfig, agent.number, Some(&bootstrap));
+    wait_for("it is granted another certificate", PATIENCE, || by_token(servers.at(0)) == 1);
+    let (down, mut last) = (beat(servers.at(0)), Value::Null);
+    wait_for("the node's heart beats again", PATIENCE, || {
+        last = beat(servers.at(0));
+        last != down
+    });
     let name = secret["metadata"]["name"].as_str().expect("a name");
     assert_eq!(servers.at(0).send("DELETE", &format!("{secrets}/{name}"), &[], b"").code, 200);
     wait_for("the token is no token any more", PATIENCE, || as_bootstrapper(servers.at(0), requests) == 401);
@@ -232,16 +271,3 @@ fn an_agent_that_cannot_begin_says_why() {
     refused(Some("a: ["), "no kubeconfig");
     refused(Some("{}"), "no current-context");
 }
-
-    // Its certificate ends while it is down: it joins again as it did at first.
-    let by_token = |server: &Cluster| granted(server).iter().filter(|user| user.starts_with("system:boot")).count();
-    assert_eq!(by_token(servers.at(0)), 0, "its first request has gone with the certificate");
-    agent.kill();
-    std::thread::sleep(holds);
-    agent.child = Agent::spawn(&agent.kubeconfig, agent.number, Some(&bootstrap));
-    wait_for("it is granted another certificate", PATIENCE, || by_token(servers.at(0)) == 1);
-    let (down, mut last) = (beat(servers.at(0)), Value::Null);
-    wait_for("the node's heart beats again", PATIENCE, || {
-        last = beat(servers.at(0));
-        last != down
-    });
