@@ -26,7 +26,8 @@ enum Asked {
 /// Creates the objects one after the other.
 #[derive(Debug)]
 pub struct Bootstrap {
-    all: Vec<Value>,
+    /// What is made again where a user has deleted it.
+    kept: Vec<Value>,
     wanted: VecDeque<Value>,
     /// Whether all objects have been created once. From then on an existing object is not changed.
     once: bool,
@@ -56,18 +57,18 @@ impl Bootstrap {
         if let Some((service_ip, server)) = dns {
             all.extend([dns_service(service_ip), dns_slice(server)]);
         }
+        let mut wanted: VecDeque<Value> = all.clone().into();
         if shared {
-            all.extend(NODE_BINDINGS.map(binding));
+            wanted.extend(NODE_BINDINGS.map(binding));
         }
-        let wanted = all.clone().into();
-        Bootstrap { all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
+        Bootstrap { kept: all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
     }
 
     /// Starts a new pass if the last one is complete, because a user may have deleted an object. Returns the next
     /// request, if any.
     pub fn look_again(&mut self) -> Option<ToServer> {
         if self.is_done() {
-            self.wanted = self.all.clone().into();
+            self.wanted = self.kept.clone().into();
         }
         self.next_request()
     }
@@ -163,7 +164,7 @@ fn endpoint_slice(at: SocketAddr) -> Value {
 
 /// What agents may do, and those that want to become one: bindings with their ClusterRoles and groups. The last three
 /// are kubeadm's, which has a group of its own for its tokens. The first, Kubernetes leaves to its Node authoriser,
-/// which asks further what is bound to the node.
+/// which asks further what is bound to the node. They are made when a server starts; an administrator may delete them.
 const NODE_BINDINGS: [(&str, &str, &str); 4] = [
     ("skeg:nodes", "system:node", NODES),
     ("skeg:kubelet-bootstrap", "system:node-bootstrapper", BOOTSTRAPPERS),
@@ -211,4 +212,30 @@ fn dns_slice(at: SocketAddr) -> Value {
         "ports": [{"name": "dns", "protocol": "UDP", "port": at.port()},
             {"name": "dns-tcp", "protocol": "TCP", "port": at.port()}],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use skeg_core::Revision;
+    use skeg_core::api::{Call, FromServer, Response, ToServer};
+
+    use super::{Bootstrap, NODE_BINDINGS};
+
+    #[test]
+    fn what_may_be_deleted_is_made_only_at_the_start() {
+        let mut bootstrap = Bootstrap::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.1".parse().unwrap(), None, true);
+        let mut pass = || {
+            let (mut made, mut next) = (Vec::new(), bootstrap.look_again());
+            while let Some(ToServer::Request(id, request)) = next {
+                let Call::Create { object, .. } = &request.call else { panic!("{request:?}") };
+                made.push(object.name().to_owned());
+                next = bootstrap.answered(FromServer::Reply(id, Ok(Response::Done { rv: Revision(1) })));
+            }
+            made
+        };
+        let (first, second) = (pass(), pass());
+        assert_eq!(second, ["kubernetes", "standard"]);
+        let bindings: Vec<&str> = NODE_BINDINGS.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(first, [&["kubernetes", "standard"], &bindings[..]].concat());
+    }
 }
