@@ -83,6 +83,23 @@ pub enum What {
     SetScale { target: Target, replicas: i32, rv: u64, options: WriteOptions },
 }
 
+impl What {
+    /// Whether it changes nothing.
+    pub fn reads(&self) -> bool {
+        match self {
+            What::Get { .. } | What::List { .. } | What::Watch { .. } | What::GetScale { .. } => true,
+            What::Create { .. }
+            | What::Update { .. }
+            | What::Patch { .. }
+            | What::Delete { .. }
+            | What::DeleteCollection { .. }
+            | What::Bind { .. }
+            | What::Evict { .. }
+            | What::SetScale { .. } => false,
+        }
+    }
+}
+
 /// How a watcher receives its events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchEncoding {

@@ -610,13 +610,19 @@ impl Handler {
         what: What,
         written: Written,
     ) -> Result<Reply, Status> {
-        let (sender, answer) = oneshot::channel();
         let Written { manager, validation, duplicates } = written;
         let resource = Arc::clone(resource);
-        let ask = Ask { user, resource, what, manager, validation, duplicates };
-        self.cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        deliver(&self.cluster, Ask { user, resource, what, manager, validation, duplicates }).await
     }
+}
+
+/// Sends a request to the machines' thread and waits for the answer. If the thread ends meanwhile, a write may have
+/// been carried out.
+async fn deliver(cluster: &Sender<Inbound>, ask: Ask) -> Result<Reply, Status> {
+    let (sender, answer) = oneshot::channel();
+    let reads = ask.what.reads();
+    cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
+    answer.await.map_err(|_| if reads { gone() } else { unknown_outcome() })
 }
 
 /// Whether a request asks for a log, or for streams into a container.
@@ -717,9 +723,14 @@ fn check_patch(patch: &Patch) -> Result<(), Status> {
     }
 }
 
-/// 503 where the machines' thread has ended.
+/// 503 where the machines' thread has ended, and has carried out nothing.
 fn gone() -> Status {
     Status::unavailable("the server is shutting down")
+}
+
+/// 504, as [`Timeout`](Reason::Timeout): what was asked for may have been carried out.
+fn unknown_outcome() -> Status {
+    Status::timeout("Timeout: request did not complete within the allotted timeout")
 }
 
 /// Kinds for which the response to a delete is the deleted object; for the others it is a `Status`.
@@ -749,4 +760,50 @@ fn deleted(look: &Look, object: Value) -> Value {
         details["group"] = json!(info.group);
     }
     reply::success(Some(details))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use serde_json::json;
+    use skeg_core::Kind;
+    use skeg_core::auth::User;
+
+    use super::{Ask, FieldValidation, Inbound, Target, What, deliver, gone, unknown_outcome};
+    use crate::up::served::Served;
+
+    #[tokio::test]
+    async fn a_write_that_was_taken_may_have_been_carried_out() {
+        let resource = Arc::clone(Served::built_in().by_path("", "v1", "configmaps").unwrap());
+        let ask = |what: What| Ask {
+            user: Arc::new(User::anonymous()),
+            resource: Arc::clone(&resource),
+            what,
+            manager: String::new(),
+            validation: FieldValidation::default(),
+            duplicates: Vec::new(),
+        };
+        let read = || {
+            let target = Target { kind: Kind::CONFIG_MAP, namespace: "n".to_owned(), name: "m".to_owned() };
+            What::Get { target, rv: None }
+        };
+        let write = || {
+            let body = json!({"metadata": {"name": "m"}});
+            What::Create { namespace: "n".to_owned(), body, options: skeg_core::api::WriteOptions::default() }
+        };
+        let unknown = unknown_outcome();
+        assert!(unknown.is_unknown_outcome() && !gone().is_unknown_outcome());
+        for (what, taken, expect) in
+            [(read(), false, gone()), (write(), false, gone()), (read(), true, gone()), (write(), true, unknown)]
+        {
+            let (cluster, inbox) = mpsc::channel::<Inbound>();
+            // The thread takes the request and ends, or it has ended before.
+            match taken {
+                true => drop(std::thread::spawn(move || drop(inbox.recv()))),
+                false => drop(inbox),
+            }
+            assert_eq!(deliver(&cluster, ask(what)).await.unwrap_err(), expect);
+        }
+    }
 }
