@@ -235,8 +235,8 @@ fn several_servers_are_one_api() {
     assert!(watching, "the watch ends as HTTP says that it ends");
     assert_eq!(servers.running[1].as_mut().expect("it ran").exit_code(), Some(0));
     let left: BTreeSet<String> = BTreeSet::from(["10.9.8.0".to_owned()]);
-    let took = wait_for("it is no endpoint", PATIENCE, || addresses(&servers.at(0).get(ENDPOINTS).json()) == left);
-    assert!(took < Duration::from_secs(2), "it took itself out: {took:?}");
+    // It has taken itself out before it ended; the others would only have noticed after fifteen seconds.
+    assert_eq!(addresses(&servers.at(0).get(ENDPOINTS).json()), left);
 }
 
 /// Services that are made at both servers at once get addresses and ports of their own.

@@ -329,9 +329,8 @@ fn made(value: Value) -> Object {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
-    use serde_json::{Value, json};
+    use serde_json::Value;
     use skeg_core::api::{Call, FromServer, Patch, Response, Status, ToServer};
     use skeg_core::{Mono, Now, Object, ObjectKey, Revision, Wall};
 
@@ -491,6 +490,5 @@ mod tests {
         assert_eq!((prefix, hash.len()), ("apiserver", 26));
         assert!(hash.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b)), "{name}");
         assert_ne!(name, lease_name("host", "10.0.0.1:7443".parse().unwrap()));
-        assert!(Duration::from_secs(10) >= INTERVAL && json!(name).is_string());
     }
 }
