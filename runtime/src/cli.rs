@@ -485,4 +485,28 @@ mod tests {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
     }
+
+    /// What a help says of options is about those that the command has.
+    #[test]
+    fn help_names_only_options_that_are_there() {
+        fn check(command: &mut clap::Command, path: &str) {
+            let known: Vec<String> = command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
+            for text in command.get_arguments().filter_map(clap::Arg::get_help).map(ToString::to_string) {
+                // Another command stands between back quotes.
+                let own = text.split('`').filter(|part| !part.starts_with("skeg ")).collect::<String>();
+                let named = own.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+                for option in named.filter_map(|word| word.strip_prefix("--")).filter(|name| !name.is_empty()) {
+                    assert!(
+                        known.iter().any(|known| known == option),
+                        "{path} has no --{option}, its help says: {text}"
+                    );
+                }
+            }
+            for sub in command.get_subcommands_mut() {
+                let path = format!("{path} {}", sub.get_name());
+                check(sub, &path);
+            }
+        }
+        check(&mut Cli::command(), "skeg");
+    }
 }

@@ -46,7 +46,8 @@ pub struct UpArgs {
     /// Address to serve the API at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
-    /// Where the cluster is kept; ~/.local/share/skeg where not given.
+    /// Where the cluster is kept; ~/.local/share/skeg where not given. Of a cluster in etcd, only the certificate
+    /// authority and the key that signs tokens of service accounts.
     #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
     pub data_dir: Option<PathBuf>,
     /// Keep nothing on disk.
@@ -84,8 +85,7 @@ pub struct UpArgs {
 /// How to reach etcd. The names of the files are `kube-apiserver`'s.
 #[derive(Args, Debug, Clone)]
 pub struct EtcdArgs {
-    /// Keep the cluster in etcd, whose members have these URLs; only the certificate authority and the key that signs
-    /// tokens of service accounts are then kept in --data-dir.
+    /// Keep the cluster in etcd, whose members have these URLs.
     #[arg(long = "etcd", value_name = "URL,…", value_delimiter = ',')]
     pub endpoints: Vec<String>,
     /// Certificates of the authorities that sign etcd's certificate, for https URLs.
