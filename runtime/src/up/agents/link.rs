@@ -220,7 +220,7 @@ fn revision(list: &Value) -> Revision {
 
 /// Translates a reply.
 pub fn reply(expect: Expect, code: u16, body: &[u8]) -> Result<Response, Status> {
-    let value: Value = serde_json::from_slice(body).map_err(|e| unreadable(&e.to_string()))?;
+    let mut value: Value = serde_json::from_slice(body).map_err(|e| unreadable(&e.to_string()))?;
     if code >= 400 || value["kind"] == "Status" && value["status"] == "Failure" {
         return Err(Status::from_json(&value, code));
     }
@@ -232,7 +232,10 @@ pub fn reply(expect: Expect, code: u16, body: &[u8]) -> Result<Response, Status>
             let rest = metadata["continue"].as_str().filter(|token| !token.is_empty()).map(|token| {
                 Box::new(Rest { continue_from: token.to_owned(), remaining: metadata["remainingItemCount"].as_u64() })
             });
-            let items = value["items"].as_array().cloned().unwrap_or_default();
+            let items = match value["items"].take() {
+                Value::Array(items) => items,
+                _ => Vec::new(),
+            };
             let items = items.into_iter().map(|item| object(kind, item)).collect::<Result<Vec<_>, _>>()?;
             Ok(Response::List { items: Rc::new(items), rv, rest })
         }

@@ -19,6 +19,7 @@ use skeg_core::Rng;
 use skeg_sim::runtime::NodeRuntime;
 use skeg_sim::subnet::Subnet;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::args::LogFormat;
 use super::{image_profiles, service, start_log};
@@ -100,8 +101,8 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
         }
     }
     let credentials = Credentials::read(&args.kubeconfig)?;
-    let (config, own, servers) =
     credentials.certificate.as_deref().map_or(Ok(()), |own| identity.check(own))?;
+    let (config, own, servers) =
         (credentials.config.clone(), credentials.certificate.clone(), credentials.servers.join(","));
     let client = Client::new(credentials);
     let client = Arc::new(client.map_err(|why| format!("error: {}: {why}", args.kubeconfig.display()))?);
@@ -113,8 +114,10 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     let (tell, inbox) = mpsc::channel();
     let carrier = Carrier { client, runtime: http.handle().clone(), tell: tell.clone() };
     let number = args.number;
+    let (alive, ended) = oneshot::channel::<()>();
     // The machine and what it holds stay on the thread that makes them.
     let machine = move || {
+        let _alive = alive;
         let mut config = service::node(number);
         config.node_name = Rc::from(node);
         let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
@@ -129,7 +132,8 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     http.block_on(async {
         tokio::select! {
             stopped = stopped() => stopped,
-            () = ended(&thread) => Ok(()),
+            // It is dropped with the thread.
+            _ = ended => Ok(()),
         }
     })?;
     // An error means that the thread has ended already.
@@ -150,11 +154,4 @@ async fn stopped() -> Result<(), String> {
         _ = int.recv() => {}
     }
     Ok(())
-}
-
-/// Completes once a thread has ended.
-async fn ended(thread: &std::thread::JoinHandle<()>) {
-    while !thread.is_finished() {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
 }
