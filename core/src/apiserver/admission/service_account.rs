@@ -20,6 +20,9 @@ use crate::object::{Kind, Object, ObjectKey, Pod, ServiceAccount};
 /// Where containers find the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// What the names of volumes with tokens begin with.
+const VOLUME: &str = "kube-api-access-";
+
 impl Deciding<'_> {
     /// Gives a pod its account, which must exist.
     pub(super) fn service_account(&mut self, write: &Write, object: &mut Object) -> Result<(), Decision> {
@@ -58,7 +61,13 @@ impl Deciding<'_> {
         if !containers.any(unmounted) {
             return;
         }
-        let name = format!("kube-api-access-{}", self.rng.name_suffix(5));
+        // A copy of another pod has one already.
+        let is_token = |v: &&Volume| v.projected.is_some() && v.name.starts_with(VOLUME);
+        let found = spec.volumes.iter().flatten().find(is_token).map(|v| v.name.clone());
+        let (name, is_new) = match found {
+            Some(name) => (name, false),
+            None => (format!("{VOLUME}{}", self.rng.name_suffix(5)), true),
+        };
         let spec = pod.spec_mut().shared.make_mut();
         let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
         for container in containers.filter(|c| unmounted(c)) {
@@ -69,7 +78,9 @@ impl Deciding<'_> {
                 ..VolumeMount::default()
             });
         }
-        spec.volumes.get_or_insert_default().push(token_volume(name));
+        if is_new {
+            spec.volumes.get_or_insert_default().push(token_volume(name));
+        }
     }
 }
 

@@ -268,6 +268,13 @@ fn a_pod_gets_a_volume_with_its_accounts_token() {
             "volumeMounts": [{"name": "v", "mountPath": path}]}]}),
     );
     assert_eq!(own.spec.volumes.as_ref().unwrap().len(), 1);
+    // A copy of a pod has the volume, and containers of its own.
+    let copy = json!({"volumes": [volume], "containers": [
+        {"name": "c", "image": "i", "volumeMounts": [mount]}, {"name": "d", "image": "i"}]});
+    let copied = none("f", copy);
+    assert_eq!(copied.spec.volumes.as_deref(), Some(std::slice::from_ref(volume)));
+    let mounts = copied.spec.containers.iter().map(|c| c.volume_mounts.as_deref());
+    assert_eq!(mounts.collect::<Vec<_>>(), [Some(std::slice::from_ref(mount)); 2]);
     let plain = made(&mut cluster(1), pod("e"));
     assert_eq!(plain.spec.volumes, None, "no token is mounted where nobody can present it");
 }
