@@ -13,7 +13,7 @@ use skeg_core::agent::{
 };
 use skeg_core::{Rng, Wall};
 
-use crate::container::inside::{Inside, Next, ProcessId, container_of};
+use crate::container::inside::{Inside, Next, ProcessId};
 use crate::container::process::Input;
 use crate::hook;
 use crate::scenario::ImageProfile;
@@ -72,12 +72,14 @@ pub fn profile<'a>(
 }
 
 /// Behaviour of a container whose image has no profile. A container that is not restarted after success (an init
-/// container, or a container of a Job's pod) does some work and exits; others keep running.
+/// container, or a container of a Job's pod) does some work and exits, as an ephemeral one without input does; others
+/// keep running.
 fn default_for(spec: &ContainerSpec) -> ImageProfile {
     let init = spec.pod.init_containers.iter().flatten().find(|c| c.name == *spec.name);
-    let runs_once = match init {
-        Some(init) => init.restart_policy.as_deref() != Some("Always"),
-        None => matches!(spec.pod.restart_policy.as_deref(), Some("OnFailure" | "Never")),
+    let runs_once = match (&spec.ephemeral, init) {
+        (Some(ephemeral), _) => ephemeral.stdin != Some(true),
+        (None, Some(init)) => init.restart_policy.as_deref() != Some("Always"),
+        (None, None) => matches!(spec.pod.restart_policy.as_deref(), Some("OnFailure" | "Never")),
     };
     let exit = runs_once.then_some((Duration::from_secs(1), 0));
     ImageProfile { exit, ..ImageProfile::default() }
@@ -88,7 +90,7 @@ fn error<T>(reason: &str, message: &str) -> Result<T, RuntimeError> {
 }
 
 fn image_of(spec: &ContainerSpec) -> &str {
-    container_of(spec).and_then(|c| c.image.as_deref()).unwrap_or("")
+    spec.container().and_then(|c| c.image.as_deref()).unwrap_or("")
 }
 
 impl NodeRuntime {
@@ -566,8 +568,16 @@ mod tests {
             let pod: k8s_openapi::api::core::v1::PodSpec =
                 serde_json::from_value(json!({"containers": [{"name": "c", "image": image}]})).unwrap();
             let (pod_uid, name) = (Rc::from("u0"), Rc::from("c"));
-            let spec =
-                ContainerSpec { sandbox: sandbox.id, pod_uid, pod: pod.into(), name, attempt: 0, resolved: None };
+            let spec = ContainerSpec {
+                sandbox: sandbox.id,
+                pod_uid,
+                pod: pod.into(),
+                name,
+                attempt: 0,
+                ephemeral: None,
+                target: None,
+                resolved: None,
+            };
             let created = self.does(RuntimeCommand::CreateContainer { op: OpId(1), spec: Rc::new(spec) }).1;
             let RuntimeEvent::Created { result: Ok(CreatedContainer { id: container, .. }), .. } = created else {
                 panic!("{created:?}")

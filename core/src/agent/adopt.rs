@@ -34,10 +34,15 @@ impl PodState {
         let before = self.pod.status.clone();
         let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
         self.reconcile(found, ctx);
+        let ephemeral = before.ephemeral_container_statuses();
         for i in 0..self.containers.len() {
             let name = Rc::clone(&self.containers[i].name);
             let role = self.containers[i].role;
-            let list = if role == Role::Main { &before.container_statuses } else { &before.init_container_statuses };
+            let list = match role {
+                Role::Main => &before.container_statuses,
+                Role::Init | Role::Sidecar => &before.init_container_statuses,
+                Role::Ephemeral => &ephemeral,
+            };
             let Some(old) = list.iter().find(|s| s.name == *name) else { continue };
             let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
             remember(&mut self.containers[i], old, ctx.now);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::pod::{Ctx, Life, PodState, PodStop, Role, SandboxLife, Stop, StopReason, What, container_spec};
+use super::pod::{Container, Ctx, Life, PodState, PodStop, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
 use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MINIMUM_GRACE};
@@ -187,7 +187,12 @@ impl PodState {
         if self.ending.stop.is_none() || self.containers[i].role != Role::Sidecar {
             return true;
         }
-        !self.containers.iter().enumerate().any(|(j, c)| c.is_up() && (c.role != Role::Sidecar || j > i))
+        let comes_first = |(j, c): (usize, &Container)| match c.role {
+            Role::Init | Role::Main => c.is_up(),
+            Role::Sidecar => c.is_up() && j > i,
+            Role::Ephemeral => false,
+        };
+        !self.containers.iter().enumerate().any(comes_first)
     }
 
     fn tell(&mut self, i: usize, until: Mono, ctx: &mut Ctx<'_>) {

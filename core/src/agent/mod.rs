@@ -7,16 +7,17 @@
 //!
 //! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
 //! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
-//! `images` handle probes and images, `references` reads what pods refer to, `attachments` knows which
-//! volumes the node uses, `environment`, `volumes` and `services`
-//! make of it what real containers get, `adopt` reconstructs a pod from the runtime's list; `status` makes a pod's
-//! status and `write` sends it to the API.
+//! `images` handle probes and images, `ephemeral` adds containers to a pod that runs, `references` reads what pods
+//! refer to, `attachments` knows which volumes the node uses, `environment`, `volumes` and `services` make of it what
+//! real containers get, `adopt` reconstructs a pod from the runtime's list; `status` makes a pod's status and `write`
+//! sends it to the API.
 
 mod admission;
 mod adopt;
 mod attachments;
 mod backoff;
 mod environment;
+mod ephemeral;
 mod images;
 mod lease;
 mod lifecycle;

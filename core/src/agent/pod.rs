@@ -11,6 +11,7 @@ use super::admission::{Amounts, Rejection, Room};
 use super::adopt::Found;
 use super::attachments::Attachments;
 use super::backoff::{Backoff, go_duration};
+use super::ephemeral::Ephemeral;
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
 use super::references::{References, refers};
@@ -85,6 +86,18 @@ pub(super) enum Role {
     Sidecar,
     /// One of `spec.containers`.
     Main,
+    /// Added to the pod to look into it; started once.
+    Ephemeral,
+}
+
+impl Role {
+    /// Whether it is one of `spec.initContainers`.
+    pub(super) fn is_init(self) -> bool {
+        match self {
+            Role::Init | Role::Sidecar => true,
+            Role::Main | Role::Ephemeral => false,
+        }
+    }
 }
 
 /// A terminated run of a container.
@@ -150,6 +163,8 @@ pub(super) struct Container {
     pub(super) role: Role,
     /// Index in `init_containers` or `containers`.
     pub(super) index: u16,
+    /// Its spec, if it is ephemeral. That never changes.
+    pub(super) ephemeral: Option<Rc<Ephemeral>>,
     /// How many times it was created; `restartCount` is one less.
     pub(super) runs: u32,
     pub(super) life: Life,
@@ -172,11 +187,12 @@ pub(super) struct Container {
 }
 
 impl Container {
-    fn new(name: &str, role: Role, index: usize) -> Container {
+    pub(super) fn new(name: &str, role: Role, index: usize) -> Container {
         Container {
             name: Rc::from(name),
             role,
             index: index as u16,
+            ephemeral: None,
             runs: 0,
             life: Life::Waiting,
             image_id: Rc::default(),
@@ -225,10 +241,11 @@ impl Container {
 }
 
 /// Spec of a container; `None` if the pod's known spec does not have it.
-pub(super) fn container_spec<'a>(pod: &'a Pod, c: &Container) -> Option<&'a core_v1::Container> {
+pub(super) fn container_spec<'a>(pod: &'a Pod, c: &'a Container) -> Option<&'a core_v1::Container> {
     match c.role {
         Role::Main => pod.spec.containers.get(usize::from(c.index)),
         Role::Init | Role::Sidecar => pod.spec.init_containers.as_ref()?.get(usize::from(c.index)),
+        Role::Ephemeral => c.ephemeral.as_ref().map(|e| &*e.spec),
     }
 }
 
@@ -343,7 +360,7 @@ pub(super) struct PodState {
     /// The resources that it holds on the node, while it holds any.
     pub(super) asks: Option<Box<Amounts>>,
     pub(super) sandbox: Sandbox,
-    /// Init containers first, then main containers, in the order of the spec.
+    /// Init containers first, then main and ephemeral containers, in the order of the spec.
     pub(super) containers: Vec<Container>,
     /// A main container was started in this sandbox.
     pub(super) initialized: bool,
@@ -381,7 +398,7 @@ impl PodState {
         for (i, c) in pod.spec.containers.iter().enumerate() {
             containers.push(Container::new(&c.name, Role::Main, i));
         }
-        PodState {
+        let mut state = PodState {
             slot,
             uid: Rc::from(pod.uid()),
             write: StatusWrite::new(&pod),
@@ -389,7 +406,7 @@ impl PodState {
             mount_failures: 0,
             mount_retry: None,
             volumes: Box::default(),
-            pod,
+            pod: pod.clone(),
             in_api: true,
             in_view: true,
             admitted: false,
@@ -406,7 +423,9 @@ impl PodState {
             suspect: false,
             touched: 0,
             deadline: None,
-        }
+        };
+        state.add_ephemeral_containers(&pod);
+        state
     }
 
     /// Creates the state of a pod that only the runtime knows.
@@ -733,6 +752,12 @@ impl PodState {
                 self.event(ctx, EventType::Normal, "Started", || format!("Started container {name}"));
                 self.run_post_start(i, ctx);
             }
+            // It is not tried again, so this was its end.
+            Err(e) if self.containers[i].role == Role::Ephemeral => {
+                self.event(ctx, EventType::Warning, "Failed", || format!("Error: {}", e.message));
+                let id = self.containers[i].id().cloned();
+                self.exited(i, never_started(id, &e, ctx.now), ctx);
+            }
             Err(e) => {
                 self.drop_container(i, ctx);
                 self.start_failed(i, "RunContainerError", &e, ctx);
@@ -820,6 +845,20 @@ pub(super) fn exit_of(id: &ContainerId, state: ContainerState, seen: Mono) -> Op
             stale: false,
         }),
         ContainerState::Created | ContainerState::Running { .. } => None,
+    }
+}
+
+/// The exit of a container that could not be started, as containerd reports it.
+fn never_started(id: Option<ContainerId>, e: &RuntimeError, now: Now) -> Exit {
+    Exit {
+        id,
+        code: 128,
+        reason: Rc::from("StartError"),
+        message: Rc::clone(&e.message),
+        started_at: None,
+        finished_at: now.wall,
+        seen: now.mono,
+        stale: false,
     }
 }
 

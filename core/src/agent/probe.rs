@@ -229,18 +229,25 @@ impl PodState {
     /// Handles the end of a probe.
     pub(super) fn probed(&mut self, i: u16, kind: ProbeKind, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
-        let Some(spec) = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s)) else { return };
-        let Some(probes) = self.containers[i].probes.as_mut() else { return };
-        if let Err(e) = &result
-            && &*e.reason == PROBE_ERRORED
-        {
-            probes.errored(kind);
+        let Some(mut probes) = self.containers[i].probes.take() else { return };
+        let errored = result.as_ref().err().filter(|e| &*e.reason == PROBE_ERRORED);
+        let spec = container_spec(&self.pod, &self.containers[i]).and_then(|s| kind.spec(s));
+        let verdict = match spec {
+            Some(_) if errored.is_some() => {
+                probes.errored(kind);
+                Some(None)
+            }
+            Some(spec) => Some(probes.result(kind, result.is_ok(), spec)),
+            None => None,
+        };
+        self.containers[i].probes = Some(probes);
+        let Some(verdict) = verdict else { return };
+        if let Some(e) = errored {
             self.event(ctx, EventType::Warning, "Unhealthy", || {
                 format!("{} probe errored and resulted in unknown state: {}", kind.title(), e.message)
             });
             return;
         }
-        let verdict = probes.result(kind, result.is_ok(), spec);
         if let Err(e) = &result {
             self.event(ctx, EventType::Warning, "Unhealthy", || {
                 format!("{} probe failed: {}", kind.title(), e.message)

@@ -265,12 +265,17 @@ pub(super) fn claim_needed<'a>(pod: &str, namespace: &str, volume: &core_v1::Vol
     Some(need(Kind::PERSISTENT_VOLUME_CLAIM, namespace, &name, None))
 }
 
-/// Whether a pod refers to any object.
+/// Whether the environment of a container refers to any object.
+pub(super) fn refers_to_any(c: &core_v1::Container) -> bool {
+    environment_needs(c, "").next().is_some()
+}
+
+/// Whether a pod refers to any object, apart from ephemeral containers.
 pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     volume::has_claims(spec)
         || spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
-        || containers.any(|c| environment_needs(c, "").next().is_some())
+        || containers.any(refers_to_any)
 }
 
 /// What the environment of a container needs, in the order in which the kubelet checks.

@@ -33,12 +33,25 @@ pub struct ContainerSpec {
     pub pod_uid: Rc<str>,
     /// Shared spec of the pod, which has everything else that a driver needs (env, command, mounts, security).
     pub pod: SharedPodSpec,
-    /// Name within the pod, in `init_containers` or `containers` of `pod`.
+    /// Name within the pod.
     pub name: Rc<str>,
     /// `restartCount` of this run.
     pub attempt: u32,
+    /// Its spec, if it is an ephemeral container.
+    pub ephemeral: Option<Rc<core_v1::Container>>,
+    /// The container whose PID namespace it shares, unless that is the pod's or the node's.
+    pub target: Option<ContainerId>,
     /// What the agent has worked out for a runtime of real containers ([`super::AgentConfig::resolve`]).
     pub resolved: Option<Box<Resolved>>,
+}
+
+impl ContainerSpec {
+    /// The container's own part of the pod's spec.
+    pub fn container(&self) -> Option<&core_v1::Container> {
+        let inits = self.pod.init_containers.iter().flatten();
+        let lasting = || self.pod.containers.iter().chain(inits).find(|c| c.name == *self.name);
+        self.ephemeral.as_deref().or_else(lasting)
+    }
 }
 
 /// What a container's spec comes to, once everything that it refers to has been looked up.

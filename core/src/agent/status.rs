@@ -73,7 +73,7 @@ impl PodState {
             all.extend(of_role.map(|c| self.container_status(c, shared)));
             all
         };
-        let inits = make(|r| r != Role::Main);
+        let inits = make(Role::is_init);
         let mains = make(|r| r == Role::Main);
         status.phase = self.phase();
         if self.ending.finished && self.ending.stop.is_some_and(|s| s.reason == StopReason::DeadlineExceeded) {
@@ -108,6 +108,7 @@ impl PodState {
         };
         let verdicts = [sandbox, initialized, ready, containers_ready, Ok(Text::EMPTY)];
         status.conditions = self.conditions(verdicts, now);
+        status.set_ephemeral_container_statuses(&make(|r| r == Role::Ephemeral));
         status.init_container_statuses = inits;
         status.container_statuses = mains;
     }
@@ -144,6 +145,7 @@ impl PodState {
                     }
                     None => waiting += 1,
                 },
+                Role::Ephemeral => {}
             }
         }
         let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
@@ -193,12 +195,12 @@ impl PodState {
                 (last, ContainerState::Empty)
             }
             (Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_), _)
-                if self.ending.finished && self.initialized =>
+                if self.ending.finished && self.initialized && c.role != Role::Ephemeral =>
             {
                 (ended(&never_found()), ContainerState::Empty)
             }
             (Life::Waiting | Life::Pulling | Life::Creating | Life::Starting(_), _) => {
-                let any_init = self.containers.iter().any(|c| c.role != Role::Main);
+                let any_init = self.containers.iter().any(|c| c.role.is_init());
                 let reason = if any_init { "PodInitializing" } else { "ContainerCreating" };
                 (waits(reason, ""), ContainerState::Empty)
             }
@@ -213,6 +215,8 @@ impl PodState {
         let ready = match c.role {
             Role::Init => c.exit().is_some_and(|e| e.code == 0) || (self.initialized && !is_running),
             Role::Sidecar | Role::Main => is_running && c.started && c.ready,
+            // Nobody probes it, so nobody says that it is ready.
+            Role::Ephemeral => false,
         };
         ContainerStatus {
             name: Text::from(&c.name),
@@ -225,7 +229,7 @@ impl PodState {
             },
             image,
             container_id: id.map(runtime_id).unwrap_or_default(),
-            started: Some(is_running && c.started),
+            started: (c.role != Role::Ephemeral).then_some(is_running && c.started),
             state,
             last_state,
             rest: None,
@@ -249,10 +253,10 @@ impl PodState {
         if self.initialized {
             return Ok(Text::EMPTY);
         }
-        let roles = self.containers.iter().filter(|c| c.role != Role::Main).map(|c| c.role);
+        let roles = self.containers.iter().map(|c| c.role).filter(|role| role.is_init());
         let incomplete = inits.iter().zip(roles).filter(|(s, role)| match role {
             Role::Sidecar => s.started != Some(true),
-            Role::Init | Role::Main => !s.ready,
+            Role::Init | Role::Main | Role::Ephemeral => !s.ready,
         });
         let names: Vec<&str> = incomplete.map(|(s, _)| s.name.as_str()).collect();
         if names.is_empty() {
@@ -270,7 +274,7 @@ impl PodState {
         if *phase == Text::FAILED {
             return Err((Text::POD_FAILED, Text::EMPTY));
         }
-        let roles = self.containers.iter().filter(|c| c.role != Role::Main).map(|c| c.role);
+        let roles = self.containers.iter().map(|c| c.role).filter(|role| role.is_init());
         let sidecars = inits.iter().zip(roles).filter(|(_, r)| *r == Role::Sidecar).map(|(s, _)| s);
         let unready: Vec<&str> = sidecars.chain(mains).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
         if unready.is_empty() {

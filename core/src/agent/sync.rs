@@ -134,6 +134,9 @@ impl PodState {
 
     /// Whether a container must be restarted after this exit.
     fn should_restart(&self, c: &super::pod::Container, exit: &Exit) -> bool {
+        if c.role == Role::Ephemeral {
+            return false;
+        }
         if c.force_restart || c.role == Role::Sidecar {
             return true;
         }
@@ -327,19 +330,23 @@ impl PodState {
                 self.write.dirty = true;
             }
         }
+        self.add_ephemeral_containers(new);
         let deadline = |pod: &Pod| pod.spec.active_deadline_seconds;
         if deadline(&self.pod) != deadline(new) {
             self.ending.active_until = None;
         }
     }
 
-    /// Starts the containers whose turn it is, one at a time, as the kubelet's loop over `ContainersToStart`.
+    /// Starts the containers whose turn it is, one at a time, as the kubelet's loop over `ContainersToStart`. Ephemeral
+    /// ones come first, so that one can look into a pod whose init containers do not end.
     fn start_next(&mut self, ctx: &mut Ctx<'_>) {
         let busy = |life: &Life| matches!(life, Life::Pulling | Life::Creating | Life::Starting(_));
         if self.containers.iter().any(|c| busy(&c.life)) {
             return;
         }
-        for i in 0..self.containers.len() {
+        let all = self.containers.len();
+        let ephemeral = self.containers.iter().position(|c| c.role == Role::Ephemeral).unwrap_or(all);
+        for i in (ephemeral..all).chain(0..ephemeral) {
             match self.step(i) {
                 Step::Pass => {}
                 Step::Hold => return,
@@ -366,6 +373,8 @@ impl PodState {
             Role::Main if running => Step::Pass,
             Role::Main if c.exit().is_some_and(|e| !self.should_restart(c, e)) => Step::Pass,
             Role::Main => Step::Start { hold: false },
+            Role::Ephemeral if running || c.exit().is_some() => Step::Pass,
+            Role::Ephemeral => Step::Start { hold: false },
         }
     }
 
@@ -473,7 +482,9 @@ impl PodState {
         let Some(sandbox) = self.sandbox.id.clone().filter(|_| self.sandbox.life == SandboxLife::Ready) else {
             return false;
         };
-        if let Some(why) = self.wrong_environment(i, ctx) {
+        let target = self.target(i);
+        let wrong = self.wrong_environment(i, ctx).or_else(|| target.as_ref().err().cloned());
+        if let Some(why) = wrong {
             let c = &mut self.containers[i];
             c.retry_at = Some(ctx.now.mono + CONTAINER_BACKOFF_BASE);
             self.write.dirty |= c.wait_for("CreateContainerConfigError", why.clone());
@@ -481,7 +492,7 @@ impl PodState {
             return false;
         }
         self.containers[i].life = Life::Creating;
-        let spec = Rc::new(self.container_to_create(i, sandbox, ctx));
+        let spec = Rc::new(self.container_to_create(i, sandbox, target.ok().flatten(), ctx));
         self.command(ctx, What::Create(i as u16), Duration::ZERO, |op| RuntimeCommand::CreateContainer { op, spec });
         true
     }

@@ -15,8 +15,8 @@ use super::environment::{Sources, expand, resource_field};
 use super::pod::{Ctx, PodState, What, container_spec};
 use super::references::volume_needs;
 use super::runtime::{
-    ContainerSpec, FileContent, Mount, PodVolume, PodVolumes, Resolved, RuntimeCommand, RuntimeError, SandboxId,
-    VolumeContent, VolumeFile,
+    ContainerId, ContainerSpec, FileContent, Mount, PodVolume, PodVolumes, Resolved, RuntimeCommand, RuntimeError,
+    SandboxId, VolumeContent, VolumeFile,
 };
 use crate::client::EventType;
 use crate::machine::Mono;
@@ -181,7 +181,13 @@ impl PodState {
     }
 
     /// What a container is created from.
-    pub(super) fn container_to_create(&self, i: usize, sandbox: SandboxId, ctx: &Ctx<'_>) -> ContainerSpec {
+    pub(super) fn container_to_create(
+        &self,
+        i: usize,
+        sandbox: SandboxId,
+        target: Option<ContainerId>,
+        ctx: &Ctx<'_>,
+    ) -> ContainerSpec {
         let c = &self.containers[i];
         let spec = container_spec(&self.pod, c).filter(|_| ctx.shared.config.resolve);
         ContainerSpec {
@@ -190,6 +196,8 @@ impl PodState {
             pod: self.pod.spec.shared.clone(),
             name: Rc::clone(&c.name),
             attempt: c.runs,
+            ephemeral: c.ephemeral.as_ref().map(|e| Rc::clone(&e.spec)),
+            target,
             resolved: spec.map(|spec| Box::new(self.resolved(spec, ctx))),
         }
     }

@@ -120,6 +120,8 @@ pub enum Subresource {
     Finalize,
     /// `/approval` of a CertificateSigningRequest.
     Approval,
+    /// `/ephemeralcontainers` of a pod.
+    EphemeralContainers,
 }
 
 impl Subresource {
@@ -131,6 +133,7 @@ impl Subresource {
             Subresource::Scale => "scale",
             Subresource::Finalize => "finalize",
             Subresource::Approval => "approval",
+            Subresource::EphemeralContainers => "ephemeralcontainers",
         }
     }
 }

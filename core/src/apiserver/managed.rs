@@ -36,6 +36,7 @@ impl<'a> Deciding<'a> {
             Subresource::Scale => ("scale", &[]),
             Subresource::Finalize => ("finalize", &[]),
             Subresource::Approval => ("approval", &["spec"]),
+            Subresource::EphemeralContainers => ("ephemeralcontainers", &["status"]),
         };
         let time = serde_json::to_value(self.now.wall.to_time()).expect("a time serialises");
         let time = time.as_str().expect("a time is a text");

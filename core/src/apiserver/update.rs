@@ -7,7 +7,7 @@ use super::admission::webhook::Operation;
 use super::custom::CustomResource;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Object, ObjectKey, ObjectMeta};
+use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -146,6 +146,10 @@ impl Deciding<'_> {
                 new.approve(&incoming, self.now.wall);
                 new
             }
+            Subresource::EphemeralContainers => match merge_ephemeral(current, &incoming) {
+                Some(new) => new,
+                None => return Decision::refuse(Status::method_not_allowed(current.info(), "update")),
+            },
             Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
@@ -163,6 +167,8 @@ impl Deciding<'_> {
             }
             if subresource == Subresource::None {
                 new = merge_main(current, new);
+            } else if subresource == Subresource::EphemeralContainers {
+                new = merge_ephemeral(current, &new).expect("webhooks keep the kind");
             }
         }
         if let Err(decision) = self.check_grant(write, &new, Some(current)) {
@@ -197,7 +203,11 @@ impl Deciding<'_> {
         let mut new = match subresource {
             Subresource::None => merge_main(current, incoming),
             Subresource::Status if current.info().has_status => merge_status(current, &incoming),
-            Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
+            Subresource::Status
+            | Subresource::Finalize
+            | Subresource::Scale
+            | Subresource::Approval
+            | Subresource::EphemeralContainers => {
                 return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
             }
         };
@@ -358,6 +368,15 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
         }
     }
     new
+}
+
+/// Builds the new object of an update of ephemeral containers: of the stored pod, nothing else changes. `None` for
+/// other kinds.
+fn merge_ephemeral(current: &Object, incoming: &Object) -> Option<Object> {
+    let mut new = current.clone();
+    let (Object::Pod(pod), Object::Pod(sent)) = (&mut new, incoming) else { return None };
+    take_ephemeral_containers(pod, sent);
+    Some(new)
 }
 
 fn merge_finalizers(current: &Object, incoming: &Object) -> Object {

@@ -153,7 +153,10 @@ impl Fake {
                         next = current.clone();
                         next.take_status(object);
                     }
-                    Subresource::Scale | Subresource::Finalize | Subresource::Approval => {}
+                    Subresource::Scale
+                    | Subresource::Finalize
+                    | Subresource::Approval
+                    | Subresource::EphemeralContainers => {}
                 }
                 let held =
                     matches!(&next, Object::Namespace(n) if n.spec.finalizers.as_ref().is_some_and(|f| !f.is_empty()));

@@ -19,6 +19,7 @@ pub mod decode;
 pub mod defaults;
 mod digest;
 mod dynamic;
+mod ephemeral;
 mod event;
 mod field_error;
 mod helpers;
@@ -66,6 +67,7 @@ use strategy::{Strategy, json};
 
 pub use digest::Digest;
 pub use dynamic::{Dynamic, DynamicParts};
+pub use ephemeral::{all_containers, as_container, take_ephemeral_containers};
 pub use event::{EventOrigin, EventSpec};
 pub use field_error::{ErrorKind, FieldError};
 pub use helpers::*;

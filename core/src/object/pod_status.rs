@@ -242,7 +242,7 @@ impl PodCondition {
 }
 
 impl ContainerStatus {
-    fn new(mut whole: core_v1::ContainerStatus) -> ContainerStatus {
+    pub(super) fn new(mut whole: core_v1::ContainerStatus) -> ContainerStatus {
         ContainerStatus {
             name: Text::from(&*std::mem::take(&mut whole.name)),
             image: Text::from(&*std::mem::take(&mut whole.image)),
@@ -257,7 +257,7 @@ impl ContainerStatus {
         }
     }
 
-    fn to_whole(&self) -> core_v1::ContainerStatus {
+    pub(super) fn to_whole(&self) -> core_v1::ContainerStatus {
         core_v1::ContainerStatus {
             name: self.name.to_string(),
             image: self.image.to_string(),

@@ -26,7 +26,7 @@ const PATCHES: [&str; 4] = [
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 impl Of<'_> {
-    /// Adds the paths of the collection, the object, and its status and scale subresources.
+    /// Adds the paths of the collection, the object, its scale, and the subresources that are written as the object is.
     pub(super) fn add(&self, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
         let meta = |schemas: &mut Schemas, name: &str| {
             builtin().message("meta.v1", name).and_then(|of| schemas.add(of)).unwrap_or_default()
@@ -67,8 +67,8 @@ impl Of<'_> {
         let mut whole = self.changes(&writes, self.schema);
         whole.push(("delete", self.operation("delete", &writes[..1], Some(&options), &status)));
         paths.insert(object.clone(), self.path(&["name"], whole));
-        if info.has_subresource("status") {
-            paths.insert(format!("{object}/status"), self.path(&["name"], self.changes(&writes, self.schema)));
+        for sub in ["status", "ephemeralcontainers"].into_iter().filter(|sub| info.has_subresource(sub)) {
+            paths.insert(format!("{object}/{sub}"), self.path(&["name"], self.changes(&writes, self.schema)));
         }
         if info.has_subresource("scale")
             && let Some(scale) = schemas.add_kind("autoscaling/v1", "Scale")

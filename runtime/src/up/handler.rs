@@ -700,6 +700,7 @@ fn subresource(objects: &Objects) -> Result<Subresource, Status> {
         Some("scale") => Ok(Subresource::Scale),
         Some("finalize") => Ok(Subresource::Finalize),
         Some("approval") => Ok(Subresource::Approval),
+        Some("ephemeralcontainers") => Ok(Subresource::EphemeralContainers),
         Some(_) => Err(method_not_allowed()),
     }
 }

@@ -39,8 +39,20 @@ struct CustomVersion {
 }
 
 /// Subresources that are served; the others of the table are not yet.
-const SUBRESOURCES: [&str; 11] =
-    ["status", "scale", "binding", "eviction", "finalize", "approval", "log", "exec", "attach", "portforward", "token"];
+const SUBRESOURCES: [&str; 12] = [
+    "status",
+    "scale",
+    "binding",
+    "eviction",
+    "finalize",
+    "approval",
+    "ephemeralcontainers",
+    "log",
+    "exec",
+    "attach",
+    "portforward",
+    "token",
+];
 
 impl Resource {
     fn built_in(kind: Kind) -> Resource {

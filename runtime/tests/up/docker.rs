@@ -407,6 +407,42 @@ fn clients_reach_into_containers() {
 }
 
 #[test]
+fn ephemeral_containers_see_their_target() {
+    let Some(_engine) = to_use() else { return };
+    let cluster = start("docker-debug", &["--in-memory"]);
+    create(&cluster, "p", json!({"containers": [container("c", "exec sleep 1234")]}));
+    wait(&cluster, "p", "/status/phase", json!("Running"));
+    let script = "busybox ps > /tmp/seen; cat /tmp/seen; exec sleep 1000";
+    let add = |ephemeral: Value| {
+        let patch = json!({"spec": {"ephemeralContainers": [ephemeral]}});
+        let path = format!("{PODS}/p/ephemeralcontainers");
+        let kind = ("Content-Type", "application/strategic-merge-patch+json");
+        cluster.send("PATCH", &path, &[kind], patch.to_string().as_bytes())
+    };
+    let answer = add(with(container("sees", script), "targetContainerName", json!("c")));
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(add(container("alone", script)).code, 200);
+    let state = |index: usize, rest: &str| format!("/status/ephemeralContainerStatuses/{index}/state{rest}");
+    cluster.wait_for("both have looked", || {
+        ["sees", "alone"].iter().all(|name| log(&cluster, "p", &format!("?container={name}")).contains("busybox ps"))
+    });
+    assert!(log(&cluster, "p", "?container=sees").contains("sleep 1234"), "it sees its target's processes");
+    assert!(!log(&cluster, "p", "?container=alone").contains("sleep 1234"), "it sees its own processes");
+    assert_eq!(add(with(container("fails", ""), "command", json!(["/no/such/program"]))).code, 200);
+    wait(&cluster, "p", &state(2, "/terminated/reason"), json!("StartError"));
+    let told = events(&cluster, "p");
+    assert!(told.contains("Created container: sees") && told.contains("Started container sees"), "{told}");
+    let pod = pod(&cluster, "p");
+    assert_eq!(
+        (&pod["status"]["phase"], &pod["status"]["containerStatuses"][0]["ready"]),
+        (&json!("Running"), &json!(true))
+    );
+    gone(&cluster, "p");
+    nothing_is_left(&cluster, &in_memory(&cluster));
+    end(cluster);
+}
+
+#[test]
 fn what_runs_is_adopted() {
     let Some(_engine) = to_use() else { return };
     let dir = scratch("docker-adopt").join("data");

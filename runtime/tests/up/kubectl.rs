@@ -288,8 +288,47 @@ impl Kubectl<'_> {
         let pod = self.well(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"], "");
         self.copy(&pod);
         self.forward(&pod);
+        self.debug(&pod);
         let text = self.well(&["run", "-i", "--rm", "--restart=Never", "--image=busybox", "box"], "echo typed; exit\n");
         assert!(text.contains("typed\n") && text.contains("pod \"box\" deleted"), "{text}");
+    }
+
+    /// `kubectl debug` of a pod, of a copy of it, and of a node.
+    fn debug(&self, pod: &str) {
+        let debug = |what: &[&str], input: &str| {
+            let (well, text) = self.run(&[&["debug", "-i", "--image=busybox"], what].concat(), input);
+            assert!(well && text.contains("typed\n"), "{what:?}: {text}");
+            text
+        };
+        // What was typed before kubectl has attached is not lost.
+        let text = debug(&[pod, "--target=nginx", "--container=looks"], "echo typed; exit 4\n");
+        assert!(text.contains("Targeting container \"nginx\""), "{text}");
+        let status = "jsonpath={.status.phase} {.status.ephemeralContainerStatuses[0].state.terminated.exitCode}";
+        self.cluster.wait_for("the ephemeral container has ended", || {
+            self.well(&["get", "pod", pod, "-o", status], "") == "Running 4"
+        });
+        self.check(&format!("logs {pod} -c looks"), &["typed"]);
+        self.check(&format!("describe pod {pod}"), &["Ephemeral Containers:", "looks:", "Exit Code:    4"]);
+        self.check(&format!("get pod {pod}"), &["1/1"]);
+        self.check(&format!("events --for pod/{pod}"), &["Created container: looks", "Started container looks"]);
+        let (well, text) = self.run(&["debug", pod, "--image=busybox", "--target=nobody"], "");
+        let why = "ephemeralContainers[1].targetContainerName: Not found: \"nobody\"";
+        assert!(!well && text.contains(why), "{text}");
+        self.well(&["debug", pod, "--image=busybox", "--container=stays", "--", "sleep", "1000"], "");
+        self.cluster.wait_for("the ephemeral container runs", || {
+            self.run(&["exec", pod, "-c", "stays", "--", "echo", "in it"], "") == (true, "in it\n".to_owned())
+        });
+
+        debug(&[pod, "--copy-to=copied", "--container=looks"], "echo typed; exit\n");
+        self.check("get pod copied -o jsonpath={.spec.containers[*].name}", &["nginx looks"]);
+        debug(&["node/node-0"], "echo typed; exit\n");
+        let pods =
+            ["get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.spec.hostPID}\n{end}"];
+        let text = self.well(&pods, "");
+        let made = text.lines().find(|line| line.starts_with("node-debugger-node-0-"));
+        assert!(made.is_some_and(|line| line.ends_with(" node-0 true")), "{text}");
+        let name = made.and_then(|line| line.split(' ').next()).expect("it is there");
+        self.well(&["delete", "pod", "copied", name], "");
     }
 
     /// `kubectl cp` to a container and back.

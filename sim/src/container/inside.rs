@@ -60,12 +60,6 @@ pub struct Inside {
     told: Vec<Told>,
 }
 
-/// A container of a pod's spec.
-pub fn container_of(spec: &ContainerSpec) -> Option<&core_v1::Container> {
-    let inits = spec.pod.init_containers.iter().flatten();
-    spec.pod.containers.iter().chain(inits).find(|c| c.name == *spec.name)
-}
-
 /// The command of a container. Images whose command is a shell are known by name, if their shell is given an input.
 fn command_of(container: &core_v1::Container) -> Vec<String> {
     let given = container.command.iter().flatten().chain(container.args.iter().flatten());
@@ -91,7 +85,7 @@ impl Inside {
         plays: bool,
         next: &mut Vec<Next>,
     ) -> bool {
-        let Some(container) = container_of(spec) else { return false };
+        let Some(container) = spec.container() else { return false };
         let (argv, image) = (command_of(container), container.image.as_deref().unwrap_or_default());
         let command = if argv.is_empty() { image.to_owned() } else { argv.join(" ") };
         let files = Files::new(hostname);
@@ -281,7 +275,16 @@ mod tests {
         let pod: k8s_openapi::api::core::v1::PodSpec =
             serde_json::from_value(json!({"containers": [container]})).unwrap();
         let (pod_uid, name) = (Rc::from("u"), Rc::from("c"));
-        ContainerSpec { sandbox: SandboxId(Rc::from("s")), pod_uid, pod: pod.into(), name, attempt: 0, resolved: None }
+        ContainerSpec {
+            sandbox: SandboxId(Rc::from("s")),
+            pod_uid,
+            pod: pod.into(),
+            name,
+            attempt: 0,
+            ephemeral: None,
+            target: None,
+            resolved: None,
+        }
     }
 
     fn id() -> ContainerId {

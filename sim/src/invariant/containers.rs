@@ -19,8 +19,10 @@ pub struct Containers {
 
 /// Whether a container must never be restarted, however it exits.
 fn never_restarts(spec: &ContainerSpec) -> bool {
-    let inits = spec.pod.init_containers.iter().flatten();
-    let Some(container) = spec.pod.containers.iter().chain(inits).find(|c| c.name == *spec.name) else { return false };
+    if spec.ephemeral.is_some() {
+        return true;
+    }
+    let Some(container) = spec.container() else { return false };
     let policy = container.restart_policy.as_ref().or(spec.pod.restart_policy.as_ref());
     let has_rules = container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty());
     policy.is_some_and(|policy| policy == "Never") && !has_rules

@@ -1,6 +1,7 @@
 //! Tests a whole agent against a small API and a small container runtime. Results are transcripts of what the agent
 //! wrote to the API.
 
+mod ephemeral;
 mod faults;
 mod references;
 mod stories;
@@ -229,8 +230,7 @@ impl World {
     // The runtime.
 
     fn image(&self, spec: &ContainerSpec) -> String {
-        let mut all = spec.pod.init_containers.iter().flatten().chain(&spec.pod.containers);
-        all.find(|c| c.name == *spec.name).and_then(|c| c.image.clone()).unwrap()
+        spec.container().and_then(|c| c.image.clone()).unwrap()
     }
 
     fn loses(&mut self, name: &'static str) -> bool {
@@ -568,6 +568,15 @@ impl World {
         key
     }
 
+    /// Changes a pod as another client does.
+    fn edit(&mut self, key: &ObjectKey, edit: impl FnOnce(&mut Value)) {
+        let mut value = self.api.objects[key].to_json();
+        edit(&mut value);
+        let generation = value["metadata"]["generation"].as_i64().unwrap();
+        value["metadata"]["generation"] = json!(generation + 1);
+        self.put(Object::from_json(value).unwrap());
+    }
+
     fn delete(&mut self, key: &ObjectKey, grace: i64) {
         let mut object = self.api.objects[key].clone();
         object.meta_mut().deletion_timestamp = Some(self.now().wall.to_time());
@@ -608,8 +617,8 @@ fn describe(pod: &Pod) -> String {
     let letters: String = conditions.map(|c| letter(&c.type_)).collect();
     let reason = s.reason.get().map(|r| format!("/{r}")).unwrap_or_default();
     let mut line = format!("{} {}{reason} {letters}", pod.name(), s.phase.get().unwrap_or("-"));
-    let statuses = s.init_container_statuses.iter().chain(&s.container_statuses);
-    for c in statuses {
+    let ephemeral = s.ephemeral_container_statuses();
+    for c in s.init_container_statuses.iter().chain(&s.container_statuses).chain(&ephemeral) {
         let state = describe_state(&c.state);
         let last = Some(describe_state(&c.last_state)).filter(|l| !l.is_empty());
         let last = last.map(|l| format!("<{l}")).unwrap_or_default();

@@ -31,7 +31,11 @@ impl Deciding<'_> {
         let (plug_in, verb) = match subresource {
             Subresource::Approval => (APPROVAL, "approve"),
             Subresource::Status if signs(request, old) => (SIGNING, "sign"),
-            Subresource::Status | Subresource::None | Subresource::Scale | Subresource::Finalize => return Ok(()),
+            Subresource::Status
+            | Subresource::None
+            | Subresource::Scale
+            | Subresource::Finalize
+            | Subresource::EphemeralContainers => return Ok(()),
         };
         let signer = old.body.get("spec").and_then(|spec| spec["signerName"].as_str()).unwrap_or_default();
         if !self.runs(plug_in) || self.may(write, verb, signer) {

@@ -173,6 +173,11 @@ impl Deciding<'_> {
                 refuse(new, &validation::update(new, current))?;
                 self.validate(write, new, Some(current))
             }
+            Subresource::EphemeralContainers => {
+                apply_defaults(new);
+                refuse(new, &validation::ephemeral_update(new, current))?;
+                self.validate(write, new, Some(current))
+            }
         }?;
         self.consult_validating(write, update, Some(new), Some(current))
     }

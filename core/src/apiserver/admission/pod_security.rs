@@ -14,7 +14,9 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use crate::api::Status;
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{FieldError, Kind, Labels, Namespace, Object, ObjectKey, ObjectMeta, Pod};
+use crate::object::{
+    FieldError, Kind, Labels, Namespace, Object, ObjectKey, ObjectMeta, Pod, all_containers, as_container,
+};
 use crate::store::StoreKey;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -127,10 +129,7 @@ fn check_labels(namespace: &Namespace, old: Option<&Object>) -> Result<(), Statu
 
 /// Whether a change of a pod must be checked against the standard (`isSignificantPodUpdate`).
 fn is_significant(new: &Pod, old: &Pod) -> bool {
-    let images = |p: &Pod| {
-        let inits = p.spec.init_containers.iter().flatten();
-        p.spec.containers.iter().chain(inits).map(|c| c.image.clone()).collect::<Vec<_>>()
-    };
+    let images = |p: &Pod| all_containers(&p.spec).map(|c| c.image.clone()).collect::<Vec<_>>();
     !std::rc::Rc::ptr_eq(&new.spec, &old.spec) && images(new) != images(old)
 }
 
@@ -159,6 +158,16 @@ const NEWEST: u32 = 35;
 
 /// How a pod violates a standard, in Kubernetes' words; `None` if it complies.
 fn violations(standard: Standard, meta: &ObjectMeta, spec: &PodSpec) -> Option<String> {
+    // Every check looks at ephemeral containers too, after all others.
+    let with_ephemeral;
+    let spec = match spec.ephemeral_containers.as_deref().unwrap_or_default() {
+        [] => spec,
+        ephemeral => {
+            let containers = spec.containers.iter().cloned().chain(ephemeral.iter().map(as_container)).collect();
+            with_ephemeral = PodSpec { containers, ..spec.clone() };
+            &with_ephemeral
+        }
+    };
     let minor = standard.minor.unwrap_or(NEWEST).min(NEWEST);
     let restricted = match standard.level {
         Level::Privileged => return None,

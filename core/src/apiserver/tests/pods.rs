@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::{Cluster, cluster, key, pod, refusal};
-use crate::api::{Call, DeleteOptions, Reason, Response, Status, WriteOptions};
+use crate::api::{Call, DeleteOptions, Reason, Response, Status, Subresource, WriteOptions};
 use crate::object::{Kind, Object, Pod, PodCondition, Text};
 
 fn as_pod(object: &Object) -> &Pod {
@@ -89,6 +89,44 @@ fn admission_refuses() {
     }
     let made = c.create(with(json!({"spec": {"priorityClassName": "system-node-critical"}}))).unwrap();
     assert_eq!(as_pod(&made).spec.priority, Some(2_000_001_000));
+}
+
+#[test]
+fn ephemeral_containers_are_added_by_themselves() {
+    let mut c = cluster(1);
+    let made = c.create(pod("a")).unwrap();
+    let with = |object: Object, list: Value| {
+        let mut whole = object.to_json();
+        whole["spec"]["ephemeralContainers"] = list;
+        whole["spec"]["containers"][0]["image"] = json!("other:1");
+        whole["metadata"]["labels"] = json!({"more": "yes"});
+        Object::from_json(whole).unwrap()
+    };
+    let debug = with(made.clone(), json!([{"name": "d", "image": "busybox"}]));
+    let changed = c.update_at(0, debug, Subresource::EphemeralContainers).unwrap();
+    let p = as_pod(&changed);
+    let added = &p.spec.ephemeral_containers.as_ref().unwrap()[0];
+    assert_eq!(added.termination_message_policy.as_deref(), Some("File"), "it has its defaults");
+    assert_eq!(p.spec.containers, as_pod(&made).spec.containers, "nothing else is changed");
+    assert_eq!((&p.meta.labels, p.meta.generation), (&as_pod(&made).meta.labels, Some(2)));
+    let none = with(changed.clone(), json!([]));
+    let refused = refusal(c.update_at(0, none, Subresource::EphemeralContainers));
+    let why = "Pod \"a\" is invalid: spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be \
+               removed\n";
+    assert_eq!(refused, (Reason::Invalid, why.to_owned()));
+
+    // A pod security standard applies to what is added.
+    let mut namespace = c.get(&key(Kind::NAMESPACE, "default")).unwrap();
+    let level = ("pod-security.kubernetes.io/enforce".to_owned(), "baseline".to_owned());
+    namespace.meta_mut().labels = Some([level].into());
+    c.update(namespace).unwrap();
+    let root = json!([{"name": "d", "image": "busybox"},
+        {"name": "e", "image": "busybox", "securityContext": {"privileged": true}}]);
+    let (reason, why) = refusal(c.update_at(0, with(changed, root), Subresource::EphemeralContainers));
+    assert_eq!(reason, Reason::Forbidden);
+    assert!(why.contains("container \"e\" must not set securityContext.privileged=true"), "{why}");
+    let deployment = c.create(super::deployment("d", 1)).unwrap();
+    assert!(c.update_at(0, deployment, Subresource::EphemeralContainers).is_err(), "only pods have any");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::mount::{self, Volumes};
 use super::path::Path;
 use super::resources::{self, Of};
 use super::{Owner, env, names, one_of, probe, push_all, security, too_many};
-use crate::object::{FieldError, is_restartable_init};
+use crate::object::{FieldError, as_container, is_restartable_init};
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const MAX_RESTART_RULES: usize = 20;
@@ -285,25 +285,6 @@ fn resize_policies(list: &[ContainerResizePolicy], never: bool, at: &Path<'_>, e
             let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             errors.push(FieldError::invalid(at, &p.restart_policy, detail));
         }
-    }
-}
-
-/// The fields that an ephemeral container has in common with other containers.
-fn as_container(e: &EphemeralContainer) -> Container {
-    Container {
-        name: e.name.clone(),
-        image: e.image.clone(),
-        termination_message_policy: e.termination_message_policy.clone(),
-        image_pull_policy: e.image_pull_policy.clone(),
-        ports: e.ports.clone(),
-        env: e.env.clone(),
-        env_from: e.env_from.clone(),
-        volume_mounts: e.volume_mounts.clone(),
-        volume_devices: e.volume_devices.clone(),
-        resources: e.resources.clone(),
-        resize_policy: e.resize_policy.clone(),
-        security_context: e.security_context.clone(),
-        ..Container::default()
     }
 }
 

@@ -84,6 +84,15 @@ pub fn approval(new: &Object, old: &Object) -> Vec<FieldError> {
     errors
 }
 
+/// Validates an update of a pod's ephemeral containers.
+pub fn ephemeral_update(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::update(new, old, &mut errors);
+    let (Object::Pod(new), Object::Pod(old)) = (new, old) else { panic!("only pods have ephemeral containers") };
+    pod::ephemeral_update(new, old, &mut errors);
+    errors
+}
+
 /// Checks that `availableReplicas` is at most `readyReplicas`.
 pub(super) fn available(available: Option<i32>, ready: Option<i32>, errors: &mut Vec<FieldError>) {
     if let Some(n) = available.filter(|n| *n > ready.unwrap_or(0)) {

@@ -274,14 +274,9 @@ pub(in crate::object) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldErro
     for (field, now, was) in [
         ("containers", n.containers.len(), o.containers.len()),
         ("initContainers", count(&n.init_containers), count(&o.init_containers)),
-        ("ephemeralContainers", count(&n.ephemeral_containers), count(&o.ephemeral_containers)),
     ] {
         if now != was {
-            let detail = match field {
-                "ephemeralContainers" => "pod updates may not change ephemeral containers",
-                _ => "pod updates may not add or remove containers",
-            };
-            errors.push(FieldError::forbidden(at.field(field), detail));
+            errors.push(FieldError::forbidden(at.field(field), "pod updates may not add or remove containers"));
             return;
         }
     }
@@ -309,6 +304,37 @@ pub(in crate::object) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldErro
     if allowed != **o || new.spec.node != old.spec.node {
         let changed = changed_fields(&allowed, new.spec.node.as_deref(), o, old.spec.node.as_deref());
         errors.push(FieldError::forbidden(at, format!("{FIXED}\n{changed}")));
+    }
+}
+
+/// `ValidatePodEphemeralContainersUpdate`: ephemeral containers are added, and neither changed nor removed.
+pub(super) fn ephemeral_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
+    if old.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
+        errors.clear();
+        errors.push(FieldError::forbidden("[]", "static pods do not support ephemeral containers"));
+        return;
+    }
+    let at = &Path::Root("spec");
+    if !new.spec.shared.is_held_as(&old.spec.shared) {
+        spec(&new.spec.shared, Some(new.name()), at, errors);
+    }
+    let at = at.field("ephemeralContainers");
+    let kept = new.spec.ephemeral_containers.as_deref().unwrap_or_default();
+    for old in old.spec.ephemeral_containers.iter().flatten() {
+        // Patches do not keep the order.
+        let name = &old.name;
+        match kept.iter().find(|new| new.name == *name) {
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                errors.push(FieldError::forbidden(at, detail));
+            }
+            Some(new) if new != old => {
+                let [was, now] = [old, new].map(|c| serde_json::to_string(c).expect("a k8s-openapi type is JSON"));
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n- {was}\n+ {now}");
+                errors.push(FieldError::forbidden(at, detail));
+            }
+            Some(_) => {}
+        }
     }
 }
 
@@ -450,28 +476,31 @@ pub(in crate::object) fn status_update(new: &Pod, old: &Pod, errors: &mut Vec<Fi
     if now.nominated_node_name != was.nominated_node_name && !nominated.is_empty() {
         push_all(errors, &at.field("nominatedNodeName"), nominated, names::subdomain(nominated));
     }
-    if old.spec.restart_policy.as_deref().unwrap_or("Always") == "Always" {
-        return;
-    }
+    let (current, before) = (now.ephemeral_container_statuses(), was.ephemeral_container_statuses());
+    // As if each had the restart policy Never.
+    come_back(false, (&current, &before), |_| false, &at.field("ephemeralContainerStatuses"), errors);
+    let on_failure = match old.spec.restart_policy.as_deref().unwrap_or("Always") {
+        "Always" => return,
+        policy => policy == "OnFailure",
+    };
     let mains = old.spec.containers.iter();
     let own_rules = |name: &str| mains.clone().any(|c| c.name == name && c.restart_policy.is_some());
     let path = at.field("containerStatuses");
-    come_back(old, (&now.container_statuses, &was.container_statuses), own_rules, &path, errors);
+    come_back(on_failure, (&now.container_statuses, &was.container_statuses), own_rules, &path, errors);
     let inits = old.spec.init_containers.iter().flatten();
     let sidecar = |name: &str| inits.clone().any(|c| c.name == name && is_restartable_init(c));
     let path = at.field("initContainerStatuses");
-    come_back(old, (&now.init_container_statuses, &was.init_container_statuses), sidecar, &path, errors);
+    come_back(on_failure, (&now.init_container_statuses, &was.init_container_statuses), sidecar, &path, errors);
 }
 
 /// `ValidateContainerStateTransition`.
 fn come_back(
-    pod: &Pod,
+    on_failure: bool,
     (now, was): (&[ContainerStatus], &[ContainerStatus]),
     may: impl Fn(&str) -> bool,
     at: &Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
-    let on_failure = pod.spec.restart_policy.as_deref() == Some("OnFailure");
     for (i, old) in was.iter().enumerate() {
         let Some(exit) = old.state.terminated() else { continue };
         if (exit.exit_code != 0 && on_failure) || may(old.name.as_str()) {

@@ -58,6 +58,7 @@ fn path_of(key: &ObjectKey, subresource: Subresource) -> String {
         Subresource::Scale => "scale",
         Subresource::Finalize => "finalize",
         Subresource::Approval => "approval",
+        Subresource::EphemeralContainers => "ephemeralcontainers",
     };
     path(key.kind, key.namespace(), key.name(), subresource)
 }

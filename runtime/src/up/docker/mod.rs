@@ -468,6 +468,8 @@ fn container_of(spec: &ContainerSpec) -> spec::Container {
         command: Vec::new(),
         args: Vec::new(),
         mounts: Vec::new(),
+        ephemeral: spec.ephemeral.as_deref().cloned(),
+        target: spec.target.as_ref().map(|ContainerId(id)| id.to_string()),
     };
     let resolved = spec.resolved.as_ref().expect("the agent of a Docker node resolves");
     of.resolve(resolved)
@@ -635,6 +637,6 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 /// What a Docker node does not do yet, to be said when it starts.
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI and projected",
-    "imagePullSecrets, ephemeral containers, probes and hooks by HTTPS, seccomp profiles of type Localhost",
+    "imagePullSecrets, probes and hooks by HTTPS, seccomp profiles of type Localhost",
     "scaling by metrics, eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
 ];

@@ -107,6 +107,10 @@ pub struct Container {
     pub args: Vec<String>,
     /// Where volumes are mounted.
     pub mounts: Vec<Mount>,
+    /// Its part of the pod's spec, if it is an ephemeral container.
+    pub ephemeral: Option<core_v1::Container>,
+    /// Id of the container whose processes it sees.
+    pub target: Option<String>,
 }
 
 /// A directory or file of this host that a container sees.
@@ -139,7 +143,8 @@ impl Container {
     /// Its part of the pod's spec.
     pub fn spec(&self) -> Option<&core_v1::Container> {
         let inits = self.pod.init_containers.iter().flatten();
-        self.pod.containers.iter().chain(inits).find(|c| c.name == self.name)
+        let lasting = || self.pod.containers.iter().chain(inits).find(|c| c.name == self.name);
+        self.ephemeral.as_ref().or_else(lasting)
     }
 }
 
@@ -351,6 +356,8 @@ pub fn container(of: &Container, image: &Value, binds: &[Bind], on: &Host) -> Re
         host["PidMode"] = json!("host");
     } else if of.pod.share_process_namespace == Some(true) {
         host["PidMode"] = json!(joined);
+    } else if let Some(target) = &of.target {
+        host["PidMode"] = json!(format!("container:{target}"));
     }
     limits(spec, &mut host);
     let user = secure(of, spec, image, &mut host)?;
@@ -525,6 +532,8 @@ mod tests {
             command: Vec::new(),
             args: vec!["x".to_owned()],
             mounts: Vec::new(),
+            ephemeral: None,
+            target: None,
         };
         container(&of, &image, &[], &host())
     }

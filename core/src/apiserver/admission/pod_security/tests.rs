@@ -42,6 +42,19 @@ fn tight_with(more: &Value) -> Value {
 }
 
 #[test]
+fn ephemeral_containers_are_looked_at_last() {
+    let added =
+        |context: Value| json!({"ephemeralContainers": [{"name": "d", "image": "i", "securityContext": context}]});
+    check("restricted", added(tight()), secured(tight()), "");
+    check(
+        "baseline",
+        added(json!({"privileged": true})),
+        secured(json!({"privileged": true})),
+        "privileged (containers \"a\", \"d\" must not set securityContext.privileged=true)",
+    );
+}
+
+#[test]
 fn a_plain_pod() {
     check("privileged", json!({"hostPID": true}), secured(json!({"privileged": true})), "");
     check("baseline", json!({}), json!({}), "");

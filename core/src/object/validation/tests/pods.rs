@@ -155,15 +155,68 @@ fn restart_rules_and_resize_policies() {
 fn ephemeral_containers_are_for_looking_only() {
     let e = json!([{"name": "debug", "image": "i", "targetContainerName": "nobody", "ports": [{"containerPort": 1}],
         "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "livenessProbe": {"tcpSocket": {"port": 1}}}]);
-    let got = super::texts(&super::create(&super::object(&pod_with("ephemeralContainers", e))));
-    for want in [
+    let refused = [
         "spec.ephemeralContainers[0].targetContainerName: Not found: \"nobody\"",
         "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
         "spec.ephemeralContainers[0].livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
         "spec.ephemeralContainers[0].lifecycle: Forbidden: cannot be set for an Ephemeral Container",
-    ] {
-        assert!(got.iter().any(|e| e == want), "{want} in {got:?}");
-    }
+    ];
+    add(json!([]), e.clone(), &refused);
+    check(
+        pod_with("ephemeralContainers", e),
+        &[&refused[..], &["spec.ephemeralContainers: Forbidden: cannot be set on create"]].concat(),
+    );
+}
+
+/// Checks the errors for a pod whose ephemeral containers change.
+fn add(old: Value, new: Value, want: &[&str]) {
+    let [new, old] = [new, old].map(|list| super::object(&pod_with("ephemeralContainers", list)));
+    assert_eq!(super::texts(&crate::object::validation::ephemeral_update(&new, &old)), want);
+}
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    let e = |name: &str, image: &str| json!({"name": name, "image": image, "targetContainerName": "c"});
+    add(json!([e("a", "i")]), json!([e("b", "i"), e("a", "i")]), &[]);
+    add(json!([]), json!([e("a", "i"), e("a", "i")]), &["spec.ephemeralContainers[1].name: Duplicate value: \"a\""]);
+    add(json!([]), json!([e("c", "i")]), &["spec.ephemeralContainers[0].name: Duplicate value: \"c\""]);
+    add(json!([]), json!([e("a", "")]), &["spec.ephemeralContainers[0].image: Required value"]);
+    let removed = "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"a\" may not be removed\n";
+    add(json!([e("a", "i")]), json!([e("b", "i")]), &[removed]);
+    let changed =
+        [json!([e("a", "i")]), json!([e("a", "j")])].map(|l| super::object(&pod_with("ephemeralContainers", l)));
+    let errors = super::texts(&crate::object::validation::ephemeral_update(&changed[1], &changed[0]));
+    let start = "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"a\" may not be changed\n- {";
+    assert!(matches!(&errors[..], [error] if error.starts_with(start)), "{errors:?}");
+
+    // An ordinary update changes none.
+    let [old, new] = [json!([e("a", "i")]), json!([e("a", "i"), e("b", "i")])];
+    let [old, new] = [old, new].map(|list| super::object(&pod_with("ephemeralContainers", list)));
+    let errors = super::texts(&crate::object::validation::update(&new, &old));
+    let start = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`";
+    assert!(matches!(&errors[..], [error] if error.starts_with(start)), "{errors:?}");
+
+    let mirror = json!({"name": "x", "namespace": "d", "annotations": {"kubernetes.io/config.mirror": "m"}});
+    let [old, new] = [json!([]), json!([e("c", "")])]
+        .map(|list| super::object(&with(pod_with("ephemeralContainers", list), "/metadata", mirror.clone())));
+    let errors = super::texts(&crate::object::validation::ephemeral_update(&new, &old));
+    assert_eq!(errors, ["[]: Forbidden: static pods do not support ephemeral containers"]);
+}
+
+#[test]
+fn ephemeral_containers_never_come_back() {
+    let status = |state: Value| {
+        let status =
+            json!([{"name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        super::object(&with(pod(), "/status", json!({"ephemeralContainerStatuses": status})))
+    };
+    let (ran, ended) = (status(json!({"running": {}})), status(json!({"terminated": {"exitCode": 1}})));
+    let errors = |new, old| super::texts(&crate::object::validation::status_update(new, old));
+    assert_eq!(errors(&ended, &ran), [] as [&str; 0]);
+    assert_eq!(
+        errors(&ran, &ended),
+        ["status.ephemeralContainerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]
+    );
 }
 
 #[test]
