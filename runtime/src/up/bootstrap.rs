@@ -41,12 +41,12 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// `advertised` is the API server's address; `service_ip` the cluster IP of the Service `kubernetes`; `dns` that of
-    /// the Service `kube-dns`, and where its server is. If the API is served by several (`shared`), the endpoints are
-    /// kept by [`Peers`](super::servers::peers::Peers).
+    /// the Service `kube-dns`, and where its server is, or `None` if each node has one of its own. If the API is served
+    /// by several (`shared`), the endpoints are kept by [`Peers`](super::servers::peers::Peers).
     pub fn new(
         advertised: SocketAddr,
         service_ip: Ipv4Addr,
-        dns: Option<(Ipv4Addr, SocketAddr)>,
+        dns: Option<(Ipv4Addr, Option<SocketAddr>)>,
         shared: bool,
     ) -> Bootstrap {
         let mut all = vec![service(service_ip, advertised.port()), skeg_core::volume::standard_class().to_json()];
@@ -55,10 +55,12 @@ impl Bootstrap {
             all.extend([endpoints(advertised), endpoint_slice(advertised)]);
         }
         if let Some((service_ip, server)) = dns {
-            all.extend([dns_service(service_ip), dns_slice(server)]);
+            all.push(dns_service(service_ip, server.is_none()));
+            all.extend(server.map(dns_slice));
         }
         let mut wanted: VecDeque<Value> = all.clone().into();
         if shared {
+            wanted.extend(dns_roles());
             wanted.extend(NODE_BINDINGS.map(binding));
         }
         Bootstrap { kept: all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
@@ -165,8 +167,11 @@ fn endpoint_slice(at: SocketAddr) -> Value {
 /// What agents may do, and those that want to become one: bindings with their ClusterRoles and groups. The last three
 /// are kubeadm's, which has a group of its own for its tokens. The first, Kubernetes leaves to its Node authoriser,
 /// which asks further what is bound to the node. They are made when a server starts; an administrator may delete them.
-const NODE_BINDINGS: [(&str, &str, &str); 4] = [
+const NODE_BINDINGS: [(&str, &str, &str); 6] = [
     ("skeg:nodes", "system:node", NODES),
+    // Agents carry out what Services are, and serve their names.
+    ("skeg:node-proxier", "system:node-proxier", NODES),
+    ("system:coredns", "system:coredns", NODES),
     ("skeg:kubelet-bootstrap", "system:node-bootstrapper", BOOTSTRAPPERS),
     (
         "skeg:node-autoapprove-bootstrap",
@@ -189,15 +194,38 @@ fn binding((name, role, group): (&str, &str, &str)) -> Value {
     })
 }
 
-/// As kubeadm makes it, but without a selector: its server is no pod.
-fn dns_service(address: Ipv4Addr) -> Value {
+/// What the server of names of a node reads, as kubeadm has it for CoreDNS, and where it says that it is.
+fn dns_roles() -> [Value; 3] {
+    let api = "rbac.authorization.k8s.io";
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    let reads = ["list", "watch"];
+    let own = json!({"name": "skeg:node-dns", "namespace": "kube-system"});
+    [
+        json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole",
+            "metadata": {"name": "system:coredns"}, "rules": [
+            rule("", &["endpoints", "services", "pods", "namespaces"], &reads),
+            rule("discovery.k8s.io", &["endpointslices"], &reads),
+        ]}),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": own, "rules": [
+            rule("discovery.k8s.io", &["endpointslices"], &["create", "get", "update"]),
+        ]}),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": own,
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": "skeg:node-dns"},
+            "subjects": [{"apiGroup": api, "kind": "Group", "name": NODES}]}),
+    ]
+}
+
+/// As kubeadm makes it, but without a selector: its server is no pod. Where each node has one of its own, what a pod
+/// asks stays on its node.
+fn dns_service(address: Ipv4Addr, local: bool) -> Value {
+    let policy = if local { "Local" } else { "Cluster" };
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system",
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true",
                 "kubernetes.io/name": "CoreDNS"}},
         "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
-            "ports": [{"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
+            "internalTrafficPolicy": policy, "ports": [{"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
                 {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53}]},
     })
 }
@@ -235,7 +263,8 @@ mod tests {
         };
         let (first, second) = (pass(), pass());
         assert_eq!(second, ["kubernetes", "standard"]);
+        let roles = ["system:coredns", "skeg:node-dns", "skeg:node-dns"];
         let bindings: Vec<&str> = NODE_BINDINGS.iter().map(|(name, ..)| *name).collect();
-        assert_eq!(first, [&["kubernetes", "standard"], &bindings[..]].concat());
+        assert_eq!(first, [&["kubernetes", "standard"], &roles[..], &bindings[..]].concat());
     }
 }

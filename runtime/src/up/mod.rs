@@ -108,6 +108,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
                 socket: args.docker_host.trim_start_matches("unix://").into(),
                 state,
                 cluster,
+                node: None,
                 host_ip: advertised(address).ip().to_string(),
                 ephemeral: dir.is_none(),
                 services: (api.service_cidr.0.into(), api.service_cidr.1),

@@ -143,7 +143,13 @@ impl Service {
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
         let (from_store, tokens) = (to_cluster.clone(), Arc::new(Tokens::new(start.tokens, &reached)));
-        let dns = start.docker.as_ref().and_then(docker::Found::dns);
+        let dns = match start.several {
+            // Each node has a server of names of its own.
+            Some(_) => {
+                docker::dns_address((start.api.service_cidr.0.into(), start.api.service_cidr.1)).map(|ip| (ip, None))
+            }
+            None => start.docker.as_ref().and_then(docker::Found::dns).map(|(ip, at)| (ip, Some(at))),
+        };
         let docker = start.docker.map(|found| (found, Arc::clone(&tokens)));
         let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());

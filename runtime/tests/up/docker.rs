@@ -24,7 +24,12 @@ fn socket() -> String {
 
 /// Asks the engine; returns the code and the body. `None` if none answers.
 fn engine(method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
-    let mut stream = UnixStream::connect(socket()).ok()?;
+    engine_at(&socket(), method, path, body)
+}
+
+/// Asks an engine at another socket.
+pub fn engine_at(socket: &str, method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let mut stream = UnixStream::connect(socket).ok()?;
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()?;
@@ -68,13 +73,13 @@ pub fn skip(what: &str, missing: &str) {
 
 /// Whether the tests can be run. Makes their image.
 fn is_there() -> bool {
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| PathBuf::from(path).exists());
+    let busybox = busybox();
     let root = rustix::process::geteuid().is_root();
     let missing = match (engine("GET", "/_ping", b""), busybox, root) {
         (Some((200, _)), Some(busybox), true) => {
             let mut made = MADE.lock().expect("no test panics while it is made");
             if !*made {
-                make_image(busybox);
+                make_image(&socket(), busybox);
                 *made = true;
             }
             return true;
@@ -87,8 +92,14 @@ fn is_there() -> bool {
     false
 }
 
-fn make_image(busybox: &str) {
-    let root = scratch("docker-image").join("root");
+/// A static busybox.
+pub fn busybox() -> Option<&'static str> {
+    ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| PathBuf::from(path).exists())
+}
+
+/// Makes the image in the engine at this socket.
+pub fn make_image(socket: &str, busybox: &str) {
+    let root = scratch(&format!("docker-image{}", socket.replace('/', "-"))).join("root");
     let _ = std::fs::remove_dir_all(&root);
     std::fs::create_dir_all(root.join("bin")).expect("it is ours");
     std::fs::create_dir_all(root.join("tmp")).expect("it is ours");
@@ -111,7 +122,7 @@ fn make_image(busybox: &str) {
     let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().expect("tar runs");
     assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
     let (name, tag) = IMAGE.split_once(':').expect("it has a tag");
-    let made = engine("POST", &format!("/images/create?fromSrc=-&repo={name}&tag={tag}"), &tar.stdout);
+    let made = engine_at(socket, "POST", &format!("/images/create?fromSrc=-&repo={name}&tag={tag}"), &tar.stdout);
     let (code, body) = made.expect("the engine answers");
     let body = String::from_utf8_lossy(&body).into_owned();
     assert!(code == 200 && !body.contains("\"error\""), "{code} {body}");

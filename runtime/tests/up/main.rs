@@ -14,6 +14,8 @@ mod clients;
 mod crash;
 mod custom;
 mod docker;
+#[cfg(feature = "etcd")]
+mod docker_agents;
 mod envtest;
 #[cfg(feature = "etcd")]
 mod etcd;

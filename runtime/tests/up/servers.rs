@@ -38,6 +38,7 @@ pub struct Servers {
     /// The directory of keys.
     pub keys: PathBuf,
     etcd: String,
+    ip: String,
     ports: Vec<u16>,
     more: Vec<String>,
     /// `None` while a server is down.
@@ -47,18 +48,23 @@ pub struct Servers {
 impl Servers {
     /// Starts `count` servers with these arguments; `{n}` in them is the server's number.
     pub fn start(test: &str, etcd: &str, count: usize, more: &[&str]) -> Servers {
+        Servers::start_at(test, etcd, count, "127.0.0.1", more)
+    }
+
+    /// The same at another address of this host.
+    pub fn start_at(test: &str, etcd: &str, count: usize, ip: &str, more: &[&str]) -> Servers {
         let (keys, ports) = (scratch(test).join("pki"), free_ports(count));
         if keys.exists() {
             std::fs::remove_dir_all(&keys).expect("it is ours");
         }
-        let urls: Vec<String> = ports.iter().map(|port| format!("https://127.0.0.1:{port}")).collect();
+        let urls: Vec<String> = ports.iter().map(|port| format!("https://{ip}:{port}")).collect();
         let mut init = Command::new(env!("CARGO_BIN_EXE_skeg"));
         let made = init.args(["server", "init"]).arg(&keys).args(["--servers", &urls.join(",")]).output();
         let made = made.expect("the binary runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let more = more.iter().map(|arg| (*arg).to_owned()).collect();
         let running = (0..count).map(|_| None).collect();
-        let mut servers = Servers { keys, etcd: etcd.to_owned(), ports, more, running };
+        let mut servers = Servers { keys, etcd: etcd.to_owned(), ip: ip.to_owned(), ports, more, running };
         // All begin at once, on an etcd that is empty.
         let begun: Vec<Cluster> = (0..count).map(|n| servers.spawn(n)).collect();
         for (n, server) in begun.into_iter().enumerate() {
@@ -69,16 +75,21 @@ impl Servers {
     }
 
     fn spawn(&self, n: usize) -> Cluster {
-        let address = format!("127.0.0.1:{}", self.ports[n]);
+        let address = format!("{}:{}", self.ip, self.ports[n]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
         command.args(["server", "--listen", &address, "--etcd", &self.etcd, "--pki"]).arg(&self.keys);
-        command.args(["--advertise-address", &format!("10.9.8.{n}")]);
+        command.args(["--advertise-address", &self.advertised(n)]);
         command.args(self.more.iter().map(|arg| arg.replace("{n}", &n.to_string())));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary runs");
         let mut line = String::new();
         let read = BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line);
         assert!(read.is_ok() && line.starts_with("serving "), "it says that it serves: {line:?}");
         Cluster::at(child, address, self.keys.join("admin.conf"))
+    }
+
+    /// The address by which others reach a server: nobody does at the loopback address.
+    fn advertised(&self, n: usize) -> String {
+        if self.ip == "127.0.0.1" { format!("10.9.8.{n}") } else { self.ip.clone() }
     }
 
     /// Starts a server again, and waits until it is ready.
@@ -115,7 +126,7 @@ impl Servers {
         let (holder, transitions) = leader.expect("somebody leads");
         // The server's own Lease says by which name its process takes part in elections.
         let leases = self.get(LEASES).expect("a server answers");
-        let at = format!("10.9.8.{n}:{}", self.ports[n]);
+        let at = format!("{}:{}", self.advertised(n), self.ports[n]);
         let own = items(&leases).iter().find(|lease| lease["metadata"]["annotations"]["skeg.dev/serves-at"] == at);
         let led = own.expect("each server has a Lease")["spec"]["holderIdentity"] == holder;
         end(&mut self.running[n].take().expect("it runs"));

@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 use skeg_core::{Rng, Wall};
 use tokio::time::sleep;
 
-use super::client::{Client, Outcome};
+use super::client::Client;
 use super::kubeconfig::Credentials;
-use super::link::Ask;
 use crate::disk::{explain, write_private};
 use crate::up::clock::time_of_day;
 use crate::up::identity::of_certificate;
@@ -80,18 +79,6 @@ fn has_ended(certificate: &[u8], now: Wall) -> bool {
     pki::end(certificate).is_some_and(|end| end <= now)
 }
 
-async fn ask(client: &Client, method: Method, path: String, body: Option<&Value>) -> Result<Value, String> {
-    let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-    match client.send(&Ask { method, path, media_type: "application/json", body }).await {
-        Outcome::Answered(200..300, body) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
-        Outcome::Answered(code, body) => {
-            let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-            Err(format!("{code}: {}", said["message"].as_str().unwrap_or_default()))
-        }
-        Outcome::Unsent(why) | Outcome::Unknown(why) => Err(why),
-    }
-}
-
 /// Asks for a certificate and waits for it. Returns it with its key, both PEM.
 async fn obtain(client: &Client, node: &str) -> Result<(String, String), String> {
     let (request, key) = pki::ask_for(&format!("{NODE_USER}{node}"), Some(NODES))?;
@@ -101,11 +88,11 @@ async fn obtain(client: &Client, node: &str) -> Result<(String, String), String>
         "spec": {"request": STANDARD.encode(request), "signerName": SIGNER,
             "usages": ["digital signature", "client auth"]},
     });
-    let made = ask(client, Method::POST, REQUESTS.to_owned(), Some(&asked)).await?;
+    let made = client.call(Method::POST, REQUESTS.to_owned(), Some(&asked)).await?;
     let name = made["metadata"]["name"].as_str().unwrap_or_default();
     let issued = async {
         loop {
-            let status = match ask(client, Method::GET, format!("{REQUESTS}/{name}"), None).await {
+            let status = match client.call(Method::GET, format!("{REQUESTS}/{name}"), None).await {
                 Ok(found) => found["status"].clone(),
                 Err(why) => {
                     tracing::warn!("the request {name:?} for a certificate cannot be read: {why}");

@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -189,6 +190,19 @@ impl Client {
             };
         }
         last
+    }
+
+    /// Sends JSON and reads JSON. An error begins with the code, if there is one.
+    pub async fn call(&self, method: Method, path: String, body: Option<&Value>) -> Result<Value, String> {
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        match self.send(&Ask { method, path, media_type: "application/json", body }).await {
+            Outcome::Answered(200..300, body) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
+            Outcome::Answered(code, body) => {
+                let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+                Err(format!("{code}: {}", said["message"].as_str().unwrap_or_default()))
+            }
+            Outcome::Unsent(why) | Outcome::Unknown(why) => Err(why),
+        }
     }
 
     async fn exchange(&self, at: usize, ask: &Ask) -> Result<(u16, Bytes), Failed> {

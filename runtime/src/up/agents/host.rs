@@ -1,37 +1,58 @@
-//! The thread of one node's agent: it drives the agent and its simulated containers in real time, and carries messages
-//! between the agent and the API servers.
+//! The thread of one node's agent: it drives the agent, its containers and what serves them in real time, and carries
+//! messages between these machines and the API servers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
-use skeg_core::agent::{self, AgentConfig, NodeAgent, RuntimeEvent};
+use skeg_core::agent::{self, AgentConfig, NodeAgent};
 use skeg_core::api::{FromServer, ReqId, Status, ToServer};
-use skeg_core::{Machine, Rng};
-use skeg_sim::runtime::{Fire, NodeRuntime};
-use skeg_sim::scenario::ImageProfile;
+use skeg_core::{Deadline, Machine, Rng};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::client::{Client, Outcome};
+use super::containers::Containers;
 use super::link::{self, Ask, Expect};
+use super::serving::Serving;
+use super::tokens::{Minted, Wanted};
+use crate::disk::explain;
+use crate::up::ask;
 use crate::up::clock::Clock;
 
 /// Longest line of a watch, in bytes.
 const LONGEST_LINE: usize = 64 << 20;
 
+/// A machine on the agent's thread. Each numbers its own requests.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Who {
+    /// The agent itself.
+    Agent,
+    /// The service proxy.
+    Proxy,
+    /// The cluster's names.
+    Names,
+}
+
+/// The number of a request, and whose it is.
+type Id = (Who, ReqId);
+
 /// A message to the agent's thread.
 #[derive(Debug)]
 pub enum Inbound {
     /// What became of a request.
-    Outcome(ReqId, Expect, Outcome),
+    Outcome(Id, Expect, Outcome),
     /// A line of a watch.
-    Line(ReqId, Bytes),
+    Line(Id, Bytes),
     /// A watch has ended, or was refused.
-    Ended(ReqId, Status),
+    Ended(Id, Status),
+    /// The tokens that a command of this number waits for.
+    Minted(u64, Minted),
+    /// Something of this host: of the containers' engine, or of the server of names.
+    Local(ask::Inbound),
     /// The process must stop.
     Stop,
 }
@@ -49,7 +70,7 @@ pub struct Carrier {
 
 impl Carrier {
     /// Carries a request out. The handle ends a watch.
-    fn carry(&self, id: ReqId, ask: Ask, expect: Expect) -> Option<AbortHandle> {
+    fn carry(&self, id: Id, ask: Ask, expect: Expect) -> Option<AbortHandle> {
         let Carrier { client, tell, .. } = self.clone();
         if expect == Expect::Events {
             let watch = async move {
@@ -65,10 +86,35 @@ impl Carrier {
         });
         None
     }
+
+    /// What the engine of containers and the server of names tell: it is handed on to the agent's thread.
+    pub fn local(&self) -> Result<Sender<ask::Inbound>, String> {
+        let (sender, inbox) = channel();
+        let tell = self.tell.clone();
+        let hand_on = move || {
+            for inbound in inbox {
+                if tell.send(Inbound::Local(inbound)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("local".to_owned()).spawn(hand_on);
+        thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+        Ok(sender)
+    }
+
+    /// Asks for the tokens that the command of this number waits for.
+    pub fn mint(&self, number: u64, wanted: Wanted) {
+        let Carrier { client, tell, .. } = self.clone();
+        self.runtime.spawn(async move {
+            let minted = wanted.mint(&client).await;
+            let _ = tell.send(Inbound::Minted(number, minted));
+        });
+    }
 }
 
 /// Follows a watch to its end, and says why it ended.
-async fn watch(client: &Client, id: ReqId, ask: &Ask, tell: &Sender<Inbound>) -> Status {
+async fn watch(client: &Client, id: Id, ask: &Ask, tell: &Sender<Inbound>) -> Status {
     let (_connection, response) = match client.open(ask).await {
         Ok(opened) => opened,
         Err(why) => return Status::unavailable(why),
@@ -103,142 +149,160 @@ async fn watch(client: &Client, id: ReqId, ask: &Ask, tell: &Sender<Inbound>) ->
     Status::unavailable("the watch has ended")
 }
 
-/// The agent of a node whose containers are simulated.
+/// The agent of a node, with its containers.
 pub struct Host {
     clock: Clock,
     agent: NodeAgent,
-    runtime: NodeRuntime,
-    images: BTreeMap<String, ImageProfile>,
+    containers: Containers,
+    /// What serves Services to the containers, where that is possible.
+    serving: Option<Serving>,
     carrier: Carrier,
-    watches: BTreeMap<ReqId, AbortHandle>,
-    /// When each operation of the runtime ends, with its number.
-    timers: BTreeSet<(u64, u64)>,
-    fires: BTreeMap<u64, Fire>,
-    next_fire: u64,
+    watches: BTreeMap<Id, AbortHandle>,
 }
 
 impl Host {
-    /// `runtime` has its containers open, and none yet.
+    /// `serving` is for real containers.
     pub fn new(
         config: AgentConfig,
-        runtime: NodeRuntime,
-        images: BTreeMap<String, ImageProfile>,
+        containers: Containers,
+        serving: Option<Serving>,
         carrier: Carrier,
         rng: Rng,
     ) -> Host {
-        Host {
-            clock: Clock::new(1),
-            agent: NodeAgent::new(config, rng),
-            runtime,
-            images,
-            carrier,
-            watches: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            fires: BTreeMap::new(),
-            next_fire: 0,
-        }
+        let agent = NodeAgent::new(config, rng);
+        Host { clock: Clock::new(1), agent, containers, serving, carrier, watches: BTreeMap::new() }
     }
 
     /// Runs until it receives `Stop` or all senders of `inbox` are gone.
     pub fn run(mut self, inbox: &Receiver<Inbound>) {
         loop {
             self.wake();
-            let inbound = match inbox.recv_timeout(self.until_next()) {
-                Ok(Inbound::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(inbound) => inbound,
-                Err(RecvTimeoutError::Timeout) => continue,
-            };
-            self.take(inbound);
+            match inbox.recv_timeout(self.until_next()) {
+                Ok(Inbound::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(inbound) => self.take(inbound),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
+        if let Containers::Real(containers) = &self.containers {
+            containers.end();
+        }
+        if let Some(serving) = self.serving.take() {
+            serving.end();
+        }
+    }
+
+    /// When each machine wants to be woken.
+    fn deadlines(&self) -> [(Who, Option<Deadline>); 3] {
+        let serving = self.serving.as_ref();
+        [
+            (Who::Agent, self.agent.poll_timeout()),
+            (Who::Proxy, serving.and_then(Serving::poll_proxy)),
+            (Who::Names, serving.and_then(Serving::poll_names)),
+        ]
     }
 
     fn until_next(&self) -> Duration {
         let now = self.clock.now().mono.0;
-        let own = self.agent.poll_timeout().map_or(u64::MAX, |deadline| deadline.at.0);
-        let runtime = self.timers.first().map_or(u64::MAX, |(at, _)| *at);
+        let machines = self.deadlines().into_iter().filter_map(|(_, deadline)| Some(deadline?.at.0)).min();
+        let next = machines.into_iter().chain(self.containers.poll_timeout()).min().unwrap_or(u64::MAX);
         // If the clock is set or the host suspended, the timers are checked within a minute.
-        Duration::from_nanos(own.min(runtime).saturating_sub(now)).min(Duration::from_secs(60))
+        Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_secs(60))
     }
 
     /// Does what is due.
     fn wake(&mut self) {
         let now = self.clock.now();
-        while let Some((at, number)) = self.timers.first().copied()
-            && at <= now.mono.0
-        {
-            self.timers.pop_first();
-            let fire = self.fires.remove(&number).expect("what is due was put there");
-            let (mut events, mut later): (Vec<RuntimeEvent>, _) = (Vec::new(), Vec::new());
-            self.runtime.fire(now.mono.0, now.wall, fire, &self.images, &mut events, &mut later);
-            later.into_iter().for_each(|(delay, fire)| self.fire_later(delay, fire));
-            events.into_iter().for_each(|event| self.tell(agent::In::Runtime(event)));
+        for event in self.containers.handle_timeout(now) {
+            self.tell_agent(agent::In::Runtime(event));
         }
-        if self.agent.poll_timeout().is_some_and(|deadline| deadline.at <= now.mono) {
-            let mut out = Vec::new();
-            self.agent.handle_timeout(now, &mut out);
-            self.after(out);
+        for (who, deadline) in self.deadlines() {
+            if deadline.is_some_and(|deadline| deadline.at <= now.mono) {
+                self.step(who, None);
+            }
         }
     }
 
     fn take(&mut self, inbound: Inbound) {
-        let message = match inbound {
-            Inbound::Outcome(id, expect, outcome) => FromServer::Reply(
-                id,
-                match outcome {
+        match inbound {
+            Inbound::Outcome((who, id), expect, outcome) => {
+                let result = match outcome {
                     Outcome::Answered(code, body) => link::reply(expect, code, &body),
                     Outcome::Unsent(why) => Err(Status::unavailable(why)),
                     Outcome::Unknown(why) => Err(Status::timeout(why)),
-                },
-            ),
-            // What still comes of a watch that was cancelled is not for the agent.
+                };
+                self.step(who, Some(FromServer::Reply(id, result)));
+            }
+            // What still comes of a watch that was cancelled is not for its machine.
             Inbound::Line(id, line) if self.watches.contains_key(&id) => match link::event(&line) {
-                Ok(event) => FromServer::Watch(id, event),
+                Ok(event) => self.step(id.0, Some(FromServer::Watch(id.1, event))),
                 Err(status) => self.ended(id, status),
             },
             Inbound::Ended(id, status) if self.watches.contains_key(&id) => self.ended(id, status),
-            Inbound::Line(..) | Inbound::Ended(..) | Inbound::Stop => return,
-        };
-        self.tell(agent::In::Api(message));
+            Inbound::Minted(number, minted) => {
+                let Containers::Real(containers) = &mut self.containers else { return };
+                containers.minted(number, &minted);
+            }
+            Inbound::Local(ask::Inbound::Runtime(happened)) => self.tell_agent(agent::In::Runtime(happened.event())),
+            Inbound::Local(ask::Inbound::Resolve(lookup)) => {
+                self.serving.as_ref().expect("names are asked of what serves them").resolve(lookup);
+            }
+            Inbound::Line(..) | Inbound::Ended(..) | Inbound::Stop => {}
+            Inbound::Local(other) => unreachable!("an agent has no API server that is told {other:?}"),
+        }
     }
 
-    fn ended(&mut self, id: ReqId, status: Status) -> FromServer {
+    fn ended(&mut self, id: Id, status: Status) {
         self.cancel(id);
-        FromServer::Reply(id, Err(status))
+        self.step(id.0, Some(FromServer::Reply(id.1, Err(status))));
     }
 
-    fn cancel(&mut self, id: ReqId) {
+    fn cancel(&mut self, id: Id) {
         if let Some(watch) = self.watches.remove(&id) {
             watch.abort();
         }
     }
 
-    fn tell(&mut self, input: agent::In) {
-        let mut out = Vec::new();
-        self.agent.handle(self.clock.now(), input, &mut out);
-        self.after(out);
+    /// Gives a machine a message, or `None` when its time has come.
+    fn step(&mut self, who: Who, message: Option<FromServer>) {
+        let now = self.clock.now();
+        const THERE: &str = "it asks only if it is there";
+        let calls = match (who, message) {
+            (Who::Agent, Some(message)) => return self.tell_agent(agent::In::Api(message)),
+            (Who::Agent, None) => {
+                let mut out = Vec::new();
+                self.agent.handle_timeout(now, &mut out);
+                return self.after_agent(out);
+            }
+            (Who::Proxy, message) => self.serving.as_mut().expect(THERE).handle_proxy(now, message),
+            (Who::Names, message) => self.serving.as_mut().expect(THERE).handle_names(now, message),
+        };
+        calls.into_iter().for_each(|call| self.carry_out(who, call));
     }
 
-    fn after(&mut self, out: Vec<agent::Out>) {
+    fn tell_agent(&mut self, input: agent::In) {
+        let mut out = Vec::new();
+        self.agent.handle(self.clock.now(), input, &mut out);
+        self.after_agent(out);
+    }
+
+    fn after_agent(&mut self, out: Vec<agent::Out>) {
         for out in out {
             match out {
-                agent::Out::Api(ToServer::Request(id, request)) => {
-                    let (ask, expect) = link::ask(&request);
-                    if let Some(watch) = self.carrier.carry(id, ask, expect) {
-                        self.watches.insert(id, watch);
-                    }
-                }
-                agent::Out::Api(ToServer::Cancel(id)) => self.cancel(id),
-                agent::Out::Runtime(command) => {
-                    let (delay, fire) = self.runtime.command(command, &self.images);
-                    self.fire_later(delay, fire);
-                }
+                agent::Out::Api(message) => self.carry_out(Who::Agent, message),
+                agent::Out::Runtime(command) => self.containers.handle(self.clock.now(), command),
             }
         }
     }
 
-    fn fire_later(&mut self, delay: Duration, fire: Fire) {
-        self.next_fire += 1;
-        self.fires.insert(self.next_fire, fire);
-        self.timers.insert(((self.clock.now().mono + delay).0, self.next_fire));
+    fn carry_out(&mut self, who: Who, message: ToServer) {
+        match message {
+            ToServer::Request(id, request) => {
+                let (ask, expect) = link::ask(&request);
+                if let Some(watch) = self.carrier.carry((who, id), ask, expect) {
+                    self.watches.insert((who, id), watch);
+                }
+            }
+            ToServer::Cancel(id) => self.cancel((who, id)),
+        }
     }
 }

@@ -2,33 +2,46 @@
 //!
 //! The agent is the machine that `skeg up` and the simulator run; [`link`] translates its messages, [`client`] carries
 //! them to one of the servers and goes on to the next if need be, [`host`] is the thread on which it runs, and
-//! [`certificate`] gets and renews what the servers know the node by.
+//! [`certificate`] gets and renews what the servers know the node by. Its [`containers`] are simulated, or Docker's on
+//! this host; those get [`tokens`], and Services and [`names`] by what is in [`serving`].
 
 mod certificate;
 mod client;
+mod containers;
 mod host;
 mod kubeconfig;
 mod link;
+mod names;
+mod serving;
+mod tokens;
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use skeg_core::Rng;
+use skeg_core::agent::AgentConfig;
 use skeg_sim::runtime::NodeRuntime;
+use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::args::LogFormat;
-use super::{image_profiles, service, start_log};
+use super::args::{LogFormat, cidr};
+use super::cluster::ApiOptions;
+use super::servers::host_name;
+use super::{advertised, docker, image_profiles, service, start_log};
 use crate::Exit;
 use crate::disk::explain;
 use certificate::Identity;
 use client::Client;
+use containers::{Containers, Real, Simulated};
 use host::{Carrier, Host, Inbound};
 use kubeconfig::Credentials;
+use serving::Serving;
 
 /// The end of the text of `skeg agent --help`.
 pub const AGENT_HELP: &str = "\
@@ -39,6 +52,8 @@ Examples:
       the node, on any host that reaches the servers
   skeg agent --bootstrap-kubeconfig bootstrap.conf --kubeconfig /var/lib/skeg/node.conf --number 7
       the same with a token for any node, which `skeg server token` makes
+  sudo skeg agent --bootstrap-kubeconfig bootstrap.conf --kubeconfig /var/lib/skeg/node.conf --docker
+      a node that runs real containers, by Docker on this host
 
 Exit codes:
   0  it ran, and was asked to end
@@ -54,14 +69,17 @@ pub struct AgentArgs {
     /// for one by this, and writes the other.
     #[arg(long, value_name = "FILE")]
     bootstrap_kubeconfig: Option<PathBuf>,
-    /// What runs the containers.
-    #[arg(long, value_name = "RUNTIME", default_value = "simulated")]
-    runtime: RuntimeKind,
+    /// Run real containers, by Docker's engine on this host; otherwise they are simulated. Needs root.
+    #[arg(long, conflicts_with_all = ["number", "image_profile"])]
+    docker: bool,
+    #[command(flatten)]
+    docker_node: DockerArgs,
     /// Which of the cluster's simulated nodes this is: the addresses of the node and of its pods follow from it. No two
     /// nodes may have the same number.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     number: u32,
-    /// Name of the node; `node-N` where not given. The kubeconfig's user must be this node.
+    /// Name of the node; `node-N` where not given, and with --docker the host's name. The kubeconfig's user must be
+    /// this node.
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
@@ -72,21 +90,92 @@ pub struct AgentArgs {
     log_format: LogFormat,
 }
 
-/// What runs containers.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum RuntimeKind {
-    /// Nothing: containers behave as the profiles of their images say.
-    Simulated,
+/// Arguments of an agent that runs real containers.
+#[derive(Args, Debug)]
+struct DockerArgs {
+    /// Where Docker listens: a path, or unix://PATH.
+    #[arg(long, value_name = "SOCKET", default_value = "unix:///var/run/docker.sock", requires = "docker")]
+    docker_host: String,
+    /// Address of the node (`InternalIP`), by which servers and other nodes reach it; where not given, that of the
+    /// default network interface.
+    #[arg(long, value_name = "IP", requires = "docker")]
+    node_ip: Option<Ipv4Addr>,
+    /// Where the files of pods are kept; /var/lib/skeg-NODE where not given.
+    #[arg(long, value_name = "DIR", requires = "docker")]
+    root_dir: Option<PathBuf>,
+    /// The network of cluster IPs, the same as on all servers.
+    #[arg(long, value_name = "CIDR", value_parser = cidr, requires = "docker")]
+    service_cluster_ip_range: Option<([u8; 4], u8)>,
+}
+
+impl DockerArgs {
+    /// Looks for the engine.
+    async fn find(&self, node: Option<&str>) -> Result<docker::Found, String> {
+        let node = node.map_or_else(host_name, |name| Ok(name.to_owned()))?;
+        let address = self.node_ip.map_or_else(|| advertised(([0, 0, 0, 0], 0).into()).ip(), IpAddr::from);
+        let (network, length) = self.service_cluster_ip_range.unwrap_or(ApiOptions::default().service_cidr);
+        let options = docker::Options {
+            socket: self.docker_host.trim_start_matches("unix://").into(),
+            state: self.root_dir.clone().unwrap_or_else(|| format!("/var/lib/skeg-{node}").into()),
+            cluster: format!("agent {node}"),
+            node: Some(node),
+            host_ip: address.to_string(),
+            ephemeral: false,
+            services: (network.into(), length),
+        };
+        let found = docker::find(options).await?;
+        docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));
+        Ok(found)
+    }
+}
+
+/// What the agent's thread makes its machines of.
+struct Plan {
+    node: String,
+    seed: u64,
+    number: u32,
+    images: BTreeMap<String, ImageProfile>,
+    docker: Option<docker::Found>,
+    carrier: Carrier,
+}
+
+impl Plan {
+    /// Makes the machines. They and what they hold stay on the thread that calls this.
+    fn make(self) -> Result<Host, String> {
+        let Plan { node, seed, number, images, docker, carrier } = self;
+        let node: Rc<str> = Rc::from(node);
+        let rng = Rng::stream(seed, "agent", 0);
+        let Some(found) = docker else {
+            let config = AgentConfig { node_name: node, ..service::node(number) };
+            let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
+            let subnet = subnets.into_iter().next_back().expect("there is one for this node");
+            let mut runtime = NodeRuntime::new(number, subnet, Rng::stream(seed, "runtime", 0));
+            runtime.open();
+            let containers = Containers::Simulated(Simulated::new(runtime, images));
+            return Ok(Host::new(config, containers, None, carrier, rng));
+        };
+        let config = found.agent_config();
+        let (runtime, rules) = found.start(carrier.runtime.clone(), carrier.local()?)?;
+        let serving = rules.map(|rules| Serving::new(&node, rules, seed));
+        let containers = Containers::Real(Real::new(runtime, carrier.clone()));
+        Ok(Host::new(config, containers, serving, carrier, rng))
+    }
 }
 
 /// `skeg agent`: runs until it is asked to stop.
 pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     start_log(args.log_format);
-    let RuntimeKind::Simulated = args.runtime;
     let http = service::http_threads()?;
     let images = image_profiles(args.image_profile.as_deref())?;
     let seed = service::random_number()?;
-    let node = args.node_name.clone().unwrap_or_else(|| service::node(args.number).node_name.to_string());
+    let docker = match args.docker {
+        true => Some(http.block_on(args.docker_node.find(args.node_name.as_deref()))?),
+        false => None,
+    };
+    let node = match &docker {
+        Some(found) => found.name(),
+        None => args.node_name.clone().unwrap_or_else(|| service::node(args.number).node_name.to_string()),
+    };
     let (kubeconfig, bootstrap) = (args.kubeconfig.clone(), args.bootstrap_kubeconfig.clone());
     let identity = Identity { node: node.clone(), kubeconfig, bootstrap };
     if let Some(bootstrap) = identity.bootstrap.as_deref().filter(|_| identity.is_of_no_use()) {
@@ -110,23 +199,19 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
         let rng = Rng::stream(seed, "certificate", 0);
         http.spawn(certificate::renew(identity, Arc::clone(&client), config, own, rng));
     }
+    if let Some((_, at)) = docker.as_ref().and_then(docker::Found::dns) {
+        http.spawn(names::keep(Arc::clone(&client), node.clone(), at));
+    }
 
     let (tell, inbox) = mpsc::channel();
     let carrier = Carrier { client, runtime: http.handle().clone(), tell: tell.clone() };
-    let number = args.number;
+    let plan = Plan { node, seed, number: args.number, images, docker, carrier };
     let (alive, ended) = oneshot::channel::<()>();
-    // The machine and what it holds stay on the thread that makes them.
-    let machine = move || {
+    let machines = move || {
         let _alive = alive;
-        let mut config = service::node(number);
-        config.node_name = Rc::from(node);
-        let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
-        let subnet = subnets.into_iter().next_back().expect("there is one for this node");
-        let mut runtime = NodeRuntime::new(number, subnet, Rng::stream(seed, "runtime", 0));
-        runtime.open();
-        Host::new(config, runtime, images, carrier, Rng::stream(seed, "agent", 0)).run(&inbox);
+        plan.make().map(|host| host.run(&inbox))
     };
-    let thread = std::thread::Builder::new().name("agent".to_owned()).spawn(machine);
+    let thread = std::thread::Builder::new().name("agent".to_owned()).spawn(machines);
     let thread = thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
     tracing::info!(servers, "the agent runs");
     http.block_on(async {
@@ -139,7 +224,7 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     // An error means that the thread has ended already.
     let _ = tell.send(Inbound::Stop);
     match thread.join() {
-        Ok(()) => Ok(Exit::Well),
+        Ok(ended) => ended.map(|()| Exit::Well),
         Err(_) => Err("error: the agent has crashed, see above; this is a bug of skeg".to_owned()),
     }
 }

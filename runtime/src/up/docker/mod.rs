@@ -43,6 +43,7 @@ use engine::{Engine, Failure, query};
 use ooms::Ooms;
 use probes::Action;
 use services::Services;
+pub use services::dns_address;
 use visits::Visits;
 use volumes::{Content, Volume};
 
@@ -71,6 +72,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Which cluster the containers belong to.
     pub cluster: String,
+    /// Name of the node; the engine's host's where not given.
+    pub node: Option<String>,
     /// Address of the node.
     pub host_ip: String,
     /// Whether the containers end with the cluster.
@@ -143,8 +146,9 @@ pub async fn find(options: Options) -> Result<Found, String> {
 
 impl Found {
     /// The name of the node.
-    fn name(&self) -> String {
-        self.info["Name"].as_str().unwrap_or_default().to_lowercase()
+    pub fn name(&self) -> String {
+        let host = || self.info["Name"].as_str().unwrap_or_default().to_lowercase();
+        self.options.node.clone().unwrap_or_else(host)
     }
 
     /// The node that the engine is.

@@ -237,7 +237,7 @@ impl RunArgs {
 }
 
 /// The name of this host.
-fn host_name() -> Result<String, String> {
+pub fn host_name() -> Result<String, String> {
     const FILE: &str = "/proc/sys/kernel/hostname";
     let name = std::fs::read_to_string(FILE).map_err(|e| format!("error: {FILE}: {}", crate::disk::explain(&e)))?;
     Ok(name.trim().to_lowercase())

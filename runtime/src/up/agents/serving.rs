@@ -1,0 +1,83 @@
+//! What serves Services and their names to the containers of an agent: the machines of the service proxy and of the
+//! cluster's names, each with its own view of the cluster, and the thread that carries out the proxy's rules.
+
+use std::rc::Rc;
+
+use skeg_core::api::{FromServer, ToServer};
+use skeg_core::dns::{self, ClusterDns, DnsConfig};
+use skeg_core::proxy::{self, ProxyConfig, ServiceProxy};
+use skeg_core::{Deadline, Machine, Now, Rng};
+
+use crate::up::dns::Lookup;
+use crate::up::proxy::Proxy;
+
+/// See the module's documentation.
+pub struct Serving {
+    proxy: ServiceProxy,
+    rules: Proxy,
+    names: ClusterDns,
+}
+
+impl Serving {
+    /// `rules` carries out what the proxy of this node decides.
+    pub fn new(node: &Rc<str>, rules: Proxy, seed: u64) -> Serving {
+        let config = ProxyConfig { node_name: Rc::clone(node), zone: Rc::from("") };
+        Serving {
+            proxy: ServiceProxy::new(config, Rng::stream(seed, "proxy", 0)),
+            rules,
+            names: ClusterDns::new(DnsConfig::default(), Rng::stream(seed, "dns", 0)),
+        }
+    }
+
+    /// When the proxy wants to be woken.
+    pub fn poll_proxy(&self) -> Option<Deadline> {
+        self.proxy.poll_timeout()
+    }
+
+    /// When the names want to be woken.
+    pub fn poll_names(&self) -> Option<Deadline> {
+        self.names.poll_timeout()
+    }
+
+    /// Gives the proxy a message, or `None` when its time has come; returns what it asks.
+    pub fn handle_proxy(&mut self, now: Now, message: Option<FromServer>) -> Vec<ToServer> {
+        let mut out = Vec::new();
+        match message {
+            Some(message) => self.proxy.handle(now, message, &mut out),
+            None => self.proxy.handle_timeout(now, &mut out),
+        }
+        let mut calls = Vec::new();
+        for out in out {
+            match out {
+                proxy::Out::Api(message) => calls.push(message),
+                proxy::Out::Table(change) => self.rules.apply(&change),
+            }
+        }
+        calls
+    }
+
+    /// The same for the names.
+    pub fn handle_names(&mut self, now: Now, message: Option<FromServer>) -> Vec<ToServer> {
+        let mut out = Vec::new();
+        match message {
+            Some(message) => self.names.handle(now, message, &mut out),
+            None => self.names.handle_timeout(now, &mut out),
+        }
+        let call = |out| match out {
+            dns::Out::Api(message) => Some(message),
+            // Queries are answered from the machine itself.
+            dns::Out::Records(_) => None,
+        };
+        out.into_iter().filter_map(call).collect()
+    }
+
+    /// Answers a query.
+    pub fn resolve(&self, lookup: Lookup) {
+        lookup.answer(&self.names);
+    }
+
+    /// Removes the rules.
+    pub fn end(self) {
+        self.rules.end();
+    }
+}
