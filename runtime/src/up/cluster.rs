@@ -45,6 +45,7 @@ use super::proxy::Proxy;
 use super::served::{Catalogue, Served};
 use super::servers::certificates::{self, Certificates};
 use super::servers::peers::{self, Peers};
+use super::streams::remote::Kubelets;
 use super::streams::visit::{Visit, Visitors};
 use super::tokens::Tokens;
 
@@ -117,6 +118,8 @@ pub struct Several {
     pub election: ElectionTimes,
     /// How long it goes on to serve once it is asked to end (`--shutdown-delay-duration`).
     pub shutdown_delay: Duration,
+    /// How agents are reached.
+    pub kubelets: Kubelets,
     /// What signs the certificates of agents.
     pub authority: pki::Authority,
     /// How long those hold (`--cluster-signing-duration`).
@@ -161,6 +164,8 @@ pub struct Shared {
     pub ending: Arc<AtomicBool>,
     /// Whether other servers use the same store.
     pub shares_store: bool,
+    /// How the agents of nodes in other processes are reached; `None` if there are none.
+    pub kubelets: Option<Kubelets>,
     /// The names of the simulated nodes of this process.
     pub own_nodes: Arc<BTreeSet<String>>,
     /// A copy of the API server's authorisers.
@@ -563,7 +568,12 @@ impl Cluster {
                 let Some(certificates) = &mut self.certificates else { return };
                 let authority = self.shared.authority.read().expect("nobody panics while it is changed");
                 let requests = self.api.cached(Kind::CERTIFICATE_SIGNING_REQUEST);
-                let calls = certificates.look(now, requests, &*authority);
+                let addresses = |node: &str| {
+                    let node = self.api.cached_object(&ObjectKey::new(Kind::NODE, "", node)).map(Object::to_json);
+                    let all = node.unwrap_or_default()["status"]["addresses"].as_array().cloned().unwrap_or_default();
+                    all.iter().filter_map(|a| a["address"].as_str().map(str::to_owned)).collect()
+                };
+                let calls = certificates.look(now, requests, &*authority, &addresses);
                 self.queue.extend(calls.into_iter().map(|message| Message::ToApi(CERTIFICATES, message)));
                 self.timers.insert(((now.mono + certificates::INTERVAL).0, Sleeper::Certificates));
             }

@@ -14,7 +14,7 @@ use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
 use skeg_core::object::decode::DecodeError;
-use skeg_core::object::{FieldSelector, Verbs};
+use skeg_core::object::{FieldSelector, KindInfo, Verbs};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
@@ -29,6 +29,8 @@ use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found};
 use super::served::{Resource, Served};
+use super::server::Respond;
+use super::streams::remote::Carried;
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
 use super::tokens::{self, Tokens};
@@ -98,7 +100,7 @@ impl Handler {
     }
 
     /// Responds to a request. Every error becomes a `Status`.
-    pub async fn respond(&self, user: Arc<User>, request: Request<Incoming>) -> Response<Content> {
+    async fn answer(&self, user: Arc<User>, request: Request<Incoming>) -> Response<Content> {
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
@@ -318,19 +320,37 @@ impl Handler {
         let Answer::Object(pod) = self.ask(head, objects, what, Written::default()).await?.result? else {
             unreachable!("a get is answered by an object")
         };
-        let upgrade = || Upgrade::new(head.headers, upgrade);
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if self.shared.shares_store && !node.is_empty() && !self.shared.own_nodes.contains(node) {
-            return Err(Status::internal(format!(
-                "error dialing backend: node {node:?} is run by another process, and agents serve no logs and streams yet"
-            )));
+            let container = match subresource {
+                "portforward" => None,
+                _ => Some(streams::container(&pod, &head.params)?),
+            };
+            let (method, params, headers) = (head.method, &head.params, head.headers);
+            let carried = Carried { subresource, pod: &pod, container, method, params, headers };
+            return self.stream_elsewhere(node, carried, upgrade).await;
         }
+        let upgrade = || Upgrade::new(head.headers, upgrade);
         match subresource {
             "exec" => streams::exec(&pod, &head.params, upgrade()?, &self.cluster),
             "attach" => streams::attach(&pod, &head.params, upgrade()?, &self.cluster),
             "portforward" => streams::port_forward(&pod, &head.params, upgrade()?, &self.cluster),
-            _ => self.log(head, &pod).await,
+            _ => streams::log::read(&pod, &head.params, self.shared.clock.now().wall, &self.cluster).await,
         }
+    }
+
+    /// Has the agent of a node answer.
+    async fn stream_elsewhere(
+        &self,
+        node: &str,
+        carried: Carried<'_>,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<Content>, Status> {
+        let kubelets = self.shared.kubelets.as_ref().expect("what shares a store has agents");
+        let Some(node) = self.read_for_itself(Kind::NODE, node).await? else {
+            return Err(Status::internal(format!("error dialing backend: node {node:?} not found")));
+        };
+        kubelets.carry(&node, carried, upgrade).await
     }
 
     /// Responds with the metrics of nodes or pods.
@@ -368,26 +388,6 @@ impl Handler {
         };
         // These kinds have no protobuf form here; every client takes JSON.
         Ok(reply::value(200, &value, Encoding::Json, wants_gzip(head.headers)))
-    }
-
-    async fn log(&self, head: &Head<'_>, pod: &Value) -> Result<Response<Content>, Status> {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let options = streams::log::Options::parse(&head.params, name, self.shared.clock.now().wall)?;
-        let container = streams::container(pod, &head.params)?;
-        // A pod without a node has no log, which is no error.
-        let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
-            return Ok(reply::text(200, String::new()));
-        };
-        let run = options.run(pod, &container)?;
-        let id = run.split_once("://").map_or(run, |(_, id)| id).to_owned();
-        let (reply, read) = oneshot::channel();
-        let streams::log::Options { follow, tail, since, .. } = options;
-        let visit = Visit::Log { node: node.to_owned(), id, follow, tail, since, reply };
-        self.cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
-        Ok(match read.await.map_err(|_| gone())? {
-            Some(read) => reply::stream("text/plain", options.body(read)),
-            None => reply::text(200, format!("unable to retrieve container logs for {run}")),
-        })
     }
 
     /// Responds to a review.
@@ -592,6 +592,20 @@ impl Handler {
         Ok(What::SetScale { target, replicas, rv, options })
     }
 
+    /// Reads a built-in object without a namespace for the server itself.
+    pub(super) async fn read_for_itself(&self, kind: Kind, name: &str) -> Result<Option<Value>, Status> {
+        let KindInfo { group, version, plural, .. } = kind.row();
+        let served = self.shared.catalogue.now();
+        let resource = served.by_path(group, version, plural).expect("it is built in");
+        let target = Target { kind, namespace: String::new(), name: name.to_owned() };
+        match self.ask_for_itself(resource, What::Get { target, rv: None }).await?.result {
+            Ok(Answer::Object(found)) => Ok(Some(found)),
+            Ok(other) => unreachable!("a read is not answered by {other:?}"),
+            Err(status) if status.reason == Reason::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
     /// Reads something for the server itself.
     pub(super) async fn ask_for_itself(&self, resource: &Arc<Resource>, what: What) -> Result<Reply, Status> {
         let user = Arc::new(User::new("system:apiserver", &[MASTERS]));
@@ -623,6 +637,12 @@ async fn deliver(cluster: &Sender<Inbound>, ask: Ask) -> Result<Reply, Status> {
     let reads = ask.what.reads();
     cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
     answer.await.map_err(|_| if reads { gone() } else { unknown_outcome() })
+}
+
+impl Respond for Handler {
+    async fn respond(&self, user: Arc<User>, request: Request<Incoming>) -> Response<Content> {
+        self.answer(user, request).await
+    }
 }
 
 /// Whether a request asks for a log, or for streams into a container.
@@ -725,7 +745,7 @@ fn check_patch(patch: &Patch) -> Result<(), Status> {
 }
 
 /// 503 where the machines' thread has ended, and has carried out nothing.
-fn gone() -> Status {
+pub(super) fn gone() -> Status {
     Status::unavailable("the server is shutting down")
 }
 

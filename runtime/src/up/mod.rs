@@ -109,7 +109,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
                 state,
                 cluster,
                 node: None,
-                host_ip: advertised(address).ip().to_string(),
+                host_ip: advertised(address).ip(),
                 ephemeral: dir.is_none(),
                 services: (api.service_cidr.0.into(), api.service_cidr.1),
             };

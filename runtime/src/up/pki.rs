@@ -131,22 +131,58 @@ pub fn of_node(dir: &Path, name: &str) -> Result<(String, Pair), String> {
     Ok((authority.certificate, pair))
 }
 
-/// Signs a request for a node's certificate, PEM: its name and key are kept, and nothing else that it asks for.
+/// What a certificate of a node is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// The node is known by it to servers.
+    Client,
+    /// The node's port is known by it to servers; the addresses and names in it are kept.
+    Server,
+}
+
+/// Signs a request for a node's certificate, PEM: its name and key are kept, and what its use needs.
 pub fn sign_node(
     authority: &Authority,
     mut asked: CertificateSigningRequestParams,
     duration: Duration,
+    what: Use,
 ) -> Result<String, String> {
     let now = SystemTime::now();
     // Clocks differ a little.
     let (begins, ends) = (now - Duration::from_secs(300), now + duration);
-    let name = asked.params.distinguished_name.clone();
+    let (name, names) = (asked.params.distinguished_name.clone(), std::mem::take(&mut asked.params.subject_alt_names));
     asked.params = CertificateParams::default();
     asked.params.distinguished_name = name;
     (asked.params.not_before, asked.params.not_after) = (begins.into(), ends.into());
     asked.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    asked.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    asked.params.extended_key_usages = match what {
+        Use::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+    };
+    if what == Use::Server {
+        asked.params.subject_alt_names = names;
+    }
     authority.issuer().and_then(|issuer| asked.signed_by(&issuer)).map(|made| made.pem()).map_err(|e| e.to_string())
+}
+
+/// By what a server is known to agents (kubeadm's `apiserver-kubelet-client`).
+pub fn kubelet_client(authority: &Authority) -> Result<Pair, String> {
+    let mut params = named("kube-apiserver-kubelet-client", Some(MASTERS));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let signed = authority.issuer().and_then(|issuer| sign(params, &issuer));
+    signed.map_err(|e| format!("error: certificates could not be made: {e}"))
+}
+
+/// A request for a certificate by which the port of a node is known, and its key, both PEM.
+pub fn ask_to_serve(common_name: &str, organisation: &str, ip: IpAddr) -> Result<(String, String), String> {
+    let mut params = named(common_name, Some(organisation));
+    params.subject_alt_names.push(SanType::IpAddress(ip));
+    request(&params)
+}
+
+fn request(params: &CertificateParams) -> Result<(String, String), String> {
+    let made = KeyPair::generate().and_then(|key| Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem())));
+    made.map_err(|e| format!("a request for a certificate could not be made: {e}"))
 }
 
 /// When a certificate (PEM) ends; `None` if it cannot be read.
@@ -158,11 +194,7 @@ pub fn end(certificate: &[u8]) -> Option<Wall> {
 
 /// A request for a certificate with this name, and its key, both PEM.
 pub fn ask_for(common_name: &str, organisation: Option<&str>) -> Result<(String, String), String> {
-    let made = KeyPair::generate().and_then(|key| {
-        let request = named(common_name, organisation).serialize_request(&key)?;
-        Ok((request.pem()?, key.serialize_pem()))
-    });
-    made.map_err(|e| format!("a request for a certificate could not be made: {e}"))
+    request(&named(common_name, organisation))
 }
 
 /// As [`generate`], but for one of several servers: the certificate authority must be in the directory. The server is

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::{ResolvesServerCert, WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 use skeg_core::auth::User;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use super::handler::Handler;
 use super::identity;
+use super::reply::Content;
 
 /// Time-out for the TLS handshake, and for receiving the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -27,33 +29,50 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 20_000;
 /// Maximum number of concurrent requests on an HTTP/2 connection (apiserver `--http2-max-streams-per-connection`).
 const STREAMS: u32 = 250;
+
+/// What answers requests.
+pub trait Respond: Send + Sync + 'static {
+    /// Answers one. `user` is who the client's certificate says, or anonymous.
+    fn respond(&self, user: Arc<User>, request: Request<Incoming>) -> impl Future<Output = Response<Content>> + Send;
+}
+
 /// The TLS configuration. A client certificate is optional, and impossible if `client_ca` is `None`. All arguments are
 /// PEM; `certificates` is the server's certificate, which its intermediate certificates may follow.
 pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<ServerConfig, String> {
-    let error = |what: &str, e: &dyn std::fmt::Display| format!("error: TLS could not be set up: {what}: {e}");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|e| error("the server's certificate", &e))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| error("the server's key", &e))?;
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|e| error("versions", &e))?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(authorities) => {
-            let mut roots = RootCertStore::empty();
-            for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
-                let authority = authority.map_err(|e| error("the clients' authority", &e))?;
-                roots.add(authority).map_err(|e| error("the clients' authority", &e))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = verifier.allow_unauthenticated().build();
-            builder.with_client_cert_verifier(verifier.map_err(|e| error("the clients' authority", &e))?)
-        }
-    };
-    let config = builder.with_single_cert(chain, key);
-    let mut config = config.map_err(|e| error("the server's certificate and key", &e))?;
+    let chain = chain.map_err(|e| tls_error("the server's certificate", &e))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| tls_error("the server's key", &e))?;
+    let config = builder(client_ca)?.with_single_cert(chain, key);
+    Ok(with_protocols(config.map_err(|e| tls_error("the server's certificate and key", &e))?))
+}
+
+/// The same for a server whose certificate changes.
+pub fn tls_shown(client_ca: &str, shown: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, String> {
+    Ok(with_protocols(builder(Some(client_ca))?.with_cert_resolver(shown)))
+}
+
+fn with_protocols(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    config
+}
+
+fn tls_error(what: &str, e: &dyn std::fmt::Display) -> String {
+    format!("error: TLS could not be set up: {what}: {e}")
+}
+
+fn builder(client_ca: Option<&str>) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| tls_error("versions", &e))?;
+    let Some(authorities) = client_ca else { return Ok(builder.with_no_client_auth()) };
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        let authority = authority.map_err(|e| tls_error("the clients' authority", &e))?;
+        roots.add(authority).map_err(|e| tls_error("the clients' authority", &e))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = verifier.allow_unauthenticated().build();
+    Ok(builder.with_client_cert_verifier(verifier.map_err(|e| tls_error("the clients' authority", &e))?))
 }
 
 /// Serves at these sockets, of which there is one at least, until `stop` completes, and then waits for open requests,
@@ -61,7 +80,7 @@ pub fn tls(client_ca: Option<&str>, certificates: &str, key: &str) -> Result<Ser
 pub async fn serve(
     listeners: Vec<TcpListener>,
     tls: ServerConfig,
-    handler: Arc<Handler>,
+    handler: Arc<impl Respond>,
     stop: impl Future<Output = ()>,
     farewell: Duration,
 ) {
@@ -117,7 +136,7 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    handler: Arc<Handler>,
+    handler: Arc<impl Respond>,
     farewell: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;

@@ -129,6 +129,7 @@ impl Service {
             connected: Arc::new(AtomicBool::new(false)),
             ending: Arc::new(AtomicBool::new(false)),
             shares_store: start.several.is_some(),
+            kubelets: start.several.as_ref().map(|several| several.kubelets.clone()),
             own_nodes: Arc::new(start.nodes.clone().map(|n| node(n).node_name.to_string()).collect()),
             authority: Arc::new(RwLock::new(authority)),
             catalogue: Catalogue::default(),

@@ -130,7 +130,16 @@ impl Cluster {
 
     /// Asks the API server at another of its addresses as the administrator; its certificate must be for that.
     pub fn get_at(&self, ip: &str, port: u16, path: &str) -> Answer {
-        let mut stream = Cluster::connect_to(&self.admin, &format!("{ip}:{port}"), ip);
+        Cluster::get_as(&self.admin, ip, port, path)
+    }
+
+    /// The same without a client certificate.
+    pub fn get_at_as_stranger(&self, ip: &str, port: u16, path: &str) -> Answer {
+        Cluster::get_as(&self.stranger, ip, port, path)
+    }
+
+    fn get_as(config: &Arc<ClientConfig>, ip: &str, port: u16, path: &str) -> Answer {
+        let mut stream = Cluster::connect_to(config, &format!("{ip}:{port}"), ip);
         let head = format!("GET {path} HTTP/1.1\r\nHost: {ip}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("it reads");
         read_answer(&mut BufReader::new(stream)).unwrap_or_else(|e| panic!("{path} at {ip}: {e}"))

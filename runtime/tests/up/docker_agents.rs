@@ -12,6 +12,7 @@ use crate::client::{Cluster, scratch};
 use crate::docker::{IMAGE, busybox, engine_at, make_image, skip};
 use crate::etcd_server::Server;
 use crate::servers::{PODS, Servers, TUNED, items, wait_for};
+use crate::streams::{exec, web_socket};
 
 const NODES: usize = 3;
 /// How long containers may take.
@@ -283,7 +284,7 @@ const CHECKS: &str = "test -s /var/run/secrets/kubernetes.io/serviceaccount/toke
 
 fn daemon_set() -> Value {
     let labels = json!({"app": "web"});
-    let script = "cat /proc/sys/kernel/hostname > /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
+    let script = "cat /proc/sys/kernel/hostname | tee /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
     json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 1,
             "initContainers": [{"name": "checks", "image": IMAGE, "command": ["/bin/bash", "-c", CHECKS]}],
@@ -327,6 +328,11 @@ fn agents_run_real_containers() {
         assert_eq!(phase(), "Succeeded", "{own} on {}", node(n));
     }
 
+    for n in 0..3 {
+        look_into(whole.servers.at(n), &pods);
+    }
+    the_port_is_for_servers(&whole, &pods[0]);
+
     // A server is lost, and the agents go on.
     whole.servers.lose(0, Cluster::kill);
     let server = whole.servers.at(1);
@@ -349,4 +355,61 @@ fn agents_run_real_containers() {
     let pods = daemons(server);
     assert_eq!((pods[0]["metadata"]["name"].as_str(), id(&pods)), (Some(name), before));
     assert_eq!(pods[0]["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+/// Any server shows the logs of all nodes' pods, and leads into their containers.
+fn look_into(server: &Cluster, pods: &[Value]) {
+    for pod in pods {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        let path = |subresource: &str| format!("{PODS}/{name}/{subresource}");
+        assert_eq!(server.get(&path("log?container=c&tailLines=1")).text(), format!("{name}\n"));
+        let refused = server.get(&path("log?container=c&previous=true"));
+        assert_eq!(refused.code, 400, "{}", refused.text());
+        assert!(refused.text().contains("previous terminated container \\\"c\\\""), "{}", refused.text());
+
+        let [_, out, err, outcome] = exec(server, name, &["sh", "-c", "cat /tmp/index.html; echo oops >&2; exit 3"]);
+        assert_eq!((out, err), (format!("{name}\n"), "oops\n".to_owned()));
+        assert!(outcome.contains("NonZeroExitCode"), "{outcome}");
+        let mut shell = web_socket(server, &path("exec?command=cat&stdin=1&stdout=1"), "v5.channel.k8s.io");
+        shell.send(b"\0through");
+        shell.send(&[255, 0]);
+        let said: Vec<u8> =
+            std::iter::from_fn(|| shell.next()).filter(|m| m[0] == 1).flat_map(|m| m[1..].to_vec()).collect();
+        assert_eq!(said, b"through");
+
+        let mut forward = web_socket(server, &path("portforward?ports=8080"), "v4.channel.k8s.io");
+        for channel in 0..2 {
+            assert_eq!(forward.next(), Some(vec![channel, 144, 31]));
+        }
+        forward.send(b"\0GET / HTTP/1.0\r\n\r\n");
+        let mut answer = Vec::new();
+        while let Some(message) = forward.next() {
+            answer.extend_from_slice(&message[1..]);
+        }
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.contains(" 200 ") && answer.ends_with(&format!("{name}\n")), "{answer}");
+    }
+}
+
+/// The port of an agent answers only who may use it.
+fn the_port_is_for_servers(whole: &Whole, pod: &Value) {
+    let (at, server) = (whole.hosts[0].address(), whole.servers.at(0));
+    let name = pod["metadata"]["name"].as_str().expect("a name");
+    let log = format!("/containerLogs/default/{name}/c");
+    let answer = server.get_at(&at, 10250, &log);
+    assert_eq!((answer.code, answer.text()), (200, format!("{name}\n")));
+    assert_eq!(server.get_at(&at, 10250, "/containerLogs/default/nobody/c").code, 404);
+    assert_eq!(server.get_at_as_stranger(&at, 10250, &log).code, 401);
+    // Another node may not.
+    let idle = Command::new("sleep").arg("600").spawn().expect("there is a sleep");
+    let other = Cluster::at(idle, at.clone(), whole.kubeconfigs[1].clone());
+    let refused = other.get_at(&at, 10250, &log);
+    assert_eq!(refused.code, 403);
+    assert!(refused.text().contains("user=system:node:host-1, verb=get, resource=nodes"), "{}", refused.text());
+    // Its certificate was asked for by the node itself.
+    let requests = server.get("/apis/certificates.k8s.io/v1/certificatesigningrequests").json();
+    let serves = |request: &&Value| request["spec"]["signerName"] == "kubernetes.io/kubelet-serving";
+    let mut users: Vec<_> = items(&requests).iter().filter(serves).map(|r| r["spec"]["username"].to_string()).collect();
+    users.sort();
+    assert_eq!(users, [0, 1, 2].map(|n| format!("\"system:node:host-{n}\"")));
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/>.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +14,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use skeg_core::{Rng, Wall};
+use tokio::sync::oneshot::Sender;
 use tokio::time::sleep;
 
 use super::client::Client;
 use super::kubeconfig::Credentials;
+use super::port::Shown;
 use crate::disk::{explain, write_private};
 use crate::up::clock::time_of_day;
 use crate::up::identity::of_certificate;
 use crate::up::pki::{self, NODE_USER, NODES};
-use crate::up::servers::certificates::SIGNER;
+use crate::up::servers::certificates::{SERVING, SIGNER};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 /// How often it is looked whether a certificate has been issued.
@@ -82,11 +85,15 @@ fn has_ended(certificate: &[u8], now: Wall) -> bool {
 /// Asks for a certificate and waits for it. Returns it with its key, both PEM.
 async fn obtain(client: &Client, node: &str) -> Result<(String, String), String> {
     let (request, key) = pki::ask_for(&format!("{NODE_USER}{node}"), Some(NODES))?;
+    Ok((issued(client, SIGNER, "client auth", &request).await?, key))
+}
+
+/// Asks a signer for a certificate, and waits for it.
+async fn issued(client: &Client, signer: &str, usage: &str, request: &str) -> Result<String, String> {
     let asked = json!({
         "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
         "metadata": {"generateName": "node-csr-"},
-        "spec": {"request": STANDARD.encode(request), "signerName": SIGNER,
-            "usages": ["digital signature", "client auth"]},
+        "spec": {"request": STANDARD.encode(request), "signerName": signer, "usages": ["digital signature", usage]},
     });
     let made = client.call(Method::POST, REQUESTS.to_owned(), Some(&asked)).await?;
     let name = made["metadata"]["name"].as_str().unwrap_or_default();
@@ -113,7 +120,49 @@ async fn obtain(client: &Client, node: &str) -> Result<(String, String), String>
     };
     let issued = tokio::time::timeout(PATIENCE, issued).await;
     let certificate = issued.unwrap_or_else(|_| Err("nobody has approved it in time".to_owned()));
-    Ok((certificate.map_err(|why| format!("the request {name:?} for a certificate: {why}"))?, key))
+    certificate.map_err(|why| format!("the request {name:?} for a certificate: {why}"))
+}
+
+/// Keeps a certificate for the port of the node, for ever: each is shown until 70 to 90 percent of its time are over.
+/// `begun` is told when there is the first.
+pub async fn serve(node: String, ip: IpAddr, client: Arc<Client>, shown: Arc<Shown>, begun: Sender<()>, mut rng: Rng) {
+    let mut begun = Some(begun);
+    // It is granted to a node that is registered with this address.
+    while client.call(Method::GET, format!("/api/v1/nodes/{node}"), None).await.is_err() {
+        sleep(LOOK).await;
+    }
+    loop {
+        let asked = async {
+            let (request, key) = pki::ask_to_serve(&format!("{NODE_USER}{node}"), NODES, ip)?;
+            let certificate = issued(&client, SERVING, "server auth", &request).await?;
+            shown.show(&certificate, &key)?;
+            Ok::<_, String>(certificate)
+        };
+        match asked.await {
+            Ok(certificate) => {
+                // An error means that the port is not served any more.
+                let _ = begun.take().map(|begun| begun.send(()));
+                let left = pki::end(certificate.as_bytes()).map_or(AGAIN, |end| end.since(time_of_day()));
+                wait(left * 7 / 10 + rng.duration(Duration::ZERO, left / 5)).await;
+            }
+            Err(why) => {
+                tracing::warn!("the agent's port has no new certificate: {why}");
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Waits for a time of day.
+async fn wait(time: Duration) {
+    let due = time_of_day() + time;
+    loop {
+        let left = due.since(time_of_day());
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(LONGEST_SLEEP)).await;
+    }
 }
 
 /// Asks for a certificate with the bootstrap token, once, and writes the node's kubeconfig.
@@ -161,14 +210,7 @@ pub async fn renew(
             return;
         };
         let left = end.since(time_of_day());
-        let due = time_of_day() + left * 7 / 10 + rng.duration(Duration::ZERO, left / 5);
-        loop {
-            let wait = due.since(time_of_day());
-            if wait.is_zero() {
-                break;
-            }
-            sleep(wait.min(LONGEST_SLEEP)).await;
-        }
+        wait(left * 7 / 10 + rng.duration(Duration::ZERO, left / 5)).await;
         let again = AGAIN.min(left / 10).max(LOOK);
         loop {
             let by_token = identity.bootstrap.as_deref().filter(|_| has_ended(&certificate, time_of_day()));
@@ -205,13 +247,13 @@ mod tests {
     use super::{Credentials, Identity, has_ended};
     use crate::up::clock::time_of_day;
     use crate::up::kubeconfig::of_servers;
-    use crate::up::pki::{self, NODES, Pair};
+    use crate::up::pki::{self, NODES, Pair, Use};
 
     /// A certificate of a user, and its key.
     fn of(user: &str, holds: Duration) -> Pair {
         let (request, key_pem) = pki::ask_for(user, Some(NODES)).unwrap();
         let asked = CertificateSigningRequestParams::from_pem(&request).unwrap();
-        let certificate_pem = pki::sign_node(&pki::new_authority().unwrap(), asked, holds).unwrap();
+        let certificate_pem = pki::sign_node(&pki::new_authority().unwrap(), asked, holds, Use::Client).unwrap();
         Pair { certificate_pem, key_pem }
     }
 

@@ -11,6 +11,7 @@ use skeg_sim::scenario::ImageProfile;
 use super::host::Carrier;
 use super::tokens::{self, Minted};
 use crate::up::docker::Docker;
+use crate::up::streams::visit::Visit;
 
 /// Either of both.
 pub enum Containers {
@@ -61,6 +62,11 @@ impl Real {
     pub fn minted(&mut self, number: u64, minted: &Minted) {
         let command = self.waiting.remove(&number).expect("tokens are asked for once for each command");
         self.runtime.command(command, &|_, audience, seconds| minted.token(audience, seconds));
+    }
+
+    /// Lets a client look into a container.
+    pub fn visit(&mut self, visit: Visit) {
+        self.runtime.visit(visit);
     }
 
     /// Lets go of what a restart does not find again.

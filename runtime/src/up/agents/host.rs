@@ -246,6 +246,10 @@ impl Host {
             Inbound::Local(ask::Inbound::Resolve(lookup)) => {
                 self.serving.as_ref().expect("names are asked of what serves them").resolve(lookup);
             }
+            Inbound::Local(ask::Inbound::Visit(visit)) => {
+                let Containers::Real(containers) = &mut self.containers else { return };
+                containers.visit(visit);
+            }
             Inbound::Line(..) | Inbound::Ended(..) | Inbound::Stop => {}
             Inbound::Local(other) => unreachable!("an agent has no API server that is told {other:?}"),
         }

@@ -21,6 +21,8 @@ pub struct Credentials {
     pub servers: Vec<String>,
     /// Whom to trust, and the client's certificate if it has one.
     pub tls: ClientConfig,
+    /// The certificates of whom to trust, PEM.
+    pub authority: Vec<u8>,
     /// A bearer token, if there is no certificate.
     pub token: Option<String>,
     /// The client's certificate, PEM.
@@ -124,11 +126,13 @@ fn credentials(config: &Value, dir: &Path) -> Result<Credentials, String> {
             let chain = chain.map_err(|e| format!("client-certificate: {e}"))?;
             let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| format!("client-key: {e}"))?;
             let tls = builder.with_client_auth_cert(chain, key).map_err(|e| format!("client-certificate: {e}"))?;
-            Ok(Credentials { servers, tls, token: None, certificate: Some(certificate), config: config.clone() })
+            let (token, certificate) = (None, Some(certificate));
+            Ok(Credentials { servers, tls, authority: authorities, token, certificate, config: config.clone() })
         }
         (_, _, Some(token)) => {
             let tls = builder.with_no_client_auth();
-            Ok(Credentials { servers, tls, token: Some(token), certificate: None, config: config.clone() })
+            let (token, certificate) = (Some(token), None);
+            Ok(Credentials { servers, tls, authority: authorities, token, certificate, config: config.clone() })
         }
         (_, _, None) => Err("the user has neither a client-certificate with its client-key nor a token".to_owned()),
     }

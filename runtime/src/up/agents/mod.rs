@@ -12,6 +12,7 @@ mod host;
 mod kubeconfig;
 mod link;
 mod names;
+mod port;
 mod serving;
 mod tokens;
 
@@ -19,7 +20,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 
 use clap::Args;
 use skeg_core::Rng;
@@ -27,13 +29,14 @@ use skeg_core::agent::AgentConfig;
 use skeg_sim::runtime::NodeRuntime;
 use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::args::{LogFormat, cidr};
 use super::cluster::ApiOptions;
 use super::servers::host_name;
-use super::{advertised, docker, image_profiles, service, start_log};
+use super::{advertised, ask, docker, image_profiles, service, start_log};
 use crate::Exit;
 use crate::disk::explain;
 use certificate::Identity;
@@ -41,6 +44,7 @@ use client::Client;
 use containers::{Containers, Real, Simulated};
 use host::{Carrier, Host, Inbound};
 use kubeconfig::Credentials;
+use port::{Port, Shown};
 use serving::Serving;
 
 /// The end of the text of `skeg agent --help`.
@@ -119,7 +123,7 @@ impl DockerArgs {
             state: self.root_dir.clone().unwrap_or_else(|| format!("/var/lib/skeg-{node}").into()),
             cluster: format!("agent {node}"),
             node: Some(node),
-            host_ip: address.to_string(),
+            host_ip: address,
             ephemeral: false,
             services: (network.into(), length),
         };
@@ -135,7 +139,7 @@ struct Plan {
     seed: u64,
     number: u32,
     images: BTreeMap<String, ImageProfile>,
-    docker: Option<docker::Found>,
+    docker: Option<(docker::Found, Sender<ask::Inbound>)>,
     carrier: Carrier,
 }
 
@@ -145,7 +149,7 @@ impl Plan {
         let Plan { node, seed, number, images, docker, carrier } = self;
         let node: Rc<str> = Rc::from(node);
         let rng = Rng::stream(seed, "agent", 0);
-        let Some(found) = docker else {
+        let Some((found, local)) = docker else {
             let config = AgentConfig { node_name: node, ..service::node(number) };
             let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
             let subnet = subnets.into_iter().next_back().expect("there is one for this node");
@@ -155,7 +159,7 @@ impl Plan {
             return Ok(Host::new(config, containers, None, carrier, rng));
         };
         let config = found.agent_config();
-        let (runtime, rules) = found.start(carrier.runtime.clone(), carrier.local()?)?;
+        let (runtime, rules) = found.start(carrier.runtime.clone(), local)?;
         let serving = rules.map(|rules| Serving::new(&node, rules, seed));
         let containers = Containers::Real(Real::new(runtime, carrier.clone()));
         Ok(Host::new(config, containers, serving, carrier, rng))
@@ -190,6 +194,7 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
         }
     }
     let credentials = Credentials::read(&args.kubeconfig)?;
+    let authority = String::from_utf8_lossy(&credentials.authority).into_owned();
     credentials.certificate.as_deref().map_or(Ok(()), |own| identity.check(own))?;
     let (config, own, servers) =
         (credentials.config.clone(), credentials.certificate.clone(), credentials.servers.join(","));
@@ -205,6 +210,16 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
 
     let (tell, inbox) = mpsc::channel();
     let carrier = Carrier { client, runtime: http.handle().clone(), tell: tell.clone() };
+    let docker = match docker {
+        Some(found) => {
+            let local = carrier.local()?;
+            let listener = http.block_on(port::listen())?;
+            let port = Port { client: Arc::clone(&carrier.client), node: node.clone(), local: local.clone() };
+            http.spawn(open_port(port, listener, authority, found.host_ip(), Rng::stream(seed, "port", 0)));
+            Some((found, local))
+        }
+        None => None,
+    };
     let plan = Plan { node, seed, number: args.number, images, docker, carrier };
     let (alive, ended) = oneshot::channel::<()>();
     let machines = move || {
@@ -226,6 +241,16 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     match thread.join() {
         Ok(ended) => ended.map(|()| Exit::Well),
         Err(_) => Err("error: the agent has crashed, see above; this is a bug of skeg".to_owned()),
+    }
+}
+
+/// Serves the port once it has its first certificate, and renews that.
+async fn open_port(port: Port, listener: TcpListener, authority: String, ip: IpAddr, rng: Rng) {
+    let (shown, (begun, begins)) = (Arc::new(Shown::default()), oneshot::channel());
+    let (node, client) = (port.node.clone(), Arc::clone(&port.client));
+    tokio::spawn(certificate::serve(node, ip, client, Arc::clone(&shown), begun, rng));
+    if begins.await.is_ok() {
+        port.serve(listener, authority, shown).await;
     }
 }
 

@@ -22,7 +22,7 @@ mod volumes;
 mod watch;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub struct Options {
     /// Name of the node; the engine's host's where not given.
     pub node: Option<String>,
     /// Address of the node.
-    pub host_ip: String,
+    pub host_ip: IpAddr,
     /// Whether the containers end with the cluster.
     pub ephemeral: bool,
     /// The network of cluster IPs.
@@ -151,6 +151,11 @@ impl Found {
         self.options.node.clone().unwrap_or_else(host)
     }
 
+    /// Address of the node.
+    pub fn host_ip(&self) -> IpAddr {
+        self.options.host_ip
+    }
+
     /// The node that the engine is.
     pub fn agent_config(&self) -> AgentConfig {
         let text = |name: &str| self.info[name].as_str().unwrap_or_default();
@@ -168,7 +173,7 @@ impl Found {
         AgentConfig {
             node_name: Rc::from(self.name()),
             capacity: capacity.map(|(name, amount)| (name.to_owned(), amount)).into(),
-            host_ip: Rc::from(self.options.host_ip.as_str()),
+            host_ip: Rc::from(self.options.host_ip.to_string()),
             arch: Rc::from(arch),
             os_image: Rc::from(text("OperatingSystem")),
             kernel_version: Rc::from(text("KernelVersion")),

@@ -1,10 +1,11 @@
-//! Certificates of nodes: approves the requests by which an agent asks to be its node, signs them, and deletes requests
-//! that are old.
+//! Certificates of nodes: approves the requests by which an agent asks to be its node, or to serve its port, signs
+//! them, and deletes requests that are old.
 //!
 //! Kubernetes does this in three controllers (csrapproving, csrsigning, csrcleaner), for more signers; here it is for
-//! `kubernetes.io/kube-apiserver-client-kubelet` only. Every server does it: a write carries the revision that it was
-//! decided from, so of two servers one signs and the other is refused. A request is approved by one write and signed by
-//! the next: the API server lets nobody approve who signs.
+//! `kubernetes.io/kube-apiserver-client-kubelet` and `kubernetes.io/kubelet-serving`. The latter's requests Kubernetes
+//! leaves to an administrator; here they are approved if the node itself asks, and for addresses that it has. Every
+//! server does it: a write carries the revision that it was decided from, so of two servers one signs and the other is
+//! refused. A request is approved by one write and signed by the next: the API server lets nobody approve who signs.
 //!
 //! Source: kubernetes `pkg/controller/certificates/{approver,signer,cleaner}`.
 
@@ -14,18 +15,20 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateSigningRequestParams, DistinguishedName, DnType, DnValue};
+use rcgen::{CertificateSigningRequestParams, DistinguishedName, DnType, DnValue, SanType};
 use serde_json::{Value, json};
 use skeg_core::api::{Call, DeleteOptions, Precondition, ReqIds, Request, Subresource, ToServer, WriteOptions};
 use skeg_core::auth::{Attempt, Authoriser, Resource, User};
 use skeg_core::{Mono, Now, Object, ObjectKey, Revision, Wall};
 
-use crate::up::pki::{self, Authority, NODE_USER, NODES};
+use crate::up::pki::{self, Authority, NODE_USER, NODES, Use};
 
 /// How often the requests are looked at.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// The signer of certificates by which agents are known to API servers.
 pub const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// The signer of certificates by which the ports of agents are known to API servers.
+pub const SERVING: &str = "kubernetes.io/kubelet-serving";
 /// When a request is looked at again that has not changed: a write may be lost, or its requester be allowed more.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a request is kept after it was approved and signed, denied, or has failed (csrcleaner).
@@ -91,18 +94,37 @@ fn asked(request: &Value) -> Option<CertificateSigningRequestParams> {
     CertificateSigningRequestParams::from_pem(std::str::from_utf8(&pem).ok()?).ok()
 }
 
-/// The node's user that a request asks to be, if it is that of a node and asks for nothing else
-/// (`ValidateKubeletClientCSR`).
-fn node_user(request: &Value) -> Option<String> {
-    let asked = asked(request)?;
+/// The node's user that a request is about, if its name is that of a node and it is for these usages, with or without
+/// `key encipherment`.
+fn node_user(request: &Value, asked: &CertificateSigningRequestParams, usage: &str) -> Option<String> {
     let name = &asked.params.distinguished_name;
     let user = value(name, &DnType::CommonName).filter(|user| user.len() > NODE_USER.len())?;
     let is_node = user.starts_with(NODE_USER) && value(name, &DnType::OrganizationName).as_deref() == Some(NODES);
-    let mut usages: Vec<&str> = words(&request["spec"]["usages"]).collect();
+    let mut usages: Vec<&str> =
+        words(&request["spec"]["usages"]).filter(|usage| *usage != "key encipherment").collect();
     usages.sort_unstable();
-    let usual = matches!(usages[..], ["client auth", "digital signature"])
-        || matches!(usages[..], ["client auth", "digital signature", "key encipherment"]);
-    (is_node && usual && asked.params.subject_alt_names.is_empty()).then_some(user)
+    let mut usual = ["digital signature", usage];
+    usual.sort_unstable();
+    (is_node && usages == usual).then_some(user)
+}
+
+/// The node's user that a request asks to be, if it asks for nothing else (`ValidateKubeletClientCSR`).
+fn client(request: &Value) -> Option<String> {
+    let asked = asked(request).filter(|asked| asked.params.subject_alt_names.is_empty())?;
+    node_user(request, &asked, "client auth")
+}
+
+/// The node's user for whose port a certificate is asked for, and the names and addresses in it
+/// (`ValidateKubeletServingCSR`).
+fn serving(request: &Value) -> Option<(String, Vec<String>)> {
+    let asked = asked(request)?;
+    let name = |name: &SanType| match name {
+        SanType::DnsName(name) => Some(name.as_str().to_owned()),
+        SanType::IpAddress(ip) => Some(ip.to_string()),
+        _ => None,
+    };
+    let names: Option<Vec<String>> = asked.params.subject_alt_names.iter().map(name).collect();
+    Some((node_user(request, &asked, "server auth")?, names.filter(|names| !names.is_empty())?))
 }
 
 /// Who asks, as the API server has noted it.
@@ -132,21 +154,36 @@ fn is_old(request: &Value, now: Wall) -> bool {
     })
 }
 
-fn decide(request: &Value, authority: &impl Authoriser, now: Wall) -> Verdict {
+/// `addresses` are those of a node, by its name.
+fn decide(request: &Value, authority: &impl Authoriser, addresses: &dyn Fn(&str) -> Vec<String>, now: Wall) -> Verdict {
     if is_old(request, now) {
         return Verdict::Delete;
     }
     let denied = condition(request, "Denied").is_some() || condition(request, "Failed").is_some();
     let approved = condition(request, "Approved").is_some();
     let signed = certificate(request).is_some();
-    if request["spec"]["signerName"] != SIGNER || denied || signed {
+    if denied || signed {
         return Verdict::Leave;
     }
-    let Some(node) = node_user(request) else { return Verdict::Leave };
+    let user = requester(request);
+    if request["spec"]["signerName"] == SERVING {
+        let Some((node, names)) = serving(request) else { return Verdict::Leave };
+        let own = addresses(&node[NODE_USER.len()..]);
+        let is_own = user.name == node && user.is_in(NODES) && names.iter().all(|name| own.contains(name));
+        return match (approved, is_own) {
+            (true, _) => Verdict::Sign,
+            (false, true) => {
+                Verdict::Approve("Auto approving kubelet serving certificate of the node's own addresses.")
+            }
+            (false, false) => Verdict::Leave,
+        };
+    }
+    let Some(node) = client(request).filter(|_| request["spec"]["signerName"] == SIGNER) else {
+        return Verdict::Leave;
+    };
     if approved {
         return Verdict::Sign;
     }
-    let user = requester(request);
     let may = |subresource| {
         let (group, resource) = ("certificates.k8s.io", "certificatesigningrequests");
         let attempt = Attempt::at("create", Resource { group, resource, subresource, ..Resource::default() });
@@ -167,12 +204,13 @@ impl Certificates {
         Certificates { authority, duration, ids: ReqIds::new(1), looked_at: BTreeMap::new() }
     }
 
-    /// Looks at all requests; returns what is to be written.
+    /// Looks at all requests; returns what is to be written. `addresses` are those of a node, by its name.
     pub fn look<'a>(
         &mut self,
         now: Now,
         requests: impl Iterator<Item = (&'a ObjectKey, &'a Object)>,
         authority: &impl Authoriser,
+        addresses: &dyn Fn(&str) -> Vec<String>,
     ) -> Vec<ToServer> {
         let (mut calls, mut looked_at) = (Vec::new(), BTreeMap::new());
         for (key, object) in requests {
@@ -185,7 +223,7 @@ impl Certificates {
             }
             looked_at.insert(key.clone(), (object.rv(), now.mono));
             let request = object.to_json();
-            calls.extend(match decide(&request, authority, now.wall) {
+            calls.extend(match decide(&request, authority, addresses, now.wall) {
                 Verdict::Leave => None,
                 Verdict::Delete => {
                     let precondition = Precondition { uid: None, rv: Some(object.rv()) };
@@ -209,7 +247,8 @@ impl Certificates {
         let seconds = request["spec"]["expirationSeconds"].as_u64().map(Duration::from_secs);
         let duration = seconds.map_or(self.duration, |asked| asked.max(SHORTEST).min(self.duration));
         let asked = asked(&request).expect("it was read before");
-        let failed = match pki::sign_node(&self.authority, asked, duration) {
+        let what = if request["spec"]["signerName"] == SERVING { Use::Server } else { Use::Client };
+        let failed = match pki::sign_node(&self.authority, asked, duration, what) {
             Ok(certificate) => {
                 request["status"]["certificate"] = json!(STANDARD.encode(certificate));
                 None
@@ -251,9 +290,9 @@ mod tests {
     use skeg_core::auth::{Authority as Policy, MASTERS, Mode};
     use skeg_core::{Mono, Now, Object, Revision, Wall};
 
-    use super::{Certificates, SIGNER, Verdict, decide};
+    use super::{Certificates, SERVING, SIGNER, Verdict, decide};
     use crate::up::identity::of_certificate;
-    use crate::up::pki::{self, NODES};
+    use crate::up::pki::{self, NODES, Use};
 
     fn request(user: &str, organisation: Option<&str>, change: impl FnOnce(&mut Value)) -> Value {
         let (pem, _) = pki::ask_for(user, organisation).unwrap();
@@ -272,7 +311,7 @@ mod tests {
     #[test]
     fn only_a_nodes_certificate_is_approved_and_only_for_whom_it_is_allowed() {
         let check = |request: Value, mode: Mode, expect: Verdict| {
-            assert_eq!(decide(&request, &allow(mode), Wall::default()), expect, "{request}");
+            assert_eq!(decide(&request, &allow(mode), &|_| Vec::new(), Wall::default()), expect, "{request}");
         };
         let node = |change: fn(&mut Value)| request("system:node:a", Some(NODES), change);
         let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
@@ -295,6 +334,36 @@ mod tests {
     }
 
     #[test]
+    fn only_a_node_itself_serves_at_its_addresses() {
+        let (pem, _) = pki::ask_to_serve("system:node:a", NODES, [10, 0, 0, 7].into()).unwrap();
+        let check = |expect: Verdict, addresses: &[&str], change: fn(&mut Value)| {
+            let mut request = request("system:node:a", Some(NODES), |r| {
+                r["spec"]["request"] = json!(STANDARD.encode(&pem));
+                r["spec"]["signerName"] = json!(SERVING);
+                r["spec"]["usages"] = json!(["digital signature", "server auth"]);
+                r["spec"]["username"] = json!("system:node:a");
+                r["spec"]["groups"] = json!([NODES]);
+            });
+            change(&mut request);
+            let of = |node: &str| {
+                assert_eq!(node, "a");
+                addresses.iter().map(|address| (*address).to_owned()).collect()
+            };
+            let got = decide(&request, &allow(Mode::AlwaysAllow), &of, Wall::default());
+            assert_eq!(got, expect, "{addresses:?} {request}");
+        };
+        let approve = || Verdict::Approve("Auto approving kubelet serving certificate of the node's own addresses.");
+        check(approve(), &["a", "10.0.0.7"], |_| ());
+        check(Verdict::Leave, &["a", "10.0.0.8"], |_| ());
+        check(Verdict::Leave, &["10.0.0.7"], |r| r["spec"]["username"] = json!("system:node:b"));
+        check(Verdict::Leave, &["10.0.0.7"], |r| r["spec"]["groups"] = json!([]));
+        check(Verdict::Leave, &["10.0.0.7"], |r| r["spec"]["usages"] = json!(["digital signature", "client auth"]));
+        check(Verdict::Leave, &["10.0.0.7"], |r| r["spec"]["signerName"] = json!(SIGNER));
+        let approved = |r: &mut Value| r["status"] = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+        check(Verdict::Sign, &[], approved);
+    }
+
+    #[test]
     fn what_is_old_is_deleted() {
         const HOUR: i64 = 3600;
         let now = Wall(100 * HOUR * 1_000_000);
@@ -307,7 +376,12 @@ mod tests {
                     condition["lastUpdateTime"] = json!(ago(condition["ago"].take().as_i64().unwrap()));
                 }
             });
-            assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), now), expect, "{age}: {}", request["status"]);
+            assert_eq!(
+                decide(&request, &allow(Mode::AlwaysDeny), &|_| Vec::new(), now),
+                expect,
+                "{age}: {}",
+                request["status"]
+            );
         };
         let condition = |type_: &str, ago: i64| json!([{"type": type_, "status": "True", "ago": ago}]);
         check(24 * HOUR - 1, Value::Null, Verdict::Leave);
@@ -323,15 +397,18 @@ mod tests {
         check(50 * HOUR, json!({"conditions": condition("Approved", 30 * HOUR)}), Verdict::Sign);
         let (pem, _) = pki::ask_for("system:node:a", Some(NODES)).unwrap();
         let asked = CertificateSigningRequestParams::from_pem(&pem).unwrap();
-        let ended = pki::sign_node(&pki::new_authority().unwrap(), asked, Duration::ZERO).unwrap();
+        let ended = pki::sign_node(&pki::new_authority().unwrap(), asked, Duration::ZERO, Use::Client).unwrap();
         let end = pki::end(ended.as_bytes()).unwrap();
         let request = request("system:node:a", Some(NODES), |r| {
             let time = end.to_time();
             r["status"] = json!({"certificate": STANDARD.encode(&ended),
                 "conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": time}]});
         });
-        assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), end), Verdict::Leave);
-        assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), end + Duration::from_secs(1)), Verdict::Delete);
+        assert_eq!(decide(&request, &allow(Mode::AlwaysDeny), &|_| Vec::new(), end), Verdict::Leave);
+        assert_eq!(
+            decide(&request, &allow(Mode::AlwaysDeny), &|_| Vec::new(), end + Duration::from_secs(1)),
+            Verdict::Delete
+        );
     }
 
     /// The one update among what is to be written.
@@ -349,7 +426,9 @@ mod tests {
         let key = asked.key();
         let at = |seconds: u64| Now { mono: Mono(seconds * 1_000_000_000), wall: Wall::default() };
         let policy = allow(Mode::AlwaysAllow);
-        let mut look = |seconds, object: &Object| certificates.look(at(seconds), [(&key, object)].into_iter(), &policy);
+        let mut look = |seconds, object: &Object| {
+            certificates.look(at(seconds), [(&key, object)].into_iter(), &policy, &|_| Vec::new())
+        };
         let calls = look(0, &asked);
         let (approved, subresource) = written(&calls);
         assert_eq!((approved.rv(), subresource), (asked.rv(), Subresource::Approval));
@@ -377,7 +456,7 @@ mod tests {
         let key = object.key();
         let mut look = |seconds: u64, mode| {
             let now = Now { mono: Mono(seconds * 1_000_000_000), wall: Wall::default() };
-            certificates.look(now, [(&key, &object)].into_iter(), &allow(mode)).len()
+            certificates.look(now, [(&key, &object)].into_iter(), &allow(mode), &|_| Vec::new()).len()
         };
         assert_eq!(look(0, Mode::AlwaysDeny), 0);
         assert_eq!(look(9, Mode::AlwaysAllow), 0);

@@ -10,10 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 use skeg_core::Kind;
 use skeg_core::api::{Reason, Status};
-use skeg_core::object::KindInfo;
 use tokio::time::{Instant, sleep};
 
-use crate::up::ask::{Answer, Target, What};
 use crate::up::handler::Handler;
 use crate::up::route::{Route, route};
 use crate::up::served::Served;
@@ -73,7 +71,7 @@ impl Handler {
         };
         let needed = Needed::of(path).filter(|_| self.shared.shares_store && why.reason == Reason::NotFound);
         let Some(needed) = needed else { return Err(why) };
-        let found = self.definition(&served, &needed.definition).await?;
+        let found = self.read_for_itself(Kind::CUSTOM_RESOURCE_DEFINITION, &needed.definition).await?;
         if !found.is_some_and(|definition| needed.serves(&definition)) {
             return Err(why);
         }
@@ -85,21 +83,6 @@ impl Handler {
                 Err(why) if Instant::now() > until => return Err(why),
                 Err(_) => sleep(INTERVAL).await,
             }
-        }
-    }
-
-    /// The definition of this name, as it is in the store.
-    async fn definition(&self, served: &Served, name: &str) -> Result<Option<Value>, Status> {
-        let kind = Kind::CUSTOM_RESOURCE_DEFINITION;
-        let KindInfo { group, version, plural, .. } = kind.row();
-        let resource = served.by_path(group, version, plural).expect("definitions are built in");
-        let target = Target { kind, namespace: String::new(), name: name.to_owned() };
-        let reply = self.ask_for_itself(resource, What::Get { target, rv: None }).await?;
-        match reply.result {
-            Ok(Answer::Object(found)) => Ok(Some(found)),
-            Ok(other) => unreachable!("a read is not answered by {other:?}"),
-            Err(status) if status.reason == Reason::NotFound => Ok(None),
-            Err(status) => Err(status),
         }
     }
 }

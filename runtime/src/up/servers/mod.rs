@@ -24,6 +24,7 @@ use super::cluster::{ApiOptions, Components, Several};
 use super::instance::{Instance, Running};
 use super::keys::Keys;
 use super::service::{self, Data, Service, Start};
+use super::streams::remote::Kubelets;
 use super::tokens::{ISSUER, TokenOptions};
 use super::{advertised, image_profiles, listen_error, pki, reached_at, server as sockets, start_log, tokens};
 use crate::Exit;
@@ -190,13 +191,15 @@ impl RunArgs {
         let tls = sockets::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
         let host = host_name()?;
         let unique = tokens::uuid().map_err(|status| format!("error: {}", status.message))?;
+        let authority = pki::read_authority(dir)?;
         let several = Several {
             holder: format!("{host}_{unique}"),
             host,
             at: Some(advertised).filter(|at| !at.ip().is_loopback()),
             election,
             shutdown_delay: self.shutdown_delay_duration,
-            authority: pki::read_authority(dir)?,
+            kubelets: Kubelets::new(&pki.ca_pem, &pki::kubelet_client(&authority)?)?,
+            authority,
             signing_duration: self.cluster_signing_duration,
         };
         let start = Start {

@@ -5,19 +5,24 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 
+use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 use serde_json::Value;
 use skeg_core::Wall;
 use skeg_core::api::{Reason, Status};
 use skeg_core::object::Time;
 use skeg_sim::container::log::Line;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::pod;
-use super::visit::LogRead;
+use super::visit::{LogRead, Visit};
+use crate::up::ask::Inbound;
+use crate::up::handler::gone;
 use crate::up::params::Params;
+use crate::up::reply::{self, Content};
 
 /// The options of a request.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +36,31 @@ pub struct Options {
     /// How many lines at most, from the end.
     pub tail: Option<usize>,
     limit: Option<usize>,
+}
+
+/// Responds with the log of a container.
+pub async fn read(
+    pod: &Value,
+    params: &Params,
+    now: Wall,
+    cluster: &Sender<Inbound>,
+) -> Result<Response<Content>, Status> {
+    let options = Options::parse(params, pod::name(pod), now)?;
+    let container = pod::container(pod, params)?;
+    // A pod without a node has no log, which is no error.
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+        return Ok(reply::text(200, String::new()));
+    };
+    let run = options.run(pod, &container)?;
+    let id = run.split_once("://").map_or(run, |(_, id)| id).to_owned();
+    let (reply, read) = oneshot::channel();
+    let Options { follow, tail, since, .. } = options;
+    let visit = Visit::Log { node: node.to_owned(), id, follow, tail, since, reply };
+    cluster.send(Inbound::Visit(visit)).map_err(|_| gone())?;
+    Ok(match read.await.map_err(|_| gone())? {
+        Some(read) => reply::stream("text/plain", options.body(read)),
+        None => reply::text(200, format!("unable to retrieve container logs for {run}")),
+    })
 }
 
 impl Options {

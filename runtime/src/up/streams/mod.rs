@@ -11,6 +11,7 @@ mod exec;
 pub mod log;
 mod pod;
 mod port_forward;
+pub mod remote;
 mod spdy;
 mod upgrade;
 pub mod visit;

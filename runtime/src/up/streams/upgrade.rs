@@ -17,7 +17,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// A bearer token among the subprotocols, which browsers cannot send as a header.
-const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+pub const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The connection of a WebSocket.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
