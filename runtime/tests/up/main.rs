@@ -23,6 +23,7 @@ mod etcd;
 #[path = "../../../etcd/tests/etcd/server.rs"]
 mod etcd_server;
 mod helm;
+mod kube_rs;
 mod kubectl;
 mod load;
 mod objects;
