@@ -2,19 +2,23 @@
 //!
 //! Input: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`),
 //! facts that are only in Go's types (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which determine
-//! what 1.36 has. Output: `core/src/schema/kubernetes.txt`, whose first lines describe its format. The same input gives
-//! the same bytes.
+//! what 1.36 has. Output: `core/src/schema/kubernetes.txt`, whose first lines describe its format, and what k8s-openapi
+//! says of types and fields, compressed. The same input gives the same text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 /// Path of the table in the repository.
 pub const TABLE: &str = "core/src/schema/kubernetes.txt";
+
+/// Path of the descriptions in the repository.
+pub const DESCRIPTIONS: &str = "runtime/src/up/descriptions.gz";
 
 /// What the table contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,13 +76,46 @@ pub fn table(root: &Path, shared: &Path, keep: Keep) -> Result<String, String> {
     Maker { wire: &wire, open: &open, known: &known, go: &go, keep }.make()
 }
 
-/// Writes the table to its path.
+/// The descriptions of 1.36's types, in the form that `skeg_core::openapi::Descriptions` reads.
+pub fn descriptions(root: &Path) -> Result<String, String> {
+    let mut all = String::new();
+    for (name, Known { descriptions, .. }) in k8s_openapi(root)? {
+        for (field, text) in descriptions {
+            let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+            match field.as_str() {
+                "" => writeln!(all, "{name} {text}"),
+                field => writeln!(all, " {field} {text}"),
+            }
+            .expect("a string takes all");
+        }
+    }
+    Ok(all)
+}
+
+/// The text of a compressed file.
+pub fn decompressed(path: &Path) -> Result<String, String> {
+    let bytes = output(Command::new("gzip").arg("-dc").arg(path))?;
+    String::from_utf8(bytes).map_err(|e| format!("error: {}: {e}", path.display()))
+}
+
+fn compress(text: &str, path: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("error: {}: {e}", path.display());
+    let file = fs::File::create(path).map_err(failed)?;
+    let mut gzip = Command::new("gzip").arg("-9n").stdin(Stdio::piped()).stdout(file).spawn().map_err(failed)?;
+    gzip.stdin.take().expect("it is piped").write_all(text.as_bytes()).map_err(failed)?;
+    if gzip.wait().map_err(failed)?.success() { Ok(()) } else { Err(format!("error: gzip made no {}", path.display())) }
+}
+
+/// Writes the table and the descriptions to their paths. A file of the same descriptions stays as it is, whichever gzip
+/// made it.
 pub fn run(root: &Path) -> Result<(), String> {
     let shared = std::env::var_os("SKEG_SHARED")
         .ok_or("error: SKEG_SHARED is not set: it names the directory that has data/schema")?;
     let path = root.join(TABLE);
     fs::write(&path, table(root, Path::new(&shared), Keep::V1_36)?)
-        .map_err(|e| format!("error: {}: {e}", path.display()))
+        .map_err(|e| format!("error: {}: {e}", path.display()))?;
+    let (path, made) = (root.join(DESCRIPTIONS), descriptions(root)?);
+    if decompressed(&path).is_ok_and(|held| held == made) { Ok(()) } else { compress(&made, &path) }
 }
 
 fn read_gz(path: &Path) -> Result<Value, String> {
@@ -102,6 +139,8 @@ struct Known {
     /// Names of its fields; empty if it is not a struct.
     fields: BTreeSet<String>,
     required: BTreeSet<String>,
+    /// What it says of each field, and of itself under an empty name.
+    descriptions: BTreeMap<String, String>,
 }
 
 /// Reads the source of k8s-openapi from cargo's registry.
@@ -138,7 +177,7 @@ fn read_sources(directory: &Path, known: &mut BTreeMap<String, Known>) -> Result
         if let Some(name) = definition {
             let fields = quoted(&text, "deserializer.deserialize_struct(", "            &[", "            ],");
             let required = quoted(&text, "fn json_schema", "            \"required\": [", "            ],");
-            known.insert(name.to_owned(), Known { fields, required });
+            known.insert(name.to_owned(), Known { fields, required, descriptions: described(&text) });
         }
     }
     Ok(())
@@ -149,6 +188,38 @@ fn quoted(text: &str, after: &str, from: &str, to: &str) -> BTreeSet<String> {
     let lines = text.lines().skip_while(|l| !l.contains(after)).skip_while(|l| *l != from).skip(1);
     let word = |l: &str| l.trim().trim_end_matches(',').trim_matches('"').to_owned();
     lines.take_while(|l| *l != to).map(word).collect()
+}
+
+/// The descriptions in a type's JSON schema.
+fn described(text: &str) -> BTreeMap<String, String> {
+    let (mut all, mut field) = (BTreeMap::new(), String::new());
+    for line in text.lines().skip_while(|l| !l.contains("fn json_schema")) {
+        let depth = line.len() - line.trim_start().len();
+        // A field that refers to another type.
+        const INSERT: &str = "schema_obj.ensure_object().insert(\"description\".into(), ";
+        if let (20, Some(literal)) = (depth, line.trim_start().strip_prefix(INSERT)) {
+            let literal = literal.strip_suffix(".into());").unwrap_or(literal);
+            all.entry(field.clone()).or_insert_with(|| unquoted(literal));
+        }
+        let Some((name, rest)) = line.trim_start().strip_prefix('"').and_then(|l| l.split_once("\": ")) else {
+            continue;
+        };
+        match (depth, name, rest) {
+            (16, name, "{" | "({") => name.clone_into(&mut field),
+            (12 | 20, "description", literal) => {
+                let of = if depth == 12 { String::new() } else { field.clone() };
+                all.entry(of).or_insert_with(|| unquoted(literal.trim_end_matches(',')));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The text of a literal.
+fn unquoted(literal: &str) -> String {
+    // Those of Rust and JSON have the same escapes, as long as none is by number.
+    serde_json::from_str(literal).unwrap_or_else(|e| panic!("{e}: {literal}"))
 }
 
 /// What only Go's types say about a message.

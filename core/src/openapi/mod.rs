@@ -2,10 +2,10 @@
 //! to validate and explain.
 //!
 //! The caller passes the resources that it serves. The types of built-in kinds come from the [schema
-//! table](crate::schema), those of a custom resource from its definition. The table has no descriptions, so `kubectl
-//! explain` shows fields and types only. Source:
-//! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
+//! table](crate::schema), those of a custom resource from its definition. Descriptions of built-in types are the
+//! caller's to bring. Source: <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>.
 
+mod descriptions;
 mod gnostic;
 mod paths;
 mod schemas;
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::object::KindInfo;
 
+pub use descriptions::Descriptions;
 pub use gnostic::encode_v2;
 pub use v2::document_v2;
 
@@ -50,9 +51,9 @@ pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Val
 }
 
 /// The document of a group-version with these resources.
-pub fn document(api_version: &str, resources: &[Resource<'_>]) -> Value {
+pub fn document(api_version: &str, resources: &[Resource<'_>], descriptions: &Descriptions<'_>) -> Value {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let mut schemas = schemas::Schemas::default();
+    let mut schemas = schemas::Schemas::new(descriptions);
     let mut paths = Map::new();
     for resource in resources {
         let name = match resource.schema {

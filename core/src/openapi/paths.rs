@@ -27,8 +27,8 @@ const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/
 
 impl Of<'_> {
     /// Adds the paths of the collection, the object, its scale, and the subresources that are written as the object is.
-    pub(super) fn add(&self, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
-        let meta = |schemas: &mut Schemas, name: &str| {
+    pub(super) fn add(&self, schemas: &mut Schemas<'_>, paths: &mut Map<String, Value>) {
+        let meta = |schemas: &mut Schemas<'_>, name: &str| {
             builtin().message("meta.v1", name).and_then(|of| schemas.add(of)).unwrap_or_default()
         };
         let (status, options) = (meta(schemas, "Status"), meta(schemas, "DeleteOptions"));

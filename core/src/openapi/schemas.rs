@@ -4,16 +4,26 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{group_version_kind, reference};
+use super::{Descriptions, group_version_kind, reference};
 use crate::schema::{Field, ListType, Message, Scalar, Shape, Type, builtin, builtin_kind};
 
 /// Schemas by name.
-#[derive(Default)]
-pub(super) struct Schemas(BTreeMap<String, Value>);
+pub(super) struct Schemas<'a> {
+    all: BTreeMap<String, Value>,
+    descriptions: &'a Descriptions<'a>,
+}
 
-impl Schemas {
+/// The kind from which descriptions of the fields are taken that every kind has.
+const ANY_KIND: &str = "io.k8s.api.core.v1.Pod";
+
+impl<'a> Schemas<'a> {
+    /// No schemas yet. Those that are added get these descriptions.
+    pub(super) fn new(descriptions: &'a Descriptions<'a>) -> Schemas<'a> {
+        Schemas { all: BTreeMap::new(), descriptions }
+    }
+
     pub(super) fn into_value(self) -> Value {
-        Value::Object(self.0.into_iter().collect())
+        Value::Object(self.all.into_iter().collect())
     }
 
     /// Adds a built-in kind and all types that it refers to. Returns its name, or `None` if it is not in the table.
@@ -21,7 +31,7 @@ impl Schemas {
         let of = builtin_kind(api_version, kind)?;
         let name = self.add(of)?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        if let Some(schema) = self.0.get_mut(&name) {
+        if let Some(schema) = self.all.get_mut(&name) {
             schema["x-kubernetes-group-version-kind"] = json!([group_version_kind(group, version, kind)]);
         }
         Some(name)
@@ -45,10 +55,10 @@ impl Schemas {
             ("kind", json!({"type": "string"})),
             ("metadata", reference(&meta)),
         ] {
-            schema["properties"][field] = of;
+            schema["properties"][field] = self.described(of, self.descriptions.of_field(ANY_KIND, field));
         }
         schema["x-kubernetes-group-version-kind"] = json!([group_version_kind(group, version, kind)]);
-        self.0.insert(name.clone(), schema);
+        self.all.insert(name.clone(), schema);
         Some(name)
     }
 
@@ -61,18 +71,20 @@ impl Schemas {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let name = format!("{item}List");
         let meta = builtin().message("meta.v1", "ListMeta").and_then(|of| self.add(of));
+        let [api_version_of_any, kind_of_any] =
+            ["apiVersion", "kind"].map(|field| self.descriptions.of_field(ANY_KIND, field));
         let schema = json!({
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": {"type": "string"},
-                "kind": {"type": "string"},
+                "apiVersion": self.described(json!({"type": "string"}), api_version_of_any),
+                "kind": self.described(json!({"type": "string"}), kind_of_any),
                 "metadata": meta.map_or(json!({"type": "object"}), |meta| reference(&meta)),
                 "items": {"type": "array", "items": reference(item)},
             },
             "x-kubernetes-group-version-kind": [group_version_kind(group, version, &list)],
         });
-        self.0.insert(name.clone(), schema);
+        self.all.insert(name.clone(), schema);
         name
     }
 
@@ -80,26 +92,28 @@ impl Schemas {
     pub(super) fn add(&mut self, of: Type<'_>) -> Option<String> {
         let (message, package) = (of.message()?, of.package()?);
         let name = format!("{}.{}", package.open, message.name);
-        if !self.0.contains_key(&name) {
+        if !self.all.contains_key(&name) {
             // A placeholder, because the type may refer to itself.
-            self.0.insert(name.clone(), Value::Null);
-            let schema = self.message(of, message);
-            self.0.insert(name.clone(), schema);
+            self.all.insert(name.clone(), Value::Null);
+            let schema = self.message(of, message, &name);
+            self.all.insert(name.clone(), schema);
         }
         Some(name)
     }
 
-    fn message(&mut self, of: Type<'_>, message: &Message) -> Value {
+    fn message(&mut self, of: Type<'_>, message: &Message, name: &str) -> Value {
         let mut properties = Map::new();
         if message.is_kind {
-            properties.insert("apiVersion".to_owned(), json!({"type": "string"}));
-            properties.insert("kind".to_owned(), json!({"type": "string"}));
+            for field in ["apiVersion", "kind"] {
+                let schema = self.described(json!({"type": "string"}), self.descriptions.of_field(name, field));
+                properties.insert(field.to_owned(), schema);
+            }
         }
         for field in &message.fields {
-            let schema = self.field(field, of.type_of(field));
+            let schema = self.field(field, of.type_of(field), self.descriptions.of_field(name, &field.name));
             properties.insert(field.name.to_string(), schema);
         }
-        let mut schema = json!({"type": "object"});
+        let mut schema = self.described(json!({"type": "object"}), self.descriptions.of_type(name));
         if !properties.is_empty() {
             schema["properties"] = Value::Object(properties);
         }
@@ -115,7 +129,7 @@ impl Schemas {
         schema
     }
 
-    fn field(&mut self, field: &Field, of: Type<'_>) -> Value {
+    fn field(&mut self, field: &Field, of: Type<'_>, description: Option<Value>) -> Value {
         let mut schema = self.value(of);
         let mut extensions = Map::new();
         match of.shape() {
@@ -146,6 +160,9 @@ impl Schemas {
         }
         if let Some(default) = of_default(field, of) {
             extensions.insert("default".to_owned(), default);
+        }
+        if let Some(description) = description {
+            extensions.insert("description".to_owned(), description);
         }
         if extensions.is_empty() {
             return schema;
@@ -204,8 +221,19 @@ impl Schemas {
 
     fn named(&mut self, name: String, schema: Value) -> Value {
         let reference = reference(&name);
-        self.0.entry(name).or_insert(schema);
+        let described = self.described(schema, self.descriptions.of_type(&name));
+        self.all.entry(name).or_insert(described);
         reference
+    }
+
+    fn described(&self, mut schema: Value, description: Option<Value>) -> Value {
+        if schema.get("$ref").is_some() && description.is_some() {
+            schema = json!({"allOf": [schema]});
+        }
+        if let (Value::Object(fields), Some(description)) = (&mut schema, description) {
+            fields.insert("description".to_owned(), description);
+        }
+        schema
     }
 }
 

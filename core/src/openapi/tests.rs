@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Resource, document, document_v2, encode_v2, index, location};
+use super::{Descriptions, Resource, document, document_v2, encode_v2, index, location};
 use crate::object::{Kind, KindInfo};
 
 /// The registry's resources of a group-version.
@@ -31,7 +31,7 @@ fn every_group_version_has_a_document_whose_references_lead_somewhere() {
     versions.dedup();
     for api_version in versions {
         let resources = resources(&api_version);
-        let document = document(&api_version, &resources);
+        let document = document(&api_version, &resources, &Descriptions::default());
         check_references(&document, &document);
         let paths = document["paths"].as_object().unwrap();
         let patches = paths.values().filter_map(|p| p.get("patch"));
@@ -43,7 +43,7 @@ fn every_group_version_has_a_document_whose_references_lead_somewhere() {
 
 #[test]
 fn a_deployment_is_described_as_kubectl_asks() {
-    let document = document("apps/v1", &resources("apps/v1"));
+    let document = document("apps/v1", &resources("apps/v1"), &Descriptions::default());
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(
         patch["x-kubernetes-group-version-kind"],
@@ -94,7 +94,7 @@ fn a_custom_resource_is_described_by_its_definition() {
         ..KindInfo::custom()
     };
     let widget = Resource { info: &info, schema: Some(&schema) };
-    let document = document("x.example.com/v1", &[widget]);
+    let document = document("x.example.com/v1", &[widget], &Descriptions::default());
     check_references(&document, &document);
     let schemas = &document["components"]["schemas"];
     let got = &schemas["com.example.x.v1.Widget"];
@@ -120,7 +120,10 @@ fn v2_has_every_type_in_one_document() {
     let mut versions: Vec<String> = Kind::all_stored().map(|k| k.row().api_version()).collect();
     versions.sort();
     versions.dedup();
-    let document = document_v2(versions.into_iter().map(|version| (version.clone(), resources(&version))));
+    let document = document_v2(
+        versions.into_iter().map(|version| (version.clone(), resources(&version))),
+        &Descriptions::default(),
+    );
     check_references(&document, &document);
     let text = document.to_string();
     for word in ["#/components", "\"oneOf\":[", "\"allOf\":[", "\"requestBody\":", "\"content\":{"] {
@@ -155,7 +158,7 @@ fn v2_leaves_open_what_it_cannot_say() {
         let schema = json!({"type": "object", "properties": {"spec": of}});
         let info = KindInfo { kind: "Widget".into(), plural: "widgets".into(), ..KindInfo::custom() };
         let widget = Resource { info: &info, schema: Some(&schema) };
-        let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])]);
+        let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])], &Descriptions::default());
         check_references(&document, &document);
         assert_eq!(document["definitions"]["com.example.x.v1.Widget"]["properties"]["spec"], want);
     };
@@ -182,7 +185,7 @@ fn v2_leaves_a_kind_with_unknown_fields_open() {
         "properties": {"spec": {"type": "object"}}});
     let info = KindInfo { kind: "Widget".into(), plural: "widgets".into(), ..KindInfo::custom() };
     let widget = Resource { info: &info, schema: Some(&schema) };
-    let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])]);
+    let document = document_v2([("x.example.com/v1".to_owned(), vec![widget])], &Descriptions::default());
     let of = document["definitions"]["com.example.x.v1.Widget"].as_object().unwrap();
     assert_eq!(of.keys().collect::<Vec<_>>(), ["type", "x-kubernetes-group-version-kind"]);
 }
@@ -204,5 +207,43 @@ fn v2_in_protobuf_has_the_numbers_of_gnostic() {
     check(
         json!({"paths": {"/v": {"get": {"parameters": [{"in": "query", "name": "n"}]}}}}),
         b"B\x1c\x12\x1a\x0a\x02/v\x12\x14\x12\x12B\x10\x0a\x0e\x12\x0c\x1a\x0a\x12\x05query\"\x01n",
+    );
+}
+
+#[test]
+fn built_in_types_are_described() {
+    let text = "io.k8s.api.apps.v1.Deployment Declares pods.\n spec What\\nis \\\\ wanted.\n kind K.\n\
+        io.k8s.api.apps.v1.DeploymentSpec A spec.\n paused P.\n\
+        io.k8s.apimachinery.pkg.util.intstr.IntOrString Either.\n\
+        io.k8s.api.core.v1.Pod A pod.\n apiVersion V.\n metadata M.\n";
+    let descriptions = Descriptions::parse(text);
+    let document = document("apps/v1", &resources("apps/v1"), &descriptions);
+    let schemas = &document["components"]["schemas"];
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["description"], "Declares pods.");
+    let spec = "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec";
+    let described = json!({"allOf": [{"$ref": spec}], "description": "What\nis \\ wanted."});
+    assert_eq!(deployment["properties"]["spec"]["description"], described["description"]);
+    assert_eq!(deployment["properties"]["spec"]["allOf"], described["allOf"]);
+    assert_eq!(deployment["properties"]["kind"], json!({"type": "string", "description": "K."}));
+    let of = &schemas["io.k8s.api.apps.v1.DeploymentSpec"];
+    assert_eq!((&of["description"], &of["properties"]["paused"]["description"]), (&json!("A spec."), &json!("P.")));
+    let either = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+    assert_eq!(schemas[either]["description"], "Either.");
+    check_references(&document, &document);
+
+    let v2 = document_v2([("apps/v1".to_owned(), resources("apps/v1"))], &descriptions);
+    let spec = &v2["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
+    assert_eq!(spec["description"], "What\nis \\ wanted.");
+    assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentSpec");
+
+    // A custom resource has the fields of every kind.
+    let (info, schema) = (KindInfo { kind: "Widget".into(), ..KindInfo::custom() }, json!({"type": "object"}));
+    let widget = Resource { info: &info, schema: Some(&schema) };
+    let document = super::document("x.example.com/v1", &[widget], &descriptions);
+    let properties = &document["components"]["schemas"]["com.example.x.v1.Widget"]["properties"];
+    assert_eq!(
+        (&properties["apiVersion"]["description"], &properties["metadata"]["description"]),
+        (&json!("V."), &json!("M."))
     );
 }

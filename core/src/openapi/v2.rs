@@ -7,16 +7,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Resource, VERSION, document};
+use super::{Descriptions, Resource, VERSION, document};
 
 const SCHEMAS: &str = "#/components/schemas/";
 const KIND: &str = "x-kubernetes-group-version-kind";
 
 /// The document of these groups and versions.
-pub fn document_v2<'a>(versions: impl IntoIterator<Item = (String, Vec<Resource<'a>>)>) -> Value {
+pub fn document_v2<'a>(
+    versions: impl IntoIterator<Item = (String, Vec<Resource<'a>>)>,
+    descriptions: &Descriptions<'_>,
+) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
     for (api_version, resources) in versions {
-        let mut described = document(&api_version, &resources);
+        let mut described = document(&api_version, &resources, descriptions);
         for (name, of) in take(&mut described["components"]["schemas"]) {
             // A type that several documents have is a kind in that of its own version only.
             if of.get(KIND).is_some() || !definitions.contains_key(&name) {

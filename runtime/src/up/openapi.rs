@@ -12,7 +12,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 use skeg_core::api::{Reason, Status};
-use skeg_core::openapi::{self, location};
+use skeg_core::openapi::{self, Descriptions, location};
 use skeg_core::random::mix_bytes;
 use skeg_core::schema;
 
@@ -38,7 +38,8 @@ pub struct Document {
 impl Document {
     fn make(group: &str, version: &str, resources: &[Arc<Resource>]) -> Document {
         let described: Vec<_> = resources.iter().map(|r| describe(r)).collect();
-        let value = openapi::document(&api_version(group, version), &described);
+        let text = descriptions();
+        let value = openapi::document(&api_version(group, version), &described, &Descriptions::parse(&text));
         Document::compress(JSON, resources, value.to_string().as_bytes())
     }
 
@@ -47,7 +48,8 @@ impl Document {
         let versions = described(served).map(|(_, group, version)| {
             (api_version(group, version), served.of(group, version).map(|resource| describe(resource)).collect())
         });
-        let value = openapi::document_v2(versions);
+        let text = descriptions();
+        let value = openapi::document_v2(versions, &Descriptions::parse(&text));
         let text = if media_type == PROTOBUF { openapi::encode_v2(&value) } else { value.to_string().into_bytes() };
         Document::compress(media_type, resources, &text)
     }
@@ -60,10 +62,21 @@ impl Document {
 
     /// The text, uncompressed.
     pub fn plain(&self) -> Vec<u8> {
-        let mut plain = Vec::new();
-        GzDecoder::new(&*self.gzip).read_to_end(&mut plain).expect("it was compressed here");
-        plain
+        decompress(&self.gzip)
     }
+}
+
+/// Kubernetes' descriptions of its types (Apache-2.0), as `cargo xtask schema` takes them from k8s-openapi.
+static DESCRIPTIONS: &[u8] = include_bytes!("descriptions.gz");
+
+fn descriptions() -> String {
+    String::from_utf8(decompress(DESCRIPTIONS)).expect("it was made of text")
+}
+
+fn decompress(gzip: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    GzDecoder::new(gzip).read_to_end(&mut plain).expect("it was compressed by this project");
+    plain
 }
 
 /// The documents that have been generated, each with the resources that it describes. A document is regenerated when
@@ -147,7 +160,8 @@ fn api_version(group: &str, version: &str) -> String {
 
 /// A hash of everything that a document is generated from. It does not need the document, so the index is cheap.
 fn hash(resources: &[Arc<Resource>]) -> String {
-    let all = resources.iter().fold(schema::fingerprint(), |hash, resource| {
+    let built_in = mix_bytes(schema::fingerprint(), DESCRIPTIONS);
+    let all = resources.iter().fold(built_in, |hash, resource| {
         let hash = mix_bytes(hash, format!("{:?}", resource.info).as_bytes());
         mix_bytes(hash, resource.schema().map(Value::to_string).unwrap_or_default().as_bytes())
     });

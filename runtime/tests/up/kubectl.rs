@@ -71,6 +71,10 @@ impl Kubectl<'_> {
     /// `kubectl explain` for built-in and custom types.
     fn explain(&self) {
         self.check("explain pod.spec.containers", &["KIND:       Pod", "image\t<string>", "ports\t<[]ContainerPort>"]);
+        let (of_field, of_type) =
+            ("Specification of the desired behavior of the pod.", "PodSpec is a description of a pod.");
+        self.check("explain pod.spec", &[of_field, of_type, "Restart policy for all containers within the pod."]);
+        self.check("explain job.spec.backoffLimit", &["the number of retries before marking this job failed."]);
         self.check(
             "explain deployment --recursive",
             &["GROUP:      apps", "rollingUpdate", "maxSurge", "livenessProbe"],
