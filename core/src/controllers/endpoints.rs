@@ -78,7 +78,7 @@ fn leftover(views: &Views, key: &ObjectKey, current: &Endpoints) -> Plan {
         return plan;
     }
     if views.view(Kind::SERVICE).revision() < current.rv {
-        plan.requeue(limits::STALE_VIEW_RETRY);
+        plan.wait_for(Kind::SERVICE, limits::STALE_VIEW_RETRY);
         return plan;
     }
     plan.writes.push(Write::Delete {

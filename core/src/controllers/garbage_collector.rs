@@ -284,7 +284,7 @@ impl GarbageCollector {
         let key = object.key();
         let known = self.bounds.get(&key).filter(|b| *b.uid == *object.uid() && b.references == references);
         let bound = known.map_or(object.rv(), |b| b.seen.min(object.rv()));
-        let (mut solid, mut doubtful) = (false, false);
+        let (mut solid, mut doubtful) = (false, Vec::new());
         let mut loose: Vec<&OwnerReference> = Vec::new();
         let mut waiting = false;
         for reference in references {
@@ -297,14 +297,14 @@ impl GarbageCollector {
                 Owner::Absent(view) if dead == Some(reference.uid.as_str()) || view.revision() >= bound => {
                     loose.push(reference);
                 }
-                Owner::Absent(_) => doubtful = true,
+                Owner::Absent(view) => doubtful.push(view.kind()),
             }
         }
-        if doubtful {
+        if !doubtful.is_empty() {
             let (uid, references) = (Rc::from(object.uid()), references.to_vec());
             self.bounds.insert(key, Bound { uid, references, seen: bound });
             plan.wake.extend(dead.map(|_| object.key()));
-            plan.requeue(limits::GARBAGE_RETRY);
+            doubtful.into_iter().for_each(|kind| plan.wait_for(kind, limits::GARBAGE_RETRY));
             return;
         }
         self.bounds.remove(&key);

@@ -65,6 +65,8 @@ pub struct Plan {
     pub events: Vec<EventNote>,
     /// Reconcile the key again after this time in any case.
     pub requeue_after: Option<Duration>,
+    /// Kinds whose views are too old for this decision.
+    pub behind: Vec<Kind>,
     /// Other keys of this controller to reconcile now, whether or not the writes succeed.
     pub wake: Vec<ObjectKey>,
 }
@@ -78,6 +80,13 @@ impl Plan {
     /// Reconciles the key again after this time, or earlier if that is already planned.
     pub fn requeue(&mut self, after: Duration) {
         self.requeue_after = Some(self.requeue_after.map_or(after, |d| d.min(after)));
+    }
+
+    /// Waits for the view of a kind to come to a later revision: reconciles the key again after this time. Where nothing
+    /// of the kind changes, its view stays where it is, so it is listed again if a key waits for long.
+    pub fn wait_for(&mut self, kind: Kind, after: Duration) {
+        self.behind.push(kind);
+        self.requeue(after);
     }
 }
 

@@ -130,7 +130,7 @@ impl PodGcController {
             return plan;
         }
         if views.view(Kind::NODE).revision() < proof {
-            plan.requeue(limits::GARBAGE_RETRY);
+            plan.wait_for(Kind::NODE, limits::GARBAGE_RETRY);
             return plan;
         }
         plan.writes

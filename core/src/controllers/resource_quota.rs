@@ -97,7 +97,7 @@ impl Controller for ResourceQuotaController {
                 let may_credit = view.revision() >= charged;
                 let sum = match known {
                     Some(known) if !may_credit => {
-                        plan.requeue(PATIENCE);
+                        plan.wait_for(watched.kind, PATIENCE);
                         *known
                     }
                     _ => sum,

@@ -112,6 +112,8 @@ pub struct Runner {
     running: BTreeMap<ObjectKey, Execution>,
     requests: BTreeMap<ReqId, Sent>,
     journal: Journal,
+    /// Keys whose decisions wait for a view to come to a later revision, and since when.
+    waiting: BTreeMap<ObjectKey, Mono>,
     /// The leadership term that the state above belongs to.
     term: Option<Revision>,
     /// Set while some views are older than the start of the term: the time at which those kinds are listed again.
@@ -153,6 +155,7 @@ impl Runner {
             running: BTreeMap::new(),
             requests: BTreeMap::new(),
             journal: Journal::default(),
+            waiting: BTreeMap::new(),
             term: None,
             catch_up: None,
             deposed: false,
@@ -297,6 +300,7 @@ impl Runner {
         self.running.clear();
         self.requests.clear();
         self.journal = Journal::default();
+        self.waiting.clear();
         self.queue = Queue::new();
         let mut keys = Vec::new();
         for view in views.iter().filter(|view| self.watched.get(usize::from(view.kind().0)) == Some(&true)) {
@@ -370,6 +374,7 @@ impl Runner {
             Verdict::Resolve(writes) => (Plan { writes, ..Plan::default() }, true),
             Verdict::Go => (self.controller.reconcile(views, &key, turn.now), false),
         };
+        self.tend_views(turn, &key, &plan.behind);
         plan.wake.into_iter().for_each(|woken| self.queue.add(woken));
         let execution = Execution {
             writes: plan.writes,
@@ -385,6 +390,19 @@ impl Runner {
         let known = self.running.insert(key.clone(), execution);
         assert!(known.is_none(), "a key is worked on by one worker at a time");
         self.proceed(turn, &key);
+    }
+
+    /// Lists kinds again whose views have let a key wait for too long.
+    fn tend_views(&mut self, turn: &mut Turn<'_>, key: &ObjectKey, behind: &[Kind]) {
+        if behind.is_empty() {
+            self.waiting.remove(key);
+            return;
+        }
+        let since = *self.waiting.entry(key.clone()).or_insert(turn.now.mono);
+        if turn.now.mono.since(since) >= limits::OWN_WRITES_PATIENCE {
+            self.waiting.insert(key.clone(), turn.now.mono);
+            behind.iter().for_each(|kind| turn.informers.relist(turn.now, *kind, None, turn.out));
+        }
     }
 
     /// Sends the next group of writes, or finishes the execution if there is none or a write has failed.
@@ -684,6 +702,7 @@ mod tests {
     use crate::api::{Call, FromServer, ReqId, Response, Status, ToServer, WatchEvent};
     use crate::client::{Change, Informers, Views, Watched};
     use crate::controllers::{Controller, Plan, Write};
+    use crate::limits;
     use crate::machine::{Deadline, Now};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use crate::random::Rng;
@@ -691,6 +710,8 @@ mod tests {
     /// A controller that plans a different write in each pass.
     struct Fickle {
         plans: Vec<Vec<Write>>,
+        /// Whether it waits for a later view of pods instead.
+        waits: bool,
     }
 
     impl Controller for Fickle {
@@ -705,7 +726,11 @@ mod tests {
         }
         fn reconcile(&mut self, _: &Views, _: &ObjectKey, _: Now) -> Plan {
             let writes = if self.plans.is_empty() { Vec::new() } else { self.plans.remove(0) };
-            Plan { writes, ..Plan::default() }
+            let mut plan = Plan { writes, ..Plan::default() };
+            if self.waits {
+                plan.wait_for(Kind::POD, Duration::from_secs(1));
+            }
+            plan
         }
     }
 
@@ -737,7 +762,10 @@ mod tests {
     impl Bench {
         /// A synced runner with pods `a` and `b` at revision 5; the first plan is in progress.
         fn new(plans: Vec<Vec<Write>>) -> Bench {
-            let fickle = Fickle { plans };
+            Bench::of(Fickle { plans, waits: false })
+        }
+
+        fn of(fickle: Fickle) -> Bench {
             let informers = Informers::new(fickle.watches().iter().copied(), &"x".into(), 1, Rng::from_seed(2));
             let runner = Runner::new(Box::new(fickle), false, 2, Rng::from_seed(1));
             let mut b = Bench { now: Now::default(), informers, runner, out: Vec::new(), watch: ReqId(0) };
@@ -824,6 +852,16 @@ mod tests {
     }
 
     #[test]
+    fn a_view_that_stays_behind_is_listed_again() {
+        let mut b = Bench::of(Fickle { plans: Vec::new(), waits: true });
+        b.quiet(limits::OWN_WRITES_PATIENCE - Duration::from_secs(1));
+        b.wake();
+        b.wake();
+        let asked = b.requests();
+        assert!(matches!(asked.as_slice(), [(_, Call::List { kind: Kind::POD, .. })]), "{asked:?}");
+    }
+
+    #[test]
     fn a_delete_of_unknown_outcome_comes_before_another_decision() {
         let mut b = Bench::new(vec![vec![delete("a")], vec![delete("b")]]);
         assert_eq!(b.next().1, "delete a");
@@ -894,7 +932,7 @@ mod tests {
         let reply = FromServer::Reply(id, Ok(Response::Object(object)));
         b.turn(None, |runner, turn| runner.handle(turn, &reply));
         assert!(b.requests().is_empty());
-        b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]] }), b.informers.views());
+        b.runner.reset(Box::new(Fickle { plans: vec![vec![delete("a")]], waits: false }), b.informers.views());
         b.turn(None, Runner::handle_timeout);
         assert!(b.requests().is_empty());
         b.turn(Some(&Mandate { fence: None }), Runner::handle_timeout);

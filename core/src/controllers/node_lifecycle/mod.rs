@@ -491,7 +491,7 @@ fn abandoned_lease(views: &Views, key: &ObjectKey) -> Plan {
     }
     // Only a view of nodes that is as new as the lease can tell a deleted node from one that is not in the view yet.
     if views.view(Kind::NODE).revision() < lease.rv {
-        plan.requeue(limits::NODE_MONITOR_GRACE);
+        plan.wait_for(Kind::NODE, limits::NODE_MONITOR_GRACE);
         return plan;
     }
     plan.writes.push(Write::Delete {

@@ -94,7 +94,9 @@ fn sync_bound(views: &Views, claim: &Object, plan: &mut Plan) {
     let volumes = views.view(Kind::PERSISTENT_VOLUME);
     match volumes.find("", name).map(|volume| (volume, claim_of(volume))) {
         // The view of volumes may be older than the binding.
-        None if volumes.revision() < claim.rv() => plan.requeue(crate::limits::GARBAGE_RETRY),
+        None if volumes.revision() < claim.rv() => {
+            plan.wait_for(Kind::PERSISTENT_VOLUME, crate::limits::GARBAGE_RETRY);
+        }
         None => {
             let why = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
             lost(claim, "ClaimLost", why, plan);

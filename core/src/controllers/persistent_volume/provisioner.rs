@@ -76,7 +76,7 @@ impl Controller for Provisioner {
         if let Some(node) = selected_in_vain(views, object) {
             // A view that is older than the selection may not show a new node.
             if views.view(Kind::NODE).revision() < object.rv() {
-                plan.requeue(limits::GARBAGE_RETRY);
+                plan.wait_for(Kind::NODE, limits::GARBAGE_RETRY);
                 return plan;
             }
             let why = format!("failed to get target node: node {node:?} not found");

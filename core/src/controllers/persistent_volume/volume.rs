@@ -19,7 +19,7 @@ pub(super) fn sync(views: &Views, volume: &Object, plan: &mut Plan) {
     let claim = claims.get(&key).filter(|claim| claim.uid() == uid);
     // A view of claims as old as the binding does not show a claim that was bound since.
     if claim.is_none() && claims.revision() < volume.rv() {
-        return plan.requeue(limits::GARBAGE_RETRY);
+        return plan.wait_for(Kind::PERSISTENT_VOLUME_CLAIM, limits::GARBAGE_RETRY);
     }
     let Some(claim) = claim else { return release(volume, plan) };
     let name = text(claim, "/spec/volumeName");
