@@ -4,12 +4,15 @@ use skeg_core::api::Propagation;
 use skeg_core::object::ObjectKey;
 
 use crate::scenario::{NodeSet, UserAction};
+use crate::user::taint;
 
 impl UserAction {
     /// The nodes that the action applies to; `None` if it applies to none.
     pub fn nodes(&self) -> Option<&NodeSet> {
         match self {
-            UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => Some(nodes),
+            UserAction::Cordon { nodes, .. } | UserAction::Taint { nodes, .. } | UserAction::Drain { nodes } => {
+                Some(nodes)
+            }
             UserAction::Apply(_)
             | UserAction::Create(_)
             | UserAction::Replace { .. }
@@ -39,6 +42,7 @@ impl UserAction {
             | UserAction::Create(_)
             | UserAction::Replace { .. }
             | UserAction::Cordon { .. }
+            | UserAction::Taint { .. }
             | UserAction::Drain { .. } => None,
         }
     }
@@ -49,10 +53,12 @@ impl UserAction {
             UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. } => {
                 objects.first().map(|object| object.name())
             }
-            UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => match nodes {
-                NodeSet::Names(names) => names.first().map(String::as_str),
-                _ => None,
-            },
+            UserAction::Cordon { nodes, .. } | UserAction::Taint { nodes, .. } | UserAction::Drain { nodes } => {
+                match nodes {
+                    NodeSet::Names(names) => names.first().map(String::as_str),
+                    _ => None,
+                }
+            }
             _ => self.target().map(ObjectKey::name),
         };
         name.unwrap_or_default().bytes().map(usize::from).sum::<usize>() % users
@@ -80,6 +86,9 @@ impl UserAction {
             UserAction::RollingUpdate { old, new, .. } => format!("rolling-update {old} to {}", new.name()),
             UserAction::Cordon { nodes, cordoned } => {
                 format!("{} {nodes}", if *cordoned { "cordon" } else { "uncordon" })
+            }
+            UserAction::Taint { nodes, taint, removed } => {
+                format!("{} {nodes} with {}", if *removed { "untaint" } else { "taint" }, taint::text(taint))
             }
             UserAction::Drain { nodes } => format!("drain {nodes}"),
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Taint;
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
@@ -290,6 +291,12 @@ pub enum UserAction {
     Cordon {
         nodes: NodeSet,
         cordoned: bool,
+    },
+    /// `kubectl taint`: sets a taint, or removes that of its key and effect.
+    Taint {
+        nodes: NodeSet,
+        taint: Box<Taint>,
+        removed: bool,
     },
     Drain {
         nodes: NodeSet,

@@ -73,7 +73,9 @@ fn is_possible(step: &mut Step, before: &Scenario, pools: &[crate::scenario::Nod
         NodeSet::All | NodeSet::Zone(_) | NodeSet::Labels(_) | NodeSet::Random(_) | NodeSet::ControlPlane => true,
     };
     match &mut step.action {
-        Action::User(UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes }) => prune(nodes),
+        Action::User(
+            UserAction::Cordon { nodes, .. } | UserAction::Taint { nodes, .. } | UserAction::Drain { nodes },
+        ) => prune(nodes),
         Action::User(UserAction::Delete { key, .. }) if key.kind == Kind::NODE => !gone(&key.name().to_owned()),
         Action::User(_) => true,
         Action::Fault(fault) => {

@@ -10,12 +10,13 @@ use super::fields::{Field, Fields, nearest};
 use super::tree::Node;
 use crate::fault::{self, Fault};
 use crate::scenario::{Action, Expectation, NodeSet, UserAction};
+use crate::user::taint;
 
 /// Reads the manifests of a step: files that it names, or objects that it contains.
 pub type ReadManifests<'f> = dyn FnMut(&Field<'_>) -> Option<Vec<skeg_core::Object>> + 'f;
 
 /// The names of user actions in a scenario file.
-const USER_ACTIONS: [&str; 14] = [
+const USER_ACTIONS: [&str; 16] = [
     "apply",
     "replace",
     "delete",
@@ -29,6 +30,8 @@ const USER_ACTIONS: [&str; 14] = [
     "rollingUpdate",
     "cordon",
     "uncordon",
+    "taint",
+    "untaint",
     "drain",
 ];
 
@@ -141,6 +144,11 @@ fn user_action(name: &str, f: &Fields<'_>, manifests: &mut ReadManifests<'_>) ->
         "restart" => UserAction::Restart { key: key()? },
         "rollingUpdate" => rolling_update(f, manifests)?,
         "cordon" | "uncordon" => UserAction::Cordon { nodes: node_set(f)?, cordoned: name == "cordon" },
+        "taint" | "untaint" => {
+            let (nodes, text) = (node_set(f), f.require("taint")?);
+            let taint = taint::read(text.text()?).map_err(|why| text.fail(why)).ok();
+            UserAction::Taint { nodes: nodes?, taint: Box::new(taint?), removed: name == "untaint" }
+        }
         "drain" => UserAction::Drain { nodes: node_set(f)? },
         other => unreachable!("{other} is in USER_ACTIONS and has no reader"),
     })

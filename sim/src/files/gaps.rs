@@ -108,6 +108,7 @@ pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
             | UserAction::Pause { .. }
             | UserAction::Restart { .. }
             | UserAction::Cordon { .. }
+            | UserAction::Taint { .. }
             | UserAction::Drain { .. } => {}
         }
     }

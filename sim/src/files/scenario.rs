@@ -517,7 +517,9 @@ fn check_action(field: &Field<'_>, action: &UserAction, known: &mut Known, place
             known.check(field, old);
             known.add(new);
         }
-        UserAction::Cordon { nodes, .. } | UserAction::Drain { nodes } => places.check(field, nodes),
+        UserAction::Cordon { nodes, .. } | UserAction::Taint { nodes, .. } | UserAction::Drain { nodes } => {
+            places.check(field, nodes);
+        }
     }
 }
 

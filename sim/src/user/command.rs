@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Taint;
 use serde_json::json;
 
 use skeg_core::api::{
@@ -12,7 +13,7 @@ use skeg_core::api::{
 use skeg_core::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
 use skeg_core::{Mono, Now};
 
-use super::{PATIENCE, PAUSE, apply, drain, rollout};
+use super::{PATIENCE, PAUSE, apply, drain, rollout, taint};
 
 /// How often the restore of an exported object is retried before other objects are allowed to overtake it, if its
 /// service account or namespace does not exist yet.
@@ -38,6 +39,11 @@ pub(super) enum Task {
     /// Waits until the pod is gone.
     AwaitGone(drain::Victim),
     Call(Box<Call>),
+    /// A write that is right only for the object as it was read; if it has changed, it is read again.
+    Guarded {
+        write: Box<Call>,
+        read: Box<Task>,
+    },
 }
 
 /// What to do with an object or list that was read.
@@ -60,6 +66,10 @@ pub(super) enum Then {
     },
     Drain {
         node: Rc<str>,
+    },
+    Taint {
+        taint: Box<Taint>,
+        removed: bool,
     },
     /// Wait until the object is gone that is being deleted.
     AwaitDeleted,
@@ -143,7 +153,7 @@ impl Task {
                 Call::Evict { pod: victim.pod.clone(), options }
             }
             Task::AwaitGone(victim) => Call::Get { key: victim.pod.clone(), rv: None },
-            Task::Call(call) => (**call).clone(),
+            Task::Call(call) | Task::Guarded { write: call, .. } => (**call).clone(),
         }
     }
 
@@ -156,6 +166,8 @@ impl Task {
             Task::Get(key, Then::SetImage { .. }) => format!("set image of {key}"),
             Task::Get(key, Then::Restart { .. }) => format!("restart {key}"),
             Task::Get(key, Then::AwaitDeleted) => format!("delete {key}"),
+            Task::Get(key, Then::Taint { .. }) => format!("taint {key}"),
+            Task::Guarded { read, .. } => read.describe(),
             Task::Get(key, _) => format!("roll {key} back"),
             Task::List(_, _, _, Then::Drain { node }) => format!("drain {node}"),
             Task::List(kind, ..) => format!("list {kind}"),
@@ -176,7 +188,8 @@ impl Task {
                 Some(o.key())
             }
             Task::Get(key, Then::Replace(_)) => Some(key.clone()),
-            Task::Get(..) | Task::List(..) | Task::Evict(_) | Task::AwaitGone(_) | Task::Call(_) => None,
+            Task::Get(..) | Task::List(..) | Task::Evict(_) | Task::AwaitGone(_) => None,
+            Task::Call(_) | Task::Guarded { .. } => None,
         }
     }
 
@@ -192,6 +205,7 @@ impl Task {
             },
             Task::Apply(_) | Task::Create(_) | Task::Change(..) | Task::Restore(_) | Task::Replace(..) => None,
             Task::List(..) | Task::Evict(_) | Task::AwaitGone(_) => None,
+            Task::Guarded { read, .. } => read.acts_on(),
         }
     }
 
@@ -219,7 +233,8 @@ impl Task {
                 | Task::Change(..)
                 | Task::Restore(_)
                 | Task::Replace(..)
-                | Task::Call(_),
+                | Task::Call(_)
+                | Task::Guarded { .. },
                 _,
             ) => return Next::Done(Vec::new(), Some(self.describe())),
         };
@@ -228,6 +243,14 @@ impl Task {
             (Then::AwaitDeleted, _) => return Next::Done(Vec::new(), None),
             (Then::Replace(object), Response::Object(live)) => Ok(vec![Task::Replace(Rc::clone(object), live.rv())]),
             (Then::SetImage { container, image }, Response::Object(live)) => set_image(live, container, image),
+            (Then::Taint { taint, removed }, Response::Object(live)) => {
+                taint::change(live, taint, *removed).map(|write| {
+                    write
+                        .map(|write| Task::Guarded { write: Box::new(write), read: Box::new(self.clone()) })
+                        .into_iter()
+                        .collect()
+                })
+            }
             (Then::Restart { stamp }, Response::Object(live)) => rollout::restart(live, stamp),
             (Then::Rollback { to_revision }, Response::Object(live)) => {
                 let then = Then::Undo { deployment: Box::new(live.clone()), to_revision: *to_revision };
@@ -286,6 +309,7 @@ impl Task {
             (Task::Call(call), Reason::NotFound) if matches!(**call, Call::Delete { .. }) => {
                 Next::Done(Vec::new(), Some(self.describe()))
             }
+            (Task::Guarded { read, .. }, Reason::Conflict) => Next::Instead((**read).clone(), PAUSE),
             (_, Reason::Conflict | Reason::InternalError) if patient => Next::Again(PAUSE),
             // Every task can be refused for good, for whatever reason.
             (_, _) => Next::Refused(status.message.to_string()),

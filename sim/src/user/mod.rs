@@ -9,6 +9,7 @@ mod apply;
 mod command;
 mod drain;
 mod rollout;
+pub mod taint;
 #[cfg(test)]
 mod tests;
 
@@ -158,6 +159,9 @@ impl User {
             UserAction::Restart { key } => Task::Get(key.clone(), Then::Restart { stamp: timestamp(now) }),
             UserAction::Cordon { cordoned, .. } => {
                 return self.begin(now, nodes.iter().map(|n| drain::cordon(n, *cordoned)).collect());
+            }
+            UserAction::Taint { taint, removed, .. } => {
+                return self.begin(now, nodes.iter().map(|n| taint::task(n, taint, *removed)).collect());
             }
             UserAction::Drain { .. } => return nodes.iter().for_each(|n| self.begin(now, drain::tasks(n).into())),
             UserAction::RollingUpdate { old, new, interval, rollback_after } => {
