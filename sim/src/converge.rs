@@ -488,7 +488,7 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
 }
 
 /// Whether it is a CronJob's Job, or the pod of one: those come and go.
-fn is_of_cron_job(store: &MemoryStore, object: &Object) -> bool {
+pub fn is_of_cron_job(store: &MemoryStore, object: &Object) -> bool {
     match controller_of(object.meta()) {
         Some(owner) if owner.kind == "CronJob" => true,
         Some(owner) if owner.kind == "Job" => {

@@ -3,13 +3,13 @@
 //!
 //! A pod that is created with `spec.nodeName` set bypasses the scheduler and is not checked; the node's agent rejects
 //! it if it does not fit. After a node shrinks or is deleted, its previous allocatable resources still count for
-//! `VIEW_LAG`, because the scheduler's view may lag that long.
+//! `NODE_LAG`, because the scheduler's view may lag that long.
 
 use std::rc::Rc;
 
 use skeg_core::object::{Amounts, Milli, NameMap, Object, Pod};
 
-use super::binding::VIEW_LAG;
+use super::binding::NODE_LAG;
 use super::reading::place;
 use super::{Commit, Invariant, Report};
 use crate::statistics::{Requests, add, allocatable};
@@ -65,7 +65,7 @@ impl Allocatable {
 
     fn bound(&mut self, at: f64, node: &Rc<str>, pod: &Pod, report: &mut Report) {
         let usage = self.nodes.entry(node);
-        let before = usage.before.as_ref().filter(|(_, until)| at - until <= VIEW_LAG);
+        let before = usage.before.as_ref().filter(|(_, until)| at - until <= NODE_LAG);
         let has = |resource: &str| {
             let now = usage.allocatable.get(resource).copied().unwrap_or(Milli::ZERO);
             before.and_then(|(amounts, _)| amounts.get(resource).copied()).map_or(now, |then| now.max(then))

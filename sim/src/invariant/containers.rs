@@ -1,20 +1,46 @@
 //! `one-container`: there are never two running containers with the same pod and name. `never-restarts`: a container
-//! whose restart policy is `Never` is started only once, unless it has restart rules of its own.
+//! whose restart policy is `Never` is started only once, unless it has restart rules of its own. `inits-come-first`: no
+//! container starts before the init containers before it have completed, or, if they are sidecars, have been started.
 //!
-//! Checked each time a runtime has started a container. After a node has lost its disk, its containers may start again.
+//! Checked each time a runtime has started a container. After a node has lost its disk, its containers may start again,
+//! and so may init containers in a new sandbox, as long as no main container has started.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use skeg_core::agent::{ContainerId, ContainerSpec, ContainerState};
+use skeg_core::agent::{ContainerId, ContainerSpec, ContainerState, SandboxId};
 
 use super::{Invariant, Report};
 use crate::world::NodeHost;
 
-/// How often each container with the restart policy `Never` was started: by node and pod UID, then by container name.
+/// How often each container with the restart policy `Never` was started: by node and pod UID.
 #[derive(Debug, Default)]
 pub struct Containers {
-    starts: BTreeMap<(String, Rc<str>), BTreeMap<Rc<str>, u32>>,
+    starts: BTreeMap<(String, Rc<str>), Starts>,
+}
+
+/// How often the containers of a pod were started, by name.
+#[derive(Debug, Default)]
+struct Starts {
+    counts: BTreeMap<Rc<str>, u32>,
+    /// The sandbox of the last start.
+    sandbox: Option<SandboxId>,
+    /// A main container has started.
+    is_initialized: bool,
+}
+
+impl Starts {
+    /// Counts a start; returns how often this container has been started.
+    fn count(&mut self, spec: &ContainerSpec) -> u32 {
+        if self.sandbox.as_ref() != Some(&spec.sandbox) && !self.is_initialized {
+            self.counts.clear();
+        }
+        self.sandbox = Some(spec.sandbox.clone());
+        self.is_initialized |= spec.pod.containers.iter().any(|main| main.name == *spec.name);
+        let starts = self.counts.entry(Rc::clone(&spec.name)).or_default();
+        *starts += 1;
+        *starts
+    }
 }
 
 /// Whether a container must never be restarted, however it exits.
@@ -26,6 +52,25 @@ fn never_restarts(spec: &ContainerSpec) -> bool {
     let policy = container.restart_policy.as_ref().or(spec.pod.restart_policy.as_ref());
     let has_rules = container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty());
     policy.is_some_and(|policy| policy == "Never") && !has_rules
+}
+
+/// The init container that should have come before this container, and has not.
+fn missing_init<'a>(node: &NodeHost, spec: &'a ContainerSpec) -> Option<&'a str> {
+    let inits = spec.pod.init_containers.as_deref().unwrap_or_default();
+    let before = inits.iter().take_while(|init| init.name != *spec.name);
+    let missing = before.filter(|init| {
+        let is_sidecar = init.restart_policy.as_deref() == Some("Always");
+        let has_come = |state: &ContainerState| match state {
+            ContainerState::Created => false,
+            ContainerState::Running { .. } => is_sidecar,
+            ContainerState::Exited { exit_code, .. } => is_sidecar || *exit_code == 0,
+        };
+        !node
+            .runtime
+            .containers()
+            .any(|(_, other, state)| other.sandbox == spec.sandbox && *other.name == *init.name && has_come(state))
+    });
+    missing.map(|init| init.name.as_str()).next()
 }
 
 impl Containers {
@@ -44,11 +89,14 @@ impl Containers {
                 format!("{}: {} and {} are both container {name} of pod {uid}, and run", node.name, twin.0, id.0);
             report.broken(Invariant::OneContainer, at, what);
         }
+        if let Some(early) = missing_init(node, spec) {
+            let what = format!("{}: container {} of pod {} starts before {early}", node.name, spec.name, spec.pod_uid);
+            report.broken(Invariant::InitsComeFirst, at, what);
+        }
         if never_restarts(spec) {
             let pod = self.starts.entry((node.name.clone(), Rc::clone(&spec.pod_uid))).or_default();
-            let starts = pod.entry(Rc::clone(&spec.name)).or_default();
-            *starts += 1;
-            if *starts > 1 {
+            let starts = pod.count(spec);
+            if starts > 1 {
                 let (uid, name) = (&spec.pod_uid, &spec.name);
                 let what = format!("{}: container {name} of pod {uid} starts the {starts}. time", node.name);
                 report.broken(Invariant::NeverRestarts, at, what);

@@ -14,6 +14,7 @@ mod budgets;
 mod caches;
 mod claims;
 mod containers;
+mod counts;
 mod deletion;
 mod endpoints;
 mod exchanges;
@@ -31,6 +32,7 @@ mod replicas;
 mod scheduler;
 mod services;
 mod silence;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -131,12 +133,21 @@ invariants! {
     OneContainer "one-container"
     /// A container whose restart policy is `Never` is started only once.
     NeverRestarts "never-restarts"
+    /// No container of a pod starts before the init containers before it have completed, or, if they are sidecars, have
+    /// been started.
+    InitsComeFirst "inits-come-first"
+    /// A pod is Ready only while its containers are, one that has ended stays so, and no deletion is taken back.
+    StatusesAddUp "statuses-add-up"
     /// At the end of a run, every API server's watch cache equals the store.
     CachesAtRest "caches-at-rest-equal-store"
     /// At the end of a run, every process's view equals the store.
     ViewsAtRest "views-at-rest-equal-store"
     /// At the end of a run, the scheduler counts on each node exactly the pods that are bound to it.
     SchedulerAtRest "scheduler-at-rest-equals-store"
+    /// At the end of a run, a container is said to run exactly if it runs.
+    StatusesAtRest "statuses-at-rest"
+    /// At the end of a run, sets of pods and PodDisruptionBudgets count the pods that there are.
+    CountsAtRest "counts-at-rest"
     /// At the end of a run, a Service's EndpointSlices list exactly its ready pods.
     EndpointsAtRest "endpoints-at-rest"
     /// At the end of a run, every node's service table is the one computed from the store, and each cluster IP leads to
@@ -271,6 +282,7 @@ impl Checkers {
                 self.jobs.pod(commit, report);
                 self.deletions.pod(commit, report);
                 self.budgets.pod(commit);
+                statuses::check(commit, report);
             }
             Some(Object::Node(_)) => {
                 let node = |object: Option<&'a Object>| object.and_then(Object::get::<core_v1::Node>);
@@ -342,12 +354,14 @@ impl Checkers {
     }
 }
 
-/// Checks the invariants of the final state that depend on the Services, service tables, DNS names and quotas. Returns
-/// the first one that does not hold now, with the reason.
+/// Checks the invariants of the final state that depend on the statuses of pods and of what counts them, Services,
+/// service tables, DNS names and quotas. Returns the first one that does not hold now, with the reason.
 pub fn unsettled(world: &World) -> Option<(Invariant, String)> {
-    let endpoints = endpoints::at_rest(&world.store).map(|what| (Invariant::EndpointsAtRest, what));
+    let statuses = statuses::at_rest(world).map(|what| (Invariant::StatusesAtRest, what));
+    let counts = || counts::at_rest(&world.store).map(|what| (Invariant::CountsAtRest, what));
+    let endpoints = || endpoints::at_rest(&world.store).map(|what| (Invariant::EndpointsAtRest, what));
     let tables = || proxies::at_rest(world).map(|what| (Invariant::ProxiesAtRest, what));
     let names = || names::at_rest(world).map(|what| (Invariant::NamesAtRest, what));
     let quotas = || quotas::at_rest(&world.store).map(|what| (Invariant::QuotasAtRest, what));
-    endpoints.or_else(tables).or_else(names).or_else(quotas)
+    statuses.or_else(counts).or_else(endpoints).or_else(tables).or_else(names).or_else(quotas)
 }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use skeg_core::Wall;
 use skeg_core::api::{Call, DeleteOptions, Fence, ListOptions, ReqId, Request, Response, ToServer, WriteOptions};
 use skeg_core::controllers::GarbageCollector;
-use skeg_core::object::{Kind, Object, ObjectKey, Revision};
+use skeg_core::object::{Kind, Object, ObjectKey, PodStatus, Revision, Text};
 use skeg_core::store::{Op, StoreKey, Stored};
 
 use super::{Invariant, miscounting, stale_cache, stale_view, unsettled};
@@ -341,6 +342,49 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         let never = w.store.object(&key(Kind::POD, "never")).expect("it is there").clone();
         start_another(w, &never);
     }),
+    (Invariant::InitsComeFirst, |w| {
+        let (pod, init) = (web_pod(w), json!([{"name": "first", "image": "i"}]));
+        let n = node_of(w, &pod);
+        let mut spec = (*w.nodes[n].runtime.containers().next().expect("it has a container").1).as_ref().clone();
+        let made = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"initContainers": init, "containers": [{"name": "c", "image": "i"}]}}));
+        let Object::Pod(made) = made else { panic!("a pod") };
+        (spec.pod, spec.pod_uid) = (made.spec.shared.clone(), Rc::from("another"));
+        w.start_another(n, &Rc::new(spec));
+    }),
+    (Invariant::StatusesAddUp, |w| {
+        let pod = web_pod(w).key();
+        w.tamper(&pod, |pod| status(pod).container_statuses[0].ready = false);
+    }),
+    (Invariant::StatusesAddUp, |w| {
+        for phase in [Text::SUCCEEDED, Text::FAILED] {
+            w.tamper(&key(Kind::POD, "waiting"), |pod| status(pod).phase = phase);
+        }
+    }),
+    (Invariant::StatusesAddUp, |w| {
+        let now = web_pod(w).meta().creation_timestamp.clone();
+        for deleted in [now, None] {
+            w.tamper(&key(Kind::POD, "waiting"), |pod| pod.meta_mut().deletion_timestamp = deleted);
+        }
+    }),
+    // Its agent is not told.
+    (Invariant::StatusesAtRest, |w| {
+        let node = node_of(w, &web_pod(w));
+        w.nodes[node].runtime.power_off(Wall(0), false);
+    }),
+    (Invariant::CountsAtRest, |w| {
+        w.stop("controller-manager");
+        let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
+        w.tamper(&set, |set| {
+            let Object::ReplicaSet(set) = set else { panic!("a ReplicaSet") };
+            set.status_mut().ready_replicas = Some(1);
+        });
+    }),
+    // One says that none is healthy, and one that two are, and allows nothing.
+    (Invariant::CountsAtRest, |w| put_budget(w, json!({}))),
+    (Invariant::CountsAtRest, |w| {
+        put_budget(w, json!({"currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}));
+    }),
     (Invariant::CachesAtRest, |w| {
         let mut web = w.store.object(&key(Kind::SERVICE, "web")).expect("it is there").clone();
         web.meta_mut().labels = Some([("a".to_owned(), "b".to_owned())].into());
@@ -371,6 +415,21 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         });
     }),
 ];
+
+fn status(pod: &mut Object) -> &mut PodStatus {
+    let Object::Pod(pod) = pod else { panic!("a pod") };
+    pod.status_mut()
+}
+
+/// Adds a budget of the Deployment's pods with a status that nobody corrects.
+fn put_budget(world: &mut World, status: Value) {
+    world.stop("controller-manager");
+    let Object::Pod(pod) = web_pod(world) else { panic!("a pod") };
+    let hash = pod.meta.labels.as_ref().expect("it has labels")["pod-template-hash"].clone();
+    world.put(object(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"pod-template-hash": hash}}}, "status": status})));
+}
 
 fn set_ready(world: &mut World, node: &str, status: &str) {
     world.tamper(&ObjectKey::new(Kind::NODE, "", node), |node| {
