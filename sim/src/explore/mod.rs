@@ -51,6 +51,8 @@ pub fn draw(seed: u64) -> Scenario {
         settle: Duration::from_secs(1800),
         stop_when_converged: false,
     };
+    let common = UserAction::Apply(workload::common(rng));
+    scenario.timeline.push(Step { at: Duration::ZERO, action: common.into() });
     happen(&mut scenario, rng, seed, &workloads);
     scenario
 }

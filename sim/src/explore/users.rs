@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Taint;
 use serde_json::json;
 
 use skeg_core::api::{Patch, Propagation};
@@ -87,12 +88,13 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         }
     }
     let mut free: Vec<&String> = nodes.iter().collect();
-    let (mut cordoned, mut deleted) = (Vec::new(), Vec::new());
+    let (mut cordoned, mut deleted, mut tainted) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..steps.rng.below(4).min(nodes.len() as u64) {
         let node = free.swap_remove(steps.rng.below(free.len() as u64) as usize);
         match on_node(&mut steps, node) {
             OnNode::Drained | OnNode::Cordoned => cordoned.push(node.clone()),
             OnNode::Deleted => deleted.push(node.clone()),
+            OnNode::Tainted(taint) => tainted.push((node.clone(), taint)),
         }
     }
     if scene.has_spare_node && steps.rng.chance(1, 6) && !free.is_empty() {
@@ -105,6 +107,9 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
     let end = duration + Duration::from_secs(40);
     if !cordoned.is_empty() {
         steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(cordoned), cordoned: false });
+    }
+    for (node, taint) in tainted {
+        steps.push(end, taint_of(&node, &taint, true));
     }
     if !deleted.is_empty() {
         steps.push(end, RestartAgent { nodes: NodeSet::Names(deleted) });
@@ -199,19 +204,33 @@ enum OnNode {
     Drained,
     Cordoned,
     Deleted,
+    Tainted(Taint),
 }
 
-/// Drains a node, cordons it for a while, or deletes it and lets it register again under its name.
+fn taint_of(node: &str, taint: &Taint, removed: bool) -> UserAction {
+    UserAction::Taint { nodes: NodeSet::Names(vec![node.to_owned()]), taint: Box::new(taint.clone()), removed }
+}
+
+/// Drains a node, cordons it for a while, taints it until the end, or deletes it and lets it register again under its
+/// name.
 fn on_node(steps: &mut Steps<'_>, name: &str) -> OnNode {
     let set = NodeSet::Names(vec![name.to_owned()]);
     let (at, later) = (steps.moment(BEGIN, 60), steps.seconds(1, 150));
     let back = (at + later).min(steps.duration);
-    let how = match steps.rng.below(4) {
+    let how = match steps.rng.below(5) {
         0 | 1 => OnNode::Drained,
         2 => OnNode::Cordoned,
+        3 => {
+            let effect = *steps.rng.pick(&["NoExecute", "NoSchedule"]).expect("there are some");
+            OnNode::Tainted(Taint { key: "explore".to_owned(), effect: effect.to_owned(), ..Taint::default() })
+        }
         _ => OnNode::Deleted,
     };
-    match how {
+    match &how {
+        OnNode::Tainted(taint) => {
+            steps.push(at, taint_of(name, taint, false));
+            return how;
+        }
         OnNode::Drained => steps.push(at, UserAction::Drain { nodes: set.clone() }),
         OnNode::Cordoned => steps.push(at, UserAction::Cordon { nodes: set.clone(), cordoned: true }),
         OnNode::Deleted => {

@@ -45,10 +45,30 @@ pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
     let task = ImageProfile { start: between(20, 1_000), exit: Some((between(200, 30_000).0, 0)), ..web.clone() };
     let mut stop = || Duration::from_millis(if rng.chance(1, 2) { rng.below(20_000) } else { rng.below(500) });
     let (web, task) = (ImageProfile { stop: stop(), ..web }, ImageProfile { stop: stop(), ..task });
+    let init = ImageProfile { exit: Some((Duration::from_millis(500), 0)), ..task.clone() };
     let flaky = ImageProfile { stop: stop(), crash_one_in: 4 + rng.below(8), ..web.clone() };
-    [("explore/web", web), ("explore/task", task), ("explore/flaky", flaky)]
+    [("explore/web", web), ("explore/task", task), ("explore/init", init), ("explore/flaky", flaky)]
         .map(|(name, profile)| (name.to_owned(), profile))
         .into()
+}
+
+/// The class of pods that may take the place of others.
+const URGENT: &str = "explore-urgent";
+
+/// What workloads refer to: classes of priority and of storage; and, one time in four, a quota that suffices.
+pub fn common(rng: &mut Rng) -> Vec<Object> {
+    let mut objects = vec![
+        read(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": URGENT}, "value": 1000})),
+        read(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": "explore"}, "provisioner": "disk.example.com"})),
+    ];
+    if rng.chance(1, 4) {
+        objects.push(read(json!({"apiVersion": "v1", "kind": "ResourceQuota",
+            "metadata": {"name": "explore", "namespace": "default"},
+            "spec": {"hard": {"pods": "1000", "services": "500", "count/replicasets.apps": "200"}}})));
+    }
+    objects
 }
 
 fn workload(rng: &mut Rng, number: u64, nodes: usize) -> Workload {
@@ -108,8 +128,30 @@ fn template(rng: &mut Rng, name: &str, image: &str) -> Value {
         container["readinessProbe"] = json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": period});
     }
     let grace = rng.below(30);
-    json!({"metadata": {"labels": {"app": name}},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": grace}})
+    let mut spec = json!({"containers": [container], "terminationGracePeriodSeconds": grace});
+    if rng.chance(1, 4) {
+        spec["initContainers"] = init_containers(rng);
+    }
+    if rng.chance(1, 4) {
+        let key = *rng.pick(&["topology.kubernetes.io/zone", "kubernetes.io/hostname"]).expect("there are some");
+        spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name)}]);
+    }
+    if rng.chance(1, 6) {
+        spec["priorityClassName"] = json!(URGENT);
+    }
+    json!({"metadata": {"labels": {"app": name}}, "spec": spec})
+}
+
+/// Init containers, sidecars among them.
+fn init_containers(rng: &mut Rng) -> Value {
+    let init = |name: &str| json!({"name": name, "image": "explore/init:1"});
+    let sidecar = json!({"name": "sidecar", "image": "explore/web:1", "restartPolicy": "Always"});
+    match rng.below(3) {
+        0 => json!([init("first"), init("second")]),
+        1 => json!([sidecar]),
+        _ => json!([init("first"), sidecar, init("second")]),
+    }
 }
 
 fn of_service(rng: &mut Rng, name: &str) -> Value {
@@ -145,8 +187,12 @@ fn deployment(rng: &mut Rng, name: &str, replicas: u64) -> Value {
 
 fn stateful_set(rng: &mut Rng, name: &str, replicas: u64) -> Value {
     let policy = if rng.chance(1, 2) { "OrderedReady" } else { "Parallel" };
-    let spec = json!({"replicas": replicas, "selector": selector(name), "serviceName": name,
+    let mut spec = json!({"replicas": replicas, "selector": selector(name), "serviceName": name,
         "podManagementPolicy": policy});
+    if rng.chance(1, 3) {
+        spec["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "storageClassName": "explore", "resources": {"requests": {"storage": "1Gi"}}}}]);
+    }
     set(rng, "apps/v1", "StatefulSet", name, spec)
 }
 
@@ -209,7 +255,8 @@ fn budget(rng: &mut Rng, name: &str) -> Object {
     let most = if rng.chance(2, 3) { json!(1) } else { json!("40%") };
     read(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"maxUnavailable": most, "selector": selector(name)}}))
+        "spec": {"maxUnavailable": most, "selector": selector(name),
+            "unhealthyPodEvictionPolicy": if rng.chance(1, 3) { "AlwaysAllow" } else { "IfHealthyBudget" }}}))
 }
 
 impl Workload {
