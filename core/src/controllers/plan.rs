@@ -82,8 +82,8 @@ impl Plan {
         self.requeue_after = Some(self.requeue_after.map_or(after, |d| d.min(after)));
     }
 
-    /// Waits for the view of a kind to come to a later revision: reconciles the key again after this time. Where nothing
-    /// of the kind changes, its view stays where it is, so it is listed again if a key waits for long.
+    /// Waits for the view of a kind to come to a later revision: reconciles the key again after this time. Where
+    /// nothing of the kind changes, its view stays where it is, so it is listed again if a key waits for long.
     pub fn wait_for(&mut self, kind: Kind, after: Duration) {
         self.behind.push(kind);
         self.requeue(after);
