@@ -6,7 +6,7 @@ use std::rc::Rc;
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::client::ElectionTimes;
-use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics};
+use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics, TokenSigner};
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
@@ -82,6 +82,8 @@ pub struct Setup {
     pub access_control: bool,
     /// The certificates, PEM, by which pods trust the API server; `None` if nobody publishes them.
     pub root_ca: Option<Rc<str>>,
+    /// Who signs the tokens that Secrets are for; `None` if nobody does.
+    pub tokens: Option<Rc<dyn TokenSigner>>,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
 }
@@ -118,7 +120,8 @@ impl Role {
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
         let setup = setup.clone();
         let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
-        let Setup { access_control, root_ca, kinds, service_cidr, max_endpoints_per_slice, election, host, .. } = setup;
+        let Setup { access_control, root_ca, tokens, kinds, service_cidr, max_endpoints_per_slice, .. } = setup;
+        let Setup { election, host, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = host.unwrap_or_else(|| Rc::from(format!("{}_{life}", name.replace(' ', "-"))));
         match self {
@@ -140,6 +143,7 @@ impl Role {
                     autoscaling,
                     access_control,
                     root_ca,
+                    tokens,
                     kinds,
                 };
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))

@@ -5,6 +5,7 @@
 //!
 //! Source: kubernetes `staging/src/k8s.io/apiserver/pkg/authorization`.
 
+pub mod legacy_token;
 pub mod rbac;
 pub mod token;
 

@@ -107,6 +107,12 @@ pub fn ended_with(deleted: &Time, now: Wall) -> bool {
     seconds(Wall::from_time(deleted)) < seconds(now) - LEEWAY
 }
 
+/// Why a token for its `own` audiences is refused where it should be for others.
+pub fn not_for(own: &[String], asked: &[String]) -> String {
+    let list = |of: &[String]| format!("[{}]", of.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(" "));
+    format!("token audiences {} is invalid for the target audiences {}", list(own), list(asked))
+}
+
 fn bound(reference: &Value) -> Result<Bound, Status> {
     let text = |name: &str| reference[name].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
@@ -249,10 +255,7 @@ impl Claims {
             return Err("service account token has expired".to_owned());
         }
         if self.shared(audiences).is_empty() {
-            let list =
-                |of: &[String]| format!("[{}]", of.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(" "));
-            let (own, asked) = (list(&self.audiences), list(audiences));
-            return Err(format!("token audiences {own} is invalid for the target audiences {asked}"));
+            return Err(not_for(&self.audiences, audiences));
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ impl Fake {
                     }
                 }
             }
-            Write::ExpectEmpty { .. } | Write::ExpectUnused { .. } => {}
+            Write::ExpectEmpty { .. } | Write::ExpectUnused { .. } | Write::ExpectMissing { .. } => {}
         }
     }
 }

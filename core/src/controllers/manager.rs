@@ -51,6 +51,8 @@ pub struct ManagerConfig {
     pub access_control: bool,
     /// The certificates, PEM, by which pods trust the API server; `None` if nobody publishes them.
     pub root_ca: Option<Rc<str>>,
+    /// Who signs the tokens that Secrets are for; `None` if nobody does.
+    pub tokens: Option<Rc<dyn super::TokenSigner>>,
     /// The kinds of its world.
     pub kinds: Kinds,
 }
@@ -69,6 +71,7 @@ impl Default for ManagerConfig {
             autoscaling: Some(None),
             access_control: false,
             root_ca: None,
+            tokens: None,
             kinds: Kinds::default(),
         }
     }

@@ -41,6 +41,7 @@ pub mod rolling_update;
 pub(crate) mod root_ca;
 mod runner;
 mod service_account;
+mod service_account_token;
 mod service_backends;
 mod stateful_set;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Write};
 pub use runner::{Mandate, Runner, Turn};
+pub use service_account_token::TokenSigner;
 
 /// All controllers, in the order in which the manager runs them.
 pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
@@ -73,6 +75,9 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     }
     let publisher = config.root_ca.as_ref().map(root_ca::RootCaPublisher::new);
     all.extend(publisher.map(|c| Box::new(c) as Box<dyn Controller>));
+    let tokens = config.tokens.as_ref();
+    let tokens = tokens.map(|signer| service_account_token::TokenController::new(signer, config.root_ca.as_ref()));
+    all.extend(tokens.map(|c| Box::new(c) as Box<dyn Controller>));
     all.push(Box::new(stateful_set::StatefulSetController));
     all.push(Box::<daemon_set::DaemonSetController>::default());
     all.push(Box::<job::JobController>::default());

@@ -116,7 +116,8 @@ impl Controller for NamespaceController {
             | Write::Patch { .. }
             | Write::SetScale { .. }
             | Write::Delete { .. }
-            | Write::ExpectUnused { .. } => return None,
+            | Write::ExpectUnused { .. }
+            | Write::ExpectMissing { .. } => return None,
         };
         self.obstacles.insert(key.clone(), obstacle);
         None

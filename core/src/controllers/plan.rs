@@ -119,6 +119,9 @@ pub enum Write {
     /// Writes nothing: lists the pods of a claim's namespace, as fresh as the store. If one of them uses the claim, it
     /// fails with [`Write::in_use`], which ends the plan.
     ExpectUnused { claim: Object },
+    /// Writes nothing: lists the object of this key, as fresh as the store. If it is there, with this UID where one is
+    /// given, it fails with [`Write::is_there`], which ends the plan.
+    ExpectMissing { key: ObjectKey, uid: Option<Rc<str>> },
 }
 
 impl Write {
@@ -130,6 +133,12 @@ impl Write {
         let mut copy = object.clone();
         copy.set_status(status);
         Some(Write::Update(R::into_object(copy), Subresource::Status))
+    }
+
+    /// The failure of [`Write::ExpectMissing`] if the object is there: the view will show it, and the plan is made
+    /// anew.
+    pub fn is_there(object: &Object) -> Status {
+        Status::already_exists(object.info(), object.name())
     }
 
     /// The failure of [`Write::ExpectUnused`] if a pod uses the claim; the plan is retried later.

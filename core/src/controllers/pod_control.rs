@@ -22,7 +22,8 @@ fn act(write: &Write) -> Option<Act<'_>> {
         | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
-        | Write::ExpectUnused { .. } => None,
+        | Write::ExpectUnused { .. }
+        | Write::ExpectMissing { .. } => None,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::api::{
 use crate::client::{Change, Informers, Queue, Recorder, View, Views, Watched};
 use crate::limits;
 use crate::machine::{Deadline, Mono, Now};
-use crate::object::{Kind, Object, ObjectKey, Revision, controller_of};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, controller_of};
 use crate::random::Rng;
 use crate::volume;
 
@@ -475,6 +475,11 @@ impl Runner {
                 let (kind, namespace) = (Kind::POD, Rc::from(claim.namespace()));
                 Call::List { kind, namespace, options: ListOptions::default() }
             }
+            Write::ExpectMissing { key, .. } => {
+                let fields = FieldSelector::equal("metadata.name", key.name());
+                let (kind, namespace) = (key.kind, Rc::from(key.namespace()));
+                Call::List { kind, namespace, options: ListOptions { fields, ..ListOptions::default() } }
+            }
         };
         (call, stage)
     }
@@ -504,6 +509,10 @@ impl Runner {
                     Write::ExpectUnused { claim } => {
                         let user = items.iter().find(|pod| volume::is_used_by(claim, pod));
                         user.map(|pod| Write::in_use(claim, pod))
+                    }
+                    Write::ExpectMissing { uid, .. } => {
+                        let same = |object: &&Object| uid.as_deref().is_none_or(|uid| uid == object.uid());
+                        items.iter().find(same).map(Write::is_there)
                     }
                     other => unreachable!("{other:?} is not answered by a list"),
                 };
@@ -619,7 +628,8 @@ impl Runner {
                 | Write::SetScale { .. }
                 | Write::DeleteCollection { .. }
                 | Write::ExpectEmpty { .. }
-                | Write::ExpectUnused { .. },
+                | Write::ExpectUnused { .. }
+                | Write::ExpectMissing { .. },
                 _,
             ) => {}
         }
@@ -662,7 +672,8 @@ fn next_group(execution: &mut Execution) -> std::ops::Range<usize> {
         | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
-        | Write::ExpectUnused { .. } => 1,
+        | Write::ExpectUnused { .. }
+        | Write::ExpectMissing { .. } => 1,
     };
     if !matches!(rest[0], Write::Create(_)) {
         execution.batch = limits::SLOW_START_INITIAL;
@@ -683,6 +694,7 @@ fn write_kind(write: &Write) -> Kind {
         Write::Patch { key, .. } | Write::SetScale { key, .. } | Write::Delete { key, .. } => key.kind,
         Write::DeleteCollection { kind, .. } | Write::ExpectEmpty { kind, .. } => *kind,
         Write::ExpectUnused { .. } => Kind::POD,
+        Write::ExpectMissing { key, .. } => key.kind,
     }
 }
 
@@ -704,7 +716,7 @@ mod tests {
     use crate::controllers::{Controller, Plan, Write};
     use crate::limits;
     use crate::machine::{Deadline, Now};
-    use crate::object::{Kind, Object, ObjectKey, Revision};
+    use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision};
     use crate::random::Rng;
 
     /// A controller that plans a different write in each pass.
@@ -884,6 +896,24 @@ mod tests {
         b.quiet(Duration::from_secs(30));
         b.tell(FromServer::Watch(b.watch, WatchEvent::Deleted(pod("a", 7))));
         assert_eq!(b.next().1, "delete b");
+    }
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        for (uid, items, goes_on) in [
+            (None, vec![], true),
+            (None, vec![pod("z", 5)], false),
+            (Some("z"), vec![pod("z", 5)], false),
+            (Some("another"), vec![pod("z", 5)], true),
+        ] {
+            let missing = Write::ExpectMissing { key: pod("z", 1).key(), uid: uid.map(Rc::from) };
+            let mut b = Bench::new(vec![vec![missing, delete("a")], vec![]]);
+            let (id, call) = b.requests().remove(0);
+            let Call::List { options, .. } = &call else { panic!("{call:?}") };
+            assert_eq!((&options.fields, options.rv), (&FieldSelector::equal("metadata.name", "z"), None));
+            b.tell(FromServer::Reply(id, Ok(Response::List { items: Rc::new(items), rv: Revision(5), rest: None })));
+            assert_eq!(b.requests().len(), usize::from(goes_on), "{uid:?}");
+        }
     }
 
     #[test]

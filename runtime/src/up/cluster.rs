@@ -47,7 +47,7 @@ use super::servers::certificates::{self, Certificates};
 use super::servers::peers::{self, Peers};
 use super::streams::remote::Kubelets;
 use super::streams::visit::{Visit, Visitors};
-use super::tokens::Tokens;
+use super::tokens::{Signer, Tokens};
 
 /// The API server's connection for all HTTP requests.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -75,8 +75,10 @@ pub struct Plan {
     pub nodes: Vec<agent::AgentConfig>,
     /// The number of the first of them, from which the pods' addresses follow.
     pub first_node: u32,
-    /// The node that runs real containers, and what issues their tokens.
-    pub docker: Option<(docker::Found, Arc<Tokens>)>,
+    /// What issues tokens of service accounts.
+    pub tokens: Arc<Tokens>,
+    /// The node that runs real containers.
+    pub docker: Option<docker::Found>,
     /// What runs beside the API server.
     pub components: Components,
     /// What it is among several servers; `None` if it is the only one.
@@ -278,7 +280,7 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
-        let Plan { seed, nodes, first_node, docker, components, several, load_balancers, .. } = plan;
+        let Plan { seed, nodes, first_node, tokens, docker, components, several, load_balancers, .. } = plan;
         let Plan { api, authorisation, root_ca, images, bootstrap, .. } = plan;
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
@@ -298,6 +300,7 @@ impl Cluster {
             autoscaling: Some(metrics),
             access_control: true,
             root_ca: root_ca.map(Rc::from),
+            tokens: Some(Rc::new(Signer(Arc::clone(&tokens)))),
             kinds: kinds.clone(),
         };
         let start = |name: String, role: Role| {
@@ -324,7 +327,7 @@ impl Cluster {
             members.push(start(format!("agent {}", config.node_name), Role::Agent(n, config.into())));
         }
         let (mut serving, mut docker_node) = (None, None);
-        if let Some((found, tokens)) = docker {
+        if let Some(found) = docker {
             let (member, config) = (members.len(), found.agent_config());
             let name = Rc::clone(&config.node_name);
             let number = NodeId::new(runtimes.len() as u32);

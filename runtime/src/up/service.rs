@@ -151,7 +151,7 @@ impl Service {
             }
             None => start.docker.as_ref().and_then(docker::Found::dns).map(|(ip, at)| (ip, Some(at))),
         };
-        let docker = start.docker.map(|found| (found, Arc::clone(&tokens)));
+        let (docker, signer) = (start.docker, Arc::clone(&tokens));
         let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());
         let machines = thread.spawn(move || {
@@ -172,6 +172,7 @@ impl Service {
                 seed,
                 nodes,
                 first_node,
+                tokens: signer,
                 docker,
                 components,
                 several,

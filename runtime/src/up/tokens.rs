@@ -4,16 +4,20 @@
 //! <https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery>.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use skeg_core::api::{Reason, Status};
 use skeg_core::auth::User;
+use skeg_core::auth::legacy_token::LegacyClaims;
 use skeg_core::auth::token::{self, Bound, Claims, Reference, Wanted};
+use skeg_core::controllers::TokenSigner;
 use skeg_core::object::KindInfo;
 use skeg_core::{Kind, Wall};
 use tokio::time::Instant;
@@ -133,6 +137,23 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_default().to_owned()
 }
 
+const INVALID: &str = "invalid bearer token";
+
+/// Why a token that was signed here is refused.
+fn told(why: String) -> String {
+    format!("[{INVALID}, {why}]")
+}
+
+/// Signs the tokens that Secrets are for.
+#[derive(Debug)]
+pub struct Signer(pub Arc<Tokens>);
+
+impl TokenSigner for Signer {
+    fn sign(&self, claims: &Value) -> String {
+        self.0.keys.sign(claims)
+    }
+}
+
 impl Handler {
     /// The user that a token stands for; the error says why it stands for nobody.
     pub(super) async fn user_of(&self, token: &str) -> Result<User, String> {
@@ -142,19 +163,19 @@ impl Handler {
         if let Some(bootstrapper) = self.bootstrapper(token).await {
             return bootstrapper;
         }
-        let claims = self.check_token(token, &self.tokens.audiences).await?;
-        let user = claims.user();
+        let (user, _) = self.check_token(token, &self.tokens.audiences).await?;
         self.tokens.remember(token, &user);
         Ok(user)
     }
 
-    /// The claims of a token that holds now, for one of these audiences.
-    async fn check_token(&self, token: &str, audiences: &[String]) -> Result<Claims, String> {
-        let invalid = || "invalid bearer token".to_owned();
-        let claims = self.tokens.keys.verify(token).and_then(|claims| Claims::read(&claims, &self.tokens.issuer));
-        let claims = claims.ok_or_else(invalid)?;
+    /// The user of a token that holds now, and for which of these audiences it does.
+    async fn check_token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), String> {
+        let claims = self.tokens.keys.verify(token).ok_or(INVALID)?;
+        if let Some(claims) = LegacyClaims::read(&claims) {
+            return self.check_legacy_token(token, claims, audiences).await.map_err(told);
+        }
+        let claims = Claims::read(&claims, &self.tokens.issuer).ok_or(INVALID)?;
         // Tokens are on real time, whatever the cluster's clock does.
-        let told = |why: String| format!("[{}, {why}]", invalid());
         claims.check(self.shared.clock.real_time(), audiences).map_err(told)?;
         for (kind, namespace, of) in claims.depends_on() {
             let found = self.look_up(kind, namespace, &of.name).await.map_err(|status| told(status.message.into()))?;
@@ -171,7 +192,43 @@ impl Handler {
                 return Err(told("service account token has been invalidated".to_owned()));
             }
         }
-        Ok(claims)
+        Ok((claims.user(), claims.shared(audiences)))
+    }
+
+    /// The same for the token of a Secret, which must still have it. Such tokens are for the API server.
+    async fn check_legacy_token(
+        &self,
+        token: &str,
+        claims: Result<LegacyClaims, String>,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), String> {
+        let claims = claims?;
+        let own = &self.tokens.audiences;
+        let shared: Vec<String> = audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
+        if shared.is_empty() {
+            return Err(token::not_for(own, audiences));
+        }
+        let (namespace, account) = (claims.namespace.as_str(), &claims.account);
+        let look_up = async |kind: Kind, name: &str| {
+            self.look_up(kind, namespace, name).await.map_err(|status| status.message.to_string())
+        };
+        let is_going = |object: &Value| !object["metadata"]["deletionTimestamp"].is_null();
+        let secret = look_up(Kind::SECRET, &claims.secret).await?.filter(|secret| !is_going(secret));
+        let secret = secret.ok_or("service account token has been invalidated")?;
+        let held = STANDARD.decode(secret["data"]["token"].as_str().unwrap_or_default()).unwrap_or_default();
+        if held != token.as_bytes() {
+            return Err("service account token does not match server token".to_owned());
+        }
+        let found = look_up(Kind::SERVICE_ACCOUNT, &account.name).await?;
+        let found = found.ok_or_else(|| format!("serviceaccounts {:?} not found", account.name))?;
+        if is_going(&found) {
+            return Err(format!("ServiceAccount {namespace}/{} has been deleted", account.name));
+        }
+        let uid = text(&found["metadata"], "uid");
+        if uid != account.uid {
+            return Err(format!("ServiceAccount UID ({uid}) does not match claim ({})", account.uid));
+        }
+        Ok((claims.user(), shared))
     }
 
     /// An object as the API server's cache has it. If it is not there, the store is asked, since another server may
@@ -289,8 +346,8 @@ impl Handler {
         let asked = token::audiences_of("TokenReview", spec)?;
         let audiences = if asked.is_empty() { &self.tokens.audiences } else { &asked };
         Ok(match self.check_token(token, audiences).await {
-            Ok(claims) => json!({"authenticated": true, "user": review::user_info(&claims.user()),
-                "audiences": claims.shared(audiences)}),
+            Ok((user, audiences)) => json!({"authenticated": true, "user": review::user_info(&user),
+                "audiences": audiences}),
             Err(why) => json!({"user": {}, "error": why}),
         })
     }

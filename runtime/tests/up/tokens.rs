@@ -1,7 +1,7 @@
 //! Tokens of service accounts: asked for, presented, reviewed, and found out when they no longer hold.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
@@ -90,6 +90,58 @@ fn an_account_gets_tokens_and_is_who_they_say() {
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
     assert_eq!(keys.json()["keys"][0]["kid"], header["kid"]);
     assert_eq!(cluster.get_as_stranger("/openid/v1/jwks").code, 403);
+}
+
+#[test]
+fn a_secret_has_a_token_as_long_as_its_account_lives() {
+    let cluster = Cluster::start("secret-tokens", &["--nodes", "0"]);
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = |name: &str, account: &str| {
+        json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}},
+            "type": "kubernetes.io/service-account-token"})
+    };
+    let answer = cluster.write(
+        "POST",
+        secrets,
+        &json!({"metadata": {"name": "x"},
+        "type": "kubernetes.io/service-account-token"}),
+    );
+    let why = "Secret \"x\" is invalid: metadata.annotations[kubernetes.io/service-account.name]: Required value";
+    assert_eq!((answer.code, &answer.json()["message"]), (422, &json!(why)));
+    let account = cluster.create(ACCOUNTS, &json!({"metadata": {"name": "bot"}}));
+    cluster.create(secrets, &secret("kept", "bot"));
+    let data = || cluster.get(&format!("{secrets}/kept")).json()["data"].clone();
+    cluster.wait_for("the token is there", || data()["token"].is_string());
+    let decoded = |key: &str| {
+        let bytes = STANDARD.decode(data()[key].as_str().expect("it is there")).expect("base64");
+        String::from_utf8(bytes).expect("text")
+    };
+    assert_eq!(decoded("namespace"), "default");
+    assert!(decoded("ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    let token = decoded("token");
+    let told = claims(&token);
+    assert_eq!((&told["iss"], told.get("exp")), (&json!("kubernetes/serviceaccount"), None));
+    assert_eq!(told["kubernetes.io/serviceaccount/service-account.uid"], account["metadata"]["uid"]);
+    let info = who(&cluster, &token).expect("it is accepted");
+    assert_eq!(info["username"], "system:serviceaccount:default:bot");
+    let review = |audiences: Value| {
+        let spec = json!({"token": token, "audiences": audiences});
+        cluster.create(REVIEWS, &json!({"spec": spec}))["status"].clone()
+    };
+    assert_eq!(review(json!([ISSUER, "other"]))["audiences"], json!([ISSUER]));
+    assert!(review(json!(["other"]))["error"].as_str().unwrap().contains("is invalid for the target audiences"));
+
+    // It holds only as long as its Secret has it.
+    let other = json!({"data": {"token": STANDARD.encode("another")}});
+    assert_eq!(cluster.write("PATCH", &format!("{secrets}/kept"), &other).code, 200);
+    let why = "[invalid bearer token, service account token does not match server token]";
+    assert_eq!(review(json!([]))["error"], why);
+    assert_eq!(cluster.send("DELETE", &format!("{ACCOUNTS}/bot"), &[], b"").code, 200);
+    cluster.wait_for("the secret is gone", || cluster.get(&format!("{secrets}/kept")).code == 404);
+    assert_eq!(review(json!([]))["error"], "[invalid bearer token, service account token has been invalidated]");
+    // Nobody fills one whose account is not there.
+    cluster.create(secrets, &secret("vain", "nobody"));
+    cluster.wait_for("the secret is gone", || cluster.get(&format!("{secrets}/vain")).code == 404);
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl World {
                 autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),
                 access_control: false,
                 root_ca: None,
+                tokens: None,
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),

@@ -88,7 +88,8 @@ impl Controller for CronJobController {
             | Write::SetScale { .. }
             | Write::DeleteCollection { .. }
             | Write::ExpectEmpty { .. }
-            | Write::ExpectUnused { .. } => return None,
+            | Write::ExpectUnused { .. }
+            | Write::ExpectMissing { .. } => return None,
         };
         Some(EventNote { about, type_: EventType::Normal, reason, message })
     }
@@ -103,7 +104,8 @@ impl Controller for CronJobController {
             | Write::SetScale { .. }
             | Write::DeleteCollection { .. }
             | Write::ExpectEmpty { .. }
-            | Write::ExpectUnused { .. } => return None,
+            | Write::ExpectUnused { .. }
+            | Write::ExpectMissing { .. } => return None,
         };
         Some(EventNote { about, type_: EventType::Warning, reason, message })
     }

@@ -105,7 +105,8 @@ fn told(write: &Write, set: &ObjectKey) -> Option<(&'static str, String)> {
         | Write::SetScale { .. }
         | Write::DeleteCollection { .. }
         | Write::ExpectEmpty { .. }
-        | Write::ExpectUnused { .. } => None,
+        | Write::ExpectUnused { .. }
+        | Write::ExpectMissing { .. } => None,
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::JsonStrategy;
 use super::fields::{DATA_LIMIT, Errors, decoded_len, entries, immutable_data, text};
 use super::missing::Missing;
+use crate::auth::legacy_token::{ACCOUNT_NAME, SECRET_TYPE};
 use crate::object::validation::path::Path;
 use crate::object::validation::{names, push_all};
 use crate::object::{Dynamic, FieldError};
@@ -35,6 +36,11 @@ impl JsonStrategy for Secret {
         }
         if total > DATA_LIMIT {
             errors.push(FieldError::too_long("data", DATA_LIMIT));
+        }
+        let account = || d.meta.annotations.as_ref().and_then(|a| a.get(ACCOUNT_NAME)).map_or("", String::as_str);
+        if text(&d.body, &["type"]) == SECRET_TYPE && account().is_empty() {
+            let at = Path::Root("metadata");
+            errors.push(FieldError::required(at.field("annotations").key(ACCOUNT_NAME), ""));
         }
         let has = |key: &str| d.body.get("data").is_some_and(|data| data.get(key).is_some());
         let needed: &[&str] = match text(&d.body, &["type"]) {
