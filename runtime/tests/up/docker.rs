@@ -106,7 +106,7 @@ pub fn make_image(socket: &str, busybox: &str) {
     std::fs::copy(busybox, root.join("bin/busybox")).expect("it can be read");
     for name in [
         "sh", "cat", "echo", "env", "id", "sleep", "httpd", "wget", "tail", "dd", "ls", "test", "true", "false",
-        "nslookup",
+        "nslookup", "timeout",
     ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("it is ours");
     }

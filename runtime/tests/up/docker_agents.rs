@@ -1,6 +1,7 @@
 //! Agents that run real containers, over three servers and three members of etcd. Each has a host of its own: a network
 //! namespace with an engine in it. As the tests of [`crate::docker`], these are skipped where that cannot be.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,6 +96,9 @@ impl Host {
         }
         host.begin()?;
         host.start_engine()?;
+        // As an engine does where it was it that made the host forward packets.
+        let dropped = host.command("iptables").args(["-P", "FORWARD", "DROP"]).status();
+        dropped.map_err(|e| e.to_string())?;
         make_image(&host.socket(), busybox);
         Ok(host)
     }
@@ -284,7 +288,7 @@ const CHECKS: &str = "test -s /var/run/secrets/kubernetes.io/serviceaccount/toke
 
 fn daemon_set() -> Value {
     let labels = json!({"app": "web"});
-    let script = "cat /proc/sys/kernel/hostname | tee /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
+    let script = "cat /proc/sys/kernel/hostname | tee /tmp/index.html; exec httpd -f -v -p 8080 -h /tmp 2>&1";
     json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 1,
             "initContainers": [{"name": "checks", "image": IMAGE, "command": ["/bin/bash", "-c", CHECKS]}],
@@ -332,6 +336,7 @@ fn agents_run_real_containers() {
         look_into(whole.servers.at(n), &pods);
     }
     the_port_is_for_servers(&whole, &pods[0]);
+    pods_reach_each_other(&whole, &pods);
 
     // A server is lost, and the agents go on.
     whole.servers.lose(0, Cluster::kill);
@@ -362,7 +367,7 @@ fn look_into(server: &Cluster, pods: &[Value]) {
     for pod in pods {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let path = |subresource: &str| format!("{PODS}/{name}/{subresource}");
-        assert_eq!(server.get(&path("log?container=c&tailLines=1")).text(), format!("{name}\n"));
+        assert_eq!(server.get(&path("log?container=c&limitBytes=7")).text(), &format!("{name}\n")[..7]);
         let refused = server.get(&path("log?container=c&previous=true"));
         assert_eq!(refused.code, 400, "{}", refused.text());
         assert!(refused.text().contains("previous terminated container \\\"c\\\""), "{}", refused.text());
@@ -397,7 +402,7 @@ fn the_port_is_for_servers(whole: &Whole, pod: &Value) {
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let log = format!("/containerLogs/default/{name}/c");
     let answer = server.get_at(&at, 10250, &log);
-    assert_eq!((answer.code, answer.text()), (200, format!("{name}\n")));
+    assert!(answer.code == 200 && answer.text().starts_with(&format!("{name}\n")), "{}", answer.text());
     assert_eq!(server.get_at(&at, 10250, "/containerLogs/default/nobody/c").code, 404);
     assert_eq!(server.get_at_as_stranger(&at, 10250, &log).code, 401);
     // Another node may not.
@@ -412,4 +417,38 @@ fn the_port_is_for_servers(whole: &Whole, pod: &Value) {
     let mut users: Vec<_> = items(&requests).iter().filter(serves).map(|r| r["spec"]["username"].to_string()).collect();
     users.sort();
     assert_eq!(users, [0, 1, 2].map(|n| format!("\"system:node:host-{n}\"")));
+}
+
+/// Who answers at a place of the cluster, asked from a pod a number of times.
+fn answers(server: &Cluster, from: &str, place: &str) -> BTreeSet<String> {
+    let script = format!(
+        "for i in {{1..20}}; do exec 3<>/dev/tcp/{place} || exit; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; \
+         tail -n 1 <&3; done"
+    );
+    let [_, out, ..] = exec(server, from, &["timeout", "20", "/bin/bash", "-c", &script]);
+    out.lines().map(str::to_owned).collect()
+}
+
+/// Pods of different nodes reach each other by their own addresses, and by Services.
+fn pods_reach_each_other(whole: &Whole, pods: &[Value]) {
+    let server = whole.servers.at(0);
+    let nodes = server.get("/api/v1/nodes").json();
+    let ranges: Vec<_> = items(&nodes).iter().map(|node| node["spec"]["podCIDR"].clone()).collect();
+    assert_eq!(json!(ranges), json!(["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]));
+    let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
+    server.create(SERVICES, &json!({"metadata": {"name": "all"}, "spec": spec}));
+    let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
+    let all: BTreeSet<String> = pods.iter().map(name).collect();
+    for from in pods {
+        for to in pods {
+            let address = to["status"]["podIP"].as_str().expect("it runs");
+            let got = answers(server, &name(from), &format!("{address}/8080"));
+            assert_eq!(got, BTreeSet::from([name(to)]), "{} asks {}", name(from), name(to));
+            // Who answers sees who asked.
+            let log = || server.get(&format!("{PODS}/{}/log?container=c", name(to))).text();
+            let source = format!("[::ffff:{}]:", from["status"]["podIP"].as_str().expect("it runs"));
+            wait_for("the source is in the log of who answers", PATIENCE, || log().contains(&source));
+        }
+        wait_for("the Service has its endpoints", PATIENCE, || answers(server, &name(from), "all/80") == all);
+    }
 }

@@ -35,6 +35,8 @@ pub enum Who {
     Proxy,
     /// The cluster's names.
     Names,
+    /// The routes to other nodes' pods.
+    Routes,
 }
 
 /// The number of a request, and whose it is.
@@ -192,12 +194,13 @@ impl Host {
     }
 
     /// When each machine wants to be woken.
-    fn deadlines(&self) -> [(Who, Option<Deadline>); 3] {
+    fn deadlines(&self) -> [(Who, Option<Deadline>); 4] {
         let serving = self.serving.as_ref();
         [
             (Who::Agent, self.agent.poll_timeout()),
             (Who::Proxy, serving.and_then(Serving::poll_proxy)),
             (Who::Names, serving.and_then(Serving::poll_names)),
+            (Who::Routes, serving.and_then(Serving::poll_routes)),
         ]
     }
 
@@ -279,6 +282,7 @@ impl Host {
             }
             (Who::Proxy, message) => self.serving.as_mut().expect(THERE).handle_proxy(now, message),
             (Who::Names, message) => self.serving.as_mut().expect(THERE).handle_names(now, message),
+            (Who::Routes, message) => self.serving.as_mut().expect(THERE).handle_routes(now, message),
         };
         calls.into_iter().for_each(|call| self.carry_out(who, call));
     }

@@ -13,6 +13,8 @@ mod kubeconfig;
 mod link;
 mod names;
 mod port;
+mod routes;
+mod rules;
 mod serving;
 mod tokens;
 
@@ -158,9 +160,12 @@ impl Plan {
             let containers = Containers::Simulated(Simulated::new(runtime, images));
             return Ok(Host::new(config, containers, None, carrier, rng));
         };
-        let config = found.agent_config();
+        let (config, bridge) = (found.agent_config(), found.bridge());
         let (runtime, rules) = found.start(carrier.runtime.clone(), local)?;
-        let serving = rules.map(|rules| Serving::new(&node, rules, seed));
+        let serving = match (rules, bridge) {
+            (Some(rules), Some(bridge)) => Some(Serving::new(&node, rules, bridge, seed)?),
+            (_, _) => None,
+        };
         let containers = Containers::Real(Real::new(runtime, carrier.clone()));
         Ok(Host::new(config, containers, serving, carrier, rng))
     }

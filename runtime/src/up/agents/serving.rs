@@ -1,14 +1,19 @@
-//! What serves Services and their names to the containers of an agent: the machines of the service proxy and of the
-//! cluster's names, each with its own view of the cluster, and the thread that carries out the proxy's rules.
+//! What connects the containers of an agent: the machines of the service proxy, of the cluster's names and of the
+//! routes to other nodes' pods, each with its own view of the cluster, and the threads that carry out what they decide.
 
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::dns::{self, ClusterDns, DnsConfig};
 use skeg_core::proxy::{self, ProxyConfig, ServiceProxy};
 use skeg_core::{Deadline, Machine, Now, Rng};
 
+use super::routes::Routes;
+use super::rules;
+use crate::disk::explain;
 use crate::up::dns::Lookup;
+use crate::up::docker::Bridge;
 use crate::up::proxy::Proxy;
 
 /// See the module's documentation.
@@ -16,17 +21,23 @@ pub struct Serving {
     proxy: ServiceProxy,
     rules: Proxy,
     names: ClusterDns,
+    routes: Routes,
 }
 
 impl Serving {
-    /// `rules` carries out what the proxy of this node decides.
-    pub fn new(node: &Rc<str>, rules: Proxy, seed: u64) -> Serving {
+    /// `rules` carries out what the proxy of this node decides; `bridge` is that of its pods.
+    pub fn new(node: &Rc<str>, rules: Proxy, bridge: Bridge, seed: u64) -> Result<Serving, String> {
         let config = ProxyConfig { node_name: Rc::clone(node), zone: Rc::from("") };
-        Serving {
+        let (own, (tell, inbox)) = (bridge.network, channel());
+        let thread = std::thread::Builder::new().name("routes".to_owned());
+        let thread = thread.spawn(move || rules::carry_out(own, &bridge.device, &inbox));
+        thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+        Ok(Serving {
             proxy: ServiceProxy::new(config, Rng::stream(seed, "proxy", 0)),
             rules,
             names: ClusterDns::new(DnsConfig::default(), Rng::stream(seed, "dns", 0)),
-        }
+            routes: Routes::new(node, own, tell, Rng::stream(seed, "routes", 0)),
+        })
     }
 
     /// When the proxy wants to be woken.
@@ -37,6 +48,11 @@ impl Serving {
     /// When the names want to be woken.
     pub fn poll_names(&self) -> Option<Deadline> {
         self.names.poll_timeout()
+    }
+
+    /// When the routes want to be woken.
+    pub fn poll_routes(&self) -> Option<Deadline> {
+        self.routes.poll_timeout()
     }
 
     /// Gives the proxy a message, or `None` when its time has come; returns what it asks.
@@ -71,12 +87,17 @@ impl Serving {
         out.into_iter().filter_map(call).collect()
     }
 
+    /// The same for the routes.
+    pub fn handle_routes(&mut self, now: Now, message: Option<FromServer>) -> Vec<ToServer> {
+        self.routes.handle(now, message)
+    }
+
     /// Answers a query.
     pub fn resolve(&self, lookup: Lookup) {
         lookup.answer(&self.names);
     }
 
-    /// Removes the rules.
+    /// Removes the rules of Services.
     pub fn end(self) {
         self.rules.end();
     }

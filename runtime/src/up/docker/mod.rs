@@ -43,7 +43,7 @@ use engine::{Engine, Failure, query};
 use ooms::Ooms;
 use probes::Action;
 use services::Services;
-pub use services::dns_address;
+pub use services::{Bridge, dns_address};
 use visits::Visits;
 use volumes::{Content, Volume};
 
@@ -182,6 +182,11 @@ impl Found {
             cluster_dns: self.services.is_some(),
             ..AgentConfig::default()
         }
+    }
+
+    /// The bridge of pods, if Services are served.
+    pub fn bridge(&self) -> Option<Bridge> {
+        self.services.as_ref().map(|services| services.bridge.clone())
     }
 
     /// The host's address on the bridge, if Services are served.

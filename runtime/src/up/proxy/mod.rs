@@ -51,7 +51,7 @@ fn explain(e: &io::Error) -> String {
 }
 
 /// Runs a program; returns what it printed, or what it complained of.
-fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> {
+pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("{program}: {}", explain(&e)))?;
