@@ -20,7 +20,7 @@ use super::dns::wire;
 use super::params::Params;
 use super::route::{Route, route};
 use super::served::Served;
-use super::{accept, body};
+use super::{accept, apiproxy, body};
 
 /// How long a target is fuzzed in ordinary tests.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -150,10 +150,14 @@ fn urls() {
         "/apis/apps/v1/namespaces/%61/deployments/..%2f..?labelSelector=a%3Db&limit=5&continue=x&resourceVersion=7",
         "/api/v1/watch/pods?timeoutSeconds=3&allowWatchBookmarks=1&sendInitialEvents=true&resourceVersionMatch=Exact",
         "/openapi/v3/apis/apps/v1?hash=0",
+        "/api/v1/namespaces/a/services/http:s:80/proxy/..%2f//x?y",
     ]);
     fuzz("urls", &good, |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
+        let (path, rest) = apiproxy::split(path).map_or((path, None), |(path, rest)| (path, Some(rest)));
+        assert!(rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')), "{path}");
+        let _ = apiproxy::Named::read(&text);
         if let Ok(Route::Objects(objects)) = route(&served, path) {
             let parts = [Some(objects.namespace), objects.name, objects.subresource];
             for part in parts.into_iter().flatten() {

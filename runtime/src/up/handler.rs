@@ -1,7 +1,7 @@
 //! Turns HTTP requests into requests to the API server, and its answers into HTTP responses.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,8 @@ use super::streams::remote::Carried;
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
 use super::tokens::{self, Tokens};
-use super::{accept::Shape, body, discovery, openapi, reply, review, usage};
+use super::usage::Usage;
+use super::{accept::Shape, apiproxy, body, discovery, openapi, reply, review, usage};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
 const READS: usize = 400;
@@ -59,6 +60,8 @@ pub struct Handler {
     reads: Semaphore,
     writes: Semaphore,
     metrics: Metrics,
+    /// Which of several endpoints is the next to be asked.
+    pub(super) turn: AtomicUsize,
 }
 
 /// The head of a request, and the user.
@@ -96,6 +99,7 @@ impl Handler {
             reads,
             writes,
             metrics: Metrics::default(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -103,7 +107,10 @@ impl Handler {
     async fn answer(&self, user: Arc<User>, request: Request<Incoming>) -> Response<Content> {
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();
-        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let method = head.method.clone();
+        // What follows a proxy in a path is another server's.
+        let whole = head.uri.path();
+        let (path, rest) = apiproxy::split(whole).map_or((whole, None), |(path, rest)| (path, Some(rest)));
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
         let answered = async {
@@ -116,8 +123,12 @@ impl Handler {
                 Some(_) | None => Arc::clone(&user),
             };
             let params = Params::parse(head.uri.query());
-            let user = &self.authorise(&user, &head.method, &path, &head.headers, &params)?;
-            let (served, route) = self.find(&path).await?;
+            let user = &self.authorise(&user, &head.method, path, &head.headers, &params)?;
+            let (served, route) = self.find(path).await?;
+            if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
+                let from = (whole, rest, head.uri.query());
+                return self.proxy(objects, from, (&method, &head.headers, body)).await;
+            }
             match route {
                 Route::Objects(objects) => {
                     let head = Head { user, method: &method, headers: &head.headers, params, accepted: accepted? };
@@ -131,7 +142,7 @@ impl Handler {
             }
         };
         let response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
-        tracing::debug!(%method, path, user = user.name, code = response.status().as_u16());
+        tracing::debug!(%method, path = whole, user = user.name, code = response.status().as_u16());
         response
     }
 
@@ -243,8 +254,9 @@ impl Handler {
         body: Incoming,
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response<Content>, Status> {
+        // A proxy is asked by its own path, and by no other that leads there.
         if let Some(subresource) = &objects.subresource
-            && !objects.resource.has_subresource(subresource)
+            && (subresource == "proxy" || !objects.resource.has_subresource(subresource))
         {
             return Err(not_found());
         }
@@ -353,6 +365,13 @@ impl Handler {
         kubelets.carry(&node, carried, upgrade).await
     }
 
+    /// What containers use.
+    pub(super) async fn used(&self) -> Result<Vec<Usage>, Status> {
+        let (reply, used) = oneshot::channel();
+        self.cluster.send(Inbound::Visit(Visit::Usage { reply })).map_err(|_| gone())?;
+        used.await.map_err(|_| gone())
+    }
+
     /// Responds with the metrics of nodes or pods.
     async fn usage(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
         let look = self.look(head, objects)?;
@@ -372,9 +391,7 @@ impl Handler {
         let Answer::List { items, rv, .. } = self.ask(head, &of, what, Written::default()).await?.result? else {
             unreachable!("a list is answered by a list")
         };
-        let (reply, used) = oneshot::channel();
-        self.cluster.send(Inbound::Visit(Visit::Usage { reply })).map_err(|_| gone())?;
-        let (used, now) = (used.await.map_err(|_| gone())?, self.shared.clock.now().wall);
+        let (used, now) = (self.used().await?, self.shared.clock.now().wall);
         let mut metrics = match pods {
             true => usage::of_pods(&items, &used, now),
             false => usage::of_nodes(&items, &used, now),

@@ -5,6 +5,7 @@
 
 mod accept;
 mod agents;
+mod apiproxy;
 mod args;
 mod ask;
 mod attempt;

@@ -39,7 +39,7 @@ struct CustomVersion {
 }
 
 /// Subresources that are served; the others of the table are not yet.
-const SUBRESOURCES: [&str; 12] = [
+const SUBRESOURCES: [&str; 13] = [
     "status",
     "scale",
     "binding",
@@ -51,6 +51,7 @@ const SUBRESOURCES: [&str; 12] = [
     "exec",
     "attach",
     "portforward",
+    "proxy",
     "token",
 ];
 

@@ -260,7 +260,7 @@ impl Handler {
         }
     }
 
-    async fn required(&self, kind: Kind, namespace: &str, name: &str) -> Result<Value, Status> {
+    pub(super) async fn required(&self, kind: Kind, namespace: &str, name: &str) -> Result<Value, Status> {
         let found = self.look_up(kind, namespace, name).await?;
         found.ok_or_else(|| Status::not_found(kind.row(), name))
     }

@@ -414,6 +414,13 @@ fn clients_reach_into_containers() {
     }
     let [.., status] = exec(&cluster, "p", &["/no/such/program"]);
     assert!(status.contains("Failure"), "{status}");
+    // The proxy asks a pod at its address, where this one does not listen.
+    let answer = cluster.get(&format!("{PODS}/p:8080/proxy/"));
+    assert!(answer.code == 503 && answer.text().contains("connection refused"), "{}", answer.text());
+    let serve = "busybox mkdir /tmp/www; echo there > /tmp/www/page; exec httpd -f -p 8080 -h /tmp/www";
+    create(&cluster, "q", json!({"containers": [container("c", serve)]}));
+    let page = || cluster.get(&format!("{PODS}/q:8080/proxy/page"));
+    cluster.wait_for("it serves", || (page().code, page().text()) == (200, "there\n".to_owned()));
     end(cluster);
 }
 

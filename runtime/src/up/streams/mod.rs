@@ -19,5 +19,5 @@ mod websocket;
 
 pub use exec::{attach, exec};
 pub use pod::container;
-pub use port_forward::port_forward;
+pub use port_forward::{Ports, port_forward};
 pub use upgrade::Upgrade;
