@@ -65,7 +65,9 @@ fn discovery_comes_in_the_version_that_is_asked_for() {
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
     let document = cluster.get(&url);
     let deployment = &document.json()["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
-    assert_eq!(deployment["properties"]["spec"]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    let spec = &deployment["properties"]["spec"];
+    assert_eq!(spec["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(spec["description"], "Specification of the desired behavior of the Deployment.");
     assert_eq!(document.header("cache-control"), Some("public, immutable"));
     let etag = document.header("etag").unwrap();
     assert_eq!(cluster.send("GET", &url, &[("If-None-Match", etag)], b"").code, 304);
