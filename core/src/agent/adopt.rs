@@ -34,6 +34,9 @@ impl PodState {
         let before = self.pod.status.clone();
         let fresh = found.sandboxes.is_empty() && found.containers.is_empty();
         self.reconcile(found, ctx);
+        // If the sandbox is gone, its init containers must run again, unless nothing of the pod is to run again.
+        let never = self.pod.spec.restart_policy.as_deref() == Some("Never");
+        let is_over = never && before.container_statuses.iter().any(has_run);
         let ephemeral = before.ephemeral_container_statuses();
         for i in 0..self.containers.len() {
             let name = Rc::clone(&self.containers[i].name);
@@ -44,10 +47,13 @@ impl PodState {
                 Role::Ephemeral => &ephemeral,
             };
             let Some(old) = list.iter().find(|s| s.name == *name) else { continue };
-            let policy = self.pod.spec.restart_policy.as_deref().unwrap_or("Always");
+            // An earlier agent may have made a new sandbox and come to some of them only.
+            let is_new = self.sandbox.life == SandboxLife::Ready && !self.initialized;
+            let has_run_here = self.containers[i].is_up() || self.containers[i].exit().is_some();
+            let is_missing = is_new && role != Role::Main && !has_run_here;
             remember(&mut self.containers[i], old, ctx.now);
-            // If the sandbox is gone, its init containers must run again, unless nothing of the pod is to run again.
-            if let (true, Life::Exited(e)) = (fresh && policy != "Never", &mut self.containers[i].life) {
+            let again = (fresh || is_missing && !self.pod.meta.is_deleting()) && !is_over;
+            if let (true, Life::Exited(e)) = (again, &mut self.containers[i].life) {
                 e.stale = true;
             }
         }
@@ -172,6 +178,11 @@ impl PodState {
             self.now_running(i, started_at, ctx);
         }
     }
+}
+
+/// Whether a status says that its container has been started.
+fn has_run(status: &object::ContainerStatus) -> bool {
+    [&status.state, &status.last_state].iter().any(|state| state.running().is_some() || state.terminated().is_some())
 }
 
 /// Takes over what the API's status says about a container if the list says less.

@@ -380,6 +380,25 @@ fn a_reboot_begins_anew() {
 }
 
 #[test]
+fn init_containers_run_again_in_a_new_sandbox_whenever_the_agent_restarts() {
+    for i in 0..30 {
+        let mut world = ready_world();
+        let inits = [container("i", "step:1"), container("j", "step:1")];
+        world.apply("p", json!({"containers": [container("a", "app:1")], "initContainers": inits}));
+        world.run_for(20.0);
+        world.runtime.sandboxes.clear();
+        world.runtime.containers.clear();
+        world.restart_agent();
+        world.run_for(f64::from(i) * 0.2);
+        world.restart_agent();
+        world.run_for(30.0);
+        let mut names: Vec<&str> = world.runtime.containers.values().map(|c| &*c.spec.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "i", "j"], "restarted after {} s", f64::from(i) * 0.2);
+    }
+}
+
+#[test]
 fn who_does_not_fit_is_turned_away() {
     let mut world = ready_world();
     let asks = |cpu: &str| json!({"containers": [with(container("a", "app:1"), "resources", json!({"requests": {"cpu": cpu}}))]});
