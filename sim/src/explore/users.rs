@@ -36,9 +36,11 @@ impl Steps<'_> {
         let at = match self.together {
             Some(at) if self.rng.chance(3, 4) => at,
             _ if self.rng.chance(1, 2) => match self.rng.pick(self.faults) {
+                // So shortly before it that what follows is still under way, or within some seconds of it.
                 Some(fault) => {
-                    let around = self.rng.duration(*fault, *fault + Duration::from_secs(10));
-                    around.saturating_sub(Duration::from_secs(3))
+                    let (before, span) = *self.rng.pick(&[(300, 350), (3_000, 10_000)]).expect("there are some");
+                    let around = self.rng.duration(*fault, *fault + Duration::from_millis(span));
+                    around.saturating_sub(Duration::from_millis(before))
                 }
                 None => self.rng.duration(first, last),
             },
@@ -182,8 +184,19 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
         5 if key.kind == Kind::STATEFUL_SET => {
             let pod = format!("{}-{}", key.name(), steps.rng.below(workload.replicas));
             let key = ObjectKey::new(Kind::POD, key.namespace(), &pod);
-            let grace_period = steps.rng.chance(1, 2).then_some(0);
-            steps.push(at, UserAction::Delete { key, cascade: Propagation::Background, grace_period });
+            let delete = |grace_period| {
+                let (key, cascade) = (key.clone(), Propagation::Background);
+                UserAction::Delete { key, cascade, grace_period }
+            };
+            // At once, in order, or in order and, since that takes so long, at once.
+            let how = steps.rng.below(3);
+            if how != 0 {
+                steps.push(at, delete(None));
+            }
+            let patience = if how == 2 { steps.seconds(0, 10) } else { Duration::ZERO };
+            if how != 1 {
+                steps.push(at + patience, delete(Some(0)));
+            }
         }
         _ => {}
     }

@@ -112,6 +112,9 @@ enum How {
     /// others are left out, because one class of faults may hide or heal the effects of another. The classes in the run
     /// are drawn more often.
     Swarm(u64),
+    /// All classes of one family are in the run, drawn as often as in a swarm: whatever is judged only while nothing
+    /// else disturbs the cluster is judged in such a run.
+    Family(usize),
 }
 
 /// Draws the faults of a run, by the scenario's fault level.
@@ -123,15 +126,26 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
     }
 }
 
-/// Draws faults of few classes (one in four), each often.
+/// Draws faults of few classes, each often: one time in three of one family, otherwise one class in four.
 pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
-    draw_as(scenario, seed, How::Swarm(4))
+    let mut rng = Rng::stream(seed, "fault family", 0);
+    let how = match rng.chance(1, 3) {
+        true => How::Family(rng.below(FAMILIES.len() as u64) as usize),
+        false => How::Swarm(4),
+    };
+    draw_as(scenario, seed, how)
+}
+
+/// How many faults of a class there are in a run that is about few classes.
+fn often(class: &Class, spans: u64, rng: &mut Rng) -> u64 {
+    rng.range(class.rate.0.max(1) * spans, 2 * class.rate.1 * spans + 1)
 }
 
 fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
     let mut all = Vec::new();
     let mut swarm = Rng::stream(seed, "fault classes", 0);
-    for class in FAMILIES.into_iter().flatten() {
+    let classes = FAMILIES.into_iter().enumerate().flat_map(|(family, all)| all.iter().map(move |c| (family, c)));
+    for (family, class) in classes {
         let mut rng = Rng::stream(seed, &format!("fault {}", class.name), 0);
         let spans = (scenario.duration.as_secs() / 600).max(1);
         let count = match how {
@@ -139,10 +153,9 @@ fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
                 let count = rng.range(class.rate.0 * spans, class.rate.1 * spans + 1);
                 (0..count).filter(|_| rng.chance(1, one_in)).count() as u64
             }
-            How::Swarm(one_in) if swarm.chance(1, one_in) => {
-                rng.range(class.rate.0.max(1) * spans, 2 * class.rate.1 * spans + 1)
-            }
-            How::Swarm(_) => 0,
+            How::Swarm(one_in) if swarm.chance(1, one_in) => often(class, spans, &mut rng),
+            How::Family(one) if one == family => often(class, spans, &mut rng),
+            How::Swarm(_) | How::Family(_) => 0,
         };
         for _ in 0..count {
             let at = rng.duration(Duration::from_secs(5), scenario.duration);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::control::ChangeLeader;
 use super::draw::Class;
 use super::{FaultId, FaultKind, Target, lasting};
 use crate::files::action::node_set;
@@ -51,12 +52,26 @@ impl FaultKind for Freeze {
     }
 }
 
-pub(super) const CLASSES: &[Class] = &[Class {
-    name: "freeze",
-    rate: (0, 3),
-    draw: |draw| {
-        let nodes = if draw.rng.chance(2, 3) { draw.control_machine() } else { draw.some_nodes(4) };
-        let for_ = Some(draw.seconds(1, 45));
-        draw.push(draw.at, Freeze { nodes, for_ });
+pub(super) const CLASSES: &[Class] = &[
+    Class {
+        name: "freeze",
+        rate: (0, 3),
+        draw: |draw| {
+            let nodes = if draw.rng.chance(2, 3) { draw.control_machine() } else { draw.some_nodes(4) };
+            let for_ = Some(draw.seconds(1, 45));
+            draw.push(draw.at, Freeze { nodes, for_ });
+        },
     },
-}];
+    // What the leaders have asked for waits in an API server that hangs, and is carried out when others lead.
+    Class {
+        name: "late-writes",
+        rate: (0, 2),
+        draw: |draw| {
+            let nodes = NodeSet::Machine(format!("api-server-{}", draw.api_server()));
+            let (for_, down_for) = (Some(draw.seconds(20, 60)), draw.seconds(30, 60));
+            draw.push(draw.at, Freeze { nodes, for_ });
+            let soon = Duration::from_millis(draw.rng.below(500));
+            draw.push(draw.at + soon, ChangeLeader { down_for });
+        },
+    },
+];

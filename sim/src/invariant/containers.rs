@@ -54,8 +54,11 @@ fn never_restarts(spec: &ContainerSpec) -> bool {
     policy.is_some_and(|policy| policy == "Never") && !has_rules
 }
 
-/// The init container that should have come before this container, and has not.
+/// The init container that should have come before this container, and has not. Ephemeral containers wait for none.
 fn missing_init<'a>(node: &NodeHost, spec: &'a ContainerSpec) -> Option<&'a str> {
+    if spec.ephemeral.is_some() {
+        return None;
+    }
     let inits = spec.pod.init_containers.as_deref().unwrap_or_default();
     let before = inits.iter().take_while(|init| init.name != *spec.name);
     let missing = before.filter(|init| {

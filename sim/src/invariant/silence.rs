@@ -19,7 +19,7 @@ const PAUSE: f64 = 20.0;
 /// In seconds: longer than a request can be on its way.
 const HELD_UP: f64 = 120.0;
 /// Within how many seconds the pods of a node that is not ready are marked.
-const MARKED_AFTER: f64 = 60.0;
+const MARKED_AFTER: f64 = 20.0;
 
 /// The renewals of a node's lease.
 #[derive(Debug)]
