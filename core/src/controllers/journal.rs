@@ -12,17 +12,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::Write;
+use super::{Write, daemon_set, job};
 use crate::client::Views;
 use crate::limits;
 use crate::machine::Mono;
-use crate::object::{Kind, ObjectKey, Revision};
+use crate::object::{Kind, Object, ObjectKey, Revision};
 
 /// A generated name that may already be in use.
 #[derive(Debug)]
 struct Uncertain {
-    generate_name: Rc<str>,
+    generate_name: String,
+    place: Option<String>,
     child: ObjectKey,
+}
+
+/// Which of its owner's children an object is to be; `None` if they are all alike. Each pod of a DaemonSet is for a node,
+/// each of an indexed Job for an index.
+fn place(wish: &Object) -> Option<String> {
+    let Object::Pod(pod) = wish else { return None };
+    let index = pod.meta.annotations.as_ref().and_then(|annotations| annotations.get(job::INDEX));
+    index.cloned().or_else(|| daemon_set::target(pod).map(str::to_owned))
+}
+
+fn generate_name(wish: &Object) -> &str {
+    wish.meta().generate_name.as_deref().unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -101,10 +114,10 @@ impl Journal {
     }
 
     /// Records that a create for `key` with a generated name has an unknown outcome.
-    pub(super) fn uncertain_create(&mut self, key: &ObjectKey, generate_name: &str, child: ObjectKey) {
+    pub(super) fn uncertain_create(&mut self, key: &ObjectKey, wish: &Object, child: ObjectKey) {
         let creates = &mut self.entries.entry(key.clone()).or_default().creates;
         if creates.iter().all(|u| u.child != child) {
-            creates.push(Uncertain { generate_name: Rc::from(generate_name), child });
+            creates.push(Uncertain { generate_name: generate_name(wish).to_owned(), place: place(wish), child });
         }
     }
 
@@ -113,12 +126,15 @@ impl Journal {
         self.entries.entry(key.clone()).or_default().deletes.push(write);
     }
 
-    /// Takes the generated name of an earlier create with the same prefix and an unknown outcome; `None` if there is
-    /// none.
-    pub(super) fn reuse(&mut self, key: &ObjectKey, kind: Kind, ns: &str, generate_name: &str) -> Option<ObjectKey> {
+    /// Takes the generated name of an earlier create for the same purpose and with an unknown outcome; `None` if there
+    /// is none.
+    pub(super) fn reuse(&mut self, key: &ObjectKey, wish: &Object) -> Option<ObjectKey> {
         let creates = &mut self.entries.get_mut(key)?.creates;
-        let fits =
-            |u: &Uncertain| u.child.kind == kind && u.child.namespace() == ns && &*u.generate_name == generate_name;
+        let (kind, namespace, base, place) = (wish.kind(), wish.namespace(), generate_name(wish), place(wish));
+        let fits = |u: &Uncertain| {
+            let of_it = u.child.kind == kind && u.child.namespace() == namespace;
+            of_it && u.generate_name == base && u.place == place
+        };
         let at = creates.iter().position(fits)?;
         Some(creates.remove(at).child)
     }
@@ -196,7 +212,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{Journal, Verdict};
+    use super::{Journal, Verdict, job};
     use crate::client::Views;
     use crate::limits;
     use crate::machine::Mono;
@@ -245,19 +261,49 @@ mod tests {
         assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Go));
     }
 
+    /// A pod without a name that is to be made.
+    fn wish(base: &str, more: serde_json::Value) -> Object {
+        let mut value = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+            "metadata": {"generateName": base, "namespace": "d"}});
+        json_patch::merge(&mut value, &more);
+        Object::from_json(value).unwrap()
+    }
+
     #[test]
     fn names_are_used_again_unless_they_have_shown_up() {
         let mut views = Views::of(&[Kind::POD], []);
         let mut j = Journal::default();
+        let any = |base: &str| wish(base, json!({}));
         for name in ["r-1", "r-2"] {
-            j.uncertain_create(&key("a"), "r-", ObjectKey::new(Kind::POD, "d", name));
+            j.uncertain_create(&key("a"), &any("r-"), ObjectKey::new(Kind::POD, "d", name));
         }
         views.view_mut(Kind::POD).upsert(pod("r-1", "1").key(), pod("r-1", "1"));
         assert!(matches!(j.judge(Mono::ZERO, &views, &key("a")), Verdict::Go));
-        assert!(j.reuse(&key("a"), Kind::POD, "d", "other-").is_none());
-        assert!(j.reuse(&key("b"), Kind::POD, "d", "r-").is_none());
-        assert_eq!(j.reuse(&key("a"), Kind::POD, "d", "r-").unwrap().name(), "r-2");
-        assert!(j.reuse(&key("a"), Kind::POD, "d", "r-").is_none());
+        assert!(j.reuse(&key("a"), &any("other-")).is_none());
+        assert!(j.reuse(&key("b"), &any("r-")).is_none());
+        assert_eq!(j.reuse(&key("a"), &any("r-")).unwrap().name(), "r-2");
+        assert!(j.reuse(&key("a"), &any("r-")).is_none());
+    }
+
+    #[test]
+    fn names_are_used_again_for_the_same_node_or_index() {
+        let on = |node: &str| {
+            let field = json!({"key": "metadata.name", "operator": "In", "values": [node]});
+            wish(
+                "r-",
+                json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [{"matchFields": [field]}]}}}}}),
+            )
+        };
+        let index = |index: &str| wish("r-", json!({"metadata": {"annotations": {job::INDEX: index}}}));
+        for [first, second] in [[on("n1"), on("n2")], [index("0"), index("1")]] {
+            let mut j = Journal::default();
+            j.uncertain_create(&key("a"), &first, ObjectKey::new(Kind::POD, "d", "r-1"));
+            j.uncertain_create(&key("a"), &second, ObjectKey::new(Kind::POD, "d", "r-2"));
+            assert_eq!(j.reuse(&key("a"), &second).unwrap().name(), "r-2");
+            assert!(j.reuse(&key("a"), &second).is_none(), "the other is for somewhere else");
+            assert_eq!(j.reuse(&key("a"), &first).unwrap().name(), "r-1");
+        }
     }
 
     #[test]

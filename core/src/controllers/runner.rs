@@ -485,10 +485,10 @@ impl Runner {
     }
 
     fn choose_name(&mut self, key: &ObjectKey, object: &Object) -> (ObjectKey, bool) {
-        let base = object.meta().generate_name.as_deref().unwrap_or("");
-        if let Some(child) = self.journal.reuse(key, object.kind(), object.namespace(), base) {
+        if let Some(child) = self.journal.reuse(key, object) {
             return (child, true);
         }
+        let base = object.meta().generate_name.as_deref().unwrap_or("");
         let cut = base.char_indices().nth(MAX_BASE_LETTERS).map_or(base.len(), |(i, _)| i);
         let name = format!("{}{}", &base[..cut], self.rng.name_suffix(SUFFIX_LETTERS));
         (ObjectKey::new(object.kind(), object.namespace(), &name), false)
@@ -614,10 +614,7 @@ impl Runner {
         let execution = self.running.get_mut(key).expect("a request belongs to a running execution");
         execution.failed = true;
         match (&execution.writes[index], child) {
-            (Write::Create(object), Some(child)) => {
-                let base = object.meta().generate_name.as_deref().unwrap_or("");
-                self.journal.uncertain_create(key, base, child);
-            }
+            (Write::Create(object), Some(child)) => self.journal.uncertain_create(key, object, child),
             (write @ Write::Delete { .. }, _) => self.journal.uncertain_delete(key, write.clone()),
             // Repeating these writes is safe: either the server rejects them (because of their resourceVersion or
             // name), or they change nothing.

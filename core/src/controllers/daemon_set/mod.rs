@@ -29,6 +29,7 @@ use crate::object::{DaemonSet, Kind, Node, Object, ObjectKey, Pod, Selector, Tem
 
 use fit::Fit;
 use pods::PerNode;
+pub(super) use pods::target;
 
 /// The back-off before a failed pod on a node is replaced: initial and maximum.
 const FAILED_POD_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));

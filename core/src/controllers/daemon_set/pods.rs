@@ -50,7 +50,7 @@ fn seniority(pod: &Pod) -> (bool, Option<&crate::object::Time>, &str) {
 }
 
 /// The node that a pod is bound to or, if it is not bound, that its affinity names (`GetTargetNodeName`).
-fn target(pod: &Pod) -> Option<&str> {
+pub fn target(pod: &Pod) -> Option<&str> {
     if let Some(node) = pod.spec.node.as_deref() {
         return Some(node);
     }

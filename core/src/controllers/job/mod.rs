@@ -31,6 +31,7 @@ use crate::machine::{Mono, Now};
 use crate::object::{Job, Kind, Object, ObjectKey, Pod, PodPhase, Selector, Templated, controller_of, is_pod_active};
 
 pub(super) use finish::is_finished;
+pub(super) use pods::INDEX;
 use pods::{index_of, is_tracked, untrack};
 
 /// The finalizer of a pod that is not counted yet.

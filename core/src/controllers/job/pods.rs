@@ -11,7 +11,7 @@ use crate::controllers::Write;
 use crate::controllers::claim::controller_ref;
 use crate::object::{BoundPodSpec, Object, ObjectMeta, Pod, PodStatus};
 
-pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
