@@ -4,7 +4,8 @@
 //!
 //! The controller counts available pods in its view. So a pod counts as available if it is ready or was ready within
 //! `LAG`, and a ReplicaSet has at most as many available pods as replicas, because it deletes the others first. A pod
-//! that has only just been created may not be in the view yet, and does not count as running.
+//! that has only just been created may not be in the view yet, and does not count as running. A Deployment that is paused
+//! does not roll out: its newest ReplicaSet is scaled to its size once it alone has replicas, whatever still runs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -129,7 +130,7 @@ impl Floor {
         let Some(Object::ReplicaSet(set)) = set.filter(|set| set.uid() == owner.uid) else { return };
         let Some(d) = deployment(commit, set) else { return };
         let recreates = d.spec.strategy.as_ref().is_some_and(|s| s.type_.as_deref() == Some("Recreate"));
-        if !recreates || set.spec.replicas == Some(0) {
+        if !recreates || set.spec.replicas == Some(0) || d.spec.paused == Some(true) {
             return;
         }
         let others = self.sizes.get(d.uid()).into_iter().flat_map(BTreeMap::keys).filter(|uid| *uid != set.uid());
