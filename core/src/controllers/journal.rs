@@ -26,8 +26,8 @@ struct Uncertain {
     child: ObjectKey,
 }
 
-/// Which of its owner's children an object is to be; `None` if they are all alike. Each pod of a DaemonSet is for a node,
-/// each of an indexed Job for an index.
+/// Which of its owner's children an object is to be; `None` if they are all alike. Each pod of a DaemonSet is for a
+/// node, each of an indexed Job for an index.
 fn place(wish: &Object) -> Option<String> {
     let Object::Pod(pod) = wish else { return None };
     let index = pod.meta.annotations.as_ref().and_then(|annotations| annotations.get(job::INDEX));

@@ -4,8 +4,9 @@
 //!
 //! The controller counts available pods in its view. So a pod counts as available if it is ready or was ready within
 //! `LAG`, and a ReplicaSet has at most as many available pods as replicas, because it deletes the others first. A pod
-//! that has only just been created may not be in the view yet, and does not count as running. A Deployment that is paused
-//! does not roll out: its newest ReplicaSet is scaled to its size once it alone has replicas, whatever still runs.
+//! that has only just been created may not be in the view yet, and does not count as running. A Deployment that is
+//! paused does not roll out: its newest ReplicaSet is scaled to its size once it alone has replicas, whatever still
+//! runs.
 
 use std::collections::{BTreeMap, VecDeque};
 
