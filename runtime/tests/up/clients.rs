@@ -17,7 +17,7 @@ fn check(name: &str, variable: &str, command: impl Fn(&Path) -> Command) {
     let cluster = Cluster::start(name, &["--nodes", "3"]);
     let output = command(Path::new(&found)).arg(script(name)).arg(&cluster.kubeconfig).output().expect("it runs");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{name}: {text}");
+    assert!(output.status.success(), "{name}: {}: {text}", output.status);
     eprintln!("{text}");
 }
 
