@@ -52,15 +52,7 @@ fn path(kind: Kind, namespace: &str, name: &str, subresource: &str) -> String {
 }
 
 fn path_of(key: &ObjectKey, subresource: Subresource) -> String {
-    let subresource = match subresource {
-        Subresource::None => "",
-        Subresource::Status => "status",
-        Subresource::Scale => "scale",
-        Subresource::Finalize => "finalize",
-        Subresource::Approval => "approval",
-        Subresource::EphemeralContainers => "ephemeralcontainers",
-    };
-    path(key.kind, key.namespace(), key.name(), subresource)
+    path(key.kind, key.namespace(), key.name(), subresource.name())
 }
 
 /// A path with those parameters that are not empty.
