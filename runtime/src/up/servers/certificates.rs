@@ -119,7 +119,7 @@ fn client(request: &Value) -> Option<String> {
 fn serving(request: &Value) -> Option<(String, Vec<String>)> {
     let asked = asked(request)?;
     let name = |name: &SanType| match name {
-        SanType::DnsName(name) => Some(name.as_str().to_owned()),
+        // A node says itself by which names it is known, and might say a server's.
         SanType::IpAddress(ip) => Some(ip.to_string()),
         _ => None,
     };
