@@ -16,7 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -36,7 +37,17 @@ use super::usage::Usage;
 /// How long it may take to reach a pod.
 const REACH: Duration = Duration::from_secs(30);
 /// Headers that are about one connection and are not passed on (RFC 9110, 7.6.1).
-const OF_A_CONNECTION: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
+const OF_A_CONNECTION: [HeaderName; 9] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TE,
+    TRAILER,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// A path with a proxy in it: as far as `/proxy`, and what comes after it.
 pub fn split(path: &str) -> Option<(&str, &str)> {
@@ -103,8 +114,8 @@ fn allowed(address: &str) -> Result<String, Status> {
         IpAddr::V6(ip) => !ip.is_unicast_link_local(),
     };
     let good = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && is_unicast(*ip);
-    let found = address.parse::<IpAddr>().ok().filter(good).map(|_| address.to_owned());
-    found.ok_or_else(|| Status::bad_request("address not allowed"))
+    let found = address.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).filter(good);
+    found.map(|ip| ip.to_string()).ok_or_else(|| Status::bad_request("address not allowed"))
 }
 
 /// The name of the port of a Service that is asked for by number or name.
@@ -175,7 +186,8 @@ impl Handler {
         (path, rest, query): (&str, &str, Option<&str>),
         (method, headers, body): (&Method, &HeaderMap, Incoming),
     ) -> Result<Response<Content>, Status> {
-        if !objects.resource.has_subresource("proxy") {
+        // Authorisation has judged the path without its empty segments: what it took for a name is no subresource.
+        if objects.subresource.as_deref() != Some("proxy") {
             return Err(not_found());
         }
         if rest.is_empty() && matches!(*method, Method::GET | Method::HEAD) {
@@ -265,9 +277,12 @@ async fn ask(stream: TcpStream, to: &To, passed: Passed) -> Result<Response<Cont
     let mut request = Request::new(passed.body);
     *request.method_mut() = passed.method;
     *request.uri_mut() = passed.target.parse().map_err(|_| Status::bad_request("the path cannot be passed on"))?;
-    *request.headers_mut() = end_to_end(&passed.headers);
-    // Who asks is nothing to a pod, and a pod has no use for another's proof of it.
-    request.headers_mut().remove(AUTHORIZATION);
+    // Who asks, and in whose name, is nothing to a pod, and a pod has no use for another's proof of it.
+    let mut kept = end_to_end(&passed.headers);
+    let is_about_users = |name: &&HeaderName| **name == AUTHORIZATION || name.as_str().starts_with("impersonate-");
+    let about_users: Vec<HeaderName> = kept.keys().filter(is_about_users).cloned().collect();
+    about_users.iter().for_each(|name| drop(kept.remove(name)));
+    *request.headers_mut() = kept;
     let host = HeaderValue::from_str(&format!("{}:{}", to.address, to.port));
     request.headers_mut().insert(HOST, host.map_err(|_| Status::bad_request("address not allowed"))?);
     let response = sender.send_request(request).await.map_err(|e| unreachable(&e.to_string()))?;

@@ -57,6 +57,7 @@ fn requests_are_passed_on_to_pods_services_and_nodes() {
         ("pods/p:81/proxy/", 503, refused.as_str()),
         ("pods/q/proxy/", 404, "pods \"q\" not found"),
         ("pods/p//proxy", 404, "the server could not find the requested resource"),
+        ("pods//proxy/x", 404, "the server could not find the requested resource"),
         ("pods/ftp:p:1/proxy/", 400, "invalid pod request \"ftp:p:1\""),
         ("services/s:81/proxy/", 503, "no service port 81 found for service \"s\""),
         ("services/empty:http/proxy/", 503, "no endpoints available for service \"empty\""),
