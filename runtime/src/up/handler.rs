@@ -14,7 +14,7 @@ use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
 use skeg_core::object::decode::DecodeError;
-use skeg_core::object::{FieldSelector, KindInfo, Verbs};
+use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
@@ -299,11 +299,12 @@ impl Handler {
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response<Content>, Status> {
         let info = &objects.resource.info;
-        let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
-        let _permit = lane.try_acquire().map_err(|_| overloaded())?;
+        // They last, and an agent that is asked for one asks a server in turn (`--max-requests-inflight` exempts them).
         if is_stream(&objects) && verb != "watch" {
             return self.stream(head, &objects, upgrade).await;
         }
+        let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
+        let _permit = lane.try_acquire().map_err(|_| overloaded())?;
         match verb {
             "watch" => self.watch(head, &objects).await,
             "get" | "list" if !info.verbs.stored() => self.usage(head, &objects).await,
@@ -359,7 +360,7 @@ impl Handler {
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response<Content>, Status> {
         let kubelets = self.shared.kubelets.as_ref().expect("what shares a store has agents");
-        let Some(node) = self.read_for_itself(Kind::NODE, node).await? else {
+        let Some(node) = self.look_up(Kind::NODE, "", node).await? else {
             return Err(Status::internal(format!("error dialing backend: node {node:?} not found")));
         };
         kubelets.carry(&node, carried, upgrade).await
@@ -607,20 +608,6 @@ impl Handler {
             })?,
         };
         Ok(What::SetScale { target, replicas, rv, options })
-    }
-
-    /// Reads a built-in object without a namespace for the server itself.
-    pub(super) async fn read_for_itself(&self, kind: Kind, name: &str) -> Result<Option<Value>, Status> {
-        let KindInfo { group, version, plural, .. } = kind.row();
-        let served = self.shared.catalogue.now();
-        let resource = served.by_path(group, version, plural).expect("it is built in");
-        let target = Target { kind, namespace: String::new(), name: name.to_owned() };
-        match self.ask_for_itself(resource, What::Get { target, rv: None }).await?.result {
-            Ok(Answer::Object(found)) => Ok(Some(found)),
-            Ok(other) => unreachable!("a read is not answered by {other:?}"),
-            Err(status) if status.reason == Reason::NotFound => Ok(None),
-            Err(status) => Err(status),
-        }
     }
 
     /// Reads something for the server itself.

@@ -240,7 +240,8 @@ impl Handler {
         }
     }
 
-    async fn look_up_at(
+    /// Reads a built-in object for the server itself, at a revision; `None`: the newest.
+    pub(super) async fn look_up_at(
         &self,
         kind: Kind,
         namespace: &str,

@@ -71,7 +71,7 @@ impl Handler {
         };
         let needed = Needed::of(path).filter(|_| self.shared.shares_store && why.reason == Reason::NotFound);
         let Some(needed) = needed else { return Err(why) };
-        let found = self.read_for_itself(Kind::CUSTOM_RESOURCE_DEFINITION, &needed.definition).await?;
+        let found = self.look_up_at(Kind::CUSTOM_RESOURCE_DEFINITION, "", &needed.definition, None).await?;
         if !found.is_some_and(|definition| needed.serves(&definition)) {
             return Err(why);
         }

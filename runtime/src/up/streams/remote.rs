@@ -143,7 +143,9 @@ impl Kubelets {
             headers.extend(handshake(carried.headers));
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
-        let mut response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+        let answered = tokio::time::timeout(REACH, sender.send_request(request)).await;
+        let answered = answered.map_err(|_| failed("i/o timeout".to_owned()))?;
+        let mut response = answered.map_err(|e| failed(e.to_string()))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (head, body) = response.into_parts();
             let mut answer = Response::new(Rest { body, _sender: sender }.boxed_unsync());
