@@ -119,6 +119,10 @@ impl DockerArgs {
     async fn find(&self, node: Option<&str>) -> Result<docker::Found, String> {
         let node = node.map_or_else(host_name, |name| Ok(name.to_owned()))?;
         let address = self.node_ip.map_or_else(|| advertised(([0, 0, 0, 0], 0).into()).ip(), IpAddr::from);
+        if address.is_unspecified() {
+            let why = "this host has no default route, so its address is not known";
+            return Err(format!("error: --docker: {why}; give it by --node-ip"));
+        }
         let (network, length) = self.service_cluster_ip_range.unwrap_or(ApiOptions::default().service_cidr);
         let options = docker::Options {
             socket: self.docker_host.trim_start_matches("unix://").into(),
