@@ -10,60 +10,16 @@ use super::{ContainerStatus, Pod, PodStatus};
 
 /// An ephemeral container as an ordinary one (`EphemeralContainerCommon`), which is everything but its target.
 pub fn as_container(e: &EphemeralContainer) -> Container {
-    let EphemeralContainer {
-        args,
-        command,
-        env,
-        env_from,
-        image,
-        image_pull_policy,
-        lifecycle,
-        liveness_probe,
-        name,
-        ports,
-        readiness_probe,
-        resize_policy,
-        resources,
-        restart_policy,
-        restart_policy_rules,
-        security_context,
-        startup_probe,
-        stdin,
-        stdin_once,
-        target_container_name: _,
-        termination_message_path,
-        termination_message_policy,
-        tty,
-        volume_devices,
-        volume_mounts,
-        working_dir,
-    } = e.clone();
-    Container {
-        args,
-        command,
-        env,
-        env_from,
-        image,
-        image_pull_policy,
-        lifecycle,
-        liveness_probe,
-        name,
-        ports,
-        readiness_probe,
-        resize_policy,
-        resources,
-        restart_policy,
-        restart_policy_rules,
-        security_context,
-        startup_probe,
-        stdin,
-        stdin_once,
-        termination_message_path,
-        termination_message_policy,
-        tty,
-        volume_devices,
-        volume_mounts,
-        working_dir,
+    macro_rules! container {
+        ($($field:ident)*) => {{
+            let EphemeralContainer { target_container_name: _, $($field),* } = e.clone();
+            Container { $($field),* }
+        }};
+    }
+    container! {
+        args command env env_from image image_pull_policy lifecycle liveness_probe name ports readiness_probe
+        resize_policy resources restart_policy restart_policy_rules security_context startup_probe stdin stdin_once
+        termination_message_path termination_message_policy tty volume_devices volume_mounts working_dir
     }
 }
 
