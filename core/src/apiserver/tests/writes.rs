@@ -41,8 +41,14 @@ fn certificates_are_approved_apart_from_their_status() {
     let denied = with(&approved, json!({"conditions": [condition("Denied")]}));
     let refused = c.update_status(denied).unwrap_err().message;
     assert!(refused.contains("updates may not add a condition of type \"Denied\""), "{refused}");
-    let signed = with(&approved, json!({"conditions": [condition("Failed")], "certificate": certificate}));
+    let forgotten = with(&approved, json!({"conditions": [condition("Failed")], "certificate": certificate}));
+    let refused = c.update_status(forgotten).unwrap_err().message;
+    assert!(refused.contains("updates may not remove a condition of type \"Approved\""), "{refused}");
+    let mut other = condition("Approved");
+    other["reason"] = json!("other");
+    let signed = with(&approved, json!({"conditions": [other, condition("Failed")], "certificate": certificate}));
     let signed = c.update_status(signed).unwrap().to_json();
+    assert_eq!(signed["status"]["conditions"][0], approved.to_json()["status"]["conditions"][0]);
     let types: Vec<_> = signed["status"]["conditions"].as_array().unwrap().iter().map(|c| &c["type"]).collect();
     assert_eq!((json!(types), &signed["status"]["certificate"]), (json!(["Approved", "Failed"]), &json!(certificate)));
     let plain = c.create(config_map("a")).unwrap();

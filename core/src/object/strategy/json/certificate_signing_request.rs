@@ -24,6 +24,8 @@ use crate::object::{Dynamic, FieldError};
 const VERDICTS: [&str; 2] = ["Approved", "Denied"];
 /// The conditions that stay.
 const LASTING: [&str; 3] = ["Approved", "Denied", "Failed"];
+/// The signer of requests from before there were names of signers.
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
 /// Least `spec.expirationSeconds`.
 const SHORTEST: i64 = 600;
 /// The usages of a key, sorted.
@@ -61,19 +63,15 @@ impl JsonStrategy for CertificateSigningRequest {
         (new.body, new.status) = (Rc::clone(&old.body), old.status.clone());
     }
 
-    /// Who signs does not approve: verdicts that the update leaves out or changes stay as they are.
+    /// Who signs does not approve: as many verdicts as there were are those that there were. Others are refused.
     fn prepare_for_status_update(new: &mut Dynamic, old: &Dynamic, now: Wall) {
-        let mut kept: Vec<Value> = conditions(old).iter().filter(|c| is_verdict(c)).cloned().collect();
-        let mut all = Vec::new();
-        for condition in conditions(new) {
-            // In the place where the client has it.
-            match kept.iter().position(|old| is_verdict(condition) && old["type"] == condition["type"]) {
-                Some(at) => all.push(kept.remove(at)),
-                None => all.push(condition.clone()),
-            }
+        let mut all = conditions(new).to_vec();
+        for type_ in VERDICTS.into_iter().filter(|type_| count(new, type_) == count(old, type_)) {
+            let sent = all.iter_mut().filter(|condition| condition["type"] == type_);
+            let kept = conditions(old).iter().filter(|condition| condition["type"] == type_);
+            sent.zip(kept).for_each(|(sent, kept)| sent.clone_from(kept));
         }
-        kept.append(&mut all);
-        set_conditions(new, kept, old, now);
+        set_conditions(new, all, old, now);
     }
 
     fn approve(new: &mut Dynamic, sent: &Dynamic, now: Wall) {
@@ -93,6 +91,14 @@ impl JsonStrategy for CertificateSigningRequest {
         if let Some(seconds) = number(&d.body, &["spec", "expirationSeconds"]).filter(|seconds| *seconds < SHORTEST) {
             let why = "may not specify a duration less than 600 seconds (10 minutes)";
             errors.push(FieldError::invalid(root.field("expirationSeconds"), seconds, why));
+        }
+    }
+
+    fn validate_new(d: &Dynamic, errors: &mut Errors) {
+        let name = text(&d.body, &["spec", "signerName"]);
+        if name == LEGACY {
+            let why = "the legacy signerName is not allowed via this API version";
+            errors.push(FieldError::invalid("spec.signerName", name, why));
         }
     }
 
@@ -118,7 +124,7 @@ impl JsonStrategy for CertificateSigningRequest {
         let blocks = pem_blocks(&text);
         let why = match blocks.iter().find(|block| **block != "CERTIFICATE") {
             Some(other) => format!("only CERTIFICATE PEM blocks are allowed, found {other:?}"),
-            None if blocks.is_empty() && sent.is_some() => "must contain one or more PEM blocks".to_owned(),
+            None if blocks.is_empty() && sent.is_some() => "must contain at least one CERTIFICATE PEM block".to_owned(),
             None => return,
         };
         errors.push(FieldError::invalid(field, "<certificate data>", why));
@@ -137,10 +143,6 @@ fn conditions(d: &Dynamic) -> &[Value] {
 
 fn certificate(d: &Dynamic) -> Option<&Value> {
     d.status.as_ref().and_then(|status| status.get("certificate")).filter(|value| *value != "" && !value.is_null())
-}
-
-fn is_verdict(condition: &Value) -> bool {
-    VERDICTS.iter().any(|type_| condition["type"] == *type_)
 }
 
 fn count(d: &Dynamic, type_: &str) -> usize {
@@ -311,6 +313,10 @@ mod tests {
         );
         check(json!({"signerName": "a/b"}), "should be a domain with at least two segments separated by dots");
         check(json!({"signerName": "a.B/c"}), "spec.signerName: Invalid value: \"a.B\": validating label \"B\": ");
+        check(
+            json!({"signerName": "kubernetes.io/legacy-unknown"}),
+            "the legacy signerName is not allowed via this API version",
+        );
         check(json!({"expirationSeconds": 599}), "may not specify a duration less than 600 seconds (10 minutes)");
         check(json!({"expirationSeconds": 600}), "");
     }
@@ -350,7 +356,7 @@ mod tests {
         assert_eq!(check(&one, &one), "");
         assert!(check(&one, "").contains("updates may not modify existing certificate content"));
         assert!(check("", &other).contains("only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\""));
-        assert!(check("", "eA==").contains("must contain one or more PEM blocks"));
+        assert!(check("", "eA==").contains("must contain at least one CERTIFICATE PEM block"));
     }
 
     #[test]
