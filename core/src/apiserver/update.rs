@@ -133,26 +133,8 @@ impl Deciding<'_> {
             let custom = Rc::clone(custom);
             return self.replace_custom(write, &custom, key, &custom.retagged(current), incoming, subresource);
         }
-        let mut new = match subresource {
-            Subresource::None => merge_main(current, incoming),
-            Subresource::Status if current.info().has_status => {
-                let mut new = merge_status(current, &incoming);
-                new.prepare_for_status_update(current, self.now.wall);
-                new
-            }
-            Subresource::Finalize if current.info().has_subresource("finalize") => merge_finalizers(current, &incoming),
-            Subresource::Approval if current.info().has_subresource("approval") => {
-                let mut new = current.clone();
-                new.approve(&incoming, self.now.wall);
-                new
-            }
-            Subresource::EphemeralContainers => match merge_ephemeral(current, &incoming) {
-                Some(new) => new,
-                None => return Decision::refuse(Status::method_not_allowed(current.info(), "update")),
-            },
-            Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => {
-                return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
-            }
+        let Some(mut new) = self.merge(current, incoming, subresource) else {
+            return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
         };
         let consults = self.consults_about(key.kind);
         if new.shares_parts(current) && !consults {
@@ -165,11 +147,8 @@ impl Deciding<'_> {
             if let Err(decision) = asked {
                 return decision;
             }
-            if subresource == Subresource::None {
-                new = merge_main(current, new);
-            } else if subresource == Subresource::EphemeralContainers {
-                new = merge_ephemeral(current, &new).expect("webhooks keep the kind");
-            }
+            // Webhooks and policies change no more than the client may.
+            new = self.merge(current, new, subresource).expect("it has been merged before");
         }
         if let Err(decision) = self.check_grant(write, &new, Some(current)) {
             return decision;
@@ -189,6 +168,28 @@ impl Deciding<'_> {
         self.store_change(key, current, new, allocation)
     }
 
+    /// Builds the new object of an update: what was sent, as far as this subresource changes it. `None` if the kind has
+    /// no such subresource that is updated.
+    #[inline]
+    fn merge(&self, current: &Object, sent: Object, subresource: Subresource) -> Option<Object> {
+        Some(match subresource {
+            Subresource::None => merge_main(current, sent),
+            Subresource::Status if current.info().has_status => {
+                let mut new = merge_status(current, &sent);
+                new.prepare_for_status_update(current, self.now.wall);
+                new
+            }
+            Subresource::Finalize if current.info().has_subresource("finalize") => merge_finalizers(current, &sent),
+            Subresource::Approval if current.info().has_subresource("approval") => {
+                let mut new = current.clone();
+                new.approve(&sent, self.now.wall);
+                new
+            }
+            Subresource::EphemeralContainers => merge_ephemeral(current, &sent)?,
+            Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => return None,
+        })
+    }
+
     /// As [`replace`](Self::replace) for a custom object, by the rules of its definition.
     fn replace_custom(
         &mut self,
@@ -200,22 +201,15 @@ impl Deciding<'_> {
         subresource: Subresource,
     ) -> Decision {
         let written = custom.shape(&mut incoming);
-        let mut new = match subresource {
-            Subresource::None => merge_main(current, incoming),
-            Subresource::Status if current.info().has_status => merge_status(current, &incoming),
-            Subresource::Status
-            | Subresource::Finalize
-            | Subresource::Scale
-            | Subresource::Approval
-            | Subresource::EphemeralContainers => {
-                return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
-            }
+        let Some(mut new) = self.merge(current, incoming, subresource) else {
+            return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
         };
         let update = (Operation::Update, subresource.name());
         let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
         if let Err(decision) = self.consult_mutating(write, update, &mut new, Some(current), &accept) {
             return decision;
         }
+        new = self.merge(current, new, subresource).expect("it has been merged before");
         if let Err(status) = custom.admit_changed(&written, &new, current) {
             return Decision::refuse_if(key, status);
         }

@@ -259,10 +259,8 @@ impl Deciding<'_> {
     }
 
     fn first_status(&self, pod: &mut Pod) {
-        let class = Text::from(qos_class(&pod.spec.shared));
-        let status = pod.status_mut();
-        status.phase = Text::PENDING;
-        status.qos_class = class;
+        let qos_class = Text::from(qos_class(&pod.spec.shared));
+        pod.status = Part::new(PodStatus { phase: Text::PENDING, qos_class, ..PodStatus::default() });
         if pod.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
             let gated = PodCondition {
                 type_: Text::POD_SCHEDULED,

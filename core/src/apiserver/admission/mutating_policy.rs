@@ -230,6 +230,9 @@ impl Case<'_> {
     /// Whether the conditions of a policy hold for an object.
     fn is_meant(&self, invocation: &Invocation<'_>, object: &Object) -> Result<bool, String> {
         let Invocation { policy, params, version, .. } = invocation;
+        if policy.expressions.conditions.is_empty() {
+            return Ok(true);
+        }
         let request = review::request(self.write, &self.asked, version, (Some(object), self.old));
         Run::new(policy, &request, &self.namespace, params).is_meant(&policy.expressions)
     }

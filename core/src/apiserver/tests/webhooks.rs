@@ -195,11 +195,30 @@ fn what_webhooks_add_is_defaulted_and_what_the_server_sets_is_not_theirs() {
     let operations = json!([
         {"op": "add", "path": "/spec/containers/-", "value": {"name": "s", "image": "side:1"}},
         {"op": "add", "path": "/metadata/uid", "value": "mine"},
-        {"op": "add", "path": "/status/phase", "value": "Running"},
+        {"op": "add", "path": "/status/message", "value": "mine"},
     ]);
     let asked = c.consult(|asked| response(asked, patch(operations.clone()))).remove(0);
     let made = object_in(done(&mut c, id).unwrap()).to_json();
     assert_eq!(made["spec"]["containers"][1]["resources"]["limits"]["memory"], "64Mi");
     assert_eq!(made["metadata"]["uid"], asked.body["request"]["object"]["metadata"]["uid"]);
-    assert_eq!(made["status"]["phase"], "Pending");
+    assert_eq!((&made["status"]["phase"], made["status"].get("message")), (&json!("Pending"), None));
+    // An update of the status changes nothing else, whoever changes it.
+    configure_status(&mut c);
+    let mut object = Object::from_json(made.clone()).unwrap();
+    let Object::Pod(p) = &mut object else { panic!("a pod") };
+    p.status_mut().message = "told".into();
+    let (subresource, options) = (Subresource::Status, WriteOptions::default());
+    let id = c.send(0, request(Call::Update { object, subresource, options }));
+    let operations = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "other:1"},
+        {"op": "replace", "path": "/status/message", "value": "changed"}]);
+    c.consult(|asked| response(asked, patch(operations.clone())));
+    let after = object_in(done(&mut c, id).unwrap()).to_json();
+    assert_eq!((&after["spec"], &after["status"]["message"]), (&made["spec"], &json!("changed")));
+}
+
+/// A webhook that is asked about the statuses of pods.
+fn configure_status(c: &mut Cluster) {
+    let value = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "status"}, "webhooks": [hook("s.example.com", "pods/status", json!({}))]});
+    c.create(value).unwrap();
 }
