@@ -88,6 +88,9 @@ pub struct Request {
     pub identity: Option<Rc<User>>,
     /// `fieldManager`: who manages the written fields; otherwise the user's name up to the first `/`.
     pub field_manager: Option<Rc<str>>,
+    /// The version of a custom resource in which the request is made, unless its object says it. Without it, the one in
+    /// which objects are stored.
+    pub version: Option<Rc<str>>,
     /// Fields of a custom object that come twice, or that no metadata has. Those that its definition does not have are
     /// added where that is known.
     pub minded: Vec<DecodeError>,
@@ -100,8 +103,15 @@ pub struct Request {
 impl Request {
     /// Creates a request without a fence and without options.
     pub fn new(user: &Rc<str>, call: Call) -> Box<Request> {
-        let minded = Vec::new();
-        Box::new(Request { user: Rc::clone(user), identity: None, field_manager: None, minded, fence: None, call })
+        Box::new(Request {
+            user: Rc::clone(user),
+            identity: None,
+            field_manager: None,
+            version: None,
+            minded: Vec::new(),
+            fence: None,
+            call,
+        })
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Victims {
     options: DeleteOptions,
     user: Rc<str>,
     identity: Option<Rc<User>>,
+    version: Option<Rc<str>>,
     fence: Option<Fence>,
 }
 
@@ -41,8 +42,14 @@ impl ApiServer {
         request: Box<Request>,
         out: &mut Vec<Out>,
     ) {
-        let Request { user, identity, fence, call: Call::DeleteCollection { kind, namespace, list, options }, .. } =
-            *request
+        let Request {
+            user,
+            identity,
+            version,
+            fence,
+            call: Call::DeleteCollection { kind, namespace, list, options },
+            ..
+        } = *request
         else {
             unreachable!("not a deletecollection")
         };
@@ -50,13 +57,13 @@ impl ApiServer {
         if of.verbs != Verbs::All {
             return reply(conn, id, Err(Status::method_not_allowed(&of, "deletecollection")), out);
         }
-        let victims = Box::new(Victims { kind, namespace, list, options, user, identity, fence });
+        let victims = Box::new(Victims { kind, namespace, list, options, user, identity, version, fence });
         self.read(now, Read { conn, id, what: ReadKind::Victims(victims) }, out);
     }
 
     /// Deletes the objects that match now; the cache must be as fresh as the request requires.
     pub(super) fn victims_chosen(&mut self, now: Now, conn: ConnId, id: ReqId, victims: Victims, out: &mut Vec<Out>) {
-        let Victims { kind, namespace, list, options, user, identity, fence } = victims;
+        let Victims { kind, namespace, list, options, user, identity, version, fence } = victims;
         let mut chosen: Vec<(ObjectKey, Rc<str>)> = Vec::new();
         select(&self.cache, kind, &namespace, &list, |key, object| {
             chosen.push((key.clone(), Rc::from(object.uid())));
@@ -72,9 +79,9 @@ impl ApiServer {
             let mut options = options.clone();
             // The UID makes sure that a new object with the same name is not deleted.
             options.precondition.uid.get_or_insert(uid);
-            let (user, identity, fence) = (Rc::clone(&user), identity.clone(), fence.clone());
+            let (user, identity, version, fence) = (Rc::clone(&user), identity.clone(), version.clone(), fence.clone());
             let call = Call::Delete { key, options };
-            let request = Request { user, identity, field_manager: None, minded: Vec::new(), fence, call };
+            let request = Request { user, identity, field_manager: None, version, minded: Vec::new(), fence, call };
             self.write(now, Write::new(Origin::Collection(collection), Box::new(request)), out);
         }
     }

@@ -13,14 +13,21 @@ const GENERATED_PREFIX: usize = 58;
 
 impl Deciding<'_> {
     pub(super) fn create(&mut self, write: &mut Write) -> Decision {
-        let mut object = match self.admitted(write) {
+        let admitted = match self.admitted(write) {
             Ok(object) => object,
             Err(decision) => return decision,
         };
-        let key = object.key();
+        let key = admitted.key();
         if self.object(write, &key).is_some() {
-            return self.name_taken(write, &key, object);
+            return self.name_taken(write, &key, admitted);
         }
+        let mut object = match self.customs.of(key.kind).cloned() {
+            None => admitted,
+            Some(custom) => match self.in_version(write, &custom, &admitted, custom.storage_version()) {
+                Ok(object) => object,
+                Err(decision) => return decision,
+            },
+        };
         let mut allocation = match self.allocate_addresses(write, &key, None, &mut object) {
             Ok(allocation) => allocation,
             Err(decision) => return decision,
@@ -33,8 +40,8 @@ impl Deciding<'_> {
         self.finish_commit(commit, key.kind, allocation)
     }
 
-    /// Runs admission and returns the object as it will be stored, without allocated values (addresses, ports, quota).
-    /// Runs once per request: a retry uses the result again.
+    /// Runs admission and returns the object as it will be stored, without allocated values (addresses, ports, quota);
+    /// a custom one in the version in which it was written. Runs once per request: a retry uses the result again.
     fn admitted(&mut self, write: &mut Write) -> Result<Object, Decision> {
         if let Some(object) = &write.admitted {
             return Ok(object.clone());
@@ -45,19 +52,16 @@ impl Deciding<'_> {
         self.namespace_lifecycle(write, &object)?;
         self.stamp(&mut object);
         self.set_own_fields(write, &mut object);
-        let version = match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
-            Some((custom, written)) => {
+        match self.shape_new(write, &mut object).map_err(Decision::refuse)? {
+            Some(custom) => {
                 let accept = |deciding: &Deciding<'_>, value| custom.accept(deciding, value);
                 self.consult_mutating(write, CREATE, &mut object, None, &accept)?;
-                custom.admit_new(&written, &object).map_err(Decision::refuse)?;
+                custom.admit_new(&object).map_err(Decision::refuse)?;
                 self.consult_validating(write, CREATE, Some(&object), None)?;
-                written.into()
             }
-            None => {
-                self.admit_new(write, &mut object)?;
-                object.info().version.clone()
-            }
-        };
+            None => self.admit_new(write, &mut object)?,
+        }
+        let version = object.info().version.clone();
         self.track(write, None, &mut object, Subresource::None, &version);
         write.admitted = Some(object.clone());
         Ok(object)

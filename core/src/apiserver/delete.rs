@@ -36,9 +36,14 @@ impl Deciding<'_> {
         if let Err(status) = check_precondition(key, &options.precondition, &current) {
             return Decision::refuse_if(key, status);
         }
-        if let Err(decision) = self.consult_validating(write, (Operation::Delete, ""), None, Some(&current)) {
+        let shown = match self.as_requested(write, &current) {
+            Ok(shown) => shown,
+            Err(decision) => return decision,
+        };
+        if let Err(decision) = self.consult_validating(write, (Operation::Delete, ""), None, Some(&shown)) {
             return decision;
         }
+        let Call::Delete { key, options } = &write.request.call else { unreachable!("not a delete") };
         if key.kind == Kind::NAMESPACE {
             return self.delete_namespace(key, &current, options);
         }

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::conversion::requested;
 use super::write::{Deciding, Write};
 use crate::api::{FieldValidation, Status, Subresource};
 use crate::apply::{self, Writer};
@@ -43,9 +44,11 @@ impl<'a> Deciding<'a> {
         with(Writer { manager, api_version: &of.api_version(), subresource, time, reset })
     }
 
-    /// The object after a client has applied `body` to it (server-side apply).
+    /// The object after a client has applied `body` to it (server-side apply). `current` is in the version of the
+    /// request.
     pub(super) fn apply(
         &self,
+        write: &Write,
         key: &ObjectKey,
         current: Option<&Object>,
         body: &Value,
@@ -57,9 +60,8 @@ impl<'a> Deciding<'a> {
             let error = FieldError::required("fieldManager", "is required for apply patch");
             return Err(Status::invalid_named("meta.k8s.io", "PatchOptions", "", &[error]));
         }
-        let version = body.get("apiVersion").and_then(Value::as_str).unwrap_or("");
-        let of = self.info(key.kind).in_version(version.rsplit('/').next().unwrap_or(""));
-        let live = current.map(|current| in_version(current.to_json(), &of));
+        let of = self.info(key.kind).in_version(requested(&write.request).unwrap_or_default());
+        let live = current.map(Object::to_json);
         self.as_writer(manager, &of, subresource, |writer| {
             apply::apply(live.as_ref(), body, self.type_of(key.kind, &of), writer, force)
         })
@@ -150,10 +152,4 @@ impl<'a> Deciding<'a> {
     fn kind_and_version(&self, value: &Value) -> Option<(Kind, KindRef)> {
         decode::kind_and_version(&self.config.kinds, value).ok()
     }
-}
-
-/// The object in another version. Versions differ in name only (conversion strategy `None`).
-fn in_version(mut object: Value, of: &KindRef) -> Value {
-    object["apiVersion"] = of.api_version().into();
-    object
 }

@@ -16,6 +16,7 @@ mod admission;
 mod cache;
 mod certificate;
 mod collection;
+mod conversion;
 mod create;
 mod custom;
 mod delete;
@@ -54,6 +55,7 @@ use crate::store::{FromStore, StoreReply, StoreRequest};
 pub use admission::plug_ins;
 pub use admission::webhook::{Answered, Callee, Consultation};
 use cache::Cache;
+pub use conversion::{Conversion, Converted};
 use inflight::{InFlight, Window};
 use list::{Page, Read, ReadKind};
 pub use service_ip::{DEFAULT_SERVICE_CIDR, parse_cidr};
@@ -111,7 +113,7 @@ pub struct Config {
     pub node_port_range: (u16, u16),
     /// `--disable-admission-plugins`; [`plug_ins`] are the names that have a meaning.
     pub disabled_plug_ins: BTreeSet<String>,
-    /// Whether webhooks are asked about writes. Otherwise their configurations have no effect.
+    /// Whether webhooks are asked about writes, and to convert. Otherwise their configurations have no effect.
     pub webhooks: bool,
     /// Whether the admission plug-in ServiceAccount gives pods a volume with a token of their account.
     pub mount_tokens: bool,

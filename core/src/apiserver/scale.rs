@@ -7,7 +7,7 @@ use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
 use crate::api::{Call, Patch, Response, Scale, Status, Subresource};
 use crate::object::structural::at_path;
-use crate::object::{FieldError, Kind, Object, ObjectKey, Replicas, Revision};
+use crate::object::{FieldError, Object, ObjectKey, Replicas, Revision};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
@@ -15,7 +15,7 @@ impl Deciding<'_> {
         let Call::GetScale { key } = &write.request.call else { unreachable!("not a read of a scale") };
         match self.scaled(write, key) {
             // A get without a resourceVersion must be consistent, so the store confirms the object's revision.
-            Ok((_, scale)) => {
+            Ok((_, _, scale)) => {
                 let fresh = Ok(Response::Scale(Box::new(scale)));
                 Decision::AnswerIf(vec![StoreKey::Object(key.clone())], fresh)
             }
@@ -27,7 +27,7 @@ impl Deciding<'_> {
         let Call::SetScale { key, replicas, rv, .. } = &write.request.call else { unreachable!("not a scale") };
         let (key, replicas, rv) = (key.clone(), *replicas, *rv);
         match self.scaled(write, &key) {
-            Ok((current, scale)) => self.scale_to(write, &key, &current, scale, replicas, rv),
+            Ok((stored, current, scale)) => self.scale_to(write, &key, (&stored, &current), scale, replicas, rv),
             Err(decision) => decision,
         }
     }
@@ -35,7 +35,7 @@ impl Deciding<'_> {
     /// Handles a patch of the `autoscaling/v1` Scale.
     pub(super) fn patch_scale(&mut self, write: &mut Write) -> Decision {
         let Call::Patch { key, patch, .. } = &write.request.call else { unreachable!("not a patch") };
-        let (current, scale) = match self.scaled(write, key) {
+        let (stored, current, scale) = match self.scaled(write, key) {
             Ok(found) => found,
             Err(decision) => return decision,
         };
@@ -54,30 +54,32 @@ impl Deciding<'_> {
             return Decision::refuse(Status::bad_request(text));
         };
         let key = key.clone();
-        self.scale_to(write, &key, &current, scale, number, rv)
+        self.scale_to(write, &key, (&stored, &current), scale, number, rv)
     }
 
-    /// The paths of the replica counts in objects of a custom kind; `None` for other kinds.
-    fn scale_paths(&self, kind: Kind) -> Option<&ScalePaths> {
-        self.customs.of(kind).and_then(|custom| custom.scale())
+    /// The paths of the replica counts in a custom object; `None` for other kinds.
+    fn scale_paths(&self, object: &Object) -> Option<&ScalePaths> {
+        self.customs.of(object.kind()).and_then(|custom| custom.scale(&object.info().version))
     }
 
-    fn scaled(&self, write: &Write, key: &ObjectKey) -> Result<(Object, Scale), Decision> {
+    /// An object as it is stored and as the request sees it, and its Scale.
+    fn scaled(&mut self, write: &Write, key: &ObjectKey) -> Result<(Object, Object, Scale), Decision> {
         let of = self.info(key.kind);
         if !of.has_subresource("scale") {
             return Err(Decision::refuse(Status::method_not_allowed(&of, "scale")));
         }
         let missing = || Decision::refuse_if(key, Status::not_found(&of, key.name()));
-        let current = self.object(write, key).ok_or_else(missing)?;
-        let scale = scale_of(&current, self.scale_paths(key.kind)).ok_or_else(missing)?;
-        Ok((current, scale))
+        let stored = self.object(write, key).ok_or_else(missing)?;
+        let current = self.as_requested(write, &stored)?;
+        let scale = scale_of(&current, self.scale_paths(&current)).ok_or_else(missing)?;
+        Ok((stored, current, scale))
     }
 
     fn scale_to(
-        &self,
+        &mut self,
         write: &Write,
         key: &ObjectKey,
-        current: &Object,
+        (stored, current): (&Object, &Object),
         scale: Scale,
         replicas: i32,
         rv: Revision,
@@ -90,9 +92,12 @@ impl Deciding<'_> {
             return Decision::refuse_if(key, Status::stale(current.info(), key.name()));
         }
         let mut new = current.clone();
-        set_replicas(&mut new, self.scale_paths(key.kind), replicas);
+        set_replicas(&mut new, self.scale_paths(current), replicas);
         self.track(write, Some(current), &mut new, Subresource::Scale, &current.info().version);
-        let mut deciding = self.store_change(key, current, new, Allocation::default());
+        let mut deciding = match self.customs.of(key.kind).cloned() {
+            Some(custom) => self.store_custom(write, &custom, key, stored, current, new),
+            None => self.store_change(key, current, new, Allocation::default()),
+        };
         let answer = Response::Scale(Box::new(Scale { replicas, ..scale }));
         match &mut deciding {
             Decision::Commit(commit) => commit.response = answer,

@@ -48,12 +48,17 @@ impl Deciding<'_> {
         if let Err(status) = check_precondition(&key, precondition, &current) {
             return Decision::refuse_if(&key, status);
         }
+        let shown = match self.as_requested(write, &current) {
+            Ok(shown) => shown,
+            Err(decision) => return decision,
+        };
+        let Call::Patch { patch, .. } = &write.request.call else { unreachable!("not a patch") };
         let patched = match patch {
             Patch::Apply { body, manager, force } => {
                 write.creates = false;
-                self.apply(&key, Some(&current), body, manager, *force, subresource)
+                self.apply(write, &key, Some(&shown), body, manager, *force, subresource)
             }
-            Patch::Merge(_) | Patch::Json(_) | Patch::Strategic(_) => patch::apply(&current, patch),
+            Patch::Merge(_) | Patch::Json(_) | Patch::Strategic(_) => patch::apply(&shown, patch),
         };
         let patched = patched.and_then(|patched| {
             let warnings = self.check_patched_fields(&patched, options.field_validation)?;
@@ -74,6 +79,12 @@ impl Deciding<'_> {
             let why = "the name, namespace and kind of an object cannot be changed by a patch";
             return Decision::refuse(Status::bad_request(why));
         }
+        if object.info().version != shown.info().version {
+            let (given, expected) = (object.info().api_version(), shown.info().api_version());
+            let why =
+                format!("the API version in the data ({given}) does not match the expected API version ({expected})");
+            return Decision::refuse(Status::bad_request(why));
+        }
         // A patch that sets `resourceVersion` or `uid` makes it a precondition.
         if let Err(decision) = check_base(&key, &object, &current) {
             return decision;
@@ -92,7 +103,7 @@ impl Deciding<'_> {
             return Decision::refuse_if(key, Status::not_found(&self.info(key.kind), key.name()));
         }
         let options = *options;
-        let made = self.apply(key, None, body, manager, *force, Subresource::None);
+        let made = self.apply(write, key, None, body, manager, *force, Subresource::None);
         let made =
             made.and_then(|made| Ok((self.check_patched_fields(&made, options.field_validation)?, self.decode(made)?)));
         let mut object = match made {
@@ -114,7 +125,9 @@ impl Deciding<'_> {
         let patch = std::mem::replace(&mut write.request.call, Call::Create { object, options });
         let decision = self.create(write);
         // Restore the patch, so that a retry applies again if somebody else creates the object first.
-        write.admitted = None;
+        if !matches!(decision, Decision::Consult(_)) {
+            write.admitted = None;
+        }
         write.request.call = patch;
         decision
     }
@@ -131,7 +144,7 @@ impl Deciding<'_> {
     ) -> Decision {
         if let Some(custom) = self.customs.of(key.kind) {
             let custom = Rc::clone(custom);
-            return self.replace_custom(write, &custom, key, &custom.retagged(current), incoming, subresource);
+            return self.replace_custom(write, &custom, key, current, incoming, subresource);
         }
         let Some(mut new) = self.merge(current, incoming, subresource) else {
             return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
@@ -190,17 +203,24 @@ impl Deciding<'_> {
         })
     }
 
-    /// As [`replace`](Self::replace) for a custom object, by the rules of its definition.
+    /// As [`replace`](Self::replace) for a custom object, by the rules of its definition, in the version in which
+    /// `incoming` is written.
     fn replace_custom(
         &mut self,
         write: &Write,
         custom: &CustomResource,
         key: &ObjectKey,
-        current: &Object,
+        stored: &Object,
         mut incoming: Object,
         subresource: Subresource,
     ) -> Decision {
-        let written = custom.shape(&mut incoming);
+        let written = incoming.info().version.clone();
+        custom.shape(&mut incoming);
+        let current = match self.in_version(write, custom, stored, &written) {
+            Ok(current) => current,
+            Err(decision) => return decision,
+        };
+        let current = &current;
         let Some(mut new) = self.merge(current, incoming, subresource) else {
             return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
         };
@@ -210,14 +230,41 @@ impl Deciding<'_> {
             return decision;
         }
         new = self.merge(current, new, subresource).expect("it has been merged before");
-        if let Err(status) = custom.admit_changed(&written, &new, current) {
+        if let Err(status) = custom.admit_changed(&new, current) {
             return Decision::refuse_if(key, status);
         }
         if let Err(decision) = self.consult_validating(write, update, Some(&new), Some(current)) {
             return decision;
         }
         self.track(write, Some(current), &mut new, subresource, &written);
-        self.store_change(key, current, new, Default::default())
+        self.store_custom(write, custom, key, stored, current, new)
+    }
+
+    /// As [`store_change`](Self::store_change) for a custom object; `current` is `stored` in the version of `new`.
+    pub(super) fn store_custom(
+        &mut self,
+        write: &Write,
+        custom: &CustomResource,
+        key: &ObjectKey,
+        stored: &Object,
+        current: &Object,
+        mut new: Object,
+    ) -> Decision {
+        let version = custom.storage_version();
+        // What is stored in another version is stored anew, though nothing has changed.
+        let outcome = self.outcome(current, &mut new);
+        if outcome == Outcome::Unchanged && stored.info().version == version {
+            let unchanged = Ok(Response::Object(stored.clone()));
+            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged);
+        }
+        let new = match self.in_version(write, custom, &new, version) {
+            Ok(new) => new,
+            Err(decision) => return decision,
+        };
+        Decision::Commit(match outcome {
+            Outcome::Finished => Commit::remove(key, stored, new),
+            Outcome::Unchanged | Outcome::Changed => Commit::replace(key, stored, new),
+        })
     }
 
     /// Commits a changed object: increments the generation, answers a no-op without a write, and removes an object
@@ -230,10 +277,26 @@ impl Deciding<'_> {
         mut new: Object,
         allocation: super::service_ip::Allocation,
     ) -> Decision {
+        match self.outcome(current, &mut new) {
+            Outcome::Unchanged => {
+                let unchanged = Ok(Response::Object(current.clone()));
+                Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged)
+            }
+            Outcome::Finished => Decision::Commit(Commit::remove(key, current, new)),
+            Outcome::Changed => {
+                let commit = Commit::replace(key, current, new);
+                self.finish_commit(commit, key.kind, allocation)
+            }
+        }
+    }
+
+    /// What becomes of a changed object; increments its generation.
+    #[inline]
+    fn outcome(&self, current: &Object, new: &mut Object) -> Outcome {
         let same_spec = new.same_spec(current);
         // For a kind without a status subresource, a change of the status counts as a change of the spec.
         let counts = |new: &Object| !same_spec || !current.info().has_status && !new.same_status(current);
-        let counted = current.info().has_generation && counts(&new);
+        let counted = current.info().has_generation && counts(new);
         if same_spec {
             // Share the stored spec instead of keeping an equal copy.
             new.take_spec(current);
@@ -243,16 +306,22 @@ impl Deciding<'_> {
             new.meta_mut().generation = Some(generation);
         }
         let same_meta = new.meta() == current.meta();
-        if same_meta && same_spec && new.same_status(current) {
-            let unchanged = Ok(Response::Object(current.clone()));
-            return Decision::AnswerIf(vec![StoreKey::Object(key.clone())], unchanged);
+        match same_meta && same_spec && new.same_status(current) {
+            true => Outcome::Unchanged,
+            false if is_finished(new, current) => Outcome::Finished,
+            false => Outcome::Changed,
         }
-        if is_finished(&new, current) {
-            return Decision::Commit(Commit::remove(key, current, new));
-        }
-        let commit = Commit::replace(key, current, new);
-        self.finish_commit(commit, key.kind, allocation)
     }
+}
+
+/// What becomes of an object that has been changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// It is as it was.
+    Unchanged,
+    Changed,
+    /// It was being deleted, and nothing holds it any more.
+    Finished,
 }
 
 /// Checks the preconditions in an object that a client sent: its `resourceVersion` and `uid` must match the stored

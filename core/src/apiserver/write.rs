@@ -14,6 +14,7 @@ use smallvec::smallvec;
 use super::admission::policy::Policies;
 use super::admission::webhook::{Answered, Consultation, Hooks, Progress};
 use super::cache::object_of;
+use super::conversion::Conversions;
 use super::service_ip::Allocation;
 use super::{ApiServer, ConnId, Job, Note, Out, admission, reply, unavailable, unknown_outcome};
 use crate::api::{Call, Patch, ReqId, Request, Response, Status};
@@ -59,6 +60,8 @@ pub(super) struct Write {
     pub(super) warnings: Vec<String>,
     /// What webhooks have been asked about it.
     pub(super) hooks: RefCell<Option<Box<Progress>>>,
+    /// What has been converted for it.
+    pub(super) conversions: RefCell<Conversions>,
 }
 
 impl Write {
@@ -80,6 +83,7 @@ impl Write {
             creates: false,
             warnings: Vec::new(),
             hooks: RefCell::default(),
+            conversions: RefCell::default(),
         })
     }
 
@@ -309,9 +313,11 @@ impl ApiServer {
     }
 
     /// Somebody outside has answered the questions about a write.
-    pub(super) fn consulted(&mut self, now: Now, id: u64, answers: Vec<Answered>, out: &mut Vec<Out>) {
+    pub(super) fn consulted(&mut self, now: Now, id: u64, mut answers: Vec<Answered>, out: &mut Vec<Out>) {
         if let Some(mut write) = self.consulting.remove(&id) {
-            write.hooks.get_mut().get_or_insert_default().answers = answers;
+            if !write.conversions.get_mut().take(&mut answers) {
+                write.hooks.get_mut().get_or_insert_default().answers = answers;
+            }
             self.write(now, write, out);
         }
     }

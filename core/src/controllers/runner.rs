@@ -436,7 +436,8 @@ impl Runner {
     fn transmit(&mut self, turn: &mut Turn<'_>, sent: Sent, call: Call, mandate: &Mandate) {
         let id = self.ids.next();
         let (user, fence) = (Rc::clone(&self.user), mandate.fence.clone());
-        let request = Request { user, identity: None, field_manager: None, minded: Vec::new(), fence, call };
+        let (identity, field_manager, version, minded) = (None, None, None, Vec::new());
+        let request = Request { user, identity, field_manager, version, minded, fence, call };
         turn.out.push(ToServer::Request(id, Box::new(request)));
         self.running.get_mut(&sent.key).expect("whoever sends is running").outstanding += 1;
         self.requests.insert(id, sent);

@@ -94,7 +94,8 @@ impl Dynamic {
         if Rc::ptr_eq(&self.parts, &other.parts) {
             return;
         }
-        if self.parts == other.parts {
+        // An object that is stored anew in another version may be equal otherwise.
+        if self.parts == other.parts && self.of.version == other.of.version {
             self.parts = Rc::clone(&other.parts);
             return;
         }

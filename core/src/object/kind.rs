@@ -233,7 +233,12 @@ impl KindRef {
     pub fn in_version(self, version: &str) -> KindRef {
         match &self {
             KindRef::Custom(info) if info.version != version && info.is_served_in(&info.group, version) => {
-                KindRef::Custom(Rc::new(KindInfo { version: version.to_owned().into(), ..(**info).clone() }))
+                let other = |also: &GroupVersion| match also.version == version {
+                    true => GroupVersion { group: also.group.clone(), version: info.version.clone() },
+                    false => also.clone(),
+                };
+                let also = info.also.iter().map(other).collect::<Vec<_>>().into();
+                KindRef::Custom(Rc::new(KindInfo { version: version.to_owned().into(), also, ..(**info).clone() }))
             }
             KindRef::Custom(_) | KindRef::BuiltIn(_) => self,
         }

@@ -191,6 +191,7 @@ impl SchedulerProcess {
             user: Rc::clone(&self.user),
             identity: None,
             field_manager: None,
+            version: None,
             minded: Vec::new(),
             fence,
             call,

@@ -8,7 +8,7 @@ use super::json_path::JsonPath;
 use super::{Time, name};
 
 /// Columns of one version of a custom resource.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct CustomColumns {
     columns: Vec<CustomColumn>,
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use skeg_core::Kind;
 pub use skeg_core::api::FieldValidation;
 use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
-use skeg_core::apiserver::Answered;
+use skeg_core::apiserver::{Answered, Consultation};
 use skeg_core::auth::User;
 use skeg_core::object::decode::DecodeError;
 use skeg_core::store::remote::FromRemote;
@@ -157,6 +157,8 @@ pub enum Inbound {
     Visit(Visit),
     /// The client of the watch with this number has disconnected.
     Cancel(u64),
+    /// A question to somebody outside, and the channel for the answer.
+    Consult(Consultation, oneshot::Sender<Answered>),
     /// The answers to the API server's questions with this number.
     Consulted(u64, Vec<Answered>),
     /// The journal has everything up to this number safely on disk.

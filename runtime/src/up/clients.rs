@@ -76,6 +76,7 @@ impl Clients {
         let identity = Rc::new(User::clone(&ask.user));
         let resource = ask.resource;
         let manager: Rc<str> = Rc::from(ask.manager);
+        let version = resource.kind.built_in().is_none().then(|| Rc::from(&*resource.info.version));
         let mut warnings: Vec<String> = resource.warning().map(str::to_owned).into_iter().collect();
         let (validation, duplicates) = (ask.validation, ask.duplicates);
         let mut minded = Vec::new();
@@ -111,6 +112,7 @@ impl Clients {
         let mut request = Request::new(&user, call);
         request.field_manager = Some(manager);
         request.identity = Some(identity);
+        request.version = version;
         request.minded = minded;
         Some(ToServer::Request(ReqId(id), request))
     }

@@ -465,6 +465,13 @@ impl Cluster {
                     lookup.answer(names);
                 }
             }
+            Inbound::Consult(question, reply) => {
+                let asked = self.asked(&question);
+                self.outside.runtime.spawn(async move {
+                    // An error means that nobody waits for it any more.
+                    let _ = reply.send(consult::ask(question, asked).await);
+                });
+            }
             Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
             Inbound::Synced(number) => {
                 let told = self.store.synced(number);
@@ -672,21 +679,26 @@ impl Cluster {
 
     /// Asks questions outside; their answers come back through the inbox.
     fn consult(&self, id: u64, questions: Vec<Consultation>) {
-        let reached = questions.iter().map(|question| match &question.callee {
-            Callee::Url(_) => None,
-            Callee::Service { namespace, name, port, .. } => Some(self.reach(namespace, name, *port)),
-        });
+        let reached = questions.iter().map(|question| self.asked(question));
         let asked: Vec<_> = questions.iter().cloned().zip(reached).map(|(q, at)| consult::ask(q, at)).collect();
         let cluster = self.outside.cluster.clone();
         self.outside.runtime.spawn(async move {
             let asked: Vec<_> = asked.into_iter().map(tokio::spawn).collect();
             let mut answers = Vec::new();
             for answer in asked {
-                answers.push(answer.await.unwrap_or_else(|e| Err(format!("failed to call webhook: {e}"))));
+                answers.push(answer.await.unwrap_or_else(|e| Err(e.to_string())));
             }
             // An error means that the cluster has ended.
             let _ = cluster.send(Inbound::Consulted(id, answers));
         });
+    }
+
+    /// Where the Service is that a question goes to, if it goes to one.
+    fn asked(&self, question: &Consultation) -> Option<Reached> {
+        match &question.callee {
+            Callee::Url(_) => None,
+            Callee::Service { namespace, name, port, .. } => Some(self.reach(namespace, name, *port)),
+        }
     }
 
     /// The address of a ready endpoint of a Service.

@@ -41,7 +41,7 @@ pub async fn ask(question: Consultation, service: Option<Reached>) -> Answered {
     };
     let answered = tokio::time::timeout(question.timeout, posted).await;
     let answered = answered.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
-    answered.map_err(|why| format!("failed to call webhook: Post {url:?}: {why}"))
+    answered.map_err(|why| format!("Post {url:?}: {why}"))
 }
 
 async fn post(uri: &Uri, dial: Option<Reached>, question: &Consultation) -> Answered {

@@ -21,6 +21,7 @@ use super::accept::{self, Accepted, Encoding};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
 use super::attempt::Asked;
 use super::cluster::Shared;
+use super::conversion::Source;
 use super::identity;
 use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
@@ -35,7 +36,7 @@ use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
 use super::tokens::{self, Tokens};
 use super::usage::Usage;
-use super::{accept::Shape, apiproxy, body, discovery, openapi, reply, review, usage};
+use super::{accept::Shape, apiproxy, body, conversion, discovery, openapi, reply, review, usage};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
 const READS: usize = 400;
@@ -472,13 +473,14 @@ impl Handler {
         let protobuf = head.accepted.encoding == Encoding::Protobuf && kind.built_in().is_some();
         let encoding = match look.shape {
             Shape::Whole if protobuf => WatchEncoding::Protobuf,
-            Shape::Whole => WatchEncoding::Json,
-            Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values { protobuf },
+            Shape::Whole if objects.resource.conversion().is_none() => WatchEncoding::Json,
+            Shape::Whole | Shape::Table(_) | Shape::Metadata(_) => WatchEncoding::Values { protobuf },
         };
         let what = What::Watch { kind, namespace, options, encoding };
         let reply = self.ask(head, objects, what, Written::default()).await?;
         let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
         let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
+        let events = Source::new(events, &objects.resource, self.cluster.clone());
         Ok(reply::watch(events, look, encoding, self.cluster.clone(), timeout))
     }
 
@@ -618,7 +620,11 @@ impl Handler {
 
     /// Sends a request to the machines' thread and waits for the answer.
     async fn ask(&self, head: &Head<'_>, objects: &Objects, what: What, written: Written) -> Result<Reply, Status> {
-        self.send(Arc::clone(head.user), &objects.resource, what, written).await
+        let mut reply = self.send(Arc::clone(head.user), &objects.resource, what, written).await?;
+        if let Ok(answer) = reply.result {
+            reply.result = conversion::convert_answer(&self.cluster, &objects.resource, answer).await;
+        }
+        Ok(reply)
     }
 
     async fn send(

@@ -16,6 +16,7 @@ mod clients;
 mod clock;
 mod cluster;
 mod consult;
+mod conversion;
 mod data;
 mod discovery;
 mod dns;

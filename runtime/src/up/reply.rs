@@ -23,7 +23,8 @@ use skeg_core::protobuf;
 use tokio::time::Sleep;
 
 use super::accept::Encoding;
-use super::ask::{Event, Events, Inbound, WatchEncoding};
+use super::ask::{Event, Inbound, WatchEncoding};
+use super::conversion::Source;
 use super::openapi::Document;
 use super::render::Look;
 
@@ -150,7 +151,7 @@ pub fn warn(response: &mut Response<Content>, warnings: &[String]) {
 
 /// Responds with the events of a watch, as they happen.
 pub fn watch(
-    events: Events,
+    events: Source,
     look: Look,
     encoding: WatchEncoding,
     cluster: Sender<Inbound>,
@@ -183,7 +184,7 @@ pub fn encode_event(type_: &str, object: &Value, protobuf: bool) -> Vec<u8> {
 }
 
 struct WatchBody {
-    events: Events,
+    events: Source,
     look: Look,
     protobuf: bool,
     cluster: Sender<Inbound>,
@@ -234,6 +235,6 @@ impl Body for WatchBody {
 impl Drop for WatchBody {
     fn drop(&mut self) {
         // An error means that the cluster has stopped, and the watch with it.
-        let _ = self.cluster.send(Inbound::Cancel(self.events.id));
+        let _ = self.cluster.send(Inbound::Cancel(self.events.id()));
     }
 }

@@ -4,12 +4,14 @@
 //! uses the one that was current when it arrived.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Status};
-use skeg_core::object::structural::Defaults;
+use skeg_core::apiserver::Conversion;
+use skeg_core::object::structural::{Defaults, Schema};
 use skeg_core::object::{FieldSelector, GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
 
@@ -27,7 +29,7 @@ pub struct Resource {
     custom: Option<CustomVersion>,
 }
 
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 struct CustomVersion {
     columns: CustomColumns,
     /// Its `openAPIV3Schema`.
@@ -36,6 +38,28 @@ struct CustomVersion {
     defaults: Option<Defaults>,
     /// The warning for clients, if the version is deprecated.
     warning: Option<String>,
+    /// How a webhook converts objects to it; `None` if versions differ by name only.
+    conversion: Option<Arc<Converter>>,
+}
+
+/// How a webhook converts the objects of a definition.
+#[derive(PartialEq, Debug)]
+struct Converter {
+    conversion: Conversion,
+    /// The defaults of each version, which an object has before it is converted.
+    defaults: BTreeMap<String, Defaults>,
+}
+
+impl Converter {
+    fn read(spec: &Value) -> Option<Converter> {
+        let conversion = Conversion::read(spec)?;
+        let versions = spec["versions"].as_array().into_iter().flatten();
+        let defaults = versions.filter_map(|version| {
+            let name = format!("{}/{}", spec["group"].as_str()?, version["name"].as_str()?);
+            Some((name, Defaults::read(&version["schema"]["openAPIV3Schema"])?))
+        });
+        Some(Converter { conversion, defaults: defaults.collect() })
+    }
 }
 
 /// Subresources that are served; the others of the table are not yet.
@@ -76,13 +100,14 @@ impl Resource {
     /// A resource whose objects are computed and never stored, with additional columns as a definition writes them.
     pub fn computed(kind: Kind, info: KindInfo, columns: &[Value]) -> Resource {
         let columns = CustomColumns::of_version(&json!({"additionalPrinterColumns": columns}));
-        let custom = CustomVersion { columns, schema: Arc::new(Value::Null), defaults: None, warning: None };
+        let custom = CustomVersion { columns, schema: Arc::new(Value::Null), ..CustomVersion::default() };
         Resource { kind, info, custom: Some(custom) }
     }
 
     /// The served versions of a custom resource, from the `spec` of its definition, in order of priority.
     fn custom(kind: Kind, stored: &KindInfo, spec: &Value) -> Vec<Resource> {
         let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+        let converter = Converter::read(spec).map(Arc::new);
         let served = versions.iter().filter(|v| v["served"] == true);
         let names: Vec<String> = served.clone().filter_map(|v| v["name"].as_str().map(str::to_owned)).collect();
         let of = |version: &Value| {
@@ -103,7 +128,7 @@ impl Resource {
             });
             let schema = Arc::new(version["schema"]["openAPIV3Schema"].clone());
             let (columns, defaults) = (CustomColumns::of_version(version), Defaults::read(&schema));
-            let custom = CustomVersion { columns, schema, defaults, warning };
+            let custom = CustomVersion { columns, schema, defaults, warning, conversion: converter.clone() };
             Some(Resource { kind, info, custom: Some(custom) })
         };
         let mut all: Vec<Resource> = served.filter_map(of).collect();
@@ -122,7 +147,7 @@ impl Resource {
     }
 
     /// Converts an object to this resource's version. Versions of a custom resource differ only in their `apiVersion`
-    /// (conversion `strategy: None`) and in defaults.
+    /// (conversion `strategy: None`) and in defaults; what a webhook is to convert stays as it is stored.
     pub fn present(&self, mut object: Value) -> Value {
         if self.is_second_version() {
             return versions::shown_in(self.kind, &self.info.api_version(), object);
@@ -130,10 +155,36 @@ impl Resource {
         if let Some(custom) = &self.custom
             && object.get("apiVersion").is_some()
         {
+            if let Some(converter) = custom.conversion.as_ref().filter(|_| self.is_other_version(&object)) {
+                let defaults = object["apiVersion"].as_str().and_then(|version| converter.defaults.get(version));
+                defaults.iter().for_each(|defaults| defaults.fill(&mut object));
+                return object;
+            }
             object["apiVersion"] = json!(self.info.api_version());
             custom.defaults.iter().for_each(|defaults| defaults.fill(&mut object));
         }
         object
+    }
+
+    /// The webhook that converts objects to this resource's version; `None` if there is no need of one.
+    pub fn conversion(&self) -> Option<&Conversion> {
+        Some(&self.custom.as_ref()?.conversion.as_ref()?.conversion)
+    }
+
+    /// Whether an object is in another version of this resource.
+    pub fn is_other_version(&self, object: &Value) -> bool {
+        let version = object["apiVersion"].as_str().unwrap_or_default();
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        group == self.info.group && version != self.info.api_version()
+    }
+
+    /// What a webhook has made of objects, without the fields that this version does not have.
+    pub fn pruned(&self, mut objects: Vec<Value>) -> Vec<Value> {
+        if let Some(schema) = self.schema().filter(|schema| !schema.is_null()) {
+            let schema = Schema::for_pruning(schema);
+            objects.iter_mut().for_each(|object| schema.prune(object, true));
+        }
+        objects
     }
 
     /// Converts the body of a write to the version in which built-in objects are held.

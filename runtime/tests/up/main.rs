@@ -12,6 +12,7 @@ mod apply;
 mod bad_input;
 mod client;
 mod clients;
+mod conversion;
 mod crash;
 mod custom;
 mod docker;

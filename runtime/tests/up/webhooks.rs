@@ -1,4 +1,4 @@
-//! Admission webhooks that listen on this machine.
+//! Admission webhooks that listen on this machine; what they are made of serves other webhooks too.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -17,16 +17,16 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// A webhook that answers with what a function makes of the question.
-struct Webhook {
+pub struct Webhook {
     port: u16,
     /// Its authority's certificate, base64 of PEM.
     ca: String,
     /// The questions, in the order in which they came.
-    asked: Arc<Mutex<Vec<Value>>>,
+    pub asked: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Webhook {
-    fn start(answer: impl Fn(&Value) -> Value + Send + 'static) -> Webhook {
+    pub fn start(answer: impl Fn(&Value) -> Value + Send + 'static) -> Webhook {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().expect("keys can be made");
@@ -59,7 +59,7 @@ impl Webhook {
         Webhook { port, ca: STANDARD.encode(ca.pem()), asked }
     }
 
-    fn url(&self) -> Value {
+    pub fn url(&self) -> Value {
         json!({"url": format!("https://127.0.0.1:{}/ask", self.port), "caBundle": self.ca})
     }
 }

@@ -90,7 +90,7 @@ impl Deciding<'_> {
         if self.policies.mutating.is_empty() || !self.runs(MUTATING) {
             return Ok(round);
         }
-        let info = self.info(object.kind());
+        let info = self.info(object.kind()).in_version(&object.info().version);
         let name = object.name().to_owned();
         let asked = Asked { operation, of: &info, subresource, name: &name };
         let mut failures = Failures(Vec::new());

@@ -255,7 +255,7 @@ impl Deciding<'_> {
             return Ok(());
         }
         let about = new.or(old).expect("a write is about an object");
-        let info = self.info(about.kind());
+        let info = self.info(about.kind()).in_version(&about.info().version);
         let asked = Asked { operation, of: &info, subresource, name: about.name() };
         let mut denied: Option<(String, String)> = None;
         for policy in &self.policies.validating {

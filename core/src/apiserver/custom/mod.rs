@@ -4,8 +4,8 @@
 //! ahead or behind. The lifecycle of definitions (names, conditions, deletion) is in [`definition`].
 //!
 //! Source: upstream's `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` and
-//! `pkg/registry/customresource`. Conversion between versions only changes `apiVersion` (`strategy: None`); webhooks
-//! are not carried out.
+//! `pkg/registry/customresource`. Conversion between versions changes `apiVersion` only (`strategy: None`), or is what
+//! a webhook makes of it ([`conversion`](super::conversion)).
 
 mod definition;
 
@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::conversion::Conversion;
 use super::write::{Deciding, Write};
 use super::{ApiServer, Cache, Out};
 use crate::api::{Call, Status};
@@ -44,6 +45,8 @@ pub(super) struct CustomResource {
     of: KindRef,
     /// The definition is being deleted: its objects are being deleted and none may be created.
     terminating: bool,
+    /// The webhook that converts between versions; `None` if they differ by name only.
+    pub(super) conversion: Option<Conversion>,
     versions: Vec<Version>,
 }
 
@@ -138,7 +141,8 @@ impl CustomResource {
         let kind = kinds.register(info);
         let terminating = definition::is_true(definition, "Terminating");
         let versions = versions.iter().map(Version::parse).collect();
-        Some(CustomResource { kind, of: kinds.info(kind), terminating, versions })
+        let conversion = Conversion::read(spec);
+        Some(CustomResource { kind, of: kinds.info(kind), terminating, conversion, versions })
     }
 
     fn version(&self, name: &str) -> Option<&Version> {
@@ -150,39 +154,62 @@ impl CustomResource {
         self.version(version)?.types.as_ref().map(Types::root)
     }
 
-    /// The field paths of `/scale` in the storage version.
-    pub(super) fn scale(&self) -> Option<&ScalePaths> {
-        self.version(&self.of.version)?.scale.as_ref()
+    /// The field paths of `/scale` in a version.
+    pub(super) fn scale(&self, version: &str) -> Option<&ScalePaths> {
+        self.version(version)?.scale.as_ref()
     }
 
-    /// An object with the names of the current definition, which may have changed since the object was written.
-    pub(super) fn retagged(&self, object: &Object) -> Object {
+    /// The version in which its objects are stored.
+    pub(super) fn storage_version(&self) -> &str {
+        &self.of.version
+    }
+
+    /// A version as objects name it: `example.com/v1`.
+    pub(super) fn api_version(&self, version: &str) -> String {
+        format!("{}/{version}", self.of.group)
+    }
+
+    /// An object as it is in another version that differs by name only, with the names of the current definition, which
+    /// may have changed since the object was written.
+    pub(super) fn retagged(&self, object: &Object, version: &str) -> Object {
         let mut object = object.clone();
         if let Object::Dynamic(d) = &mut object {
-            d.of = self.of.clone();
+            d.of = self.of.clone().in_version(version);
         }
         object
     }
 
-    /// Prunes an object that a client has written, applies its defaults and converts it to the storage version; returns
-    /// the version in which it was written.
-    pub(super) fn shape(&self, object: &mut Object) -> String {
+    /// Prunes an object that a client has written, and applies its defaults.
+    pub(super) fn shape(&self, object: &mut Object) {
+        self.change(object, |version, whole| {
+            version.schema.iter().for_each(|schema| schema.prune(whole, true));
+            version.defaults.iter().for_each(|defaults| defaults.fill(whole));
+        });
+    }
+
+    /// Prunes what a webhook has made of an object.
+    pub(super) fn prune(&self, object: &mut Object) {
+        self.change(object, |version, whole| version.schema.iter().for_each(|schema| schema.prune(whole, true)));
+    }
+
+    /// Applies the defaults of its version to an object.
+    pub(super) fn fill(&self, object: &mut Object) {
+        self.change(object, |version, whole| version.defaults.iter().for_each(|defaults| defaults.fill(whole)));
+    }
+
+    /// Changes what is not metadata of an object, by its version.
+    fn change(&self, object: &mut Object, how: impl FnOnce(&Version, &mut Value)) {
         let Object::Dynamic(d) = object else { unreachable!("a custom object is held as it came") };
-        let written = d.of.version.to_string();
-        if let Some(Version { schema: Some(schema), defaults, .. }) = self.version(&written) {
-            let mut whole: Map<String, Value> = (*d.body).clone();
-            if let Some(status) = &d.status {
-                whole.insert("status".to_owned(), (**status).clone());
-            }
-            let mut whole = Value::Object(whole);
-            schema.prune(&mut whole, true);
-            defaults.iter().for_each(|defaults| defaults.fill(&mut whole));
-            let Value::Object(mut whole) = whole else { unreachable!("an object stays one") };
-            d.status = whole.remove("status").map(Rc::new);
-            d.body = Rc::new(whole);
+        let Some(version) = self.version(&d.of.version).filter(|version| version.schema.is_some()) else { return };
+        let mut whole: Map<String, Value> = (*d.body).clone();
+        if let Some(status) = &d.status {
+            whole.insert("status".to_owned(), (**status).clone());
         }
-        d.of = self.of.clone();
-        written
+        let mut whole = Value::Object(whole);
+        how(version, &mut whole);
+        let Value::Object(mut whole) = whole else { unreachable!("an object stays one") };
+        d.status = whole.remove("status").map(Rc::new);
+        d.body = Rc::new(whole);
     }
 
     /// Makes an object of what a webhook has returned.
@@ -192,15 +219,9 @@ impl CustomResource {
         Ok(object)
     }
 
-    /// Adds the errors by the schema of the version in which an object was written, and returns `Err` if there are any.
-    fn refuse(
-        &self,
-        written: &str,
-        object: &Object,
-        old: Option<&Object>,
-        mut errors: Vec<FieldError>,
-    ) -> Result<(), Status> {
-        if let Some(schema) = self.version(written).and_then(|version| version.schema.as_ref()) {
+    /// Adds the errors by the schema of the version in which an object is, and returns `Err` if there are any.
+    fn refuse(&self, object: &Object, old: Option<&Object>, mut errors: Vec<FieldError>) -> Result<(), Status> {
+        if let Some(schema) = self.version(&object.info().version).and_then(|version| version.schema.as_ref()) {
             let old = old.map(Object::to_json);
             schema.validate(&object.to_json(), old.as_ref(), &mut errors);
         }
@@ -208,13 +229,13 @@ impl CustomResource {
     }
 
     /// Validates a new object.
-    pub(super) fn admit_new(&self, written: &str, object: &Object) -> Result<(), Status> {
-        self.refuse(written, object, None, validation::create(object))
+    pub(super) fn admit_new(&self, object: &Object) -> Result<(), Status> {
+        self.refuse(object, None, validation::create(object))
     }
 
-    /// Validates a changed object.
-    pub(super) fn admit_changed(&self, written: &str, new: &Object, current: &Object) -> Result<(), Status> {
-        self.refuse(written, new, Some(current), validation::update(new, current))
+    /// Validates a changed object. Both are in the same version.
+    pub(super) fn admit_changed(&self, new: &Object, current: &Object) -> Result<(), Status> {
+        self.refuse(new, Some(current), validation::update(new, current))
     }
 }
 
@@ -236,13 +257,12 @@ impl Version {
 }
 
 impl Deciding<'_> {
-    /// Prunes and defaults a new custom object; returns its resource and the version in which it was written, or `None`
-    /// if it is not a custom object.
+    /// Prunes and defaults a new custom object; returns its resource, or `None` if it is not a custom object.
     pub(super) fn shape_new(
         &self,
         write: &mut Write,
         object: &mut Object,
-    ) -> Result<Option<(Rc<CustomResource>, String)>, Status> {
+    ) -> Result<Option<Rc<CustomResource>>, Status> {
         let Some(custom) = self.customs.of(object.kind()) else { return Ok(None) };
         if custom.terminating {
             let why = "create not allowed while custom resource definition is terminating";
@@ -258,8 +278,8 @@ impl Deciding<'_> {
         {
             d.status = None;
         }
-        let written = custom.shape(object);
-        Ok(Some((Rc::clone(custom), written)))
+        custom.shape(object);
+        Ok(Some(Rc::clone(custom)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 mod apply;
+mod conversions;
 mod custom;
 mod deletes;
 mod etcd;
@@ -262,7 +263,7 @@ impl Cluster {
 }
 
 pub(super) fn request(call: Call) -> Request {
-    Request { user: Rc::from("test"), identity: None, field_manager: None, minded: Vec::new(), fence: None, call }
+    *Request::new(&Rc::from("test"), call)
 }
 
 pub(super) fn object_in(response: Response) -> Object {

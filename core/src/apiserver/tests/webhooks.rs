@@ -107,7 +107,7 @@ fn a_webhook_refuses_or_fails() {
     check(json!({}), &denies(json!({"message": "no", "code": 403})), false, 403, &format!("{by}: no"));
     check(json!({}), &denies(json!({"reason": "Because"})), false, 400, &format!("{by}: Because"));
     check(json!({}), &denies(Value::Null), false, 400, &format!("{by} without explanation"));
-    let lost = |_: &Consultation| Err("failed to call webhook: Post \"https://v\": EOF".to_owned());
+    let lost = |_: &Consultation| Err("Post \"https://v\": EOF".to_owned());
     let failed = "Internal error occurred: failed calling webhook \"v.example.com\"";
     let eof = format!("{failed}: failed to call webhook: Post \"https://v\": EOF");
     check(json!({}), &lost, false, 500, &eof);

@@ -88,7 +88,7 @@ pub(in crate::object) fn labels(labels: Option<&Labels>, at: &Path<'_>, errors: 
     }
 }
 
-fn annotations(annotations: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn annotations(annotations: Option<&Labels>, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
         size += key.len() + value.len();

@@ -27,7 +27,7 @@ use k8s_openapi::api::core::v1::NodeSpec;
 use k8s_openapi::api::discovery::v1::EndpointSlice as WholeSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
 
-use super::{ErrorKind, Event, FieldError, IntOrString, Object};
+use super::{ErrorKind, Event, FieldError, IntOrString, Labels, Object};
 use path::{Go, Path};
 
 pub use volume::volume_sources;
@@ -55,6 +55,20 @@ pub fn metadata_of_new(object: &Object) -> Vec<FieldError> {
         let at = Path::Root("metadata");
         pod::annotations(pod.meta.annotations.as_ref(), &pod.spec.shared, &at.field("annotations"), &mut errors);
     }
+    errors
+}
+
+/// Validates labels that are at a path.
+pub fn labels_of(at: &'static str, map: &Labels) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::labels(Some(map), &Path::Root(at), &mut errors);
+    errors
+}
+
+/// Validates annotations that are at a path.
+pub fn annotations_of(at: &'static str, map: &Labels) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::annotations(Some(map), &Path::Root(at), &mut errors);
     errors
 }
 

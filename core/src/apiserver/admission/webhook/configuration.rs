@@ -42,26 +42,35 @@ pub(super) struct Hook {
     pub(super) conditions: Vec<(String, Program)>,
 }
 
+impl Callee {
+    /// Reads a `clientConfig`.
+    pub(in crate::apiserver) fn read(client: &Value) -> Callee {
+        if let Some(url) = client["url"].as_str() {
+            return Callee::Url(url.to_owned());
+        }
+        let service = &client["service"];
+        let text = |name: &str| service[name].as_str().unwrap_or_default().to_owned();
+        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        Callee::Service { namespace: text("namespace"), name: text("name"), path: text("path"), port }
+    }
+}
+
+/// The certificates of a `clientConfig`, PEM.
+pub(in crate::apiserver) fn certificates(client: &Value) -> Option<String> {
+    let bundle = client["caBundle"].as_str().and_then(|bundle| STANDARD.decode(bundle).ok());
+    bundle.and_then(|pem| String::from_utf8(pem).ok())
+}
+
 impl Hook {
     fn read(value: &Value, mutating: bool) -> Hook {
         let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let client = &value["clientConfig"];
-        let callee = match client["url"].as_str() {
-            Some(url) => Callee::Url(url.to_owned()),
-            None => {
-                let service = &client["service"];
-                let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
-                let (namespace, name) = (text(service, "namespace"), text(service, "name"));
-                Callee::Service { namespace, name, path: text(service, "path"), port }
-            }
-        };
-        let ca = client["caBundle"].as_str().and_then(|bundle| STANDARD.decode(bundle).ok());
         let versions = words(&value["admissionReviewVersions"]);
         let side_effects = value["sideEffects"].as_str().unwrap_or("Unknown");
         Hook {
             name: text(value, "name"),
-            callee,
-            ca: ca.and_then(|pem| String::from_utf8(pem).ok()),
+            callee: Callee::read(client),
+            ca: certificates(client),
             timeout: Duration::from_secs(value["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT)),
             must_answer: value["failurePolicy"] != "Ignore",
             takes_dry_runs: matches!(side_effects, "None" | "NoneOnDryRun"),

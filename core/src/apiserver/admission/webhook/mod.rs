@@ -30,7 +30,7 @@ use crate::object::{Kind, Object, Revision, Time, cel};
 use crate::patch;
 
 use configuration::Hook;
-pub(in crate::apiserver) use configuration::Hooks;
+pub(in crate::apiserver) use configuration::{Hooks, certificates};
 use review::Verdict;
 
 /// Kinds that webhooks are never asked about, so that a broken configuration can be mended.
@@ -107,8 +107,15 @@ pub struct Consultation {
 /// What came of a [`Consultation`]: the answer's JSON, or why there is none.
 pub type Answered = Result<Value, String>;
 
-/// A webhook that has been asked, and the UID of the question.
-type Pending = (Rc<Hook>, String);
+/// A webhook that has been asked.
+#[derive(Clone, Debug)]
+struct Pending {
+    hook: Rc<Hook>,
+    /// The UID of the question.
+    uid: String,
+    /// The version in which it was asked.
+    version: String,
+}
 
 /// How far the webhooks have been asked about a write.
 #[derive(Debug, Default)]
@@ -173,6 +180,7 @@ fn failed(hook: &Hook, why: &str) -> Status {
 
 /// A webhook's verdict; `None` if it gave none and need not.
 fn verdict(hook: &Hook, uid: &str, answer: Answered) -> Result<Option<Verdict>, Status> {
+    let answer = answer.map_err(|why| format!("failed to call webhook: {why}"));
     match answer.and_then(|value| review::answer(hook, uid, &value)) {
         Ok(verdict) => Ok(Some(verdict)),
         Err(why) if hook.must_answer => Err(failed(hook, &why)),
@@ -212,23 +220,28 @@ impl Deciding<'_> {
             None => {
                 progress.stamp = (object.meta().uid.clone(), object.meta().creation_timestamp.clone());
                 progress.policies = self.apply_mutating_policies(write, about, object, old, accept, None)?;
+                progress.object = Some(object.clone());
             }
         }
         if progress.mutated {
             return Ok(());
         }
-        if let Some((hook, uid)) = progress.pending.pop() {
-            let answer = progress.answers.pop().expect("what is pending has been answered");
-            let changed = self.take_patch(&hook, verdict(&hook, &uid, answer), object, &mut progress.warnings, accept);
-            progress.heard(hook, changed.map_err(Decision::refuse)?);
+        if let Some(pending) = progress.pending.last().cloned() {
+            let answer = progress.answers.last().cloned().expect("what is pending has been answered");
+            let verdict = verdict(&pending.hook, &pending.uid, answer).map_err(Decision::refuse)?;
+            let changed = self.take_patch(write, &pending, verdict.as_ref(), object, accept)?;
+            (progress.pending, progress.answers) = (Vec::new(), Vec::new());
+            progress.warnings.extend(verdict.into_iter().flat_map(|verdict| verdict.warnings));
+            progress.heard(pending.hook, changed);
             progress.object = Some(object.clone());
         }
         loop {
             while self.runs(MUTATING)
-                && let Some(hook) = progress.queue.pop_front()
+                && let Some(hook) = progress.queue.front().cloned()
             {
-                let asked = self.question(write, &hook, about, (Some(object), old));
-                if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
+                let asked = self.question(write, &hook, about, (Some(object), old))?;
+                progress.queue.pop_front();
+                if let Some((call, pending)) = asked {
                     progress.pending = vec![pending];
                     progress.object = Some(object.clone());
                     return Err(Decision::Consult(vec![call]));
@@ -269,25 +282,28 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Applies a webhook's patch; returns whether it changed the object.
+    /// Applies a webhook's patch, in the version in which it was asked; returns whether it changed the object.
     fn take_patch(
-        &self,
-        hook: &Hook,
-        verdict: Result<Option<Verdict>, Status>,
+        &mut self,
+        write: &Write,
+        Pending { hook, version, .. }: &Pending,
+        verdict: Option<&Verdict>,
         object: &mut Object,
-        warnings: &mut Vec<String>,
         accept: &dyn Fn(&Deciding<'_>, Value) -> Result<Object, Status>,
-    ) -> Result<bool, Status> {
-        let Some(verdict) = verdict? else { return Ok(false) };
-        warnings.extend(verdict.warnings);
-        verdict.allowed?;
-        let Some(operations) = verdict.patch else { return Ok(false) };
-        let wrong = |status: Status| failed(hook, &status.message);
-        let value = patch::apply(object, &Patch::Json(operations)).map_err(wrong)?;
-        let mut made = accept(self, value).map_err(wrong)?;
+    ) -> Result<bool, Decision> {
+        let Some(verdict) = verdict else { return Ok(false) };
+        verdict.allowed.clone().map_err(Decision::refuse)?;
+        let Some(operations) = verdict.patch.clone() else { return Ok(false) };
+        let wrong = |status: Status| Decision::refuse(failed(hook, &status.message));
+        let own = object.info().version.clone();
+        let asked = self.shown_to(write, object, version)?;
+        let value = patch::apply(&asked, &Patch::Json(operations)).map_err(wrong)?;
+        let made = accept(self, value).map_err(wrong)?;
+        let mut made = self.shown_to(write, &made, &own)?;
         made.set_rv(object.rv());
         if (made.kind(), made.name(), made.namespace()) != (object.kind(), object.name(), object.namespace()) {
-            return Err(failed(hook, "the name, namespace and kind of an object cannot be changed by a patch"));
+            let why = failed(hook, "the name, namespace and kind of an object cannot be changed by a patch");
+            return Err(Decision::refuse(why));
         }
         let changed = made != *object;
         *object = made;
@@ -318,14 +334,14 @@ impl Deciding<'_> {
             let changing = self.hooks.mutating.iter().filter(|_| new.is_none() && self.runs(MUTATING));
             let refusing = self.hooks.validating.iter().filter(|_| self.runs(VALIDATING));
             let hooks: Vec<Rc<Hook>> = changing.chain(refusing).cloned().collect();
-            let mut calls = Vec::new();
+            let (mut calls, mut asked) = (Vec::new(), Vec::new());
             for hook in &hooks {
-                let asked = self.question(write, hook, (operation, subresource), (new, old));
-                if let Some((call, pending)) = asked.map_err(Decision::refuse)? {
-                    progress.pending.push(pending);
+                if let Some((call, pending)) = self.question(write, hook, (operation, subresource), (new, old))? {
+                    asked.push(pending);
                     calls.push(call);
                 }
             }
+            progress.pending = asked;
             if !calls.is_empty() {
                 return Err(Decision::Consult(calls));
             }
@@ -333,12 +349,20 @@ impl Deciding<'_> {
         let (pending, answers) = (std::mem::take(&mut progress.pending), std::mem::take(&mut progress.answers));
         assert_eq!(pending.len(), answers.len(), "each question has an answer");
         progress.validated = true;
-        for ((hook, uid), answer) in pending.into_iter().zip(answers) {
+        for (Pending { hook, uid, .. }, answer) in pending.into_iter().zip(answers) {
             let Some(verdict) = verdict(&hook, &uid, answer).map_err(Decision::refuse)? else { continue };
             progress.warnings.extend(verdict.warnings);
             verdict.allowed.map_err(Decision::refuse)?;
         }
         Ok(())
+    }
+
+    /// A custom object in the version that a webhook is asked about; any other object as it is.
+    fn shown_to(&mut self, write: &Write, object: &Object, version: &str) -> Result<Object, Decision> {
+        match self.customs.of(object.kind()).cloned() {
+            Some(custom) => self.in_version(write, &custom, object, version),
+            None => Ok(object.clone()),
+        }
     }
 
     /// The question to a webhook, if it is to be asked about a request.
@@ -348,29 +372,35 @@ impl Deciding<'_> {
         hook: &Rc<Hook>,
         (operation, subresource): (Operation, &str),
         (new, old): (Option<&Object>, Option<&Object>),
-    ) -> Result<Option<(Consultation, Pending)>, Status> {
+    ) -> Result<Option<(Consultation, Pending)>, Decision> {
         let about = new.or(old).expect("a write is about an object");
-        let info = self.info(about.kind());
+        let info = self.info(about.kind()).in_version(&about.info().version);
         let asked = Asked { operation, of: &info, subresource, name: about.name() };
         let Some(version) = hook.matching.version_for(&asked) else { return Ok(None) };
         if !self.selects(write, &hook.matching, new, old) {
             return Ok(None);
         }
-        let request = review::request(write, &asked, &version, (new, old));
+        let in_version = |deciding: &mut Self, object: Option<&Object>| {
+            object.map(|object| deciding.shown_to(write, object, &version)).transpose()
+        };
+        let (new, old) = (in_version(self, new)?, in_version(self, old)?);
+        let request = review::request(write, &asked, &version, (new.as_ref(), old.as_ref()));
         match meets_conditions(hook, &request) {
             Ok(true) => {}
-            Err(why) if hook.must_answer => return Err(Status::forbidden(&info, about.name(), &why)),
+            Err(why) if hook.must_answer => {
+                return Err(Decision::refuse(Status::forbidden(&info, about.name(), &why)));
+            }
             Ok(false) | Err(_) => return Ok(None),
         }
         if write.request.call.is_dry_run() && !hook.takes_dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
-            return Err(Status::bad_request(why));
+            return Err(Decision::refuse(Status::bad_request(why)));
         }
         let uid = self.rng.uuid();
         let body = review::question(hook, request, &uid);
         let (callee, ca) = (hook.callee.clone(), hook.ca.clone());
         let call = Consultation { callee, ca, timeout: hook.timeout, body };
-        Ok(Some((call, (Rc::clone(hook), uid))))
+        Ok(Some((call, Pending { hook: Rc::clone(hook), uid, version })))
     }
 }
 

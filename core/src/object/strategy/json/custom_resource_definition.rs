@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::JsonStrategy;
 use super::fields::{Errors, list, required, text};
 use super::missing::Missing;
-use crate::object::validation::one_of;
+use super::webhook_client;
 use crate::object::validation::path::{Go, Path};
+use crate::object::validation::{names, one_of};
 use crate::object::{Dynamic, FieldError, structural};
 
 impl JsonStrategy for CustomResourceDefinition {
@@ -18,6 +19,10 @@ impl JsonStrategy for CustomResourceDefinition {
             m.at(&["spec", "names"], "listKind", || json!(format!("{kind}List")));
         }
         m.at(&["spec"], "conversion", || json!({"strategy": "None"}));
+        let service = ["spec", "conversion", "webhook", "clientConfig", "service"];
+        if m.has(&service) {
+            m.at(&service, "port", || json!(443));
+        }
     }
 
     fn validate(d: &Dynamic, errors: &mut Errors) {
@@ -44,6 +49,10 @@ impl JsonStrategy for CustomResourceDefinition {
                 None => errors.push(FieldError::required(at, "schemas are required")),
             }
         }
+        let conversion = d.body.get("spec").and_then(|spec| spec.get("conversion"));
+        if let Some(conversion) = conversion.filter(|conversion| !conversion.is_null()) {
+            validate_conversion(conversion, &Path::Root("spec").field("conversion"), errors);
+        }
         let stored = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
         if stored != 1 {
             let shown = Go(Value::Array(versions.to_vec()).to_string());
@@ -65,5 +74,52 @@ impl JsonStrategy for CustomResourceDefinition {
                 errors.push(FieldError::invalid(field, shown, "field is immutable"));
             }
         }
+    }
+}
+
+/// `validateCustomResourceConversion`. Errors name fields as upstream's internal type does.
+fn validate_conversion(conversion: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let strategy = conversion["strategy"].as_str().unwrap_or_default();
+    match strategy {
+        "" => errors.push(FieldError::required(at.field("strategy"), "")),
+        strategy => one_of(strategy, &["None", "Webhook"], &at.field("strategy"), errors),
+    }
+    let given = |value: &'_ Value| !value.is_null();
+    let webhook = &conversion["webhook"];
+    let (client, versions) = (&webhook["clientConfig"], webhook["conversionReviewVersions"].as_array());
+    let versions = versions.map_or(&[][..], Vec::as_slice);
+    let (client_at, versions_at) = (&at.field("webhookClientConfig"), &at.field("conversionReviewVersions"));
+    if strategy == "Webhook" {
+        match given(client) {
+            true => webhook_client::validate(client, client_at, errors),
+            false => errors.push(FieldError::required(client_at, "required when strategy is set to Webhook")),
+        }
+        return validate_review_versions(versions, versions_at, errors);
+    }
+    let why = "should not be set when strategy is not set to Webhook";
+    if given(client) {
+        errors.push(FieldError::forbidden(client_at, why));
+    }
+    if !versions.is_empty() {
+        errors.push(FieldError::forbidden(versions_at, why));
+    }
+}
+
+/// `validateConversionReviewVersions`.
+fn validate_review_versions(versions: &[Value], at: &Path<'_>, errors: &mut Errors) {
+    if versions.is_empty() {
+        return errors.push(FieldError::required(at, ""));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        let text = version.as_str().unwrap_or_default();
+        if versions[..index].contains(version) {
+            errors.push(FieldError::invalid(at.index(index), text, "duplicate version"));
+            continue;
+        }
+        errors.extend(names::label_1035(text).into_iter().map(|why| FieldError::invalid(at.index(index), text, why)));
+    }
+    if !versions.iter().any(|version| version == "v1" || version == "v1beta1") {
+        let shown = Go(Value::Array(versions.to_vec()).to_string());
+        errors.push(FieldError::invalid(at, shown, "must include at least one of v1, v1beta1"));
     }
 }

@@ -26,6 +26,7 @@ mod role_binding;
 mod runtime_class;
 mod secret;
 mod storage_class;
+mod webhook_client;
 mod webhook_configuration;
 
 use std::rc::Rc;

@@ -278,3 +278,87 @@ fn selectors_of_webhooks_and_roles() {
                 aggregationRule is non-nil";
     check(role(json!({})), &[none]);
 }
+
+#[test]
+fn conversions_of_definitions() {
+    let with = |conversion: Value| {
+        let schema = json!({"openAPIV3Schema": {"type": "object"}});
+        let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
+        let body = json!({"metadata": {"name": "ws.x.y"}, "spec": {"group": "x.y", "scope": "Cluster",
+            "names": {"plural": "ws", "kind": "W"}, "versions": [version], "conversion": conversion}});
+        of("apiextensions.k8s.io/v1", "CustomResourceDefinition", body)
+    };
+    let hook = |client: Value, versions: Value| {
+        with(json!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": versions}}))
+    };
+    let service = |more: Value| {
+        let mut service = json!({"namespace": "n", "name": "s"});
+        json_patch::merge(&mut service, &more);
+        hook(json!({"service": service}), json!(["v1"]))
+    };
+    check(with(json!({"strategy": "None"})), &[]);
+    check(hook(json!({"url": "https://h:1/p"}), json!(["v2", "v1beta1"])), &[]);
+    check(service(json!({"path": "/a/b/"})), &[]);
+    let set = "should not be set when strategy is not set to Webhook";
+    check(
+        with(json!({"strategy": "None", "webhook": {"clientConfig": {}, "conversionReviewVersions": ["v1"]}})),
+        &[
+            &format!("spec.conversion.webhookClientConfig: Forbidden: {set}"),
+            &format!("spec.conversion.conversionReviewVersions: Forbidden: {set}"),
+        ],
+    );
+    check(
+        with(json!({"strategy": "Other"})),
+        &["spec.conversion.strategy: Unsupported value: \"Other\": supported values: \"None\", \"Webhook\""],
+    );
+    check(
+        with(json!({"strategy": "Webhook"})),
+        &[
+            "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
+            "spec.conversion.conversionReviewVersions: Required value",
+        ],
+    );
+    let client = "spec.conversion.webhookClientConfig";
+    check(
+        hook(json!({}), json!(["v1"])),
+        &[&format!("{client}: Required value: exactly one of url or service is required")],
+    );
+    let versions = "spec.conversion.conversionReviewVersions";
+    check(
+        hook(json!({"url": "https://h"}), json!(["v2", "v2"])),
+        &[
+            &format!("{versions}[1]: Invalid value: \"v2\": duplicate version"),
+            &format!("{versions}: Invalid value: [\"v2\",\"v2\"]: must include at least one of v1, v1beta1"),
+        ],
+    );
+    check(
+        hook(json!({"url": "http://u@/p?q#f"}), json!(["v1"])),
+        &[
+            &format!(
+                "{client}.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: \
+                https://host[/path]"
+            ),
+            &format!("{client}.url: Invalid value: \"\": host must be specified; desired format: https://host[/path]"),
+            &format!("{client}.url: Invalid value: \"u\": user information is not permitted in the URL"),
+            &format!("{client}.url: Invalid value: \"f\": fragments are not permitted in the URL"),
+            &format!("{client}.url: Invalid value: \"q\": query parameters are not permitted in the URL"),
+        ],
+    );
+    check(
+        service(json!({"name": "", "port": 0, "path": "/a//b"})),
+        &[
+            &format!("{client}.service.name: Required value"),
+            &format!(
+                "{client}.service.port: Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive"
+            ),
+            &format!("{client}.service.path: Invalid value: \"/a//b\": segment[1] may not be empty"),
+        ],
+    );
+    check(
+        service(json!({"path": "a"})),
+        &[
+            &format!("{client}.service.path: Invalid value: \"a\": must start with a '/'"),
+            &format!("{client}.service.path: Invalid value: \"a\": segment[0] may not be empty"),
+        ],
+    );
+}
