@@ -17,6 +17,7 @@ pub(super) fn printer(kind: Kind) -> Option<Printer> {
         Kind::PRIORITY_CLASS => (PRIORITY_CLASS, priority_class),
         Kind::RUNTIME_CLASS => (RUNTIME_CLASS, runtime_class),
         Kind::MUTATING_WEBHOOK_CONFIGURATION | Kind::VALIDATING_WEBHOOK_CONFIGURATION => (WEBHOOKS, webhooks),
+        Kind::API_SERVICE => (API_SERVICE, api_service),
         _ => return None,
     };
     Some(Printer { columns, cells })
@@ -189,6 +190,22 @@ const RUNTIME_CLASS: &[Column] = &[text("Name"), text("Handler"), text("Age")];
 
 fn runtime_class(o: &Value, now: Time) -> Vec<Value> {
     vec![json!(name(o)), json!(str_at(o, "/handler")), age(o, now)]
+}
+
+const API_SERVICE: &[Column] = &[text("Name"), text("Service"), text("Available"), text("Age")];
+
+fn api_service(o: &Value, now: Time) -> Vec<Value> {
+    let service = match o.pointer("/spec/service").filter(|service| !service.is_null()) {
+        Some(service) => format!("{}/{}", str_at(service, "/namespace"), str_at(service, "/name")),
+        None => "Local".to_owned(),
+    };
+    let available = list_at(o, "/status/conditions").iter().find(|c| str_at(c, "/type") == "Available");
+    let available = match available.map(|c| (str_at(c, "/status"), str_at(c, "/reason"))) {
+        None => "Unknown".to_owned(),
+        Some((status, reason)) if status == "True" || reason.is_empty() => status.to_owned(),
+        Some((status, reason)) => format!("{status} ({reason})"),
+    };
+    vec![json!(name(o)), json!(service), json!(available), age(o, now)]
 }
 
 const WEBHOOKS: &[Column] = &[text("Name"), number("Webhooks"), text("Age")];

@@ -145,3 +145,20 @@ fn services_and_nodes_tell_their_addresses() {
     );
     check(Kind::LIMIT_RANGE, json!({"metadata": meta("l")}), json!(["l", "1970-01-01T00:15:00Z"]));
 }
+
+#[test]
+fn an_api_service_says_who_serves_it_and_whether() {
+    let of = |spec: Value, status: Value, want: Value| {
+        check(Kind::API_SERVICE, json!({"metadata": meta("v1.x"), "spec": spec, "status": status}), want);
+    };
+    let condition =
+        |status: &str, reason: &str| json!({"conditions": [{"type": "Available", "status": status, "reason": reason}]});
+    let service = json!({"service": {"namespace": "n", "name": "s"}});
+    of(json!({}), condition("True", "Local"), json!(["v1.x", "Local", "True", "100s"]));
+    of(
+        service.clone(),
+        condition("False", "MissingEndpoints"),
+        json!(["v1.x", "n/s", "False (MissingEndpoints)", "100s"]),
+    );
+    of(service, json!({}), json!(["v1.x", "n/s", "Unknown", "100s"]));
+}

@@ -287,13 +287,14 @@ async fn ask(stream: TcpStream, to: &To, passed: Passed) -> Result<Response<Cont
     request.headers_mut().insert(HOST, host.map_err(|_| Status::bad_request("address not allowed"))?);
     let response = sender.send_request(request).await.map_err(|e| unreachable(&e.to_string()))?;
     let (head, body) = response.into_parts();
-    let mut answer = Response::new(Rest { body, _sender: sender }.boxed_unsync());
+    let mut answer = Response::new(Rest::new(body, sender).boxed_unsync());
     *answer.status_mut() = head.status;
     *answer.headers_mut() = end_to_end(&head.headers);
     Ok(answer)
 }
 
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+/// The headers that are passed on.
+pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<String> = named.flat_map(|value| value.split(',')).map(|name| name.trim().to_lowercase()).collect();
     let mut kept = HeaderMap::new();
@@ -306,10 +307,17 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// The body of an answer, which ends where it does.
-struct Rest {
+pub struct Rest {
     body: Incoming,
     /// The connection is closed with it.
     _sender: SendRequest<Incoming>,
+}
+
+impl Rest {
+    /// `sender` is of the connection on which the answer comes.
+    pub fn new(body: Incoming, sender: SendRequest<Incoming>) -> Rest {
+        Rest { body, _sender: sender }
+    }
 }
 
 impl Body for Rest {

@@ -13,6 +13,8 @@ use skeg_core::object::decode::DecodeError;
 use skeg_core::store::remote::FromRemote;
 use tokio::sync::{mpsc, oneshot};
 
+use super::aggregator::Found;
+use super::consult::Reached;
 use super::dns::Lookup;
 use super::docker::Happened;
 use super::served::Resource;
@@ -159,6 +161,10 @@ pub enum Inbound {
     Cancel(u64),
     /// A question to somebody outside, and the channel for the answer.
     Consult(Consultation, oneshot::Sender<Answered>),
+    /// Where is the Service with this namespace and name, and port?
+    Reach((String, String, u16), oneshot::Sender<Reached>),
+    /// What the server of an APIService has said of itself, or why it has not.
+    Probed(String, Result<Found, String>),
     /// The answers to the API server's questions with this number.
     Consulted(u64, Vec<Answered>),
     /// The journal has everything up to this number safely on disk.

@@ -33,6 +33,7 @@ use skeg_sim::subnet::Subnet;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::aggregator::{self, Aggregator, Remotes};
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
@@ -40,7 +41,7 @@ use super::clock::Clock;
 use super::consult::{self, Reached};
 use super::docker::{self, Docker, Happened};
 use super::keeper::Keeper;
-use super::pki;
+use super::pki::{self, FrontProxy, Pair};
 use super::proxy::Proxy;
 use super::served::{Catalogue, Served};
 use super::servers::certificates::{self, Certificates};
@@ -57,6 +58,8 @@ const BOOTSTRAP: ConnId = ConnId(u64::MAX - 1);
 const PEERS: ConnId = ConnId(u64::MAX - 2);
 /// The API server's connection for [`Certificates`].
 const CERTIFICATES: ConnId = ConnId(u64::MAX - 3);
+/// The API server's connection for [`Aggregator`].
+const AGGREGATOR: ConnId = ConnId(u64::MAX - 4);
 /// How often [`Bootstrap`] checks its objects (upstream's `kubernetesservice` controller).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
 /// The API server's number as a client of the store.
@@ -91,6 +94,8 @@ pub struct Plan {
     pub authorisation: Vec<Mode>,
     /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
     pub root_ca: Option<String>,
+    /// By what servers of other group-versions know this one.
+    pub front_proxy: Option<FrontProxy>,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
     /// Creates the objects that every cluster has.
@@ -174,6 +179,10 @@ pub struct Shared {
     pub authority: Arc<RwLock<Authority>>,
     /// The resources that are served.
     pub catalogue: Catalogue,
+    /// The group-versions that other servers serve.
+    pub remotes: Remotes,
+    /// The certificate by which those know this one.
+    pub proxy_client: Option<Arc<Pair>>,
     /// The cluster's clock.
     pub clock: Clock,
 }
@@ -223,6 +232,8 @@ enum Sleeper {
     Peers,
     /// The next look of [`Certificates`].
     Certificates,
+    /// The next look at the APIServices.
+    Aggregator,
     Member(usize),
     /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
@@ -264,6 +275,7 @@ pub struct Cluster {
     bootstrap: Bootstrap,
     peers: Option<Peers>,
     certificates: Option<Certificates>,
+    aggregator: Aggregator,
     /// Dropped once everything that was led has been given up.
     leaving: Option<oneshot::Sender<()>>,
     shared: Shared,
@@ -281,7 +293,7 @@ impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
         let Plan { seed, nodes, first_node, tokens, docker, components, several, load_balancers, .. } = plan;
-        let Plan { api, authorisation, root_ca, images, bootstrap, .. } = plan;
+        let Plan { api, authorisation, root_ca, front_proxy, images, bootstrap, .. } = plan;
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
             Some(_) => None,
@@ -379,6 +391,7 @@ impl Cluster {
             bootstrap,
             peers,
             certificates,
+            aggregator: Aggregator::new(front_proxy),
             leaving: None,
             shared,
             outside,
@@ -440,6 +453,7 @@ impl Cluster {
         self.wake(Sleeper::Bootstrap);
         self.wake(Sleeper::Peers);
         self.wake(Sleeper::Certificates);
+        self.wake(Sleeper::Aggregator);
         for member in 0..self.members.len() {
             self.wake(Sleeper::Member(member));
         }
@@ -471,6 +485,15 @@ impl Cluster {
                     // An error means that nobody waits for it any more.
                     let _ = reply.send(consult::ask(question, asked).await);
                 });
+            }
+            Inbound::Reach((namespace, name, port), reply) => {
+                // An error means that nobody waits for it any more.
+                let _ = reply.send(self.reach(&namespace, &name, port));
+            }
+            Inbound::Probed(name, said) => {
+                let now = self.now();
+                self.aggregator.answered(now, &name, said);
+                self.look_at_api_services();
             }
             Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
             Inbound::Synced(number) => {
@@ -587,6 +610,10 @@ impl Cluster {
                 self.queue.extend(calls.into_iter().map(|message| Message::ToApi(CERTIFICATES, message)));
                 self.timers.insert(((now.mono + certificates::INTERVAL).0, Sleeper::Certificates));
             }
+            Sleeper::Aggregator => {
+                self.look_at_api_services();
+                self.timers.insert(((now.mono + aggregator::INTERVAL).0, Sleeper::Aggregator));
+            }
             Sleeper::Member(member) => {
                 self.members[member].armed = None;
                 self.step_member(member, now, None);
@@ -653,7 +680,7 @@ impl Cluster {
                     self.look_at_bootstrap();
                 }
                 // What was refused, another server has done, or it is tried again.
-                apiserver::Out::Client(CERTIFICATES, _) => {}
+                apiserver::Out::Client(CERTIFICATES | AGGREGATOR, _) => {}
                 apiserver::Out::Client(PEERS, message) => {
                     let Some(peers) = &mut self.peers else { continue };
                     let next = peers.answered(self.clock.now(), message);
@@ -701,12 +728,16 @@ impl Cluster {
         }
     }
 
-    /// The address of a ready endpoint of a Service.
+    /// Where a Service is: a ready endpoint of it, or the host that it names.
     fn reach(&self, namespace: &str, name: &str, port: u16) -> Reached {
         let key = ObjectKey::new(Kind::SERVICE, namespace, name);
         let service = self.api.cached_object(&key).map(Object::to_json);
         let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
         let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        if service["spec"]["type"] == "ExternalName" {
+            let host = service["spec"]["externalName"].as_str().unwrap_or_default();
+            return Ok(format!("{host}:{port}"));
+        }
         let wanted = ports.into_iter().find(|p| p["port"] == port);
         let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
         let named = wanted["name"].as_str().unwrap_or_default();
@@ -719,9 +750,30 @@ impl Cluster {
             let port = u16::try_from(port["port"].as_u64()?).ok()?;
             let ready = |e: &&Value| e["conditions"]["ready"] != false;
             let address = slice["endpoints"].as_array()?.iter().find(ready)?["addresses"][0].as_str()?.parse().ok()?;
-            Some(SocketAddr::new(address, port))
+            Some(SocketAddr::new(address, port).to_string())
         });
         found.ok_or_else(|| format!("no endpoints available for service {name:?}"))
+    }
+
+    /// Keeps the APIServices, and publishes what other servers serve.
+    fn look_at_api_services(&mut self) {
+        let mut aggregator = std::mem::take(&mut self.aggregator);
+        let reach = |namespace: &str, name: &str, port: u16| self.reach(namespace, name, port);
+        let looked = aggregator.look(self.now(), &self.api, &reach);
+        self.queue.extend(looked.calls.into_iter().map(|message| Message::ToApi(AGGREGATOR, message)));
+        for question in looked.questions {
+            let (cluster, own) = (self.outside.cluster.clone(), aggregator.own_certificate());
+            self.outside.runtime.spawn(async move {
+                let said = aggregator::proxy::probe(&question, own.as_ref()).await;
+                // An error means that the cluster has ended.
+                let _ = cluster.send(Inbound::Probed(question.name, said));
+            });
+        }
+        self.aggregator = aggregator;
+        let mut remotes = self.shared.remotes.write().expect("nobody panics while it is read");
+        if **remotes != looked.remotes {
+            *remotes = Arc::new(looked.remotes);
+        }
     }
 
     /// Publishes the served resources to the HTTP threads if a definition was added, changed or removed.

@@ -2,7 +2,6 @@
 //!
 //! Source: kubernetes `staging/src/k8s.io/apiserver/pkg/util/webhook`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,8 +20,8 @@ use tokio_rustls::TlsConnector;
 /// Longest answer, in bytes.
 const LONGEST: usize = 8 << 20;
 
-/// Where a Service is reached, or why it is not.
-pub type Reached = Result<SocketAddr, String>;
+/// `host:port` at which a Service is reached, or why it is not.
+pub type Reached = Result<String, String>;
 
 /// Asks a question. `service` is where the Service of the callee is reached; without meaning for a URL.
 pub async fn ask(question: Consultation, service: Option<Reached>) -> Answered {

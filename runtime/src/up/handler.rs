@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, USER_AGENT};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Reason, Status, Subresource};
@@ -18,6 +18,7 @@ use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
+use super::aggregator::{Remote, proxy};
 use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
 use super::attempt::Asked;
 use super::cluster::Shared;
@@ -125,6 +126,9 @@ impl Handler {
             };
             let params = Params::parse(head.uri.query());
             let user = &self.authorise(&user, &head.method, path, &head.headers, &params)?;
+            if let Some(remote) = self.remote(path) {
+                return Ok(self.pass_on(&remote, user, (&method, &head.uri, &head.headers), body).await);
+            }
             let (served, route) = self.find(path).await?;
             if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
                 let from = (whole, rest, head.uri.query());
@@ -175,6 +179,7 @@ impl Handler {
             return Err(method_not_allowed());
         }
         let gzip = wants_gzip(headers);
+        let remotes = self.remotes();
         let json = |value: &Value| Ok(reply::value(200, value, accept::Encoding::Json, gzip));
         match route {
             Route::Health { readiness, check } => self.health(readiness, check.as_deref(), &head.params),
@@ -186,16 +191,19 @@ impl Handler {
                 };
                 Ok(reply::plain(metrics::MEDIA_TYPE, self.metrics.text(discovery::KUBERNETES_VERSION, present)))
             }
-            Route::Root => json(&json!({"paths": paths(served)})),
+            Route::Root => json(&json!({"paths": paths(served, &remotes)})),
             Route::Groups { legacy } => {
                 if let Some(version) = accept::discovery(header(headers, ACCEPT)) {
-                    let value = discovery::aggregated(served, legacy, version);
+                    let value = discovery::aggregated(served, &remotes, legacy, version);
                     return Ok(reply::typed(&discovery::aggregated_type(version), &value));
                 }
-                let value = if legacy { discovery::api_versions(&self.address) } else { discovery::api_groups(served) };
+                let value = match legacy {
+                    true => discovery::api_versions(&self.address),
+                    false => discovery::api_groups(served, &remotes),
+                };
                 json(&value)
             }
-            Route::Group(group) => json(&discovery::api_group(served, &group).ok_or_else(not_found)?),
+            Route::Group(group) => json(&discovery::api_group(served, &remotes, &group).ok_or_else(not_found)?),
             Route::Resources { group, version } => {
                 json(&discovery::api_resources(served, &group, &version).ok_or_else(not_found)?)
             }
@@ -205,7 +213,7 @@ impl Handler {
                 let document = self.documents.get_v2(served, header(headers, ACCEPT))?;
                 Ok(reply::document(&document, headers, gzip, false))
             }
-            Route::OpenApiIndex => json(&openapi::index(served)),
+            Route::OpenApiIndex => json(&openapi::index(served, &remotes)),
             Route::OpenApi(path) => {
                 let document = self.documents.get(served, &path).ok_or_else(not_found)?;
                 let asked = head.params.said("hash");
@@ -612,6 +620,46 @@ impl Handler {
         Ok(What::SetScale { target, replicas, rv, options })
     }
 
+    /// The group-versions that other servers serve.
+    fn remotes(&self) -> Arc<Vec<Remote>> {
+        Arc::clone(&self.shared.remotes.read().expect("nobody panics while it is replaced"))
+    }
+
+    /// The server that a path is led to.
+    fn remote(&self, path: &str) -> Option<Remote> {
+        let path = path.trim_start_matches('/');
+        let described = path.strip_prefix("openapi/v3/");
+        let mut parts = described.unwrap_or(path).split('/');
+        let (Some("apis"), Some(group), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
+            return None;
+        };
+        let remotes = self.remotes();
+        let found = remotes.iter().find(|remote| remote.group == group && remote.version == version);
+        found.filter(|remote| described.is_none() || remote.found.openapi.is_some()).cloned()
+    }
+
+    /// Has another server answer.
+    async fn pass_on(
+        &self,
+        remote: &Remote,
+        user: &User,
+        (method, uri, headers): (&Method, &Uri, &HeaderMap),
+        body: Incoming,
+    ) -> Response<Content> {
+        let unavailable = || proxy::refused(503, "service unavailable");
+        if !remote.is_available {
+            return unavailable();
+        }
+        let (sender, reached) = oneshot::channel();
+        if self.cluster.send(Inbound::Reach(remote.service.clone(), sender)).is_err() {
+            return unavailable();
+        }
+        let Ok(Ok(at)) = reached.await else { return unavailable() };
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let passed = proxy::Passed { user, method, target, headers, body };
+        proxy::pass(remote, &at, self.shared.proxy_client.as_deref(), passed).await
+    }
+
     /// Reads something for the server itself.
     pub(super) async fn ask_for_itself(&self, resource: &Arc<Resource>, what: What) -> Result<Reply, Status> {
         let user = Arc::new(User::new("system:apiserver", &[MASTERS]));
@@ -678,7 +726,7 @@ fn labels(objects: &Objects, verb: &str) -> Labels {
     }
 }
 
-fn paths(served: &Served) -> Vec<String> {
+fn paths(served: &Served, remotes: &[Remote]) -> Vec<String> {
     let fixed = [
         "/.well-known/openid-configuration",
         "/api",
@@ -693,8 +741,10 @@ fn paths(served: &Served) -> Vec<String> {
         "/version",
     ];
     let versions = served.group_versions().into_iter().map(|(path, ..)| format!("/{path}"));
-    let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).collect();
+    let others = remotes.iter().map(|remote| format!("/apis/{}/{}", remote.group, remote.version));
+    let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).chain(versions).chain(others).collect();
     all.sort();
+    all.dedup();
     all
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod agents;
+mod aggregator;
 mod apiproxy;
 mod args;
 mod ask;
@@ -155,6 +156,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         data,
         tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },
         root_ca: Some(pki.ca_pem.clone()),
+        front_proxy: Some(pki::front_proxy(&pki.ca_pem, dir.as_ref().map(|dir| dir.join("pki")).as_deref())?),
         authorisation: args.authorization_mode.iter().map(|mode| mode.core()).collect(),
         several: None,
     };

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skeg_core::api::{Reason, Status};
 use skeg_core::openapi::{self, Descriptions, location};
 use skeg_core::random::mix_bytes;
 use skeg_core::schema;
 
+use super::aggregator::Remote;
 use super::served::{Resource, Served};
 use super::usage;
 
@@ -144,14 +145,20 @@ fn described(served: &Served) -> impl Iterator<Item = (String, &str, &str)> {
 }
 
 /// `/openapi/v3`: the URL of each document.
-pub fn index(served: &Served) -> Value {
+pub fn index(served: &Served, remotes: &[Remote]) -> Value {
     let hashes: Vec<(String, String)> = described(served)
         .map(|(_, group, version)| {
             let resources: Vec<Arc<Resource>> = served.of(group, version).map(Arc::clone).collect();
             (location(&api_version(group, version)), hash(&resources))
         })
         .collect();
-    openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())))
+    let mut index = openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
+    for remote in remotes.iter().filter(|remote| remote.is_available) {
+        if let Some(url) = &remote.found.openapi {
+            index["paths"][format!("apis/{}/{}", remote.group, remote.version)] = json!({"serverRelativeURL": url});
+        }
+    }
+    index
 }
 
 fn api_version(group: &str, version: &str) -> String {
@@ -178,7 +185,7 @@ mod tests {
     #[test]
     fn every_document_of_the_index_is_there_under_its_hash() {
         let (served, documents) = (widgets(), Documents::default());
-        let index = index(&served);
+        let index = index(&served, &[]);
         for (path, entry) in index["paths"].as_object().unwrap() {
             let document = documents.get(&served, path).unwrap();
             assert_eq!(entry["serverRelativeURL"], format!("/openapi/v3/{path}?hash={}", document.hash));

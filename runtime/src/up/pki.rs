@@ -10,6 +10,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
+use super::aggregator::proxy;
 use super::cluster::ApiOptions;
 use crate::disk::{explain, write_private};
 use skeg_core::Wall;
@@ -75,9 +76,37 @@ impl Authority {
     }
 }
 
+/// By what servers of other group-versions know this one.
+#[derive(Clone, Debug)]
+pub struct FrontProxy {
+    /// The authority of clients, PEM.
+    pub client_ca_pem: String,
+    /// The authority that has signed `client`, PEM.
+    pub ca_pem: String,
+    /// This server's certificate as their client.
+    pub client: Pair,
+}
+
+/// What other servers know this one by. The authority is kept in a directory, if there is one.
+pub fn front_proxy(client_ca_pem: &str, dir: Option<&Path>) -> Result<FrontProxy, String> {
+    let failed = |e: rcgen::Error| format!("error: certificates could not be made: {e}");
+    let authority = match dir {
+        Some(dir) => authority_in(dir, "front-proxy-ca", "front-proxy-ca")?,
+        None => authority_named("front-proxy-ca").map_err(failed)?,
+    };
+    let mut params = named(proxy::CLIENT, None);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client = authority.issuer().and_then(|issuer| sign(params, &issuer)).map_err(failed)?;
+    Ok(FrontProxy { client_ca_pem: client_ca_pem.to_owned(), ca_pem: authority.certificate, client })
+}
+
 /// Makes an authority.
 pub fn new_authority() -> Result<Authority, rcgen::Error> {
-    let mut params = named("kubernetes", None);
+    authority_named("kubernetes")
+}
+
+fn authority_named(name: &str) -> Result<Authority, rcgen::Error> {
+    let mut params = named(name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
@@ -100,16 +129,16 @@ fn bad(dir: &Path, e: &rcgen::Error) -> String {
     format!("error: {}: {e}", dir.display())
 }
 
-/// The certificate and the key of the authority in a directory.
-fn files(dir: &Path) -> [PathBuf; 2] {
-    [dir.join("ca.crt"), dir.join("ca.key")]
+/// The certificate and the key of an authority in a directory.
+fn files(dir: &Path, stem: &str) -> [PathBuf; 2] {
+    [dir.join(format!("{stem}.crt")), dir.join(format!("{stem}.key"))]
 }
 
 /// The authority of several servers.
 pub fn read_authority(dir: &Path) -> Result<Authority, String> {
     let missing = "; `skeg server init` makes it, and every server has a copy";
     let read = |path: &Path| fs::read_to_string(path).map_err(|e| error(path, &e) + missing);
-    let [certificate, key] = files(dir);
+    let [certificate, key] = files(dir, "ca");
     Ok(Authority { certificate: read(&certificate)?, key: read(&key)? })
 }
 
@@ -215,27 +244,29 @@ pub fn of_servers(dir: &Path, addresses: &[IpAddr], hosts: &[String]) -> Result<
 
 /// As [`generate`], but keeps the certificate authority in a directory, so that older certificates remain valid.
 pub fn kept_in(dir: &Path, addresses: &[IpAddr]) -> Result<Pki, String> {
-    let [certificate, key] = files(dir);
+    let authority = authority_in(dir, "ca", "kubernetes")?;
+    issue(&authority, addresses, &[]).map_err(|e| bad(dir, &e))
+}
+
+/// The authority that a directory has under this name; it is made if there is none.
+fn authority_in(dir: &Path, stem: &str, common_name: &str) -> Result<Authority, String> {
+    let [certificate, key] = files(dir, stem);
     let read = |path: &Path| match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(error(path, &e)),
     };
-    let bad = |e: rcgen::Error| bad(dir, &e);
-    let authority = match (read(&certificate)?, read(&key)?) {
-        (Some(certificate), Some(key)) => Authority { certificate, key },
-        _ => {
-            let authority = new_authority().map_err(bad)?;
-            fs::create_dir_all(dir).map_err(|e| error(dir, &e))?;
-            // The key is written first. If the process crashes in between, the next start finds no certificate and
-            // makes both anew.
-            for (path, text) in [(&key, &authority.key), (&certificate, &authority.certificate)] {
-                write_private(path, text).map_err(|e| error(path, &e))?;
-            }
-            authority
-        }
-    };
-    issue(&authority, addresses, &[]).map_err(bad)
+    if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
+        return Ok(Authority { certificate, key });
+    }
+    let authority = authority_named(common_name).map_err(|e| bad(dir, &e))?;
+    fs::create_dir_all(dir).map_err(|e| error(dir, &e))?;
+    // The key is written first. If the process crashes in between, the next start finds no certificate and makes both
+    // anew.
+    for (path, text) in [(&key, &authority.key), (&certificate, &authority.certificate)] {
+        write_private(path, text).map_err(|e| error(path, &e))?;
+    }
+    Ok(authority)
 }
 
 fn issue(authority: &Authority, addresses: &[IpAddr], names: &[&str]) -> Result<Pki, rcgen::Error> {

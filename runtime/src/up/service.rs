@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::aggregator::Remotes;
 use super::args::EtcdArgs;
 use super::ask::Inbound;
 use super::bootstrap::Bootstrap;
@@ -33,6 +34,7 @@ use super::data::{DataDir, Found};
 use super::docker;
 use super::handler::Handler;
 use super::keeper::Keeper;
+use super::pki::FrontProxy;
 use super::served::Catalogue;
 use super::server;
 use super::tokens::{TokenOptions, Tokens};
@@ -75,6 +77,8 @@ pub struct Start {
     pub tokens: TokenOptions,
     /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
     pub root_ca: Option<String>,
+    /// By what servers of other group-versions know this one.
+    pub front_proxy: Option<FrontProxy>,
     /// What it is among several servers; `None` if it is the only one.
     pub several: Option<Several>,
 }
@@ -133,6 +137,8 @@ impl Service {
             own_nodes: Arc::new(start.nodes.clone().map(|n| node(n).node_name.to_string()).collect()),
             authority: Arc::new(RwLock::new(authority)),
             catalogue: Catalogue::default(),
+            remotes: Remotes::default(),
+            proxy_client: start.front_proxy.as_ref().map(|front_proxy| Arc::new(front_proxy.client.clone())),
             clock,
         };
         let (shared_with_http, ending) = (shared.clone(), Arc::clone(&shared.ending));
@@ -166,7 +172,7 @@ impl Service {
             let (first_node, nodes) = (start.nodes.start, start.nodes.map(node).collect());
             let (components, several) = (start.components, start.several);
             let (api, authorisation) = (start.api, start.authorisation);
-            let root_ca = start.root_ca;
+            let (root_ca, front_proxy) = (start.root_ca, start.front_proxy);
             let (images, load_balancers) = (start.images, start.load_balancers);
             let plan = Plan {
                 seed,
@@ -180,6 +186,7 @@ impl Service {
                 api,
                 authorisation,
                 root_ca,
+                front_proxy,
                 images,
                 bootstrap,
             };

@@ -7,6 +7,7 @@
 mod access;
 #[cfg(feature = "etcd")]
 mod agents;
+mod aggregation;
 mod apiproxy;
 mod apply;
 mod bad_input;

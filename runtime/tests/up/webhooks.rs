@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
@@ -25,22 +25,35 @@ pub struct Webhook {
     pub asked: Arc<Mutex<Vec<Value>>>,
 }
 
+/// Who a server on this machine is.
+pub struct Identity {
+    /// Its authority's certificate, base64 of PEM.
+    pub ca: String,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// An identity of this machine, and of the Service `hook` in the namespace `default`.
+pub fn identity() -> Identity {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_key = KeyPair::generate().expect("keys can be made");
+    let ca = authority.self_signed(&ca_key).expect("it can be signed");
+    let issuer = Issuer::new(authority, ca_key);
+    let key = KeyPair::generate().expect("keys can be made");
+    let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
+    let own = CertificateParams::new(names).expect("these are names").signed_by(&key, &issuer);
+    let chain = vec![own.expect("it can be signed").der().clone()];
+    Identity { ca: STANDARD.encode(ca.pem()), chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) }
+}
+
 impl Webhook {
     pub fn start(answer: impl Fn(&Value) -> Value + Send + 'static) -> Webhook {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_key = KeyPair::generate().expect("keys can be made");
-        let ca = authority.self_signed(&ca_key).expect("it can be signed");
-        let issuer = Issuer::new(authority, ca_key);
-        let key = KeyPair::generate().expect("keys can be made");
-        let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
-        let own = CertificateParams::new(names).expect("these are names").signed_by(&key, &issuer);
-        let own = own.expect("it can be signed");
+        let Identity { ca, chain, key } = identity();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.expect("versions are known").with_no_client_auth();
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let config = Arc::new(config.with_single_cert(vec![own.der().clone()], key).expect("they belong together"));
+        let config = Arc::new(config.with_single_cert(chain, key).expect("they belong together"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -56,7 +69,7 @@ impl Webhook {
                 let _ = stream.write_all(format!("{head}{body}").as_bytes()).and_then(|()| stream.flush());
             }
         });
-        Webhook { port, ca: STANDARD.encode(ca.pem()), asked }
+        Webhook { port, ca, asked }
     }
 
     pub fn url(&self) -> Value {

@@ -246,6 +246,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         data: Data::Directory(dir, found),
         authorisation: args.modes(),
         tokens: args.tokens()?,
+        front_proxy: Some(pki::front_proxy(client_ca.as_deref().unwrap_or_default(), None)?),
         root_ca: Some(certificate),
         several: None,
     };

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `front-proxy-ca.crt`, `front-proxy-ca.key` | the authority by which the servers of APIServices know these |
 //! | `ca.crt`, `ca.key` | the authority that signs the certificates of servers, users and nodes |
 //! | `sa.key` | signs the tokens of service accounts |
 //! | `servers` | the URLs of the servers and of the balancer before them, a line each; servers name them in their certificates |
@@ -153,6 +154,7 @@ fn random_text(length: usize) -> Result<String, String> {
 pub fn init(args: &InitArgs) -> Result<Exit, String> {
     let InitArgs { dir, servers: urls, balancer } = args;
     let pki = pki::kept_in(dir, &[])?;
+    pki::front_proxy(&pki.ca_pem, Some(dir))?;
     Keys::kept_in(&signing_key(dir))?;
     let lines: String = urls.iter().chain(balancer).map(|url| format!("{url}\n")).collect();
     let admin = kubeconfigs::of_servers(urls, balancer.as_deref(), &pki.ca_pem, &pki.admin);

@@ -221,6 +221,7 @@ impl RunArgs {
                 audiences: Vec::new(),
             },
             root_ca: Some(pki.ca_pem.clone()),
+            front_proxy: Some(pki::front_proxy(&pki.ca_pem, Some(dir))?),
             authorisation: self.authorization_mode.iter().map(|mode| mode.core()).collect(),
             several: Some(several),
         };

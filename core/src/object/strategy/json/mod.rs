@@ -5,6 +5,7 @@
 //! The trait's default methods are the rules that most kinds share. Custom kinds have no row: they follow their schema.
 
 mod admission_policy;
+mod api_service;
 mod certificate_signing_request;
 mod config_map;
 mod csi_driver;
@@ -221,6 +222,7 @@ macro_rules! json_kinds {
 json_kinds! {
     with rules {
         CONFIG_MAP core_v1::ConfigMap;
+        API_SERVICE apiregistration_v1::APIService;
         SECRET core_v1::Secret;
         PERSISTENT_VOLUME core_v1::PersistentVolume;
         PERSISTENT_VOLUME_CLAIM core_v1::PersistentVolumeClaim;
@@ -269,7 +271,6 @@ json_kinds! {
         RESOURCE_CLAIM resource_v1::ResourceClaim;
         RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
         RESOURCE_SLICE resource_v1::ResourceSlice;
-        API_SERVICE apiregistration_v1::APIService;
     }
 }
 

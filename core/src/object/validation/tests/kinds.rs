@@ -362,3 +362,51 @@ fn conversions_of_definitions() {
         ],
     );
 }
+
+#[test]
+fn api_services() {
+    let with = |name: &str, more: Value| {
+        let mut spec = json!({"group": "x.y", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10});
+        json_patch::merge(&mut spec, &more);
+        of("apiregistration.k8s.io/v1", "APIService", json!({"metadata": {"name": name}, "spec": spec}))
+    };
+    let check = |more: Value, want: &[&str]| check(with("v1.x.y", more), want);
+    let service = |more: Value| {
+        let mut spec = json!({"service": {"namespace": "n", "name": "s"}});
+        json_patch::merge(&mut spec, &more);
+        spec
+    };
+    check(json!({}), &[]);
+    check(service(json!({"insecureSkipTLSVerify": true})), &[]);
+    super::check(with("v1.", json!({"group": null})), &[]);
+    super::check(
+        with("v2.", json!({"group": null, "version": "v2"})),
+        &["spec.group: Required value: only v1 may have an empty group and it better be legacy kube"],
+    );
+    super::check(
+        with("x", json!({})),
+        &["metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.x.y\""],
+    );
+    check(
+        json!({"groupPriorityMinimum": 20001, "versionPriority": 0}),
+        &[
+            "spec.groupPriorityMinimum: Invalid value: 20001: must be positive and less than 20000",
+            "spec.versionPriority: Invalid value: 0: must be positive and less than 1000",
+        ],
+    );
+    check(
+        json!({"caBundle": "AAAA", "insecureSkipTLSVerify": true}),
+        &[
+            "spec.caBundle: Invalid value: \"3 bytes\": local APIServices may not have a caBundle",
+            "spec.insecureSkipTLSVerify: Invalid value: true: local APIServices may not have insecureSkipTLSVerify",
+        ],
+    );
+    check(
+        service(json!({"caBundle": "AAAA", "insecureSkipTLSVerify": true, "service": {"name": "", "namespace": ""}})),
+        &[
+            "spec.service.namespace: Required value",
+            "spec.service.name: Required value",
+            "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
+        ],
+    );
+}
