@@ -81,6 +81,7 @@ pub(super) async fn find(engine: &Engine, cluster: &str, services: (Ipv4Addr, u8
     }
     let masquerade_within = (!is_on(BRIDGE_NETFILTER)).then_some(bridge.network);
     let nftables = Nftables::find(cluster, services, masquerade_within)?;
+    nftables.clear();
     nftables.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let names = Sockets::bind(IpAddr::V4(bridge.gateway)).await;
     let names = names.map_err(|e| format!("names cannot be served at the bridge's address {}: {e}", bridge.gateway))?;

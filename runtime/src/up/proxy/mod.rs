@@ -3,8 +3,10 @@
 //! What comes in: the changes of the table, from the machines' thread. What goes out: transactions of `nft`, each of
 //! them whole or not at all, and, where UDP endpoints have gone, removals of their flows by `conntrack`. A thread of
 //! its own runs the programs. What was refused, or what somebody else has removed, is mended by setting up the whole
-//! table again. At the end the table is removed; after a kill it stays until the cluster's next start replaces it.
+//! table again. At the end the table is removed; after a kill it stays until the cluster's next start replaces it, or
+//! until another cluster starts that needs the same addresses.
 
+mod owner;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use skeg_core::proxy::{Host, Protocol, TableChange};
 
+use owner::Ownership;
 pub use rules::network;
 use rules::{Change, Flow, Rules};
 
@@ -31,10 +34,12 @@ const TABLES: &str = "skeg-proxy";
 const LONGEST: usize = 400;
 
 /// The nftables of this host, found to work.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Nftables {
     /// Name of this cluster's table.
     table: String,
+    /// Held as long as the table is served.
+    ownership: Ownership,
     /// Name of the cluster.
     owner: String,
     /// The network of cluster IPs.
@@ -83,7 +88,9 @@ impl Nftables {
     /// Looks whether Services can be served on this host. `cluster` names the cluster, `services` is its network of
     /// cluster IPs; `within` as in [`Rules::new`].
     pub fn find(cluster: &str, services: (Ipv4Addr, u8), within: Option<(Ipv4Addr, u8)>) -> Result<Nftables, String> {
-        let found = Nftables { table: table_of(cluster), owner: cluster.to_owned(), services, within };
+        let table = table_of(cluster);
+        let ownership = Ownership::take(&table)?;
+        let found = Nftables { table, ownership, owner: cluster.to_owned(), services, within };
         let mut rules = found.rules();
         rules.replace();
         let (text, _) = rules.take();
@@ -99,17 +106,45 @@ impl Nftables {
         Rules::new(&self.table, &self.owner, self.services, self.within)
     }
 
+    /// The names of other clusters' tables, each with whether its cluster runs.
+    fn others(&self) -> Vec<(String, bool)> {
+        let tables = run("nft", &["list", "tables", "ip"], "").unwrap_or_default();
+        let names = tables.lines().filter_map(|line| line.strip_prefix("table ip "));
+        let others = names.filter(|name| name.starts_with(TABLES) && *name != self.table);
+        others.map(|name| (name.to_owned(), owner::runs(name))).collect()
+    }
+
+    /// Removes what clusters that were killed have left behind, if it is in the way: a table with the same addresses.
+    /// Such a cluster sets up its table again when it starts.
+    pub fn clear(&self) {
+        for (other, _) in self.others().into_iter().filter(|(_, runs)| !runs) {
+            let network = run("nft", &["list", "chain", "ip", &other, "no-endpoints"], "").ok();
+            let network = network.as_deref().and_then(rules::served);
+            if network.is_some_and(|network| !owner::overlap(network, self.services)) {
+                continue;
+            }
+            match run("nft", &["delete", "table", "ip", &other], "") {
+                Ok(_) => tracing::info!("what a cluster that was killed had left of its Services is removed: {other}"),
+                Err(why) => tracing::warn!("what a cluster that was killed has left of its Services stays: {why}"),
+            }
+        }
+    }
+
     /// What whoever runs the cluster should know about this host: a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let tables = run("nft", &["list", "tables", "ip"], "").unwrap_or_default();
-        let names = tables.lines().filter_map(|line| line.strip_prefix("table ip "));
-        for other in names.filter(|name| name.starts_with(TABLES) && *name != self.table) {
-            warnings.push(format!(
-                "another cluster's Services are in the table {other}: if both have the same addresses, one of them is \
-                 not reached (--service-cluster-ip-range); if that cluster was killed, `nft delete table ip {other}` \
-                 removes what it left behind"
-            ));
+        for (other, runs) in self.others() {
+            warnings.push(if runs {
+                format!(
+                    "another cluster's Services are in the table {other}: if both have the same addresses, one of \
+                     them is not reached (--service-cluster-ip-range)"
+                )
+            } else {
+                format!(
+                    "a cluster that was killed has left Services with other addresses in the table {other}: a node \
+                     port that both have leads there (`nft delete table ip {other}`)"
+                )
+            });
         }
         if let Err(why) = run("conntrack", &["--version"], "") {
             warnings.push(format!(
@@ -123,7 +158,10 @@ impl Nftables {
     pub fn start(self) -> Result<Proxy, String> {
         let (changes, inbox) = channel();
         let thread = std::thread::Builder::new().name("proxy".to_owned());
-        let thread = thread.spawn(move || Applier::new(self.rules()).run(&inbox));
+        let thread = thread.spawn(move || {
+            Applier::new(self.rules()).run(&inbox);
+            drop(self.ownership);
+        });
         let thread = thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
         Ok(Proxy { changes, thread })
     }

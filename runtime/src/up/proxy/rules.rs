@@ -65,6 +65,13 @@ pub fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
     Some((address.parse().ok()?, length))
 }
 
+/// The network of cluster IPs that a table serves, from the listing of its chain `no-endpoints`.
+pub fn served(listing: &str) -> Option<(Ipv4Addr, u8)> {
+    let rule =
+        listing.lines().find_map(|line| line.trim().strip_prefix("ip daddr ")?.strip_suffix(" goto reject-chain"));
+    rule.and_then(network)
+}
+
 fn is_v4(frontend: &Frontend) -> bool {
     match frontend.host {
         Host::Ip(ip) => ip.is_ipv4(),

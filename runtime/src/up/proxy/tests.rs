@@ -501,12 +501,41 @@ fn what_somebody_removed_comes_back_and_nothing_is_left_at_the_end() {
         applier.mend();
         assert!(applier.retry.is_none());
         assert!(tables().contains("172.31.7.2:8080") && tables().contains("172.31.7.3:8080"), "{}", tables());
-        let another = Nftables::find("another", (Ipv4Addr::new(10, 96, 0, 0), 12), None).expect("nft works");
+        let services = (Ipv4Addr::new(10, 96, 0, 0), 12);
+        let refused = Nftables::find("a test", services, None).expect_err("it is served");
+        assert!(refused.contains("another process of this cluster serves"), "{refused}");
+        let another = Nftables::find("another", services, None).expect("nft works");
+        another.clear();
+        assert!(another.warnings()[0].starts_with("another cluster's Services are in the table"), "it runs");
         assert!(another.warnings()[0].contains(&found.table), "{:?}", another.warnings());
+        drop(another);
         let (changes, inbox) = std::sync::mpsc::channel();
         drop(changes);
         applier.run(&inbox);
         assert_eq!(tables(), "");
+    });
+}
+
+#[test]
+fn what_a_killed_cluster_left_goes_where_it_is_in_the_way() {
+    let Some(spaces) = Spaces::make("left", &["node"]) else { return };
+    spaces.within("node", || {
+        let serve = |cluster: &str, services: (Ipv4Addr, u8)| {
+            let found = Nftables::find(cluster, services, None).expect("nft works");
+            let mut applier = Applier::new(found.rules());
+            applier.rules.apply(Change::Replace(vec![(cluster_ip(80, Protocol::Tcp), target(&[A]))]));
+            applier.carry_out();
+            found.table
+            // The ownership ends here, and the table stays: as after a kill.
+        };
+        let ten = |second: u8| Ipv4Addr::new(10, second, 0, 0);
+        let (near, far) = (serve("near", (ten(104), 16)), serve("far", (ten(112), 16)));
+        let found = Nftables::find("a test", (ten(96), 12), None).expect("nft works");
+        found.clear();
+        let tables = run("nft", &["list", "tables"], "").expect("nft works");
+        assert!(!tables.contains(&near) && tables.contains(&far), "{tables}");
+        let warnings = found.warnings();
+        assert!(warnings.len() == 1 && warnings[0].starts_with("a cluster that was killed"), "{warnings:?}");
     });
 }
 
