@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target, lasting, optional};
+use super::{FaultId, FaultKind, Target, UNTIL_HEALED, lasting, optional};
 use crate::files::fields::{Field, Fields};
 use crate::files::write;
 use crate::ids::ApiId;
@@ -54,6 +54,10 @@ impl FaultKind for Overload {
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -109,6 +113,10 @@ impl FaultKind for RestartApiServer {
         None
     }
 
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.down_for)
+    }
+
     fn strike(&self, world: &mut World, id: FaultId) {
         let count = world.apis.len();
         let index = self.index.unwrap_or_else(|| world.rng.below(count as u64) as usize);
@@ -156,6 +164,10 @@ impl FaultKind for Lag {
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {

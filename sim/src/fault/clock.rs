@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target, lasting};
+use super::{FaultId, FaultKind, Target, UNTIL_HEALED, lasting};
 use crate::files::action::{node_set, signed_seconds};
 use crate::files::fields::Fields;
 use crate::files::write;
@@ -33,12 +33,20 @@ impl FaultKind for ClockJump {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("clock of {} jumps by {}s", self.nodes, self.by_seconds)
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(UNTIL_HEALED)
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -78,12 +86,20 @@ impl FaultKind for ClockDrift {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("clock of {} drifts by {} ppm", self.nodes, self.ppm)
     }
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {

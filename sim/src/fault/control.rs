@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target, optional};
+use super::{FaultId, FaultKind, optional};
 use crate::files::fields::{Field, Fields};
 use crate::files::write;
 use crate::world::World;
@@ -24,16 +24,16 @@ impl FaultKind for ChangeLeader {
         vec![("downFor", write::duration(self.down_for))]
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        Vec::new()
-    }
-
     fn describe(&self) -> String {
         format!("the leaders crash, for {:?}", self.down_for)
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.down_for)
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -62,15 +62,15 @@ impl FaultKind for Heal {
         Vec::new()
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        Vec::new()
-    }
-
     fn describe(&self) -> String {
         "heal".to_owned()
     }
 
     fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skeg_core::Rng;
 
-use super::{Fault, api_server, clock, control, freeze, network, node, runtime, skew, store};
+use super::{FAMILIES, Fault};
 use crate::scenario::{FaultLevel, NodeSet, Scenario};
 
 /// A class of faults: a group that is drawn at one rate. Each class has its own random stream, so that adding a class
@@ -21,19 +21,6 @@ pub(super) struct Class {
     /// Draws one occurrence: pushes one or more faults.
     pub draw: fn(&mut Draw<'_>),
 }
-
-/// Classes by family.
-const FAMILIES: [&[Class]; 9] = [
-    node::CLASSES,
-    api_server::CLASSES,
-    control::CLASSES,
-    network::CLASSES,
-    clock::CLASSES,
-    store::CLASSES,
-    runtime::CLASSES,
-    skew::CLASSES,
-    freeze::CLASSES,
-];
 
 /// What a class needs to draw one occurrence, and where the faults go.
 pub(super) struct Draw<'a> {
@@ -144,7 +131,7 @@ fn often(class: &Class, spans: u64, rng: &mut Rng) -> u64 {
 fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
     let mut all = Vec::new();
     let mut swarm = Rng::stream(seed, "fault classes", 0);
-    let classes = FAMILIES.into_iter().enumerate().flat_map(|(family, all)| all.iter().map(move |c| (family, c)));
+    let classes = FAMILIES.iter().enumerate().flat_map(|(family, all)| all.iter().map(move |c| (family, c)));
     for (family, class) in classes {
         let mut rng = Rng::stream(seed, &format!("fault {}", class.name), 0);
         let spans = (scenario.duration.as_secs() / 600).max(1);
@@ -194,7 +181,7 @@ mod tests {
 
     #[test]
     fn every_class_has_a_stream_of_its_own_and_is_drawn() {
-        let names: Vec<&str> = FAMILIES.into_iter().flatten().map(|c| c.name).collect();
+        let names: Vec<&str> = FAMILIES.iter().copied().flatten().map(|c| c.name).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
         let mut scenario = plain(20, 3);
         (scenario.duration, scenario.faults) = (Duration::from_secs(600), FaultLevel::Heavy);

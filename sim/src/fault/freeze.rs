@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::control::ChangeLeader;
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target, lasting};
+use super::{FaultId, FaultKind, Target, UNTIL_HEALED, lasting};
 use crate::files::action::node_set;
 use crate::files::fields::Fields;
 use crate::files::write;
@@ -35,12 +35,20 @@ impl FaultKind for Freeze {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("{} freezes", self.nodes)
     }
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {

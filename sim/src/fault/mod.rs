@@ -19,17 +19,9 @@ mod store;
 
 use std::time::Duration;
 
-pub use api_server::{Lag, Overload, RestartApiServer};
-pub use clock::{ClockDrift, ClockJump};
-pub use control::{ChangeLeader, Heal};
+use draw::Class;
 pub use draw::{draw, draw_some};
-pub use freeze::Freeze;
 pub(crate) use layered::Layered;
-pub use network::{Clog, Degrade, DropConnections, Partition};
-pub use node::{Kill, RestartAgent, Start};
-pub use runtime::{CrashPods, RuntimeTrouble};
-pub use skew::Skew;
-pub use store::{Compact, StallStore};
 
 use crate::files::action::optional;
 use crate::files::fields::Fields;
@@ -62,12 +54,20 @@ pub(crate) trait FaultKind {
     /// The fields from which [`read`](Self::read) reads the same fault.
     fn write(&self) -> write::Fields;
     /// What must exist in the cluster for the fault to be possible.
-    fn targets(&self) -> Vec<Target<'_>>;
+    fn targets(&self) -> Vec<Target<'_>> {
+        Vec::new()
+    }
+    /// The sets of nodes among its [`targets`](Self::targets), in the same order.
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        Vec::new()
+    }
     /// The description in reports.
     fn describe(&self) -> String;
     /// The time after which the fault is healed. `None` if it has no such time: it has no lasting effect, ends by
     /// itself, or lasts until a `heal` step.
     fn lasts(&self) -> Option<Duration>;
+    /// How long it disturbs what the control plane hears and does; `None` if not at all.
+    fn disturbs_control(&self) -> Option<Duration>;
     /// Makes the fault happen.
     fn strike(&self, world: &mut World, id: FaultId);
     /// Undoes what `strike` did under this id, and nothing else.
@@ -75,58 +75,58 @@ pub(crate) trait FaultKind {
 }
 
 macro_rules! faults {
-    ($($variant:ident $name:literal)*) => {
+    ($($family:ident { $($variant:ident $name:literal)* })*) => {
+        $(pub use $family::{$($variant),*};)*
+
         /// Something that goes wrong.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
-        pub enum Fault { $($variant($variant),)* }
+        pub enum Fault { $($($variant($variant),)*)* }
 
         /// The names of the faults in a scenario.
-        pub const NAMES: &[&str] = &[$($name),*];
+        pub const NAMES: &[&str] = &[$($($name),*),*];
 
-        $(impl From<$variant> for Fault {
+        /// The classes that draw faults, by family.
+        const FAMILIES: &[&[Class]] = &[$($family::CLASSES),*];
+
+        $($(impl From<$variant> for Fault {
             fn from(fault: $variant) -> Fault { Fault::$variant(fault) }
-        })*
+        })*)*
 
         impl Fault {
             /// Reads a fault from the fields of a step. `None` without a reported problem if no fault has this name.
             pub(crate) fn read(name: &str, f: &Fields<'_>) -> Option<Fault> {
-                match name { $($name => $variant::read(f).map(Fault::$variant),)* _ => None }
+                match name { $($($name => $variant::read(f).map(Fault::$variant),)*)* _ => None }
             }
 
             /// Its name in a scenario.
             pub fn name(&self) -> &'static str {
-                match self { $(Fault::$variant(_) => $name,)* }
+                match self { $($(Fault::$variant(_) => $name,)*)* }
             }
 
             fn kind(&self) -> &dyn FaultKind {
-                match self { $(Fault::$variant(fault) => fault,)* }
+                match self { $($(Fault::$variant(fault) => fault,)*)* }
+            }
+
+            /// The sets of nodes that it affects.
+            pub(crate) fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+                match self { $($(Fault::$variant(fault) => fault.node_sets_mut(),)*)* }
             }
         }
     };
 }
 
+// The order of the families enters what the seed draws: a new family comes last.
 faults! {
-    Kill "kill"
-    Start "start"
-    RestartAgent "restartAgent"
-    Partition "partition"
-    Heal "heal"
-    Degrade "degrade"
-    ClockJump "clockJump"
-    ClockDrift "clockDrift"
-    Clog "clog"
-    Overload "overload"
-    RestartApiServer "restartApiServer"
-    ChangeLeader "changeLeader"
-    Compact "compact"
-    Lag "lag"
-    StallStore "stallStore"
-    DropConnections "dropConnections"
-    RuntimeTrouble "runtimeTrouble"
-    CrashPods "crashPods"
-    Skew "skew"
-    Freeze "freeze"
+    node { Kill "kill" Start "start" RestartAgent "restartAgent" }
+    api_server { Overload "overload" RestartApiServer "restartApiServer" Lag "lag" }
+    control { ChangeLeader "changeLeader" Heal "heal" }
+    network { Partition "partition" Degrade "degrade" Clog "clog" DropConnections "dropConnections" }
+    clock { ClockJump "clockJump" ClockDrift "clockDrift" }
+    store { Compact "compact" StallStore "stallStore" }
+    runtime { RuntimeTrouble "runtimeTrouble" CrashPods "crashPods" }
+    skew { Skew "skew" }
+    freeze { Freeze "freeze" }
 }
 
 /// Faults that only a scenario can list; they are never drawn from the seed.
@@ -136,32 +136,6 @@ impl Fault {
     /// What must exist in the cluster for the fault to be possible.
     pub(crate) fn targets(&self) -> Vec<Target<'_>> {
         self.kind().targets()
-    }
-
-    /// The sets of nodes that it affects.
-    pub(crate) fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
-        match self {
-            Fault::Kill(Kill { nodes, .. })
-            | Fault::Start(Start { nodes })
-            | Fault::RestartAgent(RestartAgent { nodes })
-            | Fault::Degrade(Degrade { nodes, .. })
-            | Fault::ClockJump(ClockJump { nodes, .. })
-            | Fault::ClockDrift(ClockDrift { nodes, .. })
-            | Fault::Clog(Clog { nodes, .. })
-            | Fault::DropConnections(DropConnections { nodes })
-            | Fault::RuntimeTrouble(RuntimeTrouble { nodes, .. })
-            | Fault::Skew(Skew { nodes, .. })
-            | Fault::Freeze(Freeze { nodes, .. }) => vec![nodes],
-            Fault::Partition(Partition { from, to, .. }) => vec![from, to],
-            Fault::Heal(_)
-            | Fault::Overload(_)
-            | Fault::RestartApiServer(_)
-            | Fault::ChangeLeader(_)
-            | Fault::Compact(_)
-            | Fault::Lag(_)
-            | Fault::StallStore(_)
-            | Fault::CrashPods(_) => Vec::new(),
-        }
     }
 
     /// The fields of its step in a scenario.
@@ -182,26 +156,7 @@ impl Fault {
 
     /// How long it disturbs what the control plane hears and does; `None` if not at all.
     pub(crate) fn disturbs_control(&self) -> Option<Duration> {
-        match self {
-            Fault::Kill(_)
-            | Fault::Start(_)
-            | Fault::RestartAgent(_)
-            | Fault::Heal(_)
-            | Fault::RuntimeTrouble(_)
-            | Fault::CrashPods(_) => None,
-            Fault::Compact(_) | Fault::DropConnections(_) => Some(Duration::ZERO),
-            Fault::Clog(Clog { for_, .. }) | Fault::StallStore(StallStore { for_ }) => Some(*for_),
-            Fault::RestartApiServer(RestartApiServer { down_for, .. })
-            | Fault::ChangeLeader(ChangeLeader { down_for }) => Some(*down_for),
-            Fault::Partition(_)
-            | Fault::Degrade(_)
-            | Fault::ClockJump(_)
-            | Fault::ClockDrift(_)
-            | Fault::Overload(_)
-            | Fault::Lag(_)
-            | Fault::Skew(_)
-            | Fault::Freeze(_) => Some(self.lasts().unwrap_or(UNTIL_HEALED)),
-        }
+        self.kind().disturbs_control()
     }
 
     pub(crate) fn strike(&self, world: &mut World, id: FaultId) {

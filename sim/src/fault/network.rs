@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Target, lasting, optional};
+use super::{FaultId, FaultKind, Target, UNTIL_HEALED, lasting, optional};
 use crate::files::action::node_set;
 use crate::files::fields::{Field, Fields};
 use crate::files::write;
@@ -53,12 +53,20 @@ impl FaultKind for Partition {
         vec![Target::Nodes(&self.from), Target::Nodes(&self.to)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.from, &mut self.to]
+    }
+
     fn describe(&self) -> String {
         format!("partition {} from {}{}", self.from, self.to, if self.one_way { ", one way" } else { "" })
     }
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -102,6 +110,10 @@ impl FaultKind for Degrade {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         let (slower, loss) = (self.extra_latency, self.loss_percent);
         format!("links of {} get {slower:?} slower and lose {loss}%", self.nodes)
@@ -109,6 +121,10 @@ impl FaultKind for Degrade {
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_.unwrap_or(UNTIL_HEALED))
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -144,12 +160,20 @@ impl FaultKind for Clog {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("links of {} are clogged for {:?}", self.nodes, self.for_)
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_)
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -182,12 +206,20 @@ impl FaultKind for DropConnections {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("connections of {} die", self.nodes)
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 
     fn strike(&self, world: &mut World, _id: FaultId) {

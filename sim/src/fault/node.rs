@@ -36,12 +36,20 @@ impl FaultKind for Kill {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("kill {}{}", self.nodes, if self.disk_lost { " with its disk" } else { "" })
     }
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        None
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -78,11 +86,19 @@ impl FaultKind for Start {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("start {}", self.nodes)
     }
 
     fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
         None
     }
 
@@ -115,11 +131,19 @@ impl FaultKind for RestartAgent {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         format!("restart the agent of {}", self.nodes)
     }
 
     fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
         None
     }
 

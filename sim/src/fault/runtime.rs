@@ -38,6 +38,10 @@ impl FaultKind for RuntimeTrouble {
         vec![Target::Nodes(&self.nodes)]
     }
 
+    fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
+        vec![&mut self.nodes]
+    }
+
     fn describe(&self) -> String {
         match self.one_in {
             0 => format!("the container runtimes of {} work again", self.nodes),
@@ -47,6 +51,10 @@ impl FaultKind for RuntimeTrouble {
 
     fn lasts(&self) -> Option<Duration> {
         self.for_
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        None
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
@@ -84,15 +92,15 @@ impl FaultKind for CrashPods {
         vec![("namespace", self.namespace.as_str().into()), ("selector", self.selector.to_string().into())]
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        Vec::new()
-    }
-
     fn describe(&self) -> String {
         format!("pods {} in {} crash", self.selector, self.namespace)
     }
 
     fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
         None
     }
 

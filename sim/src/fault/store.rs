@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::Class;
-use super::{FaultId, FaultKind, Partition, Target};
+use super::{FaultId, FaultKind, Partition};
 use crate::files::fields::Fields;
 use crate::files::write;
 use crate::scenario::NodeSet;
@@ -22,16 +22,16 @@ impl FaultKind for Compact {
         Vec::new()
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        Vec::new()
-    }
-
     fn describe(&self) -> String {
         "compact the store".to_owned()
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 
     fn strike(&self, world: &mut World, _id: FaultId) {
@@ -58,16 +58,16 @@ impl FaultKind for StallStore {
         vec![("for", write::duration(self.for_))]
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        Vec::new()
-    }
-
     fn describe(&self) -> String {
         format!("the store stalls for {:?}", self.for_)
     }
 
     fn lasts(&self) -> Option<Duration> {
         None
+    }
+
+    fn disturbs_control(&self) -> Option<Duration> {
+        Some(self.for_)
     }
 
     fn strike(&self, world: &mut World, id: FaultId) {
