@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use skeg_core::auth::Mode;
 
+use super::perturb::Perturb;
+
 /// The end of the text of `skeg up --help`.
 pub const UP_HELP: &str = "\
 Examples:
@@ -77,6 +79,13 @@ pub struct UpArgs {
     /// Where to write the kubeconfig; without it, it is merged into your own ($KUBECONFIG or ~/.kube/config).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Disturb clients, so that a program's mistakes show: refuse requests, lose replies, hold back, end and expire
+    /// watches, answer lists of any version from an old cache. All of it may happen on any cluster.
+    #[arg(long, value_name = "LEVEL")]
+    pub perturb: Option<Perturb>,
+    /// Decides generated names, and what is disturbed of each program's n-th request; random where not given.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

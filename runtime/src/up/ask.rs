@@ -24,6 +24,9 @@ use super::streams::visit::Visit;
 /// watch's initial events do not count.
 const WATCH_BACKLOG: usize = 32 << 20;
 
+/// The channel to the machines' thread.
+pub type ToCluster = mpsc::UnboundedSender<Inbound>;
+
 /// A request to the API server.
 #[derive(Debug)]
 pub struct Ask {

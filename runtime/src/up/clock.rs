@@ -1,8 +1,10 @@
-//! The cluster's time: the system clock, or a virtual clock that runs faster (`--speed`).
+//! The cluster's time: the system clock, a virtual clock that runs faster (`--speed`), or in a test one that jumps to
+//! whatever comes next.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skeg_core::{Mono, Now, Wall};
+use tokio::time::Instant;
 
 /// The cluster's clock. Clones show the same time.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +14,8 @@ pub struct Clock {
     wall: Wall,
     /// How many times faster than real time the clock runs.
     speed: u32,
+    /// Whether the time of day is the system's, which an administrator may change.
+    follows_system: bool,
 }
 
 /// The time of day, as the system has it.
@@ -24,22 +28,30 @@ impl Clock {
     /// Starts a clock that runs `speed` times faster than real time.
     pub fn new(speed: u32) -> Clock {
         assert!(speed > 0, "a clock that stands still wakes nobody");
-        Clock { started: Instant::now(), wall: time_of_day(), speed }
+        Clock { started: Instant::now(), wall: time_of_day(), speed, follows_system: speed == 1 }
     }
 
-    /// The current time. At real speed the time of day is the system's, which an administrator may change.
+    /// Starts a clock of the time of tokio's runtime, in which a test may pause it, at this time of day.
+    pub fn of_test(wall: Wall) -> Clock {
+        Clock { started: Instant::now(), wall, speed: 1, follows_system: false }
+    }
+
+    /// The current time.
     pub fn now(&self) -> Now {
         let elapsed = self.started.elapsed() * self.speed;
-        let wall = match self.speed {
-            1 => time_of_day(),
-            _ => Wall(self.wall.0.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))),
+        let wall = match self.follows_system {
+            true => time_of_day(),
+            false => Wall(self.wall.0.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))),
         };
         Now { mono: Mono(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)), wall }
     }
 
     /// The time of day, whatever the speed: certificates and tokens are on it.
     pub fn real_time(&self) -> Wall {
-        time_of_day()
+        match self.speed {
+            1 => self.now().wall,
+            _ => time_of_day(),
+        }
     }
 
     /// Converts a duration of the cluster's time into real time.

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -31,10 +30,12 @@ use skeg_sim::runtime::{Fire, NodeRuntime};
 use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::aggregator::{self, Aggregator, Remotes};
-use super::ask::Inbound;
+use super::ask::{Inbound, ToCluster};
 use super::bootstrap::Bootstrap;
 use super::clients::Clients;
 use super::clock::Clock;
@@ -245,7 +246,7 @@ pub struct Outside {
     /// The threads that ask.
     pub runtime: Handle,
     /// The channel for the answers.
-    pub cluster: Sender<Inbound>,
+    pub cluster: ToCluster,
 }
 
 /// The machines, and the messages and timers between them.
@@ -287,7 +288,12 @@ pub struct Cluster {
     /// Whether the roles and bindings that every cluster has were there.
     had_policy: bool,
     api_out: Vec<apiserver::Out>,
+    /// Told of the API server after each change of an object.
+    on_change: Option<OnChange>,
 }
+
+/// See [`Cluster::on_change`].
+pub type OnChange = Box<dyn FnMut(&apiserver::ApiServer)>;
 
 impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
@@ -399,12 +405,18 @@ impl Cluster {
             published: 0,
             had_policy: false,
             api_out: Vec::new(),
+            on_change: None,
         })
     }
 
+    /// Has this called after each change of an object.
+    pub fn on_change(&mut self, call: OnChange) {
+        self.on_change = Some(call);
+    }
+
     /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the store does.
-    pub fn run(mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
-        let ended = self.serve(inbox);
+    pub async fn run(mut self, inbox: UnboundedReceiver<Inbound>) -> Result<(), String> {
+        let ended = self.serve(inbox).await;
         if let Some(docker) = &self.docker {
             docker.runtime.end();
         }
@@ -414,7 +426,7 @@ impl Cluster {
         ended
     }
 
-    fn serve(&mut self, inbox: &Receiver<Inbound>) -> Result<(), String> {
+    async fn serve(&mut self, mut inbox: UnboundedReceiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
         let mut has_begun = false;
         // Requests from before the API server had read its store.
@@ -432,10 +444,10 @@ impl Cluster {
                 continue;
             }
             self.notice_left();
-            let inbound = match inbox.recv_timeout(self.until_next()) {
-                Ok(inbound) => inbound,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            let inbound = match timeout(self.until_next(), inbox.recv()).await {
+                Ok(Some(inbound)) => inbound,
+                Ok(None) => return Ok(()),
+                Err(_elapsed) => continue,
             };
             let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(TAKEN_AT_ONCE);
             for inbound in std::iter::once(inbound).chain(more) {
@@ -651,6 +663,9 @@ impl Cluster {
                 Message::FromStore(message) => {
                     self.api.handle(now, apiserver::In::Store(message), &mut self.api_out);
                     self.after_api();
+                    if let Some(call) = &mut self.on_change {
+                        call(&self.api);
+                    }
                 }
             }
         }

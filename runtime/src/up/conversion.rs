@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 
 use serde_json::Value;
@@ -13,7 +12,7 @@ use skeg_core::api::Status;
 use skeg_core::apiserver::Converted;
 use tokio::sync::oneshot;
 
-use super::ask::{Answer, Event, Events, Inbound};
+use super::ask::{Answer, Event, Events, Inbound, ToCluster};
 use super::handler::gone;
 use super::served::Resource;
 use super::service::random_number;
@@ -22,7 +21,7 @@ use super::service::random_number;
 const AT_ONCE: usize = 500;
 
 /// Converts what an answer has to the version of its resource.
-pub async fn convert_answer(cluster: &Sender<Inbound>, resource: &Resource, answer: Answer) -> Result<Answer, Status> {
+pub async fn convert_answer(cluster: &ToCluster, resource: &Resource, answer: Answer) -> Result<Answer, Status> {
     if resource.conversion().is_none() {
         return Ok(answer);
     }
@@ -41,7 +40,7 @@ pub async fn convert_answer(cluster: &Sender<Inbound>, resource: &Resource, answ
 
 /// Objects as they are stored, in the version of their resource.
 async fn convert(
-    cluster: &Sender<Inbound>,
+    cluster: &ToCluster,
     resource: &Resource,
     is_list: bool,
     mut objects: Vec<Value>,
@@ -82,7 +81,7 @@ type Batch = Pin<Box<dyn Future<Output = Result<Vec<Event>, Status>> + Send>>;
 pub struct Converting {
     events: Events,
     resource: Arc<Resource>,
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
     under_way: Option<Batch>,
     ready: VecDeque<Event>,
     ended: bool,
@@ -90,7 +89,7 @@ pub struct Converting {
 
 impl Source {
     /// The events of a watch of a resource.
-    pub fn new(events: Events, resource: &Arc<Resource>, cluster: Sender<Inbound>) -> Source {
+    pub fn new(events: Events, resource: &Arc<Resource>, cluster: ToCluster) -> Source {
         if resource.conversion().is_none() {
             return Source::Plain(events);
         }
@@ -163,11 +162,7 @@ impl Converting {
     }
 }
 
-async fn convert_events(
-    cluster: Sender<Inbound>,
-    resource: Arc<Resource>,
-    batch: Vec<Event>,
-) -> Result<Vec<Event>, Status> {
+async fn convert_events(cluster: ToCluster, resource: Arc<Resource>, batch: Vec<Event>) -> Result<Vec<Event>, Status> {
     let mut objects = Vec::new();
     for event in &batch {
         match event {

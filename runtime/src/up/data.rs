@@ -18,11 +18,11 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use skeg_core::store::journal;
 
-use super::ask::Inbound;
+use super::ask::{Inbound, ToCluster};
 use crate::disk::explain;
 
 /// Version of the layout.
@@ -224,7 +224,7 @@ impl Journal {
 
     /// Executes jobs until all senders are gone. Jobs that have queued up during a write are written and synced
     /// together. On an I/O error the cluster is told to stop; nothing of the failed write has been acknowledged.
-    pub fn run(mut self, jobs: &Receiver<Job>, cluster: &Sender<Inbound>) {
+    pub fn run(mut self, jobs: &Receiver<Job>, cluster: &ToCluster) {
         while let Ok(first) = jobs.recv() {
             if let Err(e) = self.write(first, jobs, cluster) {
                 let path = self.dir.journal_path(self.dir.generation);
@@ -236,7 +236,7 @@ impl Journal {
         }
     }
 
-    fn write(&mut self, first: Job, jobs: &Receiver<Job>, cluster: &Sender<Inbound>) -> std::io::Result<()> {
+    fn write(&mut self, first: Job, jobs: &Receiver<Job>, cluster: &ToCluster) -> std::io::Result<()> {
         let (mut next, mut bytes, mut number) = (Some(first), Vec::new(), 0);
         let mut snapshot = None;
         while let Some(job) = next {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -19,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::accept::{self, Accepted, Encoding};
 use super::aggregator::{Remote, proxy};
-use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, WatchEncoding, What};
+use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, ToCluster, WatchEncoding, What};
 use super::attempt::Asked;
 use super::cluster::Shared;
 use super::conversion::Source;
@@ -27,6 +26,7 @@ use super::identity;
 use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
 use super::params::{FIELD_MANAGER, Params};
+use super::perturb::Serves;
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found};
@@ -53,7 +53,7 @@ const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 /// State that all connections share.
 #[derive(Debug)]
 pub struct Handler {
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
     pub(super) shared: Shared,
     documents: Documents,
     /// `address:port` that clients use.
@@ -90,7 +90,7 @@ fn method_not_allowed() -> Status {
 
 impl Handler {
     /// `cluster` is the channel to the machines' thread.
-    pub fn new(cluster: Sender<Inbound>, shared: Shared, address: String, tokens: Arc<Tokens>) -> Handler {
+    pub fn new(cluster: ToCluster, shared: Shared, address: String, tokens: Arc<Tokens>) -> Handler {
         let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
         Handler {
             cluster,
@@ -690,11 +690,17 @@ impl Handler {
 
 /// Sends a request to the machines' thread and waits for the answer. If the thread ends meanwhile, a write may have
 /// been carried out.
-async fn deliver(cluster: &Sender<Inbound>, ask: Ask) -> Result<Reply, Status> {
+async fn deliver(cluster: &ToCluster, ask: Ask) -> Result<Reply, Status> {
     let (sender, answer) = oneshot::channel();
     let reads = ask.what.reads();
     cluster.send(Inbound::Ask(ask, sender)).map_err(|_| gone())?;
     answer.await.map_err(|_| if reads { gone() } else { unknown_outcome() })
+}
+
+impl Serves for Handler {
+    fn served(&self) -> Arc<Served> {
+        self.shared.catalogue.now()
+    }
 }
 
 impl Respond for Handler {
@@ -845,13 +851,14 @@ fn deleted(look: &Look, object: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::Arc;
 
     use serde_json::json;
     use skeg_core::Kind;
     use skeg_core::auth::User;
+    use tokio::sync::mpsc::unbounded_channel;
 
-    use super::{Ask, FieldValidation, Inbound, Target, What, deliver, gone, unknown_outcome};
+    use super::{Ask, FieldValidation, Target, What, deliver, gone, unknown_outcome};
     use crate::up::served::Served;
 
     #[tokio::test]
@@ -878,10 +885,10 @@ mod tests {
         for (what, taken, expect) in
             [(read(), false, gone()), (write(), false, gone()), (read(), true, gone()), (write(), true, unknown)]
         {
-            let (cluster, inbox) = mpsc::channel::<Inbound>();
+            let (cluster, mut inbox) = unbounded_channel();
             // The thread takes the request and ends, or it has ended before.
             match taken {
-                true => drop(std::thread::spawn(move || drop(inbox.recv()))),
+                true => drop(std::thread::spawn(move || drop(inbox.blocking_recv()))),
                 false => drop(inbox),
             }
             assert_eq!(deliver(&cluster, ask(what)).await.unwrap_err(), expect);

@@ -34,6 +34,7 @@ mod kubeconfig;
 mod metrics;
 mod openapi;
 mod params;
+mod perturb;
 mod pki;
 mod proxy;
 mod render;
@@ -45,6 +46,7 @@ mod server;
 mod servers;
 mod service;
 mod streams;
+pub mod testing;
 mod tokens;
 mod usage;
 
@@ -144,7 +146,9 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         None => Keys::generate()?,
     };
     let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
+    let seed = args.seed.map_or_else(service::random_number, Ok)?;
     let start = Start {
+        seed,
         nodes: 0..nodes,
         docker,
         components: Components { controllers: true, scheduler: true },
@@ -153,14 +157,13 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         clock: Clock::new(args.speed),
         api,
         advertised,
-        data,
-        tokens: TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() },
         root_ca: Some(pki.ca_pem.clone()),
         front_proxy: Some(pki::front_proxy(&pki.ca_pem, dir.as_ref().map(|dir| dir.join("pki")).as_deref())?),
         authorisation: args.authorization_mode.iter().map(|mode| mode.core()).collect(),
         several: None,
     };
-    let service = Service::start(&runtime, start, reached.to_string())?;
+    let tokens = TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() };
+    let service = Service::start(&runtime, start, (data, tokens), reached.to_string())?.perturbed(seed, args.perturb);
     kubeconfig::merge(&kubeconfig, &url, &pki)?;
     running.describe(&Instance {
         pid: std::process::id(),

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use skeg_core::protobuf;
 use tokio::time::Sleep;
 
 use super::accept::Encoding;
-use super::ask::{Event, Inbound, WatchEncoding};
+use super::ask::{Event, Inbound, ToCluster, WatchEncoding};
 use super::conversion::Source;
 use super::openapi::Document;
 use super::render::Look;
@@ -154,7 +153,7 @@ pub fn watch(
     events: Source,
     look: Look,
     encoding: WatchEncoding,
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
     timeout: Duration,
 ) -> Response<Content> {
     let deadline = Box::pin(tokio::time::sleep(timeout));
@@ -187,7 +186,7 @@ struct WatchBody {
     events: Source,
     look: Look,
     protobuf: bool,
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
     deadline: Pin<Box<Sleep>>,
     /// Whether no object has been sent yet.
     first: bool,

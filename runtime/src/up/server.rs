@@ -10,12 +10,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ResolvesServerCert, WantsServerCert, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 use skeg_core::auth::User;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -146,6 +147,15 @@ async fn connection(
         Some(certificate) => identity::of_certificate(certificate).ok_or("the client's certificate names nobody")?,
         None => User::anonymous(),
     });
+    farewell.watch(talk(stream, handler, user)).await
+}
+
+/// Serves HTTP to one client; `user` is who that is.
+pub fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handler: Arc<impl Respond>,
+    user: Arc<User>,
+) -> impl GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> {
     let service = service_fn(move |request| {
         let (handler, user) = (Arc::clone(&handler), Arc::clone(&user));
         async move { Ok::<_, Infallible>(handler.respond(user, request).await) }
@@ -153,8 +163,7 @@ async fn connection(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    farewell.watch(served).await
+    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()
 }
 
 #[cfg(test)]

@@ -22,11 +22,12 @@ use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
 use super::aggregator::Remotes;
 use super::args::EtcdArgs;
-use super::ask::Inbound;
+use super::ask::{Inbound, ToCluster};
 use super::bootstrap::Bootstrap;
 use super::clock::Clock;
 use super::cluster::{ApiOptions, Cluster, Components, Outside, Plan, Several, Shared};
@@ -34,6 +35,7 @@ use super::data::{DataDir, Found};
 use super::docker;
 use super::handler::Handler;
 use super::keeper::Keeper;
+use super::perturb::{Perturb, Perturbed, Perturber};
 use super::pki::FrontProxy;
 use super::served::Catalogue;
 use super::server;
@@ -53,6 +55,8 @@ const RESIGNATION: Duration = Duration::from_secs(3);
 /// The configuration of a service.
 #[derive(Debug)]
 pub struct Start {
+    /// Decides names, UIDs and delays. Two clusters that are to be told apart need different ones.
+    pub seed: u64,
     /// The numbers of the simulated nodes.
     pub nodes: Range<u32>,
     /// The node that runs real containers.
@@ -69,18 +73,63 @@ pub struct Start {
     pub api: ApiOptions,
     /// The address at which pods reach the API server (`--advertise-address`).
     pub advertised: SocketAddr,
-    /// Where the data is kept.
-    pub data: Data,
     /// `--authorization-mode`.
     pub authorisation: Vec<Mode>,
-    /// How tokens of service accounts are signed and checked.
-    pub tokens: TokenOptions,
     /// The certificates, PEM, by which pods trust the API server; `None` if they are not published.
     pub root_ca: Option<String>,
     /// By what servers of other group-versions know this one.
     pub front_proxy: Option<FrontProxy>,
     /// What it is among several servers; `None` if it is the only one.
     pub several: Option<Several>,
+}
+
+impl Start {
+    /// What the machines share with what serves HTTP.
+    pub fn shared(&self) -> Shared {
+        let authority = Authority { modes: self.authorisation.clone(), ..Authority::default() };
+        Shared {
+            ready: Arc::new(AtomicBool::new(false)),
+            has_policy: Arc::new(AtomicBool::new(false)),
+            connected: Arc::new(AtomicBool::new(false)),
+            ending: Arc::new(AtomicBool::new(false)),
+            shares_store: self.several.is_some(),
+            kubelets: self.several.as_ref().map(|several| several.kubelets.clone()),
+            own_nodes: Arc::new(self.nodes.clone().map(|n| node(n).node_name.to_string()).collect()),
+            authority: Arc::new(RwLock::new(authority)),
+            catalogue: Catalogue::default(),
+            remotes: Remotes::default(),
+            proxy_client: self.front_proxy.as_ref().map(|front_proxy| Arc::new(front_proxy.client.clone())),
+            clock: self.clock,
+        }
+    }
+
+    /// The machines of this configuration. `tokens` issues tokens of accounts.
+    pub fn plan(self, tokens: Arc<Tokens>) -> Plan {
+        let first_service_ip = self.api.first_service_ip();
+        let dns = match self.several {
+            // Each node has a server of names of its own.
+            Some(_) => {
+                docker::dns_address((self.api.service_cidr.0.into(), self.api.service_cidr.1)).map(|ip| (ip, None))
+            }
+            None => self.docker.as_ref().and_then(docker::Found::dns).map(|(ip, at)| (ip, Some(at))),
+        };
+        Plan {
+            seed: self.seed,
+            first_node: self.nodes.start,
+            nodes: self.nodes.map(node).collect(),
+            tokens,
+            docker: self.docker,
+            components: self.components,
+            bootstrap: Bootstrap::new(self.advertised, first_service_ip, dns, self.several.is_some()),
+            several: self.several,
+            load_balancers: self.load_balancers,
+            api: self.api,
+            authorisation: self.authorisation,
+            root_ca: self.root_ca,
+            front_proxy: self.front_proxy,
+            images: self.images,
+        }
+    }
 }
 
 /// Where the data of a cluster is kept.
@@ -97,7 +146,7 @@ pub enum Data {
 /// The machines' thread, and the handler of HTTP requests.
 pub struct Service {
     handler: Arc<Handler>,
-    to_cluster: mpsc::Sender<Inbound>,
+    to_cluster: ToCluster,
     machines: JoinHandle<Result<(), String>>,
     /// Closed when the machines' thread ends, for whatever reason.
     ended: oneshot::Receiver<()>,
@@ -105,6 +154,8 @@ pub struct Service {
     ending: Arc<AtomicBool>,
     /// How long it goes on to serve then, and how long open requests may take after that.
     patience: (Duration, Duration),
+    /// What disturbs clients, if anything does.
+    perturber: Option<Arc<Perturber>>,
 }
 
 /// Starts the threads that serve HTTP. Must be called first, because it sets the key of name hashes.
@@ -119,81 +170,46 @@ pub fn http_threads() -> Result<Runtime, String> {
         .map_err(|e| format!("error: threads could not be started: {}", explain(&e)))
 }
 
+/// What drives the machines: on one thread, since they stay on it.
+pub fn machines_runtime() -> Result<Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|e| format!("error: a thread could not be started: {}", explain(&e)))
+}
+
 impl Service {
     /// Starts the machines' thread, and waits until it has read its data. `reached` is the address that clients use;
     /// `runtime` asks webhooks.
-    pub fn start(runtime: &Runtime, start: Start, reached: String) -> Result<Service, String> {
-        // A random seed, so that two clusters do not generate the same names and UIDs.
-        let seed = random_number()?;
-        let clock = start.clock;
-        let authority = Authority { modes: start.authorisation.clone(), ..Authority::default() };
-        let shared = Shared {
-            ready: Arc::new(AtomicBool::new(false)),
-            has_policy: Arc::new(AtomicBool::new(false)),
-            connected: Arc::new(AtomicBool::new(false)),
-            ending: Arc::new(AtomicBool::new(false)),
-            shares_store: start.several.is_some(),
-            kubelets: start.several.as_ref().map(|several| several.kubelets.clone()),
-            own_nodes: Arc::new(start.nodes.clone().map(|n| node(n).node_name.to_string()).collect()),
-            authority: Arc::new(RwLock::new(authority)),
-            catalogue: Catalogue::default(),
-            remotes: Remotes::default(),
-            proxy_client: start.front_proxy.as_ref().map(|front_proxy| Arc::new(front_proxy.client.clone())),
-            clock,
-        };
+    pub fn start(
+        runtime: &Runtime,
+        start: Start,
+        (data, tokens): (Data, TokenOptions),
+        reached: String,
+    ) -> Result<Service, String> {
+        let shared = start.shared();
         let (shared_with_http, ending) = (shared.clone(), Arc::clone(&shared.ending));
         let patience = match &start.several {
             Some(several) => (several.shutdown_delay, FAREWELL_OF_SEVERAL),
             None => (Duration::ZERO, FAREWELL),
         };
-        let (to_cluster, inbox) = mpsc::channel();
+        let (to_cluster, inbox) = unbounded_channel();
         let (alive, ended) = oneshot::channel::<()>();
         let (started, has_started) = mpsc::channel();
-        let (from_store, tokens) = (to_cluster.clone(), Arc::new(Tokens::new(start.tokens, &reached)));
-        let dns = match start.several {
-            // Each node has a server of names of its own.
-            Some(_) => {
-                docker::dns_address((start.api.service_cidr.0.into(), start.api.service_cidr.1)).map(|ip| (ip, None))
-            }
-            None => start.docker.as_ref().and_then(docker::Found::dns).map(|(ip, at)| (ip, Some(at))),
-        };
-        let (docker, signer) = (start.docker, Arc::clone(&tokens));
+        let (from_store, tokens) = (to_cluster.clone(), Arc::new(Tokens::new(tokens, &reached)));
+        let (signer, clock) = (Arc::clone(&tokens), start.clock);
         let outside = Outside { runtime: runtime.handle().clone(), cluster: to_cluster.clone() };
         let thread = std::thread::Builder::new().name("cluster".to_owned());
         let machines = thread.spawn(move || {
             let _alive = alive;
             let kinds = Kinds::default();
-            let keeper = match start.data {
+            let keeper = match data {
                 Data::Directory(dir, found) => recover(dir, &found, &kinds, clock.now(), from_store)?,
                 Data::Memory => Keeper::Memory(MemoryStore::new()),
                 Data::Etcd(args) => etcd(args, &kinds, from_store)?,
             };
-            let bootstrap = Bootstrap::new(start.advertised, start.api.first_service_ip(), dns, shared.shares_store);
-            let (first_node, nodes) = (start.nodes.start, start.nodes.map(node).collect());
-            let (components, several) = (start.components, start.several);
-            let (api, authorisation) = (start.api, start.authorisation);
-            let (root_ca, front_proxy) = (start.root_ca, start.front_proxy);
-            let (images, load_balancers) = (start.images, start.load_balancers);
-            let plan = Plan {
-                seed,
-                nodes,
-                first_node,
-                tokens: signer,
-                docker,
-                components,
-                several,
-                load_balancers,
-                api,
-                authorisation,
-                root_ca,
-                front_proxy,
-                images,
-                bootstrap,
-            };
-            let cluster = Cluster::new(plan, kinds, keeper, shared, outside)?;
+            let cluster = Cluster::new(start.plan(signer), kinds, keeper, shared, outside)?;
             // `Service::start` is waiting for this message.
             let _ = started.send(());
-            cluster.run(&inbox)
+            machines_runtime()?.block_on(cluster.run(inbox))
         });
         let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
         if has_started.recv().is_err() {
@@ -202,7 +218,16 @@ impl Service {
             unreachable!("without an error the machines begin");
         }
         let handler = Arc::new(Handler::new(to_cluster.clone(), shared_with_http, reached, tokens));
-        Ok(Service { handler, to_cluster, machines, ended, ending, patience })
+        Ok(Service { handler, to_cluster, machines, ended, ending, patience, perturber: None })
+    }
+
+    /// Disturbs clients by this seed, if a level is given.
+    pub fn perturbed(mut self, seed: u64, level: Option<Perturb>) -> Service {
+        if let Some(level) = level {
+            tracing::info!(seed, ?level, "clients are disturbed; the same seed disturbs them alike");
+        }
+        self.perturber = level.map(|level| Arc::new(Perturber::new(seed, level, None)));
+        self
     }
 
     /// Serves until SIGTERM or SIGINT, or until the machines' thread ends. `begun` is called when signal handlers are
@@ -218,7 +243,7 @@ impl Service {
         tls: ServerConfig,
         begun: impl FnOnce(),
     ) -> Result<Exit, String> {
-        let Service { handler, to_cluster, machines, ended, ending, patience: (delay, farewell) } = self;
+        let Service { handler, to_cluster, machines, ended, ending, patience: (delay, farewell), perturber } = self;
         let served = runtime.block_on(async {
             let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             begun();
@@ -236,7 +261,13 @@ impl Service {
                 let (_, ()) = tokio::join!(tokio::time::timeout(RESIGNATION, left), tokio::time::sleep(delay));
                 let _ = to_cluster.send(Inbound::EndWatches);
             };
-            server::serve(listeners, tls, handler, stop, farewell).await;
+            match perturber {
+                None => server::serve(listeners, tls, handler, stop, farewell).await,
+                Some(perturber) => {
+                    let disturbed = Arc::new(Perturbed { inner: handler, perturber, client: None });
+                    server::serve(listeners, tls, disturbed, stop, farewell).await;
+                }
+            }
             Ok::<(), std::io::Error>(())
         });
         served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;
@@ -255,13 +286,7 @@ fn finish(machines: JoinHandle<Result<(), String>>) -> Result<Exit, String> {
 }
 
 /// Recovers the store from a data directory, and starts the thread that continues its journal.
-fn recover(
-    dir: DataDir,
-    found: &Found,
-    kinds: &Kinds,
-    now: Now,
-    cluster: mpsc::Sender<Inbound>,
-) -> Result<Keeper, String> {
+fn recover(dir: DataDir, found: &Found, kinds: &Kinds, now: Now, cluster: ToCluster) -> Result<Keeper, String> {
     let path = dir.path().to_owned();
     let at = Now { mono: Mono::ZERO, ..now };
     let mut codec = Codec::new(kinds.clone());
@@ -283,7 +308,7 @@ fn recover(
 
 /// Connects to etcd. Its messages go to the machines' thread.
 #[cfg(feature = "etcd")]
-fn etcd(args: EtcdArgs, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+fn etcd(args: EtcdArgs, kinds: &Kinds, cluster: ToCluster) -> Result<Keeper, String> {
     use std::path::Path;
 
     use skeg_core::store::remote::Remote;
@@ -315,7 +340,7 @@ fn etcd(args: EtcdArgs, kinds: &Kinds, cluster: mpsc::Sender<Inbound>) -> Result
 
 /// This binary has no client of etcd.
 #[cfg(not(feature = "etcd"))]
-fn etcd(_: EtcdArgs, _: &Kinds, _: mpsc::Sender<Inbound>) -> Result<Keeper, String> {
+fn etcd(_: EtcdArgs, _: &Kinds, _: ToCluster) -> Result<Keeper, String> {
     Err("error: --etcd: this skeg was built without it; build with `--features up,etcd`, which needs protoc".to_owned())
 }
 

@@ -49,6 +49,28 @@ fn text(value: &Value) -> String {
 }
 
 #[test]
+fn clients_are_disturbed_by_seed() {
+    let codes = |seed: &str| -> Vec<u16> {
+        let cluster = Cluster::start("perturb", &["--nodes", "0", "--perturb", "heavy", "--seed", seed]);
+        let ask = |n: usize| {
+            let body = json!({"metadata": {"name": format!("m{n}")}}).to_string();
+            let headers = [("Content-Type", "application/json"), ("User-Agent", "program/1.0")];
+            cluster.send("POST", "/api/v1/namespaces/default/configmaps", &headers, body.as_bytes()).code
+        };
+        let codes = (0..40).map(ask).collect();
+        // What another program asks for does not change what happens to this one.
+        assert_eq!(cluster.get("/readyz").code, 200);
+        codes
+    };
+    let first = codes("3");
+    for code in [201, 429, 504] {
+        assert!(first.contains(&code), "{code} in {first:?}");
+    }
+    assert_eq!(first, codes("3"));
+    assert_ne!(first, codes("4"));
+}
+
+#[test]
 fn bad_options_are_refused_by_name() {
     let check = |args: &[&str], want: &str| {
         let refused = Command::new(env!("CARGO_BIN_EXE_skeg")).arg("up").args(args).output().expect("it runs");
@@ -57,6 +79,7 @@ fn bad_options_are_refused_by_name() {
     };
     check(&["--speed", "60"], "--in-memory");
     check(&["--in-memory", "--speed", "0"], "--speed");
+    check(&["--in-memory", "--perturb", "much"], "possible values: light, heavy");
     check(&["--load-balancer-range", "10.0.0.1"], "10.0.0.0/24");
     let base = ["--in-memory", "--listen", "127.0.0.1:0", "--image-profile"];
     check(&[&base[..], &["/nowhere/images.yaml"]].concat(), "/nowhere/images.yaml");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -12,6 +12,7 @@ use skeg_core::agent::{self, AgentConfig, NodeAgent};
 use skeg_core::api::{FromServer, ReqId, Status, ToServer};
 use skeg_core::{Deadline, Machine, Rng};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::AbortHandle;
 
 use super::client::{Client, Outcome};
@@ -90,11 +91,11 @@ impl Carrier {
     }
 
     /// What the engine of containers and the server of names tell: it is handed on to the agent's thread.
-    pub fn local(&self) -> Result<Sender<ask::Inbound>, String> {
-        let (sender, inbox) = channel();
+    pub fn local(&self) -> Result<ask::ToCluster, String> {
+        let (sender, mut inbox) = unbounded_channel();
         let tell = self.tell.clone();
         let hand_on = move || {
-            for inbound in inbox {
+            while let Some(inbound) = inbox.blocking_recv() {
                 if tell.send(Inbound::Local(inbound)).is_err() {
                     return;
                 }

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 
 use clap::Args;
 use skeg_core::Rng;
@@ -145,7 +145,7 @@ struct Plan {
     seed: u64,
     number: u32,
     images: BTreeMap<String, ImageProfile>,
-    docker: Option<(docker::Found, Sender<ask::Inbound>)>,
+    docker: Option<(docker::Found, ask::ToCluster)>,
     carrier: Carrier,
 }
 

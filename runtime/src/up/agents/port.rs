@@ -6,7 +6,6 @@
 //! Source: kubernetes `pkg/kubelet/server/server.go`, `pkg/kubelet/server/auth.go`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -44,7 +43,7 @@ pub struct Port {
     /// Name of the node.
     pub node: String,
     /// Where visits to containers go.
-    pub local: Sender<ask::Inbound>,
+    pub local: ask::ToCluster,
 }
 
 /// The certificate that the port shows; another one takes its place before it ends.

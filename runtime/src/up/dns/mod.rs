@@ -19,7 +19,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skeg_core::dns::{self, Answer, ClusterDns, DnsConfig, RecordData, RecordType};
@@ -29,7 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::ask::Inbound;
+use super::ask::{Inbound, ToCluster};
 use forward::Resolvers;
 use wire::{Bad, Code, Data, Query, Record, Response, types};
 
@@ -155,12 +154,12 @@ impl Sockets {
     }
 
     /// Serves for ever. `service` is the cluster IP by which pods reach the server.
-    pub fn start(self, threads: &Handle, service: Ipv4Addr, inbox: Sender<Inbound>) {
+    pub fn start(self, threads: &Handle, service: Ipv4Addr, inbox: ToCluster) {
         let not = vec![IpAddr::V4(service), self.address.ip()];
         self.start_with(threads, Resolvers::of_host(not), inbox);
     }
 
-    fn start_with(self, threads: &Handle, resolvers: Resolvers, inbox: Sender<Inbound>) {
+    fn start_with(self, threads: &Handle, resolvers: Resolvers, inbox: ToCluster) {
         let server = Arc::new(Server { inbox, resolvers, turn: AtomicUsize::new(0) });
         threads.spawn(datagrams(Arc::new(self.udp), Arc::clone(&server)));
         threads.spawn(connections(self.tcp, server));
@@ -226,7 +225,7 @@ async fn connection(mut stream: TcpStream, server: &Server) -> io::Result<()> {
 
 /// What every query needs.
 struct Server {
-    inbox: Sender<Inbound>,
+    inbox: ToCluster,
     resolvers: Resolvers,
     /// Counts answers, so that addresses are told in another order each time.
     turn: AtomicUsize,

@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::forward::{Resolvers, framed, read_message};
 use super::wire::{Bad, Code, Data, LARGEST_UDP, Query, Record, Response, addresses, is_response, question, types};
@@ -159,9 +159,9 @@ async fn server(knows: fn(&str) -> Found) -> SocketAddr {
     let upstream = stand_in().await;
     let file: PathBuf = std::env::temp_dir().join(format!("skeg-dns-{}-{}", std::process::id(), upstream.port()));
     std::fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
-    let (inbox, asked) = channel();
+    let (inbox, mut asked) = unbounded_channel();
     std::thread::spawn(move || {
-        for inbound in asked {
+        while let Some(inbound) = asked.blocking_recv() {
             if let Inbound::Resolve(lookup) = inbound {
                 let found = knows(&lookup.name);
                 lookup.reply.send(found).unwrap();

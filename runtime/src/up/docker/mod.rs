@@ -26,7 +26,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -36,7 +35,7 @@ use skeg_core::agent::{
 };
 use tokio::runtime::Handle;
 
-use super::ask::Inbound;
+use super::ask::{Inbound, ToCluster};
 use super::proxy::Proxy;
 use super::streams::visit::Visit;
 use engine::{Engine, Failure, query};
@@ -100,7 +99,7 @@ pub struct Driver {
     state: PathBuf,
     host: spec::Host,
     ooms: Ooms,
-    inbox: Sender<Inbound>,
+    inbox: ToCluster,
     /// The bridge of pods that may reach themselves by a Service.
     bridge: Option<String>,
 }
@@ -200,7 +199,7 @@ impl Found {
     }
 
     /// Starts what listens to the engine and, if Services can be served, what carries out changes of their table.
-    pub fn start(self, threads: Handle, inbox: Sender<Inbound>) -> Result<(Docker, Option<Proxy>), String> {
+    pub fn start(self, threads: Handle, inbox: ToCluster) -> Result<(Docker, Option<Proxy>), String> {
         let node = self.name();
         let Found { options, engine, info, services } = self;
         let driver = Arc::new(Driver {

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use skeg_core::apiserver::plug_ins;
 use skeg_core::auth::Mode;
 use skeg_core::controllers::LoadBalancerRange;
@@ -19,6 +20,7 @@ use crate::up::clock::Clock;
 use crate::up::cluster::{ApiOptions, Components};
 use crate::up::data::DataDir;
 use crate::up::keys::Keys;
+use crate::up::perturb::Perturb;
 use crate::up::service::{self, Data, Service, Start};
 use crate::up::tokens::{ISSUER, TokenOptions};
 use crate::up::{pki, server};
@@ -213,6 +215,22 @@ fn beside() -> Result<(bool, u32), String> {
     Ok((controllers, nodes))
 }
 
+/// What disturbs clients, from the environment: the seed, and how much; `None`: nothing.
+fn perturbation() -> Result<(u64, Option<Perturb>), String> {
+    let level = match std::env::var("SKEG_PERTURB").as_deref() {
+        Err(_) | Ok("" | "none") => None,
+        Ok(text) => {
+            let level = Perturb::from_str(text, false);
+            Some(level.map_err(|_| format!("error: SKEG_PERTURB={text}: is neither none, light nor heavy"))?)
+        }
+    };
+    let seed = match std::env::var("SKEG_SEED").as_deref() {
+        Err(_) | Ok("") => service::random_number()?,
+        Ok(text) => text.parse().map_err(|_| format!("error: SKEG_SEED={text}: is no number"))?,
+    };
+    Ok((seed, level))
+}
+
 pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let args: ApiServerArgs = match super::parse(args) {
         Ok(args) => args,
@@ -234,7 +252,9 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
     let listener = listener.map_err(|e| format!("error: {listen}: {}", explain(&e)))?;
     let data = etcd::data_of(&args.etcd_servers[0])?;
     let (dir, found) = DataDir::open(&data.dir.join("skeg"), data.fsync)?;
+    let (seed, level) = perturbation()?;
     let start = Start {
+        seed,
         docker: None,
         nodes: 0..nodes,
         components: Components { controllers, scheduler: controllers },
@@ -243,13 +263,12 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         clock: Clock::new(1),
         api,
         advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
-        data: Data::Directory(dir, found),
         authorisation: args.modes(),
-        tokens: args.tokens()?,
         front_proxy: Some(pki::front_proxy(client_ca.as_deref().unwrap_or_default(), None)?),
         root_ca: Some(certificate),
         several: None,
     };
-    let service = Service::start(&runtime, start, listen.to_string())?;
+    let service = Service::start(&runtime, start, (Data::Directory(dir, found), args.tokens()?), listen.to_string())?;
+    let service = service.perturbed(seed, level);
     service.serve(&runtime, vec![listener], tls, || tracing::info!(address = %listen, "the API is served"))
 }

@@ -28,6 +28,8 @@ Examples:
 No controller runs, as in envtest. Environment of the suite:
   SKEG_CONTROLLERS=all  controllers and the scheduler run too
   SKEG_NODES=N          simulated nodes (16 CPUs, 64Gi, 110 pods each)
+  SKEG_PERTURB=LEVEL    clients are disturbed, light or heavy, as by `skeg up --perturb`
+  SKEG_SEED=N           what is disturbed, and which names are generated; random where not given
   SKEG_KUBECTL=FILE     the kubectl that the third one runs; without it, the first other one on the path";
 
 /// Names by which this binary acts as another one.

@@ -1,7 +1,7 @@
 //! Who serves a table of nftables: what tells a cluster that runs from one that was killed.
 //!
-//! The process that serves a table holds a socket of the same name in the abstract namespace (unix(7)). That is as local
-//! to a network as the table is, and ends with the process, however that ends.
+//! The process that serves a table holds a socket of the same name in the abstract namespace (unix(7)). That is as
+//! local to a network as the table is, and ends with the process, however that ends.
 
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;

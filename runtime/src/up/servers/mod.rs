@@ -203,6 +203,7 @@ impl RunArgs {
             signing_duration: self.cluster_signing_duration,
         };
         let start = Start {
+            seed: service::random_number()?,
             nodes: self.first_node..self.first_node + self.nodes,
             docker: None,
             components: Components {
@@ -214,18 +215,15 @@ impl RunArgs {
             clock: Clock::new(1),
             api,
             advertised,
-            data: Data::Etcd(self.etcd.clone()),
-            tokens: TokenOptions {
-                keys: Keys::kept_in(&init::signing_key(dir))?,
-                issuer: ISSUER.to_owned(),
-                audiences: Vec::new(),
-            },
             root_ca: Some(pki.ca_pem.clone()),
             front_proxy: Some(pki::front_proxy(&pki.ca_pem, Some(dir))?),
             authorisation: self.authorization_mode.iter().map(|mode| mode.core()).collect(),
             several: Some(several),
         };
-        let service = Service::start(&runtime, start, reached.to_string())?;
+        let keys = Keys::kept_in(&init::signing_key(dir))?;
+        let tokens = TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() };
+        let data = Data::Etcd(self.etcd.clone());
+        let service = Service::start(&runtime, start, (data, tokens), reached.to_string())?;
         let url = format!("https://{reached}");
         running.describe(&Instance {
             pid: std::process::id(),

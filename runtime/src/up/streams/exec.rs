@@ -1,7 +1,5 @@
 //! `pods/exec` and `pods/attach`.
 
-use std::sync::mpsc::Sender;
-
 use hyper::Response;
 use serde_json::Value;
 use skeg_core::api::{Reason, Status};
@@ -12,7 +10,7 @@ use super::command::{self, Asked, From, Outcome, Streams};
 use super::upgrade::{Switching, Upgrade};
 use super::visit::{Visit, Visited};
 use super::{environment, pod};
-use crate::up::ask::Inbound;
+use crate::up::ask::{Inbound, ToCluster};
 use crate::up::params::Params;
 use crate::up::reply::Content;
 
@@ -41,7 +39,7 @@ pub fn exec(
     pod: &Value,
     params: &Params,
     upgrade: Upgrade<'_>,
-    cluster: &Sender<Inbound>,
+    cluster: &ToCluster,
 ) -> Result<Response<Content>, Status> {
     let asked = asked(params)?;
     let argv: Vec<String> = params.all("command").map(str::to_owned).collect();
@@ -68,7 +66,7 @@ pub fn attach(
     pod: &Value,
     params: &Params,
     upgrade: Upgrade<'_>,
-    cluster: &Sender<Inbound>,
+    cluster: &ToCluster,
 ) -> Result<Response<Content>, Status> {
     let asked = asked(params)?;
     let container = pod::container(pod, params)?;
@@ -87,7 +85,7 @@ async fn serve(
     switching: Switching,
     asked: Asked,
     begin: impl FnOnce(oneshot::Sender<Result<Visited, String>>) -> Visit,
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
 ) {
     let Some(mut streams) = Streams::open(switching, asked).await else { return };
     let (reply, visited) = oneshot::channel();
@@ -112,7 +110,7 @@ async fn serve(
 }
 
 /// The exit code; `None` if the client has gone first.
-async fn carry(streams: &mut Streams, mut visited: Visited, cluster: &Sender<Inbound>) -> Option<i32> {
+async fn carry(streams: &mut Streams, mut visited: Visited, cluster: &ToCluster) -> Option<i32> {
     loop {
         streams.flush().await.ok()?;
         tokio::select! {

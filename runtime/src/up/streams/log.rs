@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 
 use hyper::Response;
@@ -19,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::pod;
 use super::visit::{LogRead, Visit};
-use crate::up::ask::Inbound;
+use crate::up::ask::{Inbound, ToCluster};
 use crate::up::handler::gone;
 use crate::up::params::Params;
 use crate::up::reply::{self, Content};
@@ -39,12 +38,7 @@ pub struct Options {
 }
 
 /// Responds with the log of a container.
-pub async fn read(
-    pod: &Value,
-    params: &Params,
-    now: Wall,
-    cluster: &Sender<Inbound>,
-) -> Result<Response<Content>, Status> {
+pub async fn read(pod: &Value, params: &Params, now: Wall, cluster: &ToCluster) -> Result<Response<Content>, Status> {
     let options = Options::parse(params, pod::name(pod), now)?;
     let container = pod::container(pod, params)?;
     // A pod without a node has no log, which is no error.

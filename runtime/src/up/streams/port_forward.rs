@@ -7,7 +7,6 @@
 //! Source: kubernetes `staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward`.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
 
 use hyper::Response;
 use serde_json::Value;
@@ -23,7 +22,7 @@ use super::spdy::{Connection, Wire, header};
 use super::upgrade::{Switching, Transport, Upgrade};
 use super::visit::{Place, Visit};
 use super::websocket::{Channels, Said};
-use crate::up::ask::Inbound;
+use crate::up::ask::{Inbound, ToCluster};
 use crate::up::params::Params;
 use crate::up::reply::Content;
 
@@ -52,7 +51,7 @@ pub struct Ports {
 struct Dialler {
     ports: Ports,
     place: Place,
-    cluster: Sender<Inbound>,
+    cluster: ToCluster,
 }
 
 /// The other end of a connection.
@@ -153,7 +152,7 @@ pub fn port_forward(
     pod: &Value,
     params: &Params,
     upgrade: Upgrade<'_>,
-    cluster: &Sender<Inbound>,
+    cluster: &ToCluster,
 ) -> Result<Response<Content>, Status> {
     let place = pod::place(pod, String::new())?;
     if pod["status"]["phase"] != "Running" {
