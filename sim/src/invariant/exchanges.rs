@@ -1,6 +1,6 @@
 //! `fresh-reads`: a consistent read (a get or list without a resource version) never shows an older state than the one
-//! that was stored when the read arrived. `deposed-leaders-write-nothing`: a create or binding that is fenced with a
-//! leadership is carried out only while that leadership lasts.
+//! that was stored when the read arrived. `deposed-leaders-write-nothing`: a create, an update or a binding that is
+//! fenced with a leadership is carried out only while that leadership lasts.
 //!
 //! Both compare a request, as it arrives at an API server, with its reply, as it leaves. Of fenced writes only those
 //! are checked that commit something if they are carried out. Not checked in runs without faults, where no read is
@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use skeg_core::api::{Call, FromServer, ReqId, Request, Response};
+use skeg_core::api::{Call, Fence, FromServer, ReqId, Request, Response};
 use skeg_core::object::{Object, ObjectKey, Revision};
 use skeg_core::store::{MemoryStore, StoreEvent, StoreKey};
 
@@ -21,8 +21,10 @@ enum Asked {
     Get(ObjectKey, Revision),
     /// A list; the store's revision.
     List(Revision),
-    /// A write of a leader: the election's Lease, and the revision at which leadership was won.
-    Fenced(ObjectKey, Revision, String),
+    /// A write of a leader.
+    Fenced(Fence, String),
+    /// An update of a leader, and the version that it changes: if the reply has the same, nothing was committed.
+    FencedUpdate(Fence, String, Revision),
 }
 
 /// Whether a create or binding commits something if it is carried out. A pod that is on its node already is bound by
@@ -61,7 +63,10 @@ impl Exchanges {
                 Asked::List(store.revision())
             }
             (call @ (Call::Create { .. } | Call::Bind { .. }), Some(fence)) if commits(store, call) => {
-                Asked::Fenced(fence.lease.clone(), fence.epoch, request.user.to_string())
+                Asked::Fenced(fence.clone(), request.user.to_string())
+            }
+            (Call::Update { object, .. }, Some(fence)) if object.rv() > Revision(0) && !request.call.is_dry_run() => {
+                Asked::FencedUpdate(fence.clone(), request.user.to_string(), object.rv())
             }
             _ => return,
         };
@@ -87,23 +92,27 @@ impl Exchanges {
                 let what = format!("the store was at {stored:?}, and a list shows it at {rv:?}");
                 report.broken(Invariant::FreshReads, at, what);
             }
-            (Asked::Fenced(lease, epoch, user), Response::Object(_) | Response::Done { .. }) => {
-                let revision = match response {
-                    Response::Object(object) => object.rv(),
-                    Response::Done { rv } => *rv,
-                    Response::List { .. } | Response::Scale(_) => return,
-                };
-                let terms = self.terms.get(&lease).map(Vec::as_slice).unwrap_or_default();
-                let term = terms.iter().rev().find(|term| **term <= revision).copied();
-                if term.is_some_and(|term| term != epoch) {
-                    let what = format!(
-                        "{user} writes {revision:?} as the leader since {epoch:?}; another leads since {:?}",
-                        term.unwrap_or(epoch)
-                    );
-                    report.broken(Invariant::DeposedLeadersWriteNothing, at, what);
-                }
+            (Asked::Fenced(fence, user), Response::Object(object)) => {
+                self.judge(at, &fence, &user, object.rv(), report);
             }
-            (Asked::Get(..) | Asked::List(_) | Asked::Fenced(..), _) => {}
+            (Asked::Fenced(fence, user), Response::Done { rv }) => self.judge(at, &fence, &user, *rv, report),
+            (Asked::FencedUpdate(fence, user, was), Response::Object(object)) if object.rv() != was => {
+                self.judge(at, &fence, &user, object.rv(), report);
+            }
+            (Asked::Get(..) | Asked::List(_) | Asked::Fenced(..) | Asked::FencedUpdate(..), _) => {}
+        }
+    }
+
+    /// Judges what a leader has committed at a revision.
+    fn judge(&self, at: f64, fence: &Fence, user: &str, revision: Revision, report: &mut Report) {
+        let terms = self.terms.get(&fence.lease).map(Vec::as_slice).unwrap_or_default();
+        let term = terms.iter().rev().find(|term| **term <= revision);
+        if let Some(term) = term.filter(|term| **term != fence.epoch) {
+            let what = format!(
+                "{user} writes {revision:?} as the leader since {:?}; another leads since {term:?}",
+                fence.epoch
+            );
+            report.broken(Invariant::DeposedLeadersWriteNothing, at, what);
         }
     }
 }

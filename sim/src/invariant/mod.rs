@@ -20,6 +20,7 @@ mod endpoints;
 mod exchanges;
 mod floor;
 mod generation;
+mod guards;
 mod jobs;
 mod leaders;
 mod members;
@@ -100,8 +101,11 @@ invariants! {
     BoundAsSeen "bound-as-seen"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
-    /// Creates and bindings of a leader are carried out only while it leads.
+    /// Creates, updates and bindings of a leader are carried out only while it leads.
     DeposedLeadersWriteNothing "deposed-leaders-write-nothing"
+    /// Updates of controllers and agents name the version that they change; their deletions name the object's UID, and
+    /// those of the garbage collector its version.
+    WritesAreGuarded "writes-are-guarded"
     /// A consistent read never shows an older state than the one that was stored when it arrived.
     FreshReads "fresh-reads"
     /// The garbage collector never deletes an object that has a living owner.
@@ -329,6 +333,7 @@ impl Checkers {
     /// Checks a request as it arrives at an API server.
     #[inline(always)]
     pub fn request(&mut self, asked: &Asked<'_>) {
+        guards::check(asked, &mut self.report);
         match &asked.request.call {
             Call::Delete { key, options } => {
                 self.owners.check(asked, key, options, &mut self.report);

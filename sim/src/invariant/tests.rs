@@ -277,6 +277,15 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         request.fence = Some(Fence { lease, epoch: Revision(0) });
         w.send(w.process("user"), ToServer::Request(ReqId(u64::MAX), request));
     }),
+    (Invariant::WritesAreGuarded, |w| {
+        let options = DeleteOptions::default();
+        w.ask(w.process("agent node-1"), "system:node:node-1", Call::Delete { key: key(Kind::POD, "web-1"), options });
+    }),
+    (Invariant::WritesAreGuarded, |w| {
+        let key = ObjectKey::new(Kind::NODE, "", "node-1");
+        let call = Call::SetScale { key, replicas: 1, rv: Revision(0), options: WriteOptions::default() };
+        w.ask(w.process("controller-manager 0"), "horizontal-pod-autoscaler-controller", call);
+    }),
     (Invariant::FreshReads, |w| {
         let list = Call::List { kind: Kind::SERVICE, namespace: Rc::from(""), options: ListOptions::default() };
         let (user, rest) = (w.process("user"), None);
