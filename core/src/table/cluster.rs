@@ -18,6 +18,8 @@ pub(super) fn printer(kind: Kind) -> Option<Printer> {
         Kind::RUNTIME_CLASS => (RUNTIME_CLASS, runtime_class),
         Kind::MUTATING_WEBHOOK_CONFIGURATION | Kind::VALIDATING_WEBHOOK_CONFIGURATION => (WEBHOOKS, webhooks),
         Kind::API_SERVICE => (API_SERVICE, api_service),
+        Kind::FLOW_SCHEMA => (FLOW_SCHEMA, flow_schema),
+        Kind::PRIORITY_LEVEL_CONFIGURATION => (PRIORITY_LEVEL, priority_level),
         _ => return None,
     };
     Some(Printer { columns, cells })
@@ -190,6 +192,51 @@ const RUNTIME_CLASS: &[Column] = &[text("Name"), text("Handler"), text("Age")];
 
 fn runtime_class(o: &Value, now: Time) -> Vec<Value> {
     vec![json!(name(o)), json!(str_at(o, "/handler")), age(o, now)]
+}
+
+const FLOW_SCHEMA: &[Column] = &[
+    text("Name"),
+    text("PriorityLevel"),
+    text("MatchingPrecedence"),
+    text("DistinguisherMethod"),
+    text("Age"),
+    text("MissingPL"),
+];
+
+fn flow_schema(o: &Value, now: Time) -> Vec<Value> {
+    let dangling = list_at(o, "/status/conditions").iter().find(|c| str_at(c, "/type") == "Dangling");
+    vec![
+        json!(name(o)),
+        json!(str_at(o, "/spec/priorityLevelConfiguration/name")),
+        json!(int_at(o, "/spec/matchingPrecedence")),
+        json!(str_or(o, "/spec/distinguisherMethod/type", "<none>")),
+        age(o, now),
+        json!(dangling.map_or("?", |c| str_at(c, "/status"))),
+    ]
+}
+
+const PRIORITY_LEVEL: &[Column] = &[
+    text("Name"),
+    text("Type"),
+    text("NominalConcurrencyShares"),
+    text("Queues"),
+    text("HandSize"),
+    text("QueueLengthLimit"),
+    text("Age"),
+];
+
+fn priority_level(o: &Value, now: Time) -> Vec<Value> {
+    let count = |path: &str| o.pointer(path).filter(|count| count.is_i64()).cloned().unwrap_or_else(|| json!("<none>"));
+    let queuing = |field: &str| count(&format!("/spec/limited/limitResponse/queuing/{field}"));
+    vec![
+        json!(name(o)),
+        json!(str_at(o, "/spec/type")),
+        count("/spec/limited/nominalConcurrencyShares"),
+        queuing("queues"),
+        queuing("handSize"),
+        queuing("queueLengthLimit"),
+        age(o, now),
+    ]
 }
 
 const API_SERVICE: &[Column] = &[text("Name"), text("Service"), text("Available"), text("Age")];

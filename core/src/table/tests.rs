@@ -162,3 +162,13 @@ fn an_api_service_says_who_serves_it_and_whether() {
     );
     of(service, json!({}), json!(["v1.x", "n/s", "Unknown", "100s"]));
 }
+
+#[test]
+fn flow_schemas_say_whether_their_level_is_missing() {
+    let schema = json!({"metadata": meta("s"), "spec": {"matchingPrecedence": 5, "priorityLevelConfiguration":
+        {"name": "p"}, "distinguisherMethod": {"type": "ByUser"}}});
+    check(Kind::FLOW_SCHEMA, schema, json!(["s", "p", 5, "ByUser", "100s", "?"]));
+    let level = json!({"metadata": meta("p"), "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 5,
+        "limitResponse": {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 9}}}}});
+    check(Kind::PRIORITY_LEVEL_CONFIGURATION, level, json!(["p", "Limited", 5, 4, 2, 9, "100s"]));
+}

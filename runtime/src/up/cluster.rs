@@ -41,6 +41,7 @@ use super::clients::Clients;
 use super::clock::Clock;
 use super::consult::{self, Reached};
 use super::docker::{self, Docker, Happened};
+use super::flow;
 use super::keeper::Keeper;
 use super::pki::{self, FrontProxy, Pair};
 use super::proxy::Proxy;
@@ -61,6 +62,8 @@ const PEERS: ConnId = ConnId(u64::MAX - 2);
 const CERTIFICATES: ConnId = ConnId(u64::MAX - 3);
 /// The API server's connection for [`Aggregator`].
 const AGGREGATOR: ConnId = ConnId(u64::MAX - 4);
+/// The API server's connection for [`flow::Keeper`].
+const FLOWS: ConnId = ConnId(u64::MAX - 5);
 /// How often [`Bootstrap`] checks its objects (upstream's `kubernetesservice` controller).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(10);
 /// The API server's number as a client of the store.
@@ -182,6 +185,8 @@ pub struct Shared {
     pub catalogue: Catalogue,
     /// The group-versions that other servers serve.
     pub remotes: Remotes,
+    /// The FlowSchemas that are in force.
+    pub flows: flow::Published,
     /// The certificate by which those know this one.
     pub proxy_client: Option<Arc<Pair>>,
     /// The cluster's clock.
@@ -235,6 +240,8 @@ enum Sleeper {
     Certificates,
     /// The next look at the APIServices.
     Aggregator,
+    /// The next look at FlowSchemas and priority levels.
+    Flows,
     Member(usize),
     /// A node's container runtime, and the number of the entry in `fires` that is due.
     Runtime(usize, u64),
@@ -277,6 +284,7 @@ pub struct Cluster {
     peers: Option<Peers>,
     certificates: Option<Certificates>,
     aggregator: Aggregator,
+    flows: flow::Keeper,
     /// Dropped once everything that was led has been given up.
     leaving: Option<oneshot::Sender<()>>,
     shared: Shared,
@@ -398,6 +406,7 @@ impl Cluster {
             peers,
             certificates,
             aggregator: Aggregator::new(front_proxy),
+            flows: flow::Keeper::new(),
             leaving: None,
             shared,
             outside,
@@ -466,6 +475,7 @@ impl Cluster {
         self.wake(Sleeper::Peers);
         self.wake(Sleeper::Certificates);
         self.wake(Sleeper::Aggregator);
+        self.wake(Sleeper::Flows);
         for member in 0..self.members.len() {
             self.wake(Sleeper::Member(member));
         }
@@ -622,6 +632,15 @@ impl Cluster {
                 self.queue.extend(calls.into_iter().map(|message| Message::ToApi(CERTIFICATES, message)));
                 self.timers.insert(((now.mono + certificates::INTERVAL).0, Sleeper::Certificates));
             }
+            Sleeper::Flows => {
+                let (calls, flows) = self.flows.look(now, &self.api);
+                self.queue.extend(calls.into_iter().map(|message| Message::ToApi(FLOWS, message)));
+                let mut published = self.shared.flows.write().expect("nobody panics while it is read");
+                if **published != flows {
+                    *published = Arc::new(flows);
+                }
+                self.timers.insert(((now.mono + flow::INTERVAL).0, Sleeper::Flows));
+            }
             Sleeper::Aggregator => {
                 self.look_at_api_services();
                 self.timers.insert(((now.mono + aggregator::INTERVAL).0, Sleeper::Aggregator));
@@ -695,7 +714,7 @@ impl Cluster {
                     self.look_at_bootstrap();
                 }
                 // What was refused, another server has done, or it is tried again.
-                apiserver::Out::Client(CERTIFICATES | AGGREGATOR, _) => {}
+                apiserver::Out::Client(CERTIFICATES | AGGREGATOR | FLOWS, _) => {}
                 apiserver::Out::Client(PEERS, message) => {
                     let Some(peers) = &mut self.peers else { continue };
                     let next = peers.answered(self.clock.now(), message);

@@ -22,6 +22,7 @@ use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, ToCluster
 use super::attempt::Asked;
 use super::cluster::Shared;
 use super::conversion::Source;
+use super::flow::Class;
 use super::identity;
 use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
@@ -115,6 +116,7 @@ impl Handler {
         let (path, rest) = apiproxy::split(whole).map_or((whole, None), |(path, rest)| (path, Some(rest)));
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
+        let mut class = None;
         let answered = async {
             let user = match tokens::bearer(&head.headers) {
                 // A client certificate has said already who it is.
@@ -125,7 +127,7 @@ impl Handler {
                 Some(_) | None => Arc::clone(&user),
             };
             let params = Params::parse(head.uri.query());
-            let user = &self.authorise(&user, &head.method, path, &head.headers, &params)?;
+            let user = &self.authorise(&user, (&head.method, path), &head.headers, &params, &mut class)?;
             if let Some(remote) = self.remote(path) {
                 return Ok(self.pass_on(&remote, user, (&method, &head.uri, &head.headers), body).await);
             }
@@ -146,27 +148,31 @@ impl Handler {
                 }
             }
         };
-        let response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
+        let mut response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
+        class.iter().for_each(|class| reply::tell_class(&mut response, class));
         tracing::debug!(%method, path = whole, user = user.name, code = response.status().as_u16());
         response
     }
 
-    /// Checks that a user may do what a request attempts; returns as whom they do it.
+    /// Checks that a user may do what a request attempts; returns as whom they do it. `class` becomes what the request
+    /// belongs to.
     fn authorise(
         &self,
         user: &Arc<User>,
-        method: &Method,
-        path: &str,
+        (method, path): (&Method, &str),
         headers: &HeaderMap,
         params: &Params,
+        class: &mut Option<Class>,
     ) -> Result<Arc<User>, Status> {
         let authority = self.shared.authority.read().expect("nobody panics while it is changed");
         let acted = identity::impersonated(headers, user, &*authority)?;
         let user = acted.map_or_else(|| Arc::clone(user), Arc::new);
+        let asked = Asked::read(method, path, params)?;
+        let flows = Arc::clone(&self.shared.flows.read().expect("nobody panics while it is replaced"));
+        *class = flows.class(&user, &asked.attempt());
         if ALWAYS_ALLOWED.contains(&path) {
             return Ok(user);
         }
-        let asked = Asked::read(method, path, params)?;
         let verdict = authority.judge(&user, &asked.attempt());
         if verdict.allows() { Ok(user) } else { Err(auth::forbidden(&user, &asked.attempt(), verdict.reason())) }
     }

@@ -23,6 +23,7 @@ mod discovery;
 mod dns;
 mod docker;
 pub mod envtest;
+mod flow;
 #[cfg(test)]
 mod fuzz;
 mod handler;

@@ -12,8 +12,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
-    VARY, WARNING,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION,
+    RETRY_AFTER, VARY, WARNING,
 };
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use super::accept::Encoding;
 use super::ask::{Event, Inbound, ToCluster, WatchEncoding};
 use super::conversion::Source;
+use super::flow::Class;
 use super::openapi::Document;
 use super::render::Look;
 
@@ -144,6 +145,17 @@ pub fn warn(response: &mut Response<Content>, warnings: &[String]) {
         let quoted = quoted.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, header);
+        }
+    }
+}
+
+/// Says in headers what a request belongs to.
+pub fn tell_class(response: &mut Response<Content>, class: &Class) {
+    for (name, uid) in
+        [("x-kubernetes-pf-flowschema-uid", &class.schema_uid), ("x-kubernetes-pf-prioritylevel-uid", &class.level_uid)]
+    {
+        if let Ok(value) = HeaderValue::from_str(uid) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
         }
     }
 }

@@ -33,6 +33,7 @@ use super::clock::Clock;
 use super::cluster::{ApiOptions, Cluster, Components, Outside, Plan, Several, Shared};
 use super::data::{DataDir, Found};
 use super::docker;
+use super::flow;
 use super::handler::Handler;
 use super::keeper::Keeper;
 use super::perturb::{Perturb, Perturbed, Perturber};
@@ -98,6 +99,7 @@ impl Start {
             authority: Arc::new(RwLock::new(authority)),
             catalogue: Catalogue::default(),
             remotes: Remotes::default(),
+            flows: flow::Published::default(),
             proxy_client: self.front_proxy.as_ref().map(|front_proxy| Arc::new(front_proxy.client.clone())),
             clock: self.clock,
         }

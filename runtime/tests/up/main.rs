@@ -25,6 +25,7 @@ mod etcd;
 #[cfg(feature = "etcd")]
 #[path = "../../../etcd/tests/etcd/server.rs"]
 mod etcd_server;
+mod flow;
 mod helm;
 mod kube_rs;
 mod kubectl;

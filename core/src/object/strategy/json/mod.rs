@@ -11,6 +11,7 @@ mod config_map;
 mod csi_driver;
 mod custom_resource_definition;
 mod fields;
+mod flow_control;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
@@ -223,6 +224,8 @@ json_kinds! {
     with rules {
         CONFIG_MAP core_v1::ConfigMap;
         API_SERVICE apiregistration_v1::APIService;
+        PRIORITY_LEVEL_CONFIGURATION flowcontrol_v1::PriorityLevelConfiguration;
+        FLOW_SCHEMA flowcontrol_v1::FlowSchema;
         SECRET core_v1::Secret;
         PERSISTENT_VOLUME core_v1::PersistentVolume;
         PERSISTENT_VOLUME_CLAIM core_v1::PersistentVolumeClaim;
@@ -263,8 +266,6 @@ json_kinds! {
         LOCAL_SUBJECT_ACCESS_REVIEW authorization_v1::LocalSubjectAccessReview;
         IP_ADDRESS networking_v1::IPAddress;
         SERVICE_CIDR networking_v1::ServiceCIDR;
-        FLOW_SCHEMA flowcontrol_v1::FlowSchema;
-        PRIORITY_LEVEL_CONFIGURATION flowcontrol_v1::PriorityLevelConfiguration;
         CSI_STORAGE_CAPACITY storage_v1::CSIStorageCapacity;
         VOLUME_ATTRIBUTES_CLASS storage_v1::VolumeAttributesClass;
         DEVICE_CLASS resource_v1::DeviceClass;

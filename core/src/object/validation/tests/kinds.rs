@@ -410,3 +410,38 @@ fn api_services() {
         ],
     );
 }
+
+#[test]
+fn flow_schemas_and_priority_levels() {
+    let object = |kind: &str, name: &str, spec: Value| {
+        of("flowcontrol.apiserver.k8s.io/v1", kind, json!({"metadata": {"name": name}, "spec": spec}))
+    };
+    let schema = |name: &str, precedence: i64, level: &str| {
+        object(
+            "FlowSchema",
+            name,
+            json!({"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": level}}),
+        )
+    };
+    check(schema("a", 2, "p"), &[]);
+    check(schema("exempt", 1, "exempt"), &[]);
+    check(
+        schema("a", 1, ""),
+        &[
+            "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+            "spec.priorityLevelConfiguration.name: Required value: must reference a priority level",
+        ],
+    );
+    let most = "spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000";
+    check(schema("a", 10001, "p"), &[most]);
+    check(schema("a", -1, "p"), &["spec.matchingPrecedence: Invalid value: -1: must be a positive value"]);
+    let level = |name: &str, spec: Value| object("PriorityLevelConfiguration", name, spec);
+    check(level("exempt", json!({"type": "Exempt"})), &[]);
+    check(level("a", json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}})), &[]);
+    check(
+        level("a", json!({"type": "Limited"})),
+        &["spec.limited: Required value: must not be empty when type is Limited"],
+    );
+    let only = "type must be 'Exempt' if and only if `name` is 'exempt'";
+    check(level("a", json!({"type": "Exempt"})), &[&format!("spec.type: Invalid value: \"Exempt\": {only}")]);
+}

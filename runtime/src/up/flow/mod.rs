@@ -1,0 +1,229 @@
+//! Priority and fairness: the FlowSchemas and PriorityLevelConfigurations that every cluster has are kept, each
+//! FlowSchema says whether its priority level is missing, and each request is told which of both it belongs to.
+//!
+//! How many requests are answered at once is not decided by them yet.
+//!
+//! Source: kubernetes `pkg/registry/flowcontrol/ensurer`, apiserver `pkg/util/flowcontrol`.
+
+mod bootstrap;
+mod matching;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skeg_core::api::{Call, ReqIds, Request, Subresource, ToServer, WriteOptions};
+use skeg_core::apiserver::ApiServer;
+use skeg_core::auth::{Attempt, User};
+use skeg_core::{Kind, Now, Object};
+
+use bootstrap::{AUTO_UPDATE, Wanted};
+
+/// How often they are looked at.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// Who writes specifications, and who statuses.
+const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
+/// Where requests belong that nothing else is about.
+const CATCH_ALL: &str = "catch-all";
+
+/// What a request belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Class {
+    /// The FlowSchema's UID.
+    pub schema_uid: String,
+    /// The priority level's UID.
+    pub level_uid: String,
+}
+
+/// A FlowSchema, as requests are matched against it.
+#[derive(Clone, PartialEq, Debug)]
+struct Schema {
+    name: String,
+    precedence: i64,
+    class: Class,
+    /// Its `rules`.
+    rules: Value,
+}
+
+/// Every FlowSchema whose priority level exists, the one that is asked first first.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Flows(Vec<Schema>);
+
+/// Those that are in force, for the HTTP threads.
+pub type Published = Arc<RwLock<Arc<Flows>>>;
+
+impl Flows {
+    /// What a request belongs to; `None` until there is a FlowSchema.
+    pub fn class(&self, user: &User, attempt: &Attempt<'_>) -> Option<Class> {
+        let found = self.0.iter().find(|schema| matching::is_about(&schema.rules, user, attempt));
+        let found = found.or_else(|| self.0.iter().find(|schema| schema.name == CATCH_ALL))?;
+        Some(found.class.clone())
+    }
+}
+
+/// Keeps the objects.
+pub struct Keeper {
+    ids: ReqIds,
+    /// The levels and schemas that every cluster has.
+    wanted: [(Kind, Vec<Wanted>); 2],
+}
+
+fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// What an object is to become, if it is to change (`ShouldUpdate`).
+fn mended(held: &Value, wanted: &Wanted) -> Option<Value> {
+    let said = held["metadata"]["annotations"][AUTO_UPDATE].as_str().and_then(|said| said.parse::<bool>().ok());
+    // Whoever has changed nothing yet has made no decision either.
+    let is_kept = wanted.is_mandatory || said.unwrap_or(held["metadata"]["generation"] == 1);
+    let mut next = held.clone();
+    if said != Some(is_kept) {
+        next["metadata"]["annotations"][AUTO_UPDATE] = json!(is_kept.to_string());
+    }
+    if is_kept {
+        next["spec"] = wanted.object["spec"].clone();
+    }
+    (next != *held).then_some(next)
+}
+
+/// The status of a FlowSchema, if it is to change.
+fn status(held: &Value, exists: bool, now: Now) -> Option<Value> {
+    let level = held["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
+    let what = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
+    let (status, reason, message) = match exists {
+        true => ("False", "Found", format!("{what} and it exists")),
+        false => ("True", "NotFound", format!("{what} but there is no such object")),
+    };
+    let mut conditions = held["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let at = conditions.iter().position(|condition| condition["type"] == "Dangling");
+    let held = at.map(|at| &conditions[at]);
+    if held.is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message) {
+        return None;
+    }
+    let next = json!({"type": "Dangling", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": now.wall.to_time()});
+    match at {
+        Some(at) => conditions[at] = next,
+        None => conditions.push(next),
+    }
+    Some(json!({"conditions": conditions}))
+}
+
+impl Keeper {
+    /// Knows what every cluster has.
+    pub fn new() -> Keeper {
+        let wanted =
+            [(Kind::PRIORITY_LEVEL_CONFIGURATION, bootstrap::levels()), (Kind::FLOW_SCHEMA, bootstrap::schemas())];
+        Keeper { ids: ReqIds::new(1), wanted }
+    }
+
+    /// Looks at all of them: what is to be asked of the API server, and what is in force.
+    pub fn look(&mut self, now: Now, api: &ApiServer) -> (Vec<ToServer>, Flows) {
+        let held = |kind: Kind| {
+            let objects = api.cached(kind).map(|(_, object)| object.to_json());
+            objects.map(|object| (name_of(&object).to_owned(), object)).collect::<BTreeMap<String, Value>>()
+        };
+        let (levels, schemas) = (held(Kind::PRIORITY_LEVEL_CONFIGURATION), held(Kind::FLOW_SCHEMA));
+        let mut calls = Vec::new();
+        for (kind, wanted) in &self.wanted {
+            let held = if *kind == Kind::FLOW_SCHEMA { &schemas } else { &levels };
+            for wanted in wanted {
+                let options = WriteOptions::default();
+                match held.get(name_of(&wanted.object)) {
+                    None => {
+                        let object = Object::from_json(wanted.object.clone()).expect("it is well-formed");
+                        calls.push((PRODUCER, Call::Create { object, options }));
+                    }
+                    Some(held) => {
+                        let next = mended(held, wanted).and_then(|next| Object::from_json(next).ok());
+                        let update = |object| Call::Update { object, subresource: Subresource::None, options };
+                        calls.extend(next.map(|object| (PRODUCER, update(object))));
+                    }
+                }
+            }
+        }
+        let mut all = Vec::new();
+        for (name, held) in &schemas {
+            let level = levels.get(held["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default());
+            if let Some(status) = status(held, level.is_some(), now) {
+                let mut next = held.clone();
+                next["status"] = status;
+                if let Ok(object) = Object::from_json(next) {
+                    let (subresource, options) = (Subresource::Status, WriteOptions::default());
+                    calls.push((CONSUMER, Call::Update { object, subresource, options }));
+                }
+            }
+            let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            all.extend(level.map(|level| Schema {
+                name: name.clone(),
+                precedence: held["spec"]["matchingPrecedence"].as_i64().unwrap_or(0),
+                class: Class { schema_uid: uid(held), level_uid: uid(level) },
+                rules: held["spec"]["rules"].clone(),
+            }));
+        }
+        all.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        let user = Rc::from("system:apiserver");
+        let request = |(manager, call): (&str, Call)| {
+            let mut request = Request::new(&user, call);
+            request.field_manager = Some(Rc::from(manager));
+            ToServer::Request(self.ids.next(), request)
+        };
+        (calls.into_iter().map(request).collect(), Flows(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+    use skeg_core::{Mono, Now, Wall};
+
+    use super::bootstrap::{AUTO_UPDATE, Wanted};
+    use super::{mended, status};
+
+    #[test]
+    fn what_a_user_has_changed_stays_unless_it_is_mandatory() {
+        let held = |annotation: Value, generation: u32, shares: u32| {
+            let mut held = json!({"metadata": {"name": "a", "generation": generation}, "spec": {"shares": shares}});
+            if !annotation.is_null() {
+                held["metadata"]["annotations"] = json!({AUTO_UPDATE: annotation});
+            }
+            held
+        };
+        let check = |held: Value, is_mandatory: bool, want: Option<(&str, u32)>| {
+            let object = json!({"spec": {"shares": 5}});
+            let got = mended(&held, &Wanted { object, is_mandatory }).map(|next| {
+                let annotation = next["metadata"]["annotations"][AUTO_UPDATE].as_str().unwrap().to_owned();
+                (annotation, next["spec"]["shares"].as_u64().unwrap() as u32)
+            });
+            assert_eq!(got, want.map(|(annotation, shares)| (annotation.to_owned(), shares)), "{held}");
+        };
+        check(held(json!("true"), 1, 5), false, None);
+        check(held(json!("true"), 2, 6), false, Some(("true", 5)));
+        check(held(json!("false"), 2, 6), false, None);
+        check(held(json!(null), 1, 6), false, Some(("true", 5)));
+        check(held(json!(null), 2, 6), false, Some(("false", 6)));
+        check(held(json!("false"), 2, 6), true, Some(("true", 5)));
+    }
+
+    #[test]
+    fn a_schema_says_whether_its_level_is_missing() {
+        let now = Now { mono: Mono::ZERO, wall: Wall(0) + Duration::ZERO };
+        let held = json!({"spec": {"priorityLevelConfiguration": {"name": "p"}}});
+        let missing = status(&held, false, now).unwrap();
+        let why =
+            "This FlowSchema references the PriorityLevelConfiguration object named \"p\" but there is no such object";
+        assert_eq!(
+            (&missing["conditions"][0]["status"], &missing["conditions"][0]["message"]),
+            (&json!("True"), &json!(why))
+        );
+        let held = json!({"spec": held["spec"], "status": missing});
+        assert_eq!(status(&held, false, now), None);
+        assert_eq!(status(&held, true, now).unwrap()["conditions"][0]["reason"], "Found");
+    }
+}
