@@ -202,7 +202,7 @@ impl Handler {
         }
         let object = self.required(kind, &objects.namespace, &named.name).await?;
         let (pod, to) = match kind {
-            Kind::NODE => return self.node_proxy(&object, rest).await,
+            Kind::NODE => return self.node_proxy(&object, method, rest, query).await,
             Kind::POD => {
                 let to = to_pod(&object, &named.port)?;
                 (Some(object), to)
@@ -236,15 +236,28 @@ impl Handler {
         ask(stream, &to, passed).await
     }
 
-    /// Whether real containers run for a pod: its node says which runtime it has.
+    /// Whether real containers run for a pod.
     async fn is_real(&self, pod: &Value) -> Result<bool, Status> {
         let node = self.look_up(Kind::NODE, "", pod["spec"]["nodeName"].as_str().unwrap_or_default()).await?;
-        let version = node.as_ref().and_then(|node| node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str());
-        Ok(version.is_some_and(|version| version.starts_with("docker://")))
+        Ok(node.as_ref().is_some_and(is_of_docker))
     }
 
-    async fn node_proxy(&self, node: &Value, rest: &str) -> Result<Response<Content>, Status> {
+    /// Asks the port of a node's agent; for the nodes of this process, says what that would.
+    async fn node_proxy(
+        &self,
+        node: &Value,
+        method: &Method,
+        rest: &str,
+        query: Option<&str>,
+    ) -> Result<Response<Content>, Status> {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        let kubelets = self.shared.kubelets.as_ref();
+        let is_own = self.shared.own_nodes.contains(name) || kubelets.is_none() && is_of_docker(node);
+        if !is_own {
+            let kubelets = kubelets.ok_or_else(|| unreachable(&format!("node {name:?} has no agent")))?;
+            let target = format!("{rest}{}", query.map_or(String::new(), |query| format!("?{query}")));
+            return kubelets.ask(node, method, &target).await;
+        }
         let fields = FieldSelector::equal("spec.nodeName", name);
         let options = ListOptions { fields, ..ListOptions::default() };
         let served = self.shared.catalogue.now();
@@ -256,6 +269,12 @@ impl Handler {
         let now = json!(self.shared.clock.now().wall.to_time());
         Ok(of_node(name, rest, &items, &self.used().await?, &now))
     }
+}
+
+/// Whether a node runs real containers: it says which runtime it has.
+fn is_of_docker(node: &Value) -> bool {
+    let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str();
+    version.is_some_and(|version| version.starts_with("docker://"))
 }
 
 /// What answers on the ports of a simulated pod.
@@ -306,21 +325,21 @@ pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The body of an answer, which ends where it does.
-pub struct Rest {
+/// The body of an answer of another server, which ends where that ends.
+pub struct Rest<B> {
     body: Incoming,
     /// The connection is closed with it.
-    _sender: SendRequest<Incoming>,
+    _sender: SendRequest<B>,
 }
 
-impl Rest {
+impl<B> Rest<B> {
     /// `sender` is of the connection on which the answer comes.
-    pub fn new(body: Incoming, sender: SendRequest<Incoming>) -> Rest {
+    pub fn new(body: Incoming, sender: SendRequest<B>) -> Rest<B> {
         Rest { body, _sender: sender }
     }
 }
 
-impl Body for Rest {
+impl<B> Body for Rest<B> {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -283,6 +283,8 @@ pub struct Cluster {
     bootstrap: Bootstrap,
     peers: Option<Peers>,
     certificates: Option<Certificates>,
+    /// The network of cluster IPs.
+    services: (Ipv4Addr, u8),
     aggregator: Aggregator,
     flows: flow::Keeper,
     /// Dropped once everything that was led has been given up.
@@ -405,6 +407,7 @@ impl Cluster {
             bootstrap,
             peers,
             certificates,
+            services: (service_cidr.0.into(), service_cidr.1),
             aggregator: Aggregator::new(front_proxy),
             flows: flow::Keeper::new(),
             leaving: None,
@@ -424,18 +427,7 @@ impl Cluster {
     }
 
     /// Runs until it receives `Stop` or all senders of `inbox` are gone. Fails if the store does.
-    pub async fn run(mut self, inbox: UnboundedReceiver<Inbound>) -> Result<(), String> {
-        let ended = self.serve(inbox).await;
-        if let Some(docker) = &self.docker {
-            docker.runtime.end();
-        }
-        if let Some(serving) = self.serving.take() {
-            serving.proxy.end();
-        }
-        ended
-    }
-
-    async fn serve(&mut self, mut inbox: UnboundedReceiver<Inbound>) -> Result<(), String> {
+    pub async fn run(&mut self, mut inbox: UnboundedReceiver<Inbound>) -> Result<(), String> {
         self.wake(Sleeper::Api);
         let mut has_begun = false;
         // Requests from before the API server had read its store.
@@ -466,6 +458,16 @@ impl Cluster {
                     inbound => self.take(inbound)?,
                 }
             }
+        }
+    }
+
+    /// Ends what runs beside the machines. Must be called off the threads of any runtime.
+    pub fn end(self) {
+        if let Some(docker) = &self.docker {
+            docker.runtime.end();
+        }
+        if let Some(serving) = self.serving {
+            serving.proxy.end();
         }
     }
 
@@ -626,7 +628,8 @@ impl Cluster {
                 let addresses = |node: &str| {
                     let node = self.api.cached_object(&ObjectKey::new(Kind::NODE, "", node)).map(Object::to_json);
                     let all = node.unwrap_or_default()["status"]["addresses"].as_array().cloned().unwrap_or_default();
-                    all.iter().filter_map(|a| a["address"].as_str().map(str::to_owned)).collect()
+                    let all = all.iter().filter_map(|a| a["address"].as_str().map(str::to_owned));
+                    all.filter(|address| certificates::is_of_a_host(address, self.services)).collect()
                 };
                 let calls = certificates.look(now, requests, &*authority, &addresses);
                 self.queue.extend(calls.into_iter().map(|message| Message::ToApi(CERTIFICATES, message)));

@@ -208,10 +208,12 @@ impl Service {
                 Data::Memory => Keeper::Memory(MemoryStore::new()),
                 Data::Etcd(args) => etcd(args, &kinds, from_store)?,
             };
-            let cluster = Cluster::new(start.plan(signer), kinds, keeper, shared, outside)?;
+            let mut cluster = Cluster::new(start.plan(signer), kinds, keeper, shared, outside)?;
             // `Service::start` is waiting for this message.
             let _ = started.send(());
-            machines_runtime()?.block_on(cluster.run(inbox))
+            let ended = machines_runtime()?.block_on(cluster.run(inbox));
+            cluster.end();
+            ended
         });
         let machines = machines.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
         if has_started.recv().is_err() {

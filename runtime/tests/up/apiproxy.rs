@@ -68,6 +68,10 @@ fn requests_are_passed_on_to_pods_services_and_nodes() {
 
     assert_eq!(cluster.get("/api/v1/nodes/node-0/proxy/healthz").text(), "ok");
     assert_eq!(cluster.get("/api/v1/nodes/node-7/proxy/healthz").code, 404);
+    // A node that somebody has made by hand has nobody who would answer.
+    cluster.create("/api/v1/nodes", &json!({"metadata": {"name": "by-hand"}}));
+    let nobody = cluster.get("/api/v1/nodes/by-hand/proxy/healthz");
+    assert!(nobody.code == 503 && nobody.text().contains("has no agent"), "{}", nobody.text());
     assert_eq!(cluster.get("/api/v1/nodes/node-0/proxy/nothing").text(), "404 page not found\n");
     let node = cluster.get(&format!("{NAMESPACE}/pods/p")).json()["spec"]["nodeName"].as_str().unwrap().to_owned();
     let summary = cluster.get(&format!("/api/v1/nodes/{node}/proxy/stats/summary")).json();

@@ -368,6 +368,10 @@ fn look_into(server: &Cluster, pods: &[Value]) {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let path = |subresource: &str| format!("{PODS}/{name}/{subresource}");
         assert_eq!(server.get(&path("log?container=c&limitBytes=7")).text(), &format!("{name}\n")[..7]);
+        let node = pod["spec"]["nodeName"].as_str().expect("it is placed");
+        assert_eq!(server.get(&format!("/api/v1/nodes/{node}/proxy/healthz")).text(), "ok");
+        let through = server.get(&format!("/api/v1/nodes/{node}/proxy/containerLogs/default/{name}/c?limitBytes=7"));
+        assert_eq!(through.text(), &format!("{name}\n")[..7]);
         let refused = server.get(&path("log?container=c&previous=true"));
         assert_eq!(refused.code, 400, "{}", refused.text());
         assert!(refused.text().contains("previous terminated container \\\"c\\\""), "{}", refused.text());

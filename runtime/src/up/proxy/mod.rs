@@ -21,6 +21,7 @@ use std::time::Duration;
 use skeg_core::proxy::{Host, Protocol, TableChange};
 
 use owner::Ownership;
+pub use owner::overlap;
 pub use rules::network;
 use rules::{Change, Flow, Rules};
 
@@ -120,7 +121,7 @@ impl Nftables {
         for (other, _) in self.others().into_iter().filter(|(_, runs)| !runs) {
             let network = run("nft", &["list", "chain", "ip", &other, "no-endpoints"], "").ok();
             let network = network.as_deref().and_then(rules::served);
-            if network.is_some_and(|network| !owner::overlap(network, self.services)) {
+            if network.is_some_and(|network| !overlap(network, self.services)) {
                 continue;
             }
             match run("nft", &["delete", "table", "ip", &other], "") {

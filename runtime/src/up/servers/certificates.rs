@@ -10,6 +10,7 @@
 //! Source: kubernetes `pkg/controller/certificates/{approver,signer,cleaner}`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use skeg_core::auth::{Attempt, Authoriser, Resource, User};
 use skeg_core::{Mono, Now, Object, ObjectKey, Revision, Wall};
 
 use crate::up::pki::{self, Authority, NODE_USER, NODES, Use};
+use crate::up::proxy::overlap;
 
 /// How often the requests are looked at.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -198,6 +200,16 @@ fn decide(request: &Value, authority: &impl Authoriser, addresses: &dyn Fn(&str)
     Verdict::Leave
 }
 
+/// Whether an address may be that of a host's port. A node says itself which addresses it has: one of a Service, such
+/// as the API's, it cannot have.
+pub fn is_of_a_host(address: &str, services: (Ipv4Addr, u8)) -> bool {
+    match address.parse().map(|ip: IpAddr| ip.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => !ip.is_loopback() && !ip.is_unspecified() && !overlap((ip, 32), services),
+        Ok(IpAddr::V6(ip)) => !ip.is_loopback() && !ip.is_unspecified(),
+        Err(_) => false,
+    }
+}
+
 impl Certificates {
     /// `duration` is how long a certificate holds at most.
     pub fn new(authority: Authority, duration: Duration) -> Certificates {
@@ -290,9 +302,26 @@ mod tests {
     use skeg_core::auth::{Authority as Policy, MASTERS, Mode};
     use skeg_core::{Mono, Now, Object, Revision, Wall};
 
-    use super::{Certificates, SERVING, SIGNER, Verdict, decide};
+    use super::{Certificates, SERVING, SIGNER, Verdict, decide, is_of_a_host};
     use crate::up::identity::of_certificate;
     use crate::up::pki::{self, NODES, Use};
+
+    #[test]
+    fn a_node_has_no_address_of_a_service() {
+        let services = ([10, 96, 0, 0].into(), 12);
+        for (address, expect) in [
+            ("192.0.2.7", true),
+            ("10.95.255.255", true),
+            ("10.96.0.1", false),
+            ("::ffff:10.96.0.1", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("2001:db8::1", true),
+            ("web", false),
+        ] {
+            assert_eq!(is_of_a_host(address, services), expect, "{address}");
+        }
+    }
 
     fn request(user: &str, organisation: Option<&str>, change: impl FnOnce(&mut Value)) -> Value {
         let (pem, _) = pki::ask_for(user, organisation).unwrap();

@@ -3,16 +3,13 @@
 //!
 //! Source: kubernetes `pkg/registry/core/pod/strategy.go` (`LogLocation`, `ExecLocation`, …), `pkg/kubelet/client`.
 
-use std::convert::Infallible;
-use std::net::IpAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
@@ -29,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::upgrade::TOKEN_PROTOCOL;
+use crate::up::apiproxy::{Rest, end_to_end};
 use crate::up::params::Params;
 use crate::up::pki::Pair;
 use crate::up::reply::Content;
@@ -133,11 +131,7 @@ impl Kubelets {
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response<Content>, Status> {
         let failed = |why: String| Status::internal(format!("error dialing backend: {why}"));
-        let (ip, port) = place(node).ok_or_else(|| failed("the node has no address".to_owned()))?;
-        let at = std::net::SocketAddr::from((ip, port));
-        let reached = tokio::time::timeout(REACH, self.reach(at)).await;
-        let reached = reached.unwrap_or_else(|_| Err("i/o timeout".to_owned()));
-        let mut sender = reached.map_err(|why| failed(format!("dial tcp {at}: {why}")))?;
+        let (mut sender, at) = self.dial(node).await.map_err(failed)?;
         let mut request = Request::builder().method(carried.method).uri(carried.uri()).header(HOST, at.to_string());
         if let Some(headers) = request.headers_mut() {
             headers.extend(handshake(carried.headers));
@@ -148,7 +142,7 @@ impl Kubelets {
         let mut response = answered.map_err(|e| failed(e.to_string()))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (head, body) = response.into_parts();
-            let mut answer = Response::new(Rest { body, _sender: sender }.boxed_unsync());
+            let mut answer = Response::new(Rest::new(body, sender).boxed_unsync());
             *answer.status_mut() = head.status;
             answer.headers_mut().extend(head.headers.get(CONTENT_TYPE).map(|value| (CONTENT_TYPE, value.clone())));
             return Ok(answer);
@@ -166,7 +160,30 @@ impl Kubelets {
         Ok(answer)
     }
 
-    async fn reach(&self, at: std::net::SocketAddr) -> Result<SendRequest<Empty<Bytes>>, String> {
+    /// What the agent of a node answers at a path of its port, asked in the name of this server.
+    pub async fn ask(&self, node: &Value, method: &Method, target: &str) -> Result<Response<Content>, Status> {
+        let failed = |why: String| Status::unavailable(format!("error trying to reach service: {why}"));
+        let (mut sender, at) = self.dial(node).await.map_err(failed)?;
+        let request = Request::builder().method(method).uri(target).header(HOST, at.to_string());
+        let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
+        let answered = tokio::time::timeout(REACH, sender.send_request(request)).await;
+        let answered = answered.map_err(|_| failed("i/o timeout".to_owned()))?.map_err(|e| failed(e.to_string()))?;
+        let (head, body) = answered.into_parts();
+        let mut answer = Response::new(Rest::new(body, sender).boxed_unsync());
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = end_to_end(&head.headers);
+        Ok(answer)
+    }
+
+    /// A connection to the agent of a node, and where that is.
+    async fn dial(&self, node: &Value) -> Result<(SendRequest<Empty<Bytes>>, SocketAddr), String> {
+        let at = SocketAddr::from(place(node).ok_or("the node has no address")?);
+        let reached = tokio::time::timeout(REACH, self.reach(at)).await;
+        let reached = reached.unwrap_or_else(|_| Err("i/o timeout".to_owned()));
+        Ok((reached.map_err(|why| format!("dial tcp {at}: {why}"))?, at))
+    }
+
+    async fn reach(&self, at: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, String> {
         let stream = TcpStream::connect(at).await.map_err(|e| format!("connect: {e}"))?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let name = ServerName::IpAddress(at.ip().into());
@@ -177,22 +194,6 @@ impl Kubelets {
         // What is wrong with it, its one request says.
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
-    }
-}
-
-/// The body of an agent's answer, which ends where the agent does.
-struct Rest {
-    body: Incoming,
-    /// The connection is closed with it.
-    _sender: SendRequest<Empty<Bytes>>,
-}
-
-impl Body for Rest {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx).map(|frame| frame.and_then(Result::ok).map(Ok))
     }
 }
 
