@@ -46,6 +46,8 @@ impl Scheduler {
         let before = self.tracked(id).state;
         if let Some(slot) = on {
             self.uncount(id, slot);
+            // So that counters that are made for it meanwhile do not count it.
+            self.tracked_mut(id).state = State::Gated;
         }
         let nominated = self.withdraw(id);
         let mut nodes = Vec::new();
@@ -60,11 +62,13 @@ impl Scheduler {
         if let Some(slot) = nominated {
             self.nominate(id, slot);
         }
-        if let Some(slot) = on {
-            let node = Rc::clone(self.nodes.name(slot));
+        if let Some(node) = on.map(|slot| Rc::clone(self.nodes.name(slot))) {
             self.count(id, &node);
-            self.assumed += usize::from(matches!(before, State::Assumed(_)));
-            self.tracked_mut(id).state = before;
+            // If the node is gone, its slot was free meanwhile, and the pod may have got another one.
+            if let (State::Assumed(_), State::Bound(slot)) = (before, self.tracked(id).state) {
+                self.assumed += 1;
+                self.tracked_mut(id).state = State::Assumed(slot);
+            }
         }
         Some(Advice { state, nodes })
     }

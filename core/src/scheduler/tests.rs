@@ -428,3 +428,28 @@ fn advice_says_what_is_wrong_with_each_node_and_changes_nothing() {
     assert!(placed.nodes.iter().all(|(_, verdict)| matches!(verdict, Verdict::Fits(_))));
     assert_eq!(s.nodes().requested(super::resources::ResourceId::PODS, s.nodes().slot("n").unwrap()), 1);
 }
+
+#[test]
+fn a_judged_pod_is_as_if_it_were_on_no_node_and_stays_where_it_is() {
+    let mut s = with(&[]);
+    ["x", "y"].iter().for_each(|name| s.node_changed(at(0), &in_zone(name, "8", "a")));
+    let apart = json!({"nodeName": "y", "affinity": {"podAntiAffinity":
+        {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "podAffinityTerm":
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "b"}}}}]}}});
+    s.pod_changed(at(0), &labelled("p", "b", apart));
+    let verdicts = |s: &mut Scheduler| s.advise(&key("p")).unwrap().nodes.into_iter().map(|(_, v)| v).collect();
+    let nodes: Vec<Verdict> = verdicts(&mut s);
+    assert!(
+        matches!(nodes[..], [Verdict::Fits(x), Verdict::Fits(y)] if x == y),
+        "it is not apart from itself: {nodes:?}"
+    );
+    // Of a node that is gone nothing is left while its only pod is judged.
+    s.node_removed(at(1), "x");
+    s.node_removed(at(1), "y");
+    let nodes: Vec<Verdict> = verdicts(&mut s);
+    assert_eq!(nodes, []);
+    s.pod_removed(at(2), &key("p"));
+    s.node_changed(at(2), &in_zone("x", "1", "a"));
+    s.pod_changed(at(2), &pod("q", json!({})));
+    assert_eq!(decisions(&mut s, at(2)), ["q>x"]);
+}
