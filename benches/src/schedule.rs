@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use skeg_core::object::{Kind, Labels, Pod, Selector};
 use skeg_core::scheduler::preemption::Nomination;
-use skeg_core::scheduler::{DEFAULT_SCHEDULER, Decision, Scheduler};
+use skeg_core::scheduler::profile::Profile;
+use skeg_core::scheduler::{Decision, Scheduler};
 use skeg_core::{Now, Rng};
 
 use crate::Figure;
@@ -46,7 +47,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let mut scheduler = Scheduler::new(DEFAULT_SCHEDULER.into(), Rng::from_seed(1));
+        let mut scheduler = Scheduler::new(&[Profile::default()], Rng::from_seed(1));
         let now = Now::default();
         (0..NODES).for_each(|i| scheduler.node_changed(now, &node(i)));
         Bench { scheduler, now, pods: 0, victims: Vec::new() }

@@ -8,6 +8,7 @@ use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
 use super::images::Worth;
 use super::peers::{ClassId, Extra, Placed};
+use super::profile::Plugin;
 use super::queue::PodId;
 use super::table::{Rejections, Table, scan};
 use super::trial::Trial;
@@ -28,7 +29,8 @@ impl Scheduler {
     pub(super) fn prepare(&mut self, class: ClassId) {
         let pods = &self.pods;
         self.peers.prepare(class, &self.nodes, || placed(pods));
-        self.volumes.prepare(class, &self.peers.class(class).claims);
+        let of = self.peers.class(class);
+        self.volumes.prepare(class, &of.claims, of.shape.rules.filters);
     }
 
     /// What has to be written before a pod of a class is bound to a node that it fits.
@@ -161,7 +163,11 @@ impl Scheduler {
 
     /// What the images that a pod needs are worth; `None` if they score no node.
     fn worth(&self, id: PodId) -> Option<Worth<'_>> {
-        self.nodes.images.worth(&self.tracked(id).spec, self.nodes.len())
+        let tracked = self.tracked(id);
+        if self.shapes.get(tracked.shape).rules.weights.of(Plugin::ImageLocality) == 0 {
+            return None;
+        }
+        self.nodes.images.worth(&tracked.spec, self.nodes.len())
     }
 
     /// Adds the scores that depend on other nodes: those that are normalised over all feasible ones, and the images'.
@@ -169,17 +175,18 @@ impl Scheduler {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let shape = Rc::clone(&self.peers.class(class).shape);
         if shape.only.is_none() {
-            self.table(class, priority).add_normalized(scores);
+            self.table(class, priority).add_normalized(&shape.rules, scores);
         } else {
             let feasible = scores.iter().zip(0..).filter(|(score, _)| **score >= 0).map(|(_, slot)| slot);
             let raws = feasible.map(|slot| (slot, raw_scores(&shape, &self.nodes, slot)));
             let raws: Vec<(Slot, [i64; NORMALIZED])> = raws.collect();
             let max = std::array::from_fn(|i| raws.iter().map(|(_, raw)| raw[i]).max().unwrap_or(0));
-            raws.iter().for_each(|(slot, raw)| scores[*slot as usize] += normalized_score(raw, &max) as i32);
+            raws.iter()
+                .for_each(|(slot, raw)| scores[*slot as usize] += normalized_score(&shape.rules, raw, &max) as i32);
         }
         self.peers.score(class, scores);
         if let Some(worth) = self.worth(id) {
-            worth.add(scores);
+            worth.add(shape.rules.weights.of(Plugin::ImageLocality), scores);
         }
     }
 

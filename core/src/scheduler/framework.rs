@@ -1,10 +1,10 @@
 //! The scheduling framework's vocabulary: plug-ins that filter and score.
 //!
-//! The tables [`FILTERS`] and [`SCORES`] are the scheduler's profile, in kube-scheduler's default order and with its
-//! default weights, for the plug-ins that look only at nodes. A new plug-in is a file in `filters/` or `scores/` and a
-//! row here. The volume plug-ins, which run next and look at claims, are in [`volumes`](super::volumes);
-//! PodTopologySpread and InterPodAffinity (weight 2 each), which run last and look at other pods, in
-//! [`peers`](super::peers). ImageLocality (weight 1), whose scores depend on what other nodes hold, is in
+//! The tables [`FILTERS`] and [`SCORES`] are the plug-ins that look only at nodes, in kube-scheduler's default order.
+//! Which of them count for a pod, and with what weights, say the [`Rules`] of its profile. A new plug-in is a file in
+//! `filters/` or `scores/`, a row here and one of [`Plugin`]. The volume plug-ins, which run next and look at claims,
+//! are in [`volumes`](super::volumes); PodTopologySpread and InterPodAffinity, which run last and look at other pods,
+//! in [`peers`](super::peers). ImageLocality, whose scores depend on what other nodes hold, is in
 //! [`images`](super::images).
 //!
 //! Three mistakes of kube-scheduler are not copied. A preferred `Gt` or `Lt` whose value is no integer matches nothing,
@@ -14,8 +14,9 @@
 use super::cache::{Nodes, Slot};
 use super::events::Events;
 use super::filters::{NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration};
+use super::profile::{Plugin, Rules};
 use super::resources::{ResourceId, ResourceNames};
-use super::scores::{BalancedAllocation, LeastAllocated, PreferredNodeAffinity, PreferredTaints};
+use super::scores::{BalancedAllocation, FitScore, PreferredNodeAffinity, PreferredTaints};
 use super::shape::Shape;
 
 /// The highest score of a plug-in (`MaxNodeScore`).
@@ -84,8 +85,12 @@ impl Rejection {
 
 /// Decides whether a pod of a shape may run on a node.
 pub trait FilterPlugin: Sync {
+    /// Which one it is.
+    fn plugin(&self) -> Plugin;
     /// Its name in kube-scheduler.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.plugin().name()
+    }
     /// What its result depends on.
     fn reads(&self) -> Reads;
     /// The events that may end a rejection (`EventsToRegister`).
@@ -121,12 +126,10 @@ impl Normalize {
 
 /// Scores a feasible node for a pod of a shape.
 pub trait ScorePlugin: Sync {
-    /// Its name in kube-scheduler.
-    fn name(&self) -> &'static str;
+    /// Which one it is.
+    fn plugin(&self) -> Plugin;
     /// What its raw scores depend on.
     fn reads(&self) -> Reads;
-    /// Its weight in the default profile.
-    fn weight(&self) -> i64;
     /// How its raw scores are normalised.
     fn normalize(&self) -> Normalize;
     /// The raw score; never negative.
@@ -144,27 +147,39 @@ pub const NORMALIZED: usize = 2;
 pub static NORMALIZED_SCORES: [&dyn ScorePlugin; NORMALIZED] = [&PreferredTaints, &PreferredNodeAffinity];
 
 /// The score plug-ins whose raw scores are not normalised.
-pub static SCORES: [&dyn ScorePlugin; 2] = [&LeastAllocated, &BalancedAllocation];
+pub static SCORES: [&dyn ScorePlugin; 2] = [&FitScore, &BalancedAllocation];
+
+/// The filters that count for pods of a shape.
+fn filters(shape: &Shape) -> impl Iterator<Item = &'static &'static dyn FilterPlugin> {
+    let enabled = shape.rules.filters;
+    FILTERS.iter().filter(move |f| enabled.has(f.plugin()))
+}
 
 /// The first rejection by one of the filters that read this.
 pub fn filter(reads: Reads, shape: &Shape, nodes: &Nodes, slot: Slot) -> Option<Rejection> {
-    FILTERS.iter().filter(|f| f.reads() == reads).find_map(|f| f.filter(shape, nodes, slot))
+    filters(shape).filter(|f| f.reads() == reads).find_map(|f| f.filter(shape, nodes, slot))
 }
 
 /// The weighted sum of the scores that are not normalised.
 pub fn plain_score(shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
-    SCORES.iter().map(|s| s.weight() * s.score(shape, nodes, slot)).sum()
+    let weighted = |s: &&dyn ScorePlugin| match shape.rules.weights.of(s.plugin()) {
+        0 => 0,
+        weight => weight * s.score(shape, nodes, slot),
+    };
+    SCORES.iter().map(weighted).sum()
 }
 
-/// The raw scores of the plug-ins with normalised scores.
+/// The raw scores of the plug-ins with normalised scores; zero of those that do not count.
 pub fn raw_scores(shape: &Shape, nodes: &Nodes, slot: Slot) -> [i64; NORMALIZED] {
-    std::array::from_fn(|i| NORMALIZED_SCORES[i].score(shape, nodes, slot))
+    let counts = |s: &&dyn ScorePlugin| shape.rules.weights.of(s.plugin()) > 0;
+    let raw = |s: &dyn ScorePlugin| s.score(shape, nodes, slot);
+    NORMALIZED_SCORES.map(|s| if counts(&s) { raw(s) } else { 0 })
 }
 
 /// The weighted sum of the normalised scores.
-pub fn normalized_score(raw: &[i64; NORMALIZED], max: &[i64; NORMALIZED]) -> i64 {
+pub fn normalized_score(rules: &Rules, raw: &[i64; NORMALIZED], max: &[i64; NORMALIZED]) -> i64 {
     let scores = NORMALIZED_SCORES.iter().zip(raw.iter().zip(max));
-    scores.map(|(s, (raw, max))| s.weight() * s.normalize().apply(*raw, *max)).sum()
+    scores.map(|(s, (raw, max))| rules.weights.of(s.plugin()) * s.normalize().apply(*raw, *max)).sum()
 }
 
 /// Whether waiting pods of a shape are to be retried after an event at a node.
@@ -172,8 +187,9 @@ pub fn normalized_score(raw: &[i64; NORMALIZED], max: &[i64; NORMALIZED]) -> i64
 /// kube-scheduler asks only the plug-ins that rejected the pod. The reasons may have changed since, one by one, without
 /// a retry, and then the pod is overlooked. Asking every filter is exact, and costs little here.
 pub fn queueing_hint(events: Events, shape: &Shape, nodes: &Nodes, slot: Slot) -> QueueingHint {
-    let heard = FILTERS.iter().any(|f| f.events().intersects(events));
-    let fits = || FILTERS.iter().all(|f| f.filter(shape, nodes, slot).is_none());
+    // A new node helps also where no filter has rejected any.
+    let heard = events.intersects(Events::NODE_ADD) || filters(shape).any(|f| f.events().intersects(events));
+    let fits = || filters(shape).all(|f| f.filter(shape, nodes, slot).is_none());
     if heard && nodes.is_present(slot) && shape.admits(nodes.name(slot)) && fits() {
         QueueingHint::Queue
     } else {
@@ -184,6 +200,7 @@ pub fn queueing_hint(events: Events, shape: &Shape, nodes: &Nodes, slot: Slot) -
 #[cfg(test)]
 mod tests {
     use super::{FILTERS, NORMALIZED_SCORES, Normalize, Reads, SCORES};
+    use crate::scheduler::profile::Weights;
 
     #[test]
     fn profile_is_kube_schedulers() {
@@ -195,7 +212,9 @@ mod tests {
         assert!(FILTERS[..last_fixed].iter().all(|f| f.reads() == Reads::Node));
         assert!(NORMALIZED_SCORES.iter().all(|s| s.reads() == Reads::Node && s.normalize() != Normalize::No));
         assert!(SCORES.iter().all(|s| s.normalize() == Normalize::No));
-        let weights: Vec<_> = NORMALIZED_SCORES.iter().chain(&SCORES).map(|s| (s.name(), s.weight())).collect();
+        let weights = Weights::default();
+        let scores = NORMALIZED_SCORES.iter().chain(&SCORES);
+        let weights: Vec<_> = scores.map(|s| (s.plugin().name(), weights.of(s.plugin()))).collect();
         let expect = [
             ("TaintToleration", 3),
             ("NodeAffinity", 2),

@@ -105,14 +105,14 @@ impl Images {
 }
 
 impl Worth<'_> {
-    /// Adds each feasible node's score to a column of scores; -1 stands for the other nodes.
-    pub fn add(&self, scores: &mut [i32]) {
+    /// Adds each feasible node's score, so many times, to a column of scores; -1 stands for the other nodes.
+    pub fn add(&self, weight: i64, scores: &mut [i32]) {
         let mut sums = vec![0; scores.len()];
         for (bytes, on) in &self.images {
             on.iter().for_each(|slot| sums[*slot as usize] += bytes);
         }
         for (score, sum) in scores.iter_mut().zip(sums).filter(|(score, sum)| **score >= 0 && *sum > LEAST) {
-            *score += (MAX_NODE_SCORE * (sum.min(self.most) - LEAST) / (self.most - LEAST)) as i32;
+            *score += (weight * (MAX_NODE_SCORE * (sum.min(self.most) - LEAST) / (self.most - LEAST))) as i32;
         }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
         let pod: PodSpec = serde_json::from_value(pod.clone()).unwrap();
         let mut scores = [0, 0, -1, 0];
         let worth = images.worth(&pod, 4);
-        worth.iter().for_each(|worth| worth.add(&mut scores));
+        worth.iter().for_each(|worth| worth.add(1, &mut scores));
         assert_eq!((worth.is_some(), scores[2]), (expect.is_some(), -1), "{pod:?}");
         assert_eq!([scores[0], scores[1], scores[3]], expect.unwrap_or_default(), "{pod:?}");
     }

@@ -13,8 +13,8 @@
 //! - decides differently from filtering and scoring every node from scratch. One of several equally good nodes is
 //!   drawn.
 //!
-//! The plug-ins and their weights are kube-scheduler's. The profile, and what it lacks, is in [`framework`]; how pods
-//! affect each other is in [`peers`].
+//! The plug-ins and their weights are kube-scheduler's; which of them count for a pod, and how, says the profile of its
+//! `spec.schedulerName` ([`profile`]). What they lack is in [`framework`]; how pods affect each other is in [`peers`].
 
 pub mod advice;
 pub mod cache;
@@ -27,6 +27,7 @@ pub mod images;
 pub mod peers;
 pub mod preemption;
 mod process;
+pub mod profile;
 mod queue;
 pub mod resources;
 pub mod scores;
@@ -45,6 +46,7 @@ use find::placed;
 use peers::{ClassId, KinId, Peers};
 use preemption::{Evictions, Nomination};
 pub use process::{SchedulerConfig, SchedulerProcess};
+use profile::{Plugin, Profile, Rules};
 pub use queue::QueueCounts;
 use queue::{PodId, Queue};
 use shape::{ShapeId, Shapes};
@@ -125,7 +127,8 @@ struct Tracked {
 /// Decides which node each pod is bound to.
 #[derive(Debug)]
 pub struct Scheduler {
-    name: Rc<str>,
+    /// The names of the profiles, and their rules.
+    profiles: Vec<(Rc<str>, Rc<Rules>)>,
     rng: Rng,
     nodes: Nodes,
     shapes: Shapes,
@@ -147,12 +150,16 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler of the pods whose `spec.schedulerName` is `name`.
-    pub fn new(name: Rc<str>, rng: Rng) -> Scheduler {
+    /// A scheduler of the pods whose `spec.schedulerName` names one of the profiles, of which there is at least one.
+    pub fn new(profiles: &[Profile], rng: Rng) -> Scheduler {
+        assert!(!profiles.is_empty(), "a scheduler has a profile");
+        let mut nodes = Nodes::default();
+        let numbered = profiles.iter().enumerate();
+        let rules = numbered.map(|(i, p)| (Rc::from(&*p.name), Rc::new(Rules::new(i, p, &mut nodes.resources))));
         Scheduler {
-            name,
+            profiles: rules.collect(),
             rng,
-            nodes: Nodes::default(),
+            nodes,
             shapes: Shapes::default(),
             pods: Vec::new(),
             vacant: Vec::new(),
@@ -367,13 +374,27 @@ impl Scheduler {
         self.pods[id as usize].as_mut().expect("an id is used only while its pod is tracked")
     }
 
-    fn is_mine(&self, pod: &Pod) -> bool {
-        pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER) == &*self.name
+    /// The profile that schedules a pod; `None` if another scheduler does.
+    fn profile_of(&self, pod: &Pod) -> Option<&Rc<Rules>> {
+        let name = scheduler_of(pod);
+        self.profiles.iter().find(|(profile, _)| **profile == *name).map(|(_, rules)| rules)
+    }
+
+    /// Whether no profile of a pod leaves a filter out.
+    pub fn minds(&self, pod: &Pod, plugin: Plugin) -> bool {
+        self.profile_of(pod).is_none_or(|rules| rules.filters.has(plugin))
+    }
+
+    /// Takes the shape of one more pod. A pod that another scheduler places is only counted, so that its rules do not
+    /// matter.
+    fn shape(&mut self, pod: &Pod) -> ShapeId {
+        let rules = Rc::clone(self.profile_of(pod).unwrap_or(&self.profiles[0].1));
+        self.shapes.take(pod, &mut self.nodes.resources, &rules)
     }
 
     /// Takes the shape and the class of one more pod.
     fn classify(&mut self, pod: &Pod) -> (ShapeId, ClassId) {
-        let id = self.shapes.take(pod, &mut self.nodes.resources);
+        let id = self.shape(pod);
         let shape = self.shapes.get(id);
         // The default constraints do not apply to a pod that has constraints of its own.
         let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
@@ -410,7 +431,7 @@ impl Scheduler {
     }
 
     fn add_unbound(&mut self, now: Now, key: ObjectKey, pod: &Pod) {
-        if !self.is_mine(pod) || pod.meta.deletion_timestamp.is_some() {
+        if self.profile_of(pod).is_none() || pod.meta.deletion_timestamp.is_some() {
             return;
         }
         if is_gated(pod) {
@@ -498,7 +519,7 @@ impl Scheduler {
         let (before, shape) = (Rc::clone(&self.tracked(id).meta), self.tracked(id).shape);
         let same_meta = Rc::ptr_eq(&before, &pod.meta) || before.labels == pod.meta.labels;
         if same_meta && self.nodes.name(slot) == node {
-            let now_shape = self.shapes.take(pod, &mut self.nodes.resources);
+            let now_shape = self.shape(pod);
             self.shapes.release(now_shape);
             if now_shape == shape {
                 // Most updates of a running pod change nothing that is counted.
@@ -608,6 +629,11 @@ impl Scheduler {
         self.volumes.place(&self.peers.class(class).claims, id, slot, false);
         self.assumed -= usize::from(assumed);
     }
+}
+
+/// The name of the scheduler that is to place a pod.
+pub fn scheduler_of(pod: &Pod) -> &str {
+    pod.spec.scheduler_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_SCHEDULER)
 }
 
 fn is_gated(pod: &Pod) -> bool {

@@ -186,6 +186,9 @@ impl Scheduler {
         before: Option<Slot>,
         rejections: &Rejections,
     ) -> (Option<String>, Nomination) {
+        if !self.peers.class(self.tracked(id).class).shape.rules.preempts {
+            return (None, Nomination::Kept);
+        }
         if !self.tracked(id).may_preempt {
             return (Some(NEVER.to_owned()), Nomination::Kept);
         }

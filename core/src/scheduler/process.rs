@@ -10,6 +10,7 @@
 mod binds;
 mod evictions;
 mod freshness;
+mod recorders;
 mod reports;
 mod requests;
 mod surroundings;
@@ -22,18 +23,20 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use binds::{Bind, Binds};
 use freshness::Freshness;
+use recorders::Recorders;
 use reports::{Reports, condition_patch};
 use requests::{Requests, Sent};
 use surroundings::Surroundings;
 
 use super::advice::Advice;
 use super::preemption::Nomination;
-use super::{DEFAULT_SCHEDULER, Decision, Scheduler};
+use super::profile::Profile;
+use super::{Decision, Scheduler};
 use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Status, Subresource, ToServer,
     WriteOptions,
 };
-use crate::client::{Change, ElectionTimes, Elector, EventType, Informer, InformerConfig, Recorder, View};
+use crate::client::{Change, ElectionTimes, Elector, EventType, Informer, InformerConfig, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, is_mere_report};
@@ -46,6 +49,8 @@ const EVENTS: u16 = 4;
 const CALLS: u16 = 5;
 /// The first part of the informers of all other kinds.
 const SURROUNDINGS: u16 = 6;
+/// The first part of the recorders of all profiles but the first; last, since there may be any number.
+const MORE_EVENTS: u16 = 32;
 
 /// How a scheduler process is set up.
 #[derive(Clone, Debug)]
@@ -58,8 +63,8 @@ pub struct SchedulerConfig {
     pub election: ElectionTimes,
     /// Whether to record Events.
     pub record_events: bool,
-    /// The `spec.schedulerName` of the pods that it schedules.
-    pub scheduler_name: Rc<str>,
+    /// How it schedules which pods, by their `spec.schedulerName`.
+    pub profiles: Rc<[Profile]>,
     /// Whether it reads claims and volumes. Without them, pods with claims wait for ever.
     pub volumes: bool,
 }
@@ -71,7 +76,7 @@ impl Default for SchedulerConfig {
             leader_elect: true,
             election: ElectionTimes::default(),
             record_events: true,
-            scheduler_name: Rc::from(DEFAULT_SCHEDULER),
+            profiles: Rc::from([Profile::default()]),
             volumes: true,
         }
     }
@@ -86,7 +91,7 @@ pub struct SchedulerProcess {
     node_informer: Informer,
     pods: View,
     nodes: View,
-    recorder: Recorder,
+    recorder: Recorders,
     requests: Requests,
     core: Scheduler,
     started: bool,
@@ -97,7 +102,6 @@ pub struct SchedulerProcess {
     surroundings: Surroundings,
     /// Whether pods that wait for their claims may have to wait no longer.
     volumes_changed: bool,
-    scheduler_name: Rc<str>,
 }
 
 fn informer(kind: Kind, user: &Rc<str>, part: u16, rng: Rng) -> Informer {
@@ -125,20 +129,18 @@ impl SchedulerProcess {
         let lease = ObjectKey::new(Kind::LEASE, "kube-system", "kube-scheduler");
         let times = config.election;
         let elector = Elector::new(lease, config.identity, times, Rc::clone(&user), ELECTION, fork(ELECTION));
-        let host = Rc::from("");
-        let component = Rc::clone(&config.scheduler_name);
+        let profiles = config.profiles;
         SchedulerProcess {
             elector: config.leader_elect.then_some(elector),
             pod_informer: informer(Kind::POD, &user, PODS, fork(PODS)),
             node_informer: informer(Kind::NODE, &user, NODES, fork(NODES)),
             pods: View::new(Kind::POD, &[]),
             nodes: View::new(Kind::NODE, &[]),
-            recorder: Recorder::new(component, host, config.record_events, EVENTS, fork(EVENTS)),
+            recorder: Recorders::new(&profiles, config.record_events, fork(EVENTS)),
             requests: Requests::new(CALLS),
-            core: Scheduler::new(Rc::clone(&config.scheduler_name), fork(0)),
+            core: Scheduler::new(&profiles, fork(0)),
             surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), config.volumes),
             volumes_changed: false,
-            scheduler_name: config.scheduler_name,
             user,
             started: false,
             freshness: Freshness::default(),
@@ -466,7 +468,7 @@ impl SchedulerProcess {
                         Nomination::Cleared => self.patch_nomination(now, &pod, &uid, None, out),
                         Nomination::Preempts(preemption) => {
                             self.patch_nomination(now, &pod, &uid, Some(&preemption.node), out);
-                            self.preempt(now, &uid, preemption, out);
+                            self.preempt(now, (&pod, &uid), preemption, out);
                         }
                     }
                     self.report(now, pod, uid, Rc::from(message), out);

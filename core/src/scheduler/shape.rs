@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::peers::terms::PeerRules;
+use super::profile::Rules;
 use super::resources::{ResourceId, ResourceNames};
 use crate::limits;
 use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
@@ -226,11 +227,15 @@ pub struct Shape {
     pub ports: Vec<HostPort>,
     /// Its rules about other pods.
     pub peers: PeerRules,
+    /// The resources among its requests that NodeResourcesFit's filter does not look at.
+    pub ignored: Vec<ResourceId>,
+    /// The rules of its profile.
+    pub rules: Rc<Rules>,
 }
 
 impl Shape {
-    /// The shape of pods with this spec and status.
-    pub fn new(spec: &PodSpec, status: &PodStatus, resources: &mut ResourceNames) -> Shape {
+    /// The shape of pods with this spec and status, and of this profile.
+    pub fn new(spec: &PodSpec, status: &PodStatus, resources: &mut ResourceNames, rules: &Rc<Rules>) -> Shape {
         let mut tolerations: Vec<_> = spec.tolerations.iter().flatten().filter_map(Toleration::new).collect();
         tolerations.sort_unstable();
         tolerations.dedup();
@@ -238,24 +243,25 @@ impl Shape {
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         let required: Option<Vec<Term>> = required.map(|s| s.node_selector_terms.iter().map(Term::new).collect());
         let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let preferred = preferred.into_iter().flatten();
-        let preferred = preferred.map(|p| (i64::from(p.weight.max(0)), Term::new(&p.preference)));
         let init = spec.init_containers.iter().flatten().filter(|c| is_restartable_init(c));
         let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
         let mut ports: Vec<_> = ports.filter_map(HostPort::new).collect();
         ports.sort_unstable();
         let (requests, nonzero) = requests(spec, &Resize::new(status), resources);
+        let ignored = requests.iter().filter(|(r, _)| rules.ignores(resources.name(*r))).map(|(r, _)| *r).collect();
         Shape {
             requests,
             nonzero,
             tolerations,
             node_name: None,
             node_selector: spec.node_selector.clone().unwrap_or_default().into_iter().collect(),
-            only: required.as_deref().and_then(only),
+            only: required.as_deref().filter(|_| rules.narrows).and_then(only),
             required,
-            preferred: preferred.filter(|(weight, term)| *weight > 0 && !term.is_empty()).collect(),
+            preferred: self::preferred(preferred.into_iter().flatten()),
             ports,
             peers: PeerRules::new(spec),
+            ignored,
+            rules: Rc::clone(rules),
         }
     }
 
@@ -281,10 +287,21 @@ impl Shape {
         self.only.as_ref().is_none_or(|names| names.binary_search_by(|n| n.as_str().cmp(node)).is_ok())
     }
 
+    /// Its requests that NodeResourcesFit's filter looks at.
+    pub fn checked(&self) -> impl Iterator<Item = (ResourceId, i64)> {
+        self.requests.iter().copied().filter(|(r, _)| self.ignored.is_empty() || !self.ignored.contains(r))
+    }
+
     /// How much of a resource it requests.
     pub fn request(&self, resource: ResourceId) -> i64 {
         self.requests.iter().find(|(r, _)| *r == resource).map_or(0, |(_, n)| *n)
     }
+}
+
+/// Preferred terms with their weights, without those that match nothing or weigh nothing.
+pub(super) fn preferred<'a>(terms: impl Iterator<Item = &'a core_v1::PreferredSchedulingTerm>) -> Vec<(i64, Term)> {
+    let terms = terms.map(|p| (i64::from(p.weight.max(0)), Term::new(&p.preference)));
+    terms.filter(|(weight, term)| *weight > 0 && !term.is_empty()).collect()
 }
 
 /// The only node names that can match, where one of the terms must; `None` if a term does not restrict names.
@@ -437,32 +454,32 @@ pub struct Shapes {
     ids: BTreeMap<Rc<Shape>, ShapeId>,
     /// Numbers are never reused, so what is stored under a number never belongs to another shape.
     next: u32,
-    /// The shape of each known spec, by the spec's fingerprint.
+    /// The shape of each known spec, by the spec's fingerprint. It names the scheduler, and so the rules.
     specs: BTreeMap<u64, Vec<(SharedPodSpec, ShapeId)>>,
 }
 
 impl Shapes {
-    /// Takes the shape of a new pod.
-    pub fn take(&mut self, pod: &Pod, resources: &mut ResourceNames) -> ShapeId {
+    /// Takes the shape of a new pod, which these rules schedule.
+    pub fn take(&mut self, pod: &Pod, resources: &mut ResourceNames, rules: &Rc<Rules>) -> ShapeId {
         let spec = &pod.spec.shared;
         let id = if is_resized(&pod.status) {
             self.sweep();
-            self.intern(Shape::new(spec, &pod.status, resources))
+            self.intern(Shape::new(spec, &pod.status, resources, rules))
         } else {
-            self.of_spec(spec, resources)
+            self.of_spec(spec, resources, rules)
         };
         self.held_mut(id).pods += 1;
         id
     }
 
-    fn of_spec(&mut self, spec: &SharedPodSpec, resources: &mut ResourceNames) -> ShapeId {
+    fn of_spec(&mut self, spec: &SharedPodSpec, resources: &mut ResourceNames, rules: &Rc<Rules>) -> ShapeId {
         let print = spec.fingerprint();
         let known = self.specs.get(&print).and_then(|specs| specs.iter().find(|(known, _)| known == spec));
         if let Some((_, id)) = known {
             return *id;
         }
         self.sweep();
-        let id = self.intern(Shape::new(spec, &PodStatus::default(), resources));
+        let id = self.intern(Shape::new(spec, &PodStatus::default(), resources, rules));
         self.specs.entry(print).or_default().push((spec.clone(), id));
         id
     }
@@ -528,7 +545,8 @@ mod tests {
     }
 
     fn shape(spec: Value) -> Shape {
-        Shape::new(&serde_json::from_value(spec).unwrap(), &PodStatus::default(), &mut ResourceNames::default())
+        let (spec, rules) = (serde_json::from_value(spec).unwrap(), Rc::default());
+        Shape::new(&spec, &PodStatus::default(), &mut ResourceNames::default(), &rules)
     }
 
     fn check_requests(spec: Value, cpu: i64, memory: i64, nonzero: [i64; 2]) {
@@ -585,7 +603,7 @@ mod tests {
             let status = json!({"conditions": conditions, "containerStatuses": [of_container]});
             let p = pod(json!({"spec": {"containers": [container("2", "1")]}, "status": status}));
             let (mut shapes, id) = (Shapes::default(), 0);
-            let taken = shapes.take(&p, &mut names);
+            let taken = shapes.take(&p, &mut names, &Rc::default());
             assert_eq!((taken.0, shapes.get(taken).request(ResourceId::CPU)), (id, expect), "{conditions} {resources}");
         };
         let has = |cpu: &str| json!({"requests": {"cpu": cpu}});
@@ -628,21 +646,21 @@ mod tests {
 
     #[test]
     fn shapes_are_shared_and_swept() {
-        let (mut shapes, mut names) = (Shapes::default(), ResourceNames::default());
+        let (mut shapes, mut names, rules) = (Shapes::default(), ResourceNames::default(), Rc::default());
         let spec = |cpu: usize| {
             let spec = json!({"containers": [container(&format!("{cpu}m"), "1")]});
             pod(json!({"spec": spec}))
         };
         let kept = spec(1);
-        let id = shapes.take(&kept, &mut names);
-        assert_eq!(shapes.take(&spec(1), &mut names), id);
+        let id = shapes.take(&kept, &mut names, &rules);
+        assert_eq!(shapes.take(&spec(1), &mut names, &rules), id);
         shapes.release(id);
         for cpu in 2..limits::SCHEDULER_SHAPES * 2 {
-            let other = shapes.take(&spec(cpu), &mut names);
+            let other = shapes.take(&spec(cpu), &mut names, &rules);
             shapes.release(other);
         }
         assert!(shapes.held.len() <= limits::SCHEDULER_SHAPES + 1);
-        assert_eq!(shapes.take(&kept, &mut names), id);
+        assert_eq!(shapes.take(&kept, &mut names, &rules), id);
         assert!(Rc::ptr_eq(shapes.get(id), shapes.ids.get_key_value(shapes.get(id)).unwrap().0));
     }
 }

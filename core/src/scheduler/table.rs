@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::cache::{Nodes, Slot};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, plain_score, raw_scores};
+use super::profile::Rules;
 use super::shape::Shape;
 use super::trial::Trial;
 
@@ -186,7 +187,7 @@ impl Table {
             self.scores.resize(slots as usize, -1);
             if self.tree.leaves < slots as usize {
                 self.tree = Tournament::new(slots as usize);
-                self.total_all();
+                self.total_all(&shape.rules);
             }
         }
         let behind = nodes.now() - self.seen;
@@ -198,7 +199,7 @@ impl Table {
         let max = std::array::from_fn(|i| self.raws[i].last_key_value().map_or(0, |(raw, _)| *raw));
         if max != self.max {
             self.max = max;
-            self.total_all();
+            self.total_all(&shape.rules);
         }
     }
 
@@ -219,7 +220,7 @@ impl Table {
 
     /// Adds the normalised scores to a column of scores. Some of its nodes may have been found infeasible (-1)
     /// meanwhile.
-    pub fn add_normalized(&self, scores: &mut [i32]) {
+    pub fn add_normalized(&self, rules: &Rules, scores: &mut [i32]) {
         if self.raws.iter().all(|counts| counts.len() <= 1) {
             // The normalised scores are the same for all nodes.
             return;
@@ -229,7 +230,7 @@ impl Table {
             max.iter_mut().zip(row.raw).for_each(|(max, raw)| *max = raw.max(*max));
         }
         for (row, score) in self.rows.iter().zip(scores).filter(|(_, score)| **score >= 0) {
-            *score += normalized_score(&row.raw, &max) as i32;
+            *score += normalized_score(rules, &row.raw, &max) as i32;
         }
     }
 
@@ -275,7 +276,7 @@ impl Table {
             Verdict::Feasible(score) => score as i32,
         };
         self.recount(&before, &row);
-        self.tree.set(slot, total(&row, &self.max));
+        self.tree.set(slot, total(&shape.rules, &row, &self.max));
     }
 
     /// Replaces the old state of a row by its new state in the counts.
@@ -308,19 +309,19 @@ impl Table {
         }
     }
 
-    fn total_all(&mut self) {
+    fn total_all(&mut self, rules: &Rules) {
         for (slot, row) in self.rows.iter().enumerate() {
-            self.tree.set(slot as Slot, total(row, &self.max));
+            self.tree.set(slot as Slot, total(rules, row, &self.max));
         }
     }
 }
 
-fn total(row: &Row, max: &[i64; NORMALIZED]) -> i64 {
+fn total(rules: &Rules, row: &Row, max: &[i64; NORMALIZED]) -> i64 {
     match row.verdict {
         Verdict::Absent | Verdict::Rejected(_) => -1,
         // A raw score above `max` becomes the greatest one next, and then all totals are computed again.
         Verdict::Feasible(score) if row.raw.iter().zip(max).any(|(raw, max)| raw > max) => score,
-        Verdict::Feasible(score) => score + normalized_score(&row.raw, max),
+        Verdict::Feasible(score) => score + normalized_score(rules, &row.raw, max),
     }
 }
 
@@ -355,7 +356,8 @@ pub fn scan(
         }
     }
     let max = std::array::from_fn(|i| feasible.iter().map(|(_, raw, _)| raw[i]).max().unwrap_or(0));
-    let total = |(slot, raw, plain): &(Slot, _, i64)| (*slot, (*plain + normalized_score(raw, &max)) as i32);
+    let total =
+        |(slot, raw, plain): &(Slot, _, i64)| (*slot, (*plain + normalized_score(&shape.rules, raw, &max)) as i32);
     (feasible.iter().map(total).collect(), rejections)
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::advice::Verdict;
 use super::preemption::Nomination;
+use super::profile::{Plugin, Plugins, Profile, Strategy, Weights};
 use super::{Decision, QueueCounts, Scheduler};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Node, Object, ObjectKey, Pod};
@@ -38,7 +39,7 @@ fn key(name: &str) -> ObjectKey {
 }
 
 fn with(nodes: &[(&str, &str)]) -> Scheduler {
-    let mut s = Scheduler::new("default-scheduler".into(), Rng::from_seed(1));
+    let mut s = Scheduler::new(&[Profile::default()], Rng::from_seed(1));
     nodes.iter().for_each(|(name, cpu)| s.node_changed(at(0), &node(name, cpu)));
     s
 }
@@ -239,7 +240,7 @@ fn ties_are_drawn_and_draws_repeat() {
     let names: Vec<String> = (0..16).map(|i| format!("n{i:02}")).collect();
     let nodes: Vec<_> = names.iter().map(|n| (n.as_str(), "1")).collect();
     let run = |seed| {
-        let mut s = Scheduler::new("default-scheduler".into(), Rng::from_seed(seed));
+        let mut s = Scheduler::new(&[Profile::default()], Rng::from_seed(seed));
         nodes.iter().for_each(|(n, cpu)| s.node_changed(at(0), &node(n, cpu)));
         (0..8).for_each(|i| s.pod_changed(at(0), &pod(&format!("p{i}"), json!({}))));
         decisions(&mut s, at(0))
@@ -427,6 +428,137 @@ fn advice_says_what_is_wrong_with_each_node_and_changes_nothing() {
     assert_eq!(placed.state, "is on n");
     assert!(placed.nodes.iter().all(|(_, verdict)| matches!(verdict, Verdict::Fits(_))));
     assert_eq!(s.nodes().requested(super::resources::ResourceId::PODS, s.nodes().slot("n").unwrap()), 1);
+}
+
+#[test]
+fn each_profile_places_its_own_pods() {
+    let pack = Profile { name: "pack".to_owned(), strategy: Strategy::MostAllocated, ..Profile::default() };
+    let blind = Profile {
+        name: "blind".to_owned(),
+        filters: Plugins::filters().without(Plugin::NodeResourcesFit).without(Plugin::NodeUnschedulable),
+        preempts: false,
+        ..Profile::default()
+    };
+    let mut s = Scheduler::new(&[Profile::default(), pack, blind], Rng::from_seed(1));
+    ["m", "n"].iter().for_each(|name| s.node_changed(at(0), &node(name, "8")));
+    let by = |scheduler: &str| json!({"schedulerName": scheduler});
+    s.pod_changed(at(0), &pod("first", json!({"nodeName": "n"})));
+    for (name, scheduler) in [("a", "pack"), ("b", "default-scheduler"), ("c", "pack"), ("d", ""), ("e", "nobody")] {
+        s.pod_changed(at(0), &pod(name, by(scheduler)));
+        let expect = match scheduler {
+            "pack" => vec![format!("{name}>n")],
+            "nobody" => Vec::new(),
+            _ => vec![format!("{name}>m")],
+        };
+        assert_eq!(decisions(&mut s, at(0)), expect, "{name}");
+    }
+    // The same spec by two profiles: one has no room for it, the other does not look.
+    let huge = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "64"}}}]});
+    for (name, scheduler) in [("f", "pack"), ("g", "blind")] {
+        let mut more = huge.clone();
+        json_patch::merge(&mut more, &by(scheduler));
+        s.pod_changed(at(1), &pod(name, more));
+    }
+    let decided = decisions(&mut s, at(1));
+    assert!(decided[0] == "f!" && decided[1].starts_with("g>"), "{decided:?}");
+}
+
+#[test]
+fn what_a_profile_leaves_out_is_not_said_either() {
+    let message = |profile: Profile, more: Value| {
+        let mut s = Scheduler::new(&[profile], Rng::from_seed(1));
+        s.node_changed(at(0), &node("n", "1"));
+        s.pod_changed(at(0), &pod("low", json!({"nodeName": "n"})));
+        s.pod_changed(at(0), &pod("p", more));
+        match s.next(at(0)) {
+            Some(Decision::Unschedulable { message, .. }) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let no_room = "0/1 nodes are available: 1 Insufficient cpu.";
+    let none = Profile { preempts: false, ..Profile::default() };
+    assert_eq!(message(none, json!({"priority": 5})), no_room);
+    assert_eq!(
+        message(Profile::default(), json!({})),
+        format!("{no_room} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
+    );
+    let names = json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["x"]}]}]}}}});
+    let wide = Profile { narrows: false, preempts: false, ..Profile::default() };
+    assert_eq!(message(wide, names), "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.");
+    let added = json!({"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "Exists"}]}]}});
+    let added_affinity = serde_json::from_value(added).unwrap();
+    let enforced = Profile { added_affinity, preempts: false, ..Profile::default() };
+    assert_eq!(
+        message(enforced, json!({})),
+        "0/1 nodes are available: 1 node(s) didn't match scheduler-enforced node affinity."
+    );
+}
+
+#[test]
+fn what_the_weight_of_required_affinity_is_worth() {
+    let near = |key: &str| json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": "b"}}});
+    let required = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        [near("kubernetes.io/hostname")]}});
+    let liked = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+        [{"weight": 10, "podAffinityTerm": near("kubernetes.io/hostname")}]}});
+    let check = |hard: i64, ignore: bool, more: Value, expect: [i32; 3]| {
+        let mut weights = Weights::default();
+        Plugin::ALL.into_iter().for_each(|plugin| weights.set(plugin, 0));
+        weights.set(Plugin::InterPodAffinity, 1);
+        let (hard_pod_affinity_weight, ignore_preferred_terms) = (hard, ignore);
+        let profile = Profile { weights, hard_pod_affinity_weight, ignore_preferred_terms, ..Profile::default() };
+        let mut s = Scheduler::new(&[profile], Rng::from_seed(1));
+        ["x", "y", "z"].iter().for_each(|name| s.node_changed(at(0), &in_zone(name, "8", "a")));
+        // One that wants the pod near, one that would like it to be.
+        s.pod_changed(at(0), &labelled("x0", "b", json!({"nodeName": "x", "affinity": required})));
+        s.pod_changed(at(0), &labelled("y0", "c", json!({"nodeName": "y", "affinity": liked})));
+        s.pod_changed(at(0), &labelled("p", "b", more.clone()));
+        let advice = s.advise(&key("p")).unwrap();
+        let scores: Vec<i32> =
+            advice.nodes.iter().map(|(_, v)| if let Verdict::Fits(n) = v { *n } else { -1 }).collect();
+        assert_eq!(scores, expect, "{hard} {ignore} {more}");
+    };
+    check(1, false, json!({}), [10, 100, 0]);
+    check(5, false, json!({}), [50, 100, 0]);
+    check(0, false, json!({}), [0, 100, 0]);
+    check(100, false, json!({}), [100, 10, 0]);
+    // Nothing is left of either unless the pod has preferences of its own.
+    check(100, true, json!({}), [0, 0, 0]);
+    check(10, true, json!({"affinity": liked}), [100, 50, 0]);
+}
+
+#[test]
+fn constraints_of_the_profile_are_for_pods_of_owners_without_their_own() {
+    let list = json!([
+        {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"},
+        {"maxSkew": 1, "topologyKey": "disk", "whenUnsatisfiable": "ScheduleAnyway"},
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]);
+    let default_constraints = Some(serde_json::from_value(list).unwrap());
+    let mut s = Scheduler::new(&[Profile { default_constraints, ..Profile::default() }], Rng::from_seed(1));
+    for (name, zone, disk) in [("x", "a", None), ("y", "a", Some("1")), ("z", "b", Some("2"))] {
+        let mut node = in_zone(name, "8", zone);
+        let labels = node.meta_mut().labels.as_mut().unwrap();
+        labels.extend(disk.map(|disk| ("disk".to_owned(), disk.to_owned())));
+        s.node_changed(at(0), &node);
+    }
+    s.service_changed("d", "service", Some(&[("app".to_owned(), "w".to_owned())].into()));
+    s.pod_changed(at(0), &labelled("x0", "w", json!({"nodeName": "x"})));
+    let refused = |s: &mut Scheduler, name: &str| -> Vec<String> {
+        let advice = s.advise(&key(name)).unwrap();
+        let fits = advice.nodes.iter().filter(|(_, v)| matches!(v, Verdict::Refused { .. }));
+        fits.map(|(node, _)| node.to_string()).collect()
+    };
+    s.pod_changed(at(0), &labelled("p", "w", json!({})));
+    assert_eq!(refused(&mut s, "p"), ["x", "y"], "the other zone has one pod fewer");
+    // Of no owner.
+    s.pod_changed(at(0), &labelled("q", "v", json!({})));
+    assert_eq!(refused(&mut s, "q"), [] as [&str; 0]);
+    assert_eq!(decisions(&mut s, at(0))[0], "p>z");
+    // Nodes that lack the label of any preferred constraint score nothing, as where a pod has its own.
+    s.pod_changed(at(1), &labelled("r", "w", json!({})));
+    assert_eq!(decisions(&mut s, at(1)), ["r>y"]);
 }
 
 #[test]

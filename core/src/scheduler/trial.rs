@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::cache::{Nodes, Slot};
 use super::filters::{PORTS_TAKEN, insufficient};
 use super::framework::Rejection;
+use super::profile::Plugin;
 use super::resources::ResourceId;
 use super::shape::{HostPort, Shape};
 
@@ -48,8 +49,12 @@ impl Trial {
 
     /// Why the shape would not fit beside the pods on the node; `None` if it would.
     pub fn rejection(&self, nodes: &Nodes) -> Option<Rejection> {
-        if self.shape.ports.iter().any(|wanted| self.is_taken(nodes, wanted)) {
+        let filters = self.shape.rules.filters;
+        if filters.has(Plugin::NodePorts) && self.shape.ports.iter().any(|wanted| self.is_taken(nodes, wanted)) {
             return Some(Rejection::resolvable("NodePorts", PORTS_TAKEN));
+        }
+        if !filters.has(Plugin::NodeResourcesFit) {
+            return None;
         }
         let free = |r: ResourceId| nodes.allocatable(r, self.slot).wrapping_sub(nodes.requested(r, self.slot));
         let more = |r: ResourceId| self.more.iter().find(|(resource, _)| *resource == r).map_or(0, |(_, more)| *more);

@@ -3,14 +3,15 @@
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::shape::Shape;
 
 /// The NodeName filter.
 pub struct NodeName;
 
 impl FilterPlugin for NodeName {
-    fn name(&self) -> &'static str {
-        "NodeName"
+    fn plugin(&self) -> Plugin {
+        Plugin::NodeName
     }
 
     fn reads(&self) -> Reads {

@@ -3,6 +3,7 @@
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::shape::Shape;
 
 /// The reason of nodes where a port is in use.
@@ -12,8 +13,8 @@ pub const PORTS_TAKEN: &str = "node(s) didn't have free ports for the requested 
 pub struct NodePorts;
 
 impl FilterPlugin for NodePorts {
-    fn name(&self) -> &'static str {
-        "NodePorts"
+    fn plugin(&self) -> Plugin {
+        Plugin::NodePorts
     }
 
     fn reads(&self) -> Reads {

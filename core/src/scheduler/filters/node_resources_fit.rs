@@ -3,6 +3,7 @@
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Reason, Rejection};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::resources::ResourceId;
 use crate::scheduler::shape::Shape;
 
@@ -11,19 +12,19 @@ pub struct NodeResourcesFit;
 
 /// Why a pod does not fit a node; `free` is how much of each resource is free there.
 pub fn insufficient(shape: &Shape, nodes: &Nodes, slot: Slot, free: impl Fn(ResourceId) -> i64) -> Option<Rejection> {
-    let all = || std::iter::once((ResourceId::PODS, 1)).chain(shape.requests.iter().copied());
+    let all = || std::iter::once((ResourceId::PODS, 1)).chain(shape.checked());
     let short = || all().filter(|(r, n)| *n > free(*r)).map(|(r, _)| r);
     short().next()?;
     // Unresolvable if the pod requests more than the node's allocatable. That the node takes no more pods does not
     // count.
-    let unresolvable = shape.requests.iter().any(|(r, n)| *n > nodes.allocatable(*r, slot));
+    let unresolvable = shape.checked().any(|(r, n)| n > nodes.allocatable(r, slot));
     let reasons = short().map(Reason::Insufficient).collect();
     Some(Rejection { plugin: NodeResourcesFit.name(), reasons, unresolvable })
 }
 
 impl FilterPlugin for NodeResourcesFit {
-    fn name(&self) -> &'static str {
-        "NodeResourcesFit"
+    fn plugin(&self) -> Plugin {
+        Plugin::NodeResourcesFit
     }
 
     fn reads(&self) -> Reads {

@@ -4,14 +4,15 @@ use crate::object::TAINT_UNSCHEDULABLE;
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::shape::{Effect, Shape};
 
 /// The NodeUnschedulable filter.
 pub struct NodeUnschedulable;
 
 impl FilterPlugin for NodeUnschedulable {
-    fn name(&self) -> &'static str {
-        "NodeUnschedulable"
+    fn plugin(&self) -> Plugin {
+        Plugin::NodeUnschedulable
     }
 
     fn reads(&self) -> Reads {

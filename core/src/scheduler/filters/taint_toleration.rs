@@ -3,14 +3,15 @@
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::events::Events;
 use crate::scheduler::framework::{FilterPlugin, Reads, Rejection};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::shape::{Effect, Shape};
 
 /// The TaintToleration filter.
 pub struct TaintToleration;
 
 impl FilterPlugin for TaintToleration {
-    fn name(&self) -> &'static str {
-        "TaintToleration"
+    fn plugin(&self) -> Plugin {
+        Plugin::TaintToleration
     }
 
     fn reads(&self) -> Reads {

@@ -1,5 +1,7 @@
 //! Each filter's decisions, as tables.
 
+use std::rc::Rc;
+
 use serde_json::{Value, json};
 
 use crate::object::{Node, Object, PodStatus};
@@ -23,7 +25,8 @@ fn nodes(node: &Value, pods: &[Value]) -> Nodes {
 fn shape(spec: &Value, nodes: &mut Nodes) -> Shape {
     let mut whole = json!({"containers": []});
     json_patch::merge(&mut whole, spec);
-    Shape::new(&serde_json::from_value(whole).unwrap(), &PodStatus::default(), &mut nodes.resources)
+    let (spec, status) = (serde_json::from_value(whole).unwrap(), PodStatus::default());
+    Shape::new(&spec, &status, &mut nodes.resources, &Rc::default())
 }
 
 /// A filter's reasons, sorted, with a `*` if no eviction helps.

@@ -9,7 +9,8 @@ use super::terms::{Carried, HOSTNAME, Match, PodTerm, Role, Spreading};
 use super::{ClassId, KinId, OwnerId, Peers, Who};
 use crate::object::Labels;
 use crate::scheduler::cache::Slot;
-use crate::scheduler::framework::{MAX_NODE_SCORE, Rejection};
+use crate::scheduler::framework::Rejection;
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::scores::affinity_score;
 use crate::scheduler::shape::{Shape, ShapeId};
 use crate::scheduler::volumes::PodClaims;
@@ -205,24 +206,13 @@ impl Peers {
         let (namespace, labels) = (Rc::clone(&kin.namespace), kin.labels.clone());
         let mut asks = Asks::default();
         let rules = &shape.peers;
-        if rules.spread.is_empty() {
-            if let Some(selector) = self.owners.selector(&namespace, &labels, owner) {
-                for mut c in Spreading::system_defaults() {
-                    c.selector = selector.clone();
-                    self.ask_spread(&mut asks, &shape, &namespace, &labels, &c, Vec::new());
-                }
-            }
-        } else {
-            let keys = |hard: bool| {
-                let mut keys: Vec<_> = rules.spread.iter().filter(|c| c.hard == hard).map(|c| c.key.clone()).collect();
-                keys.sort_unstable();
-                keys.dedup();
-                keys
-            };
-            for c in &rules.spread {
-                self.ask_spread(&mut asks, &shape, &namespace, &labels, c, keys(c.hard));
-            }
-            asks.soft_needs_all = true;
+        if !rules.spread.is_empty() {
+            self.ask_spreads(&mut asks, (&shape, &namespace, &labels), &rules.spread, true);
+        } else if let Some(selector) = self.owners.selector(&namespace, &labels, owner) {
+            let of_owner =
+                |c: &Spreading| Spreading { selector: selector.clone(), label_keys: Vec::new(), ..c.clone() };
+            let defaults: Vec<Spreading> = shape.rules.spread.iter().map(of_owner).collect();
+            self.ask_spreads(&mut asks, (&shape, &namespace, &labels), &defaults, !shape.rules.system_spread);
         }
         self.ask_terms(&mut asks, &shape, &namespace, &labels);
         let epoch = self.owners.epoch();
@@ -232,12 +222,30 @@ impl Peers {
         class.rules_seen = 0;
     }
 
+    /// Its spread constraints. `needs_all`: whether only nodes count that have the topology keys of all of a kind.
+    fn ask_spreads(
+        &mut self,
+        asks: &mut Asks,
+        (shape, namespace, labels): (&Rc<Shape>, &str, &Labels),
+        all: &[Spreading],
+        needs_all: bool,
+    ) {
+        let plugin = Plugin::PodTopologySpread;
+        let (filters, scores) = (shape.rules.filters.has(plugin), shape.rules.weights.of(plugin) > 0);
+        for c in all.iter().filter(|c| if c.hard { filters } else { scores }) {
+            let like = all.iter().filter(|other| needs_all && other.hard == c.hard);
+            let mut keys: Vec<_> = like.map(|other| other.key.clone()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            self.ask_spread(asks, (shape, namespace, labels), c, keys);
+        }
+        asks.soft_needs_all = needs_all;
+    }
+
     fn ask_spread(
         &mut self,
         asks: &mut Asks,
-        shape: &Rc<Shape>,
-        namespace: &str,
-        labels: &Labels,
+        (shape, namespace, labels): (&Rc<Shape>, &str, &Labels),
         c: &Spreading,
         keys: Vec<String>,
     ) {
@@ -269,6 +277,16 @@ impl Peers {
     fn ask_terms(&mut self, asks: &mut Asks, shape: &Shape, namespace: &str, labels: &Labels) {
         let meant = |t: &PodTerm| t.meant(namespace, labels);
         let rules = &shape.peers;
+        let plugin = Plugin::InterPodAffinity;
+        if shape.rules.weights.of(plugin) > 0 {
+            for (weight, t) in &rules.preferred {
+                let tally = self.ask_term(&mut asks.topologies, Who::All(vec![meant(t)]), &t.key);
+                asks.likes.push((*weight, tally));
+            }
+        }
+        if !shape.rules.filters.has(plugin) {
+            return;
+        }
         let all: Vec<Match> = rules.affinity.iter().map(meant).collect();
         let mine = self.namespaces.get(namespace).cloned();
         asks.likes_itself = all.iter().all(|m| m.matches(namespace, mine.as_ref(), labels));
@@ -279,10 +297,6 @@ impl Peers {
         for t in &rules.anti {
             let tally = self.ask_term(&mut asks.topologies, Who::All(vec![meant(t)]), &t.key);
             asks.anti.push(tally);
-        }
-        for (weight, t) in &rules.preferred {
-            let tally = self.ask_term(&mut asks.topologies, Who::All(vec![meant(t)]), &t.key);
-            asks.likes.push((*weight, tally));
         }
     }
 
@@ -296,7 +310,7 @@ impl Peers {
     /// The terms of pods on nodes that concern this class.
     fn ask_rules(&mut self, id: ClassId) {
         let class = self.class_mut(id);
-        let (kin, first) = (class.kin, class.rules_seen);
+        let (kin, first, shape) = (class.kin, class.rules_seen, Rc::clone(&class.shape));
         let mut asks = class.asks.take().unwrap_or_default();
         let Peers { kin: all, namespaces, counters, .. } = self;
         let kin = &all[&kin];
@@ -308,11 +322,15 @@ impl Peers {
         };
         let meant: Vec<(usize, Carried)> = self.rules[first..].iter().filter_map(means).collect();
         for (counter, carried) in meant {
+            if !hears(&shape, carried.role) {
+                continue;
+            }
             let topology = self.topology(&carried.key);
             asks.topologies.push(topology);
             let tally = self.tally(counter, topology, Inclusion::default());
             match carried.role {
                 Role::Anti => asks.against.push(tally),
+                Role::Affinity => asks.likes.push((shape.rules.hard_pod_affinity_weight, tally)),
                 Role::Score(weight) => asks.likes.push((weight, tally)),
             }
         }
@@ -470,30 +488,32 @@ impl Peers {
     /// Adds the scores that depend on other pods to a column of scores, in which only feasible nodes are not negative.
     pub fn score(&mut self, id: ClassId, scores: &mut [i32]) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        if let Some(asks) = &self.class(id).asks {
+        let class = self.class(id);
+        if let Some(asks) = &class.asks {
+            let weight = |plugin| class.shape.rules.weights.of(plugin) as i32;
             if !asks.soft.is_empty() {
-                self.score_spread(asks, scores, &mut scratch.patterns);
+                self.score_spread(asks, weight(Plugin::PodTopologySpread), scores, &mut scratch.patterns);
             }
             if !asks.likes.is_empty() {
-                self.score_likes(asks, scores, &mut scratch);
+                self.score_likes(asks, weight(Plugin::InterPodAffinity), scores, &mut scratch);
             }
         }
         self.scratch = scratch;
     }
 
-    fn score_likes(&self, asks: &Asks, scores: &mut [i32], scratch: &mut Scratch) {
+    fn score_likes(&self, asks: &Asks, weight: i32, scores: &mut [i32], scratch: &mut Scratch) {
         let likes = &mut scratch.likes;
         likes.clear();
         likes.resize(scores.len(), 0);
         let mut any = false;
-        for (weight, tally) in &asks.likes {
+        for (likes_by, tally) in &asks.likes {
             let tally: &Tally = &self.tallies[*tally];
             if tally.total == 0 {
                 continue;
             }
             any = true;
             let domain = &self.topologies[tally.topology].domain;
-            likes.iter_mut().zip(&**domain).for_each(|(sum, d)| *sum += weight * tally.counts[*d as usize]);
+            likes.iter_mut().zip(&**domain).for_each(|(sum, d)| *sum += likes_by * tally.counts[*d as usize]);
         }
         if !any {
             return;
@@ -507,8 +527,19 @@ impl Peers {
             return;
         }
         for (score, likes) in scores.iter_mut().zip(&*likes).filter(|(score, _)| **score >= 0) {
-            *score += 2 * affinity_score(*likes, least, most);
+            *score += weight * affinity_score(*likes, least, most);
         }
+    }
+}
+
+/// Whether a term of pods on nodes counts for pods of a shape.
+fn hears(shape: &Shape, role: Role) -> bool {
+    let (rules, plugin) = (&shape.rules, Plugin::InterPodAffinity);
+    let scores = rules.weights.of(plugin) > 0 && !(rules.ignore_preferred_terms && shape.peers.preferred.is_empty());
+    match role {
+        Role::Anti => rules.filters.has(plugin),
+        Role::Affinity => scores && rules.hard_pod_affinity_weight > 0,
+        Role::Score(_) => scores,
     }
 }
 
@@ -520,6 +551,3 @@ fn keep(scores: &mut [i32], domain: &[u32], allowed: &[bool]) {
         }
     }
 }
-
-/// Whether the highest scores of the two plug-ins fit into a column.
-const _: () = assert!(MAX_NODE_SCORE * 4 < i32::MAX as i64);

@@ -74,7 +74,7 @@ impl Patterns {
 impl Peers {
     /// Adds the scores of the preferred constraints to a column of scores, in which only feasible nodes are not
     /// negative.
-    pub(super) fn score_spread(&self, asks: &Asks, scores: &mut [i32], patterns: &mut Patterns) {
+    pub(super) fn score_spread(&self, asks: &Asks, weight: i32, scores: &mut [i32], patterns: &mut Patterns) {
         patterns.begin(scores.len());
         for s in &asks.soft {
             let topology = &self.topologies[s.topology];
@@ -92,15 +92,15 @@ impl Peers {
             }
         }
         patterns.count(scores);
-        self.work_out(asks, patterns);
+        self.work_out(asks, weight, patterns);
         for (score, pattern) in scores.iter_mut().zip(&patterns.of) {
             let more = patterns.score[*pattern as usize];
             *score = score.wrapping_add(if *score >= 0 { more } else { 0 });
         }
     }
 
-    /// Computes the score of each pattern that a feasible node has.
-    fn work_out(&self, asks: &Asks, patterns: &mut Patterns) {
+    /// Computes what is added to the score of each pattern that a feasible node has.
+    fn work_out(&self, asks: &Asks, weight: i32, patterns: &mut Patterns) {
         let Patterns { nodes, example, score, raw, seen, .. } = patterns;
         let is_scored = |slot: u32| {
             let lacks = |s: &Soft| self.topologies[s.topology].domain[slot as usize] == NOWHERE;
@@ -134,7 +134,7 @@ impl Peers {
         score.clear();
         score.resize(nodes.len(), 0);
         for (pattern, raw) in &*raw {
-            score[*pattern] = 2 * spread_score(*raw, least, most);
+            score[*pattern] = weight * spread_score(*raw, least, most);
         }
     }
 

@@ -7,9 +7,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::object::{Labels, Requirement, Selector};
 
-/// The weight of an existing pod's required affinity in the scores of others (`hardPodAffinityWeight`).
-const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
-
 /// A topology spread constraint as written.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Spreading {
@@ -63,6 +60,8 @@ pub struct Match {
 pub enum Role {
     /// They may not run in its domain.
     Anti,
+    /// Nodes in its domain score more for them, as much as their profile says (`hardPodAffinityWeight`).
+    Affinity,
     /// Nodes in its domain score this much more for them.
     Score(i64),
 }
@@ -97,7 +96,8 @@ fn selector(s: Option<&LabelSelector>) -> Selector {
 }
 
 impl Spreading {
-    fn new(c: &core_v1::TopologySpreadConstraint) -> Spreading {
+    /// A constraint of a pod's spec, or of a profile.
+    pub fn new(c: &core_v1::TopologySpreadConstraint) -> Spreading {
         let honors = |policy: &Option<String>, default: &str| policy.as_deref().unwrap_or(default) == "Honor";
         Spreading {
             key: c.topology_key.clone(),
@@ -227,7 +227,7 @@ impl PeerRules {
     pub fn carried(&self, namespace: &str, labels: &Labels) -> Vec<Carried> {
         let carry = |role, t: &PodTerm| Carried { role, who: t.meant(namespace, labels), key: t.key.clone() };
         let anti = self.anti.iter().map(|t| carry(Role::Anti, t));
-        let required = self.affinity.iter().map(|t| carry(Role::Score(HARD_POD_AFFINITY_WEIGHT), t));
+        let required = self.affinity.iter().map(|t| carry(Role::Affinity, t));
         let preferred = self.preferred.iter().map(|(weight, t)| carry(Role::Score(*weight), t));
         anti.chain(required).chain(preferred).collect()
     }

@@ -13,6 +13,7 @@ use crate::client::EventType;
 use crate::machine::Now;
 use crate::object::{Object, ObjectKey, Text};
 use crate::scheduler::preemption::Preemption;
+use crate::scheduler::{DEFAULT_SCHEDULER, scheduler_of};
 
 /// A pod to evict.
 #[derive(Clone, Debug)]
@@ -21,17 +22,30 @@ pub(super) struct Victim {
     uid: Rc<str>,
     /// The UID of the pod that it is evicted for.
     preemptor: Rc<str>,
+    /// The scheduler of that pod.
+    scheduler: Rc<str>,
     node: Rc<str>,
 }
 
 impl SchedulerProcess {
     /// Carries out a preemption.
-    pub(super) fn preempt(&mut self, now: Now, preemptor: &Rc<str>, what: &Preemption, out: &mut Vec<ToServer>) {
+    pub(super) fn preempt(
+        &mut self,
+        now: Now,
+        (pod, preemptor): (&ObjectKey, &Rc<str>),
+        what: &Preemption,
+        out: &mut Vec<ToServer>,
+    ) {
+        let scheduler: Rc<str> = match self.pods.get(pod) {
+            Some(Object::Pod(pod)) => Rc::from(scheduler_of(pod)),
+            _ => Rc::from(DEFAULT_SCHEDULER),
+        };
         for (key, uid) in &what.victims {
             let victim = Victim {
                 key: key.clone(),
                 uid: Rc::clone(uid),
                 preemptor: Rc::clone(preemptor),
+                scheduler: Rc::clone(&scheduler),
                 node: Rc::clone(&what.node),
             };
             self.mark(now, victim, out);
@@ -49,7 +63,7 @@ impl SchedulerProcess {
         }
         let old = pod.status.condition(&Text::DISRUPTION_TARGET).filter(|c| c.status == Text::TRUE);
         let since = old.and_then(|c| c.last_transition_time.to_time()).unwrap_or_else(|| now.wall.to_time());
-        let message = format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name);
+        let message = format!("{}: preempting to accommodate a higher priority pod", victim.scheduler);
         let condition = json!({
             "type": "DisruptionTarget",
             "status": "True",
@@ -101,7 +115,8 @@ impl SchedulerProcess {
             Ok(_) => {
                 if let Some(pod) = self.pods.get(&victim.key) {
                     let message = format!("Preempted by pod {} on node {}", victim.preemptor, victim.node);
-                    self.recorder.record(now, pod, EventType::Normal, "Preempted", &message, out);
+                    let about = (pod, EventType::Normal, "Preempted");
+                    self.recorder.record_as(&victim.scheduler, now, about, &message, out);
                 }
             }
             Err(status) => self.handle_refused(now, victim, status),

@@ -56,6 +56,9 @@ impl World {
             Some(_) | None => self.refused(pod).unwrap_or_else(|| histogram(said)),
         };
         let head = format!("0/{total} nodes are available: {said}.");
+        if !self.profile(&pod.pod).unwrap().preempts {
+            return Unfit { message: head, nomination: Outcome::Kept };
+        }
         let kept = |why: &str| Unfit { message: format!("{head} preemption: {why}"), nomination: Outcome::Kept };
         if pod.pod.spec.preemption_policy.as_deref() == Some("Never") {
             return kept("not eligible due to preemptionPolicy=Never.");

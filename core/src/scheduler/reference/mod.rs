@@ -1,14 +1,16 @@
 //! Compares the scheduler with a naive one, which filters and scores every node from the API objects, each time from
-//! scratch, and shares no code with it except the parsing of quantities and selectors.
+//! scratch, and shares no code with it except the parsing of quantities and selectors. Profiles are drawn too.
 //!
 //! CI runs a thousand cases; `PROPTEST_CASES=10000 cargo test --release -p skeg-core decides_as_from_scratch`
 //! runs ten thousand.
 
 mod evict;
 mod naive;
+mod profiles;
 mod storage;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use evict::Outcome;
@@ -16,7 +18,9 @@ use naive::{Naive, World};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::advice::Verdict;
 use super::preemption::{Budget, Nomination};
+use super::profile::Profile;
 use super::{Decision, Scheduler};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Labels, Node, Object, Pod, Selector};
@@ -108,6 +112,8 @@ fn selector_term() -> impl Strategy<Value = Value> {
 fn own_spec() -> impl Strategy<Value = Value> {
     let request =
         (pick(&["", "100m", "250m", "2", "300u"]), pick(&["", "100Mi", "600Mi", "700m"]), pick(&["", "", "1"]));
+    let disk = pick(&["", "1Gi", "3Gi"]);
+    let request = (request, disk);
     let whole = prop_oneof![
         5 => Just(json!(null)),
         1 => (pick(&["cpu", "memory"]), pick(&["300m", "200Mi"])).prop_map(|(r, n)| json!({"requests": {r: n}})),
@@ -135,9 +141,9 @@ fn own_spec() -> impl Strategy<Value = Value> {
     let selector = prop_oneof![4 => Just(None), 1 => (pick(&["zone", "disk"]), pick(&["1", "2"])).prop_map(Some)];
     let image = pick(&["r/a", "r/a:2", "b", "c"]);
     (request, whole, port, prop::collection::vec(toleration, 0..2), required, preferred, selector, image).prop_map(
-        |((cpu, memory, gpu), whole, port, tolerations, required, preferred, selector, image)| {
+        |(((cpu, memory, gpu), disk), whole, port, tolerations, required, preferred, selector, image)| {
             let mut requests = json!({});
-            for (name, q) in [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu)] {
+            for (name, q) in [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu), ("ephemeral-storage", disk)] {
                 if !q.is_empty() {
                     requests[name] = json!(q);
                 }
@@ -224,9 +230,16 @@ fn pod_spec() -> impl Strategy<Value = Value> {
     let labels = prop::collection::btree_map(pick(&["app", "tier"]), pick(&["a", "b"]), 0..3);
     let who = (pick(&NAMESPACES), labels, pick(&[0, 0, 5, 10]), prop::bool::weighted(0.1), prop::bool::weighted(0.4));
     let constraints = prop_oneof![2 => none(), 1 => prop::collection::vec(spread(), 1..3)];
+    let scheduler = 0..12usize;
     let claims = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(pick(&["c0", "c1"]), 1..3)];
-    (own_spec(), constraints, terms, who, claims).prop_map(
-        |(mut spec, constraints, (near, far, liked, disliked), (namespace, labels, priority, never, owned), claims)| {
+    ((own_spec(), scheduler), constraints, terms, who, claims).prop_map(
+        |(
+            (mut spec, scheduler),
+            constraints,
+            (near, far, liked, disliked),
+            (namespace, labels, priority, never, owned),
+            claims,
+        )| {
             let (required, preferred) =
                 ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
             spec["affinity"]["podAffinity"] = json!({required: near, preferred: liked});
@@ -242,7 +255,7 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             if never {
                 spec["preemptionPolicy"] = json!("Never");
             }
-            json!({"spec": spec, "namespace": namespace, "labels": labels, "owned": owned})
+            json!({"spec": spec, "namespace": namespace, "labels": labels, "owned": owned, "scheduler": scheduler})
         },
     )
 }
@@ -286,8 +299,14 @@ fn node(n: u8, body: &Value) -> Node {
     }
 }
 
-fn pod(name: &str, whole: &Value, node: Option<&str>) -> Pod {
+/// A pod of one of the profiles, or now and then of none.
+fn pod(profiles: &[Profile], name: &str, whole: &Value, node: Option<&str>) -> Pod {
     let mut spec = whole["spec"].clone();
+    let scheduler = whole["scheduler"].as_u64().unwrap() as usize;
+    spec["schedulerName"] = match scheduler {
+        0 => json!("nobody"),
+        n => json!(profiles[n % profiles.len()].name),
+    };
     if let Some(node) = node {
         spec["nodeName"] = json!(node);
     }
@@ -316,17 +335,19 @@ struct Play {
 }
 
 /// Carries out moves. After each one, every decision must be one that the naive scheduler could have made.
-fn play(moves: &[Move]) {
-    let s = Scheduler::new("default-scheduler".into(), Rng::from_seed(7));
-    let mut p = Play { s, world: World::default(), now: Now { mono: Mono(0), wall: Wall(0) } };
+fn play(profiles: Vec<Profile>, moves: &[Move]) {
+    let s = Scheduler::new(&profiles, Rng::from_seed(7));
+    let mut p = Play { s, world: World { profiles, ..World::default() }, now: Now { mono: Mono(0), wall: Wall(0) } };
     for (i, m) in moves.iter().enumerate() {
         p.carry_out(i, m);
         p.now.mono = p.now.mono + Duration::from_secs(11);
         p.s.handle_timeout(p.now);
         p.decide();
         p.check_counts();
+        p.check_scores(|n| n == i % 8);
         if i % 8 == 7 || i + 1 == moves.len() {
             p.check_nobody_is_left_waiting();
+            p.check_scores(|_| true);
         }
     }
 }
@@ -352,12 +373,12 @@ impl Play {
                 self.world.nodes.remove(&format!("n{n}"));
             }
             Move::AddPod(spec) => {
-                let p = pod(&format!("p{i}"), spec, None);
+                let p = pod(&self.world.profiles, &format!("p{i}"), spec, None);
                 self.s.pod_changed(now, &p);
                 self.world.pods.insert(p.name().to_owned(), Naive::new(p, None));
             }
             Move::Foreign(n, spec) => {
-                let p = pod(&format!("p{i}"), spec, Some(&format!("n{n}")));
+                let p = pod(&self.world.profiles, &format!("p{i}"), spec, Some(&format!("n{n}")));
                 self.s.pod_changed(now, &p);
                 self.world.pods.insert(p.name().to_owned(), Naive::new(p, Some(format!("n{n}"))));
             }
@@ -503,6 +524,33 @@ impl Play {
         assert_eq!(self.s.nodes().len(), self.world.nodes.len());
     }
 
+    /// Checks the scores of some of the pods on nodes, each as if it were on none. What all nodes score alike does not
+    /// count.
+    fn check_scores(&mut self, some: impl Fn(usize) -> bool) {
+        let judged = |p: &&Naive| {
+            p.on.is_some() && p.pod.spec.volumes.iter().flatten().count() == 0 && self.world.profile(&p.pod).is_some()
+        };
+        let names: Vec<String> = self.world.pods.values().filter(judged).map(|p| p.pod.name().to_owned()).collect();
+        names.iter().enumerate().filter(|(i, _)| some(*i)).for_each(|(_, name)| self.check_scores_of(name));
+    }
+
+    fn check_scores_of(&mut self, name: &str) {
+        let advice = self.s.advise(&self.world.pods[name].pod.key()).unwrap();
+        let score = |(node, verdict): (Rc<str>, Verdict)| match verdict {
+            Verdict::Fits(score) => Some((node.to_string(), i64::from(score))),
+            Verdict::Refused { .. } => None,
+        };
+        let got: BTreeMap<String, i64> = advice.nodes.into_iter().filter_map(score).collect();
+        let on = self.world.pods.get_mut(name).unwrap().on.take();
+        let expect = self.world.scores(&self.world.pods[name]);
+        self.world.pods.get_mut(name).unwrap().on = on;
+        let below_best = |scores: &BTreeMap<String, i64>| -> Vec<(String, i64)> {
+            let best = scores.values().max().copied().unwrap_or(0);
+            scores.iter().map(|(node, score)| (node.clone(), best - score)).collect()
+        };
+        assert_eq!(below_best(&got), below_best(&expect), "{name}");
+    }
+
     /// Checks that no pod waits that would fit: no event that helps was missed.
     fn check_nobody_is_left_waiting(&mut self) {
         // Back-offs end by then, and the flush after five minutes has not happened yet.
@@ -511,7 +559,8 @@ impl Play {
             self.s.handle_timeout(self.now);
             self.decide();
         }
-        for (name, p) in self.world.pods.iter().filter(|(_, p)| p.on.is_none()) {
+        let mine = |p: &Naive| p.on.is_none() && self.world.profile(&p.pod).is_some();
+        for (name, p) in self.world.pods.iter().filter(|(_, p)| mine(p)) {
             assert!(self.world.best(p).is_empty(), "{name} waits, but could run");
         }
     }
@@ -523,7 +572,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
     #[test]
-    fn decides_as_from_scratch(moves in moves()) {
-        play(&moves);
+    fn decides_as_from_scratch(profiles in profiles::profiles(), moves in moves()) {
+        play(profiles, &moves);
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::storage::{Step, Storage};
 use crate::object::{Labels, Nano, Node, Pod, Selector};
+use crate::scheduler::profile::{Plugin, Profile, Strategy};
 
 /// A pod with its requests, which are computed once.
 pub struct Naive {
@@ -34,6 +35,8 @@ pub struct Naive {
 /// The cluster, as API objects.
 #[derive(Default)]
 pub struct World {
+    /// How pods are scheduled.
+    pub profiles: Vec<Profile>,
     pub nodes: BTreeMap<String, Node>,
     pub pods: BTreeMap<String, Naive>,
     pub namespaces: BTreeMap<String, Labels>,
@@ -248,7 +251,32 @@ struct Spread {
 /// The pods on nodes, each with its node.
 pub type Placed<'a> = Vec<(&'a Naive, &'a Node)>;
 
+/// By straight lines between points, each a share in percent and a score from 0 to 10.
+fn broken_line(points: &[(i64, i64)], share: i64) -> i64 {
+    let before = points.iter().rev().find(|(at, _)| *at <= share);
+    let after = points.iter().find(|(at, _)| *at >= share);
+    match (before, after) {
+        (Some((_, score)), None) | (None, Some((_, score))) => score * 10,
+        (Some((from, low)), Some((to, high))) if to > from => {
+            low * 10 + (high - low) * 10 * (share - from) / (to - from)
+        }
+        (Some((_, score)), Some(_)) => score * 10,
+        (None, None) => panic!("a shape has a point"),
+    }
+}
+
 impl World {
+    /// The profile that schedules a pod.
+    pub fn profile(&self, pod: &Pod) -> Option<&Profile> {
+        let name = pod.spec.scheduler_name.clone().unwrap_or_default();
+        let name = if name.is_empty() { "default-scheduler".to_owned() } else { name };
+        self.profiles.iter().find(|p| p.name == name)
+    }
+
+    fn filters(&self, pod: &Naive, plugin: Plugin) -> bool {
+        self.profile(&pod.pod).unwrap().filters.has(plugin)
+    }
+
     pub fn placed(&self) -> Placed<'_> {
         let on = |p: &Naive| p.on.as_ref().and_then(|on| self.nodes.get(on));
         self.pods.values().filter_map(|p| on(p).map(|node| (p, node))).collect()
@@ -267,7 +295,15 @@ impl World {
         let owned = pod.pod.meta.owner_references.iter().flatten().any(|o| o.name == "set");
         let set = self.sets.get(namespace).filter(|_| owned);
         wanted.extend(set.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
-        if hard || wanted.is_empty() {
+        if wanted.is_empty() {
+            return (Vec::new(), false);
+        }
+        if let Some(constraints) = &self.profile(&pod.pod).unwrap().default_constraints {
+            let of_owner = |(is_hard, s)| (is_hard, Spread { selector: Selector::from_map(&wanted), ..s });
+            let all = constraints.iter().map(|c| of_owner(spread(&pod.pod, c)));
+            return (all.filter(|(is_hard, _)| *is_hard == hard).map(|(_, s)| s).collect(), true);
+        }
+        if hard {
             return (Vec::new(), false);
         }
         let default = |key: &str, max_skew| Spread {
@@ -300,6 +336,9 @@ impl World {
     }
 
     fn spread_refusal(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(String, bool)> {
+        if !self.filters(pod, Plugin::PodTopologySpread) {
+            return None;
+        }
         let (constraints, _) = self.spreads(pod, true);
         for s in &constraints {
             let Some(here) = get(node, &s.key) else {
@@ -339,6 +378,9 @@ impl World {
     }
 
     fn affinity_refusal(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(String, bool)> {
+        if !self.filters(pod, Plugin::InterPodAffinity) {
+            return None;
+        }
         let terms = &pod.near;
         if terms.iter().any(|t| get(node, &t.term.topology_key).is_none()) {
             return Some(("node(s) didn't match pod affinity rules".to_owned(), true));
@@ -370,40 +412,28 @@ impl World {
     /// Why a node is not feasible for a pod while these pods are on nodes, and whether no eviction helps.
     pub fn reasons(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(Vec<String>, bool)> {
         let one = |s: &str, hopeless| Some((vec![s.to_owned()], hopeless));
-        let p = &pod.pod;
-        if node.spec.unschedulable == Some(true) && !tolerated(p, "node.kubernetes.io/unschedulable", "", "NoSchedule")
+        let (p, on) = (&pod.pod, |plugin| self.filters(pod, plugin));
+        let cordoned = node.spec.unschedulable == Some(true);
+        if on(Plugin::NodeUnschedulable)
+            && cordoned
+            && !tolerated(p, "node.kubernetes.io/unschedulable", "", "NoSchedule")
         {
             return one("node(s) were unschedulable", true);
         }
-        if !tolerates_node(p, node) {
+        if on(Plugin::TaintToleration) && !tolerates_node(p, node) {
             return one("node(s) had untolerated taint(s)", true);
         }
-        if !likes_node(p, node) {
+        let added = &self.profile(p).unwrap().added_affinity.required_during_scheduling_ignored_during_execution;
+        if on(Plugin::NodeAffinity)
+            && added.as_ref().is_some_and(|s| !s.node_selector_terms.iter().any(|t| term(node, t)))
+        {
+            return one("node(s) didn't match scheduler-enforced node affinity", true);
+        }
+        if on(Plugin::NodeAffinity) && !likes_node(p, node) {
             return one("node(s) didn't match Pod's node affinity/selector", true);
         }
-        let here: Vec<&Naive> = placed.iter().filter(|(_, on)| on.name() == node.name()).map(|(p, _)| *p).collect();
-        let taken: Vec<_> = here.iter().flat_map(|p| host_ports(&p.pod)).collect();
-        for (port, protocol, ip) in host_ports(p) {
-            let any = "0.0.0.0";
-            if taken.iter().any(|(p, q, i)| *p == port && *q == protocol && (i == any || ip == any || *i == ip)) {
-                return one("node(s) didn't have free ports for the requested pod ports", false);
-            }
-        }
-        let allocatable = node.status.allocatable.as_ref();
-        let (mut short, mut hopeless) = (Vec::new(), false);
-        if here.len() as i64 + 1 > rounded("pods", amount(allocatable, "pods")) {
-            short.push("Too many pods".to_owned());
-        }
-        for r in RESOURCES {
-            let (wanted, whole) = (pod.asked[r], rounded(r, amount(allocatable, r)));
-            let used: i64 = here.iter().map(|p| p.asked[r]).sum();
-            if wanted > 0 && wanted > whole - used {
-                short.push(format!("Insufficient {r}"));
-            }
-            hopeless |= wanted > whole;
-        }
-        if !short.is_empty() {
-            return Some((short, hopeless));
+        if let Some(why) = self.usage_reasons(pod, node, placed) {
+            return Some(why);
         }
         if let Some(why) = self.volume_refusal(pod, node, placed) {
             return Some(why);
@@ -412,32 +442,91 @@ impl World {
         others.map(|(why, hopeless)| (vec![why], hopeless))
     }
 
-    fn resource_score(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> i64 {
+    /// Why the pods on a node leave no room for a pod.
+    fn usage_reasons(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(Vec<String>, bool)> {
+        let profile = self.profile(&pod.pod).unwrap();
+        let here: Vec<&Naive> = placed.iter().filter(|(_, on)| on.name() == node.name()).map(|(p, _)| *p).collect();
+        let taken: Vec<_> = here.iter().flat_map(|p| host_ports(&p.pod)).collect();
+        let wanted = host_ports(&pod.pod).into_iter().filter(|_| profile.filters.has(Plugin::NodePorts));
+        for (port, protocol, ip) in wanted {
+            let any = "0.0.0.0";
+            if taken.iter().any(|(p, q, i)| *p == port && *q == protocol && (i == any || ip == any || *i == ip)) {
+                return Some((vec!["node(s) didn't have free ports for the requested pod ports".to_owned()], false));
+            }
+        }
+        if !profile.filters.has(Plugin::NodeResourcesFit) {
+            return None;
+        }
+        let allocatable = node.status.allocatable.as_ref();
+        let (mut short, mut hopeless) = (Vec::new(), false);
+        if here.len() as i64 + 1 > rounded("pods", amount(allocatable, "pods")) {
+            short.push("Too many pods".to_owned());
+        }
+        let ignored = |r: &str| {
+            let (names, groups) = (&profile.ignored_resources, &profile.ignored_groups);
+            r == "example.com/gpu" && (names.iter().any(|n| n == r) || groups.iter().any(|g| g == "example.com"))
+        };
+        for r in RESOURCES.into_iter().filter(|r| !ignored(r)) {
+            let (wanted, whole) = (pod.asked[r], rounded(r, amount(allocatable, r)));
+            let used: i64 = here.iter().map(|p| p.asked[r]).sum();
+            if wanted > 0 && wanted > whole - used {
+                short.push(format!("Insufficient {r}"));
+            }
+            hopeless |= wanted > whole;
+        }
+        if short.is_empty() { None } else { Some((short, hopeless)) }
+    }
+
+    /// The scores of NodeResourcesFit and NodeResourcesBalancedAllocation.
+    fn resource_scores(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> (i64, i64) {
+        let profile = self.profile(&pod.pod).unwrap();
         let allocatable = node.status.allocatable.as_ref();
         let before: Vec<&Naive> = placed.iter().filter(|(_, on)| on.name() == node.name()).map(|(p, _)| *p).collect();
         let after: Vec<&Naive> = before.iter().copied().chain([pod]).collect();
-        let mut parts = Vec::new();
-        for r in ["cpu", "memory"] {
-            let whole = rounded(r, amount(allocatable, r));
-            let used: i64 = after.iter().map(|p| p.asked_or_default[r]).sum();
-            if whole > 0 {
-                let hundredfold = i128::from(whole - used) * 100;
-                parts.push(if used > whole { 0 } else { (hundredfold / i128::from(whole)) as i64 });
+        let whole = |r: &str| rounded(r, amount(allocatable, r));
+        // Nodes do not count anything else, and pods that do not ask for it are not scored by it.
+        let counts = |r: &&str| RESOURCES.contains(r) && whole(r) > 0 && (*r != "example.com/gpu" || pod.asked[*r] > 0);
+        let (mut sum, mut weights) = (0, 0);
+        for (r, weight) in profile.resources.iter().map(|(r, weight)| (r.as_str(), *weight)) {
+            if !counts(&r) {
+                continue;
+            }
+            let of = |p: &&Naive| p.asked_or_default.get(r).copied().unwrap_or_else(|| p.asked[r]);
+            let (whole, used) = (i128::from(whole(r)), after.iter().map(of).map(i128::from).sum::<i128>());
+            let score = match &profile.strategy {
+                Strategy::LeastAllocated => (whole - used).max(0) * 100 / whole,
+                Strategy::MostAllocated => used.min(whole) * 100 / whole,
+                Strategy::RequestedToCapacityRatio(points) => {
+                    i128::from(broken_line(points, (used.min(whole) * 100 / whole) as i64))
+                }
+            };
+            if score > 0 || !matches!(profile.strategy, Strategy::RequestedToCapacityRatio(_)) {
+                sum += score as i64 * weight;
+                weights += weight;
             }
         }
-        let least = parts.iter().sum::<i64>() / (parts.len() as i64).max(1);
+        let fit = match &profile.strategy {
+            _ if weights == 0 => 0,
+            Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
+            Strategy::LeastAllocated | Strategy::MostAllocated => sum / weights,
+        };
+        let balanced: Vec<&str> =
+            profile.balanced.iter().map(String::as_str).filter(|r| RESOURCES.contains(r)).collect();
         let balance = |pods: &[&Naive]| {
-            let whole = |r: &str| rounded(r, amount(allocatable, r));
-            let has = ["cpu", "memory"].into_iter().filter(|r| whole(r) > 0);
             let used = |r: &str| pods.iter().map(|p| p.asked[r]).sum::<i64>() as f64;
+            let has = balanced.iter().filter(|r| counts(r));
             let fractions: Vec<f64> = has.map(|r| f64::min(1.0, used(r) / whole(r) as f64)).collect();
-            let deviation = if fractions.len() == 2 { ((fractions[0] - fractions[1]) / 2.0).abs() } else { 0.0 };
+            let mean = fractions.iter().sum::<f64>() / fractions.len() as f64;
+            let squares = fractions.iter().map(|f| (f - mean) * (f - mean)).sum::<f64>();
+            let deviation = match fractions.as_slice() {
+                [] | [_] => 0.0,
+                [a, b] => ((a - b) / 2.0).abs(),
+                all => (squares / all.len() as f64).sqrt(),
+            };
             ((1.0 - deviation) * 100.0) as i64
         };
-        if pod.asked["cpu"] == 0 && pod.asked["memory"] == 0 {
-            return least;
-        }
-        least + 50 + (50 + balance(&after) - balance(&before)) / 2
+        let any = balanced.iter().any(|r| pod.asked[*r] > 0);
+        (fit, if any { 50 + (50 + balance(&after) - balance(&before)) / 2 } else { 0 })
     }
 
     fn image_score(&self, pod: &Naive, node: &Node) -> i64 {
@@ -462,16 +551,23 @@ impl World {
 
     /// The names of the best nodes for a pod; empty if none is feasible.
     pub fn best(&self, pod: &Naive) -> BTreeSet<String> {
-        let placed = self.placed();
+        let scores = self.scores(pod);
+        let best = scores.values().max();
+        scores.iter().filter(|(_, score)| Some(*score) == best).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The scores of the feasible nodes.
+    pub fn scores(&self, pod: &Naive) -> BTreeMap<String, i64> {
+        let (placed, profile) = (self.placed(), self.profile(&pod.pod).unwrap());
         let feasible: Vec<&Node> = self.nodes.values().filter(|n| self.refusal(pod, n).is_none()).collect();
         let soft = |node: &&&Node| {
             let taints = node.spec.taints.iter().flatten().filter(|t| t.effect == "PreferNoSchedule");
             taints.filter(|t| !tolerated(&pod.pod, &t.key, t.value.as_deref().unwrap_or(""), &t.effect)).count() as i64
         };
         let liked = |node: &&&Node| {
-            let a = node_affinity(&pod.pod);
-            let terms = a.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-            terms.into_iter().flatten().filter(|p| term(node, &p.preference)).map(|p| i64::from(p.weight)).sum::<i64>()
+            let both = [node_affinity(&pod.pod), Some(&profile.added_affinity)].into_iter().flatten();
+            let terms = both.filter_map(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+            terms.flatten().filter(|p| term(node, &p.preference)).map(|p| i64::from(p.weight)).sum::<i64>()
         };
         let max_soft = feasible.iter().map(|n| soft(&n)).max().unwrap_or(0);
         let max_liked = feasible.iter().map(|n| liked(&n)).max().unwrap_or(0);
@@ -480,13 +576,19 @@ impl World {
         let score = |(i, node): (usize, &&Node)| {
             let taint = if max_soft == 0 { 100 } else { 100 - soft(&node) * 100 / max_soft };
             let label = if max_liked == 0 { 0 } else { liked(&node) * 100 / max_liked };
-            let rest = self.resource_score(pod, node, &placed) + self.image_score(pod, node);
-            3 * taint + 2 * label + 2 * spread[i] + 2 * affinity[i] + rest
+            let (fit, balanced) = self.resource_scores(pod, node, &placed);
+            let scores = [
+                (Plugin::TaintToleration, taint),
+                (Plugin::NodeAffinity, label),
+                (Plugin::NodeResourcesFit, fit),
+                (Plugin::PodTopologySpread, spread[i]),
+                (Plugin::InterPodAffinity, affinity[i]),
+                (Plugin::NodeResourcesBalancedAllocation, balanced),
+                (Plugin::ImageLocality, self.image_score(pod, node)),
+            ];
+            scores.iter().map(|(plugin, score)| profile.weights.of(*plugin) * score).sum::<i64>()
         };
-        let scores: Vec<i64> = feasible.iter().enumerate().map(score).collect();
-        let best = scores.iter().max();
-        let winners = feasible.iter().zip(&scores).filter(|(_, score)| Some(*score) == best);
-        winners.map(|(node, _)| node.name().to_owned()).collect()
+        feasible.iter().enumerate().map(|of| (of.1.name().to_owned(), score(of))).collect()
     }
 
     fn spread_scores(&self, pod: &Naive, feasible: &[&Node], placed: &Placed<'_>) -> Vec<i64> {
@@ -527,6 +629,10 @@ impl World {
     }
 
     fn affinity_scores(&self, pod: &Naive, feasible: &[&Node], placed: &Placed<'_>) -> Vec<i64> {
+        let profile = self.profile(&pod.pod).unwrap();
+        if profile.ignore_preferred_terms && pod.preferred.is_empty() {
+            return vec![0; feasible.len()];
+        }
         let sum = |node: &&Node| -> i64 {
             let near = |t: &Term, on: &Node| {
                 let here = get(node, &t.term.topology_key);
@@ -535,7 +641,7 @@ impl World {
             let of = |(other, on): &(&Naive, &Node)| -> i64 {
                 let mine = pod.preferred.iter().map(|(weight, t)| (*weight, t));
                 let mine = mine.filter(|(_, t)| self.means(pod, t, other) && near(t, on));
-                let hard = other.near.iter().map(|t| (1, t));
+                let hard = other.near.iter().map(|t| (profile.hard_pod_affinity_weight, t));
                 let theirs = hard.chain(other.preferred.iter().map(|(weight, t)| (*weight, t)));
                 let theirs = theirs.filter(|(_, t)| self.means(other, t, pod) && near(t, on));
                 mine.chain(theirs).map(|(weight, _)| weight).sum()
@@ -552,6 +658,9 @@ impl World {
 
     /// The only node names that the required node affinity can match.
     pub fn named_only(&self, pod: &Pod) -> Option<BTreeSet<String>> {
+        if !self.profile(pod).unwrap().narrows {
+            return None;
+        }
         let required = node_affinity(pod)?.required_during_scheduling_ignored_during_execution.as_ref()?;
         let mut all = BTreeSet::new();
         for t in &required.node_selector_terms {

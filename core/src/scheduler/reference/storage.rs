@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::naive::{Naive, Placed, World};
 use super::{NAMESPACES, Play, pick};
 use crate::object::{Kind, Nano, Node, Object, ObjectKey};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::volumes::VolumeStep;
 
 /// A change of what is stored. `None` deletes.
@@ -296,6 +297,9 @@ impl World {
                 return Some("pod has unbound immediate PersistentVolumeClaims".to_owned());
             }
         }
+        if !self.profile(&pod.pod).unwrap().filters.has(Plugin::VolumeZone) {
+            return None;
+        }
         let mut volumes = claims.iter().filter_map(|(_, claim)| claim["spec"]["volumeName"].as_str());
         let gone = volumes.find(|name| !self.storage.volumes.contains_key(*name));
         gone.map(|name| format!("persistentvolume {name:?} not found"))
@@ -321,14 +325,15 @@ impl World {
     /// Why a node is none for a pod that claims do not keep from every node.
     pub fn volume_refusal(&self, pod: &Naive, node: &Node, placed: &Placed<'_>) -> Option<(Vec<String>, bool)> {
         let one = |why: &str, hopeless| Some((vec![why.to_owned()], hopeless));
+        let filters = self.profile(&pod.pod).unwrap().filters;
         let claims: Vec<(ClaimName, &Value)> = self.claims(pod).into_iter().map(|(key, c)| (key, c.unwrap())).collect();
         let alone = claims.iter().filter(|(_, claim)| claim["spec"]["accessModes"][0] == "ReadWriteOncePod");
         let used = |key: &ClaimName| placed.iter().any(|(p, _)| self.claims(p).iter().any(|(other, _)| other == key));
-        if alone.into_iter().any(|(key, _)| used(key)) {
+        if filters.has(Plugin::VolumeRestrictions) && alone.into_iter().any(|(key, _)| used(key)) {
             let why = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
             return one(why, false);
         }
-        if let Some(limit) = self.storage.limits.get(node.name()) {
+        if let Some(limit) = self.storage.limits.get(node.name()).filter(|_| filters.has(Plugin::NodeVolumeLimits)) {
             let here = placed.iter().filter(|(_, on)| on.name() == node.name());
             let there: BTreeSet<String> = here.flat_map(|(p, _)| self.attached(p)).collect();
             let new = self.attached(pod).difference(&there).count();
@@ -338,16 +343,21 @@ impl World {
         }
         let mut reasons = Vec::new();
         let bound: Vec<&Value> = claims.iter().filter(|(_, claim)| is_bound(claim)).map(|(_, claim)| *claim).collect();
-        let volumes: Vec<&Value> =
-            bound.iter().map(|claim| &self.storage.volumes[claim["spec"]["volumeName"].as_str().unwrap()]).collect();
-        if volumes.iter().any(|volume| !reaches(volume, node)) {
-            reasons.push("node(s) didn't match PersistentVolume's node affinity".to_owned());
-        }
+        let volume = |claim: &&Value| self.storage.volumes.get(claim["spec"]["volumeName"].as_str().unwrap());
+        let volumes: Vec<&Value> = bound.iter().filter_map(volume).collect();
+        let wrong = bound.iter().map(volume).find(|volume| volume.is_none_or(|volume| !reaches(volume, node)));
+        reasons.extend(wrong.map(|volume| match volume {
+            None => "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)".to_owned(),
+            Some(_) => "node(s) didn't match PersistentVolume's node affinity".to_owned(),
+        }));
         if self.steps(pod, node).is_none() {
             reasons.push("node(s) didn't find available persistent volumes to bind".to_owned());
         }
         if !reasons.is_empty() {
             return Some((reasons, true));
+        }
+        if !filters.has(Plugin::VolumeZone) {
+            return None;
         }
         let zoned = ZONES.iter().any(|key| node_label(node, key).is_some());
         let elsewhere = |volume: &&&Value| {

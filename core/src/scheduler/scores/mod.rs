@@ -2,15 +2,15 @@
 
 mod balanced_allocation;
 mod inter_pod_affinity;
-mod least_allocated;
 mod node_affinity;
+mod node_resources_fit;
 mod pod_topology_spread;
 mod taint_toleration;
 
 pub use balanced_allocation::BalancedAllocation;
 pub use inter_pod_affinity::affinity_score;
-pub use least_allocated::LeastAllocated;
 pub use node_affinity::PreferredNodeAffinity;
+pub use node_resources_fit::FitScore;
 pub use pod_topology_spread::{log_of_domains, spread_count, spread_score};
 pub use taint_toleration::PreferredTaints;
 

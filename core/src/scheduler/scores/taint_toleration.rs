@@ -2,22 +2,19 @@
 
 use crate::scheduler::cache::{Nodes, Slot};
 use crate::scheduler::framework::{Normalize, Reads, ScorePlugin};
+use crate::scheduler::profile::Plugin;
 use crate::scheduler::shape::{Effect, Shape};
 
 /// The TaintToleration score.
 pub struct PreferredTaints;
 
 impl ScorePlugin for PreferredTaints {
-    fn name(&self) -> &'static str {
-        "TaintToleration"
+    fn plugin(&self) -> Plugin {
+        Plugin::TaintToleration
     }
 
     fn reads(&self) -> Reads {
         Reads::Node
-    }
-
-    fn weight(&self) -> i64 {
-        3
     }
 
     fn normalize(&self) -> Normalize {

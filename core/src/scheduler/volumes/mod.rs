@@ -1,5 +1,5 @@
 //! What pods with claims ask of nodes: the plug-ins VolumeRestrictions, NodeVolumeLimits, VolumeBinding and VolumeZone,
-//! each in a file. Everything here is looked up for pods with claims only.
+//! each in a file. Everything here is looked up for pods with claims only. All but VolumeBinding can be disabled.
 //!
 //! What comes in: claims, volumes, classes and CSINodes, and which pods with claims are on which node. What goes out:
 //! why a node is none for such a pod, and what has to be written before the pod is bound ([`VolumeStep`]). What never
@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::cache::{Nodes, Slot};
 use super::framework::Rejection;
 use super::peers::ClassId;
+use super::profile::{Plugin, Plugins};
 use super::queue::PodId;
 use crate::object::{Kind, Object, ObjectKey, Pod};
 use crate::volume;
@@ -120,6 +121,8 @@ pub(super) enum Matters {
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     class: Option<ClassId>,
+    /// The plug-ins that count.
+    filters: Plugins,
     /// Why no node is looked at.
     refused: Option<String>,
     /// Where the volumes of bound claims can be reached, in the order of the claims; `None`: a volume is not there.
@@ -218,10 +221,10 @@ impl Volumes {
     }
 
     /// Works out what a class asks.
-    pub(super) fn prepare(&mut self, class: ClassId, claims: &PodClaims) {
+    pub(super) fn prepare(&mut self, class: ClassId, claims: &PodClaims, filters: Plugins) {
         let Some(claims) = claims else { return };
-        let mut needs = Needs { class: Some(class), ..Needs::default() };
-        needs.refused = self.refusal(claims);
+        let mut needs = Needs { class: Some(class), filters, ..Needs::default() };
+        needs.refused = self.refusal(claims, filters);
         if needs.refused.is_none() {
             for claim in claims.iter() {
                 self.ask(&self.objects[&claim.key], &mut needs);
@@ -240,7 +243,7 @@ impl Volumes {
 
     /// Why claims keep their pods from every node; `None` if they do not. Each plug-in's pre-filter looks at all of
     /// them: VolumeRestrictions, VolumeBinding, VolumeZone.
-    fn refusal(&self, claims: &[PodClaim]) -> Option<String> {
+    fn refusal(&self, claims: &[PodClaim], filters: Plugins) -> Option<String> {
         let named = || claims.iter().filter(|claim| claim.of.is_none());
         let missing = named().find(|claim| !self.objects.contains_key(&claim.key));
         if let Some(claim) = missing {
@@ -256,6 +259,9 @@ impl Volumes {
         };
         if found().any(|claim| !is_fully_bound(claim) && !waits(claim)) {
             return Some("pod has unbound immediate PersistentVolumeClaims".to_owned());
+        }
+        if !filters.has(Plugin::VolumeZone) {
+            return None;
         }
         let volumes = named().map(|claim| volume_of(&self.objects[&claim.key])).filter(|name| !name.is_empty());
         let mut gone = volumes.filter(|name| self.get(Kind::PERSISTENT_VOLUME, name).is_none());
@@ -303,10 +309,14 @@ impl Volumes {
 
     /// Why a node is none for pods of a class that no claim keeps from every node.
     pub(super) fn rejection(&self, needs: &Needs, nodes: &Nodes, slot: Slot, there: &There<'_>) -> Option<Rejection> {
-        restrictions::rejection(self, needs, nodes, there)
-            .or_else(|| limits::rejection(self, needs, nodes, slot, there))
+        let counts = |plugin| needs.filters.has(plugin).then_some(());
+        counts(Plugin::VolumeRestrictions)
+            .and_then(|()| restrictions::rejection(self, needs, nodes, there))
+            .or_else(|| {
+                counts(Plugin::NodeVolumeLimits).and_then(|()| limits::rejection(self, needs, nodes, slot, there))
+            })
             .or_else(|| binding::rejection(needs, nodes, slot))
-            .or_else(|| zone::rejection(needs, nodes, slot))
+            .or_else(|| counts(Plugin::VolumeZone).and_then(|()| zone::rejection(needs, nodes, slot)))
     }
 
     /// Why no node is looked at for pods of a class.

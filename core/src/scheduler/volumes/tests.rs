@@ -6,6 +6,7 @@ use super::{Readiness, VolumeStep};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Object, ObjectKey};
 use crate::random::Rng;
+use crate::scheduler::profile::Profile;
 use crate::scheduler::{Decision, Scheduler};
 
 fn at(seconds: u64) -> Now {
@@ -76,7 +77,7 @@ fn class(name: &str, patch: Value) -> Object {
 }
 
 fn scheduler(objects: impl IntoIterator<Item = Object>) -> Scheduler {
-    let mut s = Scheduler::new("default-scheduler".into(), Rng::from_seed(1));
+    let mut s = Scheduler::new(&[Profile::default()], Rng::from_seed(1));
     for object in objects {
         tell(&mut s, 0, &object);
     }
