@@ -7,7 +7,7 @@ use serde_json::json;
 use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Object};
 use skeg_sim::outcome::Outcome;
-use skeg_sim::scenario::{Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
+use skeg_sim::scenario::{Cluster, FaultLevel, NodePool, Scenario, Scheduling, Step, UserAction};
 use skeg_sim::{Observer, Progress, RunOptions, Silent};
 
 use crate::Figure;
@@ -49,6 +49,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
         timeline: Vec::new(),
         loads: Vec::new(),
         expectations: Vec::new(),
+        scheduling: Scheduling::default(),
         faults: FaultLevel::None,
         duration: Duration::from_secs(3600),
         settle: Duration::from_secs(3600),

@@ -174,6 +174,9 @@ pub struct RunArgs {
     /// Keep the pods of an export on their nodes, rather than let the scheduler place them anew.
     #[arg(long)]
     pub keep_bindings: bool,
+    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler's --config takes it.
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<String>,
     /// Refuse input (exit code 2) of which this build does not carry out everything, rather than warn of it.
     #[arg(long)]
     pub strict: bool,
@@ -271,6 +274,9 @@ pub struct ShrinkArgs {
     /// Virtual time to settle, as in the run that failed.
     #[arg(long, value_name = "DURATION", requires = "files", value_parser = positive_duration)]
     pub settle: Option<Duration>,
+    /// How pods are scheduled, as in the run that failed.
+    #[arg(long, value_name = "FILE", requires = "files")]
+    pub scheduler_config: Option<String>,
     /// How heavily faults are drawn, as in the run that failed.
     #[arg(long, value_name = "LEVEL", requires = "files")]
     pub faults: Option<Faults>,
@@ -341,6 +347,7 @@ impl RunArgs {
                 Faults::Heavy => FaultLevel::Heavy,
             }),
             keep_bindings: self.keep_bindings,
+            scheduler_config: self.scheduler_config.clone(),
         }
     }
 
@@ -358,6 +365,7 @@ impl RunArgs {
         option("for", self.duration.map(duration::format));
         option("settle", self.settle.map(duration::format));
         option("faults", self.faults.map(|f| format!("{f:?}").to_lowercase()));
+        option("scheduler-config", self.scheduler_config.as_deref().map(quote));
         if self.keep_bindings {
             parts.push("--keep-bindings".to_owned());
         }
@@ -378,6 +386,7 @@ impl RunArgs {
             settle: None,
             faults: None,
             keep_bindings: false,
+            scheduler_config: None,
             strict: false,
             output: Output::Text,
             report: None,
@@ -399,6 +408,7 @@ impl ShrinkArgs {
             duration: self.duration,
             settle: self.settle,
             faults: self.faults,
+            scheduler_config: self.scheduler_config.clone(),
             ..RunArgs::of(&self.files, self.quiet)
         }
     }

@@ -43,6 +43,8 @@ struct Header {
     settle: Option<String>,
     faults: Option<String>,
     keep_bindings: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheduler_config: Option<String>,
     #[serde(flatten)]
     files: Files,
 }
@@ -70,6 +72,7 @@ impl Header {
             settle: options.settle.map(duration::format),
             faults: options.faults.map(|f| level_name(f).to_owned()),
             keep_bindings: options.keep_bindings,
+            scheduler_config: options.scheduler_config,
             files: recording.files(),
         }
     }
@@ -82,6 +85,7 @@ impl Header {
             settle: self.settle.as_deref().and_then(duration::parse),
             faults: self.faults.as_deref().and_then(files::scenario::fault_level),
             keep_bindings: self.keep_bindings,
+            scheduler_config: self.scheduler_config.clone(),
         }
     }
 }

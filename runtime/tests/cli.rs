@@ -347,3 +347,79 @@ fn shared_manifests_converge() {
         assert!(all.len() >= workloads && all.iter().all(|w| w["ready"] == w["desired"]), "{name}: {all:?}");
     }
 }
+
+#[test]
+fn pods_are_scheduled_as_the_configuration_says() {
+    let dir = scratch("scheduler-config");
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.to_string_lossy().into_owned()
+    };
+    let config = |name: &str, text: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        file(name, &format!("{head}{text}"))
+    };
+    let pod = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: pack\n  containers: \
+             [{{name: c, image: web, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}]\n"
+        )
+    };
+    let app = file("app.yaml", &["a", "b", "c", "d"].map(pod).concat());
+    let pack = "profiles:\n- schedulerName: default-scheduler\n- schedulerName: pack\n  pluginConfig:\n  - name: \
+                NodeResourcesFit\n    args: {scoringStrategy: {type: MostAllocated}}\n";
+    let pack = config("pack.yaml", pack);
+    let nodes = |config: &str| {
+        let on = |name| {
+            let args = ["sim", "explain", "pod", name, &app, "--nodes", "4", "--scheduler-config", config];
+            let output = skeg(&[&args[..], &["--output", "json", "--quiet"]].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            serde_json::from_str::<Value>(&stdout(&output)).expect("output is JSON")["state"].to_string()
+        };
+        ["a", "b", "c", "d"].map(on).into_iter().collect::<std::collections::BTreeSet<_>>().len()
+    };
+    let least = config("least.yaml", "profiles: [{schedulerName: pack}]");
+    assert_eq!((nodes(&pack), nodes(&least)), (1, 4), "all on one node, and each on one of its own");
+    // Among the FILEs it is the same, and a recording has it.
+    let run = |args: &[&str]| json(&[&["sim", "run", &app, "--nodes", "4"], args].concat());
+    let trace = dir.join("trace").to_string_lossy().into_owned();
+    let (code, one) = run(&["--scheduler-config", &pack, "--trace", &trace]);
+    assert_eq!((code, &one["event_hash"]), (0, &run(&[&pack]).1["event_hash"]));
+    assert_eq!(skeg(&["sim", "replay", &trace]).status.code(), Some(0));
+    let (code, without) = run(&[]);
+    let why = without["pending"][0]["why"].as_str().unwrap_or_default();
+    assert_eq!((code, why), (4, "spec.schedulerName is \"pack\", and no scheduler of that name runs here"));
+    let lax = config("lax.yaml", "percentageOfNodesToScore: 10\nprofiles: [{schedulerName: pack}]");
+    let (code, warned) = run(&["--scheduler-config", &lax]);
+    let warning = format!("{lax}: percentageOfNodesToScore: every node is looked at");
+    assert_eq!((code, &warned["warnings"][0]), (0, &Value::from(warning)));
+    for (name, text, expect) in [
+        ("field.yaml", "profile: []", "profile: unknown field \"profile\"; did you mean \"profiles\"?"),
+        (
+            "plugin.yaml",
+            "profiles: [{plugins: {score: {enabled: [{name: Mine}]}}}]",
+            "profiles[0].plugins.score.enabled[0]: ScorePlugin \"Mine\" does not exist",
+        ),
+        (
+            "twice.yaml",
+            "profiles: [{schedulerName: a}, {schedulerName: a}]",
+            "profiles[1].schedulerName: Duplicate value: \"a\": profiles[0].schedulerName is the same",
+        ),
+    ] {
+        let path = config(name, text);
+        let output = skeg(&["sim", "run", &app, "--scheduler-config", &path]);
+        let expect = format!("error: {path}, document 1, line 3: {expect}\n");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(2), expect));
+        #[cfg(feature = "up")]
+        {
+            let up = skeg(&["up", "--in-memory", "--listen", "127.0.0.1:0", "--scheduler-config", &path]);
+            assert!(up.status.code() == Some(2) && stderr(&up).contains(text.split(':').next().unwrap_or_default()));
+        }
+    }
+    let strict = skeg(&["sim", "run", &app, "--strict", "--scheduler-config", &lax]);
+    assert!(strict.status.code() == Some(2) && stderr(&strict).contains("every node is looked at"));
+    let both = skeg(&["sim", "run", &app, &pack, "--scheduler-config", &pack]);
+    assert_eq!(both.status.code(), Some(2));
+    assert!(stderr(&both).contains("a run has one KubeSchedulerConfiguration, and another one is given"));
+}

@@ -10,7 +10,7 @@ use skeg_core::object::{
     ContainerState, CronJob, DaemonSet, Job, Kind, Object, ObjectKey, ObjectMeta, Pod, Selector, StatefulSet, Text,
     controller_of, is_node_ready, is_pod_ready, is_pod_terminal, pod_phase,
 };
-use skeg_core::scheduler::DEFAULT_SCHEDULER;
+use skeg_core::scheduler::scheduler_of;
 use skeg_core::store::{MemoryStore, StoreKey, Stored};
 use skeg_core::volume;
 
@@ -94,15 +94,15 @@ pub fn unconverged(world: &World) -> Unconverged {
 }
 
 fn look(world: &World, only_whether: bool) -> Unconverged {
-    let (store, mut found) = (&world.store, Unconverged::new(only_whether));
-    workloads_unconverged(store, &mut found);
+    let mut found = Unconverged::new(only_whether);
+    workloads_unconverged(world, &mut found);
     nodes_unconverged(world, &mut found);
     if !found.is_enough() {
         cron_jobs_unconverged(world, &mut found);
     }
     for check in [namespaces_unconverged, pods_unconverged, claims_unconverged] {
         if !found.is_enough() {
-            check(store, &mut found);
+            check(world, &mut found);
         }
     }
     found
@@ -164,7 +164,8 @@ const WORKLOADS: [Kind; 6] = [
     Kind::JOB,
 ];
 
-fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+fn workloads_unconverged(world: &World, found: &mut Unconverged) {
+    let store = &world.store;
     for kind in WORKLOADS {
         for object in objects(store, kind) {
             if found.is_enough() {
@@ -178,7 +179,7 @@ fn workloads_unconverged(store: &MemoryStore, found: &mut Unconverged) {
                 continue;
             }
             if let Some(why) = lagging(object) {
-                let cause = || why_pods_wait(store, object).map(|cause| format!("; {cause}")).unwrap_or_default();
+                let cause = || why_pods_wait(world, object).map(|cause| format!("; {cause}")).unwrap_or_default();
                 found.add_object(object, || why + &cause());
             }
         }
@@ -323,16 +324,17 @@ fn job_lags(job: &Job) -> Option<String> {
 }
 
 /// The first reason why one of its pods is not ready.
-fn why_pods_wait(store: &MemoryStore, object: &Object) -> Option<String> {
+fn why_pods_wait(world: &World, object: &Object) -> Option<String> {
+    let store = &world.store;
     if let Object::Deployment(_) = object {
         let owned = |o: &&Object| controller_of(o.meta()).is_some_and(|c| c.uid == object.uid());
         return objects(store, Kind::REPLICA_SET)
             .filter(owned)
-            .find_map(|rs| failure_of(rs).or_else(|| why_pods_wait(store, rs)));
+            .find_map(|rs| failure_of(rs).or_else(|| why_pods_wait(world, rs)));
     }
     let owned = |p: &&Pod| controller_of(&p.meta).is_some_and(|c| c.uid == object.uid());
     let pods = objects(store, Kind::POD).filter_map(Object::get::<core_v1::Pod>);
-    pods.filter(owned).find_map(|pod| why_not_ready(store, pod)).or_else(|| failure_of(object))
+    pods.filter(owned).find_map(|pod| why_not_ready(world, pod)).or_else(|| failure_of(object))
 }
 
 fn failure_of(object: &Object) -> Option<String> {
@@ -347,7 +349,8 @@ fn failure_of(object: &Object) -> Option<String> {
 }
 
 /// Why a pod is not ready; `None` if it is.
-fn why_not_ready(store: &MemoryStore, pod: &Pod) -> Option<String> {
+fn why_not_ready(world: &World, pod: &Pod) -> Option<String> {
+    let store = &world.store;
     if is_pod_ready(pod) || is_pod_terminal(pod) {
         return None;
     }
@@ -356,7 +359,7 @@ fn why_not_ready(store: &MemoryStore, pod: &Pod) -> Option<String> {
         return Some(format!("pod {name} is terminating"));
     }
     if pod.spec.node.is_none() {
-        return Some(format!("pod {name} is not scheduled: {}", why_unscheduled(pod)));
+        return Some(format!("pod {name} is not scheduled: {}", why_unscheduled(world, pod)));
     }
     let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
     for status in statuses {
@@ -410,12 +413,13 @@ fn missing_source(store: &MemoryStore, pod: &Pod) -> Option<String> {
 }
 
 /// Why a pod has no node: the scheduler's message, or that its scheduler does not run here.
-fn why_unscheduled(pod: &Pod) -> String {
-    let scheduler = pod.spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER);
+fn why_unscheduled(world: &World, pod: &Pod) -> String {
+    let scheduler = scheduler_of(pod);
+    let runs = world.setup.profiles.iter().any(|profile| profile.name == *scheduler);
     let told = pod.status.condition(&Text::POD_SCHEDULED).and_then(|c| c.message.to_option());
     match told {
         Some(words) => words,
-        None if scheduler != DEFAULT_SCHEDULER => {
+        None if !runs => {
             format!("spec.schedulerName is {scheduler:?}, and no scheduler of that name runs here")
         }
         None => "it has not been looked at".to_owned(),
@@ -447,14 +451,16 @@ fn nodes_unconverged(world: &World, found: &mut Unconverged) {
     }
 }
 
-fn namespaces_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+fn namespaces_unconverged(world: &World, found: &mut Unconverged) {
+    let store = &world.store;
     for object in objects(store, Kind::NAMESPACE).filter(|o| o.is_deleting()) {
         found.add_object(object, || "the namespace is terminating".to_owned());
     }
 }
 
 /// Claims that are going, lost, or wait for a volume although no pod has to come first.
-fn claims_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+fn claims_unconverged(world: &World, found: &mut Unconverged) {
+    let store = &world.store;
     for claim in objects(store, Kind::PERSISTENT_VOLUME_CLAIM) {
         let class = ObjectKey::new(Kind::STORAGE_CLASS, "", volume::class_of(claim));
         let waits = store.object(&class).is_some_and(volume::waits_for_consumer);
@@ -467,7 +473,8 @@ fn claims_unconverged(store: &MemoryStore, found: &mut Unconverged) {
     }
 }
 
-fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
+fn pods_unconverged(world: &World, found: &mut Unconverged) {
+    let store = &world.store;
     for object in objects(store, Kind::POD) {
         let Object::Pod(pod) = object else { continue };
         if found.is_enough() {
@@ -480,7 +487,7 @@ fn pods_unconverged(store: &MemoryStore, found: &mut Unconverged) {
             let node = pod.spec.node.as_deref().unwrap_or("no node");
             found.add_object(object, || format!("it is terminating, on {node}"));
         } else if controller_of(&pod.meta).is_none()
-            && let Some(why) = why_not_ready(store, pod)
+            && let Some(why) = why_not_ready(world, pod)
         {
             found.add_object(object, || why);
         }
@@ -586,7 +593,9 @@ pub fn waiting_pods<'s>(store: &'s MemoryStore, namespace: &'s str) -> impl Iter
 }
 
 /// The first pods without a node, with the scheduler's messages.
-pub fn pending(store: &MemoryStore) -> Vec<PendingPod> {
+pub fn pending(world: &World) -> Vec<PendingPod> {
+    let store = &world.store;
     let told = waiting_pods(store, "").take(PENDING);
-    told.map(|p| PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why: why_unscheduled(p) }).collect()
+    told.map(|p| PendingPod { pod: format!("{}/{}", p.namespace(), p.name()), why: why_unscheduled(world, p) })
+        .collect()
 }

@@ -10,6 +10,7 @@ use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
+use skeg_core::scheduler::profile::Profile;
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::{Deadline, Machine, Now, Rng};
 
@@ -63,6 +64,8 @@ pub struct Setup {
     pub election: ElectionTimes,
     /// What tells the processes of one host from those of others in elections; `None` where their names do.
     pub host: Option<Rc<str>>,
+    /// How pods are scheduled.
+    pub profiles: Rc<[Profile]>,
     /// Whether Event objects are recorded.
     pub record_events: bool,
     /// The network from which Services get their addresses.
@@ -121,7 +124,7 @@ impl Role {
         let setup = setup.clone();
         let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
         let Setup { access_control, root_ca, tokens, kinds, service_cidr, max_endpoints_per_slice, .. } = setup;
-        let Setup { election, host, .. } = setup;
+        let Setup { election, host, profiles, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
         let identity: Rc<str> = host.unwrap_or_else(|| Rc::from(format!("{}_{life}", name.replace(' ', "-"))));
         match self {
@@ -149,14 +152,7 @@ impl Role {
                 Running::Manager(Box::new(ControllerManager::new(config, rng)))
             }
             Role::Scheduler(_) => {
-                let config = SchedulerConfig {
-                    identity,
-                    leader_elect,
-                    election,
-                    record_events,
-                    volumes,
-                    ..SchedulerConfig::default()
-                };
+                let config = SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes };
                 Running::Scheduler(Box::new(SchedulerProcess::new(config, rng)))
             }
             Role::User => Running::User(Box::new(User::new(rng))),

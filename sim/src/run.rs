@@ -11,7 +11,7 @@ use crate::converge::{self, Unconverged};
 use crate::fault;
 use crate::invariant::{self, Invariant};
 use crate::outcome::{ExpectationResult, Outcome, Sample};
-use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario};
+use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario, Scheduling};
 use crate::world::World;
 
 /// How long the declared state must be kept: longer than a silent node still counts as ready (`NODE_MONITOR_GRACE`).
@@ -119,6 +119,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
         timeline: Vec::new(),
         loads: Vec::new(),
         expectations: Vec::new(),
+        scheduling: Scheduling::default(),
         faults: FaultLevel::None,
         duration: Duration::from_secs(600),
         settle: Duration::from_secs(1800),
@@ -328,7 +329,7 @@ impl Run<'_> {
             expectations,
             workloads: converge::workloads(&world.store),
             pods: pods.map(|(k, n)| (k.clone(), *n as usize)).collect(),
-            pending: converge::pending(&world.store),
+            pending: converge::pending(&world),
             pending_total: converge::waiting_pods(&world.store, "").count(),
             rollouts: world.statistics.rollouts(),
             utilisation: world.statistics.utilisation(),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
+use skeg_core::scheduler::profile::{Plugin, Profile};
 use skeg_core::{Kind, Object, volume};
 
 use crate::fault::Fault;
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub loads: Vec<Load>,
     /// What must hold in addition to the invariants.
     pub expectations: Vec<Expectation>,
+    /// How pods are scheduled.
+    pub scheduling: Scheduling,
     /// How many faults the seed draws.
     pub faults: FaultLevel,
     /// Virtual time during which faults occur; then all faults are healed.
@@ -98,6 +101,34 @@ pub struct Load {
     pub target: ObjectKey,
     /// CPU that all its pods use together, in thousandths of a core.
     pub cpu_milli: u64,
+}
+
+/// How pods are scheduled.
+#[derive(Clone, Debug)]
+pub struct Scheduling {
+    /// The profiles of the scheduler; at least one.
+    pub profiles: Vec<Profile>,
+    /// The `KubeSchedulerConfiguration` that says so; `None` if it is the default.
+    pub document: Option<Value>,
+}
+
+impl Default for Scheduling {
+    fn default() -> Scheduling {
+        Scheduling { profiles: vec![Profile::default()], document: None }
+    }
+}
+
+impl Scheduling {
+    /// Whether a filter counts for all pods.
+    pub fn always_filters(&self, plugin: Plugin) -> bool {
+        self.profiles.iter().all(|profile| profile.filters.has(plugin))
+    }
+
+    /// Whether the pods on a node may ask for more than it has.
+    pub fn overcommits(&self) -> bool {
+        let ignores = |p: &Profile| !p.ignored_resources.is_empty() || !p.ignored_groups.is_empty();
+        !self.always_filters(Plugin::NodeResourcesFit) || self.profiles.iter().any(ignores)
+    }
 }
 
 /// Shape of the cluster.

@@ -73,6 +73,9 @@ pub struct UpArgs {
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     pub image_profile: Option<PathBuf>,
+    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler's --config takes it.
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// How it is decided what users may do; several are asked in this order. The administrator may everything.
     #[arg(long, value_name = "MODES", default_value = "RBAC", value_delimiter = ',')]
     pub authorization_mode: Vec<AuthorizationMode>,

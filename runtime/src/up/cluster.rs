@@ -21,6 +21,7 @@ use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, Metrics};
 use skeg_core::dns as names;
 use skeg_core::proxy::{self, ProxyConfig};
+use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
 use skeg_sim::ids::{Id, NodeId};
@@ -102,6 +103,8 @@ pub struct Plan {
     pub front_proxy: Option<FrontProxy>,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
+    /// How pods are scheduled.
+    pub profiles: Vec<Profile>,
     /// Creates the objects that every cluster has.
     pub bootstrap: Bootstrap,
 }
@@ -309,7 +312,7 @@ impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
         let Plan { seed, nodes, first_node, tokens, docker, components, several, load_balancers, .. } = plan;
-        let Plan { api, authorisation, root_ca, front_proxy, images, bootstrap, .. } = plan;
+        let Plan { api, authorisation, root_ca, front_proxy, images, profiles, bootstrap, .. } = plan;
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
             Some(_) => None,
@@ -319,6 +322,7 @@ impl Cluster {
             leader_elect: several.is_some(),
             election: several.as_ref().map_or_else(ElectionTimes::default, |several| several.election),
             host: several.as_ref().map(|several| Rc::from(several.holder.as_str())),
+            profiles: profiles.into(),
             record_events: true,
             service_cidr: api.service_cidr,
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,

@@ -57,6 +57,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use skeg_core::controllers::LoadBalancerRange;
+use skeg_core::scheduler::profile::Profile;
 use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpListener;
 
@@ -79,6 +80,7 @@ use crate::disk::explain;
 /// `skeg up`: runs until it is asked to stop.
 pub fn up(args: &UpArgs) -> Result<Exit, String> {
     start_log(args.log_format);
+    let profiles = scheduler_profiles(args.scheduler_config.as_deref())?;
     let runtime = service::http_threads()?;
     let listener = runtime.block_on(TcpListener::bind(args.listen)).map_err(|e| listen_error(args.listen, &e))?;
     let address = listener.local_addr().map_err(|e| listen_error(args.listen, &e))?;
@@ -155,6 +157,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         components: Components { controllers: true, scheduler: true },
         load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
         images: image_profiles(args.image_profile.as_deref())?,
+        profiles,
         clock: Clock::new(args.speed),
         api,
         advertised,
@@ -183,6 +186,16 @@ fn image_profiles(file: Option<&Path>) -> Result<BTreeMap<String, ImageProfile>,
     let Some(path) = file else { return Ok(BTreeMap::new()) };
     let bytes = std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
     skeg_sim::files::images(&path.display().to_string(), &bytes).map_err(|problems| problems.to_string())
+}
+
+/// Reads the file of `--scheduler-config`. What it asks and is not carried out is logged.
+fn scheduler_profiles(file: Option<&Path>) -> Result<Vec<Profile>, String> {
+    let Some(path) = file else { return Ok(vec![Profile::default()]) };
+    let bytes = std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
+    let read = skeg_sim::files::scheduler::read_file(&path.display().to_string(), &bytes);
+    let configuration = read.map_err(|problems| problems.to_string())?;
+    configuration.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(configuration.scheduling.profiles)
 }
 
 fn start_log(format: args::LogFormat) {

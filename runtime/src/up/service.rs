@@ -15,6 +15,7 @@ use skeg_core::agent::AgentConfig;
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
+use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::journal::Tail;
 use skeg_core::store::{Codec, DurableStore, MemoryStore, Recovered};
 use skeg_core::{Kinds, Mono, Now};
@@ -68,6 +69,8 @@ pub struct Start {
     pub load_balancers: LoadBalancerRange,
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
+    /// How pods are scheduled.
+    pub profiles: Vec<Profile>,
     /// The cluster's clock.
     pub clock: Clock,
     /// Options of the API server.
@@ -130,6 +133,7 @@ impl Start {
             root_ca: self.root_ca,
             front_proxy: self.front_proxy,
             images: self.images,
+            profiles: self.profiles,
         }
     }
 }

@@ -19,7 +19,7 @@ use skeg_core::object::Milli;
 use skeg_core::{Kind, Object, Rng};
 
 use crate::fault;
-use crate::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Step, UserAction};
+use crate::scenario::{Action, Cluster, FaultLevel, NodePool, Scenario, Scheduling, Step, UserAction};
 use users::Scene;
 use workload::Workload;
 
@@ -46,6 +46,7 @@ pub fn draw(seed: u64) -> Scenario {
         timeline: Vec::new(),
         loads: Vec::new(),
         expectations: Vec::new(),
+        scheduling: Scheduling::default(),
         faults: level(rng),
         duration,
         settle: Duration::from_secs(1800),

@@ -13,6 +13,7 @@ pub mod gaps;
 pub mod manifest;
 pub mod problem;
 pub mod scenario;
+pub mod scheduler;
 pub mod tree;
 pub mod write;
 pub mod yaml;
@@ -68,6 +69,8 @@ pub struct LoadOptions {
     pub faults: Option<FaultLevel>,
     /// Whether the pods of an export keep their nodes.
     pub keep_bindings: bool,
+    /// A file that says how pods are scheduled.
+    pub scheduler_config: Option<String>,
 }
 
 /// A scenario, with messages for the user.
@@ -86,6 +89,9 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
     let mut problems = Problems::default();
     let documents = read_all(paths, source, &mut problems);
     let (scenarios, plain): (Vec<Document>, Vec<Document>) = documents.into_iter().partition(scenario::is_scenario);
+    let (configurations, plain): (Vec<Document>, Vec<Document>) =
+        plain.into_iter().partition(scheduler::is_configuration);
+    let configuration = read_scheduling(&configurations, source, options, &mut problems);
     let mut manifests = manifest::read(&plain, options.keep_bindings, &mut problems);
     let mut given = scenario::Given::default();
     for (i, document) in scenarios.iter().enumerate() {
@@ -104,15 +110,37 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
         inner.objects = std::mem::take(&mut given.objects);
         manifests.merge(inner, &mut problems);
     }
+    given.scheduling = configuration.scheduling;
     if scenarios.is_empty() && problems.is_empty() && manifests.objects.is_empty() && manifests.nodes.is_empty() {
         for path in paths {
             problems.push(Problems::file(path, "there is no object in it; give Kubernetes manifests or a Scenario"));
         }
     }
-    let loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
+    let mut loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
+    loaded.warnings.extend(configuration.warnings);
     problems.sort();
     problems.warnings.clone_from(&loaded.warnings);
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+/// How pods are scheduled: by a document among the input, or by a file of its own.
+fn read_scheduling(
+    documents: &[Document],
+    source: &dyn Source,
+    options: &LoadOptions,
+    problems: &mut Problems,
+) -> scheduler::Configuration {
+    let own = options.scheduler_config.as_deref();
+    let second = if own.is_some() { documents.first() } else { documents.get(1) };
+    if let Some(second) = second {
+        let message = format!("a run has one {}, and another one is given; leave one out", scheduler::KIND);
+        problems.push(second.problem("kind", message));
+    }
+    match (own, documents.first()) {
+        (Some(path), _) => scheduler::only(path, &read_one(path, source, problems), problems),
+        (None, Some(document)) => scheduler::read(document, problems),
+        (None, None) => scheduler::Configuration::default(),
+    }
 }
 
 /// Reads a file that contains only image profiles, in the format of a scenario's `spec.images`.

@@ -12,7 +12,8 @@ use super::problem::Problems;
 use super::yaml::Document;
 use crate::fault::{Fault, Target};
 use crate::scenario::{
-    Action, Cluster, Expectation, FaultLevel, ImageProfile, Load, NodePool, NodeSet, Scenario, Step, UserAction,
+    Action, Cluster, Expectation, FaultLevel, ImageProfile, Load, NodePool, NodeSet, Scenario, Scheduling, Step,
+    UserAction,
 };
 
 /// `apiVersion` of scenarios.
@@ -56,6 +57,8 @@ pub struct Given {
     pub timeline: Vec<Step>,
     /// `spec.expect`.
     pub expectations: Vec<Expectation>,
+    /// What a KubeSchedulerConfiguration beside it says.
+    pub scheduling: Scheduling,
     /// `spec.faults`.
     pub faults: Option<FaultLevel>,
     /// `spec.duration`.
@@ -594,6 +597,7 @@ impl Given {
             timeline: self.timeline,
             loads: self.loads,
             expectations: self.expectations,
+            scheduling: self.scheduling,
             faults: self.faults.unwrap_or(FaultLevel::None),
             duration: self.duration.unwrap_or(duration),
             settle: self.settle.unwrap_or(settle),

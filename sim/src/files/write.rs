@@ -18,8 +18,8 @@ use crate::user::taint;
 /// The fields of a step's action, in order.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
-/// A scenario as a YAML document. Its expectations are left out, and so is what only an export can give: names of nodes
-/// that are not numbered, and cordoned pools.
+/// A scenario as a YAML document, and as another one how its pods are scheduled. Its expectations are left out, and so
+/// is what only an export can give: names of nodes that are not numbered, and cordoned pools.
 pub fn scenario(scenario: &Scenario) -> String {
     let mut spec = Map::new();
     spec.insert("cluster".to_owned(), cluster(&scenario.cluster));
@@ -49,6 +49,10 @@ pub fn scenario(scenario: &Scenario) -> String {
         ("spec", Value::Object(spec)),
     ] {
         entry(&mut text, 0, key, &value);
+    }
+    if let Some(document) = &scenario.scheduling.document {
+        text += "---\n";
+        document.as_object().into_iter().flatten().for_each(|(key, value)| entry(&mut text, 0, key, value));
     }
     text
 }

@@ -3,7 +3,8 @@
 //!
 //! A pod that is created with `spec.nodeName` set bypasses the scheduler and is not checked; the node's agent rejects
 //! it if it does not fit. After a node shrinks or is deleted, its previous allocatable resources still count for
-//! `NODE_LAG`, because the scheduler's view may lag that long.
+//! `NODE_LAG`, because the scheduler's view may lag that long. With a profile that overcommits nodes, nothing is
+//! checked.
 
 use std::rc::Rc;
 
@@ -27,9 +28,15 @@ struct Usage {
 pub(super) struct Allocatable {
     nodes: NameMap<Usage>,
     requests: Requests,
+    /// Whether schedulers see to it.
+    holds: bool,
 }
 
 impl Allocatable {
+    pub fn new(holds: bool) -> Allocatable {
+        Allocatable { holds, ..Allocatable::default() }
+    }
+
     pub fn node(&mut self, commit: &Commit<'_>) {
         let Some(object) = commit.new.or(commit.old) else { return };
         let of = |object: Option<&Object>| match object {
@@ -57,7 +64,7 @@ impl Allocatable {
         if let (Some(node), Some(pod)) = (is, new) {
             let requests = self.requests.of(pod);
             add(&mut self.nodes.entry(node).used, &requests, 1);
-            if old.is_some_and(|o| o.spec.node.is_none()) {
+            if self.holds && old.is_some_and(|o| o.spec.node.is_none()) {
                 self.bound(commit.at, node, pod, report);
             }
         }

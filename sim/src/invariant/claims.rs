@@ -1,7 +1,8 @@
 //! `one-pod-per-claim`: a claim of access mode ReadWriteOncePod is never used by two pods on nodes.
 //!
 //! Checked when a pod is bound. A pod that has ended, or that is gone from the store, uses nothing any more. Pods that
-//! are created with a node of their user's choice pass no scheduler.
+//! are created with a node of their user's choice pass no scheduler. With a profile that does not filter by it, nothing
+//! is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,11 @@ use super::{Commit, Invariant, Report};
 
 /// The pods on nodes by the claims that they use.
 #[derive(Debug, Default)]
-pub(super) struct Claims(BTreeMap<ObjectKey, BTreeSet<ObjectKey>>);
+pub(super) struct Claims {
+    used: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Whether schedulers see to it.
+    holds: bool,
+}
 
 /// The claims that a pod on a node names.
 fn claims(pod: &Pod) -> impl Iterator<Item = ObjectKey> {
@@ -28,6 +33,10 @@ fn is_for_one(commit: &Commit<'_>, claim: &ObjectKey) -> bool {
 }
 
 impl Claims {
+    pub fn new(holds: bool) -> Claims {
+        Claims { used: BTreeMap::new(), holds }
+    }
+
     pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
         let (old, new) = (commit.old_pod(), commit.new_pod());
         let (was, is) = (old.and_then(place), new.and_then(place));
@@ -35,16 +44,17 @@ impl Claims {
             return;
         }
         for claim in old.into_iter().flat_map(claims) {
-            if let Some(pods) = self.0.get_mut(&claim) {
+            if let Some(pods) = self.used.get_mut(&claim) {
                 pods.remove(&old.expect("it has claims").key());
                 if pods.is_empty() {
-                    self.0.remove(&claim);
+                    self.used.remove(&claim);
                 }
             }
         }
         for (pod, claim) in new.into_iter().flat_map(|pod| claims(pod).map(move |claim| (pod, claim))) {
-            let pods = self.0.entry(claim.clone()).or_default();
-            if old.is_some()
+            let pods = self.used.entry(claim.clone()).or_default();
+            if self.holds
+                && old.is_some()
                 && let Some(other) = pods.first()
                 && is_for_one(commit, &claim)
             {

@@ -44,9 +44,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as core_v1;
 use skeg_core::api::{Call, Request};
 use skeg_core::object::{Kind, Object, Pod};
+use skeg_core::scheduler::profile::Plugin;
 use skeg_core::store::MemoryStore;
 
 use crate::outcome::{Happening, InvariantResult};
+use crate::scenario::Scheduling;
 use crate::world::{NodeHost, World};
 
 pub use caches::stale_cache;
@@ -269,6 +271,13 @@ pub struct Checkers {
 }
 
 impl Checkers {
+    /// The checkers of a cluster whose pods are scheduled so. What its filters do not see to does not hold.
+    pub fn new(scheduling: &Scheduling) -> Checkers {
+        let allocatable = allocatable::Allocatable::new(!scheduling.overcommits());
+        let claims = claims::Claims::new(scheduling.always_filters(Plugin::VolumeRestrictions));
+        Checkers { allocatable, claims, ..Checkers::default() }
+    }
+
     /// Checks a commit.
     pub fn commit<'a>(&mut self, commit: &Commit<'a>) {
         let report = &mut self.report;

@@ -3,12 +3,14 @@
 //! it assigns that pod's room a second time.
 //!
 //! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod
-//! tolerates it, as unschedulable. It decides and sends the binding in one step, so its view has not changed meanwhile.
+//! tolerates it or is of a profile that does not mind, as unschedulable. It decides and sends the binding in one step,
+//! so its view has not changed meanwhile.
 
 use std::collections::BTreeMap;
 
 use skeg_core::object::{Kind, Object, ObjectKey, Revision, TAINT_UNSCHEDULABLE};
 use skeg_core::scheduler::SchedulerProcess;
+use skeg_core::scheduler::profile::Plugin;
 use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
 
@@ -27,7 +29,8 @@ pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) 
         let key = toleration.key.as_deref().unwrap_or_default();
         key.is_empty() || key == TAINT_UNSCHEDULABLE
     });
-    (seen.spec.unschedulable == Some(true) && !tolerates)
+    let minds = scheduler.scheduler().minds(pod, Plugin::NodeUnschedulable);
+    (seen.spec.unschedulable == Some(true) && !tolerates && minds)
         .then(|| format!("{} is bound to {node}, which the scheduler sees as unschedulable", pod.key()))
 }
 

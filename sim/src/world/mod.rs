@@ -254,7 +254,7 @@ pub struct World {
     watch_down: BTreeMap<(ProcessId, ReqId), u64>,
     /// No faults are drawn in this run.
     calm: bool,
-    setup: Setup,
+    pub(crate) setup: Setup,
     scratch: Scratch,
     trace: Trace,
     /// A process for which the next watch event is lost.

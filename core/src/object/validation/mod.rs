@@ -32,6 +32,11 @@ use path::{Go, Path};
 
 pub use volume::volume_sources;
 
+/// What is wrong with a qualified name, as those of labels and resources are (`IsQualifiedName`).
+pub fn qualified_name(name: &str) -> Vec<String> {
+    names::qualified(name)
+}
+
 /// Whether a pod spec belongs to a pod or to a template. A template may omit some fields that a pod must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {

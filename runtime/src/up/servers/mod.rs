@@ -26,7 +26,9 @@ use super::keys::Keys;
 use super::service::{self, Data, Service, Start};
 use super::streams::remote::Kubelets;
 use super::tokens::{ISSUER, TokenOptions};
-use super::{advertised, image_profiles, listen_error, pki, reached_at, server as sockets, start_log, tokens};
+use super::{
+    advertised, image_profiles, listen_error, pki, reached_at, scheduler_profiles, server as sockets, start_log, tokens,
+};
 use crate::Exit;
 use crate::cli::duration;
 
@@ -113,6 +115,10 @@ struct RunArgs {
     /// How images behave on simulated nodes: a YAML file of `spec.images` as a scenario has it.
     #[arg(long, value_name = "FILE")]
     image_profile: Option<PathBuf>,
+    /// How pods are scheduled while this server's scheduler leads: a KubeSchedulerConfiguration, as kube-scheduler's
+    /// --config takes it; the same on all servers.
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// How it is decided what users may do; several are asked in this order. The administrator may everything.
     #[arg(long, value_name = "MODES", default_value = "RBAC", value_delimiter = ',')]
     authorization_mode: Vec<AuthorizationMode>,
@@ -171,7 +177,7 @@ impl RunArgs {
 
     fn run(&self) -> Result<Exit, String> {
         start_log(self.log_format);
-        let election = self.election()?;
+        let (election, profiles) = (self.election()?, scheduler_profiles(self.scheduler_config.as_deref())?);
         if !self.runs(Component::Apiserver) {
             return Err("error: --components: apiserver is missing; the others work through it".to_owned());
         }
@@ -212,6 +218,7 @@ impl RunArgs {
             },
             load_balancers: LoadBalancerRange { cidr: self.load_balancer_range },
             images: image_profiles(self.image_profile.as_deref())?,
+            profiles,
             clock: Clock::new(1),
             api,
             advertised,

@@ -29,6 +29,7 @@ use serde_json::Value;
 use skeg_core::apiserver::ApiServer;
 use skeg_core::auth::{MASTERS, Mode, User};
 use skeg_core::controllers::LoadBalancerRange;
+use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::MemoryStore;
 use skeg_core::{Kinds, Wall};
 use tokio::runtime::Handle;
@@ -374,6 +375,7 @@ impl Builder {
             components: Components { controllers: true, scheduler: true },
             load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS).expect("it is one") },
             images: BTreeMap::new(),
+            profiles: vec![Profile::default()],
             clock: Clock::of_test(MIDNIGHT),
             api: ApiOptions::default(),
             advertised: ADDRESS,
