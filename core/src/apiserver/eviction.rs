@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
 
+use super::admission::webhook::Operation;
 use super::update::check_precondition;
 use super::write::{Deciding, Decision, Write};
-use crate::api::{Call, Cause, Response, Status};
+use crate::api::{Call, Cause, DeleteOptions, Response, Status};
 use crate::limits;
 use crate::object::{
     Kind, Object, ObjectKey, Pod, PodCondition, PodDisruptionBudget, Revision, Selector, Text, Time, is_pod_ready,
@@ -31,6 +33,10 @@ enum Verdict {
 impl Deciding<'_> {
     pub(super) fn evict(&mut self, write: &mut Write) -> Decision {
         let Call::Evict { pod: key, options } = &write.request.call else { unreachable!("not an eviction") };
+        let options = &match self.judged_eviction(write, key, options) {
+            Ok(options) => options,
+            Err(decision) => return decision,
+        };
         let current = self.object(write, key);
         let Some(Object::Pod(pod)) = &current else {
             return Decision::refuse_if(key, Status::not_found(Kind::POD.row(), key.name()));
@@ -71,6 +77,27 @@ impl Deciding<'_> {
             | Decision::Consult(_) => {}
         }
         decision
+    }
+
+    /// The options of an eviction that policies and webhooks allow, as they have them.
+    fn judged_eviction(
+        &mut self,
+        write: &Write,
+        key: &ObjectKey,
+        options: &DeleteOptions,
+    ) -> Result<DeleteOptions, Decision> {
+        let mut options = options.clone();
+        if !self.consults_about(Kind::POD) {
+            return Ok(options);
+        }
+        let mut eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": key.name(), "namespace": key.namespace()}});
+        if let Some(seconds) = options.grace_seconds {
+            eviction["deleteOptions"] = json!({"gracePeriodSeconds": seconds});
+        }
+        let made = self.consult_about_subresource(write, key, (Operation::Create, "eviction"), (eviction, None))?;
+        options.grace_seconds = made["deleteOptions"]["gracePeriodSeconds"].as_i64();
+        Ok(options)
     }
 
     fn ask_budgets(&self, write: &Write, key: &ObjectKey, pod: &Pod) -> Result<Verdict, Decision> {

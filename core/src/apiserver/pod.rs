@@ -2,6 +2,9 @@
 
 use std::rc::Rc;
 
+use serde_json::json;
+
+use super::admission::webhook::Operation;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Response, Status};
 use crate::object::{Kind, Object, ObjectKey, PodCondition, Revision, Text};
@@ -11,6 +14,10 @@ impl Deciding<'_> {
     /// `pods/binding`: assigns a pod to a node, once.
     pub(super) fn bind(&mut self, write: &mut Write) -> Decision {
         let Call::Bind { pod: key, uid, node } = &write.request.call else { unreachable!("not a binding") };
+        let node = &match self.judged_binding(write, key, uid, node) {
+            Ok(node) => node,
+            Err(decision) => return decision,
+        };
         let current = self.object(write, key);
         let Some(Object::Pod(pod)) = &current else {
             return Decision::refuse_if(key, Status::not_found(Kind::POD.row(), key.name()));
@@ -48,6 +55,25 @@ impl Deciding<'_> {
         let mut commit = Commit::replace(key, &old, Object::Pod(bound));
         commit.response = Response::Done { rv: Revision(0) };
         Decision::Commit(commit)
+    }
+}
+
+impl Deciding<'_> {
+    /// The node of a binding that policies and webhooks allow, as they have it.
+    fn judged_binding(
+        &mut self,
+        write: &Write,
+        key: &ObjectKey,
+        uid: &str,
+        node: &Rc<str>,
+    ) -> Result<Rc<str>, Decision> {
+        if !self.consults_about(Kind::POD) {
+            return Ok(Rc::clone(node));
+        }
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": **node},
+            "metadata": {"name": key.name(), "namespace": key.namespace(), "uid": uid}});
+        let made = self.consult_about_subresource(write, key, (Operation::Create, "binding"), (binding, None))?;
+        Ok(Rc::from(made["target"]["name"].as_str().unwrap_or_default()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::admission::webhook::Operation;
 use super::custom::ScalePaths;
 use super::service_ip::Allocation;
 use super::write::{Deciding, Decision, Write};
@@ -91,6 +92,14 @@ impl Deciding<'_> {
         if rv.0 != 0 && rv != current.rv() {
             return Decision::refuse_if(key, Status::stale(current.info(), key.name()));
         }
+        let sent = Scale { replicas, ..scale.clone() };
+        let judged = (to_json(&sent), Some(to_json(&scale)));
+        let made = match self.consult_about_subresource(write, key, (Operation::Update, "scale"), judged) {
+            Ok(made) => made,
+            Err(decision) => return decision,
+        };
+        let made = made["spec"]["replicas"].as_i64().and_then(|replicas| i32::try_from(replicas).ok());
+        let replicas = made.unwrap_or(0);
         let mut new = current.clone();
         set_replicas(&mut new, self.scale_paths(current), replicas);
         self.track(write, Some(current), &mut new, Subresource::Scale, &current.info().version);

@@ -177,6 +177,26 @@ fn a_webhook_changes_pods_and_custom_objects() {
 }
 
 #[test]
+fn a_webhook_refuses_evictions() {
+    let cluster = Cluster::start("webhook-evictions", &["--nodes", "0"]);
+    let hook = Webhook::start(|request| match request["object"]["kind"].as_str() {
+        Some("Eviction") => review(request, json!({"allowed": false, "status": {"code": 429, "message": "not now"}})),
+        _ => review(request, json!({})),
+    });
+    configure(&cluster, "validating", hook.url(), rule("", "pods/eviction"));
+    cluster.wait_for("there is an account", || {
+        cluster.get("/api/v1/namespaces/default/serviceaccounts/default").code == 200
+    });
+    let pods = "/api/v1/namespaces/default/pods";
+    cluster.create(pods, &json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let refused = cluster.write("POST", &format!("{pods}/p/eviction"), &eviction);
+    let why = "admission webhook \"hook.example.com\" denied the request: not now";
+    assert_eq!((refused.code, refused.json()["message"].as_str()), (429, Some(why)));
+    assert_eq!(cluster.get(&format!("{pods}/p")).json()["metadata"]["deletionTimestamp"], Value::Null);
+}
+
+#[test]
 fn a_webhook_that_is_missed_is_said_to_be() {
     let cluster = Cluster::start("webhook-missed", &["--nodes", "0"]);
     let hook = Webhook::start(|request| review(request, json!({})));

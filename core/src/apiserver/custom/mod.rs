@@ -164,6 +164,11 @@ impl CustomResource {
         &self.of.version
     }
 
+    /// Whether an object is one of this resource, and not of a subresource.
+    pub(super) fn is_of(&self, object: &Object) -> bool {
+        object.info().group == self.of.group
+    }
+
     /// A version as objects name it: `example.com/v1`.
     pub(super) fn api_version(&self, version: &str) -> String {
         format!("{}/{version}", self.of.group)

@@ -1,5 +1,7 @@
 //! Writes that webhooks are asked about.
 
+use std::rc::Rc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Cluster, cluster_of, config_map, key, object_in, pod, request};
 use crate::api::{Call, DeleteOptions, Response, Status, Subresource, WriteOptions};
 use crate::apiserver::{Answered, Callee, Config, Consultation};
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, Revision};
 
 fn guarded() -> Cluster {
     cluster_of(1, &Config { webhooks: true, ..Config::default() })
@@ -221,4 +223,53 @@ fn configure_status(c: &mut Cluster) {
     let value = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": "status"}, "webhooks": [hook("s.example.com", "pods/status", json!({}))]});
     c.create(value).unwrap();
+}
+
+#[test]
+fn webhooks_are_asked_about_bindings_evictions_and_scales() {
+    let mut c = guarded();
+    let about = |resources: &[&str]| json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": resources}]});
+    let pods = ["pods/binding", "pods/eviction"];
+    configure(&mut c, "Mutating", &[hook("m.example.com", "", about(&pods))]);
+    let all = about(&["pods/binding", "pods/eviction", "deployments/scale"]);
+    configure(&mut c, "Validating", &[hook("v.example.com", "", all)]);
+    let p = c.create(pod("p")).unwrap();
+    let call = |node: &str| Call::Bind { pod: p.key(), uid: Rc::from(p.uid()), node: Rc::from(node) };
+    let id = c.send(0, request(call("n1")));
+    let other = json!([{"op": "replace", "path": "/target/name", "value": "n2"}]);
+    let asked = c.consult(|asked| response(asked, patch(other.clone()))).remove(0);
+    let question = &asked.body["request"];
+    assert_eq!(question["kind"], json!({"group": "", "version": "v1", "kind": "Binding"}));
+    assert_eq!((&question["subResource"], &question["resource"]["resource"]), (&json!("binding"), &json!("pods")));
+    assert_eq!((&question["object"]["target"]["name"], &question["operation"]), (&json!("n1"), &json!("CREATE")));
+    assert_eq!(c.consult(|asked| response(asked, json!({})))[0].body["request"]["object"]["target"]["name"], "n2");
+    done(&mut c, id).unwrap();
+    assert_eq!(c.get(&p.key()).unwrap().to_json()["spec"]["nodeName"], "n2");
+
+    let evict = || Call::Evict { pod: p.key(), options: DeleteOptions::default() };
+    let id = c.send(0, request(evict()));
+    c.consult(|asked| response(asked, json!({})));
+    let refuse = json!({"allowed": false, "status": {"message": "not now", "code": 429}});
+    let question = c.consult(|asked| response(asked, refuse.clone())).remove(0).body["request"].clone();
+    assert_eq!(question["kind"], json!({"group": "policy", "version": "v1", "kind": "Eviction"}));
+    assert_eq!((&question["object"]["apiVersion"], &question["name"]), (&json!("policy/v1"), &json!("p")));
+    let refused = done(&mut c, id).unwrap_err();
+    assert_eq!(refused.reason.code(), 429);
+    assert!(refused.message.ends_with("denied the request: not now"), "{}", refused.message);
+    assert!(!c.get(&p.key()).unwrap().is_deleting());
+    let id = c.send(0, request(evict()));
+    let grace = json!([{"op": "add", "path": "/deleteOptions", "value": {"gracePeriodSeconds": 7}}]);
+    c.consult(|asked| response(asked, patch(grace.clone())));
+    c.consult(|asked| response(asked, json!({})));
+    done(&mut c, id).unwrap();
+    assert_eq!(c.get(&p.key()).unwrap().meta().deletion_grace_period_seconds, Some(7));
+
+    let d = c.create(super::deployment("d", 1)).unwrap();
+    let call = Call::SetScale { key: d.key(), replicas: 3, rv: Revision(0), options: WriteOptions::default() };
+    let id = c.send(0, request(call));
+    let question = c.consult(|asked| response(asked, json!({}))).remove(0).body["request"].clone();
+    assert_eq!(question["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+    let replicas = |field: &str| question[field]["spec"]["replicas"].clone();
+    assert_eq!((replicas("object"), replicas("oldObject")), (json!(3), json!(1)));
+    assert!(matches!(done(&mut c, id), Ok(Response::Scale(scale)) if scale.replicas == 3));
 }

@@ -12,6 +12,7 @@
 
 mod configuration;
 pub(super) mod review;
+mod subresource;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -24,6 +25,7 @@ use super::matching::Asked;
 use super::mutating_policy::Round;
 use super::policy::conditions_hold;
 use crate::api::{Patch, Status};
+use crate::apiserver::conversion::requested;
 use crate::apiserver::write::{Deciding, Decision, Write};
 use crate::limits;
 use crate::object::{Kind, Object, Revision, Time, cel};
@@ -360,8 +362,9 @@ impl Deciding<'_> {
     /// A custom object in the version that a webhook is asked about; any other object as it is.
     fn shown_to(&mut self, write: &Write, object: &Object, version: &str) -> Result<Object, Decision> {
         match self.customs.of(object.kind()).cloned() {
-            Some(custom) => self.in_version(write, &custom, object, version),
-            None => Ok(object.clone()),
+            // A Scale is the same for every version.
+            Some(custom) if custom.is_of(object) => self.in_version(write, &custom, object, version),
+            Some(_) | None => Ok(object.clone()),
         }
     }
 
@@ -374,7 +377,12 @@ impl Deciding<'_> {
         (new, old): (Option<&Object>, Option<&Object>),
     ) -> Result<Option<(Consultation, Pending)>, Decision> {
         let about = new.or(old).expect("a write is about an object");
-        let info = self.info(about.kind()).in_version(&about.info().version);
+        let info = self.info(about.kind());
+        let version = match subresource {
+            "scale" => requested(&write.request).unwrap_or(&info.version).to_owned(),
+            _ => about.info().version.to_string(),
+        };
+        let info = info.in_version(&version);
         let asked = Asked { operation, of: &info, subresource, name: about.name() };
         let Some(version) = hook.matching.version_for(&asked) else { return Ok(None) };
         if !self.selects(write, &hook.matching, new, old) {

@@ -37,12 +37,18 @@ pub(in crate::apiserver::admission) fn request(
     (new, old): (Option<&Object>, Option<&Object>),
 ) -> Value {
     let Asked { operation, of, subresource, .. } = asked;
-    let kind = |version: &str| json!({"group": of.group, "version": version, "kind": of.kind});
+    // What a subresource takes may be of another kind, in its one version.
+    let own = of.subresource(subresource).filter(|sub| sub.kind != of.kind);
+    let kind = |version: &str| match &own {
+        Some(sub) => json!({"group": sub.group, "version": sub.version, "kind": sub.kind}),
+        None => json!({"group": of.group, "version": version, "kind": of.kind}),
+    };
     let resource = |version: &str| json!({"group": of.group, "version": version, "resource": of.plural});
-    let api_version = if of.group.is_empty() { version.to_owned() } else { format!("{}/{version}", of.group) };
+    let (group, shown_in) = own.as_ref().map_or((&*of.group, version), |sub| (&*sub.group, &*sub.version));
+    let api_version = if group.is_empty() { shown_in.to_owned() } else { format!("{group}/{shown_in}") };
     let about = new.or(old).expect("a request is about an object");
-    let own = write.request.identity.as_deref();
-    let user = own.cloned().unwrap_or_else(|| User::new(&write.request.user, &[AUTHENTICATED]));
+    let user = write.request.identity.as_deref().cloned();
+    let user = user.unwrap_or_else(|| User::new(&write.request.user, &[AUTHENTICATED]));
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         info["uid"] = json!(user.uid);
