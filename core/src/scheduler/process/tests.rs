@@ -15,6 +15,7 @@ use crate::limits;
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod, Text};
 use crate::random::Rng;
+use crate::scheduler::profile::Profile;
 use crate::scheduler::resources::ResourceId;
 use crate::store::{self, MemoryStore, StoreClient};
 
@@ -483,4 +484,31 @@ fn faults_never_overfill_a_node_and_end_well() {
     for seed in 0..40 {
         play(seed);
     }
+}
+
+#[test]
+fn what_is_said_of_pods_is_said_by_their_scheduler() {
+    let mut c = Cluster::new(1);
+    c.node("n1", "2");
+    let line = c.start("a", true);
+    let named = |name: &str| Profile { name: name.to_owned(), ..Profile::default() };
+    let profiles = Rc::from([named("default-scheduler"), named("pack"), named("third")]);
+    let config = SchedulerConfig { identity: "a".into(), profiles, ..SchedulerConfig::default() };
+    c.lines[line].process = SchedulerProcess::new(config, Rng::from_seed(5));
+    let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}});
+    for (name, scheduler) in [("a", "default-scheduler"), ("b", "pack"), ("c", "third"), ("d", "nobody")] {
+        c.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"containers": [container], "schedulerName": scheduler}}));
+        c.run(Duration::from_secs(2));
+    }
+    let said = |c: &Cluster, reason: &str| -> Vec<String> {
+        let all = c.events(reason).into_iter();
+        let by = all.map(|e| {
+            assert_eq!(e["source"]["component"], e["reportingComponent"]);
+            format!("{} by {}", e["involvedObject"]["name"], e["source"]["component"])
+        });
+        by.collect()
+    };
+    assert_eq!(said(&c, "Scheduled"), [r#""a" by "default-scheduler""#, r#""b" by "pack""#]);
+    assert_eq!(said(&c, "FailedScheduling"), [r#""c" by "third""#]);
 }
