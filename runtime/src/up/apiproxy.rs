@@ -21,7 +21,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use skeg_core::Kind;
 use skeg_core::api::{ListOptions, Status};
 use skeg_core::object::FieldSelector;
@@ -32,7 +32,7 @@ use super::handler::Handler;
 use super::reply::{self, Content};
 use super::route::{Objects, not_found};
 use super::streams::Ports;
-use super::usage::Usage;
+use super::usage;
 
 /// How long it may take to reach a pod.
 const REACH: Duration = Duration::from_secs(30);
@@ -266,8 +266,14 @@ impl Handler {
         let Answer::List { items, .. } = self.ask_for_itself(pods, what).await?.result? else {
             unreachable!("a list is answered by a list")
         };
-        let now = json!(self.shared.clock.now().wall.to_time());
-        Ok(of_node(name, rest, &items, &self.used().await?, &now))
+        Ok(match rest {
+            "/healthz" => reply::text(200, "ok".to_owned()),
+            "/stats/summary" => {
+                let (used, now) = (self.used_here().await?, self.shared.clock.now().wall);
+                reply::typed("application/json", &usage::summary(name, &items, &used, now))
+            }
+            _ => reply::text(404, "404 page not found\n".to_owned()),
+        })
     }
 }
 
@@ -346,40 +352,6 @@ impl<B> Body for Rest<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Pin::new(&mut self.body).poll_frame(cx).map(|frame| frame.and_then(Result::ok).map(Ok))
     }
-}
-
-/// What a node says of itself at a path of its agent's port: `/healthz`, or `/stats/summary` of what its pods use.
-pub fn of_node(node: &str, path: &str, pods: &[Value], used: &[Usage], now: &Value) -> Response<Content> {
-    match path {
-        "/healthz" => reply::text(200, "ok".to_owned()),
-        "/stats/summary" => reply::typed("application/json", &summary(node, pods, used, now)),
-        _ => reply::text(404, "404 page not found\n".to_owned()),
-    }
-}
-
-/// The kubelet's Summary, as far as it is known: processor and memory.
-fn summary(node: &str, pods: &[Value], used: &[Usage], now: &Value) -> Value {
-    let stats = |cpu: u64, memory: u64| {
-        (json!({"time": now, "usageNanoCores": cpu * 1_000_000}), json!({"time": now, "workingSetBytes": memory}))
-    };
-    let of_pod = |pod: &Value| {
-        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-        let own: Vec<&Usage> = used.iter().filter(|usage| usage.pod_uid == uid).collect();
-        let containers = own.iter().map(|usage| {
-            let (cpu, memory) = stats(usage.cpu_milli, usage.memory_bytes);
-            json!({"name": usage.container, "cpu": cpu, "memory": memory})
-        });
-        let (cpu, memory) =
-            stats(own.iter().map(|u| u.cpu_milli).sum(), own.iter().map(|u| u.memory_bytes).sum::<u64>());
-        json!({
-            "podRef": {"name": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"], "uid": uid},
-            "startTime": pod["status"]["startTime"], "containers": containers.collect::<Vec<_>>(), "cpu": cpu,
-            "memory": memory,
-        })
-    };
-    let here: Vec<&Usage> = used.iter().filter(|usage| usage.node == node).collect();
-    let (cpu, memory) = stats(here.iter().map(|u| u.cpu_milli).sum(), here.iter().map(|u| u.memory_bytes).sum::<u64>());
-    json!({"node": {"nodeName": node, "cpu": cpu, "memory": memory}, "pods": pods.iter().map(of_pod).collect::<Vec<_>>()})
 }
 
 #[cfg(test)]

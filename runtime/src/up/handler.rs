@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use skeg_core::Kind;
-use skeg_core::api::{Patch, Reason, Status, Subresource};
+use skeg_core::api::{ListOptions, Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
@@ -37,7 +37,7 @@ use super::streams::remote::Carried;
 use super::streams::visit::Visit;
 use super::streams::{self, Upgrade};
 use super::tokens::{self, Tokens};
-use super::usage::Usage;
+use super::usage::Used;
 use super::{accept::Shape, apiproxy, body, conversion, discovery, openapi, reply, review, usage};
 
 /// Maximum number of concurrent reads (`--max-requests-inflight`).
@@ -381,8 +381,33 @@ impl Handler {
         kubelets.carry(&node, carried, upgrade).await
     }
 
-    /// What containers use.
-    pub(super) async fn used(&self) -> Result<Vec<Usage>, Status> {
+    /// What containers and nodes use, here and where the agents are of other processes.
+    async fn used(&self) -> Result<Used, Status> {
+        let mut used = self.used_here().await?;
+        let Some(kubelets) = &self.shared.kubelets else { return Ok(used) };
+        let served = self.shared.catalogue.now();
+        let nodes = served.by_path("", "v1", "nodes").expect("it is built in");
+        let what = What::List { kind: Kind::NODE, namespace: String::new(), options: ListOptions::default() };
+        let Answer::List { items, .. } = self.ask_for_itself(nodes, what).await?.result? else {
+            unreachable!("a list is answered by a list")
+        };
+        let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let elsewhere = items.into_iter().filter(|node| !self.shared.own_nodes.contains(&name(node)));
+        let asked: Vec<_> = elsewhere.map(|node| (name(&node), tokio::spawn(kubelets.clone().used(node)))).collect();
+        for (node, asked) in asked {
+            match asked.await.unwrap_or_else(|e| Err(e.to_string())) {
+                Ok(there) => used.extend(there),
+                Err(why) => {
+                    tracing::debug!(node, "what it uses is not known: {why}");
+                    used.unknown.insert(node);
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// What the containers of this process use.
+    pub(super) async fn used_here(&self) -> Result<Used, Status> {
         let (reply, used) = oneshot::channel();
         self.cluster.send(Inbound::Visit(Visit::Usage { reply })).map_err(|_| gone())?;
         used.await.map_err(|_| gone())

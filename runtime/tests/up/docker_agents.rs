@@ -334,6 +334,7 @@ fn agents_run_real_containers() {
 
     for n in 0..3 {
         look_into(whole.servers.at(n), &pods);
+        usage_is_shown(whole.servers.at(n), &pods);
     }
     the_port_is_for_servers(&whole, &pods[0]);
     pods_reach_each_other(&whole, &pods);
@@ -360,6 +361,25 @@ fn agents_run_real_containers() {
     let pods = daemons(server);
     assert_eq!((pods[0]["metadata"]["name"].as_str(), id(&pods)), (Some(name), before));
     assert_eq!(pods[0]["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+/// Any server shows what nodes and pods use (`kubectl top`).
+fn usage_is_shown(server: &Cluster, pods: &[Value]) {
+    let metrics = |path: &str| server.get(&format!("/apis/metrics.k8s.io/v1beta1/{path}")).json();
+    let is_measured = |usage: &Value| {
+        let memory = usage["memory"].as_str().and_then(|memory| memory.strip_suffix("Ki")?.parse::<u64>().ok());
+        usage["cpu"].as_str().is_some_and(|cpu| cpu.ends_with('n')) && memory.is_some_and(|memory| memory > 0)
+    };
+    let nodes = metrics("nodes");
+    let nodes = nodes["items"].as_array().expect("a list");
+    assert!(nodes.len() == 3 && nodes.iter().all(|node| is_measured(&node["usage"])), "{nodes:?}");
+    let all = metrics("namespaces/default/pods");
+    for pod in pods {
+        let name = &pod["metadata"]["name"];
+        let found = all["items"].as_array().expect("a list").iter().find(|of| of["metadata"]["name"] == *name);
+        let containers = &found.unwrap_or_else(|| panic!("{name} in {all}"))["containers"];
+        assert!(containers[0]["name"] == "c" && is_measured(&containers[0]["usage"]), "{containers}");
+    }
 }
 
 /// Any server shows the logs of all nodes' pods, and leads into their containers.

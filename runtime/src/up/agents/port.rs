@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use skeg_core::api::{Reason, Status};
 use skeg_core::auth::{ANONYMOUS, User};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::client::Client;
 use crate::disk::explain;
@@ -31,7 +32,9 @@ use crate::up::params::Params;
 use crate::up::reply::{self, Content};
 use crate::up::route::{not_found, segments};
 use crate::up::server::{self, Respond};
+use crate::up::streams::visit::Visit;
 use crate::up::streams::{self, Upgrade};
+use crate::up::usage;
 
 /// The kubelet's port, which every Node names.
 pub const PORT: u16 = 10250;
@@ -118,6 +121,21 @@ impl Port {
         })
     }
 
+    /// What this node and its pods use.
+    async fn summary(&self) -> Result<Response<Content>, Status> {
+        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.node);
+        let pods = self.client.call(Method::GET, path, None).await.map_err(Status::unavailable)?;
+        let (reply, used) = oneshot::channel();
+        let ended = || Status::unavailable("the agent is ending");
+        self.local.send(ask::Inbound::Visit(Visit::Usage { reply })).map_err(|_| ended())?;
+        let used = used.await.map_err(|_| ended())?;
+        if used.unknown.contains(&self.node) {
+            return Err(Status::internal("the engine of containers does not say what they use"));
+        }
+        let pods = pods["items"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(reply::typed("application/json", &usage::summary(&self.node, pods, &used, time_of_day())))
+    }
+
     async fn answer(&self, user: &User, request: Request<Incoming>) -> Result<Response<Content>, Status> {
         let (mut head, _) = request.into_parts();
         let connection = head.extensions.remove::<OnUpgrade>();
@@ -127,6 +145,7 @@ impl Port {
         let upgrade = || Upgrade::new(&head.headers, connection);
         match (&head.method, &parts[..]) {
             (&Method::GET, ["healthz"]) => Ok(reply::text(200, "ok".to_owned())),
+            (&Method::GET, ["stats", "summary"]) => self.summary().await,
             (&Method::GET, ["containerLogs", namespace, name, _]) => {
                 let pod = self.pod(namespace, name).await?;
                 streams::log::read(&pod, &params, time_of_day(), &self.local).await

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use super::engine::{Engine, Failure, query};
 use super::logs::{Frames, Log};
 use super::{Driver, listing, spec};
 use crate::up::streams::visit::{LogRead, Place, Visit, VisitId, Visited};
-use crate::up::usage::Usage;
+use crate::up::usage::{Usage, Used};
 
 /// Numbers of visits to real containers begin here, so that they are told from those to simulated ones.
 pub const FIRST: VisitId = 1 << 63;
@@ -102,7 +103,7 @@ impl Visits {
                 let used = usage(&driver).await;
                 let _ = reply.send(used.unwrap_or_else(|e| {
                     tracing::warn!("what containers use is not known: {e}");
-                    Vec::new()
+                    Used { unknown: [driver.node.clone()].into(), ..Used::default() }
                 }));
             })),
         }
@@ -293,8 +294,9 @@ fn connect_within(network: &Path, port: u16) -> std::io::Result<std::net::TcpStr
     first.or_else(|e| std::net::TcpStream::connect(("::1", port)).map_err(|_| e))
 }
 
-/// What every running container uses.
-async fn usage(driver: &Arc<Driver>) -> Result<Vec<Usage>, Failure> {
+/// What every running container uses, and this host.
+async fn usage(driver: &Arc<Driver>) -> Result<Used, Failure> {
+    let (busy, begun) = (busy(), Instant::now());
     let all = driver.all().await?;
     let running = all.into_iter().filter(|c| !c.is_sandbox && matches!(c.state, listing::State::Running(_)));
     let asked: Vec<_> = running
@@ -306,15 +308,47 @@ async fn usage(driver: &Arc<Driver>) -> Result<Vec<Usage>, Failure> {
             })
         })
         .collect();
-    let mut used = Vec::new();
+    let mut used = Used::default();
     for asked in asked {
         // One that has ended meanwhile uses nothing.
         let Ok((found, Ok(stats))) = asked.await else { continue };
         let (cpu_milli, memory_bytes) = measured(&stats);
         let (pod_uid, container) = (found.pod_uid, found.name);
-        used.push(Usage { node: driver.node.clone(), pod_uid, container, cpu_milli, memory_bytes });
+        used.containers.push(Usage { node: driver.node.clone(), pod_uid, container, cpu_milli, memory_bytes });
+    }
+    // The kernel counts in hundredths of a second.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    if let (Some(before), Some(after), Some(memory)) = (busy, self::busy(), working_set()) {
+        let window = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        used.nodes.insert(driver.node.clone(), (after.saturating_sub(before) * 10_000 / window.max(1), memory));
     }
     Ok(used)
+}
+
+/// How long the processors of this host have been busy, in hundredths of a second (proc_stat(5)).
+fn busy() -> Option<u64> {
+    busy_of(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+fn busy_of(stat: &str) -> Option<u64> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<u64>);
+    let times = times.collect::<Result<Vec<_>, _>>().ok()?;
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are among the first two.
+    let idle = times.get(3)? + times.get(4)?;
+    Some(times.iter().take(8).sum::<u64>() - idle)
+}
+
+/// The memory of this host that could not be had for anything else, in bytes (proc_meminfo(5)).
+fn working_set() -> Option<u64> {
+    working_set_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn working_set_of(meminfo: &str) -> Option<u64> {
+    let kibibytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    Some(kibibytes("MemTotal")?.saturating_sub(kibibytes("MemAvailable")?) << 10)
 }
 
 /// CPU in thousandths of a core, and the working set in bytes.
@@ -334,6 +368,14 @@ fn measured(stats: &Value) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn a_hosts_use_is_what_the_kernel_counts() {
+        assert_eq!(super::busy_of("cpu  10 1 5 1000 50 0 2 3 4 0\ncpu0 1 1 1 1 1\n"), Some(21));
+        assert_eq!(super::working_set_of("MemTotal:  100 kB\nMemFree: 5 kB\nMemAvailable:   40 kB\n"), Some(60 << 10));
+        assert!(super::busy_of("").is_none() && super::working_set_of("MemTotal: x").is_none());
+        assert!(super::busy().is_some() && super::working_set().is_some());
+    }
 
     #[test]
     fn use_is_measured_over_the_time_between_two_readings() {

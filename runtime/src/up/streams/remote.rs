@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
@@ -30,9 +30,13 @@ use crate::up::apiproxy::{Rest, end_to_end};
 use crate::up::params::Params;
 use crate::up::pki::Pair;
 use crate::up::reply::Content;
+use crate::up::usage::{Used, of_summary};
 
 /// How long it may take to reach an agent (the API server's `--kubelet-timeout`).
 const REACH: Duration = Duration::from_secs(5);
+
+/// Longest summary of what a node uses that is read, in bytes.
+const SUMMARY: usize = 8 << 20;
 
 /// Who this server is to agents, and which it trusts.
 #[derive(Clone, Debug)]
@@ -173,6 +177,18 @@ impl Kubelets {
         *answer.status_mut() = head.status;
         *answer.headers_mut() = end_to_end(&head.headers);
         Ok(answer)
+    }
+
+    /// What the agent of a node says that it and its pods use.
+    pub async fn used(self, node: Value) -> Result<Used, String> {
+        let answer =
+            self.ask(&node, &Method::GET, "/stats/summary").await.map_err(|status| status.message.to_string())?;
+        let code = answer.status();
+        let body = tokio::time::timeout(REACH, Limited::new(answer.into_body(), SUMMARY).collect()).await;
+        let body = body.map_err(|_| "i/o timeout".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
+        let summary = serde_json::from_slice(&body).unwrap_or_default();
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        of_summary(name, &summary).ok_or_else(|| format!("the answer is no summary ({code})"))
     }
 
     /// A connection to the agent of a node, and where that is.

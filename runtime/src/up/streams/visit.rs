@@ -13,7 +13,7 @@ use skeg_sim::scenario::ImageProfile;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::up::usage::Usage;
+use crate::up::usage::{Usage, Used};
 
 /// Maximum number of lines that wait for a follower of a log; a slower one is cut off.
 const FOLLOWED: usize = 4096;
@@ -66,7 +66,7 @@ pub enum Visit {
     /// The client has gone.
     Leave { visit: VisitId },
     /// Reads what every container uses.
-    Usage { reply: oneshot::Sender<Vec<Usage>> },
+    Usage { reply: oneshot::Sender<Used> },
 }
 
 /// A log as it was read.
@@ -194,7 +194,7 @@ impl Visitors {
                 let names: BTreeMap<usize, &str> = nodes.iter().map(|(name, node)| (*node, name.as_str())).collect();
                 let all =
                     runtimes.iter().enumerate().flat_map(|(node, (_, runtime))| used(names[&node], runtime, images));
-                let _ = reply.send(all.collect());
+                let _ = reply.send(Used { containers: all.collect(), ..Used::default() });
                 None
             }
             Visit::Leave { visit } => {
