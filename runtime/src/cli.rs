@@ -174,7 +174,7 @@ pub struct RunArgs {
     /// Keep the pods of an export on their nodes, rather than let the scheduler place them anew.
     #[arg(long)]
     pub keep_bindings: bool,
-    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler's --config takes it.
+    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler takes it (docs/scheduler.md).
     #[arg(long, value_name = "FILE")]
     pub scheduler_config: Option<String>,
     /// Refuse input (exit code 2) of which this build does not carry out everything, rather than warn of it.

@@ -37,6 +37,8 @@ struct Entry {
     at: Mono,
     /// The request in flight and its deadline.
     asked: Option<(ReqId, Mono)>,
+    /// Whether a pod has asked since its users were last told to ask again. What nobody waits for is not due.
+    wanted: bool,
     not_before: Mono,
     /// Slots of the pods that wait for it or use it.
     users: BTreeSet<u32>,
@@ -73,6 +75,7 @@ impl References {
         if entry.seen.is_some() && now.mono.since(entry.at) < good_for {
             return true;
         }
+        entry.wanted = true;
         if entry.asked.is_none() && entry.not_before <= now.mono {
             let id = self.ids.next();
             entry.asked = Some((id, now.mono + REQUEST_TIMEOUT));
@@ -163,6 +166,7 @@ impl References {
         for entry in self.entries.values_mut() {
             if entry.due().is_some_and(|at| at <= now.mono) {
                 (entry.asked, entry.seen, entry.not_before) = (None, None, now.mono);
+                entry.wanted = false;
                 users.extend(entry.users.iter().copied());
             }
         }
@@ -194,7 +198,7 @@ impl Entry {
     fn due(&self) -> Option<Mono> {
         match self.asked {
             Some((_, overdue)) => Some(overdue),
-            None if self.seen.is_none() => Some(self.not_before),
+            None if self.seen.is_none() && self.wanted => Some(self.not_before),
             None => None,
         }
     }
@@ -322,4 +326,37 @@ pub(super) fn volume_needs<'a>(v: &'a core_v1::Volume, namespace: &'a str) -> im
         secret.into_iter().chain(map)
     });
     map.into_iter().chain(secret).chain(projected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::{PAUSE, References};
+    use crate::api::Status;
+    use crate::machine::{Mono, Now, Wall};
+    use crate::object::{Kind, ObjectKey};
+
+    /// A pod that has to wait for one object does not ask for the next: that one must not be due for ever.
+    #[test]
+    fn what_nobody_asks_for_is_not_due() {
+        let at = |mono: Mono| Now { mono, wall: Wall(0) };
+        let [claim, volume] =
+            [Kind::PERSISTENT_VOLUME_CLAIM, Kind::PERSISTENT_VOLUME].map(|kind| ObjectKey::new(kind, "", "x"));
+        let mut references = References::new(Rc::from("kubelet"), 1, false);
+        let mut out = Vec::new();
+        let ask = |references: &mut References, key: &ObjectKey, now: Mono| {
+            references.ask(key, 0, at(now), &mut Vec::new());
+        };
+        references.ask(&volume, 0, at(Mono(0)), &mut out);
+        let request = references.entries[&volume].asked.expect("it is in flight").0;
+        references.replied(at(Mono(0)), request, Err(Status::timeout("late")));
+        let again = Mono(0) + PAUSE;
+        assert_eq!(references.deadline(), Some(again), "what was asked for is tried again");
+        assert_eq!(references.handle_timeout(at(again)).len(), 1);
+        ask(&mut references, &claim, again);
+        assert!(references.deadline().is_some_and(|due| due > again), "{:?}", references.deadline());
+        ask(&mut references, &volume, again);
+        assert!(references.entries[&volume].asked.is_some(), "once it is asked for, it is read at once");
+    }
 }

@@ -73,7 +73,7 @@ pub struct UpArgs {
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     pub image_profile: Option<PathBuf>,
-    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler's --config takes it.
+    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler takes it (docs/scheduler.md).
     #[arg(long, value_name = "FILE")]
     pub scheduler_config: Option<PathBuf>,
     /// How it is decided what users may do; several are asked in this order. The administrator may everything.

@@ -490,6 +490,15 @@ fn a_sound_cluster_breaks_nothing() {
 }
 
 #[test]
+#[should_panic(expected = "it asks to be woken at once, 100000 times")]
+fn a_machine_that_never_sleeps_fails_the_run() {
+    let mut world = settled();
+    let agent = world.process("agent node-1");
+    world.wake_again(agent, 100_000);
+    world.wake_again(agent, 1);
+}
+
+#[test]
 fn what_is_planted_is_found() {
     for (invariant, plant) in PLANTED {
         let mut world = settled();

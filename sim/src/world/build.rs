@@ -183,6 +183,7 @@ impl World {
                 kinds: Kinds::default(),
             },
             scratch: Scratch::default(),
+            last_woken: (0, ProcessId::new(0), 0),
             trace: Trace { wanted: traced, ..Trace::default() },
             #[cfg(test)]
             losing: None,

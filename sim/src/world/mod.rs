@@ -52,6 +52,8 @@ const REFUSED: Duration = Duration::from_millis(500);
 const NODE_LEASES: &str = "kube-node-lease";
 /// Host of the store.
 const STORE_HOST: HostId = 0;
+/// How often a process may be woken at one moment.
+const ENDLESS: u32 = 100_000;
 
 /// A future event.
 #[derive(Debug)]
@@ -256,6 +258,8 @@ pub struct World {
     calm: bool,
     pub(crate) setup: Setup,
     scratch: Scratch,
+    /// The last process that was woken: when, which, and how often at that moment, beside the first time.
+    last_woken: (u64, ProcessId, u32),
     trace: Trace,
     /// A process for which the next watch event is lost.
     #[cfg(test)]
@@ -334,6 +338,19 @@ impl World {
         }
         self.record_process_event(at, Tag::Wake, process, 0);
         self.wake(process);
+        self.check_progress(at, process);
+    }
+
+    /// Fails the run if a process is woken at one moment for ever: a real one would take a whole processor.
+    #[inline(always)]
+    fn check_progress(&mut self, at: u64, process: ProcessId) {
+        let (last, woken, count) = self.last_woken;
+        let count = if (last, woken) == (at, process) { count + 1 } else { 0 };
+        self.last_woken = (at, process, count);
+        if count == ENDLESS {
+            let due = self.processes[process].running.as_ref().and_then(Running::poll_timeout);
+            panic!("it asks to be woken at once, {count} times: {}", due.map_or("no reason", |due| due.why));
+        }
     }
 
     /// Carries out the event in a slot of the event queue. Each kind of event that carries a message is removed

@@ -49,6 +49,11 @@ impl World {
         self.put(object);
     }
 
+    /// Notes this often that a process is woken at this moment.
+    pub(crate) fn wake_again(&mut self, process: ProcessId, times: u32) {
+        (0..times).for_each(|_| self.check_progress(self.now, process));
+    }
+
     /// Sends a request to an API server over a process's connection, with any user name.
     pub(crate) fn ask(&mut self, process: ProcessId, user: &str, call: Call) {
         self.send(process, ToServer::Request(ReqId(u64::MAX), Request::new(&Rc::from(user), call)));

@@ -115,8 +115,8 @@ struct RunArgs {
     /// How images behave on simulated nodes: a YAML file of `spec.images` as a scenario has it.
     #[arg(long, value_name = "FILE")]
     image_profile: Option<PathBuf>,
-    /// How pods are scheduled while this server's scheduler leads: a KubeSchedulerConfiguration, as kube-scheduler's
-    /// --config takes it; the same on all servers.
+    /// How pods are scheduled: a KubeSchedulerConfiguration, as kube-scheduler takes it (docs/scheduler.md); the same
+    /// on all servers.
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
     /// How it is decided what users may do; several are asked in this order. The administrator may everything.
