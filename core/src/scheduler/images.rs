@@ -105,7 +105,7 @@ impl Images {
 }
 
 impl Worth<'_> {
-    /// Adds each feasible node's score, so many times, to a column of scores; -1 stands for the other nodes.
+    /// Adds each feasible node's score, times `weight`, to a column of scores; -1 stands for the other nodes.
     pub fn add(&self, weight: i64, scores: &mut [i32]) {
         let mut sums = vec![0; scores.len()];
         for (bytes, on) in &self.images {

@@ -380,8 +380,8 @@ impl Scheduler {
         self.profiles.iter().find(|(profile, _)| **profile == *name).map(|(_, rules)| rules)
     }
 
-    /// Whether no profile of a pod leaves a filter out.
-    pub fn minds(&self, pod: &Pod, plugin: Plugin) -> bool {
+    /// Whether the profile of a pod has this filter; true for a pod that another scheduler places.
+    pub fn filters_by(&self, pod: &Pod, plugin: Plugin) -> bool {
         self.profile_of(pod).is_none_or(|rules| rules.filters.has(plugin))
     }
 

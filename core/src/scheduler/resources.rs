@@ -20,6 +20,11 @@ impl ResourceId {
     pub const EPHEMERAL_STORAGE: ResourceId = ResourceId(2);
     /// `pods`, each pod one.
     pub const PODS: ResourceId = ResourceId(3);
+
+    /// Whether scores count it for pods, too, that request none of it; an extended resource only for those that do.
+    pub fn is_native(self) -> bool {
+        matches!(self, ResourceId::CPU | ResourceId::MEMORY | ResourceId::EPHEMERAL_STORAGE)
+    }
 }
 
 /// The names of resources, each with its number.

@@ -229,6 +229,11 @@ pub struct Shape {
     pub peers: PeerRules,
     /// The resources among its requests that NodeResourcesFit's filter does not look at.
     pub ignored: Vec<ResourceId>,
+    /// The resources by which NodeResourcesFit scores it, each with its weight and what is requested of it: of CPU and
+    /// memory with Kubernetes' defaults.
+    pub scored: Vec<(ResourceId, i64, i64)>,
+    /// Those that NodeResourcesBalancedAllocation balances, with the requests; none if it requests none of them.
+    pub balanced: Vec<(ResourceId, i64)>,
     /// The rules of its profile.
     pub rules: Rc<Rules>,
 }
@@ -249,7 +254,20 @@ impl Shape {
         ports.sort_unstable();
         let (requests, nonzero) = requests(spec, &Resize::new(status), resources);
         let ignored = requests.iter().filter(|(r, _)| rules.ignores(resources.name(*r))).map(|(r, _)| *r).collect();
+        let request = |resource| among(&requests, resource);
+        let scored = rules.resources.iter().filter_map(|(resource, weight)| match *resource {
+            ResourceId::CPU => Some((*resource, *weight, nonzero[0])),
+            ResourceId::MEMORY => Some((*resource, *weight, nonzero[1])),
+            other => Some((other, *weight, request(other))).filter(|(_, _, asked)| *asked > 0 || other.is_native()),
+        });
+        let balanced = rules.balanced.iter().map(|resource| (*resource, request(*resource)));
+        let mut balanced: Vec<_> = balanced.filter(|(resource, asked)| *asked > 0 || resource.is_native()).collect();
+        if balanced.iter().all(|(_, asked)| *asked == 0) {
+            balanced.clear();
+        }
         Shape {
+            scored: scored.collect(),
+            balanced,
             requests,
             nonzero,
             tolerations,
@@ -294,8 +312,13 @@ impl Shape {
 
     /// How much of a resource it requests.
     pub fn request(&self, resource: ResourceId) -> i64 {
-        self.requests.iter().find(|(r, _)| *r == resource).map_or(0, |(_, n)| *n)
+        among(&self.requests, resource)
     }
+}
+
+/// How much of a resource is among requests.
+fn among(requests: &[(ResourceId, i64)], resource: ResourceId) -> i64 {
+    requests.iter().find(|(r, _)| *r == resource).map_or(0, |(_, n)| *n)
 }
 
 /// Preferred terms with their weights, without those that match nothing or weigh nothing.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{LoadOptions, Loaded, Problems, Source, load};
+use crate::fault::Target;
 use crate::scenario::{Action, FaultLevel, UserAction};
 
 /// Files in memory.
@@ -118,6 +119,9 @@ fn every_fault_has_a_name_in_files() {
         let loaded = scenario(&spec).unwrap_or_else(|problems| panic!("{step}: {problems}"));
         let action = &loaded.scenario.timeline.last().expect("a step").action;
         assert_eq!(action.describe(), want);
+        let Action::Fault(mut fault) = action.clone() else { panic!("{step} is a fault") };
+        let nodes = fault.targets().iter().filter(|target| matches!(target, Target::Nodes(_))).count();
+        assert_eq!(fault.node_sets_mut().len(), nodes, "{step}: `node_sets_mut` are those of `targets`");
         seen.insert(step.split(':').next().expect("a name"));
     }
     assert_eq!(seen, crate::fault::NAMES.iter().copied().collect());

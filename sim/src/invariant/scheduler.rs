@@ -29,8 +29,8 @@ pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) 
         let key = toleration.key.as_deref().unwrap_or_default();
         key.is_empty() || key == TAINT_UNSCHEDULABLE
     });
-    let minds = scheduler.scheduler().minds(pod, Plugin::NodeUnschedulable);
-    (seen.spec.unschedulable == Some(true) && !tolerates && minds)
+    let is_judged = scheduler.scheduler().filters_by(pod, Plugin::NodeUnschedulable);
+    (seen.spec.unschedulable == Some(true) && !tolerates && is_judged)
         .then(|| format!("{} is bound to {node}, which the scheduler sees as unschedulable", pod.key()))
 }
 

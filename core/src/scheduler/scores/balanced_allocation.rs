@@ -15,24 +15,27 @@ pub struct BalancedAllocation;
 
 /// 100 without the standard deviation of the used fractions, each at most 1. Computed in floating point and truncated,
 /// as in kube-scheduler. The four basic operations and the square root give the same result on every machine.
-fn balance(fractions: impl Iterator<Item = f64> + Clone) -> i64 {
-    let (mut first, mut last, mut total, mut count) = (0.0, 0.0, 0.0, 0);
-    for fraction in fractions.clone() {
-        first = if count == 0 { fraction } else { first };
-        last = fraction;
-        total += fraction;
-        count += 1;
-    }
-    let deviation = match count {
-        0 | 1 => 0.0,
-        2 => ((first - last) / 2.0_f64).abs(),
-        _ => {
-            let mean = total / f64::from(count);
-            let sum = fractions.fold(0.0, |sum, fraction| sum + (fraction - mean) * (fraction - mean));
-            (sum / f64::from(count)).sqrt()
-        }
-    };
+fn evenness(deviation: f64) -> i64 {
     ((1.0 - deviation) * MAX_NODE_SCORE as f64) as i64
+}
+
+/// The balance of two fractions.
+fn balance_of_two(a: f64, b: f64) -> i64 {
+    evenness(((a - b) / 2.0).abs())
+}
+
+/// The balance of any number of fractions.
+fn balance(fractions: impl Iterator<Item = f64>) -> i64 {
+    let all: Vec<f64> = fractions.collect();
+    match all[..] {
+        [] | [_] => evenness(0.0),
+        [a, b] => balance_of_two(a, b),
+        _ => {
+            let mean = all.iter().sum::<f64>() / all.len() as f64;
+            let sum = all.iter().fold(0.0, |sum, fraction| sum + (fraction - mean) * (fraction - mean));
+            evenness((sum / all.len() as f64).sqrt())
+        }
+    }
 }
 
 /// From 50, if the pod unbalances a balanced node, to 100; 75 if it changes nothing.
@@ -54,22 +57,22 @@ impl ScorePlugin for BalancedAllocation {
     }
 
     fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
-        let resources = &shape.rules.balanced;
-        if resources.iter().all(|r| shape.request(*r) == 0) {
+        if shape.balanced.is_empty() {
             return 0;
         }
-        let native = |r: ResourceId| matches!(r, ResourceId::CPU | ResourceId::MEMORY | ResourceId::EPHEMERAL_STORAGE);
-        let fractions = |with_pod: bool| {
-            resources.iter().filter_map(move |r| {
-                let (asked, capacity) = (shape.request(*r), nodes.allocatable(*r, slot));
-                // An extended resource counts only for pods that request it.
-                if capacity == 0 || (asked == 0 && !native(*r)) {
-                    return None;
-                }
-                let used = nodes.requested(*r, slot).wrapping_add(if with_pod { asked } else { 0 });
-                Some((used as f64 / capacity as f64).min(1.0))
-            })
+        let fraction = |(resource, asked): (ResourceId, i64), pods: i64| {
+            let capacity = nodes.allocatable(resource, slot);
+            let used = nodes.requested(resource, slot).wrapping_add(pods * asked);
+            (capacity != 0).then(|| (used as f64 / capacity as f64).min(1.0))
         };
-        change(balance(fractions(true)), balance(fractions(false)))
+        // As the default profile has it, and without an allocation.
+        if let [a, b] = shape.balanced[..] {
+            let of = |pods| Some(balance_of_two(fraction(a, pods)?, fraction(b, pods)?));
+            if let (Some(with), Some(without)) = (of(1), of(0)) {
+                return change(with, without);
+            }
+        }
+        let of = |pods| balance(shape.balanced.iter().filter_map(|balanced| fraction(*balanced, pods)));
+        change(of(1), of(0))
     }
 }

@@ -48,21 +48,13 @@ fn on_lines(points: &[(i64, i64)], utilization: i64) -> i64 {
     }
 }
 
-/// What would be requested of a resource with the pod, and the node's capacity; `None` if it does not count.
-fn with_pod(shape: &Shape, nodes: &Nodes, slot: Slot, resource: ResourceId) -> Option<(i64, i64)> {
-    let capacity = nodes.allocatable(resource, slot);
-    let requested = match resource {
-        ResourceId::CPU | ResourceId::MEMORY => {
-            let which = usize::from(resource == ResourceId::MEMORY);
-            nodes.nonzero_requested(which, slot).wrapping_add(shape.nonzero[which])
-        }
-        ResourceId::EPHEMERAL_STORAGE => nodes.requested(resource, slot).wrapping_add(shape.request(resource)),
-        _ => match shape.request(resource) {
-            0 => return None,
-            asked => nodes.requested(resource, slot).wrapping_add(asked),
-        },
-    };
-    (capacity > 0).then_some((requested, capacity))
+/// What pods on a node request of a resource, of CPU and memory with Kubernetes' defaults.
+fn requested(nodes: &Nodes, slot: Slot, resource: ResourceId) -> i64 {
+    match resource {
+        ResourceId::CPU => nodes.nonzero_requested(0, slot),
+        ResourceId::MEMORY => nodes.nonzero_requested(1, slot),
+        other => nodes.requested(other, slot),
+    }
 }
 
 impl ScorePlugin for FitScore {
@@ -80,8 +72,12 @@ impl ScorePlugin for FitScore {
 
     fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64 {
         let (mut sum, mut weights) = (0, 0);
-        for (resource, weight) in &shape.rules.resources {
-            let Some((requested, capacity)) = with_pod(shape, nodes, slot, *resource) else { continue };
+        for (resource, weight, asked) in &shape.scored {
+            let capacity = nodes.allocatable(*resource, slot);
+            if capacity <= 0 {
+                continue;
+            }
+            let requested = requested(nodes, slot, *resource).wrapping_add(*asked);
             let score = match &shape.rules.strategy {
                 Strategy::LeastAllocated => left(requested, capacity),
                 Strategy::MostAllocated => used(requested, capacity),

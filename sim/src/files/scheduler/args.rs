@@ -5,7 +5,7 @@ use skeg_core::object::validation::qualified_name;
 use skeg_core::scheduler::profile::{Profile, Strategy};
 
 use super::super::fields::{Field, Fields};
-use super::plugins::{points_of, was_removed};
+use super::plugins::{acts, was_removed};
 use super::{API_VERSION, Warnings, pass, whole};
 
 /// Reads the arguments of a profile's plug-ins into it.
@@ -24,7 +24,7 @@ pub(super) fn read(field: Option<Field<'_>>, profile: &mut Profile, warnings: &W
             continue;
         }
         let Some(args) = args else { continue };
-        if points_of(name).is_none() {
+        if acts(name).is_none() {
             warnings.push(&item.path, &format!("there is no plug-in {name:?}, so that nothing takes its arguments"));
         } else if let Some(fields) = args.fields() {
             of_plugin(name, &args, fields, profile, warnings);
@@ -221,8 +221,12 @@ fn constraint(item: &Field<'_>) -> Option<TopologySpreadConstraint> {
     let fields = item.fields()?;
     let (skew, key) = (fields.require("maxSkew"), fields.require("topologyKey"));
     let when = fields.require("whenUnsatisfiable");
-    if let Some(skew) = skew.as_ref().filter(|skew| whole(skew).is_some_and(|n| n <= 0)) {
-        skew.invalid("not in valid range (0, inf)");
+    if let Some(skew) = &skew {
+        match whole(skew) {
+            Some(n) if n <= 0 => skew.invalid("not in valid range (0, inf)"),
+            Some(_) => _ = skew.integer(1, i64::from(i32::MAX)),
+            None => {}
+        }
     }
     if let Some(key) = &key {
         key.text().filter(|text| !text.is_empty()).into_iter().for_each(|text| check_name(key, text));

@@ -11,7 +11,7 @@ use super::{API_VERSION, Warnings};
 
 /// An extension point.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Point {
+pub(super) enum Point {
     PreEnqueue,
     QueueSort,
     PreFilter,
@@ -78,11 +78,7 @@ const DEFAULTS: [(&str, &[Point]); 19] = [
 const REMOVED: [&str; 4] = ["AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits"];
 
 /// Where a plug-in acts; `None` if there is no such plug-in.
-pub(super) fn points_of(name: &str) -> Option<impl Iterator<Item = &'static str>> {
-    acts(name).map(|points| points.iter().filter_map(|p| POINTS.iter().find(|(point, ..)| point == p)).map(|p| p.1))
-}
-
-fn acts(name: &str) -> Option<&'static [Point]> {
+pub(super) fn acts(name: &str) -> Option<&'static [Point]> {
     DEFAULTS.iter().find(|(known, _)| *known == name).map(|(_, points)| *points)
 }
 

@@ -428,6 +428,17 @@ fn what_is_wrong_is_refused_by_its_field() {
             ],
         ),
         (
+            args(
+                "PodTopologySpread",
+                "{defaultingType: List, defaultConstraints: [{maxSkew: 3000000000, topologyKey: z, \
+                 whenUnsatisfiable: ScheduleAnyway}]}",
+            ),
+            vec![format!(
+                "{arg}.defaultConstraints[0].maxSkew: Invalid value: 3000000000: must be less than or equal to \
+                 2147483647"
+            )],
+        ),
+        (
             args("PodTopologySpread", "{defaultingType: Both}"),
             vec![format!("{arg}.defaultingType: Unsupported value: \"Both\": supported values: \"System\", \"List\"")],
         ),
