@@ -25,14 +25,14 @@ mod trace;
 #[cfg(feature = "up")]
 mod up;
 
-#[cfg(feature = "up")]
-pub use up::testing;
-
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use cli::{Cli, Command, Sim};
+
+#[cfg(feature = "up")]
+pub use up::testing;
 
 /// How a command ended; the number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]

@@ -782,11 +782,7 @@ impl Cluster {
         let wanted = ports.into_iter().find(|p| p["port"] == port);
         let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
         let named = wanted["name"].as_str().unwrap_or_default();
-        let slices = self.api.cached_in(Kind::ENDPOINT_SLICE, namespace).map(|(_, slice)| slice).filter(|slice| {
-            let of = slice.meta().labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
-            of.is_some_and(|of| of == name)
-        });
-        let found = slices.map(Object::to_json).find_map(|slice| {
+        let found = consult::slices_of(&self.api, namespace, name).find_map(|slice| {
             let port = slice["ports"].as_array()?.iter().find(|p| p["name"].as_str().unwrap_or_default() == named)?;
             let port = u16::try_from(port["port"].as_u64()?).ok()?;
             let ready = |e: &&Value| e["conditions"]["ready"] != false;

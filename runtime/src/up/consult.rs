@@ -13,7 +13,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use skeg_core::apiserver::{Answered, Callee, Consultation};
+use skeg_core::apiserver::{Answered, ApiServer, Callee, Consultation};
+use skeg_core::{Kind, Object};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -22,6 +23,16 @@ const LONGEST: usize = 8 << 20;
 
 /// `host:port` at which a Service is reached, or why it is not.
 pub type Reached = Result<String, String>;
+
+/// The EndpointSlices of a Service.
+pub fn slices_of(api: &ApiServer, namespace: &str, service: &str) -> impl Iterator<Item = Value> {
+    let all = api.cached_in(Kind::ENDPOINT_SLICE, namespace).map(|(_, slice)| slice);
+    let own = all.filter(move |slice| {
+        let labels = slice.meta().labels.as_ref();
+        labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|of| of == service)
+    });
+    own.map(Object::to_json)
+}
 
 /// Asks a question. `service` is where the Service of the callee is reached; without meaning for a URL.
 pub async fn ask(question: Consultation, service: Option<Reached>) -> Answered {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use skeg_core::object::SubresourceInfo;
 
 use super::aggregator::Remote;
-use super::served::{Resource, Served};
+use super::served::{Resource, Served, by_priority};
 
 /// Version of the API that is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.0";
@@ -42,7 +42,10 @@ pub fn api_versions(server: &str) -> Value {
 pub fn groups<'a>(served: &'a Served, remotes: &'a [Remote]) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut groups = served.groups();
     let mut others: Vec<&Remote> = remotes.iter().filter(|remote| !remote.group.is_empty()).collect();
-    others.sort_by(|a, b| (b.priority, &a.group, &a.version).cmp(&(a.priority, &b.group, &b.version)));
+    others.sort_by(|a, b| {
+        let by_name = || a.group.cmp(&b.group).then_with(|| by_priority(&a.version, &b.version));
+        b.priority.cmp(&a.priority).then_with(by_name)
+    });
     for remote in others {
         match groups.iter_mut().find(|(group, _)| *group == remote.group) {
             Some((_, versions)) if versions.contains(&&*remote.version) => {}
@@ -226,7 +229,7 @@ mod tests {
             version: version.to_owned(),
             service: (String::new(), String::new(), 443),
             ca: None,
-            is_trusted: false,
+            skips_verification: false,
             is_available,
             priority,
             found: Found { resources: list.as_array().unwrap().clone(), openapi: None },

@@ -2,7 +2,8 @@
 //! that lag, end, or have expired, lists from an old cache. Nothing here is wrong: a client of any Kubernetes cluster
 //! must bear it. A program that takes a stale view for the truth shows it here within seconds.
 //!
-//! What is drawn for a client's n-th request depends on the seed, on the client's name and on `n` alone.
+//! What is drawn for a client's n-th request depends on the seed, on the client's name, on `n` and on what the request
+//! is; only the version that an old list shows is one that some client has named before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -29,6 +30,13 @@ use super::params::Params;
 use super::reply::{self, Content};
 use super::served::{Resource, Served};
 use super::server::Respond;
+
+/// How late a request or a reply is at most.
+const SHORT: Duration = Duration::from_secs(3);
+/// After how long a watch that is cut ends at most.
+const CUT: Duration = Duration::from_secs(20);
+/// How many versions are remembered for old lists: the latest.
+const SEEN: usize = 100;
 
 /// How much is disturbed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -132,9 +140,10 @@ impl fmt::Display for Done {
 struct State {
     /// How many requests each client has made.
     counts: BTreeMap<Arc<str>, u64>,
-    /// Versions that clients have seen.
+    /// Versions that clients have named.
     seen: BTreeSet<u64>,
-    done: Vec<Done>,
+    /// What took place, if that is to be known.
+    done: Option<Vec<Done>>,
     /// Programs that may be restarted.
     programs: BTreeMap<Arc<str>, Arc<Notify>>,
 }
@@ -162,10 +171,16 @@ struct Asked<'a> {
 }
 
 impl Perturber {
-    /// `only`: if given, no other request is disturbed.
-    pub fn new(seed: u64, level: Perturb, only: Option<BTreeSet<Nth>>) -> Perturber {
+    /// Disturbs whatever is drawn.
+    pub fn new(seed: u64, level: Perturb) -> Perturber {
         let (calm, state) = (AtomicBool::new(false), Mutex::default());
-        Perturber { seed, level, only, started: Instant::now(), calm, state }
+        Perturber { seed, level, only: None, started: Instant::now(), calm, state }
+    }
+
+    /// Remembers what takes place. `only`: if given, no other request is disturbed.
+    pub fn recorded(self, only: Option<BTreeSet<Nth>>) -> Perturber {
+        self.state().done = Some(Vec::new());
+        Perturber { only, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,12 +190,12 @@ impl Perturber {
     /// From now on nothing is disturbed. Returns how long what was disturbed before may still take.
     pub fn calm(&self) -> Duration {
         self.calm.store(true, Ordering::Release);
-        self.level.lag()
+        self.level.lag().max(CUT)
     }
 
-    /// What has been done so far.
+    /// What has taken place so far, as far as it was recorded.
     pub fn done(&self) -> Vec<Done> {
-        self.state().done.clone()
+        self.state().done.clone().unwrap_or_default()
     }
 
     /// From now on this program may be restarted: whoever runs it is told by what this returns.
@@ -196,6 +211,9 @@ impl Perturber {
         *count += 1;
         let version = asked.params.get("resourceVersion").and_then(|v| v.parse::<u64>().ok()).filter(|v| *v > 0);
         state.seen.extend(version);
+        if state.seen.len() > SEEN {
+            state.seen.pop_first();
+        }
         if self.calm.load(Ordering::Acquire) || self.only.as_ref().is_some_and(|only| !only.contains(&nth)) {
             return None;
         }
@@ -206,7 +224,9 @@ impl Perturber {
         }
         let can_restart = state.programs.contains_key(client);
         let what = self.choose(&mut rng, asked, version, can_restart, &state.seen)?;
-        state.done.push(Done { nth, at: self.started.elapsed(), request: request(), what });
+        if let Some(done) = &mut state.done {
+            done.push(Done { nth, at: self.started.elapsed(), request: request(), what });
+        }
         Some(what)
     }
 
@@ -219,7 +239,7 @@ impl Perturber {
         seen: &BTreeSet<u64>,
     ) -> Option<Disturbance> {
         let mut late = |longest: Duration| rng.duration(Duration::from_millis(1), longest);
-        let (held, short, cut) = (late(self.level.lag()), late(Duration::from_secs(3)), late(Duration::from_secs(20)));
+        let (held, short, cut) = (late(self.level.lag()), late(SHORT), late(CUT));
         let mut all = match (asked.is_watch, asked.method == Method::GET) {
             (true, _) => {
                 let held = Disturbance::HeldEvents(held);

@@ -238,7 +238,7 @@ impl Resource {
 ///
 /// Source:
 /// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority>.
-fn by_priority(a: &str, b: &str) -> Ordering {
+pub fn by_priority(a: &str, b: &str) -> Ordering {
     match (rank(a), rank(b)) {
         (Some(a), Some(b)) => b.cmp(&a),
         (Some(_), None) => Ordering::Less,

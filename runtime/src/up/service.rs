@@ -234,7 +234,7 @@ impl Service {
         if let Some(level) = level {
             tracing::info!(seed, ?level, "clients are disturbed; the same seed disturbs them alike");
         }
-        self.perturber = level.map(|level| Arc::new(Perturber::new(seed, level, None)));
+        self.perturber = level.map(|level| Arc::new(Perturber::new(seed, level)));
         self
     }
 

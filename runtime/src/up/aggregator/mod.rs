@@ -22,7 +22,7 @@ use skeg_core::api::{Call, DeleteOptions, Precondition, ReqIds, Request, Subreso
 use skeg_core::apiserver::ApiServer;
 use skeg_core::{Kind, Mono, Now, Object, ObjectKey};
 
-use super::consult::Reached;
+use super::consult::{Reached, slices_of};
 use super::pki::{FrontProxy, Pair};
 use availability::Condition;
 
@@ -43,7 +43,7 @@ pub struct Remote {
     /// Certificates by which to trust it, PEM.
     pub ca: Option<String>,
     /// `insecureSkipTLSVerify`.
-    pub is_trusted: bool,
+    pub skips_verification: bool,
     /// Whether the condition `Available` holds.
     pub is_available: bool,
     /// `groupPriorityMinimum` and `versionPriority`.
@@ -73,6 +73,12 @@ pub struct Question {
     pub path: String,
     /// `host:port`.
     pub at: String,
+    /// `NAME.NAMESPACE.svc`, for which its certificate must be.
+    pub host: String,
+    /// See [`Remote`].
+    pub ca: Option<String>,
+    /// See [`Remote`].
+    pub skips_verification: bool,
 }
 
 /// What is to be done.
@@ -102,6 +108,8 @@ pub struct Aggregator {
     ids: Option<ReqIds>,
     /// Whether every group-version of this server has had an APIService: what a user deletes then stays deleted.
     has_begun: bool,
+    /// The APIServices of this server by name, and the generation of the definitions that they were made of.
+    wanted: (Option<u64>, Rc<BTreeMap<String, Value>>),
     probes: BTreeMap<String, Probe>,
 }
 
@@ -109,10 +117,20 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The certificates of `caBundle`, PEM.
+fn authorities(spec: &Value) -> Option<String> {
+    let pem = STANDARD.decode(text(spec, "/caBundle")).ok().and_then(|pem| String::from_utf8(pem).ok());
+    pem.filter(|pem| !pem.is_empty())
+}
+
+fn skips_verification(spec: &Value) -> bool {
+    spec["insecureSkipTLSVerify"] == true
+}
+
 impl Aggregator {
     /// `front_proxy` is by what other servers know this one.
     pub fn new(front_proxy: Option<FrontProxy>) -> Aggregator {
-        Aggregator { front_proxy, ids: Some(ReqIds::new(1)), has_begun: false, probes: BTreeMap::new() }
+        Aggregator { front_proxy, ids: Some(ReqIds::new(1)), ..Aggregator::default() }
     }
 
     /// The certificate by which other servers know this one.
@@ -169,11 +187,15 @@ impl Aggregator {
 
     /// Keeps an APIService for each group-version of this server (autoregister).
     fn register(&mut self, services: &[Value], api: &ApiServer, looked: &mut Looked) {
-        let definitions = api.cached(Kind::CUSTOM_RESOURCE_DEFINITION).map(|(_, object)| object.to_json());
-        let wanted = local::wanted(definitions);
+        let generation = api.definitions_generation();
+        if self.wanted.0 != Some(generation) {
+            let definitions = api.cached(Kind::CUSTOM_RESOURCE_DEFINITION).map(|(_, object)| object.to_json());
+            self.wanted = (Some(generation), Rc::new(local::wanted(definitions)));
+        }
+        let wanted = Rc::clone(&self.wanted.1);
         let find = |name: &str| services.iter().find(|service| text(service, "/metadata/name") == name);
         let mut is_complete = true;
-        for (name, want) in &wanted {
+        for (name, want) in &*wanted {
             let managed = &want["metadata"]["labels"][local::MANAGED];
             match find(name) {
                 None if self.has_begun && managed == "onstart" => {}
@@ -222,11 +244,7 @@ impl Aggregator {
         let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
         let key = ObjectKey::new(Kind::SERVICE, &namespace, &target);
         let found = api.cached_object(&key).map(Object::to_json);
-        let slices: Vec<Value> = api
-            .cached_in(Kind::ENDPOINT_SLICE, &namespace)
-            .map(|(_, slice)| slice.to_json())
-            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *target)
-            .collect();
+        let slices: Vec<Value> = slices_of(api, &namespace, &target).collect();
         let condition = match availability::before_asking((&namespace, &target, port), found.as_ref(), &slices) {
             Err(condition) => {
                 self.probes.remove(name);
@@ -239,14 +257,13 @@ impl Aggregator {
         }
         let conditions = held["status"]["conditions"].as_array().into_iter().flatten();
         let is_available = conditions.into_iter().any(|c| c["type"] == "Available" && c["status"] == "True");
-        let ca = STANDARD.decode(text(spec, "/caBundle")).ok().and_then(|pem| String::from_utf8(pem).ok());
         let priority = |name: &str| spec[name].as_i64().unwrap_or(0);
         looked.remotes.push(Remote {
             group: text(spec, "/group").to_owned(),
             version: text(spec, "/version").to_owned(),
             service: (namespace, target, port),
-            ca: ca.filter(|pem| !pem.is_empty()),
-            is_trusted: spec["insecureSkipTLSVerify"] == true,
+            ca: authorities(spec),
+            skips_verification: skips_verification(spec),
             is_available,
             priority: (priority("groupPriorityMinimum"), priority("versionPriority")),
             found: self.probes.get(name).map(|probe| probe.found.clone()).unwrap_or_default(),
@@ -280,7 +297,10 @@ impl Aggregator {
             match reached {
                 Ok(at) => {
                     probe.is_under_way = true;
-                    looked.questions.push(Question { name: name.to_owned(), path, at });
+                    let service = |field: &str| text(spec, &format!("/service/{field}"));
+                    let host = format!("{}.{}.svc", service("name"), service("namespace"));
+                    let (ca, skips_verification) = (authorities(spec), skips_verification(spec));
+                    looked.questions.push(Question { name: name.to_owned(), path, at, host, ca, skips_verification });
                 }
                 Err(why) => {
                     probe.said = Some(Err(why));

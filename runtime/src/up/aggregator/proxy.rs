@@ -65,9 +65,9 @@ const NOT_IN_NAMES: AsciiSet = CONTROLS
 
 /// Trusts whatever certificate a server has, as `insecureSkipTLSVerify` says.
 #[derive(Debug)]
-struct Trusting(Arc<rustls::crypto::CryptoProvider>);
+struct Unverified(Arc<rustls::crypto::CryptoProvider>);
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -109,13 +109,19 @@ enum Trust<'a> {
     Anybody,
 }
 
+impl Trust<'_> {
+    fn of(skips_verification: bool, ca: Option<&str>) -> Trust<'_> {
+        if skips_verification { Trust::Anybody } else { Trust::By(ca) }
+    }
+}
+
 /// The TLS configuration of a client that is known by a certificate.
 fn client(trust: &Trust<'_>, own: Option<&Pair>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?;
     let builder = match trust {
-        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting(provider))),
+        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
         Trust::By(ca) => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(ca.unwrap_or_default().as_bytes()) {
@@ -142,8 +148,9 @@ async fn connect(at: &str, name: &str, config: ClientConfig) -> Result<TlsStream
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| format!("tls: {e}"))
 }
 
-/// Says in headers who asks (`SetAuthProxyHeaders`).
-fn tell_user(headers: &mut HeaderMap, user: &User) {
+/// Says in headers who asks (`SetAuthProxyHeaders`). Fails for what no header can say, such as a line break: whoever
+/// asks must not pass for somebody else.
+fn tell_user(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
     let is_about_users = |name: &&HeaderName| {
         **name == AUTHORIZATION
             || name.as_str().starts_with("impersonate-")
@@ -153,21 +160,22 @@ fn tell_user(headers: &mut HeaderMap, user: &User) {
     let told: Vec<HeaderName> = headers.keys().filter(is_about_users).cloned().collect();
     told.iter().for_each(|name| drop(headers.remove(name)));
     let mut add = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.append(name, value);
-        }
+        let value = HeaderValue::from_bytes(value.as_bytes());
+        let value = value.map_err(|_| format!("{name} cannot be told: a control character is in it"))?;
+        headers.append(name, value);
+        Ok::<(), String>(())
     };
-    add(USER, &user.name);
+    add(USER, &user.name)?;
     if !user.uid.is_empty() {
-        add(UID, &user.uid);
+        add(UID, &user.uid)?;
     }
-    user.groups.iter().for_each(|group| add(GROUP, group));
+    user.groups.iter().try_for_each(|group| add(GROUP, group))?;
     for (key, values) in &user.extra {
         let name = format!("{EXTRA}{}", utf8_percent_encode(&key.to_lowercase(), &NOT_IN_NAMES));
-        if let Ok(name) = HeaderName::try_from(name) {
-            values.iter().for_each(|value| add(name.clone(), value));
-        }
+        let name = HeaderName::try_from(&name).map_err(|_| format!("{name} is no name of a header"))?;
+        values.iter().try_for_each(|value| add(name.clone(), value))?;
     }
+    Ok(())
 }
 
 /// A request of a client.
@@ -187,7 +195,7 @@ pub fn refused(code: u16, why: &str) -> Response<Content> {
 
 /// Passes a request on to a server at `host:port`.
 pub async fn pass(remote: &Remote, at: &str, own: Option<&Pair>, passed: Passed<'_>) -> Response<Content> {
-    let trust = if remote.is_trusted { Trust::Anybody } else { Trust::By(remote.ca.as_deref()) };
+    let trust = Trust::of(remote.skips_verification, remote.ca.as_deref());
     let config = match client(&trust, own) {
         Ok(config) => config,
         Err(why) => return refused(500, &why),
@@ -208,7 +216,7 @@ async fn ask(at: &str, name: &str, config: ClientConfig, passed: Passed<'_>) -> 
     *request.method_mut() = passed.method.clone();
     *request.uri_mut() = passed.target.parse().map_err(|_| "the path cannot be passed on".to_owned())?;
     let mut headers = end_to_end(passed.headers);
-    tell_user(&mut headers, passed.user);
+    tell_user(&mut headers, passed.user)?;
     headers.insert(HOST, HeaderValue::from_str(at).map_err(|e| e.to_string())?);
     *request.headers_mut() = headers;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
@@ -224,9 +232,18 @@ pub async fn probe(question: &Question, own: Option<&Pair>) -> Result<Found, Str
     let url = format!("https://{}{}", question.at, question.path);
     let asked = async {
         let failing = |why: String| format!("failing or missing response from {url}: {why}");
-        let list = get(question, &question.path, own).await.map_err(failing)?;
+        // As upstream's, the check does not ask who answers; but only whom it trusts may say what there is.
+        get(question, &question.path, &Trust::Anybody, own).await.map_err(failing)?;
+        let trust = Trust::of(question.skips_verification, question.ca.as_deref());
+        let list = match get(question, &question.path, &trust, own).await {
+            Ok(list) => list,
+            Err(why) => {
+                tracing::warn!(service = question.name, "what it serves is not believed: {why}");
+                return Ok(Found::default());
+            }
+        };
         // Not every server describes itself.
-        let index = get(question, "/openapi/v3", own).await.unwrap_or_default();
+        let index = get(question, "/openapi/v3", &trust, own).await.unwrap_or_default();
         let at = &index["paths"][question.path.trim_start_matches('/')]["serverRelativeURL"];
         let resources = list["resources"].as_array().cloned().unwrap_or_default();
         Ok(Found { resources, openapi: at.as_str().map(str::to_owned) })
@@ -237,17 +254,17 @@ pub async fn probe(question: &Question, own: Option<&Pair>) -> Result<Found, Str
     })
 }
 
-async fn get(question: &Question, path: &str, own: Option<&Pair>) -> Result<Value, String> {
+async fn get(question: &Question, path: &str, trust: &Trust<'_>, own: Option<&Pair>) -> Result<Value, String> {
     let (at, url) = (&question.at, format!("https://{}{path}", question.at));
     let failed = |why: String| format!("Get {url:?}: {why}");
-    let stream = connect(at, "aggregated", client(&Trust::Anybody, own)?).await.map_err(failed)?;
+    let stream = connect(at, &question.host, client(trust, own)?).await.map_err(failed)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
     let connection = tokio::spawn(connection);
     let answered = async {
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = path.parse().map_err(|_| "the path cannot be asked for".to_owned())?;
         let headers = request.headers_mut();
-        tell_user(headers, &User::new("system:kube-aggregator", &[MASTERS]));
+        tell_user(headers, &User::new("system:kube-aggregator", &[MASTERS]))?;
         headers.insert(HOST, HeaderValue::from_str(at).map_err(|e| e.to_string())?);
         let response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
         let code = response.status();
@@ -284,10 +301,15 @@ mod tests {
         }
         let mut user = User::new("jane", &["dev", "ops"]);
         user.extra.insert("example.com/Team".to_owned(), vec!["a".to_owned()]);
-        tell_user(&mut headers, &user);
+        tell_user(&mut headers, &user).unwrap();
         let all = |name: &str| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!((all("x-remote-user"), all("x-remote-group")), (vec!["jane"], vec!["dev", "ops"]));
         assert_eq!(all("x-remote-extra-example.com%2fteam"), ["a"]);
         assert_eq!((headers.len(), all("accept")), (5, vec!["application/json"]));
+        // What is no ASCII is told as it is, and nobody becomes nobody.
+        tell_user(&mut headers, &User::new("jörg", &[])).unwrap();
+        assert_eq!(headers["x-remote-user"].as_bytes(), "jörg".as_bytes());
+        assert!(tell_user(&mut headers, &User::new("a\nb", &[])).is_err());
+        assert!(tell_user(&mut headers, &User::new("a", &["b\nc"])).is_err());
     }
 }

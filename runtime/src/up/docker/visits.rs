@@ -316,8 +316,8 @@ async fn usage(driver: &Arc<Driver>) -> Result<Used, Failure> {
         let (pod_uid, container) = (found.pod_uid, found.name);
         used.containers.push(Usage { node: driver.node.clone(), pod_uid, container, cpu_milli, memory_bytes });
     }
-    // The kernel counts in hundredths of a second.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The kernel counts in hundredths of a second: a shorter look says little.
+    tokio::time::sleep(Duration::from_millis(200).saturating_sub(begun.elapsed())).await;
     if let (Some(before), Some(after), Some(memory)) = (busy, self::busy(), working_set()) {
         let window = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         used.nodes.insert(driver.node.clone(), (after.saturating_sub(before) * 10_000 / window.max(1), memory));

@@ -17,15 +17,13 @@ fn covers(rule: &Value, name: &str, word: &str) -> bool {
 pub fn is_about(rules: &Value, user: &User, attempt: &Attempt<'_>) -> bool {
     rules.as_array().into_iter().flatten().any(|rule| {
         let subjects = rule["subjects"].as_array().into_iter().flatten();
-        let list = |name: &str| rule[name].as_array().cloned().unwrap_or_default();
+        let list = |name: &str| rule[name].as_array().into_iter().flatten();
         subjects.into_iter().any(|subject| is_subject(subject, user))
             && match &attempt.to {
                 Target::Resource(resource) => {
-                    list("resourceRules").iter().any(|rule| is_about_resource(rule, attempt.verb, resource))
+                    list("resourceRules").any(|rule| is_about_resource(rule, attempt.verb, resource))
                 }
-                Target::Path(path) => {
-                    list("nonResourceRules").iter().any(|rule| is_about_path(rule, attempt.verb, path))
-                }
+                Target::Path(path) => list("nonResourceRules").any(|rule| is_about_path(rule, attempt.verb, path)),
             }
     })
 }

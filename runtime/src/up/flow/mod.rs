@@ -86,6 +86,12 @@ fn mended(held: &Value, wanted: &Wanted) -> Option<Value> {
     }
     if is_kept {
         next["spec"] = wanted.object["spec"].clone();
+        // How many seats others may have of the level that is never queued, is the administrator's (`plcSpecEqualish`).
+        for share in ["nominalConcurrencyShares", "lendablePercent"] {
+            if let (Some(_), Some(own)) = (next["spec"].get("exempt"), held["spec"]["exempt"].get(share)) {
+                next["spec"]["exempt"][share] = own.clone();
+            }
+        }
     }
     (next != *held).then_some(next)
 }
@@ -209,6 +215,17 @@ mod tests {
         check(held(json!(null), 1, 6), false, Some(("true", 5)));
         check(held(json!(null), 2, 6), false, Some(("false", 6)));
         check(held(json!("false"), 2, 6), true, Some(("true", 5)));
+    }
+
+    #[test]
+    fn the_seats_of_the_exempt_level_are_the_administrators() {
+        let spec = |shares: u32, type_: &str| json!({"type": type_, "exempt": {"nominalConcurrencyShares": shares}});
+        let wanted = Wanted { object: json!({"spec": spec(0, "Exempt")}), is_mandatory: true };
+        let held =
+            |spec: Value| json!({"metadata": {"name": "exempt", "annotations": {AUTO_UPDATE: "true"}}, "spec": spec});
+        assert_eq!(mended(&held(spec(7, "Exempt")), &wanted), None);
+        let next = mended(&held(spec(7, "Limited")), &wanted).unwrap();
+        assert_eq!(next["spec"], spec(7, "Exempt"));
     }
 
     #[test]

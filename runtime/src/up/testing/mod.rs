@@ -402,7 +402,7 @@ impl Builder {
                 ended.set(why);
             }
         });
-        let perturber = self.perturb.map(|level| Arc::new(Perturber::new(self.seed, level, only)));
+        let perturber = self.perturb.map(|level| Arc::new(Perturber::new(self.seed, level).recorded(only)));
         let handler = Arc::new(Handler::new(to_cluster, shared, ADDRESS.to_string(), tokens));
         TestCluster { handler, perturber, failed }
     }

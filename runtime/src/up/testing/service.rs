@@ -85,7 +85,6 @@ where
                 // An error is told to whoever waits for the response, too.
                 let _ = connection.await;
             });
-            // The body is boxed with its errors, which hyper wants to be of one type.
             Ok(sender.send_request(request).await?)
         })
     }
