@@ -329,12 +329,14 @@ impl Known {
 
 /// Whether a node's change may decide whether volumes are detached from it.
 fn may_matter(change: &Change) -> bool {
-    fn facts(object: &Option<Object>) -> Option<(bool, bool, &Option<Vec<String>>, usize)> {
-        let Some(Object::Node(node)) = object else { return None };
-        let attached = node.status.volumes_attached.as_ref().map_or(0, Vec::len);
-        Some((is_node_ready(node), is_out_of_service(node), &node.status.volumes_in_use, attached))
+    fn node(object: &Option<Object>) -> Option<&Node> {
+        object.as_ref()?.get::<core_v1::Node>()
     }
-    facts(&change.old) != facts(&change.new)
+    let (Some(old), Some(new)) = (node(&change.old), node(&change.new)) else { return true };
+    is_node_ready(old) != is_node_ready(new)
+        || is_out_of_service(old) != is_out_of_service(new)
+        || old.status.volumes_in_use != new.status.volumes_in_use
+        || old.status.volumes_attached != new.status.volumes_attached
 }
 
 /// Whether a pod needs no volumes any more (`IsPodTerminated`).
@@ -427,7 +429,7 @@ fn detach(attachment: &Object) -> Write {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{AttachDetachController, Attacher};
+    use super::{AttachDetachController, Attacher, Change, Controller};
     use crate::controllers::fake_cluster::{Fake, at, node, object, with};
     use crate::object::{Kind, Object, ObjectKey};
 
@@ -557,6 +559,25 @@ mod tests {
     /// A patch of a node that says that it uses the volume, or nothing.
     fn uses(yes: bool) -> Value {
         json!({"status": {"volumesInUse": yes.then(|| vec!["kubernetes.io/csi/disk^h"])}})
+    }
+
+    /// One write of a node's status can take one volume off the list and put another on it.
+    #[test]
+    fn a_volume_that_another_replaces_in_a_nodes_status_is_looked_at_again() {
+        let lists = |handle: &str| {
+            let name = format!("kubernetes.io/csi/disk^{handle}");
+            with(node("n1"), json!({"status": {"volumesAttached": [{"name": name, "devicePath": ""}]}}))
+        };
+        let mut b = Bench::new(json!({}), [pod("p", "n1")]);
+        b.settle(0);
+        let keys = |old: &Object, new: &Object| {
+            let change = Change { key: new.key(), old: Some(old.clone()), new: Some(new.clone()) };
+            let mut keys = Vec::new();
+            b.controller.keys(&change, &b.fake.views, &mut keys);
+            keys
+        };
+        assert_eq!(keys(&lists("h"), &lists("other")), [ObjectKey::new(Kind::PERSISTENT_VOLUME, "", "v")]);
+        assert_eq!(keys(&lists("h"), &lists("h")), []);
     }
 
     fn lost() -> Value {
