@@ -234,7 +234,8 @@ impl PodState {
         if foreign {
             // Another client wrote the status, or a write whose reply was lost did: the agent's status is written
             // again. A terminal phase that somebody else has set is never left, even if a status waits to be written.
-            if self.write.acked || (is_status_terminal(&pod.status) && !is_status_terminal(&self.write.base)) {
+            let ended_otherwise = is_status_terminal(&pod.status) && pod.status.phase != self.write.base.phase;
+            if self.write.acked || ended_otherwise {
                 self.write.base = pod.status.clone();
                 self.write.acked = true;
             }

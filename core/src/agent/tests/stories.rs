@@ -630,3 +630,24 @@ fn a_phase_that_others_ended_stays_ended() {
     assert!(!world.transcript.is_empty());
     assert!(world.transcript.iter().all(|line| line.contains(" p Failed")), "{:?}", world.transcript);
 }
+
+/// Found by seed 11435 of the explored runs: the containers had ended in another way when the agent heard of it.
+#[test]
+fn a_phase_that_others_ended_stays_even_if_the_pod_has_ended_in_another_way() {
+    let mut world = ready_world();
+    let key = world.apply("p", json!({"restartPolicy": "Never", "containers": [container("a", "app:1")]}));
+    world.run_for(20.0);
+    let id = world.runtime.containers.keys().next().expect("it runs").clone();
+    // What the agent writes of it is lost at first.
+    world.api.lose = vec![false];
+    world.exit(&id, 0);
+    world.run_for(1.0);
+    let mut failed = world.api.objects[&key].clone();
+    if let Some(pod) = failed.get_mut::<core_v1::Pod>() {
+        pod.status_mut().phase = Text::FAILED;
+    }
+    world.put(failed);
+    world.transcript.clear();
+    world.run_for(30.0);
+    world.check("40.1 p Failed IS a=Completed(0)");
+}
