@@ -116,6 +116,14 @@ struct Observed {
     since: Mono,
 }
 
+impl Observed {
+    /// Whether a Lease is still the one that was read. A holder whose clock was set back may write the same times
+    /// again, which client-go takes for a record that nobody renews.
+    fn is(&self, lease: &Lease) -> bool {
+        self.lease.rv == lease.rv && self.lease.renewal == lease.renewal && self.lease.spec == lease.spec
+    }
+}
+
 /// A candidate in one election; client-go's `leaderelection` with [`Fence`]s.
 #[derive(Debug)]
 pub struct Elector {
@@ -393,7 +401,7 @@ impl Elector {
     /// Whether another holder's record has expired by this process's own clock. Records when the record last changed.
     fn is_free(&mut self, now: Now, lease: &Lease) -> bool {
         let since = match &self.observed {
-            Some(seen) if seen.lease.renewal == lease.renewal && seen.lease.spec == lease.spec => seen.since,
+            Some(seen) if seen.is(lease) => seen.since,
             Some(_) | None => now.mono,
         };
         self.observed = Some(Observed { lease: lease.clone(), since });
@@ -554,6 +562,18 @@ mod tests {
         assert_eq!(server.lease.as_ref().unwrap().spec.lease_transitions, Some(1));
         run(&mut server, &mut [(&mut a, Link::Up), (&mut b, Link::Up)], 100..160);
         assert_eq!(b.fence(at(159)).unwrap().epoch, epoch);
+    }
+
+    /// Found by seed 14438 of the explored runs.
+    #[test]
+    fn a_record_that_is_written_again_with_the_same_time_is_renewed() {
+        let (mut server, mut a, mut b) = (Server::default(), elector("a", 1), elector("b", 2));
+        run(&mut server, &mut [(&mut a, Link::Up), (&mut b, Link::Up)], 0..10);
+        // The clock of the holder was set back, by as much as has passed when the other reads again.
+        let renewed = server.lease.clone().expect("it is held");
+        server.put(renewed);
+        step(&mut b, &mut server, Link::Up, at(40));
+        assert!(b.fence(at(40)).is_none());
     }
 
     #[test]
