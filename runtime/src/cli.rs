@@ -239,6 +239,9 @@ pub struct ExploreArgs {
     /// Run one seed, and report on it as `skeg sim run` does.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "time", "jobs", "fail_fast", "junit"])]
     pub seed: Option<u64>,
+    /// Write what the seed draws as a scenario file, which `skeg sim run FILE --seed SEED` runs alike.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub out: Option<PathBuf>,
     /// How the seeds are run; for a minute where neither seeds nor a time are given.
     #[command(flatten)]
     pub campaign: CampaignArgs,

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use skeg_sim::explore;
 use skeg_sim::explore::Coverage;
+use skeg_sim::files::write;
 use skeg_sim::scenario::Scenario;
 
 use crate::campaign::{Campaign, Ran, Results};
 use crate::cli::{ExploreArgs, Output};
 use crate::disk::{Files, Recording};
 use crate::progress::Progress;
-use crate::run::{exit_of, load, load_quietly};
+use crate::run::{self, exit_of, load, load_quietly};
 use crate::terminal::{emit, print};
 use crate::{Exit, drive, machine};
 
@@ -24,7 +25,7 @@ pub fn run(args: &ExploreArgs) -> Result<Exit, String> {
     }
     let files = recording.files();
     if let Some(seed) = args.seed {
-        return Ok(one(args, &files, seed));
+        return one(args, &files, seed);
     }
     let time = args.campaign.time.or(args.seeds.is_none().then_some(MINUTE));
     let campaign = Campaign {
@@ -64,13 +65,16 @@ fn explored(given: Option<&Scenario>, seed: u64) -> Ran<Coverage> {
 }
 
 /// One seed, with the report that `skeg sim run` prints.
-fn one(args: &ExploreArgs, files: &Files, seed: u64) -> Exit {
+fn one(args: &ExploreArgs, files: &Files, seed: u64) -> Result<Exit, String> {
     let scenario = drawn(given(args, files).as_ref(), seed);
+    if let Some(path) = &args.out {
+        run::write(path, write::scenario(&scenario).as_bytes())?;
+    }
     let progress = Progress::of_time(drive::longest(&scenario), args.quiet);
     let started = Instant::now();
     let outcome = drive::run(&scenario, seed, &progress);
     progress.finish();
-    match outcome {
+    Ok(match outcome {
         Ok(mut outcome) => {
             outcome.wall_seconds = started.elapsed().as_secs_f64();
             outcome.peak_rss_bytes = machine::peak_rss_bytes();
@@ -81,7 +85,7 @@ fn one(args: &ExploreArgs, files: &Files, seed: u64) -> Exit {
             eprintln!("error: {crash}\nThis is a bug of skeg. See it again: {}", args.replay_command(seed));
             Exit::Broken
         }
-    }
+    })
 }
 
 fn report(args: &ExploreArgs, results: &Results<Coverage>) {

@@ -95,7 +95,7 @@ fn broken_line(o: &Outcome, name: &str) -> String {
 }
 
 /// The invariant that is the same as [`Outcome::converged`], which has a separate exit code.
-const CONVERGED: &str = "converged-and-kept";
+pub const CONVERGED: &str = "converged-and-kept";
 
 /// The exit code of an outcome.
 pub fn exit_of(o: &Outcome) -> Exit {

@@ -42,7 +42,8 @@ pub fn run(args: &ShrinkArgs) -> Result<Exit, String> {
     let text = write::scenario(&least);
     let nodes = |s: &Scenario| s.cluster.pools.iter().map(|pool| pool.count).sum::<usize>();
     let summary = format!(
-        "{failure}: {} of {} steps and {} of {} nodes are left, after {runs} runs in {:.1} s",
+        "{}: {} of {} steps and {} of {} nodes are left, after {runs} runs in {:.1} s",
+        failure.what,
         least.timeline.len(),
         scenario.timeline.len(),
         nodes(&least),
@@ -80,10 +81,45 @@ fn listed(mut scenario: Scenario, seed: u64) -> Scenario {
     scenario
 }
 
-/// How a run failed: the first invariant that was broken, or a panic. `None` if it did not fail.
-fn failure_of(outcome: &Result<Outcome, Crash>) -> Option<String> {
+/// A way to fail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Failure {
+    /// The first invariant that was broken, or a panic.
+    what: String,
+    /// Why what was declared is not reached: many causes break that one invariant.
+    why: Vec<String>,
+}
+
+/// How a run failed; `None` if it did not.
+fn failure_of(outcome: &Result<Outcome, Crash>) -> Option<Failure> {
     match outcome {
-        Ok(outcome) => outcome.invariants.iter().find(|i| i.broken).map(|i| i.name.clone()),
-        Err(_) => Some("a panic".to_owned()),
+        Ok(outcome) => outcome.invariants.iter().find(|i| i.broken).map(|broken| Failure {
+            what: broken.name.clone(),
+            why: match broken.name == run::CONVERGED {
+                true => broken.details.first().map(|first| words(&first.what)).unwrap_or_default(),
+                false => Vec::new(),
+            },
+        }),
+        Err(_) => Some(Failure { what: "a panic".to_owned(), why: Vec::new() }),
+    }
+}
+
+/// The words of a reason without names and numbers, which change as a scenario shrinks.
+fn words(reason: &str) -> Vec<String> {
+    let is_word = |word: &&str| !word.contains(|c: char| c.is_ascii_digit() || matches!(c, '-' | '/'));
+    reason.split_whitespace().filter(is_word).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn what_changes_as_a_scenario_shrinks_is_no_part_of_the_reason() {
+        let of = |replicas: u32, pod: &str, why: &str| {
+            words(&format!("StatefulSet default/set: {replicas} wanted: {replicas} ready; pod {pod} waits: {why}"))
+        };
+        assert_eq!(of(3, "set-0-1", "PodInitializing"), of(1, "set-0-0", "PodInitializing"));
+        assert_ne!(of(3, "set-0-1", "PodInitializing"), of(3, "set-0-1", "Unschedulable"));
     }
 }

@@ -201,6 +201,17 @@ fn a_failing_seed_shrinks_to_a_small_file_that_fails_alike() {
     assert!(stderr(&output).contains("error: seed 1: it does not fail"), "{}", stderr(&output));
 }
 
+/// What a seed draws can be read, changed and run.
+#[test]
+fn an_explored_seed_is_written_as_a_scenario_that_runs_alike() {
+    let path = scratch("explored").join("seven.yaml");
+    let path = path.to_str().expect("a path is text");
+    let (code, explored) = json(&["sim", "explore", "--seed", "7", "--out", path]);
+    assert_eq!(code, 0, "{explored}");
+    let (_, run) = json(&["sim", "run", path, "--seed", "7"]);
+    assert_eq!(run["hash"], explored["hash"]);
+}
+
 #[test]
 fn what_is_not_carried_out_is_said_everywhere_and_refused_with_strict() {
     let dir = scratch("gaps");
