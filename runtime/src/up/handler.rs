@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{ListOptions, Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
+use skeg_core::flow::seats_of_list;
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::accept::{self, Accepted, Encoding};
 use super::aggregator::{Remote, proxy};
@@ -22,7 +23,8 @@ use super::ask::{Answer, Ask, FieldValidation, Inbound, Reply, Target, ToCluster
 use super::attempt::Asked;
 use super::cluster::Shared;
 use super::conversion::Source;
-use super::flow::Class;
+use super::flow::Flow;
+use super::flow::gate::{Gate, Permit};
 use super::identity;
 use super::metrics::{self, Labels, Metrics, Present};
 use super::openapi::Documents;
@@ -40,10 +42,6 @@ use super::tokens::{self, Tokens};
 use super::usage::Used;
 use super::{accept::Shape, apiproxy, body, conversion, discovery, openapi, reply, review, usage};
 
-/// Maximum number of concurrent reads (`--max-requests-inflight`).
-const READS: usize = 400;
-/// Maximum number of concurrent writes (`--max-mutating-requests-inflight`).
-const WRITES: usize = 200;
 /// Seconds until a watch ends, if the client gives no time-out. The actual time is between one and two times as long
 /// and depends on the watch's number, so that watches do not all end at once (`--min-request-timeout`).
 const WATCH_TIMEOUT: u64 = 1800;
@@ -60,8 +58,7 @@ pub struct Handler {
     /// `address:port` that clients use.
     address: String,
     pub(super) tokens: Arc<Tokens>,
-    reads: Semaphore,
-    writes: Semaphore,
+    gate: Arc<Gate>,
     metrics: Metrics,
     /// Which of several endpoints is the next to be asked.
     pub(super) turn: AtomicUsize,
@@ -92,15 +89,13 @@ fn method_not_allowed() -> Status {
 impl Handler {
     /// `cluster` is the channel to the machines' thread.
     pub fn new(cluster: ToCluster, shared: Shared, address: String, tokens: Arc<Tokens>) -> Handler {
-        let (reads, writes) = (Semaphore::new(READS), Semaphore::new(WRITES));
         Handler {
             cluster,
             shared,
             documents: Documents::default(),
             address,
             tokens,
-            reads,
-            writes,
+            gate: Arc::new(Gate::new()),
             metrics: Metrics::default(),
             turn: AtomicUsize::new(0),
         }
@@ -116,7 +111,7 @@ impl Handler {
         let (path, rest) = apiproxy::split(whole).map_or((whole, None), |(path, rest)| (path, Some(rest)));
         let accepted = accept::negotiate(header(&head.headers, ACCEPT));
         let encoding = accepted.as_ref().map(|a| a.encoding).unwrap_or_default();
-        let mut class = None;
+        let mut flow = None;
         let answered = async {
             let user = match tokens::bearer(&head.headers) {
                 // A client certificate has said already who it is.
@@ -127,11 +122,20 @@ impl Handler {
                 Some(_) | None => Arc::clone(&user),
             };
             let params = Params::parse(head.uri.query());
-            let user = &self.authorise(&user, (&head.method, path), &head.headers, &params, &mut class)?;
+            let user = &self.authorise(&user, (&head.method, path), &head.headers, &params, &mut flow)?;
+            let enter = |seats| self.enter(flow.as_ref(), seats, &method);
             if let Some(remote) = self.remote(path) {
+                let _permit = enter(1).await?;
                 return Ok(self.pass_on(&remote, user, (&method, &head.uri, &head.headers), body).await);
             }
             let (served, route) = self.find(path).await?;
+            // They last, and an agent that is asked for one asks a server in turn (`--max-requests-inflight` exempts
+            // them).
+            let lasts = rest.is_some() || matches!(&route, Route::Objects(objects) if is_stream(objects));
+            let _permit = match lasts {
+                true => None,
+                false => Some(enter(self.seats(&route, &params)).await?),
+            };
             if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
                 let from = (whole, rest, head.uri.query());
                 return self.proxy(objects, from, (&method, &head.headers, body)).await;
@@ -149,12 +153,12 @@ impl Handler {
             }
         };
         let mut response = answered.await.unwrap_or_else(|status| reply::status(&status, encoding));
-        class.iter().for_each(|class| reply::tell_class(&mut response, class));
+        flow.iter().for_each(|flow: &Flow| reply::tell_class(&mut response, &flow.class));
         tracing::debug!(%method, path = whole, user = user.name, code = response.status().as_u16());
         response
     }
 
-    /// Checks that a user may do what a request attempts; returns as whom they do it. `class` becomes what the request
+    /// Checks that a user may do what a request attempts; returns as whom they do it. `flow` becomes what the request
     /// belongs to.
     fn authorise(
         &self,
@@ -162,19 +166,41 @@ impl Handler {
         (method, path): (&Method, &str),
         headers: &HeaderMap,
         params: &Params,
-        class: &mut Option<Class>,
+        flow: &mut Option<Flow>,
     ) -> Result<Arc<User>, Status> {
         let authority = self.shared.authority.read().expect("nobody panics while it is changed");
         let acted = identity::impersonated(headers, user, &*authority)?;
         let user = acted.map_or_else(|| Arc::clone(user), Arc::new);
         let asked = Asked::read(method, path, params)?;
         let flows = Arc::clone(&self.shared.flows.read().expect("nobody panics while it is replaced"));
-        *class = flows.class(&user, &asked.attempt());
+        *flow = flows.of(&user, &asked.attempt());
         if ALWAYS_ALLOWED.contains(&path) {
             return Ok(user);
         }
         let verdict = authority.judge(&user, &asked.attempt());
         if verdict.allows() { Ok(user) } else { Err(auth::forbidden(&user, &asked.attempt(), verdict.reason())) }
+    }
+
+    /// Lets a request in, perhaps after a while.
+    async fn enter(&self, flow: Option<&Flow>, seats: u32, method: &Method) -> Result<Permit, Status> {
+        let flows = Arc::clone(&self.shared.flows.read().expect("nobody panics while it is replaced"));
+        let writes = !matches!(*method, Method::GET | Method::HEAD);
+        self.gate.enter(&flows, flow, (seats, writes)).await.map_err(|_| overloaded())
+    }
+
+    /// How many of its level's seats a request takes: lists take more, and watches that begin with one.
+    fn seats(&self, route: &Route, params: &Params) -> u32 {
+        match route {
+            Route::Objects(objects) if objects.name.is_none() => {
+                let watches = objects.watch || params.flag("watch");
+                if watches && !params.flag("sendInitialEvents") {
+                    return 1;
+                }
+                let limit = params.said("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+                seats_of_list(self.gate.size(objects.resource.kind), limit)
+            }
+            _ => 1,
+        }
     }
 
     /// Responds to a path that is not about objects. Only discovery depends on the `Accept` header, and parses it
@@ -191,11 +217,10 @@ impl Handler {
             Route::Health { readiness, check } => self.health(readiness, check.as_deref(), &head.params),
             Route::Version => json(&discovery::version()),
             Route::Metrics => {
-                let present = Present {
-                    reads: READS - self.reads.available_permits(),
-                    writes: WRITES - self.writes.available_permits(),
-                };
-                Ok(reply::plain(metrics::MEDIA_TYPE, self.metrics.text(discovery::KUBERNETES_VERSION, present)))
+                let (reads, writes) = self.gate.present();
+                let mut text = self.metrics.text(discovery::KUBERNETES_VERSION, Present { reads, writes });
+                self.gate.show(|dispatcher| metrics::flows(&mut text, dispatcher));
+                Ok(reply::plain(metrics::MEDIA_TYPE, text))
             }
             Route::Root => json(&json!({"paths": paths(served, &remotes)})),
             Route::Groups { legacy } => {
@@ -314,12 +339,9 @@ impl Handler {
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response<Content>, Status> {
         let info = &objects.resource.info;
-        // They last, and an agent that is asked for one asks a server in turn (`--max-requests-inflight` exempts them).
         if is_stream(&objects) && verb != "watch" {
             return self.stream(head, &objects, upgrade).await;
         }
-        let lane = if head.method == Method::GET { &self.reads } else { &self.writes };
-        let _permit = lane.try_acquire().map_err(|_| overloaded())?;
         match verb {
             "watch" => self.watch(head, &objects).await,
             "get" | "list" if !info.verbs.stored() => self.usage(head, &objects).await,
@@ -494,6 +516,11 @@ impl Handler {
             Answer::Object(scale) if objects.subresource.as_deref() == Some("scale") => scale,
             Answer::Object(object) => look.object(object),
             Answer::List { items, rv, continue_from, remaining } => {
+                let is_whole =
+                    ["labelSelector", "fieldSelector", "continue"].iter().all(|p| head.params.said(p).is_none());
+                if is_whole && objects.namespace.is_empty() {
+                    self.gate.note_size(objects.resource.kind, items.len() + remaining.unwrap_or(0) as usize);
+                }
                 look.list(items, &ListMeta { rv, continue_from, remaining })
             }
             other @ (Answer::Done | Answer::Watch(_)) => unreachable!("a read is not answered by {other:?}"),

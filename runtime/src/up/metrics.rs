@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use skeg_core::flow::{self, Dispatcher};
+
 /// The media type of the text format.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Upper bounds of the buckets of durations, in seconds.
@@ -154,6 +156,46 @@ impl Metrics {
             line(text, &format!("{name}_sum"), &labels, durations.sum);
             line(text, &format!("{name}_count"), &labels, durations.count);
         }
+    }
+}
+
+/// Writes what priority and fairness has decided.
+pub fn flows(text: &mut String, dispatcher: &Dispatcher) {
+    let of = |level: &str, schema: &str| format!("flow_schema=\"{schema}\",priority_level=\"{level}\"");
+    let name = "apiserver_flowcontrol_dispatched_requests_total";
+    head(text, name, "counter", "[BETA] Requests that were let in, by priority level and FlowSchema.");
+    for (level, schema, totals) in dispatcher.totals() {
+        line(text, name, &of(level, schema), totals.dispatched);
+    }
+    let name = "apiserver_flowcontrol_rejected_requests_total";
+    head(text, name, "counter", "[BETA] Requests that were turned away, by priority level, FlowSchema and reason.");
+    for (level, schema, totals) in dispatcher.totals() {
+        for (why, count) in &totals.refused {
+            line(text, name, &format!("{},reason=\"{}\"", of(level, schema), why.name()), count);
+        }
+    }
+    let present = dispatcher.present();
+    let mut gauge = |name: &str, help: &str, of_present: fn(&flow::Present) -> usize| {
+        head(text, name, "gauge", help);
+        for ((level, schema), present) in &present {
+            line(text, name, &of(level, schema), of_present(present));
+        }
+    };
+    let name = "apiserver_flowcontrol_current_inqueue_requests";
+    gauge(name, "[BETA] Requests that wait.", |present| present.waiting);
+    let name = "apiserver_flowcontrol_current_executing_requests";
+    gauge(name, "[BETA] Requests that are being answered.", |present| present.executing);
+    let name = "apiserver_flowcontrol_current_executing_seats";
+    gauge(name, "[BETA] Seats that are taken.", |present| present.seats as usize);
+    let name = "apiserver_flowcontrol_nominal_limit_seats";
+    head(text, name, "gauge", "[BETA] Seats of each priority level by its shares.");
+    for (level, limits) in dispatcher.limits() {
+        line(text, name, &format!("priority_level=\"{level}\""), limits.nominal);
+    }
+    let name = "apiserver_flowcontrol_current_limit_seats";
+    head(text, name, "gauge", "[ALPHA] Seats that each priority level may have now.");
+    for (level, limits) in dispatcher.limits() {
+        line(text, name, &format!("priority_level=\"{level}\""), limits.current.unwrap_or(limits.nominal));
     }
 }
 

@@ -289,6 +289,15 @@ impl Cluster {
         stream
     }
 
+    /// Begins a POST as the administrator, whose body of two bytes is then written to the connection.
+    pub fn begin_post(&self, path: &str, headers: &[(&str, &str)]) -> impl Read + Write + use<> {
+        let mut stream = self.connect(&self.admin);
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        stream.write_all(format!("{head}Content-Length: 2\r\n\r\n").as_bytes()).expect("it reads");
+        stream
+    }
+
     /// Waits until a condition holds.
     pub fn wait_for(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();

@@ -1,5 +1,7 @@
 //! Priority and fairness: its objects, and what requests are told of them.
 
+use std::io::Write;
+
 use serde_json::json;
 
 use crate::client::Cluster;
@@ -88,4 +90,68 @@ fn what_every_cluster_has_is_kept_as_upstream_keeps_it() {
     assert_eq!(shares("system"), (json!(7), json!("false")), "that is the user's own");
     assert_eq!(cluster.send("DELETE", &level("system"), &[], b"").code, 200);
     cluster.wait_for("it comes again", || shares("system") == (json!(30), json!("true")));
+}
+
+/// Three seats, which three clients take who never finish what they send.
+#[test]
+fn a_level_whose_seats_are_taken_turns_requests_away_or_lets_them_wait() {
+    let cluster = Cluster::start("flow-seats", &["--nodes", "0"]);
+    let level = |response: serde_json::Value| {
+        json!({"metadata": {"name": "tiny"}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 1,
+            "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": response}}})
+    };
+    cluster.create(&format!("{API}/prioritylevelconfigurations"), &level(json!({"type": "Reject"})));
+    let rule = json!({"subjects": [{"kind": "User", "user": {"name": "jane"}}], "resourceRules": [{"verbs": ["*"],
+        "apiGroups": [""], "resources": ["configmaps"], "namespaces": ["*"]}]});
+    let schema = json!({"metadata": {"name": "tiny"}, "spec": {"priorityLevelConfiguration": {"name": "tiny"},
+        "matchingPrecedence": 5, "distinguisherMethod": {"type": "ByUser"}, "rules": [rule]}});
+    let uid = cluster.create(&format!("{API}/flowschemas"), &schema)["metadata"]["uid"].clone();
+    let role = "rbac.authorization.k8s.io";
+    cluster.create(
+        &format!("/apis/{role}/v1/clusterrolebindings"),
+        &json!({"metadata": {"name": "jane"}, "roleRef": {"apiGroup": role, "kind": "ClusterRole",
+            "name": "cluster-admin"}, "subjects": [{"apiGroup": role, "kind": "User", "name": "jane"}]}),
+    );
+    let jane = [("Impersonate-User", "jane"), ("Content-Type", "application/json")];
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let ask = || cluster.send("GET", maps, &jane, b"");
+    let is_hers = || ask().header("x-kubernetes-pf-flowschema-uid").is_some_and(|told| uid == told);
+    cluster.wait_for("the schema is in force", || is_hers() && ask().code == 200);
+
+    let mut taken: Vec<_> = (0..3).map(|_| cluster.begin_post(maps, &jane)).collect();
+    cluster.wait_for("the seats are taken", || ask().code == 429);
+    let refused = ask();
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let status = refused.json();
+    assert_eq!((&status["reason"], &status["code"]), (&json!("TooManyRequests"), &json!(429)));
+    assert_eq!(cluster.get(maps).code, 200, "others are answered");
+    let metrics = cluster.get("/metrics").text();
+    let of = "flow_schema=\"tiny\",priority_level=\"tiny\"";
+    let holds = |line: String| assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    holds(format!("apiserver_flowcontrol_current_executing_requests{{{of}}} 3\n"));
+    holds("apiserver_flowcontrol_nominal_limit_seats{priority_level=\"tiny\"} 3\n".to_owned());
+    holds(format!("apiserver_flowcontrol_rejected_requests_total{{{of},reason=\"concurrency-limit\"}} "));
+
+    let queue = json!({"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 1}});
+    let patched = cluster.write("PATCH", &format!("{API}/prioritylevelconfigurations/tiny"), &level(queue));
+    assert_eq!(patched.code, 200, "{}", patched.text());
+    std::thread::scope(|threads| {
+        let waiting = std::cell::Cell::new(None);
+        cluster.wait_for("requests wait", || {
+            let asked: std::thread::ScopedJoinHandle<'_, u16> = threads.spawn(|| ask().code);
+            let in_queue = format!("apiserver_flowcontrol_current_inqueue_requests{{{of}}} 1\n");
+            let waits = || cluster.get("/metrics").text().contains(&in_queue);
+            while !asked.is_finished() && !waits() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let waits = !asked.is_finished();
+            waiting.set(waits.then_some(asked));
+            waits
+        });
+        assert_eq!(ask().code, 429, "the queue is full");
+        taken[0].write_all(b"{}").expect("it reads");
+        assert_eq!(waiting.take().unwrap().join().unwrap(), 200, "it has had its turn");
+    });
+    drop(taken);
+    cluster.wait_for("seats are free", || ask().code == 200);
 }

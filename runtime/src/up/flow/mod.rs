@@ -1,12 +1,10 @@
 //! Priority and fairness: the FlowSchemas and PriorityLevelConfigurations that every cluster has are kept, each
-//! FlowSchema says whether its priority level is missing, and each request is told which of both it belongs to.
-//!
-//! How many requests are answered at once is not decided by them yet.
+//! FlowSchema says whether its priority level is missing, and each request is told which of both it belongs to, and
+//! waits at the [`gate`] for its turn. What is decided there, `core/src/flow` decides.
 //!
 //! Source: kubernetes `pkg/registry/flowcontrol/ensurer`, apiserver `pkg/util/flowcontrol`.
 
-mod bootstrap;
-mod matching;
+pub mod gate;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,10 +14,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use skeg_core::api::{Call, ReqIds, Request, Subresource, ToServer, WriteOptions};
 use skeg_core::apiserver::ApiServer;
-use skeg_core::auth::{Attempt, User};
+use skeg_core::auth::{Attempt, Target, User};
+use skeg_core::flow::bootstrap::{self, AUTO_UPDATE, Wanted};
+use skeg_core::flow::{self, LevelConfig, Queuing};
 use skeg_core::{Kind, Now, Object};
-
-use bootstrap::{AUTO_UPDATE, Wanted};
 
 /// How often they are looked at.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,38 +27,59 @@ const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 /// Where requests belong that nothing else is about.
 const CATCH_ALL: &str = "catch-all";
 
-/// What a request belongs to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The FlowSchema and the priority level that a request belongs to.
+#[derive(PartialEq, Eq, Debug)]
 pub struct Class {
+    schema: String,
+    level: String,
     /// The FlowSchema's UID.
     pub schema_uid: String,
     /// The priority level's UID.
     pub level_uid: String,
 }
 
+/// What a request belongs to.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Its FlowSchema and priority level.
+    pub class: Arc<Class>,
+    /// The user or the namespace by which the FlowSchema tells its flows apart, if it does.
+    distinguisher: String,
+}
+
 /// A FlowSchema, as requests are matched against it.
 #[derive(Clone, PartialEq, Debug)]
 struct Schema {
-    name: String,
     precedence: i64,
-    class: Class,
+    class: Arc<Class>,
+    /// `ByUser` or `ByNamespace`, or nothing.
+    distinguisher: String,
     /// Its `rules`.
     rules: Value,
 }
 
-/// Every FlowSchema whose priority level exists, the one that is asked first first.
+/// What is in force.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Flows(Vec<Schema>);
+pub struct Flows {
+    /// Every FlowSchema whose priority level exists, the one that is asked first first.
+    schemas: Vec<Schema>,
+    levels: Vec<LevelConfig>,
+}
 
 /// Those that are in force, for the HTTP threads.
 pub type Published = Arc<RwLock<Arc<Flows>>>;
 
 impl Flows {
     /// What a request belongs to; `None` until there is a FlowSchema.
-    pub fn class(&self, user: &User, attempt: &Attempt<'_>) -> Option<Class> {
-        let found = self.0.iter().find(|schema| matching::is_about(&schema.rules, user, attempt));
-        let found = found.or_else(|| self.0.iter().find(|schema| schema.name == CATCH_ALL))?;
-        Some(found.class.clone())
+    pub fn of(&self, user: &User, attempt: &Attempt<'_>) -> Option<Flow> {
+        let found = self.schemas.iter().find(|schema| flow::is_about(&schema.rules, user, attempt));
+        let found = found.or_else(|| self.schemas.iter().find(|schema| schema.class.schema == CATCH_ALL))?;
+        let distinguisher = match (&*found.distinguisher, &attempt.to) {
+            ("ByUser", _) => &*user.name,
+            ("ByNamespace", Target::Resource(resource)) => resource.namespace,
+            _ => "",
+        };
+        Some(Flow { class: Arc::clone(&found.class), distinguisher: distinguisher.to_owned() })
     }
 }
 
@@ -119,6 +138,45 @@ fn status(held: &Value, exists: bool, now: Now) -> Option<Value> {
     Some(json!({"conditions": conditions}))
 }
 
+/// A FlowSchema and its priority level, as requests are matched.
+fn schema(name: &str, held: &Value, level: &Value) -> Schema {
+    let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Schema {
+        precedence: held["spec"]["matchingPrecedence"].as_i64().unwrap_or(0),
+        class: Arc::new(Class {
+            schema: name.to_owned(),
+            level: name_of(level).to_owned(),
+            schema_uid: uid(held),
+            level_uid: uid(level),
+        }),
+        distinguisher: held["spec"]["distinguisherMethod"]["type"].as_str().unwrap_or_default().to_owned(),
+        rules: held["spec"]["rules"].clone(),
+    }
+}
+
+/// A PriorityLevelConfiguration, which has been checked and has its defaults.
+fn configured(name: &str, level: &Value) -> LevelConfig {
+    let spec = &level["spec"];
+    let is_exempt = spec["type"] == "Exempt";
+    let own = if is_exempt { &spec["exempt"] } else { &spec["limited"] };
+    let number = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
+    let response = &own["limitResponse"];
+    let queuing = |name: &str| response["queuing"][name].as_u64().map_or(1, |n| n.max(1) as usize);
+    let queues = queuing("queues");
+    LevelConfig {
+        name: name.to_owned(),
+        is_exempt,
+        shares: number(&own["nominalConcurrencyShares"]).unwrap_or(0),
+        lendable: number(&own["lendablePercent"]).unwrap_or(0),
+        borrowing: number(&own["borrowingLimitPercent"]),
+        queuing: (response["type"] == "Queue").then(|| Queuing {
+            queues,
+            hand_size: queuing("handSize").min(queues),
+            length_limit: queuing("queueLengthLimit"),
+        }),
+    }
+}
+
 impl Keeper {
     /// Knows what every cluster has.
     pub fn new() -> Keeper {
@@ -163,22 +221,18 @@ impl Keeper {
                     calls.push((CONSUMER, Call::Update { object, subresource, options }));
                 }
             }
-            let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            all.extend(level.map(|level| Schema {
-                name: name.clone(),
-                precedence: held["spec"]["matchingPrecedence"].as_i64().unwrap_or(0),
-                class: Class { schema_uid: uid(held), level_uid: uid(level) },
-                rules: held["spec"]["rules"].clone(),
-            }));
+            all.extend(level.map(|level| schema(name, held, level)));
         }
-        all.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        all.sort_by(|a, b| (a.precedence, &a.class.schema).cmp(&(b.precedence, &b.class.schema)));
         let user = Rc::from("system:apiserver");
         let request = |(manager, call): (&str, Call)| {
             let mut request = Request::new(&user, call);
             request.field_manager = Some(Rc::from(manager));
             ToServer::Request(self.ids.next(), request)
         };
-        (calls.into_iter().map(request).collect(), Flows(all))
+        let flows =
+            Flows { schemas: all, levels: levels.iter().map(|(name, level)| configured(name, level)).collect() };
+        (calls.into_iter().map(request).collect(), flows)
     }
 }
 
@@ -189,7 +243,8 @@ mod tests {
     use serde_json::{Value, json};
     use skeg_core::{Mono, Now, Wall};
 
-    use super::bootstrap::{AUTO_UPDATE, Wanted};
+    use skeg_core::flow::bootstrap::{AUTO_UPDATE, Wanted};
+
     use super::{mended, status};
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Source: apiserver `pkg/util/flowcontrol/rule.go`.
 
+use crate::auth::{Attempt, Resource, Target, User};
 use serde_json::Value;
-use skeg_core::auth::{Attempt, Resource, Target, User};
 
 fn texts<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a str> {
     value[name].as_array().into_iter().flatten().filter_map(Value::as_str)
@@ -68,7 +68,7 @@ fn is_about_path(rule: &Value, verb: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use skeg_core::auth::{Attempt, Resource, Target, User};
+    use crate::auth::{Attempt, Resource, Target, User};
 
     use super::super::bootstrap::schemas;
     use super::is_about;

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 pub const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// An object that every cluster has.
+#[derive(Debug)]
 pub struct Wanted {
+    /// It, as JSON.
     pub object: Value,
     /// Its specification is kept whatever a user makes of it.
     pub is_mandatory: bool,
@@ -140,7 +142,7 @@ pub fn schemas() -> Vec<Wanted> {
 
 #[cfg(test)]
 mod tests {
-    use skeg_core::Object;
+    use crate::Object;
 
     use super::{levels, schemas};
 
@@ -149,7 +151,7 @@ mod tests {
         for wanted in levels().into_iter().chain(schemas()) {
             let object = Object::from_json(wanted.object.clone()).unwrap();
             let mut object = object;
-            skeg_core::object::defaults::apply(&mut object);
+            crate::object::defaults::apply(&mut object);
             assert_eq!(object.to_json()["spec"], wanted.object["spec"], "{}", object.name());
         }
     }

@@ -1,0 +1,248 @@
+//! Where requests wait for their turn.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use skeg_core::Kind;
+use skeg_core::flow::{Comer, Decision, Dispatcher, LONGEST_WAIT, Refusal, Ticket};
+use skeg_core::machine::Mono;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::{Flow, Flows};
+
+/// Maximum number of requests at once, apart from those that are exempt: the defaults of `--max-requests-inflight` and
+/// `--max-mutating-requests-inflight` together.
+const SEATS: u32 = 600;
+
+/// Lets requests in.
+#[derive(Debug)]
+pub struct Gate {
+    begun: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    dispatcher: Dispatcher,
+    /// What the dispatcher was configured by.
+    flows: Arc<Flows>,
+    /// Who is told when its turn comes.
+    waiting: BTreeMap<Ticket, oneshot::Sender<()>>,
+    /// How many objects the last whole list of each kind had.
+    sizes: BTreeMap<Kind, usize>,
+    reads: usize,
+    writes: usize,
+}
+
+/// A request that was let in, until it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Gate>,
+    /// `None` for what came before there was a FlowSchema.
+    ticket: Option<Ticket>,
+    writes: bool,
+}
+
+/// A request that waits. When it is dropped, its client has gone or it has waited too long.
+struct Wait<'a> {
+    gate: &'a Gate,
+    ticket: Ticket,
+    turn: oneshot::Receiver<()>,
+    /// `None` once it has its turn.
+    gives_up: Option<Refusal>,
+}
+
+impl State {
+    fn wake(&mut self, started: Vec<Ticket>) {
+        for ticket in started {
+            // Whoever has gone in this moment gives up, and has started by then.
+            let _ = self.waiting.remove(&ticket).is_some_and(|turn| turn.send(()).is_ok());
+        }
+    }
+}
+
+impl Gate {
+    /// It has no level yet.
+    pub fn new() -> Gate {
+        let state = State {
+            dispatcher: Dispatcher::new(SEATS, Mono::ZERO),
+            flows: Arc::default(),
+            waiting: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            reads: 0,
+            writes: 0,
+        };
+        Gate { begun: Instant::now(), state: Mutex::new(state) }
+    }
+
+    /// The state, and the time: it never goes back while the state is held.
+    fn lock(&self) -> (MutexGuard<'_, State>, Mono) {
+        let state = self.state.lock().expect("nobody panics while requests are sorted");
+        (state, Mono::ZERO + self.begun.elapsed())
+    }
+
+    /// Lets a request in that takes so many seats, perhaps after a while. `flows` are those in force.
+    pub async fn enter(
+        self: &Arc<Gate>,
+        flows: &Arc<Flows>,
+        flow: Option<&Flow>,
+        (seats, writes): (u32, bool),
+    ) -> Result<Permit, Refusal> {
+        let ticket = match flow {
+            Some(flow) => Some(self.wait(flows, flow, seats).await?),
+            None => None,
+        };
+        let (mut state, _) = self.lock();
+        *(if writes { &mut state.writes } else { &mut state.reads }) += 1;
+        Ok(Permit { gate: Arc::clone(self), ticket, writes })
+    }
+
+    async fn wait(&self, flows: &Arc<Flows>, flow: &Flow, seats: u32) -> Result<Ticket, Refusal> {
+        let mut wait = {
+            let (mut state, now) = self.lock();
+            if !Arc::ptr_eq(&state.flows, flows) {
+                let started = state.dispatcher.configure(now, flows.levels.clone());
+                state.flows = Arc::clone(flows);
+                state.wake(started);
+            }
+            let Flow { class, distinguisher } = flow;
+            let comer = Comer { schema: &class.schema, level: &class.level, distinguisher, seats };
+            let (decision, others) = state.dispatcher.arrive(now, comer);
+            state.wake(others);
+            match decision {
+                Decision::Start(ticket) => return Ok(ticket),
+                Decision::Refuse(why) => return Err(why),
+                Decision::Wait(ticket) => {
+                    let (told, turn) = oneshot::channel();
+                    state.waiting.insert(ticket, told);
+                    Wait { gate: self, ticket, turn, gives_up: Some(Refusal::Cancelled) }
+                }
+            }
+        };
+        match timeout(LONGEST_WAIT, &mut wait.turn).await {
+            Ok(turn) => {
+                turn.expect("who waits is told");
+                wait.gives_up = None;
+                Ok(wait.ticket)
+            }
+            Err(_) => {
+                wait.gives_up = Some(Refusal::TimeOut);
+                Err(Refusal::TimeOut)
+            }
+        }
+    }
+
+    /// How many objects a list of a kind is expected to have.
+    pub fn size(&self, kind: Kind) -> usize {
+        self.lock().0.sizes.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// A list of a kind had so many objects.
+    pub fn note_size(&self, kind: Kind, objects: usize) {
+        self.lock().0.sizes.insert(kind, objects);
+    }
+
+    /// Reads and writes that are being answered.
+    pub fn present(&self) -> (usize, usize) {
+        let (state, _) = self.lock();
+        (state.reads, state.writes)
+    }
+
+    /// Shows what is counted.
+    pub fn show<T>(&self, show: impl FnOnce(&Dispatcher) -> T) -> T {
+        show(&self.lock().0.dispatcher)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let (mut state, now) = self.gate.lock();
+        *(if self.writes { &mut state.writes } else { &mut state.reads }) -= 1;
+        if let Some(ticket) = self.ticket {
+            let started = state.dispatcher.end(now, ticket);
+            state.wake(started);
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let Some(why) = self.gives_up else { return };
+        let (mut state, now) = self.gate.lock();
+        state.waiting.remove(&self.ticket);
+        let started = state.dispatcher.give_up(now, self.ticket, why);
+        state.wake(started);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use skeg_core::flow::{LONGEST_WAIT, LevelConfig, Queuing, Refusal};
+
+    use super::Gate;
+    use crate::up::flow::{Class, Flow, Flows};
+
+    fn flow(who: &str) -> Flow {
+        let class = Class { schema: "s".into(), level: "l".into(), schema_uid: "1".into(), level_uid: "2".into() };
+        Flow { class: Arc::new(class), distinguisher: who.to_owned() }
+    }
+
+    /// One level with two seats of the whole; two requests may wait in its one queue.
+    fn flows() -> Arc<Flows> {
+        let queuing = Queuing { queues: 1, hand_size: 1, length_limit: 2 };
+        let level = |name: &str, shares: u32, queuing: Option<Queuing>| LevelConfig {
+            name: name.to_owned(),
+            is_exempt: false,
+            shares,
+            lendable: 0,
+            borrowing: Some(0),
+            queuing,
+        };
+        Arc::new(Flows { schemas: Vec::new(), levels: vec![level("l", 1, Some(queuing)), level("rest", 299, None)] })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_their_turn_and_not_for_ever() {
+        let (gate, flows) = (Arc::new(Gate::new()), flows());
+        let enter = |who: &str| {
+            let (gate, flows, flow) = (Arc::clone(&gate), Arc::clone(&flows), flow(who));
+            tokio::spawn(async move { gate.enter(&flows, Some(&flow), (1, true)).await })
+        };
+        let (first, second) = (enter("a").await.unwrap().unwrap(), enter("a").await.unwrap().unwrap());
+        assert_eq!(gate.present(), (0, 2));
+        let third = enter("a");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!third.is_finished());
+        let fourth = enter("b");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(enter("c").await.unwrap().unwrap_err(), Refusal::QueueFull);
+        drop(first);
+        let third = third.await.unwrap().unwrap();
+        tokio::time::sleep(LONGEST_WAIT).await;
+        assert_eq!(fourth.await.unwrap().unwrap_err(), Refusal::TimeOut);
+        // Whose client goes no longer waits.
+        let fifth = enter("a");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fifth.abort();
+        assert!(fifth.await.is_err());
+        drop((second, third));
+        assert_eq!(gate.present(), (0, 0));
+        let idle = |d: &skeg_core::flow::Dispatcher| d.present().values().all(|now| *now == Default::default());
+        assert!(gate.show(idle));
+        let refused = gate.show(|d| d.totals().next().unwrap().2.refused.values().sum::<u64>());
+        assert_eq!(refused, 3);
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_there_are_flow_schemas_is_let_in() {
+        let gate = Arc::new(Gate::new());
+        let permit = gate.enter(&Arc::default(), None, (1, false)).await.unwrap();
+        assert_eq!(gate.present(), (1, 0));
+        drop(permit);
+        assert_eq!(gate.present(), (0, 0));
+    }
+}
