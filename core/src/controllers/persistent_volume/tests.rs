@@ -375,3 +375,18 @@ fn a_claim_grows_with_its_class() {
     ];
     assert_eq!(bench.told, told);
 }
+
+#[test]
+fn what_somebody_says_of_a_bound_volume_stays() {
+    let bound = volume(
+        "v",
+        json!({"spec": {"claimRef": {"namespace": "d", "name": "c", "uid": "u-c"}},
+        "status": {"phase": "Bound", "message": "checked"}}),
+    );
+    let by = json!({"spec": {"volumeName": "v"}, "status": {"phase": "Bound"},
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    let mut bench = Bench::new([class(json!({})), bound, claim("c", by)]);
+    bench.settle();
+    let found = bench.fake.get(Kind::PERSISTENT_VOLUME, "v").unwrap().to_json();
+    assert_eq!(found["status"]["message"], "checked");
+}

@@ -51,8 +51,9 @@ fn reclaim_policy(volume: &Object) -> &str {
     text(volume, "/spec/persistentVolumeReclaimPolicy")
 }
 
+/// Gives a volume a phase. What is said of the phase that it has already is left to who said it.
 fn phase(volume: &Object, phase: &str, message: &str, plan: &mut Plan) {
-    if text(volume, "/status/phase") == phase && text(volume, "/status/message") == message {
+    if text(volume, "/status/phase") == phase {
         return;
     }
     plan.writes.push(update(volume, Subresource::Status, |v| {
