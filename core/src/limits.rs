@@ -97,6 +97,8 @@ pub const SCHEDULER_CHANGES: usize = 4_096;
 pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
 /// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).
 pub const MAX_ENDPOINTS_PER_OBJECT: usize = 1000;
+/// Most addresses of one subset of Endpoints that are mirrored (`--mirroring-max-endpoints-per-subset`).
+pub const MAX_MIRRORED_PER_SUBSET: usize = 1000;
 /// Most endpoints in one EndpointSlice (`--max-endpoints-per-slice`).
 pub const MAX_ENDPOINTS_PER_SLICE: usize = 100;
 /// How often the node lifecycle controller checks the heartbeats (`--node-monitor-period`).

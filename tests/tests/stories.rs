@@ -1,7 +1,8 @@
 //! Golden scenarios: the story of each controller, told by the Events that a run records.
 //!
 //! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, which `UPDATE_GOLDEN=1` regenerates. A story has
-//! one line for each Event about an object of the story's kinds, with its virtual time in seconds.
+//! one line for each Event about an object of the story's kinds, with its virtual time in seconds; of kinds about which
+//! nobody records Events, one for each object that is made, changed or removed.
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ impl Source for Disk {
 /// Collects the lines of a story.
 struct Teller {
     kinds: &'static [&'static str],
+    /// The kinds whose changes are told.
+    changes: &'static [&'static str],
     lines: Vec<String>,
 }
 
@@ -32,6 +35,11 @@ impl Observer for Teller {
         let seconds = at as f64 / 1e9;
         for commit in what.split(" | r").skip(1) {
             let Some((_, commit)) = commit.split_once(' ') else { continue };
+            if let Some((verb, kind, name)) = change_of(commit)
+                && self.changes.contains(&kind)
+            {
+                self.lines.push(format!("{seconds:8.1}s {verb:<7} {kind} {name}"));
+            }
             if let Some(value) = commit.strip_prefix("create Object(Event/").and_then(object_of) {
                 let about = &value["involvedObject"];
                 if self.kinds.iter().any(|kind| about["kind"] == *kind) {
@@ -44,6 +52,13 @@ impl Observer for Teller {
             }
         }
     }
+}
+
+/// Parses what a commit does, to an object of which kind and name: `create Object(Kind/NAMESPACE/NAME): …`.
+fn change_of(commit: &str) -> Option<(&str, &str, &str)> {
+    let (verb, rest) = commit.split_once(" Object(")?;
+    let (kind, name) = rest.split_once(')')?.0.split_once('/')?;
+    Some((verb, kind, name))
 }
 
 /// Parses the object in `NAMESPACE/NAME): JSON`.
@@ -59,10 +74,15 @@ fn golden(name: &str) -> PathBuf {
 /// Runs a scenario and compares its story with the golden one. `warned` are the features of its input that are not
 /// carried out yet.
 fn check(name: &str, kinds: &'static [&'static str], warned: &[&str]) {
+    check_changes(name, kinds, &[], warned);
+}
+
+/// The same, and tells the changes of objects of these kinds.
+fn check_changes(name: &str, kinds: &'static [&'static str], changes: &'static [&'static str], warned: &[&str]) {
     let file = golden(&format!("{name}.yaml")).to_string_lossy().into_owned();
     let loaded = load(&[file], &Disk, &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, warned, "{name}");
-    let mut teller = Teller { kinds, lines: Vec::new() };
+    let mut teller = Teller { kinds, changes, lines: Vec::new() };
     let options = RunOptions { trace: true, ..RunOptions::default() };
     let outcome = run(&loaded.scenario, 1, &options, &mut teller).unwrap_or_else(|crash| panic!("{crash}"));
     for i in &outcome.invariants {
@@ -110,4 +130,9 @@ fn attachments() {
 #[test]
 fn autoscaler() {
     check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"], &[]);
+}
+
+#[test]
+fn services() {
+    check_changes("services", &["Endpoints"], &["EndpointSlice", "IPAddress", "ServiceCIDR"], &[]);
 }

@@ -32,6 +32,7 @@ mod pod;
 mod policy;
 mod scale;
 mod service_ip;
+mod service_range;
 mod store_link;
 mod update;
 mod watch;
@@ -59,6 +60,7 @@ pub use conversion::{Conversion, Converted};
 use inflight::{InFlight, Window};
 use list::{Page, Read, ReadKind};
 pub use service_ip::{DEFAULT_SERVICE_CIDR, parse_cidr};
+pub use service_range::{ALLOCATOR, DEFAULT_SERVICE_CIDR_NAME, MANAGED_BY_LABEL, ip_address};
 use watch::Watchers;
 use write::{Origin, Write};
 

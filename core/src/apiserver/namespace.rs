@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::delete::{mark, set_finalizers};
+use super::service_range::{DEFAULT_SERVICE_CIDR_NAME, default_service_cidr};
 use super::write::{Commit, Deciding, Decision, Origin, Write};
 use super::{ApiServer, Out};
 use crate::api::{Call, DeleteOptions, Request, Response, WriteOptions};
@@ -69,9 +70,18 @@ impl ApiServer {
                 });
             }
             let object = Object::from_json(manifest).expect("a built-in object reads back");
-            let call = Call::Create { object, options: WriteOptions::default() };
-            let user = std::rc::Rc::from("system:apiserver");
-            self.write(now, Write::new(Origin::Bootstrap, Request::new(&user, call)), out);
+            self.create_own(now, object, out);
         }
+        let range = ObjectKey::new(Kind::SERVICE_CIDR, "", DEFAULT_SERVICE_CIDR_NAME);
+        if self.cache.get(&range).is_none() {
+            let range = default_service_cidr(self.config.service_cidr, now.wall);
+            self.create_own(now, range, out);
+        }
+    }
+
+    fn create_own(&mut self, now: Now, object: Object, out: &mut Vec<Out>) {
+        let call = Call::Create { object, options: WriteOptions::default() };
+        let user = std::rc::Rc::from("system:apiserver");
+        self.write(now, Write::new(Origin::Bootstrap, Request::new(&user, call)), out);
     }
 }

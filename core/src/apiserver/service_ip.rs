@@ -1,6 +1,7 @@
 //! Cluster IPs and node ports of Services.
 //!
 //! The allocated addresses are derived from the cached Services, so there is no second record that could disagree.
+//! Beside a Service its IPAddresses are written (`service_range.rs`), in the same transaction.
 //! Every allocation writes one mark in the store and compares the mark's revision with the cached one. Thus a server
 //! allocates only if its cache shows every earlier allocation, and two servers never allocate the same address.
 
@@ -8,9 +9,10 @@ use core::net::Ipv4Addr;
 use std::rc::Rc;
 
 use super::addresses::{ips_of, ports_of};
+use super::service_range::{Range, ip_key, is_parent};
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::Status;
-use crate::object::{FieldError, Object, ObjectKey, Revision, Service, lacks_node_port};
+use crate::object::{FieldError, Kind, Object, ObjectKey, Revision, Service, lacks_node_port};
 use crate::store::{Compare, Op, StoreKey, Stored};
 
 /// The private key that every allocation writes.
@@ -111,7 +113,10 @@ impl Deciding<'_> {
         };
         let held = old.is_some_and(|o| !asked.is_empty() && o.spec.cluster_ip.as_deref() == Some(asked.as_str()));
         let (text, allocated) = match asked.as_str() {
-            "" => (self.free_ip().map_err(|why| refuse_service(key, "spec.clusterIPs", "", &why))?.to_string(), true),
+            "" => {
+                let free = self.free_ip(write).map_err(|why| refuse_service(key, "spec.clusterIPs", "", &why))?;
+                (free.to_string(), true)
+            }
             "None" => (asked, false),
             _ if held => (asked, false),
             _ => {
@@ -129,48 +134,69 @@ impl Deciding<'_> {
         Ok(allocated)
     }
 
-    /// The network address, and how many addresses the network has.
-    fn network(&self) -> (u32, u32) {
-        let (base, prefix) = self.config.service_cidr;
-        let size = 1u32.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(u32::MAX);
-        (u32::from(Ipv4Addr::from(base)) & !(size - 1), size)
+    /// A free address: searched in each range from a random one onwards. The first address of the server's own range is
+    /// reserved for the API server's own Service.
+    fn free_ip(&mut self, write: &Write) -> Result<Ipv4Addr, String> {
+        let own = Range::of(self.config.service_cidr);
+        let ranges = self.ranges();
+        if let Some(looked_up) = self.looked_up(write, &ranges) {
+            return Ok(looked_up);
+        }
+        for range in ranges {
+            let first = if range == own { 2 } else { 1 };
+            let usable = range.size.saturating_sub(first + 1);
+            if usable == 0 {
+                continue;
+            }
+            let start = self.rng.below(u64::from(usable)) as u32;
+            let taken = &self.cache.addresses().ips;
+            let mut each = (0..usable).map(|i| range.network + first + (start.wrapping_add(i)) % usable);
+            let free = |ip: &u32| !taken.contains_key(ip) && self.known(write, &ip_key(*ip)).is_none();
+            if let Some(free) = each.find(free) {
+                return Ok(Ipv4Addr::from(free));
+            }
+        }
+        Err("failed to allocate a serviceIP: range is full".to_owned())
     }
 
-    /// A free address: searched from a random one onwards. The first address is reserved for the API server's own
-    /// Service.
-    fn free_ip(&mut self) -> Result<Ipv4Addr, String> {
-        let (network, size) = self.network();
-        let usable = size.saturating_sub(3);
-        let full = || "failed to allocate a serviceIP: range is full".to_owned();
-        if usable == 0 {
-            return Err(full());
-        }
-        let start = self.rng.below(u64::from(usable)) as u32;
-        let taken = &self.cache.addresses().ips;
-        let mut each = (0..usable).map(|i| network + 2 + (start.wrapping_add(i)) % usable);
-        each.find(|ip| !taken.contains_key(ip)).map(Ipv4Addr::from).ok_or_else(full)
+    /// A free address that the store has been asked about for this write: another would have to be asked about again.
+    fn looked_up(&self, write: &Write, ranges: &[Range]) -> Option<Ipv4Addr> {
+        let absent = write.fresh.iter().filter(|(_, value)| value.is_none());
+        let mut ips = absent.filter_map(|(key, _)| match key {
+            StoreKey::Object(key) if key.kind == Kind::IP_ADDRESS => key.name().parse::<Ipv4Addr>().ok(),
+            _ => None,
+        });
+        let free = |ip: &u32| !self.cache.addresses().ips.contains_key(ip) && ranges.iter().any(|r| r.gives(*ip));
+        ips.find(|ip| free(&u32::from(*ip)))
     }
 
     fn check_ip(&self, write: &Write, key: &ObjectKey, asked: &str) -> Result<(), Decision> {
         let Ok(ip) = asked.parse::<Ipv4Addr>().map(u32::from) else {
             return Err(refuse_service(key, "spec.clusterIPs[0]", asked, "must be a valid IP address"));
         };
-        let (network, size) = self.network();
         let shown = format!("[{asked:?}]");
-        if ip.wrapping_sub(network) >= size {
-            let (base, prefix) = self.config.service_cidr;
-            let range = format!("{}/{prefix}", Ipv4Addr::from(base));
-            let why = format!(
-                "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of \
-                 valid IPs is {range}"
-            );
-            return Err(refuse_service(key, "spec.clusterIPs", &shown, &why));
+        let refuse = |why: &str| {
+            let why = format!("failed to allocate IP {asked}: {why}");
+            Err(refuse_service(key, "spec.clusterIPs", &shown, &why))
+        };
+        let within: Vec<Range> = self.ranges().into_iter().filter(|range| range.contains(ip)).collect();
+        let Some(range) = within.first() else {
+            return refuse("the provided network does not match the current range");
+        };
+        if !within.iter().any(|range| range.gives(ip)) {
+            return refuse(&format!(
+                "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {range}"
+            ));
         }
+        let why = format!("failed to allocate IP {asked}: provided IP is already allocated");
         match self.cache.addresses().ips.get(&ip).filter(|holder| *holder != key) {
             Some(holder) if self.holds(write, holder, |s| ips_of(s).any(|i| i == ip)) => {
-                let why = format!("failed to allocate IP {asked}: provided IP is already allocated");
-                Err(taken(key, holder, "spec.clusterIPs", &shown, &why))
+                return Err(taken(key, holder, "spec.clusterIPs", &shown, &why));
             }
+            _ => {}
+        }
+        match self.known(write, &ip_key(ip)) {
+            Some(address) if !is_parent(address, key) => Err(taken(key, &ip_key(ip), "spec.clusterIPs", &shown, &why)),
             _ => Ok(()),
         }
     }

@@ -295,7 +295,10 @@ impl ApiServer {
                     self.fetch_fresh(now, write, keys, out);
                 }
             }
-            Decision::Commit(commit) => self.commit(now, write, commit, out),
+            Decision::Commit(mut commit) => {
+                deciding.follow_addresses(&write, &mut commit);
+                self.commit(now, write, commit, out);
+            }
             Decision::Await(revision) => {
                 write.fresh.clear();
                 self.waits.add_write(now, revision, write);

@@ -2,12 +2,14 @@
 
 use super::disruption::DisruptionController;
 use super::endpoint_slice::EndpointSliceController;
+use super::endpoint_slice_mirroring::EndpointSliceMirroringController;
 use super::endpoints::EndpointsController;
 use super::garbage_collector::GarbageCollector;
 use super::namespace::NamespaceController;
 use super::node_lifecycle::NodeLifecycleController;
 use super::pod_gc::PodGcController;
 use super::service_account::ServiceAccountController;
+use super::service_cidr::{IpAddressRepair, ServiceCidrController};
 use super::{Controller, ManagerConfig};
 /// One new instance of each controller.
 pub fn cluster_controllers(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
@@ -20,5 +22,8 @@ pub fn cluster_controllers(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         Box::new(NamespaceController::new(config.kinds.clone())),
         Box::new(ServiceAccountController),
         Box::new(DisruptionController),
+        Box::new(EndpointSliceMirroringController),
+        Box::new(ServiceCidrController),
+        Box::new(IpAddressRepair),
     ]
 }

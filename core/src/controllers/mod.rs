@@ -16,6 +16,7 @@ mod daemon_set;
 pub mod deployment;
 mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod ephemeral_volume;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod runner;
 mod service_account;
 mod service_account_token;
 mod service_backends;
+mod service_cidr;
 mod stateful_set;
 #[cfg(test)]
 pub(crate) mod testing;

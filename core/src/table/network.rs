@@ -16,6 +16,8 @@ pub(super) fn printer(kind: Kind) -> Option<Printer> {
         Kind::INGRESS => (INGRESS, ingress),
         Kind::INGRESS_CLASS => (INGRESS_CLASS, ingress_class),
         Kind::NETWORK_POLICY => (NETWORK_POLICY, network_policy),
+        Kind::IP_ADDRESS => (IP_ADDRESS, ip_address),
+        Kind::SERVICE_CIDR => (SERVICE_CIDR, service_cidr),
         _ => return None,
     };
     Some(Printer { columns, cells })
@@ -149,4 +151,26 @@ const NETWORK_POLICY: &[Column] = &[text("Name"), text("Pod-Selector"), text("Ag
 
 fn network_policy(o: &Value, now: Time) -> Vec<Value> {
     vec![json!(name(o)), json!(label_selector(o.pointer("/spec/podSelector"))), age(o, now)]
+}
+
+const IP_ADDRESS: &[Column] = &[text("Name"), text("ParentRef"), text("Age")];
+
+fn ip_address(o: &Value, now: Time) -> Vec<Value> {
+    let parent = o.pointer("/spec/parentRef").filter(|p| p.is_object()).map(|p| {
+        let resource = match (str_at(p, "/resource"), str_at(p, "/group")) {
+            (resource, "") => resource.to_owned(),
+            (resource, group) => format!("{resource}.{group}"),
+        };
+        match str_at(p, "/namespace") {
+            "" => format!("{resource}/{}", str_at(p, "/name")),
+            namespace => format!("{resource}/{namespace}/{}", str_at(p, "/name")),
+        }
+    });
+    vec![json!(name(o)), json!(or_none(parent.unwrap_or_default())), age(o, now)]
+}
+
+const SERVICE_CIDR: &[Column] = &[text("Name"), text("CIDRs"), text("Age")];
+
+fn service_cidr(o: &Value, now: Time) -> Vec<Value> {
+    vec![json!(name(o)), json!(texts(list_at(o, "/spec/cidrs")).join(",")), age(o, now)]
 }

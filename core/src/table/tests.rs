@@ -172,3 +172,20 @@ fn flow_schemas_say_whether_their_level_is_missing() {
         "limitResponse": {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 9}}}}});
     check(Kind::PRIORITY_LEVEL_CONFIGURATION, level, json!(["p", "Limited", 5, 4, 2, 9, "100s"]));
 }
+
+#[test]
+fn ranges_and_addresses_of_services() {
+    check(
+        Kind::SERVICE_CIDR,
+        json!({"metadata": meta("kubernetes"), "spec": {"cidrs": ["10.96.0.0/12", "fd00::/64"]}}),
+        json!(["kubernetes", "10.96.0.0/12,fd00::/64", "100s"]),
+    );
+    for (parent, want) in [
+        (json!({"resource": "services", "namespace": "default", "name": "a"}), "services/default/a"),
+        (json!({"resource": "gateways", "group": "example.com", "name": "g"}), "gateways.example.com/g"),
+        (json!(null), "<none>"),
+    ] {
+        let object = json!({"metadata": meta("10.96.0.1"), "spec": {"parentRef": parent}});
+        check(Kind::IP_ADDRESS, object, json!(["10.96.0.1", want, "100s"]));
+    }
+}

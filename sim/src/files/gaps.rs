@@ -65,7 +65,6 @@ const GAPS: &[Gap] = &[
     kind(Kind::VALIDATING_WEBHOOK_CONFIGURATION, NO_WEBHOOK),
     kind(Kind::MUTATING_ADMISSION_POLICY, "no policy changes objects yet"),
     kind(Kind::API_SERVICE, "the group that it names is not served yet"),
-    kind(Kind::SERVICE_CIDR, "no addresses are taken from it yet"),
     kind(Kind::CERTIFICATE_SIGNING_REQUEST, "nothing signs it yet"),
     kind(Kind::RESOURCE_CLAIM, NO_DEVICES),
     kind(Kind::RESOURCE_CLAIM_TEMPLATE, NO_DEVICES),

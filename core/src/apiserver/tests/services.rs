@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, cluster, refusal};
+use super::{Cluster, cluster, cluster_of, refusal};
 use crate::api::{Reason, Status};
-use crate::apiserver::{ApiServer, Config};
-use crate::object::{Object, Service};
-use crate::random::Rng;
+use crate::apiserver::Config;
+use crate::object::{Kind, Object, ObjectKey, Service};
 
 fn service(name: &str, spec: Value) -> Value {
     let mut manifest = json!({"apiVersion":"v1","kind":"Service","metadata":{"name":name,"namespace":"default"},
@@ -37,11 +36,8 @@ fn port(s: &Service) -> Option<i32> {
 }
 
 fn small(servers: usize) -> Cluster {
-    let mut c = cluster(servers);
     let config = Config { service_cidr: ([10, 0, 0, 0], 29), node_port_range: (30000, 30003), ..Config::default() };
-    c.servers = (0..servers).map(|i| ApiServer::new(config.clone(), Rng::stream(1, "apiserver", i as u64))).collect();
-    c.tick(0);
-    c
+    cluster_of(servers, &config)
 }
 
 #[test]
@@ -85,7 +81,12 @@ fn what_is_taken_is_refused_until_it_is_free() {
         (
             json!({"clusterIP": "10.0.0.1"}),
             "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: failed to allocate IP 10.0.0.1: \
-             the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12",
+             the provided network does not match the current range",
+        ),
+        (
+            json!({"clusterIP": "10.96.0.0"}),
+            "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.0\"]: failed to allocate IP \
+             10.96.0.0: the provided IP (10.96.0.0) is not in the valid range. The range of valid IPs is 10.96.0.0/12",
         ),
         (
             json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}),
@@ -161,4 +162,60 @@ fn updates_keep_take_and_give_back() {
     assert_eq!((ip(&back), port(&back)), (Some(address.as_str()), None));
     let other = make(&mut c, 0, "b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": number}]})).unwrap();
     assert_eq!(port(&other), Some(number));
+}
+
+fn address(c: &mut Cluster, ip: &str) -> Option<Value> {
+    c.get(&ObjectKey::new(Kind::IP_ADDRESS, "", ip)).map(|object| object.to_json())
+}
+
+#[test]
+fn an_ip_address_stands_beside_each_cluster_ip() {
+    let mut c = cluster(1);
+    let made = make(&mut c, 0, "a", json!({"clusterIP": "10.96.1.1"})).unwrap();
+    let found = address(&mut c, "10.96.1.1").expect("it is made with the Service");
+    let labels = json!({"ipaddress.kubernetes.io/ip-family": "IPv4",
+        "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"});
+    let parent = json!({"group": "", "resource": "services", "namespace": "default", "name": "a"});
+    assert_eq!((&found["metadata"]["labels"], &found["spec"]["parentRef"]), (&labels, &parent));
+    assert!(found["metadata"]["uid"].is_string() && found["metadata"]["creationTimestamp"].is_string());
+
+    let mut gone = Object::from(made.clone()).to_json();
+    gone["spec"] = json!({"type": "ExternalName", "externalName": "example.com"});
+    c.update(Object::from_json(gone).unwrap()).unwrap();
+    assert_eq!(address(&mut c, "10.96.1.1"), None, "the Service has given its address back");
+
+    let made = make(&mut c, 0, "b", json!({"clusterIP": "10.96.1.1"})).unwrap();
+    c.delete(&made.key(), Default::default()).unwrap();
+    assert_eq!(address(&mut c, "10.96.1.1"), None, "the Service is deleted");
+
+    let by_hand = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.96.1.2"},
+        "spec": {"parentRef": {"resource": "gateways", "group": "example.com", "name": "g"}}});
+    c.create(by_hand).unwrap();
+    let told = refusal(make(&mut c, 0, "c", json!({"clusterIP": "10.96.1.2"}))).1;
+    assert!(told.ends_with("failed to allocate IP 10.96.1.2: provided IP is already allocated"), "{told}");
+}
+
+#[test]
+fn further_ranges_give_addresses_while_they_are_ready() {
+    let mut c = small(1);
+    let default = c.get(&ObjectKey::new(Kind::SERVICE_CIDR, "", "kubernetes")).expect("every cluster has it").to_json();
+    assert_eq!(default["spec"]["cidrs"], json!(["10.0.0.0/29"]));
+    let condition = &default["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["status"]), (&json!("Ready"), &json!("True")));
+    let range = |name: &str, cidr: &str, ready: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+            "spec": {"cidrs": [cidr]}, "status": {"conditions": [{"type": "Ready", "status": ready, "reason": "",
+                "message": "", "lastTransitionTime": "2024-01-01T00:00:00Z"}]}})
+    };
+    c.create(range("unready", "10.2.0.0/24", "False")).unwrap();
+    for i in 0..5 {
+        make(&mut c, 0, &format!("s{i}"), json!({})).unwrap();
+    }
+    assert_eq!(refusal(make(&mut c, 0, "x", json!({}))).0, Reason::InternalError);
+    c.create(range("more", "10.1.0.0/30", "True")).unwrap();
+    let mut more: Vec<String> =
+        (0..2).map(|i| ip(&make(&mut c, 0, &format!("t{i}"), json!({})).unwrap()).unwrap().to_owned()).collect();
+    more.sort();
+    assert_eq!(more, ["10.1.0.1", "10.1.0.2"]);
+    assert_eq!(refusal(make(&mut c, 0, "x", json!({}))).0, Reason::InternalError);
 }

@@ -8,7 +8,8 @@ use crate::object::{FieldError, LabelSelector, Labels, Object, ObjectMeta};
 
 /// The maximum size of all annotations together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
-const IMMUTABLE: &str = "field is immutable";
+/// What is wrong with a changed value of a field that stays as it is.
+pub(in crate::object) const IMMUTABLE: &str = "field is immutable";
 
 /// `ValidateObjectMeta`.
 pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {

@@ -265,10 +265,11 @@ fn peer(p: &NetworkPolicyPeer, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+/// What is wrong with a text that is no CIDR.
+pub(in crate::object) const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 /// Parses a CIDR: the bits of its address, whether it is IPv4, and the prefix length. `None` if it is invalid.
-fn range(text: &str) -> Option<(u128, bool, u32)> {
+pub(crate) fn range(text: &str) -> Option<(u128, bool, u32)> {
     let (ip, bits) = text.split_once('/')?;
     let bits: u32 = bits.parse().ok()?;
     match ip.parse().ok()? {

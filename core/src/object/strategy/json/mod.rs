@@ -27,6 +27,7 @@ mod role;
 mod role_binding;
 mod runtime_class;
 mod secret;
+mod service_cidr;
 mod storage_class;
 mod webhook_client;
 mod webhook_configuration;
@@ -236,6 +237,8 @@ json_kinds! {
         INGRESS networking_v1::Ingress;
         INGRESS_CLASS networking_v1::IngressClass;
         NETWORK_POLICY networking_v1::NetworkPolicy;
+        IP_ADDRESS networking_v1::IPAddress;
+        SERVICE_CIDR networking_v1::ServiceCIDR;
         ROLE rbac_v1::Role;
         ROLE_BINDING rbac_v1::RoleBinding;
         CLUSTER_ROLE rbac_v1::ClusterRole;
@@ -264,8 +267,6 @@ json_kinds! {
         SELF_SUBJECT_ACCESS_REVIEW authorization_v1::SelfSubjectAccessReview;
         SELF_SUBJECT_RULES_REVIEW authorization_v1::SelfSubjectRulesReview;
         LOCAL_SUBJECT_ACCESS_REVIEW authorization_v1::LocalSubjectAccessReview;
-        IP_ADDRESS networking_v1::IPAddress;
-        SERVICE_CIDR networking_v1::ServiceCIDR;
         CSI_STORAGE_CAPACITY storage_v1::CSIStorageCapacity;
         VOLUME_ATTRIBUTES_CLASS storage_v1::VolumeAttributesClass;
         DEVICE_CLASS resource_v1::DeviceClass;
