@@ -219,3 +219,22 @@ fn further_ranges_give_addresses_while_they_are_ready() {
     assert_eq!(more, ["10.1.0.1", "10.1.0.2"]);
     assert_eq!(refusal(make(&mut c, 0, "x", json!({}))).0, Reason::InternalError);
 }
+
+#[test]
+fn a_new_type_drops_what_led_traffic_in() {
+    let mut c = cluster(1);
+    let fields = ["externalTrafficPolicy", "allocateLoadBalancerNodePorts", "loadBalancerClass"];
+    for (name, old, new) in [
+        ("a", json!({"type": "NodePort"}), json!({"type": "ExternalName", "externalName": "example.com"})),
+        ("b", json!({"type": "NodePort"}), json!({"type": "ClusterIP"})),
+        ("c", json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/c"}), json!({"type": "ClusterIP"})),
+    ] {
+        let mut whole = Object::from(make(&mut c, 0, name, old).unwrap()).to_json();
+        assert_eq!(whole["spec"]["externalTrafficPolicy"], "Cluster", "{name}");
+        json_patch::merge(&mut whole["spec"], &new);
+        let changed = c.update(Object::from_json(whole).unwrap()).expect(name).to_json();
+        for field in fields {
+            assert_eq!(changed["spec"].get(field), None, "{name}: {field}");
+        }
+    }
+}

@@ -31,6 +31,13 @@ impl Service {
         }
     }
 
+    /// Whether somebody outside of the cluster can reach it (`ExternallyAccessible`).
+    fn is_external(&self) -> bool {
+        let externals = self.spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+        matches!(self.type_or_default(), "NodePort" | "LoadBalancer")
+            || self.type_or_default() == "ClusterIP" && externals
+    }
+
     /// Whether this Service needs a health check node port.
     pub fn wants_health_port(&self) -> bool {
         self.type_or_default() == "LoadBalancer" && self.spec.external_traffic_policy.as_deref() == Some("Local")
@@ -53,6 +60,7 @@ impl Strategy for core_v1::Service {
         }
         keep_ip(new, old);
         keep_ports(new, old);
+        drop_policies(new, old);
     }
 
     fn apply_defaults(object: &mut Service) {
@@ -94,6 +102,27 @@ fn keep_ip(new: &mut Service, old: &Service) {
         spec.cluster_ips = None;
         spec.ip_families = None;
         spec.ip_family_policy = None;
+    }
+}
+
+/// Clears how traffic from outside is led in where the new type takes none, unless the client has changed it.
+fn drop_policies(new: &mut Service, old: &Service) {
+    let same_policy = new.spec.external_traffic_policy == old.spec.external_traffic_policy;
+    if old.is_external() && !new.is_external() && same_policy {
+        new.spec_mut().external_traffic_policy = None;
+    }
+    let balanced = |service: &Service| service.type_or_default() == "LoadBalancer";
+    if !balanced(old) || balanced(new) {
+        return;
+    }
+    if new.spec.load_balancer_class == old.spec.load_balancer_class {
+        new.spec_mut().load_balancer_class = None;
+    }
+    if new.spec.allocate_load_balancer_node_ports == old.spec.allocate_load_balancer_node_ports {
+        new.spec_mut().allocate_load_balancer_node_ports = None;
+    }
+    if new.status.load_balancer.is_some() {
+        new.status_mut().load_balancer = None;
     }
 }
 
