@@ -10,7 +10,7 @@ use crate::api::{FromServer, ReqId, Status, WatchEvent, WatchOptions};
 use crate::limits;
 use crate::machine::{Mono, Now};
 use crate::object::{FieldSelector, Kind, NameMap, Object, ObjectKey, Revision, Selector};
-use crate::store::{KeyValue, StoreEvent};
+use crate::store::{KeyValue, StoreEvent, StoreKey};
 
 /// A watcher's place in the index of its kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +44,12 @@ impl Watcher {
         (self.namespace.is_empty() || object.namespace() == &*self.namespace)
             && self.labels.matches(object.meta().labels.as_ref())
             && fields::matches(object, &self.fields)
+    }
+
+    /// Whether an event is of the watch's namespace. The index sees to it for the events to come, not for those missed.
+    fn is_within(&self, event: &StoreEvent) -> bool {
+        let StoreKey::Object(key) = event.key() else { return false };
+        self.namespace.is_empty() || key.namespace() == &*self.namespace
     }
 
     /// The event as this watcher receives it: objects enter and leave its selection. `None` if it does not concern this
@@ -173,7 +179,9 @@ impl Watchers {
                 }
                 Ok(events) => {
                     for event in events {
-                        if let Some(seen) = watcher.see(event) {
+                        if watcher.is_within(event)
+                            && let Some(seen) = watcher.see(event)
+                        {
                             watcher.told = event.revision;
                             out.push(Out::Client(conn, FromServer::Watch(id, seen)));
                         }

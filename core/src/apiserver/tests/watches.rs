@@ -57,6 +57,22 @@ fn a_watch_resumes_where_it_was() {
 }
 
 #[test]
+fn a_watch_that_resumes_sees_no_other_namespace() {
+    let mut c = cluster(1);
+    let a = c.create(config_map("a")).unwrap();
+    for name in ["b", "c"] {
+        let mut elsewhere = config_map(name);
+        elsewhere["metadata"]["namespace"] = "kube-system".into();
+        c.create(elsewhere).unwrap();
+    }
+    c.create(config_map("d")).unwrap();
+    for (namespace, expect) in [("default", "+d"), ("kube-system", "+b +c"), ("", "+b +c +d")] {
+        let watch = c.watch_at(0, Kind::CONFIG_MAP, namespace, from(a.rv()));
+        assert_eq!(c.seen(watch), expect, "{namespace:?}");
+    }
+}
+
+#[test]
 fn a_watch_of_the_past_is_too_old() {
     let mut c = cluster(2);
     let first = c.create(config_map("a")).unwrap();
