@@ -107,6 +107,9 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Delay before the client may retry.
     pub retry_after_seconds: Option<u32>,
+    /// Of a list that cannot go on as it was, the token with which it can: `metadata.continue` on the wire. Empty
+    /// otherwise.
+    pub continue_from: String,
 }
 
 /// A failure as the API reports it.
@@ -306,7 +309,12 @@ impl Status {
             if let Some(s) = d.retry_after_seconds {
                 details.insert("retryAfterSeconds".to_owned(), json!(s));
             }
-            v["details"] = Value::Object(details);
+            if !d.continue_from.is_empty() {
+                v["metadata"]["continue"] = json!(d.continue_from);
+            }
+            if !details.is_empty() || d.continue_from.is_empty() {
+                v["details"] = Value::Object(details);
+            }
         }
         v
     }
@@ -314,7 +322,11 @@ impl Status {
     /// A status as a server sent it, with the code of its reply.
     pub fn from_json(value: &Value, code: u16) -> Status {
         let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let details = value.get("details").filter(|details| details.is_object()).map(|details| {
+        let continue_from = text(&value["metadata"], "continue");
+        let details = value.get("details").filter(|details| details.is_object());
+        let has_details = details.is_some() || !continue_from.is_empty();
+        let details = has_details.then(|| {
+            let details = details.unwrap_or(&Value::Null);
             let cause =
                 |c: &Value| Cause { reason: text(c, "reason"), message: text(c, "message"), field: text(c, "field") };
             Box::new(Details {
@@ -323,6 +335,7 @@ impl Status {
                 kind: text(details, "kind"),
                 causes: details["causes"].as_array().into_iter().flatten().map(cause).collect(),
                 retry_after_seconds: details["retryAfterSeconds"].as_u64().and_then(|n| u32::try_from(n).ok()),
+                continue_from,
             })
         });
         let message = text(value, "message").into();
@@ -336,7 +349,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{Reason, Status};
+    use super::{Details, Reason, Status};
     use crate::object::{ErrorKind, FieldError, Kind};
 
     #[test]
@@ -351,9 +364,11 @@ mod tests {
             value: Some("1".to_owned()),
             detail: "no".to_owned(),
         };
+        let continued = Details { continue_from: "token".to_owned(), ..Details::default() };
         for status in [
             Status::invalid(Kind::POD.row(), "p", &[error]),
             Status::too_many_requests("later", Duration::from_secs(7)),
+            Status { details: Some(Box::new(continued)), ..Status::expired("old") },
         ] {
             assert_eq!(Status::from_json(&status.to_json(), 500), status);
         }

@@ -232,13 +232,13 @@ impl ApiServer {
             unreachable!("only lists are read page by page")
         };
         let (at, start) = match &options.continue_from {
-            Some(token) => match Token::decode(kind, token) {
+            Some(token) => match Token::decode(kind, &namespace, token) {
                 Ok(token) => (token.rv, after(&token.last)),
                 Err(status) => return reply(conn, id, Err(status), out),
             },
-            None => (options.rv.unwrap_or_default(), ObjectKey::range_start(kind, &namespace)),
+            None => (Some(options.rv.unwrap_or_default()), ObjectKey::range_start(kind, &namespace)),
         };
-        let page = Page { conn, id, kind, namespace, options, at: Some(at), items: Vec::new() };
+        let page = Page { conn, id, kind, namespace, options, at, items: Vec::new() };
         self.ask_page(now, page, start, out);
     }
 
@@ -393,7 +393,7 @@ fn list(cache: &Cache, kind: Kind, namespace: &str, options: &ListOptions) -> Re
 }
 
 fn rest(rv: Revision, last: &Object, remaining: Option<u64>) -> Box<Rest> {
-    Box::new(Rest { continue_from: Token { rv, last: last.key() }.encode(), remaining })
+    Box::new(Rest { continue_from: Token { rv: Some(rv), last: last.key() }.encode(), remaining })
 }
 
 /// 504 for a revision that the cache has not reached.
@@ -410,10 +410,9 @@ fn too_large(wanted: Revision, reached: Revision) -> Status {
 
 fn page_error(page: &Page, error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } if page.options.continue_from.is_some() => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You must start a new \
-             list without the continue parameter.",
-        ),
+        StoreError::Compacted { .. } if let Some(token) = &page.options.continue_from => {
+            continues_at_newest(page.kind, &page.namespace, token)
+        }
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { newest } => too_large(page.at.unwrap_or_default(), *newest),
         StoreError::LeaseNotFound
@@ -424,6 +423,20 @@ fn page_error(page: &Page, error: &StoreError) -> Status {
     }
 }
 
+/// 410 for a list whose revision is compacted, with a token that takes it up again at the newest revision
+/// (`handleCompactedErrorForPaging`).
+fn continues_at_newest(kind: Kind, namespace: &str, token: &str) -> Status {
+    let status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let continue_from = Token::decode(kind, namespace, token).map(|token| Token { rv: None, ..token }.encode());
+    let details = Details { continue_from: continue_from.unwrap_or_default(), ..Details::default() };
+    Status { details: Some(Box::new(details)), ..status }
+}
+
 /// The smallest key that is greater than `key`.
 fn after(key: &ObjectKey) -> ObjectKey {
     ObjectKey::from_path(key.kind, &format!("{}\0", key.path()))
@@ -431,15 +444,20 @@ fn after(key: &ObjectKey) -> ObjectKey {
 
 /// The continue token of a list; opaque to clients.
 struct Token {
-    rv: Revision,
+    /// `None`: the newest, whichever it is when the list is continued.
+    rv: Option<Revision>,
     last: ObjectKey,
 }
+
+/// How a token says that its list is continued at the newest revision.
+const NEWEST: &str = "-1";
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl Token {
     fn encode(&self) -> String {
-        let text = format!("{}:{}", self.rv, self.last.path());
+        let rv = self.rv.map_or(NEWEST.to_owned(), |rv| rv.to_string());
+        let text = format!("{rv}:{}", self.last.path());
         let mut encoded = String::new();
         for chunk in text.as_bytes().chunks(3) {
             let word = chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
@@ -450,7 +468,8 @@ impl Token {
         encoded
     }
 
-    fn decode(kind: Kind, token: &str) -> Result<Token, Status> {
+    /// Reads the token of a list of this namespace; one that leads out of it is none.
+    fn decode(kind: Kind, namespace: &str, token: &str) -> Result<Token, Status> {
         let bad = || Status::bad_request("continue key is not valid: unable to decode");
         let mut bytes = Vec::new();
         for chunk in token.as_bytes().chunks(4) {
@@ -463,8 +482,9 @@ impl Token {
         }
         let text = String::from_utf8(bytes).map_err(|_| bad())?;
         let (rv, path) = text.split_once(':').ok_or_else(bad)?;
-        let rv = Revision(rv.parse().map_err(|_| bad())?);
-        Ok(Token { rv, last: ObjectKey::from_path(kind, path) })
+        let rv = if rv == NEWEST { None } else { Some(Revision(rv.parse().map_err(|_| bad())?)) };
+        let last = ObjectKey::from_path(kind, path);
+        if namespace.is_empty() || last.namespace() == namespace { Ok(Token { rv, last }) } else { Err(bad()) }
     }
 }
 
@@ -476,12 +496,17 @@ mod tests {
     #[test]
     fn tokens_come_back() {
         for path in ["", "a", "ns/name", "ns/näme", "ns/abc", "ns/abcd"] {
-            let token = Token { rv: Revision(1234), last: ObjectKey::from_path(Kind::POD, path) };
-            let back = Token::decode(Kind::POD, &token.encode()).unwrap();
-            assert_eq!((back.rv, back.last), (token.rv, token.last));
+            for rv in [Some(Revision(1234)), None] {
+                let token = Token { rv, last: ObjectKey::from_path(Kind::POD, path) };
+                let back = Token::decode(Kind::POD, "", &token.encode()).unwrap();
+                assert_eq!((back.rv, back.last), (token.rv, token.last));
+            }
         }
         for bad in ["", "%", "A", "AAAA", "MTIz"] {
-            assert!(Token::decode(Kind::POD, bad).is_err(), "{bad}");
+            assert!(Token::decode(Kind::POD, "", bad).is_err(), "{bad}");
         }
+        let token = Token { rv: Some(Revision(1)), last: ObjectKey::new(Kind::POD, "a", "x") }.encode();
+        let into = |namespace| Token::decode(Kind::POD, namespace, &token).is_ok();
+        assert_eq!(["a", "", "b"].map(into), [true, true, false], "a token leads into no other namespace");
     }
 }

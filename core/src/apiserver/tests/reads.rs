@@ -154,12 +154,15 @@ fn an_old_page_expires_with_its_revision() {
     maps(&mut c, &["d"]);
     let compact = StoreRequest::Compact { at: c.store.revision() };
     c.store.handle(c.now, store::In::Request(StoreClient(9), 1, compact), &mut Vec::new());
-    let (reason, text) = refusal(page(&mut c, pages(1, token)));
-    assert_eq!((reason.code(), reason), (410, Reason::Expired));
+    let status = page(&mut c, pages(1, token)).unwrap_err();
+    assert_eq!((status.reason.code(), status.reason), (410, Reason::Expired));
     assert!(
-        text.starts_with("The provided continue parameter is too old to display a consistent list result."),
-        "{text}"
+        status.message.starts_with("The provided continue parameter is too old to display a consistent list result.")
     );
+    let newest = status.to_json()["metadata"]["continue"].as_str().map(str::to_owned);
+    let (names, at, rest, _) = page(&mut c, pages(2, newest)).unwrap();
+    assert_eq!((names, at), (vec!["b".to_owned(), "c".to_owned()], c.store.revision()));
+    assert_eq!(page(&mut c, pages(2, rest)).unwrap().0, ["d"]);
     let exact = ListOptions { rv: Some(rv), exact: true, ..ListOptions::default() };
     let text = "The resourceVersion for the provided list is too old.";
     assert_eq!(refusal(page(&mut c, exact)), (Reason::Expired, text.to_owned()));
