@@ -7,7 +7,7 @@ use super::admission::webhook::Operation;
 use super::custom::CustomResource;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers};
+use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers, validation};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -16,7 +16,11 @@ impl Deciding<'_> {
         let Call::Update { object, options, .. } = &write.request.call else { unreachable!("not an update") };
         if object.kind().built_in().is_none() {
             match self.check_custom_fields(object, &write.request.minded, options.field_validation) {
-                Ok(warnings) => write.warnings = warnings,
+                Ok(mut warnings) => {
+                    let current = self.known(write, object.key_ref());
+                    warnings.extend(validation::finalizer_warnings(object, current));
+                    write.warnings = warnings;
+                }
                 Err(status) => return Decision::refuse(status),
             }
         }
@@ -88,6 +92,9 @@ impl Deciding<'_> {
         // A patch that sets `resourceVersion` or `uid` makes it a precondition.
         if let Err(decision) = check_base(&key, &object, &current) {
             return decision;
+        }
+        if object.kind().built_in().is_none() {
+            write.warnings.extend(validation::finalizer_warnings(&object, Some(&current)));
         }
         self.replace(write, &key, &current, object, subresource)
     }

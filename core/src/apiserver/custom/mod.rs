@@ -278,6 +278,7 @@ impl Deciding<'_> {
         {
             write.warnings = self.check_custom_fields(object, &write.request.minded, options.field_validation)?;
         }
+        write.warnings.extend(validation::finalizer_warnings(object, None));
         if let Object::Dynamic(d) = object
             && custom.of.has_status
         {

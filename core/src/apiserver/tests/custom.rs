@@ -342,6 +342,26 @@ fn fields_that_a_definition_does_not_have_are_minded_as_asked() {
 }
 
 #[test]
+fn finalizers_of_custom_objects_need_no_path_and_are_warned_of() {
+    let (mut here, kind) = with_widgets();
+    let mut manifest = widget("a", json!({"size": 1}));
+    manifest["metadata"]["finalizers"] = json!(["mine", "example.com/mine"]);
+    let mut made = here.create(manifest).unwrap();
+    let warning = |name: &str| {
+        format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers"
+        )
+    };
+    assert_eq!(std::mem::take(&mut here.warnings), [warning("mine")]);
+    made["metadata"]["finalizers"] = json!(["mine", "yours"]);
+    here.update(made, Subresource::None).unwrap();
+    let patch = json!({"metadata": {"finalizers": ["mine", "yours", "foregroundDeletion", "ours"]}});
+    here.patch(&key(kind, "a"), Patch::Merge(patch)).unwrap();
+    assert_eq!(here.warnings, [warning("yours"), warning("ours")], "what a write adds");
+}
+
+#[test]
 fn custom_objects_keep_the_rules_of_their_definition() {
     let mut here = World::new();
     let mut ruled = definition();

@@ -2,6 +2,8 @@
 //!
 //! Source: `apimachinery/pkg/api/validation/objectmeta.go`, `apis/meta/v1/validation`.
 
+use std::collections::BTreeSet;
+
 use super::path::{Go, Path};
 use super::{names, push_all};
 use crate::object::{FieldError, LabelSelector, Labels, Object, ObjectMeta};
@@ -40,11 +42,12 @@ pub(super) fn create(object: &Object, errors: &mut Vec<FieldError>) {
         (false, false) => errors.push(FieldError::forbidden(at.field("namespace"), "not allowed on this type")),
         (false, true) => {}
     }
-    common(meta, at, errors);
+    common(object, at, errors);
 }
 
 /// The rules of metadata that hold on every write.
-fn common(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn common(object: &Object, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let meta = object.meta();
     if let Some(generation) = meta.generation.filter(|g| *g < 0) {
         errors.push(FieldError::invalid(at.field("generation"), generation, names::NOT_NEGATIVE));
     }
@@ -52,6 +55,9 @@ fn common(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     annotations(meta.annotations.as_ref(), &at.field("annotations"), errors);
     owners(meta, &at.field("ownerReferences"), errors);
     finalizers(meta, &at.field("finalizers"), errors);
+    if names_finalizers_in_full(object) {
+        kube_finalizers(meta, &at.field("finalizers"), errors);
+    }
 }
 
 /// Validates a pod template's metadata: labels and annotations.
@@ -144,16 +150,43 @@ fn finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     let list = meta.finalizers.as_deref().unwrap_or_default();
     for name in list {
         push_all(errors, at, name, names::qualified(name));
-        if !name.contains('/') && !matches!(name.as_str(), "kubernetes" | "orphan" | "foregroundDeletion") {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(at, name, detail));
-        }
     }
     let has = |name: &str| list.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(at, Go::strings(list), detail));
     }
+}
+
+/// Whether a kind's finalizers need a path: those of custom resources and of the groups of API extension do not.
+fn names_finalizers_in_full(object: &Object) -> bool {
+    const LENIENT: [&str; 3] = ["apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"];
+    object.kind().built_in().is_some() && !LENIENT.contains(&&*object.info().group)
+}
+
+/// `validateKubeFinalizerName`.
+fn kube_finalizers(meta: &ObjectMeta, at: &Path<'_>, errors: &mut Vec<FieldError>) {
+    for (i, name) in meta.finalizers.iter().flatten().enumerate() {
+        if !name.contains('/') && !matches!(name.as_str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(at.index(i), name, detail));
+        }
+    }
+}
+
+/// What is said of the finalizers that a write adds to a custom resource (`generateWarningsFromObj`).
+pub(crate) fn finalizer_warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    let had: BTreeSet<&String> = old.iter().flat_map(|old| old.meta().finalizers.iter().flatten()).collect();
+    let added: BTreeSet<&String> = new.meta().finalizers.iter().flatten().filter(|f| !had.contains(f)).collect();
+    let plain =
+        added.into_iter().filter(|f| !f.contains('/') && !matches!(f.as_str(), "orphan" | "foregroundDeletion"));
+    let warning = |name: &String| {
+        format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers"
+        )
+    };
+    plain.map(warning).collect()
 }
 
 /// `ValidateObjectMetaUpdate`. Shared metadata is unchanged, and is not checked again.
@@ -202,7 +235,7 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
             ));
         }
     }
-    common(n, at, errors);
+    common(new, at, errors);
 }
 
 /// `ValidateLabelSelector`.

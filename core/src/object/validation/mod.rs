@@ -30,6 +30,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
 use super::{ErrorKind, Event, FieldError, IntOrString, Labels, Object};
 use path::{Go, Path};
 
+pub(crate) use meta::finalizer_warnings;
 pub use volume::volume_sources;
 
 /// What is wrong with a qualified name, as those of labels and resources are (`IsQualifiedName`).

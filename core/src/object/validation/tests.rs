@@ -122,7 +122,7 @@ fn metadata() {
     check(
         meta("finalizers", json!(["mine"])),
         &[
-            "metadata.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+            "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
         ],
     );
     check(meta("finalizers", json!(["x.y/mine", "foregroundDeletion"])), &[]);
