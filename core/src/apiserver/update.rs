@@ -203,6 +203,7 @@ impl Deciding<'_> {
             Subresource::Approval if current.info().has_subresource("approval") => {
                 let mut new = current.clone();
                 new.approve(&sent, self.now.wall);
+                take_labels_and_annotations(&mut new, &sent);
                 new
             }
             Subresource::EphemeralContainers => merge_ephemeral(current, &sent)?,
@@ -428,16 +429,24 @@ fn merge_status(current: &Object, incoming: &Object) -> Object {
     if !incoming.same_status(current) {
         new.take_status(incoming);
     }
-    let (sent, old) = (incoming.meta(), current.meta());
-    if !Rc::ptr_eq(sent, old) {
-        if sent.labels != old.labels && current.labels_change_with_status() {
-            new.meta_mut().labels.clone_from(&sent.labels);
-        }
-        if sent.annotations != old.annotations {
-            new.meta_mut().annotations.clone_from(&sent.annotations);
-        }
-    }
+    take_labels_and_annotations(&mut new, incoming);
     new
+}
+
+/// Labels, where they change with the status, and annotations as they were sent.
+fn take_labels_and_annotations(new: &mut Object, sent: &Object) {
+    let (sent, old) = (sent.meta(), new.meta());
+    if Rc::ptr_eq(sent, old) {
+        return;
+    }
+    let other_labels = sent.labels != old.labels && new.labels_change_with_status();
+    let other_annotations = sent.annotations != old.annotations;
+    if other_labels {
+        new.meta_mut().labels.clone_from(&sent.labels);
+    }
+    if other_annotations {
+        new.meta_mut().annotations.clone_from(&sent.annotations);
+    }
 }
 
 /// Builds the new object of an update of ephemeral containers: of the stored pod, nothing else changes. `None` for
@@ -452,6 +461,7 @@ fn merge_ephemeral(current: &Object, incoming: &Object) -> Option<Object> {
 fn merge_finalizers(current: &Object, incoming: &Object) -> Object {
     let mut new = current.clone();
     new.finalize(incoming);
+    take_labels_and_annotations(&mut new, incoming);
     new
 }
 

@@ -29,10 +29,12 @@ fn certificates_are_approved_apart_from_their_status() {
     };
     let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "r"});
     let certificate = pem("CERTIFICATE");
-    let asked = with(&made, json!({"conditions": [condition("Approved")], "certificate": certificate}));
+    let mut asked = with(&made, json!({"conditions": [condition("Approved")], "certificate": certificate}));
+    asked.meta_mut().annotations = Some([("by".to_owned(), "me".to_owned())].into());
     let approved = c.update_at(0, asked, Subresource::Approval).unwrap();
     let value = approved.to_json();
     assert_eq!(value["spec"]["signerName"], "example.com/s");
+    assert_eq!(value["metadata"]["annotations"], json!({"by": "me"}));
     assert_eq!(
         (&value["status"]["conditions"][0]["type"], value["status"].get("certificate")),
         (&json!("Approved"), None)
