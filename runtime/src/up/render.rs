@@ -101,8 +101,9 @@ impl Look {
                     }
                     item
                 };
-                let items: Vec<Value> = items.into_iter().map(bare).collect();
-                let kind = format!("{}List", info.kind);
+                let custom = self.resource.custom_list_kind();
+                let items: Vec<Value> = if custom.is_some() { items } else { items.into_iter().map(bare).collect() };
+                let kind = custom.map_or_else(|| format!("{}List", info.kind), str::to_owned);
                 let mut list = json!({"kind": kind, "apiVersion": info.api_version(), "metadata": meta.to_json()});
                 list["items"] = Value::Array(items);
                 list
@@ -145,6 +146,7 @@ mod tests {
     use super::{IncludeObject, ListMeta, Look};
     use crate::up::accept::Shape;
     use crate::up::served::Served;
+    use crate::up::served::tests::widgets;
     use serde_json::{Value, json};
     use skeg_core::Wall;
     use std::sync::Arc;
@@ -173,6 +175,17 @@ mod tests {
         assert_eq!(table["rows"][0]["cells"], json!(["c", 1, "60s"]));
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
         assert_eq!(table["columnDefinitions"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn items_of_custom_lists_say_what_they_are() {
+        let served = widgets();
+        let resource = Arc::clone(served.by_path("example.com", "v1", "widgets").unwrap());
+        let look = Look { resource, ..look(Shape::Whole) };
+        let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}});
+        let meta = ListMeta { rv: 9, continue_from: None, remaining: None };
+        let list = look.list(vec![widget.clone()], &meta);
+        assert_eq!((&list["kind"], &list["items"][0]), (&json!("ManyWidgets"), &widget));
     }
 
     #[test]

@@ -40,6 +40,8 @@ struct CustomVersion {
     warning: Option<String>,
     /// How a webhook converts objects to it; `None` if versions differ by name only.
     conversion: Option<Arc<Converter>>,
+    /// The kind of its lists; `None` for what no definition defines.
+    list_kind: Option<String>,
 }
 
 /// How a webhook converts the objects of a definition.
@@ -128,12 +130,20 @@ impl Resource {
             });
             let schema = Arc::new(version["schema"]["openAPIV3Schema"].clone());
             let (columns, defaults) = (CustomColumns::of_version(version), Defaults::read(&schema));
-            let custom = CustomVersion { columns, schema, defaults, warning, conversion: converter.clone() };
+            let list_kind = spec["names"]["listKind"].as_str().map(str::to_owned);
+            let list_kind = Some(list_kind.unwrap_or_else(|| format!("{}List", info.kind)));
+            let conversion = converter.clone();
+            let custom = CustomVersion { columns, schema, defaults, warning, conversion, list_kind };
             Some(Resource { kind, info, custom: Some(custom) })
         };
         let mut all: Vec<Resource> = served.filter_map(of).collect();
         all.sort_by(|a, b| by_priority(&a.info.version, &b.info.version));
         all
+    }
+
+    /// The kind of a custom resource's lists, each of whose items says its own kind and version; `None` for others.
+    pub fn custom_list_kind(&self) -> Option<&str> {
+        self.custom.as_ref()?.list_kind.as_deref()
     }
 
     /// The served subresources, each with its name.
@@ -367,7 +377,7 @@ pub mod tests {
             plural: "widgets".into(),
             ..KindInfo::custom()
         };
-        let spec = json!({"versions": [
+        let spec = json!({"names": {"listKind": "ManyWidgets"}, "versions": [
             {"name": "v1beta1", "served": true, "storage": false, "deprecated": true},
             {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}},
             {"name": "v1alpha1", "served": false, "storage": false},
