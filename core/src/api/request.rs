@@ -281,6 +281,9 @@ pub enum Call {
     Bind { pod: ObjectKey, uid: Rc<str>, node: Rc<str> },
     /// `pods/eviction`: a delete that PodDisruptionBudgets may reject with 429.
     Evict { pod: ObjectKey, options: DeleteOptions },
+    /// Connects to a subresource, as `exec`: nothing is read or written, but admission judges it. `options` is what
+    /// goes with it, as PodExecOptions.
+    Connect { key: ObjectKey, subresource: &'static str, options: Box<Value> },
     /// Reads `/scale`.
     GetScale { key: ObjectKey },
     /// Writes `/scale`; `rv` zero means unconditional.
@@ -296,6 +299,7 @@ impl Call {
             Call::Patch { key, .. }
             | Call::Delete { key, .. }
             | Call::GetScale { key }
+            | Call::Connect { key, .. }
             | Call::SetScale { key, .. }
             | Call::Get { key, .. } => key.kind,
             Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.kind,
@@ -313,9 +317,12 @@ impl Call {
             Call::Delete { options, .. } | Call::Evict { options, .. } | Call::DeleteCollection { options, .. } => {
                 options.dry_run
             }
-            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::Bind { .. } | Call::GetScale { .. } => {
-                false
-            }
+            Call::Get { .. }
+            | Call::List { .. }
+            | Call::Watch { .. }
+            | Call::Bind { .. }
+            | Call::Connect { .. }
+            | Call::GetScale { .. } => false,
         }
     }
 }

@@ -302,6 +302,7 @@ impl ApiServer {
             | Call::Delete { .. }
             | Call::Bind { .. }
             | Call::Evict { .. }
+            | Call::Connect { .. }
             | Call::SetScale { .. } => return self.write(now, Write::new(Origin::Client(conn, id), request), out),
         };
         self.read(now, Read { conn, id, what }, out);

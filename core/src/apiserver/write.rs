@@ -248,6 +248,7 @@ impl<'a> Deciding<'a> {
             Call::Delete { .. } => self.delete(write),
             Call::Bind { .. } => self.bind(write),
             Call::Evict { .. } => self.evict(write),
+            Call::Connect { .. } => self.connect(write),
             Call::GetScale { .. } => self.get_scale(write),
             Call::SetScale { .. } => self.set_scale(write),
             Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::DeleteCollection { .. } => {
@@ -492,6 +493,7 @@ fn about(call: &Call) -> ObjectKey {
         Call::Patch { key, .. }
         | Call::Delete { key, .. }
         | Call::GetScale { key }
+        | Call::Connect { key, .. }
         | Call::SetScale { key, .. }
         | Call::Get { key, .. } => key.clone(),
         Call::Bind { pod, .. } | Call::Evict { pod, .. } => pod.clone(),

@@ -84,6 +84,7 @@ pub enum What {
     DeleteCollection { kind: Kind, namespace: String, list: ListOptions, options: Deletion },
     Bind { target: Target, uid: Option<String>, node: String },
     Evict { target: Target, options: Deletion },
+    Connect { target: Target, subresource: &'static str, options: Value },
     GetScale { target: Target },
     SetScale { target: Target, replicas: i32, rv: u64, options: WriteOptions },
 }
@@ -92,7 +93,11 @@ impl What {
     /// Whether it changes nothing.
     pub fn reads(&self) -> bool {
         match self {
-            What::Get { .. } | What::List { .. } | What::Watch { .. } | What::GetScale { .. } => true,
+            What::Get { .. }
+            | What::List { .. }
+            | What::Watch { .. }
+            | What::Connect { .. }
+            | What::GetScale { .. } => true,
             What::Create { .. }
             | What::Update { .. }
             | What::Patch { .. }

@@ -337,6 +337,9 @@ fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Ask
         }
         What::Bind { target, uid: None, node } => return Ok(Asked::Bind(target, node)),
         What::Evict { target, options } => Call::Evict { pod: key(&target), options: deletion(options) },
+        What::Connect { target, subresource, options } => {
+            Call::Connect { key: key(&target), subresource, options: Box::new(options) }
+        }
         What::GetScale { target } => Call::GetScale { key: key(&target) },
         What::SetScale { target, replicas, rv, options } => {
             Call::SetScale { key: key(&target), replicas, rv: Revision(rv), options }

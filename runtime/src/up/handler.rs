@@ -370,6 +370,10 @@ impl Handler {
         let Answer::Object(pod) = self.ask(head, objects, what, Written::default()).await?.result? else {
             unreachable!("a get is answered by an object")
         };
+        if let Some((subresource, options)) = streams::options(subresource, &head.params) {
+            let what = What::Connect { target: target(objects)?, subresource, options };
+            self.ask(head, objects, what, Written::default()).await?.result?;
+        }
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if self.shared.shares_store && !node.is_empty() && !self.shared.own_nodes.contains(node) {
             let container = match subresource {

@@ -357,6 +357,7 @@ impl Checkers {
             | Call::List { .. }
             | Call::Watch { .. }
             | Call::Bind { .. }
+            | Call::Connect { .. }
             | Call::GetScale { .. }
             | Call::SetScale { .. } => {}
         }

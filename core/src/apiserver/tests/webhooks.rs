@@ -273,3 +273,28 @@ fn webhooks_are_asked_about_bindings_evictions_and_scales() {
     assert_eq!((replicas("object"), replicas("oldObject")), (json!(3), json!(1)));
     assert!(matches!(done(&mut c, id), Ok(Response::Scale(scale)) if scale.replicas == 3));
 }
+
+#[test]
+fn webhooks_are_asked_about_connections() {
+    let mut c = guarded();
+    let attach = json!({"rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods/attach"]}]});
+    configure(&mut c, "Validating", &[hook("v.example.com", "", attach)]);
+    let p = c.create(pod("p")).unwrap();
+    let connect = |subresource: &'static str, kind: &str| {
+        let options = Box::new(json!({"kind": kind, "apiVersion": "v1", "stdin": true}));
+        request(Call::Connect { key: p.key(), subresource, options })
+    };
+    let id = c.send(0, connect("exec", "PodExecOptions"));
+    assert!(matches!(done(&mut c, id), Ok(Response::Done { .. })), "nobody is asked");
+    let id = c.send(0, connect("attach", "PodAttachOptions"));
+    let refuse = json!({"allowed": false, "status": {"message": "not this one"}});
+    let question = c.consult(|asked| response(asked, refuse.clone())).remove(0).body["request"].clone();
+    assert_eq!((&question["operation"], &question["subResource"]), (&json!("CONNECT"), &json!("attach")));
+    assert_eq!((&question["name"], &question["namespace"]), (&json!("p"), &json!("default")));
+    assert_eq!(question["kind"], json!({"group": "", "version": "v1", "kind": "PodAttachOptions"}));
+    assert_eq!(question["object"], json!({"kind": "PodAttachOptions", "apiVersion": "v1", "stdin": true}));
+    assert_eq!((&question["options"], &question["dryRun"]), (&Value::Null, &json!(false)));
+    let refused = done(&mut c, id).unwrap_err().message;
+    assert!(refused.ends_with("denied the request: not this one"), "{refused}");
+}

@@ -181,6 +181,7 @@ pub fn ask(request: &Request) -> (Ask, Expect) {
         Call::DeleteCollection { .. }
         | Call::Bind { .. }
         | Call::Evict { .. }
+        | Call::Connect { .. }
         | Call::GetScale { .. }
         | Call::SetScale { .. } => unreachable!("an agent asks for nothing of the kind: {:?}", request.call),
     }

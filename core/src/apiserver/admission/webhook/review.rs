@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::Operation;
 use super::configuration::Hook;
 use crate::api::{Details, Reason, Status};
 use crate::apiserver::admission::matching::Asked;
@@ -57,7 +58,8 @@ pub(in crate::apiserver::admission) fn request(
         info["extra"] = json!(user.extra);
     }
     let dry_run = write.request.call.is_dry_run();
-    let options = options(dry_run, operation.options(), write.request.field_manager.as_deref());
+    let manager = write.request.field_manager.as_deref();
+    let options = operation.options().map_or(Value::Null, |kind| options(dry_run, kind, manager));
     let mut request = json!({
         "kind": kind(version), "resource": resource(version),
         "requestKind": kind(&of.version), "requestResource": resource(&of.version),
@@ -65,6 +67,10 @@ pub(in crate::apiserver::admission) fn request(
         "object": shown(new, &api_version), "oldObject": shown(old, &api_version),
         "dryRun": dry_run, "options": options,
     });
+    if let (Operation::Connect, Some(object)) = (operation, request["object"].as_object_mut()) {
+        // What goes with a connection has no metadata of its own.
+        object.remove("metadata");
+    }
     if !about.namespace().is_empty() {
         request["namespace"] = json!(about.namespace());
     } else if &*of.plural == "namespaces" && of.group.is_empty() {

@@ -1,15 +1,27 @@
-//! Writes to subresources whose objects are not those of their resource: Binding, Eviction, Scale.
+//! Writes to subresources whose objects are not those of their resource: Binding, Eviction, Scale; and connections to
+//! subresources.
 
 use std::rc::Rc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Operation;
-use crate::api::Status;
+use crate::api::{Call, Response, Status};
 use crate::apiserver::write::{Deciding, Decision, Write};
-use crate::object::{Dynamic, KindInfo, KindRef, Object, ObjectKey};
+use crate::object::{Dynamic, KindInfo, KindRef, Object, ObjectKey, Revision};
 
 impl Deciding<'_> {
+    /// Has policies and webhooks judge a connection.
+    pub(in crate::apiserver) fn connect(&mut self, write: &Write) -> Decision {
+        let Call::Connect { key, subresource, options } = &write.request.call else { unreachable!("no connection") };
+        let mut sent = (**options).clone();
+        sent["metadata"] = json!({"name": key.name(), "namespace": key.namespace()});
+        match self.consult_about_subresource(write, key, (Operation::Connect, subresource), (sent, None)) {
+            Ok(_) => Decision::Answer(Ok(Response::Done { rv: Revision(0) })),
+            Err(decision) => decision,
+        }
+    }
+
     /// Has policies and webhooks judge what was sent to a subresource of an object; returns what they make of it.
     pub(in crate::apiserver) fn consult_about_subresource(
         &mut self,
