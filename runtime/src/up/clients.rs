@@ -1,14 +1,14 @@
 //! The open HTTP requests, on the machines' thread: turns requests from HTTP into calls of the API server, and its
 //! replies into answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skeg_core::api::{
-    Call, DeleteOptions, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Scale, Status, ToServer,
-    WatchEvent,
+    Call, DeleteOptions, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Rest, Scale, Status,
+    ToServer, WatchEvent,
 };
 use skeg_core::apiserver::Note;
 use skeg_core::auth::User;
@@ -22,6 +22,10 @@ use super::ask::{
 };
 use super::reply;
 use super::served::Resource;
+
+/// How many objects of a list, or events with which a watch begins, are encoded at once. Other requests, as renewals of
+/// leases, are answered between.
+const SLICE: usize = 64;
 
 /// What an open request waits for.
 enum Waiting {
@@ -39,6 +43,27 @@ struct Watcher {
     encoding: WatchEncoding,
     /// The reply that starts the watch; taken when the API server has accepted it.
     begin: Option<(oneshot::Sender<Reply>, Events)>,
+    /// The events that it begins with, as far as they are not encoded yet, and those that have come since; whether an
+    /// event is of the former.
+    backlog: VecDeque<(WatchEvent, bool)>,
+}
+
+/// A list that is being encoded.
+struct Listing {
+    reply: oneshot::Sender<Reply>,
+    resource: Arc<Resource>,
+    warnings: Vec<String>,
+    items: Rc<Vec<Object>>,
+    shown: Vec<Value>,
+    rv: Revision,
+    rest: Option<Box<Rest>>,
+}
+
+/// What is left to encode.
+enum Backlog {
+    List(Box<Listing>),
+    /// The watch of this request.
+    Watch(u64),
 }
 
 /// The event that was encoded last. All watchers receive an event one after the other, so one entry is enough.
@@ -58,6 +83,8 @@ pub struct Clients {
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
     encoded: Option<Encoded>,
+    /// They take turns.
+    backlogs: VecDeque<Backlog>,
     /// Whether no watch begins any more.
     ending: bool,
 }
@@ -65,7 +92,7 @@ pub struct Clients {
 impl Clients {
     /// Makes an empty set of requests. `kinds` is the cluster's registry of kinds.
     pub fn new(kinds: Kinds) -> Clients {
-        Clients { kinds, next: 0, waiting: BTreeMap::new(), encoded: None, ending: false }
+        Clients { kinds, next: 0, waiting: BTreeMap::new(), encoded: None, backlogs: VecDeque::new(), ending: false }
     }
 
     /// Takes a request. Returns the message to the API server; `None` if the request was invalid and has been answered.
@@ -101,7 +128,8 @@ impl Clients {
             Ok(Asked::Watch(call, encoding)) => {
                 let (sink, events) = ask::events(id);
                 let begin = Some((reply, events));
-                self.waiting.insert(id, Waiting::Watch(Watcher { resource, sink, encoding, begin }));
+                self.waiting
+                    .insert(id, Waiting::Watch(Watcher { resource, sink, encoding, begin, backlog: VecDeque::new() }));
                 call
             }
             Err(status) => {
@@ -132,12 +160,58 @@ impl Clients {
         watches.into_iter().map(|id| self.cancel(id)).collect()
     }
 
-    /// Must be called after the API server has handled a request. A watch that it has not refused has started.
-    pub fn handled(&mut self, id: ReqId) {
-        let Some(Waiting::Watch(watcher)) = self.waiting.get_mut(&id.0) else { return };
-        if let Some((reply, events)) = watcher.begin.take() {
-            finish(reply, Ok(Answer::Watch(events)), Vec::new());
+    /// Must be called after the API server has handled a request. A watch that it has not refused has started. Returns
+    /// the next message to the API server, if any.
+    pub fn handled(&mut self, id: ReqId) -> Option<ToServer> {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get_mut(&id.0) else { return None };
+        let (reply, events) = watcher.begin.take()?;
+        finish(reply, Ok(Answer::Watch(events)), Vec::new());
+        self.show_events(id.0)
+    }
+
+    /// Whether anything is left to encode.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlogs.is_empty()
+    }
+
+    /// Encodes a slice of what is left. Returns the next message to the API server, if any.
+    pub fn work_off(&mut self) -> Option<ToServer> {
+        match self.backlogs.pop_front()? {
+            Backlog::List(listing) => {
+                self.show_items(listing);
+                None
+            }
+            Backlog::Watch(id) => self.show_events(id),
         }
+    }
+
+    fn show_items(&mut self, mut listing: Box<Listing>) {
+        let Listing { resource, items, shown, .. } = &mut *listing;
+        let next = items[shown.len()..].iter().take(SLICE);
+        shown.extend(next.map(|object| resource.present(object.to_json())));
+        if shown.len() < items.len() {
+            // Nobody waits for it where the client has disconnected.
+            if !listing.reply.is_closed() {
+                self.backlogs.push_back(Backlog::List(listing));
+            }
+            return;
+        }
+        let Listing { reply, warnings, shown, rv, rest, .. } = *listing;
+        let result = Ok(list(shown, rv, rest));
+        // An error means that the client has disconnected, which is fine.
+        let _ = reply.send(Reply { result, warnings, created: false });
+    }
+
+    fn show_events(&mut self, id: u64) -> Option<ToServer> {
+        for _ in 0..SLICE {
+            let Some(Waiting::Watch(watcher)) = self.waiting.get_mut(&id) else { return None };
+            let (event, initial) = watcher.backlog.pop_front()?;
+            if let Some(message) = self.show(id, event, initial) {
+                return Some(message);
+            }
+        }
+        self.backlogs.push_back(Backlog::Watch(id));
+        None
     }
 
     /// The API server reports something about a request before it replies.
@@ -162,6 +236,10 @@ impl Clients {
     fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
         // A reply to a watch that has been cancelled is ignored.
         match (self.waiting.remove(&id.0)?, result) {
+            (Waiting::Answer { reply, resource, warnings, .. }, Ok(Response::List { items, rv, rest })) => {
+                let shown = Vec::with_capacity(items.len());
+                self.show_items(Box::new(Listing { reply, resource, warnings, items, shown, rv, rest }));
+            }
             (Waiting::Answer { reply, resource, warnings, created }, result) => {
                 let result = result.map(|response| answer(response, &resource));
                 // An error means that the client has disconnected, which is fine.
@@ -199,8 +277,18 @@ impl Clients {
     }
 
     fn happened(&mut self, id: ReqId, event: WatchEvent) -> Option<ToServer> {
-        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id.0) else { return Some(ToServer::Cancel(id)) };
+        let Some(Waiting::Watch(watcher)) = self.waiting.get_mut(&id.0) else { return Some(ToServer::Cancel(id)) };
         let initial = watcher.begin.is_some();
+        if initial || !watcher.backlog.is_empty() {
+            watcher.backlog.push_back((event, initial));
+            return None;
+        }
+        self.show(id.0, event, false)
+    }
+
+    /// Hands an event on; `initial` if the watch begins with it.
+    fn show(&mut self, id: u64, event: WatchEvent, initial: bool) -> Option<ToServer> {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id) else { return None };
         let (type_, object) = match event {
             WatchEvent::Added(object) => ("ADDED", object),
             WatchEvent::Modified(object) => ("MODIFIED", object),
@@ -228,13 +316,13 @@ impl Clients {
         self.hand_on(id, event, initial)
     }
 
-    fn hand_on(&mut self, id: ReqId, event: Event, initial: bool) -> Option<ToServer> {
-        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id.0) else { return None };
+    fn hand_on(&mut self, id: u64, event: Event, initial: bool) -> Option<ToServer> {
+        let Some(Waiting::Watch(watcher)) = self.waiting.get(&id) else { return None };
         if watcher.sink.send(event, initial) {
             return None;
         }
-        tracing::debug!(watch = id.0, "a watcher that is gone, or too slow, is cut off");
-        Some(self.cancel(id.0))
+        tracing::debug!(watch = id, "a watcher that is gone, or too slow, is cut off");
+        Some(self.cancel(id))
     }
 }
 
@@ -264,16 +352,18 @@ fn answer(response: Response, resource: &Resource) -> Answer {
     let shown = |object: &Object| resource.present(object.to_json());
     match response {
         Response::Object(object) => Answer::Object(shown(&object)),
-        Response::List { items, rv, rest } => {
-            let (continue_from, remaining) = match rest {
-                Some(rest) => (Some(rest.continue_from), rest.remaining),
-                None => (None, None),
-            };
-            Answer::List { items: items.iter().map(shown).collect(), rv: rv.0, continue_from, remaining }
-        }
+        Response::List { items, rv, rest } => list(items.iter().map(shown).collect(), rv, rest),
         Response::Scale(scale) => Answer::Object(scale_json(&scale)),
         Response::Done { .. } => Answer::Done,
     }
+}
+
+fn list(items: Vec<Value>, rv: Revision, rest: Option<Box<Rest>>) -> Answer {
+    let (continue_from, remaining) = match rest {
+        Some(rest) => (Some(rest.continue_from), rest.remaining),
+        None => (None, None),
+    };
+    Answer::List { items, rv: rv.0, continue_from, remaining }
 }
 
 /// The response for a scale subresource: an `autoscaling/v1` Scale.
@@ -455,16 +545,15 @@ mod tests {
     use super::*;
     use crate::up::served::Served;
     use skeg_core::Kind;
-    use skeg_core::api::WatchOptions;
+    use skeg_core::api::{ListOptions, WatchOptions};
 
     /// Asks for a watch; returns its number and where its reply comes.
     fn watch(clients: &mut Clients) -> (ReqId, oneshot::Receiver<Reply>) {
-        let what = What::Watch {
-            kind: Kind::POD,
-            namespace: String::new(),
-            options: WatchOptions::default(),
-            encoding: WatchEncoding::Json,
-        };
+        let (namespace, options) = (String::new(), WatchOptions::default());
+        ask_for(clients, What::Watch { kind: Kind::POD, namespace, options, encoding: WatchEncoding::Json })
+    }
+
+    fn ask_for(clients: &mut Clients, what: What) -> (ReqId, oneshot::Receiver<Reply>) {
         let ask = Ask {
             user: Arc::new(User::anonymous()),
             resource: Arc::clone(Served::built_in().by_path("", "v1", "pods").expect("it is served")),
@@ -476,6 +565,68 @@ mod tests {
         let (reply, answer) = oneshot::channel();
         let Some(ToServer::Request(id, _)) = clients.ask(ask, reply) else { panic!("it is a request") };
         (id, answer)
+    }
+
+    fn pod(number: usize) -> Object {
+        let value = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+            "metadata": {"name": format!("p{number}"), "namespace": "n", "resourceVersion": "1"}});
+        Object::from_json(value).expect("a pod reads")
+    }
+
+    #[test]
+    fn a_long_list_is_encoded_in_slices() {
+        let mut clients = Clients::new(Kinds::default());
+        let ask = |clients: &mut Clients| {
+            let (namespace, options) = (String::new(), ListOptions::default());
+            ask_for(clients, What::List { kind: Kind::POD, namespace, options })
+        };
+        let list = |pods: usize| {
+            let items = Rc::new((0..pods).map(pod).collect());
+            Ok(Response::List { items, rv: Revision(7), rest: None })
+        };
+        let (long, mut whole) = ask(&mut clients);
+        let (short, mut other) = ask(&mut clients);
+        assert!(clients.answered(FromServer::Reply(long, list(3 * SLICE))).is_none());
+        assert!(clients.has_backlog() && whole.try_recv().is_err());
+        clients.answered(FromServer::Reply(short, list(1)));
+        assert!(other.try_recv().is_ok(), "others are answered meanwhile");
+        let mut slices = 1;
+        while clients.has_backlog() {
+            assert!(clients.work_off().is_none());
+            slices += 1;
+        }
+        let Ok(Reply { result: Ok(Answer::List { items, rv: 7, .. }), .. }) = whole.try_recv() else { panic!() };
+        assert_eq!((slices, items.len(), &items[191]["metadata"]["name"]), (3, 3 * SLICE, &json!("p191")));
+        // Nobody waits for this one any more.
+        let (gone, nobody) = ask(&mut clients);
+        drop(nobody);
+        clients.answered(FromServer::Reply(gone, list(3 * SLICE)));
+        assert!(!clients.has_backlog());
+    }
+
+    #[test]
+    fn what_comes_while_a_watch_begins_comes_after_what_it_begins_with() {
+        let mut clients = Clients::new(Kinds::default());
+        let (id, mut reply) = watch(&mut clients);
+        for number in 0..2 * SLICE + 1 {
+            clients.answered(FromServer::Watch(id, WatchEvent::Added(pod(number))));
+        }
+        clients.handled(id);
+        let Ok(Reply { result: Ok(Answer::Watch(mut events)), .. }) = reply.try_recv() else { panic!() };
+        clients.answered(FromServer::Watch(id, WatchEvent::Deleted(pod(0))));
+        while clients.has_backlog() {
+            assert!(clients.work_off().is_none());
+        }
+        clients.answered(FromServer::Watch(id, WatchEvent::Deleted(pod(1))));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut seen = Vec::new();
+        while let std::task::Poll::Ready(Some(Event::Line(line))) = events.poll(&mut context) {
+            let event: Value = serde_json::from_slice(&line).expect("it is JSON");
+            seen.push((event["type"].clone(), event["object"]["metadata"]["name"].clone()));
+        }
+        let added = (0..2 * SLICE + 1).map(|number| (json!("ADDED"), json!(format!("p{number}"))));
+        let deleted = (0..2).map(|number| (json!("DELETED"), json!(format!("p{number}"))));
+        assert_eq!(seen, added.chain(deleted).collect::<Vec<_>>());
     }
 
     #[test]

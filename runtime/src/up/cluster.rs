@@ -440,6 +440,8 @@ impl Cluster {
             self.carry_out();
             self.wake_due();
             self.carry_out();
+            let next = self.clients.work_off();
+            self.queue.extend(next.map(|message| Message::ToApi(HTTP, message)));
             if !has_begun && self.api.is_ready() {
                 has_begun = true;
                 self.begin();
@@ -580,7 +582,7 @@ impl Cluster {
     }
 
     fn until_next(&self) -> Duration {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.clients.has_backlog() {
             return Duration::ZERO;
         }
         let next = self.timers.first().map_or(u64::MAX, |(at, _)| *at);
@@ -673,9 +675,8 @@ impl Cluster {
                     };
                     self.api.handle(now, apiserver::In::Client(conn, message), &mut self.api_out);
                     self.after_api();
-                    if let Some(id) = asked {
-                        self.clients.handled(id);
-                    }
+                    let next = asked.and_then(|id| self.clients.handled(id));
+                    self.queue.extend(next.map(|message| Message::ToApi(HTTP, message)));
                 }
                 Message::Consulted(id, answers) => {
                     self.api.handle(now, apiserver::In::Consulted(id, answers), &mut self.api_out);
