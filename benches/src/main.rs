@@ -6,6 +6,7 @@
 // A bench is a driver: it reads the clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod api;
 mod informer;
 mod objects;
 mod restore;
@@ -37,12 +38,14 @@ fn main() -> ExitCode {
         "large" => sim::large(),
         "growth" => sim::cost_growth(),
         "restore" => restore::restore_150k(),
+        group @ ("api-boot" | "api-create" | "api-watch" | "api-leases") => api::measure(group),
         half @ ("restore-made" | "restore-loaded") => {
             println!("{}", restore::measure(half == "restore-loaded"));
             return ExitCode::SUCCESS;
         }
         _ => Err(format!(
-            "there is no bench {name:?}; there are informer, schedule, thousand, day, large, growth and restore"
+            "there is no bench {name:?}; there are informer, schedule, thousand, day, large, growth, restore, api-boot, \
+             api-create, api-watch and api-leases"
         )),
     };
     match figures {

@@ -24,7 +24,7 @@ Tasks:
 ";
 
 /// Benches in the order in which they run, each with the figures that it prints.
-const BENCHES: [(&str, &[&str]); 7] = [
+const BENCHES: [(&str, &[&str]); 11] = [
     ("informer", &["informer/event-cost-ratio"]),
     (
         "schedule",
@@ -47,6 +47,10 @@ const BENCHES: [(&str, &[&str]); 7] = [
     ("large", &["sim/150k-pods", "sim/150k-pods-wall"]),
     ("growth", &["sim/cost-growth"]),
     ("restore", &["sim/restore-150k", "sim/restore-150k-bytes", "sim/restore-150k-wall"]),
+    ("api-boot", &["api/boot-ms", "api/idle-rss"]),
+    ("api-create", &["api/create-memory", "api/list-10k-ms", "api/create-durable"]),
+    ("api-watch", &["api/watch-1000"]),
+    ("api-leases", &["api/lease-p99-during-list", "api/lists-during-leases"]),
 ];
 
 /// The repository's root.
@@ -128,6 +132,9 @@ fn test() -> Result<(), String> {
 fn bench(args: &[String]) -> Result<(), String> {
     let (names, json) = bench_args(args)?;
     run(cargo(&["build", "--release", "--quiet", "--package", "skeg-benches"]))?;
+    if names.iter().any(|name| name.starts_with("api/")) {
+        run(cargo(&["build", "--release", "--quiet", "--package", "skeg-runtime", "--features", UP]))?;
+    }
     let mut lines = Vec::new();
     for (bench, figures) in BENCHES {
         if !figures.iter().any(|f| names.iter().any(|n| n == f)) {
