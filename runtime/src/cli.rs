@@ -77,6 +77,22 @@ Exit codes:
   0  the scenario is written
   2  bad input or bad usage, or the seed does not fail";
 
+const WHY_HELP: &str = "\
+Examples:
+  skeg sim why --seed 417
+      what `skeg sim explore --seed 417` ran
+  skeg sim why small.yaml --seed 417
+      what `skeg sim shrink --out small.yaml` left of it: the story is shorter
+  skeg sim why app.yaml --nodes 50 --for 10m --faults heavy --seed 7
+      what `skeg sim run` ran with the same arguments
+
+Each line is a commit of the store, with who asked for it, or a fault. What a writer had not heard of when it asked, of
+the same objects, their owners and what those own, is remarked on below it.
+
+Exit codes:
+  0  the story is told
+  2  bad input or bad usage, or the seed does not fail";
+
 /// Commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -123,6 +139,9 @@ pub enum Sim {
     /// Make a small scenario file of a failing seed; it fails in the same way.
     #[command(after_help = SHRINK_HELP)]
     Shrink(ShrinkArgs),
+    /// Say how a failure came about: who wrote what, what each writer had not heard of, which faults were in force.
+    #[command(after_help = WHY_HELP)]
+    Why(WhyArgs),
     /// Run a recorded trace again and compare every event.
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
@@ -253,9 +272,9 @@ pub struct ExploreArgs {
     pub quiet: bool,
 }
 
-/// Arguments of `sim shrink`.
+/// Which run failed.
 #[derive(Args, Debug, Clone)]
-pub struct ShrinkArgs {
+pub struct FailedArgs {
     /// The FILEs of the run that failed; none for a seed of `skeg sim explore`.
     #[arg(value_name = "FILE")]
     pub files: Vec<String>,
@@ -283,15 +302,34 @@ pub struct ShrinkArgs {
     /// How heavily faults are drawn, as in the run that failed.
     #[arg(long, value_name = "LEVEL", requires = "files")]
     pub faults: Option<Faults>,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `sim why`.
+#[derive(Args, Debug, Clone)]
+pub struct WhyArgs {
+    /// The run.
+    #[command(flatten)]
+    pub failed: FailedArgs,
+    /// What is printed on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// Arguments of `sim shrink`.
+#[derive(Args, Debug, Clone)]
+pub struct ShrinkArgs {
+    /// The run.
+    #[command(flatten)]
+    pub failed: FailedArgs,
     /// Where the scenario is written; standard output if not given.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Real time after which no further step is tried.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
     pub time: Duration,
-    /// Show no progress.
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// Arguments of `sim replay`.
@@ -401,7 +439,7 @@ impl RunArgs {
     }
 }
 
-impl ShrinkArgs {
+impl FailedArgs {
     /// As the reader of files takes them.
     pub fn run_args(&self) -> RunArgs {
         RunArgs {

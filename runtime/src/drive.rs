@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skeg_core::scheduler::advice::Advice;
+use skeg_sim::causes::Cause;
 use skeg_sim::outcome::Outcome;
 pub use skeg_sim::run::Crash;
 use skeg_sim::scenario::Scenario;
@@ -17,6 +18,7 @@ pub type OnEvent<'a> = dyn FnMut(u64, u64, u64, &str) + 'a;
 struct Watcher<'a> {
     progress: &'a Progress,
     advice: Option<Advice>,
+    story: Vec<Cause>,
     on_event: Option<&'a mut OnEvent<'a>>,
 }
 
@@ -33,6 +35,10 @@ impl Observer for Watcher<'_> {
         self.advice = Some(advice);
     }
 
+    fn caused(&mut self, story: Vec<Cause>) {
+        self.story = story;
+    }
+
     fn event(&mut self, n: u64, at: u64, hash: u64, what: &str) {
         if let Some(on_event) = &mut self.on_event {
             on_event(n, at, hash, what);
@@ -42,7 +48,7 @@ impl Observer for Watcher<'_> {
 
 /// Runs a scenario. An error is the panic of a machine, which is a bug in Skeg.
 pub fn run(scenario: &Scenario, seed: u64, progress: &Progress) -> Result<Outcome, Crash> {
-    let mut watcher = Watcher { progress, advice: None, on_event: None };
+    let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: None };
     skeg_sim::run(scenario, seed, &RunOptions::default(), &mut watcher)
 }
 
@@ -53,9 +59,17 @@ pub fn run_explained(
     options: &RunOptions,
     progress: &Progress,
 ) -> (Result<Outcome, Crash>, Option<Advice>) {
-    let mut watcher = Watcher { progress, advice: None, on_event: None };
+    let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: None };
     let outcome = skeg_sim::run(scenario, seed, options, &mut watcher);
     (outcome, watcher.advice)
+}
+
+/// Runs a scenario, and says how its failure came about, if it fails.
+pub fn run_for_causes(scenario: &Scenario, seed: u64, progress: &Progress) -> (Result<Outcome, Crash>, Vec<Cause>) {
+    let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: None };
+    let options = RunOptions { why: true, ..RunOptions::default() };
+    let outcome = skeg_sim::run(scenario, seed, &options, &mut watcher);
+    (outcome, watcher.story)
 }
 
 /// Runs a scenario and reports every event.
@@ -65,7 +79,7 @@ pub fn run_traced<'a>(
     progress: &'a Progress,
     on_event: &'a mut OnEvent<'a>,
 ) -> Result<Outcome, Crash> {
-    let mut watcher = Watcher { progress, advice: None, on_event: Some(on_event) };
+    let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: Some(on_event) };
     let options = RunOptions { trace: true, ..RunOptions::default() };
     skeg_sim::run(scenario, seed, &options, &mut watcher)
 }

@@ -24,6 +24,7 @@ mod terminal;
 mod trace;
 #[cfg(feature = "up")]
 mod up;
+mod why;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Sim(Sim::Explain(args)) => explain::explain(&args),
         Command::Sim(Sim::Explore(args)) => explore::run(&args),
         Command::Sim(Sim::Shrink(args)) => shrink::run(&args),
+        Command::Sim(Sim::Why(args)) => why::run(&args),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

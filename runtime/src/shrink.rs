@@ -10,7 +10,7 @@ use skeg_sim::scenario::{FaultLevel, Scenario, Step};
 use skeg_sim::shrink::shrink;
 
 use crate::Exit;
-use crate::cli::ShrinkArgs;
+use crate::cli::{FailedArgs, ShrinkArgs};
 use crate::disk::Recording;
 use crate::drive::{self, Crash};
 use crate::progress::Progress;
@@ -19,16 +19,19 @@ use crate::terminal::emit;
 
 /// Shrinks the run of a seed and writes the result.
 pub fn run(args: &ShrinkArgs) -> Result<Exit, String> {
-    let scenario = scenario(args)?;
+    let mut scenario = scenario(&args.failed)?;
+    if !args.failed.files.is_empty() && !args.failed.explored {
+        scenario = listed(scenario, args.failed.seed);
+    }
     let started = Instant::now();
-    let Some(failure) = failure_of(&drive::run_quietly(&scenario, args.seed)) else {
+    let Some(failure) = failure_of(&drive::run_quietly(&scenario, args.failed.seed)) else {
         return Err(format!(
             "error: seed {}: it does not fail, so there is nothing to shrink; give the FILEs and options of the run that \
              failed",
-            args.seed
+            args.failed.seed
         ));
     };
-    let progress = Progress::of_attempts(args.quiet);
+    let progress = Progress::of_attempts(args.failed.quiet);
     let mut runs = 1;
     let least = shrink(&scenario, &mut |next| {
         if started.elapsed() > args.time {
@@ -36,7 +39,7 @@ pub fn run(args: &ShrinkArgs) -> Result<Exit, String> {
         }
         runs += 1;
         progress.done(runs, 0);
-        failure_of(&drive::run_quietly(next, args.seed)).as_ref() == Some(&failure)
+        failure_of(&drive::run_quietly(next, args.failed.seed)).as_ref() == Some(&failure)
     });
     progress.finish();
     let text = write::scenario(&least);
@@ -53,20 +56,20 @@ pub fn run(args: &ShrinkArgs) -> Result<Exit, String> {
     match &args.out {
         Some(path) => {
             run::write(path, text.as_bytes())?;
-            emit(&format!("{summary}\nagain: skeg sim run {} --seed {}\n", path.display(), args.seed));
+            emit(&format!("{summary}\nagain: skeg sim run {} --seed {}\n", path.display(), args.failed.seed));
         }
-        None => emit(&format!("# {summary}\n# again: skeg sim run FILE --seed {}\n{text}", args.seed)),
+        None => emit(&format!("# {summary}\n# again: skeg sim run FILE --seed {}\n{text}", args.failed.seed)),
     }
     Ok(Exit::Well)
 }
 
-/// The scenario of the run that failed, with the faults that the seed draws as steps of their own.
-fn scenario(args: &ShrinkArgs) -> Result<Scenario, String> {
+/// The scenario of the run that failed.
+pub fn scenario(args: &FailedArgs) -> Result<Scenario, String> {
     if args.files.is_empty() {
         return Ok(explore::draw(args.seed));
     }
     let given = run::load(&args.run_args(), &Recording::default())?.scenario;
-    Ok(if args.explored { explore::around(&given, args.seed) } else { listed(given, args.seed) })
+    Ok(if args.explored { explore::around(&given, args.seed) } else { given })
 }
 
 /// The same scenario with its drawn faults as steps, and without its expectations.

@@ -196,7 +196,18 @@ fn a_failing_seed_shrinks_to_a_small_file_that_fails_alike() {
     assert!(left.contains("example/web:2") && steps == 1 && !left.contains("example/db:1"), "{left}");
     let (code, o) = json(&["sim", "run", &small, "--seed", "3"]);
     assert_eq!((code, &o["converged"]), (4, &Value::from(false)), "{left}");
+    let (code, told) = json(&["sim", "why", &small, "--seed", "3"]);
+    let story: Vec<String> = told["story"].as_array().expect("a list").iter().map(Value::to_string).collect();
+    let tells = |parts: &[&str]| assert!(story.iter().any(|line| parts.iter().all(|p| line.contains(p))), "{told:#}");
+    assert_eq!((code, &told["hash"]), (0, &o["event_hash"]), "it is the same run");
+    tells(&["kubernetes-admin (user)", "put Deployment/default/web", "example/web:2"]);
+    tells(&["it had not heard of"]);
+    let last = story.last().expect("it has an end");
+    assert!(last.contains("\"by\":\"invariant\"") && last.contains("converged-and-kept"), "{last}");
     let output = skeg(&["sim", "shrink", "examples/shop.yaml", "--seed", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("error: seed 1: it does not fail"), "{}", stderr(&output));
+    let output = skeg(&["sim", "why", "examples/shop.yaml", "--seed", "1"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("error: seed 1: it does not fail"), "{}", stderr(&output));
 }
@@ -209,7 +220,7 @@ fn an_explored_seed_is_written_as_a_scenario_that_runs_alike() {
     let (code, explored) = json(&["sim", "explore", "--seed", "7", "--out", path]);
     assert_eq!(code, 0, "{explored}");
     let (_, run) = json(&["sim", "run", path, "--seed", "7"]);
-    assert_eq!(run["hash"], explored["hash"]);
+    assert!(run["event_hash"].is_string() && run["event_hash"] == explored["event_hash"], "{run}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod action;
 mod calendar_queue;
+pub mod causes;
 pub mod clock;
 pub mod container;
 pub mod converge;

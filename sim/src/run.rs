@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::object::{Kind, Object, ObjectKey};
 use skeg_core::scheduler::advice::Advice;
 
+use crate::causes::Cause;
 use crate::converge::{self, Unconverged};
 use crate::fault;
+use crate::ids::{Id, ProcessId};
 use crate::invariant::{self, Invariant};
-use crate::outcome::{ExpectationResult, Outcome, Sample};
+use crate::outcome::{ExpectationResult, Happening, Outcome, Sample};
 use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario, Scheduling};
 use crate::world::World;
 
@@ -32,6 +35,8 @@ pub struct RunOptions {
     pub trace: bool,
     /// Say at the end what the scheduler makes of this pod.
     pub explain: Option<ObjectKey>,
+    /// Say at the end how a failure came about.
+    pub why: bool,
 }
 
 /// Progress of a run.
@@ -58,6 +63,8 @@ pub trait Observer {
     fn event(&mut self, _n: u64, _at: u64, _hash: u64, _what: &str) {}
     /// Called at the end for the pod that was asked about, if the scheduler knows of it.
     fn explained(&mut self, _advice: Advice) {}
+    /// Called at the end of a run that failed, if that was asked for: how it came about.
+    fn caused(&mut self, _story: Vec<Cause>) {}
 }
 
 /// An observer that does nothing.
@@ -138,6 +145,7 @@ pub fn run(
     timeline.extend(fault::draw(scenario, seed).into_iter().map(|(at, fault)| (at, fault.into())));
     timeline.sort_by_key(|(at, _)| *at);
     let mut world = World::new(scenario, seed, timeline, options.trace);
+    world.causes = options.why.then(Box::default);
     let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
     let mut run = Run { scenario, world, samples: Vec::new(), marks };
     // A panic is a bug in a machine; the world is not used after it.
@@ -145,7 +153,14 @@ pub fn run(
         Ok(lacks) => {
             let advice = options.explain.as_ref().and_then(|pod| run.world.advise(pod));
             advice.into_iter().for_each(|advice| observer.explained(advice));
-            Ok(run.outcome(lacks))
+            let causes = run.world.causes.take();
+            let names: Vec<_> = run.world.processes.ids().map(|id| Rc::clone(&run.world.processes[id].name)).collect();
+            let outcome = run.outcome(lacks);
+            if let (Some(causes), Some(first)) = (causes, first_failure(&outcome)) {
+                let who = |process: ProcessId| names[process.number() as usize].to_string();
+                observer.caused(causes.story(first.1.at, (first.0, &first.1.what), &outcome.faults, &who));
+            }
+            Ok(outcome)
         }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -155,6 +170,13 @@ pub fn run(
             Err(Crash { seed, at, machine, message })
         }
     }
+}
+
+/// The invariant that was broken first, and how.
+fn first_failure(outcome: &Outcome) -> Option<(&str, &Happening)> {
+    let broken = outcome.invariants.iter().filter(|invariant| invariant.broken);
+    let first = broken.filter_map(|invariant| Some((&*invariant.name, invariant.details.first()?)));
+    first.min_by(|a, b| a.1.at.total_cmp(&b.1.at))
 }
 
 struct Run<'a> {

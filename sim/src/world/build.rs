@@ -164,6 +164,7 @@ impl World {
             freezer: Freezer::default(),
             skews: BTreeMap::new(),
             watch_down: BTreeMap::new(),
+            causes: None,
             calm: scenario.faults == FaultLevel::None,
             setup: Setup {
                 leader_elect: cluster.control_replicas > 1 || scenario.faults != FaultLevel::None,

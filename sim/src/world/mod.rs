@@ -27,6 +27,7 @@ use skeg_core::store::{FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
 
 use crate::calendar_queue::moment;
+use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::event_queue::EventQueue;
 use crate::fault::{Fault, FaultId, Layered};
@@ -254,6 +255,8 @@ pub struct World {
     pub(crate) skews: BTreeMap<HostId, Layered<Duration>>,
     /// When the last message of a watch that runs apart arrives: what follows on it comes after.
     watch_down: BTreeMap<(ProcessId, ReqId), u64>,
+    /// What is kept to explain a failure, if that is wanted.
+    pub(crate) causes: Option<Box<Causes>>,
     /// No faults are drawn in this run.
     calm: bool,
     pub(crate) setup: Setup,
@@ -489,6 +492,9 @@ impl World {
         let at = self.now as f64 / 1e9;
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
             self.hash = change.digest(self.hash);
+            if let Some(causes) = &mut self.causes {
+                causes.committed(self.now, change, &trace::commit(change));
+            }
             let old = change.previous.as_ref().and_then(|kv| kv.value.object());
             let new = change.value.as_ref().and_then(|kv| kv.value.object());
             match (old, new) {

@@ -50,7 +50,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Describes a commit: ` | r7 put pods/default/web: spec.nodeName="node-1"`.
-fn commit(change: &StoreEvent) -> String {
+pub(super) fn commit(change: &StoreEvent) -> String {
     let (key, revision) = (change.key(), change.revision);
     let before = change.previous.as_deref().and_then(|kv| kv.value.object());
     let key = format!("{key:?}");

@@ -69,6 +69,9 @@ impl World {
         let at = (self.now + self.net.delay(self.now, from, to)).max(connection.up + 1);
         let c = self.processes[process].connection.as_mut().expect("it was just there");
         c.up = at;
+        if let (Some(causes), ToServer::Request(id, request)) = (&mut self.causes, &msg) {
+            causes.asked(self.now, process, connection.id(), *id, request);
+        }
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
         self.event_queue.push(at, event);
     }
@@ -176,6 +179,9 @@ impl World {
     #[inline(never)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
         let process = self.conns[conn as usize];
+        if let Some(causes) = &mut self.causes {
+            causes.answered(conn, &msg);
+        }
         if !self.calm {
             let at = self.seconds();
             let Checkers { exchanges, report, .. } = &mut self.checkers;
@@ -240,6 +246,9 @@ impl World {
             if broken {
                 p.connection = None;
             }
+        }
+        if let Some(causes) = &mut self.causes {
+            causes.heard(self.now, process, conn, &msg);
         }
         let now = self.clock(self.processes[process].host);
         let out = &mut self.scratch;
