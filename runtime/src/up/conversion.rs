@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::ask::{Answer, Event, Events, Inbound, ToCluster};
 use super::handler::gone;
+use super::selection::Selected;
 use super::served::Resource;
 use super::service::random_number;
 
@@ -82,6 +83,8 @@ pub struct Converting {
     events: Events,
     resource: Arc<Resource>,
     cluster: ToCluster,
+    /// What the watch selects of them by fields, if it does.
+    selected: Option<Selected>,
     under_way: Option<Batch>,
     ready: VecDeque<Event>,
     ended: bool,
@@ -89,12 +92,12 @@ pub struct Converting {
 
 impl Source {
     /// The events of a watch of a resource.
-    pub fn new(events: Events, resource: &Arc<Resource>, cluster: ToCluster) -> Source {
+    pub fn new(events: Events, resource: &Arc<Resource>, selected: Option<Selected>, cluster: ToCluster) -> Source {
         if resource.conversion().is_none() {
             return Source::Plain(events);
         }
         let (under_way, ready, resource) = (None, VecDeque::new(), Arc::clone(resource));
-        Source::Converted(Box::new(Converting { events, resource, cluster, under_way, ready, ended: false }))
+        Source::Converted(Box::new(Converting { events, resource, cluster, selected, under_way, ready, ended: false }))
     }
 
     /// The number of the watch.
@@ -123,7 +126,10 @@ impl Converting {
             if let Some(batch) = &mut self.under_way {
                 match batch.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(events)) => self.ready.extend(events),
+                    Poll::Ready(Ok(events)) => match &mut self.selected {
+                        Some(selected) => self.ready.extend(events.into_iter().filter_map(|event| selected.see(event))),
+                        None => self.ready.extend(events),
+                    },
                     Poll::Ready(Err(status)) => {
                         self.ended = true;
                         self.ready.push_back(Event::Value("ERROR", Arc::new(status.to_json())));

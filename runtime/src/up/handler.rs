@@ -33,6 +33,7 @@ use super::perturb::Serves;
 use super::render::{IncludeObject, ListMeta, Look};
 use super::reply::Content;
 use super::route::{Objects, Route, not_found};
+use super::selection::Selection;
 use super::served::{Resource, Served};
 use super::server::Respond;
 use super::streams::remote::Carried;
@@ -77,7 +78,7 @@ fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<&str> 
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
-fn wants_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn wants_gzip(headers: &HeaderMap) -> bool {
     header(headers, ACCEPT_ENCODING).is_some_and(|v| v.split(',').any(|e| e.trim().starts_with("gzip")))
 }
 
@@ -510,20 +511,30 @@ impl Handler {
     async fn read(&self, head: &Head<'_>, objects: &Objects) -> Result<Response<Content>, Status> {
         let (kind, namespace) = (objects.resource.kind, objects.namespace.clone());
         let look = self.look(head, objects)?;
+        let mut selection = None;
         let what = match (&objects.name, objects.subresource.as_deref()) {
             (Some(_), Some("scale")) => What::GetScale { target: target(objects)? },
             (Some(_), _) => What::Get { target: target(objects)?, rv: head.params.resource_version()? },
-            (None, _) => What::List { kind, namespace, options: head.params.list()? },
+            (None, _) => {
+                let mut options = head.params.list()?;
+                selection = Selection::take(&objects.resource, &mut options.fields)?;
+                What::List { kind, namespace, options }
+            }
         };
         let reply = self.ask(head, objects, what, Written::default()).await?;
         let value = match reply.result? {
             Answer::Object(scale) if objects.subresource.as_deref() == Some("scale") => scale,
             Answer::Object(object) => look.object(object),
-            Answer::List { items, rv, continue_from, remaining } => {
+            Answer::List { mut items, rv, continue_from, mut remaining } => {
                 let is_whole =
                     ["labelSelector", "fieldSelector", "continue"].iter().all(|p| head.params.said(p).is_none());
                 if is_whole && objects.namespace.is_empty() {
                     self.gate.note_size(objects.resource.kind, items.len() + remaining.unwrap_or(0) as usize);
+                }
+                if let Some(selection) = &selection {
+                    items.retain(|item| selection.holds(item));
+                    // How much of what is left fits is not known.
+                    remaining = None;
                 }
                 look.list(items, &ListMeta { rv, continue_from, remaining })
             }
@@ -539,6 +550,7 @@ impl Handler {
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
+        let selected = self.selected(head, objects, &mut options).await?;
         // Custom resources have no protobuf form.
         let protobuf = head.accepted.encoding == Encoding::Protobuf && kind.built_in().is_some();
         let encoding = match look.shape {
@@ -550,7 +562,7 @@ impl Handler {
         let reply = self.ask(head, objects, what, Written::default()).await?;
         let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
         let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
-        let events = Source::new(events, &objects.resource, self.cluster.clone());
+        let events = Source::new(events, &objects.resource, selected, self.cluster.clone());
         Ok(reply::watch(events, look, encoding, self.cluster.clone(), timeout))
     }
 
@@ -595,7 +607,11 @@ impl Handler {
                     "delete" => return Err(method_not_allowed()),
                     _ => {
                         let (kind, namespace) = (objects.resource.kind, objects.namespace.clone());
-                        What::DeleteCollection { kind, namespace, list: head.params.list()?, options }
+                        let mut list = head.params.list()?;
+                        if let Some(selection) = Selection::take(&objects.resource, &mut list.fields)? {
+                            return self.delete_selected(head, objects, list, (selection, options)).await;
+                        }
+                        What::DeleteCollection { kind, namespace, list, options }
                     }
                 }
             }
@@ -729,7 +745,13 @@ impl Handler {
     }
 
     /// Sends a request to the machines' thread and waits for the answer.
-    async fn ask(&self, head: &Head<'_>, objects: &Objects, what: What, written: Written) -> Result<Reply, Status> {
+    pub(super) async fn ask(
+        &self,
+        head: &Head<'_>,
+        objects: &Objects,
+        what: What,
+        written: Written,
+    ) -> Result<Reply, Status> {
         let mut reply = self.send(Arc::clone(head.user), &objects.resource, what, written).await?;
         if let Ok(answer) = reply.result {
             reply.result = conversion::convert_answer(&self.cluster, &objects.resource, answer).await;
@@ -818,7 +840,7 @@ fn paths(served: &Served, remotes: &[Remote]) -> Vec<String> {
 
 /// What a write has besides its object.
 #[derive(Default)]
-struct Written {
+pub(super) struct Written {
     manager: String,
     validation: FieldValidation,
     duplicates: Vec<DecodeError>,

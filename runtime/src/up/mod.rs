@@ -42,6 +42,7 @@ mod render;
 mod reply;
 mod review;
 mod route;
+mod selection;
 mod served;
 mod server;
 mod servers;

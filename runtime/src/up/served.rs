@@ -40,6 +40,8 @@ struct CustomVersion {
     warning: Option<String>,
     /// How a webhook converts objects to it; `None` if versions differ by name only.
     conversion: Option<Arc<Converter>>,
+    /// The fields by which clients may select.
+    selectable: Vec<String>,
     /// The kind of its lists; `None` for what no definition defines.
     list_kind: Option<String>,
 }
@@ -133,12 +135,20 @@ impl Resource {
             let list_kind = spec["names"]["listKind"].as_str().map(str::to_owned);
             let list_kind = Some(list_kind.unwrap_or_else(|| format!("{}List", info.kind)));
             let conversion = converter.clone();
-            let custom = CustomVersion { columns, schema, defaults, warning, conversion, list_kind };
+            let fields = version["selectableFields"].as_array().into_iter().flatten();
+            let paths = fields.filter_map(|field| Some(field["jsonPath"].as_str()?.trim_start_matches('.').to_owned()));
+            let selectable = paths.collect();
+            let custom = CustomVersion { columns, schema, defaults, warning, conversion, selectable, list_kind };
             Some(Resource { kind, info, custom: Some(custom) })
         };
         let mut all: Vec<Resource> = served.filter_map(of).collect();
         all.sort_by(|a, b| by_priority(&a.info.version, &b.info.version));
         all
+    }
+
+    /// Whether the definition of this version lets clients select by a field.
+    pub fn selects_by(&self, path: &str) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.selectable.iter().any(|field| field == path))
     }
 
     /// The kind of a custom resource's lists, each of whose items says its own kind and version; `None` for others.
@@ -382,6 +392,18 @@ pub mod tests {
             {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}},
             {"name": "v1alpha1", "served": false, "storage": false},
         ]});
+        Served::with(std::iter::once((Kind(60_000), info, &spec)))
+    }
+
+    /// As [`widgets`], in two versions that a webhook converts, of which the second selects by a field of its own.
+    pub fn converted_widgets() -> Served {
+        let plural = "widgets".into();
+        let info = KindInfo { group: "example.com".into(), kind: "Widget".into(), plural, ..KindInfo::custom() };
+        let spec = json!({"group": "example.com", "versions": [
+            {"name": "v1", "served": true, "storage": true},
+            {"name": "v2", "served": true, "storage": false, "selectableFields": [{"jsonPath": ".spec.host"}]},
+        ], "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://converter.example.com"}}}});
         Served::with(std::iter::once((Kind(60_000), info, &spec)))
     }
 
