@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,14 +22,15 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{ListOptions, Status};
+use skeg_core::auth::User;
 use skeg_core::object::FieldSelector;
 use tokio::net::TcpStream;
 
-use super::ask::{Answer, What};
-use super::handler::Handler;
+use super::ask::{Answer, Target, What};
+use super::handler::{Handler, Written};
 use super::reply::{self, Content};
 use super::route::{Objects, not_found};
 use super::streams::Ports;
@@ -59,6 +61,15 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
     };
     let length = parts[..at].iter().map(|part| part.len() + 1).sum();
     Some(path.split_at(length))
+}
+
+/// What goes with a request that is passed on, as admission sees it.
+fn options(kind: Kind, rest: &str) -> Value {
+    let mut options = json!({"kind": format!("{}ProxyOptions", kind.row().kind), "apiVersion": "v1"});
+    if !rest.is_empty() {
+        options["path"] = json!(percent_encoding::percent_decode_str(rest).decode_utf8_lossy());
+    }
+    options
 }
 
 /// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`, as a proxy's path names what it leads to (`SplitSchemeNamePort`).
@@ -184,16 +195,20 @@ impl Handler {
         &self,
         objects: &Objects,
         (path, rest, query): (&str, &str, Option<&str>),
+        user: &Arc<User>,
         (method, headers, body): (&Method, &HeaderMap, Incoming),
     ) -> Result<Response<Content>, Status> {
         // Authorisation has judged the path without its empty segments: what it took for a name is no subresource.
         if objects.subresource.as_deref() != Some("proxy") {
             return Err(not_found());
         }
+        let (id, kind) = (objects.name.as_deref().unwrap_or_default(), objects.resource.kind);
+        let target = Target { kind, namespace: objects.namespace.clone(), name: id.to_owned() };
+        let what = What::Connect { target, subresource: "proxy", options: options(kind, rest) };
+        self.send(Arc::clone(user), &objects.resource, what, Written::default()).await?.result?;
         if rest.is_empty() && matches!(*method, Method::GET | Method::HEAD) {
             return Ok(redirect(path, query));
         }
-        let (id, kind) = (objects.name.as_deref().unwrap_or_default(), objects.resource.kind);
         let singular = kind.row().kind.to_lowercase();
         let named = Named::read(id).ok_or_else(|| Status::bad_request(format!("invalid {singular} request {id:?}")))?;
         if named.scheme == "https" || headers.contains_key(UPGRADE) {
@@ -356,9 +371,10 @@ impl<B> Body for Rest<B> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Named, To, end_to_end, port_of_service, split, to_pod, to_service};
+    use super::{Named, To, end_to_end, options, port_of_service, split, to_pod, to_service};
     use hyper::header::{HeaderMap, HeaderValue};
     use serde_json::json;
+    use skeg_core::Kind;
 
     #[test]
     fn what_follows_proxy_is_not_a_path_of_the_api() {
@@ -372,6 +388,13 @@ mod tests {
         check("p:/api/v1/namespaces/n/services/s/proxy/x", None);
         check("/api/v1/namespaces/n/configmaps/p/proxy", None);
         check("/apis/apps/v1/namespaces/n/pods/p/proxy", None);
+    }
+
+    #[test]
+    fn what_goes_with_what_is_passed_on() {
+        let service = json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": "/a b/"});
+        assert_eq!(options(Kind::SERVICE, "/a%20b/"), service);
+        assert_eq!(options(Kind::NODE, ""), json!({"kind": "NodeProxyOptions", "apiVersion": "v1"}));
     }
 
     #[test]

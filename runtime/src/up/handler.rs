@@ -139,7 +139,7 @@ impl Handler {
             };
             if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
                 let from = (whole, rest, head.uri.query());
-                return self.proxy(objects, from, (&method, &head.headers, body)).await;
+                return self.proxy(objects, from, user, (&method, &head.headers, body)).await;
             }
             match route {
                 Route::Objects(objects) => {
@@ -367,14 +367,14 @@ impl Handler {
         {
             return Err(method_not_allowed());
         }
-        let what = What::Get { target: target(objects)?, rv: None };
-        let Answer::Object(pod) = self.ask(head, objects, what, Written::default()).await?.result? else {
-            unreachable!("a get is answered by an object")
-        };
         if let Some((subresource, options)) = streams::options(subresource, &head.params) {
             let what = What::Connect { target: target(objects)?, subresource, options };
             self.ask(head, objects, what, Written::default()).await?.result?;
         }
+        let what = What::Get { target: target(objects)?, rv: None };
+        let Answer::Object(pod) = self.ask(head, objects, what, Written::default()).await?.result? else {
+            unreachable!("a get is answered by an object")
+        };
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if self.shared.shares_store && !node.is_empty() && !self.shared.own_nodes.contains(node) {
             let container = match subresource {
@@ -759,7 +759,7 @@ impl Handler {
         Ok(reply)
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         user: Arc<User>,
         resource: &Arc<Resource>,

@@ -197,6 +197,28 @@ fn a_webhook_refuses_evictions() {
 }
 
 #[test]
+fn a_webhook_refuses_connections() {
+    let cluster = Cluster::start("webhook-connections", &["--nodes", "0"]);
+    let hook = Webhook::start(|request| review(request, json!({"allowed": false, "status": {"message": "not there"}})));
+    let connections = json!({"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods/exec", "services/proxy", "nodes/proxy"]});
+    configure(&cluster, "validating", hook.url(), connections);
+    let namespace = "/api/v1/namespaces/default";
+    let refused = |path: &str| cluster.get(path).json()["message"].as_str().unwrap_or_default().to_owned();
+    let why = "admission webhook \"hook.example.com\" denied the request: not there";
+    assert_eq!(refused(&format!("{namespace}/pods/p/exec?command=ls")), why);
+    assert_eq!(refused(&format!("{namespace}/services/s:80/proxy/a%20b/")), why);
+    assert_eq!(refused("/api/v1/nodes/n/proxy/healthz"), why);
+    assert_eq!(refused(&format!("{namespace}/pods/p/log")), "pods \"p\" not found", "logs are read");
+    let asked = hook.asked.lock().expect("nobody panics");
+    let of: Vec<_> = asked.iter().map(|request| (request["name"].clone(), request["object"].clone())).collect();
+    let exec = json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": ["ls"]});
+    let service = json!({"apiVersion": "v1", "kind": "ServiceProxyOptions", "path": "/a b/"});
+    let node = json!({"apiVersion": "v1", "kind": "NodeProxyOptions", "path": "/healthz"});
+    assert_eq!(of, [(json!("p"), exec), (json!("s:80"), service), (json!("n"), node)]);
+}
+
+#[test]
 fn a_webhook_that_is_missed_is_said_to_be() {
     let cluster = Cluster::start("webhook-missed", &["--nodes", "0"]);
     let hook = Webhook::start(|request| review(request, json!({})));
