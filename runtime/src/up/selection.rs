@@ -20,17 +20,21 @@ use super::served::Resource;
 pub struct Selection(FieldSelector);
 
 impl Selection {
-    /// Takes its terms from a selector; `None` if what is stored can be judged.
+    /// Takes its terms from a selector; `None` if what is stored can be judged. No version of a custom resource selects
+    /// by what another does.
     pub fn take(resource: &Resource, fields: &mut FieldSelector) -> Result<Option<Selection>, Status> {
+        if resource.is_custom() {
+            let mut own = fields.terms.iter().filter(|(path, ..)| !path.starts_with("metadata."));
+            if let Some((path, ..)) = own.find(|(path, ..)| !resource.selects_by(path)) {
+                return Err(Status::bad_request(format!("field label not supported: {path}")));
+            }
+        }
         if resource.conversion().is_none() {
             return Ok(None);
         }
         let (of_metadata, own): (Vec<_>, Vec<_>) =
             std::mem::take(&mut fields.terms).into_iter().partition(|(path, ..)| path.starts_with("metadata."));
         fields.terms = of_metadata;
-        if let Some((path, ..)) = own.iter().find(|(path, ..)| !resource.selects_by(path)) {
-            return Err(Status::bad_request(format!("field label not supported: {path}")));
-        }
         Ok((!own.is_empty()).then_some(Selection(FieldSelector { terms: own })))
     }
 
@@ -149,7 +153,7 @@ mod tests {
 
     use super::{Selected, Selection};
     use crate::up::ask::Event;
-    use crate::up::served::tests::converted_widgets;
+    use crate::up::served::tests::{converted_widgets, widgets};
 
     #[test]
     fn what_a_version_selects_by_is_judged_after_conversion() {
@@ -165,6 +169,19 @@ mod tests {
         assert_eq!(take("v2", "metadata.name=a"), (Ok(false), named));
         let refused = Err("field label not supported: spec.host".to_owned());
         assert_eq!(take("v1", "spec.host=h").0, refused, "another version selects by it");
+    }
+
+    #[test]
+    fn no_version_selects_by_what_another_does() {
+        let (served, size) = (widgets(), FieldSelector::equal("spec.size", "1"));
+        let take = |version: &str| {
+            let mut fields = size.clone();
+            let resource = served.by_path("example.com", version, "widgets").unwrap();
+            let taken = Selection::take(resource, &mut fields).map_err(|status| status.message.to_string());
+            (taken.map(|taken| taken.is_some()), fields == size)
+        };
+        assert_eq!(take("v1"), (Ok(false), true));
+        assert_eq!(take("v1beta1").0, Err("field label not supported: spec.size".to_owned()));
     }
 
     #[test]

@@ -146,6 +146,11 @@ impl Resource {
         all
     }
 
+    /// Whether it is a version of a custom resource.
+    pub fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+
     /// Whether the definition of this version lets clients select by a field.
     pub fn selects_by(&self, path: &str) -> bool {
         self.custom.as_ref().is_some_and(|custom| custom.selectable.iter().any(|field| field == path))
@@ -389,7 +394,8 @@ pub mod tests {
         };
         let spec = json!({"names": {"listKind": "ManyWidgets"}, "versions": [
             {"name": "v1beta1", "served": true, "storage": false, "deprecated": true},
-            {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}},
+            {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+             "selectableFields": [{"jsonPath": ".spec.size"}]},
             {"name": "v1alpha1", "served": false, "storage": false},
         ]});
         Served::with(std::iter::once((Kind(60_000), info, &spec)))
