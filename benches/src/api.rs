@@ -76,21 +76,19 @@ fn binary() -> Result<PathBuf> {
     }
 }
 
-/// The value of the first line of a kubeconfig with this name.
-fn value<'a>(kubeconfig: &'a str, name: &str) -> Result<&'a str> {
-    let found = kubeconfig.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix(name));
-    let found = found.and_then(|rest| rest.strip_prefix(':')).ok_or(format!("the kubeconfig has no {name}"))?;
-    Ok(found.trim().trim_matches('"'))
-}
-
 /// TLS as the administrator that a kubeconfig names.
-fn administrator(kubeconfig: &str) -> Result<ClientConfig> {
-    let pem = |name: &str| STANDARD.decode(value(kubeconfig, name)?).map_err(explain);
+fn administrator(kubeconfig: &Value) -> Result<ClientConfig> {
+    let pem = |pointer: &str| {
+        let text = kubeconfig.pointer(pointer).and_then(Value::as_str);
+        let text = text.ok_or_else(|| format!("the kubeconfig has no {pointer}"))?;
+        STANDARD.decode(text).map_err(explain)
+    };
     let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(&pem("certificate-authority-data")?).map_err(explain)?;
-    roots.add(authority).map_err(explain)?;
-    let certificate = CertificateDer::from_pem_slice(&pem("client-certificate-data")?).map_err(explain)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")?).map_err(explain)?;
+    let authority = pem("/clusters/0/cluster/certificate-authority-data")?;
+    roots.add(CertificateDer::from_pem_slice(&authority).map_err(explain)?).map_err(explain)?;
+    let certificate = pem("/users/0/user/client-certificate-data")?;
+    let certificate = CertificateDer::from_pem_slice(&certificate).map_err(explain)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem("/users/0/user/client-key-data")?).map_err(explain)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(explain)?.with_root_certificates(roots);
     builder.with_client_auth_cert(vec![certificate], key).map_err(explain)
@@ -113,8 +111,10 @@ impl Server {
         let out = child.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut line).map_err(explain)?;
         let text = std::fs::read_to_string(&kubeconfig).map_err(|e| format!("skeg up did not begin: {e}"))?;
-        let address = value(&text, "server")?.trim_start_matches("https://").to_owned();
-        let tls = Arc::new(administrator(&text)?);
+        let config: Value = serde_saphyr::from_str(&text).map_err(explain)?;
+        let address = config.pointer("/clusters/0/cluster/server").and_then(Value::as_str).unwrap_or_default();
+        let address = address.trim_start_matches("https://").to_owned();
+        let tls = Arc::new(administrator(&config)?);
         let mut server = Server { child, dir, address, tls, boot: Duration::ZERO };
         while server.connect().await?.send(Method::GET, "/readyz", &Value::Null).await?.0 != 200 {
             tokio::time::sleep(Duration::from_millis(1)).await;
