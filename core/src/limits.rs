@@ -93,6 +93,8 @@ pub const SCHEDULER_COUNTERS: usize = 4_096;
 pub const SCHEDULER_SHAPES: usize = 4_096;
 /// Minimum number of node changes that are kept so that tables can catch up.
 pub const SCHEDULER_CHANGES: usize = 4_096;
+/// How long a node waits before it tries again to resize a pod that it has no room for (kubelet `initialRetryDelay`).
+pub const RESIZE_RETRY: Duration = Duration::from_secs(30);
 /// Delay before a decision is retried that was not made because a view lags.
 pub const STALE_VIEW_RETRY: Duration = Duration::from_secs(1);
 /// Most addresses in one Endpoints object (endpoints controller `maxCapacity`).

@@ -163,6 +163,31 @@ impl Room {
         Ok(())
     }
 
+    /// Why a pod that holds `held` cannot have `asks` instead: `Infeasible` if it never can, `Deferred` if it cannot at
+    /// present. `None` if it can.
+    pub(super) fn refuses(&self, held: &Amounts, asks: &Amounts) -> Option<(&'static str, String)> {
+        let needs = [
+            ("memory", asks.memory, self.used.memory - held.memory, self.allocatable.memory),
+            ("cpu", asks.cpu, self.used.cpu - held.cpu, self.allocatable.cpu),
+        ];
+        if let Some((name, requested, _, capacity)) =
+            needs.iter().find(|(_, requested, _, capacity)| requested > capacity)
+        {
+            let why = format!("Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}");
+            return Some(("Infeasible", why));
+        }
+        let mut short = needs.iter().rev().filter(|(_, requested, used, capacity)| *requested > capacity - used);
+        short
+            .next()
+            .map(|(name, requested, used, capacity)| ("Deferred", out_of(name, *requested, *used, *capacity).message))
+    }
+
+    /// Counts other requests of a pod that is there.
+    pub(super) fn exchange(&mut self, held: &Amounts, asks: &Amounts) {
+        self.used.add(held, -1);
+        self.used.add(asks, 1);
+    }
+
     /// Adds a pod's requests and host ports.
     pub(super) fn take(&mut self, spec: &core_v1::PodSpec, asks: &Amounts) {
         self.used.add(asks, 1);

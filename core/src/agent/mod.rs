@@ -27,6 +27,7 @@ mod pods;
 mod probe;
 mod read_ahead;
 mod references;
+mod resize;
 mod runtime;
 mod services;
 mod status;
@@ -262,6 +263,7 @@ impl NodeAgent {
             containers: BTreeMap::new(),
             last_op: 0,
             wants_list: false,
+            adopting: false,
         };
         NodeAgent {
             informer,

@@ -15,6 +15,7 @@ use super::ephemeral::Ephemeral;
 use super::images::Images;
 use super::probe::{ProbeKind, Probes};
 use super::references::{References, refers};
+use super::resize::Resized;
 use super::runtime::{
     ContainerId, ContainerState, CreatedContainer, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent,
     SandboxId, SandboxInfo,
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     pub(super) last_op: u64,
     /// Something is in doubt: the runtime's list must be read.
     pub(super) wants_list: bool,
+    /// Pods that were here before are being taken in, one after the other.
+    pub(super) adopting: bool,
 }
 
 impl Shared {
@@ -359,6 +362,8 @@ pub(super) struct PodState {
     pub(super) rejection: Option<Box<Rejection>>,
     /// The resources that it holds on the node, while it holds any.
     pub(super) asks: Option<Box<Amounts>>,
+    /// What its containers have been given, if they have ever asked for something else than at first.
+    pub(super) resized: Option<Box<Resized>>,
     pub(super) sandbox: Sandbox,
     /// Init containers first, then main and ephemeral containers, in the order of the spec.
     pub(super) containers: Vec<Container>,
@@ -412,6 +417,7 @@ impl PodState {
             admitted: false,
             rejection: None,
             asks: None,
+            resized: Resized::told(&pod),
             sandbox: Sandbox::default(),
             containers,
             initialized: false,

@@ -110,10 +110,12 @@ impl Pods {
             let here = p.status.start_time.is_some() || found.contains_key(p.uid());
             (!here, created(p), p.name().to_owned())
         });
+        self.shared.adopting = true;
         for pod in pods {
             let there = found.remove(pod.uid()).unwrap_or_default();
             self.add(pod, there, now, out);
         }
+        self.shared.adopting = false;
         self.add_orphans(found, now, out);
     }
 
@@ -201,7 +203,7 @@ impl Pods {
             return;
         }
         let spec = state.pod.spec.shared.clone();
-        let asks = pod_requests(&spec);
+        let asks = state.resized.as_ref().map_or_else(|| pod_requests(&spec), |resized| resized.requests());
         let known = here || state.pod.status.start_time.is_some();
         let shared = &mut self.shared;
         let fits = if known {

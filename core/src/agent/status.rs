@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use super::pod::{Container, Exit, Life, PodState, Role, SandboxLife, Shared, StopReason, container_spec};
+use super::resize;
 use super::runtime::ContainerId;
 use super::sync::DEADLINE_MESSAGE;
 use crate::machine::{Now, Wall};
@@ -232,7 +233,7 @@ impl PodState {
             started: (c.role != Role::Ephemeral).then_some(is_running && c.started),
             state,
             last_state,
-            rest: None,
+            rest: self.resized.as_ref().and_then(|resized| resized.status(&c.name)),
         }
     }
 
@@ -321,11 +322,20 @@ impl PodState {
                 last_probe_time: Stamp::NONE,
             }
         });
-        let foreign = self.pod.status.conditions.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_));
+        let is_own = |c: &PodCondition| {
+            OWN_CONDITIONS.contains(&c.type_) || self.resized.is_some() && c.type_ == *resize::PENDING
+        };
+        let foreign = self.pod.status.conditions.iter().filter(|c| !is_own(c));
+        let pending = self.resized.as_ref().and_then(|resized| {
+            let old = self.write.base.condition(&Text::from(resize::PENDING));
+            resized.condition(old, self.pod.meta.generation, Stamp::of(now.wall))
+        });
         // The store keeps many versions of statuses, so no spare capacity is allocated.
-        let mut all = Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count());
+        let mut all =
+            Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count() + usize::from(pending.is_some()));
         all.extend(own);
         all.extend(foreign.cloned());
+        all.extend(pending);
         all
     }
 }

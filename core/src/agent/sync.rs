@@ -43,7 +43,10 @@ impl PodState {
             match self.ending.stop {
                 Some(stop) if !self.ending.finished => self.advance_pod_stop(stop, ctx),
                 Some(_) => {}
-                None => self.advance(ctx),
+                None => {
+                    self.resize(ctx);
+                    self.advance(ctx);
+                }
             }
             self.run_probes(ctx);
             self.clear_strays(ctx);
@@ -331,6 +334,7 @@ impl PodState {
             }
         }
         self.add_ephemeral_containers(new);
+        self.resources_changed(new);
         let deadline = |pod: &Pod| pod.spec.active_deadline_seconds;
         if deadline(&self.pod) != deadline(new) {
             self.ending.active_until = None;
@@ -556,6 +560,9 @@ impl PodState {
         }
         if let Some(at) = self.sandbox.retry {
             add(at, "retry a sandbox");
+        }
+        if let Some(at) = self.resized.as_ref().and_then(|r| r.retry()).filter(|_| self.ending.stop.is_none()) {
+            add(at, "try a resize again");
         }
         let ended = self.ending.stop.is_some();
         if let Some(at) = self.mount_retry.filter(|_| !ended || self.volumes.life != Mounting::Unknown) {

@@ -132,6 +132,8 @@ pub enum Subresource {
     Approval,
     /// `/ephemeralcontainers` of a pod.
     EphemeralContainers,
+    /// `/resize` of a pod.
+    Resize,
 }
 
 impl Subresource {
@@ -144,6 +146,7 @@ impl Subresource {
             Subresource::Finalize => "finalize",
             Subresource::Approval => "approval",
             Subresource::EphemeralContainers => "ephemeralcontainers",
+            Subresource::Resize => "resize",
         }
     }
 }

@@ -38,6 +38,7 @@ impl<'a> Deciding<'a> {
             Subresource::Finalize => ("finalize", &[]),
             Subresource::Approval => ("approval", &["spec"]),
             Subresource::EphemeralContainers => ("ephemeralcontainers", &["status"]),
+            Subresource::Resize => ("resize", &["status"]),
         };
         let time = serde_json::to_value(self.now.wall.to_time()).expect("a time serialises");
         let time = time.as_str().expect("a time is a text");

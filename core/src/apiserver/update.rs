@@ -7,7 +7,7 @@ use super::admission::webhook::Operation;
 use super::custom::CustomResource;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
-use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers, validation};
+use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers, take_resources, validation};
 use crate::patch;
 use crate::store::StoreKey;
 
@@ -207,6 +207,7 @@ impl Deciding<'_> {
                 new
             }
             Subresource::EphemeralContainers => merge_ephemeral(current, &sent)?,
+            Subresource::Resize => merge_resize(current, &sent)?,
             Subresource::Status | Subresource::Finalize | Subresource::Scale | Subresource::Approval => return None,
         })
     }
@@ -455,6 +456,14 @@ fn merge_ephemeral(current: &Object, incoming: &Object) -> Option<Object> {
     let mut new = current.clone();
     let (Object::Pod(pod), Object::Pod(sent)) = (&mut new, incoming) else { return None };
     take_ephemeral_containers(pod, sent);
+    Some(new)
+}
+
+/// Builds the new object of a resize: of the stored pod, nothing but resources changes. `None` for other kinds.
+fn merge_resize(current: &Object, incoming: &Object) -> Option<Object> {
+    let mut new = current.clone();
+    let (Object::Pod(pod), Object::Pod(sent)) = (&mut new, incoming) else { return None };
+    take_resources(pod, sent);
     Some(new)
 }
 

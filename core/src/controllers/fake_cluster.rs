@@ -156,7 +156,8 @@ impl Fake {
                     Subresource::Scale
                     | Subresource::Finalize
                     | Subresource::Approval
-                    | Subresource::EphemeralContainers => {}
+                    | Subresource::EphemeralContainers
+                    | Subresource::Resize => {}
                 }
                 let held =
                     matches!(&next, Object::Namespace(n) if n.spec.finalizers.as_ref().is_some_and(|f| !f.is_empty()));

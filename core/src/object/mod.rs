@@ -38,6 +38,7 @@ mod pod;
 mod pod_spec;
 mod pod_status;
 mod quantity;
+mod resize;
 mod resources;
 mod selector;
 mod strategy;
@@ -89,6 +90,7 @@ pub use pod_status::{
     Addresses, ContainerState, ContainerStatus, PodCondition, PodPhase, PodReadiness, PodStatus, PodSummary, Terminated,
 };
 pub use quantity::{Milli, Nano, QuantityError};
+pub use resize::{allocated, resources_of, same_resources, take_resources};
 pub use resources::{
     Amounts, container_limits, container_requests, is_pod_level, is_restartable_init, pod_limits, pod_requests,
     qos_class,

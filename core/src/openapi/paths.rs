@@ -67,7 +67,7 @@ impl Of<'_> {
         let mut whole = self.changes(&writes, self.schema);
         whole.push(("delete", self.operation("delete", &writes[..1], Some(&options), &status)));
         paths.insert(object.clone(), self.path(&["name"], whole));
-        for sub in ["status", "ephemeralcontainers"].into_iter().filter(|sub| info.has_subresource(sub)) {
+        for sub in ["status", "ephemeralcontainers", "resize"].into_iter().filter(|sub| info.has_subresource(sub)) {
             paths.insert(format!("{object}/{sub}"), self.path(&["name"], self.changes(&writes, self.schema)));
         }
         if info.has_subresource("scale")

@@ -871,6 +871,7 @@ fn subresource(objects: &Objects) -> Result<Subresource, Status> {
         Some("finalize") => Ok(Subresource::Finalize),
         Some("approval") => Ok(Subresource::Approval),
         Some("ephemeralcontainers") => Ok(Subresource::EphemeralContainers),
+        Some("resize") => Ok(Subresource::Resize),
         Some(_) => Err(method_not_allowed()),
     }
 }

@@ -67,7 +67,7 @@ impl Converter {
 }
 
 /// Subresources that are served; the others of the table are not yet.
-const SUBRESOURCES: [&str; 13] = [
+const SUBRESOURCES: [&str; 14] = [
     "status",
     "scale",
     "binding",
@@ -75,6 +75,7 @@ const SUBRESOURCES: [&str; 13] = [
     "finalize",
     "approval",
     "ephemeralcontainers",
+    "resize",
     "log",
     "exec",
     "attach",

@@ -4,6 +4,7 @@
 mod ephemeral;
 mod faults;
 mod references;
+mod resize;
 mod stories;
 
 use std::collections::BTreeMap;

@@ -33,7 +33,8 @@ impl Deciding<'_> {
             | Subresource::None
             | Subresource::Scale
             | Subresource::Finalize
-            | Subresource::EphemeralContainers => return Ok(()),
+            | Subresource::EphemeralContainers
+            | Subresource::Resize => return Ok(()),
         };
         let signer = old.body.get("spec").and_then(|spec| spec["signerName"].as_str()).unwrap_or_default();
         if !self.runs(plug_in) || self.may(write, verb, signer) {

@@ -178,6 +178,11 @@ impl Deciding<'_> {
                 refuse(new, &validation::ephemeral_update(new, current))?;
                 self.validate(write, new, Some(current))
             }
+            Subresource::Resize => {
+                apply_defaults(new);
+                refuse(new, &validation::resize(new, current))?;
+                self.validate(write, new, Some(current))
+            }
         }?;
         self.consult_validating(write, update, Some(new), Some(current))
     }

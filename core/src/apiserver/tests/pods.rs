@@ -251,3 +251,46 @@ fn a_budget_that_its_controller_has_not_seen_refuses() {
     assert_eq!(details.retry_after_seconds, Some(10));
     assert_eq!(details.causes[0].message, "The disruption budget new is still being processed by the server.");
 }
+
+#[test]
+fn a_resize_changes_resources_and_nothing_else() {
+    let mut c = cluster(1);
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu, "memory": "100Mi"}, "limits": {"cpu": "1"}});
+    let mut manifest = pod("a");
+    manifest["spec"]["containers"][0]["resources"] = resources("100m");
+    let made = c.create(manifest).unwrap();
+    let with = |object: &Object, resources: Value| {
+        let mut whole = object.to_json();
+        whole["spec"]["containers"][0]["resources"] = resources;
+        whole["spec"]["containers"][0]["image"] = json!("other:1");
+        Object::from_json(whole).unwrap()
+    };
+    let changed = c.update_at(0, with(&made, resources("200m")), Subresource::Resize).unwrap();
+    let whole = changed.to_json();
+    assert_eq!(whole["spec"]["containers"][0]["resources"], resources("200m"));
+    assert_eq!(whole["spec"]["containers"][0]["image"], made.to_json()["spec"]["containers"][0]["image"]);
+    assert_eq!(whole["metadata"]["generation"], 2);
+    for (resources, why) in [
+        (
+            json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "1"}}),
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+        ),
+        (
+            json!({"requests": {"cpu": "200m", "memory": "100Mi"}}),
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+            "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
+        ),
+        (
+            json!({"requests": {"cpu": "200m", "memory": "100Mi", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "1"}}),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+    ] {
+        let refused = refusal(c.update_at(0, with(&changed, resources), Subresource::Resize));
+        assert_eq!(refused, (Reason::Invalid, format!("Pod \"a\" is invalid: {why}")));
+    }
+    let deployment = c.create(super::deployment("d", 1)).unwrap();
+    assert!(c.update_at(0, deployment, Subresource::Resize).is_err(), "only pods are resized");
+}

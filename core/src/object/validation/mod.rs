@@ -14,6 +14,7 @@ pub(super) mod networking;
 pub(super) mod path;
 pub(super) mod pod;
 mod probe;
+mod resize;
 pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
@@ -110,6 +111,15 @@ pub fn ephemeral_update(new: &Object, old: &Object) -> Vec<FieldError> {
     meta::update(new, old, &mut errors);
     let (Object::Pod(new), Object::Pod(old)) = (new, old) else { panic!("only pods have ephemeral containers") };
     pod::ephemeral_update(new, old, &mut errors);
+    errors
+}
+
+/// Validates a resize of a pod's containers.
+pub fn resize(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    meta::update(new, old, &mut errors);
+    let (Object::Pod(new), Object::Pod(old)) = (new, old) else { panic!("only pods are resized") };
+    resize::update(new, old, &mut errors);
     errors
 }
 

@@ -36,6 +36,11 @@ pub(in crate::object) fn create(pod: &Pod, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Whether a pod stands for one that a node has from a file of its own.
+pub(super) fn is_mirror(pod: &Pod) -> bool {
+    pod.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR))
+}
+
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -309,7 +314,7 @@ pub(in crate::object) fn update(new: &Pod, old: &Pod, errors: &mut Vec<FieldErro
 
 /// `ValidatePodEphemeralContainersUpdate`: ephemeral containers are added, and neither changed nor removed.
 pub(super) fn ephemeral_update(new: &Pod, old: &Pod, errors: &mut Vec<FieldError>) {
-    if old.meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
+    if is_mirror(old) {
         errors.clear();
         errors.push(FieldError::forbidden("[]", "static pods do not support ephemeral containers"));
         return;
