@@ -27,7 +27,7 @@ impl Variables {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.all.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }

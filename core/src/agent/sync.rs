@@ -487,7 +487,8 @@ impl PodState {
             return false;
         };
         let target = self.target(i);
-        let wrong = self.wrong_environment(i, ctx).or_else(|| target.as_ref().err().cloned());
+        let wrong = self.wrong_environment(i, ctx).or_else(|| self.wrong_mount(i, ctx));
+        let wrong = wrong.or_else(|| target.as_ref().err().cloned());
         if let Some(why) = wrong {
             let c = &mut self.containers[i];
             c.retry_at = Some(ctx.now.mono + CONTAINER_BACKOFF_BASE);

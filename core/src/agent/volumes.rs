@@ -6,6 +6,7 @@
 //! Source: kubernetes `pkg/volume/{configmap,secret,downwardapi,projected}`, `pkg/kubelet/volumemanager`,
 //! `pkg/kubelet/token/token_manager.go` (when tokens are renewed).
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -202,21 +203,49 @@ impl PodState {
         }
     }
 
-    fn resolved(&self, c: &core_v1::Container, ctx: &Ctx<'_>) -> Resolved {
+    /// What the variables of the pod's containers are made from.
+    fn sources<'a>(&'a self, ctx: &'a Ctx<'_>) -> Sources<'a> {
         let links = self.pod.spec.enable_service_links != Some(false);
-        let sources = Sources {
+        let services = ctx.shared.services.as_ref().map(|s| s.variables(self.pod.namespace(), links));
+        Sources {
             pod: &self.pod,
             ip: self.own_address(),
             config: &ctx.shared.config,
             references: &ctx.shared.references,
-            services: ctx
-                .shared
-                .services
-                .as_ref()
-                .map(|s| s.variables(self.pod.namespace(), links))
-                .unwrap_or_default(),
-        };
-        let env = sources.variables(c).all;
+            services: services.unwrap_or_default(),
+        }
+    }
+
+    /// Why a container cannot have its volumes where it wants them (`makeMounts`): a path inside of a volume that is
+    /// made of variables may turn out to lead elsewhere. `None` if it can.
+    pub(super) fn wrong_mount(&self, i: usize, ctx: &Ctx<'_>) -> Option<String> {
+        let c = container_spec(&self.pod, &self.containers[i])?;
+        let exprs = c.volume_mounts.iter().flatten().filter_map(|mount| mount.sub_path_expr.as_deref());
+        let mut exprs = exprs.filter(|expr| !expr.is_empty()).peekable();
+        exprs.peek()?;
+        let variables = self.sources(ctx).variables(c);
+        exprs.find_map(|expr| {
+            let mut missing = BTreeSet::new();
+            let path = expand(expr, |name| {
+                let value = variables.get(name);
+                if value.is_none_or(str::is_empty) {
+                    missing.insert(name.to_owned());
+                }
+                value
+            });
+            if !missing.is_empty() {
+                return Some(format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", ")));
+            }
+            let leaves = path.split('/').any(|step| step == "..");
+            match path.starts_with('/') {
+                true => Some(format!("error SubPath `{path}` must not be an absolute path")),
+                false => leaves.then(|| format!("unable to provision SubPath `{path}`: must not contain '..'")),
+            }
+        })
+    }
+
+    fn resolved(&self, c: &core_v1::Container, ctx: &Ctx<'_>) -> Resolved {
+        let env = self.sources(ctx).variables(c).all;
         let find = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         let all = |texts: &Option<Vec<String>>| texts.iter().flatten().map(|text| expand(text, find)).collect();
         let mounts = c.volume_mounts.iter().flatten().map(|m| Mount {

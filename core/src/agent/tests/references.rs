@@ -331,3 +331,22 @@ fn real_containers_get_what_their_pods_refer_to() {
     assert!(last.starts_with("unmount p-"), "{last}");
     assert_eq!((world.agent.pods(), world.runtime.sandboxes.len()), (0, 0));
 }
+
+#[test]
+fn a_sub_path_stays_inside_its_volume() {
+    for (value, why) in [
+        ("data", ""),
+        ("/tmp", "error SubPath `/tmp` must not be an absolute path"),
+        ("a/../..", "unable to provision SubPath `a/../..`: must not contain '..'"),
+        ("", "missing value for SUB"),
+    ] {
+        let mut world = ready_world();
+        let mounts = json!([{"name": "v", "mountPath": "/v", "subPathExpr": "$(SUB)"}]);
+        let c = with(container("a", "app:1"), "env", json!([{"name": "SUB", "value": value}]));
+        let spec = json!({"containers": [with(c, "volumeMounts", mounts)], "volumes": [{"name": "v", "emptyDir": {}}]});
+        let key = world.apply("p", spec);
+        world.run_for(20.0);
+        let reason = if why.is_empty() { "Running" } else { "CreateContainerConfigError" };
+        assert_eq!(waits(&world, &key), (reason.to_owned(), why.to_owned()), "{value}");
+    }
+}
