@@ -47,17 +47,22 @@ fn explain(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
-/// `skeg up` in a process of its own, until it is dropped.
-struct Server {
+/// A process and its directory, both of which go when it is dropped.
+struct Process {
     child: Child,
     dir: PathBuf,
+}
+
+/// `skeg up` in a process of its own, until it is dropped.
+struct Server {
+    process: Process,
     address: String,
     tls: Arc<ClientConfig>,
     /// From the start of the process to its first answer.
     boot: Duration,
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself, and what it wrote is of no use.
         let _ = self.child.kill();
@@ -106,16 +111,17 @@ impl Server {
             command.arg("--data-dir").arg(data);
         }
         let begun = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(explain)?;
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(explain)?;
+        let mut process = Process { child, dir };
         let mut line = String::new();
-        let out = child.stdout.take().expect("it is piped");
+        let out = process.child.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut line).map_err(explain)?;
         let text = std::fs::read_to_string(&kubeconfig).map_err(|e| format!("skeg up did not begin: {e}"))?;
         let config: Value = serde_saphyr::from_str(&text).map_err(explain)?;
         let address = config.pointer("/clusters/0/cluster/server").and_then(Value::as_str).unwrap_or_default();
         let address = address.trim_start_matches("https://").to_owned();
         let tls = Arc::new(administrator(&config)?);
-        let mut server = Server { child, dir, address, tls, boot: Duration::ZERO };
+        let mut server = Server { process, address, tls, boot: Duration::ZERO };
         while server.connect().await?.send(Method::GET, "/readyz", &Value::Null).await?.0 != 200 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -145,7 +151,7 @@ impl Server {
 
     /// Resident memory, in bytes.
     fn rss(&self) -> Result<u64> {
-        let path = Path::new("/proc").join(self.child.id().to_string()).join("status");
+        let path = Path::new("/proc").join(self.process.child.id().to_string()).join("status");
         let status = std::fs::read_to_string(path).map_err(explain)?;
         let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = kilobytes.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
