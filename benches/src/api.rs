@@ -1,5 +1,6 @@
 //! The API over HTTP: `skeg up` in a process of its own, and this process as its one client.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -338,19 +339,26 @@ async fn leases() -> Result<Vec<Figure>> {
     for connection in 0..CONNECTIONS {
         let (mut client, over) = (server.connect().await?, Arc::clone(&over));
         renewers.push(tokio::spawn(async move {
-            let (mut took, mut tick) =
-                (Vec::new(), tokio::time::interval(Duration::from_secs(1) / (LEASES / CONNECTIONS) as u32));
-            let mut number = connection;
+            let mut tick = tokio::time::interval(Duration::from_secs(1) / (LEASES / CONNECTIONS) as u32);
+            // As a kubelet does, each is written as it was answered last.
+            let own = (connection..LEASES).step_by(CONNECTIONS);
+            let mut held: VecDeque<(String, Value)> = VecDeque::new();
+            for number in own {
+                let path = format!("{LEASES_PATH}/node-{number}");
+                let (_, body) = client.send(Method::GET, &path, &Value::Null).await?;
+                held.push_back((path, serde_json::from_slice(&body).map_err(explain)?));
+            }
+            let mut took = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 tick.tick().await;
-                let path = format!("{LEASES_PATH}/node-{number}");
+                let (path, lease) = held.pop_front().expect("it has some");
                 let begun = Instant::now();
-                let (code, body) = client.send(Method::PUT, &path, &lease(number)).await?;
+                let (code, body) = client.send(Method::PUT, &path, &lease).await?;
+                took.push(begun.elapsed().as_secs_f64() * 1000.0);
                 if code != 200 {
                     return Err(format!("{path}: {code}: {}", String::from_utf8_lossy(&body)));
                 }
-                took.push(begun.elapsed().as_secs_f64() * 1000.0);
-                number = (number + CONNECTIONS) % LEASES;
+                held.push_back((path, serde_json::from_slice(&body).map_err(explain)?));
             }
             Ok(took)
         }));
