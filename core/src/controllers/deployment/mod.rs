@@ -269,7 +269,9 @@ impl<'a> Sync<'a> {
     fn old_pods_running(&self) -> bool {
         self.old().any(|rs| {
             let mut pods = self.views.controlled_by::<core_v1::Pod>(rs.uid());
-            pods.any(|p| !crate::object::is_pod_terminal(p)) || rs.status.replicas > 0
+            // The view of pods may lag behind that of ReplicaSets, whose statuses count them too.
+            let counted = rs.status.replicas + rs.status.terminating_replicas.unwrap_or(0);
+            pods.any(|p| !crate::object::is_pod_terminal(p)) || counted > 0
         })
     }
 }
