@@ -13,6 +13,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1::{self as core_v1, EndpointAddress};
 use k8s_openapi::api::discovery::v1::{self as discovery_v1, EndpointConditions};
 
+use super::claim::controller_ref;
 use super::endpoint_slice::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use super::{Controller, EventNote, Plan, Write};
 use crate::api::Subresource;
@@ -248,14 +249,7 @@ fn marks(endpoints: &Endpoints) -> (Labels, Option<Labels>) {
 }
 
 fn owner(endpoints: &Endpoints) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Endpoints".to_owned(),
-        name: endpoints.name().to_owned(),
-        uid: endpoints.uid().to_owned(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+    controller_ref(&Object::Endpoints(endpoints.clone()))
 }
 
 /// Writes a slice anew; `None` if it is as it should be.

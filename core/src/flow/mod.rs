@@ -213,9 +213,10 @@ impl Dispatcher {
         for level in self.levels.values_mut() {
             let LevelConfig { is_exempt, shares, lendable, borrowing, .. } = level.config;
             level.bounds = Bounds::new(self.seats, shares, all, lendable, borrowing);
-            // Until the first period is over, as the shares say.
-            level.queues.limit = (!is_exempt).then_some(level.bounds.nominal);
-            level.queues.serve(&mut started);
+            if is_exempt {
+                level.queues.limit = None;
+                level.queues.serve(&mut started);
+            }
         }
         self.divide(now, &mut started);
         self.begin(now, started)

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{ListOptions, Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
-use skeg_core::flow::seats_of_list;
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::oneshot;
@@ -133,10 +132,11 @@ impl Handler {
             // They last, and an agent that is asked for one asks a server in turn (`--max-requests-inflight` exempts
             // them).
             let lasts = rest.is_some() || matches!(&route, Route::Objects(objects) if is_stream(objects));
-            let _permit = match lasts {
-                true => None,
-                false => Some(enter(self.seats(&route, &params)).await?),
+            let seats = match &route {
+                Route::Objects(objects) => self.gate.seats(&method, objects, &params),
+                _ => 1,
             };
+            let _permit = if lasts { None } else { Some(enter(seats).await?) };
             if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
                 let from = (whole, rest, head.uri.query());
                 return self.proxy(objects, from, user, (&method, &head.headers, body)).await;
@@ -187,21 +187,6 @@ impl Handler {
         let flows = Arc::clone(&self.shared.flows.read().expect("nobody panics while it is replaced"));
         let writes = !matches!(*method, Method::GET | Method::HEAD);
         self.gate.enter(&flows, flow, (seats, writes)).await.map_err(|_| overloaded())
-    }
-
-    /// How many of its level's seats a request takes: lists take more, and watches that begin with one.
-    fn seats(&self, route: &Route, params: &Params) -> u32 {
-        match route {
-            Route::Objects(objects) if objects.name.is_none() => {
-                let watches = objects.watch || params.flag("watch");
-                if watches && !params.flag("sendInitialEvents") {
-                    return 1;
-                }
-                let limit = params.said("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
-                seats_of_list(self.gate.size(objects.resource.kind), limit)
-            }
-            _ => 1,
-        }
     }
 
     /// Responds to a path that is not about objects. Only discovery depends on the `Accept` header, and parses it

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use hyper::Method;
 use skeg_core::Kind;
-use skeg_core::flow::{Comer, Decision, Dispatcher, LONGEST_WAIT, Refusal, Ticket};
+use skeg_core::flow::{Comer, Decision, Dispatcher, LONGEST_WAIT, Refusal, Ticket, seats_of_list};
 use skeg_core::machine::Mono;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use super::super::params::Params;
+use super::super::route::Objects;
 use super::{Flow, Flows};
 
 /// Maximum number of requests at once, apart from those that are exempt: the defaults of `--max-requests-inflight` and
@@ -133,9 +136,17 @@ impl Gate {
         }
     }
 
-    /// How many objects a list of a kind is expected to have.
-    pub fn size(&self, kind: Kind) -> usize {
-        self.lock().0.sizes.get(&kind).copied().unwrap_or(0)
+    /// How many of its level's seats a request takes: lists take more, as the last one of their kind was long, and
+    /// watches that begin with one.
+    pub fn seats(&self, method: &Method, objects: &Objects, params: &Params) -> u32 {
+        let watches = objects.watch || params.flag("watch");
+        let lists = if watches { params.flag("sendInitialEvents") } else { true };
+        if *method != Method::GET || objects.name.is_some() || !lists {
+            return 1;
+        }
+        let limit = params.said("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+        let size = self.lock().0.sizes.get(&objects.resource.kind).copied().unwrap_or(0);
+        seats_of_list(size, limit)
     }
 
     /// A list of a kind had so many objects.
@@ -181,10 +192,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use hyper::Method;
+    use skeg_core::Kind;
     use skeg_core::flow::{LONGEST_WAIT, LevelConfig, Queuing, Refusal};
 
     use super::Gate;
     use crate::up::flow::{Class, Flow, Flows};
+    use crate::up::params::Params;
+    use crate::up::route::Objects;
+    use crate::up::served::Served;
 
     fn flow(who: &str) -> Flow {
         let class = Class { schema: "s".into(), level: "l".into(), schema_uid: "1".into(), level_uid: "2".into() };
@@ -235,6 +251,31 @@ mod tests {
         assert!(gate.show(idle));
         let refused = gate.show(|d| d.totals().next().unwrap().2.refused.values().sum::<u64>());
         assert_eq!(refused, 3);
+    }
+
+    #[test]
+    fn lists_take_seats_and_writes_to_their_collection_do_not() {
+        let gate = Gate::new();
+        gate.note_size(Kind::CONFIG_MAP, 350);
+        let objects = |name: Option<&str>| Objects {
+            resource: Arc::clone(Served::built_in().by_path("", "v1", "configmaps").unwrap()),
+            namespace: "n".to_owned(),
+            name: name.map(str::to_owned),
+            subresource: None,
+            watch: false,
+        };
+        for (method, name, query, expect) in [
+            (Method::GET, None, "", 4),
+            (Method::GET, None, "limit=150", 2),
+            (Method::GET, Some("m"), "", 1),
+            (Method::GET, None, "watch=1", 1),
+            (Method::GET, None, "watch=1&sendInitialEvents=true", 4),
+            (Method::POST, None, "", 1),
+            (Method::DELETE, None, "", 1),
+        ] {
+            let seats = gate.seats(&method, &objects(name), &Params::parse(Some(query)));
+            assert_eq!(seats, expect, "{method} {name:?} {query}");
+        }
     }
 
     #[tokio::test]
