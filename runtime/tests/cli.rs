@@ -201,7 +201,9 @@ fn a_failing_seed_shrinks_to_a_small_file_that_fails_alike() {
     let tells = |parts: &[&str]| assert!(story.iter().any(|line| parts.iter().all(|p| line.contains(p))), "{told:#}");
     assert_eq!((code, &told["hash"]), (0, &o["event_hash"]), "it is the same run");
     tells(&["kubernetes-admin (user)", "put Deployment/default/web", "example/web:2"]);
+    tells(&["create Pod/default/web-"]);
     tells(&["it had not heard of"]);
+    assert!(!story.iter().any(|line| line.contains("resourceVersion")), "each commit changes it: {told:#}");
     let last = story.last().expect("it has an end");
     assert!(last.contains("\"by\":\"invariant\"") && last.contains("converged-and-kept"), "{last}");
     let output = skeg(&["sim", "shrink", "examples/shop.yaml", "--seed", "1"]);

@@ -135,7 +135,7 @@ impl Causes {
         let new = object(change.value.as_deref().map(|kv| &kv.value));
         let Some(object) = new.or_else(|| object(change.previous.as_deref().map(|kv| &kv.value))) else { return };
         let (key, family) = (object.key(), family(&object));
-        self.commits.push(Commit { at, revision: change.revision.0, key, what: in_short(what), family });
+        self.commits.push(Commit { at, revision: change.revision.0, key, what: shortened(what), family });
     }
 
     /// When a process heard of a commit.
@@ -246,39 +246,9 @@ impl Causes {
 /// What a process is called.
 pub(crate) type Names<'a> = dyn Fn(ProcessId) -> String + 'a;
 
-/// What a trace says of a commit, on one line: of what is created the name, of what is changed the first changes.
-fn in_short(what: &str) -> String {
-    let what = what.trim_start_matches([' ', '|']).replacen("Object(", "", 1).replacen(')', "", 1);
-    let revision = what.find(" metadata.resourceVersion=").map(|from| {
-        let to = what[from + 1..].find(' ').map_or(what.len(), |length| from + 1 + length);
-        from..to
-    });
-    let mut what = match what.split_once(": {") {
-        Some((created, _)) if created.contains(" create ") => created.to_owned(),
-        _ => what,
-    };
-    if let Some(range) = revision.filter(|range| range.end <= what.len()) {
-        what.replace_range(range, "");
-    }
+fn shortened(what: &str) -> String {
     match what.char_indices().nth(WIDE) {
-        None => what,
+        None => what.to_owned(),
         Some((end, _)) => format!("{}…", &what[..end]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{WIDE, in_short};
-
-    #[test]
-    fn commits_are_told_in_short() {
-        let check = |what: &str, expect: &str| assert_eq!(in_short(what), expect);
-        check(" | r7 create Object(Pod/d/p): {\"spec\":{}}", "r7 create Pod/d/p");
-        check(" | r9 delete Object(Pod/d/p)", "r9 delete Pod/d/p");
-        let put = " | r8 put Object(Pod/d/p): metadata.resourceVersion=\"8\" spec.nodeName=\"n\"";
-        check(put, "r8 put Pod/d/p: spec.nodeName=\"n\"");
-        check(" | r8 put Object(Pod/d/p): a=1 metadata.resourceVersion=\"8\"", "r8 put Pod/d/p: a=1");
-        let long = in_short(&format!(" | r8 put Object(Pod/d/p): a=\"{}\"", "ä".repeat(WIDE)));
-        assert!(long.chars().count() == WIDE + 1 && long.ends_with("ä…"), "{long}");
     }
 }

@@ -492,8 +492,10 @@ impl World {
         let at = self.now as f64 / 1e9;
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
             self.hash = change.digest(self.hash);
-            if let Some(causes) = &mut self.causes {
-                causes.committed(self.now, change, &trace::commit(change));
+            if let Some(causes) = &mut self.causes
+                && let Some(what) = trace::in_short(change)
+            {
+                causes.committed(self.now, change, &what);
             }
             let old = change.previous.as_ref().and_then(|kv| kv.value.object());
             let new = change.value.as_ref().and_then(|kv| kv.value.object());

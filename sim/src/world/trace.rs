@@ -50,7 +50,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Describes a commit: ` | r7 put pods/default/web: spec.nodeName="node-1"`.
-pub(super) fn commit(change: &StoreEvent) -> String {
+fn commit(change: &StoreEvent) -> String {
     let (key, revision) = (change.key(), change.revision);
     let before = change.previous.as_deref().and_then(|kv| kv.value.object());
     let key = format!("{key:?}");
@@ -66,6 +66,26 @@ pub(super) fn commit(change: &StoreEvent) -> String {
             }
         },
     }
+}
+
+/// Describes a commit of an object in short: of what is created or deleted the name, of what is changed the changes.
+/// `None` for what is no object.
+pub(super) fn in_short(change: &StoreEvent) -> Option<String> {
+    let revision = change.revision;
+    let before = change.previous.as_deref().and_then(|kv| kv.value.object());
+    let after = change.value.as_deref().and_then(|kv| kv.value.object());
+    let (Some(before), Some(after)) = (before, after) else {
+        let what = if after.is_some() { "create" } else { "delete" };
+        return Some(format!("{revision:?} {what} {}", after.or(before)?.key()));
+    };
+    let [before, after] = [before, after].map(|object| {
+        let mut value = object.to_json();
+        value["metadata"]["resourceVersion"] = Value::Null;
+        value
+    });
+    let mut text = format!("{revision:?} put {}:", change.value.as_deref()?.value.object()?.key());
+    difference(&mut String::new(), &before, &after, &mut text);
+    Some(text)
 }
 
 /// Appends ` path=value` for each place where two values differ, and ` -path` for a removed value.
