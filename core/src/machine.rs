@@ -14,8 +14,10 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Monotonic time in nanoseconds, counted from a start chosen by the process that owns the machine. Never goes back.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 pub struct Mono(pub u64);
 
 impl Mono {
@@ -54,7 +56,7 @@ impl fmt::Debug for Mono {
 }
 
 /// Wall-clock time in microseconds since the Unix epoch, as this process's clock shows it. May jump forward or back.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 pub struct Wall(pub i64);
 
 impl Wall {
@@ -83,7 +85,7 @@ impl fmt::Debug for Wall {
 /// The time as a process sees it: monotonic time for durations, wall time for timestamps in objects.
 ///
 /// They are separate so that clock jumps can be simulated: a jump changes `wall` and not `mono`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Now {
     /// For time-outs and intervals.
     pub mono: Mono,

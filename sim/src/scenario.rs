@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
@@ -181,7 +182,7 @@ pub struct NodePool {
 }
 
 /// How containers of an image behave.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageProfile {
     /// Size in bytes; together with the pull bandwidth, determines the pull time.
     pub bytes: u64,

@@ -42,6 +42,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer, WatchEvent};
 use crate::client::{Informer, InformerConfig, Recorder, View};
@@ -76,7 +77,7 @@ const REFERENCES: u16 = 7;
 const SERVICES: u16 = 8;
 
 /// How a node registers and reports itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentConfig {
     /// Name of the Node.
     pub node_name: Rc<str>,
@@ -164,7 +165,7 @@ impl AgentConfig {
 }
 
 /// Inputs of the agent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum In {
     /// From the API server.
     Api(FromServer),
@@ -173,7 +174,7 @@ pub enum In {
 }
 
 /// Outputs of the agent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Out {
     /// To the API server.
     Api(ToServer),

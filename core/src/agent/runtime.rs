@@ -7,25 +7,26 @@
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Wall;
 use crate::object::SharedPodSpec;
 
 /// Identifies a command, so that its completion can be routed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u64);
 
 /// Identifies a pod sandbox (network namespace and pause container).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SandboxId(pub Rc<str>);
 
 /// Identifies a container.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct ContainerId(pub Rc<str>);
 
 /// What a container is created from. `pod_*` and `attempt` are stored as labels, so that a list after a restart is
 /// complete.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// The sandbox that it runs in.
     pub sandbox: SandboxId,
@@ -55,7 +56,7 @@ impl ContainerSpec {
 }
 
 /// What a container's spec comes to, once everything that it refers to has been looked up.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
     /// `namespace/name` of the pod.
     pub pod: Rc<str>,
@@ -70,7 +71,7 @@ pub struct Resolved {
 }
 
 /// A volume as a container sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Name of the volume.
     pub volume: String,
@@ -85,7 +86,7 @@ pub struct Mount {
 }
 
 /// The volumes of a pod.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodVolumes {
     /// UID of the pod.
     pub pod_uid: Rc<str>,
@@ -102,7 +103,7 @@ pub struct PodVolumes {
 }
 
 /// One volume of a pod.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodVolume {
     /// Its name.
     pub name: String,
@@ -123,7 +124,7 @@ impl PodVolume {
 }
 
 /// What a volume has inside.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum VolumeContent {
     /// Nothing at first. `medium` is empty for the node's disk, or `Memory`; the limit is in bytes.
@@ -137,7 +138,7 @@ pub enum VolumeContent {
 }
 
 /// One file of a volume.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeFile {
     /// Its path within the volume.
     pub path: String,
@@ -148,15 +149,31 @@ pub struct VolumeFile {
 }
 
 /// What a file of a volume holds.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum FileContent {
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "base64_text")] Vec<u8>),
     /// A token of the pod's service account, which the driver requests: every mount makes a new one.
     Token {
         audience: String,
         seconds: i64,
     },
+}
+
+/// Bytes as text, in base64.
+mod base64_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
 }
 
 impl std::fmt::Debug for FileContent {
@@ -170,7 +187,7 @@ impl std::fmt::Debug for FileContent {
 }
 
 /// State of a container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum ContainerState {
     /// Created but not started.
@@ -182,7 +199,7 @@ pub enum ContainerState {
 }
 
 /// A container in a list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerInfo {
     /// Its id.
     pub id: ContainerId,
@@ -201,7 +218,7 @@ pub struct ContainerInfo {
 }
 
 /// A container that was created.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CreatedContainer {
     /// Its id.
     pub id: ContainerId,
@@ -210,7 +227,7 @@ pub struct CreatedContainer {
 }
 
 /// A sandbox in a list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SandboxInfo {
     /// Its id.
     pub id: SandboxId,
@@ -225,7 +242,7 @@ pub struct SandboxInfo {
 }
 
 /// An image in a list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageInfo {
     /// Reference by which pods name it.
     pub image: Rc<str>,
@@ -234,7 +251,7 @@ pub struct ImageInfo {
 }
 
 /// Resource use of a container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerStats {
     /// The container.
     pub id: ContainerId,
@@ -245,7 +262,7 @@ pub struct ContainerStats {
 }
 
 /// The action of a probe or a lifecycle hook; exec runs in the container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ProbeAction {
     /// A probe of the container's spec: `startup`, `readiness` or `liveness`, by kind.
     Probe(Rc<core_v1::Probe>),
@@ -255,7 +272,7 @@ pub enum ProbeAction {
 
 /// Commands to the runtime. Each one except `Forget` is completed by exactly one event with its [`OpId`], unless the
 /// runtime or the machine dies.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum RuntimeCommand {
     /// Lists sandboxes, containers and images.
@@ -290,7 +307,7 @@ pub enum RuntimeCommand {
 pub const PROBE_ERRORED: &str = "ProbeErrored";
 
 /// Why a command failed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeError {
     /// CamelCase reason as in container states: `ErrImagePull`, `CreateContainerError`, `RunContainerError`.
     pub reason: Rc<str>,
@@ -299,7 +316,7 @@ pub struct RuntimeError {
 }
 
 /// Completions of commands, and unsolicited events.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum RuntimeEvent {
     Listed {

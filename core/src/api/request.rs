@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Status;
@@ -11,7 +13,7 @@ use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
 
 /// Identifies a request (or watch) within one client connection. The high 16 bits identify the part of the client that
 /// sent it (an informer, a controller's runner, …), so that a process routes a reply without a table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ReqId(pub u64);
 
 impl ReqId {
@@ -49,7 +51,7 @@ impl ReqIds {
 }
 
 /// A message from a client to an API server. The driver chooses the server, as a load balancer would.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ToServer {
     /// A request. It gets exactly one `Reply` unless that is lost. A watch gets events, or a `Reply` with an error.
     Request(ReqId, Box<Request>),
@@ -58,7 +60,7 @@ pub enum ToServer {
 }
 
 /// A message from an API server to a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum FromServer {
     /// The reply. For a watch: its end (410 Expired, time-out, …).
     Reply(ReqId, Result<Response, Status>),
@@ -71,7 +73,7 @@ pub enum FromServer {
 /// Proof of leadership for a write: the write is carried out only if the lease was last acquired at `epoch`.
 ///
 /// The epoch is the revision of the Lease update by which the holder acquired the lease (renewals do not change it).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The election's Lease.
     pub lease: ObjectKey,
@@ -80,7 +82,7 @@ pub struct Fence {
 }
 
 /// A request to the API server, after decoding.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Name of the user or component, for managedFields, events and audit.
     pub user: Rc<str>,
@@ -116,7 +118,7 @@ impl Request {
 }
 
 /// The part of an object that a call applies to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Subresource {
     /// The object itself.
     #[default]
@@ -153,7 +155,7 @@ impl Subresource {
 
 /// What becomes of fields that a kind does not have, or that come twice (`fieldValidation`). Over HTTP, `Warn` is what
 /// a request means that says nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum FieldValidation {
     /// They are dropped.
     #[default]
@@ -165,7 +167,7 @@ pub enum FieldValidation {
 }
 
 /// Options of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WriteOptions {
     /// `dryRun=All`: validate and admit, but store nothing.
     pub dry_run: bool,
@@ -174,7 +176,7 @@ pub struct WriteOptions {
 }
 
 /// Conditions on the stored object.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Precondition {
     /// Expected UID.
     pub uid: Option<Rc<str>>,
@@ -183,7 +185,7 @@ pub struct Precondition {
 }
 
 /// What happens to dependents (`propagationPolicy`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Propagation {
     /// The garbage collector deletes them after the owner.
     Background,
@@ -194,7 +196,7 @@ pub enum Propagation {
 }
 
 /// Options of a delete.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct DeleteOptions {
     /// Conditions on the stored object.
     pub precondition: Precondition,
@@ -208,7 +210,7 @@ pub struct DeleteOptions {
 }
 
 /// Options of a list.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ListOptions {
     /// `labelSelector`.
     pub labels: Selector,
@@ -226,7 +228,7 @@ pub struct ListOptions {
 }
 
 /// Options of a watch.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct WatchOptions {
     /// `labelSelector`.
     pub labels: Selector,
@@ -241,7 +243,7 @@ pub struct WatchOptions {
 }
 
 /// How an object is patched.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Patch {
     /// RFC 7386 merge patch.
     Merge(Value),
@@ -261,7 +263,7 @@ pub enum Patch {
 }
 
 /// A call of the API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Call {
     /// Reads one object; `rv` has the same meaning as in [`ListOptions::rv`].
@@ -286,11 +288,28 @@ pub enum Call {
     Evict { pod: ObjectKey, options: DeleteOptions },
     /// Connects to a subresource, as `exec`: nothing is read or written, but admission judges it. `options` is what
     /// goes with it, as PodExecOptions.
-    Connect { key: ObjectKey, subresource: &'static str, options: Box<Value> },
+    Connect {
+        key: ObjectKey,
+        #[serde(deserialize_with = "connected")]
+        subresource: SubresourceName,
+        options: Box<Value>,
+    },
     /// Reads `/scale`.
     GetScale { key: ObjectKey },
     /// Writes `/scale`; `rv` zero means unconditional.
     SetScale { key: ObjectKey, replicas: i32, rv: Revision, options: WriteOptions },
+}
+
+/// The name of a subresource that is connected to.
+type SubresourceName = &'static str;
+
+/// The subresources of [`Call::Connect`].
+const CONNECTED: [SubresourceName; 4] = ["attach", "exec", "portforward", "proxy"];
+
+fn connected<'de, D: Deserializer<'de>>(from: D) -> Result<SubresourceName, D::Error> {
+    let name = String::deserialize(from)?;
+    let known = CONNECTED.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| D::Error::custom(format!("{name:?} is nothing to connect to")))
 }
 
 impl Call {
@@ -331,7 +350,7 @@ impl Call {
 }
 
 /// The continuation of a list page.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rest {
     /// `continue`: token for the next page.
     pub continue_from: String,
@@ -340,7 +359,7 @@ pub struct Rest {
 }
 
 /// Current and desired number of replicas of an object.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Scale {
     /// The scaled object.
     pub key: ObjectKey,
@@ -355,7 +374,7 @@ pub struct Scale {
 }
 
 /// A successful reply. Rare variants are boxed to keep it small, because every reply is moved several times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Response {
     /// The object after the call. For a delete: its last state (its `rv` is the revision of the deletion).
     Object(Object),
@@ -378,7 +397,7 @@ pub enum Response {
 }
 
 /// One event of a watch. Revisions never go back within a watch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum WatchEvent {
     /// The object is new to this watch.
     Added(Object),

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::object::{FieldError, KindInfo};
 
 /// Machine-readable reason, spelled as on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Reason {
     BadRequest,
@@ -84,7 +85,7 @@ impl Reason {
 }
 
 /// One cause of a failure.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cause {
     /// `FieldValueInvalid`, `UnexpectedServerResponse`, `DisruptionBudget`, …
     pub reason: String,
@@ -95,7 +96,7 @@ pub struct Cause {
 }
 
 /// What the failure refers to.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Details {
     /// Name of the object.
     pub name: String,
@@ -113,7 +114,7 @@ pub struct Details {
 }
 
 /// A failure as the API reports it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Machine-readable reason; the HTTP code follows from it.
     pub reason: Reason,

@@ -44,6 +44,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
 use crate::auth::Mode;
 use crate::limits;
@@ -65,11 +67,11 @@ use watch::Watchers;
 use write::{Origin, Write};
 
 /// Identifies a client's connection. After a reconnect it is a different connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub struct ConnId(pub u64);
 
 /// Inputs of the API server.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum In {
     /// A message from a client; the first message opens the connection.
     Client(ConnId, ToServer),
@@ -82,7 +84,7 @@ pub enum In {
 }
 
 /// Outputs of the API server.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Out {
     /// To a client.
     Client(ConnId, FromServer),
@@ -96,7 +98,7 @@ pub enum Out {
 }
 
 /// Something about a request that its reply does not say.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Note {
     /// A warning for the client.
     Warning(Box<str>),
@@ -105,7 +107,7 @@ pub enum Note {
 }
 
 /// Configuration of an API server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Name, for traces.
     pub name: Rc<str>,
@@ -120,6 +122,7 @@ pub struct Config {
     /// Whether the admission plug-in ServiceAccount gives pods a volume with a token of their account.
     pub mount_tokens: bool,
     /// The kinds of its world, in which custom kinds get their numbers.
+    #[serde(skip)]
     pub kinds: Kinds,
     /// Whether `managedFields` are tracked from the creation of an object on, as in Kubernetes. Otherwise they are
     /// tracked from its first apply on, and cost nothing before.

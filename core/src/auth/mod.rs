@@ -11,6 +11,8 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{Details, Reason, Status};
 
 /// The group whose members may do everything, whatever authorisers say.
@@ -26,7 +28,7 @@ pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// An authenticated or anonymous user.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct User {
     /// Name.
     pub name: String,
@@ -152,7 +154,7 @@ pub trait Authoriser {
 }
 
 /// An authoriser of `--authorization-mode`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Mode {
     /// Everybody may do everything.
     AlwaysAllow,

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease as WholeLease, LeaseSpec};
+use serde::{Deserialize, Serialize};
 
 use crate::api::{
     Call, Fence, FromServer, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer, WriteOptions,
@@ -26,7 +27,7 @@ use crate::random::Rng;
 const JITTER_PERCENT: u64 = 120;
 
 /// How long leadership lasts and how often it is sought; the names are those of the flags of Kubernetes' components.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ElectionTimes {
     /// `--leader-elect-lease-duration`: how long a candidate leaves a record alone that does not change. The Lease
     /// holds whole seconds, so it is rounded up there.

@@ -10,6 +10,7 @@ use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{self as core_v1, LoadBalancerIngress, LoadBalancerStatus};
+use serde::{Deserialize, Serialize};
 
 use super::groups::Groups;
 use super::{Controller, EventNote, Plan, Write};
@@ -21,7 +22,7 @@ use crate::object::{Kind, Object, ObjectKey, Service};
 static WATCHED: &[Watched] = &[Watched { kind: Kind::SERVICE, indexes: &[] }];
 
 /// The addresses that may be assigned: a network, without its first and last address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LoadBalancerRange {
     /// The network and the length of its prefix, which is at most 30.
     pub cidr: ([u8; 4], u8),

@@ -7,6 +7,8 @@ use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::node_lifecycle::NodeLifecycleController;
 use super::{Controller, Mandate, Runner, Turn};
 use crate::api::{FromServer, ToServer};
@@ -24,7 +26,7 @@ const ELECTOR_PART: u16 = 1;
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Configuration of a controller manager.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ManagerConfig {
     /// `--leader-elect` identity; must be unique among the replicas.
     pub identity: Rc<str>,
@@ -46,14 +48,17 @@ pub struct ManagerConfig {
     pub volumes: bool,
     /// Whether workloads are scaled by metrics, and where the metrics come from; `Some(None)` where no metrics API is
     /// served.
+    #[serde(skip)]
     pub autoscaling: Option<super::Metrics>,
     /// Whether the cluster has users who are not trusted: then the controllers run that keep what such users need.
     pub access_control: bool,
     /// The certificates, PEM, by which pods trust the API server; `None` if nobody publishes them.
     pub root_ca: Option<Rc<str>>,
     /// Who signs the tokens that Secrets are for; `None` if nobody does.
+    #[serde(skip)]
     pub tokens: Option<Rc<dyn super::TokenSigner>>,
     /// The kinds of its world.
+    #[serde(skip)]
     pub kinds: Kinds,
 }
 

@@ -10,6 +10,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::builtin::TABLE;
 
 /// A kind of object, as a small number (`Copy`). Built-in kinds are numbered in table order; custom kinds follow.
@@ -20,7 +22,7 @@ pub struct Kind(pub u16);
 pub type Words = Cow<'static, [Cow<'static, str>]>;
 
 /// The verbs that the API server supports for a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verbs {
     /// Everything: create, delete, deletecollection, get, list, patch, update, watch.
     All,
@@ -50,7 +52,7 @@ impl Verbs {
 }
 
 /// An additional group and version in which a resource is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupVersion {
     /// API group; empty for the core group.
     pub group: Cow<'static, str>,
@@ -59,7 +61,7 @@ pub struct GroupVersion {
 }
 
 /// The description of a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindInfo {
     /// API group; empty for the core group.
     pub group: Cow<'static, str>,

@@ -49,6 +49,7 @@ mod text;
 mod time;
 pub mod validation;
 pub mod versions;
+mod wire;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -59,7 +60,7 @@ use k8s_openapi::api::{
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, OwnerReference, Time};
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Wall;
@@ -103,7 +104,7 @@ pub(crate) use validation::networking::range as ip_range;
 pub(crate) use validation::resources::is_extended as is_extended_resource;
 
 /// A revision of the store; clients see it as `resourceVersion`. Zero means that the object is not stored.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
 impl std::fmt::Debug for Revision {

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta_v1;
+use serde::{Deserialize, Serialize};
 
 /// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// One requirement on a label.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Requirement {
     /// The label exists and its value is one of these.
     In(String, Vec<String>),
@@ -28,7 +29,7 @@ pub enum Requirement {
 }
 
 /// A conjunction of requirements. An empty one matches everything.
-#[derive(Clone, Debug, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Selector {
     /// All must hold.
     pub requirements: Vec<Requirement>,
@@ -206,7 +207,7 @@ impl fmt::Display for Selector {
 }
 
 /// A conjunction of `path=value` and `path!=value` on fields.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FieldSelector {
     /// `(path, value, equal)`; all must hold.
     pub terms: Vec<(String, String, bool)>,

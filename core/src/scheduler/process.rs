@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use binds::{Bind, Binds};
 use freshness::Freshness;
@@ -53,7 +54,7 @@ const SURROUNDINGS: u16 = 6;
 const MORE_EVENTS: u16 = 32;
 
 /// How a scheduler process is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     /// The name of this candidate in the election.
     pub identity: Rc<str>,

@@ -4,8 +4,10 @@
 //! the same in the form in which filters and scores read it: resources as numbers, terms parsed.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_SCHEDULER;
 use super::peers::terms::Spreading;
@@ -98,7 +100,8 @@ impl Plugin {
 }
 
 /// A set of plug-ins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "Vec<String>", try_from = "Vec<String>")]
 pub struct Plugins(u32);
 
 impl Plugins {
@@ -125,13 +128,55 @@ impl FromIterator<Plugin> for Plugins {
     }
 }
 
+/// The plug-in of this name.
+fn named(name: &str) -> Result<Plugin, String> {
+    let known = Plugin::ALL.into_iter().find(|plugin| plugin.name() == name);
+    known.ok_or_else(|| format!("there is no plug-in {name:?}"))
+}
+
+/// By their names, since their numbers may change.
+impl From<Plugins> for Vec<String> {
+    fn from(plugins: Plugins) -> Vec<String> {
+        Plugin::ALL.into_iter().filter(|p| plugins.has(*p)).map(|p| p.name().to_owned()).collect()
+    }
+}
+
+impl TryFrom<Vec<String>> for Plugins {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Plugins, String> {
+        names.iter().map(|name| named(name)).collect()
+    }
+}
+
 /// The weights of the plug-ins that score nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(into = "BTreeMap<String, i64>", try_from = "BTreeMap<String, i64>")]
 pub struct Weights([i64; PLUGINS]);
 
 impl Default for Weights {
     fn default() -> Weights {
         Weights(Plugin::ALL.map(Plugin::default_weight))
+    }
+}
+
+/// Those that are not zero, by the names of their plug-ins.
+impl From<Weights> for BTreeMap<String, i64> {
+    fn from(weights: Weights) -> BTreeMap<String, i64> {
+        let scoring = Plugin::ALL.into_iter().filter(|p| weights.of(*p) != 0);
+        scoring.map(|p| (p.name().to_owned(), weights.of(p))).collect()
+    }
+}
+
+impl TryFrom<BTreeMap<String, i64>> for Weights {
+    type Error = String;
+
+    fn try_from(named_weights: BTreeMap<String, i64>) -> Result<Weights, String> {
+        let mut weights = Weights([0; PLUGINS]);
+        for (name, weight) in named_weights {
+            weights.set(named(&name)?, weight);
+        }
+        Ok(weights)
     }
 }
 
@@ -156,7 +201,7 @@ impl Weights {
 }
 
 /// How NodeResourcesFit scores a resource of a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Strategy {
     /// Higher the more is left.
     LeastAllocated,
@@ -167,7 +212,7 @@ pub enum Strategy {
 }
 
 /// How the pods of a `spec.schedulerName` are scheduled.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Profile {
     /// Its `schedulerName`.
     pub name: String,

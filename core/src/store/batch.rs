@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::StoreEvent;
 
 /// Changes of one revision; empty in a progress notification. Usually there is one change, which is stored inline;
@@ -49,6 +51,18 @@ impl Deref for Batch {
             Changes::One(one) => one,
             Changes::Many(many) => many,
         }
+    }
+}
+
+impl Serialize for Batch {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Batch, D::Error> {
+        Vec::<StoreEvent>::deserialize(from).map(Batch::from_iter)
     }
 }
 

@@ -14,6 +14,8 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Batch, Compare, Entry, FromStore, KeyValue, LeaseId, Op, Span, StoreError, StoreEvent, StoreKey, StoreReply,
     StoreRequest, Stored, Txn, WatchId,
@@ -24,11 +26,11 @@ use crate::object::{KeyMap, Kind, Object, ObjectKey, Revision};
 use crate::read_ahead::{Step, touch, touch_shared};
 
 /// Identifies a client of the store: one connection of one API server. After a reconnect it is a different client.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub struct StoreClient(pub u32);
 
 /// Inputs of the store.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum In {
     /// A request from a client, with an id that the reply repeats.
     Request(StoreClient, u64, StoreRequest),
@@ -37,7 +39,7 @@ pub enum In {
 }
 
 /// A message from the store to a client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Out {
     /// The client.
     pub to: StoreClient,

@@ -31,21 +31,22 @@ pub use fragments::Fragments;
 pub use memory::{In, MemoryStore, Out, StoreClient};
 
 pub use progress::Progress;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::object::{Kind, Object, ObjectKey, Revision};
 use crate::random::{mix, mix_bytes};
 
 /// Id of an etcd lease (a time to live for keys; not the Kubernetes Lease object).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub struct LeaseId(pub NonZeroU64);
 
 /// Identifies a watch of one client of the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub struct WatchId(pub u64);
 
 /// The value of a key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Stored {
     /// An API object. Its `rv` is set to the revision of the commit.
     Object(Object),
@@ -87,7 +88,7 @@ impl Stored {
 }
 
 /// A key of the store: the key of an object, the fence of an election's Lease, or a private key.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum StoreKey {
     /// An API object.
     Object(ObjectKey),
@@ -111,7 +112,7 @@ impl StoreKey {
 
 /// A key with its value and revisions, as etcd's `KeyValue`. Behind an `Rc` it fills one cache line, because the
 /// history holds hundreds of thousands of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyValue {
     /// Number of puts since creation, starting at 1.
     pub version: u64,
@@ -122,7 +123,7 @@ pub struct KeyValue {
 }
 
 /// The part of a key that does not change from put to put. Behind an `Rc` it fills one cache line as well.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The key.
     pub key: StoreKey,
@@ -146,7 +147,7 @@ impl KeyValue {
 }
 
 /// A condition of a transaction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Compare {
     /// The key's `mod_revision` equals this; zero: the key is absent.
     ModRevision(StoreKey, Revision),
@@ -157,7 +158,7 @@ pub enum Compare {
 }
 
 /// An operation in a transaction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Op {
     /// Puts a key.
@@ -172,7 +173,7 @@ pub enum Op {
 pub type Few<T> = SmallVec<[T; 1]>;
 
 /// A transaction: if all compares hold, `success` is carried out, otherwise `failure`; all changes get one revision.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Txn {
     /// Conditions.
     pub compare: Few<Compare>,
@@ -193,7 +194,7 @@ pub fn everything() -> Span {
 }
 
 /// A request to the store. Rare variants are boxed to keep it small.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum StoreRequest {
     /// A transaction.
@@ -221,7 +222,7 @@ pub enum StoreRequest {
 }
 
 /// The store's reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum StoreReply {
     /// To a transaction: whether the compares held, and what each `Get` read, in order.
@@ -248,7 +249,7 @@ pub enum StoreReply {
 
 /// Why the store rejects a request. With every variant except [`Unavailable`](StoreError::Unavailable), nothing was
 /// changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum StoreError {
     /// The revision has been compacted away (`ErrCompacted`): "mvcc: required revision has been compacted".
@@ -269,7 +270,7 @@ pub enum StoreError {
 }
 
 /// A change as a watch receives it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreEvent {
     /// The key and the data that all its versions share. For a deletion, some stores send only the key: its
     /// `create_revision` is then zero.
@@ -315,7 +316,7 @@ impl StoreEvent {
 }
 
 /// A message from the store to one of its clients.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum FromStore {
     /// Reply to the request with this id.

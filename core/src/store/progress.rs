@@ -1,7 +1,9 @@
 //! What a store's progress notifications guarantee to a client that waits for a revision.
 
+use serde::{Deserialize, Serialize};
+
 /// How a client that watches every key learns that it has reached a revision which changed none of the keys it watches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Progress {
     /// Not needed: every revision changes one of its keys. This is so for Skeg's own stores.
     #[default]

@@ -13,7 +13,7 @@ mod type_name;
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::strategy::json;
@@ -25,7 +25,7 @@ pub use quantity::{canonical, in_family_of, rounded_up};
 pub(in crate::object) use reader::read;
 
 /// One error in decoding an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DecodeError {
     /// Path of the field, for example `spec.containers[0].image`; empty for the object as a whole.
     pub path: String,

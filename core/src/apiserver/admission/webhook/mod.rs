@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::CREATE;
@@ -80,7 +81,7 @@ impl Operation {
 }
 
 /// Where a webhook is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Callee {
     /// At a URL.
     Url(String),
@@ -98,7 +99,7 @@ pub enum Callee {
 }
 
 /// A question to somebody outside, which the driver asks by HTTPS.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Consultation {
     /// Whom.
     pub callee: Callee,
