@@ -156,6 +156,10 @@ impl Deciding<'_> {
         let Some(mut new) = self.merge(current, incoming, subresource) else {
             return Decision::refuse(Status::method_not_allowed(current.info(), "update"));
         };
+        if write.request.identity.is_none() {
+            // What is decided follows from what was sent, and not from whether it shares memory with what is stored.
+            new.share(current);
+        }
         let consults = self.consults_about(key.kind);
         if new.shares_parts(current) && !consults {
             // At most the renewal differs, and that has no defaults, validation or allocation.

@@ -147,3 +147,27 @@ fn unknown_fields_of_patches_are_minded_as_asked() {
     assert!(c.warnings.is_empty());
     assert_eq!((patched["spec"]["replicas"].as_i64(), patched["spec"].get("foo")), (Some(6), None));
 }
+
+#[test]
+fn a_renewal_is_decided_alike_whether_or_not_it_shares_memory() {
+    let mut c = tracking();
+    let lease = |renewed: &str| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l", "namespace": "default"},
+            "spec": {"holderIdentity": "a", "renewTime": renewed}})
+    };
+    let made = c.create(lease("2026-01-01T00:00:00.000000Z")).unwrap();
+    let renewed = |object: &Object, seconds: u32, read_anew: bool| {
+        let mut json = object.to_json();
+        json["spec"]["renewTime"] = json!(format!("2026-01-01T00:00:{seconds:02}.000000Z"));
+        let Object::Lease(mut own) = object.clone() else { panic!("a Lease") };
+        let Object::Lease(read) = Object::from_json(json.clone()).unwrap() else { panic!("a Lease") };
+        own.renewal = read.renewal;
+        if read_anew { Object::Lease(read) } else { Object::Lease(own) }
+    };
+    c.now = c.now + std::time::Duration::from_secs(60);
+    let shared = c.update(renewed(&made, 10, false)).unwrap();
+    let anew = c.update(renewed(&shared, 20, true)).unwrap();
+    assert!(shared.rv() < anew.rv());
+    let fields = |object: &Object| object.meta().managed_fields.clone();
+    assert_eq!((fields(&shared), fields(&anew)), (fields(&made), fields(&made)));
+}
