@@ -93,6 +93,20 @@ Exit codes:
   0  the story is told
   2  bad input or bad usage, or the seed does not fail";
 
+const REPLAY_HELP: &str = "\
+Examples:
+  skeg sim replay run.trace
+      a simulated run, which `skeg sim run --trace run.trace` recorded
+  skeg sim replay /var/lib/skeg/recordings
+      a real one, which `skeg up`, `skeg server` or `skeg agent` recorded with --record: each of its machines is given
+      the inputs that it had there, and each decision is compared (docs/recording.md)
+
+Exit codes:
+  0  all is as it was recorded
+  2  bad input or bad usage
+  3  something is not, or, of a simulated run, an invariant was broken
+  4  of a simulated run: the declared state was not reached and kept, or an expectation was not met";
+
 /// Commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -142,7 +156,8 @@ pub enum Sim {
     /// Say how a failure came about: who wrote what, what each writer had not heard of, which faults were in force.
     #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
-    /// Run a recorded trace again and compare every event.
+    /// Run a recorded trace, or the machines of a recorded real run, again, and compare every event or decision.
+    #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
     Diff(DiffArgs),
@@ -335,8 +350,8 @@ pub struct ShrinkArgs {
 /// Arguments of `sim replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A file that `skeg sim run --trace` wrote.
-    #[arg(value_name = "TRACE")]
+    /// A file that `skeg sim run --trace` wrote, or a directory that `--record` was given.
+    #[arg(value_name = "TRACE|DIR")]
     pub trace: PathBuf,
     /// What is printed on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]

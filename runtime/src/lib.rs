@@ -17,6 +17,7 @@ mod explore;
 mod junit;
 mod machine;
 mod progress;
+mod recording;
 mod run;
 mod seeds;
 mod shrink;
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Sim(Sim::Explore(args)) => explore::run(&args),
         Command::Sim(Sim::Shrink(args)) => shrink::run(&args),
         Command::Sim(Sim::Why(args)) => why::run(&args),
+        Command::Sim(Sim::Replay(args)) if args.trace.is_dir() => recording::replay::run(&args.trace, args.output),
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

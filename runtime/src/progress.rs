@@ -29,6 +29,16 @@ impl Progress {
         Progress::new(0, quiet, "{spinner} {pos} runs, {elapsed}")
     }
 
+    /// A bar for this many bytes of files.
+    pub fn of_bytes(bytes: u64) -> Progress {
+        Progress::new(bytes, false, "{bar:30} {bytes} of {total_bytes}, {eta} to go")
+    }
+
+    /// Shows that this much more has been read.
+    pub fn read(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
     fn new(length: u64, quiet: bool, template: &str) -> Progress {
         let shown = machine::shows_progress() && !quiet;
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };

@@ -110,6 +110,43 @@ pub struct Process {
     pub role: Role,
 }
 
+impl Setup {
+    /// The name by which a process takes part in elections.
+    fn identity(&self, name: &str, life: u32) -> Rc<str> {
+        self.host.clone().unwrap_or_else(|| Rc::from(format!("{}_{life}", name.replace(' ', "-"))))
+    }
+
+    /// The configuration of a controller manager of this name, in this life.
+    pub fn manager(&self, name: &str, life: u32) -> ManagerConfig {
+        let identity = self.identity(name, life);
+        let setup = self.clone();
+        let Setup { leader_elect, election, record_events, share_informers, max_endpoints_per_slice, .. } = setup;
+        let Setup { load_balancers, volumes, autoscaling, access_control, root_ca, tokens, kinds, .. } = setup;
+        ManagerConfig {
+            identity,
+            leader_elect,
+            election,
+            record_events,
+            share_informers,
+            max_endpoints_per_slice,
+            load_balancers,
+            volumes,
+            autoscaling,
+            access_control,
+            root_ca,
+            tokens,
+            kinds,
+        }
+    }
+
+    /// The configuration of a scheduler of this name, in this life.
+    pub fn scheduler(&self, name: &str, life: u32) -> SchedulerConfig {
+        let &Setup { leader_elect, election, record_events, volumes, .. } = self;
+        let (identity, profiles) = (self.identity(name, life), Rc::clone(&self.profiles));
+        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes }
+    }
+}
+
 impl Role {
     /// The node that it runs on; `None` if it is not a node's process.
     pub fn node(&self) -> Option<NodeId> {
@@ -121,40 +158,16 @@ impl Role {
 
     /// Constructs the machine for a life.
     pub fn start(&self, seed: u64, name: &str, life: u32, setup: &Setup) -> Running {
-        let setup = setup.clone();
-        let Setup { leader_elect, record_events, share_informers, load_balancers, volumes, autoscaling, .. } = setup;
-        let Setup { access_control, root_ca, tokens, kinds, service_cidr, max_endpoints_per_slice, .. } = setup;
-        let Setup { election, host, profiles, .. } = setup;
         let rng = Rng::stream(seed, name, u64::from(life));
-        let identity: Rc<str> = host.unwrap_or_else(|| Rc::from(format!("{}_{life}", name.replace(' ', "-"))));
         match self {
             Role::Api(_) => {
+                let (kinds, service_cidr) = (setup.kinds.clone(), setup.service_cidr);
                 let config =
                     apiserver::Config { name: Rc::from(name), kinds, service_cidr, ..apiserver::Config::default() };
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
-            Role::Manager(_) => {
-                let config = ManagerConfig {
-                    identity,
-                    leader_elect,
-                    election,
-                    record_events,
-                    share_informers,
-                    max_endpoints_per_slice,
-                    load_balancers,
-                    volumes,
-                    autoscaling,
-                    access_control,
-                    root_ca,
-                    tokens,
-                    kinds,
-                };
-                Running::Manager(Box::new(ControllerManager::new(config, rng)))
-            }
-            Role::Scheduler(_) => {
-                let config = SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes };
-                Running::Scheduler(Box::new(SchedulerProcess::new(config, rng)))
-            }
+            Role::Manager(_) => Running::Manager(Box::new(ControllerManager::new(setup.manager(name, life), rng))),
+            Role::Scheduler(_) => Running::Scheduler(Box::new(SchedulerProcess::new(setup.scheduler(name, life), rng))),
             Role::User => Running::User(Box::new(User::new(rng))),
             Role::Agent(_, config) => Running::Agent(Box::new(NodeAgent::new((**config).clone(), rng))),
             Role::Proxy(_, config) => Running::Proxy(Box::new(ServiceProxy::new(config.clone(), rng))),

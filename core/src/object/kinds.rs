@@ -64,6 +64,17 @@ impl Kinds {
         Kind::by_resource(group, plural).or(known.map(Kind::custom)).or_else(new)
     }
 
+    /// Compares the descriptions of custom kinds, in the order of their numbers, with those that were known, and makes
+    /// them known. Whether there was a change.
+    pub fn take_changes(&self, known: &mut Vec<Rc<KindInfo>>) -> bool {
+        let custom = self.custom.borrow();
+        let same = known.len() == custom.len() && known.iter().zip(&*custom).all(|(a, b)| Rc::ptr_eq(a, b));
+        if !same {
+            known.clone_from(&custom);
+        }
+        !same
+    }
+
     /// Every known kind: built-in kinds, then custom ones in order of registration.
     pub fn all(&self) -> impl Iterator<Item = Kind> + use<> {
         let custom = self.custom.borrow().len();
@@ -119,9 +130,11 @@ mod tests {
     fn a_resource_keeps_its_number_and_worlds_do_not_share_them() {
         let (here, there) = (Kinds::default(), Kinds::default());
         let gadget = KindInfo { kind: "Gadget".into(), plural: "gadgets".into(), ..widget("v1", true) };
-        let first = here.register(widget("v1alpha1", true));
+        let (first, mut known) = (here.register(widget("v1alpha1", true)), Vec::new());
+        assert!(here.take_changes(&mut known) && !here.take_changes(&mut known));
         assert_ne!(here.register(gadget), first);
         assert_eq!(here.register(widget("v1", true)), first, "another version of the same resource");
+        assert!(here.take_changes(&mut known) && known[0].version == "v1");
         assert_eq!(here.info(first).api_version(), "example.com/v1");
         assert_ne!(here.register(widget("v1", false)), first, "another scope is another resource");
         assert_eq!(

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use skeg_core::auth::Mode;
 
 use super::perturb::Perturb;
+use crate::recording::writer::RecordArgs;
 
 /// The end of the text of `skeg up --help`.
 pub const UP_HELP: &str = "\
@@ -89,6 +90,9 @@ pub struct UpArgs {
     /// Decides generated names, and what is disturbed of each program's n-th request; random where not given.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// How it is recorded, if it is.
+    #[command(flatten)]
+    pub record: RecordArgs,
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -4,6 +4,8 @@
 //! What comes in: requests from HTTP, through one channel. What goes out: their answers, and the events of their
 //! watches. Messages between the machines take no time: they are kept in one queue and handled in order.
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -12,15 +14,13 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use serde_json::Value;
-use skeg_core::agent::{self, PodVolumes, RuntimeCommand, RuntimeEvent};
+use skeg_core::agent;
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
-use skeg_core::auth::token::Reference;
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, Metrics};
-use skeg_core::dns as names;
-use skeg_core::proxy::{self, ProxyConfig};
+use skeg_core::proxy::ProxyConfig;
 use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
@@ -41,7 +41,7 @@ use super::bootstrap::Bootstrap;
 use super::clients::Clients;
 use super::clock::Clock;
 use super::consult::{self, Reached};
-use super::docker::{self, Docker, Happened};
+use super::docker::{self, Docker};
 use super::flow;
 use super::keeper::Keeper;
 use super::pki::{self, FrontProxy, Pair};
@@ -50,8 +50,12 @@ use super::served::{Catalogue, Served};
 use super::servers::certificates::{self, Certificates};
 use super::servers::peers::{self, Peers};
 use super::streams::remote::Kubelets;
-use super::streams::visit::{Visit, Visitors};
+use super::streams::visit::Visitors;
 use super::tokens::{Signer, Tokens};
+use crate::recording::format::Of;
+use crate::recording::tape::{Tape, Track};
+use crate::recording::writer::Recorder;
+use members::Member;
 
 /// The API server's connection for all HTTP requests.
 const HTTP: ConnId = ConnId(u64::MAX);
@@ -105,6 +109,8 @@ pub struct Plan {
     pub images: BTreeMap<String, ImageProfile>,
     /// How pods are scheduled.
     pub profiles: Vec<Profile>,
+    /// What the machines are recorded by.
+    pub recorder: Option<Recorder>,
     /// Creates the objects that every cluster has.
     pub bootstrap: Bootstrap,
 }
@@ -205,14 +211,6 @@ enum Message {
     Consulted(u64, Vec<Answered>),
 }
 
-/// A client of the API server on this thread: the controller manager, the scheduler or a node's agent.
-struct Member {
-    name: String,
-    running: Running,
-    /// When its timer is due (monotonic nanoseconds).
-    armed: Option<u64>,
-}
-
 /// The node that runs real containers.
 struct DockerNode {
     /// The index in `members` of its agent.
@@ -264,6 +262,8 @@ pub struct Cluster {
     clock: Clock,
     store: Keeper,
     api: apiserver::ApiServer,
+    /// What is recorded of it.
+    api_track: Track,
     members: Vec<Member>,
     /// Container runtimes; the number is the index in `members` of the node's agent.
     runtimes: Vec<(usize, NodeRuntime)>,
@@ -312,7 +312,8 @@ impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
         let Plan { seed, nodes, first_node, tokens, docker, components, several, load_balancers, .. } = plan;
-        let Plan { api, authorisation, root_ca, front_proxy, images, profiles, bootstrap, .. } = plan;
+        let Plan { api, authorisation, root_ca, front_proxy, images, profiles, bootstrap, recorder, .. } = plan;
+        let tape = Tape::new(recorder, kinds.clone());
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
             Some(_) => None,
@@ -332,12 +333,15 @@ impl Cluster {
             autoscaling: Some(metrics),
             access_control: true,
             root_ca: root_ca.map(Rc::from),
-            tokens: Some(Rc::new(Signer(Arc::clone(&tokens)))),
+            tokens: Some(tape.signer(Rc::new(Signer(Arc::clone(&tokens))))),
             kinds: kinds.clone(),
         };
+        // Of simulated pods, the images are what is measured.
+        let measured = setup.autoscaling.as_ref().and_then(Option::as_ref).map(|_| images.clone());
         let start = |name: String, role: Role| {
+            let track = members::track(&tape, (seed, &name, 1), &role, &setup, &measured);
             let running = role.start(seed, &name, 1, &setup);
-            Member { name, running, armed: None }
+            Member { name, running, armed: None, track }
         };
         let mut members = Vec::new();
         if components.controllers {
@@ -389,11 +393,13 @@ impl Cluster {
             authorisation: Some(authorisation),
             ..apiserver::Config::default()
         };
+        let api_track = tape.machine("api-server", (seed, "api-server", 0), || Of::ApiServer(config.clone()));
         let api = apiserver::ApiServer::new(config, Rng::stream(seed, "api-server", 0));
         Ok(Cluster {
             clock: shared.clock,
             store,
             api,
+            api_track,
             members,
             runtimes,
             fires: BTreeMap::new(),
@@ -551,12 +557,7 @@ impl Cluster {
         let now = self.now();
         self.leaving = Some(done);
         for index in 0..self.members.len() {
-            let (member, mut calls) = (&mut self.members[index], Vec::new());
-            match &mut member.running {
-                Running::Manager(m) => m.resign(now, &mut calls),
-                Running::Scheduler(m) => m.resign(now, &mut calls),
-                Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => {}
-            }
+            let calls = self.members[index].resign(now);
             self.queue.extend(calls.into_iter().map(|message| Message::ToApi(ConnId(index as u64), message)));
             self.after_agent(index, Vec::new());
         }
@@ -613,6 +614,7 @@ impl Cluster {
             }
             Sleeper::Api => {
                 self.api_armed = None;
+                self.api_track.timeout(now);
                 self.api.handle_timeout(now, &mut self.api_out);
                 self.after_api();
             }
@@ -673,14 +675,12 @@ impl Cluster {
                         ToServer::Request(id, _) if conn == HTTP => Some(*id),
                         ToServer::Request(..) | ToServer::Cancel(_) => None,
                     };
-                    self.api.handle(now, apiserver::In::Client(conn, message), &mut self.api_out);
-                    self.after_api();
+                    self.tell_api(now, apiserver::In::Client(conn, message));
                     let next = asked.and_then(|id| self.clients.handled(id));
                     self.queue.extend(next.map(|message| Message::ToApi(HTTP, message)));
                 }
                 Message::Consulted(id, answers) => {
-                    self.api.handle(now, apiserver::In::Consulted(id, answers), &mut self.api_out);
-                    self.after_api();
+                    self.tell_api(now, apiserver::In::Consulted(id, answers));
                 }
                 Message::ToMember(member, message) => self.step_member(member, now, Some(message)),
                 Message::ToStore(id, request) => {
@@ -688,8 +688,7 @@ impl Cluster {
                     self.after_store(told);
                 }
                 Message::FromStore(message) => {
-                    self.api.handle(now, apiserver::In::Store(message), &mut self.api_out);
-                    self.after_api();
+                    self.tell_api(now, apiserver::In::Store(message));
                     if let Some(call) = &mut self.on_change {
                         call(&self.api);
                     }
@@ -703,7 +702,14 @@ impl Cluster {
         arm(&mut self.timers, &mut self.store_armed, Sleeper::Store, self.store.poll_timeout());
     }
 
+    fn tell_api(&mut self, now: Now, input: apiserver::In) {
+        self.api_track.handle(now, &input);
+        self.api.handle(now, input, &mut self.api_out);
+        self.after_api();
+    }
+
     fn after_api(&mut self) {
+        self.api_track.decided(&self.api_out, self.api.poll_timeout());
         let mut out = std::mem::take(&mut self.api_out);
         for out in out.drain(..) {
             match out {
@@ -843,137 +849,6 @@ impl Cluster {
             tracing::warn!("what every cluster has was refused: {refused}");
         }
         self.shared.ready.store(self.bootstrap.was_done(), Ordering::Release);
-    }
-
-    /// Gives a member a message, or `None` when its timer is due.
-    fn step_member(&mut self, index: usize, now: Now, message: Option<FromServer>) {
-        let (mut calls, mut agent_out) = (Vec::new(), Vec::new());
-        let member = &mut self.members[index];
-        match (&mut member.running, message) {
-            (Running::Manager(m), Some(message)) => m.handle(now, message, &mut calls),
-            (Running::Manager(m), None) => m.handle_timeout(now, &mut calls),
-            (Running::Scheduler(m), Some(message)) => m.handle(now, message, &mut calls),
-            (Running::Scheduler(m), None) => m.handle_timeout(now, &mut calls),
-            (Running::Agent(m), Some(message)) => m.handle(now, agent::In::Api(message), &mut agent_out),
-            (Running::Agent(m), None) => m.handle_timeout(now, &mut agent_out),
-            (Running::Proxy(m), message) => {
-                let mut out = Vec::new();
-                match message {
-                    Some(message) => m.handle(now, message, &mut out),
-                    None => m.handle_timeout(now, &mut out),
-                }
-                let serving = self.serving.as_ref().expect("there is no proxy without it");
-                for out in out {
-                    match out {
-                        proxy::Out::Api(message) => calls.push(message),
-                        proxy::Out::Table(change) => serving.proxy.apply(&change),
-                    }
-                }
-            }
-            (Running::Dns(m), message) => {
-                let mut out = Vec::new();
-                match message {
-                    Some(message) => m.handle(now, message, &mut out),
-                    None => m.handle_timeout(now, &mut out),
-                }
-                calls.extend(out.into_iter().filter_map(|out| match out {
-                    names::Out::Api(message) => Some(message),
-                    // Queries are answered from the machine itself.
-                    names::Out::Records(_) => None,
-                }));
-            }
-            (Running::Api(_) | Running::User(_), _) => {
-                unreachable!("{} is no member of a cluster that is up", member.name)
-            }
-        }
-        let conn = ConnId(index as u64);
-        self.queue.extend(calls.into_iter().map(|message| Message::ToApi(conn, message)));
-        self.after_agent(index, agent_out);
-    }
-
-    fn after_agent(&mut self, index: usize, out: Vec<agent::Out>) {
-        for out in out {
-            match out {
-                agent::Out::Api(message) => self.queue.push_back(Message::ToApi(ConnId(index as u64), message)),
-                agent::Out::Runtime(command) if self.docker.as_ref().is_some_and(|docker| docker.member == index) => {
-                    self.docker_command(command);
-                }
-                agent::Out::Runtime(command) => {
-                    let node = self.runtimes.partition_point(|(agent, _)| *agent < index);
-                    let (delay, fire) = self.runtimes[node].1.command(command, &self.images);
-                    self.fire_later(node, delay, fire);
-                }
-            }
-        }
-        let member = &mut self.members[index];
-        arm(&mut self.timers, &mut member.armed, Sleeper::Member(index), member.running.poll_timeout());
-    }
-
-    /// Hands a command to the runtime of real containers.
-    fn docker_command(&self, command: RuntimeCommand) {
-        let Some(docker) = &self.docker else { return };
-        let reference = |kind: Kind, namespace: &str, name: &str| {
-            let object = self.api.cached_object(&ObjectKey::new(kind, namespace, name));
-            let uid = object.and_then(|object| object.meta().uid.clone());
-            let uid = uid.ok_or_else(|| format!("{} {name:?} not found", kind.row().plural))?;
-            Ok::<_, String>(Reference { name: name.to_owned(), uid })
-        };
-        let mint = |volumes: &PodVolumes, audience: &str, seconds: i64| {
-            let account = reference(Kind::SERVICE_ACCOUNT, &volumes.namespace, &volumes.service_account)?;
-            let node = reference(Kind::NODE, "", &docker.name)?;
-            let pod = Reference { name: volumes.pod.to_string(), uid: volumes.pod_uid.to_string() };
-            let now = self.clock.real_time();
-            docker.tokens.for_pod((&volumes.namespace, account), pod, node, (audience, seconds), now)
-        };
-        docker.runtime.command(command, &mint);
-    }
-
-    /// Tells the agent of the Docker node what its runtime says.
-    fn docker_happened(&mut self, happened: Happened) {
-        let Some(index) = self.docker.as_ref().map(|docker| docker.member) else { return };
-        let (now, mut out) = (self.now(), Vec::new());
-        if let Running::Agent(agent) = &mut self.members[index].running {
-            agent.handle(now, agent::In::Runtime(happened.event()), &mut out);
-        }
-        self.after_agent(index, out);
-    }
-
-    /// A client looks into a container.
-    fn visit(&mut self, visit: Visit) {
-        if let Some(docker) = self.docker.as_mut().filter(|docker| docker.runtime.is_host_of(&visit)) {
-            return docker.runtime.visit(visit);
-        }
-        let (wall, mut later) = (self.now().wall, Vec::new());
-        let node = self.visitors.handle(visit, wall, &self.nodes, &mut self.runtimes, &self.images, &mut later);
-        if let Some(node) = node {
-            self.visitors.hand_on(node, &mut self.runtimes[node].1);
-            later.into_iter().for_each(|(delay, fire)| self.fire_later(node, delay, fire));
-        }
-    }
-
-    fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
-        let at = (self.now().mono + delay).0;
-        self.next_fire += 1;
-        self.fires.insert(self.next_fire, fire);
-        self.timers.insert((at, Sleeper::Runtime(node, self.next_fire)));
-    }
-
-    /// Completes an operation of a container runtime, or an event of its containers.
-    fn fire(&mut self, node: usize, number: u64, now: Now) {
-        let fire = self.fires.remove(&number).expect("what is due was put there");
-        let (mut events, mut later): (Vec<RuntimeEvent>, _) = (Vec::new(), Vec::new());
-        let (index, runtime) = &mut self.runtimes[node];
-        let index = *index;
-        runtime.fire(now.mono.0, now.wall, fire, &self.images, &mut events, &mut later);
-        self.visitors.hand_on(node, runtime);
-        for (delay, fire) in later {
-            self.fire_later(node, delay, fire);
-        }
-        let mut out = Vec::new();
-        if let Running::Agent(agent) = &mut self.members[index].running {
-            events.into_iter().for_each(|event| agent.handle(now, agent::In::Runtime(event), &mut out));
-        }
-        self.after_agent(index, out);
     }
 }
 

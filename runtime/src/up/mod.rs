@@ -151,6 +151,8 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let tls = server::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
     let seed = args.seed.map_or_else(service::random_number, Ok)?;
+    // It is dropped last, when all has been recorded.
+    let (_recording, recorder) = args.record.begin("up", clock::time_of_day())?;
     let start = Start {
         seed,
         nodes: 0..nodes,
@@ -166,6 +168,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         front_proxy: Some(pki::front_proxy(&pki.ca_pem, dir.as_ref().map(|dir| dir.join("pki")).as_deref())?),
         authorisation: args.authorization_mode.iter().map(|mode| mode.core()).collect(),
         several: None,
+        recorder,
     };
     let tokens = TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() };
     let service = Service::start(&runtime, start, (data, tokens), reached.to_string())?.perturbed(seed, args.perturb);

@@ -44,6 +44,7 @@ use super::server;
 use super::tokens::{TokenOptions, Tokens};
 use crate::Exit;
 use crate::disk::explain;
+use crate::recording::writer::Recorder;
 
 /// Number of threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
@@ -85,6 +86,8 @@ pub struct Start {
     pub front_proxy: Option<FrontProxy>,
     /// What it is among several servers; `None` if it is the only one.
     pub several: Option<Several>,
+    /// What the machines are recorded by.
+    pub recorder: Option<Recorder>,
 }
 
 impl Start {
@@ -134,6 +137,7 @@ impl Start {
             front_proxy: self.front_proxy,
             images: self.images,
             profiles: self.profiles,
+            recorder: self.recorder,
         }
     }
 }

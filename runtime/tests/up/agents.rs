@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, PATIENCE, scratch};
+use crate::recording;
 use crate::servers::{DEPLOYMENTS, PODS, Servers, TUNED, items, wait_for};
 
 const NODES: &str = "/api/v1/nodes";
@@ -19,17 +20,25 @@ struct Agent {
     child: Child,
     kubeconfig: PathBuf,
     number: usize,
+    /// Where it is recorded.
+    record: Option<PathBuf>,
 }
 
 impl Agent {
     /// Makes the kubeconfig of a node, and runs its agent.
     fn start(dir: &Path, keys: &Path, number: usize) -> Agent {
+        Agent::recorded(dir, keys, number, None)
+    }
+
+    /// The same, with a recording.
+    fn recorded(dir: &Path, keys: &Path, number: usize, record: Option<&Path>) -> Agent {
         let kubeconfig = dir.join(format!("node-{number}.conf"));
         let mut make = Command::new(env!("CARGO_BIN_EXE_skeg"));
         make.args(["server", "kubeconfig"]).arg(keys).args(["--node", &format!("node-{number}"), "--out"]);
         let made = make.arg(&kubeconfig).output().expect("the binary runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Agent { child: Agent::spawn(&kubeconfig, number, None), kubeconfig, number }
+        let child = Agent::spawn(&kubeconfig, number, None, record);
+        Agent { child, kubeconfig, number, record: record.map(Path::to_owned) }
     }
 
     /// Runs the agent of a node that has nothing but a bootstrap token.
@@ -38,14 +47,17 @@ impl Agent {
         if kubeconfig.exists() {
             std::fs::remove_file(&kubeconfig).expect("it is ours");
         }
-        Agent { child: Agent::spawn(&kubeconfig, number, Some(bootstrap)), kubeconfig, number }
+        Agent { child: Agent::spawn(&kubeconfig, number, Some(bootstrap), None), kubeconfig, number, record: None }
     }
 
-    fn spawn(kubeconfig: &Path, number: usize, bootstrap: Option<&Path>) -> Child {
+    fn spawn(kubeconfig: &Path, number: usize, bootstrap: Option<&Path>, record: Option<&Path>) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
         command.args(["agent", "--number", &number.to_string(), "--kubeconfig"]).arg(kubeconfig);
         if let Some(bootstrap) = bootstrap {
             command.arg("--bootstrap-kubeconfig").arg(bootstrap);
+        }
+        if let Some(record) = record {
+            command.arg("--record").arg(record);
         }
         command.stderr(Stdio::inherit()).spawn().expect("the binary runs")
     }
@@ -56,7 +68,7 @@ impl Agent {
     }
 
     fn restart(&mut self) {
-        self.child = Agent::spawn(&self.kubeconfig, self.number, None);
+        self.child = Agent::spawn(&self.kubeconfig, self.number, None, self.record.as_deref());
     }
 }
 
@@ -92,8 +104,11 @@ fn pods(server: &Cluster) -> (Vec<Value>, Vec<String>) {
 #[test]
 fn agents_survive_servers_and_the_workload_survives_agents() {
     let Some(etcd) = crate::etcd::etcd() else { return };
-    let mut servers = Servers::start("agents", &etcd.url(), 2, &TUNED);
-    let mut agents: Vec<Agent> = (1..=2).map(|n| Agent::start(&scratch("agents"), &servers.keys, n)).collect();
+    let record = recording::empty("agents");
+    let recorded = ["--record", record.to_str().expect("paths of tests are text")];
+    let mut servers = Servers::start("agents", &etcd.url(), 2, &[&TUNED[..], &recorded].concat());
+    let agent = |n| Agent::recorded(&scratch("agents"), &servers.keys, n, Some(&record));
+    let mut agents: Vec<Agent> = (1..=2).map(agent).collect();
     let nodes = ["node-1", "node-2"];
     let all_ready = |server: &Cluster| {
         nodes.iter().all(|node| server.get(&format!("{NODES}/{node}")).code == 200)
@@ -146,6 +161,15 @@ fn agents_survive_servers_and_the_workload_survives_agents() {
     wait_for("the old pods are gone", PATIENCE, || left(servers.at(0)) == 0);
     wait_for("the node is ready again", PATIENCE, || all_ready(servers.at(0)));
     assert_eq!(pods(servers.at(0)).0.len(), 4);
+
+    // Each process, in each of its lives, has decided what its machines decide again.
+    drop((agents, servers));
+    let replayed = recording::replays(&record);
+    let count = |name: &str| {
+        let machines = replayed["machines"].as_array().expect("a list");
+        machines.iter().filter(|machine| machine["machine"] == name).count()
+    };
+    assert_eq!(["api-server", "scheduler", "agent node-1", "agent node-2"].map(count), [4, 4, 2, 1]);
 }
 
 #[test]
@@ -241,7 +265,7 @@ fn an_agent_joins_by_a_token_and_renews_its_certificate() {
     assert_eq!(by_token(servers.at(0)), 0, "its first request has gone with the certificate");
     agent.kill();
     std::thread::sleep(holds);
-    agent.child = Agent::spawn(&agent.kubeconfig, agent.number, Some(&bootstrap));
+    agent.child = Agent::spawn(&agent.kubeconfig, agent.number, Some(&bootstrap), None);
     wait_for("it is granted another certificate", PATIENCE, || by_token(servers.at(0)) == 1);
     let (down, mut last) = (beat(servers.at(0)), Value::Null);
     wait_for("the node's heart beats again", PATIENCE, || {

@@ -32,6 +32,7 @@ mod kubectl;
 mod load;
 mod objects;
 mod options;
+mod recording;
 #[cfg(feature = "etcd")]
 mod servers;
 mod services;

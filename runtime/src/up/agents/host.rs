@@ -21,6 +21,7 @@ use super::link::{self, Ask, Expect};
 use super::serving::Serving;
 use super::tokens::{Minted, Wanted};
 use crate::disk::explain;
+use crate::recording::tape::Track;
 use crate::up::ask;
 use crate::up::clock::Clock;
 
@@ -156,6 +157,8 @@ async fn watch(client: &Client, id: Id, ask: &Ask, tell: &Sender<Inbound>) -> St
 pub struct Host {
     clock: Clock,
     agent: NodeAgent,
+    /// What is recorded of it.
+    track: Track,
     containers: Containers,
     /// What serves Services to the containers, where that is possible.
     serving: Option<Serving>,
@@ -170,10 +173,10 @@ impl Host {
         containers: Containers,
         serving: Option<Serving>,
         carrier: Carrier,
-        rng: Rng,
+        (track, rng): (Track, Rng),
     ) -> Host {
         let agent = NodeAgent::new(config, rng);
-        Host { clock: Clock::new(1), agent, containers, serving, carrier, watches: BTreeMap::new() }
+        Host { clock: Clock::new(1), agent, track, containers, serving, carrier, watches: BTreeMap::new() }
     }
 
     /// Runs until it receives `Stop` or all senders of `inbox` are gone.
@@ -278,6 +281,7 @@ impl Host {
             (Who::Agent, Some(message)) => return self.tell_agent(agent::In::Api(message)),
             (Who::Agent, None) => {
                 let mut out = Vec::new();
+                self.track.timeout(now);
                 self.agent.handle_timeout(now, &mut out);
                 return self.after_agent(out);
             }
@@ -289,12 +293,14 @@ impl Host {
     }
 
     fn tell_agent(&mut self, input: agent::In) {
-        let mut out = Vec::new();
-        self.agent.handle(self.clock.now(), input, &mut out);
+        let (now, mut out) = (self.clock.now(), Vec::new());
+        self.track.handle(now, &input);
+        self.agent.handle(now, input, &mut out);
         self.after_agent(out);
     }
 
     fn after_agent(&mut self, out: Vec<agent::Out>) {
+        self.track.decided(&out, self.agent.poll_timeout());
         for out in out {
             match out {
                 agent::Out::Api(message) => self.carry_out(Who::Agent, message),

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use clap::Args;
-use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
+use skeg_core::{Kinds, Rng};
 use skeg_sim::runtime::NodeRuntime;
 use skeg_sim::scenario::ImageProfile;
 use skeg_sim::subnet::Subnet;
@@ -36,11 +36,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::args::{LogFormat, cidr};
+use super::clock::time_of_day;
 use super::cluster::ApiOptions;
 use super::servers::host_name;
 use super::{advertised, ask, docker, image_profiles, service, start_log};
 use crate::Exit;
 use crate::disk::explain;
+use crate::recording::tape::Tape;
+use crate::recording::writer::{RecordArgs, Recorder};
 use certificate::Identity;
 use client::Client;
 use containers::{Containers, Real, Simulated};
@@ -91,6 +94,9 @@ pub struct AgentArgs {
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     image_profile: Option<PathBuf>,
+    /// How it is recorded, if it is.
+    #[command(flatten)]
+    record: RecordArgs,
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -147,14 +153,15 @@ struct Plan {
     images: BTreeMap<String, ImageProfile>,
     docker: Option<(docker::Found, ask::ToCluster)>,
     carrier: Carrier,
+    recorder: Option<Recorder>,
 }
 
 impl Plan {
     /// Makes the machines. They and what they hold stay on the thread that calls this.
     fn make(self) -> Result<Host, String> {
-        let Plan { node, seed, number, images, docker, carrier } = self;
+        let Plan { node, seed, number, images, docker, carrier, recorder } = self;
         let node: Rc<str> = Rc::from(node);
-        let rng = Rng::stream(seed, "agent", 0);
+        let tape = Tape::new(recorder, Kinds::default());
         let Some((found, local)) = docker else {
             let config = AgentConfig { node_name: node, ..service::node(number) };
             let subnets = Subnet::of_agents(std::iter::repeat_n(&config, number as usize + 1));
@@ -162,7 +169,8 @@ impl Plan {
             let mut runtime = NodeRuntime::new(number, subnet, Rng::stream(seed, "runtime", 0));
             runtime.open();
             let containers = Containers::Simulated(Simulated::new(runtime, images));
-            return Ok(Host::new(config, containers, None, carrier, rng));
+            let recorded = tape.agent(&config, (seed, "agent", 0));
+            return Ok(Host::new(config, containers, None, carrier, recorded));
         };
         let (config, bridge) = (found.agent_config(), found.bridge());
         let (runtime, rules) = found.start(carrier.runtime.clone(), local)?;
@@ -171,7 +179,8 @@ impl Plan {
             (_, _) => None,
         };
         let containers = Containers::Real(Real::new(runtime, carrier.clone()));
-        Ok(Host::new(config, containers, serving, carrier, rng))
+        let recorded = tape.agent(&config, (seed, "agent", 0));
+        Ok(Host::new(config, containers, serving, carrier, recorded))
     }
 }
 
@@ -229,7 +238,9 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
         }
         None => None,
     };
-    let plan = Plan { node, seed, number: args.number, images, docker, carrier };
+    // It is dropped last, when all has been recorded.
+    let (_recording, recorder) = args.record.begin(&format!("agent-{node}"), time_of_day())?;
+    let plan = Plan { node, seed, number: args.number, images, docker, carrier, recorder };
     let (alive, ended) = oneshot::channel::<()>();
     let machines = move || {
         let _alive = alive;

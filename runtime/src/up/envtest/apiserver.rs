@@ -269,6 +269,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         front_proxy: Some(pki::front_proxy(client_ca.as_deref().unwrap_or_default(), None)?),
         root_ca: Some(certificate),
         several: None,
+        recorder: None,
     };
     let service = Service::start(&runtime, start, (Data::Directory(dir, found), args.tokens()?), listen.to_string())?;
     let service = service.perturbed(seed, level);

@@ -19,7 +19,7 @@ use skeg_core::controllers::LoadBalancerRange;
 use tokio::net::TcpListener;
 
 use super::args::{AuthorizationMode, EtcdArgs, LOAD_BALANCERS, LogFormat, cidr};
-use super::clock::Clock;
+use super::clock::{Clock, time_of_day};
 use super::cluster::{ApiOptions, Components, Several};
 use super::instance::{Instance, Running};
 use super::keys::Keys;
@@ -31,6 +31,7 @@ use super::{
 };
 use crate::Exit;
 use crate::cli::duration;
+use crate::recording::writer::RecordArgs;
 
 /// The end of the text of `skeg server --help`.
 pub const SERVER_HELP: &str = "\
@@ -122,6 +123,9 @@ struct RunArgs {
     /// How it is decided what users may do; several are asked in this order. The administrator may everything.
     #[arg(long, value_name = "MODES", default_value = "RBAC", value_delimiter = ',')]
     authorization_mode: Vec<AuthorizationMode>,
+    /// How it is recorded, if it is.
+    #[command(flatten)]
+    record: RecordArgs,
     /// How the log is written to standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -208,6 +212,8 @@ impl RunArgs {
             authority,
             signing_duration: self.cluster_signing_duration,
         };
+        // It is dropped last, when all has been recorded.
+        let (_recording, recorder) = self.record.begin("server", time_of_day())?;
         let start = Start {
             seed: service::random_number()?,
             nodes: self.first_node..self.first_node + self.nodes,
@@ -226,6 +232,7 @@ impl RunArgs {
             front_proxy: Some(pki::front_proxy(&pki.ca_pem, Some(dir))?),
             authorisation: self.authorization_mode.iter().map(|mode| mode.core()).collect(),
             several: Some(several),
+            recorder,
         };
         let keys = Keys::kept_in(&init::signing_key(dir))?;
         let tokens = TokenOptions { keys, issuer: ISSUER.to_owned(), audiences: Vec::new() };

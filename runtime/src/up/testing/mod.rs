@@ -12,13 +12,14 @@
 
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -52,6 +53,7 @@ use super::perturb::{Nth, Perturbed, Perturber};
 use super::served::{Catalogue, Served};
 use super::service::Start;
 use super::tokens::{ISSUER, TokenOptions, Tokens};
+use crate::recording::writer::{Recorder, Recording, begin};
 
 /// How long a program is down when it is restarted.
 const DOWN: Duration = Duration::from_secs(1);
@@ -95,11 +97,13 @@ pub struct Builder {
     perturb: Option<Perturb>,
     limit: Duration,
     invariants: Vec<(Rc<str>, Invariant)>,
+    /// Where its machines are recorded.
+    record: Option<PathBuf>,
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Builder { nodes, seed, perturb, limit, invariants } = self;
+        let Builder { nodes, seed, perturb, limit, invariants, record: _ } = self;
         let names: Vec<&str> = invariants.iter().map(|(name, _)| &**name).collect();
         let mut all = f.debug_struct("Builder");
         all.field("nodes", nodes).field("seed", seed).field("perturb", perturb);
@@ -183,7 +187,14 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 impl TestCluster {
     /// One node, seed 0, nothing disturbed, at most an hour of the cluster's time.
     pub fn builder() -> Builder {
-        Builder { nodes: 1, seed: 0, perturb: None, limit: Duration::from_secs(3600), invariants: Vec::new() }
+        Builder {
+            nodes: 1,
+            seed: 0,
+            perturb: None,
+            limit: Duration::from_secs(3600),
+            invariants: Vec::new(),
+            record: None,
+        }
     }
 
     /// The API for a client that may do all, and that nothing disturbs:
@@ -368,6 +379,7 @@ impl Builder {
 
     /// Starts a cluster on this thread.
     fn start(&self, only: Option<BTreeSet<Nth>>) -> TestCluster {
+        let (recording, recorder) = self.recording();
         let start = Start {
             seed: self.seed,
             nodes: 0..self.nodes,
@@ -383,6 +395,7 @@ impl Builder {
             root_ca: None,
             front_proxy: None,
             several: None,
+            recorder,
         };
         let (to_cluster, inbox) = unbounded_channel::<Inbound>();
         let shared = start.shared();
@@ -398,6 +411,8 @@ impl Builder {
         cluster.on_change(self.judge(shared.catalogue.clone(), Arc::clone(&failed)));
         let ended = Arc::clone(&failed);
         spawn_local(async move {
+            // It is dropped last, when all has been recorded.
+            let (_recording, mut cluster) = (recording, cluster);
             if let Err(why) = cluster.run(inbox).await {
                 ended.set(why);
             }
@@ -405,6 +420,19 @@ impl Builder {
         let perturber = self.perturb.map(|level| Arc::new(Perturber::new(self.seed, level).recorded(only)));
         let handler = Arc::new(Handler::new(to_cluster, shared, ADDRESS.to_string(), tokens));
         TestCluster { handler, perturber, failed }
+    }
+
+    /// Has the machines recorded in a new directory within this one.
+    #[cfg(test)]
+    pub(crate) fn record(mut self, dir: &std::path::Path) -> Builder {
+        self.record = Some(dir.to_owned());
+        self
+    }
+
+    /// Begins to record the cluster, if that is asked for.
+    fn recording(&self) -> (Recording, Option<Recorder>) {
+        let begin = |dir: &PathBuf| begin(dir, 1 << 30, "test", MIDNIGHT).expect("tests can write");
+        self.record.as_ref().map(begin).unwrap_or_default()
     }
 
     /// What looks at the objects after each change.

@@ -16,7 +16,7 @@ use super::{Builder, Perturb, Service, TestCluster};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Sends a request; returns the code of the answer and its body.
-async fn ask(service: &mut Service, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+pub(crate) async fn ask(service: &mut Service, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
     let bytes = body.map(|body| serde_json::to_vec(&body).expect("values serialise")).unwrap_or_default();
     let request = Request::builder().method(method).uri(path).header("Content-Type", "application/json");
     let request = request.body(Full::new(Bytes::from(bytes))).expect("it is a request");

@@ -1,0 +1,238 @@
+//! The clients of the API server on the machines' thread, and the container runtimes of their nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skeg_core::agent::{self, PodVolumes, RuntimeCommand, RuntimeEvent};
+use skeg_core::api::{FromServer, ToServer};
+use skeg_core::apiserver::ConnId;
+use skeg_core::auth::token::Reference;
+use skeg_core::dns as names;
+use skeg_core::proxy;
+use skeg_core::{Kind, Machine, Now, ObjectKey};
+use skeg_sim::process::{Role, Running, Setup};
+use skeg_sim::runtime::Fire;
+use skeg_sim::scenario::ImageProfile;
+
+use super::{Cluster, Message, Sleeper, arm};
+use crate::recording::format::Of;
+use crate::recording::tape::{Tape, Track};
+use crate::up::docker::Happened;
+use crate::up::streams::visit::Visit;
+
+/// A client of the API server on this thread: the controller manager, the scheduler or a node's agent.
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) running: Running,
+    /// When its timer is due (monotonic nanoseconds).
+    pub(super) armed: Option<u64>,
+    /// What is recorded of it.
+    pub(super) track: Track,
+}
+
+/// What is recorded of a member: of those that serve a node's Services and names, nothing yet.
+pub(super) fn track(
+    tape: &Tape,
+    stream @ (_, name, life): (u64, &str, u32),
+    role: &Role,
+    setup: &Setup,
+    measured: &Option<BTreeMap<String, ImageProfile>>,
+) -> Track {
+    let stream = (stream.0, name, u64::from(life));
+    match role {
+        Role::Manager(_) => tape.machine(name, stream, || Of::Controllers {
+            config: setup.manager(name, life),
+            images: measured.clone(),
+            signs: setup.tokens.is_some(),
+        }),
+        Role::Scheduler(_) => tape.machine(name, stream, || Of::Scheduler(setup.scheduler(name, life))),
+        Role::Agent(_, config) => tape.machine(name, stream, || Of::Agent((**config).clone())),
+        Role::Api(_) | Role::User | Role::Proxy(..) | Role::Dns(_) => Track::default(),
+    }
+}
+
+/// Gives a machine a message, or `None` when its timer is due, and has that recorded.
+fn step<M>(machine: &mut M, track: &Track, now: Now, message: Option<FromServer>) -> Vec<ToServer>
+where
+    M: Machine<In = FromServer, Out = ToServer>,
+{
+    let mut calls = Vec::new();
+    match message {
+        Some(message) => {
+            track.handle(now, &message);
+            machine.handle(now, message, &mut calls);
+        }
+        None => {
+            track.timeout(now);
+            machine.handle_timeout(now, &mut calls);
+        }
+    }
+    track.decided(&calls, machine.poll_timeout());
+    calls
+}
+
+impl Member {
+    /// Has it give up what it leads.
+    pub(super) fn resign(&mut self, now: Now) -> Vec<ToServer> {
+        let mut calls = Vec::new();
+        let next = match &mut self.running {
+            Running::Manager(m) => {
+                self.track.resign(now);
+                m.resign(now, &mut calls);
+                m.poll_timeout()
+            }
+            Running::Scheduler(m) => {
+                self.track.resign(now);
+                m.resign(now, &mut calls);
+                m.poll_timeout()
+            }
+            Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => None,
+        };
+        self.track.decided(&calls, next);
+        calls
+    }
+
+    /// Gives an agent a message, or `None` when its timer is due.
+    fn tell_agent(&mut self, now: Now, input: Option<agent::In>) -> Vec<agent::Out> {
+        let (mut out, Running::Agent(agent)) = (Vec::new(), &mut self.running) else { return Vec::new() };
+        match input {
+            Some(input) => {
+                self.track.handle(now, &input);
+                agent.handle(now, input, &mut out);
+            }
+            None => {
+                self.track.timeout(now);
+                agent.handle_timeout(now, &mut out);
+            }
+        }
+        self.track.decided(&out, agent.poll_timeout());
+        out
+    }
+}
+
+impl Cluster {
+    /// Gives a member a message, or `None` when its timer is due.
+    pub(super) fn step_member(&mut self, index: usize, now: Now, message: Option<FromServer>) {
+        let (mut calls, mut agent_out) = (Vec::new(), Vec::new());
+        let member = &mut self.members[index];
+        match (&mut member.running, message) {
+            (Running::Manager(m), message) => calls = step(&mut **m, &member.track, now, message),
+            (Running::Scheduler(m), message) => calls = step(&mut **m, &member.track, now, message),
+            (Running::Agent(_), message) => agent_out = member.tell_agent(now, message.map(agent::In::Api)),
+            (Running::Proxy(m), message) => {
+                let mut out = Vec::new();
+                match message {
+                    Some(message) => m.handle(now, message, &mut out),
+                    None => m.handle_timeout(now, &mut out),
+                }
+                let serving = self.serving.as_ref().expect("there is no proxy without it");
+                for out in out {
+                    match out {
+                        proxy::Out::Api(message) => calls.push(message),
+                        proxy::Out::Table(change) => serving.proxy.apply(&change),
+                    }
+                }
+            }
+            (Running::Dns(m), message) => {
+                let mut out = Vec::new();
+                match message {
+                    Some(message) => m.handle(now, message, &mut out),
+                    None => m.handle_timeout(now, &mut out),
+                }
+                calls.extend(out.into_iter().filter_map(|out| match out {
+                    names::Out::Api(message) => Some(message),
+                    // Queries are answered from the machine itself.
+                    names::Out::Records(_) => None,
+                }));
+            }
+            (Running::Api(_) | Running::User(_), _) => {
+                unreachable!("{} is no member of a cluster that is up", member.name)
+            }
+        }
+        let conn = ConnId(index as u64);
+        self.queue.extend(calls.into_iter().map(|message| Message::ToApi(conn, message)));
+        self.after_agent(index, agent_out);
+    }
+
+    pub(super) fn after_agent(&mut self, index: usize, out: Vec<agent::Out>) {
+        for out in out {
+            match out {
+                agent::Out::Api(message) => self.queue.push_back(Message::ToApi(ConnId(index as u64), message)),
+                agent::Out::Runtime(command) if self.docker.as_ref().is_some_and(|docker| docker.member == index) => {
+                    self.docker_command(command);
+                }
+                agent::Out::Runtime(command) => {
+                    let node = self.runtimes.partition_point(|(agent, _)| *agent < index);
+                    let (delay, fire) = self.runtimes[node].1.command(command, &self.images);
+                    self.fire_later(node, delay, fire);
+                }
+            }
+        }
+        let member = &mut self.members[index];
+        arm(&mut self.timers, &mut member.armed, Sleeper::Member(index), member.running.poll_timeout());
+    }
+
+    /// Hands a command to the runtime of real containers.
+    fn docker_command(&self, command: RuntimeCommand) {
+        let Some(docker) = &self.docker else { return };
+        let reference = |kind: Kind, namespace: &str, name: &str| {
+            let object = self.api.cached_object(&ObjectKey::new(kind, namespace, name));
+            let uid = object.and_then(|object| object.meta().uid.clone());
+            let uid = uid.ok_or_else(|| format!("{} {name:?} not found", kind.row().plural))?;
+            Ok::<_, String>(Reference { name: name.to_owned(), uid })
+        };
+        let mint = |volumes: &PodVolumes, audience: &str, seconds: i64| {
+            let account = reference(Kind::SERVICE_ACCOUNT, &volumes.namespace, &volumes.service_account)?;
+            let node = reference(Kind::NODE, "", &docker.name)?;
+            let pod = Reference { name: volumes.pod.to_string(), uid: volumes.pod_uid.to_string() };
+            let now = self.clock.real_time();
+            docker.tokens.for_pod((&volumes.namespace, account), pod, node, (audience, seconds), now)
+        };
+        docker.runtime.command(command, &mint);
+    }
+
+    /// Tells the agent of the Docker node what its runtime says.
+    pub(super) fn docker_happened(&mut self, happened: Happened) {
+        let Some(index) = self.docker.as_ref().map(|docker| docker.member) else { return };
+        let now = self.now();
+        let out = self.members[index].tell_agent(now, Some(agent::In::Runtime(happened.event())));
+        self.after_agent(index, out);
+    }
+
+    /// A client looks into a container.
+    pub(super) fn visit(&mut self, visit: Visit) {
+        if let Some(docker) = self.docker.as_mut().filter(|docker| docker.runtime.is_host_of(&visit)) {
+            return docker.runtime.visit(visit);
+        }
+        let (wall, mut later) = (self.now().wall, Vec::new());
+        let node = self.visitors.handle(visit, wall, &self.nodes, &mut self.runtimes, &self.images, &mut later);
+        if let Some(node) = node {
+            self.visitors.hand_on(node, &mut self.runtimes[node].1);
+            later.into_iter().for_each(|(delay, fire)| self.fire_later(node, delay, fire));
+        }
+    }
+
+    fn fire_later(&mut self, node: usize, delay: Duration, fire: Fire) {
+        let at = (self.now().mono + delay).0;
+        self.next_fire += 1;
+        self.fires.insert(self.next_fire, fire);
+        self.timers.insert((at, Sleeper::Runtime(node, self.next_fire)));
+    }
+
+    /// Completes an operation of a container runtime, or an event of its containers.
+    pub(super) fn fire(&mut self, node: usize, number: u64, now: Now) {
+        let fire = self.fires.remove(&number).expect("what is due was put there");
+        let (mut events, mut later): (Vec<RuntimeEvent>, _) = (Vec::new(), Vec::new());
+        let (index, runtime) = &mut self.runtimes[node];
+        let index = *index;
+        runtime.fire(now.mono.0, now.wall, fire, &self.images, &mut events, &mut later);
+        self.visitors.hand_on(node, runtime);
+        for (delay, fire) in later {
+            self.fire_later(node, delay, fire);
+        }
+        let member = &mut self.members[index];
+        let tell = |event| member.tell_agent(now, Some(agent::In::Runtime(event)));
+        let out = events.into_iter().flat_map(tell).collect();
+        self.after_agent(index, out);
+    }
+}
