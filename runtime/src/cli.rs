@@ -131,6 +131,10 @@ pub enum Command {
     /// Say whether a cluster runs, and where; exit code 1 if none does.
     #[cfg(feature = "up")]
     Status(crate::up::InstanceArgs),
+    /// Say what this host lacks: Docker's engine, nftables, etcd, the servers and their clocks.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::DOCTOR_HELP)]
+    Doctor(crate::up::DoctorArgs),
     /// Make kube-apiserver, etcd and kubectl for test suites on controller-runtime's envtest.
     #[cfg(feature = "up")]
     #[command(after_help = crate::up::envtest::HELP)]

@@ -97,6 +97,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "up")]
         Command::Status(args) => up::status(&args),
         #[cfg(feature = "up")]
+        Command::Doctor(args) => up::doctor(&args),
+        #[cfg(feature = "up")]
         Command::EnvtestAssets(args) => up::envtest::assets(&args),
         Command::Version => {
             println!("skeg {}", env!("CARGO_PKG_VERSION"));

@@ -22,6 +22,7 @@ mod data;
 mod discovery;
 mod dns;
 mod docker;
+mod doctor;
 pub mod envtest;
 mod flow;
 #[cfg(test)]
@@ -64,6 +65,7 @@ use tokio::net::TcpListener;
 
 pub use agents::{AGENT_HELP, AgentArgs, agent};
 pub use args::{InstanceArgs, UP_HELP, UpArgs};
+pub use doctor::{DOCTOR_HELP, DoctorArgs, doctor};
 pub use instance::{down, status};
 pub use servers::{SERVER_HELP, ServerArgs, server};
 

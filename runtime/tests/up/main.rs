@@ -19,6 +19,7 @@ mod custom;
 mod docker;
 #[cfg(feature = "etcd")]
 mod docker_agents;
+mod doctor;
 mod envtest;
 #[cfg(feature = "etcd")]
 mod etcd;

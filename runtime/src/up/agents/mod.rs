@@ -48,7 +48,7 @@ use certificate::Identity;
 use client::Client;
 use containers::{Containers, Real, Simulated};
 use host::{Carrier, Host, Inbound};
-use kubeconfig::Credentials;
+pub use kubeconfig::Credentials;
 use port::{Port, Shown};
 use serving::Serving;
 

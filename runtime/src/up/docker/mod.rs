@@ -143,6 +143,12 @@ pub async fn find(options: Options) -> Result<Found, String> {
     Ok(Found { options, engine, info, services })
 }
 
+/// What the engine at this socket says of itself.
+pub async fn about(socket: &Path) -> Result<Value, String> {
+    let engine = Engine::connect(socket).await?;
+    engine.get("/info").await.map_err(|e| format!("error: {}: {e}", socket.display()))
+}
+
 impl Found {
     /// The name of the node.
     pub fn name(&self) -> String {
