@@ -462,6 +462,13 @@ macro_rules! typed_kinds {
                     Object::Dynamic(d) => d.to_json(),
                 }
             }
+            /// Writes its JSON, as [`to_json`](Self::to_json) makes it.
+            fn write_json<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Object::$variant(o) => o.to_whole().serialize(to),)*
+                    Object::Dynamic(d) => d.to_json().serialize(to),
+                }
+            }
             /// Clears what a client must not set in a new object (`PrepareForCreate`).
             pub fn prepare_for_create(&mut self) {
                 match self {

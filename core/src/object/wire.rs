@@ -69,7 +69,7 @@ struct Custom<'a> {
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self.kind().built_in() {
-            Some(_) => self.to_json().serialize(to),
+            Some(_) => self.write_json(to),
             None => {
                 Custom { custom: self.kind(), of: Cow::Borrowed(self.info()), object: self.to_json() }.serialize(to)
             }
