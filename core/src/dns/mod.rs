@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, Informer, InformerConfig, View, Views};
@@ -27,7 +28,7 @@ pub use zone::{Answer, Record, RecordChange, RecordType, Zone};
 const KINDS: [Kind; 3] = [Kind::SERVICE, Kind::ENDPOINT_SLICE, Kind::NAMESPACE];
 
 /// Configuration of the DNS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DnsConfig {
     /// Cluster domain, such as `cluster.local`.
     pub domain: Rc<str>,
@@ -42,7 +43,7 @@ impl Default for DnsConfig {
 }
 
 /// Outputs of the DNS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Out {
     /// To the API server.
     Api(ToServer),

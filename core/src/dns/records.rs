@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use k8s_openapi::api::discovery::v1::Endpoint;
+use serde::Serialize;
 
 use crate::object::{EndpointSlice, Service};
 use crate::proxy::slices::{address, is_ready};
 
 /// The data of a record. Names are absolute, in lower case, without the trailing dot.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[allow(missing_docs)]
 pub enum RecordData {
     A(Ipv4Addr),

@@ -4,6 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use serde::Serialize;
+
 use super::records::{RecordData, Records};
 use crate::limits;
 use crate::object::ObjectKey;
@@ -65,7 +67,7 @@ pub enum Answer {
 }
 
 /// A change of the zone.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub enum RecordChange {
     /// The complete zone. Always the first change.
     Replace(Vec<(Rc<str>, Vec<RecordData>)>),

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, Informer, InformerConfig, View, Views};
@@ -28,7 +29,7 @@ use slices::SliceIndex;
 pub use table::{Backend, Entry, Frontend, Host, Placement, Protocol, ServiceTable, TableChange, WhenEmpty, lines};
 
 /// Configuration of the proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProxyConfig {
     /// Name of the node.
     pub node_name: Rc<str>,
@@ -37,7 +38,7 @@ pub struct ProxyConfig {
 }
 
 /// Outputs of the proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Out {
     /// To the API server.
     Api(ToServer),

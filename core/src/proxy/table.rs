@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{self as discovery_v1, EndpointHints};
+use serde::Serialize;
 
 use super::slices::{address, is_ready};
 use crate::limits;
 use crate::object::{EndpointSlice, ObjectKey, Service};
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
 #[allow(missing_docs)]
 pub enum Protocol {
     Tcp,
@@ -38,7 +39,7 @@ impl Protocol {
 }
 
 /// The address of a front end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
 pub enum Host {
     /// One address: a cluster IP, an external IP or a load balancer's IP.
     Ip(IpAddr),
@@ -49,7 +50,7 @@ pub enum Host {
 }
 
 /// The destination of a client's connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
 pub struct Frontend {
     /// Address.
     pub host: Host,
@@ -60,7 +61,7 @@ pub struct Frontend {
 }
 
 /// An endpoint that a connection may be sent to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
 pub struct Backend {
     /// The pod's address.
     pub ip: IpAddr,
@@ -69,7 +70,7 @@ pub struct Backend {
 }
 
 /// What happens to a connection if there is no backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub enum WhenEmpty {
     /// Rejected immediately: the service has no endpoints.
     Reject,
@@ -78,7 +79,7 @@ pub enum WhenEmpty {
 }
 
 /// One entry of the table.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Entry {
     /// The service, by its key.
     pub service: ObjectKey,
@@ -98,7 +99,7 @@ pub struct Entry {
 }
 
 /// A change of the table, for the driver that applies it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub enum TableChange {
     /// The complete table. Always the first change; it replaces whatever an earlier proxy left behind.
     Replace(Vec<(Frontend, Rc<Entry>)>),

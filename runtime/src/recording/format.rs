@@ -8,7 +8,9 @@ use serde_json::Value;
 use skeg_core::agent::AgentConfig;
 use skeg_core::apiserver;
 use skeg_core::controllers::ManagerConfig;
+use skeg_core::dns::DnsConfig;
 use skeg_core::object::KindInfo;
+use skeg_core::proxy::ProxyConfig;
 use skeg_core::random::mix_bytes;
 use skeg_core::scheduler::SchedulerConfig;
 use skeg_core::{Mono, Wall};
@@ -96,6 +98,10 @@ pub enum Of {
     Scheduler(SchedulerConfig),
     /// The agent of a node.
     Agent(AgentConfig),
+    /// The service proxy of a node.
+    Proxy(ProxyConfig),
+    /// The cluster's names.
+    Names(DnsConfig),
 }
 
 /// One input of a machine, and what it made of it.

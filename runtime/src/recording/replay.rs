@@ -14,6 +14,8 @@ use serde_json::Value;
 use skeg_core::agent::NodeAgent;
 use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::controllers::{ControllerManager, ManagerConfig, TokenSigner};
+use skeg_core::dns::ClusterDns;
+use skeg_core::proxy::ServiceProxy;
 use skeg_core::scheduler::SchedulerProcess;
 use skeg_core::{Kinds, Mono, Now, Rng};
 use skeg_sim::metrics::SimulatedMetrics;
@@ -45,6 +47,8 @@ enum Running {
     Controllers(Box<ControllerManager>),
     Scheduler(Box<SchedulerProcess>),
     Agent(Box<NodeAgent>),
+    Proxy(Box<ServiceProxy>),
+    Names(Box<ClusterDns>),
 }
 
 /// What came of one machine.
@@ -263,6 +267,8 @@ impl Replay<'_> {
             }
             Of::Scheduler(config) => Running::Scheduler(Box::new(SchedulerProcess::new(config, rng))),
             Of::Agent(config) => Running::Agent(Box::new(NodeAgent::new(config, rng))),
+            Of::Proxy(config) => Running::Proxy(Box::new(ServiceProxy::new(config, rng))),
+            Of::Names(config) => Running::Names(Box::new(ClusterDns::new(config, rng))),
         };
         let tally = Tally { recording: recording.to_owned(), machine: name, ..Tally::default() };
         self.players.insert(number, Player { machine, tally, before: VecDeque::new() });
@@ -329,6 +335,8 @@ impl Running {
             Running::Controllers(m) => drive(&mut **m, now, input, Some(ControllerManager::resign)),
             Running::Scheduler(m) => drive(&mut **m, now, input, Some(SchedulerProcess::resign)),
             Running::Agent(m) => drive(&mut **m, now, input, None),
+            Running::Proxy(m) => drive(&mut **m, now, input, None),
+            Running::Names(m) => drive(&mut **m, now, input, None),
         }
     }
 }

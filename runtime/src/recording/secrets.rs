@@ -14,8 +14,10 @@ use serde_json::{Map, Value};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Where a message says what it is, at the latest.
+const HEAD: usize = 128;
 /// Values that are shorter than this are replaced where they stand alone, and not within other text.
-const FOUND_IN_TEXT: usize = 8;
+const FOUND_IN_TEXT: usize = 4;
 
 /// Replaces what is secret.
 pub struct Secrets {
@@ -48,7 +50,10 @@ impl Secrets {
 
     /// Whether a text may hold something that is secret. It is asked for every message, so it is coarse.
     pub fn concern(message: &str) -> bool {
-        message.contains("ecret") || message.contains("\"Consulted\"") || message.contains("\"Err\"")
+        // Answers from outside, refusals and warnings say what they are at their beginning.
+        let head = &message.as_bytes()[..message.len().min(HEAD)];
+        let begins = |name: &[u8]| head.windows(name.len()).any(|part| part == name);
+        begins(b"\"Consulted\"") || begins(b"\"Err\"") || begins(b"\"Note\"") || message.contains("ecret")
     }
 
     /// Whether any value has been replaced so far.

@@ -1,7 +1,8 @@
 //! What the machines' thread does for a recording: it turns inputs and outputs into lines, and sends them on.
 //!
 //! Call order, for each input of a machine: [`Track::handle`], [`Track::timeout`] or [`Track::resign`] before the
-//! machine is called, [`Track::decided`] after it. If the machine panics in between, its last input is written.
+//! machine is called, [`Track::decided`] after it; or [`Track::step`], which does all of it. If the machine panics in
+//! between, its last input is written.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -174,6 +175,26 @@ impl Track {
             line += &format!(",\"hidden\":{}", json(&hidden));
         }
         inner.recorder.send(line + "}}");
+    }
+
+    /// Gives its machine an input, or `None` if its time has come, and records both. Returns what it decided.
+    pub fn step<M>(&self, machine: &mut M, now: Now, input: Option<M::In>) -> Vec<M::Out>
+    where
+        M: skeg_core::Machine<In: Serialize, Out: Serialize>,
+    {
+        let mut out = Vec::new();
+        match input {
+            Some(input) => {
+                self.handle(now, &input);
+                machine.handle(now, input, &mut out);
+            }
+            None => {
+                self.timeout(now);
+                machine.handle_timeout(now, &mut out);
+            }
+        }
+        self.decided(&out, machine.poll_timeout());
+        out
     }
 
     /// Whether a message has to be looked through for what is secret.

@@ -12,12 +12,12 @@ use hyper::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 use skeg_core::agent::{self, AgentConfig, NodeAgent, RuntimeCommand, RuntimeEvent};
-use skeg_core::api::{Call, ReqId, Request, ToServer, WriteOptions};
+use skeg_core::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer, WriteOptions};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::controllers::{ControllerManager, ManagerConfig};
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::store::{self, MemoryStore, StoreClient};
-use skeg_core::{Kinds, Machine, Mono, Now, Object, Rng, Wall};
+use skeg_core::{Kinds, Machine, Mono, Now, Object, Revision, Rng, Wall};
 
 use super::format::{FORMAT, Of};
 use super::replay::{Replayed, all};
@@ -371,18 +371,35 @@ fn secrets_are_found_wherever_they_are() {
 #[test]
 fn what_came_of_a_secret_is_found_again() {
     let mut secrets = Secrets::new(&[7; 32]);
-    hidden(&mut secrets, secret(json!({}), json!({"a": "long enough", "b": "tiny"})), false);
+    hidden(&mut secrets, secret(json!({}), json!({"a": "long enough", "b": "pin"})), false);
     let placeholder = secrets.of_text("long enough");
     let message = json!({"Runtime": {"CreateContainer": {"spec": {"resolved": {"env": [["A", "long enough"],
-        ["B", "tiny"], ["C", "see long enough here"], ["D", "a tiny bit"]],
+        ["B", "pin"], ["C", "see long enough here"], ["D", "a pin too"]],
         "files": [{"Bytes": STANDARD.encode("long enough")}]}}}}});
     let (clean, places) = hidden(&mut secrets, message, true);
     let env = |n: usize| clean.pointer(&format!("/Runtime/CreateContainer/spec/resolved/env/{n}/1")).unwrap().clone();
     assert_eq!((env(0), env(2)), (json!(placeholder), json!(format!("see {placeholder} here"))));
-    assert_eq!((env(1), env(3)), (json!(secrets.of_text("tiny")), json!("a tiny bit")));
+    assert_eq!((env(1), env(3)), (json!(secrets.of_text("pin")), json!("a pin too")));
     assert!(clean.to_string().contains(&STANDARD.encode(&placeholder)), "{clean}");
     assert_eq!(places.len(), 4, "{places:?}");
-    // Refusals may quote, and answers of webhooks may change Secrets.
+    // Refusals may quote, and answers of webhooks may change Secrets. Each says so in its first bytes, as it is written.
+    let status = Status::bad_request("of no object");
+    let refused = FromServer::Reply(ReqId(u64::MAX), Err(status.clone()));
+    let told = apiserver::Out::Client(ConnId(u64::MAX), refused.clone());
+    let warned = apiserver::Note::Warning("w".into());
+    let warned = apiserver::Out::Note(ConnId(u64::MAX), ReqId(u64::MAX), warned);
+    let answered = apiserver::In::Consulted(u64::MAX, Vec::new());
+    let answer = FromServer::Reply(ReqId(u64::MAX), Ok(Response::Done { rv: Revision(1) }));
+    let text = |message: &dyn Fn() -> serde_json::Result<String>| message().expect("it is written");
+    for (message, concerns) in [
+        (text(&|| serde_json::to_string(&refused)), true),
+        (text(&|| serde_json::to_string(&told)), true),
+        (text(&|| serde_json::to_string(&warned)), true),
+        (text(&|| serde_json::to_string(&answered)), true),
+        (text(&|| serde_json::to_string(&answer)), false),
+    ] {
+        assert_eq!(Secrets::concern(&message), concerns, "{message}");
+    }
     let refused = json!({"Client": [1, {"Reply": [2, {"Err": {"message": "Invalid value: long enough"}}]}]});
     let (clean, _) = hidden(&mut secrets, refused, false);
     assert!(clean.to_string().contains(&format!("Invalid value: {placeholder}")), "{clean}");

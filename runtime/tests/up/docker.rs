@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
+use crate::recording;
 use crate::streams::{exec, web_socket};
 
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -221,7 +222,8 @@ fn at(path: &str) -> String {
 #[test]
 fn what_a_container_gets_is_what_its_spec_says() {
     let Some(_engine) = to_use() else { return };
-    let cluster = start("docker-gets", &["--in-memory"]);
+    let record = recording::empty("docker-gets");
+    let cluster = start("docker-gets", &["--in-memory", "--record", record.to_str().expect("text")]);
     let (maps, secrets) = ("/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/secrets");
     cluster.create(maps, &json!({"metadata": {"name": "settings"}, "data": {"color": "blue", "note": "hello"}}));
     cluster.create(secrets, &json!({"metadata": {"name": "keys"}, "stringData": {"password": "hunter2"}}));
@@ -236,6 +238,7 @@ fn what_a_container_gets_is_what_its_spec_says() {
             {"name": "A", "value": "x"}, {"name": "B", "value": "$(A)-$(NONE)-$$(A)"},
             {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
             {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
+            {"name": "URL", "value": "db://u:$(PASSWORD)@h"},
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
         ],
@@ -281,6 +284,7 @@ fn what_a_container_gets_is_what_its_spec_says() {
         "COLOR=blue",
         "C_note=hello",
         "PASSWORD=hunter2",
+        "URL=db://u:hunter2@h",
         &format!("IP={ip}"),
         "CPUS=250",
         "KUBERNETES_SERVICE_PORT=443",
@@ -301,6 +305,13 @@ fn what_a_container_gets_is_what_its_spec_says() {
     gone(&cluster, "all");
     nothing_is_left(&cluster, &in_memory(&cluster));
     end(cluster);
+    // Its agent decides the same again, and what it told Docker is recorded without the password.
+    recording::replays(&record);
+    let all = recording::text(&record);
+    assert!(
+        all.contains("db://u:") && !all.contains("hunter2") && !all.contains("aHVudGVyMg"),
+        "it is in the recording"
+    );
 }
 
 #[test]

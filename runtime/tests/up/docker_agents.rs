@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::client::{Cluster, scratch};
 use crate::docker::{IMAGE, busybox, engine_at, make_image, skip};
 use crate::etcd_server::Server;
+use crate::recording;
 use crate::servers::{PODS, Servers, TUNED, items, wait_for};
 use crate::streams::{exec, web_socket};
 
@@ -194,6 +195,7 @@ impl Agent {
         let node = node(host.number);
         command.args(["agent", "--docker", "--docker-host", &host.socket(), "--node-name", &node, "--kubeconfig"]);
         command.arg(kubeconfig).arg("--root-dir").arg(host.dir.join("pods"));
+        command.arg("--record").arg(kubeconfig.with_file_name("recordings"));
         Agent { child: command.stderr(Stdio::inherit()).spawn().expect("the binary runs") }
     }
 
@@ -223,6 +225,8 @@ struct Whole {
     servers: Servers,
     _etcd: Vec<Server>,
     _network: Network,
+    /// Where servers and agents are recorded.
+    record: PathBuf,
 }
 
 impl Whole {
@@ -244,7 +248,9 @@ impl Whole {
         let network = Network::make().expect("root may make networks");
         let hosts: Vec<Host> = (0..NODES).map(|n| Host::make(n, busybox).expect("root may make hosts")).collect();
         let urls: Vec<String> = etcd.iter().map(Server::url).collect();
-        let servers = Servers::start_at(test, &urls.join(","), 3, SERVERS, &TUNED);
+        let record = recording::empty(test);
+        let more = [&TUNED[..], &["--record", record.to_str().expect("text")]].concat();
+        let servers = Servers::start_at(test, &urls.join(","), 3, SERVERS, &more);
         let kubeconfigs = (0..NODES).map(|n| {
             let path = scratch(test).join(format!("{}.conf", node(n)));
             let mut make = Command::new(env!("CARGO_BIN_EXE_skeg"));
@@ -255,7 +261,7 @@ impl Whole {
         });
         let kubeconfigs: Vec<PathBuf> = kubeconfigs.collect();
         let agents = hosts.iter().zip(&kubeconfigs).map(|(host, file)| Agent::spawn(host, file)).collect();
-        let whole = Whole { agents, kubeconfigs, hosts, servers, _etcd: etcd, _network: network };
+        let whole = Whole { agents, kubeconfigs, hosts, servers, _etcd: etcd, _network: network, record };
         wait_for("all nodes are ready", PATIENCE, || {
             let nodes = whole.servers.at(0).get("/api/v1/nodes").json();
             items(&nodes).len() == NODES && items(&nodes).iter().all(|node| is_true(node, "Ready"))
@@ -361,6 +367,11 @@ fn agents_run_real_containers() {
     let pods = daemons(server);
     assert_eq!((pods[0]["metadata"]["name"].as_str(), id(&pods)), (Some(name), before));
     assert_eq!(pods[0]["status"]["containerStatuses"][0]["restartCount"], 0);
+
+    // Every machine of every process, of those that were killed, too, decides the same again.
+    let record = whole.record.clone();
+    drop(whole);
+    recording::replays(&record);
 }
 
 /// Any server shows what nodes and pods use (`kubectl top`).

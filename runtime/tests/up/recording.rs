@@ -42,7 +42,7 @@ pub fn replays(dir: &Path) -> Value {
 }
 
 /// All files of the recordings in a directory, one after the other.
-fn text(dir: &Path) -> String {
+pub fn text(dir: &Path) -> String {
     let entries = |dir: &Path| -> Vec<PathBuf> {
         let all = std::fs::read_dir(dir).expect("it is there");
         all.map(|entry| entry.expect("it can be read").path()).collect()

@@ -280,9 +280,7 @@ impl Host {
         let calls = match (who, message) {
             (Who::Agent, Some(message)) => return self.tell_agent(agent::In::Api(message)),
             (Who::Agent, None) => {
-                let mut out = Vec::new();
-                self.track.timeout(now);
-                self.agent.handle_timeout(now, &mut out);
+                let out = self.track.step(&mut self.agent, now, None);
                 return self.after_agent(out);
             }
             (Who::Proxy, message) => self.serving.as_mut().expect(THERE).handle_proxy(now, message),
@@ -293,14 +291,11 @@ impl Host {
     }
 
     fn tell_agent(&mut self, input: agent::In) {
-        let (now, mut out) = (self.clock.now(), Vec::new());
-        self.track.handle(now, &input);
-        self.agent.handle(now, input, &mut out);
+        let out = self.track.step(&mut self.agent, self.clock.now(), Some(input));
         self.after_agent(out);
     }
 
     fn after_agent(&mut self, out: Vec<agent::Out>) {
-        self.track.decided(&out, self.agent.poll_timeout());
         for out in out {
             match out {
                 agent::Out::Api(message) => self.carry_out(Who::Agent, message),

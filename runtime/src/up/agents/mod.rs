@@ -175,7 +175,7 @@ impl Plan {
         let (config, bridge) = (found.agent_config(), found.bridge());
         let (runtime, rules) = found.start(carrier.runtime.clone(), local)?;
         let serving = match (rules, bridge) {
-            (Some(rules), Some(bridge)) => Some(Serving::new(&node, rules, bridge, seed)?),
+            (Some(rules), Some(bridge)) => Some(Serving::new(&node, rules, bridge, seed, &tape)?),
             (_, _) => None,
         };
         let containers = Containers::Real(Real::new(runtime, carrier.clone()));

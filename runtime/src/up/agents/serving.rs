@@ -12,6 +12,8 @@ use skeg_core::{Deadline, Machine, Now, Rng};
 use super::routes::Routes;
 use super::rules;
 use crate::disk::explain;
+use crate::recording::format::Of;
+use crate::recording::tape::{Tape, Track};
 use crate::up::dns::Lookup;
 use crate::up::docker::Bridge;
 use crate::up::proxy::Proxy;
@@ -22,17 +24,22 @@ pub struct Serving {
     rules: Proxy,
     names: ClusterDns,
     routes: Routes,
+    /// What is recorded of the proxy and of the names.
+    tracks: [Track; 2],
 }
 
 impl Serving {
     /// `rules` carries out what the proxy of this node decides; `bridge` is that of its pods.
-    pub fn new(node: &Rc<str>, rules: Proxy, bridge: Bridge, seed: u64) -> Result<Serving, String> {
+    pub fn new(node: &Rc<str>, rules: Proxy, bridge: Bridge, seed: u64, tape: &Tape) -> Result<Serving, String> {
         let config = ProxyConfig { node_name: Rc::clone(node), zone: Rc::from("") };
         let (own, (tell, inbox)) = (bridge.network, channel());
         let thread = std::thread::Builder::new().name("routes".to_owned());
         let thread = thread.spawn(move || rules::carry_out(own, &bridge.device, &inbox));
         thread.map_err(|e| format!("error: threads could not be started: {}", explain(&e)))?;
+        let proxy = tape.machine("proxy", (seed, "proxy", 0), || Of::Proxy(config.clone()));
+        let names = tape.machine("dns", (seed, "dns", 0), || Of::Names(DnsConfig::default()));
         Ok(Serving {
+            tracks: [proxy, names],
             proxy: ServiceProxy::new(config, Rng::stream(seed, "proxy", 0)),
             rules,
             names: ClusterDns::new(DnsConfig::default(), Rng::stream(seed, "dns", 0)),
@@ -57,11 +64,7 @@ impl Serving {
 
     /// Gives the proxy a message, or `None` when its time has come; returns what it asks.
     pub fn handle_proxy(&mut self, now: Now, message: Option<FromServer>) -> Vec<ToServer> {
-        let mut out = Vec::new();
-        match message {
-            Some(message) => self.proxy.handle(now, message, &mut out),
-            None => self.proxy.handle_timeout(now, &mut out),
-        }
+        let out = self.tracks[0].step(&mut self.proxy, now, message);
         let mut calls = Vec::new();
         for out in out {
             match out {
@@ -74,11 +77,7 @@ impl Serving {
 
     /// The same for the names.
     pub fn handle_names(&mut self, now: Now, message: Option<FromServer>) -> Vec<ToServer> {
-        let mut out = Vec::new();
-        match message {
-            Some(message) => self.names.handle(now, message, &mut out),
-            None => self.names.handle_timeout(now, &mut out),
-        }
+        let out = self.tracks[1].step(&mut self.names, now, message);
         let call = |out| match out {
             dns::Out::Api(message) => Some(message),
             // Queries are answered from the machine itself.

@@ -7,7 +7,7 @@ use skeg_core::agent::{self, PodVolumes, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::ConnId;
 use skeg_core::auth::token::Reference;
-use skeg_core::dns as names;
+use skeg_core::dns::{self as names, DnsConfig};
 use skeg_core::proxy;
 use skeg_core::{Kind, Machine, Now, ObjectKey};
 use skeg_sim::process::{Role, Running, Setup};
@@ -30,7 +30,7 @@ pub(super) struct Member {
     pub(super) track: Track,
 }
 
-/// What is recorded of a member: of those that serve a node's Services and names, nothing yet.
+/// What is recorded of a member.
 pub(super) fn track(
     tape: &Tape,
     stream @ (_, name, life): (u64, &str, u32),
@@ -47,28 +47,10 @@ pub(super) fn track(
         }),
         Role::Scheduler(_) => tape.machine(name, stream, || Of::Scheduler(setup.scheduler(name, life))),
         Role::Agent(_, config) => tape.machine(name, stream, || Of::Agent((**config).clone())),
-        Role::Api(_) | Role::User | Role::Proxy(..) | Role::Dns(_) => Track::default(),
+        Role::Proxy(_, config) => tape.machine(name, stream, || Of::Proxy(config.clone())),
+        Role::Dns(_) => tape.machine(name, stream, || Of::Names(DnsConfig::default())),
+        Role::Api(_) | Role::User => Track::default(),
     }
-}
-
-/// Gives a machine a message, or `None` when its timer is due, and has that recorded.
-fn step<M>(machine: &mut M, track: &Track, now: Now, message: Option<FromServer>) -> Vec<ToServer>
-where
-    M: Machine<In = FromServer, Out = ToServer>,
-{
-    let mut calls = Vec::new();
-    match message {
-        Some(message) => {
-            track.handle(now, &message);
-            machine.handle(now, message, &mut calls);
-        }
-        None => {
-            track.timeout(now);
-            machine.handle_timeout(now, &mut calls);
-        }
-    }
-    track.decided(&calls, machine.poll_timeout());
-    calls
 }
 
 impl Member {
@@ -94,19 +76,8 @@ impl Member {
 
     /// Gives an agent a message, or `None` when its timer is due.
     fn tell_agent(&mut self, now: Now, input: Option<agent::In>) -> Vec<agent::Out> {
-        let (mut out, Running::Agent(agent)) = (Vec::new(), &mut self.running) else { return Vec::new() };
-        match input {
-            Some(input) => {
-                self.track.handle(now, &input);
-                agent.handle(now, input, &mut out);
-            }
-            None => {
-                self.track.timeout(now);
-                agent.handle_timeout(now, &mut out);
-            }
-        }
-        self.track.decided(&out, agent.poll_timeout());
-        out
+        let Running::Agent(agent) = &mut self.running else { return Vec::new() };
+        self.track.step(&mut **agent, now, input)
     }
 }
 
@@ -116,15 +87,11 @@ impl Cluster {
         let (mut calls, mut agent_out) = (Vec::new(), Vec::new());
         let member = &mut self.members[index];
         match (&mut member.running, message) {
-            (Running::Manager(m), message) => calls = step(&mut **m, &member.track, now, message),
-            (Running::Scheduler(m), message) => calls = step(&mut **m, &member.track, now, message),
+            (Running::Manager(m), message) => calls = member.track.step(&mut **m, now, message),
+            (Running::Scheduler(m), message) => calls = member.track.step(&mut **m, now, message),
             (Running::Agent(_), message) => agent_out = member.tell_agent(now, message.map(agent::In::Api)),
             (Running::Proxy(m), message) => {
-                let mut out = Vec::new();
-                match message {
-                    Some(message) => m.handle(now, message, &mut out),
-                    None => m.handle_timeout(now, &mut out),
-                }
+                let out = member.track.step(&mut **m, now, message);
                 let serving = self.serving.as_ref().expect("there is no proxy without it");
                 for out in out {
                     match out {
@@ -134,11 +101,7 @@ impl Cluster {
                 }
             }
             (Running::Dns(m), message) => {
-                let mut out = Vec::new();
-                match message {
-                    Some(message) => m.handle(now, message, &mut out),
-                    None => m.handle_timeout(now, &mut out),
-                }
+                let out = member.track.step(&mut **m, now, message);
                 calls.extend(out.into_iter().filter_map(|out| match out {
                     names::Out::Api(message) => Some(message),
                     // Queries are answered from the machine itself.
