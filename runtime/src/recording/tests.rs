@@ -382,7 +382,7 @@ fn what_came_of_a_secret_is_found_again() {
     assert_eq!((env(1), env(3)), (json!(secrets.of_text("pin")), json!("a pin too")));
     assert!(clean.to_string().contains(&STANDARD.encode(&placeholder)), "{clean}");
     assert_eq!(places.len(), 4, "{places:?}");
-    // Refusals may quote, and answers of webhooks may change Secrets. Each says so in its first bytes, as it is written.
+    // Refusals may quote, and answers of webhooks may change Secrets. Each says so in its first bytes.
     let status = Status::bad_request("of no object");
     let refused = FromServer::Reply(ReqId(u64::MAX), Err(status.clone()));
     let told = apiserver::Out::Client(ConnId(u64::MAX), refused.clone());
