@@ -188,6 +188,14 @@ struct Scratch {
     dns: Vec<dns::Out>,
 }
 
+/// A connection from its beginning on, also after its client has ended.
+#[derive(Clone, Copy)]
+struct Link {
+    client: ProcessId,
+    /// It was cut: what is on its way to the server is lost.
+    is_cut: bool,
+}
+
 /// Faults that have struck.
 #[derive(Default)]
 struct Struck {
@@ -243,8 +251,8 @@ pub struct World {
     timeline: Vec<(Duration, Action)>,
     pub(crate) apis: Table<ApiId, ApiHost>,
     users: Vec<ProcessId>,
-    /// The client of each connection that was ever made.
-    conns: Vec<ProcessId>,
+    /// Every connection that was ever made.
+    conns: Vec<Link>,
     clocks: Clocks,
     /// Processes `0..control` are control-plane processes; nodes' processes follow.
     control: usize,

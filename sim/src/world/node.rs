@@ -125,7 +125,8 @@ impl World {
         let connection = p.connection.take();
         self.disarm(process);
         if let Some(c) = connection {
-            let at = self.now + 1_000_000;
+            // The end of a connection is heard after all that was said over it.
+            let at = (self.now + 1_000_000).max(c.up + 1);
             self.event_queue
                 .push(at, Event::Closed { process: self.apis[c.api()].process, life: c.life, conn: c.id() });
         }

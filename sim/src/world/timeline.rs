@@ -140,7 +140,8 @@ impl World {
             let connection = self.processes[process].connection.take();
             self.crash(process);
             if let Some(c) = connection {
-                let at = self.now + self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
+                let silence = self.rng.duration(Duration::from_secs(1), NOTICE).as_nanos() as u64;
+                let at = (self.now + silence).max(c.up + 1);
                 self.event_queue
                     .push(at, Event::Closed { process: self.apis[c.api()].process, life: c.life, conn: c.id() });
             }

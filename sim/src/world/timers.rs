@@ -174,7 +174,7 @@ impl World {
         for said in self.scratch.api.chunks(AHEAD) {
             let processes = said.iter().filter_map(|said| match said {
                 apiserver::Out::Client(conn, FromServer::Watch(id, WatchEvent::Bookmark { .. })) => {
-                    Some((self.conns[conn.0 as usize], *id))
+                    Some((self.conns[conn.0 as usize].client, *id))
                 }
                 _ => None,
             });

@@ -11,7 +11,7 @@ use skeg_core::random::mix;
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
 use super::hosts::ApiHost;
-use super::{Event, NOTICE, REFUSED, STORE_HOST, World};
+use super::{Event, Link, NOTICE, REFUSED, STORE_HOST, World};
 use crate::fault::Layered;
 use crate::ids::{ApiId, Id, ProcessId};
 use crate::invariant::{Asked, Checkers, Invariant, bound_blindly};
@@ -36,7 +36,7 @@ impl World {
     pub(super) fn connect(&mut self, process: ProcessId) -> Option<Connection> {
         let api = self.choose_api(self.processes[process].host)?;
         let id = self.conns.len() as u64;
-        self.conns.push(process);
+        self.conns.push(Link { client: process, is_cut: false });
         let life = self.processes[self.apis[api].process].life;
         let connection = Connection::new(id, api, life, self.now);
         self.processes[process].connection = Some(connection);
@@ -96,6 +96,7 @@ impl World {
         let Some(c) = self.processes[process].connection.as_mut().filter(|c| !c.dead) else { return };
         c.dead = true;
         let (conn, api, api_life) = (c.id(), c.api(), c.life);
+        self.conns[conn as usize].is_cut = true;
         let life = self.processes[process].life;
         let lo = Duration::from_secs(1);
         let (client, server) = (self.rng.duration(lo, NOTICE), self.rng.duration(lo, NOTICE));
@@ -109,9 +110,9 @@ impl World {
         if self.processes[process].life != life || self.processes[process].running.is_none() {
             return;
         }
-        let client = self.conns[conn as usize];
-        let connection = self.processes[client].connection;
-        if connection.is_none_or(|c| c.id() != conn || c.dead) {
+        // What a client sent before it crashed arrives all the same.
+        let Link { client, is_cut } = self.conns[conn as usize];
+        if is_cut {
             return;
         }
         if let ToServer::Request(_, request) = &msg {
@@ -178,7 +179,7 @@ impl World {
 
     #[inline(never)]
     pub(super) fn reply(&mut self, from: HostId, conn: u64, msg: FromServer) {
-        let process = self.conns[conn as usize];
+        let process = self.conns[conn as usize].client;
         if let Some(causes) = &mut self.causes {
             causes.answered(conn, &msg);
         }
