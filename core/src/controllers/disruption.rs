@@ -55,8 +55,8 @@ impl Controller for DisruptionController {
             }
             Kind::POD => pod_keys(change, views, keys),
             _ => {
-                let replicas = |o: &Option<Object>| o.as_ref().and_then(Object::replicas);
-                if replicas(&change.old) != replicas(&change.new) {
+                // The scale that counts is that of the controller of a ReplicaSet, if it has one.
+                if scale(change.old.as_ref()) != scale(change.new.as_ref()) {
                     let budgets = views.view(Kind::POD_DISRUPTION_BUDGET);
                     keys.extend(budgets.namespace(change.key.namespace()).map(Object::key));
                 }
@@ -70,6 +70,12 @@ impl Controller for DisruptionController {
         }
         views.get::<policy_v1::PodDisruptionBudget>(key).map_or_else(Plan::nothing, |pdb| sync(views, pdb, now))
     }
+}
+
+/// What of a workload enters how many pods are expected: its replicas, and the UID of its controller.
+fn scale(workload: Option<&Object>) -> (Option<i32>, Option<&str>) {
+    let above = workload.and_then(|workload| controller_of(workload.meta()));
+    (workload.and_then(Object::replicas), above.map(|owner| owner.uid.as_str()))
 }
 
 fn pod_keys(change: &Change, views: &Views, keys: &mut Vec<ObjectKey>) {
@@ -418,6 +424,27 @@ mod tests {
 
     fn status(fake: &Fake) -> Value {
         fake.get(Kind::POD_DISRUPTION_BUDGET, "d/b").unwrap().to_json()["status"].clone()
+    }
+
+    #[test]
+    fn what_changes_the_scale_of_pods_wakes_their_budget() {
+        let fake = fake(json!({"maxUnavailable": 1}), vec![]);
+        let woken = |old: Option<Object>, new: Option<Object>| {
+            let changed = new.as_ref().or(old.as_ref()).expect("one of them").key();
+            let mut keys = Vec::new();
+            DisruptionController.keys(&Change { key: changed, old, new }, &fake.views, &mut keys);
+            keys == [key()]
+        };
+        for (old, new, expect) in [
+            (None, Some(set("a", 3, None)), true),
+            (Some(set("a", 3, None)), Some(set("a", 4, None)), true),
+            (Some(set("a", 3, None)), Some(set("a", 3, Some("dep"))), true),
+            (Some(set("a", 3, Some("dep"))), Some(set("a", 3, Some("new"))), true),
+            (Some(set("a", 3, Some("dep"))), Some(set("a", 3, Some("dep"))), false),
+            (Some(set("a", 3, None)), None, true),
+        ] {
+            assert_eq!(woken(old.clone(), new.clone()), expect, "{old:?} to {new:?}");
+        }
     }
 
     #[test]
