@@ -209,6 +209,15 @@ impl Task {
         }
     }
 
+    /// The node whose taints it changes, and whether it removes one.
+    pub(super) fn taints(&self) -> Option<(&ObjectKey, bool)> {
+        match self {
+            Task::Get(node, Then::Taint { removed, .. }) => Some((node, *removed)),
+            Task::Guarded { read, .. } => read.taints(),
+            _ => None,
+        }
+    }
+
     /// Handles a successful reply.
     pub(super) fn answered(&self, response: &Response) -> Next {
         let then = match (self, response) {

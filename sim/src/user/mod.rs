@@ -292,6 +292,14 @@ impl User {
         self.commands.values().flat_map(|command| &command.tasks).any(|task| task.declares().as_ref() == Some(key))
     }
 
+    /// Whether a task removes a taint of a node for which a command that taints it is under way: it waits, as people do
+    /// who have seen their `kubectl taint` hang.
+    fn is_tainting(&self, task: &Task) -> bool {
+        let Some((node, true)) = task.taints() else { return false };
+        let mut others = self.commands.values().flat_map(|command| &command.tasks);
+        others.any(|other| other.taints() == Some((node, false)))
+    }
+
     fn put(&mut self, command: Command) {
         let number = self.next_command;
         self.next_command += 1;
@@ -322,15 +330,22 @@ impl User {
         command.in_flight = None;
         let Some(task) = command.tasks.pop_front() else { return };
         let next = match result {
-            Ok(response) => task.answered(response),
+            Ok(response) => match task.answered(response) {
+                Next::Refused(_) if self.is_tainting(&task) => Next::Again(PAUSE),
+                next => next,
+            },
             Err(status) => {
                 let words = drain::words(status);
                 if matches!(task, Task::Evict(_)) && command.refusal.as_ref() != Some(&words) {
                     self.done.push(Done { what: task.describe(), error: Some(words.clone()) });
                 }
                 command.refusal = Some(words);
-                if status.reason == Reason::NotFound && task.acts_on().is_some_and(|key| self.is_declaring(key)) {
+                let acts_on = task.acts_on().filter(|_| status.reason == Reason::NotFound);
+                if acts_on.is_some_and(|key| self.is_declaring(key)) {
                     Next::Again(PAUSE)
+                } else if acts_on.is_some_and(|key| self.deleted.contains(key)) {
+                    // The same users have deleted it.
+                    Next::Done(Vec::new(), Some(task.describe()))
                 } else {
                     task.refused(status, command.tries)
                 }

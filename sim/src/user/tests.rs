@@ -10,7 +10,7 @@ use skeg_core::object::{Kind, Object, ObjectKey, Revision};
 use skeg_core::{Machine, Mono, Now, Rng, Wall};
 
 use super::User;
-use crate::scenario::UserAction;
+use crate::scenario::{NodeSet, UserAction};
 
 struct Desk {
     user: User,
@@ -88,6 +88,31 @@ fn an_action_waits_for_the_apply_of_its_object() {
     let [(scale, Call::SetScale { .. })] = &sent[..] else { panic!("{sent:?}") };
     desk.reply(*scale, not_found());
     assert_eq!(desk.user.refused().len(), 1, "nobody makes it any more");
+}
+
+#[test]
+fn a_taint_is_removed_after_the_command_that_sets_it() {
+    let value = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}});
+    let node = Object::from_json(value).expect("it is a Node");
+    let taint = |removed| {
+        let taint = Box::new(super::taint::read("explore:NoExecute").unwrap());
+        UserAction::Taint { nodes: NodeSet::All, taint, removed }
+    };
+    let mut desk = Desk::new();
+    let now = desk.now();
+    desk.user.act(now, &taint(false), &["a".to_owned()]);
+    desk.user.act(now, &taint(true), &["a".to_owned()]);
+    let sent = desk.requests();
+    let [(set, Call::Get { .. }), (remove, Call::Get { .. })] = &sent[..] else { panic!("{sent:?}") };
+    assert!(desk.reply(*remove, Ok(Response::Object(node.clone()))).is_empty());
+    assert!(desk.user.refused().is_empty(), "the taint is on its way");
+    let sent = desk.reply(*set, Ok(Response::Object(node.clone())));
+    let [(set, Call::Patch { .. })] = &sent[..] else { panic!("{sent:?}") };
+    desk.reply(*set, Ok(Response::Object(node.clone())));
+    let sent = desk.requests();
+    let [(remove, Call::Get { .. })] = &sent[..] else { panic!("{sent:?}") };
+    desk.reply(*remove, Ok(Response::Object(node)));
+    assert_eq!(desk.user.refused().len(), 1, "nobody sets it any more");
 }
 
 #[test]
