@@ -72,7 +72,7 @@ fn key(name: &str) -> ObjectKey {
 }
 
 fn step(at: u64, action: UserAction) -> Step {
-    Step { at: Duration::from_secs(at), action: action.into() }
+    Step::at(Duration::from_secs(at), action)
 }
 
 /// Records the wall time at which the run passed a virtual time, and at which this many pods were running.

@@ -6,7 +6,7 @@ use skeg_sim::explore;
 use skeg_sim::fault;
 use skeg_sim::files::write;
 use skeg_sim::outcome::Outcome;
-use skeg_sim::scenario::{FaultLevel, Scenario, Step};
+use skeg_sim::scenario::{FaultLevel, Scenario};
 use skeg_sim::shrink::shrink;
 
 use crate::Exit;
@@ -78,7 +78,7 @@ fn listed(mut scenario: Scenario, seed: u64) -> Scenario {
     if scenario.faults != FaultLevel::None {
         scenario.faults = FaultLevel::Listed;
     }
-    scenario.timeline.extend(drawn.into_iter().map(|(at, fault)| Step { at, action: fault.into() }));
+    scenario.timeline.extend(drawn);
     scenario.timeline.sort_by_key(|step| step.at);
     scenario.expectations.clear();
     scenario

@@ -90,7 +90,7 @@ impl Causes {
             Call::List { kind, .. } => Some(*kind),
             _ => None,
         };
-        let writes = !matches!(&request.call, Call::Get { .. } | Call::List { .. } | Call::Watch { .. });
+        let writes = request.call.writes();
         let user = request.user.to_string();
         self.asked.insert((conn, id), Asked { process, at, user, lists, writes });
     }

@@ -18,6 +18,7 @@ pub mod hook;
 pub mod ids;
 pub mod invariant;
 pub mod metrics;
+pub mod moment;
 pub mod net;
 pub mod outcome;
 pub mod process;

@@ -46,6 +46,8 @@ pub struct Outcome {
     pub rollouts: Vec<Rollout>,
     /// The injected faults, in order.
     pub faults: Vec<Happening>,
+    /// Steps that waited for a moment that did not come, and when they were given up.
+    pub in_vain: Vec<Happening>,
     /// The actions of users, in order.
     pub actions: Vec<Happening>,
     /// Kubernetes Events by reason.

@@ -148,6 +148,11 @@ impl Setup {
 }
 
 impl Role {
+    /// Whether it is a machine of the users.
+    pub fn is_user(&self) -> bool {
+        matches!(self, Role::User)
+    }
+
     /// The node that it runs on; `None` if it is not a node's process.
     pub fn node(&self) -> Option<NodeId> {
         match self {

@@ -14,7 +14,7 @@ use crate::fault;
 use crate::ids::{Id, ProcessId};
 use crate::invariant::{self, Invariant};
 use crate::outcome::{ExpectationResult, Happening, Outcome, Sample};
-use crate::scenario::{Action, Cluster, Expectation, FaultLevel, NodePool, Scenario, Scheduling};
+use crate::scenario::{Cluster, Expectation, FaultLevel, NodePool, Scenario, Scheduling};
 use crate::world::World;
 
 /// How long the declared state must be kept: longer than a silent node still counts as ready (`NODE_MONITOR_GRACE`).
@@ -141,9 +141,9 @@ pub fn run(
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Crash> {
-    let mut timeline: Vec<(Duration, Action)> = scenario.timeline.iter().map(|s| (s.at, s.action.clone())).collect();
-    timeline.extend(fault::draw(scenario, seed).into_iter().map(|(at, fault)| (at, fault.into())));
-    timeline.sort_by_key(|(at, _)| *at);
+    let mut timeline = scenario.timeline.clone();
+    timeline.extend(fault::draw(scenario, seed));
+    timeline.sort_by_key(|step| step.at);
     let mut world = World::new(scenario, seed, timeline, options.trace);
     world.causes = options.why.then(Box::default);
     let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
@@ -332,6 +332,7 @@ impl Run<'_> {
                 self.world.checkers.broken(invariant, at, what);
             }
         }
+        self.world.give_up();
         let marked = self.scenario.expectations.iter().zip(&self.marks);
         let expectations = marked.map(|(e, mark)| self.check(e, *mark)).collect();
         let world = self.world;
@@ -359,6 +360,7 @@ impl Run<'_> {
             event_reasons: world.statistics.event_reasons.clone(),
             counters: world.counters(),
             faults: world.faults,
+            in_vain: world.in_vain,
             actions: world.actions,
             series: self.samples,
             peak_rss_bytes: 0,

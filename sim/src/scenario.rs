@@ -15,6 +15,7 @@ use skeg_core::scheduler::profile::{Plugin, Profile};
 use skeg_core::{Kind, Object, volume};
 
 use crate::fault::Fault;
+use crate::moment::Moment;
 
 /// A whole run except its seed.
 #[derive(Clone, Debug)]
@@ -234,8 +235,30 @@ impl Default for ImageProfile {
 pub struct Step {
     /// Time since the start of the run.
     pub at: Duration,
+    /// What the step waits for from that time on.
+    pub when: Option<Moment>,
     /// What happens.
     pub action: Action,
+}
+
+impl Step {
+    /// A step that waits for its time only.
+    pub fn at(at: Duration, action: impl Into<Action>) -> Step {
+        Step { at, when: None, action: action.into() }
+    }
+
+    /// A step that waits for a moment after its time.
+    pub fn when(at: Duration, moment: Moment, action: impl Into<Action>) -> Step {
+        Step { at, when: Some(moment), action: action.into() }
+    }
+
+    /// What happens, and on what it waits.
+    pub fn describe(&self) -> String {
+        match &self.when {
+            None => self.action.describe(),
+            Some(moment) => format!("{}, {moment}", self.action.describe()),
+        }
+    }
 }
 
 /// The action of a step.
@@ -247,6 +270,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// The name of the fault; `None` of what users do.
+    pub fn fault(&self) -> Option<&'static str> {
+        match self {
+            Action::User(_) => None,
+            Action::Fault(fault) => Some(fault.name()),
+        }
+    }
+
     /// Describes the action in words.
     pub fn describe(&self) -> String {
         match self {
@@ -353,6 +384,8 @@ pub enum NodeSet {
     /// One host of the control plane, by the name of a process on it: `store`, `api-server-0`, `controller-manager-1`
     /// (where the scheduler of this number runs too), `dns-0`.
     Machine(String),
+    /// The machine of whoever did what the step waits for.
+    Actor,
 }
 
 impl fmt::Display for NodeSet {
@@ -365,6 +398,7 @@ impl fmt::Display for NodeSet {
             NodeSet::Random(n) => write!(f, "{n} random node(s)"),
             NodeSet::ControlPlane => f.write_str("the control plane"),
             NodeSet::Machine(name) => write!(f, "the machine of {name}"),
+            NodeSet::Actor => f.write_str("its machine"),
         }
     }
 }

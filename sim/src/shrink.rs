@@ -70,7 +70,12 @@ fn is_possible(step: &mut Step, before: &Scenario, pools: &[crate::scenario::Nod
         NodeSet::Machine(name) => {
             name.strip_prefix("api-server-").is_none_or(|n| n.parse().is_ok_and(|n: usize| n < api_servers))
         }
-        NodeSet::All | NodeSet::Zone(_) | NodeSet::Labels(_) | NodeSet::Random(_) | NodeSet::ControlPlane => true,
+        NodeSet::All
+        | NodeSet::Zone(_)
+        | NodeSet::Labels(_)
+        | NodeSet::Random(_)
+        | NodeSet::ControlPlane
+        | NodeSet::Actor => true,
     };
     match &mut step.action {
         Action::User(

@@ -329,6 +329,15 @@ impl Call {
         }
     }
 
+    /// Whether it may change something.
+    pub fn writes(&self) -> bool {
+        let reads = matches!(
+            self,
+            Call::Get { .. } | Call::List { .. } | Call::Watch { .. } | Call::GetScale { .. } | Call::Connect { .. }
+        );
+        !reads
+    }
+
     /// Whether everything is done but the write to the store (`dryRun=All`).
     pub fn is_dry_run(&self) -> bool {
         match self {

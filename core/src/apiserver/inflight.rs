@@ -32,6 +32,12 @@ impl Window {
         self.flights.push_back(Some(flight));
     }
 
+    /// The request with this id, if it is in the window.
+    pub(super) fn get(&self, id: u64) -> Option<&Job> {
+        let at = usize::try_from(id.checked_sub(self.first)?).ok()?;
+        self.flights.get(at)?.as_ref().map(|flight| &flight.job)
+    }
+
     /// Removes and returns the request with this id, if it is in the window.
     #[inline(always)]
     pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {

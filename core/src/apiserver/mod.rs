@@ -231,6 +231,15 @@ impl ApiServer {
         &self.config.name
     }
 
+    /// Who asked for a write that the store has not answered yet, and over which connection; `None` if it is the
+    /// server's own, or no write.
+    pub fn asker(&self, id: u64) -> Option<(ConnId, &str)> {
+        match self.inflight.get(id)? {
+            Job::Commit(write) => write.asker(),
+            _ => None,
+        }
+    }
+
     /// The revision of its watch cache; zero before the cache is loaded.
     pub fn revision(&self) -> Revision {
         self.cache.revision()

@@ -65,6 +65,14 @@ pub(super) struct Write {
 }
 
 impl Write {
+    /// The user who asked for it, and over which connection; `None` if it is the server's own.
+    pub(super) fn asker(&self) -> Option<(ConnId, &str)> {
+        match self.origin {
+            Origin::Client(conn, _) => Some((conn, &self.request.user)),
+            Origin::Collection(_) | Origin::Bootstrap | Origin::Policy => None,
+        }
+    }
+
     pub(super) fn new(origin: Origin, mut request: Box<Request>) -> Box<Write> {
         if let Call::Create { object, .. } | Call::Update { object, .. } = &mut request.call {
             forget_namespace(object);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fault;
+use crate::moment::Stage;
 use crate::outcome::Outcome;
 use crate::scenario::{Action, Scenario, UserAction};
 
@@ -11,6 +12,8 @@ use crate::scenario::{Action, Scenario, UserAction};
 pub struct Coverage {
     workloads: BTreeMap<String, u64>,
     faults: BTreeMap<String, u64>,
+    /// What steps waited for.
+    moments: BTreeMap<String, u64>,
     users: BTreeMap<String, u64>,
     /// Reasons of Kubernetes Events, from the runs that record Events.
     reasons: BTreeMap<String, u64>,
@@ -21,6 +24,9 @@ impl Coverage {
     pub fn of(scenario: &Scenario) -> Coverage {
         let mut covered = Coverage::default();
         for step in &scenario.timeline {
+            if let Some(moment) = &step.when {
+                *covered.moments.entry(moment.stage.name().to_owned()).or_default() += 1;
+            }
             match &step.action {
                 Action::Fault(fault) => *covered.faults.entry(fault.name().to_owned()).or_default() += 1,
                 Action::User(UserAction::Apply(objects)) => {
@@ -44,21 +50,30 @@ impl Coverage {
     pub fn add(&mut self, other: &Coverage) {
         merge(&mut self.workloads, &other.workloads);
         merge(&mut self.faults, &other.faults);
+        merge(&mut self.moments, &other.moments);
         merge(&mut self.users, &other.users);
         merge(&mut self.reasons, &other.reasons);
     }
 
     /// All counts, by group.
     pub fn groups(&self) -> Vec<(&'static str, &BTreeMap<String, u64>)> {
-        vec![("objects", &self.workloads), ("faults", &self.faults), ("users", &self.users), ("events", &self.reasons)]
+        vec![
+            ("objects", &self.workloads),
+            ("faults", &self.faults),
+            ("moments", &self.moments),
+            ("users", &self.users),
+            ("events", &self.reasons),
+        ]
     }
 
-    /// The names of faults and workload kinds that could have been drawn and were not.
+    /// The names of faults, moments and workload kinds that could have been drawn and were not.
     pub fn never(&self) -> Vec<String> {
         let faults = fault::NAMES.iter().filter(|name| !fault::BY_HAND.contains(name));
         let missed = faults.filter(|name| !self.faults.contains_key(**name)).map(|name| (*name).to_owned());
         let kinds = super::workload::KINDS.iter().filter(|kind| !self.workloads.contains_key(**kind));
-        missed.chain(kinds.map(|kind| (*kind).to_owned())).collect()
+        let moments = Stage::ALL.iter().map(|(name, _)| (*name).to_owned());
+        let moments = moments.filter(|name| !self.moments.contains_key(name));
+        missed.chain(moments).chain(kinds.map(|kind| (*kind).to_owned())).collect()
     }
 }
 

@@ -53,7 +53,7 @@ pub fn draw(seed: u64) -> Scenario {
         stop_when_converged: false,
     };
     let common = UserAction::Apply(workload::common(rng));
-    scenario.timeline.push(Step { at: Duration::ZERO, action: common.into() });
+    scenario.timeline.push(Step::at(Duration::ZERO, common));
     happen(&mut scenario, rng, seed, &workloads);
     scenario
 }
@@ -102,14 +102,14 @@ fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Worklo
     };
     let nodes: Vec<String> = pools.iter().flat_map(of_pool).collect();
     let swarm = if scenario.faults == FaultLevel::Listed { fault::draw_some(scenario, seed) } else { Vec::new() };
-    let swarm: Vec<_> = swarm.into_iter().filter(|(at, _)| *at >= BEGIN).collect();
-    let faults: Vec<Duration> = swarm.iter().map(|(at, _)| *at).collect();
+    let swarm: Vec<Step> = swarm.into_iter().filter(|step| step.at >= BEGIN).collect();
+    let faults: Vec<Duration> = swarm.iter().map(|step| step.at).collect();
     let (duration, has_spare_node) = (scenario.duration, has_spare_node(&scenario.cluster, workloads));
     let scene = Scene { workloads, nodes: &nodes, faults: &faults, has_spare_node, duration };
     scenario.timeline.extend(users::draw(rng, &scene));
     if scenario.faults == FaultLevel::Listed {
-        scenario.timeline.extend(swarm.into_iter().map(|(at, fault)| Step { at, action: fault.into() }));
-        scenario.timeline.push(Step { at: scenario.duration, action: fault::Heal.into() });
+        scenario.timeline.extend(swarm);
+        scenario.timeline.push(Step::at(scenario.duration, fault::Heal));
     }
     // A minute without faults, in which users undo what they left behind.
     scenario.duration += Duration::from_secs(60);

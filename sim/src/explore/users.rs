@@ -54,7 +54,7 @@ impl Steps<'_> {
     }
 
     fn push(&mut self, at: Duration, action: impl Into<Action>) {
-        self.all.push(Step { at, action: action.into() });
+        self.all.push(Step::at(at, action));
     }
 }
 
@@ -95,7 +95,10 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         let node = free.swap_remove(steps.rng.below(free.len() as u64) as usize);
         match on_node(&mut steps, node) {
             OnNode::Drained | OnNode::Cordoned => cordoned.push(node.clone()),
-            OnNode::Deleted => deleted.push(node.clone()),
+            OnNode::Deleted => {
+                cordoned.push(node.clone());
+                deleted.push(node.clone());
+            }
             OnNode::Tainted(taint) => tainted.push((node.clone(), taint)),
         }
     }
@@ -104,11 +107,11 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         let at = steps.moment(BEGIN, 0);
         steps.push(at, delete(ObjectKey::new(Kind::NODE, "", node)));
     }
-    // Because of a fault, a cordon may have been carried out after the uncordon that belongs to it, and a node may have
-    // been deleted after its agent was restarted. So both are done once more at the end, when no faults are left.
+    // Because of a fault, a cordon may have been carried out after the uncordon or the deletion that belongs to it, and a
+    // node may have been deleted after its agent was restarted. So both are done once more at the end, when no faults are left.
     let end = duration + Duration::from_secs(40);
-    if !cordoned.is_empty() {
-        steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(cordoned), cordoned: false });
+    for node in cordoned {
+        steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(vec![node]), cordoned: false });
     }
     for (node, taint) in tainted {
         steps.push(end, taint_of(&node, &taint, true));
@@ -157,6 +160,12 @@ fn replace(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
         1 if workload.adopts() => Propagation::Orphan,
         _ => Propagation::Background,
     };
+    // Its controller may be making pods when they become orphans.
+    if cascade == Propagation::Orphan && workload.scales() {
+        let (before, replicas) = (Duration::from_millis(steps.rng.below(1_000)), workload.replicas as i32);
+        let key = workload.key.clone();
+        steps.push(at.saturating_sub(before).max(begin), UserAction::Scale { key, replicas });
+    }
     steps.push(at, UserAction::Replace { objects: workload.objects[..1].to_vec(), cascade });
 }
 
@@ -247,6 +256,11 @@ fn on_node(steps: &mut Steps<'_>, name: &str) -> OnNode {
         OnNode::Drained => steps.push(at, UserAction::Drain { nodes: set.clone() }),
         OnNode::Cordoned => steps.push(at, UserAction::Cordon { nodes: set.clone(), cordoned: true }),
         OnNode::Deleted => {
+            // What was cordoned comes back without a cordon.
+            if steps.rng.chance(1, 2) {
+                let before = at.saturating_sub(steps.seconds(1, 20)).max(BEGIN);
+                steps.push(before, UserAction::Cordon { nodes: set.clone(), cordoned: true });
+            }
             steps.push(at, delete(ObjectKey::new(Kind::NODE, "", name)));
             steps.push(back, RestartAgent { nodes: set });
             return how;

@@ -205,7 +205,10 @@ fn daemon_set(rng: &mut Rng, name: &str) -> Value {
 /// Draws a Job that completes however often its pods are lost.
 fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
     let mut pod = template(rng, name, "explore/task");
-    pod["spec"]["restartPolicy"] = json!(if rng.chance(1, 2) { "Never" } else { "OnFailure" });
+    pod["spec"]["restartPolicy"] = json!(if rng.chance(2, 3) { "Never" } else { "OnFailure" });
+    if rng.chance(1, 3) {
+        pod["spec"]["initContainers"] = init_containers(rng);
+    }
     let mut spec = json!({"parallelism": parallelism, "completions": parallelism + rng.below(8),
         "backoffLimit": 100_000, "template": pod});
     if rng.chance(1, 2) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use skeg_core::Rng;
 
 use super::{FAMILIES, Fault};
-use crate::scenario::{FaultLevel, NodeSet, Scenario};
+use crate::moment::Moment;
+use crate::scenario::{FaultLevel, NodeSet, Scenario, Step};
 
 /// A class of faults: a group that is drawn at one rate. Each class has its own random stream, so that adding a class
 /// does not change the draws of the others.
@@ -31,13 +32,18 @@ pub(super) struct Draw<'a> {
     pub lasts: Option<Duration>,
     /// The random stream of the class.
     pub rng: &'a mut Rng,
-    all: &'a mut Vec<(Duration, Fault)>,
+    all: &'a mut Vec<Step>,
 }
 
 impl Draw<'_> {
     /// Adds a fault to the timeline.
     pub fn push(&mut self, at: Duration, fault: impl Into<Fault>) {
-        self.all.push((at, fault.into()));
+        self.all.push(Step::at(at, fault.into()));
+    }
+
+    /// Adds a fault that strikes at a moment after it would begin.
+    pub fn push_when(&mut self, moment: Moment, fault: impl Into<Fault>) {
+        self.all.push(Step::when(self.at, moment, fault.into()));
     }
 
     /// A random duration between `lo` and `hi` seconds.
@@ -105,7 +111,7 @@ enum How {
 }
 
 /// Draws the faults of a run, by the scenario's fault level.
-pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
+pub fn draw(scenario: &Scenario, seed: u64) -> Vec<Step> {
     match scenario.faults {
         FaultLevel::None | FaultLevel::Listed => Vec::new(),
         FaultLevel::Light => draw_as(scenario, seed, How::Thinned(4)),
@@ -114,7 +120,7 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
 }
 
 /// Draws faults of few classes, each often: one time in three of one family, otherwise one class in four.
-pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<(Duration, Fault)> {
+pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<Step> {
     let mut rng = Rng::stream(seed, "fault family", 0);
     let how = match rng.chance(1, 3) {
         true => How::Family(rng.below(FAMILIES.len() as u64) as usize),
@@ -128,7 +134,7 @@ fn often(class: &Class, spans: u64, rng: &mut Rng) -> u64 {
     rng.range(class.rate.0.max(1) * spans, 2 * class.rate.1 * spans + 1)
 }
 
-fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
+fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<Step> {
     let mut all = Vec::new();
     let mut swarm = Rng::stream(seed, "fault classes", 0);
     let classes = FAMILIES.iter().enumerate().flat_map(|(family, all)| all.iter().map(move |c| (family, c)));
@@ -150,8 +156,8 @@ fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<(Duration, Fault)> {
             (class.draw)(&mut Draw { scenario, at, lasts: Some(lasts), rng: &mut rng, all: &mut all });
         }
     }
-    all.retain(|(at, _)| *at < scenario.duration);
-    all.sort_by_key(|(at, _)| *at);
+    all.retain(|step| step.at < scenario.duration);
+    all.sort_by_key(|step| step.at);
     all
 }
 
@@ -171,7 +177,8 @@ mod tests {
         scenario.faults = FaultLevel::Heavy;
         let count = |s: &crate::scenario::Scenario| (0..20).map(|seed| draw(s, seed).len()).sum::<usize>();
         let heavy = count(&scenario);
-        assert_eq!(draw(&scenario, 3), draw(&scenario, 3));
+        let shown = |seed| format!("{:?}", draw(&scenario, seed));
+        assert_eq!(shown(3), shown(3));
         scenario.faults = FaultLevel::Light;
         let light = count(&scenario);
         scenario.faults = FaultLevel::None;
@@ -186,7 +193,7 @@ mod tests {
         let mut scenario = plain(20, 3);
         (scenario.duration, scenario.faults) = (Duration::from_secs(600), FaultLevel::Heavy);
         let drawn: BTreeSet<&str> =
-            (0..60).flat_map(|seed| draw(&scenario, seed)).map(|(_, fault)| fault.name()).collect();
+            (0..60).flat_map(|seed| draw(&scenario, seed)).filter_map(|step| step.action.fault()).collect();
         assert_eq!(drawn.len(), super::super::NAMES.len() - super::super::BY_HAND.len(), "{drawn:?}");
     }
 }

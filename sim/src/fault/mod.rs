@@ -11,8 +11,10 @@ mod control;
 mod draw;
 mod freeze;
 mod layered;
+mod moment;
 mod network;
 mod node;
+mod replies;
 mod runtime;
 mod skew;
 mod store;
@@ -127,6 +129,8 @@ faults! {
     runtime { RuntimeTrouble "runtimeTrouble" CrashPods "crashPods" }
     skew { Skew "skew" }
     freeze { Freeze "freeze" }
+    replies { LateReplies "lateReplies" }
+    moment { Crash "crash" }
 }
 
 /// Faults that only a scenario can list; they are never drawn from the seed.

@@ -40,7 +40,7 @@ const BARE: [&str; 2] = ["heal", "compact"];
 
 /// Reads a step's action. The caller reads the step's other fields.
 pub fn action(step: &Fields<'_>, manifests: &mut ReadManifests<'_>) -> Option<Action> {
-    let given: Vec<&str> = step.keys().into_iter().filter(|k| *k != "at").collect();
+    let given: Vec<&str> = step.keys().into_iter().filter(|k| !["at", "when"].contains(k)).collect();
     let name = match given[..] {
         [] => {
             step.of.fail("Required value: a step needs an action, such as scale, kill or heal");
@@ -292,8 +292,8 @@ fn key_of(field: &Field<'_>, kind_text: &str, namespace: Option<&str>, name: &st
     Some(ObjectKey::new(kind, namespace, name))
 }
 
-/// Reads which nodes are meant: exactly one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane` and
-/// `machine`.
+/// Reads which nodes are meant: exactly one of `all`, `names`, `zone`, `labels`, `random`, `controlPlane`, `machine`
+/// and `actor`.
 pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
     let given = [
         f.get("all").map(|v| always(&v).map(|()| NodeSet::All)),
@@ -303,16 +303,19 @@ pub(crate) fn node_set(f: &Fields<'_>) -> Option<NodeSet> {
         f.get("random").map(|v| v.count(1, 1_000_000).map(NodeSet::Random)),
         f.get("controlPlane").map(|v| always(&v).map(|()| NodeSet::ControlPlane)),
         f.get("machine").map(|v| v.name().map(|m| NodeSet::Machine(m.to_owned()))),
+        f.get("actor").map(|v| always(&v).map(|()| NodeSet::Actor)),
     ];
     let mut given = given.into_iter().flatten();
     match (given.next(), given.next()) {
         (Some(one), None) => one,
         (None, _) => {
-            f.of.fail("Required value: say which nodes: all, names, zone, labels, random, controlPlane or machine");
+            f.of.fail(
+                "Required value: say which nodes: all, names, zone, labels, random, controlPlane, machine or actor",
+            );
             None
         }
         (Some(_), Some(_)) => {
-            f.of.fail("Forbidden: give only one of all, names, zone, labels, random, controlPlane and machine");
+            f.of.fail("Forbidden: give only one of all, names, zone, labels, random, controlPlane, machine and actor");
             None
         }
     }

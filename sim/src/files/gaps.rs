@@ -270,11 +270,9 @@ mod tests {
     fn what_steps_bring_counts_too() {
         let key = ObjectKey::new(Kind::DEPLOYMENT, "d", "web");
         let claims = json!([{"name": "g"}]);
-        let patch = |patch| Step { at: Duration::ZERO, action: UserAction::Patch { key: key.clone(), patch }.into() };
-        let applied = Step {
-            at: Duration::ZERO,
-            action: UserAction::Apply(vec![deployment("other", json!({"resourceClaims": claims}))]).into(),
-        };
+        let patch = |patch| Step::at(Duration::ZERO, UserAction::Patch { key: key.clone(), patch });
+        let claimed = deployment("other", json!({"resourceClaims": claims}));
+        let applied = Step::at(Duration::ZERO, UserAction::Apply(vec![claimed]));
         let steps = [
             patch(Patch::Merge(json!({"spec": {"template": {"spec": {"resourceClaims": claims}}}}))),
             patch(Patch::Json(json!([{"op": "add", "path": "/spec/template/spec/volumes/-",

@@ -278,7 +278,7 @@ fn assemble(
     for (objects, action) in [(written, UserAction::Apply as fn(_) -> _), (exported, UserAction::Create)] {
         let objects: Vec<Object> = objects;
         if !objects.is_empty() {
-            scenario.timeline.insert(0, Step { at: Duration::ZERO, action: action(objects).into() });
+            scenario.timeline.insert(0, Step::at(Duration::ZERO, action(objects)));
         }
     }
     Loaded { scenario, notes, warnings }

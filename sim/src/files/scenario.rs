@@ -11,6 +11,7 @@ use super::fields::{Field, Fields, Reader, nearest};
 use super::problem::Problems;
 use super::yaml::Document;
 use crate::fault::{Fault, Target};
+use crate::moment::Moment;
 use crate::scenario::{
     Action, Cluster, Expectation, FaultLevel, ImageProfile, Load, NodePool, NodeSet, Scenario, Scheduling, Step,
     UserAction,
@@ -400,6 +401,13 @@ impl Places {
         Places { zones, nodes, count: (total > 0).then_some(total), api_servers, machines }
     }
 
+    /// The processes by name; `None` if the names of the nodes are not known yet.
+    fn processes(&self) -> Option<BTreeSet<String>> {
+        let of_nodes = self.nodes.as_ref()?.iter();
+        let of_nodes = of_nodes.flat_map(|node| [format!("agent-{node}"), format!("proxy-{node}")]);
+        Some(of_nodes.chain(self.machines.iter().cloned()).collect())
+    }
+
     fn check(&self, field: &Field<'_>, set: &NodeSet) {
         match set {
             NodeSet::Zone(zone) if !self.zones.contains(zone) => {
@@ -426,7 +434,12 @@ impl Places {
                 let machines: Vec<&str> = self.machines.iter().map(String::as_str).collect();
                 field.fail(format!("Not found: machine {name:?}; machines are {}", machines.join(", ")));
             }
-            NodeSet::Zone(_) | NodeSet::All | NodeSet::Labels(_) | NodeSet::ControlPlane | NodeSet::Machine(_) => {}
+            NodeSet::Zone(_)
+            | NodeSet::All
+            | NodeSet::Labels(_)
+            | NodeSet::ControlPlane
+            | NodeSet::Machine(_)
+            | NodeSet::Actor => {}
         }
     }
 }
@@ -449,7 +462,12 @@ fn read_timeline(
     let mut read: Vec<(Step, Field<'_>)> = Vec::new();
     for field in steps {
         let Some(f) = field.fields() else { continue };
-        let at = f.require("at").and_then(|a| a.duration());
+        let when = f.get("when");
+        let at = match &when {
+            Some(_) => f.get("at").map_or(Some(Duration::ZERO), |at| at.duration()),
+            None => f.require("at").and_then(|at| at.duration()),
+        };
+        let moment = when.as_ref().map(|when| read_moment(when, places));
         let action = action::action(&f, manifests);
         if let (Some(at), Some(end)) = (at, given.duration)
             && at > end
@@ -459,18 +477,46 @@ fn read_timeline(
                 "Invalid value: {at:?}: the step is after the end of the run ({end}); lengthen spec.duration"
             ));
         }
-        if let (Some(at), Some(action)) = (at, action) {
-            read.push((Step { at, action }, field.clone()));
+        let when = match moment {
+            Some(moment) => moment.map(Some),
+            None => Some(None),
+        };
+        if let (Some(at), Some(when), Some(action)) = (at, when, action) {
+            read.push((Step { at, when, action }, field.clone()));
         }
     }
     read.sort_by_key(|(step, _)| step.at);
     for (step, field) in &read {
+        if step.when.is_none() && is_about_actor(&step.action) {
+            field.fail("Forbidden: actor is the machine of who did what the step waits for; say what in `when`");
+        }
         match &step.action {
             Action::User(action) => check_action(field, action, known, places),
             Action::Fault(fault) => check_fault(field, fault, places),
         }
     }
     given.timeline = read.into_iter().map(|(step, _)| step).collect();
+}
+
+/// Reads what a step waits for. `None` if it can never happen; the problem has been reported.
+fn read_moment(field: &Field<'_>, places: &Places) -> Option<Moment> {
+    let moment = Moment::read(field)?;
+    let processes = places.processes();
+    if let Some(problem) = processes.and_then(|processes| moment.problem(&processes)) {
+        field.fail(problem);
+        return None;
+    }
+    Some(moment)
+}
+
+/// Whether a step is about the machine of whoever does what it waits for.
+fn is_about_actor(action: &Action) -> bool {
+    match action {
+        Action::User(action) => action.nodes() == Some(&NodeSet::Actor),
+        Action::Fault(fault) => {
+            fault.targets().iter().any(|target| matches!(target, Target::Nodes(set) if **set == NodeSet::Actor))
+        }
+    }
 }
 
 /// Checks that the targets of a user action exist and are of kinds that support the action.

@@ -113,6 +113,11 @@ fn every_fault_has_a_name_in_files() {
             "watches of the machine of controller-manager-1 run apart by up to 5s, for 60s",
         ),
         ("freeze: {machine: api-server-0, for: 20s}", "the machine of api-server-0 freezes, for 20s"),
+        (
+            "lateReplies: {controlPlane: true, upTo: 5s, for: 1m}",
+            "replies to the control plane are late by up to 5s, for 60s",
+        ),
+        ("crash: {machine: dns-0, downFor: 5s}", "the processes of the machine of dns-0 crash, for 5s"),
         ("crashPods: {selector: \"a=b\"}", "pods a=b in default crash"),
     ] {
         let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");
@@ -218,5 +223,46 @@ fn the_examples_are_read() {
         let text = read(name);
         let loaded = load_files(&[(name, &text), ("shop.yaml", &shop)], &LoadOptions::default());
         assert!(loaded.is_ok(), "{}", loaded.map(|l| l.scenario).unwrap_err());
+    }
+}
+
+#[test]
+fn a_step_may_wait_for_a_moment() {
+    let pools = "  cluster:\n    controlReplicas: 2\n    pools:\n    - {name: node, count: 3}\n";
+    let read = |step: &str| {
+        let spec = format!("{pools}  manifests: [app.yaml]\n  timeline:\n  - {step}\n  duration: 10m\n");
+        scenario(&spec).map(|loaded| loaded.scenario.timeline.last().expect("it has a step").describe())
+    };
+    for (step, expect) in [
+        (
+            "{when: {commit: pods, by: replicaset-controller, nth: 3}, crash: {actor: true}}",
+            "the processes of its machine crash, for 10s, after commit 3 of pods by replicaset-controller",
+        ),
+        (
+            "{at: 1m, when: {send: any}, dropConnections: {controlPlane: true}}",
+            "connections of the control plane die, before anybody sends write 1 of anything",
+        ),
+        (
+            "{when: {hear: Pod, by: agent-node-2, nth: 5}, delete: deploy/shop/web}",
+            "delete Deployment/shop/web, after agent-node-2 has heard 5 times of pods",
+        ),
+        ("{when: {send: pods, by: kube-scheduler}, heal: {}}", "heal, before kube-scheduler sends write 1 of pods"),
+    ] {
+        assert_eq!(read(step).unwrap(), expect);
+    }
+    for (step, expect) in [
+        ("{when: {commit: pods, nth: 0}, heal: {}}", "nth"),
+        ("{when: {}, heal: {}}", "say what the step waits for: send, commit or hear"),
+        ("{when: {commit: pods, hear: pods}, heal: {}}", "give only one of send, commit and hear"),
+        ("{when: {commit: podz}, heal: {}}", "the server doesn't have a resource type \"podz\""),
+        ("{when: {commit: pods, by: replicasets-controller}, heal: {}}", "did you mean \"replicaset-controller\"?"),
+        ("{when: {hear: pods, by: replicaset-controller}, heal: {}}", "nobody of this name hears anything"),
+        ("{when: {send: pods, by: 'node:node-3'}, heal: {}}", "nobody of this name writes anything"),
+        ("{when: {commit: pods, of: web}, heal: {}}", "unknown field \"of\""),
+        ("{at: 1m, crash: {actor: true}}", "actor is the machine of who did what the step waits for"),
+        ("{heal: {}}", "at"),
+    ] {
+        let problems = read(step).unwrap_err().to_string();
+        assert!(problems.contains(expect), "{step}: {problems}");
     }
 }

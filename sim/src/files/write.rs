@@ -26,7 +26,7 @@ pub fn scenario(scenario: &Scenario) -> String {
     let images = scenario.images.iter().map(|(name, profile)| (name.clone(), image(profile)));
     spec.insert("images".to_owned(), Value::Object(images.collect()));
     let mut steps = scenario.timeline.as_slice();
-    if let Some((Step { at: Duration::ZERO, action: Action::User(UserAction::Apply(objects)) }, rest)) =
+    if let Some((Step { at: Duration::ZERO, when: None, action: Action::User(UserAction::Apply(objects)) }, rest)) =
         steps.split_first()
     {
         spec.insert("manifests".to_owned(), manifests(objects));
@@ -90,6 +90,7 @@ pub(crate) fn nodes(set: &NodeSet) -> (&'static str, Value) {
         NodeSet::Random(count) => ("random", (*count).into()),
         NodeSet::ControlPlane => ("controlPlane", true.into()),
         NodeSet::Machine(name) => ("machine", name.as_str().into()),
+        NodeSet::Actor => ("actor", true.into()),
     }
 }
 
@@ -185,6 +186,7 @@ fn step(step: &Step) -> Value {
     };
     let mut fields = Map::new();
     fields.insert("at".to_owned(), duration(step.at));
+    fields.extend(step.when.iter().map(|moment| ("when".to_owned(), moment.write())));
     fields.insert(name.to_owned(), value);
     Value::Object(fields)
 }

@@ -1,10 +1,12 @@
 //! `ready-and-terminating`: an endpoint is never both ready and terminating, unless its Service has
-//! `publishNotReadyAddresses`. `endpoints-at-rest`: at the end of a run, a Service's EndpointSlices list exactly its
+//! `publishNotReadyAddresses`. `listed-once`: no two slices of a Service list the same pod; a controller that makes slices
+//! before it sees those that it has made fills the store with them. `endpoints-at-rest`: at the end of a run, a Service's EndpointSlices list exactly its
 //! ready pods.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skeg_core::object::{Kind, Object, ObjectKey};
+use skeg_core::object::{EndpointSlice, Kind, Object, ObjectKey};
 use skeg_core::store::MemoryStore;
 
 use super::services::{all, publishes_all, ready_pods, service_of, slices};
@@ -18,6 +20,24 @@ const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     publishing: BTreeSet<ObjectKey>,
+    /// The slices that list each pod, by namespace, Service and the pod's UID.
+    listed: BTreeMap<(String, String, String), BTreeSet<String>>,
+}
+
+/// Whether its controller manages a slice.
+fn is_managed(slice: &EndpointSlice) -> bool {
+    let by = slice.meta.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    by.is_some_and(|by| by == CONTROLLER)
+}
+
+/// Where a slice lists pods, in the form of [`Endpoints::listed`]; nowhere if its controller does not manage it.
+fn listings(slice: &EndpointSlice) -> impl Iterator<Item = (String, String, String)> {
+    let service = service_of(slice).filter(|_| is_managed(slice));
+    let endpoints = slice.spec.endpoints.iter().flatten();
+    let uids = endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.clone());
+    service
+        .into_iter()
+        .flat_map(move |service| uids.clone().map(move |uid| (slice.namespace().to_owned(), service.to_owned(), uid)))
 }
 
 impl Endpoints {
@@ -29,10 +49,34 @@ impl Endpoints {
         }
     }
 
+    /// Checks that a slice lists no pod that another one lists.
+    pub fn listed(&mut self, commit: &Commit<'_>, report: &mut Report) {
+        if let Some(Object::EndpointSlice(old)) = commit.old {
+            for listing in listings(old) {
+                if let Entry::Occupied(mut slices) = self.listed.entry(listing) {
+                    slices.get_mut().remove(old.name());
+                    if slices.get().is_empty() {
+                        slices.remove();
+                    }
+                }
+            }
+        }
+        let Some(Object::EndpointSlice(new)) = commit.new else { return };
+        for listing in listings(new) {
+            let uid = listing.2.clone();
+            let slices = self.listed.entry(listing).or_default();
+            slices.insert(new.name().to_owned());
+            if slices.len() > 1 {
+                let others: Vec<&str> = slices.iter().map(String::as_str).filter(|name| *name != new.name()).collect();
+                let what = format!("{} lists the pod {uid}, which {} lists already", new.key(), others.join(", "));
+                report.broken(Invariant::ListedOnce, commit.at, what);
+            }
+        }
+    }
+
     pub fn slice(&mut self, commit: &Commit<'_>, report: &mut Report) {
         let Some(Object::EndpointSlice(slice)) = commit.new else { return };
-        let managed = slice.meta.labels.as_ref().and_then(|l| l.get(MANAGED_BY));
-        if managed.is_none_or(|by| by != CONTROLLER) {
+        if !is_managed(slice) {
             return;
         }
         let both = slice.spec.endpoints.iter().flatten().find(|e| {

@@ -94,7 +94,7 @@ invariants! {
     /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
     ZoneRate "zone-rate"
     /// The readiness of a node is never declared unknown while its agent renews its lease, unless something disturbs
-    /// the control plane.
+    /// the control plane; that of all nodes never.
     HeardNodesAreKnown "heard-nodes-are-known"
     /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
     DeadNodesServeNothing "dead-nodes-serve-nothing"
@@ -129,6 +129,8 @@ invariants! {
     OneNodePerVolume "one-node-per-volume"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
+    /// No two EndpointSlices of a Service that its controller manages list the same pod.
+    ListedOnce "listed-once"
     /// No two Services have the same cluster IP.
     ServiceAddresses "service-addresses"
     /// A node's agent never deletes a pod from the API while the pod's containers run.
@@ -336,6 +338,13 @@ impl Checkers {
                 | Object::Dynamic(_),
             )
             | None => {}
+        }
+    }
+
+    /// Checks a commit of a run in which something goes wrong: what costs too much for the others.
+    pub fn disturbed(&mut self, commit: &Commit<'_>) {
+        if let Some(Object::EndpointSlice(_)) = commit.new.or(commit.old) {
+            self.endpoints.listed(commit, &mut self.report);
         }
     }
 

@@ -1,6 +1,8 @@
 //! `heard-nodes-are-known`: the node controller never declares the readiness of a node unknown whose agent has renewed
 //! its lease all along. `dead-nodes-serve-nothing`: the pods of a node that is not ready are marked as not ready soon.
-//! Neither is judged while something disturbs the control plane: the node controller may then hear of renewals late.
+//! Neither is judged while something disturbs the control plane: the node controller may then hear of renewals late. But
+//! that the last of several nodes is declared unknown while all renew their leases is never right: who hears of no node
+//! at all knows that it is deaf.
 //!
 //! A judgement may be held up on its way, so a node counts as silent for `HELD_UP` after a pause of `PAUSE` between two
 //! renewals, half of the time that a node may be silent. Not checked in runs without faults.
@@ -93,8 +95,13 @@ impl Silence {
 
     fn judged(&self, at: f64, node: &str, report: &mut Report) {
         let Some(lease) = self.leases.get(node) else { return };
-        let heard = at - lease.last < PAUSE && at - lease.resumed > HELD_UP;
-        if heard && self.disturbed_until <= at {
+        let is_heard = |lease: &Renewals| at - lease.last < PAUSE && at - lease.resumed > HELD_UP;
+        let nodes = self.leases.len();
+        if nodes > 1 && self.unready.len() == nodes && self.leases.values().all(is_heard) {
+            let what = format!("{node} is declared unknown as the last of {nodes} nodes, which all renew their leases");
+            report.broken(Invariant::HeardNodesAreKnown, at, what);
+        }
+        if is_heard(lease) && self.disturbed_until <= at {
             let what = format!("{node} is declared unknown; its lease was renewed at {:.1} s and before", lease.last);
             report.broken(Invariant::HeardNodesAreKnown, at, what);
         }

@@ -16,7 +16,7 @@ use crate::converge::objects;
 use crate::fault::FaultId;
 use crate::ids::{Id, NodeId};
 use crate::run::plain;
-use crate::scenario::{Action, FaultLevel, ImageProfile, UserAction};
+use crate::scenario::{FaultLevel, ImageProfile, Step, UserAction};
 use crate::world::World;
 
 fn object(value: Value) -> Object {
@@ -58,13 +58,13 @@ fn settled() -> World {
             [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "100"}}}]}),
         ),
     ];
-    let apply: Action = UserAction::Apply(objects).into();
+    let apply = Step::at(Duration::from_secs(2), UserAction::Apply(objects));
     let mut scenario = plain(3, 1);
     // Some invariants are checked only where faults are expected.
     scenario.faults = FaultLevel::Listed;
     // The image needs a profile so that the container of the pod that is never restarted keeps running.
     scenario.images.insert("i".to_owned(), ImageProfile::default());
-    let mut world = World::new(&scenario, 1, vec![(Duration::from_secs(2), apply)], false);
+    let mut world = World::new(&scenario, 1, vec![apply], false);
     world.run_to(60);
     world
 }
@@ -246,6 +246,14 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
         w.run_to(200);
         set_ready(w, "node-0", "Unknown");
     }),
+    (Invariant::HeardNodesAreKnown, |w| {
+        w.run_to(200);
+        w.stop("controller-manager");
+        w.checkers.silence.disturb(f64::MAX);
+        for node in ["node-0", "node-1", "node-2"] {
+            set_ready(w, node, "Unknown");
+        }
+    }),
     (Invariant::DeadNodesServeNothing, |w| {
         let pod = web_pod(w);
         let node = w.nodes[node_of(w, &pod)].name.clone();
@@ -335,6 +343,10 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::ReadyAndTerminating, |w| {
         change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
+    }),
+    (Invariant::ListedOnce, |w| {
+        let slice = w.store.object(&slice_of(w, "web")).expect("it is there").clone();
+        w.put(twin(&slice, "web-again"));
     }),
     (Invariant::ServiceAddresses, |w| {
         let web = w.store.object(&key(Kind::SERVICE, "web")).expect("it is there").clone();
@@ -522,8 +534,8 @@ fn a_run_that_does_not_converge_says_so() {
         "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1000"}}}]}}));
     let mut scenario = plain(2, 1);
     (scenario.duration, scenario.settle) = (Duration::from_secs(60), Duration::from_secs(30));
-    let action = UserAction::Apply(vec![huge]).into();
-    scenario.timeline = vec![crate::scenario::Step { at: Duration::from_secs(1), action }];
+    let action = UserAction::Apply(vec![huge]);
+    scenario.timeline = vec![Step::at(Duration::from_secs(1), action)];
     let outcome =
         crate::run(&scenario, 1, &crate::RunOptions::default(), &mut crate::Silent).expect("no machine panics");
     let broken: Vec<&str> = outcome.invariants.iter().filter(|i| i.broken).map(|i| &*i.name).collect();

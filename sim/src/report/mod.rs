@@ -88,7 +88,8 @@ fn pending_by_reason(pods: &[PendingPod]) -> Vec<(&str, usize, &str)> {
 fn happenings(o: &Outcome) -> Vec<(f64, &str, bool)> {
     let actions = o.actions.iter().map(|h| (h.at, h.what.as_str(), false));
     let faults = o.faults.iter().map(|h| (h.at, h.what.as_str(), true));
-    let mut all: Vec<_> = actions.chain(faults).collect();
+    let in_vain = o.in_vain.iter().map(|h| (h.at, h.what.as_str(), true));
+    let mut all: Vec<_> = actions.chain(faults).chain(in_vain).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     all
 }

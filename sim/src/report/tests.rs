@@ -71,6 +71,7 @@ fn outcome() -> Outcome {
             desired: 12,
         }],
         faults: vec![happening(320.0, "zone-b loses power")],
+        in_vain: vec![],
         actions: vec![happening(300.0, "image of api"), happening(0.0, "apply 14 objects")],
         event_reasons: [("Scheduled".to_owned(), 1500), ("Killing".to_owned(), 12)].into(),
         counters: [("watch events".to_owned(), 99_000)].into(),

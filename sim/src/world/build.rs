@@ -1,8 +1,7 @@
 //! Builds a world: hosts, processes, nodes, and the first events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
 
 use skeg_core::Rng;
 use skeg_core::agent::AgentConfig;
@@ -25,7 +24,7 @@ use crate::metrics::SimulatedMetrics;
 use crate::net::{HostId, Network};
 use crate::process::{Process, Role, Setup};
 use crate::runtime::NodeRuntime;
-use crate::scenario::{Action, FaultLevel, Scenario};
+use crate::scenario::{FaultLevel, Scenario, Step};
 use crate::statistics::Statistics;
 use crate::subnet::Subnet;
 
@@ -66,7 +65,7 @@ fn node_configs(scenario: &Scenario) -> Vec<(AgentConfig, String)> {
 
 impl World {
     /// Builds the world of a scenario; `timeline` contains the scenario's steps and the faults drawn by the seed.
-    pub fn new(scenario: &Scenario, seed: u64, timeline: Vec<(Duration, Action)>, traced: bool) -> World {
+    pub fn new(scenario: &Scenario, seed: u64, timeline: Vec<Step>, traced: bool) -> World {
         let cluster = &scenario.cluster;
         let mut processes = Table::default();
         let mut host: HostId = STORE_HOST;
@@ -148,6 +147,10 @@ impl World {
             rng: Rng::stream(seed, "world", 0),
             images: scenario.images.clone(),
             timeline,
+            waiting: Vec::new(),
+            in_vain: Vec::new(),
+            late_replies: BTreeMap::new(),
+            late: BTreeSet::new(),
             apis,
             users,
             conns: Vec::new(),
@@ -161,6 +164,7 @@ impl World {
                 out: Vec::new(),
             },
             struck: Struck::default(),
+            actor: None,
             freezer: Freezer::default(),
             skews: BTreeMap::new(),
             watch_down: BTreeMap::new(),
@@ -190,7 +194,7 @@ impl World {
             losing: None,
         };
         for i in 0..world.timeline.len() {
-            world.event_queue.push(world.timeline[i].0.as_nanos() as u64, Event::Step(i));
+            world.event_queue.push(world.timeline[i].at.as_nanos() as u64, Event::Step(i));
         }
         // Processes start during the first second, agents last, as in a real cluster.
         for process in world.processes.ids() {

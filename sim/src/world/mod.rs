@@ -3,6 +3,7 @@
 mod build;
 mod freeze;
 mod hosts;
+mod moments;
 mod node;
 #[cfg(test)]
 mod plant;
@@ -11,7 +12,7 @@ mod timers;
 mod trace;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,12 +38,13 @@ use crate::net::{HostId, Network};
 use crate::outcome::Happening;
 use crate::process::{Process, Role, Running, Setup};
 use crate::runtime::Fire;
-use crate::scenario::{Action, ImageProfile};
+use crate::scenario::{ImageProfile, Step};
 use crate::statistics::Statistics;
 use crate::user::User;
 use freeze::Freezer;
 pub use hosts::NodeHost;
 use hosts::{ApiHost, Clocks, StoreHost};
+use moments::Waiting;
 use timers::{MANY, Timers};
 
 /// Maximum time until an end notices that its connection is dead.
@@ -248,7 +250,11 @@ pub struct World {
     pub(crate) net: Network,
     pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
-    timeline: Vec<(Duration, Action)>,
+    timeline: Vec<Step>,
+    /// The steps that wait for a moment.
+    waiting: Vec<Waiting>,
+    /// Steps that waited until all faults were healed, in words.
+    pub in_vain: Vec<Happening>,
     pub(crate) apis: Table<ApiId, ApiHost>,
     users: Vec<ProcessId>,
     /// Every connection that was ever made.
@@ -258,9 +264,15 @@ pub struct World {
     control: usize,
     pub(crate) store_host: StoreHost,
     struck: Struck,
+    /// The machine of whoever did what the step waited for that is being carried out.
+    actor: Option<HostId>,
     freezer: Freezer,
     /// Machines whose processes' watches run apart, and by how much at most.
     pub(crate) skews: BTreeMap<HostId, Layered<Duration>>,
+    /// Machines whose replies are late, and by how much at most.
+    pub(crate) late_replies: BTreeMap<HostId, Layered<Duration>>,
+    /// Writes whose replies will be late, by connection and request.
+    late: BTreeSet<(u64, ReqId)>,
     /// When the last message of a watch that runs apart arrives: what follows on it comes after.
     watch_down: BTreeMap<(ProcessId, ReqId), u64>,
     /// What is kept to explain a failure, if that is wanted.
@@ -524,6 +536,9 @@ impl World {
             let commit = Commit { at, store: &self.store, old, new };
             self.statistics.commit(&commit);
             self.checkers.commit(&commit);
+            if !self.calm {
+                self.checkers.disturbed(&commit);
+            }
         }
         if self.trace.wanted {
             self.describe_commits();
@@ -587,6 +602,10 @@ impl World {
         said(&mut self.scratch).reverse();
         while let Some(msg) = said(&mut self.scratch).pop() {
             send(self, process, msg);
+            // A step that waited for this message may have crashed the process.
+            if self.processes[process].running.is_none() {
+                said(&mut self.scratch).clear();
+            }
         }
     }
 

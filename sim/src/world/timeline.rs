@@ -23,7 +23,7 @@ use crate::scenario::{Action, NodeSet, UserAction};
 const SETTLED_AFTER: f64 = 90.0;
 
 impl World {
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.now as f64 / 1e9
     }
 
@@ -46,6 +46,7 @@ impl World {
                 }
                 chosen
             }
+            NodeSet::Actor => by(&|n| self.actor == Some(n.host)),
             NodeSet::ControlPlane | NodeSet::Machine(_) => Vec::new(),
         }
     }
@@ -61,11 +62,18 @@ impl World {
             let named = self.processes.iter().find(|p| p.name.replace(' ', "-") == *name);
             return BTreeSet::from([named.map_or(STORE_HOST, |p| p.host)]);
         }
+        if *set == NodeSet::Actor {
+            return self.actor.into_iter().collect();
+        }
         self.node_set(set).into_iter().map(|n| self.nodes[n].host).collect()
     }
 
+    /// Carries out a step of the timeline, or lets it wait for its moment.
     pub(super) fn act(&mut self, step: usize) {
-        match self.timeline[step].1.clone() {
+        if let Some(moment) = self.timeline[step].when.take() {
+            return self.wait(step, moment);
+        }
+        match self.timeline[step].action.clone() {
             Action::User(action) => self.users_act(step, &action),
             Action::Fault(fault) => self.strike(FaultId(step as u32), fault),
         }
@@ -115,6 +123,7 @@ impl World {
             fault.heal(self, id);
         }
         self.checkers.silence.healed(self.seconds());
+        self.give_up();
     }
 
     /// Cuts a node's power until this fault is healed.
@@ -213,7 +222,7 @@ impl World {
     }
 
     /// See [`Running::leadership`]; by the clock of the process. `None` if the process does not run.
-    pub(super) fn leadership(&self, process: ProcessId) -> Option<(&'static str, bool)> {
+    pub(crate) fn leadership(&self, process: ProcessId) -> Option<(&'static str, bool)> {
         let now = self.clock(self.processes[process].host);
         self.processes[process].running.as_ref()?.leadership(now)
     }

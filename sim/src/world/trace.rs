@@ -28,7 +28,7 @@ impl World {
             | Event::Mend(_)
             | Event::Restart { .. }
             | Event::StoreWake => text,
-            Event::Step(i) => self.timeline[*i].1.describe(),
+            Event::Step(i) => self.timeline[*i].describe(),
         };
         self.trace.current = format!("{} {}: {text}", TAGS[event.tag() as usize], event.who());
     }

@@ -45,6 +45,9 @@ impl World {
 
     #[inline(always)]
     pub(crate) fn send(&mut self, process: ProcessId, msg: ToServer) {
+        if !self.waiting.is_empty() && !self.goes_out(process, &msg) {
+            return;
+        }
         let connection = match self.processes[process].connection {
             Some(connection) => connection,
             None => match self.connect(process) {
@@ -71,6 +74,9 @@ impl World {
         c.up = at;
         if let (Some(causes), ToServer::Request(id, request)) = (&mut self.causes, &msg) {
             causes.asked(self.now, process, connection.id(), *id, request);
+        }
+        if !self.late_replies.is_empty() {
+            self.expect_late(from, connection.id(), &msg);
         }
         let event = Event::ToApi { process: to_process, life: connection.life, conn: connection.id(), msg };
         self.event_queue.push(at, event);
@@ -202,12 +208,35 @@ impl World {
         let at = (self.now + self.net.delay(self.now, from, host)).max(connection.down + 1);
         let c = self.processes[process].connection.as_mut().expect("it was just there");
         c.down = at;
+        let at = if self.late.is_empty() { at } else { at + self.lateness(host, conn, &msg) };
         let at = if self.skews.is_empty() && self.watch_down.is_empty() { at } else { self.skewed(process, &msg, at) };
         let life = self.processes[process].life;
         if matches!(&msg, FromServer::Watch(_, event) if !matches!(event, WatchEvent::Bookmark { .. })) {
             self.read_for_news(process);
         }
         self.event_queue.push(at, Event::ToClient { process, life, conn, msg });
+    }
+
+    /// Notes a write whose reply will be late.
+    #[cold]
+    fn expect_late(&mut self, from: HostId, conn: u64, msg: &ToServer) {
+        if let ToServer::Request(id, request) = msg
+            && self.late_replies.contains_key(&from)
+            && request.call.writes()
+        {
+            self.late.insert((conn, *id));
+        }
+    }
+
+    /// How much later than others a reply to a machine arrives.
+    #[cold]
+    fn lateness(&mut self, to: HostId, conn: u64, msg: &FromServer) -> u64 {
+        let FromServer::Reply(id, _) = msg else { return 0 };
+        if !self.late.remove(&(conn, *id)) {
+            return 0;
+        }
+        let up_to = self.late_replies.get(&to).and_then(Layered::get).unwrap_or_default();
+        self.rng.below((up_to.as_nanos() as u64).max(1))
     }
 
     /// When a message arrives that is due at a moment, if the watches of its process run apart: each is late by a time
@@ -251,6 +280,7 @@ impl World {
         if let Some(causes) = &mut self.causes {
             causes.heard(self.now, process, conn, &msg);
         }
+        let heard = if self.waiting.is_empty() { None } else { self.heard(process, &msg) };
         let now = self.clock(self.processes[process].host);
         let out = &mut self.scratch;
         match self.processes[process].running.as_mut() {
@@ -273,6 +303,9 @@ impl World {
             None => {}
         }
         self.deliver(process);
+        if let Some(heard) = heard {
+            self.notice(heard);
+        }
     }
 
     #[inline(always)]
@@ -284,8 +317,12 @@ impl World {
         let now = self.clock(STORE_HOST);
         self.store.handle(now, store::In::Request(client, id, request), &mut self.store_host.out);
         self.record_commits();
+        let committed = if self.waiting.is_empty() { None } else { self.committed(api, id) };
         self.from_store();
         self.arm_store();
+        if let Some(committed) = committed {
+            self.notice(committed);
+        }
     }
 
     /// The number of an API server's connection to the store.
