@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use skeg_sim::files::{LoadOptions, duration};
+use skeg_sim::look::Show;
 use skeg_sim::scenario::FaultLevel;
 
 /// A container orchestrator that speaks the Kubernetes API: rehearse a cluster before it runs.
@@ -97,6 +98,10 @@ const REPLAY_HELP: &str = "\
 Examples:
   skeg sim replay run.trace
       a simulated run, which `skeg sim run --trace run.trace` recorded
+  skeg sim replay run.trace --until 93.2s --show queue --show view
+      what controllers do and have before them at that moment of it, and how far their views have come
+  skeg sim replay run.trace --until 93.2s --show deploy/shop/web
+      a Deployment as the store has it, and which revision of it each process sees
   skeg sim replay /var/lib/skeg/recordings
       a real one, which `skeg up`, `skeg server` or `skeg agent` recorded with --record: each of its machines is given
       the inputs that it had there, and each decision is compared (docs/recording.md)
@@ -160,7 +165,8 @@ pub enum Sim {
     /// Say how a failure came about: who wrote what, what each writer had not heard of, which faults were in force.
     #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
-    /// Run a recorded trace, or the machines of a recorded real run, again, and compare every event or decision.
+    /// Run a recorded trace, or the machines of a recorded real run, again, and compare every event or decision; or
+    /// look into the machines of a trace at a moment.
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
@@ -332,6 +338,9 @@ pub struct WhyArgs {
     /// The run.
     #[command(flatten)]
     pub failed: FailedArgs,
+    /// Write a page with the story as a sequence diagram, and all that `skeg sim run --report` shows.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// What is printed on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -357,9 +366,21 @@ pub struct ReplayArgs {
     /// A file that `skeg sim run --trace` wrote, or a directory that `--record` was given.
     #[arg(value_name = "TRACE|DIR")]
     pub trace: PathBuf,
+    /// Run a trace up to this virtual time only, and show what the machines have then.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, requires = "show")]
+    pub until: Option<Duration>,
+    /// What to show: an object in the store and in every view (`pod/shop/web-0`), `view` (how far each view has come),
+    /// `queue` (what controllers do and have before them), `lease` (who leads); may be given several times.
+    #[arg(long, value_name = "WHAT", requires = "until", value_parser = shown)]
+    pub show: Vec<String>,
     /// What is printed on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
+}
+
+/// Checks what is to be shown; keys are not shared between threads, as arguments are.
+fn shown(text: &str) -> Result<String, String> {
+    text.parse::<Show>().map(|_| text.to_owned())
 }
 
 /// Arguments of `sim diff`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use skeg_core::scheduler::advice::Advice;
 use skeg_sim::causes::Cause;
+use skeg_sim::look::{Look, Show};
 use skeg_sim::outcome::Outcome;
 pub use skeg_sim::run::Crash;
 use skeg_sim::scenario::Scenario;
@@ -82,6 +83,18 @@ pub fn run_traced<'a>(
     let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: Some(on_event) };
     let options = RunOptions { trace: true, ..RunOptions::default() };
     skeg_sim::run(scenario, seed, &options, &mut watcher)
+}
+
+/// Runs a scenario up to a moment, and looks into its machines.
+pub fn look(
+    scenario: &Scenario,
+    seed: u64,
+    at: Duration,
+    shows: &[Show],
+    progress: &Progress,
+) -> Result<Vec<Look>, Crash> {
+    let mut watcher = Watcher { progress, advice: None, story: Vec::new(), on_event: None };
+    skeg_sim::run::look(scenario, seed, at, shows, &mut watcher)
 }
 
 /// Runs a scenario without progress bar or trace.

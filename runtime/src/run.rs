@@ -36,7 +36,12 @@ pub fn run(args: &RunArgs) -> Result<Exit, String> {
     outcome.wall_seconds = started.elapsed().as_secs_f64();
     outcome.peak_rss_bytes = machine::peak_rss_bytes();
     if let Some(path) = &args.report {
-        write(path, report::page(&outcome).as_bytes())?;
+        // The story of a failure needs what other runs do not keep, so that the run is played once more.
+        let again = Progress::of_time(drive::longest(scenario), args.quiet);
+        let fails = exit_of(&outcome) != Exit::Well;
+        let story = if fails { drive::run_for_causes(scenario, args.seed, &again).1 } else { Vec::new() };
+        again.finish();
+        write(path, report::page(&outcome, &story).as_bytes())?;
     }
     print(&outcome, args.output, args.quiet);
     if exit_of(&outcome) != Exit::Well && args.output == Output::Text {
@@ -119,7 +124,7 @@ pub fn file_error(path: &Path, e: &std::io::Error) -> String {
 }
 
 /// Checks that a file can be written before the run starts, because otherwise it is bad usage.
-fn check_writable(path: Option<&Path>) -> Result<(), String> {
+pub fn check_writable(path: Option<&Path>) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     let existed = path.exists();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);

@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use skeg_sim::files::{self, LoadOptions, duration};
+use skeg_sim::look::{Look, Show};
 use skeg_sim::outcome::Outcome;
 use skeg_sim::scenario::{FaultLevel, Scenario};
 
-use crate::cli::{DiffArgs, ReplayArgs, RunArgs};
+use crate::cli::{DiffArgs, Output, ReplayArgs, RunArgs};
 use crate::disk::{Files, Recording};
 use crate::drive::Crash;
 use crate::progress::Progress;
@@ -167,6 +168,9 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
         eprintln!("note: recorded by version {}, this is {}", header.version, env!("CARGO_PKG_VERSION"));
     }
     let (seed, scenario) = (header.seed, loaded.scenario);
+    if let Some(until) = args.until {
+        return look(args, &scenario, seed, until);
+    }
     let progress = Progress::of_time(drive::longest(&scenario), false);
     let started = Instant::now();
     let (mut parting, mut trouble, mut before) = (None, None, VecDeque::new());
@@ -214,6 +218,24 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
             Ok(exit_of(&outcome))
         }
     }
+}
+
+/// Runs a recorded run again up to a moment, and shows what its machines have then.
+fn look(args: &ReplayArgs, scenario: &Scenario, seed: u64, until: Duration) -> Result<Exit, String> {
+    let progress = Progress::of_time(until, false);
+    let shows: Result<Vec<Show>, String> = args.show.iter().map(|show| show.parse()).collect();
+    let looks = drive::look(scenario, seed, until, &shows?, &progress);
+    progress.finish();
+    let looks = looks.map_err(|crash| format!("error: {crash}"))?;
+    if let Some(first) = looks.first().filter(|look| look.at < until.as_secs_f64()) {
+        let name = args.trace.display();
+        return Err(format!("error: {name}: the run ends at {:.3} s; give an earlier --until", first.at));
+    }
+    emit(&match args.output {
+        Output::Text => looks.iter().map(Look::text).collect::<Vec<_>>().join("\n"),
+        Output::Json => serde_json::Value::from(looks.iter().map(Look::json).collect::<Vec<_>>()).to_string() + "\n",
+    });
+    Ok(Exit::Well)
 }
 
 fn keep(before: &mut VecDeque<String>, event: String) {

@@ -35,8 +35,21 @@ pub struct Cause {
     pub by: String,
     /// What was done.
     pub what: String,
-    /// What the writer did not know when it decided, and how long its request took.
+    /// The revision of the store that it made; `None` of what is no commit.
+    pub revision: Option<u64>,
+    /// What the writer had not heard of when it decided.
+    pub missed: Vec<Missed>,
+    /// The same in words, and how long its request took.
     pub remarks: Vec<String>,
+}
+
+/// A commit that a writer had not heard of.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Missed {
+    /// Its revision.
+    pub revision: u64,
+    /// When the writer heard of it, in virtual seconds.
+    pub heard: f64,
 }
 
 struct Commit {
@@ -199,10 +212,10 @@ impl Causes {
             at: fault.at,
             by: "fault".to_owned(),
             what: fault.what.clone(),
-            remarks: Vec::new(),
+            ..Cause::default()
         };
         story.extend(in_force[in_force.len().saturating_sub(FAULTS)..].iter().map(fault));
-        story.push(Cause { at, by: "invariant".to_owned(), what: format!("{name}: {about}"), remarks: Vec::new() });
+        story.push(Cause { at, by: "invariant".to_owned(), what: format!("{name}: {about}"), ..Cause::default() });
         story.sort_by(|a, b| a.at.total_cmp(&b.at));
         story
     }
@@ -219,11 +232,11 @@ impl Causes {
 
     fn told(&self, place: usize, kin: &BTreeSet<&String>, who: &Names<'_>) -> Cause {
         let commit = &self.commits[place];
-        let (at, what) = (seconds(commit.at), commit.what.clone());
+        let (at, what, revision) = (seconds(commit.at), commit.what.clone(), Some(commit.revision));
         let Some(asked) = self.writer(commit) else {
-            return Cause { at, by: "unknown".to_owned(), what, remarks: Vec::new() };
+            return Cause { at, by: "unknown".to_owned(), what, revision, ..Cause::default() };
         };
-        let mut remarks = Vec::new();
+        let (mut remarks, mut missed) = (Vec::new(), Vec::new());
         let took = seconds(commit.at - asked.at.min(commit.at));
         if took > SLOW {
             remarks.push(format!("it had asked for this at {:.3} s, {took:.1} s before", seconds(asked.at)));
@@ -231,6 +244,7 @@ impl Causes {
         for unheard in self.unheard(place, kin) {
             let other = &self.commits[unheard];
             let heard = self.heard_at(asked.process, other).expect("it hears of it later");
+            missed.push(Missed { revision: other.revision, heard: seconds(heard) });
             remarks.push(format!(
                 "it had not heard of r{} of {}, {:.3} s old by then; it heard at {:.3} s",
                 other.revision,
@@ -239,7 +253,7 @@ impl Causes {
                 seconds(heard),
             ));
         }
-        Cause { at, by: format!("{} ({})", asked.user, who(asked.process)), what, remarks }
+        Cause { at, by: format!("{} ({})", asked.user, who(asked.process)), what, revision, missed, remarks }
     }
 }
 

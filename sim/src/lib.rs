@@ -17,6 +17,7 @@ pub mod files;
 pub mod hook;
 pub mod ids;
 pub mod invariant;
+pub mod look;
 pub mod metrics;
 pub mod moment;
 pub mod net;

@@ -13,6 +13,7 @@ use crate::converge::{self, Unconverged};
 use crate::fault;
 use crate::ids::{Id, ProcessId};
 use crate::invariant::{self, Invariant};
+use crate::look::{self, Look, Show};
 use crate::outcome::{ExpectationResult, Happening, Outcome, Sample};
 use crate::scenario::{Cluster, Expectation, FaultLevel, NodePool, Scenario, Scheduling};
 use crate::world::World;
@@ -141,35 +142,32 @@ pub fn run(
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Crash> {
-    let mut timeline = scenario.timeline.clone();
-    timeline.extend(fault::draw(scenario, seed));
-    timeline.sort_by_key(|step| step.at);
-    let mut world = World::new(scenario, seed, timeline, options.trace);
-    world.causes = options.why.then(Box::default);
-    let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
-    let mut run = Run { scenario, world, samples: Vec::new(), marks };
-    // A panic is a bug in a machine; the world is not used after it.
-    match catch_unwind(AssertUnwindSafe(|| run.play(observer))) {
-        Ok(lacks) => {
-            let advice = options.explain.as_ref().and_then(|pod| run.world.advise(pod));
-            advice.into_iter().for_each(|advice| observer.explained(advice));
-            let causes = run.world.causes.take();
-            let names: Vec<_> = run.world.processes.ids().map(|id| Rc::clone(&run.world.processes[id].name)).collect();
-            let outcome = run.outcome(lacks);
-            if let (Some(causes), Some(first)) = (causes, first_failure(&outcome)) {
-                let who = |process: ProcessId| names[process.number() as usize].to_string();
-                observer.caused(causes.story(first.1.at, (first.0, &first.1.what), &outcome.faults, &who));
-            }
-            Ok(outcome)
-        }
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            let message = text.to_owned();
-            let (at, machine) = (run.world.now as f64 / 1e9, run.world.acting().to_owned());
-            Err(Crash { seed, at, machine, message })
-        }
+    let mut run = Run::new(scenario, seed, options);
+    let lacks = run.play_safely(observer)?;
+    let advice = options.explain.as_ref().and_then(|pod| run.world.advise(pod));
+    advice.into_iter().for_each(|advice| observer.explained(advice));
+    let causes = run.world.causes.take();
+    let names: Vec<_> = run.world.processes.ids().map(|id| Rc::clone(&run.world.processes[id].name)).collect();
+    let outcome = run.outcome(lacks);
+    if let (Some(causes), Some(first)) = (causes, first_failure(&outcome)) {
+        let who = |process: ProcessId| names[process.number() as usize].to_string();
+        observer.caused(causes.story(first.1.at, (first.0, &first.1.what), &outcome.faults, &who));
     }
+    Ok(outcome)
+}
+
+/// Runs a scenario up to a moment, or to its end if that comes first, and looks into its machines.
+pub fn look(
+    scenario: &Scenario,
+    seed: u64,
+    at: Duration,
+    shows: &[Show],
+    observer: &mut dyn Observer,
+) -> Result<Vec<Look>, Crash> {
+    let mut run = Run::new(scenario, seed, &RunOptions::default());
+    run.stop = nanos(at);
+    run.play_safely(observer)?;
+    Ok(shows.iter().map(|show| look::look(&run.world, show)).collect())
 }
 
 /// The invariant that was broken first, and how.
@@ -185,6 +183,8 @@ struct Run<'a> {
     samples: Vec<Sample>,
     /// For each expectation, the number of its mark in the statistics if it needs one.
     marks: Vec<Option<usize>>,
+    /// The virtual time at which it is broken off.
+    stop: u64,
 }
 
 /// Starts to collect what an expectation needs to be checked later.
@@ -205,7 +205,27 @@ fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, options: &RunOptions) -> Run<'a> {
+        let mut timeline = scenario.timeline.clone();
+        timeline.extend(fault::draw(scenario, seed));
+        timeline.sort_by_key(|step| step.at);
+        let mut world = World::new(scenario, seed, timeline, options.trace);
+        world.causes = options.why.then(Box::default);
+        let marks = scenario.expectations.iter().map(|e| watch(e, &mut world)).collect();
+        Run { scenario, world, samples: Vec::new(), marks, stop: u64::MAX }
+    }
+
+    /// Plays it. A panic is a bug in a machine; the world is not used after it.
+    fn play_safely(&mut self, observer: &mut dyn Observer) -> Result<Unconverged, Crash> {
+        catch_unwind(AssertUnwindSafe(|| self.play(observer))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let (at, machine) = (self.world.now as f64 / 1e9, self.world.acting().to_owned());
+            Crash { seed: self.world.seed, at, machine, message: text.to_owned() }
+        })
+    }
+
     fn play(&mut self, observer: &mut dyn Observer) -> Unconverged {
         let scenario = self.scenario;
         let last_step = scenario.timeline.iter().map(|s| s.at).max().unwrap_or_default();
@@ -214,7 +234,9 @@ impl Run<'_> {
         if !quiet {
             // First the whole duration with faults.
             self.until(nanos(scenario.duration), end, observer);
-            self.world.heal_all();
+            if self.world.now < self.stop {
+                self.world.heal_all();
+            }
         } else {
             self.until(nanos(last_step) + 1, end, observer);
         }
@@ -225,6 +247,7 @@ impl Run<'_> {
     fn until(&mut self, until: u64, end: Duration, observer: &mut dyn Observer) {
         let sample_every = (nanos(end) / SAMPLES).max(1_000_000_000);
         let mut sample_at = self.samples.last().map_or(0, |s| (s.at * 1e9) as u64 + sample_every);
+        let until = until.min(self.stop);
         while self.world.step(until) {
             if self.world.events.is_multiple_of(8192) {
                 self.tell(end, observer);
@@ -271,7 +294,7 @@ impl Run<'_> {
                 (true, Some(_)) => {}
                 (false, _) => since = None,
             }
-            if now >= nanos(end) {
+            if now >= nanos(end).min(self.stop) {
                 return self.lacks_at_the_end();
             }
             self.until((now + step).min(nanos(end)), end, observer);

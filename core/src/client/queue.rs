@@ -125,6 +125,11 @@ impl Queue {
         }
     }
 
+    /// Every key with when it is due: now (`None`), or after its delay; and how often it has failed in a row.
+    pub fn keys(&self) -> impl Iterator<Item = (&ObjectKey, Option<Mono>, u32)> {
+        self.keys.iter().map(|(key, state)| (key, state.delayed.filter(|_| !state.queued), state.failures))
+    }
+
     /// When `advance` next has something to do.
     pub fn next_at(&self) -> Option<Mono> {
         self.delayed.first().map(|(at, _)| *at)

@@ -59,7 +59,7 @@ pub use horizontal_pod_autoscaler::{Described, Metrics, MetricsSource, PodUsage}
 pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
 pub use plan::{Controller, EventNote, Plan, Write};
-pub use runner::{Mandate, Runner, Turn};
+pub use runner::{Mandate, Runner, Turn, Work};
 pub use service_account_token::TokenSigner;
 
 /// All controllers, in the order in which the manager runs them.

@@ -80,6 +80,20 @@ struct Sent {
     until: Mono,
 }
 
+/// What a runner has to do for a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// It is to be reconciled: at a time, or at once. It has failed so often in a row.
+    #[allow(missing_docs)]
+    Queued { at: Option<Mono>, failures: u32 },
+    /// Its controller does not decide before its views show what it has written; so since when.
+    #[allow(missing_docs)]
+    AwaitsView { since: Mono },
+    /// Its plan is being carried out: how many of its writes were sent, and how many of these are not answered.
+    #[allow(missing_docs)]
+    Writes { sent: usize, open: usize, of: usize },
+}
+
 /// A plan that is being carried out, for one key.
 #[derive(Debug)]
 struct Execution {
@@ -165,6 +179,14 @@ impl Runner {
 
     /// How many parts of the connection a runner uses: one for writes, one for events.
     pub const PARTS: u16 = 2;
+
+    /// What it is doing and has before it, by key; for people who look into it.
+    pub fn tasks(&self) -> BTreeMap<&ObjectKey, Work> {
+        let queued = self.queue.keys().map(|(key, at, failures)| (key, Work::Queued { at, failures }));
+        let waiting = self.waiting.iter().map(|(key, since)| (key, Work::AwaitsView { since: *since }));
+        let writes = |plan: &Execution| Work::Writes { sent: plan.next, open: plan.outstanding, of: plan.writes.len() };
+        queued.chain(waiting).chain(self.running.iter().map(|(key, plan)| (key, writes(plan)))).collect()
+    }
 
     /// Name of the controller.
     pub fn name(&self) -> &'static str {

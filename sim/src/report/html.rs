@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::plot::{Curve, Mark, Plot, escape};
+use super::sequence::diagram;
 use super::{bytes, count, happenings, pending_by_reason, seconds, verdict};
+use crate::causes::Cause;
 use crate::outcome::Outcome;
 
 /// Phases in stacking order, with their colour classes. `Ready` is part of `Running`.
@@ -45,11 +47,15 @@ svg text{font:12px system-ui,sans-serif;fill:var(--dim)}.grid{stroke:var(--line)
 .legend i.rollout{background:var(--rollout)}.wrap{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.sequence text{fill:var(--fg)}.sequence .n{text-anchor:end;fill:var(--dim)}.life{stroke:var(--line)}
+.commit line{stroke:var(--action)}.commit polygon{fill:var(--action)}.late line{stroke:var(--fault);
+stroke-dasharray:4 3}.late polygon{fill:var(--fault)}.sequence .fault{fill:var(--fault)}.sequence .invariant{
+fill:var(--bad);font-weight:600}
 code{font:13px ui-monospace,monospace;background:var(--card);padding:1px 4px;border-radius:3px}
 ";
 
-/// Renders the whole page.
-pub fn page(o: &Outcome) -> String {
+/// Renders the whole page; `story` is how a failure came about, and may be empty.
+pub fn page(o: &Outcome, story: &[Cause]) -> String {
     let mut out = String::new();
     let _ = write!(
         out,
@@ -59,6 +65,7 @@ pub fn page(o: &Outcome) -> String {
         o.seed
     );
     head(&mut out, o);
+    out += &diagram(story);
     plots(&mut out, o);
     tables(&mut out, o);
     out += "</body></html>\n";

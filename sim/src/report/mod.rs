@@ -4,6 +4,7 @@
 
 mod html;
 mod plot;
+mod sequence;
 mod table;
 mod text;
 
@@ -12,6 +13,7 @@ mod tests;
 
 pub use html::page;
 pub use plot::escape;
+pub use table::Table;
 pub use text::text;
 
 use std::collections::BTreeMap;

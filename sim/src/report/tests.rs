@@ -98,12 +98,12 @@ fn the_text_is_as_before() {
 
 #[test]
 fn the_page_is_as_before() {
-    check("report.html", &page(&outcome()));
+    check("report.html", &page(&outcome(), &[]));
 }
 
 #[test]
 fn the_page_needs_nothing_else_and_escapes_what_it_is_given() {
-    let html = page(&outcome());
+    let html = page(&outcome(), &[]);
     for outside in ["http://", "https://", "<script", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
@@ -118,5 +118,5 @@ fn the_page_needs_nothing_else_and_escapes_what_it_is_given() {
 #[test]
 fn an_empty_outcome_is_reported_too() {
     assert!(text(&Outcome::default(), true).contains("not converged"));
-    assert!(page(&Outcome::default()).contains("</html>"));
+    assert!(page(&Outcome::default(), &[]).contains("</html>"));
 }
