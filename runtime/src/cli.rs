@@ -363,7 +363,8 @@ pub struct ShrinkArgs {
 /// Arguments of `sim replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A file that `skeg sim run --trace` wrote, or a directory that `--record` was given.
+    /// A file that `skeg sim run --trace` wrote, or a directory that `skeg server --record`, or one of the others that
+    /// record, wrote.
     #[arg(value_name = "TRACE|DIR")]
     pub trace: PathBuf,
     /// Run a trace up to this virtual time only, and show what the machines have then.

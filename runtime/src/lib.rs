@@ -83,7 +83,9 @@ pub fn main() -> ExitCode {
         Command::Sim(Sim::Explore(args)) => explore::run(&args),
         Command::Sim(Sim::Shrink(args)) => shrink::run(&args),
         Command::Sim(Sim::Why(args)) => why::run(&args),
-        Command::Sim(Sim::Replay(args)) if args.trace.is_dir() => recording::replay::run(&args.trace, args.output),
+        Command::Sim(Sim::Replay(args)) if args.trace.is_dir() && args.until.is_none() => {
+            recording::replay::run(&args.trace, args.output)
+        }
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]

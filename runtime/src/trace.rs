@@ -161,6 +161,13 @@ struct Parting {
 
 /// `skeg sim replay`: repeats a recorded run and compares it.
 pub fn replay(args: &ReplayArgs) -> Result<Exit, String> {
+    if args.trace.is_dir() {
+        let name = args.trace.display();
+        return Err(format!(
+            "error: {name}: it is the recording of a real run; --until and --show look into a trace that `skeg sim run \
+             --trace` wrote"
+        ));
+    }
     let mut trace = Trace::open(&args.trace)?;
     let header = &trace.header;
     let loaded = files::load(&header.paths, &header.files, &header.options()).map_err(|p| p.to_string())?;

@@ -1,5 +1,5 @@
-//! Looking into the machines of a run at a moment: what the store has of an object and what each process sees of it, how
-//! far every view has come, what each controller is doing and has before it, and who leads.
+//! Looking into the machines of a run at a moment: what the store has of an object and what each process sees of it,
+//! how far every view has come, what each controller is doing and has before it, and who leads.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! Moments that a step of the timeline can wait for beside its time: just before the n-th request of a kind is sent,
-//! just after the n-th such write was committed and before anybody is told, or just after the n-th such event of a watch
-//! was heard.
+//! just after the n-th such write was committed and before anybody is told, or just after the n-th such event of a
+//! watch was heard.
 //!
 //! Most bugs of controllers need a fault between two certain messages. By the clock, a fault rarely strikes there; by
 //! such a moment it always does (Sun et al., "Automatic Reliability Testing for Cluster Management Controllers",

@@ -107,8 +107,9 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
         let at = steps.moment(BEGIN, 0);
         steps.push(at, delete(ObjectKey::new(Kind::NODE, "", node)));
     }
-    // Because of a fault, a cordon may have been carried out after the uncordon or the deletion that belongs to it, and a
-    // node may have been deleted after its agent was restarted. So both are done once more at the end, when no faults are left.
+    // Because of a fault, a cordon may have been carried out after the uncordon or the deletion that belongs to it, and
+    // a node may have been deleted after its agent was restarted. So both are done once more at the end, when no faults
+    // are left.
     let end = duration + Duration::from_secs(40);
     for node in cordoned {
         steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(vec![node]), cordoned: false });

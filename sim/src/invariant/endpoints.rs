@@ -1,6 +1,7 @@
 //! `ready-and-terminating`: an endpoint is never both ready and terminating, unless its Service has
-//! `publishNotReadyAddresses`. `listed-once`: no two slices of a Service list the same pod; a controller that makes slices
-//! before it sees those that it has made fills the store with them. `endpoints-at-rest`: at the end of a run, a Service's EndpointSlices list exactly its
+//! `publishNotReadyAddresses`. `slices-do-not-pile-up`: no more than two slices of a Service list the same pod. A pod
+//! may stand in two while it moves from one to the other; a controller that makes slices before it sees those that it
+//! has made fills the store with them. `endpoints-at-rest`: at the end of a run, a Service's slices list exactly its
 //! ready pods.
 
 use std::collections::btree_map::Entry;
@@ -49,7 +50,7 @@ impl Endpoints {
         }
     }
 
-    /// Checks that a slice lists no pod that another one lists.
+    /// Checks that a slice lists no pod that two others list.
     pub fn listed(&mut self, commit: &Commit<'_>, report: &mut Report) {
         if let Some(Object::EndpointSlice(old)) = commit.old {
             for listing in listings(old) {
@@ -66,10 +67,10 @@ impl Endpoints {
             let uid = listing.2.clone();
             let slices = self.listed.entry(listing).or_default();
             slices.insert(new.name().to_owned());
-            if slices.len() > 1 {
+            if slices.len() > 2 {
                 let others: Vec<&str> = slices.iter().map(String::as_str).filter(|name| *name != new.name()).collect();
-                let what = format!("{} lists the pod {uid}, which {} lists already", new.key(), others.join(", "));
-                report.broken(Invariant::ListedOnce, commit.at, what);
+                let what = format!("{} lists the pod {uid}, which {} list already", new.key(), others.join(" and "));
+                report.broken(Invariant::SlicesDoNotPileUp, commit.at, what);
             }
         }
     }

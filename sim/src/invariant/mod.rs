@@ -129,8 +129,9 @@ invariants! {
     OneNodePerVolume "one-node-per-volume"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
-    /// No two EndpointSlices of a Service that its controller manages list the same pod.
-    ListedOnce "listed-once"
+    /// No more than two EndpointSlices of a Service that its controller manages list the same pod: the one that it
+    /// leaves and the one that it comes to.
+    SlicesDoNotPileUp "slices-do-not-pile-up"
     /// No two Services have the same cluster IP.
     ServiceAddresses "service-addresses"
     /// A node's agent never deletes a pod from the API while the pod's containers run.

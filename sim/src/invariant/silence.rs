@@ -1,8 +1,8 @@
 //! `heard-nodes-are-known`: the node controller never declares the readiness of a node unknown whose agent has renewed
 //! its lease all along. `dead-nodes-serve-nothing`: the pods of a node that is not ready are marked as not ready soon.
-//! Neither is judged while something disturbs the control plane: the node controller may then hear of renewals late. But
-//! that the last of several nodes is declared unknown while all renew their leases is never right: who hears of no node
-//! at all knows that it is deaf.
+//! Neither is judged while something disturbs the control plane: the node controller may then hear of renewals late.
+//! But that the last of several nodes is declared unknown while all renew their leases is never right: who hears of no
+//! node at all knows that it is deaf.
 //!
 //! A judgement may be held up on its way, so a node counts as silent for `HELD_UP` after a pause of `PAUSE` between two
 //! renewals, half of the time that a node may be silent. Not checked in runs without faults.

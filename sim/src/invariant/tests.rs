@@ -344,9 +344,10 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     (Invariant::ReadyAndTerminating, |w| {
         change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
     }),
-    (Invariant::ListedOnce, |w| {
+    (Invariant::SlicesDoNotPileUp, |w| {
         let slice = w.store.object(&slice_of(w, "web")).expect("it is there").clone();
-        w.put(twin(&slice, "web-again"));
+        w.stop("controller-manager");
+        ["web-again", "web-and-again"].into_iter().for_each(|name| w.put(twin(&slice, name)));
     }),
     (Invariant::ServiceAddresses, |w| {
         let web = w.store.object(&key(Kind::SERVICE, "web")).expect("it is there").clone();

@@ -1,5 +1,5 @@
-//! The story of a failure as a sequence diagram: a lifeline for the store and for each writer, an arrow for each commit,
-//! and a dashed one for what a writer heard of too late.
+//! The story of a failure as a sequence diagram: a lifeline for the store and for each writer, an arrow for each
+//! commit, and a dashed one for what a writer heard of too late.
 
 use std::fmt::Write as _;
 
