@@ -23,7 +23,11 @@ const FOUND_IN_TEXT: usize = 4;
 pub struct Secrets {
     key: Key,
     /// Values that have been replaced, as text, with what they were replaced by.
-    known: BTreeMap<String, String>,
+    texts: BTreeMap<String, String>,
+    /// The same for values in base64.
+    encoded: BTreeMap<String, String>,
+    /// What is looked for within other text, by how it begins, so that many values cost no more than few.
+    beginnings: BTreeMap<[u8; FOUND_IN_TEXT], Vec<String>>,
     /// Consultations about Secrets, whose answers may change them.
     consulted: BTreeSet<u64>,
 }
@@ -45,7 +49,13 @@ fn within<T>(place: &mut String, part: &str, go: impl FnOnce(&mut String) -> T) 
 
 impl Secrets {
     pub fn new(key: &[u8]) -> Secrets {
-        Secrets { key: Key::new(HMAC_SHA256, key), known: BTreeMap::new(), consulted: BTreeSet::new() }
+        Secrets {
+            key: Key::new(HMAC_SHA256, key),
+            texts: BTreeMap::new(),
+            encoded: BTreeMap::new(),
+            beginnings: BTreeMap::new(),
+            consulted: BTreeSet::new(),
+        }
     }
 
     /// Whether a text may hold something that is secret. It is asked for every message, so it is coarse.
@@ -58,7 +68,7 @@ impl Secrets {
 
     /// Whether any value has been replaced so far.
     pub fn are_known(&self) -> bool {
-        !self.known.is_empty()
+        !self.texts.is_empty()
     }
 
     /// Replaces what is secret in a message, and lists where. In a message of an agent, `everywhere` is set: what came
@@ -221,15 +231,36 @@ impl Secrets {
 
     /// The placeholder of a text.
     pub fn of_text(&mut self, value: &str) -> String {
+        if let Some(placeholder) = self.texts.get(value) {
+            return placeholder.clone();
+        }
         let placeholder = String::from_utf8(self.placeholder(value.as_bytes())).expect("that of text is text");
-        self.known.insert(value.to_owned(), placeholder.clone());
+        self.texts.insert(value.to_owned(), placeholder.clone());
+        self.look_for(value);
         // Files of containers are written in base64, too.
-        self.known.entry(STANDARD.encode(value)).or_insert_with(|| STANDARD.encode(&placeholder));
+        self.know_encoded(STANDARD.encode(value), STANDARD.encode(&placeholder));
         placeholder
+    }
+
+    fn know_encoded(&mut self, value: String, placeholder: String) {
+        self.look_for(&value);
+        self.encoded.insert(value, placeholder);
+    }
+
+    /// Has a value looked for within other text.
+    fn look_for(&mut self, value: &str) {
+        let Some(begins) = value.as_bytes().first_chunk() else { return };
+        let same = self.beginnings.entry(*begins).or_default();
+        if !same.iter().any(|known| known == value) {
+            same.push(value.to_owned());
+        }
     }
 
     /// The placeholder of bytes in base64, in base64.
     fn of_base64(&mut self, encoded: &str) -> String {
+        if let Some(placeholder) = self.encoded.get(encoded) {
+            return placeholder.clone();
+        }
         let placeholder = match STANDARD.decode(encoded) {
             Ok(bytes) if STANDARD.encode(&bytes) == encoded => {
                 if let Ok(text) = std::str::from_utf8(&bytes) {
@@ -249,7 +280,7 @@ impl Secrets {
                 encoded.chars().map(other).collect()
             }
         };
-        self.known.entry(encoded.to_owned()).or_insert_with(|| placeholder.clone());
+        self.know_encoded(encoded.to_owned(), placeholder.clone());
         placeholder
     }
 
@@ -300,14 +331,27 @@ impl Secrets {
 
     /// A text without what came from Secrets; `None` if there is nothing of it in it.
     fn scrubbed(&self, text: &str) -> Option<String> {
-        if let Some(placeholder) = self.known.get(text) {
+        if let Some(placeholder) = self.replaced(text) {
             return Some(placeholder.clone());
         }
-        let found = |(value, _): &(&String, &String)| value.len() >= FOUND_IN_TEXT && text.contains(&***value);
-        let mut found: Vec<_> = self.known.iter().filter(found).collect();
+        let bytes = text.as_bytes();
+        let at = |(n, begins): (usize, &[u8])| {
+            let known = self.beginnings.get(begins).into_iter().flatten();
+            known.filter(move |value| bytes[n..].starts_with(value.as_bytes()))
+        };
+        let found: BTreeSet<&String> = bytes.windows(FOUND_IN_TEXT).enumerate().flat_map(at).collect();
         // The longest first: one value may be part of another.
-        found.sort_by_key(|(value, _)| usize::MAX - value.len());
-        let clean = found.iter().fold(text.to_owned(), |clean, (value, other)| clean.replace(&***value, other));
-        (!found.is_empty()).then_some(clean)
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by_key(|value| usize::MAX - value.len());
+        let with = |clean: String, value: &&String| match self.replaced(value) {
+            Some(placeholder) => clean.replace(&***value, placeholder),
+            None => clean,
+        };
+        (!found.is_empty()).then(|| found.iter().fold(text.to_owned(), with))
+    }
+
+    /// What a whole text was replaced by, as it is or in base64.
+    fn replaced(&self, text: &str) -> Option<&String> {
+        self.texts.get(text).or_else(|| self.encoded.get(text))
     }
 }

@@ -382,6 +382,10 @@ fn what_came_of_a_secret_is_found_again() {
     assert_eq!((env(1), env(3)), (json!(secrets.of_text("pin")), json!("a pin too")));
     assert!(clean.to_string().contains(&STANDARD.encode(&placeholder)), "{clean}");
     assert_eq!(places.len(), 4, "{places:?}");
+    // One value may begin as another does, or be part of it.
+    let [long, short] = ["long enough to see", "enough"].map(|value| secrets.of_text(value));
+    let (clean, _) = hidden(&mut secrets, json!({"t": "xlong enough to see, long enough, enough"}), true);
+    assert_eq!(clean["t"], format!("x{long}, {placeholder}, {short}"));
     // Refusals may quote, and answers of webhooks may change Secrets. Each says so in its first bytes.
     let status = Status::bad_request("of no object");
     let refused = FromServer::Reply(ReqId(u64::MAX), Err(status.clone()));
