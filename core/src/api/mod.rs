@@ -4,7 +4,8 @@ mod request;
 mod status;
 
 pub use request::{
-    Call, DeleteOptions, Fence, FieldValidation, FromServer, ListOptions, Patch, Precondition, Propagation, ReqId,
-    ReqIds, Request, Response, Rest, Scale, Subresource, ToServer, WatchEvent, WatchOptions, WriteOptions,
+    Annotations, Call, DeleteOptions, Fence, FieldValidation, FromServer, ListOptions, Patch, Precondition,
+    Propagation, ReqId, ReqIds, Request, Response, Rest, Scale, Subresource, ToServer, WatchEvent, WatchOptions,
+    WriteOptions,
 };
 pub use status::{Cause, Details, Reason, Status};

@@ -1,5 +1,6 @@
 //! Requests, replies and watch events.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde::de::Error;
@@ -10,6 +11,9 @@ use super::Status;
 use crate::auth::User;
 use crate::object::decode::DecodeError;
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Revision, Selector};
+
+/// Annotations, by key.
+pub type Annotations = BTreeMap<String, String>;
 
 /// Identifies a request (or watch) within one client connection. The high 16 bits identify the part of the client that
 /// sent it (an informer, a controller's runner, …), so that a process routes a reply without a table.
@@ -282,8 +286,8 @@ pub enum Call {
     Delete { key: ObjectKey, options: DeleteOptions },
     /// Deletes every object that matches.
     DeleteCollection { kind: Kind, namespace: Rc<str>, list: ListOptions, options: DeleteOptions },
-    /// `pods/binding`: assigns a pod to a node. The UID must match.
-    Bind { pod: ObjectKey, uid: Rc<str>, node: Rc<str> },
+    /// `pods/binding`: assigns a pod to a node, and annotates it. The UID must match.
+    Bind { pod: ObjectKey, uid: Rc<str>, node: Rc<str>, annotations: Annotations },
     /// `pods/eviction`: a delete that PodDisruptionBudgets may reject with 429.
     Evict { pod: ObjectKey, options: DeleteOptions },
     /// Connects to a subresource, as `exec`: nothing is read or written, but admission judges it. `options` is what

@@ -6,16 +6,18 @@ use serde_json::json;
 
 use super::admission::webhook::Operation;
 use super::write::{Commit, Deciding, Decision, Write};
-use crate::api::{Call, Response, Status};
+use crate::api::{Annotations, Call, Response, Status};
 use crate::object::{Kind, Object, ObjectKey, PodCondition, Revision, Text};
 use crate::store::StoreKey;
 
 impl Deciding<'_> {
     /// `pods/binding`: assigns a pod to a node, once.
     pub(super) fn bind(&mut self, write: &mut Write) -> Decision {
-        let Call::Bind { pod: key, uid, node } = &write.request.call else { unreachable!("not a binding") };
-        let node = &match self.judged_binding(write, key, uid, node) {
-            Ok(node) => node,
+        let Call::Bind { pod: key, uid, node, annotations } = &write.request.call else {
+            unreachable!("not a binding")
+        };
+        let (node, annotations) = &match self.judged_binding(write, key, uid, (node, annotations)) {
+            Ok(judged) => judged,
             Err(decision) => return decision,
         };
         let current = self.object(write, key);
@@ -48,6 +50,10 @@ impl Deciding<'_> {
         }
         let mut bound = pod.clone();
         bound.spec_mut().node = Some(Rc::clone(node));
+        if !annotations.is_empty() {
+            let own = bound.meta_mut().annotations.get_or_insert_default();
+            own.extend(annotations.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
         bound.status_mut().nominated_node_name = Text::EMPTY;
         let scheduled = PodCondition { type_: Text::POD_SCHEDULED, status: Text::TRUE, ..PodCondition::default() };
         bound.status_mut().set_condition_at(self.now.wall, scheduled);
@@ -59,21 +65,25 @@ impl Deciding<'_> {
 }
 
 impl Deciding<'_> {
-    /// The node of a binding that policies and webhooks allow, as they have it.
+    /// The node and the annotations of a binding that policies and webhooks allow, as they have it.
     fn judged_binding(
         &mut self,
         write: &Write,
         key: &ObjectKey,
         uid: &str,
-        node: &Rc<str>,
-    ) -> Result<Rc<str>, Decision> {
+        (node, annotations): (&Rc<str>, &Annotations),
+    ) -> Result<(Rc<str>, Annotations), Decision> {
         if !self.consults_about(Kind::POD) {
-            return Ok(Rc::clone(node));
+            return Ok((Rc::clone(node), annotations.clone()));
         }
-        let binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": **node},
+        let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": **node},
             "metadata": {"name": key.name(), "namespace": key.namespace(), "uid": uid}});
+        if !annotations.is_empty() {
+            binding["metadata"]["annotations"] = json!(annotations);
+        }
         let made = self.consult_about_subresource(write, key, (Operation::Create, "binding"), (binding, None))?;
-        Ok(Rc::from(made["target"]["name"].as_str().unwrap_or_default()))
+        let node = Rc::from(made["target"]["name"].as_str().unwrap_or_default());
+        Ok((node, serde_json::from_value(made["metadata"]["annotations"].clone()).unwrap_or_default()))
     }
 }
 

@@ -332,7 +332,8 @@ impl SchedulerProcess {
 
     /// Sends a bind, for the first time or again.
     fn bind(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
-        let call = Call::Bind { pod: pod.clone(), uid: Rc::clone(&uid), node: Rc::clone(&node) };
+        let (uid_, node_, annotations) = (Rc::clone(&uid), Rc::clone(&node), Default::default());
+        let call = Call::Bind { pod: pod.clone(), uid: uid_, node: node_, annotations };
         let id = self.send(now, Sent::Bind(pod.clone()), call, out);
         self.binds.sent(pod, uid, node, id);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use skeg_core::Kind;
 pub use skeg_core::api::FieldValidation;
-use skeg_core::api::{ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
+use skeg_core::api::{Annotations, ListOptions, Patch, Propagation, Status, Subresource, WatchOptions, WriteOptions};
 use skeg_core::apiserver::{Answered, Consultation};
 use skeg_core::auth::User;
 use skeg_core::object::decode::DecodeError;
@@ -82,7 +82,7 @@ pub enum What {
     Patch { target: Target, patch: Patch, subresource: Subresource, options: WriteOptions },
     Delete { target: Target, options: Deletion },
     DeleteCollection { kind: Kind, namespace: String, list: ListOptions, options: Deletion },
-    Bind { target: Target, uid: Option<String>, node: String },
+    Bind { target: Target, uid: Option<String>, node: String, annotations: Annotations },
     Evict { target: Target, options: Deletion },
     Connect { target: Target, subresource: &'static str, options: Value },
     GetScale { target: Target },

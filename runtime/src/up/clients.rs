@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skeg_core::api::{
-    Call, DeleteOptions, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Rest, Scale, Status,
-    ToServer, WatchEvent,
+    Annotations, Call, DeleteOptions, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Rest, Scale,
+    Status, ToServer, WatchEvent,
 };
 use skeg_core::apiserver::Note;
 use skeg_core::auth::User;
@@ -32,7 +32,7 @@ enum Waiting {
     /// The reply to its only call.
     Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String>, created: bool },
     /// The pod to bind: the binding has no UID, so the pod is read first.
-    Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, identity: Rc<User>, node: Rc<str> },
+    Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, identity: Rc<User>, to: (Rc<str>, Annotations) },
     /// The events of a watch.
     Watch(Watcher),
 }
@@ -113,11 +113,8 @@ impl Clients {
                 self.waiting.insert(id, Waiting::Answer { reply, resource, warnings, created: false });
                 call
             }
-            Ok(Asked::Bind(target, node)) => {
-                self.waiting.insert(
-                    id,
-                    Waiting::Bind { reply, resource, identity: Rc::clone(&identity), node: Rc::from(node) },
-                );
+            Ok(Asked::Bind(target, to)) => {
+                self.waiting.insert(id, Waiting::Bind { reply, resource, identity: Rc::clone(&identity), to });
                 Call::Get { key: key(&target), rv: None }
             }
             Ok(Asked::Watch(..)) if self.ending => {
@@ -245,8 +242,8 @@ impl Clients {
                 // An error means that the client has disconnected, which is fine.
                 let _ = reply.send(Reply { result, warnings, created });
             }
-            (Waiting::Bind { reply, resource, identity, node }, Ok(Response::Object(pod))) => {
-                let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node };
+            (Waiting::Bind { reply, resource, identity, to: (node, annotations) }, Ok(Response::Object(pod))) => {
+                let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node, annotations };
                 let warnings = Vec::new();
                 self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings, created: false });
                 let mut request = Request::new(&Rc::from(identity.name.as_str()), call);
@@ -386,7 +383,7 @@ enum Asked {
     Call(Call),
     Watch(Call, WatchEncoding),
     /// A binding without the pod's UID: the pod must be read first.
-    Bind(Target, String),
+    Bind(Target, (Rc<str>, Annotations)),
 }
 
 fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
@@ -422,10 +419,12 @@ fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Ask
             list.fields = decoder.resource.fields_to_held(list.fields)?;
             Call::DeleteCollection { kind, namespace: Rc::from(namespace), list, options: deletion(options) }
         }
-        What::Bind { target, uid: Some(uid), node } => {
-            Call::Bind { pod: key(&target), uid: Rc::from(uid), node: Rc::from(node) }
+        What::Bind { target, uid: Some(uid), node, annotations } => {
+            Call::Bind { pod: key(&target), uid: Rc::from(uid), node: Rc::from(node), annotations }
         }
-        What::Bind { target, uid: None, node } => return Ok(Asked::Bind(target, node)),
+        What::Bind { target, uid: None, node, annotations } => {
+            return Ok(Asked::Bind(target, (Rc::from(node), annotations)));
+        }
         What::Evict { target, options } => Call::Evict { pod: key(&target), options: deletion(options) },
         What::Connect { target, subresource, options } => {
             Call::Connect { key: key(&target), subresource, options: Box::new(options) }

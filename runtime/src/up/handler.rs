@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use skeg_core::Kind;
-use skeg_core::api::{ListOptions, Patch, Reason, Status, Subresource};
+use skeg_core::api::{Annotations, ListOptions, Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
@@ -642,7 +642,11 @@ impl Handler {
             Some("binding") => {
                 let node = text(&body["target"]["name"]);
                 let node = node.ok_or_else(|| Status::bad_request("target.name: Required value"))?;
-                Ok(What::Bind { target: target(objects)?, uid: text(&body["metadata"]["uid"]), node })
+                let annotations = serde_json::from_value(body["metadata"]["annotations"].clone());
+                let annotations: Option<Annotations> =
+                    annotations.map_err(|e| Status::bad_request(format!("metadata.annotations: {e}")))?;
+                let (uid, annotations) = (text(&body["metadata"]["uid"]), annotations.unwrap_or_default());
+                Ok(What::Bind { target: target(objects)?, uid, node, annotations })
             }
             Some("eviction") => {
                 let mut options = head.params.deletion(body.get("deleteOptions"))?;

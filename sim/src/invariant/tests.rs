@@ -464,7 +464,8 @@ fn set_ready(world: &mut World, node: &str, status: &str) {
 /// Lets the scheduler bind the waiting pod to a node.
 fn ask_to_bind(world: &mut World, node: &str) {
     let pod = world.store.object(&key(Kind::POD, "waiting")).expect("it is there");
-    let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node: Rc::from(node) };
+    let call =
+        Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node: Rc::from(node), annotations: Default::default() };
     world.ask(world.process("scheduler 0"), "system:kube-scheduler", call);
 }
 

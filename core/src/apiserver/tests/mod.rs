@@ -257,8 +257,19 @@ impl Cluster {
     }
 
     pub fn bind(&mut self, server: usize, pod: &Object, node: &str) -> Result<Response, Status> {
-        let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node: Rc::from(node) };
-        self.call_at(server, call)
+        self.bind_annotated(server, pod, node, &[])
+    }
+
+    pub fn bind_annotated(
+        &mut self,
+        server: usize,
+        pod: &Object,
+        node: &str,
+        annotations: &[(&str, &str)],
+    ) -> Result<Response, Status> {
+        let (uid, node) = (Rc::from(pod.uid()), Rc::from(node));
+        let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.call_at(server, Call::Bind { pod: pod.key(), uid, node, annotations })
     }
 }
 

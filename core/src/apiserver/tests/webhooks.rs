@@ -234,9 +234,15 @@ fn webhooks_are_asked_about_bindings_evictions_and_scales() {
     let all = about(&["pods/binding", "pods/eviction", "deployments/scale"]);
     configure(&mut c, "Validating", &[hook("v.example.com", "", all)]);
     let p = c.create(pod("p")).unwrap();
-    let call = |node: &str| Call::Bind { pod: p.key(), uid: Rc::from(p.uid()), node: Rc::from(node) };
+    let call = |node: &str| Call::Bind {
+        pod: p.key(),
+        uid: Rc::from(p.uid()),
+        node: Rc::from(node),
+        annotations: [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into(),
+    };
     let id = c.send(0, request(call("n1")));
-    let other = json!([{"op": "replace", "path": "/target/name", "value": "n2"}]);
+    let other = json!([{"op": "replace", "path": "/target/name", "value": "n2"},
+        {"op": "replace", "path": "/metadata/annotations/b", "value": "3"}]);
     let asked = c.consult(|asked| response(asked, patch(other.clone()))).remove(0);
     let question = &asked.body["request"];
     assert_eq!(question["kind"], json!({"group": "", "version": "v1", "kind": "Binding"}));
@@ -244,7 +250,10 @@ fn webhooks_are_asked_about_bindings_evictions_and_scales() {
     assert_eq!((&question["object"]["target"]["name"], &question["operation"]), (&json!("n1"), &json!("CREATE")));
     assert_eq!(c.consult(|asked| response(asked, json!({})))[0].body["request"]["object"]["target"]["name"], "n2");
     done(&mut c, id).unwrap();
-    assert_eq!(c.get(&p.key()).unwrap().to_json()["spec"]["nodeName"], "n2");
+    let bound = c.get(&p.key()).unwrap().to_json();
+    assert_eq!(question["object"]["metadata"]["annotations"], json!({"a": "1", "b": "2"}));
+    assert_eq!(bound["spec"]["nodeName"], "n2");
+    assert_eq!(bound["metadata"]["annotations"], json!({"a": "1", "b": "3"}));
 
     let evict = || Call::Evict { pod: p.key(), options: DeleteOptions::default() };
     let id = c.send(0, request(evict()));
